@@ -1,0 +1,1 @@
+"""Pixio for robots: see the README."""

@@ -1,0 +1,18 @@
+"""Errors that are the user's to fix: one sentence that names the thing and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The command line prints the message alone and exits with code 2."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
+    """An error for a name that is not registered, with the closest match and all valid choices."""
+    choices = sorted(valid)
+    closest = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f" Did you mean {closest[0]!r}?" if closest else ""
+    return UserError(f"Unknown {kind} {name!r}.{hint} Valid choices: {', '.join(choices)}.")

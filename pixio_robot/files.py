@@ -1,0 +1,127 @@
+"""Writing files so that a crash never leaves half of one where a whole one is expected."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.errors import UserError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def fsync_tree(path: Path) -> None:
+    """Flush a file, or a directory with everything below it, to the disk."""
+    if path.is_dir():
+        for child in path.iterdir():
+            fsync_tree(child)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _disk_full_is_a_user_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"No space left on the disk while writing {path}. Nothing incomplete was kept there; "
+            "free some space and run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` to fill; on success it is fsynced and renamed to `path`.
+
+    An existing `path` is replaced. On any exception the temporary directory is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
+    try:
+        with _disk_full_is_a_user_error(path):
+            temporary.chmod(0o755)
+            yield temporary
+            fsync_tree(temporary)
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent)) / "old"
+            path.rename(retired)
+            temporary.rename(path)
+            shutil.rmtree(retired.parent)
+        else:
+            temporary.rename(path)
+        fsync_parent(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling file name to write; on success it is fsynced and renamed to `path`.
+
+    The sibling keeps the suffix of `path`, because many writers choose their format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        with _disk_full_is_a_user_error(path):
+            yield temporary
+            fsync_tree(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        fsync_parent(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def fsync_parent(path: Path) -> None:
+    """Make the rename of `path` itself durable."""
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_temporaries(directory: Path) -> None:
+    """Remove what an interrupted `atomic_directory` or `atomic_file` left behind in `directory`.
+
+    Only safe while no other process writes there.
+    """
+    for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises UserError naming the file when it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}).") from error

@@ -1,0 +1,277 @@
+"""The values that cross between rooms, and the protocols that tie them together.
+
+Axis names: b batch, t time, h height, w width, k class tokens, d feature width, s state, a action.
+Nothing here imports a simulator, a policy or a trainer, and no room needs another room's classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CameraSpec:
+    """One camera stream: RGB, uint8, (height, width) pixels, origin at the top left."""
+
+    height: int
+    width: int
+    fov_y_degrees: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoSpec:
+    """What a demonstration, an environment or a policy means by its numbers.
+
+    Two things with equal specs (`differences` empty) can be plugged into each other.
+    """
+
+    task: str
+    robot: str
+    simulator: str
+    simulator_version: str
+    controller: str
+    control_hz: float
+    cameras: Mapping[str, CameraSpec]
+    state_names: Sequence[str]
+    """One name per state dimension, unit in square brackets: `eef_pos.x [m]`."""
+    action_names: Sequence[str]
+    render_quality: str = "full"
+    """`full`, `fast` or `unknown`; it changes the images, so it is part of the contract."""
+    source: str = ""
+    licence: str = ""
+
+    @property
+    def state_dim(self) -> int:
+        return len(self.state_names)
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action_names)
+
+    def to_json(self) -> dict[str, Any]:
+        value = dataclasses.asdict(self)
+        return value | {"state_names": list(self.state_names), "action_names": list(self.action_names)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DemoSpec:
+        cameras = {name: CameraSpec(**camera) for name, camera in value["cameras"].items()}
+        return cls(
+            **dict(value)
+            | {
+                "cameras": cameras,
+                "state_names": tuple(value["state_names"]),
+                "action_names": tuple(value["action_names"]),
+            }
+        )
+
+    def differences(self, other: DemoSpec) -> list[str]:
+        """Every field that keeps a policy made for `self` from running on `other`, as text.
+
+        Names of source and licence, and the simulator's version, do not matter for that. `other`
+        may have more cameras than `self`.
+        """
+        found = []
+        for field in ("task", "robot", "controller", "control_hz", "render_quality"):
+            mine, theirs = getattr(self, field), getattr(other, field)
+            if mine != theirs:
+                found.append(f"{field}: {mine!r} against {theirs!r}")
+        for field in ("state_names", "action_names"):
+            mine, theirs = list(getattr(self, field)), list(getattr(other, field))
+            if mine != theirs:
+                found.append(f"{field}: {mine} against {theirs}")
+        for name, camera in self.cameras.items():
+            if name not in other.cameras:
+                found.append(f"cameras: {name!r} is missing, there are {sorted(other.cameras)}")
+                continue
+            theirs = other.cameras[name]
+            if (camera.height, camera.width) != (theirs.height, theirs.width):
+                found.append(
+                    f"camera {name!r}: {camera.height}x{camera.width} against {theirs.height}x{theirs.width} pixels"
+                )
+        return found
+
+
+@dataclasses.dataclass(kw_only=True)
+class Episode:
+    """One demonstration of n steps: what was seen before each action, and the action.
+
+    images[camera] uint8 (n, h, w, 3), state float32 (n, s), actions float32 (n, a), rewards float32 (n,).
+    """
+
+    images: Mapping[str, np.ndarray]
+    state: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    success: bool
+    seed: int
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+@dataclasses.dataclass
+class Features:
+    """What an encoder says of b frames: class tokens (b, k, d) and a patch map (b, h, w, d)."""
+
+    cls: Tensor
+    patches: Tensor
+
+    def map(self, function: Any) -> Features:
+        return Features(function(self.cls), function(self.patches))
+
+
+@dataclasses.dataclass
+class Observation:
+    """b observation windows of t frames.
+
+    images[camera] uint8 (b, t, h, w, 3) or, where features are cached, features[camera] whose
+    tensors have the leading axes (b, t); state float32 (b, t, s) in physical units.
+    """
+
+    images: Mapping[str, Tensor]
+    state: Tensor
+    features: Mapping[str, Features] = dataclasses.field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Observation:
+        return Observation(
+            {name: value.to(device, non_blocking=True) for name, value in self.images.items()},
+            self.state.to(device, non_blocking=True),
+            {
+                name: value.map(lambda tensor: tensor.to(device, non_blocking=True))
+                for name, value in self.features.items()
+            },
+        )
+
+
+@dataclasses.dataclass
+class Batch:
+    """Training windows: what is seen, then the actions (b, horizon, a) and which of them are padding."""
+
+    observation: Observation
+    actions: Tensor
+    is_pad: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(
+            self.observation.to(device),
+            self.actions.to(device, non_blocking=True),
+            self.is_pad.to(device, non_blocking=True),
+        )
+
+
+@dataclasses.dataclass
+class Frame:
+    """What one environment shows at one step: images[camera] uint8 (h, w, 3), state float32 (s,).
+
+    `images` is empty when nobody asked for them: rendering is the expensive part of a step.
+    """
+
+    images: Mapping[str, np.ndarray]
+    state: np.ndarray
+
+
+@dataclasses.dataclass
+class StepResult:
+    frame: Frame
+    reward: float
+    success: bool
+    done: bool
+    """The episode is over: success or the horizon."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class EpisodeResult:
+    """One evaluated episode, one line of `episodes.jsonl`."""
+
+    seed: int
+    success: bool
+    steps: int
+    episode_return: float
+    restarts: int = 0
+    """How often a worker died under this episode and it was run again from its seed."""
+    video: str | None = None
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Pixels to features. It owns its resize and its mean/std: nobody else normalises pixels.
+
+    A concrete encoder is a `torch.nn.Module`; calling it takes images uint8 (b, h, w, 3).
+    """
+
+    feature_dim: int
+
+    def __call__(self, images: Tensor) -> Features: ...
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the patch map for images of that many pixels."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash of weights and preprocessing: equal fingerprints give equal features."""
+        ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A policy owns the normalisation of actions and state both ways. It is a `torch.nn.Module`."""
+
+    spec: DemoSpec
+    observation_steps: int
+    horizon: int
+    cameras: Sequence[str]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """A scalar to minimise, and named detached scalars to log."""
+        ...
+
+    def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
+        """Actions (b, horizon, a) in physical units; row i draws its noise from seeds[i]."""
+        ...
+
+
+@runtime_checkable
+class Actor(Protocol):
+    """Closes the loop over many environments at once: history in, one action a step out."""
+
+    def reset(self, slot: int, seed: int) -> None:
+        """A new episode begins in this slot."""
+        ...
+
+    def needs_images(self, slot: int) -> bool:
+        """Whether the frame after the coming step (or reset) will be looked at."""
+        ...
+
+    def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
+        """One action (a,) for every slot given; called once per step with all running slots."""
+        ...
+
+
+@runtime_checkable
+class EnvPool(Protocol):
+    """`num_slots` environments in worker processes, stepped together.
+
+    A worker that dies or hangs is started again; its slots come back in `lost` and must be reset.
+    """
+
+    spec: DemoSpec
+    num_slots: int
+
+    def reset(self, seeds: Mapping[int, int], render: Mapping[int, bool]) -> tuple[dict[int, Frame], set[int]]:
+        """Start the episode of that seed in each slot: (frames, lost slots)."""
+        ...
+
+    def step(
+        self, actions: Mapping[int, np.ndarray], render: Mapping[int, bool]
+    ) -> tuple[dict[int, StepResult], set[int]]:
+        """One control step in each slot given: (results, lost slots)."""
+        ...
+
+    def close(self) -> None: ...
