@@ -1,0 +1,144 @@
+"""From `key=value` words and YAML to one typed configuration object.
+
+Hydra composes; the schema is the dataclass that lives beside what it configures. A command module
+calls `run(...)` with its schema; this file turns Hydra's errors into sentences.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import pixio_robot
+from pixio_robot.errors import UserError, unknown_name
+
+
+def config_directory() -> Path:
+    """`configs/` of the checkout, or the copy inside an installed wheel."""
+    package = Path(pixio_robot.__file__).parent
+    checkout = package.parent / "configs"
+    return checkout if checkout.is_dir() else package / "configs"
+
+
+def _experiment_override(command: str, name: str) -> str:
+    """Hydra's spelling of `experiment=NAME`: one YAML file, or one per command in a directory."""
+    root = config_directory() / "experiment"
+    if (root / f"{name}.yaml").is_file():
+        return f"+experiment={name}"
+    if (root / name / f"{command}.yaml").is_file():
+        return f"+experiment/{name}={command}"
+    names = {path.stem for path in root.glob("*.yaml")}
+    names |= {path.parent.name for path in root.glob(f"*/{command}.yaml")}
+    raise unknown_name(f"experiment for `{command}`", name, names)
+
+
+def _overrides(command: str, arguments: list[str]) -> list[str]:
+    experiments = [a.removeprefix("experiment=") for a in arguments if a.startswith("experiment=")]
+    rest = [a for a in arguments if not a.startswith("experiment=")]
+    return [*(_experiment_override(command, name) for name in experiments), *rest]
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of a composed configuration."""
+    found = []
+    if isinstance(node, DictConfig):
+        for key in node:
+            found += [f"{prefix}{key}", *_keys(node._get_node(key), f"{prefix}{key}.")]
+    return found
+
+
+def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError:
+    """One sentence from Hydra's chain of exceptions."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, UserError):
+            return link
+    text = str(chain[-1]).split("\n    ")[0]
+    lines = str(chain[-1]).splitlines()
+    full_key = next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")), "")
+    first = lines[0] if lines else type(error).__name__
+    unknown = re.search(r"Key '([^']+)' (?:is )?not in", first)
+    if unknown:
+        key = full_key or unknown.group(1)
+        closest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0.5)
+        hint = f" Did you mean {closest[0]!r}?" if closest else ""
+        siblings = sorted({k for k in valid_keys if k.rpartition(".")[0] == key.rpartition(".")[0]})
+        return UserError(f"`{command}` has no setting {key!r}.{hint} Valid here: {', '.join(siblings)}.")
+    missing_group = re.search(r"Could not find '([^']+)'", text)
+    if missing_group and "/" in missing_group.group(1):
+        group, _, name = missing_group.group(1).rpartition("/")
+        return unknown_name(group, name, (p.stem for p in (config_directory() / group).glob("*.yaml")))
+    where = f" (setting {full_key!r})" if full_key else ""
+    return UserError(f"{first}{where}")
+
+
+def load(command: str, schema: type, arguments: list[str]) -> Any:
+    """Compose `configs/<command>.yaml` with `arguments` into an instance of `schema`."""
+    store = ConfigStore.instance()
+    store.store(name=f"{command}_schema", node=schema)
+    valid_keys: list[str] = []
+    try:
+        with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
+            valid_keys = _keys(hydra.compose(command))
+            composed = hydra.compose(command, _overrides(command, arguments))
+        return to_dataclass(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, command, valid_keys) from error
+
+
+def to_dataclass(composed: DictConfig) -> Any:
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise UserError(f"{missing[0]!r} is needed: give {missing[0]}=... on the command line or in an experiment file.")
+    OmegaConf.resolve(composed)
+    return OmegaConf.to_object(composed)
+
+
+def run(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
+    """Entry of every command: help, a single run, or a Hydra sweep (`-m`, with any launcher)."""
+    if "-h" in arguments or "--help" in arguments:
+        print(_help(command, schema, [a for a in arguments if a not in ("-h", "--help")]))
+        return 0
+    if "-m" in arguments or "--multirun" in arguments:
+        return _sweep(command, schema, function, arguments)
+    return function(load(command, schema, arguments))
+
+
+def _help(command: str, schema: type, arguments: list[str]) -> str:
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema)
+    with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
+        settings = OmegaConf.to_yaml(hydra.compose(command, _overrides(command, arguments)))
+    groups = sorted(p.name for p in config_directory().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment"))
+    choices = "\n".join(
+        f"  {group}={'|'.join(sorted(p.stem for p in (config_directory() / group).glob('*.yaml')))}" for group in groups
+    )
+    return f"{(schema.__doc__ or '').strip()}\n\nSettings and defaults (??? must be given):\n{settings}\nGroups:\n{choices}"
+
+
+def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach main() instead of Hydra's own printer
+
+    def job(composed: DictConfig) -> None:
+        function(to_dataclass(composed))
+
+    wrapped = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)
+    sys.argv = [f"pixio-robot {command}", *_overrides(command, arguments)]
+    try:
+        wrapped()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, command, []) from error
+    return 0

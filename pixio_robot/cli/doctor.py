@@ -1,0 +1,174 @@
+"""`pixio-robot doctor`: what this machine can do, found out by doing it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixio_robot.errors import UserError
+
+MINIMUM_FREE_GB = 2.0
+GL_FIX = "apt-get install -y libegl1 libgl1 libglib2.0-0"
+OSMESA_FIX = "apt-get install -y libosmesa6 libgl1 libglib2.0-0 (only needed where EGL does not work)"
+REINSTALL_FIX = "run ./scripts/bootstrap again"
+
+# Each runs in a fresh process: a GL backend is chosen once per process, and a broken driver may crash it.
+RENDER_PROBE = """
+import numpy as np, mujoco
+model = mujoco.MjModel.from_xml_string(
+    '<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size=".3" rgba="1 0 0 1"/></worldbody></mujoco>')
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 48, 64) as renderer:
+    renderer.update_scene(data)
+    frame = renderer.render()
+if frame.max() == 0:
+    raise SystemExit('the frame is all black')
+from OpenGL import GL
+"""
+ROBOSUITE_PROBE = """
+from envs.config import EnvConfig
+from envs.registry import make_env
+import numpy as np
+env = make_env(EnvConfig())
+env.reset(0, False)
+env.step(np.zeros(env.spec.action_dim, np.float32), False)
+env.close()
+"""
+MUJOCO_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><body><freejoint/><geom size=".1"/></body></worldbody></mujoco>')
+data = mujoco.MjData(model)
+mujoco.mj_step(model, data)
+assert data.time > 0
+"""
+EXTRAS = {"wandb": "experiment tracking", "diffusers": "numerical checks of the schedules", "ray": "many machines"}
+
+
+@dataclass
+class Check:
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    required: bool = True
+
+
+def _probe(code: str, environment: dict[str, str], timeout_s: float = 180) -> str | None:
+    """Run `code` in a new interpreter; None when it worked, else its last line of output."""
+    try:
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout_s:.0f} s"
+    if result.returncode == 0:
+        return None
+    lines = (result.stderr or result.stdout).strip().splitlines()
+    return lines[-1] if lines else f"exit code {result.returncode}"
+
+
+def check_python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Check("Python", sys.version_info >= (3, 12), version, "install Python 3.12, then ./scripts/bootstrap")
+
+
+def check_torch() -> list[Check]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [Check("torch", False, str(error), REINSTALL_FIX)]
+    checks = [Check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} CPU threads")]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            detail = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+            checks.append(Check(f"CUDA device {index}", True, detail, required=False))
+    else:
+        fix = "nothing to do without an NVIDIA GPU; with one, see that `nvidia-smi` works"
+        checks.append(Check("CUDA device", False, "none found: everything runs on the CPU", fix, required=False))
+    return checks
+
+
+def check_rendering() -> list[Check]:
+    checks = []
+    try:
+        import torch
+
+        devices = torch.cuda.device_count()
+    except (ImportError, OSError):
+        devices = 0
+    egl = _probe(RENDER_PROBE, {"MUJOCO_GL": "egl"})
+    checks.append(Check("EGL rendering", egl is None, egl or "rendered a frame", GL_FIX, required=False))
+    for index in range(devices):
+        error = _probe(RENDER_PROBE, {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": str(index)})
+        fix = "install the NVIDIA driver's EGL library (libnvidia-gl-...)"
+        detail = error or "rendered a frame"
+        checks.append(Check(f"EGL on GPU {index}", error is None, detail, fix, required=False))
+    osmesa = _probe(RENDER_PROBE, {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa"})
+    checks.append(Check("OSMesa rendering", osmesa is None, osmesa or "rendered a frame", OSMESA_FIX, required=False))
+    works = egl is None or osmesa is None
+    detail = "EGL" if egl is None else "OSMesa (set MUJOCO_GL=osmesa)" if works else "no backend works"
+    checks.append(Check("off-screen rendering", works, detail, GL_FIX))
+    return checks
+
+
+def check_simulators() -> list[Check]:
+    checks = []
+    for name, code in (("mujoco", MUJOCO_PROBE), ("robosuite", ROBOSUITE_PROBE)):
+        error = _probe(code, {})
+        version = importlib.metadata.version(name) if importlib.util.find_spec(name) else "not installed"
+        checks.append(Check(name, error is None, f"{version}, {error or 'stepped'}", REINSTALL_FIX))
+    return checks
+
+
+def check_extras() -> list[Check]:
+    checks = []
+    for name, purpose in EXTRAS.items():
+        found = importlib.util.find_spec(name) is not None
+        detail = importlib.metadata.version(name) if found else f"not installed ({purpose})"
+        checks.append(Check(f"optional: {name}", found, detail, f"uv pip install {name}", required=False))
+    return checks
+
+
+def check_disk() -> Check:
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
+    fix = f"free at least {MINIMUM_FREE_GB:.0f} GB here"
+    return Check("free disk", free_gb >= MINIMUM_FREE_GB, f"{free_gb:.1f} GB in {Path.cwd()}", fix)
+
+
+def print_table(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="pixio-robot doctor", title_justify="left")
+    for column in ("", "what", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        mark = "[green]ok[/]" if check.ok else "[red]no[/]" if check.required else "[yellow]--[/]"
+        table.add_row(mark, check.name, check.detail, "" if check.ok else check.fix)
+    Console().print(table)
+
+
+def main(arguments: list[str]) -> int:
+    unexpected = [argument for argument in arguments if argument not in ("--gl-only", "-h", "--help")]
+    if unexpected:
+        raise UserError(f"`doctor` does not take {unexpected[0]!r}; it takes nothing, or --gl-only.")
+    if "-h" in arguments or "--help" in arguments:
+        print("usage: pixio-robot doctor [--gl-only]\n\nExit code 1 if the main job cannot run on this machine.")
+        return 0
+    checks = check_rendering()
+    if "--gl-only" not in arguments:
+        checks = [check_python(), *check_torch(), *checks, *check_simulators(), *check_extras(), check_disk()]
+    print_table(checks)
+    return 0 if all(check.ok for check in checks if check.required) else 1

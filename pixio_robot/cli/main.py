@@ -1,0 +1,85 @@
+"""The one console command: `pixio-robot COMMAND key=value ...`.
+
+Only this file decides what an error looks like. Nothing heavy is imported before a command is known.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+
+from pixio_robot.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class Command:
+    module: str
+    """Module with a function `main(arguments: list[str]) -> int`."""
+    summary: str
+
+
+COMMANDS = {
+    "doctor": Command("pixio_robot.cli.doctor", "check this machine: Python, torch, GPUs, rendering, simulators"),
+    "quickstart": Command("pixio_robot.cli.quickstart", "run every stage below, from footage to report.html"),
+    "collect": Command("pixio_robot.cli.collect", "a scripted expert records demonstrations into Zarr"),
+    "footage": Command("pixio_robot.cli.footage", "record egocentric video of expert and random play"),
+    "ingest": Command("pixio_robot.cli.ingest", "video -> frames -> shards"),
+    "pretrain": Command("pixio_robot.cli.pretrain", "train a Pixio encoder on shards and demonstrations"),
+    "train": Command("pixio_robot.cli.train", "train a policy on demonstrations"),
+    "evaluate": Command("pixio_robot.cli.evaluate", "roll a policy out in the simulator"),
+    "report": Command("pixio_robot.cli.report", "one self-contained report.html of a run"),
+    "data": Command("pixio_robot.cli.data", "look at and verify demonstration stores"),
+}
+
+USAGE = """\
+usage: pixio-robot COMMAND [key=value ...]
+
+{commands}
+
+`pixio-robot COMMAND --help` lists a command's settings; `--debug` anywhere shows tracebacks.
+`experiment=NAME` takes the settings of configs/experiment/NAME; later keys win."""
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    return USAGE.format(commands="\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items()))
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run one command in this process; raises what the command raises."""
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise unknown_name("command", name, COMMANDS)
+    return importlib.import_module(COMMANDS[name].module).main(rest)
+
+
+def main() -> int:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    # Chosen before the first `import mujoco`; a user's own choice stays.
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        return dispatch(arguments)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"pixio-robot: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("\npixio-robot: interrupted. Run the same command again to continue where it stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`pixio-robot ... | head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

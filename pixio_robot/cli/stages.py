@@ -1,0 +1,134 @@
+"""Stages that skip themselves: a stamp beside each output says what made it.
+
+`runs/a/demos` is described by `runs/a/demos.stage.json`: command, settings, the stamps of its inputs,
+seconds of work, and whether it is finished. Beside, not inside, because outputs are other tools' formats.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json, write_json
+
+STAMP_SUFFIX = ".stage.json"
+
+# Settings that change how fast a result comes, or where it is put, but not what it is.
+NOT_PART_OF_THE_RESULT = frozenset({"overwrite", "out", "workers", "device", "step_timeout_s", "timeout_s", "progress"})
+
+
+def stamp_path(out: Path) -> Path:
+    return out.with_name(out.name + STAMP_SUFFIX)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, enums and tuples as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{'loop.steps': 10, ...} without the settings that do not change the result."""
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            if key not in NOT_PART_OF_THE_RESULT:
+                flat |= _flat(item, f"{prefix}{key}.")
+        return flat
+    return {prefix.rstrip("."): value}
+
+
+def _input_stamp(path: Path) -> str:
+    """Identity of an input: the digest in the stamp of the stage that made it, else its path."""
+    for candidate in (path, *path.parents):
+        if stamp_path(candidate).is_file():
+            return str(read_json(stamp_path(candidate))["digest"])
+    return str(path)
+
+
+def _describe(settings: Any, inputs: Iterable[Path]) -> tuple[dict[str, Any], str]:
+    flat = _flat(_plain(settings)) | {f"input {path}": _input_stamp(path) for path in inputs}
+    return flat, hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+
+
+def run_stage(
+    command: str,
+    out: str,
+    settings: Any,
+    work: Callable[[], bool],
+    *,
+    inputs: Iterable[str] = (),
+    overwrite: bool = False,
+) -> int:
+    """Do `work` unless `out` was already made by equal settings from equal inputs. Returns an exit code.
+
+    `work` returns False when it was interrupted and saved a state to continue from; it continues from
+    such a state by itself. Raises UserError when `out` holds the result of other settings.
+    """
+    target = Path(out)
+    stamp = stamp_path(target)
+    flat, digest = _describe(settings, [Path(path) for path in inputs])
+    if overwrite and target.exists():
+        if not stamp.is_file():
+            raise UserError(f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=.")
+        shutil.rmtree(target)
+        stamp.unlink()
+    spent = 0.0
+    if stamp.is_file() and target.exists():
+        earlier = read_json(stamp)
+        if earlier["digest"] != digest:
+            raise UserError(_conflict(target, earlier["settings"], flat))
+        if earlier["finished"]:
+            print(f"{command}: {target} is up to date ({earlier['seconds']:.0f} s of work earlier)")
+            return 0
+        spent = earlier["seconds"]
+        print(f"{command}: continuing {target}")
+    record = {"stage": command, "out": out, "digest": digest, "settings": flat, "finished": False}
+
+    def save(finished: bool) -> None:
+        seconds = spent + time.monotonic() - started
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(stamp, record | {"seconds": round(seconds, 2), "finished": finished, "finished_at": now})
+
+    started = time.monotonic()
+    save(finished=False)
+    try:
+        finished = work()
+    except BaseException:
+        # A failed first try leaves no stamp behind, so that the settings can be corrected freely.
+        if target.exists():
+            save(finished=False)
+        else:
+            stamp.unlink()
+        raise
+    save(finished)
+    if not finished:
+        print(f"{command}: stopped; run the same command again to continue {target}")
+        return 130
+    return 0
+
+
+def _conflict(target: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changed = [
+        f"{key}: {earlier.get(key, 'unset')!r} then, {now.get(key, 'unset')!r} now"
+        for key in sorted(earlier.keys() | now.keys())
+        if earlier.get(key, "unset") != now.get(key, "unset")
+    ]
+    shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if len(changed) > 4 else "")
+    return f"{target} was made with other settings ({shown}). Use another out=, or overwrite=true to replace it."

@@ -1,0 +1,76 @@
+"""A stage runs once for equal settings, continues what was interrupted, and refuses to mix."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pixio_robot.cli.stages import run_stage, stamp_path
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json
+
+
+@dataclasses.dataclass
+class Settings:
+    steps: int = 1
+    workers: int = 0
+
+
+def make(out: Path, log: list[str], finished: bool = True) -> Callable[[], bool]:
+    def work() -> bool:
+        out.mkdir(exist_ok=True)
+        log.append("worked")
+        return finished
+
+    return work
+
+
+def test_a_finished_stage_is_skipped_whatever_the_workers(tmp_path: Path) -> None:
+    out, log = tmp_path / "demos", []
+    assert run_stage("collect", str(out), Settings(), make(out, log)) == 0
+    assert run_stage("collect", str(out), Settings(workers=7), make(out, log)) == 0
+    assert log == ["worked"]
+
+
+def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
+    out, log = tmp_path / "demos", []
+    run_stage("collect", str(out), Settings(), make(out, log))
+    with pytest.raises(UserError, match="steps: 1 then, 2 now"):
+        run_stage("collect", str(out), Settings(steps=2), make(out, log))
+    assert run_stage("collect", str(out), Settings(steps=2), make(out, log), overwrite=True) == 0
+    assert log == ["worked", "worked"]
+
+
+def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
+    out, log = tmp_path / "demos", []
+    assert run_stage("collect", str(out), Settings(), make(out, log, finished=False)) == 130
+    assert not read_json(stamp_path(out))["finished"]
+    assert run_stage("collect", str(out), Settings(), make(out, log)) == 0
+    assert log == ["worked", "worked"]
+
+
+def test_a_stage_is_stale_when_its_input_was_made_anew(tmp_path: Path) -> None:
+    source, out, log = tmp_path / "demos", tmp_path / "policy", []
+    run_stage("collect", str(source), Settings(), make(source, log))
+    run_stage("train", str(out), Settings(), make(out, log), inputs=[str(source)])
+    run_stage("collect", str(source), Settings(steps=2), make(source, log), overwrite=True)
+    with pytest.raises(UserError, match="made with other settings"):
+        run_stage("train", str(out), Settings(), make(out, log), inputs=[str(source)])
+
+
+def test_overwrite_leaves_foreign_directories_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    with pytest.raises(UserError, match="not made by pixio-robot"):
+        run_stage("collect", str(foreign), Settings(), make(foreign, []), overwrite=True)
+    assert foreign.is_dir()
+
+
+def test_a_first_try_that_failed_early_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> bool:
+        raise UserError("no such camera")
+
+    with pytest.raises(UserError):
+        run_stage("collect", str(tmp_path / "demos"), Settings(), fail)
+    assert list(tmp_path.iterdir()) == []

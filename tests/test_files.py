@@ -1,0 +1,75 @@
+"""Nothing half-written stays where a whole file is expected."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import atomic_directory, atomic_file, read_json, sweep_temporaries, write_json
+
+
+def test_a_failed_directory_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "result"
+    with atomic_directory(target) as temporary:
+        (temporary / "value").write_text("old")
+    with pytest.raises(RuntimeError), atomic_directory(target) as temporary:
+        (temporary / "value").write_text("new")
+        raise RuntimeError
+    assert (target / "value").read_text() == "old"
+    assert os.listdir(tmp_path) == ["result"]
+
+
+def test_an_existing_directory_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "result"
+    for name in ("first", "second"):
+        with atomic_directory(target) as temporary:
+            (temporary / name).touch()
+    assert os.listdir(target) == ["second"]
+    assert os.listdir(tmp_path) == ["result"]
+
+
+def test_a_failed_file_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "value.json"
+    write_json(target, {"a": 1})
+    with pytest.raises(RuntimeError), atomic_file(target) as temporary:
+        temporary.write_text("{")
+        raise RuntimeError
+    assert read_json(target) == {"a": 1}
+    assert os.listdir(tmp_path) == ["value.json"]
+
+
+def test_json_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file .*missing\.json"):
+        read_json(tmp_path / "missing.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(UserError, match=r"bad\.json is not valid JSON"):
+        read_json(tmp_path / "bad.json")
+
+
+def test_what_a_kill_leaves_is_swept(tmp_path: Path) -> None:
+    script = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from pixio_robot.files import atomic_directory
+        with atomic_directory(Path({str(tmp_path)!r}) / "result") as temporary:
+            (temporary / "half").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+    assert not (tmp_path / "result").exists()
+    sweep_temporaries(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_explained(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.fail("this test needs /dev/full, which every Linux has")
+    with pytest.raises(UserError, match="No space left on the disk"), atomic_directory(tmp_path / "result"):
+        with full.open("wb", buffering=0) as stream:
+            stream.write(b"x")
+    assert os.listdir(tmp_path) == []
