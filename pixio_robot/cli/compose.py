@@ -31,22 +31,20 @@ def config_directory() -> Path:
     return checkout if checkout.is_dir() else package / "configs"
 
 
-def _experiment_override(command: str, name: str) -> str:
-    """Hydra's spelling of `experiment=NAME`: one YAML file, or one per command in a directory."""
+def _experiment_overrides(command: str, name: str) -> list[str]:
+    """Hydra's spelling of `experiment=NAME`: one YAML file, or a directory with one per command that it touches."""
     root = config_directory() / "experiment"
     if (root / f"{name}.yaml").is_file():
-        return f"+experiment={name}"
-    if (root / name / f"{command}.yaml").is_file():
-        return f"+experiment/{name}={command}"
-    names = {path.stem for path in root.glob("*.yaml")}
-    names |= {path.parent.name for path in root.glob(f"*/{command}.yaml")}
-    raise unknown_name(f"experiment for `{command}`", name, names)
+        return [f"+experiment={name}"]
+    if (root / name).is_dir():
+        return [f"+experiment/{name}={command}"] if (root / name / f"{command}.yaml").is_file() else []
+    raise unknown_name("experiment", name, (path.stem for path in root.iterdir()))
 
 
 def _overrides(command: str, arguments: list[str]) -> list[str]:
     experiments = [a.removeprefix("experiment=") for a in arguments if a.startswith("experiment=")]
     rest = [a for a in arguments if not a.startswith("experiment=")]
-    return [*(_experiment_override(command, name) for name in experiments), *rest]
+    return [*(word for name in experiments for word in _experiment_overrides(command, name)), *rest]
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:

@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from pixio_robot.cli.stages import remember_command
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -52,6 +53,7 @@ def dispatch(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
+    remember_command(arguments)
     return importlib.import_module(COMMANDS[name].module).main(rest)
 
 

@@ -11,6 +11,7 @@ import datetime
 import enum
 import hashlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -75,11 +76,13 @@ def run_stage(
     *,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
+    always: bool = False,
 ) -> int:
     """Do `work` unless `out` was already made by equal settings from equal inputs. Returns an exit code.
 
     `work` returns False when it was interrupted and saved a state to continue from; it continues from
-    such a state by itself. Raises UserError when `out` holds the result of other settings.
+    such a state by itself. With `always` it is called in any case, because it brings an existing result
+    up to date by itself. Raises UserError when `out` holds the result of other settings.
     """
     target = Path(out)
     stamp = stamp_path(target)
@@ -90,7 +93,7 @@ def run_stage(
         shutil.rmtree(target)
         stamp.unlink()
     spent = 0.0
-    if stamp.is_file() and target.exists():
+    if stamp.is_file() and target.exists() and not always:
         earlier = read_json(stamp)
         if earlier["digest"] != digest:
             raise UserError(_conflict(target, earlier["settings"], flat))
@@ -99,7 +102,7 @@ def run_stage(
             return 0
         spent = earlier["seconds"]
         print(f"{command}: continuing {target}")
-    record = {"stage": command, "out": out, "digest": digest, "settings": flat, "finished": False}
+    record = {"stage": command, "out": out, "command": _spelled_out(), "digest": digest, "settings": flat}
 
     def save(finished: bool) -> None:
         seconds = spent + time.monotonic() - started
@@ -122,6 +125,18 @@ def run_stage(
         print(f"{command}: stopped; run the same command again to continue {target}")
         return 130
     return 0
+
+
+_words: list[str] = []
+
+
+def remember_command(words: list[str]) -> None:
+    """Keep the words of the command being run, for the stamps and so for the report."""
+    _words[:] = words
+
+
+def _spelled_out() -> str:
+    return shlex.join(["pixio-robot", *_words])
 
 
 def _conflict(target: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -1,0 +1,151 @@
+"""Demonstrations of a scripted expert, written to a Zarr store: the same store however many processes help."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.data.demos import DemoStore
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from envs.config import EnvConfig, plain
+from envs.fanout import ordered_map
+from envs.recording import run_expert
+from envs.registry import environment_of_process, spec_of
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json, write_json
+from pixio_robot.types import DemoSpec, Episode
+
+JOURNAL = "collect.json"
+
+
+@dataclasses.dataclass(kw_only=True)
+class CollectConfig:
+    """Which episodes of the expert to keep, and where.
+
+    out: the store's directory. episodes: how many to keep: the first so many successful seeds from `first_seed`
+    on. noise: standard deviation of Gaussian noise on the six motion dimensions of each executed action (in
+    units of the action, whose range is -1 to 1); what is recorded is the expert's own action, so that the data
+    shows how to come back from small errors (DART, Laskey et al. 2017). workers: processes, 0 for one a core.
+    success_only: drop failed episodes. max_failures: give up after so many failures in a row. An unfinished
+    store of the same configuration is continued; `overwrite` starts it anew.
+    """
+
+    out: str = "demos"
+    episodes: int = 100
+    first_seed: int = 0
+    noise: float = 0.1
+    success_only: bool = True
+    max_failures: int = 20
+    workers: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise UserError("collect.out must name the directory of the store.")
+        for name, least in (("episodes", 1), ("first_seed", 0), ("max_failures", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"collect.{name} must be at least {least}, not {getattr(self, name)}.")
+        if not 0 <= self.noise <= 1:
+            raise UserError(f"collect.noise must be from 0 to 1, not {self.noise}.")
+
+
+@dataclasses.dataclass(kw_only=True)
+class CollectReport:
+    """What the store holds now."""
+
+    out: str
+    kept: int
+    failed: int
+    seeds: list[int]
+    failed_seeds: list[int]
+    spec: DemoSpec
+
+
+def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
+    """Record expert episodes until `config.episodes` are kept.
+
+    Raises UserError where the store belongs to another configuration or the expert fails too often. Killed or
+    interrupted, the store holds whole episodes only, and the same call goes on with the next seed.
+    """
+    out = Path(config.out)
+    # A name for the source that says how the data came about; it is no part of what policies are checked by.
+    spec = dataclasses.replace(
+        spec_of(env_config), source=f"scripted expert, noise {config.noise}; {spec_of(env_config).source}"
+    )
+    store, failed = _open(out, spec, env_config, config)
+    seeds = [int(seed) for seed in store.seeds]
+    next_seed = max([config.first_seed - 1, *seeds, *failed]) + 1
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    run = functools.partial(_run_seed, env_config, config.noise)
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task(f"Collecting {env_config.task}", total=config.episodes, completed=len(seeds))
+        in_a_row = 0
+        if len(seeds) < config.episodes:
+            episodes = ordered_map(run, itertools.count(next_seed), config.workers)
+            try:
+                for seed, episode in episodes:
+                    if episode.success or not config.success_only:
+                        store.append(episode)
+                        seeds.append(seed)
+                        in_a_row = 0
+                        progress.update(bar, completed=len(seeds))
+                        if len(seeds) >= config.episodes:
+                            break
+                        continue
+                    # Before the next append: on resuming, all failures below the last kept seed are on record.
+                    failed.append(seed)
+                    write_json(out / JOURNAL, _journal(env_config, config) | {"failed_seeds": failed})
+                    in_a_row += 1
+                    if in_a_row >= config.max_failures:
+                        raise UserError(
+                            f"The expert failed {in_a_row} episodes in a row (seeds up to {seed}) with "
+                            f"{len(seeds)} of {config.episodes} kept in {out}. Lower collect.noise "
+                            f"({config.noise}) or env.start_spread ({env_config.start_spread}), or raise env.horizon."
+                        )
+            finally:
+                episodes.close()  # type: ignore[attr-defined]
+    return CollectReport(
+        out=str(out), kept=len(seeds), failed=len(failed), seeds=seeds, failed_seeds=failed, spec=store.spec
+    )
+
+
+def _journal(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
+    """What decides the content of the store; episodes may grow, and workers do not matter."""
+    settings = {name: getattr(config, name) for name in ("first_seed", "noise", "success_only")}
+    return {"env": plain(env_config), "collect": settings}
+
+
+def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfig) -> tuple[DemoStore, list[int]]:
+    journal = _journal(env_config, config)
+    if out.exists() and config.overwrite:
+        if any(out.iterdir()) and not (out / JOURNAL).exists():
+            raise UserError(
+                f"{out} is not a store that collect made: remove it yourself or choose another collect.out."
+            )
+        shutil.rmtree(out)
+    if not out.exists() or not any(out.iterdir()):
+        store = DemoStore.create(out, spec)
+        write_json(out / JOURNAL, journal | {"failed_seeds": []})
+        return store, []
+    if not (out / JOURNAL).exists():
+        raise UserError(f"{out} exists and is not a store that collect made: choose another collect.out.")
+    found = read_json(out / JOURNAL)
+    failed = found.pop("failed_seeds", [])
+    for part, settings in journal.items():
+        for name, value in settings.items():
+            before = found.get(part, {}).get(name)
+            if before != value:
+                raise UserError(
+                    f"{out} was collected with {part}.{name}={before!r}, not {value!r}: choose another collect.out, "
+                    "or set collect.overwrite=true to start it anew."
+                )
+    return DemoStore.open(out), failed
+
+
+def _run_seed(env_config: EnvConfig, noise: float, seed: int) -> Episode:
+    return run_expert(environment_of_process(env_config), seed, noise)

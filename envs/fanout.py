@@ -1,0 +1,101 @@
+"""Run one function over many inputs in simulator processes, and get the answers back in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any
+
+from envs.pool import available_cores, one_thread_each
+from pixio_robot.errors import UserError
+
+_MAX_CRASHES = 3
+
+
+def _prepare() -> None:
+    # Ctrl-C is the parent's to handle; and where the parent is killed, its workers must not outlive it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
+
+
+def _executor(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare)
+
+
+def ordered_map[Item, Result](
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, function(item)) in the order of `items`, which may be endless; close it to stop.
+
+    workers: processes, 0 for one a core. Items of a process that died are run again; after three deaths without
+    an answer between them UserError is raised. Exceptions of `function` come out here.
+    """
+    workers = workers or available_cores()
+    source = iter(items)
+    pending: deque[tuple[Item, Future[Any]]] = deque()
+    executor = _executor(workers)
+    crashes = 0
+    try:
+        while True:
+            # Twice as many as run at once: a slow item does not leave the others idle.
+            while len(pending) < 2 * workers:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    break
+                with one_thread_each():
+                    pending.append((item, _submit(executor, function, item)))
+            if not pending:
+                return
+            item, future = pending[0]
+            try:
+                result = future.result()
+            except BrokenProcessPool as error:
+                crashes += 1
+                if crashes >= _MAX_CRASHES:
+                    raise UserError(
+                        f"A simulator process died {crashes} times in a row. Use fewer workers if memory is short."
+                    ) from error
+                _stop(executor)
+                executor = _executor(workers)
+                with one_thread_each():
+                    pending = deque((item, _submit(executor, function, item)) for item, _ in pending)
+                continue
+            crashes = 0
+            pending.popleft()
+            yield item, result
+    finally:
+        _stop(executor)
+
+
+def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item: Any) -> Future[Any]:
+    try:
+        return executor.submit(function, item)
+    except BrokenProcessPool as error:
+        # Told where this item's answer is waited for, like every other death.
+        future: Future[Any] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _stop(executor: ProcessPoolExecutor) -> None:
+    processes = list((executor._processes or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()

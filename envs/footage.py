@@ -1,0 +1,178 @@
+"""Egocentric video to pretrain on: the hand's camera while the expert works and while the arm plays about."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from envs.config import CAMERAS, EnvConfig, plain
+from envs.experts import make_expert
+from envs.fanout import ordered_map
+from envs.play import Play
+from envs.registry import environment_of_process
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
+from pixio_robot.types import Frame
+
+MANIFEST = "footage.json"
+_PLAY_STEPS = (60, 140)
+_SEEDS_A_VIDEO = 1000
+
+
+@dataclasses.dataclass(kw_only=True)
+class FootageConfig:
+    """How much to film, and of what.
+
+    out: a directory for `video_<number>_<camera>.mp4`. videos: recordings, each one file a camera.
+    steps_per_video: frames of each. cameras: `hand` moves with the gripper, `front` stands still, like a head's.
+    play_share: share of episodes in which the arm moves about at random; the expert has the others.
+    noise: disturbance of the expert, as in CollectConfig. first_seed: videos are numbered from it.
+    """
+
+    out: str = "footage"
+    videos: int = 20
+    steps_per_video: int = 400
+    image_size: int = 192
+    fps: int = 20
+    cameras: list[str] = dataclasses.field(default_factory=lambda: ["hand"])
+    play_share: float = 0.5
+    noise: float = 0.1
+    first_seed: int = 0
+    workers: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise UserError("footage.out must name a directory.")
+        for name, least in (("videos", 1), ("steps_per_video", 1), ("fps", 1), ("first_seed", 0), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"footage.{name} must be at least {least}, not {getattr(self, name)}.")
+        if self.image_size % 2:
+            raise UserError(f"footage.image_size must be even for H.264, not {self.image_size}.")
+        if not self.cameras:
+            raise UserError("footage.cameras must name at least one camera.")
+        for camera in self.cameras:
+            if camera not in CAMERAS:
+                raise unknown_name("camera", camera, CAMERAS)
+        for name in ("play_share", "noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"footage.{name} must be from 0 to 1, not {getattr(self, name)}.")
+
+
+@dataclasses.dataclass(kw_only=True)
+class FootageReport:
+    """What the directory holds now."""
+
+    out: str
+    videos: list[str]
+    frames: int
+    recorded: int
+    """How many of the videos this call recorded; the others were there."""
+
+
+def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageReport:
+    """Record the videos that are not there yet; each is whole or absent.
+
+    Raises UserError where the directory holds footage of another configuration.
+    """
+    out = Path(config.out)
+    # An episode ends with the task done, never before: the video's length is set by steps_per_video.
+    env_config = dataclasses.replace(
+        env_config,
+        image_size=config.image_size,
+        cameras=list(config.cameras),
+        horizon=max(config.steps_per_video, env_config.steps),
+    )
+    _claim(out, env_config, config)
+    numbers = range(config.first_seed, config.first_seed + config.videos)
+    names = {number: [f"video_{number:05d}_{camera}.mp4" for camera in config.cameras] for number in numbers}
+    missing = [number for number in numbers if not all((out / name).exists() for name in names[number])]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task("Filming", total=config.videos, completed=config.videos - len(missing))
+        run = functools.partial(_record, env_config, dataclasses.replace(config))
+        for _ in ordered_map(run, missing, min(config.workers, len(missing)) if config.workers else 0):
+            progress.advance(bar)
+    files = [str(out / name) for number in numbers for name in names[number]]
+    return FootageReport(out=str(out), videos=files, frames=len(files) * config.steps_per_video, recorded=len(missing))
+
+
+def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
+    """Make the directory ours, or see that it is."""
+    settings = {name: value for name, value in plain(config).items() if name in _DECIDING}
+    manifest = {"env": plain(env_config), "footage": settings}
+    if config.overwrite and (out / MANIFEST).exists():
+        shutil.rmtree(out)
+    if out.exists() and any(out.iterdir()):
+        if not (out / MANIFEST).exists():
+            raise UserError(f"{out} exists and holds no footage of ours: choose another footage.out.")
+        if read_json(out / MANIFEST) != manifest:
+            raise UserError(
+                f"{out} holds footage of another configuration (see {out / MANIFEST}): choose another footage.out, "
+                "or set footage.overwrite=true."
+            )
+        sweep_temporaries(out)
+    write_json(out / MANIFEST, manifest)
+
+
+_DECIDING = ("steps_per_video", "image_size", "fps", "cameras", "play_share", "noise")
+
+
+def _record(env_config: EnvConfig, config: FootageConfig, number: int) -> None:
+    out = Path(config.out)
+    with contextlib.ExitStack() as stack:
+        writers = {}
+        for camera in config.cameras:
+            temporary = stack.enter_context(atomic_file(out / f"video_{number:05d}_{camera}.mp4"))
+            writers[camera] = stack.enter_context(video_writer(temporary, config.image_size, config.fps))
+        for frame in _frames(env_config, config, number):
+            for camera, write in writers.items():
+                write(frame.images[camera])
+
+
+def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterator[Frame]:
+    """The frames of one video: episode after episode, each of the expert or of play."""
+    env = environment_of_process(env_config)
+    left = config.steps_per_video
+    for episode in range(_SEEDS_A_VIDEO):
+        seed = number * _SEEDS_A_VIDEO + episode
+        rng = np.random.default_rng([seed, 3])
+        playing = rng.random() < config.play_share
+        steps = int(rng.integers(*_PLAY_STEPS)) if playing else env_config.steps
+        actor = Play() if playing else make_expert(env_config.task)
+        frame = env.reset(seed)
+        actor.reset(env, rng)
+        for _ in range(steps):
+            yield frame
+            left -= 1
+            if left == 0:
+                return
+            disturbance = np.append(rng.normal(0, config.noise, 6), 0.0)
+            result = env.step(np.clip(actor.act(env) + disturbance, -1, 1))
+            frame = result.frame
+            if result.done:
+                break
+    raise RuntimeError(f"Video {number} ran out of seeds.")
+
+
+@contextlib.contextmanager
+def video_writer(path: Path, size: int, fps: int) -> Iterator:
+    """Yield a function that appends an image uint8 (size, size, 3) to an H.264 file."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast", "threads": "1"})
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+
+        def write(image: np.ndarray) -> None:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+
+        yield write
+        container.mux(stream.encode())

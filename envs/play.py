@@ -1,0 +1,43 @@
+"""Aimless but smooth motion of the hand: between random places, often down to the objects, opening and closing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs.config import TABLE_TOP, TASKS, WORKSPACE_CENTRE
+from envs.experts import rotation_vector
+from envs.registry import Environment
+
+
+class Play:
+    """Draws a target for the gripper every second or so and moves there."""
+
+    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._objects = list(TASKS[env.config.task].objects)
+        self._left = 0
+        self._speed = np.zeros(3)
+
+    def act(self, env: Environment) -> np.ndarray:
+        poses, rng = env.privileged(), self._rng
+        if self._left == 0:
+            self._left = int(rng.integers(12, 30))
+            self._goal = np.array((*WORKSPACE_CENTRE, TABLE_TOP)) + rng.uniform(
+                (-0.15, -0.18, 0.03), (0.15, 0.18, 0.26)
+            )
+            if rng.random() < 0.5:
+                self._goal = poses[f"{rng.choice(self._objects)}_pos"] + rng.normal(0, (0.03, 0.03, 0.04))
+                self._goal[2] = max(self._goal[2], TABLE_TOP + 0.012)
+            self._gripper = float(rng.choice((-1.0, 1.0)))
+            self._yaw = rng.uniform(-0.9, 0.9)
+            tilt = rng.normal(0, 0.12, 2)
+            self._down = np.array((*tilt, -1.0)) / np.linalg.norm((*tilt, 1.0))
+        self._left -= 1
+        x = np.array((-np.sin(self._yaw), np.cos(self._yaw), 0.0))
+        x -= self._down * (x @ self._down)
+        x /= np.linalg.norm(x)
+        wanted = np.stack([x, np.cross(self._down, x), self._down], axis=1)
+        turn = np.clip(rotation_vector(wanted @ poses["eef_mat"].T), -0.15, 0.15) / 0.5
+        pull = np.clip(6.0 * (self._goal - poses["eef_pos"]), -0.75, 0.75)
+        self._speed += 0.35 * (pull - self._speed)
+        return np.clip(np.concatenate([self._speed, turn, [self._gripper]]), -1, 1).astype(np.float32)

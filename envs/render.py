@@ -1,0 +1,192 @@
+"""Pictures of a MuJoCo model: one OpenGL context a process, made when the first picture is asked for."""
+
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import weakref
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from envs.config import RenderQuality
+from envs.simulator import missing_gl
+from pixio_robot.errors import UserError
+
+_MESH_CELL = 0.008
+"""Vertices of the robot's visual meshes nearer than about this (m) are one vertex in FAST quality."""
+
+_KEEP_FACES = 1000
+_VISUAL_GROUP = 1
+_CULLED_GROUP = 5
+
+
+def _new_context() -> Any:
+    # Not `mujoco.GLContext`: that is chosen when mujoco is first imported, which may be before MUJOCO_GL is set.
+    platform = os.environ.get("MUJOCO_GL", "egl").lower()
+    if platform not in ("egl", "osmesa", "glfw"):
+        raise UserError(f"MUJOCO_GL={platform!r} is not a way to render: use egl, osmesa or glfw.")
+    context_class = importlib.import_module(f"mujoco.{platform}").GLContext
+    return context_class(64, 64)
+
+
+class _GLContext:
+    """The context all renderers of this process share; freed when the last of them closes."""
+
+    def __init__(self) -> None:
+        self._context = None
+        self._users = 0
+
+    def acquire(self) -> None:
+        if self._context is None:
+            try:
+                self._context = _new_context()
+            except UserError:
+                raise
+            except Exception as error:  # each platform has its own
+                raise missing_gl(error) from error
+        self._users += 1
+        self.make_current()
+
+    def make_current(self) -> None:
+        assert self._context is not None
+        self._context.make_current()
+
+    def release(self) -> None:
+        self._users -= 1
+        if self._users == 0 and self._context is not None:
+            self._context.free()
+            self._context = None
+
+
+_gl = _GLContext()
+_open: weakref.WeakSet[Renderer] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # Contexts must go before the interpreter takes OpenGL's libraries away.
+    for renderer in list(_open):
+        renderer.close()
+
+
+class Renderer:
+    """Renders the cameras of one model at one size. Changes the model's visual settings, never its physics."""
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, image_size: int, quality: RenderQuality) -> None:
+        self._model, self._data, self._size, self._fast = model, data, image_size, quality is RenderQuality.FAST
+        self._context: mujoco.MjrContext | None = None
+        self._stale_textures: set[int] = set()
+        model.vis.global_.offwidth = model.vis.global_.offheight = image_size
+        # MuJoCo's 4096 shadow map is most of the cost on a CPU and shows no more at this size.
+        model.vis.quality.shadowsize = 1024
+        if self._fast:
+            model.vis.quality.shadowsize = 0
+            model.vis.quality.offsamples = 0
+            model.mat_reflectance[:] = 0
+            thin_meshes(model, _MESH_CELL)
+        self._visible = model.geom_group == _VISUAL_GROUP
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 64)
+        if self._fast:
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        # Walls and floor close the view: the sky is never seen.
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 0
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[:] = 0
+        self._option.geomgroup[_VISUAL_GROUP] = 1
+        self._option.sitegroup[:] = 0
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._viewport = mujoco.MjrRect(0, 0, image_size, image_size)
+
+    def textures_changed(self, textures: list[int]) -> None:
+        """These textures must reach the graphics memory before the next picture."""
+        self._stale_textures.update(textures)
+
+    def render(self, camera: str) -> np.ndarray:
+        """What the model's camera of that name sees: uint8 (size, size, 3), origin at the top left."""
+        context = self._ready_context()
+        camera_id = self._model.camera(camera).id
+        if self._fast:
+            self._cull(camera_id)
+        self._camera.fixedcamid = camera_id
+        mujoco.mjv_updateScene(
+            self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        mujoco.mjr_render(self._viewport, self._scene, context)
+        image = np.empty((self._size, self._size, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, self._viewport, context)
+        return image[::-1].copy()
+
+    def _ready_context(self) -> mujoco.MjrContext:
+        if self._context is None:
+            _gl.acquire()
+            _open.add(self)
+            self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
+            self._stale_textures.clear()
+        _gl.make_current()
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        for texture in self._stale_textures:
+            mujoco.mjr_uploadTexture(self._model, self._context, texture)
+        self._stale_textures.clear()
+        return self._context
+
+    def _cull(self, camera: int) -> None:
+        """Leave out geoms whose bounding sphere is outside the view: MuJoCo draws all, and vertices cost."""
+        model, data = self._model, self._data
+        seen_from = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+        slope = np.tan(np.radians(model.cam_fovy[camera]) / 2)
+        reach = model.geom_rbound * np.sqrt(1 + slope * slope)
+        depth = -seen_from[:, 2]
+        inside = (depth > -model.geom_rbound) & (np.abs(seen_from[:, :2]).max(1) - slope * depth <= reach)
+        inside |= model.geom_rbound == 0
+        model.geom_group[self._visible] = np.where(inside[self._visible], _VISUAL_GROUP, _CULLED_GROUP)
+
+    def close(self) -> None:
+        """Free the graphics memory; the next `render` would take it again."""
+        if self._context is None:
+            return
+        _gl.make_current()
+        self._context.free()
+        self._context = None
+        _open.discard(self)
+        _gl.release()
+
+
+def thin_meshes(model: mujoco.MjModel, cell: float) -> int:
+    """Merge vertices of visual meshes within cells of that side (m) and drop faces that vanish.
+
+    Works in place on the compiled model, on meshes no colliding geom uses; returns the faces left in them.
+    After Rossignac and Borrel 1993 (vertex clustering), with a vertex of the mesh standing for its cell.
+    """
+    mesh_geoms = model.geom_type == mujoco.mjtGeom.mjGEOM_MESH
+    colliding = mesh_geoms & ((model.geom_contype != 0) | (model.geom_conaffinity != 0))
+    left = 0
+    for mesh in set(model.geom_dataid[mesh_geoms].tolist()) - set(model.geom_dataid[colliding].tolist()):
+        face_start, face_count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
+        if face_count <= _KEEP_FACES:
+            continue
+        vertex_start = model.mesh_vertadr[mesh]
+        vertices = model.mesh_vert[vertex_start : vertex_start + model.mesh_vertnum[mesh]]
+        # 21 bits an axis: cells up to 10^6 from the mesh's centre.
+        cells = (np.floor(vertices / cell).astype(np.int64) + (1 << 20)) @ (1, 1 << 21, 1 << 42)
+        _, first, owner = np.unique(cells, return_index=True, return_inverse=True)
+        rows = slice(face_start, face_start + face_count)
+        faces = first[owner][model.mesh_face[rows]]
+        ordered = np.sort(faces, axis=1)
+        _, unique = np.unique(ordered.astype(np.int64) @ (1, 1 << 21, 1 << 42), return_index=True)
+        keep = np.sort(unique)
+        keep = keep[(ordered[keep, 0] != ordered[keep, 1]) & (ordered[keep, 1] != ordered[keep, 2])]
+        kept = slice(face_start, face_start + len(keep))
+        model.mesh_face[kept] = faces[keep]
+        model.mesh_facenormal[kept] = model.mesh_facenormal[rows][keep]
+        model.mesh_facetexcoord[kept] = model.mesh_facetexcoord[rows][keep]
+        model.mesh_facenum[mesh] = len(keep)
+        left += len(keep)
+    return left

@@ -1,0 +1,53 @@
+"""The only place that imports robosuite, quietly, and says what to install when that fails."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import warnings
+from types import ModuleType
+
+from pixio_robot.errors import UserError
+
+_GL_HELP = (
+    "MuJoCo could not start an off-screen OpenGL renderer with MUJOCO_GL={gl}: {error}. "
+    "On Debian or Ubuntu install `libegl1 libgl1 libglib2.0-0` and use MUJOCO_GL=egl (works without a GPU), "
+    "or install `libosmesa6 libgl1 libglib2.0-0` and use MUJOCO_GL=osmesa."
+)
+
+
+def missing_gl(error: Exception) -> UserError:
+    """The error for a machine that has no usable OpenGL library."""
+    return UserError(_GL_HELP.format(gl=os.environ.get("MUJOCO_GL", "egl"), error=error))
+
+
+@functools.cache
+def load_robosuite() -> ModuleType:
+    """Import robosuite without its start-up chatter, with MUJOCO_GL=egl unless the user chose otherwise.
+
+    Raises UserError where MuJoCo finds no OpenGL library.
+    """
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        import mujoco
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        raise missing_gl(error) from error
+    del mujoco
+    # robosuite sets its logger's level on import and warns about optional parts nobody here uses.
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import robosuite
+            import robosuite.controllers
+            import robosuite.robots
+    except ImportError as error:
+        if "GL" not in str(error) and ".so" not in str(error):
+            raise
+        raise missing_gl(error) from error
+    finally:
+        logging.disable(previous)
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+    return robosuite

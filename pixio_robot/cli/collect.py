@@ -1,0 +1,46 @@
+"""`pixio-robot collect`: a scripted expert records demonstrations into Zarr."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from envs.collect import CollectConfig, collect
+from envs.config import EnvConfig
+from pixio_robot.cli.compose import run
+from pixio_robot.cli.stages import run_stage
+from pixio_robot.files import write_json
+
+
+@dataclass(kw_only=True)
+class CollectCommand(CollectConfig):
+    """Demonstrations of a scripted expert, recorded in parallel; failed episodes are dropped and counted."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    run: str = "runs/default"
+
+
+def _collect(command: CollectCommand) -> bool:
+    report = collect(command.env, command)
+    out = Path(report.out)
+    summary = {
+        "task": report.spec.task,
+        "episodes": report.kept,
+        "failed_and_dropped": report.failed,
+        "first_seed": min(report.seeds),
+        "last_seed": max(report.seeds),
+        "failed_seeds": report.failed_seeds,
+        "cameras": {name: f"{c.height} x {c.width} px" for name, c in report.spec.cameras.items()},
+        "source": report.spec.source,
+    }
+    write_json(out.with_name(f"{out.name}_report.json"), summary)
+    print(f"collect: {report.kept} demonstrations of {report.spec.task} in {out}; {report.failed} failed and were dropped")
+    return True
+
+
+def _run(command: CollectCommand) -> int:
+    return run_stage("collect", command.out, command, lambda: _collect(command), overwrite=command.overwrite)
+
+
+def main(arguments: list[str]) -> int:
+    return run("collect", CollectCommand, _run, arguments)

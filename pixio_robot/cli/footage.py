@@ -1,0 +1,32 @@
+"""`pixio-robot footage`: egocentric video of the simulated robot, expert and at play."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from envs.config import EnvConfig
+from envs.footage import FootageConfig, record_footage
+from pixio_robot.cli.compose import run
+from pixio_robot.cli.stages import run_stage
+
+
+@dataclass(kw_only=True)
+class FootageCommand(FootageConfig):
+    """mp4 from the moving hand camera (and the fixed front one), to stand in for footage of your own."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    run: str = "runs/default"
+
+
+def _footage(command: FootageCommand) -> bool:
+    report = record_footage(command.env, command)
+    print(f"footage: {len(report.videos)} videos, {report.frames} frames in {report.out}")
+    return True
+
+
+def _run(command: FootageCommand) -> int:
+    return run_stage("footage", command.out, command, lambda: _footage(command), overwrite=command.overwrite)
+
+
+def main(arguments: list[str]) -> int:
+    return run("footage", FootageCommand, _run, arguments)

@@ -1,0 +1,45 @@
+"""`pixio-robot ingest`: video and images -> frames -> shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixio_robot.cli.compose import run
+from pixio_robot.cli.stages import run_stage
+from pixio_robot.data.ingest import IngestConfig, ingest
+
+
+@dataclass(kw_only=True)
+class IngestCommand(IngestConfig):
+    """Decode a folder of videos and images into shards of JPEG frames, split by video."""
+
+    run: str = "runs/default"
+    overwrite: bool = False
+
+
+def _ingest(command: IngestCommand) -> bool:
+    report = ingest(command)
+    state = "wrote" if report.changed else "is up to date:"
+    counts = ", ".join(f"{count} {split}" for split, count in report.frames.items())
+    print(f"ingest: {state} {report.out}: {counts} frames of {report.footage} files, {report.hours:.2f} hours of video")
+    if report.failed:
+        print(f"ingest: {report.failed} files could not be used; see {Path(report.out) / 'failures.jsonl'}")
+    return True
+
+
+def _run(command: IngestCommand) -> int:
+    # `ingest` notices changed footage file by file, so it always has a look.
+    return run_stage(
+        "ingest",
+        command.out,
+        command,
+        lambda: _ingest(command),
+        inputs=[command.source],
+        overwrite=command.overwrite,
+        always=True,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    return run("ingest", IngestCommand, _run, arguments)

@@ -1,0 +1,28 @@
+"""Where the policy lies in what a person may point at."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pixio_robot.errors import UserError
+
+
+def policy_directory(checkpoint: str) -> Path:
+    """The saved policy inside a training run, or the directory itself if it is one."""
+    path = Path(checkpoint)
+    if not path.is_dir():
+        raise UserError(f"There is no policy directory {path}; `pixio-robot train out={path}` would make it.")
+    if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+        return path
+    if (path / "model").is_dir():
+        return path / "model"
+    if (path / "checkpoints").is_dir():
+        raise UserError(f"The training in {path} is not finished: run the same `train` command again to continue it.")
+    raise UserError(f"{path} holds no policy: neither config.json with model.safetensors, nor model/.")
+
+
+def weights_fingerprint(directory: Path) -> str:
+    """Identity of a policy's weights."""
+    with (directory / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,0 +1,52 @@
+"""RandomResizedCrop on uint8 arrays: which box, and how its pixels are resampled.
+
+Pretraining crops are RandomResizedCrop(scale 0.2-1, ratio 3/4-4/3) with bicubic resampling and no flip, as in Pixio.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+ATTEMPTS = 10
+
+Box = tuple[int, int, int, int]
+"""top, left, height, width in pixels."""
+
+
+def random_crop_box(
+    height: int, width: int, random: np.random.Generator, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Box:
+    """A box whose share of the area is uniform in `scale` and whose aspect (w / h) is log-uniform in `ratio`.
+
+    Boxes that stick out are drawn again; after ten the largest central box within `ratio` is taken.
+    """
+    for _ in range(ATTEMPTS):
+        area = height * width * random.uniform(*scale)
+        aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = int(random.integers(height - box_height + 1))
+            left = int(random.integers(width - box_width + 1))
+            return top, left, box_height, box_width
+    box_width = min(width, max(1, round(height * ratio[1])))
+    box_height = min(height, max(1, round(width / ratio[0])))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def crop_and_resize(image: np.ndarray, box: Box, size: int, out: np.ndarray) -> None:
+    """Resample `box` of `image` (h, w, 3) into `out` (size, size, 3) without aliasing.
+
+    OpenCV's cubic kernel does not widen when it shrinks, so a shrinking axis is averaged by area; its area mode does
+    not interpolate when it enlarges, so an enlarging axis is cubic.
+    """
+    top, left, height, width = box
+    crop = image[top : top + height, left : left + width]
+    shrunk = (min(size, width), min(size, height))
+    if shrunk != (width, height):
+        crop = cv2.resize(crop, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (size, size):
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
+    out[...] = crop

@@ -1,0 +1,121 @@
+"""Where pretraining images come from: frames of shards, or of demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from pixio_robot.data.demo_arrays import DamagedArray
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.images import CorruptImage
+from pixio_robot.data.shards import KIND, MANIFEST, FrameShards, work_directory
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.files import read_json
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Numbered images. `image` is called from several threads at once; it raises CorruptImage for unreadable ones."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 (h, w, 3), RGB."""
+        ...
+
+    def id(self, i: int) -> str:
+        """A text that tells the image apart from all others of this source."""
+        ...
+
+
+class DemoFrames:
+    """Every frame of every camera (or of the cameras named) of a demonstration store."""
+
+    def __init__(self, path: str | Path, cameras: Sequence[str] | None = None) -> None:
+        self.path = Path(path)
+        self._store = DemoStore.open(self.path)
+        self._cameras = list(self._store.spec.cameras) if cameras is None else list(cameras)
+        for camera in self._cameras:
+            if camera not in self._store.spec.cameras:
+                raise unknown_name("camera", camera, self._store.spec.cameras)
+        # Frames in order of episode, camera, step. Episodes appended later are not seen.
+        self._lengths = np.array(self._store.lengths, np.int64)
+        self._ends = np.cumsum(self._lengths * len(self._cameras))
+        if len(self) == 0:
+            raise UserError(f"{self.path} holds no camera frames to pretrain on.")
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 (h, w, 3), not to be written to. Raises CorruptImage when its file is damaged."""
+        episode, camera, step = self._place(i)
+        try:
+            return self._store.images(episode, camera, step, step + 1)[0]
+        except DamagedArray as error:
+            raise CorruptImage(str(error)) from error
+
+    def id(self, i: int) -> str:
+        """`<episode>/<camera>/<step>`."""
+        episode, camera, step = self._place(i)
+        return f"{episode}/{camera}/{step}"
+
+    def _place(self, i: int) -> tuple[int, str, int]:
+        episode = int(np.searchsorted(self._ends, i, side="right"))
+        length = int(self._lengths[episode])
+        within = i - (int(self._ends[episode]) - length * len(self._cameras))
+        return episode, self._cameras[within // length], within % length
+
+
+class ConcatenatedImages:
+    """Several sources one after the other; ids are prefixed by the name of their source."""
+
+    def __init__(self, sources: Sequence[ImageSource], names: Sequence[str]) -> None:
+        self._sources, self._names = list(sources), list(names)
+        self._ends = np.cumsum([len(source) for source in self._sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def image(self, i: int) -> np.ndarray:
+        number, within = self._place(i)
+        return self._sources[number].image(within)
+
+    def id(self, i: int) -> str:
+        number, within = self._place(i)
+        return f"{self._names[number]}:{self._sources[number].id(within)}"
+
+    def _place(self, i: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self._ends, i, side="right"))
+        return number, i - (int(self._ends[number - 1]) if number else 0)
+
+
+def open_image_source(paths: str | Sequence[str], split: str = "train") -> ImageSource:
+    """Open frame shards (their `split`) and demonstration stores, told apart by what is in them.
+
+    Several paths become one source. Raises UserError naming the path that is neither.
+    """
+    paths = [paths] if isinstance(paths, str) else list(paths)
+    if not paths:
+        raise UserError("No images were named; give a folder of frame shards or a demonstration store.")
+    sources = [_open_one(Path(path), split) for path in paths]
+    return sources[0] if len(sources) == 1 else ConcatenatedImages(sources, paths)
+
+
+def _open_one(path: Path, split: str) -> ImageSource:
+    if work_directory(path).is_dir() and not path.exists():
+        return FrameShards.open(path, split)  # raises: says that the ingest has not finished
+    if (path / MANIFEST).is_file():
+        manifest = read_json(path / MANIFEST)
+        if isinstance(manifest, dict) and manifest.get("kind") == KIND:
+            return FrameShards.open(path, split)
+    if (path / "zarr.json").is_file():
+        return DemoFrames(path)
+    there = "is a file" if path.is_file() else "holds neither" if path.is_dir() else "does not exist"
+    raise UserError(
+        f"{str(path)!r} {there}; expected a folder of frame shards (with {MANIFEST}, from `pixio-robot ingest`) or a "
+        "Zarr demonstration store (with zarr.json, from `pixio-robot collect`)."
+    )

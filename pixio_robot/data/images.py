@@ -1,0 +1,49 @@
+"""Single images between bytes and arrays: uint8 (h, w, 3), RGB. No torch here: decoder processes import this."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import simplejpeg
+
+
+class CorruptImage(ValueError):
+    """These bytes are not a readable image. Says which one and why; the rest of its source may be fine."""
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """JPEG with 4:2:0 chroma, what video carries anyway."""
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
+    )
+
+
+def decode_jpeg(data: bytes, name: str) -> np.ndarray:
+    """uint8 (h, w, 3). Raises CorruptImage naming `name`."""
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError as error:
+        raise CorruptImage(f"{name}: {error}") from error
+
+
+def decode_photo(data: bytes, name: str) -> np.ndarray:
+    """Any still image OpenCV reads, turned upright by its EXIF orientation. Raises CorruptImage naming `name`."""
+    if not data:
+        raise CorruptImage(f"{name}: zero bytes")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise CorruptImage(f"{name}: {error}") from error
+    if image is None:
+        raise CorruptImage(f"{name}: not a readable image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def shrink_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
+    """Area-averaged so that the short side has that many pixels; never enlarged; 0 keeps the size."""
+    height, width = image.shape[:2]
+    if short_side == 0 or min(height, width) <= short_side:
+        return image
+    scale = short_side / min(height, width)
+    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

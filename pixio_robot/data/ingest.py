@@ -1,0 +1,230 @@
+"""Footage to shards of frames: decode every video in a process of its own, then pack in a fixed order.
+
+The finished folder is a function of the source and the settings alone: neither the number of workers nor a kill in
+between changes a byte. Decoded footage waits in `.<name>.ingest` beside `out`; packing renames the finished folder
+into place. A later run takes over what did not change from the shards that are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.data.extract import FRAMES, RESULT, Extraction, ExtractJob, extract
+from pixio_robot.data.footage import Footage, find_footage
+from pixio_robot.data.ingest_progress import IngestProgress
+from pixio_robot.data.packing import Packable, pack
+from pixio_robot.data.processes import run_jobs
+from pixio_robot.data.shards import MANIFEST, SPLITS, ShardReader, check_files, read_manifest, work_directory
+from pixio_robot.data.video import Sampling
+from pixio_robot.errors import UserError
+from pixio_robot.files import TEMPORARY_PREFIX, read_json, sweep_temporaries
+
+
+@dataclasses.dataclass(kw_only=True)
+class IngestConfig:
+    """What to take from `source` (a folder of videos and images, searched at any depth) into `out`."""
+
+    source: str = ""
+    out: str = ""
+    sampling: Sampling = Sampling.RATE
+    """RATE: `frames_per_second`; EVERY: each `every`-th frame; KEYFRAMES: those alone, ten times faster."""
+    frames_per_second: float = 4.0
+    every: int = 1
+    max_frames_per_video: int = 2000
+    """A longer video is sampled at a lower rate over its whole length (with RATE; else its beginning is taken)."""
+    short_side: int = 320
+    """Pixels; larger frames are shrunk to it; 0 keeps the size."""
+    jpeg_quality: int = 92
+    min_change: float = 0.5
+    """Mean absolute grey-level difference (0-255) to the last kept frame below which a frame counts as static."""
+    validation_share: float = 0.1
+    """Share of the videos, not of the frames, chosen by a hash of each video's path."""
+    shard_bytes: int = 256_000_000
+    workers: int = 0
+    """Decoding processes; 0: one a core."""
+    timeout_s: float = 120.0
+    """A file whose decoder makes no progress for that many seconds is given up."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "frames_per_second": (0.001, 1000),
+            "every": (1, 10**9),
+            "max_frames_per_video": (1, 10**9),
+            "jpeg_quality": (1, 100),
+            "min_change": (0, 255),
+            "validation_share": (0, 0.9),
+            "shard_bytes": (50_000, 2**40),
+            "workers": (0, 4096),
+            "timeout_s": (1, 10**6),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"{name} must be between {low} and {high}, not {getattr(self, name)}.")
+        if self.short_side != 0 and not 16 <= self.short_side <= 16384:
+            raise UserError(f"short_side must be 0 (keep) or between 16 and 16384 pixels, not {self.short_side}.")
+
+    def extraction(self) -> Extraction:
+        names = [field.name for field in dataclasses.fields(Extraction)]
+        return Extraction(**{name: getattr(self, name) for name in names})
+
+    def settings(self) -> dict[str, Any]:
+        """What the manifest remembers; the places and the number of workers change no result."""
+        values = dataclasses.asdict(self) | {"sampling": self.sampling.value}
+        return {name: value for name, value in values.items() if name not in ("source", "out", "workers")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IngestReport:
+    """What `out` holds now; `changed` is false when it was finished and up to date already."""
+
+    out: str
+    changed: bool
+    footage: int
+    failed: int
+    frames: dict[str, int]
+    hours: float
+    dropped: dict[str, int]
+
+
+def ingest(config: IngestConfig, show_progress: bool = True) -> IngestReport:
+    """Make `config.out` hold the frames of `config.source`; return at once when it already does.
+
+    Raises UserError: nothing to ingest, no usable frame at all, `out` is something else, or another ingest runs.
+    A file that cannot be used is listed in `failures.jsonl` and counted in the manifest.
+    """
+    found = find_footage(config.source)
+    if not config.out:
+        raise UserError("out is empty; it should be the folder to make, such as data/frames.")
+    out = Path(config.out).absolute()
+    previous = _previous(out)
+    extraction = config.extraction()
+    keys = [extraction.key(footage) for footage in found]
+    if previous is not None and previous["settings"] == config.settings() and _keys(previous) == keys:
+        for split in SPLITS:
+            check_files(out, previous, split)
+        return _report(out, previous, changed=False)
+
+    work = work_directory(out)
+    with _lock(work):
+        # Only the lock's holder writes here, and an orphaned worker of a killed run loses nothing that counts.
+        sweep_temporaries(work)
+        for leftover in out.parent.glob(f"{TEMPORARY_PREFIX}{out.name}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        kept = _kept(out, previous)
+        accidents = _extract_all(config, found, keys, work, set(kept), show_progress)
+        packables = [
+            kept[key] if key in kept else _packable(footage, key, work / key, accidents.get(key))
+            for footage, key in zip(found, keys, strict=True)
+        ]
+        if not any(packable.result["frames"] for packable in packables):
+            reasons = Counter(packable.result["failure"] for packable in packables)
+            shutil.rmtree(work)
+            shown = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
+            raise UserError(f"No usable frame in any of {len(found)} files below {config.source}: {shown}.")
+        manifest = pack(out, packables, config.settings())
+        shutil.rmtree(work)
+    return _report(out, manifest, changed=True)
+
+
+def _previous(out: Path) -> dict[str, Any] | None:
+    """The manifest of an earlier ingest into `out`; refuses to overwrite anything else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / MANIFEST).is_file():
+        raise UserError(f"out {str(out)!r} exists and is not a folder of frame shards; name a new or empty folder.")
+    return read_manifest(out)
+
+
+def _keys(manifest: dict[str, Any]) -> list[str]:
+    return [video["key"] for video in manifest["videos"]]
+
+
+@contextlib.contextmanager
+def _lock(work: Path) -> Iterator[None]:
+    work.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"Another ingest is working in {work}; wait for it, or choose another `out`.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _kept(out: Path, previous: dict[str, Any] | None) -> dict[str, Packable]:
+    """What the shards that are there can hand over, by key. Failures are tried again."""
+    if previous is None:
+        return {}
+    kept = {}
+    for split in SPLITS:
+        try:
+            check_files(out, previous, split)
+        except UserError:
+            continue  # damaged: decode again
+        names = [shard["name"] for shard in previous["splits"][split]["shards"]]
+        open_reader = functools.partial(ShardReader, out, split, names)
+        for video in previous["videos"]:
+            if video["split"] == split:
+                kept[video["key"]] = Packable.from_manifest(video, open_reader)
+    return kept
+
+
+def _packable(footage: Footage, key: str, directory: Path, accident: str | None) -> Packable:
+    if accident is not None:
+        result = {"sha256": "", "frames": 0, "seconds": 0.0, "static": 0, "over_limit": 0, "bad_images": []}
+        return Packable.from_result(footage, key, result | {"failure": accident}, None)
+    result = read_json(directory / RESULT)
+    open_reader = functools.partial(ShardReader, directory, FRAMES, [f"{FRAMES}-000000.tar"])
+    return Packable.from_result(footage, key, result, open_reader if result["frames"] else None)
+
+
+def _extract_all(
+    config: IngestConfig, found: list[Footage], keys: list[str], work: Path, kept: set[str], show_progress: bool
+) -> dict[str, str]:
+    """Decode what neither an interrupted run nor the present shards hold. Returns accidents: key -> reason."""
+    extraction = config.extraction()
+    jobs = [
+        ExtractJob(footage, extraction, work / key)
+        for footage, key in zip(found, keys, strict=True)
+        if key not in kept and not (work / key / RESULT).is_file()
+    ]
+    workers = config.workers or len(os.sched_getaffinity(0))
+    accidents = {}
+    with IngestProgress(len(found), len(found) - len(jobs), show_progress) as progress:
+        for outcome in run_jobs(
+            extract, jobs, workers=workers, timeout_s=config.timeout_s, on_progress=progress.seconds
+        ):
+            if outcome.failure is not None:
+                accidents[jobs[outcome.index].target.name] = outcome.failure
+            progress.file_done()
+    return accidents
+
+
+def _report(out: Path, manifest: dict[str, Any], changed: bool) -> IngestReport:
+    return IngestReport(
+        out=str(out),
+        changed=changed,
+        footage=len(manifest["videos"]),
+        failed=manifest["counts"]["failed"],
+        frames={split: manifest["splits"][split]["frames"] for split in SPLITS},
+        hours=sum(video["seconds"] for video in manifest["videos"]) / 3600,
+        dropped=manifest["counts"]["dropped"],
+    )
+
+
+def read_failures(out: str) -> list[dict[str, str]]:
+    """The lines of `failures.jsonl`: `id` and `reason` of every file that gave nothing."""
+    text = (Path(out) / "failures.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]

@@ -1,0 +1,141 @@
+"""Decoded footage to the finished folder of shards: a fixed order, a split by video, one rename at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.data.footage import Footage
+from pixio_robot.data.shards import FORMAT_VERSION, KIND, MANIFEST, SPLITS, ShardReader, ShardWriter
+from pixio_robot.files import atomic_directory, write_json
+
+FAILURES = "failures.jsonl"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packable:
+    """One piece of footage: its lasting entry in the manifest, and where its frames lie now (None: it gave none).
+
+    The reader is opened only while it is read: there may be more videos than files or maps a process can hold.
+    """
+
+    result: Mapping[str, Any]
+    open_reader: Callable[[], ShardReader] | None
+    first_row: int
+
+    @classmethod
+    def from_result(
+        cls, footage: Footage, key: str, result: Mapping[str, Any], open_reader: Callable[[], ShardReader] | None
+    ) -> Packable:
+        """Fresh from a worker."""
+        identity = {"id": footage.id, "key": key, "bytes": footage.bytes, "modified_ns": footage.modified_ns}
+        return cls(result=identity | dict(result), open_reader=open_reader, first_row=0)
+
+    @classmethod
+    def from_manifest(cls, video: Mapping[str, Any], open_reader: Callable[[], ShardReader]) -> Packable:
+        """From the shards of an earlier ingest."""
+        result = {name: value for name, value in video.items() if name not in ("split", "first_row")}
+        return cls(result=result, open_reader=open_reader, first_row=video["first_row"])
+
+
+def pack(out: Path, packables: Sequence[Packable], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the finished folder at `out`, replacing the one there, and return its manifest.
+
+    `packables` are in order of their ids; the folder's bytes depend on nothing but the arguments.
+    """
+    splits = assign_splits(
+        [packable.result["id"] for packable in packables if packable.result["frames"]], settings["validation_share"]
+    )
+    with atomic_directory(out) as directory:
+        writers = {split: ShardWriter(directory, split, settings["shard_bytes"]) for split in SPLITS}
+        videos = []
+        for number, packable in enumerate(packables):
+            entry = dict(packable.result) | {"split": None, "first_row": 0}
+            if packable.open_reader is not None:
+                entry["split"] = splits[entry["id"]]
+                writer = writers[entry["split"]]
+                entry["first_row"] = writer.frames
+                _copy_frames(packable, packable.open_reader(), number, writer)
+            videos.append(entry)
+        for writer in writers.values():
+            writer.close()
+        manifest = {
+            "kind": KIND,
+            "format_version": FORMAT_VERSION,
+            "settings": dict(settings),
+            "counts": _counts(videos),
+            "splits": {split: {"frames": writers[split].frames, "shards": writers[split].shards} for split in SPLITS},
+            "videos": videos,
+        }
+        (directory / FAILURES).write_text("".join(json.dumps(line) + "\n" for line in _failures(videos)))
+        write_json(directory / MANIFEST, manifest)
+    return manifest
+
+
+def assign_splits(ids: Sequence[str], validation_share: float) -> dict[str, str]:
+    """A video's split by a hash of its id: it stays the same when others come or go.
+
+    The one exception: of two or more videos, each split gets at least one (the nearest by hash), unless
+    `validation_share` is 0.
+    """
+    ranks = {identity: _rank(identity) for identity in ids}
+    validation = {identity for identity, rank in ranks.items() if rank < validation_share}
+    if len(ranks) > 1 and validation_share > 0:
+        if not validation:
+            validation = {min(ranks, key=ranks.__getitem__)}
+        elif len(validation) == len(ranks):
+            validation -= {max(ranks, key=ranks.__getitem__)}
+    elif len(ranks) == 1:
+        validation = set()
+    return {identity: "validation" if identity in validation else "train" for identity in ids}
+
+
+def _rank(identity: str) -> float:
+    """Uniform in [0, 1)."""
+    digest = hashlib.sha256(b"split\0" + identity.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _copy_frames(packable: Packable, reader: ShardReader, video: int, writer: ShardWriter) -> None:
+    for number in range(packable.result["frames"]):
+        row = packable.first_row + number
+        record = {name: reader.records[row][name] for name in ("time_s", "height", "width")} | {"video": video}
+        writer.add(reader.jpeg(row), video_id=packable.result["id"], number=number, record=record)
+    reader.close()
+
+
+def _counts(videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    failures = Counter(_kind_of(video["failure"]) for video in videos if video["failure"])
+    return {
+        "footage": len(videos),
+        "failed": sum(failures.values()),
+        "failed_by_reason": dict(sorted(failures.items())),
+        "frames": sum(video["frames"] for video in videos),
+        "dropped": {
+            "static": sum(video["static"] for video in videos),
+            "over_limit": sum(video["over_limit"] for video in videos),
+            "unreadable_images": sum(len(video["bad_images"]) for video in videos),
+        },
+    }
+
+
+def _kind_of(reason: str) -> str:
+    """A reason without its particulars: `truncated after 3.2 s` and `truncated after 7.0 s` count together."""
+    for kind in ("truncated", "not a readable video", "absurd dimensions", "gave up", "decoder process died"):
+        if reason.startswith(kind):
+            return kind
+    return reason
+
+
+def _failures(videos: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    lines = []
+    for video in videos:
+        if video["failure"]:
+            lines.append({"id": video["id"], "reason": video["failure"]})
+        lines += [{"id": video["id"] + bad["file"], "reason": bad["reason"]} for bad in video["bad_images"]]
+    return lines

@@ -1,0 +1,208 @@
+"""JPEG frames in tar shards that WebDataset reads too, with an offset index for random access.
+
+manifest.json           settings, videos, shards and counts; its presence means that the ingest finished
+train.npy               one FRAME_RECORD per frame, in order of video and time, memory-mapped by the reader
+train-000000.tar ...    <16 hex digits of the video's id>/<number>.jpg
+validation.npy, validation-000000.tar ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.data.images import decode_jpeg
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.files import read_json
+
+MANIFEST = "manifest.json"
+KIND = "frame-shards"
+FORMAT_VERSION = 1
+SPLITS = ("train", "validation")
+FRAME_RECORD = np.dtype(
+    [
+        ("shard", "<u4"),
+        ("offset", "<u8"),
+        ("size", "<u4"),
+        ("video", "<u4"),
+        ("time_s", "<f8"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+    ]
+)
+"""Where the JPEG bytes lie (shard number, offset, size), and which frame it is (row in the manifest's videos)."""
+
+MOST_OPEN_SHARDS = 256
+
+
+def work_directory(out: Path) -> Path:
+    """Where an ingest into `out` keeps its unfinished work."""
+    return out.parent / f".{out.name}.ingest"
+
+
+class ShardWriter:
+    """Writes `{name}-000000.tar` ... of at most `shard_bytes` each, and `{name}.npy` when closed.
+
+    The same frames give the same bytes: no times, owners or names of this machine go in. A single frame larger
+    than `shard_bytes` gets a shard of its own.
+    """
+
+    def __init__(self, directory: Path, name: str, shard_bytes: int) -> None:
+        self.directory, self.name, self.shard_bytes = directory, name, shard_bytes
+        self.shards: list[dict[str, Any]] = []
+        """Name and size in bytes of every closed shard."""
+        self.frames = 0
+        self._records = bytearray()
+        self._tar: tarfile.TarFile | None = None
+
+    def add(self, jpeg: bytes, *, video_id: str, number: int, record: np.void | Mapping[str, Any]) -> None:
+        """Append one frame; of `record`, video, time_s, height and width are kept."""
+        padded = -(-len(jpeg) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        if self._tar is not None:
+            end = self._tar.offset + tarfile.BLOCKSIZE + padded + 2 * tarfile.BLOCKSIZE
+            if -(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE > self.shard_bytes:
+                self._close_shard()
+        if self._tar is None:
+            self._tar = tarfile.open(self._path(), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        member = tarfile.TarInfo(
+            f"{hashlib.sha256(video_id.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}/{number:06d}.jpg"
+        )
+        member.size = len(jpeg)
+        offset = self._tar.offset + tarfile.BLOCKSIZE
+        self._tar.addfile(member, io.BytesIO(jpeg))
+        values = (record["video"], record["time_s"], record["height"], record["width"])
+        self._records += np.array((len(self.shards), offset, len(jpeg), *values), FRAME_RECORD).tobytes()
+        self.frames += 1
+
+    def close(self) -> None:
+        if self._tar is not None:
+            self._close_shard()
+        np.save(self.directory / f"{self.name}.npy", np.frombuffer(self._records, FRAME_RECORD))
+
+    def _path(self) -> Path:
+        return self.directory / f"{self.name}-{len(self.shards):06d}.tar"
+
+    def _close_shard(self) -> None:
+        assert self._tar is not None
+        self._tar.close()
+        self._tar = None
+        self.shards.append({"name": self._path().name, "bytes": self._path().stat().st_size})
+
+
+class ShardReader:
+    """JPEG bytes by row of `{name}.npy`; safe to use from many threads at once."""
+
+    def __init__(self, directory: Path, name: str, shards: list[str]) -> None:
+        self.directory, self.shards = directory, shards
+        self.records: np.ndarray = np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        self._descriptors: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def jpeg(self, row: int) -> bytes:
+        record = self.records[row]
+        number, size, offset = int(record["shard"]), int(record["size"]), int(record["offset"])
+        descriptor = self._descriptors.get(number)
+        if descriptor is not None:
+            return os.pread(descriptor, size, offset)
+        descriptor = os.open(self.directory / self.shards[number], os.O_RDONLY)
+        try:
+            data = os.pread(descriptor, size, offset)
+        finally:
+            # The first shards touched stay open; nothing is ever evicted, so no thread can lose a file it reads.
+            with self._lock:
+                keep = number not in self._descriptors and len(self._descriptors) < MOST_OPEN_SHARDS
+                if keep:
+                    self._descriptors[number] = descriptor
+            if not keep:
+                os.close(descriptor)
+        return data
+
+    def close(self) -> None:
+        with self._lock:
+            for descriptor in self._descriptors.values():
+                os.close(descriptor)
+            self._descriptors.clear()
+
+
+class FrameShards:
+    """Random access to the frames of one split of a finished ingest."""
+
+    def __init__(self, path: Path, split: str, manifest: Mapping[str, Any]) -> None:
+        self.path, self.split, self.manifest = path, split, manifest
+        self._videos = [video["id"] for video in manifest["videos"]]
+        self.reader = ShardReader(path, split, [shard["name"] for shard in manifest["splits"][split]["shards"]])
+
+    @classmethod
+    def open(cls, path: str | Path, split: str = "train") -> FrameShards:
+        """Raises UserError: not a shard directory, unfinished, an empty split, or files that do not fit together."""
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        path = Path(path)
+        manifest = read_manifest(path)
+        if manifest["splits"][split]["frames"] == 0:
+            raise UserError(f"{path} has no {split} frames; ingest more videos, or set validation_share above 0.")
+        check_files(path, manifest, split)
+        return cls(path, split, manifest)
+
+    def __len__(self) -> int:
+        return len(self.reader.records)
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 (h, w, 3). Raises CorruptImage when the bytes are not a JPEG any more."""
+        return decode_jpeg(self.reader.jpeg(i), self.id(i))
+
+    def id(self, i: int) -> str:
+        """`<path of the video below its source>@<seconds>`."""
+        record = self.reader.records[i]
+        return f"{self._videos[record['video']]}@{record['time_s']:.3f}"
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a finished ingest. Raises UserError saying what `path` is instead."""
+    if not (path / MANIFEST).is_file():
+        if work_directory(path).is_dir():
+            raise UserError(
+                f"The ingest into {path} has not finished; run the same `pixio-robot ingest` command again and it "
+                "continues where it stopped."
+            )
+        raise UserError(
+            f"{path} is not a folder of frame shards: it has no {MANIFEST}. `pixio-robot ingest` makes one."
+        )
+    manifest = read_json(path / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise UserError(f"{path / MANIFEST} is not the manifest of frame shards; `pixio-robot ingest` makes one.")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path / MANIFEST} has format_version {manifest.get('format_version')}, this version reads "
+            f"{FORMAT_VERSION}; run the ingest again."
+        )
+    return manifest
+
+
+def check_files(path: Path, manifest: Mapping[str, Any], split: str) -> None:
+    """Hold the index and the shards' sizes against the manifest: cheap, and it catches cut and mixed-up copies."""
+    again = "copy the folder again, or delete it and run the ingest again"
+    entry = manifest["splits"][split]
+    try:
+        records = np.load(path / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"The index {path / f'{split}.npy'} cannot be read ({error}); {again}.") from error
+    if records.dtype != FRAME_RECORD or len(records) != entry["frames"]:
+        raise UserError(f"The index {path / f'{split}.npy'} does not fit {path / MANIFEST}; {again}.")
+    for shard in entry["shards"]:
+        file = path / shard["name"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != shard["bytes"]:
+            there = "is missing" if size is None else f"has {size} bytes"
+            raise UserError(f"The index does not fit {file}: it {there}, {shard['bytes']} bytes are expected; {again}.")

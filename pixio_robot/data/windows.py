@@ -1,0 +1,67 @@
+"""Which frames and actions make up training sample number i: pure arithmetic on episode lengths.
+
+A window belongs to one step t of one episode. It looks at frames t-observation_steps+1 .. t (before the
+start the first frame is repeated) and asks for actions t .. t+horizon-1 (past the end the last one is
+repeated and marked as padding), as in diffusion policy (Chi et al., IJRR).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """b windows: episode (b,), frames (b, t), actions (b, horizon), is_pad (b, horizon)."""
+
+    episode: np.ndarray
+    frames: np.ndarray
+    actions: np.ndarray
+    is_pad: np.ndarray
+
+
+class Windows:
+    """One window for every step of the chosen episodes."""
+
+    def __init__(
+        self, lengths: np.ndarray, observation_steps: int, horizon: int, episodes: Sequence[int] | None = None
+    ):
+        if observation_steps < 1 or horizon < 1:
+            raise UserError(f"observation_steps={observation_steps} and horizon={horizon} must be at least 1.")
+        self.episodes = np.arange(len(lengths)) if episodes is None else np.asarray(episodes, np.int64)
+        if not len(self.episodes):
+            raise UserError("There is no episode to take windows from.")
+        self.observation_steps = observation_steps
+        self.horizon = horizon
+        self._lengths = np.asarray(lengths, np.int64)
+        self._ends = np.cumsum(self._lengths[self.episodes])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def locate(self, indices: np.ndarray) -> Located:
+        """Windows of the numbers (b,), each in [0, len)."""
+        place = np.searchsorted(self._ends, indices, side="right")
+        episode = self.episodes[place]
+        length = self._lengths[episode]
+        step = indices - (self._ends[place] - length)
+        frames = step[:, None] + np.arange(1 - self.observation_steps, 1)
+        actions = step[:, None] + np.arange(self.horizon)
+        last = length[:, None] - 1
+        return Located(episode, np.maximum(frames, 0), np.minimum(actions, last), actions > last)
+
+
+def split_episodes(count: int, validation_share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Training and validation episodes, disjoint; with at least two episodes and a share above 0 neither is empty."""
+    if not 0 <= validation_share < 1:
+        raise UserError(f"validation_share={validation_share} must lie in [0, 1).")
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    held_out = min(round(count * validation_share), count - 1)
+    if validation_share > 0 and count > 1:
+        held_out = max(held_out, 1)
+    return sorted(order[held_out:]), sorted(order[:held_out])

@@ -1,0 +1,32 @@
+"""Actors that need no training: the floor under every success rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame
+
+
+class RandomActor:
+    """Uniform actions in [low, high], drawn from the episode's seed alone: neither slot nor worker matters."""
+
+    def __init__(self, action_dim: int, low: float = -1.0, high: float = 1.0) -> None:
+        if action_dim < 1 or not low < high:
+            raise UserError(f"Random actions need a dimension >= 1 and low < high, got {action_dim}, {low}, {high}.")
+        self._action_dim, self._low, self._high = action_dim, low, high
+        self._generators: dict[int, np.random.Generator] = {}
+
+    def reset(self, slot: int, seed: int) -> None:
+        self._generators[slot] = np.random.default_rng(seed)
+
+    def needs_images(self, slot: int) -> bool:
+        return False
+
+    def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
+        return {
+            slot: self._generators[slot].uniform(self._low, self._high, self._action_dim).astype(np.float32)
+            for slot in frames
+        }

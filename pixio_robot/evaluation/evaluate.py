@@ -1,0 +1,117 @@
+"""One evaluation from start to summary: resumable, with videos, refusing seeds that were trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.recorder import EpisodeRecorder
+from pixio_robot.evaluation.results import (
+    SUMMARY,
+    VIDEOS,
+    EvaluatedPolicy,
+    EvaluationSummary,
+    append_episode,
+    begin_results,
+    read_outcomes,
+    spec_hash,
+    write_summary,
+)
+from pixio_robot.evaluation.rollout import EvaluateConfig, check_disjoint, run_episodes
+from pixio_robot.evaluation.statistics import wilson_interval
+from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
+
+_PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite")
+
+
+def check_spec(policy_spec: DemoSpec, env_spec: DemoSpec) -> None:
+    """Raise UserError naming every field that keeps the policy from running in the environment."""
+    differences = policy_spec.differences(env_spec)
+    if differences:
+        raise UserError("The policy was trained for another environment: " + "; ".join(differences) + ".")
+
+
+def evaluate(
+    pool: EnvPool,
+    actor: Actor,
+    policy: EvaluatedPolicy,
+    config: EvaluateConfig,
+    directory: Path,
+    *,
+    train_seeds: Iterable[int] = (),
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+) -> EvaluationSummary:
+    """Play what `directory` does not hold yet of the configured seeds, then write and return its summary.
+
+    Run again after a kill it goes on where it stopped; `on_episode` sees only the episodes played now.
+    Raises UserError as `check_disjoint`, `begin_results`, `EpisodeRecorder` and `run_episodes` do.
+    """
+    seeds = config.seeds()
+    check_disjoint(train_seeds, seeds)
+    done = [result for result in begin_results(directory, policy, pool.spec) if result.seed in set(seeds)]
+    (directory / SUMMARY).unlink(missing_ok=True)
+    recorder = EpisodeRecorder(
+        directory / VIDEOS, pool.spec, videos=config.videos, camera=config.video_camera, done=done
+    )
+
+    def keep(result: EpisodeResult) -> None:
+        append_episode(directory, result)
+        if on_episode is not None:
+            on_episode(result)
+
+    played = {result.seed for result in done}
+    started = time.monotonic()
+    run_episodes(
+        pool,
+        actor,
+        [seed for seed in seeds if seed not in played],
+        recorder=recorder,
+        on_episode=keep,
+        max_restarts=config.max_restarts,
+    )
+    summary = summarise(policy, pool.spec, read_outcomes(directory, seeds))
+    summary.wall_seconds = round(time.monotonic() - started, 3)
+    summary.resumed_episodes = len(done)
+    write_summary(directory, summary)
+    return summary
+
+
+def summarise(policy: EvaluatedPolicy, spec: DemoSpec, results: list[EpisodeResult]) -> EvaluationSummary:
+    """Counts, rate and interval of the results (at least one), with what is needed to compare them."""
+    steps = [result.steps for result in results if result.success]
+    low, high = wilson_interval(len(steps), len(results))
+    return EvaluationSummary(
+        **dataclasses.asdict(policy),
+        task=spec.task,
+        robot=spec.robot,
+        render_quality=spec.render_quality,
+        spec_hash=spec_hash(spec),
+        seeds=[result.seed for result in results],
+        episodes=len(results),
+        successes=len(steps),
+        rate=len(steps) / len(results),
+        low=low,
+        high=high,
+        mean_steps_to_success=sum(steps) / len(steps) if steps else None,
+        restarts=sum(result.restarts for result in results),
+        wall_seconds=0.0,
+        resumed_episodes=0,
+        versions=_versions(),
+        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,185 @@
+"""Reading what a run directory holds into one value, `ReportInputs`; every part may be missing.
+
+stages.jsonl                        {"stage", "command", "seconds", "skipped", "finished_at"} a line
+environment.json                    {"versions", "device", "cpu", "commit", "seeds"}
+frames/manifest.json                counts of the ingest
+demos_report.json                   counts of the demonstrations
+pretrain/metrics.jsonl              {"step", "loss", "lr", ..., "seconds"} a line
+pretrain/panels/step_*.png          rows of masked / predicted / original
+policies/<name>/metrics.jsonl       as above
+evaluations/<name>/                 results directories (`results.py`)
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.results import EPISODES, SUMMARY, EvaluationSummary, read_episodes, read_outcomes
+from pixio_robot.evaluation.results import read_summary as read_evaluation_summary
+from pixio_robot.files import read_json
+from pixio_robot.types import EpisodeResult
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One command of the pipeline."""
+
+    stage: str
+    command: str = ""
+    seconds: float | None = None
+    skipped: bool = False
+    finished_at: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A training run's loss over its steps. Values that were not finite are kept as NaN."""
+
+    steps: Sequence[int]
+    losses: Sequence[float]
+    seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One finished evaluation, with its episodes in the order of its seeds."""
+
+    summary: EvaluationSummary
+    episodes: Sequence[EpisodeResult]
+    directory: Path
+    title: str
+    """The label, with what is needed to tell it from the others: `Frozen Pixio (diffusion)`."""
+
+    @property
+    def outcomes(self) -> dict[int, bool]:
+        return {episode.seed: episode.success for episode in self.episodes}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """Everything the report is computed from. None or an empty collection: not run."""
+
+    run_dir: Path
+    stages: Sequence[Stage] = ()
+    environment: Mapping[str, Any] | None = None
+    frames: Mapping[str, Any] | None = None
+    demos: Mapping[str, Any] | None = None
+    pretraining: Curve | None = None
+    panels: Sequence[Path] = ()
+    policies: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
+    evaluations: Sequence[Evaluation] = ()
+    unfinished: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Evaluations without a summary: episodes played so far."""
+
+
+def collect_inputs(run_dir: Path) -> ReportInputs:
+    """Read a run directory.
+
+    Raises UserError when it does not exist or holds none of the known parts, and naming file and
+    line of anything malformed. A torn last line (the run was killed) is left out.
+    """
+    if not run_dir.is_dir():
+        raise UserError(f"There is no run directory {run_dir}.")
+    evaluations, unfinished = _evaluations(run_dir / "evaluations")
+    curves = {path.parent.name: _curve(path) for path in sorted(run_dir.glob("policies/*/metrics.jsonl"))}
+    inputs = ReportInputs(
+        run_dir=run_dir,
+        stages=[_stage(line) for line in _lines(run_dir / "stages.jsonl", required="stage")],
+        environment=_mapping(run_dir / "environment.json"),
+        frames=_mapping(run_dir / "frames" / "manifest.json"),
+        demos=_mapping(run_dir / "demos_report.json"),
+        pretraining=_curve(run_dir / "pretrain" / "metrics.jsonl"),
+        panels=sorted(run_dir.glob("pretrain/panels/step_*.png"), key=_step_of),
+        policies={name: curve for name, curve in curves.items() if curve is not None},
+        evaluations=evaluations,
+        unfinished=unfinished,
+    )
+    if not any(getattr(inputs, field.name) for field in dataclasses.fields(inputs) if field.name != "run_dir"):
+        raise UserError(
+            f"{run_dir} holds nothing to report: none of stages.jsonl, pretrain/metrics.jsonl, "
+            "policies/*/metrics.jsonl, evaluations/*, demos_report.json, frames/manifest.json, environment.json."
+        )
+    return inputs
+
+
+def _evaluations(directory: Path) -> tuple[list[Evaluation], dict[str, int]]:
+    finished: list[Evaluation] = []
+    unfinished: dict[str, int] = {}
+    for path in sorted(path for path in directory.glob("[!.]*") if path.is_dir()):
+        if (path / SUMMARY).exists():
+            summary = read_evaluation_summary(path)
+            episodes = read_outcomes(path, summary.seeds)
+            finished.append(Evaluation(summary=summary, episodes=episodes, directory=path, title=summary.label))
+        else:
+            unfinished[path.name] = len(read_episodes(path)) if (path / EPISODES).exists() else 0
+    finished.sort(key=lambda evaluation: (-evaluation.summary.rate, evaluation.summary.name))
+    for detail in ("policy", "name"):
+        titles = collections.Counter(evaluation.title for evaluation in finished)
+        finished = [
+            evaluation
+            if titles[evaluation.title] == 1
+            else dataclasses.replace(evaluation, title=f"{evaluation.title} ({getattr(evaluation.summary, detail)})")
+            for evaluation in finished
+        ]
+    return finished, unfinished
+
+
+def _curve(path: Path) -> Curve | None:
+    lines = [line for line in _lines(path, required="step") if line.get("loss") is not None]
+    if not lines:
+        return None
+    try:
+        points = {int(line["step"]): float(line["loss"]) for line in lines}
+        seconds = lines[-1].get("seconds")
+        seconds = float(seconds) if seconds is not None else None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} has a step, loss or seconds that is not a number ({error}).") from error
+    # A resumed run may log a step twice; the later line is the one that counted.
+    steps = sorted(points)
+    losses = [points[step] if math.isfinite(points[step]) else math.nan for step in steps]
+    return Curve(steps=steps, losses=losses, seconds=seconds)
+
+
+def _stage(line: Mapping[str, Any]) -> Stage:
+    return Stage(**{field.name: line[field.name] for field in dataclasses.fields(Stage) if field.name in line})
+
+
+def _lines(path: Path, *, required: str) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    values = []
+    lines = path.read_text().splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise UserError(f"Line {number} of {path} is not JSON ({error}).") from error
+        if not isinstance(value, dict) or required not in value:
+            raise UserError(f"Line {number} of {path} lacks the key {required!r}.")
+        values.append(value)
+    return values
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object, it holds a {type(value).__name__}.")
+    return value
+
+
+def _step_of(path: Path) -> tuple[int, str]:
+    digits = "".join(character for character in path.stem if character.isdigit())
+    return int(digits or 0), path.name

@@ -1,0 +1,114 @@
+"""The report's drawings: small inline SVGs coloured by CSS variables, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pixio_robot.evaluation.report_data import Curve
+
+_WIDTH, _HEIGHT = 360, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
+_MOST_POINTS = 300
+_SMOOTH_ABOVE = 40
+"""Curves of more points than this are drawn faint, with a running median over them."""
+
+
+def interval_svg(low: float, rate: float, high: float) -> str:
+    """A dot with its interval on a 0 to 100 % axis; it stretches to any width without scaling text."""
+    ticks = "".join(
+        f'<line class="grid" x1="{percent}%" x2="{percent}%" y1="0" y2="24"/>' for percent in (0, 25, 50, 75, 100)
+    )
+    return (
+        f'<svg class="interval" width="100%" height="24" role="img" '
+        f'aria-label="{100 * rate:.0f} percent, interval {100 * low:.0f} to {100 * high:.0f}">{ticks}'
+        f'<line class="whisker" x1="{100 * low:.2f}%" x2="{100 * high:.2f}%" y1="12" y2="12"/>'
+        f'<circle class="dot" cx="{100 * rate:.2f}%" cy="12" r="5.5"/></svg>'
+    )
+
+
+def loss_svg(curve: Curve, label: str) -> str:
+    """Loss over training steps; logarithmic when the losses are positive and span over a factor of ten."""
+    steps, losses = np.asarray(curve.steps, float), np.asarray(curve.losses, float)
+    finite = np.isfinite(losses)
+    if not finite.any():
+        return '<p class="missing">No finite loss was logged.</p>'
+    shown = losses[finite]
+    logarithmic = bool(shown.min() > 0 and shown.max() / shown.min() > 10)
+    low, high, ticks = _log_ticks(shown) if logarithmic else _linear_ticks(float(shown.min()), float(shown.max()))
+    _, last, step_ticks = _linear_ticks(0.0, max(float(steps[-1]), 1.0), count=4)
+
+    def x(step: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
+
+    def y(loss: float) -> float:
+        share = math.log(loss / low) / math.log(high / low) if logarithmic else (loss - low) / (high - low)
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
+
+    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">']
+    for tick in ticks:
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for tick in step_ticks:
+        anchor = "end" if x(tick) > _WIDTH - _RIGHT - 14 else "middle"
+        parts.append(
+            f'<text x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{anchor}">{_number(tick)}</text>'
+        )
+    parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">step</text>')
+    if finite.sum() > _SMOOTH_ABOVE:
+        parts.append(_path(steps, losses, x, y, "raw"))
+        losses = _running_median(losses)
+    parts.append(_path(steps, losses, x, y, "line"))
+    return "".join(parts) + "</svg>"
+
+
+def _path(steps: np.ndarray, losses: np.ndarray, x, y, css_class: str) -> str:
+    """A polyline thinned to `_MOST_POINTS`, broken where the loss is not finite."""
+    keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_POINTS)).round().astype(int))
+    commands, pen_down = [], False
+    for step, loss in zip(steps[keep], losses[keep], strict=True):
+        if math.isfinite(loss):
+            commands.append(f"{'L' if pen_down else 'M'}{x(step):.1f} {y(loss):.1f}")
+        pen_down = math.isfinite(loss)
+    if len(commands) == 1:
+        cx, cy = commands[0][1:].split()
+        return f'<circle class="dot" cx="{cx}" cy="{cy}" r="3"/>'
+    return f'<path class="{css_class}" d="{"".join(commands)}"/>'
+
+
+def _running_median(losses: np.ndarray) -> np.ndarray:
+    """Median over a window of a twentieth of the curve; gaps stay gaps."""
+    half = max(1, len(losses) // 40)
+    smooth = np.full(len(losses), np.nan)
+    for index in np.flatnonzero(np.isfinite(losses)):
+        smooth[index] = np.nanmedian(losses[max(0, index - half) : index + half + 1])
+    return smooth
+
+
+def _linear_ticks(low: float, high: float, count: int = 4) -> tuple[float, float, list[float]]:
+    """Round numbers that enclose [low, high]: (first tick, last tick, ticks)."""
+    span = high - low if high > low else max(abs(high), 1.0)
+    raw = span / count
+    unit = 10 ** math.floor(math.log10(raw))
+    size = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * (1 - 1e-9))
+    first, last = math.floor(low / size + 1e-9), math.ceil(high / size - 1e-9)
+    last = max(last, first + 1)
+    ticks = [size * index for index in range(first, last + 1)]
+    return ticks[0], ticks[-1], ticks
+
+
+def _log_ticks(values: np.ndarray) -> tuple[float, float, Sequence[float]]:
+    first, last = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max()))
+    last = max(last, first + 1)
+    stride = max(1, (last - first) // 4)
+    return 10.0**first, 10.0**last, [10.0**power for power in range(first, last + 1, stride)]
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1000:
+        for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(value) >= size:
+                return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"

@@ -1,0 +1,177 @@
+"""What the evaluations say, in numbers and in plain words, and what they do not show."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from pixio_robot.evaluation.report_data import Evaluation, ReportInputs
+from pixio_robot.evaluation.statistics import PairedComparison, compare_paired
+
+SIGNIFICANCE = 0.05
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One evaluation against a reference; `paired` is None, with the reason, where pairs make no sense."""
+
+    first: Evaluation
+    second: Evaluation
+    paired: PairedComparison | None
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.paired is None:
+            return self.reason
+        if self.paired.p_value >= SIGNIFICANCE:
+            return "no clear difference"
+        return "better" if self.paired.difference > 0 else "worse"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparisonTable:
+    title: str
+    rows: Sequence[Comparison]
+
+
+def compare(first: Evaluation, second: Evaluation) -> Comparison:
+    """Compare on the shared seeds, unless the environments differ or no seed is shared."""
+    if first.summary.spec_hash != second.summary.spec_hash:
+        return Comparison(first=first, second=second, paired=None, reason="different environments: not comparable")
+    if not first.outcomes.keys() & second.outcomes.keys():
+        return Comparison(first=first, second=second, paired=None, reason="no shared seed: not comparable")
+    return Comparison(first=first, second=second, paired=compare_paired(first.outcomes, second.outcomes))
+
+
+def comparison_tables(inputs: ReportInputs) -> list[ComparisonTable]:
+    """Everyone against the frozen random encoder, against no vision, and against the best."""
+    evaluations = inputs.evaluations
+    tables = []
+    for title, encoder in (
+        ("Against a frozen random encoder", "random"),
+        ("Against a policy that sees nothing", "none"),
+    ):
+        rows = []
+        for evaluation in evaluations:
+            reference = _reference(evaluation, evaluations, encoder)
+            if reference is not None and not _is_reference(evaluation, encoder):
+                rows.append(compare(evaluation, reference))
+        tables.append(ComparisonTable(title=title, rows=rows))
+    if len(evaluations) > 1:
+        best = evaluations[0]
+        rows = [compare(evaluation, best) for evaluation in evaluations[1:]]
+        tables.append(ComparisonTable(title=f"Against the best, {best.title}", rows=rows))
+    return [table for table in tables if table.rows]
+
+
+def headlines(inputs: ReportInputs) -> list[str]:
+    """The result in sentences: every Pixio policy against its random-encoder and its blind twin.
+
+    Pairs are fixed by policy and encoder kind, not by who scored best.
+    """
+    if not inputs.evaluations:
+        return ["No policy has been evaluated yet."]
+    sentences = []
+    for evaluation in inputs.evaluations:
+        if evaluation.summary.encoder == "pixio":
+            for encoder in ("random", "none"):
+                reference = _reference(evaluation, inputs.evaluations, encoder)
+                if reference is not None:
+                    sentences.append(_sentence(compare(evaluation, reference)))
+    if not sentences:
+        best = inputs.evaluations[0]
+        sentences.append(f"Best of {len(inputs.evaluations)} evaluated: {rate_text(best)}.")
+    return sentences
+
+
+def rate_text(evaluation: Evaluation) -> str:
+    """`Frozen Pixio 71/100 (61–79 %)`."""
+    summary = evaluation.summary
+    return f"{evaluation.title} {summary.successes}/{summary.episodes} ({interval_text(summary.low, summary.high)})"
+
+
+def interval_text(low: float, high: float) -> str:
+    """`62–79 %`, with a space that does not break."""
+    return f"{100 * low:.0f}–{100 * high:.0f}\N{NO-BREAK SPACE}%"
+
+
+def p_text(p_value: float) -> str:
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}" if p_value < 0.1 else f"p = {p_value:.2f}"
+
+
+def _sentence(comparison: Comparison) -> str:
+    first, second = rate_text(comparison.first), rate_text(comparison.second)
+    if comparison.paired is None:
+        return f"{first} and {second} cannot be compared ({comparison.reason.split(':')[0]})."
+    test = f"paired exact {p_text(comparison.paired.p_value)} on {comparison.paired.n} shared seeds"
+    if comparison.verdict == "better":
+        return f"{first} beats {second}: {test}."
+    if comparison.verdict == "worse":
+        return f"{first} is worse than {second}: {test}."
+    return f"{first} does not beat {second} by more than chance would: {test}."
+
+
+def _is_reference(evaluation: Evaluation, encoder: str) -> bool:
+    """The random encoder counts as a reference where it is frozen; trained in full it is a contender."""
+    summary = evaluation.summary
+    if summary.encoder != encoder or summary.policy == "random":
+        return False
+    return encoder != "random" or summary.adaptation in ("", "frozen")
+
+
+def _reference(evaluation: Evaluation, evaluations: Sequence[Evaluation], encoder: str) -> Evaluation | None:
+    """The reference with the same kind of policy, else the first one."""
+    references = [candidate for candidate in evaluations if _is_reference(candidate, encoder)]
+    same = [candidate for candidate in references if candidate.summary.policy == evaluation.summary.policy]
+    return next(iter(same or references), None)
+
+
+def caveats(inputs: ReportInputs) -> list[str]:
+    """What the numbers do not show, computed from them."""
+    found = []
+    summaries = [evaluation.summary for evaluation in inputs.evaluations]
+    trained = [summary for summary in summaries if summary.policy != "random"]
+    seeds: dict[tuple[str, str, str], set[int | None]] = {}
+    for summary in trained:
+        seeds.setdefault((summary.policy, summary.encoder, summary.adaptation), set()).add(summary.training_seed)
+    once = [key for key, values in seeds.items() if len(values) == 1]
+    if once:
+        who = "Every policy was" if len(once) == len(seeds) else f"{len(once)} of {len(seeds)} kinds of policy were"
+        found.append(
+            f"{who} trained once. The intervals cover the choice of evaluation episodes only; "
+            "how much a rate moves when training starts from another seed was not measured."
+        )
+    if summaries:
+        widest = max(summaries, key=lambda summary: summary.high - summary.low)
+        found.append(
+            f"With {widest.episodes} episodes a rate is known to about ±{50 * (widest.high - widest.low):.0f} points "
+            "at worst; differences of a few points stay invisible."
+        )
+        settings = sorted({f"{summary.task} with {summary.robot}" for summary in summaries})
+        found.append(f"All of it is simulation: {', '.join(settings)}. Nothing here was tried on a real robot.")
+    if any(summary.render_quality == "fast" for summary in summaries):
+        found.append("Images were rendered at the fast quality (no shadows, no antialiasing): unlike real ones.")
+    if len({summary.spec_hash for summary in summaries}) > 1:
+        found.append("Not all evaluations used the same environment; those that differ are not compared.")
+    if len({tuple(summary.seeds) for summary in summaries}) > 1:
+        found.append("Not all evaluations used the same seeds; comparisons use the seeds that both sides share.")
+    tests = sum(row.paired is not None for table in comparison_tables(inputs) for row in table.rows)
+    if tests > 1:
+        found.append(
+            f"The {tests} paired comparisons are not corrected for their number; "
+            f"p < {SIGNIFICANCE / tests:.2g} would be the Bonferroni threshold."
+        )
+    if len(summaries) > 2:
+        found.append("Which policy is “the best” was decided on these same episodes, which flatters it.")
+    restarts = sum(summary.restarts for summary in summaries)
+    if restarts:
+        found.append(f"{restarts} episodes were played again from their seed because a simulator worker died.")
+    if inputs.pretraining is not None and any(summary.encoder == "pixio" for summary in summaries):
+        found.append(
+            f"The Pixio encoder here was pretrained in this run for {inputs.pretraining.steps[-1]:,} steps; "
+            "that says nothing about the published Pixio weights, which saw vastly more."
+        )
+    for name, played in inputs.unfinished.items():
+        found.append(f"The evaluation {name} is unfinished ({played} episodes so far) and left out.")
+    return found

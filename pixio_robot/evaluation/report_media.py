@@ -1,0 +1,127 @@
+"""Pictures and videos of a run as data URIs, within a bound on the report's size."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.report_data import Evaluation
+from pixio_robot.types import EpisodeResult
+
+_WIDEST_PANEL = 900
+_PANELS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    step: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One rollout: data URIs of the mp4 and of the picture shown before it plays."""
+
+    episode: EpisodeResult
+    source: str
+    poster: str
+    width: int
+    height: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """The clips of one evaluation; `left_out` more are only on the disk."""
+
+    evaluation: Evaluation
+    shown: Sequence[Clip]
+    left_out: int
+
+
+def panels(paths: Sequence[Path]) -> list[Panel]:
+    """Up to four panels spread over training, first and last among them, as JPEG.
+
+    Raises UserError naming a file that is not an image.
+    """
+    if len(paths) > _PANELS:
+        picked = np.linspace(0, len(paths) - 1, _PANELS).round().astype(int)
+        paths = [paths[index] for index in picked]
+    found = []
+    for path in paths:
+        image = cv2.imread(str(path))
+        if image is None:
+            raise UserError(f"{path} is not a readable image.")
+        if image.shape[1] > _WIDEST_PANEL:
+            height = round(image.shape[0] * _WIDEST_PANEL / image.shape[1])
+            image = cv2.resize(image, (_WIDEST_PANEL, height), interpolation=cv2.INTER_AREA)
+        step = path.stem.removeprefix("step_").lstrip("0") or "0"
+        found.append(Panel(step, _jpeg(image)))
+    return found
+
+
+def clips(evaluations: Sequence[Evaluation], budget_bytes: int) -> list[Clips]:
+    """The evaluations' videos, handed out in turns until `budget_bytes` of base64 are used.
+
+    A video whose file is gone is passed over; one that does not decode raises UserError.
+    """
+    queues = [[episode for episode in evaluation.episodes if _video(evaluation, episode)] for evaluation in evaluations]
+    # Successes and failures alternate, so that a tight budget shows both.
+    queues = [_alternate(queue) for queue in queues]
+    shown: list[list[Clip]] = [[] for _ in evaluations]
+    for turn in range(max(map(len, queues), default=0)):
+        for evaluation, queue, chosen in zip(evaluations, queues, shown, strict=True):
+            if turn < len(queue):
+                clip = _clip(evaluation, queue[turn])
+                cost = len(clip.source) + len(clip.poster)
+                if cost <= budget_bytes:
+                    budget_bytes -= cost
+                    chosen.append(clip)
+    return [
+        Clips(evaluation, chosen, len(queue) - len(chosen))
+        for evaluation, queue, chosen in zip(evaluations, queues, shown, strict=True)
+        if queue
+    ]
+
+
+def _alternate(episodes: Sequence[EpisodeResult]) -> list[EpisodeResult]:
+    ranks = {True: 0, False: 0}
+    keyed = []
+    for episode in episodes:
+        keyed.append((ranks[episode.success], not episode.success, episode))
+        ranks[episode.success] += 1
+    return [episode for _, _, episode in sorted(keyed, key=lambda item: item[:2])]
+
+
+def _video(evaluation: Evaluation, episode: EpisodeResult) -> Path | None:
+    """The episode's video inside its results directory; a path that leads out of it is not followed."""
+    if episode.video is None:
+        return None
+    path = (evaluation.directory / episode.video).resolve()
+    return path if path.is_relative_to(evaluation.directory.resolve()) and path.is_file() else None
+
+
+def _clip(evaluation: Evaluation, episode: EpisodeResult) -> Clip:
+    path = _video(evaluation, episode)
+    if path is None:
+        raise UserError(f"The video {episode.video} of {evaluation.directory} disappeared while it was read.")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        read, first = capture.read()
+    finally:
+        capture.release()
+    if not read:
+        raise UserError(f"{path} is not a readable video; delete it to report without it.")
+    height, width = first.shape[:2]
+    content = base64.b64encode(path.read_bytes()).decode()
+    return Clip(episode, f"data:video/mp4;base64,{content}", _jpeg(first), width, height)
+
+
+def _jpeg(image_bgr: np.ndarray) -> str:
+    encoded = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -1,0 +1,173 @@
+"""The results directory of one evaluation: survives a kill, resumes, and says when it is unfinished.
+
+identity.json    who was evaluated; written first, a resumed run must match it
+episodes.jsonl   one EpisodeResult a line, appended as each episode ends
+videos/          seed_<seed>.mp4
+summary.json     written last: its presence means the evaluation is complete
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json, write_json
+from pixio_robot.types import DemoSpec, EpisodeResult
+
+IDENTITY, EPISODES, SUMMARY, VIDEOS = "identity.json", "episodes.jsonl", "summary.json", "videos"
+
+
+@dataclasses.dataclass(kw_only=True)
+class EvaluatedPolicy:
+    """Who is evaluated. Two runs with equal identity are the same evaluation."""
+
+    name: str
+    """Short and unique within a report, also the directory's name: `bc_pixio_frozen`."""
+    label: str
+    """For people: `Frozen Pixio`."""
+    policy: str
+    """`bc`, `diffusion`, ... or `random`."""
+    encoder: str
+    """`pixio`, `random` (untrained weights), `resnet` or `none` (no vision)."""
+    adaptation: str = ""
+    """`frozen`, `full`, `last_k`; empty without an encoder."""
+    training_seed: int | None = None
+    fingerprint: str = ""
+    """A hash of the policy's weights: a retrained policy must not resume its predecessor's results."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class EvaluationSummary(EvaluatedPolicy):
+    """One finished evaluation: `summary.json`."""
+
+    task: str
+    robot: str
+    render_quality: str
+    spec_hash: str
+    """Equal hashes: same task, robot, controller, cameras and simulator."""
+    seeds: list[int]
+    episodes: int
+    successes: int
+    rate: float
+    low: float
+    high: float
+    """95 % Wilson interval of `rate`."""
+    mean_steps_to_success: float | None
+    restarts: int
+    wall_seconds: float
+    """Of the session that finished the evaluation."""
+    resumed_episodes: int
+    """Episodes that earlier, interrupted sessions had played; they are not in `wall_seconds`."""
+    versions: dict[str, str]
+    finished_at: str
+    """UTC, ISO 8601."""
+
+
+def spec_hash(spec: DemoSpec) -> str:
+    """A hash of everything that decides what an episode from a given seed looks like."""
+    value = {key: item for key, item in spec.to_json().items() if key not in ("source", "licence")}
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> list[EpisodeResult]:
+    """Open a results directory for writing and return the episodes already played there.
+
+    Raises UserError naming what differs when the directory holds another policy or environment.
+    """
+    identity = dataclasses.asdict(policy) | {"spec_hash": spec_hash(spec)}
+    path = directory / IDENTITY
+    if path.exists():
+        known = read_json(path)
+        differing = sorted(key for key in identity if not isinstance(known, dict) or known.get(key) != identity[key])
+        if differing:
+            raise UserError(
+                f"{directory} holds the results of another evaluation (differs in {', '.join(differing)}). "
+                "Choose another output directory, or delete that one to evaluate anew."
+            )
+    elif (directory / EPISODES).exists():
+        raise UserError(f"{directory} has {EPISODES} but no {IDENTITY}: it is not known which policy played them.")
+    else:
+        write_json(path, identity)
+    _drop_torn_line(directory / EPISODES)
+    return read_episodes(directory) if (directory / EPISODES).exists() else []
+
+
+def append_episode(directory: Path, result: EpisodeResult) -> None:
+    """Append one line and flush it to the disk."""
+    with (directory / EPISODES).open("a") as file:
+        file.write(json.dumps(dataclasses.asdict(result), allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_episodes(directory: Path) -> list[EpisodeResult]:
+    """All whole lines of `episodes.jsonl`, in the order played; a torn last line is left out."""
+    path = directory / EPISODES
+    if not path.exists():
+        raise UserError(f"There is no {EPISODES} in {directory}: nothing was evaluated there.")
+    results = []
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
+        if line.endswith("\n"):
+            try:
+                results.append(EpisodeResult(**json.loads(line)))
+            except (json.JSONDecodeError, TypeError) as error:
+                raise UserError(f"Line {number} of {path} is not an episode result ({error}).") from error
+    seeds = [result.seed for result in results]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"{path} holds a seed more than once: two evaluations wrote to it at the same time.")
+    return results
+
+
+def write_summary(directory: Path, summary: EvaluationSummary) -> None:
+    write_json(directory / SUMMARY, dataclasses.asdict(summary))
+
+
+def read_summary(directory: Path) -> EvaluationSummary:
+    """The summary of a finished evaluation.
+
+    Raises UserError when the evaluation is missing, unfinished, or its summary lacks something.
+    """
+    path = directory / SUMMARY
+    if not path.exists():
+        if not (directory / EPISODES).exists():
+            raise UserError(f"{directory} is not an evaluation: it has neither {SUMMARY} nor {EPISODES}.")
+        played = len(read_episodes(directory))
+        raise UserError(
+            f"The evaluation in {directory} is unfinished ({played} episodes so far); run the same command again."
+        )
+    return _from_json(path, read_json(path))
+
+
+def read_outcomes(directory: Path, seeds: Sequence[int]) -> list[EpisodeResult]:
+    """The episodes of exactly those seeds, in their order. UserError when one is missing."""
+    by_seed = {result.seed: result for result in read_episodes(directory)}
+    missing = [seed for seed in seeds if seed not in by_seed]
+    if missing:
+        raise UserError(f"{directory / EPISODES} lacks {len(missing)} of its summary's seeds, such as {missing[0]}.")
+    return [by_seed[seed] for seed in seeds]
+
+
+def _from_json(path: Path, value: Any) -> EvaluationSummary:
+    fields = dataclasses.fields(EvaluationSummary)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not an evaluation summary.")
+    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in value]
+    if missing:
+        raise UserError(f"{path} is not an evaluation summary: it lacks {', '.join(missing)}.")
+    return EvaluationSummary(**{field.name: value[field.name] for field in fields if field.name in value})
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a killed process did not finish, so that appending stays sound."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))

@@ -1,0 +1,106 @@
+"""Success rates with honest intervals, and two policies compared on the same seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+
+from pixio_robot.errors import UserError
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate (Newcombe 1998, Statist. Med. 17:857, method 3).
+
+    Unlike the normal approximation it stays within [0, 1] and is not empty at 0 or n successes.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} is not a proportion")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate = successes / n
+    centre = rate + z * z / (2 * n)
+    spread = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # The bounds are exact at the edges; rounding must not push them past.
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == n else (centre + spread) / scale
+    return low, high
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided exact p-value of McNemar's test: are the seeds that only one side solves a fair coin?"""
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+
+
+def paired_difference_interval(
+    both: int, only_first: int, only_second: int, neither: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of rate(first) - rate(second) on shared seeds (Newcombe 1998, Statist. Med. 17:2635, method 10).
+
+    Wilson intervals of the two rates, squared and added with their correlation.
+    """
+    n = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    low_1, high_1 = wilson_interval(first, n, confidence)
+    low_2, high_2 = wilson_interval(second, n, confidence)
+    rate_1, rate_2 = first / n, second / n
+    margins = first * (n - first) * second * (n - second)
+    product = both * neither - only_first * only_second
+    if product > 0:
+        product = max(product - n / 2, 0.0)  # continuity correction for positive correlation only
+    correlation = product / math.sqrt(margins) if margins else 0.0
+
+    def spread(first_side: float, second_side: float) -> float:
+        return math.sqrt(max(0.0, first_side**2 - 2 * correlation * first_side * second_side + second_side**2))
+
+    difference = rate_1 - rate_2
+    low = difference - spread(rate_1 - low_1, high_2 - rate_2)
+    high = difference + spread(high_1 - rate_1, rate_2 - low_2)
+    return low, high
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairedComparison:
+    """Two policies on the same seeds: counts of seeds by who solved them, and what follows."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    difference: float
+    """rate(first) - rate(second), with its 95 % interval."""
+    low: float
+    high: float
+    p_value: float
+    """McNemar's exact test, two-sided."""
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
+
+
+def compare_paired(first: Mapping[int, bool], second: Mapping[int, bool]) -> PairedComparison:
+    """Compare two evaluations given as {seed: success} on the seeds they share.
+
+    Raises UserError when they share none.
+    """
+    shared = first.keys() & second.keys()
+    if not shared:
+        raise UserError("The two evaluations share no seed, so they cannot be compared as pairs.")
+    both = sum(bool(first[seed] and second[seed]) for seed in shared)
+    only_first = sum(bool(first[seed] and not second[seed]) for seed in shared)
+    only_second = sum(bool(second[seed] and not first[seed]) for seed in shared)
+    neither = len(shared) - both - only_first - only_second
+    low, high = paired_difference_interval(both, only_first, only_second, neither)
+    return PairedComparison(
+        both=both,
+        only_first=only_first,
+        only_second=only_second,
+        neither=neither,
+        difference=(only_first - only_second) / len(shared),
+        low=low,
+        high=high,
+        p_value=mcnemar_exact(only_first, only_second),
+    )

@@ -1,0 +1,86 @@
+"""Official Pixio weights: `.pth` files that hold the encoder alone, as a plain state dict.
+
+Shapes: q class tokens, n patches, d width, p patch side.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixio_robot.errors import UserError
+from pixio_robot.vision.checkpointing import load_weights
+from pixio_robot.vision.config import SIZES, EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+
+OURS = "vit."
+_ANCHORS = ("cls_token", "pos_embed", "patch_embed.proj.weight")
+
+
+def load_official(path: str | Path) -> PixioEncoder:
+    """Read an official `.pth` file. Nothing in it is executed. Raises UserError naming keys that do not fit."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}.")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is not a plain PyTorch state dict ({str(error).splitlines()[0]}).") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} holds something else than a plain state dict of tensors.")
+    return from_official(weights, path)
+
+
+def from_official(weights: Mapping[str, Tensor], where: str | Path) -> PixioEncoder:
+    """The encoder of official weights; its size is read off the tensors. Raises UserError."""
+    absent = [key for key in _ANCHORS if key not in weights]
+    if absent:
+        raise UserError(f"{where} holds no official Pixio encoder. Missing: {', '.join(absent)}.")
+    cls_1qd, pos_1nd, proj_d3pp = (weights[key] for key in _ANCHORS)
+    if cls_1qd.ndim != 3 or pos_1nd.ndim != 3 or proj_d3pp.ndim != 4:
+        shapes = ", ".join(f"{key} {tuple(weights[key].shape)}" for key in _ANCHORS)
+        raise UserError(f"{where} holds no official Pixio encoder; the shapes are {shapes}.")
+    class_tokens, width = cls_1qd.shape[1:]
+    depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
+    patch = proj_d3pp.shape[-1]
+    side = round(max(pos_1nd.shape[1] - class_tokens, 0) ** 0.5)
+    if side == 0 or side**2 + class_tokens != pos_1nd.shape[1]:
+        raise UserError(f"{where}: pos_embed has {pos_1nd.shape[1]} positions, not {class_tokens} + a square number.")
+    config = EncoderConfig(
+        size=_size(width, depth, where), patch=patch, image_size=side * patch, class_tokens=class_tokens
+    )
+    encoder = PixioEncoder(config)
+    own = {
+        OURS + key: value for key, value in weights.items() if key not in _ANCHORS and key != "patch_embed.proj.bias"
+    }
+    own[OURS + "cls_token"] = cls_1qd[0]
+    own[OURS + "cls_pos"] = pos_1nd[0, :class_tokens]
+    own[OURS + "patch_pos"] = pos_1nd[0, class_tokens:]
+    own[OURS + "patch_embed.weight"] = proj_d3pp.flatten(1)
+    if "patch_embed.proj.bias" in weights:
+        own[OURS + "patch_embed.bias"] = weights["patch_embed.proj.bias"]
+    load_weights(encoder, own, where)
+    return encoder
+
+
+def to_official(encoder: PixioEncoder) -> dict[str, Tensor]:
+    """The encoder's weights under the official names, float32 on the CPU."""
+    weights = {key.removeprefix(OURS): value.detach().cpu() for key, value in encoder.state_dict().items()}
+    patch = encoder.config.patch
+    weights["cls_token"] = weights["cls_token"][None]
+    weights["pos_embed"] = torch.cat([weights.pop("cls_pos"), weights.pop("patch_pos")])[None]
+    weights["patch_embed.proj.weight"] = weights.pop("patch_embed.weight").unflatten(1, (3, patch, patch))
+    weights["patch_embed.proj.bias"] = weights.pop("patch_embed.bias")
+    return weights
+
+
+def _size(width: int, depth: int, where: str | Path) -> str:
+    for name, size in SIZES.items():
+        if (size.width, size.depth) == (width, depth):
+            return name
+    known = ", ".join(f"{name} {size.width}x{size.depth}" for name, size in SIZES.items())
+    raise UserError(f"{where} is {width} wide and {depth} deep, which is no known size (width x depth): {known}.")

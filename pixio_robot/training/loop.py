@@ -1,0 +1,265 @@
+"""The one training loop: steps, reports, checkpoints, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.files import sweep_temporaries, write_json
+from pixio_robot.training import randomness
+from pixio_robot.training.checkpoint import latest_checkpoint
+from pixio_robot.training.interrupt import Interrupt
+from pixio_robot.training.job import Job
+from pixio_robot.training.metrics import MetricsLog, means
+from pixio_robot.training.optim import learning_rate, set_learning_rate
+from pixio_robot.training.progress import TrainingProgress
+from pixio_robot.training.record import RESULT as RESULT_FILE
+from pixio_robot.training.record import FitResult, claimed, read_result, write_result
+from pixio_robot.training.state import TrainingState
+
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+NON_FINITE = "nonfinite.json"
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+@dataclasses.dataclass(kw_only=True)
+class LoopConfig:
+    """How long and how to train."""
+
+    steps: int = 1000
+    """Updates; the learning rate's schedule spans them."""
+    seconds: float | None = None
+    """Stop after this much work [s], at a step; the model is written then too. The schedule does not follow it."""
+    accumulate: int = 1
+    """Batches an update."""
+    grad_clip: float | None = 1.0
+    """Largest norm of the gradient; None leaves it alone."""
+    dtype: str = "auto"
+    """Autocast: `float32`, `bfloat16`, or `auto`, which is bfloat16 on a GPU and float32 on a CPU (where bfloat16's
+    backward pass through attention is pathologically slow in torch 2.11)."""
+    compile: bool = False
+    """torch.compile the model; takes minutes at first."""
+    seed: int = 0
+    log_every: int = 20
+    save_every: int = 500
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "log_every", "save_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"loop.{name}={getattr(self, name)} must be at least 1.")
+        if self.seconds is not None and self.seconds <= 0:
+            raise UserError(f"loop.seconds={self.seconds} must be above 0, or null for no limit.")
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise UserError(f"loop.grad_clip={self.grad_clip} must be above 0, or null to leave gradients alone.")
+        if self.seed < 0:
+            raise UserError(f"loop.seed={self.seed} must not be negative.")
+        if self.dtype not in DTYPES:
+            raise unknown_name("loop.dtype", self.dtype, DTYPES)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The precision of forward passes on `device`."""
+        wanted = self.dtype == "bfloat16" or (self.dtype == "auto" and device.type == "cuda")
+        return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
+    """Train `job` in `run_dir`, continuing what is there; a finished run returns at once.
+
+    Leaves `model/` (by `job.save_model`), `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `config.json` and
+    `result.json`. On the first SIGINT or SIGTERM it saves a checkpoint and returns with `interrupted`. Raises UserError
+    when the directory holds another run, and when the loss stops being finite. `job.batches` is closed in any case.
+    """
+    run_dir = Path(run_dir)
+    settings = {**job.settings, "loop": config, "optim": job.optim}
+    try:
+        result = read_result(run_dir)
+        started = result is not None or latest_checkpoint(run_dir / CHECKPOINTS) is not None
+        with claimed(run_dir, settings, started):
+            if result is not None and _is_done(result, config) and (run_dir / MODEL).is_dir():
+                return result
+            return _Run(job, config, run_dir).train()
+    finally:
+        job.batches.close()
+
+
+def _is_done(result: FitResult, config: LoopConfig) -> bool:
+    return result.steps >= config.steps or (config.seconds is not None and result.seconds >= config.seconds)
+
+
+class _Run:
+    def __init__(self, job: Job, config: LoopConfig, run_dir: Path) -> None:
+        self.job, self.config, self.run_dir = job, config, run_dir
+        for directory in (run_dir, run_dir / CHECKPOINTS):
+            sweep_temporaries(directory)
+        (run_dir / RESULT_FILE).unlink(missing_ok=True)
+        self.state = TrainingState(job, config.seed)
+        latest = latest_checkpoint(run_dir / CHECKPOINTS)
+        if latest is not None:
+            self.state.load(latest)
+        self.parameters = [parameter for group in job.groups for parameter in group.parameters.values()]
+        self.recent: collections.deque[Any] = collections.deque(maxlen=config.log_every * config.accumulate)
+        """The `ids` of the latest batches."""
+        self.began = time.monotonic() - self.state.seconds
+        self.pace = _Pace()
+
+    def train(self) -> FitResult:
+        job, config, state = self.job, self.config, self.state
+        job.model.train()
+        with (
+            Interrupt() as interrupt,
+            MetricsLog(self.run_dir, state.step) as log,
+            TrainingProgress(job.title, config.steps, state.step) as progress,
+        ):
+            last, stopping = self._is_over(), False
+            while not last and not stopping:
+                self._update()
+                last, stopping = self._is_over(), interrupt.requested
+                progress.step(state.step)
+                if last or state.step % config.log_every == 0:
+                    line = self._report()
+                    log.write(state.step, line)
+                    progress.report(state.step, line["loss"], line["examples_per_second"])
+                due = [hook for hook in job.hooks if last or state.step % hook.every == 0]
+                if due:
+                    with self.pace.paused(), self.evaluating():
+                        values = {name: value for hook in due for name, value in hook.call(state.step).items()}
+                    if values:
+                        log.write(state.step, values)
+                if last or stopping or state.step % config.save_every == 0:
+                    with self.pace.paused():
+                        self._check_finite(state.window.fetch())
+                        log.sync()
+                        state.seconds = time.monotonic() - self.began
+                        state.save(self.run_dir / CHECKPOINTS, config.keep_checkpoints)
+            metrics = {name: value for name, value in log.last.items() if name != "step"}
+            result = FitResult(steps=state.step, seconds=state.seconds, metrics=metrics)
+            if not last:
+                return dataclasses.replace(result, interrupted=True)
+            with self.evaluating():
+                job.save_model(self.run_dir / MODEL)
+        result.out_of_time = state.step < config.steps
+        write_result(self.run_dir, result)
+        return result
+
+    def _is_over(self) -> bool:
+        limit = self.config.seconds
+        return self.state.step >= self.config.steps or (limit is not None and time.monotonic() - self.began >= limit)
+
+    def _update(self) -> None:
+        """One step of the optimiser. Nothing in here waits for the device."""
+        job, config, state = self.job, self.config, self.state
+        for _ in range(config.accumulate):
+            with self.pace.waiting_for_data():
+                batch = next(job.batches)
+            self.recent.append(getattr(batch, "ids", None))
+            with config.autocast(job.device):
+                loss, metrics = job.step(batch)
+            (loss / config.accumulate).backward()
+            for name, value in {**metrics, "loss": loss}.items():
+                state.window.add(name, value)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = get_total_norm(gradients)
+        if config.grad_clip is not None:
+            clip_grads_with_norm_(self.parameters, config.grad_clip, norm)
+        state.window.add("grad_norm", norm)
+        set_learning_rate(state.optimizer, learning_rate(state.step, config.steps, job.optim))
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        if state.ema:
+            state.ema.update()
+        state.step += 1
+        self.pace.examples += job.batch_size * config.accumulate
+
+    def _report(self) -> dict[str, float]:
+        """The means since the last report, which begins anew."""
+        state = self.state
+        values = state.window.fetch()
+        self._check_finite(values)
+        state.window.clear()
+        rate = learning_rate(state.step - 1, self.config.steps, self.job.optim)
+        seconds = time.monotonic() - self.began
+        return means(values) | {"lr": rate, "seconds": seconds} | self.pace.take()
+
+    def _check_finite(self, values: dict[str, list[float]]) -> None:
+        """Raises UserError when the loss or the gradient broke; no checkpoint is made of such weights."""
+        broken = {
+            name: min(i for i, value in enumerate(values[name]) if not math.isfinite(value))
+            for name in ("loss", "grad_norm")
+            if not all(map(math.isfinite, values.get(name, [])))
+        }
+        if not broken:
+            return
+        accumulate, now = self.config.accumulate, self.state.step
+        # Losses come once a batch, norms once an update, and both end at the current step.
+        steps = {
+            name: now - (len(values[name]) - 1 - i) // (accumulate if name == "loss" else 1)
+            for name, i in broken.items()
+        }
+        name = min(steps, key=lambda name: steps[name])
+        newest_first = enumerate(reversed(self.recent))
+        batches = [{"step": now - i // accumulate, "ids": ids} for i, ids in newest_first][::-1]
+        path = self.run_dir / NON_FINITE
+        write_json(path, {"what": name, "step": steps[name], "batches": batches})
+        what = "loss" if name == "loss" else "gradient"
+        raise UserError(
+            f"The {what} was not finite at step {steps[name]}; the examples of the batches before are in {path}. "
+            f"Look at those, or train with a lower optim.lr, a smaller loop.grad_clip or loop.dtype=float32."
+        )
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, averaged weights, no gradients, and no trace in the random numbers."""
+        job, average = self.job, self.state.ema
+        job.model.eval()
+        with (
+            torch.no_grad(),
+            randomness.preserved(job.device, job.generators),
+            average.swapped_in() if average else contextlib.nullcontext(),
+        ):
+            try:
+                yield
+            finally:
+                job.model.train()
+
+
+class _Pace:
+    """Examples a second and the share of time spent waiting for data, since the last `take`."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self.examples = 0
+        self._since = time.perf_counter()
+        self._waited = self._paused = 0.0
+
+    @contextlib.contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - before
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that does not count: validation, checkpoints."""
+        before = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - before
+
+    def take(self) -> dict[str, float]:
+        seconds = max(time.perf_counter() - self._since - self._paused, 1e-9)
+        paces = {"examples_per_second": self.examples / seconds, "data_wait_share": self._waited / seconds}
+        self._restart()
+        return paces

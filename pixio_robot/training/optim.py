@@ -1,0 +1,119 @@
+"""AdamW, its parameter groups, and the learning rate over the steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.errors import UserError
+
+DEFAULT_WARMUP_STEPS = 500
+
+
+@dataclasses.dataclass(kw_only=True)
+class OptimConfig:
+    """AdamW with a linear warm-up and a cosine to `final_lr`. Defaults: diffusion policy (Chi et al., IJRR)."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    betas: list[float] = dataclasses.field(default_factory=lambda: [0.95, 0.999])
+    eps: float = 1e-8
+    weight_decay: float = 1e-6
+    """Not applied to parameters of at most one dimension: biases, norms (pixio.md, Recipe)."""
+    warmup_steps: int | None = None
+    """None: 500, or a tenth of the run where that is less."""
+    final_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.final_lr < 0 or self.weight_decay < 0 or (self.warmup_steps or 0) < 0 or self.eps <= 0:
+            raise UserError(
+                "optim needs lr > 0, eps > 0, final_lr >= 0, weight_decay >= 0 and warmup_steps >= 0, not "
+                f"lr={self.lr}, eps={self.eps}, final_lr={self.final_lr}, weight_decay={self.weight_decay}, "
+                f"warmup_steps={self.warmup_steps}."
+            )
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optim.betas={list(self.betas)} must be two numbers in [0, 1), such as [0.9, 0.95].")
+
+
+@dataclasses.dataclass(kw_only=True)
+class ParameterGroup:
+    """Parameters that share a decay and a share of the learning rate."""
+
+    parameters: dict[str, nn.Parameter]
+    lr_scale: float
+    decayed: bool
+
+
+def parameter_groups(model: nn.Module, lr_scale: Callable[[str], float] = lambda name: 1.0) -> list[ParameterGroup]:
+    """The trainable parameters of `model`, grouped by `lr_scale(name)` and by whether they decay.
+
+    Raises UserError when nothing is trainable.
+    """
+    groups: dict[tuple[float, bool], ParameterGroup] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (lr_scale(name), parameter.ndim > 1)
+            group = groups.setdefault(key, ParameterGroup(parameters={}, lr_scale=key[0], decayed=key[1]))
+            group.parameters[name] = parameter
+    if not groups:
+        raise UserError("The model has no trainable parameter: everything in it is frozen.")
+    return list(groups.values())
+
+
+def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
+    """One torch group a ParameterGroup, in their order."""
+    return torch.optim.AdamW(
+        [
+            {
+                "params": list(group.parameters.values()),
+                "weight_decay": config.weight_decay if group.decayed else 0.0,
+                "lr_scale": group.lr_scale,
+            }
+            for group in groups
+        ],
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+        fused=device.type == "cuda",
+    )
+
+
+def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
+    """The rate of update number `step` (from 0) out of `steps`: linear up to the peak, then a cosine."""
+    warmup = min(DEFAULT_WARMUP_STEPS, steps // 10) if config.warmup_steps is None else config.warmup_steps
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    share = min((step - warmup) / max(steps - warmup, 1), 1.0)
+    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, groups: list[ParameterGroup]) -> dict[str, Tensor]:
+    """The optimiser's state under `<parameter name>|<quantity>`; the rest of it follows from the configuration."""
+    return {
+        f"{name}|{quantity}": torch.as_tensor(value)
+        for group in groups
+        for name, parameter in group.parameters.items()
+        for quantity, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, groups: list[ParameterGroup], tensors: dict[str, Tensor]
+) -> None:
+    """Inverse of `optimizer_tensors`, for parameters on any device."""
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, quantity = key.rpartition("|")
+        by_name.setdefault(name, {})[quantity] = value
+    names = [name for group in groups for name in group.parameters]
+    state = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,177 @@
+"""Pretraining: a Pixio learns to see from frames of video and of demonstrations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixio_robot.data.frames import ImageSource, PixelBatch, PixelBatches, open_image_source
+from pixio_robot.data.shards import MANIFEST, read_manifest
+from pixio_robot.errors import UserError
+from pixio_robot.training.device import pick_device, to_device
+from pixio_robot.training.job import Hook, Job
+from pixio_robot.training.looks import SEED, Panels, ValidationLoss
+from pixio_robot.training.loop import LoopConfig, fit
+from pixio_robot.training.optim import OptimConfig, parameter_groups
+from pixio_robot.training.record import FitResult
+from pixio_robot.vision.checkpointing import read_config
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.mae import Pixio
+from pixio_robot.vision.pixio import KIND as ENCODER_KIND
+from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder
+
+WHOLE_MODEL = "mae"
+PANELS = "panels"
+
+
+def _optim() -> OptimConfig:
+    # Betas and decay: pixio.md, Recipe. The base rate is that of MAE (He et al. 2022): Pixio's own, 2.5e-5, is for
+    # batches of 8192.
+    return OptimConfig(lr=1.5e-4, betas=[0.9, 0.95], weight_decay=0.05)
+
+
+@dataclasses.dataclass(kw_only=True)
+class PretrainConfig:
+    data: list[str]
+    """Folders of frame shards and demonstration stores."""
+    out: str
+    """Run directory: `model/` (the encoder), `mae/` (encoder and decoder), metrics, panels, checkpoints."""
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
+    mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
+    pixel_normalisation: bool = True
+    """Predict each patch relative to its own mean and deviation, as published."""
+    initial_weights: str | None = None
+    """Checkpoint of a whole Pixio, or of an encoder alone (the decoder starts fresh), to begin from."""
+    batch_size: int = 64
+    """Images."""
+    image_size: int | None = None
+    """Side of the random crops [px]; None: what the encoder resizes to, else its own size."""
+    optim: OptimConfig = dataclasses.field(default_factory=_optim)
+    """Here `lr` and `final_lr` are for 256 images an update and grow with their number."""
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    panels_every: int = 500
+    """Steps between reconstructions of fixed images, and validation losses where there is a validation split."""
+    panel_images: int = 6
+    validation_batches: int = 4
+    workers: int = 2
+    """Threads that decode images."""
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "panels_every", "panel_images", "validation_batches", "workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+
+    @property
+    def crop_size(self) -> int:
+        return self.image_size or self.encoder.resize or self.encoder.image_size
+
+
+def pretrain(config: PretrainConfig) -> FitResult:
+    """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
+    device = pick_device(config.device)
+    train_images = open_image_source(config.data)
+    held_out = _validation_source(config.data)
+    model = build_pixio(config).to(device)
+    model.encoder.grid(config.crop_size, config.crop_size)  # refuses a size that does not fit before data is read
+    if config.loop.compile:
+        model.compile()
+    generator = torch.Generator(device)
+    autocast = config.loop.autocast(device)
+    panels = Panels(
+        model,
+        generator,
+        held_out or train_images,
+        count=config.panel_images,
+        image_size=config.crop_size,
+        autocast=autocast,
+        directory=Path(config.out) / PANELS,
+    )
+    hooks = [Hook(every=config.panels_every, call=panels)]
+    validation = None
+    if held_out is not None:
+        batch_size = min(config.batch_size, len(held_out))
+        validation = PixelBatches(held_out, batch_size, config.crop_size, SEED, config.workers)
+        look = ValidationLoss(model, generator, validation, count=config.validation_batches, autocast=autocast)
+        hooks.append(Hook(every=config.panels_every, call=look))
+
+    def step(batch: PixelBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return model(to_device(batch.images, device), generator).loss, {}
+
+    def save_model(directory: Path) -> None:
+        model.save(directory.with_name(WHOLE_MODEL))
+        model.encoder.save(directory)
+
+    job = Job(
+        title="pretrain",
+        model=model,
+        device=device,
+        batches=PixelBatches(train_images, config.batch_size, config.crop_size, config.loop.seed, config.workers),
+        batch_size=config.batch_size,
+        step=step,
+        groups=parameter_groups(model),
+        optim=scaled_to_batch(config.optim, config.batch_size * config.loop.accumulate),
+        save_model=save_model,
+        settings=dataclasses.asdict(config),
+        generators={"masks": generator},
+        hooks=hooks,
+    )
+    try:
+        return fit(job, config.loop, config.out)
+    finally:
+        if validation is not None:
+            validation.close()
+
+
+def scaled_to_batch(optim: OptimConfig, images: int) -> OptimConfig:
+    """lr = base_lr * batch / 256 (pixio.md, Recipe)."""
+    return dataclasses.replace(optim, lr=optim.lr * images / 256, final_lr=optim.final_lr * images / 256)
+
+
+def build_pixio(config: PretrainConfig) -> Pixio:
+    """The model, fresh or from `initial_weights`. Raises UserError when those were trained with another shape."""
+    seed = config.loop.seed
+    model = Pixio(
+        PixioEncoder(config.encoder, seed), config.decoder, config.mask, config.pixel_normalisation, seed=seed
+    )
+    if config.initial_weights is None:
+        return model
+    path = Path(config.initial_weights)
+    encoder = PixioEncoder.from_pretrained(path)
+    _refuse_other_shape(
+        "encoder", path, encoder.config, config.encoder, ("size", "patch", "image_size", "class_tokens")
+    )
+    model.encoder.load_state_dict(encoder.state_dict())
+    if read_config(path, (ENCODER_KIND, MODEL_KIND))["kind"] == MODEL_KIND:
+        earlier = Pixio.load(path)
+        _refuse_other_shape("decoder", path, earlier.decoder_config, config.decoder, ("width", "depth", "heads"))
+        model.decoder.load_state_dict(earlier.decoder.state_dict())
+    return model
+
+
+def _refuse_other_shape(part: str, path: Path, theirs: Any, mine: Any, names: tuple[str, ...]) -> None:
+    different = [
+        f"{part}.{name}={getattr(mine, name)!r} against {getattr(theirs, name)!r}"
+        for name in names
+        if getattr(mine, name) != getattr(theirs, name)
+    ]
+    if different:
+        raise UserError(
+            f"initial_weights={path} were made with another {part} ({', '.join(different)}); set those to match."
+        )
+
+
+def _validation_source(paths: list[str]) -> ImageSource | None:
+    """Held-out frames of the shards among `paths`; demonstrations have no validation split."""
+    with_split = [
+        path
+        for path in paths
+        if (Path(path) / MANIFEST).is_file() and read_manifest(Path(path))["splits"]["validation"]["frames"] > 0
+    ]
+    return open_image_source(with_split, split="validation") if with_split else None

@@ -1,0 +1,52 @@
+"""A progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """Shows step, rate, time left and the latest report."""
+
+    def __init__(self, title: str, steps: int, done: int) -> None:
+        self._title, self._steps = title, steps
+        self._first, self._started = done, time.monotonic()
+        console = Console(stderr=True)
+        self._bar = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[news]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task(title, total=steps, completed=done, news="")
+
+    def __enter__(self) -> TrainingProgress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if self._bar:
+            self._bar.stop()
+
+    def step(self, step: int) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def report(self, step: int, loss: float, examples_per_second: float) -> None:
+        news = f"loss {loss:.4f}, {examples_per_second:.0f} examples/s"
+        if self._bar:
+            self._bar.update(self._task, completed=step, news=news)
+            return
+        left = (time.monotonic() - self._started) / max(step - self._first, 1) * (self._steps - step)
+        minutes, seconds = divmod(round(left), 60)
+        print(f"{self._title}: step {step}/{self._steps}, {news}, {minutes}:{seconds:02} left", flush=True)

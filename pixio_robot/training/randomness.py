@@ -1,0 +1,70 @@
+"""The state of every random number generator that a training run draws from, without pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Generators = Mapping[str, torch.Generator]
+
+
+def seed_everything(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global generator
+    random.seed(seed)
+
+
+def _torch_generators(device: torch.device, generators: Generators) -> dict[str, torch.Generator]:
+    """All torch generators in play, named with their device: states do not carry over between kinds of devices."""
+    named = {"torch.cpu": torch.default_generator}
+    if device.type == "cuda":
+        torch.cuda.init()
+        named["torch.cuda"] = torch.cuda.default_generators[device.index or 0]
+    return named | {f"{name}.{generator.device.type}": generator for name, generator in generators.items()}
+
+
+def capture(device: torch.device, generators: Generators) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The states as tensors (torch) and as a JSON value (numpy and Python)."""
+    tensors = {name: generator.get_state() for name, generator in _torch_generators(device, generators).items()}
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    version, words, python_gauss = random.getstate()
+    values = {
+        "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(words), python_gauss],
+    }
+    return tensors, values
+
+
+def restore(
+    device: torch.device,
+    generators: Generators,
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Any],
+    fallback_seed: int = 0,
+) -> None:
+    """Undo what was drawn since `capture`. A generator that has moved to another kind of device is seeded anew."""
+    for name, generator in _torch_generators(device, generators).items():
+        if name in tensors:
+            generator.set_state(tensors[name])
+        else:
+            generator.manual_seed(fallback_seed)
+    kind, keys, position, has_gauss, gauss = values["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, words, python_gauss = values["python"]
+    random.setstate((version, tuple(words), python_gauss))
+
+
+@contextlib.contextmanager
+def preserved(device: torch.device, generators: Generators) -> Iterator[None]:
+    """Whatever is drawn inside leaves no trace: looking at a run must not change it."""
+    tensors, values = capture(device, generators)
+    try:
+        yield
+    finally:
+        restore(device, generators, tensors, values)

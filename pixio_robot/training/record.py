@@ -1,0 +1,122 @@
+"""What a run directory says of its run: the settings it belongs to, who works in it, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import fcntl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json, write_json
+
+KIND = "training_run"
+FORMAT_VERSION = 1
+CONFIG = "config.json"
+RESULT = "result.json"
+LOCK = ".lock"
+
+# Settings that may change between the parts of one run: they do not decide what it computes.
+FREE = frozenset(
+    {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints", "seconds"}
+)
+
+
+@dataclasses.dataclass(kw_only=True)
+class FitResult:
+    """How a run stands. `seconds` counts all processes that worked on it."""
+
+    steps: int
+    seconds: float
+    metrics: dict[str, Any]
+    """The last value of everything that was logged."""
+    interrupted: bool = False
+    """Stopped by a signal: a checkpoint was saved, the model was not. Calling `fit` again continues."""
+    out_of_time: bool = False
+    """Ended by `LoopConfig.seconds` before its last step; a larger one continues it."""
+
+
+@contextlib.contextmanager
+def claimed(run_dir: Path, settings: Mapping[str, Any], started: bool) -> Iterator[None]:
+    """Keep other processes out of `run_dir` and hold its settings against these; `started`: there is work to lose.
+
+    Raises UserError when another process trains there, or when the settings differ and `started`.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is training in {run_dir}; wait for it, or use another directory."
+            ) from None
+        path, mine = run_dir / CONFIG, plain(settings)
+        if path.is_file():
+            earlier = _read_settings(path)
+            if started:
+                _compare(run_dir, flatten(earlier), flatten(mine))
+        write_json(path, {"kind": KIND, "format_version": FORMAT_VERSION, "settings": mine})
+        yield
+
+
+def _read_settings(path: Path) -> Any:
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} is not the config of a training run of format_version {FORMAT_VERSION}; use another directory."
+        )
+    return config["settings"]
+
+
+def _compare(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [
+        f"{key}: {earlier.get(key, 'unset')!r} there, {now.get(key, 'unset')!r} now"
+        for key in sorted(earlier.keys() | now.keys())
+        if key.rpartition(".")[2] not in FREE and earlier.get(key, "unset") != now.get(key, "unset")
+    ]
+    if changed:
+        raise UserError(
+            f"{run_dir} holds a run with other settings ({'; '.join(changed)}). "
+            "Use another directory, or overwrite=true to start again."
+        )
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and enums as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{'loop.steps': 10, ...}."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def write_result(run_dir: Path, result: FitResult) -> None:
+    write_json(run_dir / RESULT, dataclasses.asdict(result))
+
+
+def read_result(run_dir: Path) -> FitResult | None:
+    """How the run in `run_dir` ended; None when it has not."""
+    if not (run_dir / RESULT).is_file():
+        return None
+    value = read_json(run_dir / RESULT)
+    try:
+        return FitResult(**value)
+    except TypeError as error:
+        raise UserError(f"{run_dir / RESULT} is not the result of a training run ({error}).") from error

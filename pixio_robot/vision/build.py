@@ -1,0 +1,53 @@
+"""From the configuration's words to an encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from torch import nn
+
+from pixio_robot.errors import UserError
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+
+
+class EncoderKind(enum.Enum):
+    PIXIO = "pixio"
+    """Trained weights from a checkpoint directory."""
+    RANDOM = "random"
+    """An untrained Pixio encoder: the control that tells what pre-training adds."""
+    RESNET = "resnet"
+    """A small ResNet, to be trained from scratch with the policy."""
+    NONE = "none"
+    """No images at all: the control that tells what seeing adds."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class EncoderSource:
+    """Where an encoder comes from. `encoder` counts for random, `resnet` for resnet, `path` for pixio."""
+
+    kind: EncoderKind = EncoderKind.PIXIO
+    path: str | None = None
+    """Checkpoint directory of an encoder or of a whole Pixio."""
+    resize: int | None = None
+    """Run a checkpoint at a square of this side [px]; None keeps what it was saved with."""
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    resnet: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
+    seed: int = 0
+
+
+def build_encoder(source: EncoderSource) -> nn.Module | None:
+    """The encoder of a source, an `nn.Module` that is a `types.Encoder`; None for kind `none`."""
+    match source.kind:
+        case EncoderKind.PIXIO:
+            if source.path is None:
+                raise UserError("An encoder of kind `pixio` needs `path`, the directory of its checkpoint.")
+            return PixioEncoder.from_pretrained(source.path, source.resize)
+        case EncoderKind.RANDOM:
+            return PixioEncoder(source.encoder, source.seed)
+        case EncoderKind.RESNET:
+            return ResNetEncoder(source.resnet, source.seed)
+        case EncoderKind.NONE:
+            return None

@@ -1,0 +1,87 @@
+"""A vision checkpoint: a directory with model.safetensors and config.json. Nothing in it is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import atomic_directory, read_json, write_json
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def save_checkpoint(directory: str | Path, kind: str, config: Mapping[str, Any], module: nn.Module) -> None:
+    """Write the checkpoint, replacing what was there; a crash leaves the old one or none."""
+    with atomic_directory(Path(directory)) as temporary:
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / WEIGHTS
+        )
+        write_json(temporary / CONFIG, {"kind": kind, "format_version": FORMAT_VERSION, **config})
+
+
+def read_config(directory: str | Path, kinds: Collection[str]) -> dict[str, Any]:
+    """The config of a checkpoint of one of these kinds. Raises UserError for anything else."""
+    path = Path(directory)
+    if not path.is_dir():
+        raise UserError(f"There is no checkpoint directory {path}.")
+    if not (path / CONFIG).is_file():
+        raise UserError(f"{path} is not a checkpoint: it holds no {CONFIG}.")
+    config = read_json(path / CONFIG)
+    kind = config.get("kind") if isinstance(config, dict) else None
+    if kind not in kinds:
+        raise UserError(f"{path / CONFIG} has kind {kind!r}; a vision checkpoint here has {' or '.join(kinds)}.")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format_version {config.get('format_version')!r}; this release reads {FORMAT_VERSION}."
+        )
+    return config
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises UserError when missing or damaged."""
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
+    """Copy the weights into the module; UserError lists missing, unexpected and misshapen keys."""
+    wanted = module.state_dict()
+    missing = sorted(wanted.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - wanted.keys())
+    misshapen = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & weights.keys())
+        if weights[key].shape != wanted[key].shape
+    ]
+    problems = [
+        f"{name}: {', '.join(keys)}"
+        for name, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))
+        if keys
+    ]
+    if problems:
+        raise UserError(f"The weights of {where} do not fit the model. {'; '.join(problems)}.")
+    module.load_state_dict(dict(weights))
+
+
+def fingerprint(module: nn.Module, preprocessing: Mapping[str, Any]) -> str:
+    """sha256 over every weight and over what happens to pixels before; the same on every device and process."""
+    digest = hashlib.sha256(json.dumps(dict(preprocessing), sort_keys=True).encode())
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

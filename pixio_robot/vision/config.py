@@ -1,0 +1,142 @@
+"""The numbers that fix the shape of a Pixio encoder, its decoder and its masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from pixio_robot.errors import UserError, unknown_name
+
+
+class Size(NamedTuple):
+    width: int
+    depth: int
+    heads: int
+
+
+# b to 5b are the published ones (arXiv 2512.15715, table of model sizes); the others are ours, for few cores.
+SIZES: dict[str, Size] = {
+    "micro": Size(128, 4, 4),
+    "tiny": Size(192, 6, 3),
+    "small": Size(384, 12, 6),
+    "b": Size(768, 12, 12),
+    "l": Size(1024, 24, 16),
+    "h": Size(1280, 32, 16),
+    "1b": Size(1536, 48, 24),
+    "5b": Size(3072, 48, 32),
+}
+
+
+@dataclasses.dataclass(kw_only=True)
+class EncoderConfig:
+    """A Pixio encoder. The published ones are patch 16, image_size 256, class_tokens 8."""
+
+    size: str = "b"
+    patch: int = 16
+    """Side of a patch [px]."""
+    image_size: int = 256
+    """Side of the square image whose patch positions are learned [px]; other sizes interpolate them."""
+    class_tokens: int = 8
+    drop_path: float = 0.0
+    """Stochastic depth at the last block; it rises linearly from 0 at the first."""
+    resize: int | None = None
+    """Resize every image to a square of this side first [px]; None keeps the size of the input."""
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise unknown_name("encoder size", self.size, SIZES)
+        if self.patch < 1 or self.class_tokens < 1:
+            raise UserError(
+                f"An encoder needs patch >= 1 and class_tokens >= 1, not patch={self.patch}, "
+                f"class_tokens={self.class_tokens}."
+            )
+        if not 0.0 <= self.drop_path < 1.0:
+            raise UserError(f"drop_path={self.drop_path} must lie in [0, 1).")
+        for name, side in (("image_size", self.image_size), ("resize", self.resize)):
+            if side is not None and (side < self.patch or side % self.patch):
+                raise UserError(f"{name}={side} must be a positive multiple of patch={self.patch}.")
+
+    @property
+    def width(self) -> int:
+        return SIZES[self.size].width
+
+    @property
+    def depth(self) -> int:
+        return SIZES[self.size].depth
+
+    @property
+    def heads(self) -> int:
+        return SIZES[self.size].heads
+
+
+@dataclasses.dataclass(kw_only=True)
+class DecoderConfig:
+    """The pixel decoder; the published one is 512 wide and 32 deep with 16 heads."""
+
+    width: int = 512
+    depth: int = 32
+    heads: int = 16
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads) < 1 or self.width % self.heads:
+            raise UserError(
+                f"The decoder's width={self.width} must be a multiple of heads={self.heads}, "
+                f"and depth={self.depth} at least 1."
+            )
+
+
+@dataclasses.dataclass(kw_only=True)
+class MaskConfig:
+    """What is hidden: whole aligned blocks of block x block patches."""
+
+    ratio: float = 0.75
+    """Share of the blocks that is hidden; int(blocks * (1 - ratio)) stay."""
+    block: int = 4
+    """Side of a block [patches]."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.ratio < 1.0:
+            raise UserError(f"mask ratio={self.ratio} must lie between 0 and 1.")
+        if self.block < 1:
+            raise UserError(f"mask block={self.block} must be at least 1 patch.")
+
+
+POOLINGS = ("spatial_softmax", "patch_mlp", "patch_mean", "class_mean", "class_concat", "attention")
+
+
+@dataclasses.dataclass(kw_only=True)
+class PoolingConfig:
+    """How the features of one frame become one vector. Only the fields of the chosen pooling count."""
+
+    name: str = "spatial_softmax"
+    keypoints: int = 32
+    """spatial_softmax: how many places are looked for."""
+    activations: bool = True
+    """spatial_softmax: give how strongly each keypoint answers at its place beside where it is."""
+    channels: int = 8
+    """patch_mlp: channels left of each patch before the map is flattened."""
+    queries: int = 4
+    """attention: learned queries."""
+    width: int = 128
+    """patch_mlp, attention: numbers in the pooled vector (attention: per query)."""
+
+    def __post_init__(self) -> None:
+        if self.name not in POOLINGS:
+            raise unknown_name("pooling", self.name, POOLINGS)
+        for name in ("keypoints", "channels", "queries", "width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"pooling {name}={getattr(self, name)} must be at least 1.")
+
+
+def from_json[T](cls: type[T], value: Any, where: str) -> T:
+    """A flat config dataclass from the JSON of a checkpoint; UserError names a key it does not know."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where} holds no {cls.__name__}.")
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in value:
+        if key not in known:
+            raise UserError(f"{where}: {unknown_name(f'{cls.__name__} key', key, known)}")
+    try:
+        return cls(**value)
+    except TypeError as error:
+        raise UserError(f"{where}: a value of {cls.__name__} has the wrong type ({error}).") from error

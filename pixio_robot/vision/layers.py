@@ -1,0 +1,75 @@
+"""The pre-norm transformer block of Pixio's encoder and decoder.
+
+Shapes: b batch, n tokens, d width, m heads, e width of a head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LAYER_NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one qkv projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_bnd: Tensor) -> Tensor:
+        qkv_bn3me = self.qkv(x_bnd).unflatten(-1, (3, self.heads, -1))
+        q_bmne, k_bmne, v_bmne = (t_bnme.transpose(1, 2) for t_bnme in qkv_bn3me.unbind(2))
+        out_bmne = functional.scaled_dot_product_attention(q_bmne, k_bmne, v_bmne)
+        return self.proj(out_bmne.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x_bnd: Tensor) -> Tensor:
+        return self.fc2(functional.gelu(self.fc1(x_bnd)))
+
+
+class DropPath(nn.Module):
+    """Drop a residual branch for whole samples, and scale up those that keep it (arXiv 1603.09382)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x_bnd: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x_bnd
+        keep_b11 = torch.rand(len(x_bnd), 1, 1, device=x_bnd.device) >= self.rate
+        return x_bnd * (keep_b11 / (1.0 - self.rate)).to(x_bnd.dtype)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(width)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_bnd: Tensor) -> Tensor:
+        x_bnd = x_bnd + self.drop_path(self.attn(self.norm1(x_bnd)))
+        return x_bnd + self.drop_path(self.mlp(self.norm2(x_bnd)))
+
+
+def initialise_linears(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every linear layer below `module` (pixio.md, Init)."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)

@@ -1,0 +1,161 @@
+"""Pixio's pre-training: hide blocks of patches, predict their pixels (arXiv 2512.15715, section 3).
+
+Shapes: b batch, h/w pixels, n patches, k kept patches, q class tokens, d decoder width, p values of a patch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.vision import checkpointing
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, from_json
+from pixio_robot.vision.encoder import unpatchify
+from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, initialise_linears
+from pixio_robot.vision.masking import Mask, sample_mask
+from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder
+from pixio_robot.vision.positions import interpolate_positions
+
+VARIANCE_EPS = 1e-6
+GREY = 0.0
+"""The hidden patches of a panel: the ImageNet mean, in normalised pixels."""
+
+
+@dataclasses.dataclass
+class PixioOutput:
+    """loss (), loss_per_image (b,), both float32; prediction (b, n, p); mask bool (b, n), True where hidden."""
+
+    loss: Tensor
+    loss_per_image: Tensor
+    prediction: Tensor
+    mask: Tensor
+
+
+class Decoder(nn.Module):
+    """Class tokens and visible patches in, pixels of every patch out."""
+
+    def __init__(self, encoder: EncoderConfig, config: DecoderConfig) -> None:
+        super().__init__()
+        self.native = encoder.image_size // encoder.patch
+        self.class_tokens = encoder.class_tokens
+        width = config.width
+        self.embed = nn.Linear(encoder.width, width)
+        self.mask_token = nn.Parameter(torch.empty(width))
+        self.cls_pos = nn.Parameter(torch.empty(encoder.class_tokens, width))
+        self.patch_pos = nn.Parameter(torch.empty(self.native**2, width))
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.head = nn.Linear(width, 3 * encoder.patch**2)
+        initialise_linears(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for positions in (self.cls_pos, self.patch_pos):
+            nn.init.trunc_normal_(positions, std=0.02)
+
+    def forward(self, tokens_bkd: Tensor, keep_bk: Tensor, grid: tuple[int, int]) -> Tensor:
+        q = self.class_tokens
+        x_bkd = self.embed(tokens_bkd)
+        batch, _, width = x_bkd.shape
+        patches_bnd = self.mask_token.to(x_bkd.dtype).expand(batch, grid[0] * grid[1], -1)
+        patches_bnd = patches_bnd.scatter(1, keep_bk[..., None].expand(-1, -1, width), x_bkd[:, q:])
+        positions_nd = torch.cat([self.cls_pos, interpolate_positions(self.patch_pos, self.native, grid)])
+        x_bnd = torch.cat([x_bkd[:, :q], patches_bnd], dim=1) + positions_nd.to(x_bkd.dtype)
+        for block in self.blocks:
+            x_bnd = block(x_bnd)
+        return self.head(self.norm(x_bnd)[:, q:])
+
+
+class Pixio(nn.Module):
+    """Encoder, decoder and the pixel loss.
+
+    `pixel_normalisation` predicts each patch relative to its own mean and standard deviation, as published;
+    without it the targets are the ImageNet-normalised pixels.
+    """
+
+    def __init__(
+        self,
+        encoder: PixioEncoder,
+        decoder_config: DecoderConfig,
+        mask_config: MaskConfig,
+        pixel_normalisation: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder_config = decoder_config
+        self.mask_config = mask_config
+        self.pixel_normalisation = pixel_normalisation
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.decoder = Decoder(encoder.config, decoder_config)
+
+    def forward(self, images_bhw3: Tensor, generator: torch.Generator | None = None) -> PixioOutput:
+        """The loss of images uint8 (b, h, w, 3); the masks come from `generator` (best on the images' device)."""
+        patches_bnp, grid = self.encoder.patches(images_bhw3)
+        mask = sample_mask(len(images_bhw3), grid, self.mask_config, generator, images_bhw3.device)
+        return self._reconstruct(patches_bnp, grid, mask)
+
+    def reconstruct(self, images_bhw3: Tensor, mask: Mask) -> PixioOutput:
+        """Predict the pixels under a given mask; the loss reads hidden patches alone."""
+        patches_bnp, grid = self.encoder.patches(images_bhw3)
+        return self._reconstruct(patches_bnp, grid, mask)
+
+    def _reconstruct(self, patches_bnp: Tensor, grid: tuple[int, int], mask: Mask) -> PixioOutput:
+        tokens_bkd = self.encoder.vit(patches_bnp, grid, mask.keep)
+        prediction_bnp = self.decoder(tokens_bkd, mask.keep, grid)
+        target_bnp = patches_bnp
+        if self.pixel_normalisation:
+            mean_bn1, std_bn1 = _statistics(patches_bnp)
+            target_bnp = (patches_bnp - mean_bn1) / std_bn1
+        error_bn = (prediction_bnp.float() - target_bnp).square().mean(dim=-1)
+        loss_b = (error_bn * mask.hidden).sum(dim=1) / mask.hidden.sum(dim=1)
+        return PixioOutput(loss_b.mean(), loss_b, prediction_bnp, mask.hidden)
+
+    @torch.no_grad()
+    def panels(self, images_bhw3: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What it saw, what it made of it and the original, side by side: uint8 (b, h, 3 * w, 3)."""
+        output = self(images_bhw3, generator)
+        patches_bnp, grid = self.encoder.patches(images_bhw3)
+        predicted_bnp = output.prediction.float()
+        if self.pixel_normalisation:
+            mean_bn1, std_bn1 = _statistics(patches_bnp)
+            predicted_bnp = predicted_bnp * std_bn1 + mean_bn1
+        hidden_bn1 = output.mask[..., None]
+        views = [patches_bnp.masked_fill(hidden_bn1, GREY), predicted_bnp.where(hidden_bn1, patches_bnp), patches_bnp]
+        return torch.cat(
+            [self.encoder.preprocess.to_uint8(unpatchify(view, self.encoder.config.patch, grid)) for view in views],
+            dim=2,
+        )
+
+    def save(self, directory: str | Path) -> None:
+        """Write encoder, decoder and configs to a checkpoint directory, atomically."""
+        config = {
+            "encoder": dataclasses.asdict(self.encoder.config),
+            "decoder": dataclasses.asdict(self.decoder_config),
+            "mask": dataclasses.asdict(self.mask_config),
+            "pixel_normalisation": self.pixel_normalisation,
+        }
+        checkpointing.save_checkpoint(directory, MODEL_KIND, config, self)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Pixio:
+        """Read what `save` wrote. Raises UserError for a directory that is none, and for weights that do not fit."""
+        path = Path(directory)
+        config = checkpointing.read_config(path, (MODEL_KIND,))
+        where = str(path / checkpointing.CONFIG)
+        model = cls(
+            PixioEncoder(from_json(EncoderConfig, config.get("encoder"), where)),
+            from_json(DecoderConfig, config.get("decoder"), where),
+            from_json(MaskConfig, config.get("mask"), where),
+            bool(config.get("pixel_normalisation", True)),
+        )
+        checkpointing.load_weights(model, checkpointing.read_weights(path / checkpointing.WEIGHTS), path)
+        return model
+
+
+def _statistics(patches_bnp: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every patch, (b, n, 1) each; unbiased variance + 1e-6."""
+    variance_bn1, mean_bn1 = torch.var_mean(patches_bnp, dim=-1, keepdim=True)
+    return mean_bn1, (variance_bn1 + VARIANCE_EPS).sqrt()

@@ -1,0 +1,112 @@
+"""Pixio as the rest of the toolkit sees it: images in, class tokens and a patch map out.
+
+Shapes: b batch, h/w pixels, r/c rows and columns of the patch map, q class tokens, d width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Features
+from pixio_robot.vision import checkpointing
+from pixio_robot.vision.config import EncoderConfig, from_json
+from pixio_robot.vision.encoder import VisionTransformer, patchify
+from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+KIND = "pixio_encoder"
+MODEL_KIND = "pixio"
+"""Encoder and decoder together (`mae.Pixio`); its encoder can be read alone."""
+
+
+class PixioEncoder(nn.Module):
+    """A Pixio encoder with fresh weights drawn from `seed`; `from_pretrained` reads trained ones."""
+
+    def __init__(self, config: EncoderConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_dim = config.width
+        self.preprocess = Preprocess(config.resize)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.vit = VisionTransformer(config)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the patch map for images of that many pixels. Raises UserError if they do not fit."""
+        rows, columns = self.preprocess.size(height, width)
+        patch = self.config.patch
+        if rows % patch or columns % patch or not rows or not columns:
+            raise UserError(
+                f"Images of {rows}x{columns} pixels are not made of whole patches of {patch} pixels; "
+                f"set the encoder's `resize` to a multiple of {patch}."
+            )
+        return rows // patch, columns // patch
+
+    def patches(self, images_bhw3: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Normalised pixels of every patch (b, r * c, 3 * patch**2) and the grid (r, c)."""
+        pixels_b3hw = self.preprocess(images_bhw3)
+        grid = self.grid(*images_bhw3.shape[1:3])
+        return patchify(pixels_b3hw, self.config.patch), grid
+
+    def forward(self, images_bhw3: Tensor) -> Features:
+        """Features after the final norm of images uint8 (b, h, w, 3)."""
+        patches, grid = self.patches(images_bhw3)
+        return self._split(self.vit(patches, grid), grid)
+
+    def intermediate(self, images_bhw3: Tensor, blocks: Sequence[int], norm: bool = True) -> list[Features]:
+        """Features as they leave the chosen blocks (0 is the first, -1 the last), with or without the final norm."""
+        depth = self.config.depth
+        for block in blocks:
+            if not -depth <= block < depth:
+                raise UserError(f"There is no block {block} in an encoder of {depth} blocks.")
+        chosen = [block % depth for block in blocks]
+        patches, grid = self.patches(images_bhw3)
+        tokens = self.vit.intermediate(patches, grid, chosen, norm)
+        return [self._split(tokens[block], grid) for block in chosen]
+
+    def _split(self, tokens_bnd: Tensor, grid: tuple[int, int]) -> Features:
+        q = self.config.class_tokens
+        return Features(tokens_bnd[:, :q], tokens_bnd[:, q:].unflatten(1, grid))
+
+    def fingerprint(self) -> str:
+        """sha256 of weights and preprocessing: equal fingerprints give equal features."""
+        shape = dataclasses.asdict(self.config)
+        del shape["drop_path"]  # it changes training, not features
+        return checkpointing.fingerprint(self, shape | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
+
+    def parameter_depths(self) -> dict[str, int]:
+        """How deep each parameter sits: 0 the embeddings, i + 1 block i, depth + 1 the final norm."""
+        depths = {}
+        for name, _ in self.named_parameters():
+            parts = name.split(".")
+            block = int(parts[2]) + 1 if parts[1] == "blocks" else None
+            depths[name] = block or (self.config.depth + 1 if parts[1] == "norm" else 0)
+        return depths
+
+    def save(self, directory: str | Path) -> None:
+        """Write a checkpoint directory, atomically."""
+        checkpointing.save_checkpoint(directory, KIND, {"encoder": dataclasses.asdict(self.config)}, self)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, resize: int | None = None) -> PixioEncoder:
+        """Read an encoder checkpoint, or the encoder of a whole Pixio's. `resize` overrides the saved one [px].
+
+        Raises UserError for a directory that is none, and for weights that do not fit.
+        """
+        path = Path(directory)
+        config = checkpointing.read_config(path, (KIND, MODEL_KIND))
+        encoder_config = from_json(EncoderConfig, config.get("encoder"), str(path / checkpointing.CONFIG))
+        if resize is not None:
+            encoder_config = dataclasses.replace(encoder_config, resize=resize)
+        encoder = cls(encoder_config)
+        weights = checkpointing.read_weights(path / checkpointing.WEIGHTS)
+        if config["kind"] == MODEL_KIND:
+            prefix = "encoder."
+            weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        checkpointing.load_weights(encoder, weights, path)
+        return encoder

@@ -1,0 +1,76 @@
+"""What every chunk policy shares: the condition, normalisation both ways, and the mask over padded actions.
+
+Shapes: b batch, n steps of the chunk, a action, c condition.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.data.stats import Statistics
+from pixio_robot.errors import UserError
+from pixio_robot.types import Batch, DemoSpec, Observation
+from policies.conditioning import Conditioning
+from policies.config import PolicyConfig
+from policies.normalisation import Normaliser
+
+
+class ChunkPolicy(nn.Module, abc.ABC):
+    """Predicts the next `horizon` actions at once; action 0 belongs to the step of the newest frame.
+
+    A subclass says how well it explains an action chunk (`_errors`) and how it makes one (`_sample`), both in
+    normalised units and given the condition vector.
+    """
+
+    def __init__(self, config: PolicyConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.statistics = statistics
+        self.observation_steps = config.observation_steps
+        self.horizon = config.horizon
+        self.cameras = list(config.conditioning.cameras)
+        self.conditioning = Conditioning(config.conditioning, config.observation_steps, spec, statistics, encoder)
+        self.actions = Normaliser.of_actions(config.action_normalisation, statistics)
+
+    @abc.abstractmethod
+    def _errors(self, condition_bc: Tensor, actions_bna: Tensor) -> Tensor:
+        """The error of every action step and dimension, (b, n, a), to be averaged over the steps that are real."""
+
+    @abc.abstractmethod
+    def _sample(self, condition_bc: Tensor, seeds: Sequence[int] | None) -> Tensor:
+        """A normalised action chunk (b, n, a) for every row."""
+
+    def prepare(self, observations: Iterable[Observation]) -> None:
+        """Fit what must be known of the features before training, on some hundred windows."""
+        self.conditioning.prepare(observations)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean error over real action steps. Steps past the end of an episode (`is_pad`) are left out: what the
+        demonstrator would have done there is unknown. (A denoiser still sees them, noised, as part of the chunk.)"""
+        if batch.actions.shape[1:] != (self.horizon, self.spec.action_dim):
+            raise UserError(
+                f"The batch holds actions of shape {tuple(batch.actions.shape[1:])} (steps, dimensions), but the "
+                f"policy was built for {(self.horizon, self.spec.action_dim)}."
+            )
+        condition_bc = self.conditioning(batch.observation, augment=self.training)
+        errors_bna = self._errors(condition_bc, self.actions(batch.actions.float()))
+        real_bn1 = (~batch.is_pad)[:, :, None].to(errors_bna.dtype)
+        count = (real_bn1.sum() * errors_bna.shape[2]).clamp(min=1)
+        loss = (errors_bna * real_bn1).sum() / count
+        return loss, {"loss": loss.detach(), "real_share": real_bn1.detach().mean()}
+
+    def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
+        """Actions (b, n, a) in physical units, within the range of the demonstrations under `min_max`.
+
+        Row i draws its noise from seeds[i] alone; None draws from torch's global generator.
+        """
+        with torch.no_grad():
+            condition_bc = self.conditioning(observation, augment=False)
+            if seeds is not None and len(seeds) != len(condition_bc):
+                raise UserError(f"There are {len(seeds)} seeds for {len(condition_bc)} observations.")
+            return self.actions.bounded_inverse(self._sample(condition_bc, seeds))

@@ -1,0 +1,153 @@
+"""What can be set about a policy. Every policy's config nests `ConditioningConfig`: what it looks at."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.vision.config import PoolingConfig
+from policies.normalisation import NORMALISATIONS
+from policies.schedules import BETAS, PREDICTIONS, SAMPLERS
+
+BC_LOSSES = ("l1", "mse")
+DENOISERS = ("unet", "mlp")
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise UserError(sentence)
+
+
+def _require_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
+    if name not in valid:
+        raise unknown_name(kind, name, valid)
+
+
+@dataclasses.dataclass(kw_only=True)
+class ConditioningConfig:
+    """What a policy sees. `cameras` empty makes it blind; then it needs no encoder."""
+
+    cameras: list[str] = dataclasses.field(default_factory=list)
+    pooling: PoolingConfig = dataclasses.field(default_factory=PoolingConfig)
+    """How the features of one frame become one vector; each camera has its own."""
+    use_state: bool = True
+    state_normalisation: str = "min_max"
+    standardise: bool = True
+    """Centre every feature at every position and scale it to unit spread, as fitted by `prepare` before training."""
+    random_shift: int = 0
+    """Pixels by which training images are moved at random, edges repeated; no effect on cached features."""
+
+    def __post_init__(self) -> None:
+        _require_name("normalisation", self.state_normalisation, NORMALISATIONS)
+        _require(self.random_shift >= 0, f"random_shift = {self.random_shift} pixels must not be negative.")
+        _require(len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} names one twice.")
+        _require(
+            bool(self.cameras) or self.use_state,
+            "conditioning has neither cameras nor use_state: name at least one camera or set use_state to true.",
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class PolicyConfig:
+    """What every chunk policy has."""
+
+    conditioning: ConditioningConfig = dataclasses.field(default_factory=ConditioningConfig)
+    observation_steps: int = 1
+    """Frames looked at, the newest and those before it."""
+    horizon: int = 8
+    """Actions predicted at once; the first belongs to the step of the newest frame."""
+    action_normalisation: str = "min_max"
+
+    def __post_init__(self) -> None:
+        _require(self.observation_steps >= 1, f"observation_steps = {self.observation_steps} must be at least 1.")
+        _require(self.horizon >= 1, f"horizon = {self.horizon} must be at least 1.")
+        _require_name("normalisation", self.action_normalisation, NORMALISATIONS)
+
+
+@dataclasses.dataclass(kw_only=True)
+class BCConfig(PolicyConfig):
+    """A deterministic MLP of `depth` hidden layers."""
+
+    width: int = 512
+    depth: int = 2
+    dropout: float = 0.0
+    loss: str = "l1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_name("behaviour cloning loss", self.loss, BC_LOSSES)
+        _require(
+            self.width >= 1 and self.depth >= 1, f"width = {self.width} and depth = {self.depth} must be positive."
+        )
+        _require(0 <= self.dropout < 1, f"dropout = {self.dropout} must lie in [0, 1).")
+
+
+@dataclasses.dataclass(kw_only=True)
+class DenoiserConfig:
+    """`unet` has one level per width and halves the time axis between levels; `mlp` has one block per width.
+
+    The published recipe is unet, widths [512, 1024, 2048], kernel 5, groups 8, step_dim 128 (Chi et al., IJRR);
+    the default is for two CPU cores.
+    """
+
+    name: str = "mlp"
+    widths: list[int] = dataclasses.field(default_factory=lambda: [256, 256, 256])
+    kernel: int = 5
+    """Of the convolutions over time (unet); odd."""
+    groups: int = 8
+    """Of the group normalisation (unet); divides every width."""
+    step_dim: int = 64
+    """Width of the embedding of the diffusion step; even."""
+
+    def __post_init__(self) -> None:
+        _require_name("denoiser", self.name, DENOISERS)
+        _require(bool(self.widths) and min(self.widths) >= 1, f"widths = {list(self.widths)} needs positive numbers.")
+        _require(
+            self.step_dim >= 2 and self.step_dim % 2 == 0, f"step_dim = {self.step_dim} must be even and positive."
+        )
+        if self.name == "unet":
+            _require(self.kernel >= 1 and self.kernel % 2 == 1, f"kernel = {self.kernel} must be odd and positive.")
+            _require(
+                self.groups >= 1 and all(width % self.groups == 0 for width in self.widths),
+                f"groups = {self.groups} must divide every one of widths = {list(self.widths)}.",
+            )
+        else:
+            _require(
+                len(set(self.widths)) == 1, f"widths = {list(self.widths)} must all be equal for the mlp denoiser."
+            )
+
+
+@dataclasses.dataclass(kw_only=True)
+class DiffusionConfig(PolicyConfig):
+    """Noise schedule, sampler and denoiser. `clip_sample` bounds the chunk to [-1, 1] and so needs `min_max`."""
+
+    denoiser: DenoiserConfig = dataclasses.field(default_factory=DenoiserConfig)
+    train_steps: int = 100
+    inference_steps: int = 10
+    """Of the ddim sampler; ddpm always takes all `train_steps`."""
+    sampler: str = "ddim"
+    betas: str = "squaredcos_cap_v2"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    """Start and end shape the `linear` betas only; the squared cosine has none."""
+    prediction: str = "epsilon"
+    clip_sample: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_name("sampler", self.sampler, SAMPLERS)
+        _require_name("beta schedule", self.betas, tuple(BETAS))
+        _require_name("diffusion prediction", self.prediction, PREDICTIONS)
+        _require(
+            1 <= self.inference_steps <= self.train_steps,
+            f"inference_steps = {self.inference_steps} must lie between 1 and train_steps = {self.train_steps}.",
+        )
+        _require(
+            0 < self.beta_start <= self.beta_end < 1,
+            f"beta_start = {self.beta_start} and beta_end = {self.beta_end} must satisfy 0 < start <= end < 1.",
+        )
+        _require(
+            not self.clip_sample or self.action_normalisation == "min_max",
+            "clip_sample bounds normalised actions to [-1, 1], which fits action_normalisation = min_max only: "
+            f"with {self.action_normalisation} set clip_sample to false.",
+        )

@@ -1,0 +1,143 @@
+"""A policy as a directory: `model.safetensors` (all weights, the encoder's too) and `config.json`.
+
+It needs nothing else to run, and opening it executes nothing: weights are plain tensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pixio_robot.data.stats import Statistics
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.files import read_json
+from pixio_robot.types import DemoSpec, Encoder
+from pixio_robot.vision import checkpointing
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+from policies.base import ChunkPolicy
+from policies.registry import build_policy, policy_entry, policy_name
+
+KIND = "policy"
+FORMAT_VERSION = 1
+ENCODERS: dict[str, tuple[type[Any], type[nn.Module]]] = {
+    "pixio": (EncoderConfig, PixioEncoder),
+    "resnet": (ResNetConfig, ResNetEncoder),
+}
+"""Encoders that can be rebuilt from a config alone, without the checkpoint that they came from."""
+
+
+def save_policy(
+    directory: Path | str,
+    policy: ChunkPolicy,
+    *,
+    encoder_source: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `policy` to `directory`, replacing what is there, all or nothing.
+
+    `encoder_source` (where the encoder came from) and `extra` are JSON values for readers of the file; loading needs
+    neither of them.
+    """
+    encoder = policy.conditioning.encoder
+    description = {
+        "format_version": FORMAT_VERSION,
+        "policy": policy_name(policy),
+        "config": dataclasses.asdict(policy.config),
+        "spec": policy.spec.to_json(),
+        "statistics": policy.statistics.to_json(),
+        "encoder": None
+        if encoder is None
+        else {
+            "description": describe_encoder(encoder),
+            "fingerprint": typing.cast(Encoder, encoder).fingerprint(),
+            "source": dict(encoder_source or {}),
+        },
+        "extra": dict(extra or {}),
+    }
+    checkpointing.save_checkpoint(directory, KIND, description, policy)
+
+
+def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> ChunkPolicy:
+    """The policy in `directory`, in evaluation mode and with its encoder frozen (`vision.adapt` thaws it).
+
+    Raises UserError naming what is wrong with it.
+    """
+    directory = Path(directory)
+    description = read_policy_config(directory)
+    try:
+        config = config_from_json(policy_entry(description["policy"]).config, description["config"])
+        spec = DemoSpec.from_json(description["spec"])
+        statistics = Statistics.from_json(description["statistics"])
+        encoder = None if description["encoder"] is None else rebuild_encoder(description["encoder"]["description"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{directory / checkpointing.CONFIG} is not a complete policy description ({error!r})."
+        ) from error
+    policy = build_policy(description["policy"], config, spec, statistics, encoder)
+    weights = checkpointing.read_weights(directory / checkpointing.WEIGHTS)
+    checkpointing.load_weights(policy, weights, directory)
+    if policy.conditioning.encoder is not None:
+        policy.conditioning.encoder.requires_grad_(False)
+    return policy.eval().to(device)
+
+
+def read_policy_config(directory: Path | str) -> dict[str, Any]:
+    """`config.json` of a policy directory, checked for kind and version."""
+    path = Path(directory) / checkpointing.CONFIG
+    description = read_json(path)
+    kind = description.get("kind") if isinstance(description, dict) else None
+    if kind != KIND:
+        raise UserError(f"{directory} holds a checkpoint of kind {kind!r}, not a policy: give a policy's directory.")
+    if description.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format_version {description.get('format_version')}, but this version of pixio-robot reads "
+            f"{FORMAT_VERSION}: read it with the version that wrote it."
+        )
+    return description
+
+
+def describe_encoder(encoder: nn.Module) -> dict[str, Any]:
+    """{"kind", "config"}: the architecture, enough to build it again. Raises UserError for an unknown class."""
+    for kind, (_, cls) in ENCODERS.items():
+        if type(encoder) is cls:
+            return {"kind": kind, "config": dataclasses.asdict(typing.cast(Any, encoder.config))}
+    raise UserError(
+        f"A policy with an encoder of class {type(encoder).__name__} cannot be saved: add the class to ENCODERS in "
+        "policies/persistence.py."
+    )
+
+
+def rebuild_encoder(description: Mapping[str, Any]) -> nn.Module:
+    """The encoder of `describe_encoder`, with fresh weights."""
+    kind = description["kind"]
+    if kind not in ENCODERS:
+        raise unknown_name("encoder kind", kind, ENCODERS)
+    config, cls = ENCODERS[kind]
+    return cls(config_from_json(config, description["config"]))
+
+
+def config_from_json(kind: type[Any], value: Mapping[str, Any]) -> Any:
+    """A config dataclass from the JSON of `dataclasses.asdict`; unknown keys are errors."""
+    hints = typing.get_type_hints(kind)
+    names = {field.name for field in dataclasses.fields(kind)}
+    for key in value:
+        if key not in names:
+            raise unknown_name(f"key of {kind.__name__}", key, names)
+    return kind(**{key: _value_from_json(hints[key], item) for key, item in value.items()})
+
+
+def _value_from_json(hint: Any, item: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if dataclasses.is_dataclass(hint) and isinstance(item, Mapping):
+        return config_from_json(typing.cast(type, hint), item)
+    return item

@@ -1,0 +1,114 @@
+"""Noise schedules and the two samplers: DDPM (Ho et al. 2020) and deterministic DDIM (Song et al. 2021).
+
+Steps count from 0 (almost clean) to num_steps - 1 (almost pure noise). `x` is the clean sample, `noisy` is x at a step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.errors import UserError, unknown_name
+
+
+def squared_cosine_betas(num_steps: int, beta_start: float, beta_end: float) -> Tensor:
+    """`squaredcos_cap_v2`: betas of a squared-cosine signal share, capped at .999 (Nichol & Dhariwal 2021, sec. 3.2).
+
+    The shape is fixed by the cosine; start and end are not used.
+    """
+
+    def signal_share(position: float) -> float:
+        return math.cos((position + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    shares = [signal_share(step / num_steps) for step in range(num_steps + 1)]
+    betas = [min(1 - after / before, 0.999) for before, after in itertools.pairwise(shares)]
+    return torch.tensor(betas, dtype=torch.float64)
+
+
+def linear_betas(num_steps: int, beta_start: float, beta_end: float) -> Tensor:
+    return torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64)
+
+
+BETAS = {"squaredcos_cap_v2": squared_cosine_betas, "linear": linear_betas}
+PREDICTIONS = ("epsilon", "sample")
+SAMPLERS = ("ddim", "ddpm")
+
+
+class NoiseSchedule(nn.Module):
+    """Adds noise to samples and takes it away again, one step at a time."""
+
+    betas: Tensor
+    signal: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_steps: int = 100,
+        betas: str = "squaredcos_cap_v2",
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        prediction: str = "epsilon",
+        clip_sample: float | None = 1.0,
+    ):
+        """`prediction`: what the network says, the noise or the sample; `clip_sample`: bound on |x| at every step."""
+        super().__init__()
+        if betas not in BETAS:
+            raise unknown_name("beta schedule", betas, BETAS)
+        if prediction not in PREDICTIONS:
+            raise unknown_name("diffusion prediction", prediction, PREDICTIONS)
+        self.num_steps = num_steps
+        self.prediction = prediction
+        self.clip_sample = clip_sample
+        values = BETAS[betas](num_steps, beta_start, beta_end)
+        self.register_buffer("betas", values.float(), persistent=False)
+        # The product of (1 - beta): the share of the variance of a noisy sample that is signal.
+        self.register_buffer("signal", torch.cumprod(1 - values, 0).float(), persistent=False)
+
+    def add_noise(self, x_bna: Tensor, noise_bna: Tensor, steps_b: Tensor) -> Tensor:
+        signal_b11 = self.signal[steps_b][:, None, None]
+        return signal_b11.sqrt() * x_bna + (1 - signal_b11).sqrt() * noise_bna
+
+    def target(self, x_bna: Tensor, noise_bna: Tensor) -> Tensor:
+        """What the network should have said."""
+        return noise_bna if self.prediction == "epsilon" else x_bna
+
+    def inference_steps(self, count: int) -> list[int]:
+        """`count` evenly spaced steps in falling order that end at 0 (diffusers' `leading` spacing)."""
+        if not 1 <= count <= self.num_steps:
+            raise UserError(f"inference_steps = {count} must lie between 1 and the {self.num_steps} training steps.")
+        stride = self.num_steps // count
+        return [index * stride for index in reversed(range(count))]
+
+    def _clean_and_noise(self, predicted: Tensor, noisy: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        signal = self.signal[step]
+        if self.prediction == "epsilon":
+            noise = predicted
+            x = (noisy - (1 - signal).sqrt() * noise) / signal.sqrt()
+        else:
+            x = predicted
+            noise = (noisy - signal.sqrt() * x) / (1 - signal).sqrt()
+        if self.clip_sample is not None:
+            x = x.clamp(-self.clip_sample, self.clip_sample)
+        return x, noise
+
+    def ddim(self, predicted: Tensor, noisy: Tensor, step: int, next_step: int | None) -> Tensor:
+        """The deterministic step (eta 0) from `step` to `next_step`; None means to the clean sample."""
+        x, noise = self._clean_and_noise(predicted, noisy, step)
+        if next_step is None:
+            return x
+        signal = self.signal[next_step]
+        return signal.sqrt() * x + (1 - signal).sqrt() * noise
+
+    def ddpm(self, predicted: Tensor, noisy: Tensor, step: int, noise: Tensor) -> Tensor:
+        """The ancestral step from `step` to `step` - 1 with the posterior's variance (`fixed_small`)."""
+        x, _ = self._clean_and_noise(predicted, noisy, step)
+        if step == 0:
+            return x
+        signal, signal_before, beta = self.signal[step], self.signal[step - 1], self.betas[step]
+        weight_x = signal_before.sqrt() * beta / (1 - signal)
+        weight_noisy = (1 - beta).sqrt() * (1 - signal_before) / (1 - signal)
+        variance = beta * (1 - signal_before) / (1 - signal)
+        return weight_x * x + weight_noisy * noisy + variance.sqrt() * noise

@@ -1,0 +1,246 @@
+"""Batches of crops: a function of the seed alone, whatever the threads, interruptions and broken images."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pixio_robot.data.crops import crop_and_resize, random_crop_box
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.frames import DemoFrames, ImageSource, PixelBatches, open_image_source
+from pixio_robot.data.images import CorruptImage
+from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.data.shards import FrameShards
+from pixio_robot.errors import UserError
+from pixio_robot.types import CameraSpec, DemoSpec, Episode
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """37 photographs as shards, each of a colour of its own."""
+    root = tmp_path_factory.mktemp("frames")
+    (root / "in").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(37):
+        image = cv2.resize(random.integers(0, 255, (5, 7, 3), np.uint8), (70, 50), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(root / "in" / f"{number:02d}.png"), image)
+    config = IngestConfig(source=str(root / "in"), out=str(root / "out"), workers=1, shard_bytes=50_000)
+    ingest(config, show_progress=False)
+    return root / "out"
+
+
+def take(batches: PixelBatches, count: int) -> list[tuple[list[str], torch.Tensor]]:
+    return [(batch.ids, batch.images) for batch, _ in zip(batches, range(count), strict=False)]
+
+
+def same(first, second) -> bool:
+    return len(first) == len(second) and all(
+        a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_shapes_and_every_image_once_an_epoch(folder: Path) -> None:
+    source = FrameShards.open(folder)
+    assert isinstance(source, ImageSource)
+    with PixelBatches(source, batch_size=10, image_size=32, seed=0) as batches:
+        taken = take(batches, 37)
+    ids = [identity for batch, _ in taken for identity in batch]
+    for epoch in range(10):
+        assert len(set(ids[37 * epoch : 37 * (epoch + 1)])) == 37
+    assert ids[:37] != ids[37:74]
+    assert all(images.shape == (10, 32, 32, 3) and images.dtype == torch.uint8 for _, images in taken)
+
+
+def test_threads_do_not_matter_and_seeds_do(folder: Path) -> None:
+    source = FrameShards.open(folder)
+    taken = []
+    for workers, seed in ((1, 3), (4, 3), (1, 4)):
+        with PixelBatches(source, 20, 32, seed=seed, workers=workers) as batches:
+            taken.append(take(batches, 6))
+    assert same(taken[0], taken[1])
+    assert not same(taken[0], taken[2])
+
+
+@pytest.mark.parametrize("batch_size", [4, 50])  # also more than the images there are
+def test_resume_is_exact(folder: Path, batch_size: int) -> None:
+    source = FrameShards.open(folder)
+    with PixelBatches(source, batch_size, 24, seed=1) as batches:
+        whole = take(batches, 15)
+    for stop in (0, 1, 7, 9):
+        with PixelBatches(source, batch_size, 24, seed=1) as batches:
+            for _ in range(stop):
+                next(batches)
+            state = batches.state_dict()
+        with PixelBatches(source, batch_size, 24, seed=1, workers=3) as batches:
+            next(batches)
+            batches.load_state_dict(state)
+            assert same(take(batches, 15 - stop), whole[stop:])
+    with PixelBatches(source, batch_size, 24, seed=2) as batches, pytest.raises(UserError, match="seed was 1"):
+        batches.load_state_dict(state)
+
+
+class Colours:
+    """n images; those in `broken` cannot be read."""
+
+    def __init__(self, count: int, broken: set[int]) -> None:
+        self.count, self.broken = count, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def image(self, i: int) -> np.ndarray:
+        if i in self.broken:
+            raise CorruptImage(f"{i}")
+        return np.full((20, 20, 3), i, np.uint8)
+
+    def id(self, i: int) -> str:
+        return str(i)
+
+
+def test_corrupt_images_are_replaced_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    broken = {3, 4, 17}
+    runs = []
+    for workers in (1, 3):
+        with PixelBatches(Colours(20, broken), 10, 8, seed=0, workers=workers) as batches:
+            runs.append(take(batches, 4))
+            assert batches.corrupt == {"3", "4", "17"}
+            assert batches.state_dict()["corrupt"] == ["17", "3", "4"]
+    assert same(*runs)
+    for ids, images in runs[0]:
+        assert [int(identity) for identity in ids] == images[:, 0, 0, 0].tolist()
+        assert not {int(identity) for identity in ids} & broken
+    assert caplog.text.count("unreadable image") == 6  # once an image and run
+
+
+def test_nothing_readable_is_an_error() -> None:
+    with PixelBatches(Colours(5, set(range(5))), 4, 8, seed=0) as batches, pytest.raises(UserError, match="5 images"):
+        next(batches)
+
+
+def test_errors_of_threads_reach_the_consumer_and_close_ends_the_threads() -> None:
+    class Broken(Colours):
+        def image(self, i: int) -> np.ndarray:
+            raise ZeroDivisionError("a bug")
+
+    before = threading.active_count()
+    batches = PixelBatches(Broken(5, set()), 4, 8, seed=0)
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+    batches.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"image_size": 0}, {"workers": 0}, {"seed": -1}])
+def test_bad_settings(settings: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(settings))):
+        PixelBatches(Colours(5, set()), **{"batch_size": 2, "image_size": 8, "seed": 0} | settings)
+
+
+def test_sources_are_told_apart_and_joined(folder: Path, tmp_path: Path) -> None:
+    one = open_image_source(str(folder))
+    both = open_image_source([str(folder), str(folder)])
+    assert len(both) == 2 * len(one)
+    assert np.array_equal(both.image(len(one) + 5), one.image(5))
+    assert len({both.id(i) for i in (5, len(one) - 1, len(one))}) == 3
+    for path, message in [(tmp_path, "holds neither"), (tmp_path / "no", "does not exist")]:
+        with pytest.raises(UserError, match=f"{message}; expected a folder of frame shards"):
+            open_image_source(str(path))
+    with pytest.raises(UserError, match="No images were named"):
+        open_image_source([])
+
+
+@pytest.fixture
+def demos(tmp_path: Path) -> tuple[Path, list[Episode]]:
+    """Three episodes of different lengths with two cameras of different sizes."""
+    spec = DemoSpec(
+        task="t",
+        robot="r",
+        simulator="s",
+        simulator_version="1",
+        controller="c",
+        control_hz=20,
+        cameras={"front": CameraSpec(height=24, width=32), "hand": CameraSpec(height=16, width=16)},
+        state_names=("x [m]",),
+        action_names=("x [m]",),
+    )
+    store = DemoStore.create(tmp_path / "demos.zarr", spec)
+    random, episodes = np.random.default_rng(0), []
+    for seed, n in enumerate((4, 1, 7)):
+        images = {
+            name: random.integers(1, 255, (n, camera.height, camera.width, 3), np.uint8)
+            for name, camera in spec.cameras.items()
+        }
+        values, rewards = np.zeros((n, 1), np.float32), np.zeros(n, np.float32)
+        episodes.append(Episode(images=images, state=values, actions=values, rewards=rewards, success=True, seed=seed))
+        store.append(episodes[-1])
+    return tmp_path / "demos.zarr", episodes
+
+
+def test_every_frame_of_demonstrations(demos, folder: Path) -> None:
+    path, episodes = demos
+    source = open_image_source(str(path))
+    expected = [image for episode in episodes for images in episode.images.values() for image in images]
+    assert len(source) == len(expected)
+    assert all(np.array_equal(source.image(i), image) for i, image in enumerate(expected))
+    assert source.id(0) == "0/front/0"
+    assert source.id(len(source) - 1) == "2/hand/6"
+    assert len({source.id(i) for i in range(len(source))}) == len(source)
+    assert len(DemoFrames(path, ["hand"])) == 12
+    assert len(open_image_source([str(path), str(folder)])) == 24 + 37
+    with PixelBatches(source, 8, 16, seed=0) as batches:
+        assert next(batches).images.shape == (8, 16, 16, 3)
+    with pytest.raises(UserError, match=r"Unknown camera 'hnd'. Did you mean 'hand'"):
+        DemoFrames(path, ["hnd"])
+
+
+def test_damaged_demonstrations_are_corrupt_images(demos) -> None:
+    path, _ = demos
+    for chunk in (path / "episodes" / "000001" / "images" / "hand" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(bytes([chunk.read_bytes()[0] ^ 1]) + chunk.read_bytes()[1:])
+    with PixelBatches(DemoFrames(path), 24, 16, seed=0) as batches:
+        next(batches)
+        assert batches.corrupt == {"1/hand/0"}
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_crop_boxes_lie_inside(height: int, width: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    top, left, box_height, box_width = random_crop_box(height, width, random, (0.2, 1.0), (3 / 4, 4 / 3))
+    assert box_height > 0
+    assert box_width > 0
+    assert 0 <= top <= height - box_height
+    assert 0 <= left <= width - box_width
+
+
+def test_crop_areas_are_uniform_in_the_scale() -> None:
+    random = np.random.default_rng(0)
+    boxes = [random_crop_box(1000, 1000, random, (0.2, 0.6), (1.0, 1.0)) for _ in range(4000)]
+    shares = np.sort([height * width / 1e6 for _, _, height, width in boxes])
+    assert np.abs(shares - np.linspace(0.2, 0.6, len(shares))).max() < 0.02
+
+
+@pytest.mark.parametrize("side", [(64, 64), (100, 140), (200, 130), (333, 480), (1000, 700), (64, 300), (300, 40)])
+def test_resampling_is_close_to_antialiased_bicubic(side: tuple[int, int]) -> None:
+    random = np.random.default_rng(1)
+    smooth = cv2.resize(random.integers(0, 255, (20, 25, 3), np.uint8), side[::-1], interpolation=cv2.INTER_CUBIC)
+    noise = random.integers(0, 255, (*side, 3))
+    # Fine texture on smooth shapes: aliasing would keep the texture's contrast.
+    image = np.clip(0.7 * smooth + 0.3 * noise, 0, 255).astype(np.uint8)
+    out = np.empty((128, 128, 3), np.uint8)
+    crop_and_resize(image, (0, 0, *side), 128, out)
+    reference = np.asarray(Image.fromarray(image).resize((128, 128), Image.Resampling.BICUBIC)).astype(int)
+    aliased = cv2.resize(image, (128, 128), interpolation=cv2.INTER_CUBIC)
+    error = np.abs(out - reference).mean()
+    assert error < 7
+    if min(side) >= 200:
+        assert error < 0.6 * np.abs(aliased - reference).mean()

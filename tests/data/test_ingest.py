@@ -1,0 +1,274 @@
+"""Ingest: the same bytes whatever happens on the way, accidents cost one file, mistakes are explained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pixio_robot.data.footage import find_footage
+from pixio_robot.data.ingest import IngestConfig, ingest, read_failures
+from pixio_robot.data.packing import assign_splits
+from pixio_robot.data.shards import FrameShards, work_directory
+from pixio_robot.errors import UserError
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def config(source: Path, out: Path, **settings) -> IngestConfig:
+    return IngestConfig(
+        source=str(source),
+        out=str(out),
+        **{"workers": 1, "short_side": 48, "shard_bytes": 60_000, "min_change": 0.7} | settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, make_video) -> Path:
+    """Four good videos (one in a sub-folder), one standing still, photographs, and what cannot be used."""
+    folder = tmp_path_factory.mktemp("footage")
+    for number in range(3):
+        make_video(folder / f"clip {number}.mp4", seconds=2, seed=number)
+    make_video(folder / "p01" / "küche.webm", codec="libvpx-vp9", seconds=2, seed=9)
+    make_video(folder / "still.mkv", seconds=2, still=True)
+    (folder / "empty.mp4").touch()
+    (folder / "text.MOV").write_text("not a film")
+    (folder / "._clip 0.mp4").write_text("left by macOS")
+    (folder / "photos").mkdir()
+    for number in range(3):
+        image = np.random.default_rng(number).integers(0, 255, (40, 60, 3), np.uint8)
+        cv2.imwrite(str(folder / "photos" / f"{number}.png"), image)
+    (folder / "photos" / "bad.jpg").write_bytes(b"\xff\xd8 not a photograph")
+    (folder / "cut.mp4").write_bytes(make_video(folder / "long.mp4", seconds=8).read_bytes()[:9000])
+    (folder / "long.mp4").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(source: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "frames"
+    ingest(config(source, out), show_progress=False)
+    return out
+
+
+def test_what_is_in_the_finished_folder(source: Path, finished: Path) -> None:
+    manifest = json.loads((finished / "manifest.json").read_text())
+    frames = {video["id"]: video["frames"] for video in manifest["videos"]}
+    assert frames == {
+        "clip 0.mp4": 8,
+        "clip 1.mp4": 8,
+        "clip 2.mp4": 8,
+        "cut.mp4": 0,
+        "empty.mp4": 0,
+        "p01/küche.webm": 8,
+        "photos/": 3,
+        "still.mkv": 1,
+        "text.MOV": 0,
+    }
+    assert manifest["counts"]["dropped"] == {"static": 7, "over_limit": 0, "unreadable_images": 1}
+    assert manifest["counts"]["failed_by_reason"] == {"not a readable video": 1, "truncated": 1, "zero bytes": 1}
+    assert {line["id"] for line in read_failures(str(finished))} == {
+        "cut.mp4",
+        "empty.mp4",
+        "text.MOV",
+        "photos/bad.jpg",
+    }
+    digest = hashlib.sha256((source / "clip 0.mp4").read_bytes()).hexdigest()
+    assert manifest["videos"][0]["sha256"] == digest
+    assert not work_directory(finished).exists()
+    assert [path for path in finished.parent.iterdir() if path != finished] == []
+
+
+def test_shards_are_bounded_plain_tars_that_agree_with_the_index(finished: Path) -> None:
+    seen: dict[str, set[int]] = {}
+    for split in ("train", "validation"):
+        shards = FrameShards.open(finished, split)
+        for i, record in enumerate(shards.reader.records):
+            seen.setdefault(split, set()).add(int(record["video"]))
+            assert shards.image(i).shape == (record["height"], record["width"], 3)
+        tars = sorted(finished.glob(f"{split}-*.tar"))
+        members = []
+        for tar in tars:
+            assert tar.stat().st_size <= 60_000
+            with tarfile.open(tar) as opened:
+                members += [(opened.extractfile(member).read(), member.mtime) for member in opened]
+        assert [data for data, _ in members] == [shards.reader.jpeg(i) for i in range(len(shards))]
+        assert {mtime for _, mtime in members} == {0}
+        shards.close()
+    assert not seen["train"] & seen["validation"]
+    assert len(list(finished.glob("train-*.tar"))) > 1
+
+
+def test_frames_are_the_pictures(source: Path, finished: Path, picture) -> None:
+    shards = {split: FrameShards.open(finished, split) for split in ("train", "validation")}
+    found = {shard.id(i): shard.image(i) for shard in shards.values() for i in range(len(shard))}
+    image = found["clip 1.mp4@0.500"]
+    expected = cv2.resize(picture(10, seed=1), (80, 48), interpolation=cv2.INTER_AREA)
+    assert np.abs(image.astype(int) - expected).mean() < 6
+
+
+def test_workers_do_not_change_a_byte(source: Path, finished: Path, tmp_path: Path) -> None:
+    ingest(config(source, tmp_path / "frames", workers=2), show_progress=False)
+    assert contents(tmp_path / "frames") == contents(finished)
+
+
+def test_finished_and_unchanged_returns_at_once(source: Path, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    began = time.monotonic()
+    report = ingest(config(source, finished, workers=2), show_progress=False)
+    assert time.monotonic() - began < 0.5
+    assert not report.changed
+    assert report.failed == 3
+    assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+
+
+def test_changes_are_noticed_and_only_they_are_decoded(tmp_path: Path, make_video) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        make_video(source / name, seconds=1)
+    ingest(config(source, out), show_progress=False)
+    make_video(source / "b.mp4", seconds=1.5, seed=3)
+    (source / "c.mp4").unlink()
+    make_video(source / "d.mp4", seconds=1)
+    report = ingest(config(source, out), show_progress=False)
+    assert report.changed
+    assert sum(report.frames.values()) == 4 + 6 + 4
+    fresh = tmp_path / "fresh"
+    ingest(config(source, fresh), show_progress=False)
+    assert contents(out) == contents(fresh)
+    # Repacking takes over every frame: it works without the decoder being able to read the source.
+    ingest(config(source, out, validation_share=0.5, shard_bytes=90_000), show_progress=False)
+    ingest(config(source, fresh := tmp_path / "fresh2", validation_share=0.5, shard_bytes=90_000), show_progress=False)
+    assert contents(out) == contents(fresh)
+    assert ingest(config(source, out, jpeg_quality=60), show_progress=False).changed
+
+
+RUN = """
+import sys
+from pixio_robot.data.ingest import IngestConfig, ingest
+if __name__ == "__main__":
+    places = {"source": sys.argv[1], "out": sys.argv[2]}
+    ingest(IngestConfig(**places, workers=2, short_side=48, shard_bytes=60_000, min_change=0.7), False)
+"""
+
+
+def kill_runs(source: Path, out: Path, kills: int, seed: int) -> None:
+    """Start ingests and kill -9 them at random moments."""
+    chance = random.Random(seed)
+    script = out.parent / "run.py"
+    script.write_text(RUN)
+    for _ in range(kills):
+        process = subprocess.Popen([sys.executable, str(script), str(source), str(out)], start_new_session=True)
+        try:
+            process.wait(timeout=chance.uniform(0.5, 3.0))
+        except subprocess.TimeoutExpired:
+            # Half of the kills leave the workers behind as orphans.
+            if chance.random() < 0.5:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            process.wait()
+
+
+def test_killed_and_restarted_equals_uninterrupted(source: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "frames"
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    process = subprocess.Popen([sys.executable, str(script), str(source), str(out)], start_new_session=True)
+    while len(list(work_directory(out).glob("*/result.json"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    with pytest.raises(UserError, match="has not finished"):
+        FrameShards.open(out)
+    ingest(config(source, out), show_progress=False)
+    assert contents(out) == contents(finished)
+
+
+@pytest.mark.slow
+def test_killed_many_times_equals_uninterrupted(source: Path, finished: Path, tmp_path: Path) -> None:
+    for seed in range(6):
+        out = tmp_path / str(seed) / "frames"
+        out.parent.mkdir()
+        kill_runs(source, out, kills=4, seed=seed)
+        ingest(config(source, out), show_progress=False)
+        assert contents(out) == contents(finished)
+        assert not work_directory(out).exists()
+
+
+def test_unfinished_says_how_to_finish(tmp_path: Path) -> None:
+    work_directory(tmp_path / "frames").mkdir()
+    with pytest.raises(UserError, match="has not finished; run the same"):
+        FrameShards.open(tmp_path / "frames")
+
+
+def test_a_second_ingest_into_the_same_place_is_refused(source: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    work = work_directory(tmp_path / "frames")
+    work.mkdir()
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="Another ingest"):
+            ingest(config(source, tmp_path / "frames"), show_progress=False)
+
+
+def test_mistakes_in_source_and_out(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.mp4").touch()
+    for settings, message in [
+        ({"source": tmp_path / "no"}, "does not exist; it should be a folder with .mp4"),
+        ({"source": tmp_path / "bare"}, "holds nothing to ingest"),
+        ({"source": source / "empty.mp4"}, "is a file"),
+        ({"out": tmp_path / "mine"}, "is not a folder of frame shards"),
+        ({"source": tmp_path / "bad"}, "No usable frame in any of 1 files .*zero bytes"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            ingest(config(**{"source": source, "out": tmp_path / "o"} | settings), show_progress=False)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+    for setting in ({"jpeg_quality": 0}, {"frames_per_second": 0.0}, {"short_side": 3}, {"validation_share": 1.0}):
+        with pytest.raises(UserError, match=next(iter(setting))):
+            IngestConfig(**setting)
+
+
+def test_long_videos_are_sampled_over_their_whole_length(tmp_path: Path, make_video) -> None:
+    make_video(tmp_path / "in" / "a.mp4", seconds=5)
+    ingest(config(tmp_path / "in", tmp_path / "out", max_frames_per_video=5), show_progress=False)
+    shards = FrameShards.open(tmp_path / "out")
+    assert [shards.id(i) for i in range(len(shards))] == [f"a.mp4@{i}.000" for i in range(5)]
+
+
+def test_links_that_lead_back_up_end(tmp_path: Path, make_video) -> None:
+    make_video(tmp_path / "in" / "a.mp4", seconds=0.5)
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    assert [footage.id for footage in find_footage(str(tmp_path / "in"))] == ["a.mp4", "gone.mp4"]
+
+
+def test_split_law() -> None:
+    ids = [f"video {i}" for i in range(2000)]
+    splits = assign_splits(ids, 0.1)
+    assert 150 < sum(split == "validation" for split in splits.values()) < 250
+    assert all(splits[identity] == split for identity, split in assign_splits(ids[:700], 0.1).items())
+    for first in range(50):
+        assert set(assign_splits(ids[first : first + 2], 0.1).values()) == {"train", "validation"}
+    assert set(assign_splits(ids[:1], 0.9).values()) == {"train"}
+    assert set(assign_splits(ids, 0.0).values()) == {"train"}

@@ -1,0 +1,138 @@
+"""Decoding: times, orientation, colours, and every way in which a file can be unusable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pixio_robot.data.video import Sampling, VideoError, decode_frames, probe
+
+WIDTH, HEIGHT = 160, 96  # of `make_video`
+
+
+def close(image: np.ndarray, expected: np.ndarray) -> bool:
+    return image.shape == expected.shape and np.abs(image.astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx-vp9"), ("a.mkv", "libx264")]
+)
+def test_frames_at_a_rate_are_the_frames_of_those_times(
+    tmp_path: Path, make_video, picture, name: str, codec: str
+) -> None:
+    path = make_video(tmp_path / name, codec=codec)
+    frames = list(decode_frames(path, frames_per_second=5))
+    assert [round(time_s, 2) for time_s, _ in frames] == [round(i / 5, 2) for i in range(10)]
+    for time_s, image in frames:
+        assert close(image, picture(round(time_s * 20)))
+    assert probe(path).duration_s == pytest.approx(2, abs=0.06)
+
+
+def test_variable_frame_rate_is_timed_by_the_stream(tmp_path: Path, make_video, picture) -> None:
+    times = [0, 0.05, 0.1, 0.15, 2.0, 2.05, 2.5, 3.01, 3.02]
+    path = make_video(tmp_path / "vfr.mp4", times=times)
+    frames = list(decode_frames(path, frames_per_second=2))
+    assert [round(time_s, 2) for time_s, _ in frames] == [0, 2.0, 2.5, 3.01]
+    for time_s, image in frames:
+        assert close(image, picture(int(np.argmin(np.abs(np.array(times) - time_s)))))
+
+
+def test_every_and_keyframes(tmp_path: Path, make_video) -> None:
+    path = make_video(tmp_path / "a.mp4")
+    every = [round(time_s, 2) for time_s, _ in decode_frames(path, sampling=Sampling.EVERY, every=7)]
+    assert every == [0, 0.35, 0.7, 1.05, 1.4, 1.75]
+    keys = [round(time_s, 2) for time_s, _ in decode_frames(path, sampling=Sampling.KEYFRAMES)]
+    assert keys == [0, 0.5, 1.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((1, 0, 0, 1), lambda image: image),
+        ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),  # a quarter clockwise, portrait phones
+        ((0, -1, 1, 0), lambda image: np.rot90(image, 1)),
+        ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+    ],
+)
+def test_display_matrix_is_honoured(tmp_path: Path, make_video, picture, turn_video, matrix, turn) -> None:
+    path = make_video(tmp_path / "a.mp4", seconds=0.3)
+    turn_video(path, *matrix)
+    _, image = next(decode_frames(path))
+    assert close(image, turn(picture(0)))
+
+
+@pytest.mark.parametrize("colour", [1, 5])
+def test_colours_follow_the_tagged_matrix(tmp_path: Path, make_video, colour: int) -> None:
+    flat = np.full((HEIGHT, WIDTH, 3), (200, 60, 30), np.uint8)
+    # Coded by hand: studio-range Y'CbCr of that colour by the textbook coefficients.
+    red, blue = {1: (0.2126, 0.0722), 5: (0.299, 0.114)}[colour]
+    r, g, b = np.array(flat[0, 0]) / 255
+    luma = red * r + (1 - red - blue) * g + blue * b
+    planes = [
+        16 + 219 * luma,
+        128 + 224 * (b - luma) / (2 * (1 - blue)),
+        128 + 224 * (r - luma) / (2 * (1 - red)),
+    ]
+    path = tmp_path / "flat.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=20, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.colorspace = colour
+        coded = np.concatenate(
+            [
+                np.full(WIDTH * HEIGHT // share, round(value), np.uint8)
+                for value, share in zip(planes, (1, 4, 4), strict=True)
+            ]
+        )
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(coded.reshape(HEIGHT * 3 // 2, WIDTH), format="yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    _, image = next(decode_frames(path))
+    assert np.abs(image.reshape(-1, 3).mean(0) - flat[0, 0]).max() < 2.5
+
+
+def test_short_side_shrinks_and_never_enlarges(tmp_path: Path, make_video) -> None:
+    path = make_video(tmp_path / "a.mp4", seconds=0.3)
+    assert next(decode_frames(path, short_side=48))[1].shape == (48, 80, 3)
+    assert next(decode_frames(path, short_side=500))[1].shape == (HEIGHT, WIDTH, 3)
+
+
+def test_zero_bytes_text_missing_and_sound_only(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a film\n" * 500)
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        samples.sample_rate = 16000
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode())
+    for name, reason in [
+        ("empty.mp4", "zero bytes"),
+        ("text.mp4", "not a readable video"),
+        ("missing.mp4", "not a readable video"),
+        ("sound.mp4", "no video stream"),
+    ]:
+        with pytest.raises(VideoError, match=reason):
+            list(decode_frames(tmp_path / name))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")])
+def test_truncated_files_are_noticed(tmp_path: Path, make_video, share: float, suffix: str, codec: str) -> None:
+    data = make_video(tmp_path / f"whole{suffix}", seconds=30, codec=codec, size=(64, 64)).read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(VideoError, match=r"truncated after|not a readable video"):
+        list(decode_frames(cut))
+
+
+def test_absurd_dimensions(tmp_path: Path, make_video) -> None:
+    path = make_video(tmp_path / "tiny.avi", codec="mpeg4", size=(8, 8), seconds=0.2)
+    with pytest.raises(VideoError, match="absurd dimensions 8x8"):
+        list(decode_frames(path))

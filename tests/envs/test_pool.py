@@ -1,0 +1,138 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.config import EnvConfig
+from envs.pool import ProcessPool
+from envs.registry import make_env
+from pixio_robot.errors import UserError
+from pixio_robot.types import EnvPool
+
+pytestmark = pytest.mark.sim
+CONFIG = EnvConfig(image_size=32)
+
+
+def action(seed, step):
+    return np.random.default_rng([seed, step]).uniform(-1, 1, 7)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    made = ProcessPool(CONFIG, num_workers=2, num_slots=3, step_timeout_s=30)
+    yield made
+    pids = made.worker_pids
+    made.close()
+    made.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    with pytest.raises(RuntimeError, match="closed"):
+        made.reset({0: 0}, {})
+
+
+def test_slots_show_what_a_single_environment_shows(pool):
+    assert isinstance(pool, EnvPool)
+    env = make_env(CONFIG)
+    seeds = {0: 10, 1: 11, 2: 12}
+    frames, lost = pool.reset(seeds, dict.fromkeys(seeds, True))
+    assert not lost
+    results = [dict(frames)]
+    for step in range(5):
+        render = dict.fromkeys(seeds, step % 2 == 0)
+        stepped, lost = pool.step({slot: action(seed, step) for slot, seed in seeds.items()}, render)
+        assert not lost
+        results.append({slot: result.frame for slot, result in stepped.items()})
+    for slot, seed in seeds.items():
+        alone = [env.reset(seed)] + [env.step(action(seed, step), step % 2 == 0).frame for step in range(5)]
+        for mine, theirs in zip([frames[slot] for frames in results], alone, strict=True):
+            assert np.array_equal(mine.state, theirs.state)
+            assert mine.images.keys() == theirs.images.keys()
+            for name in mine.images:
+                assert np.array_equal(mine.images[name], theirs.images[name])
+    env.close()
+
+
+def test_frames_stay_as_they_were(pool):
+    frames, _ = pool.reset({0: 1}, {0: True})
+    before = frames[0].images["hand"].copy()
+    pool.reset({0: 2}, {0: True})
+    assert np.array_equal(frames[0].images["hand"], before)
+
+
+def test_a_killed_worker_comes_back_and_its_slots_are_lost(pool):
+    seeds = {0: 10, 1: 11, 2: 12}
+    first, _ = pool.reset(seeds, {})
+    os.kill(pool.worker_pids[0], signal.SIGKILL)
+    results, lost = pool.step({slot: np.zeros(7) for slot in seeds}, {})
+    assert lost == {0, 2}
+    assert set(results) == {1}
+    again, lost = pool.reset({0: 10, 2: 12}, {})
+    assert not lost
+    for slot in (0, 2):
+        assert np.array_equal(again[slot].state, first[slot].state)
+        assert np.array_equal(again[slot].images["front"], first[slot].images["front"])
+
+
+def test_a_hanging_worker_is_replaced(pool):
+    pool.reset({0: 0, 1: 1}, {})
+    restarts, timeout = pool.restarts, pool._timeout
+    os.kill(pool.worker_pids[1], signal.SIGSTOP)
+    pool._timeout = 0.5
+    try:
+        results, lost = pool.step({0: np.zeros(7), 1: np.zeros(7)}, {})
+    finally:
+        pool._timeout = timeout
+    assert lost == {1}
+    assert set(results) == {0}
+    assert pool.restarts == restarts + 1
+    assert not pool.reset({1: 1}, {1: False})[1]
+
+
+def test_exceptions_come_out_with_their_traceback(pool):
+    pool.reset({0: 0, 1: 1}, {})
+    with pytest.raises(RuntimeError, match=r"robosuite_env\.py(.|\n)*shape"):
+        pool.step({0: np.zeros(3), 1: np.zeros(7)}, {})
+    results, lost = pool.step({0: np.zeros(7), 1: np.zeros(7)}, {})
+    assert set(results) == {0, 1}
+    assert not lost
+
+
+def test_wrong_numbers_are_named():
+    for wrong in ({"num_slots": 0}, {"num_workers": -1}, {"step_timeout_s": 0.0}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            ProcessPool(CONFIG, **wrong)
+
+
+def test_a_worker_that_cannot_start_is_a_user_error(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    with pytest.raises(UserError, match="libegl1"):
+        ProcessPool(CONFIG, num_slots=1)
+
+
+@pytest.mark.slow
+def test_workers_end_when_the_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import time\nfrom envs.config import EnvConfig\nfrom envs.pool import ProcessPool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPool(EnvConfig(image_size=32), 1, 1)\n"
+        "    print(pool.worker_pids[0], flush=True)\n    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker outlived its parent")

@@ -1,0 +1,168 @@
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from envs.config import EnvConfig, RenderQuality
+from envs.registry import make_env
+
+pytestmark = pytest.mark.sim
+
+
+def play(env, seed, steps=12, render=True):
+    """Everything the episode of that seed shows under that seed's random actions."""
+    rng = np.random.default_rng(seed)
+    frames = [env.reset(seed, render)]
+    for _ in range(steps):
+        action = np.clip(rng.normal(0, 0.6, 7) - (0, 0, 0.3, 0, 0, 0, 0), -1, 1)
+        frames.append(env.step(action, render).frame)
+    return frames
+
+
+def same(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert np.array_equal(one.state, other.state)
+        assert one.images.keys() == other.images.keys()
+        assert all(np.array_equal(one.images[name], other.images[name]) for name in one.images)
+
+
+@pytest.mark.parametrize("name", ["lift", "cluttered"])
+def test_an_episode_depends_on_its_seed_alone(request, name):
+    env = request.getfixturevalue(name)
+    before = play(env, 7)
+    play(env, 8)
+    play(env, 9, render=False)
+    same(before, play(env, 7))
+    assert not np.array_equal(before[0].images["front"], play(env, 8)[0].images["front"])
+
+
+def test_a_fresh_environment_repeats_it(cluttered):
+    fresh = make_env(cluttered.config)
+    try:
+        play(fresh, 3, steps=3)
+        same(play(fresh, 5, steps=30), play(cluttered, 5, steps=30))
+    finally:
+        fresh.close()
+
+
+def test_rendering_changes_nothing_but_the_images(lift):
+    seen, unseen = play(lift, 4), play(lift, 4, render=False)
+    assert all(np.array_equal(one.state, other.state) for one, other in zip(seen, unseen, strict=True))
+    assert all(frame.images == {} for frame in unseen)
+
+
+def test_the_users_random_state_is_left_alone(lift):
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    expected = random.random(), np.random.rand()  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    lift.reset(0, False)
+    assert (random.random(), np.random.rand()) == expected  # noqa: NPY002
+
+
+def test_frames_have_the_promised_shapes(lift):
+    frame = lift.reset(0)
+    assert frame.state.shape == (lift.spec.state_dim,)
+    assert frame.state.dtype == np.float32
+    for name, camera in lift.spec.cameras.items():
+        assert frame.images[name].shape == (camera.height, camera.width, 3)
+        assert frame.images[name].dtype == np.uint8
+        assert frame.images[name].std() > 10
+    rotation = frame.state[3:9].reshape(2, 3)
+    assert np.allclose(rotation @ rotation.T, np.eye(2), atol=1e-5)
+    assert np.array_equal(lift.render("hand"), frame.images["hand"])
+
+
+def test_cubes_start_everywhere_in_the_square(lift):
+    spread = lift.config.start_spread
+    starts = []
+    for seed in range(60):
+        lift.reset(seed, False)
+        starts.append(lift.privileged()["cube_pos"][:2])
+    starts = np.array(starts)
+    assert np.abs(starts).max() <= spread
+    assert (starts.max(0) - starts.min(0) > 1.7 * spread).all()
+
+
+def test_the_cube_is_large_in_the_front_camera_at_96_pixels():
+    env = make_env(EnvConfig(cameras=["front"]))
+    try:
+        for seed in range(8):
+            image = env.reset(seed).images["front"].astype(int)
+            red = (image[..., 0] > 70) & (image[..., 0] > 2 * image[..., 1]) & (image[..., 0] > 2 * image[..., 2])
+            rows, columns = np.nonzero(red)
+            assert min(np.ptp(rows), np.ptp(columns)) + 1 >= 12
+    finally:
+        env.close()
+
+
+def test_bad_actions_and_finished_episodes_are_refused(lift):
+    lift.reset(0, False)
+    with pytest.raises(ValueError, match=r"\(7,\)"):
+        lift.step(np.zeros(6), False)
+    with pytest.raises(ValueError, match="finite"):
+        lift.step(np.full(7, np.nan), False)
+    for _ in range(lift.config.steps):
+        result = lift.step(np.zeros(7), False)
+    assert result.done
+    assert not result.success
+    with pytest.raises(ValueError, match="reset"):
+        lift.step(np.zeros(7), False)
+
+
+@pytest.mark.parametrize("task", ["Lift", "Stack"])
+def test_steps_are_robosuites_own_bit_for_bit(task):
+    """Our control loop and thinned meshes against `robosuite.Env.step` on an undressed path through physics."""
+    from envs.control import ArmControl
+    from envs.robosuite_env import _build, _global_seed
+
+    config = EnvConfig(task=task)
+    ours, theirs = make_env(config), _build(config)
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        ours.reset(seed, False)
+        with _global_seed(seed):
+            theirs.reset()
+        theirs.sim.data._data.qpos[:] = ours._env.sim.data._data.qpos
+        theirs.sim.forward()
+        control = ArmControl(ours._env)
+        for _ in range(50):
+            action = rng.uniform(-1, 1, 7) - (0, 0, 0.4, 0, 0, 0, 0)
+            control.step(action)
+            theirs.step(action)
+            assert np.array_equal(ours._env.sim.data.qpos, theirs.sim.data.qpos)
+            assert np.array_equal(ours._env.sim.data.qvel, theirs.sim.data.qvel)
+        assert ours._env.reward(action) == theirs.reward(action)
+    ours.close()
+    theirs.close()
+
+
+def test_fast_quality_is_cheaper_and_alike():
+    images = {}
+    for quality in RenderQuality:
+        env = make_env(EnvConfig(cameras=["hand"], image_size=48, render_quality=quality))
+        images[quality] = env.reset(2).images["hand"].astype(int)
+        env.close()
+    assert 0 < np.abs(images[RenderQuality.FULL] - images[RenderQuality.FAST]).mean() < 12
+
+
+def test_importing_and_building_is_quiet():
+    code = "from envs.config import EnvConfig; from envs.registry import make_env; make_env(EnvConfig()).close()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout + run.stderr == ""
+
+
+def test_missing_opengl_says_what_to_install():
+    code = (
+        "from envs.config import EnvConfig; from envs.registry import make_env\n"
+        "from pixio_robot.errors import UserError\n"
+        "try: make_env(EnvConfig()).reset(0)\nexcept UserError as error: print(error)"
+    )
+    # A Python path without PyOpenGL's EGL platform: what a machine without the library looks like to MuJoCo.
+    script = "import sys; sys.modules['OpenGL.EGL'] = None; sys.modules['mujoco.egl'] = None\n" + code
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "libegl1" in run.stdout, run.stdout + run.stderr

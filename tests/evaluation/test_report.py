@@ -1,0 +1,292 @@
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.baselines import RandomActor
+from pixio_robot.evaluation.evaluate import evaluate, summarise
+from pixio_robot.evaluation.report import build_report, duration_text, render_csv, render_html
+from pixio_robot.evaluation.report_data import Curve, collect_inputs
+from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
+from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines
+from pixio_robot.evaluation.report_media import clips
+from pixio_robot.evaluation.results import EvaluatedPolicy, append_episode, begin_results, write_summary
+from pixio_robot.evaluation.rollout import EvaluateConfig
+from pixio_robot.types import EpisodeResult
+
+LABELS = {"pixio": "Frozen Pixio", "random": "Frozen random", "none": "No vision", "resnet": "ResNet from scratch"}
+
+
+def write_evaluation(run_dir, spec, encoder, successes, *, n=100, policy="bc", first_seed=100_000, shift=0, **changes):
+    """An evaluation whose first `successes` seeds (after `shift`) succeed."""
+    values = {"adaptation": "frozen" if encoder in ("pixio", "random") else "", "training_seed": 0} | changes
+    who = EvaluatedPolicy(name=f"{policy}_{encoder}", label=LABELS[encoder], policy=policy, encoder=encoder, **values)
+    directory = run_dir / "evaluations" / who.name
+    begin_results(directory, who, spec)
+    results = [
+        EpisodeResult(
+            seed=first_seed + i, success=(i - shift) % n < successes, steps=20 + i % 30, episode_return=-float(i)
+        )
+        for i in range(n)
+    ]
+    for result in results:
+        append_episode(directory, result)
+    write_summary(directory, summarise(who, spec, results))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, line_pool, seeking_actor):
+    """A run with every part; its evaluations are of the point on the line."""
+    root = tmp_path_factory.mktemp("whole") / "run"
+    for name, encoder in (("bc_pixio", "pixio"), ("bc_random", "random"), ("random", "none")):
+        kind = "random" if name == "random" else "bc"
+        who = EvaluatedPolicy(name=name, label=f"<{name}> & co", policy=kind, encoder=encoder, training_seed=0)
+        actor = RandomActor(1) if kind == "random" else seeking_actor(noise=0.3 if encoder == "pixio" else 3.0)
+        config = EvaluateConfig(episodes=30, num_slots=4, videos=2)
+        evaluate(line_pool(4), actor, who, config, root / "evaluations" / name)
+    stages = [
+        {"stage": "collect", "command": "pixio-robot collect env.task=Lift", "seconds": 100.5, "skipped": False},
+        {"stage": "pretrain", "command": "pixio-robot pretrain", "seconds": 3725.0, "finished_at": "2026-11-23"},
+    ]
+    (root / "stages.jsonl").write_text("".join(json.dumps(stage) + "\n" for stage in stages))
+    for part in ("pretrain", "policies/bc_pixio", "policies/bc_random"):
+        (root / part).mkdir(parents=True)
+        lines = [{"step": i, "loss": 1 / i, "lr": 1e-3, "seconds": i * 0.1} for i in range(1, 200)]
+        (root / part / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (root / "pretrain" / "panels").mkdir()
+    for step in range(0, 1000, 100):
+        image = np.random.default_rng(step).integers(0, 255, (96, 288, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / "pretrain" / "panels" / f"step_{step}.png"), image)
+    (root / "environment.json").write_text('{"versions": {"torch": "2.11.0"}, "device": "cpu", "seeds": [0, 1]}')
+    (root / "demos_report.json").write_text('{"episodes": 50, "attempts": 52}')
+    (root / "frames").mkdir()
+    (root / "frames" / "manifest.json").write_text('{"frames": 12345, "dropped": {"too_dark": 3}, "odd": [1, 2]}')
+    return root
+
+
+@pytest.fixture
+def run_dir(whole_run, tmp_path):
+    return shutil.copytree(whole_run, tmp_path / "run")
+
+
+class Page(HTMLParser):
+    """Checks nesting, and collects what could reach out."""
+
+    VOID = frozenset({"meta", "img", "br", "line", "circle", "path"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.text, self.tags = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "poster", "data", "action", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+def parse(html):
+    page = Page()
+    page.feed(html)
+    assert page.open == []
+    page.text = re.sub(r"\s+", " ", " ".join(page.text))
+    return page
+
+
+def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
+    out = build_report(run_dir, tmp_path / "public" / "report.html")
+    html = out.read_text()
+    page = parse(html)
+    assert page.links
+    assert all(link.startswith("data:") for link in page.links)
+    assert not re.search(r"https?://|@import|url\(|<script|<link|<iframe", html)
+    assert page.tags.count("video") >= 3
+    assert page.tags.count("img") == 4
+    assert "not run" not in page.text.lower()
+    assert "<bc_pixio> & co" in page.text  # labels are text, never markup
+    assert "pixio-robot collect env.task=Lift" in page.text
+    assert "1 h 02 min" in page.text
+    assert "12,345" in page.text
+    assert sorted(path.name for path in out.parent.iterdir()) == ["report.html", "report.md", "results.csv"]
+    rows = list(csv.DictReader((out.parent / "results.csv").open()))
+    assert {row["name"] for row in rows} == {"bc_pixio", "bc_random", "random"}
+    assert float(rows[0]["rate"]) >= float(rows[1]["rate"])
+    assert "| frames" not in (out.parent / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "part", ["stages.jsonl", "pretrain", "policies", "evaluations", "environment.json", "demos_report.json", "frames"]
+)
+def test_any_part_alone_is_reported(run_dir, tmp_path, part):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (run_dir / part).rename(alone / part)
+    page = parse(build_report(alone, tmp_path / "report.html").read_text())
+    assert "Not run" in page.text
+    build_report(run_dir, tmp_path / "without.html")
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(UserError, match="no run directory"):
+        collect_inputs(tmp_path / "missing")
+    with pytest.raises(UserError, match="nothing to report"):
+        collect_inputs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pixio", "random", "shift", "words"),
+    [
+        (
+            71,
+            40,
+            0,
+            r"^Frozen Pixio 71/100 \(61–79\s%\) beats Frozen random 40/100 \(31–50\s%\): paired exact p < 0.0001",
+        ),
+        (50, 48, 30, "does not beat Frozen random 48/100 .* by more than chance would: paired exact p = "),
+        (20, 60, 0, "Frozen Pixio 20/100 .* is worse than Frozen random 60/100"),
+    ],
+)
+def test_headlines_say_what_the_numbers_say(tmp_path, make_spec, pixio, random, shift, words):
+    write_evaluation(tmp_path, make_spec(), "pixio", pixio)
+    write_evaluation(tmp_path, make_spec(), "random", random, shift=shift)
+    assert re.search(words, headlines(collect_inputs(tmp_path))[0])
+
+
+def test_pairs_have_the_same_method_and_the_best_is_compared(tmp_path, make_spec):
+    for policy in ("bc", "diffusion"):
+        for encoder, successes in (("pixio", 60), ("random", 50), ("none", 5), ("resnet", 90)):
+            write_evaluation(tmp_path, make_spec(), encoder, successes + (policy == "bc"), policy=policy)
+    tables = comparison_tables(collect_inputs(tmp_path))
+    assert [len(table.rows) for table in tables] == [6, 6, 7]
+    for row in [*tables[0].rows, *tables[1].rows]:
+        assert row.first.summary.policy == row.second.summary.policy
+    assert {row.second.summary.name for row in tables[2].rows} == {"bc_resnet"}
+    sentences = headlines(collect_inputs(tmp_path))
+    assert len(sentences) == 4
+    assert sentences[0].startswith("Frozen Pixio (bc) 61/100")
+    assert " Frozen random (bc) 51/100" in sentences[0]
+
+
+def test_other_environments_and_other_seeds_are_not_compared(tmp_path, make_spec):
+    write_evaluation(tmp_path, make_spec(), "pixio", 60)
+    write_evaluation(tmp_path, make_spec(render_quality="fast"), "random", 50)
+    write_evaluation(tmp_path, make_spec(), "none", 50, first_seed=5)
+    inputs = collect_inputs(tmp_path)
+    assert all(row.paired is None for table in comparison_tables(inputs) for row in table.rows)
+    assert all("cannot be compared" in sentence for sentence in headlines(inputs))
+    text = " ".join(caveats(inputs))
+    for words in ("same environment", "same seeds", "fast quality", "trained once", "simulation"):
+        assert words in text
+    parse(render_html(inputs))
+
+
+def test_unfinished_and_empty_evaluations_are_named_not_counted(tmp_path, make_spec):
+    directory = write_evaluation(tmp_path, make_spec(), "pixio", 60)
+    (directory / "summary.json").unlink()
+    (tmp_path / "evaluations" / "begun").mkdir()
+    inputs = collect_inputs(tmp_path)
+    assert inputs.evaluations == []
+    assert inputs.unfinished == {"bc_pixio": 100, "begun": 0}
+    assert headlines(inputs) == ["No policy has been evaluated yet."]
+    assert "bc_pixio: unfinished, 100 episodes" in parse(render_html(inputs)).text
+    assert render_csv(inputs).count("\n") == 1
+
+
+def test_broken_files_are_named(tmp_path):
+    (tmp_path / "stages.jsonl").write_text('{"stage": "a"}\n{"stage": "b", "sec')
+    assert [stage.stage for stage in collect_inputs(tmp_path).stages] == ["a"]
+    (tmp_path / "stages.jsonl").write_text('{"stage": "a"}\nnonsense\n{"stage": "b"}\n')
+    with pytest.raises(UserError, match=r"Line 2 of .*stages.jsonl is not JSON"):
+        collect_inputs(tmp_path)
+    (tmp_path / "stages.jsonl").write_text('{"command": "a"}\n')
+    with pytest.raises(UserError, match="lacks the key 'stage'"):
+        collect_inputs(tmp_path)
+    (tmp_path / "stages.jsonl").unlink()
+    (tmp_path / "environment.json").write_text("[1]")
+    with pytest.raises(UserError, match="must hold a JSON object"):
+        collect_inputs(tmp_path)
+
+
+def test_a_resumed_run_counts_a_step_once_and_divergence_is_drawn(tmp_path):
+    (tmp_path / "pretrain").mkdir()
+    lines = [
+        '{"step": 1, "loss": 2.0}',
+        '{"step": 2, "loss": 1.0}',
+        '{"step": 2, "loss": 1.5}',
+        '{"step": 3, "loss": NaN}',
+    ]
+    (tmp_path / "pretrain" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    inputs = collect_inputs(tmp_path)
+    assert inputs.pretraining.steps == [1, 2, 3]
+    assert inputs.pretraining.losses[:2] == [2.0, 1.5]
+    parse(render_html(inputs))
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [[1.0], [0.0, 0.0], [5.0] * 3, [1e-9, 1e4], [-3.0, 2.0, 1.0], [float("nan"), 1.0, float("inf"), 2.0], [1e300, 1.0]],
+)
+def test_curves_of_any_shape_stay_inside_their_frame(losses):
+    svg = loss_svg(Curve(steps=list(range(len(losses))), losses=losses, seconds=None), "x")
+    parse(svg)
+    assert "nan" not in svg
+    assert "inf" not in svg
+    for x, y in re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", svg):
+        assert 0 <= float(x) <= 360
+        assert 0 <= float(y) <= 210
+
+
+def test_a_curve_without_a_finite_loss_says_so():
+    assert "No finite loss" in loss_svg(Curve(steps=[1], losses=[float("nan")], seconds=None), "x")
+    parse(interval_svg(0.0, 0.0, 0.16))
+
+
+def test_videos_stay_within_the_budget_and_the_directory(run_dir):
+    evaluations = collect_inputs(run_dir).evaluations
+    whole = clips(evaluations, 10**9)
+    assert all(group.left_out == 0 for group in whole)
+    sizes = sorted(len(clip.source) + len(clip.poster) for group in whole for clip in group.shown)
+    few = clips(evaluations, sizes[-1])
+    assert 1 <= sum(len(group.shown) for group in few) < len(sizes)
+    assert sum(group.left_out for group in few) > 0
+    stranger = next(episode for episode in evaluations[0].episodes if episode.video)
+    stranger.video = "../../stages.jsonl"
+    assert sum(len(group.shown) for group in clips(evaluations, 10**9)) == len(sizes) - 1
+
+
+def test_a_broken_video_or_panel_is_named(run_dir):
+    video = next(run_dir.glob("evaluations/*/videos/*.mp4"))
+    video.write_bytes(b"no video")
+    with pytest.raises(UserError, match=video.name):
+        render_html(collect_inputs(run_dir))
+    video.unlink()
+    (run_dir / "pretrain" / "panels" / "step_0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"step_0\.png is not a readable image"):
+        render_html(collect_inputs(run_dir))
+
+
+def test_durations():
+    assert [duration_text(s) for s in (None, 0.52, 41.2, 200, 7500)] == [
+        "–",
+        "0.5 s",
+        "41 s",
+        "3 min 20 s",
+        "2 h 05 min",
+    ]

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.evaluate import check_spec, evaluate
+from pixio_robot.evaluation.results import EvaluatedPolicy, read_episodes, read_outcomes, read_summary, spec_hash
+from pixio_robot.evaluation.rollout import EvaluateConfig
+from pixio_robot.evaluation.statistics import wilson_interval
+
+POLICY = EvaluatedPolicy(name="seeker", label="Seeker", policy="bc", encoder="none", fingerprint="abc")
+CONFIG = EvaluateConfig(episodes=20, num_slots=4, videos=2)
+
+
+class Killed(Exception):
+    pass
+
+
+def _kill_after(count):
+    seen = []
+
+    def on_episode(result):
+        seen.append(result)
+        if len(seen) == count:
+            raise Killed
+
+    return on_episode
+
+
+def test_a_finished_evaluation_reads_back(line_pool, seeking_actor, tmp_path):
+    summary = evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path)
+    assert read_summary(tmp_path) == summary
+    outcomes = read_outcomes(tmp_path, summary.seeds)
+    assert [result.seed for result in outcomes] == CONFIG.seeds()
+    assert summary.successes == sum(result.success for result in outcomes)
+    assert (summary.low, summary.high) == wilson_interval(summary.successes, 20)
+    assert summary.spec_hash == spec_hash(line_pool(1).spec)
+    assert "numpy" in summary.versions
+
+
+def test_a_killed_evaluation_resumes_to_the_same_results(line_pool, seeking_actor, tmp_path):
+    whole = evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "whole")
+    for count in (3, 9):
+        with pytest.raises(Killed):
+            evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "cut", on_episode=_kill_after(count))
+        with (tmp_path / "cut" / "episodes.jsonl").open("a") as file:
+            file.write('{"seed": 100019, "succ')  # torn by the kill
+    with pytest.raises(UserError, match="unfinished"):
+        read_summary(tmp_path / "cut")
+    before = len(read_episodes(tmp_path / "cut"))
+    played = []
+    resumed = evaluate(line_pool(2), seeking_actor(), POLICY, CONFIG, tmp_path / "cut", on_episode=played.append)
+    assert before == 12
+    assert len(played) == 20 - before
+    assert resumed.resumed_episodes == before
+    for key in ("seeds", "successes", "rate", "mean_steps_to_success"):
+        assert getattr(resumed, key) == getattr(whole, key)
+
+
+def test_a_finished_evaluation_is_not_played_again_and_can_grow(line_pool, seeking_actor, tmp_path):
+    evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path)
+    played = []
+    evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path, on_episode=played.append)
+    assert played == []
+    more = EvaluateConfig(episodes=25, videos=0)
+    assert evaluate(line_pool(4), seeking_actor(), POLICY, more, tmp_path, on_episode=played.append).episodes == 25
+    assert len(played) == 5
+
+
+def test_another_policy_or_environment_must_not_resume(line_pool, seeking_actor, make_spec, tmp_path):
+    evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path)
+    retrained = EvaluatedPolicy(name="seeker", label="Seeker", policy="bc", encoder="none", fingerprint="xyz")
+    with pytest.raises(UserError, match=r"another evaluation \(differs in fingerprint\)"):
+        evaluate(line_pool(4), seeking_actor(), retrained, CONFIG, tmp_path)
+    pool = line_pool(4, spec=make_spec(control_hz=10.0))
+    with pytest.raises(UserError, match="differs in spec_hash"):
+        evaluate(pool, seeking_actor(), POLICY, CONFIG, tmp_path)
+
+
+def test_training_seeds_are_refused_before_anything_is_written(line_pool, seeking_actor, tmp_path):
+    with pytest.raises(UserError, match="already used to collect"):
+        evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", train_seeds=[100_004])
+    assert not (tmp_path / "out").exists()
+
+
+def test_reading_what_is_not_there_or_broken(line_pool, seeking_actor, tmp_path):
+    with pytest.raises(UserError, match="is not an evaluation"):
+        read_summary(tmp_path)
+    evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path)
+    with pytest.raises(UserError, match=r"lacks 1 of its summary's seeds, such as 7"):
+        read_outcomes(tmp_path, [100_000, 7])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    del summary["rate"]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match="lacks rate"):
+        read_summary(tmp_path)
+    lines = (tmp_path / "episodes.jsonl").read_text().splitlines()
+    (tmp_path / "episodes.jsonl").write_text("\n".join([*lines, lines[0], ""]))
+    with pytest.raises(UserError, match="more than once"):
+        read_episodes(tmp_path)
+    (tmp_path / "episodes.jsonl").write_text('nonsense\n{"seed": 1}\n')
+    with pytest.raises(UserError, match="Line 1 of"):
+        read_episodes(tmp_path)
+
+
+def test_spec_hash_ignores_where_the_data_came_from(make_spec):
+    assert spec_hash(make_spec()) == spec_hash(make_spec(source="elsewhere", licence="MIT"))
+    assert spec_hash(make_spec()) != spec_hash(make_spec(task="Other"))
+    check_spec(make_spec(), make_spec())
+    with pytest.raises(UserError, match=r"control_hz: 20\.0 against 10\.0"):
+        check_spec(make_spec(), make_spec(control_hz=10.0))

@@ -1,0 +1,165 @@
+"""Official files and Hugging Face directories; against transformers itself where it is installed."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json, write_json
+from pixio_robot.interop.huggingface import load_huggingface, save_huggingface
+from pixio_robot.interop.pixio_weights import from_official, load_official, to_official
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+
+CONFIG = EncoderConfig(size="tiny", patch=16, image_size=256)
+
+
+def images(height, width):
+    return torch.randint(
+        0, 256, (2, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(height)
+    )
+
+
+@pytest.fixture
+def encoder():
+    encoder = PixioEncoder(CONFIG, seed=1).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():  # away from zero biases and unit norms, so that a swapped pair of keys shows
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return encoder
+
+
+def test_official_names_and_shapes(encoder):
+    weights = to_official(encoder)
+    assert weights["cls_token"].shape == (1, 8, 192)
+    assert weights["pos_embed"].shape == (1, 8 + 256, 192)
+    assert weights["patch_embed.proj.weight"].shape == (192, 3, 16, 16)
+    assert weights["blocks.5.attn.qkv.weight"].shape == (576, 192)
+    assert {key.split(".")[0] for key in weights} == {"cls_token", "pos_embed", "patch_embed", "blocks", "norm"}
+
+
+def test_the_patch_projection_is_the_convolution_it_was(encoder):
+    pixels = encoder.preprocess(images(256, 256))
+    weights = to_official(encoder)
+    conv = torch.nn.functional.conv2d(
+        pixels, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=16
+    )
+    ours = encoder.vit.patch_embed(encoder.patches(images(256, 256))[0])
+    torch.testing.assert_close(ours, conv.flatten(2).mT, atol=1e-4, rtol=1e-4)
+
+
+def test_official_files_come_back_the_same(encoder, tmp_path):
+    torch.save(to_official(encoder), tmp_path / "pixio.pth")
+    loaded = load_official(tmp_path / "pixio.pth")
+    assert loaded.config == CONFIG
+    assert loaded.fingerprint() == encoder.fingerprint()
+
+
+def test_huggingface_directories_come_back_the_same(encoder, tmp_path):
+    save_huggingface(encoder, tmp_path / "hf")
+    assert load_huggingface(tmp_path / "hf").fingerprint() == encoder.fingerprint()
+
+
+class Trap:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_a_pickle_is_not_executed(tmp_path, capsys):
+    (tmp_path / "trap.pth").write_bytes(pickle.dumps({"cls_token": Trap()}, protocol=2))
+    with pytest.raises(UserError, match="not a plain PyTorch state dict"):
+        load_official(tmp_path / "trap.pth")
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_official_weights_that_do_not_fit(encoder, tmp_path):
+    weights = to_official(encoder)
+    with pytest.raises(UserError, match=r"missing: vit.norm.bias; unexpected: vit.decoder"):
+        from_official({k: v for k, v in weights.items() if k != "norm.bias"} | {"decoder": torch.zeros(1)}, "file")
+    with pytest.raises(UserError, match="Missing: cls_token, pos_embed"):
+        from_official({"model": torch.zeros(1)}, "file")
+    with pytest.raises(UserError, match="no known size"):
+        from_official({k: v for k, v in weights.items() if not k.startswith("blocks.5.")}, "file")
+    with pytest.raises(UserError, match="square number"):
+        from_official(weights | {"pos_embed": torch.zeros(1, 100, 192)}, "file")
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(UserError, match=r"broken\.pth"):
+        load_official(tmp_path / "broken.pth")
+    with pytest.raises(UserError, match="no weights file"):
+        load_official(tmp_path / "nowhere.pth")
+
+
+def test_huggingface_directories_that_do_not_fit(encoder, tmp_path):
+    path = tmp_path / "hf"
+    save_huggingface(encoder, path)
+    weights = load_file(path / "model.safetensors")
+    spoilt = {k: v for k, v in weights.items() if not k.endswith("0.attention.attention.key.bias")}
+    save_file(spoilt | {"head.weight": torch.zeros(1)}, path / "model.safetensors")
+    with pytest.raises(UserError, match=r"missing: layers\.0\.attention\.k_proj\.bias; unexpected: head\.weight"):
+        load_huggingface(path)
+    config = read_json(path / "config.json")
+    for change, words in [({"model_type": "vit"}, "'vit'"), ({"mlp_ratio": 2}, "mlp_ratio=2")]:
+        write_json(path / "config.json", config | change)
+        with pytest.raises(UserError, match=words):
+            load_huggingface(path)
+    save_file(weights, path / "model.safetensors")
+    write_json(path / "config.json", config | {"num_attention_heads": 6})
+    with pytest.raises(UserError, match="num_attention_heads=6"):
+        load_huggingface(path)
+    with pytest.raises(UserError, match="no model directory"):
+        load_huggingface(tmp_path / "nowhere")
+
+
+def assert_same_outputs(encoder, theirs):
+    for height, width in ((256, 256), (192, 320)):
+        with torch.no_grad():
+            features = encoder(images(height, width))
+            output = theirs(encoder.preprocess(images(height, width))).last_hidden_state
+        torch.testing.assert_close(output[:, :8], features.cls, atol=1e-5, rtol=0)
+        torch.testing.assert_close(output[:, 8:], features.patches.flatten(1, 2), atol=1e-5, rtol=0)
+
+
+def test_transformers_opens_what_we_write(encoder, tmp_path):
+    transformers = pytest.importorskip("transformers", minversion="5.0")
+    save_huggingface(encoder, tmp_path / "hf")
+    theirs, info = transformers.AutoModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert type(theirs).__name__ == "PixioModel"
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert_same_outputs(encoder, theirs.eval())
+
+
+@pytest.mark.parametrize("spelling", ["on disk", "in memory", "in shards"])
+def test_we_open_what_transformers_writes(spelling, tmp_path):
+    transformers = pytest.importorskip("transformers", minversion="5.0")
+    torch.manual_seed(0)
+    theirs = transformers.PixioModel(
+        transformers.PixioConfig(
+            hidden_size=192, num_hidden_layers=6, num_attention_heads=3, out_features=None, out_indices=None
+        )
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    if spelling == "in shards":
+        theirs.save_pretrained(tmp_path, max_shard_size="2MB")
+        assert (tmp_path / "model.safetensors.index.json").is_file()
+    else:
+        theirs.save_pretrained(tmp_path)
+    if spelling == "in memory":
+        save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    assert_same_outputs(load_huggingface(tmp_path).eval(), theirs)
+
+
+def test_the_image_processor_does_what_the_encoder_does(encoder, tmp_path):
+    transformers = pytest.importorskip("transformers", minversion="5.0")
+    save_huggingface(encoder, tmp_path / "hf")
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
+    pixels = processor(list(images(256, 256).permute(0, 3, 1, 2)), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixels, encoder.preprocess(images(256, 256)), atol=1e-5, rtol=1e-5)
+    assert processor(list(images(192, 320).permute(0, 3, 1, 2)), return_tensors="pt")["pixel_values"].shape[2:] == (
+        256,
+        256,
+    )

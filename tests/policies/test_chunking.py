@@ -1,0 +1,114 @@
+"""Laws of receding-horizon execution, with a policy that writes down what it was shown."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame, Observation
+from policies.chunking import ChunkedActor, call_seed
+
+
+class Recorder:
+    """Answers with chunks [time * 100 + 0, 1, ...] of the newest frame's time, which is its state and its pixel."""
+
+    spec = None
+
+    def __init__(self, observation_steps=2, horizon=8, cameras=("front",)):
+        self.observation_steps, self.horizon, self.cameras = observation_steps, horizon, list(cameras)
+        self.calls = []
+
+    def act(self, observation: Observation, seeds=None):
+        times = observation.state[:, :, 0]
+        for camera in self.cameras:
+            assert torch.equal(observation.images[camera][:, :, 0, 0, 0].float(), times)
+        self.calls.append((times.clone(), list(seeds)))
+        return times[:, -1, None, None] * 100 + torch.arange(self.horizon)[None, :, None]
+
+
+def frame(time: int, rendered: bool) -> Frame:
+    images = {"front": np.full((2, 2, 3), time, np.uint8)} if rendered else {}
+    return Frame(images, np.array([time], np.float32))
+
+
+def run(actor: ChunkedActor, slots: dict[int, int], steps: int) -> tuple[dict[int, list[float]], dict[int, list[int]]]:
+    """Actions of each slot, and the times whose frame it asked for; `slots` maps a slot to its seed."""
+    for slot, seed in slots.items():
+        actor.reset(slot, seed)
+    actions, rendered = {slot: [] for slot in slots}, {slot: [] for slot in slots}
+    for time in range(steps):
+        wanted = {slot: actor.needs_images(slot) for slot in slots}
+        for slot, want in wanted.items():
+            rendered[slot] += [time] if want else []
+        for slot, action in actor.act({slot: frame(time, wanted[slot]) for slot in slots}).items():
+            assert action.shape == (1,)
+            actions[slot].append(float(action[0]))
+    return actions, rendered
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 8), st.integers(1, 30))
+def test_renders_exactly_the_frames_that_calls_look_at(observation_steps, execute, steps):
+    policy = Recorder(observation_steps)
+    # The calls as arithmetic would have them, over a longer run so that frames for the call after the end count too.
+    calls = range(0, steps + execute, execute)
+    looked_at = {max(call - back, 0) for call in calls for back in range(observation_steps)}
+    actions, rendered = run(ChunkedActor(policy, execute, batch_size=1), {0: 7}, steps)
+    assert rendered[0] == sorted(time for time in looked_at if time < steps)
+    assert actions[0] == [time // execute * execute * 100 + time % execute for time in range(steps)]
+    for call, (times, seeds) in zip(calls, policy.calls, strict=False):
+        assert times[0].tolist() == [max(call - back, 0) for back in reversed(range(observation_steps))]
+        assert seeds == [call_seed(7, call)]
+
+
+def test_blind_policies_need_no_frame():
+    actor = ChunkedActor(Recorder(cameras=()), 4)
+    _, rendered = run(actor, {0: 1, 1: 2}, 9)
+    assert rendered == {0: [], 1: []}
+
+
+def test_every_call_has_the_same_number_of_rows():
+    policy = Recorder()
+    actions, _ = run(ChunkedActor(policy, 3, batch_size=4), {5: 1, 2: 2, 9: 3, 1: 4, 0: 5}, 6)
+    assert {len(times) for times, _ in policy.calls} == {4}
+    assert len(policy.calls) == 2 * 2
+    assert all(row == actions[5] for row in actions.values())
+
+
+def test_slots_restart_independently():
+    actor = ChunkedActor(Recorder(), 4, batch_size=2)
+    run(actor, {0: 1, 1: 2}, 3)
+    actor.reset(1, 3)
+    assert actor.needs_images(1)
+    actions = actor.act({0: frame(3, actor.needs_images(0)), 1: frame(50, True)})
+    assert actions[0][0] == 3
+    assert actions[1][0] == 5000
+
+
+def test_temporal_ensembling_averages_all_predictions_for_a_step():
+    weight = 0.5
+    actor = ChunkedActor(Recorder(horizon=3), 1, batch_size=1, ensemble_weight=weight)
+    actions, rendered = run(actor, {0: 1}, 5)
+    assert rendered[0] == list(range(5))
+    for time in range(5):
+        starts = range(max(time - 2, 0), time + 1)
+        weights = np.exp(-weight * np.arange(len(starts)))
+        expected = np.average([start * 100 + time - start for start in starts], weights=weights)
+        assert actions[0][time] == pytest.approx(expected, rel=1e-5)
+
+
+def test_seeds_of_calls_differ_and_stay():
+    seeds = {call_seed(episode, step) for episode, step in itertools.product(range(50), range(50))}
+    assert len(seeds) == 2500
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert call_seed(3, 8) == call_seed(3, 8)
+
+
+@pytest.mark.parametrize("execute", [0, 9])
+def test_execute_must_fit_the_horizon(execute):
+    with pytest.raises(UserError, match="between 1 and the policy's horizon, 8"):
+        ChunkedActor(Recorder(), execute)

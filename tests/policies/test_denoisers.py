@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from pixio_robot.errors import UserError
+from policies.config import DENOISERS as NAMES
+from policies.config import DenoiserConfig
+from policies.denoisers import DENOISERS, build_denoiser
+
+CONFIGS = [
+    DenoiserConfig(name="unet", widths=[16, 32]),
+    DenoiserConfig(name="unet", widths=[16, 16, 32], kernel=3, groups=4),
+    DenoiserConfig(name="unet", widths=[16]),
+    DenoiserConfig(name="mlp", widths=[32, 32]),
+]
+
+
+def test_every_configurable_name_is_built():
+    assert set(NAMES) == set(DENOISERS)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("horizon", [4, 8, 16])
+def test_shape_and_dependence(config, horizon):
+    """The answer depends on every input, and a row on its own inputs only."""
+    network = build_denoiser(config, horizon, action_dim=5, condition_dim=6).eval()
+    noisy, steps, condition = torch.randn(3, horizon, 5), torch.tensor([1, 50, 99]), torch.randn(3, 6)
+    out = network(noisy, steps, condition)
+    assert out.shape == noisy.shape
+    changed = network(noisy, torch.tensor([1, 51, 99]), condition)
+    assert not torch.allclose(changed[1], out[1])
+    torch.testing.assert_close(changed[[0, 2]], out[[0, 2]])
+    assert not torch.allclose(network(noisy, steps, condition + 1), out)
+    noisy = noisy.clone().requires_grad_()
+    network(noisy, steps, condition)[1].sum().backward()
+    assert noisy.grad is not None
+    assert noisy.grad[1].abs().amin() > 0
+    assert noisy.grad[[0, 2]].abs().amax() == 0
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_parameter_is_used(config):
+    network = build_denoiser(config, 8, 3, 4)
+    network(torch.randn(2, 8, 3), torch.tensor([3, 4]), torch.randn(2, 4)).square().sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+def test_published_recipe_can_be_expressed():
+    config = DenoiserConfig(name="unet", widths=[512, 1024, 2048], kernel=5, groups=8, step_dim=128)
+    with torch.device("meta"):
+        network = build_denoiser(config, 16, 10, 2 * (2 * 64 + 9))
+    assert sum(parameter.numel() for parameter in network.parameters()) > 200e6
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: build_denoiser(DenoiserConfig(name="unet", widths=[8, 16, 32]), 6, 2, 2), "divisible by 4"),
+        (lambda: DenoiserConfig(name="unt"), "unet"),
+        (lambda: DenoiserConfig(name="unet", widths=[12]), "groups = 8"),
+        (lambda: DenoiserConfig(name="unet", widths=[64], kernel=4), "odd"),
+        (lambda: DenoiserConfig(step_dim=3), "even"),
+        (lambda: DenoiserConfig(name="unet", widths=[]), "widths"),
+        (lambda: DenoiserConfig(name="mlp", widths=[32, 64]), "equal"),
+    ],
+)
+def test_bad_configs_say_what_is_right(make, message):
+    with pytest.raises(UserError, match=message):
+        make()

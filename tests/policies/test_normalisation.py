@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pixio_robot.errors import UserError
+from policies.normalisation import NORMALISATIONS, Normaliser
+
+
+def fitted(how: str, data: np.ndarray) -> Normaliser:
+    return Normaliser(how, minimum=data.min(0), maximum=data.max(0), mean=data.mean(0), std=data.std(0))
+
+
+@pytest.mark.parametrize("how", NORMALISATIONS)
+@given(data=arrays(np.float32, (6, 3), elements=st.floats(-100, 100, width=32)))
+def test_back_and_forth_is_the_identity(how, data):
+    normaliser = fitted(how, data)
+    x = torch.from_numpy(data)
+    torch.testing.assert_close(normaliser.inverse(normaliser(x)), x, rtol=1e-5, atol=1e-4)
+    assert torch.isfinite(normaliser(x)).all()
+
+
+@given(data=arrays(np.float32, (6, 3), elements=st.floats(-100, 100, width=32)))
+def test_min_max_covers_minus_one_to_one(data):
+    normaliser = fitted("min_max", data)
+    scaled = normaliser(torch.from_numpy(data))
+    assert scaled.abs().max() <= 1 + 1e-3
+    varying = data.max(0) - data.min(0) > 1e-3
+    assert np.allclose(scaled.amax(0)[varying], 1, atol=1e-2)
+    assert np.allclose(scaled.amin(0)[varying], -1, atol=1e-2)
+    wild = torch.tensor([[-7.0, 9.0, 0.0], [3.0, -4.0, 1.5]])
+    bounded = normaliser.bounded_inverse(wild).numpy()
+    assert (bounded >= data.min(0)).all()
+    assert (bounded <= data.max(0)).all()
+
+
+def test_mean_std():
+    data = np.random.default_rng(0).normal([1.0, -50.0], [0.1, 20.0], (500, 2))
+    scaled = fitted("mean_std", data)(torch.from_numpy(data).float())
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scaled.std(0), torch.ones(2), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("how", NORMALISATIONS)
+def test_constant_dimensions_are_shifted_only(how):
+    normaliser = fitted(how, np.array([[5.0, 0.0], [5.0, 2.0]]))
+    assert normaliser(torch.tensor([5.0, 1.0])).tolist() == [0.0, 0.0]
+    assert normaliser(torch.tensor([5.5, 1.0]))[0] == 0.5
+    assert normaliser.inverse(torch.tensor([0.5, 0.0]))[0] == 5.5
+
+
+def test_a_constant_action_stays_constant_under_min_max():
+    normaliser = fitted("min_max", np.array([[5.0, 0.0], [5.0, 2.0]]))
+    assert normaliser.bounded_inverse(torch.tensor([0.5, 0.0])).tolist() == [5.0, 1.0]
+
+
+def test_bad_statistics_and_names():
+    ones = np.ones(2)
+    with pytest.raises(UserError, match="min_max"):
+        Normaliser("minmax", minimum=ones, maximum=ones, mean=ones, std=ones)
+    with pytest.raises(UserError, match="NaN"):
+        Normaliser("min_max", minimum=ones * np.nan, maximum=ones, mean=ones, std=ones)

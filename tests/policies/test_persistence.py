@@ -1,0 +1,98 @@
+import json
+
+import pytest
+import torch
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Observation
+from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+from policies.persistence import load_policy, save_policy
+from policies.registry import POLICIES
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+@pytest.mark.parametrize("sight", ["blind", "pixio", "resnet"])
+def test_a_loaded_policy_acts_the_same(make, world, encoder, tmp_path, name, sight):
+    encoder = {"blind": None, "pixio": encoder, "resnet": ResNetEncoder(ResNetConfig(width=16))}[sight]
+    policy = make(name, cameras=[] if sight == "blind" else ["hand.top", "front"], encoder=encoder).eval()
+    observation = world.windows(3, seed=0).observation
+    policy.prepare([observation])
+    save_policy(tmp_path / "policy", policy, encoder_source={"kind": sight}, extra={"step": 7})
+    assert sorted(path.name for path in (tmp_path / "policy").iterdir()) == ["config.json", "model.safetensors"]
+    loaded = load_policy(tmp_path / "policy")
+    assert torch.equal(loaded.act(observation, [1, 2, 3]), policy.act(observation, [1, 2, 3]))
+    assert loaded.spec == policy.spec
+    assert loaded.config == policy.config
+    assert (loaded.cameras, loaded.horizon, loaded.observation_steps) == (policy.cameras, 8, 2)
+    assert not loaded.training
+    save_policy(tmp_path / "again", loaded, encoder_source={"kind": sight}, extra={"step": 7})
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "policy" / file).read_bytes()
+
+
+def test_a_loaded_policy_takes_cached_features(make, world, tmp_path):
+    policy = make("bc").eval()
+    save_policy(tmp_path / "policy", policy)
+    loaded = load_policy(tmp_path / "policy")
+    observation = world.windows(2, seed=0).observation
+    images = observation.images["front"]
+    features = loaded.conditioning.encoder(images.flatten(0, 1)).map(lambda x: x.unflatten(0, images.shape[:2]))
+    cached = loaded.act(Observation({}, observation.state, {"front": features}))
+    torch.testing.assert_close(cached, policy.act(observation), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def saved(make, tmp_path):
+    save_policy(tmp_path / "policy", make("bc", cameras=[]))
+    return tmp_path / "policy"
+
+
+def edit(directory, **changes) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "pixio_encoder"}, "'pixio_encoder', not a policy"),
+        ({"format_version": 99}, "format_version 99"),
+        ({"policy": "bv"}, "Did you mean 'bc'"),
+        ({"config": {"widht": 3}}, "Did you mean 'width'"),
+        ({"config": {"conditioning": {"cameras": [], "pooling": {"keypoint": 1}}}}, "Did you mean 'keypoints'"),
+        ({"config": {"width": 32}}, r"wrong shape|do not fit"),
+        ({"spec": {}}, "not a complete policy description"),
+    ],
+)
+def test_a_wrong_config_is_named(saved, changes, message):
+    edit(saved, **changes)
+    with pytest.raises(UserError, match=message):
+        load_policy(saved)
+
+
+def test_an_encoder_checkpoint_is_no_policy(encoder, tmp_path):
+    encoder.save(tmp_path / "encoder")
+    with pytest.raises(UserError, match=r"encoder.*not a policy"):
+        load_policy(tmp_path / "encoder")
+
+
+def test_damaged_directories(saved, tmp_path):
+    with pytest.raises(UserError, match="no file"):
+        load_policy(tmp_path / "nowhere")
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match="not a readable safetensors"):
+        load_policy(saved)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        load_policy(saved)
+
+
+def test_an_encoder_of_an_unknown_class_cannot_be_saved(make, encoder, tmp_path):
+    class Other(type(encoder)):
+        pass
+
+    policy = make("bc", encoder=Other(encoder.config))
+    with pytest.raises(UserError, match="Other cannot be saved"):
+        save_policy(tmp_path / "policy", policy)
+    assert not (tmp_path / "policy").exists()

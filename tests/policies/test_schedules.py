@@ -1,0 +1,112 @@
+"""The schedules against closed forms, and against `diffusers` where it is installed."""
+
+import math
+
+import pytest
+import torch
+
+from pixio_robot.errors import UserError
+from policies.schedules import BETAS, PREDICTIONS, NoiseSchedule
+
+SHAPE = (3, 8, 7)
+
+
+@pytest.mark.parametrize("betas", BETAS)
+def test_noise_keeps_unit_variance_and_grows(betas):
+    schedule = NoiseSchedule(betas=betas)
+    x, noise = torch.randn(1, 1000, 8), torch.randn(1, 1000, 8)
+    variances = [schedule.add_noise(x, noise, torch.tensor([step])).var().item() for step in (0, 30, 60, 99)]
+    assert variances == pytest.approx([1.0] * 4, abs=0.08)
+    assert (schedule.signal.diff() < 0).all()
+    assert ((schedule.betas > 0) & (schedule.betas <= 0.999)).all()
+
+
+def test_squared_cosine_signal_is_the_cosine():
+    schedule = NoiseSchedule(num_steps=100)
+    expected = [math.cos(((step + 1) / 100 + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(99)]
+    expected = torch.tensor(expected) / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    torch.testing.assert_close(schedule.signal[:99], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("count", [1, 3, 10, 16, 100])
+def test_ddim_with_a_perfect_network_returns_the_sample(prediction, count):
+    schedule = NoiseSchedule(prediction=prediction, clip_sample=None)
+    x, noise = torch.rand(SHAPE) * 2 - 1, torch.randn(SHAPE)
+    steps = schedule.inference_steps(count)
+    assert len(steps) == count
+    assert steps[-1] == 0
+    noisy = schedule.add_noise(x, noise, torch.full((3,), steps[0]))
+    for step, next_step in zip(steps, [*steps[1:], None], strict=True):
+        if next_step is not None:
+            on_the_way = schedule.add_noise(x, noise, torch.full((3,), next_step))
+        noisy = schedule.ddim(schedule.target(x, noise), noisy, step, next_step)
+        torch.testing.assert_close(noisy, x if next_step is None else on_the_way, rtol=1e-3, atol=1e-3)
+
+
+def test_ddpm_step_is_the_posterior():
+    """Mean and variance of q(x_{t-1} | x_t, x_0) by Bayes' rule on the two Gaussians (Ho et al. 2020, eq. 7)."""
+    schedule = NoiseSchedule(betas="linear", prediction="sample", clip_sample=None)
+    step, x, noisy = 40, torch.tensor(0.3), torch.tensor(-0.7)
+    beta, signal_before = schedule.betas[step].double(), schedule.signal[step - 1].double()
+    precision = 1 / (1 - signal_before) + (1 - beta) / beta
+    mean = (signal_before.sqrt() * x / (1 - signal_before) + (1 - beta).sqrt() * noisy / beta) / precision
+    for noise in (0.0, 1.0, -2.0):
+        expected = mean + noise / precision.sqrt()
+        got = schedule.ddpm(x, noisy, step, torch.tensor(noise))
+        assert got.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert schedule.ddpm(x, noisy, 0, torch.tensor(5.0)) == x
+
+
+@pytest.mark.parametrize("betas", BETAS)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("clip", [True, False])
+def test_agrees_with_diffusers(betas, prediction, clip):
+    diffusers = pytest.importorskip("diffusers")
+    common = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": betas, "prediction_type": prediction}
+    common |= {"num_train_timesteps": 100, "clip_sample": clip}
+    ddim, ddpm = diffusers.DDIMScheduler(**common), diffusers.DDPMScheduler(**common)
+    ours = NoiseSchedule(betas=betas, prediction=prediction, clip_sample=1.0 if clip else None)
+    ddim.set_timesteps(16)
+    steps = ours.inference_steps(16)
+    assert steps == ddim.timesteps.tolist()
+    for step, next_step in zip(steps, [*steps[1:], None], strict=True):
+        predicted, noisy = torch.randn(SHAPE), torch.randn(SHAPE)
+        expected = ddim.step(predicted, step, noisy).prev_sample
+        torch.testing.assert_close(ours.ddim(predicted, noisy, step, next_step), expected, rtol=1e-4, atol=1e-4)
+    for step in range(100):
+        predicted, noisy = torch.randn(SHAPE), torch.randn(SHAPE)
+        expected = ddpm.step(predicted, step, noisy, generator=torch.Generator().manual_seed(step)).prev_sample
+        noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(step))
+        torch.testing.assert_close(ours.ddpm(predicted, noisy, step, noise), expected, rtol=1e-4, atol=2e-4)
+
+
+# Made once by diffusers 0.42.1: DDIMScheduler / DDPMScheduler(100 steps, squaredcos_cap_v2, clip_sample), with the
+# network's answer 0.25 and the noisy value 0.5 at the step named, going to step - 10 (DDIM) and with zero noise (DDPM).
+GOLDEN = {
+    ("epsilon", 90): (0.530918, 0.478139),
+    ("epsilon", 50): (0.518889, 0.496983),
+    ("epsilon", 10): (0.468282, 0.493789),
+    ("sample", 90): (0.522172, 0.455728),
+    ("sample", 50): (0.473355, 0.487980),
+    ("sample", 10): (0.284929, 0.459034),
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), GOLDEN.items())
+def test_agrees_with_recorded_diffusers(case, expected):
+    prediction, step = case
+    schedule = NoiseSchedule(prediction=prediction)
+    predicted, noisy = torch.tensor(0.25), torch.tensor(0.5)
+    assert schedule.ddim(predicted, noisy, step, step - 10).item() == pytest.approx(expected[0], abs=2e-5)
+    assert schedule.ddpm(predicted, noisy, step, torch.tensor(0.0)).item() == pytest.approx(expected[1], abs=2e-5)
+
+
+def test_bad_names_and_counts_name_what_is_right():
+    with pytest.raises(UserError, match="squaredcos_cap_v2"):
+        NoiseSchedule(betas="cosine")
+    with pytest.raises(UserError, match="epsilon"):
+        NoiseSchedule(prediction="epsilom")
+    for count in (0, 101):
+        with pytest.raises(UserError, match="between 1 and the 100"):
+            NoiseSchedule().inference_steps(count)

@@ -1,0 +1,128 @@
+"""A tiny Pixio on real shards: what a run leaves behind, exact resume, and weights to begin from."""
+
+import dataclasses
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.errors import UserError
+from pixio_robot.training.loop import LoopConfig
+from pixio_robot.training.optim import OptimConfig
+from pixio_robot.training.pretrain import PretrainConfig, pretrain
+from pixio_robot.types import Features
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.mae import Pixio
+from pixio_robot.vision.pixio import PixioEncoder
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> str:
+    """48 smooth random pictures in 8 folders, a quarter of which is held out."""
+    root = tmp_path_factory.mktemp("shards")
+    random = np.random.default_rng(0)
+    for number in range(48):
+        image = cv2.resize(random.integers(0, 255, (4, 4, 3), np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
+        folder = root / "in" / str(number % 8)
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{number:02d}.png"), image)
+    ingest(IngestConfig(source=str(root / "in"), out=str(root / "out"), validation_share=0.25, workers=1))
+    return str(root / "out")
+
+
+@pytest.fixture
+def config(shards, tmp_path) -> PretrainConfig:
+    return PretrainConfig(
+        data=[shards],
+        out=str(tmp_path / "run"),
+        encoder=EncoderConfig(size="tiny", patch=8, image_size=32, class_tokens=2, drop_path=0.1),
+        decoder=DecoderConfig(width=32, depth=1, heads=2),
+        mask=MaskConfig(block=1),
+        batch_size=8,
+        optim=OptimConfig(lr=0.03, betas=[0.9, 0.95], weight_decay=0.05),
+        loop=LoopConfig(steps=12, log_every=3, save_every=5),
+        panels_every=6,
+        validation_batches=2,
+        workers=1,
+        device="cpu",
+    )
+
+
+def at(config: PretrainConfig, out, **changes) -> PretrainConfig:
+    return dataclasses.replace(config, out=str(out), **changes)
+
+
+def test_a_run_leaves_an_encoder_a_whole_model_and_pictures(config, tmp_path, lab):
+    result = pretrain(config)
+    run = tmp_path / "run"
+    assert (result.steps, result.interrupted) == (12, False)
+    encoder = PixioEncoder.from_pretrained(run / "model")
+    assert isinstance(encoder(torch.zeros(1, 32, 32, 3, dtype=torch.uint8)), Features)
+    assert Pixio.load(run / "mae").encoder.fingerprint() == encoder.fingerprint()
+    lines = lab.metric_lines(run)
+    validation = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
+    assert list(validation) == [6, 12]
+    assert validation[12] < validation[6] < 1.3
+    assert sorted(path.name for path in (run / "panels").iterdir()) == ["step_00000006.png", "step_00000012.png"]
+    assert cv2.imread(str(run / "panels/step_00000012.png")).shape == (6 * 32, 3 * 32, 3)
+    assert lines[1]["lr"] <= config.optim.lr * 8 / 256
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(config, tmp_path, lab, monkeypatch):
+    pretrain(at(config, tmp_path / "whole"))
+    taken = iter(range(100))
+    forward = Pixio.forward
+
+    def interrupted(self, *args):
+        if self.training and next(taken) == 6:
+            os.kill(os.getpid(), 2)
+        return forward(self, *args)
+
+    monkeypatch.setattr(Pixio, "forward", interrupted)
+    assert pretrain(at(config, tmp_path / "stopped")).interrupted
+    monkeypatch.setattr(Pixio, "forward", forward)
+    torch.manual_seed(99)
+    assert pretrain(at(config, tmp_path / "stopped")).steps == 12
+    lab.assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_weights_to_begin_from(config, tmp_path):
+    one_step = LoopConfig(steps=1, save_every=5)
+    slow = OptimConfig(lr=1e-9, weight_decay=0.0)
+    seed_encoder = PixioEncoder(config.encoder, seed=77)
+    seed_encoder.save(tmp_path / "encoder")
+    first = at(config, tmp_path / "first", initial_weights=str(tmp_path / "encoder"), loop=one_step, optim=slow)
+    pretrain(first)
+    trained = Pixio.load(tmp_path / "first/mae")
+    torch.testing.assert_close(trained.encoder.state_dict(), seed_encoder.state_dict())
+    second = at(first, tmp_path / "second", initial_weights=str(tmp_path / "first/mae"))
+    pretrain(second)
+    torch.testing.assert_close(Pixio.load(tmp_path / "second/mae").state_dict(), trained.state_dict())
+    wider = dataclasses.replace(config.encoder, size="small")
+    with pytest.raises(UserError, match=r"encoder\.size='small' against 'tiny'"):
+        pretrain(at(first, tmp_path / "third", encoder=wider))
+    deeper = DecoderConfig(width=32, depth=2, heads=2)
+    with pytest.raises(UserError, match=r"decoder\.depth=2 against 1"):
+        pretrain(at(second, tmp_path / "third", decoder=deeper))
+
+
+def test_mistakes_are_named(config, tmp_path):
+    with pytest.raises(UserError, match="patches of 8 pixels"):
+        pretrain(at(config, tmp_path / "a", image_size=36))
+    with pytest.raises(UserError, match="nowhere"):
+        pretrain(at(config, tmp_path / "a", data=["nowhere"]))
+    with pytest.raises(UserError, match="batch_size=0"):
+        at(config, tmp_path / "a", batch_size=0)
+    pretrain(at(config, tmp_path / "b", loop=LoopConfig(steps=1)))
+    with pytest.raises(UserError, match="mask.ratio"):
+        pretrain(at(config, tmp_path / "b", loop=LoopConfig(steps=1), mask=MaskConfig(ratio=0.5, block=1)))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(config, tmp_path):
+    result = pretrain(at(config, tmp_path / "gpu", device="cuda"))
+    assert result.steps == 12
+    assert result.metrics["validation_loss"] < 1.3

@@ -1,0 +1,142 @@
+"""Resume is exact: interrupted-then-resumed equals uninterrupted, bit for bit on the CPU."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pixio_robot.errors import UserError
+from pixio_robot.training.loop import fit
+
+
+@pytest.fixture(scope="module")
+def whole(lab, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    result = fit(lab.regression(), lab.loop_config(), run_dir)
+    assert (result.steps, result.interrupted) == (60, False)
+    return run_dir
+
+
+@pytest.mark.parametrize("stops", [(0,), (6,), (10, 3), (24, 0, 0, 16), (58,)])
+def test_interrupted_and_resumed_equals_uninterrupted(lab, whole, tmp_path, stops):
+    for stop in stops:
+        torch.manual_seed(random.randrange(1000))  # another process begins with other random numbers
+        result = fit(lab.regression(at_step=lab.interrupt_at(stop)), lab.loop_config(), tmp_path)
+        assert result.interrupted
+        assert not (tmp_path / "model").exists()
+    assert result.steps == sum(stop + 1 for stop in stops)
+    assert fit(lab.regression(), lab.loop_config(), tmp_path).steps == 60
+    lab.assert_same_run(whole, tmp_path)
+
+
+def test_a_crash_between_checkpoints_equals_uninterrupted(lab, whole, tmp_path):
+    def crash(step):
+        if step == 40:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(lab.regression(at_step=crash), lab.loop_config(), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 35, "loss": 1.0}\n{"step": 42, "lo')
+    fit(lab.regression(), lab.loop_config(), tmp_path)
+    lab.assert_same_run(whole, tmp_path)
+
+
+def test_killed_before_the_model_was_written(lab, whole, tmp_path):
+    job = lab.regression()
+    job.save_model = lambda directory: (_ for _ in ()).throw(RuntimeError("power cut"))
+    with pytest.raises(RuntimeError):
+        fit(job, lab.loop_config(), tmp_path)
+    fit(lab.regression(), lab.loop_config(), tmp_path)
+    lab.assert_same_run(whole, tmp_path)
+
+
+def test_looking_does_not_change_the_run(lab, whole, tmp_path):
+    from pixio_robot.training.job import Hook
+
+    def look(step):
+        assert not torch.is_grad_enabled()
+        assert not job.model.training
+        job.generators["noise"].manual_seed(1)
+        return {"validation_loss": torch.rand(()).item()}
+
+    job = lab.regression(hooks=[Hook(every=9, call=look)])
+    result = fit(job, lab.loop_config(), tmp_path)
+    assert "validation_loss" in result.metrics
+    lines = lab.metric_lines(tmp_path)
+    assert [line["step"] for line in lines if "validation_loss" in line] == [9, 18, 27, 36, 45, 54, 60]
+    assert [line for line in lines if "validation_loss" not in line] == lab.metric_lines(whole)
+    assert (whole / "model/model.safetensors").read_bytes() == (tmp_path / "model/model.safetensors").read_bytes()
+
+
+def test_resume_keeps_the_average_and_its_step(lab, tmp_path):
+    """A peer's defect: without the average's step, the first update after resuming overwrites it with the weights."""
+    fit(lab.regression(at_step=lab.interrupt_at(29)), lab.loop_config(), tmp_path)
+    before = load_file(tmp_path / "checkpoints/step_00000030/ema.safetensors")
+    assert json.loads((tmp_path / "checkpoints/step_00000030/trainer.json").read_text())["ema_step"] == 30
+    fit(lab.regression(at_step=lab.interrupt_at(0)), lab.loop_config(), tmp_path)
+    after = load_file(tmp_path / "checkpoints/step_00000031/ema.safetensors")
+    weights = load_file(tmp_path / "checkpoints/step_00000031/model.safetensors")
+    for name in before:
+        moved = (after[name] - before[name]).norm()
+        assert 0 < moved < 0.2 * (weights[name] - before[name]).norm()
+
+
+def test_a_finished_run_returns_at_once(lab, whole):
+    stream = lab.PointStream()
+    before = {path: path.stat().st_mtime_ns for path in (whole / "checkpoints").rglob("*")}
+    result = fit(lab.regression(stream), lab.loop_config(), whole)
+    assert (result.steps, result.interrupted, stream.position, stream.closed) == (60, False, 0, True)
+    assert before == {path: path.stat().st_mtime_ns for path in (whole / "checkpoints").rglob("*")}
+
+
+def test_other_settings_are_refused_by_name(lab, whole):
+    with pytest.raises(UserError, match=r"optim\.lr: 0\.01 there, 0\.5 now.*another directory, or overwrite=true"):
+        fit(lab.regression(lr=0.5), lab.loop_config(), whole)
+    with pytest.raises(UserError, match=r"data: 'points' there, 'lines' now.*loop\.steps: 60 there, 70 now"):
+        fit(lab.regression(settings={"data": "lines"}), lab.loop_config(steps=70), whole)
+    fit(lab.regression(), lab.loop_config(log_every=9, save_every=20, keep_checkpoints=1), whole)
+
+
+def test_settings_may_change_before_there_is_anything_to_lose(lab, tmp_path):
+    def crash(step):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        fit(lab.regression(at_step=crash), lab.loop_config(), tmp_path)
+    assert fit(lab.regression(lr=0.5), lab.loop_config(steps=3), tmp_path).steps == 3
+
+
+def test_foreign_directories_are_left_alone(lab, tmp_path):
+    (tmp_path / "config.json").write_text('{"kind": "pixio_encoder"}')
+    with pytest.raises(UserError, match="not the config of a training run"):
+        fit(lab.regression(), lab.loop_config(), tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(lab, tmp_path):
+    """SIGKILL a real process again and again; whatever it was doing, the end is the same."""
+    child = Path(__file__).with_name("train_in_a_process.py")
+    command = [sys.executable, str(child)]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=120)
+    dice, kills = random.Random(0), 0
+    for _ in range(6):
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n"
+        time.sleep(dice.uniform(0.2, 1.5))
+        process.kill()
+        kills += process.wait() != 0
+        process.stdout.close()
+        if (tmp_path / "killed" / "result.json").is_file():
+            break
+    assert kills >= 3
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, timeout=120)
+    lab.assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert not list((tmp_path / "killed").rglob(".tmp-*"))

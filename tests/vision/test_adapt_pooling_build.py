@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch import nn
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Encoder, Features
+from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, param_groups
+from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
+from pixio_robot.vision.config import POOLINGS, EncoderConfig, PoolingConfig
+from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.pooling import build_pooling
+from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+
+CONFIG = EncoderConfig(size="tiny", patch=8, image_size=32)
+
+
+def random_features(n=4, grid=(3, 5), dim=24, tokens=2):
+    generator = torch.Generator().manual_seed(0)
+    return Features(torch.randn(n, tokens, dim, generator=generator), torch.randn(n, *grid, dim, generator=generator))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_every_pooling_gives_its_promised_width_and_learns(name):
+    pooling = build_pooling(PoolingConfig(name=name), 24, 2, (3, 5))
+    features = random_features()
+    pooled = pooling(features)
+    assert pooled.shape == (4, pooling.out_dim)
+    torch.testing.assert_close(pooling(features.map(lambda x: x[:1])), pooled[:1], atol=1e-5, rtol=1e-5)
+    if list(pooling.parameters()):
+        pooled.square().sum().backward()
+        assert all(p.grad is not None for p in pooling.parameters())
+
+
+def test_spatial_softmax_finds_where_a_feature_is():
+    pooling = build_pooling(PoolingConfig(name="spatial_softmax", keypoints=1), 1, 1, (4, 8))
+    with torch.no_grad():
+        pooling.score.weight.fill_(50.0)
+    patches = torch.zeros(1, 4, 8, 1)
+    patches[0, 1, 6] = 1.0
+    x, y, strength = pooling(Features(torch.zeros(1, 1, 1), patches))[0].tolist()
+    assert x == pytest.approx((6.5 / 8) * 2 - 1, abs=1e-4)
+    assert y == pytest.approx((1.5 / 4) * 2 - 1, abs=1e-4)
+    assert strength == pytest.approx(50.0, rel=1e-3)
+
+
+def test_resnet_is_an_encoder():
+    encoder = ResNetEncoder(ResNetConfig()).eval()
+    assert isinstance(encoder, Encoder)
+    assert 0.2e6 < sum(p.numel() for p in encoder.parameters()) < 1e6
+    images = torch.randint(0, 256, (3, 76, 100, 3), dtype=torch.uint8)
+    features = encoder(images)
+    assert features.patches.shape[1:3] == encoder.grid(76, 100)
+    assert features.cls.shape == (3, 1, encoder.feature_dim)
+    torch.testing.assert_close(encoder(images[:1]).cls, features.cls[:1], atol=1e-5, rtol=1e-4)
+    assert encoder.fingerprint() == ResNetEncoder(ResNetConfig()).fingerprint()
+    assert encoder.fingerprint() != ResNetEncoder(ResNetConfig(), seed=1).fingerprint()
+
+
+def test_resnet_rejects_a_width_that_groups_do_not_divide():
+    with pytest.raises(UserError, match="width=30"):
+        ResNetConfig(width=30)
+
+
+@pytest.mark.parametrize("encoder", [PixioEncoder(CONFIG), ResNetEncoder(ResNetConfig())], ids=["pixio", "resnet"])
+def test_adaptation_trains_what_it_says(encoder):
+    depths = encoder.parameter_depths()
+    adapt(encoder, AdaptConfig(mode=Adaptation.FROZEN))
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert not encoder.training
+    adapt(encoder, AdaptConfig(mode=Adaptation.FULL))
+    assert all(p.requires_grad for p in encoder.parameters())
+    adapt(encoder, AdaptConfig(mode=Adaptation.LAST_K, last_k=1))
+    trained = {depths[name] for name, p in encoder.named_parameters() if p.requires_grad}
+    assert trained == ({6, 7} if isinstance(encoder, PixioEncoder) else {3})
+
+
+def test_param_groups_cover_each_trained_parameter_once_and_decay_no_vector():
+    encoder = PixioEncoder(CONFIG)
+    adapt(encoder, AdaptConfig(mode=Adaptation.FULL))
+    groups = param_groups(encoder, lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    seen = [id(p) for group in groups for p in group["params"]]
+    assert sorted(seen) == sorted(id(p) for p in encoder.parameters())
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert rates[id(encoder.vit.norm.weight)] == 1.0
+    assert rates[id(encoder.vit.blocks[5].attn.qkv.weight)] == 0.5
+    assert rates[id(encoder.vit.patch_pos)] == 0.5**7
+    plain = param_groups(nn.Linear(3, 4), lr=0.1, weight_decay=0.2)
+    assert [(group["lr"], group["weight_decay"]) for group in plain] == [(0.1, 0.2), (0.1, 0.0)]
+
+
+def test_build_encoder(tmp_path):
+    PixioEncoder(CONFIG, seed=4).save(tmp_path / "encoder")
+    pixio = build_encoder(EncoderSource(kind=EncoderKind.PIXIO, path=str(tmp_path / "encoder"), resize=64))
+    assert isinstance(pixio, PixioEncoder)
+    assert pixio.grid(32, 32) == (8, 8)
+    random = build_encoder(EncoderSource(kind=EncoderKind.RANDOM, encoder=CONFIG, seed=4))
+    assert isinstance(random, PixioEncoder)
+    assert random.fingerprint() == PixioEncoder(CONFIG, seed=4).fingerprint()
+    assert isinstance(build_encoder(EncoderSource(kind=EncoderKind.RESNET)), ResNetEncoder)
+    assert build_encoder(EncoderSource(kind=EncoderKind.NONE)) is None
+    with pytest.raises(UserError, match="needs `path`"):
+        build_encoder(EncoderSource())

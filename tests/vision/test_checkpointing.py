@@ -1,0 +1,67 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json, write_json
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+
+CONFIG = EncoderConfig(size="tiny", patch=8, image_size=32)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    PixioEncoder(CONFIG).save(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def change_config(saved, **values):
+    write_json(saved / "config.json", read_json(saved / "config.json") | values)
+
+
+def test_the_directory_holds_plain_files_only(saved):
+    assert {path.name for path in saved.iterdir()} == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda d: (d / "config.json").unlink(), "holds no config.json"),
+        (lambda d: (d / "config.json").write_text("{"), "not valid JSON"),
+        (lambda d: (d / "config.json").write_text("[]"), "kind None"),
+        (lambda d: (d / "model.safetensors").unlink(), "no weights file"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"xx"), "not a readable safetensors"),
+        (lambda d: change_config(d, kind="policy"), "kind 'policy'"),
+        (lambda d: change_config(d, format_version=9), "format_version 9"),
+        (lambda d: change_config(d, encoder={"size": "huge"}), "huge"),
+        (lambda d: change_config(d, encoder=None), "encoder"),
+        (
+            lambda d: change_config(d, encoder={"size": "tiny", "patch": 8, "image_size": 64}),
+            "wrong shape: vit.patch_pos",
+        ),
+    ],
+)
+def test_a_spoilt_checkpoint_is_refused_by_name(saved, spoil, words):
+    spoil(saved)
+    with pytest.raises(UserError, match=words):
+        PixioEncoder.from_pretrained(saved)
+
+
+def test_a_missing_directory(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint directory"):
+        PixioEncoder.from_pretrained(tmp_path / "nowhere")
+
+
+def test_missing_and_unexpected_weights_are_listed(saved):
+    weights = load_file(saved / "model.safetensors")
+    weights["vit.extra"] = torch.zeros(1)
+    del weights["vit.norm.bias"]
+    save_file(weights, saved / "model.safetensors")
+    with pytest.raises(UserError, match=r"missing: vit\.norm\.bias; unexpected: vit\.extra"):
+        PixioEncoder.from_pretrained(saved)
+
+
+def test_saving_again_replaces(saved):
+    PixioEncoder(CONFIG, seed=9).save(saved)
+    assert PixioEncoder.from_pretrained(saved).fingerprint() == PixioEncoder(CONFIG, seed=9).fingerprint()

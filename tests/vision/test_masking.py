@@ -1,0 +1,53 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixio_robot.errors import UserError
+from pixio_robot.vision.config import MaskConfig
+from pixio_robot.vision.masking import kept_blocks, sample_mask
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    block=st.integers(1, 4),
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    ratio=st.floats(0.05, 0.95),
+    seed=st.integers(0, 2**32),
+)
+def test_exactly_the_promised_number_of_whole_aligned_blocks_stays(block, rows, columns, ratio, seed):
+    blocks = rows * columns
+    kept = int(blocks * (1 - ratio))
+    grid, config = (rows * block, columns * block), MaskConfig(ratio=ratio, block=block)
+    if kept == 0:
+        with pytest.raises(UserError, match="hides all"):
+            kept_blocks(config, grid)
+        return
+    mask = sample_mask(5, grid, config, torch.Generator().manual_seed(seed))
+    assert mask.keep.shape == (5, kept * block**2)
+    tiles = mask.hidden.view(5, rows, block, columns, block)
+    assert (tiles.sum(dim=(2, 4)) % block**2 == 0).all(), "a block is hidden whole or not at all"
+    assert ((~mask.hidden).sum(1) == kept * block**2).all()
+    for keep, hidden in zip(mask.keep, mask.hidden, strict=True):
+        assert keep.tolist() == (~hidden).nonzero().flatten().tolist()
+
+
+def test_images_are_masked_independently_and_every_block_equally_often():
+    mask = sample_mask(4000, (16, 16), MaskConfig(), torch.Generator().manual_seed(0))
+    visible_blocks = ~mask.hidden.view(4000, 4, 4, 4, 4)[:, :, 0, :, 0].flatten(1)
+    assert (visible_blocks.float().mean(0) - 0.25).abs().max() < 0.04
+    assert len(visible_blocks.unique(dim=0)) > 1000
+    together = (visible_blocks[:-1] & visible_blocks[1:]).float().mean()
+    assert abs(together - 0.25**2) < 0.01, "neighbouring images of a batch share no more than chance"
+
+
+def test_one_generator_state_gives_one_mask_whatever_the_batch():
+    first = sample_mask(3, (8, 8), MaskConfig(block=2), torch.Generator().manual_seed(1))
+    second = sample_mask(7, (8, 8), MaskConfig(block=2), torch.Generator().manual_seed(1))
+    assert torch.equal(first.keep, second.keep[:3])
+
+
+def test_a_grid_that_blocks_do_not_cut_evenly_is_refused_with_blocks_that_do():
+    with pytest.raises(UserError, match=r"block=4 does not divide the patch grid 6x9; blocks that do: 1, 3"):
+        kept_blocks(MaskConfig(block=4), (6, 9))
