@@ -82,7 +82,7 @@ def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
     when the directory holds another run, and when the loss stops being finite. `job.batches` is closed in any case.
     """
     run_dir = Path(run_dir)
-    settings = {**job.settings, "loop": config, "optim": job.optim}
+    settings = {**job.settings, "loop": config, "optim": job.optim, "use_ema": job.use_ema}
     try:
         result = read_result(run_dir)
         started = result is not None or latest_checkpoint(run_dir / CHECKPOINTS) is not None

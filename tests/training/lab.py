@@ -13,7 +13,7 @@ from pixio_robot.training.job import Job
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 
-BATCH = 8
+BATCH = 32
 
 
 @dataclasses.dataclass
@@ -51,7 +51,7 @@ class PointStream:
 def network() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        return nn.Sequential(nn.Linear(4, 32), nn.GELU(), nn.Dropout(0.1), nn.BatchNorm1d(32), nn.Linear(32, 1))
+        return nn.Sequential(nn.Linear(4, 32), nn.GELU(), nn.Dropout(0.02), nn.BatchNorm1d(32), nn.Linear(32, 1))
 
 
 def regression(stream=None, lr=1e-2, use_ema=True, hooks=(), settings=None, at_step=None) -> Job:

@@ -117,7 +117,7 @@ def test_mistakes_are_named(config, tmp_path):
     with pytest.raises(UserError, match="batch_size=0"):
         at(config, tmp_path / "a", batch_size=0)
     pretrain(at(config, tmp_path / "b", loop=LoopConfig(steps=1)))
-    with pytest.raises(UserError, match="mask.ratio"):
+    with pytest.raises(UserError, match=r"mask\.ratio"):
         pretrain(at(config, tmp_path / "b", loop=LoopConfig(steps=1), mask=MaskConfig(ratio=0.5, block=1)))
 
 

@@ -1,0 +1,184 @@
+"""A small policy with an encoder of its own, on windows of a real demonstration store."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.loading import DemoBatches
+from pixio_robot.errors import UserError
+from pixio_robot.training.imitate import ImitateConfig, imitate, is_of_encoder
+from pixio_robot.training.loop import LoopConfig
+from pixio_robot.training.optim import OptimConfig
+from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Policy
+from pixio_robot.vision.checkpointing import save_checkpoint
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+
+HORIZON = 3
+
+
+class Conditioning(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16, class_tokens=1), seed=1)
+
+
+class ClassTokenPolicy(nn.Module):
+    """The newest frame's class token and state -> a chunk of actions."""
+
+    def __init__(self, spec: DemoSpec, frozen: bool) -> None:
+        super().__init__()
+        self.spec, self.observation_steps, self.horizon, self.cameras = spec, 2, HORIZON, ["front"]
+        self.conditioning = Conditioning()
+        self.conditioning.encoder.requires_grad_(not frozen)
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(self.conditioning.encoder.feature_dim + spec.state_dim, HORIZON * spec.action_dim)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def act(self, observation, seeds=None):
+        features = self.conditioning.encoder(observation.images["front"][:, -1]).cls[:, 0]
+        condition = torch.cat([self.dropout(features), observation.state[:, -1]], dim=1)
+        return self.head(condition).unflatten(1, (HORIZON, self.spec.action_dim))
+
+    def loss(self, batch: Batch):
+        error = (self.act(batch.observation) - batch.actions).square()[~batch.is_pad].mean()
+        return error, {"loss": error.detach(), "real_share": (~batch.is_pad).float().mean()}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> DemoStore:
+    spec = DemoSpec(
+        task="point",
+        robot="none",
+        simulator="none",
+        simulator_version="0",
+        controller="position",
+        control_hz=10.0,
+        cameras={"front": CameraSpec(height=16, width=16)},
+        state_names=("x [m]", "y [m]"),
+        action_names=("dx [m]",),
+    )
+    store = DemoStore.create(tmp_path_factory.mktemp("demos") / "demos", spec)
+    random = np.random.default_rng(0)
+    for seed in range(6):
+        state = random.normal(size=(9, 2)).astype(np.float32)
+        store.append(
+            Episode(
+                images={"front": np.full((9, 16, 16, 3), 40 * seed, np.uint8)},
+                state=state,
+                actions=state[:, :1] - 0.5 * state[:, 1:],
+                rewards=np.zeros(9, np.float32),
+                success=True,
+                seed=seed,
+            )
+        )
+    return store
+
+
+def batches(store: DemoStore, episodes: list[int]) -> DemoBatches:
+    return DemoBatches(
+        store, observation_steps=2, horizon=HORIZON, cameras=["front"], batch_size=8, seed=0, episodes=episodes
+    )
+
+
+CONFIG = ImitateConfig(
+    batch_size=8,
+    validation_every=5,
+    validation_batches=1,
+    optim=OptimConfig(lr=1e-2),
+    loop=LoopConfig(steps=12, log_every=4, save_every=5),
+    device="cpu",
+)
+
+
+def run(store: DemoStore, run_dir: Path, frozen: bool = False, config: ImitateConfig = CONFIG, stop_at: int = -1):
+    policy = ClassTokenPolicy(store.spec, frozen)
+    assert isinstance(policy, Policy)
+    if stop_at >= 0:
+        taken, loss = iter(range(100)), policy.loss
+
+        def interrupted(batch):
+            if policy.training and next(taken) == stop_at:
+                os.kill(os.getpid(), 2)
+            return loss(batch)
+
+        policy.loss = interrupted
+    save = lambda directory: save_checkpoint(directory, "policy", {}, policy)  # noqa: E731
+    return policy, imitate(
+        policy, batches(store, [0, 1, 2, 3]), batches(store, [4, 5]), config, run_dir, save, {"data": "demos"}
+    )
+
+
+def test_it_learns_and_validates(store, tmp_path, lab):
+    config = dataclasses.replace(CONFIG, loop=LoopConfig(steps=80, log_every=10), validation_every=40)
+    _, result = run(store, tmp_path, frozen=True, config=config)
+    lines = lab.metric_lines(tmp_path)
+    validation = [line for line in lines if "validation_loss" in line]
+    assert [line["step"] for line in validation] == [40, 80]
+    assert validation[1]["validation_loss"] < validation[0]["validation_loss"]
+    assert validation[1]["validation_real_share"] < 1
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.7 * losses[0]
+    assert result.metrics["validation_loss"] == validation[1]["validation_loss"]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_interrupted_and_resumed_equals_uninterrupted(store, tmp_path, lab, frozen):
+    run(store, tmp_path / "whole", frozen)
+    assert run(store, tmp_path / "stopped", frozen, stop_at=6)[1].interrupted
+    torch.manual_seed(1)
+    assert run(store, tmp_path / "stopped", frozen)[1].steps == 12
+    lab.assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_frozen_encoder_stays_and_is_not_averaged_but_saved(store, tmp_path):
+    from safetensors.torch import load_file
+
+    before = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16, class_tokens=1), seed=1).fingerprint()
+    policy, _ = run(store, tmp_path, frozen=True)
+    assert policy.conditioning.encoder.fingerprint() == before
+    checkpoint = tmp_path / "checkpoints/step_00000012"
+    assert set(load_file(checkpoint / "ema.safetensors")) == {"head.weight", "head.bias"}
+    assert {key.partition("|")[0] for key in load_file(checkpoint / "optimizer.safetensors")} == {
+        "head.weight",
+        "head.bias",
+    }
+    assert any(is_of_encoder(name) for name in load_file(tmp_path / "model/model.safetensors"))
+
+
+def test_a_trained_encoder_moves_at_its_own_rate(store, tmp_path):
+    """Adam's first step moves every parameter by its learning rate."""
+    one = LoopConfig(steps=1)
+    optim = OptimConfig(lr=1e-3, weight_decay=0.0)
+    config = dataclasses.replace(CONFIG, loop=one, optim=optim, encoder_lr_scale=0.1, use_ema=False)
+    untouched = ClassTokenPolicy(store.spec, frozen=False)
+    # Zero weights of the head would pass no gradient on to the encoder.
+    policy = ClassTokenPolicy(store.spec, frozen=False)
+    for module in (untouched, policy):
+        nn.init.constant_(module.head.weight, 0.1)
+    save = lambda directory: save_checkpoint(directory, "policy", {}, policy)  # noqa: E731
+    imitate(policy, batches(store, [0, 1]), None, config, tmp_path, save)
+    moved = {
+        name: (new - old).abs().max().item()
+        for (name, new), old in zip(policy.named_parameters(), untouched.parameters(), strict=True)
+    }
+    assert moved["head.weight"] == pytest.approx(1e-3, rel=0.05)
+    assert moved["conditioning.encoder.vit.patch_embed.weight"] == pytest.approx(1e-4, rel=0.05)
+
+
+def test_mistakes_are_named(store, tmp_path):
+    policy = ClassTokenPolicy(store.spec, frozen=True).requires_grad_(False)
+    with pytest.raises(UserError, match="no trainable parameter"):
+        imitate(policy, batches(store, [0]), None, CONFIG, tmp_path, lambda directory: None)
+    with pytest.raises(UserError, match="validation_share=1"):
+        ImitateConfig(validation_share=1.0)
+    run(store, tmp_path / "a", config=dataclasses.replace(CONFIG, loop=LoopConfig(steps=1)))
+    with pytest.raises(UserError, match=r"encoder_lr_scale: 0\.1 there, 0\.5 now"):
+        run(store, tmp_path / "a", config=dataclasses.replace(CONFIG, loop=LoopConfig(steps=1), encoder_lr_scale=0.5))

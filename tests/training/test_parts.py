@@ -1,0 +1,220 @@
+"""Schedules, averages, checkpoints and devices, each by its law."""
+
+import json
+import os
+import pickle
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pixio_robot.errors import UserError
+from pixio_robot.training import randomness
+from pixio_robot.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+from pixio_robot.training.device import pick_device, usable_cores
+from pixio_robot.training.ema import Ema, decay_at
+from pixio_robot.training.interrupt import Interrupt
+from pixio_robot.training.loop import fit
+from pixio_robot.training.optim import OptimConfig, learning_rate, parameter_groups
+from pixio_robot.training.pretrain import scaled_to_batch
+
+
+@given(st.integers(10, 2000), st.integers(0, 9), st.floats(0, 1e-4))
+def test_the_rate_rises_to_its_peak_and_falls_to_its_end(steps, warmup, final_lr):
+    config = OptimConfig(lr=1e-3, warmup_steps=warmup, final_lr=final_lr)
+    rates = [learning_rate(step, steps, config) for step in range(steps + 1)]
+    peak = max(range(steps), key=rates.__getitem__)
+    assert rates[peak] == pytest.approx(1e-3)
+    assert peak in (warmup, warmup - 1)
+    assert rates[:warmup] == pytest.approx([1e-3 * (step + 1) / warmup for step in range(warmup)])
+    assert all(after <= before for before, after in zip(rates[peak:], rates[peak + 1 :], strict=False))
+    assert rates[steps] == pytest.approx(final_lr)
+    assert min(rates[:-1]) > 0
+
+
+def test_the_default_warm_up_fits_the_run():
+    config = OptimConfig(lr=1.0)
+    assert [max(range(steps), key=lambda s, n=steps: learning_rate(s, n, config)) for steps in (5, 100, 20_000)] == [
+        0,
+        9,
+        499,
+    ]
+
+
+def test_the_rate_grows_with_the_batch():
+    assert scaled_to_batch(OptimConfig(lr=2.5e-5), 8192).lr == pytest.approx(8e-4)  # pixio.md: H on ImageNet
+
+
+def test_groups_leave_out_frozen_parameters_and_decay_only_matrices():
+    model = nn.ModuleDict({"encoder": nn.Linear(2, 3), "head": nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 1))})
+    model["head"][1].bias.requires_grad_(False)
+    groups = parameter_groups(model, lambda name: 0.1 if name.startswith("encoder") else 1.0)
+    assert {(tuple(group.parameters), group.lr_scale, group.decayed) for group in groups} == {
+        (("encoder.weight",), 0.1, True),
+        (("encoder.bias",), 0.1, False),
+        (("head.0.weight", "head.0.bias"), 1.0, False),
+        (("head.1.weight",), 1.0, True),
+    }
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"betas": [0.9]}, {"betas": [0.9, 1.0]}, {"warmup_steps": -1}])
+def test_wrong_optimiser_settings_are_named(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        OptimConfig(**wrong)
+
+
+def test_the_average_follows_its_definition():
+    model = nn.Linear(2, 1, bias=False)
+    ema, expected = Ema(model), torch.zeros(1, 2)
+    for step in range(1, 50):
+        nn.init.constant_(model.weight, float(step))
+        ema.update()
+        decay = 0.0 if step == 1 else min(1 - step**-0.75, 0.9999)
+        assert decay_at(step) == pytest.approx(decay)
+        expected = decay * expected + (1 - decay) * model.weight.detach()
+        torch.testing.assert_close(ema.tensors()["weight"], expected)
+    with ema.swapped_in():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert model.weight[0, 0] == 49.0
+    assert decay_at(10**9) == 0.9999
+
+
+def test_every_generator_is_put_back():
+    own = {"own": torch.Generator().manual_seed(4)}
+    draw = lambda: (torch.rand(3).tolist(), np.random.normal(), torch.rand(2, generator=own["own"]).tolist())  # noqa: E731, NPY002
+    device = torch.device("cpu")
+    np.random.normal()  # noqa: NPY002 - leaves half a pair behind, which is part of the state
+    tensors, values = randomness.capture(device, own)
+    values = json.loads(json.dumps(values))
+    first = draw()
+    assert draw() != first
+    randomness.restore(device, own, tensors, values)
+    assert draw() == first
+    randomness.restore(device, own, {"torch.cpu": tensors["torch.cpu"]}, values, fallback_seed=9)
+    assert draw()[2] == torch.rand(2, generator=torch.Generator().manual_seed(9)).tolist()
+
+
+PARTS = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "window": {}}
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    tied = torch.ones(2)
+    write_checkpoint(tmp_path, 7, PARTS | {"tied": {"a": tied, "b": tied, "c": tied[:1]}}, {"x": [1, None]}, keep=1)
+    path = latest_checkpoint(tmp_path)
+    assert path is not None
+    parts, trainer = read_checkpoint(path)
+    assert torch.equal(parts["model"]["weight"], PARTS["model"]["weight"])
+    assert parts["window"] == {}
+    assert set(parts["tied"]) == {"a", "b", "c"}
+    assert (trainer["kind"], trainer["format_version"], trainer["step"], trainer["x"]) == (
+        "training_state",
+        1,
+        7,
+        [1, None],
+    )
+
+
+def test_the_pointer_may_be_lost(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for step in (1, 2, 10):
+        write_checkpoint(tmp_path, step, PARTS, {}, keep=2)
+    assert latest_checkpoint(tmp_path) == tmp_path / "step_00000010"
+    (tmp_path / "latest").write_text("../../etc\n")
+    assert latest_checkpoint(tmp_path) == tmp_path / "step_00000010"
+    (tmp_path / "step_00000010/trainer.json").unlink()
+    assert latest_checkpoint(tmp_path) == tmp_path / "step_00000002"
+
+
+def test_damage_is_named_with_the_way_out(tmp_path):
+    path = write_checkpoint(tmp_path, 3, PARTS, {}, keep=2)
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read.*remove .*step_00000003 to continue"):
+        read_checkpoint(path)
+    weights.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        read_checkpoint(path)
+    trainer = path / "trainer.json"
+    trainer.write_text(trainer.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(UserError, match="format_version 2; this release reads 1"):
+        read_checkpoint(path)
+    trainer.write_text("[]")
+    with pytest.raises(UserError, match="not a training checkpoint"):
+        read_checkpoint(path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_opening_a_strangers_checkpoint_runs_nothing(lab, tmp_path, monkeypatch):
+    """A peer's defect: unpickling a checkpoint executes code."""
+    monkeypatch.chdir(tmp_path)
+    fit(lab.regression(at_step=lab.interrupt_at(2)), lab.loop_config(), tmp_path / "run")
+    checkpoint = tmp_path / "run/checkpoints/step_00000003"
+    for file in checkpoint.glob("*.safetensors"):
+        original = file.read_bytes()
+        file.write_bytes(pickle.dumps(Bomb()))
+        with pytest.raises(UserError, match=file.name):
+            fit(lab.regression(), lab.loop_config(), tmp_path / "run")
+        torch.save(Bomb(), file)
+        with pytest.raises(UserError, match=file.name):
+            fit(lab.regression(), lab.loop_config(), tmp_path / "run")
+        file.write_bytes(original)
+    assert not (tmp_path / "exploded").exists()
+    assert fit(lab.regression(), lab.loop_config(), tmp_path / "run").steps == 60
+
+
+def test_a_model_of_another_shape_does_not_resume(lab, tmp_path):
+    fit(lab.regression(at_step=lab.interrupt_at(2)), lab.loop_config(), tmp_path)
+    job = lab.regression()
+    job.model[0] = nn.Linear(5, 32)
+    with pytest.raises(UserError, match=r"wrong shape: 0\.weight"):
+        fit(job, lab.loop_config(), tmp_path)
+    with pytest.raises(UserError, match="use_ema: True there, False now"):
+        fit(lab.regression(use_ema=False), lab.loop_config(), tmp_path)
+
+
+def test_the_first_signal_asks_and_the_second_acts():
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    earlier = signal.getsignal(signal.SIGTERM)
+    with Interrupt():
+        assert signal.getsignal(signal.SIGTERM) != earlier
+    assert signal.getsignal(signal.SIGTERM) == earlier
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    failed = []
+
+    def work():
+        try:
+            with Interrupt() as interrupt:
+                assert not interrupt.requested
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failed
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="Unknown device 'gpu'"):
+        pick_device("gpu")
+    if not torch.cuda.is_available():
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(UserError, match="no CUDA device here; use device=cpu"):
+            pick_device("cuda")
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
