@@ -34,7 +34,9 @@ def _collect(command: CollectCommand) -> bool:
         "source": report.spec.source,
     }
     write_json(out.with_name(f"{out.name}_report.json"), summary)
-    print(f"collect: {report.kept} demonstrations of {report.spec.task} in {out}; {report.failed} failed and were dropped")
+    print(
+        f"collect: {report.kept} demonstrations of {report.spec.task} in {out}; {report.failed} failed and were dropped"
+    )
     return True
 
 

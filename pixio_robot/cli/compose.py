@@ -100,7 +100,9 @@ def load(command: str, schema: type, arguments: list[str]) -> Any:
 def to_dataclass(composed: DictConfig) -> Any:
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
-        raise UserError(f"{missing[0]!r} is needed: give {missing[0]}=... on the command line or in an experiment file.")
+        raise UserError(
+            f"{missing[0]!r} is needed: give {missing[0]}=... on the command line or in an experiment file."
+        )
     OmegaConf.resolve(composed)
     return OmegaConf.to_object(composed)
 
@@ -119,7 +121,9 @@ def _help(command: str, schema: type, arguments: list[str]) -> str:
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
         settings = OmegaConf.to_yaml(hydra.compose(command, _overrides(command, arguments)))
-    groups = sorted(p.name for p in config_directory().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment"))
+    groups = sorted(
+        p.name for p in config_directory().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment")
+    )
     choices = "\n".join(
         f"  {group}={'|'.join(sorted(p.stem for p in (config_directory() / group).glob('*.yaml')))}" for group in groups
     )

@@ -40,7 +40,8 @@ def describe_environment() -> dict[str, Any]:
 
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": devices[0] if devices else "CPU",
         "cpu": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "platform": platform.platform(),

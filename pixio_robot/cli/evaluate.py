@@ -17,6 +17,7 @@ from pixio_robot.evaluation.rollout import EvaluateConfig
 from pixio_robot.types import Actor, DemoSpec, EpisodeResult
 
 RANDOM = "random"
+CPU_ROWS = 2
 
 
 @dataclass(kw_only=True)
@@ -76,7 +77,9 @@ def _evaluate(command: EvaluateCommand) -> bool:
         if policy is None:
             actor = RandomActor(pool.spec.action_dim)
         else:
-            actor = ChunkedActor(policy, command.execute, device, batch_size=command.num_slots)
+            # Calls have a fixed number of rows, the empty ones padded: few on a CPU, where each row costs time.
+            rows = command.num_slots if device.type == "cuda" else min(CPU_ROWS, command.num_slots)
+            actor = ChunkedActor(policy, command.execute, device, batch_size=rows)
         successes = 0
         console = Console(stderr=True)
         columns = (

@@ -36,7 +36,9 @@ def _run(command: ReportCommand) -> int:
 
     directory = Path(command.run)
     if not directory.is_dir():
-        raise UserError(f"There is no run directory {directory}: give run=DIR, the directory the other commands wrote to.")
+        raise UserError(
+            f"There is no run directory {directory}: give run=DIR, the directory the other commands wrote to."
+        )
     _gather(directory)
     path = build_report(directory, directory / "report.html")
     print(f"report: {path.resolve()}")

@@ -24,7 +24,10 @@ from pixio_robot.files import read_json, write_json
 STAMP_SUFFIX = ".stage.json"
 
 # Settings that change how fast a result comes, or where it is put, but not what it is.
-NOT_PART_OF_THE_RESULT = frozenset({"overwrite", "out", "workers", "device", "step_timeout_s", "timeout_s", "progress"})
+NOT_PART_OF_THE_RESULT = frozenset(
+    {"overwrite", "out", "run", "workers", "device", "step_timeout_s", "timeout_s"}
+    | {"log_every", "save_every", "keep_checkpoints"}
+)
 
 
 def stamp_path(out: Path) -> Path:
@@ -89,7 +92,9 @@ def run_stage(
     flat, digest = _describe(settings, [Path(path) for path in inputs])
     if overwrite and target.exists():
         if not stamp.is_file():
-            raise UserError(f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=.")
+            raise UserError(
+                f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=."
+            )
         shutil.rmtree(target)
         stamp.unlink()
     spent = 0.0

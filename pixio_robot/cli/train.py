@@ -164,9 +164,7 @@ def _run(command: TrainCommand) -> int:
         inputs.append(command.encoder.path)
     if command.initial_policy is not None:
         inputs.append(command.initial_policy)
-    return run_stage(
-        "train", command.out, command, lambda: _train(command), inputs=inputs, overwrite=command.overwrite
-    )
+    return run_stage("train", command.out, command, lambda: _train(command), inputs=inputs, overwrite=command.overwrite)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,11 +1,10 @@
-"""How much of a pre-trained encoder is trained along with a policy, and at which rates."""
+"""How much of a pre-trained encoder is trained along with a policy."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 import re
-from typing import Any
 
 from torch import nn
 
@@ -23,17 +22,10 @@ class AdaptConfig:
     mode: Adaptation = Adaptation.FROZEN
     last_k: int = 2
     """Blocks trained under `last_k`, counted from the output; the final norm goes with them."""
-    lr_scale: float = 0.1
-    """Learning rate of the encoder's last layer over the policy's (0.1 in UMI)."""
-    layer_decay: float = 0.75
-    """Each layer towards the pixels learns at this times the rate of the next."""
 
     def __post_init__(self) -> None:
-        if self.last_k < 1 or self.lr_scale <= 0 or not 0 < self.layer_decay <= 1:
-            raise UserError(
-                f"Adaptation needs last_k >= 1, lr_scale > 0 and 0 < layer_decay <= 1, not last_k={self.last_k}, "
-                f"lr_scale={self.lr_scale}, layer_decay={self.layer_decay}."
-            )
+        if self.last_k < 1:
+            raise UserError(f"adapt.last_k={self.last_k} must be at least 1.")
 
 
 def _depths(module: nn.Module) -> dict[str, int]:
@@ -57,28 +49,3 @@ def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
         parameter.requires_grad_(depths[name] >= first)
     if config.mode is Adaptation.FROZEN:
         encoder.eval()
-
-
-def param_groups(module: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """Optimiser groups of the parameters that are trained: {"params", "lr", "weight_decay"}.
-
-    Parameters of at most one dimension (biases, norms) are not decayed (pixio.md, Recipe). With `layer_decay` each
-    layer towards the pixels learns slower by that factor, for modules that tell `parameter_depths`.
-    """
-    depths = _depths(module)
-    deepest = max(depths.values(), default=0)
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        decayed = parameter.ndim > 1
-        group = groups.setdefault(
-            (depths[name], decayed),
-            {
-                "params": [],
-                "lr": lr * layer_decay ** (deepest - depths[name]),
-                "weight_decay": weight_decay if decayed else 0.0,
-            },
-        )
-        group["params"].append(parameter)
-    return list(groups.values())

@@ -4,7 +4,7 @@ from torch import nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Encoder, Features
-from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, param_groups
+from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from pixio_robot.vision.config import POOLINGS, EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -72,22 +72,6 @@ def test_adaptation_trains_what_it_says(encoder):
     adapt(encoder, AdaptConfig(mode=Adaptation.LAST_K, last_k=1))
     trained = {depths[name] for name, p in encoder.named_parameters() if p.requires_grad}
     assert trained == ({6, 7} if isinstance(encoder, PixioEncoder) else {3})
-
-
-def test_param_groups_cover_each_trained_parameter_once_and_decay_no_vector():
-    encoder = PixioEncoder(CONFIG)
-    adapt(encoder, AdaptConfig(mode=Adaptation.FULL))
-    groups = param_groups(encoder, lr=1.0, weight_decay=0.1, layer_decay=0.5)
-    seen = [id(p) for group in groups for p in group["params"]]
-    assert sorted(seen) == sorted(id(p) for p in encoder.parameters())
-    for group in groups:
-        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
-    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
-    assert rates[id(encoder.vit.norm.weight)] == 1.0
-    assert rates[id(encoder.vit.blocks[5].attn.qkv.weight)] == 0.5
-    assert rates[id(encoder.vit.patch_pos)] == 0.5**7
-    plain = param_groups(nn.Linear(3, 4), lr=0.1, weight_decay=0.2)
-    assert [(group["lr"], group["weight_decay"]) for group in plain] == [(0.1, 0.2), (0.1, 0.0)]
 
 
 def test_build_encoder(tmp_path):
