@@ -166,8 +166,10 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
 @contextlib.contextmanager
 def video_writer(path: Path, size: int, fps: int) -> Iterator:
     """Yield a function that appends an image uint8 (size, size, 3) to an H.264 file."""
+    # Without x264's macroblock tree: its assembly gives other bytes for the same pictures from run to run.
+    options = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast", "threads": "1"})
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
 

@@ -50,6 +50,9 @@ class _GLContext:
                 raise
             except Exception as error:  # each platform has its own
                 raise missing_gl(error) from error
+            # Registered after the platform's module has registered its own, so that it runs before.
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
         self._users += 1
         self.make_current()
 
@@ -68,7 +71,6 @@ _gl = _GLContext()
 _open: weakref.WeakSet[Renderer] = weakref.WeakSet()
 
 
-@atexit.register
 def _close_all() -> None:
     # Contexts must go before the interpreter takes OpenGL's libraries away.
     for renderer in list(_open):

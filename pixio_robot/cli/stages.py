@@ -61,7 +61,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def _input_stamp(path: Path) -> str:
     """Identity of an input: the digest in the stamp of the stage that made it, else its path."""
     for candidate in (path, *path.parents):
-        if stamp_path(candidate).is_file():
+        if candidate.name and stamp_path(candidate).is_file():
             return str(read_json(stamp_path(candidate))["digest"])
     return str(path)
 

@@ -70,7 +70,7 @@ def cache_features(
 def _encode(encoder: nn.Module, images: np.ndarray, batch_size: int, device: torch.device | str) -> Features:
     parts = []
     for start in range(0, len(images), batch_size):
-        frames = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
+        frames = torch.from_numpy(images[start : start + batch_size].copy()).to(device)
         parts.append(encoder(frames).map(lambda tensor: tensor.half().cpu()))
     return Features(
         torch.cat([part.cls for part in parts]).contiguous(), torch.cat([part.patches for part in parts]).contiguous()

@@ -1,0 +1,107 @@
+"""The console command: help is instant, bad input is one sentence and exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pixio_robot.cli.main import COMMANDS, main
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """pixio-robot WORDS in an empty directory: (exit code, what went to stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pixio-robot", *words])
+        return main(), capsys.readouterr().err
+
+    return call
+
+
+def imported_by(words: str) -> set[str]:
+    code = (
+        f"import sys; sys.argv = ['pixio-robot', {words!r}]\n"
+        "from pixio_robot.cli.main import main\nmain()\nprint('MODULES', *sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(output.split("MODULES")[1].split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"torch", "hydra", "numpy", "robosuite", "mujoco", "lerobot", "zarr"}
+    assert not heavy & imported_by("--help")
+
+
+def test_the_check_above_can_fail() -> None:
+    code = "import hydra, sys; print(*sys.modules)"
+    assert "hydra" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["pixio-robot"])
+    assert main() == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["collect", "footage", "ingest", "pretrain", "train", "evaluate", "report"])
+def test_help_of_a_command_lists_its_settings(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pixio-robot", command, "--help"])
+    assert main() == 0
+    assert "run:" in capsys.readouterr().out
+
+
+BAD_INPUT = [
+    ("colect", "Unknown command 'colect'. Did you mean 'collect'?"),
+    ("collect experiment=smok", "Did you mean 'smoke'?"),
+    ("collect episods=3", "Did you mean 'episodes'?"),
+    ("collect env.image_sise=64", "Did you mean 'env.image_size'?"),
+    ("collect episodes=abc", "'abc'"),
+    ("collect env=lft", "Did you mean 'lift'?"),
+    ("collect env.task=Lfit", "Did you mean 'Lift'?"),
+    ("collect env.render_quality=fasst", "FAST"),
+    ("collect env.cameras=[font]", "front"),
+    ("collect foo", "foo"),
+    ("footage env.robot=Pandda", "Did you mean 'Panda'?"),
+    ("ingest source=nowhere", "nowhere"),
+    ("ingest source=", "source"),
+    ("pretrain data=[nowhere]", "nowhere"),
+    ("pretrain encoder.size=tinny", "Did you mean 'tiny'?"),
+    ("pretrain mask.ratio=1.5", "1.5"),
+    ("train", "'out' is needed"),
+    ("train out=x data=nowhere", "nowhere"),
+    ("train out=x policy=bcc", "Did you mean 'bc'?"),
+    ("train out=x policy.conditioning.pooling.name=spatial_softmx", "spatial_softmax"),
+    ("evaluate out=x checkpoint=nowhere", "There is no policy directory nowhere"),
+    ("evaluate checkpoint=random", "'out' is needed"),
+    ("report run=nowhere", "There is no run directory nowhere"),
+    ("data inspct x", "Did you mean 'inspect'?"),
+    ("data inspect nowhere", "There is no demonstration store nowhere"),
+    ("data verify", "takes one path"),
+    ("quickstart experiment=smok", "Did you mean 'smoke'?"),
+    ("quickstart foo=1", "no setting 'foo=1'"),
+    ("doctor --gl", "does not take '--gl'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_INPUT, ids=[words for words, _ in BAD_INPUT])
+def test_bad_input_is_one_sentence(run, words: str, message: str, tmp_path: Path) -> None:
+    code, error = run(*words.split())
+    assert code == 2
+    assert message in error
+    assert error.startswith("pixio-robot: ")
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(run) -> None:
+    from pixio_robot.errors import UserError
+
+    with pytest.raises(UserError):
+        run("--debug", "colect")

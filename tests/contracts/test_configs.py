@@ -1,0 +1,72 @@
+"""Every configuration that is shipped composes, and none can run code."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from pixio_robot.cli import collect, evaluate, footage, ingest, pretrain, report, train
+from pixio_robot.cli.compose import config_directory, load
+from pixio_robot.cli.main import COMMANDS
+from pixio_robot.cli.quickstart import load_steps
+
+SCHEMAS = {
+    "collect": collect.CollectCommand,
+    "footage": footage.FootageCommand,
+    "ingest": ingest.IngestCommand,
+    "pretrain": pretrain.PretrainCommand,
+    "train": train.TrainCommand,
+    "evaluate": evaluate.EvaluateCommand,
+    "report": report.ReportCommand,
+}
+NEEDED = {"train": ["out=x"], "evaluate": ["out=x", "checkpoint=random"]}
+ROOT = config_directory()
+EXPERIMENTS = sorted({path.parent.name for path in ROOT.glob("experiment/*/steps.yaml")})
+
+
+@pytest.fixture(autouse=True)
+def _policies() -> None:
+    train._register_policy_schemas()
+
+
+def test_every_command_with_a_config_is_tested_here() -> None:
+    assert {path.stem for path in ROOT.glob("*.yaml")} == set(SCHEMAS)
+    assert set(SCHEMAS) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_defaults_compose(command: str) -> None:
+    assert isinstance(load(command, SCHEMAS[command], NEEDED.get(command, [])), SCHEMAS[command])
+
+
+@pytest.mark.parametrize(
+    ("command", "group"),
+    [("train", "policy"), ("train", "encoder"), ("collect", "env"), ("footage", "env"), ("evaluate", "env")],
+)
+def test_every_choice_of_a_group_composes(command: str, group: str) -> None:
+    names = sorted(path.stem for path in (ROOT / group).glob("*.yaml"))
+    assert names
+    for name in names:
+        load(command, SCHEMAS[command], [*NEEDED.get(command, []), f"{group}={name}"])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_step_of_an_experiment_composes(experiment: str) -> None:
+    steps = load_steps(experiment, None)
+    assert steps.steps
+    for step in steps.steps:
+        command, *words = step.split()
+        load(command, SCHEMAS[command], [f"experiment={experiment}", f"run={steps.run}", *words])
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.yaml")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_configuration_names_code(path: Path) -> None:
+    assert "_target_" not in path.read_text()
+    OmegaConf.load(path)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiment/*/steps.yaml")), ids=lambda path: path.parent.name)
+def test_an_experiment_opens_with_command_cost_and_result(path: Path) -> None:
+    head = path.read_text().split("run:")[0]
+    assert "Cost:" in head
+    assert "Result:" in head or "result" in head.lower()

@@ -1,0 +1,59 @@
+"""Small demonstrations for the tests of the store and of loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.types import CameraSpec, DemoSpec, Episode
+
+SPEC = DemoSpec(
+    task="Test",
+    robot="none",
+    simulator="none",
+    simulator_version="0",
+    controller="none",
+    control_hz=10.0,
+    cameras={"front": CameraSpec(height=12, width=10), "hand": CameraSpec(height=8, width=8)},
+    state_names=("x [m]", "y [m]", "z [m]"),
+    action_names=("u", "v"),
+)
+
+
+def make_episode(seed: int, length: int | None = None) -> Episode:
+    """Random content; the front camera's frame number 1 is all black."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(3, 9)) if length is None else length
+    images = {
+        name: rng.integers(0, 256, (n, camera.height, camera.width, 3), np.uint8)
+        for name, camera in SPEC.cameras.items()
+    }
+    images["front"][1:2] = 0
+    return Episode(
+        images=images,
+        state=rng.normal(size=(n, 3)).astype(np.float32),
+        actions=rng.normal(size=(n, 2)).astype(np.float32),
+        rewards=rng.normal(size=n).astype(np.float32),
+        success=bool(seed % 2),
+        seed=seed,
+        info={"note": f"episode {seed}"},
+    )
+
+
+def make_store(path: Path, episodes: int = 4) -> DemoStore:
+    store = DemoStore.create(path, SPEC)
+    for seed in range(episodes):
+        store.append(make_episode(seed))
+    return store
+
+
+def same(one: Episode, other: Episode) -> bool:
+    return (
+        all(np.array_equal(one.images[name], other.images[name]) for name in SPEC.cameras)
+        and np.array_equal(one.state, other.state)
+        and np.array_equal(one.actions, other.actions)
+        and np.array_equal(one.rewards, other.rewards)
+        and (one.success, one.seed, dict(one.info)) == (other.success, other.seed, dict(other.info))
+    )

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demo_data import make_episode, make_store
+
+from pixio_robot.data.stats import Statistics, compute_statistics, range_of
+from pixio_robot.errors import UserError
+
+
+def test_streaming_equals_numpy_on_the_chosen_episodes(tmp_path: Path) -> None:
+    statistics = compute_statistics(make_store(tmp_path / "s", episodes=5), [0, 2, 3])
+    for name, values in (("state", statistics.state), ("actions", statistics.actions)):
+        rows = np.concatenate([getattr(make_episode(seed), name) for seed in (0, 2, 3)]).astype(np.float64)
+        np.testing.assert_allclose(values.mean, rows.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(values.std, rows.std(0), rtol=1e-12)
+        assert np.array_equal(values.minimum, rows.min(0))
+        assert np.array_equal(values.maximum, rows.max(0))
+
+
+def test_a_large_offset_does_not_cost_the_spread() -> None:
+    rows = np.random.default_rng(0).normal(size=(1000, 2)) + 1e8
+    np.testing.assert_allclose(range_of(np.split(rows, 10)).std, rows.std(0), rtol=1e-6)
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    statistics = compute_statistics(make_store(tmp_path / "s"), [0])
+    again = Statistics.from_json(statistics.to_json())
+    assert again.to_json() == statistics.to_json()
+
+
+def test_of_nothing() -> None:
+    with pytest.raises(UserError, match="no episode"):
+        range_of([])

@@ -1,0 +1,51 @@
+"""Windows never leave their episode, and padding is exactly what lies beyond its end."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixio_robot.data.windows import Windows, split_episodes
+from pixio_robot.errors import UserError
+
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
+
+
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 12))
+def test_laws(lengths: list[int], observation_steps: int, horizon: int) -> None:
+    windows = Windows(np.array(lengths), observation_steps, horizon)
+    assert len(windows) == sum(lengths)
+    located = windows.locate(np.arange(len(windows)))
+    length = np.array(lengths)[located.episode][:, None]
+    assert ((located.frames >= 0) & (located.frames < length)).all()
+    assert ((located.actions >= 0) & (located.actions < length)).all()
+    step = located.frames[:, -1:]
+    assert np.array_equal(located.actions[:, :1], step)
+    assert np.array_equal(located.frames, np.maximum(step + np.arange(1 - observation_steps, 1), 0))
+    assert np.array_equal(located.is_pad, step + np.arange(horizon) >= length)
+    # Every step of every episode is looked at exactly once.
+    assert sorted(zip(located.episode.tolist(), step[:, 0].tolist(), strict=True)) == [
+        (e, t) for e, n in enumerate(lengths) for t in range(n)
+    ]
+
+
+def test_only_chosen_episodes() -> None:
+    windows = Windows(np.array([3, 4, 5]), 1, 1, episodes=[2, 0])
+    assert len(windows) == 8
+    assert set(windows.locate(np.arange(8)).episode.tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize(("steps", "horizon", "episodes"), [(0, 1, None), (1, 0, None), (1, 1, [])])
+def test_nonsense_is_refused(steps: int, horizon: int, episodes: list[int] | None) -> None:
+    with pytest.raises(UserError):
+        Windows(np.array([3]), steps, horizon, episodes)
+
+
+@given(st.integers(1, 50), st.floats(0, 0.99), st.integers(0, 5))
+def test_split_is_a_partition(count: int, share: float, seed: int) -> None:
+    training, validation = split_episodes(count, share, seed)
+    assert sorted(training + validation) == list(range(count))
+    assert training
+    assert (training, validation) == split_episodes(count, share, seed)
+    if share > 0 and count > 1:
+        assert validation

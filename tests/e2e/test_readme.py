@@ -1,0 +1,40 @@
+"""The README's commands, word for word."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def commands() -> list[str]:
+    """Lines that start with `$ ` in blocks marked `console test`."""
+    blocks = re.findall(r"```console test\n(.*?)```", README.read_text(), re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+@pytest.mark.timeout(600)
+def test_commands_run(tmp_path: Path) -> None:
+    assert len(commands()) >= 7
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in commands():
+        result = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+    assert (tmp_path / "runs" / "smoke" / "report.html").is_file()
+
+
+def test_the_scripts_it_names_exist() -> None:
+    scripts = set(re.findall(r"\./(scripts/\w+)", README.read_text()))
+    assert {"scripts/quickstart", "scripts/test"} <= scripts
+    assert all(os.access(README.parent / script, os.X_OK) for script in scripts)
+
+
+def test_the_files_it_links_to_exist() -> None:
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README.read_text())
+    assert all((README.parent / link).is_file() for link in links), links
