@@ -9,13 +9,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pixio_robot.data.demos import DemoStore
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from envs.config import EnvConfig, plain
 from envs.fanout import ordered_map
 from envs.recording import run_expert
 from envs.registry import environment_of_process, spec_of
+from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.types import DemoSpec, Episode
@@ -90,7 +90,8 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
             try:
                 for seed, episode in episodes:
                     if episode.success or not config.success_only:
-                        store.append(episode)
+                        if store.append(episode) != len(seeds):
+                            raise UserError(f"Another process is writing to {out} too: stop one of them.")
                         seeds.append(seed)
                         in_a_row = 0
                         progress.update(bar, completed=len(seeds))
@@ -122,18 +123,23 @@ def _journal(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
 
 def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfig) -> tuple[DemoStore, list[int]]:
     journal = _journal(env_config, config)
-    if out.exists() and config.overwrite:
+    if out.is_dir() and config.overwrite:
         if any(out.iterdir()) and not (out / JOURNAL).exists():
             raise UserError(
                 f"{out} is not a store that collect made: remove it yourself or choose another collect.out."
             )
         shutil.rmtree(out)
-    if not out.exists() or not any(out.iterdir()):
-        store = DemoStore.create(out, spec)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+    if not out.exists():
+        DemoStore.create(out, spec)
+    if not (out / JOURNAL).exists():
+        store = DemoStore.open(out)
+        # An empty store is one whose first moments were interrupted.
+        if len(store):
+            raise UserError(f"{out} holds demonstrations that collect did not make: choose another collect.out.")
         write_json(out / JOURNAL, journal | {"failed_seeds": []})
         return store, []
-    if not (out / JOURNAL).exists():
-        raise UserError(f"{out} exists and is not a store that collect made: choose another collect.out.")
     found = read_json(out / JOURNAL)
     failed = found.pop("failed_seeds", [])
     for part, settings in journal.items():

@@ -98,7 +98,9 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
         bar = progress.add_task("Filming", total=config.videos, completed=config.videos - len(missing))
-        run = functools.partial(_record, env_config, dataclasses.replace(config))
+        # A plain FootageConfig: a subclass would bring its own imports into every worker.
+        settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(FootageConfig)}
+        run = functools.partial(_record, env_config, FootageConfig(**settings))
         for _ in ordered_map(run, missing, min(config.workers, len(missing)) if config.workers else 0):
             progress.advance(bar)
     files = [str(out / name) for number in numbers for name in names[number]]
@@ -109,7 +111,7 @@ def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
     """Make the directory ours, or see that it is."""
     settings = {name: value for name, value in plain(config).items() if name in _DECIDING}
     manifest = {"env": plain(env_config), "footage": settings}
-    if config.overwrite and (out / MANIFEST).exists():
+    if config.overwrite and (out / MANIFEST).is_file():
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
         if not (out / MANIFEST).exists():

@@ -33,7 +33,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.statistics = statistics
         self.observation_steps = config.observation_steps
         self.horizon = config.horizon
-        self.cameras = list(config.conditioning.cameras)
+        self.cameras: Sequence[str] = list(config.conditioning.cameras)
         self.conditioning = Conditioning(config.conditioning, config.observation_steps, spec, statistics, encoder)
         self.actions = Normaliser.of_actions(config.action_normalisation, statistics)
 

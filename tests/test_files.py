@@ -1,6 +1,5 @@
 """Nothing half-written stays where a whole file is expected."""
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -12,6 +11,10 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_directory, atomic_file, read_json, sweep_temporaries, write_json
 
 
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
 def test_a_failed_directory_leaves_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "result"
     with atomic_directory(target) as temporary:
@@ -20,7 +23,7 @@ def test_a_failed_directory_leaves_the_old_one(tmp_path: Path) -> None:
         (temporary / "value").write_text("new")
         raise RuntimeError
     assert (target / "value").read_text() == "old"
-    assert os.listdir(tmp_path) == ["result"]
+    assert names(tmp_path) == ["result"]
 
 
 def test_an_existing_directory_is_replaced_whole(tmp_path: Path) -> None:
@@ -28,8 +31,8 @@ def test_an_existing_directory_is_replaced_whole(tmp_path: Path) -> None:
     for name in ("first", "second"):
         with atomic_directory(target) as temporary:
             (temporary / name).touch()
-    assert os.listdir(target) == ["second"]
-    assert os.listdir(tmp_path) == ["result"]
+    assert names(target) == ["second"]
+    assert names(tmp_path) == ["result"]
 
 
 def test_a_failed_file_leaves_the_old_one(tmp_path: Path) -> None:
@@ -39,7 +42,7 @@ def test_a_failed_file_leaves_the_old_one(tmp_path: Path) -> None:
         temporary.write_text("{")
         raise RuntimeError
     assert read_json(target) == {"a": 1}
-    assert os.listdir(tmp_path) == ["value.json"]
+    assert names(tmp_path) == ["value.json"]
 
 
 def test_json_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -62,14 +65,17 @@ def test_what_a_kill_leaves_is_swept(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     assert not (tmp_path / "result").exists()
     sweep_temporaries(tmp_path)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_a_full_disk_is_explained(tmp_path: Path) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.fail("this test needs /dev/full, which every Linux has")
-    with pytest.raises(UserError, match="No space left on the disk"), atomic_directory(tmp_path / "result"):
-        with full.open("wb", buffering=0) as stream:
-            stream.write(b"x")
-    assert os.listdir(tmp_path) == []
+    with (
+        pytest.raises(UserError, match="No space left on the disk"),
+        atomic_directory(tmp_path / "result"),
+        full.open("wb", buffering=0) as stream,
+    ):
+        stream.write(b"x")
+    assert names(tmp_path) == []

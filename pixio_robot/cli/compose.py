@@ -127,7 +127,8 @@ def _help(command: str, schema: type, arguments: list[str]) -> str:
     choices = "\n".join(
         f"  {group}={'|'.join(sorted(p.stem for p in (config_directory() / group).glob('*.yaml')))}" for group in groups
     )
-    return f"{(schema.__doc__ or '').strip()}\n\nSettings and defaults (??? must be given):\n{settings}\nGroups:\n{choices}"
+    summary = (schema.__doc__ or "").strip()
+    return f"{summary}\n\nSettings and defaults (??? must be given):\n{settings}\nGroups:\n{choices}"
 
 
 def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:

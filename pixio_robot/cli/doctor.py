@@ -43,7 +43,8 @@ env.close()
 """
 MUJOCO_PROBE = """
 import mujoco
-model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><body><freejoint/><geom size=".1"/></body></worldbody></mujoco>')
+model = mujoco.MjModel.from_xml_string(
+    '<mujoco><worldbody><body><freejoint/><geom size=".1"/></body></worldbody></mujoco>')
 data = mujoco.MjData(model)
 mujoco.mj_step(model, data)
 assert data.time > 0

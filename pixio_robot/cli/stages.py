@@ -6,6 +6,7 @@ seconds of work, and whether it is finished. Beside, not inside, because outputs
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import enum
@@ -115,6 +116,7 @@ def run_stage(
         write_json(stamp, record | {"seconds": round(seconds, 2), "finished": finished, "finished_at": now})
 
     started = time.monotonic()
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     save(finished=False)
     try:
         finished = work()
@@ -124,6 +126,9 @@ def run_stage(
             save(finished=False)
         else:
             stamp.unlink()
+            for parent in new_parents:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
         raise
     save(finished)
     if not finished:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.errors import UserError
 from pixio_robot.training.imitate import ImitateConfig, imitate
-from pixio_robot.vision.adapt import AdaptConfig, Adaptation, adapt
+from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from policies.config import PolicyConfig
 from policies.registry import POLICIES, build_policy

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch import nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Encoder, Features

@@ -1,0 +1,99 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.collect import JOURNAL, CollectConfig, collect
+from envs.config import EnvConfig
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json
+
+pytestmark = pytest.mark.sim
+# A horizon that about half of the seeds miss.
+ENV = EnvConfig(image_size=32, cameras=["hand"], horizon=27)
+
+
+def config(out, **changes):
+    return CollectConfig(**{"out": str(out), "episodes": 4, "workers": 1, "noise": 0.0} | changes)
+
+
+def content(path):
+    store = DemoStore.open(path)
+    episodes = [store.episode(number) for number in range(len(store))]
+    return [
+        (episode.seed, episode.state.tobytes(), episode.actions.tobytes(), episode.images["hand"].tobytes())
+        for episode in episodes
+    ]
+
+
+def test_the_store_is_the_same_however_it_came_about(tmp_path):
+    report = collect(ENV, config(tmp_path / "one"))
+    assert report.kept == len(report.seeds) == 4
+    assert report.failed == len(report.failed_seeds) > 0
+    assert sorted(report.seeds + report.failed_seeds) == list(range(max(report.seeds) + 1))
+    store = DemoStore.open(tmp_path / "one")
+    assert store.seeds == report.seeds
+    assert all(store.successes)
+    episode = store.episode(0)
+    assert np.abs(episode.actions).max() <= 1
+    # Stopped after two episodes, then continued by two processes.
+    collect(ENV, config(tmp_path / "two", episodes=2))
+    again = collect(ENV, config(tmp_path / "two", workers=2))
+    assert (again.seeds, again.failed_seeds) == (report.seeds, report.failed_seeds)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_expert_failures_end_in_an_error_that_says_what_to_change(tmp_path):
+    impossible = EnvConfig(cameras=[], horizon=2)
+    with pytest.raises(UserError, match=r"failed 3 episodes in a row.*horizon"):
+        collect(impossible, config(tmp_path / "none", max_failures=3))
+    assert read_json(tmp_path / "none" / JOURNAL)["failed_seeds"] == [0, 1, 2]
+
+
+def test_other_stores_are_left_alone(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "data").touch()
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="precious"):
+            collect(ENV, config(tmp_path / "precious", overwrite=overwrite))
+    assert (tmp_path / "precious" / "data").exists()
+    with pytest.raises(UserError, match="failed 1"):
+        collect(EnvConfig(cameras=[], horizon=1), config(tmp_path / "mine", max_failures=1))
+    with pytest.raises(UserError, match=r"env\.horizon=1, not 2"):
+        collect(EnvConfig(cameras=[], horizon=2), config(tmp_path / "mine"))
+
+
+def test_wrong_numbers_are_named():
+    for wrong in ({"out": ""}, {"episodes": 0}, {"noise": -1.0}, {"workers": -1}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            CollectConfig(**wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_collection_goes_on_where_it_was(tmp_path, blow):
+    script = tmp_path / "collecting.py"
+    script.write_text(
+        "from test_collect import ENV, collect, config\n"
+        f"if __name__ == '__main__':\n    collect(ENV, config({str(tmp_path / 'two')!r}, episodes=200, workers=2))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "two" / "episodes").glob("0*"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(blow)
+    process.wait(timeout=30)
+    seeds = DemoStore.open(tmp_path / "two").seeds
+    episodes = len(seeds) + 2
+    continued = collect(ENV, config(tmp_path / "two", episodes=episodes))
+    assert continued.seeds == collect(ENV, config(tmp_path / "one", episodes=episodes)).seeds
+    assert content(tmp_path / "one") == content(tmp_path / "two")
