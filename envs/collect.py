@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from envs.config import EnvConfig, plain
 from envs.fanout import ordered_map
-from envs.recording import run_expert
-from envs.registry import environment_of_process, spec_of
+from envs.recording import run_seed
+from envs.registry import spec_of
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.types import DemoSpec, Episode
+from pixio_robot.types import DemoSpec
 
 JOURNAL = "collect.json"
 
@@ -81,7 +81,7 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
     seeds = [int(seed) for seed in store.seeds]
     next_seed = max([config.first_seed - 1, *seeds, *failed]) + 1
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    run = functools.partial(_run_seed, env_config, config.noise)
+    run = functools.partial(run_seed, env_config, config.noise)
     with Progress(*columns, transient=True) as progress:
         bar = progress.add_task(f"Collecting {env_config.task}", total=config.episodes, completed=len(seeds))
         in_a_row = 0
@@ -151,7 +151,3 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
                     "or set collect.overwrite=true to start it anew."
                 )
     return DemoStore.open(out), failed
-
-
-def _run_seed(env_config: EnvConfig, noise: float, seed: int) -> Episode:
-    return run_expert(environment_of_process(env_config), seed, noise)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from envs.config import EnvConfig
 from envs.experts import make_expert
-from envs.registry import Environment
+from envs.registry import Environment, environment_of_process
 from pixio_robot.types import Episode
 
 _NOISE_STREAM = 2
+
+
+def run_seed(env_config: EnvConfig, noise: float, seed: int) -> Episode:
+    """`run_expert` in this process's environment of that configuration."""
+    return run_expert(environment_of_process(env_config), seed, noise)
 
 
 def run_expert(env: Environment, seed: int, noise: float = 0.0) -> Episode:
