@@ -22,6 +22,9 @@ _MESH_CELL = 0.008
 """Vertices of the robot's visual meshes nearer than about this (m) are one vertex in FAST quality."""
 
 _KEEP_FACES = 1000
+_SHADOW_REACH = 0.7
+"""Half side (m) of the square around the light's axis in which shadows fall in FULL quality."""
+
 _VISUAL_GROUP = 1
 _CULLED_GROUP = 5
 
@@ -85,8 +88,9 @@ class Renderer:
         self._context: mujoco.MjrContext | None = None
         self._stale_textures: set[int] = set()
         model.vis.global_.offwidth = model.vis.global_.offheight = image_size
-        # MuJoCo's 4096 shadow map is most of the cost on a CPU and shows no more at this size.
+        # MuJoCo's 4096 shadow map of the whole room is costly on a CPU: a smaller one of the table shows more.
         model.vis.quality.shadowsize = 1024
+        model.vis.map.shadowclip = _SHADOW_REACH / model.stat.extent
         if self._fast:
             model.vis.quality.shadowsize = 0
             model.vis.quality.offsamples = 0

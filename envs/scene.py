@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco
@@ -30,6 +31,12 @@ _SHAPES = (
 )
 
 
+def light_position(direction: Sequence[float]) -> np.ndarray:
+    """Where a light of that direction stands so that its axis meets the middle of the table."""
+    down = np.asarray(direction) / -direction[2]
+    return np.array((*WORKSPACE_CENTRE, TABLE_TOP)) - 1.8 * down
+
+
 def dress(xml: str, config: EnvConfig) -> str:
     """Our look and sizes in robosuite's MJCF: plain or drawn surfaces in place of its large image textures.
 
@@ -46,7 +53,7 @@ def dress(xml: str, config: EnvConfig) -> str:
     for light in world.findall("light"):
         light.set("castshadow", "true")
         light.set("dir", " ".join(map(str, LIGHT_DIRECTION)))
-        light.set("pos", "0.8 0.6 2.6")
+        light.set("pos", " ".join(map(str, light_position(LIGHT_DIRECTION))))
         light.set("diffuse", "0.55 0.55 0.55")
     # Seen from beyond the table: a square 0.44 m wide on the table fills the picture.
     position, target = np.array((0.80, 0.0, 1.52)), np.array((*WORKSPACE_CENTRE, TABLE_TOP + 0.03))
@@ -191,6 +198,7 @@ class Scene:
             model.mat_rgba[model.material(f"{name}_look").id, :3] = rng.uniform(0.65, 1.0) * rng.uniform(0.88, 1.0, 3)
         model.light_dir[0] = (*rng.uniform(-0.7, 0.7, 2), -1.0)
         model.light_dir[0] /= np.linalg.norm(model.light_dir[0])
+        model.light_pos[0] = light_position(model.light_dir[0])
         model.light_diffuse[0] = rng.uniform(0.35, 0.75) * rng.uniform(0.85, 1.0, 3)
         model.vis.headlight.diffuse[:] = rng.uniform(0.25, 0.5)
         return texture
