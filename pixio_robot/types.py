@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # a simulator's worker process needs these values, but not the seconds and megabytes of torch
+    import numpy as np
+    import torch
+    from torch import Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
