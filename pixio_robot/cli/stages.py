@@ -99,15 +99,16 @@ def run_stage(
         shutil.rmtree(target)
         stamp.unlink()
     spent = 0.0
-    if stamp.is_file() and target.exists() and not always:
+    if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
-        if earlier["digest"] != digest:
+        if earlier["digest"] != digest and not always:
             raise UserError(_conflict(target, earlier["settings"], flat))
-        if earlier["finished"]:
+        if earlier["finished"] and not always:
             print(f"{command}: {target} is up to date ({earlier['seconds']:.0f} s of work earlier)")
             return 0
-        spent = earlier["seconds"]
-        print(f"{command}: continuing {target}")
+        spent = earlier["seconds"] if earlier["digest"] == digest else 0.0
+        if not earlier["finished"]:
+            print(f"{command}: continuing {target}")
     record = {"stage": command, "out": out, "command": _spelled_out(), "digest": digest, "settings": flat}
 
     def save(finished: bool) -> None:
