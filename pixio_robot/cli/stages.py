@@ -10,12 +10,13 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import fcntl
 import hashlib
 import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,44 @@ def run_stage(
     such a state by itself. With `always` it is called in any case, because it brings an existing result
     up to date by itself. Raises UserError when `out` holds the result of other settings.
     """
+    if not Path(out).name:
+        raise UserError(
+            f"out={out!r} is no place for the result of `{command}`; name a directory, such as runs/mine/{command}."
+        )
+    with _alone(Path(out)):
+        return _run_alone(command, out, settings, work, inputs, overwrite, always)
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Keep a second command off the same output; raises UserError when one is at work there."""
+    new_parents = [parent for parent in target.parents if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.with_name(f".{target.name}.lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"Another process is at work on {target}; wait for it, or choose another out=.") from None
+        try:
+            yield
+        finally:
+            path.unlink()
+            # What was made only for the lock goes with it.
+            for parent in new_parents:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def _run_alone(
+    command: str,
+    out: str,
+    settings: Any,
+    work: Callable[[], bool],
+    inputs: Iterable[str],
+    overwrite: bool,
+    always: bool,
+) -> int:
     target = Path(out)
     stamp = stamp_path(target)
     flat, digest = _describe(settings, [Path(path) for path in inputs])
@@ -117,7 +156,6 @@ def run_stage(
         write_json(stamp, record | {"seconds": round(seconds, 2), "finished": finished, "finished_at": now})
 
     started = time.monotonic()
-    new_parents = [parent for parent in target.parents if not parent.exists()]
     save(finished=False)
     try:
         finished = work()
@@ -127,9 +165,6 @@ def run_stage(
             save(finished=False)
         else:
             stamp.unlink()
-            for parent in new_parents:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
         raise
     save(finished)
     if not finished:

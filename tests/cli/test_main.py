@@ -75,6 +75,8 @@ BAD_INPUT = [
     ("pretrain mask.ratio=1.5", "1.5"),
     ("train", "'out' is needed"),
     ("train out=x data=nowhere", "nowhere"),
+    ("collect out=", "must name the directory"),
+    ("evaluate out=. checkpoint=random", "is no place for the result"),
     ("train out=x policy=bcc", "Did you mean 'bc'?"),
     ("train out=x policy.conditioning.pooling.name=spatial_softmx", "spatial_softmax"),
     ("evaluate out=x checkpoint=nowhere", "There is no policy directory nowhere"),

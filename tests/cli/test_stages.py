@@ -74,3 +74,15 @@ def test_a_first_try_that_failed_early_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         run_stage("collect", str(tmp_path / "demos"), Settings(), fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_commands_do_not_share_an_output(tmp_path: Path) -> None:
+    out = tmp_path / "demos"
+
+    def work() -> bool:
+        with pytest.raises(UserError, match="Another process is at work"):
+            run_stage("collect", str(out), Settings(), lambda: True)
+        return make(out, [])()
+
+    assert run_stage("collect", str(out), Settings(), work) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demos", "demos.stage.json"]
