@@ -7,9 +7,9 @@ The rest: one chunk with a checksum. zarr-python's 2-5 ms a read is why frames a
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -56,41 +56,45 @@ def write_values(group: zarr.Group, name: str, values: np.ndarray) -> None:
     array[...] = values
 
 
-def array_metadata(directory: Path) -> dict[str, Any]:
-    """`zarr.json` of an array. Raises DamagedArray where there is none."""
+def _check_metadata(directory: Path, shape: tuple[int, ...], dtype: str) -> None:
+    """`zarr.json` must describe the array that the episode and the DemoSpec ask for."""
     try:
-        return json.loads((directory / "zarr.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise DamagedArray(f"{directory} is not a readable Zarr array ({error}).") from error
+        metadata = json.loads((directory / "zarr.json").read_text())
+        found = metadata["data_type"], tuple(metadata["shape"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedArray(f"{directory} is not a readable Zarr array ({error!r}).") from error
+    if found != (dtype, shape):
+        raise DamagedArray(f"{directory} is damaged: it claims to be {found[0]} {found[1]} instead of {dtype} {shape}.")
 
 
 def _chunk_file(directory: Path, dimensions: int) -> Path:
     return directory.joinpath("c", *["0"] * dimensions)
 
 
-def read_values(directory: Path) -> np.ndarray:
-    """A low-dimensional array, its checksum verified."""
-    metadata = array_metadata(directory)
-    shape = tuple(metadata["shape"])
+def read_values(directory: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 array of that shape, its checksum verified. Raises DamagedArray."""
+    _check_metadata(directory, shape, "float32")
     try:
         raw = _chunk_file(directory, len(shape)).read_bytes()
     except OSError as error:
         raise DamagedArray(f"{directory} misses its data ({error}).") from error
     payload, checksum = raw[:-CRC_BYTES], raw[-CRC_BYTES:]
-    if google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
+    if len(payload) != 4 * math.prod(shape) or google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
         raise DamagedArray(f"{directory} is damaged: its checksum does not fit.")
-    return np.frombuffer(payload, dtype=metadata["data_type"]).reshape(shape)
+    return np.frombuffer(payload, "<f4").reshape(shape)
 
 
 class FrameFile:
     """The frames of one camera in one episode, read at their places in the shard file."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, shape: tuple[int, ...]) -> None:
+        """`shape` (n, h, w, 3) is what the episode and the DemoSpec ask for. Raises DamagedArray."""
         self.directory = directory
-        self.shape: tuple[int, ...] = tuple(array_metadata(directory)["shape"])
-        self._path = _chunk_file(directory, len(self.shape))
-        self._frame_bytes = int(np.prod(self.shape[1:]))
+        self.shape = shape
+        self._path = _chunk_file(directory, len(shape))
+        self._frame_bytes = math.prod(shape[1:])
         self._stride = self._frame_bytes + CRC_BYTES
+        _check_metadata(directory, shape, "uint8")
         self._check_index()
 
     def _check_index(self) -> None:
@@ -115,16 +119,22 @@ class FrameFile:
         if not (np.array_equal(index[:, 0], order) and (index[:, 1] == self._stride).all()):
             raise DamagedArray(f"{self.directory} is not laid out as pixio-robot writes it.")
 
-    def read(self, start: int, stop: int, *, verify: bool = False) -> np.ndarray:
-        """Frames start..stop as uint8 (n, h, w, 3); `verify` checks each one's checksum."""
-        with self._path.open("rb", buffering=0) as file:
-            raw = os.pread(file.fileno(), (stop - start) * self._stride, start * self._stride)
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Frames start..stop as uint8 (n, h, w, 3), not to be written to.
+
+        Each one's checksum is verified: at 84 px that takes 1 us beside the 30 us of the read itself.
+        """
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                raw = os.pread(file.fileno(), (stop - start) * self._stride, start * self._stride)
+        except OSError as error:
+            raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
         if len(raw) != (stop - start) * self._stride:
             raise DamagedArray(f"{self.directory} is damaged: it ends before frame {stop}.")
         rows = np.frombuffer(raw, np.uint8).reshape(stop - start, self._stride)
-        if verify:
-            for number, row in enumerate(rows, start):
-                checksum = int.from_bytes(row[self._frame_bytes :].tobytes(), "little")
-                if google_crc32c.value(row[: self._frame_bytes].tobytes()) != checksum:
-                    raise DamagedArray(f"{self.directory} is damaged: the checksum of frame {number} does not fit.")
+        checksums = rows[:, self._frame_bytes :].copy().view("<u4")[:, 0].tolist()
+        for number, (row, checksum) in enumerate(zip(rows, checksums, strict=True), start):
+            # The extension takes any contiguous buffer, though its annotation names bytes.
+            if google_crc32c.value(row[: self._frame_bytes]) != checksum:  # pyright: ignore[reportArgumentType]
+                raise DamagedArray(f"{self.directory} is damaged: the checksum of frame {number} does not fit.")
         return rows[:, : self._frame_bytes].reshape(stop - start, *self.shape[1:])

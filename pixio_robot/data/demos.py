@@ -2,7 +2,7 @@
 
     store.zarr/zarr.json                     format, version and DemoSpec in the root group's attributes
     store.zarr/episodes/000000/images/<camera>, state, actions, rewards
-    store.zarr/episodes/.tmp-<pid>-<start>-* being written; invisible to readers
+    store.zarr/episodes/.tmp-demos-*         being written; invisible to readers
 
 An episode is whole or it is not there: it is built aside, fsynced, and renamed to the next free number, so
 several processes may append side by side and a kill at any moment costs only the episode being written.
@@ -10,13 +10,11 @@ several processes may append side by side and a kill at any moment costs only th
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import itertools
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,25 @@ import numpy as np
 import zarr
 
 from pixio_robot.data.demo_arrays import FrameFile, read_values, write_frames, write_values
-from pixio_robot.errors import UserError
-from pixio_robot.files import TEMPORARY_PREFIX, atomic_directory, fsync_parent, fsync_tree
+from pixio_robot.data.demo_commit import publish, workplace
+from pixio_robot.data.demo_recognition import read_spec, root_attributes
+from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Episode
 
-FORMAT = "pixio_robot.demos"
-FORMAT_VERSION = 1
 EPISODES = "episodes"
-_VALUES = ("state", "actions", "rewards")
+VALUES = ("state", "actions", "rewards")
 DEFAULT_RAM_BYTES = 4 << 30
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Header:
+    """The attributes of an episode's group."""
+
+    length: int
+    success: bool
+    seed: int
+    info: dict[str, Any]
 
 
 class DemoStore:
@@ -41,64 +49,77 @@ class DemoStore:
     def __init__(self, path: Path, spec: DemoSpec, ram_bytes: int) -> None:
         self.path = path
         self.spec = spec
-        self._headers: list[dict[str, Any]] = []
+        self._headers: list[_Header] = []
         self._values: dict[tuple[int, str], np.ndarray] = {}
         self._files: dict[tuple[int, str], FrameFile] = {}
         self._frames: dict[tuple[int, str], np.ndarray] = {}
         self._ram_bytes = ram_bytes
         self._fits_in_ram = True
+        # Writers take the next free number, so one with nothing before it means that an episode was lost. Listed
+        # first, because others may commit meanwhile.
+        last = self._last_number()
         self.refresh()
+        if last >= len(self):
+            raise UserError(
+                f"{self.episode_path(len(self))} is missing though there are later episodes: "
+                f"restore it from a copy, or rename {self.episode_path(last).name} to it."
+            )
+
+    def __reduce__(self) -> tuple[Callable[..., DemoStore], tuple[Path, DemoSpec, int]]:
+        """Another process opens the store anew instead of being sent the frames held in RAM."""
+        return DemoStore, (self.path, self.spec, self._ram_bytes)
 
     @classmethod
     def create(cls, path: str | Path, spec: DemoSpec, *, exist_ok: bool = False) -> DemoStore:
         """A new, empty store. Raises UserError if something is there already, unless it is a store of an
         equal spec and `exist_ok`."""
         path = Path(path)
-        if path.exists():
-            if not exist_ok:
-                raise UserError(f"{path} exists already; choose another place for the demonstrations.")
-            store = cls.open(path)
-            differences = spec.differences(store.spec) + store.spec.differences(spec)
-            if differences:
-                raise UserError(f"{path} holds demonstrations of something else: {'; '.join(differences)}.")
-            return store
-        with atomic_directory(path) as temporary:
-            attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "spec": spec.to_json()}
-            root = zarr.create_group(temporary, zarr_format=3, attributes=attributes)
-            root.create_group(EPISODES)
-        return cls.open(path)
+        _check_spec(spec)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with workplace(path.parent) as temporary:
+                    root = zarr.create_group(temporary / "store", zarr_format=3, attributes=root_attributes(spec))
+                    root.create_group(EPISODES)
+                    if publish(temporary / "store", path):
+                        return cls.open(path)
+            except OSError as error:
+                if error.errno not in _DISK_FULL:
+                    raise
+                raise UserError(f"No space left on the disk to create {path}; nothing was written.") from error
+        if not exist_ok:
+            raise UserError(f"{path} exists already; choose another place for the demonstrations.")
+        store = cls.open(path)
+        differences = spec.differences(store.spec) + store.spec.differences(spec)
+        if differences:
+            raise UserError(f"{path} holds demonstrations of something else: {'; '.join(differences)}.")
+        return store
 
     @classmethod
     def open(cls, path: str | Path, *, ram_bytes: int = DEFAULT_RAM_BYTES) -> DemoStore:
-        """Open for reading and appending. Images up to `ram_bytes` in all are kept in RAM once read.
+        """Open for reading and appending. If all images take at most `ram_bytes`, they are kept in RAM once read.
 
-        Raises UserError saying what `path` is when it is no store of ours.
+        Raises UserError saying what `path` is when it is no store of ours, or which of its files is damaged.
         """
         path = Path(path)
-        attributes = _attributes(path)
-        if attributes["format_version"] != FORMAT_VERSION:
-            raise UserError(
-                f"{path} has format_version {attributes['format_version']}, but this version of pixio-robot reads "
-                f"{FORMAT_VERSION}: read it with the version that wrote it."
-            )
-        try:
-            spec = DemoSpec.from_json(attributes["spec"])
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path / 'zarr.json'} has no usable DemoSpec ({error!r}).") from error
-        return cls(path, spec, ram_bytes)
+        return cls(path, read_spec(path), ram_bytes)
 
     def refresh(self) -> None:
         """Take notice of episodes that other processes have committed since."""
         for number in itertools.count(len(self._headers)):
-            header = self.path / EPISODES / f"{number:06d}" / "zarr.json"
-            try:
-                self._headers.append(json.loads(header.read_text())["attributes"])
-            except FileNotFoundError:
+            header = _read_header(self.episode_path(number))
+            if header is None:
                 break
-            except (json.JSONDecodeError, KeyError) as error:
-                raise UserError(f"{header} is damaged ({error!r}).") from error
+            self._headers.append(header)
         frame_bytes = sum(camera.height * camera.width * 3 for camera in self.spec.cameras.values())
-        self._fits_in_ram = int(self.lengths.sum()) * frame_bytes <= self._ram_bytes
+        self._fits_in_ram = sum(header.length for header in self._headers) * frame_bytes <= self._ram_bytes
+
+    def _last_number(self) -> int:
+        """The highest number that any episode on the disk has; -1 without one."""
+        directory = self.path / EPISODES
+        if not directory.is_dir():
+            raise UserError(f"{directory} is missing: restore it from a copy.")
+        return max((int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()), default=-1)
 
     def __len__(self) -> int:
         return len(self._headers)
@@ -106,18 +127,18 @@ class DemoStore:
     @property
     def lengths(self) -> np.ndarray:
         """Steps of every episode, int64."""
-        return np.array([header["length"] for header in self._headers], np.int64)
+        return np.array([header.length for header in self._headers], np.int64)
 
     @property
     def seeds(self) -> list[int]:
-        return [header["seed"] for header in self._headers]
+        return [header.seed for header in self._headers]
 
     @property
     def successes(self) -> list[bool]:
-        return [header["success"] for header in self._headers]
+        return [header.success for header in self._headers]
 
     def info(self, episode: int) -> Mapping[str, Any]:
-        return self._headers[episode]["info"]
+        return self._headers[episode].info
 
     def state(self, episode: int) -> np.ndarray:
         """float32 (n, s)."""
@@ -133,162 +154,143 @@ class DemoStore:
 
     def images(self, episode: int, camera: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames start..stop of one camera, uint8 (n, h, w, 3). Not to be written to."""
-        length = self._headers[episode]["length"]
+        key = (episode, camera)
+        length = self._headers[episode].length
         end = length if stop is None else stop
         if not 0 <= start <= end <= length:
-            raise UserError(f"{self._episode_path(episode)} has {length} frames, so there is no {start}..{end}.")
-        key = (episode, camera)
-        if key in self._frames:
-            return self._frames[key][start:end]
+            raise UserError(f"{self.episode_path(episode)} has {length} frames, so there is no {start}..{end}.")
+        if (frames := self._frames.get(key)) is not None:
+            return frames[start:end]
         if key not in self._files:
-            self._files[key] = FrameFile(self._episode_path(episode) / "images" / camera)
+            directory = self.episode_path(episode) / "images" / camera
+            self._files[key] = FrameFile(directory, self.images_shape(episode, camera))
         if self._fits_in_ram:
-            self._frames[key] = self._files[key].read(0, length, verify=True)
+            self._frames[key] = self._files[key].read(0, length)
             return self._frames[key][start:end]
         return self._files[key].read(start, end)
 
     def episode(self, episode: int) -> Episode:
+        header = self._headers[episode]
         return Episode(
             images={camera: self.images(episode, camera) for camera in self.spec.cameras},
             state=self.state(episode),
             actions=self.actions(episode),
             rewards=self.rewards(episode),
-            success=self._headers[episode]["success"],
-            seed=self._headers[episode]["seed"],
-            info=self.info(episode),
+            success=header.success,
+            seed=header.seed,
+            info=header.info,
         )
+
+    def values_shape(self, episode: int, name: str) -> tuple[int, ...]:
+        """Of state, actions or rewards (VALUES) of that episode."""
+        return _values_shapes(self.spec, self._headers[episode].length)[name]
+
+    def images_shape(self, episode: int, camera: str) -> tuple[int, ...]:
+        """(n, h, w, 3). Raises UserError for a camera that the DemoSpec does not name."""
+        if camera not in self.spec.cameras:
+            raise unknown_name("camera", camera, self.spec.cameras)
+        return _images_shape(self.spec, camera, self._headers[episode].length)
+
+    def episode_path(self, episode: int) -> Path:
+        return self.path / EPISODES / f"{episode:06d}"
 
     def append(self, episode: Episode) -> int:
         """Commit one episode and return its number. Raises UserError naming the field that does not fit."""
-        _check(episode, self.spec)
-        directory = self.path / EPISODES
-        _sweep_dead_writers(directory)
-        temporary = Path(tempfile.mkdtemp(prefix=_writer_prefix(os.getpid()), dir=directory))
+        header = _check(episode, self.spec)
         try:
-            _write(temporary / "episode", episode)
-            fsync_tree(temporary)
-            number = self._commit(temporary / "episode")
+            with workplace(self.path / EPISODES) as temporary:
+                _write(temporary / "episode", header, episode)
+                number = len(self)
+                while not publish(temporary / "episode", self.episode_path(number)):
+                    number += 1
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in _DISK_FULL:
                 raise
             raise UserError(
                 f"No space left on the disk while appending to {self.path}. Its {len(self)} episodes are intact; "
                 "free some space and run the same command again."
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         self.refresh()
         return number
-
-    def _commit(self, built: Path) -> int:
-        """Rename to the next free number; another writer may be faster, then to the one after."""
-        number = len(self)
-        while True:
-            target = self._episode_path(number)
-            try:
-                # Renaming a directory onto a non-empty one fails, so no episode is ever replaced.
-                built.rename(target)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                number += 1
-                continue
-            fsync_parent(target)
-            return number
-
-    def _episode_path(self, number: int) -> Path:
-        return self.path / EPISODES / f"{number:06d}"
 
     def _value(self, episode: int, name: str) -> np.ndarray:
         key = (episode, name)
         if key not in self._values:
-            self._values[key] = read_values(self._episode_path(episode) / name)
+            self._values[key] = read_values(self.episode_path(episode) / name, self.values_shape(episode, name))
         return self._values[key]
 
 
-def _write(path: Path, episode: Episode) -> None:
-    header = {
-        "length": len(episode),
-        "success": bool(episode.success),
-        "seed": int(episode.seed),
-        "info": dict(episode.info),
-    }
-    group = zarr.create_group(path, zarr_format=3, attributes=header)
+def _values_shapes(spec: DemoSpec, length: int) -> dict[str, tuple[int, ...]]:
+    return {"state": (length, spec.state_dim), "actions": (length, spec.action_dim), "rewards": (length,)}
+
+
+def _images_shape(spec: DemoSpec, camera: str, length: int) -> tuple[int, ...]:
+    return (length, spec.cameras[camera].height, spec.cameras[camera].width, 3)
+
+
+def _read_header(path: Path) -> _Header | None:
+    """None where there is no such episode; UserError where its zarr.json is not as `_write` leaves it."""
+    try:
+        value = json.loads((path / "zarr.json").read_text())["attributes"]
+        header = _Header(**value)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not path.exists():
+            return None
+        raise UserError(f"{path / 'zarr.json'} is damaged ({error!r}): restore it from a copy.") from error
+    if not (isinstance(header.length, int) and header.length > 0):
+        raise UserError(f"{path / 'zarr.json'} is damaged: its length is {header.length!r}.")
+    return header
+
+
+def _write(path: Path, header: _Header, episode: Episode) -> None:
+    group = zarr.create_group(path, zarr_format=3, attributes=dataclasses.asdict(header))
     images = group.create_group("images")
     for camera, frames in episode.images.items():
         write_frames(images, camera, frames)
-    for name in _VALUES:
-        write_values(group, name, np.ascontiguousarray(getattr(episode, name), np.float32))
+    for name in VALUES:
+        write_values(group, name, getattr(episode, name))
 
 
-def _check(episode: Episode, spec: DemoSpec) -> None:
-    n = len(episode)
-    if n == 0:
-        raise UserError("An episode needs at least one step, and this one has none.")
-    wanted: Sequence[tuple[str, np.ndarray, tuple[int, ...]]] = (
-        ("state", episode.state, (n, spec.state_dim)),
-        ("actions", episode.actions, (n, spec.action_dim)),
-        ("rewards", episode.rewards, (n,)),
-    )
-    for name, values, shape in wanted:
-        if values.shape != shape:
-            raise UserError(f"The episode's {name} has shape {values.shape}; the DemoSpec asks for {shape}.")
-        if not np.isfinite(values).all():
-            row = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise UserError(f"The episode's {name} has a value that is not finite at step {row}.")
+def _check_spec(spec: DemoSpec) -> None:
+    """What could not be stored or read again."""
+    for name, camera in spec.cameras.items():
+        if not name or name.startswith((".", "__")) or "/" in name:
+            raise UserError(f"The camera name {name!r} cannot name a folder: leave out '/' and a leading '.' or '__'.")
+        if camera.height < 1 or camera.width < 1:
+            raise UserError(f"Camera {name!r} has {camera.height} x {camera.width} pixels.")
+    for which, dimension in (("state_names", spec.state_dim), ("action_names", spec.action_dim)):
+        if dimension == 0:
+            raise UserError(f"The DemoSpec's {which} is empty: name at least one dimension.")
+
+
+def _check(episode: Episode, spec: DemoSpec) -> _Header:
+    """What to write of the episode beside its arrays, when all of it fits."""
+    if episode.actions.ndim == 0 or len(episode) == 0:
+        raise UserError("An episode needs at least one step, and this one's actions have none.")
+    for name, shape in _values_shapes(spec, len(episode)).items():
+        _check_array(f"The episode's {name}", getattr(episode, name), "float32", shape)
+        finite = np.isfinite(getattr(episode, name))
+        if not finite.all():
+            raise UserError(
+                f"The episode's {name} has a value that is not finite at step {np.argwhere(~finite)[0][0]}."
+            )
     if set(episode.images) != set(spec.cameras):
         raise UserError(f"The episode has cameras {sorted(episode.images)}; the DemoSpec names {sorted(spec.cameras)}.")
-    for camera, size in spec.cameras.items():
-        frames, shape = episode.images[camera], (n, size.height, size.width, 3)
-        if frames.shape != shape or frames.dtype != np.uint8:
-            raise UserError(
-                f"The episode's images of {camera!r} are {frames.dtype} {frames.shape}; "
-                f"the DemoSpec asks for uint8 {shape}."
-            )
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise UserError(f"There is no demonstration store {path}.")
+    for camera, frames in episode.images.items():
+        shape = _images_shape(spec, camera, len(episode))
+        _check_array(f"The episode's images of {camera!r}", frames, "uint8", shape)
+    info = dict(episode.info)
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-        if attributes["format"] == FORMAT:
-            return attributes
-    except (OSError, json.JSONDecodeError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path} is {_what_it_is(path)}, not a demonstration store of pixio-robot (made by `collect`).")
+        same = json.loads(json.dumps(info, allow_nan=False)) == info
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise UserError(f"The episode's info must be plain JSON (finite numbers, text, lists, text keys): {info!r}.")
+    return _Header(len(episode), bool(episode.success), int(episode.seed), info)
 
 
-def _what_it_is(path: Path) -> str:
-    """Names the formats of other tools that people are likely to point at."""
-    if path.is_file():
-        return "a robomimic HDF5 file" if path.suffix in (".hdf5", ".h5") else "a file"
-    if (path / "meta" / "info.json").is_file():
-        return "a LeRobot data set"
-    if (path / "meta" / "episode_ends").is_dir():
-        return "a replay buffer of diffusion_policy"
-    if (path / "manifest.json").is_file() and list(path.glob("*.tar")):
-        return "a folder of frame shards"
-    if (path / "zarr.json").is_file() or (path / ".zgroup").is_file():
-        return "another tool's Zarr store"
-    return "a folder"
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process began [clock ticks since boot]; with the pid it names a process for good."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return None
-
-
-def _writer_prefix(pid: int) -> str:
-    return f"{TEMPORARY_PREFIX}{pid}-{_start_time(pid)}-"
-
-
-def _sweep_dead_writers(directory: Path) -> None:
-    """Remove half-built episodes whose process is gone; those of living writers stay."""
-    for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
-        pid, start, _ = leftover.name.removeprefix(TEMPORARY_PREFIX).split("-", 2)
-        if _start_time(int(pid)) != start:
-            shutil.rmtree(leftover, ignore_errors=True)
+def _check_array(what: str, values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        raise UserError(f"{what} has shape {values.shape}; the DemoSpec asks for {shape}.")
+    if values.dtype != dtype:
+        raise UserError(f"{what} has dtype {values.dtype}; it must be {dtype}.")

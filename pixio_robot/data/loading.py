@@ -6,6 +6,8 @@ moving batches between processes costs more than reading them.
 
 from __future__ import annotations
 
+import itertools
+import os
 import queue
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,8 +18,8 @@ import torch
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.features import FeatureCache
-from pixio_robot.data.windows import Windows
-from pixio_robot.errors import UserError
+from pixio_robot.data.windows import Located, Windows
+from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Batch, Features, Observation
 
 
@@ -41,18 +43,27 @@ class DemoBatches:
         features: FeatureCache | None = None,
         prefetch: int = 2,
     ) -> None:
+        if batch_size < 1 or prefetch < 1:
+            raise UserError(f"batch_size={batch_size} and prefetch={prefetch} must be at least 1.")
+        for camera in cameras:
+            if camera not in store.spec.cameras:
+                raise unknown_name("camera", camera, store.spec.cameras)
+        lengths = store.lengths
         self._store = store
-        self._windows = Windows(store.lengths, observation_steps, horizon, episodes)
+        self._windows = Windows(lengths, observation_steps, horizon, episodes)
         self._cameras = list(cameras)
         # A store smaller than a batch still trains: the batch is as large as the data.
         self._batch_size = min(batch_size, len(self._windows))
         self._seed = seed
         self._features = features
+        # Of all episodes one after the other, so that a batch is one look-up; episode e starts at row starts[e].
+        self._starts = np.cumsum(lengths) - lengths
+        self._state = np.concatenate([store.state(episode) for episode in range(len(lengths))])
+        self._actions = np.concatenate([store.actions(episode) for episode in range(len(lengths))])
+        self._order: tuple[int, np.ndarray] | None = None
         self._prefetch = prefetch
         self._consumed = 0
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
-        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=prefetch)
+        self._producer: _Producer | None = None
 
     @property
     def windows(self) -> int:
@@ -67,17 +78,25 @@ class DemoBatches:
         return self
 
     def __next__(self) -> Batch:
-        if self._thread is None:
-            self._stop.clear()
-            self._queue = queue.Queue(maxsize=self._prefetch)
-            self._thread = threading.Thread(target=self._produce, args=(self._consumed,), daemon=True)
-            self._thread.start()
-        item = self._queue.get()
+        # Threads do not survive a fork: the child gathers with one of its own.
+        if self._producer is None or self._producer.pid != os.getpid():
+            self._producer = _Producer(self, self._consumed, self._prefetch)
+        item = self._producer.take()
         if isinstance(item, BaseException):
             self.close()
             raise item
         self._consumed += 1
         return item
+
+    def __enter__(self) -> DemoBatches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: everything but the thread and what it gathered ahead."""
+        return self.__dict__ | {"_producer": None}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -98,62 +117,72 @@ class DemoBatches:
 
     def close(self) -> None:
         """Stop the thread; batches gathered ahead are dropped and will be gathered again."""
-        if self._thread is not None:
-            self._stop.set()
-            while self._thread.is_alive():
-                try:
-                    self._queue.get(timeout=0.05)
-                except queue.Empty:
-                    continue
-            self._thread = None
+        if self._producer is not None and self._producer.pid == os.getpid():
+            self._producer.stop()
+        self._producer = None
+
+    def _batch(self, number: int) -> Batch:
+        """The one that comes after `number` others."""
+        epoch, place = divmod(number, self.batches_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(len(self._windows))
+        return self.gather(self._order[1][place * self._batch_size : (place + 1) * self._batch_size])
 
     def gather(self, indices: np.ndarray) -> Batch:
         """The windows of those numbers."""
         located = self._windows.locate(indices)
-        rows = list(zip(located.episode.tolist(), located.frames, strict=True))
-        actions = [
-            self._store.actions(episode)[steps]
-            for episode, steps in zip(located.episode.tolist(), located.actions, strict=True)
-        ]
-        state = np.stack([self._store.state(episode)[steps] for episode, steps in rows])
+        starts_b1 = self._starts[located.episode][:, None]
         images: dict[str, torch.Tensor] = {}
         features: dict[str, Features] = {}
         for camera in self._cameras:
             if self._features is None:
-                images[camera] = torch.from_numpy(np.stack([self._frames(e, camera, steps) for e, steps in rows]))
+                images[camera] = torch.from_numpy(self._images(camera, located))
             else:
-                parts = [(self._features.features(e, camera), torch.from_numpy(steps)) for e, steps in rows]
-                features[camera] = Features(
-                    torch.stack([part.cls[steps] for part, steps in parts]),
-                    torch.stack([part.patches[steps] for part, steps in parts]),
-                )
-        observation = Observation(images, torch.from_numpy(state), features)
-        return Batch(observation, torch.from_numpy(np.stack(actions)), torch.from_numpy(located.is_pad))
+                features[camera] = self._features.gather(camera, located.episode, located.frames)
+        state = torch.from_numpy(self._state[starts_b1 + located.frames])
+        actions = torch.from_numpy(self._actions[starts_b1 + located.actions])
+        return Batch(Observation(images, state, features), actions, torch.from_numpy(located.is_pad))
 
-    def _frames(self, episode: int, camera: str, steps: np.ndarray) -> np.ndarray:
-        """The frames of a window lie side by side, but for the repeated first one."""
-        first = int(steps[0])
-        return self._store.images(episode, camera, first, int(steps[-1]) + 1)[steps - first]
+    def _images(self, camera: str, located: Located) -> np.ndarray:
+        """uint8 (b, t, h, w, 3). The frames of a window lie side by side, but for the repeated first one."""
+        size = self._store.spec.cameras[camera]
+        images = np.empty((*located.frames.shape, size.height, size.width, 3), np.uint8)
+        firsts, stops = located.frames[:, 0].tolist(), (located.frames[:, -1] + 1).tolist()
+        for window, episode, first, stop in zip(images, located.episode.tolist(), firsts, stops, strict=True):
+            repeated = len(window) - (stop - first)
+            window[repeated:] = self._store.images(episode, camera, first, stop)
+            if repeated:
+                window[:repeated] = window[repeated]
+        return images
 
-    def _produce(self, start: int) -> None:
+
+class _Producer:
+    """A thread that keeps `ahead` batches ready."""
+
+    def __init__(self, batches: DemoBatches, first: int, ahead: int) -> None:
+        self.pid = os.getpid()
+        self._free = threading.Semaphore(ahead)
+        self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, args=(batches, first), name="demo batches", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Batch | BaseException:
+        item = self._ready.get()
+        self._free.release()
+        return item
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._free.release()
+        self._thread.join()
+
+    def _run(self, batches: DemoBatches, first: int) -> None:
         try:
-            epoch, order = -1, np.empty(0, np.int64)
-            number = start
-            while not self._stop.is_set():
-                wanted, place = divmod(number, self.batches_per_epoch)
-                if wanted != epoch:
-                    epoch = wanted
-                    order = np.random.default_rng([self._seed, epoch]).permutation(len(self._windows))
-                batch = self.gather(order[place * self._batch_size : (place + 1) * self._batch_size])
-                self._offer(batch)
-                number += 1
+            for number in itertools.count(first):
+                self._free.acquire()
+                if self._stopped:
+                    return
+                self._ready.put(batches._batch(number))
         except BaseException as error:
-            self._offer(error)
-
-    def _offer(self, item: Batch | BaseException) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.05)
-                return
-            except queue.Full:
-                continue
+            self._ready.put(error)

@@ -48,6 +48,8 @@ def range_of(parts: Iterable[np.ndarray]) -> Range:
     count, mean, squares = 0, np.zeros(()), np.zeros(())
     minimum, maximum = np.array(np.inf), np.array(-np.inf)
     for part in parts:
+        if not len(part):
+            continue
         rows = part.astype(np.float64)
         n, part_mean = len(rows), rows.mean(0)
         difference = part_mean - mean
@@ -56,7 +58,7 @@ def range_of(parts: Iterable[np.ndarray]) -> Range:
         count += n
         minimum, maximum = np.minimum(minimum, rows.min(0)), np.maximum(maximum, rows.max(0))
     if not count:
-        raise UserError("There is no episode to compute statistics of.")
+        raise UserError("There is no episode to compute statistics of: record or choose at least one.")
     return Range(minimum, maximum, mean, np.sqrt(squares / count))
 
 

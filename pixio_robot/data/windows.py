@@ -36,6 +36,8 @@ class Windows:
         self.episodes = np.arange(len(lengths)) if episodes is None else np.asarray(episodes, np.int64)
         if not len(self.episodes):
             raise UserError("There is no episode to take windows from.")
+        if self.episodes.min() < 0 or self.episodes.max() >= len(lengths):
+            raise UserError(f"There are episodes 0..{len(lengths) - 1}, and not all of the chosen ones are among them.")
         self.observation_steps = observation_steps
         self.horizon = horizon
         self._lengths = np.asarray(lengths, np.int64)
@@ -45,7 +47,9 @@ class Windows:
         return int(self._ends[-1])
 
     def locate(self, indices: np.ndarray) -> Located:
-        """Windows of the numbers (b,), each in [0, len)."""
+        """Windows of the numbers (b,), each in [0, len); raises IndexError for others."""
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"There are windows 0..{len(self) - 1}, asked for {indices.min()}..{indices.max()}.")
         place = np.searchsorted(self._ends, indices, side="right")
         episode = self.episodes[place]
         length = self._lengths[episode]
@@ -61,7 +65,8 @@ def split_episodes(count: int, validation_share: float, seed: int) -> tuple[list
     if not 0 <= validation_share < 1:
         raise UserError(f"validation_share={validation_share} must lie in [0, 1).")
     order = np.random.default_rng(seed).permutation(count).tolist()
-    held_out = min(round(count * validation_share), count - 1)
-    if validation_share > 0 and count > 1:
+    held_out = round(count * validation_share)
+    if validation_share > 0:
         held_out = max(held_out, 1)
+    held_out = max(min(held_out, count - 1), 0)
     return sorted(order[held_out:]), sorted(order[:held_out])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
 from pixio_robot.data.demos import DemoStore
-from pixio_robot.types import CameraSpec, DemoSpec, Episode
+from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode
 
 SPEC = DemoSpec(
     task="Test",
@@ -57,3 +59,8 @@ def same(one: Episode, other: Episode) -> bool:
         and np.array_equal(one.rewards, other.rewards)
         and (one.success, one.seed, dict(one.info)) == (other.success, other.seed, dict(other.info))
     )
+
+
+def take_and_send(batches: Iterator[Batch], connection: Connection) -> None:
+    """What another process does with a loader that it was given."""
+    connection.send(next(batches).actions.numpy())

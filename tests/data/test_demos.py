@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from demo_data import SPEC, make_episode, make_store, same
 from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
+from pixio_robot.types import CameraSpec
 
 
 @pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
@@ -31,9 +34,54 @@ def test_zarr_itself_reads_the_same(tmp_path: Path) -> None:
     make_store(tmp_path / "s", episodes=2)
     group = zarr.open_group(tmp_path / "s", mode="r")
     episode = make_episode(1)
-    assert np.array_equal(group["episodes/000001/images/front"][...], episode.images["front"])
-    assert np.array_equal(group["episodes/000001/state"][...], episode.state)
+    for camera, frames in episode.images.items():
+        assert np.array_equal(group[f"episodes/000001/images/{camera}"][...], frames)
+    for name in ("state", "actions", "rewards"):
+        assert np.array_equal(group[f"episodes/000001/{name}"][...], getattr(episode, name))
+    assert group["episodes/000001"].attrs["seed"] == 1
     assert group.attrs["format"] == "pixio_robot.demos"
+
+
+def test_all_black_frames_are_written_and_not_taken_for_missing_ones(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=0)
+    black = make_episode(0, length=5)
+    black = dataclasses.replace(black, images={name: np.zeros_like(frames) for name, frames in black.images.items()})
+    store.append(black)
+    assert verify(store) == []
+    assert same(DemoStore.open(tmp_path / "s").episode(0), black)
+    zarr.config.set({"array.read_missing_chunks": False})
+    try:
+        assert not np.any(zarr.open_group(tmp_path / "s", mode="r")["episodes/000000/images/front"][...])
+    finally:
+        zarr.config.set({"array.read_missing_chunks": True})
+
+
+def test_a_store_without_cameras(tmp_path: Path) -> None:
+    store = DemoStore.create(tmp_path / "s", dataclasses.replace(SPEC, cameras={}))
+    store.append(dataclasses.replace(make_episode(3), images={}))
+    assert verify(store) == []
+    assert np.array_equal(store.state(0), make_episode(3).state)
+
+
+@pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
+def test_frames_that_are_not_there_are_not_handed_out(tmp_path: Path, ram_bytes: int) -> None:
+    make_store(tmp_path / "s", episodes=1)
+    store = DemoStore.open(tmp_path / "s", ram_bytes=ram_bytes)
+    length = len(make_episode(0))
+    for start, stop in ((-1, 1), (0, length + 1), (2, 1)):
+        with pytest.raises(UserError, match=f"has {length} frames"):
+            store.images(0, "front", start, stop)
+    assert store.images(0, "front", 1, 1).shape == (0, 12, 10, 3)
+    with pytest.raises(UserError, match=r"Unknown camera 'frnt'. Did you mean 'front'"):
+        store.images(0, "frnt")
+
+
+def test_another_process_is_sent_the_place_and_not_the_frames(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s")
+    store.episode(0)
+    content = pickle.dumps(store)
+    assert len(content) < 2000
+    assert same(pickle.loads(content).episode(0), make_episode(0))
 
 
 def test_a_reader_sees_later_episodes_when_it_looks_again(tmp_path: Path) -> None:
@@ -52,6 +100,11 @@ def test_a_reader_sees_later_episodes_when_it_looks_again(tmp_path: Path) -> Non
         ("actions", np.full((4, 2), np.nan, np.float32), "actions has a value that is not finite at step 0"),
         ("rewards", np.zeros(3, np.float32), r"rewards has shape \(3,\)"),
         ("images", {}, "has cameras"),
+        ("state", np.zeros((4, 3)), "state has dtype float64; it must be float32"),
+        ("actions", np.zeros((4, 2), np.int64), "actions has dtype int64"),
+        ("actions", np.zeros((0, 2), np.float32), "at least one step"),
+        ("info", {"when": object()}, "info must be plain JSON"),
+        ("info", {"noise": float("nan")}, "info must be plain JSON"),
     ],
 )
 def test_an_episode_that_does_not_fit_is_refused(tmp_path: Path, field: str, value: object, message: str) -> None:
@@ -61,11 +114,26 @@ def test_an_episode_that_does_not_fit_is_refused(tmp_path: Path, field: str, val
     assert len(DemoStore.open(tmp_path / "s")) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cameras": {"a/b": CameraSpec(height=4, width=4)}}, "camera name 'a/b'"),
+        ({"cameras": {"..": CameraSpec(height=4, width=4)}}, r"camera name '\.\.'"),
+        ({"cameras": {"a": CameraSpec(height=0, width=4)}}, "0 x 4 pixels"),
+        ({"state_names": ()}, "state_names is empty"),
+    ],
+)
+def test_a_spec_that_cannot_be_stored_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        DemoStore.create(tmp_path / "s", dataclasses.replace(SPEC, **change))
+    assert not list(tmp_path.iterdir())
+
+
 def test_floating_point_images_are_refused(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=0)
     episode = make_episode(0)
     images = {name: frames.astype(np.float32) / 255 for name, frames in episode.images.items()}
-    with pytest.raises(UserError, match=r"images of 'front' are float32"):
+    with pytest.raises(UserError, match=r"images of 'front' has dtype float32"):
         store.append(dataclasses.replace(episode, images=images))
 
 
@@ -94,14 +162,66 @@ def test_damage_is_found_and_named(tmp_path: Path, name: str, damage: str) -> No
             DemoStore.open(tmp_path / "s").episode(1)
 
 
-def test_a_flipped_pixel_is_not_handed_out_silently(tmp_path: Path) -> None:
+def test_verify_names_the_frame(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", episodes=2)
+    path = chunk(tmp_path / "s", 1, "images/hand")
+    content = bytearray(path.read_bytes())
+    content[2 * (8 * 8 * 3 + 4) + 17] ^= 4
+    path.write_bytes(content)
+    (problem,) = verify(DemoStore.open(tmp_path / "s"))
+    assert "episode 1, camera hand" in problem
+    assert "frame 2" in problem
+
+
+@pytest.mark.parametrize("name", ["state", "images/front"])
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"\xff\xfe", b'{"shape": [1, 2], "data_type": "float32"}'])
+def test_damaged_array_metadata_is_named(tmp_path: Path, name: str, content: bytes | None) -> None:
+    make_store(tmp_path / "s", episodes=1)
+    path = tmp_path / "s" / "episodes" / "000000" / name / "zarr.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    (problem,) = verify(DemoStore.open(tmp_path / "s"))
+    assert name.split("/")[-1] in problem
+    with pytest.raises(UserError, match=name):
+        DemoStore.open(tmp_path / "s").episode(0)
+
+
+def test_an_empty_data_file_is_damage(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", episodes=1)
+    for name in ("state", "images/front"):
+        chunk(tmp_path / "s", 0, name).write_bytes(b"")
+    assert len(verify(DemoStore.open(tmp_path / "s"))) == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"attributes": {"length": 3}}', '{"attributes": 5}'])
+def test_a_damaged_episode_header_is_named(tmp_path: Path, content: str | None) -> None:
+    make_store(tmp_path / "s", episodes=3)
+    path = tmp_path / "s" / "episodes" / "000001" / "zarr.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=r"000001/zarr.json is damaged"):
+        DemoStore.open(tmp_path / "s")
+
+
+def test_a_lost_episode_is_named_and_can_be_made_up_for(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", episodes=4)
+    episodes = tmp_path / "s" / "episodes"
+    shutil.rmtree(episodes / "000001")
+    with pytest.raises(UserError, match=r"000001 is missing .* rename 000003"):
+        DemoStore.open(tmp_path / "s")
+    (episodes / "000003").rename(episodes / "000001")
+    store = DemoStore.open(tmp_path / "s")
+    assert store.seeds == [0, 3, 2]
+    assert verify(store) == []
+
+
+@pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
+def test_a_flipped_pixel_is_not_handed_out_silently(tmp_path: Path, ram_bytes: int) -> None:
     make_store(tmp_path / "s", episodes=1)
     path = chunk(tmp_path / "s", 0, "images/front")
     content = bytearray(path.read_bytes())
     content[5] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match="checksum of frame 0"):
-        DemoStore.open(tmp_path / "s").images(0, "front")
+        DemoStore.open(tmp_path / "s", ram_bytes=ram_bytes).images(0, "front")
 
 
 def lerobot(path: Path) -> None:
@@ -121,6 +241,30 @@ def a_file(path: Path) -> None:
     path.with_suffix(".hdf5").write_bytes(b"\x89HDF")
 
 
+def frame_shards(path: Path) -> None:
+    path.mkdir()
+    (path / "manifest.json").write_text("{}")
+    (path / "train-000000.tar").touch()
+
+
+def old_zarr(path: Path) -> None:
+    zarr.create_group(path, zarr_format=2)
+
+
+def damaged_store(path: Path) -> None:
+    make_store(path, episodes=0)
+    (path / "zarr.json").write_text((path / "zarr.json").read_text()[:-100])
+
+
+def store_without_a_spec(path: Path) -> None:
+    zarr.create_group(path, attributes={"format": "pixio_robot.demos", "format_version": 1})
+
+
+def store_without_its_episodes(path: Path) -> None:
+    make_store(path, episodes=0)
+    shutil.rmtree(path / "episodes")
+
+
 @pytest.mark.parametrize(
     ("make", "name", "message"),
     [
@@ -128,7 +272,13 @@ def a_file(path: Path) -> None:
         (lerobot, "s", "a LeRobot data set"),
         (diffusion_policy, "s", "a replay buffer of diffusion_policy"),
         (other_zarr, "s", "another tool's Zarr store"),
+        (old_zarr, "s", "another tool's Zarr store"),
         (a_file, "s.hdf5", "a robomimic HDF5 file"),
+        (frame_shards, "s", "a folder of frame shards"),
+        (lambda path: path.mkdir(), "s", "is a folder, not"),
+        (damaged_store, "s", r"zarr.json is damaged"),
+        (store_without_a_spec, "s", r"no usable DemoSpec"),
+        (store_without_its_episodes, "s", r"episodes is missing"),
     ],
 )
 def test_other_things_are_told_by_name(tmp_path: Path, make, name: str, message: str) -> None:

@@ -1,40 +1,20 @@
 """Batches hold what the store holds, each window once an epoch, and a restored loader goes on exactly."""
 
+import copy
+import multiprocessing
+import shutil
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from demo_data import make_episode, make_store
-from torch import Tensor, nn
+from demo_data import make_episode, make_store, take_and_send
 
 from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.features import cache_features
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
-from pixio_robot.types import Batch, Features
-
-
-class Encoder(nn.Module):
-    """A small real encoder: 4x4 patches of a random linear map, and their mean as the class token."""
-
-    feature_dim = 5
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.patch = nn.Conv2d(3, 5, 4, stride=4)
-        generator = torch.Generator().manual_seed(seed)
-        nn.init.normal_(self.patch.weight, generator=generator)
-        self.seen = 0
-
-    def forward(self, images: Tensor) -> Features:
-        self.seen += len(images)
-        patches = self.patch(images.permute(0, 3, 1, 2) / 255).permute(0, 2, 3, 1)
-        return Features(patches.mean((1, 2))[:, None], patches)
-
-    def fingerprint(self) -> str:
-        return f"{self.patch.weight.sum().item():.6f}"
+from pixio_robot.types import Batch
 
 
 def batches(store: DemoStore, **settings) -> DemoBatches:
@@ -97,44 +77,81 @@ def test_closing_ends_the_thread(tmp_path: Path) -> None:
     loader = batches(make_store(tmp_path / "s"))
     next(loader)
     loader.close()
+    loader.close()
+    assert threading.active_count() == before
+    # It can be taken up again.
+    with loader:
+        next(loader)
     assert threading.active_count() == before
 
 
-def test_an_error_of_the_thread_reaches_the_consumer(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s", episodes=1)
-    with pytest.raises(UserError, match="not a readable Zarr array"):
-        next(batches(store, cameras=["side"]))
+@pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
+def test_an_error_of_the_thread_reaches_the_consumer(tmp_path: Path, ram_bytes: int) -> None:
+    make_store(tmp_path / "s", episodes=1)
+    before = threading.active_count()
+    loader = batches(DemoStore.open(tmp_path / "s", ram_bytes=ram_bytes), batch_size=1)
+    shutil.rmtree(tmp_path / "s" / "episodes" / "000000" / "images" / "hand")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"images/hand is not a readable Zarr array"):
+            next(loader)
+    assert threading.active_count() == before
 
 
-def test_cached_features_are_those_of_the_images(tmp_path: Path) -> None:
-    store, encoder = make_store(tmp_path / "s"), Encoder(0)
-    cache = cache_features(store, encoder, ["front", "hand"], batch_size=3, progress=False)
-    index = np.arange(6)
-    with_images = batches(store).gather(index).observation
-    with_features = batches(store, features=cache).gather(index).observation
-    assert not with_features.images
-    for camera, images in with_images.images.items():
-        with torch.no_grad():
-            expected = encoder(images.flatten(0, 1))
-        found = with_features.features[camera]
-        torch.testing.assert_close(found.patches.flatten(0, 1).float(), expected.patches, rtol=2e-3, atol=2e-3)
-        torch.testing.assert_close(found.cls.flatten(0, 1).float(), expected.cls, rtol=2e-3, atol=2e-3)
+def test_beyond_the_ram_budget_the_same_batches_come(tmp_path: Path) -> None:
+    make_store(tmp_path / "s")
+    ram, disk = (batches(DemoStore.open(tmp_path / "s", ram_bytes=size)) for size in (1 << 30, 0))
+    with ram, disk:
+        for _ in range(2 * ram.batches_per_epoch):
+            assert equal(next(ram), next(disk))
 
 
-def test_features_are_computed_once_and_grow_with_the_store(tmp_path: Path) -> None:
-    store, encoder = make_store(tmp_path / "s", episodes=2), Encoder(0)
-    cache_features(store, encoder, ["front"], progress=False)
-    assert encoder.seen == store.lengths.sum()
-    store.append(make_episode(9, length=6))
-    encoder.seen = 0
-    cache_features(store, encoder, ["front"], progress=False)
-    assert encoder.seen == 6
+def test_batches_that_are_held_do_not_change(tmp_path: Path) -> None:
+    with batches(make_store(tmp_path / "s")) as loader:
+        held = [next(loader) for _ in range(6)]
+        copies = copy.deepcopy(held)
+        for _ in range(6):
+            next(loader)
+    assert all(equal(one, other) for one, other in zip(held, copies, strict=True))
 
 
-def test_other_weights_never_meet_old_features(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s", episodes=1)
-    one = cache_features(store, Encoder(0), ["front"], progress=False).features(0, "front")
-    two = cache_features(store, Encoder(1), ["front"], progress=False).features(0, "front")
-    assert not torch.equal(one.patches, two.patches)
-    with pytest.raises(UserError, match="not cached"):
-        cache_features(store, Encoder(0), ["front"], progress=False).features(0, "hand")
+def test_only_the_chosen_episodes_are_seen(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s")
+    with batches(store, episodes=[3, 1], batch_size=1, horizon=1) as loader:
+        found = {next(loader).actions.numpy().tobytes() for _ in range(loader.windows)}
+    assert found == {row.tobytes() for seed in (1, 3) for row in make_episode(seed).actions}
+
+
+def test_a_store_smaller_than_a_batch_still_trains(tmp_path: Path) -> None:
+    with batches(make_store(tmp_path / "s", episodes=1), batch_size=1000) as loader:
+        assert len(next(loader).actions) == loader.windows
+        assert loader.batches_per_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"prefetch": 0}, "prefetch=0"),
+        ({"cameras": ["side"]}, "Unknown camera 'side'"),
+        ({"episodes": [9]}, r"episodes 0\.\.3"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path: Path, settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        batches(make_store(tmp_path / "s"), **settings)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_another_process_goes_on_where_this_one_is(tmp_path: Path, method: str) -> None:
+    context = multiprocessing.get_context(method)
+    with batches(make_store(tmp_path / "s")) as loader:
+        next(loader)
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=take_and_send, args=(loader, there))
+        process.start()
+        assert here.poll(60)
+        found = here.recv()
+        process.join(10)
+        assert process.exitcode == 0
+        assert np.array_equal(found, next(loader).actions.numpy())

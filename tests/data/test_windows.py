@@ -35,10 +35,35 @@ def test_only_chosen_episodes() -> None:
     assert set(windows.locate(np.arange(8)).episode.tolist()) == {0, 2}
 
 
-@pytest.mark.parametrize(("steps", "horizon", "episodes"), [(0, 1, None), (1, 0, None), (1, 1, [])])
+@pytest.mark.parametrize(
+    ("steps", "horizon", "episodes"), [(0, 1, None), (1, 0, None), (1, 1, []), (1, 1, [1]), (1, 1, [-1])]
+)
 def test_nonsense_is_refused(steps: int, horizon: int, episodes: list[int] | None) -> None:
     with pytest.raises(UserError):
         Windows(np.array([3]), steps, horizon, episodes)
+
+
+@given(LENGTHS, st.data())
+def test_a_batch_is_its_windows_one_by_one(lengths: list[int], data: st.DataObject) -> None:
+    windows = Windows(np.array(lengths), 2, 3)
+    indices = np.array(data.draw(st.lists(st.integers(0, len(windows) - 1), min_size=1, max_size=8)))
+    together = windows.locate(indices)
+    for row, index in enumerate(indices):
+        alone = windows.locate(np.array([index]))
+        for name in ("episode", "frames", "actions", "is_pad"):
+            assert np.array_equal(getattr(together, name)[row], getattr(alone, name)[0])
+
+
+@pytest.mark.parametrize("index", [-1, 12])
+def test_windows_that_are_not_there(index: int) -> None:
+    with pytest.raises(IndexError, match=r"windows 0\.\.11"):
+        Windows(np.array([3, 4, 5]), 1, 1).locate(np.array([0, index]))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_beyond_its_range_is_refused(share: float) -> None:
+    with pytest.raises(UserError, match="validation_share"):
+        split_episodes(4, share, 0)
 
 
 @given(st.integers(1, 50), st.floats(0, 0.99), st.integers(0, 5))
@@ -47,5 +72,5 @@ def test_split_is_a_partition(count: int, share: float, seed: int) -> None:
     assert sorted(training + validation) == list(range(count))
     assert training
     assert (training, validation) == split_episodes(count, share, seed)
-    if share > 0 and count > 1:
-        assert validation
+    assert bool(validation) == (share > 0 and count > 1)
+    assert abs(len(validation) - share * count) <= 1

@@ -1,0 +1,173 @@
+"""Cached features are those of the encoder, computed once, for the weights that were asked for."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from demo_data import make_episode, make_store
+from torch import Tensor, nn
+
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.features import FeatureCache, cache_features
+from pixio_robot.data.loading import DemoBatches
+from pixio_robot.errors import UserError
+from pixio_robot.types import Features
+
+CAMERAS = ["front", "hand"]
+
+
+class Encoder(nn.Module):
+    """A small real encoder: 4x4 patches of a random linear map, and their mean as the class token."""
+
+    feature_dim = 5
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 5, 4, stride=4)
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.normal_(self.patch.weight, generator=generator)
+        nn.init.normal_(self.patch.bias, generator=generator)
+        self.seen = 0
+
+    def forward(self, images: Tensor) -> Features:
+        self.seen += len(images)
+        patches = self.patch(images.permute(0, 3, 1, 2) / 255).permute(0, 2, 3, 1)
+        return Features(patches.mean((1, 2))[:, None], patches)
+
+    def fingerprint(self) -> str:
+        return f"{self.patch.weight.sum().item():.6f}"
+
+
+def batches(store: DemoStore, cache: FeatureCache | None) -> DemoBatches:
+    return DemoBatches(store, observation_steps=2, horizon=3, cameras=CAMERAS, batch_size=4, seed=0, features=cache)
+
+
+@pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
+def test_cached_features_are_those_of_the_images(tmp_path: Path, ram_bytes: int) -> None:
+    store, encoder = make_store(tmp_path / "s"), Encoder(0)
+    cache = cache_features(store, encoder, CAMERAS, batch_size=3, progress=False, ram_bytes=ram_bytes)
+    index = np.arange(int(store.lengths.sum()))[::-1].copy()
+    with_images = batches(store, None).gather(index).observation
+    with_features = batches(store, cache).gather(index).observation
+    assert not with_features.images
+    for camera, images in with_images.images.items():
+        with torch.no_grad():
+            expected = encoder(images.flatten(0, 1))
+        found = with_features.features[camera]
+        torch.testing.assert_close(found.patches.flatten(0, 1).float(), expected.patches, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(found.cls.flatten(0, 1).float(), expected.cls, rtol=2e-3, atol=2e-3)
+
+
+def test_features_are_computed_once_and_grow_with_the_store(tmp_path: Path) -> None:
+    store, encoder = make_store(tmp_path / "s", episodes=2), Encoder(0)
+    cache_features(store, encoder, ["front"], progress=False)
+    assert encoder.seen == store.lengths.sum()
+    store.append(make_episode(9, length=6))
+    encoder.seen = 0
+    cache_features(store, encoder, ["front"], progress=False)
+    assert encoder.seen == 6
+
+
+def test_other_weights_never_meet_old_features(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=1)
+    one = cache_features(store, Encoder(0), ["front"], progress=False).features(0, "front")
+    two = cache_features(store, Encoder(1), ["front"], progress=False).features(0, "front")
+    assert not torch.equal(one.patches, two.patches)
+    with pytest.raises(UserError, match="not cached"):
+        cache_features(store, Encoder(0), ["front"], progress=False).features(0, "hand")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_they_are_the_encoders_output_rounded_to_float16(tmp_path: Path, batch_size: int) -> None:
+    store, encoder = make_store(tmp_path / "s"), Encoder(0)
+    cache = cache_features(store, encoder, CAMERAS, batch_size=batch_size, progress=False)
+    for episode in range(len(store)):
+        for camera in CAMERAS:
+            found = cache.features(episode, camera)
+            expected = encoder(torch.from_numpy(make_episode(episode).images[camera]))
+            assert found.patches.dtype == found.cls.dtype == torch.float16
+            # One unit of the last place: the order of additions depends on the batch.
+            torch.testing.assert_close(found.patches.float(), expected.patches, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(found.cls.float(), expected.cls, rtol=1e-3, atol=1e-4)
+
+
+def test_mapped_and_held_features_are_the_same(tmp_path: Path) -> None:
+    store, encoder = make_store(tmp_path / "s"), Encoder(0)
+    held, mapped = (
+        batches(store, cache_features(store, encoder, CAMERAS, progress=False, ram_bytes=size)) for size in (1 << 30, 0)
+    )
+    with held, mapped:
+        for _ in range(held.batches_per_epoch):
+            one, other = next(held).observation.features, next(mapped).observation.features
+            for camera in CAMERAS:
+                assert torch.equal(one[camera].patches, other[camera].patches)
+                assert torch.equal(one[camera].cls, other[camera].cls)
+
+
+def test_the_encoder_is_left_in_its_mode_and_the_store_without_frames(tmp_path: Path) -> None:
+    store, encoder = make_store(tmp_path / "s"), Encoder(0).train()
+    cache_features(store, encoder, CAMERAS, progress=False)
+    assert encoder.training
+    assert not store._frames
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "other length"])
+def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
+    store, encoder = make_store(tmp_path / "s"), Encoder(0)
+    expected = cache_features(store, encoder, ["front"], progress=False).features(1, "front").patches
+    files = sorted((tmp_path / "s" / ".features").rglob("*.safetensors"))
+    content = {"truncate": files[1].read_bytes()[:-5], "empty": b"", "other length": files[2].read_bytes()}[damage]
+    files[1].write_bytes(content)
+    encoder.seen = 0
+    again = cache_features(store, encoder, ["front"], progress=False).features(1, "front").patches
+    assert encoder.seen == store.lengths[1]
+    assert torch.equal(again, expected)
+
+
+def test_features_beyond_float16_are_refused(tmp_path: Path) -> None:
+    encoder = Encoder(0)
+    with torch.no_grad():
+        encoder.patch.weight.mul_(1e6)
+    with pytest.raises(UserError, match="not finite in float16"):
+        cache_features(make_store(tmp_path / "s"), encoder, ["front"], progress=False)
+    assert not list((tmp_path / "s" / ".features").rglob("*.safetensors"))
+
+
+def test_an_unknown_camera(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Unknown camera 'side'"):
+        cache_features(make_store(tmp_path / "s"), Encoder(0), ["side"], progress=False)
+
+
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=6)
+    code = f"""
+        import sys, time
+        sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        from test_features import Encoder, cache_features, DemoStore
+        class Slow(Encoder):
+            def forward(self, images):
+                time.sleep(0.1)
+                return super().forward(images)
+        cache_features(DemoStore.open({str(tmp_path / "s")!r}), Slow(0), ["front", "hand"], progress=False)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
+    features = tmp_path / "s" / ".features"
+    while len(list(features.rglob("0*.safetensors"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    encoder = Encoder(0)
+    cache = cache_features(store, encoder, CAMERAS, progress=False)
+    assert 0 < encoder.seen < 2 * store.lengths.sum()
+    fresh = cache_features(make_store(tmp_path / "t", episodes=6), Encoder(0), CAMERAS, progress=False)
+    for episode in range(6):
+        assert torch.equal(cache.features(episode, "front").patches, fresh.features(episode, "front").patches)
