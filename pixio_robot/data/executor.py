@@ -1,0 +1,61 @@
+"""Where the jobs of an ingest or a scoring run: processes of this machine, or a Ray cluster, with the same outcomes.
+
+    for outcome in run_tasks(job, arguments, executor=Executor.RAY, workers=0, timeout_s=120.0):
+        ...  # outcome.index, and outcome.result or outcome.failure (the reason as a short text)
+
+`job(argument, report) -> result` is a function importable by name (a spawned process or another machine looks it
+up); `argument` and `result` are pickled, so keep them small: paths rather than pixels. The job calls `report(amount)`
+whenever it got on; amounts arrive at `on_progress`. Outcomes come in the order in which jobs end, so a caller whose
+result must not depend on the number of workers puts them in order by `index`.
+
+One job that crashes, hangs or raises costs only itself: `failure` says why. UserError ends the whole run.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pixio_robot.data.processes import Job, Outcome, run_jobs
+from pixio_robot.errors import UserError
+
+__all__ = ["Executor", "Job", "Outcome", "run_tasks"]
+
+
+class Executor(enum.Enum):
+    """PROCESSES: spawned on this machine. RAY: on every machine of a Ray cluster, over storage that all of them see."""
+
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
+def run_tasks(
+    job: Job,
+    arguments: Sequence[Any],
+    *,
+    executor: Executor = Executor.PROCESSES,
+    workers: int = 0,
+    timeout_s: float = 120.0,
+    on_progress: Callable[[float], None] = lambda amount: None,
+    gpus: float = 0.0,
+) -> Iterator[Outcome]:
+    """Run `job` on every argument, yielding outcomes as they come; leaving the iterator stops the workers.
+
+    `workers`: 0 takes one a core (with Ray: as many as the cluster has cores, or `gpus` for). `timeout_s`: a job that
+    reports nothing for so many seconds is given up. `gpus`: the share of a GPU each worker reserves; Ray only, because
+    it hands out devices, while processes of one machine see the same ones.
+    Raises UserError: a job raised one, or Ray is asked for and not installed.
+    """
+    if executor is Executor.RAY:
+        try:
+            import ray  # noqa: F401
+        except ImportError as error:
+            raise UserError("executor=ray needs Ray: pip install 'pixio-robot[ray]'.") from error
+        from pixio_robot.data.ray_jobs import run_ray_jobs
+
+        yield from run_ray_jobs(job, arguments, workers, timeout_s, on_progress, gpus)
+    else:
+        workers = workers or len(os.sched_getaffinity(0))
+        yield from run_jobs(job, arguments, workers=workers, timeout_s=timeout_s, on_progress=on_progress)
