@@ -23,6 +23,20 @@ class CameraSpec:
     height: int
     width: int
     fov_y_degrees: float | None = None
+    intrinsics: Sequence[float] | None = None
+    """fx, fy, cx, cy in pixels of this stream, where known."""
+    extrinsics: Sequence[Sequence[float]] | None = None
+    """Pose of the camera (OpenCV axes: x right, y down, z forward) as a homogeneous 4 x 4 matrix in metres, relative
+    to `mounted_on`, where known."""
+    mounted_on: str | None = None
+    """The frame that carries the camera: `world`, or the name of a moving link."""
+
+    def __post_init__(self) -> None:
+        # JSON has lists only; as tuples, a spec that was read again equals the one that was written.
+        if self.intrinsics is not None:
+            object.__setattr__(self, "intrinsics", tuple(map(float, self.intrinsics)))
+        if self.extrinsics is not None:
+            object.__setattr__(self, "extrinsics", tuple(tuple(map(float, row)) for row in self.extrinsics))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,8 +88,8 @@ class DemoSpec:
     def differences(self, other: DemoSpec) -> list[str]:
         """Every field that keeps a policy made for `self` from running on `other`, as text.
 
-        Names of source and licence, and the simulator's version, do not matter for that. `other`
-        may have more cameras than `self`.
+        Names of source and licence, the simulator's version, and where a camera is known to stand do not matter for
+        that. `other` may have more cameras than `self`.
         """
         found = []
         for field in ("task", "robot", "controller", "control_hz", "render_quality"):
