@@ -23,6 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 import pixio_robot
 from pixio_robot.errors import UserError, unknown_name
 
+SWEEP_FILES = ["hydra.sweep.dir=${run}/sweeps/${now:%Y-%m-%d_%H-%M-%S}", "hydra.job.chdir=false"]
+
 
 def config_directory() -> Path:
     """`configs/` of the checkout, or the copy inside an installed wheel."""
@@ -132,16 +134,20 @@ def _help(command: str, schema: type, arguments: list[str]) -> str:
 
 
 def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
+    """One run for each combination of the comma-separated values; the exit code is that of the worst run."""
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach main() instead of Hydra's own printer
+    codes = [0]
 
     def job(composed: DictConfig) -> None:
-        function(to_dataclass(composed))
+        codes.append(function(to_dataclass(composed)))
 
     wrapped = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)
-    sys.argv = [f"pixio-robot {command}", *_overrides(command, arguments)]
+    words = [word for word in arguments if word not in ("-m", "--multirun")]
+    # Hydra's parser takes its flag before the overrides only. Its own files go beside the results.
+    sys.argv = [f"pixio-robot {command}", "-m", *_overrides(command, [*SWEEP_FILES, *words])]
     try:
         wrapped()
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, command, []) from error
-    return 0
+    return max(codes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -49,7 +48,19 @@ data = mujoco.MjData(model)
 mujoco.mj_step(model, data)
 assert data.time > 0
 """
-EXTRAS = {"wandb": "experiment tracking", "diffusers": "numerical checks of the schedules", "ray": "many machines"}
+EXTRAS = {
+    # extra of pyproject.toml: (its distributions, what it is for)
+    "encoders": (("timm", "transformers", "peft"), "other visual encoders, LoRA"),
+    "export": (("onnx", "onnxruntime", "onnxscript"), "encoders as ONNX"),
+    "formats": (("imagecodecs",), "JPEG 2000 and JPEG XL in diffusion_policy stores"),
+    "metaworld": (("metaworld",), "MetaWorld's tasks"),
+    "ray": (("ray",), "ingestion, scoring and rollouts on many machines"),
+    "serve": (("msgpack", "websockets"), "the policy server and its client"),
+    "slurm": (("hydra-submitit-launcher",), "sweeps on a Slurm cluster"),
+    "view": (("rerun-sdk",), "looking at episodes in rerun"),
+    "wandb": (("wandb",), "metrics to Weights & Biases"),
+    "warp": (("mujoco-warp",), "simulation on the GPU"),
+}
 
 
 @dataclass
@@ -128,17 +139,28 @@ def check_simulators() -> list[Check]:
     checks = []
     for name, code in (("mujoco", MUJOCO_PROBE), ("robosuite", ROBOSUITE_PROBE)):
         error = _probe(code, {})
-        version = importlib.metadata.version(name) if importlib.util.find_spec(name) else "not installed"
+        version = _version(name) or "not installed"
         checks.append(Check(name, error is None, f"{version}, {error or 'stepped'}", REINSTALL_FIX))
     return checks
 
 
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def check_extras() -> list[Check]:
     checks = []
-    for name, purpose in EXTRAS.items():
-        found = importlib.util.find_spec(name) is not None
-        detail = importlib.metadata.version(name) if found else f"not installed ({purpose})"
-        checks.append(Check(f"optional: {name}", found, detail, f"uv pip install {name}", required=False))
+    for extra, (distributions, purpose) in EXTRAS.items():
+        versions = {name: _version(name) for name in distributions}
+        missing = [name for name, version in versions.items() if version is None]
+        detail = (
+            f"{', '.join(missing)} not installed" if missing else ", ".join(f"{n} {v}" for n, v in versions.items())
+        )
+        fix = f"pip install 'pixio-robot[{extra}]'"
+        checks.append(Check(f"extra {extra}: {purpose}", not missing, detail, fix, required=False))
     return checks
 
 

@@ -5,6 +5,7 @@ Only this file decides what an error looks like. Nothing heavy is imported befor
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -83,6 +84,12 @@ def main() -> int:
         # The reader of our output went away (`pixio-robot ... | head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        # The one failure that every library words in its own exception, with the system's text inside.
+        if debug or os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        print("pixio-robot: The disk is full. Free some space and run the same command again.", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

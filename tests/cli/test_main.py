@@ -107,3 +107,13 @@ def test_debug_shows_the_traceback(run) -> None:
 
     with pytest.raises(UserError):
         run("--debug", "colect")
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, run) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("pixio_robot.cli.report.main", fail)
+    code, text = run("report", "run=x")
+    assert code == 2
+    assert text == "pixio-robot: The disk is full. Free some space and run the same command again.\n"

@@ -1,0 +1,40 @@
+"""`doctor` finds out by doing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pixio_robot.cli import doctor
+
+PROGRAM = Path(sys.executable).with_name("pixio-robot")
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_this_machine_can_run_the_main_job() -> None:
+    result = subprocess.run([PROGRAM, "doctor"], capture_output=True, text=True, env={"COLUMNS": "200"})
+    assert result.returncode == 0, result.stdout + result.stderr
+    for what in ("Python", "torch", "EGL rendering", "OSMesa rendering", "robosuite", "extra ray", "free disk"):
+        assert what in result.stdout
+
+
+def test_a_probe_says_why_it_failed() -> None:
+    assert doctor._probe("pass", {}) is None
+    assert doctor._probe("raise ValueError('no driver')", {}) == "ValueError: no driver"
+    assert "exit code" in str(doctor._probe("import os; os.kill(os.getpid(), 11)", {}))
+    assert "no answer" in str(doctor._probe("import time; time.sleep(60)", {}, timeout_s=0.5))
+
+
+def test_exit_code_1_when_something_required_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = doctor.Check("off-screen rendering", False, "no backend works", doctor.GL_FIX)
+    monkeypatch.setattr(doctor, "check_rendering", lambda: [bad])
+    assert doctor.main(["--gl-only"]) == 1
+
+
+def test_extras_are_those_of_the_package() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"all"}
