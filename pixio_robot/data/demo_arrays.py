@@ -1,11 +1,13 @@
 """The arrays of one episode: standard Zarr v3 to every tool, and one file each to us.
 
-Images: one shard an episode, one inner chunk a frame, `bytes` + `crc32c`, so frame i lies at a fixed stride.
-The rest: one chunk with a checksum. zarr-python's 2-5 ms a read is why frames are read past it (docs/design.md).
+Images: one shard an episode, one inner chunk a frame with `crc32c`. Uncoded, frame i lies at a fixed stride; coded
+(`demo_codecs`), at the place that the shard's index names. The rest: one chunk with a checksum. zarr-python's 2-5 ms
+a read is why frames are read past it (docs/design.md).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -14,8 +16,9 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+from zarr.codecs import Crc32cCodec, ShardingCodec
 
+from pixio_robot.data.demo_codecs import RAW, decode, zarr_codecs
 from pixio_robot.errors import UserError
 
 CRC_BYTES = 4
@@ -26,7 +29,7 @@ class DamagedArray(UserError):
     """Bytes on the disk are not what was written."""
 
 
-def write_frames(group: zarr.Group, name: str, frames: np.ndarray) -> None:
+def write_frames(group: zarr.Group, name: str, frames: np.ndarray, codec: str = RAW) -> None:
     """Add uint8 (n, h, w, 3) as one shard of n checksummed frames."""
     # Chunks that hold only the fill value must be written too: a missing chunk is then always damage.
     array = group.create_array(
@@ -34,7 +37,7 @@ def write_frames(group: zarr.Group, name: str, frames: np.ndarray) -> None:
         shape=frames.shape,
         dtype=frames.dtype,
         chunks=frames.shape,
-        serializer=ShardingCodec(chunk_shape=(1, *frames.shape[1:]), codecs=[BytesCodec(), Crc32cCodec()]),
+        serializer=ShardingCodec(chunk_shape=(1, *frames.shape[1:]), codecs=[*zarr_codecs(codec), Crc32cCodec()]),
         filters=None,
         compressors=None,
         config={"write_empty_chunks": True},
@@ -84,57 +87,110 @@ def read_values(directory: Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(payload, "<f4").reshape(shape)
 
 
+def open_frames(directory: Path, shape: tuple[int, ...], codec: str = RAW) -> FrameFile:
+    """Of one camera in one episode; `shape` (n, h, w, 3) is what the DemoSpec asks for. Raises DamagedArray."""
+    return FrameFile(directory, shape) if codec == RAW else CodedFrameFile(directory, shape, codec)
+
+
 class FrameFile:
-    """The frames of one camera in one episode, read at their places in the shard file."""
+    """The uncoded frames of one camera in one episode, read at their places in the shard file."""
 
     def __init__(self, directory: Path, shape: tuple[int, ...]) -> None:
-        """`shape` (n, h, w, 3) is what the episode and the DemoSpec ask for. Raises DamagedArray."""
         self.directory = directory
         self.shape = shape
         self._path = _chunk_file(directory, len(shape))
         self._frame_bytes = math.prod(shape[1:])
-        self._stride = self._frame_bytes + CRC_BYTES
         _check_metadata(directory, shape, "uint8")
-        self._check_index()
+        self._offsets = self._places()
+        self._check_layout()
 
-    def _check_index(self) -> None:
-        """The offsets that `read` computes must be those in the shard's index."""
+    def _places(self) -> np.ndarray:
+        """Where frame i begins, int64 (n + 1,): the frames lie one after the other, and the index follows them."""
         count = self.shape[0]
         index_bytes = count * _INDEX_ENTRY
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                if size != count * self._stride + index_bytes + CRC_BYTES:
-                    raise DamagedArray(
-                        f"{self.directory} is damaged: its file has {size} bytes, not what {count} frames take."
-                    )
-                file.seek(count * self._stride)
+                end = size - index_bytes - CRC_BYTES
+                if end <= 0:
+                    raise self._damaged(f"its file has {size} bytes, not what {count} frames take.")
+                file.seek(end)
                 raw = file.read(index_bytes + CRC_BYTES)
         except OSError as error:
             raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
         if google_crc32c.value(raw[:index_bytes]) != int.from_bytes(raw[index_bytes:], "little"):
-            raise DamagedArray(f"{self.directory} is damaged: the checksum of its index does not fit.")
-        index = np.frombuffer(raw[:index_bytes], "<u8").reshape(count, 2)
-        order = np.arange(count, dtype=np.uint64) * np.uint64(self._stride)
-        if not (np.array_equal(index[:, 0], order) and (index[:, 1] == self._stride).all()):
+            raise self._damaged("the checksum of its index does not fit.")
+        # A missing chunk, which Zarr would read as zeros, has 2**64 - 1 here and so fits no layout.
+        index = np.frombuffer(raw[:index_bytes], "<u8").reshape(count, 2).astype(np.int64)
+        offsets = np.append(index[:, 0], end)
+        if offsets[0] != 0 or not np.array_equal(np.diff(offsets), index[:, 1]):
             raise DamagedArray(f"{self.directory} is not laid out as pixio-robot writes it.")
+        return offsets
+
+    def _check_layout(self) -> None:
+        if (np.diff(self._offsets) != self._frame_bytes + CRC_BYTES).any():
+            raise DamagedArray(f"{self.directory} is not laid out as pixio-robot writes it.")
+
+    def _damaged(self, why: str) -> DamagedArray:
+        return DamagedArray(f"{self.directory} is damaged: {why}")
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        """Frames start..stop with their checksums, as they lie on the disk."""
+        first, count = int(self._offsets[start]), int(self._offsets[stop] - self._offsets[start])
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                raw = os.pread(file.fileno(), count, first)
+        except OSError as error:
+            raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
+        if len(raw) != count:
+            raise self._damaged(f"it ends before frame {stop}.")
+        return raw
+
+    def fingerprint(self) -> int:
+        """A number that changes with any frame: the checksum of the frames' checksums. Reads 4 bytes a frame."""
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                ends = (self._offsets[1:] - CRC_BYTES).tolist()
+                return google_crc32c.value(b"".join(os.pread(file.fileno(), CRC_BYTES, end) for end in ends))
+        except OSError as error:
+            raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames start..stop as uint8 (n, h, w, 3), not to be written to.
 
         Each one's checksum is verified: at 84 px that takes 1 us beside the 30 us of the read itself.
         """
-        try:
-            with self._path.open("rb", buffering=0) as file:
-                raw = os.pread(file.fileno(), (stop - start) * self._stride, start * self._stride)
-        except OSError as error:
-            raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
-        if len(raw) != (stop - start) * self._stride:
-            raise DamagedArray(f"{self.directory} is damaged: it ends before frame {stop}.")
-        rows = np.frombuffer(raw, np.uint8).reshape(stop - start, self._stride)
+        raw = self._bytes(start, stop)
+        rows = np.frombuffer(raw, np.uint8).reshape(stop - start, self._frame_bytes + CRC_BYTES)
         checksums = rows[:, self._frame_bytes :].copy().view("<u4")[:, 0].tolist()
         for number, (row, checksum) in enumerate(zip(rows, checksums, strict=True), start):
             # The extension takes any contiguous buffer, though its annotation names bytes.
             if google_crc32c.value(row[: self._frame_bytes]) != checksum:  # pyright: ignore[reportArgumentType]
-                raise DamagedArray(f"{self.directory} is damaged: the checksum of frame {number} does not fit.")
+                raise self._damaged(f"the checksum of frame {number} does not fit.")
         return rows[:, : self._frame_bytes].reshape(stop - start, *self.shape[1:])
+
+
+class CodedFrameFile(FrameFile):
+    """The same for frames of an archive, each decoded when it is read."""
+
+    def __init__(self, directory: Path, shape: tuple[int, ...], codec: str) -> None:
+        self._codec = codec
+        super().__init__(directory, shape)
+
+    def _check_layout(self) -> None:
+        if (np.diff(self._offsets) <= CRC_BYTES).any():
+            raise DamagedArray(f"{self.directory} is not laid out as pixio-robot writes it.")
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        raw = self._bytes(start, stop)
+        frames = np.empty((stop - start, *self.shape[1:]), np.uint8)
+        places = (self._offsets[start : stop + 1] - self._offsets[start]).tolist()
+        for number, (first, end) in enumerate(itertools.pairwise(places)):
+            payload, checksum = raw[first : end - CRC_BYTES], raw[end - CRC_BYTES : end]
+            if google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
+                raise self._damaged(f"the checksum of frame {start + number} does not fit.")
+            try:
+                frames[number] = decode(self._codec, payload, self.shape[1:])
+            except (ValueError, RuntimeError) as error:
+                raise self._damaged(f"frame {start + number} does not decode ({error}).") from error
+        return frames

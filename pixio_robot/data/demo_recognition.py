@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+from pixio_robot.data.demo_codecs import check_codec
+from pixio_robot.data.demo_versions import FORMAT_VERSION, upgraded
 from pixio_robot.errors import UserError
+from pixio_robot.files import write_json
 from pixio_robot.types import DemoSpec
 
 FORMAT = "pixio_robot.demos"
-FORMAT_VERSION = 1
 
 
-def root_attributes(spec: DemoSpec) -> dict[str, Any]:
-    """What the root group of a store says of itself."""
-    return {"format": FORMAT, "format_version": FORMAT_VERSION, "spec": spec.to_json()}
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """What the root group of a store says of all its episodes."""
+
+    spec: DemoSpec
+    image_codec: str
 
 
-def read_spec(path: Path) -> DemoSpec:
-    """The DemoSpec of the store at `path`; raises UserError saying what `path` is when it is no store of ours."""
+def root_attributes(spec: DemoSpec, image_codec: str) -> dict[str, Any]:
+    """The attributes of a new store's root group."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "spec": spec.to_json(),
+        "image_codec": check_codec(image_codec),
+    }
+
+
+def read_root(path: Path) -> Root:
+    """Of the store at `path`; raises UserError saying what `path` is when it is no store of ours.
+
+    A store of an older version is read as `migrate` would leave it.
+    """
+    attributes = upgraded(read_attributes(path), path)
+    try:
+        return Root(DemoSpec.from_json(attributes["spec"]), check_codec(attributes["image_codec"]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path / 'zarr.json'} has no usable DemoSpec ({error!r}).") from error
+
+
+def migrate(path: Path) -> tuple[int, int]:
+    """Bring the store at `path` to FORMAT_VERSION, all or nothing: (its version before, its version now)."""
+    before = read_attributes(path)
+    after = upgraded(before, path)
+    if after is not before:
+        header = path / "zarr.json"
+        write_json(header, json.loads(header.read_text()) | {"attributes": after})
+    return before["format_version"], after["format_version"]
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Those of the root group, of whatever version. Raises UserError saying what `path` is otherwise."""
     if not path.exists():
         raise UserError(f"There is no demonstration store {path}.")
     header = path / "zarr.json"
@@ -33,16 +71,7 @@ def read_spec(path: Path) -> DemoSpec:
             ) from error
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise UserError(f"{path} is {_what_it_is(path)}, not a demonstration store of pixio-robot (made by `collect`).")
-    version = attributes.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format_version {version}, but this version of pixio-robot reads {FORMAT_VERSION}: "
-            "read it with the version that wrote it."
-        )
-    try:
-        return DemoSpec.from_json(attributes["spec"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{header} has no usable DemoSpec ({error!r}).") from error
+    return attributes
 
 
 def _what_it_is(path: Path) -> str:

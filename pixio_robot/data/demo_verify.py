@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pixio_robot.data.demo_arrays import DamagedArray, FrameFile, read_values
+from pixio_robot.data.demo_arrays import DamagedArray, open_frames, read_values
 from pixio_robot.data.demos import VALUES, DemoStore
 
 
@@ -30,7 +30,7 @@ def _problems(store: DemoStore, episode: int) -> Iterator[str]:
         where = f"episode {episode}, camera {camera}"
         shape = store.images_shape(episode, camera)
         try:
-            frames = FrameFile(path / "images" / camera, shape)
+            frames = open_frames(path / "images" / camera, shape, store.image_codec)
         except DamagedArray as error:
             yield f"{where}: {error}"
             continue

@@ -1,6 +1,6 @@
 """Demonstrations on disk: one Zarr v3 group an episode, committed by renaming.
 
-    store.zarr/zarr.json                     format, version and DemoSpec in the root group's attributes
+    store.zarr/zarr.json                     format, version, DemoSpec and image codec in the root group's attributes
     store.zarr/episodes/000000/images/<camera>, state, actions, rewards
     store.zarr/episodes/.tmp-demos-*         being written; invisible to readers
 
@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pixio_robot.data.demo_arrays import FrameFile, read_values, write_frames, write_values
+from pixio_robot.data.demo_arrays import FrameFile, open_frames, read_values, write_frames, write_values
+from pixio_robot.data.demo_codecs import RAW
 from pixio_robot.data.demo_commit import publish, workplace
-from pixio_robot.data.demo_recognition import read_spec, root_attributes
+from pixio_robot.data.demo_recognition import Root, read_root, root_attributes
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Episode
 
@@ -46,9 +47,10 @@ class _Header:
 class DemoStore:
     """Episodes 0..len-1 of one DemoSpec. Opening lists what is committed; `append` adds to it."""
 
-    def __init__(self, path: Path, spec: DemoSpec, ram_bytes: int) -> None:
+    def __init__(self, path: Path, root: Root, ram_bytes: int) -> None:
         self.path = path
-        self.spec = spec
+        self.spec = root.spec
+        self.image_codec = root.image_codec
         self._headers: list[_Header] = []
         self._values: dict[tuple[int, str], np.ndarray] = {}
         self._files: dict[tuple[int, str], FrameFile] = {}
@@ -65,21 +67,22 @@ class DemoStore:
                 f"restore it from a copy, or rename {self.episode_path(last).name} to it."
             )
 
-    def __reduce__(self) -> tuple[Callable[..., DemoStore], tuple[Path, DemoSpec, int]]:
+    def __reduce__(self) -> tuple[Callable[..., DemoStore], tuple[Path, Root, int]]:
         """Another process opens the store anew instead of being sent the frames held in RAM."""
-        return DemoStore, (self.path, self.spec, self._ram_bytes)
+        return DemoStore, (self.path, Root(self.spec, self.image_codec), self._ram_bytes)
 
     @classmethod
-    def create(cls, path: str | Path, spec: DemoSpec, *, exist_ok: bool = False) -> DemoStore:
+    def create(cls, path: str | Path, spec: DemoSpec, *, exist_ok: bool = False, image_codec: str = RAW) -> DemoStore:
         """A new, empty store. Raises UserError if something is there already, unless it is a store of an
-        equal spec and `exist_ok`."""
+        equal spec and `exist_ok`. Other codecs than `raw` are for archives."""
         path = Path(path)
         _check_spec(spec)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with workplace(path.parent) as temporary:
-                    root = zarr.create_group(temporary / "store", zarr_format=3, attributes=root_attributes(spec))
+                    attributes = root_attributes(spec, image_codec)
+                    root = zarr.create_group(temporary / "store", zarr_format=3, attributes=attributes)
                     root.create_group(EPISODES)
                     if publish(temporary / "store", path):
                         return cls.open(path)
@@ -102,7 +105,7 @@ class DemoStore:
         Raises UserError saying what `path` is when it is no store of ours, or which of its files is damaged.
         """
         path = Path(path)
-        return cls(path, read_spec(path), ram_bytes)
+        return cls(path, read_root(path), ram_bytes)
 
     def refresh(self) -> None:
         """Take notice of episodes that other processes have committed since."""
@@ -163,7 +166,7 @@ class DemoStore:
             return frames[start:end]
         if key not in self._files:
             directory = self.episode_path(episode) / "images" / camera
-            self._files[key] = FrameFile(directory, self.images_shape(episode, camera))
+            self._files[key] = open_frames(directory, self.images_shape(episode, camera), self.image_codec)
         if self._fits_in_ram:
             self._frames[key] = self._files[key].read(0, length)
             return self._frames[key][start:end]
@@ -199,7 +202,7 @@ class DemoStore:
         header = _check(episode, self.spec)
         try:
             with workplace(self.path / EPISODES) as temporary:
-                _write(temporary / "episode", header, episode)
+                _write(temporary / "episode", header, episode, self.image_codec)
                 number = len(self)
                 while not publish(temporary / "episode", self.episode_path(number)):
                     number += 1
@@ -242,11 +245,11 @@ def _read_header(path: Path) -> _Header | None:
     return header
 
 
-def _write(path: Path, header: _Header, episode: Episode) -> None:
+def _write(path: Path, header: _Header, episode: Episode, image_codec: str) -> None:
     group = zarr.create_group(path, zarr_format=3, attributes=dataclasses.asdict(header))
     images = group.create_group("images")
     for camera, frames in episode.images.items():
-        write_frames(images, camera, frames)
+        write_frames(images, camera, frames, image_codec)
     for name in VALUES:
         write_values(group, name, getattr(episode, name))
 

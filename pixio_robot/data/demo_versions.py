@@ -1,0 +1,39 @@
+"""Versions of the demonstration store, and the steps from each to the next.
+
+    1   raw images only
+    2   `image_codec` in the root group's attributes
+
+A step changes the root group's attributes alone, so that a store of any size is migrated at once and an older one can
+be read as it is. A version whose arrays differ would need its own command to rewrite them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.data.demo_codecs import RAW
+from pixio_robot.errors import UserError
+
+FORMAT_VERSION = 2
+
+Attributes = dict[str, Any]
+
+STEPS: dict[int, Callable[[Attributes], Attributes]] = {
+    1: lambda attributes: attributes | {"image_codec": RAW},
+}
+"""STEPS[v] leads from version v to v + 1."""
+
+
+def upgraded(attributes: Attributes, path: Path) -> Attributes:
+    """`attributes` as FORMAT_VERSION has them. Raises UserError for a version that is missing or newer."""
+    version = attributes.get("format_version")
+    if not isinstance(version, int) or version not in (*STEPS, FORMAT_VERSION):
+        raise UserError(
+            f"{path} has format_version {version}, but this version of pixio-robot reads {min(STEPS)} to "
+            f"{FORMAT_VERSION}: " + ("restore its zarr.json from a copy." if version is None else "use a newer one.")
+        )
+    for step in range(version, FORMAT_VERSION):
+        attributes = STEPS[step](attributes) | {"format_version": step + 1}
+    return attributes
