@@ -105,6 +105,7 @@ def _evaluate(command: EvaluateCommand) -> bool:
     print(
         f"evaluate: {summary.label}: {summary.successes} of {summary.episodes} succeeded "
         f"({summary.rate:.0%}, 95 % interval {summary.low:.0%} to {summary.high:.0%})"
+        + (f"; ended early, because {summary.stopped}" if summary.stopped else "")
     )
     return True
 

@@ -13,17 +13,21 @@ from pathlib import Path
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.recorder import EpisodeRecorder
 from pixio_robot.evaluation.results import (
+    SEQUENTIAL,
     SUMMARY,
     VIDEOS,
+    WILSON,
     EvaluatedPolicy,
     EvaluationSummary,
     append_episode,
     begin_results,
     read_outcomes,
+    read_summary,
     spec_hash,
     write_summary,
 )
 from pixio_robot.evaluation.rollout import EvaluateConfig, check_disjoint, run_episodes
+from pixio_robot.evaluation.sequential import StopConfig, StopRule, Verdict, confidence_sequence
 from pixio_robot.evaluation.statistics import wilson_interval
 from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
 
@@ -55,6 +59,9 @@ def evaluate(
     seeds = config.seeds()
     check_disjoint(train_seeds, seeds)
     done = [result for result in begin_results(directory, policy, pool.spec) if result.seed in set(seeds)]
+    verdict = Verdict(seeds, config.stop, _reference(config.stop, pool.spec))
+    for result in done:
+        verdict.add(result)
     (directory / SUMMARY).unlink(missing_ok=True)
     recorder = EpisodeRecorder(
         directory / VIDEOS, pool.spec, videos=config.videos, camera=config.video_camera, done=done
@@ -62,6 +69,7 @@ def evaluate(
 
     def keep(result: EpisodeResult) -> None:
         append_episode(directory, result)
+        verdict.add(result)
         if on_episode is not None:
             on_episode(result)
 
@@ -70,22 +78,41 @@ def evaluate(
     run_episodes(
         pool,
         actor,
-        [seed for seed in seeds if seed not in played],
+        [] if verdict.text else [seed for seed in seeds if seed not in played],
         recorder=recorder,
         on_episode=keep,
+        enough=lambda: bool(verdict.text),
         max_restarts=config.max_restarts,
     )
-    summary = summarise(policy, pool.spec, read_outcomes(directory, seeds))
+    counted = read_outcomes(directory, verdict.counted)
+    summary = summarise(policy, pool.spec, counted, sequential=config.stop.rule is not StopRule.NEVER)
+    summary.stopped = verdict.text
     summary.wall_seconds = round(time.monotonic() - started, 3)
     summary.resumed_episodes = len(done)
     write_summary(directory, summary)
     return summary
 
 
-def summarise(policy: EvaluatedPolicy, spec: DemoSpec, results: list[EpisodeResult]) -> EvaluationSummary:
-    """Counts, rate and interval of the results (at least one), with what is needed to compare them."""
+def _reference(stop: StopConfig, spec: DemoSpec) -> dict[int, bool]:
+    """{seed: success} of the evaluation to compare with. UserError when it is of another environment."""
+    if stop.rule is not StopRule.VERSUS or stop.versus is None:
+        return {}
+    directory = Path(stop.versus)
+    summary = read_summary(directory)
+    if summary.spec_hash != spec_hash(spec):
+        raise UserError(f"stop.versus={directory} was evaluated in another environment ({summary.task}).")
+    return {result.seed: result.success for result in read_outcomes(directory, summary.seeds)}
+
+
+def summarise(
+    policy: EvaluatedPolicy, spec: DemoSpec, results: list[EpisodeResult], *, sequential: bool = False
+) -> EvaluationSummary:
+    """Counts, rate and interval of the results (at least one), with what is needed to compare them.
+
+    `sequential`: the evaluation could have stopped early, and the interval is one that allows for that.
+    """
     steps = [result.steps for result in results if result.success]
-    low, high = wilson_interval(len(steps), len(results))
+    low, high = (confidence_sequence if sequential else wilson_interval)(len(steps), len(results))
     return EvaluationSummary(
         **dataclasses.asdict(policy),
         task=spec.task,
@@ -98,6 +125,7 @@ def summarise(policy: EvaluatedPolicy, spec: DemoSpec, results: list[EpisodeResu
         rate=len(steps) / len(results),
         low=low,
         high=high,
+        interval=SEQUENTIAL if sequential else WILSON,
         mean_steps_to_success=sum(steps) / len(steps) if steps else None,
         restarts=sum(result.restarts for result in results),
         wall_seconds=0.0,

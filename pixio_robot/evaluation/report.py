@@ -98,6 +98,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         },
         "total_seconds": sum(stage.seconds or 0.0 for stage in inputs.stages if not stage.skipped),
         "versions": inputs.evaluations[0].summary.versions if inputs.evaluations else {},
+        "intervals": ", ".join(sorted({evaluation.summary.interval for evaluation in inputs.evaluations})),
         "interval_text": interval_text,
         "p_text": p_text,
     }

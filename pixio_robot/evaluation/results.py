@@ -20,6 +20,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.types import DemoSpec, EpisodeResult
 
+WILSON, SEQUENTIAL = "Wilson", "confidence sequence"
 IDENTITY, EPISODES, SUMMARY, VIDEOS = "identity.json", "episodes.jsonl", "summary.json", "videos"
 
 
@@ -57,7 +58,7 @@ class EvaluationSummary(EvaluatedPolicy):
     rate: float
     low: float
     high: float
-    """95 % Wilson interval of `rate`."""
+    """95 % interval of `rate`."""
     mean_steps_to_success: float | None
     restarts: int
     wall_seconds: float
@@ -67,6 +68,10 @@ class EvaluationSummary(EvaluatedPolicy):
     versions: dict[str, str]
     finished_at: str
     """UTC, ISO 8601."""
+    interval: str = WILSON
+    """What `low` and `high` are: Wilson's interval, or a confidence sequence where stopping early was allowed."""
+    stopped: str = ""
+    """Why the evaluation ended before its last episode; empty when it did not."""
 
 
 def spec_hash(spec: DemoSpec) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.recorder import EpisodeRecorder
+from pixio_robot.evaluation.sequential import StopConfig
 from pixio_robot.types import Actor, EnvPool, EpisodeResult, Frame, StepResult
 
 
@@ -32,6 +33,8 @@ class EvaluateConfig:
     """Seconds after which a silent worker counts as dead."""
     max_restarts: int = 3
     """How often one episode may lose its worker before the evaluation gives up."""
+    stop: StopConfig = dataclasses.field(default_factory=StopConfig)
+    """When to end before the last episode."""
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("first_seed", 0), ("num_slots", 1), ("workers", 0), ("videos", 0)):
@@ -158,6 +161,14 @@ class _Rollout:
             )
         return episode.again()
 
+    def abandon(self) -> None:
+        """Leave the running episodes unfinished."""
+        for episode in self.running.values():
+            if episode.recorded and self.recorder is not None:
+                self.recorder.discard(episode.seed)
+        self.running.clear()
+        self.frames.clear()
+
     def _check_action(self, slot: int, actions: Mapping[int, np.ndarray]) -> None:
         action, expected = np.asarray(actions[slot]), (self.pool.spec.action_dim,)
         episode = self.running[slot]
@@ -175,6 +186,7 @@ def run_episodes(
     *,
     recorder: EpisodeRecorder | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
+    enough: Callable[[], bool] = lambda: False,
     max_restarts: int = 3,
 ) -> list[EpisodeResult]:
     """Play one episode per seed and return the results in the order of `seeds`.
@@ -182,7 +194,8 @@ def run_episodes(
     All running slots step together; a slot whose episode ended takes the next seed. Which slot plays
     which seed therefore follows from the episodes' lengths alone, never from the speed or number of
     workers. An episode whose worker died is run again from its seed. `on_episode` sees each result
-    as it ends, which is not the order of `seeds`. An episode succeeds if any of its steps does.
+    as it ends, which is not the order of `seeds`. An episode succeeds if any of its steps does. Once `enough`
+    says so the rest is not played, and the results are those of the episodes that had ended.
 
     Raises UserError on duplicated seeds, on actions of the wrong shape or not finite, and when one
     episode loses its worker more than `max_restarts` times.
@@ -202,5 +215,8 @@ def run_episodes(
                 on_episode(result)
             if waiting:
                 starting[slot] = _Running(waiting.popleft())
-        rollout.start(starting)
-    return [finished[seed] for seed in seeds]
+        if ended and enough():
+            rollout.abandon()
+        else:
+            rollout.start(starting)
+    return [finished[seed] for seed in seeds if seed in finished]

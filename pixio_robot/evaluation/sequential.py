@@ -1,0 +1,137 @@
+"""Stopping an evaluation as soon as the answer is clear, without spoiling its error rate.
+
+Looking at a 95 % Wilson interval after every episode and stopping when it pleases is wrong far more often
+than one time in twenty. A confidence sequence holds at all episodes at once, so one may look, and stop, at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import EpisodeResult
+
+LEAST_EPISODES = 10
+"""No rule looks earlier: an honest answer from fewer episodes convinces nobody."""
+
+
+class StopRule(enum.Enum):
+    NEVER = "never"
+    WIDTH = "width"
+    """The rate is known to within +-`half_width`."""
+    RATE = "rate"
+    """The rate is clearly above or clearly below `rate`."""
+    VERSUS = "versus"
+    """It is clearly better or clearly worse than the evaluation in `versus`, on the same seeds."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class StopConfig:
+    """When an evaluation may end before its last episode."""
+
+    rule: StopRule = StopRule.NEVER
+    half_width: float = 0.1
+    """Share of episodes, for `width`."""
+    rate: float = 0.5
+    """Share of episodes, for `rate`."""
+    versus: str | None = None
+    """Directory of a finished evaluation of the same environment and first seed, for `versus`."""
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name in ("half_width", "rate", "confidence"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"stop.{name}={getattr(self, name)} must lie between 0 and 1.")
+        if self.rule is StopRule.VERSUS and self.versus is None:
+            raise UserError("stop.rule=VERSUS needs stop.versus, the directory of the evaluation to compare with.")
+
+
+def confidence_sequence(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Bounds of a rate that hold after every number of episodes at once, with probability `confidence`.
+
+    The rates whose prior-to-posterior ratio is below 1 / (1 - confidence), with a uniform prior: that ratio
+    at the true rate is a martingale that starts at 1, so by Ville's inequality it hardly ever gets that large
+    (Robbins 1970, Ann. Math. Stat. 41:1397; Waudby-Smith & Ramdas 2020, arXiv 2006.04347, section 2).
+    """
+    from scipy import optimize, stats
+
+    if n < 0 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} is not a proportion")
+    posterior: Any = stats.beta(1 + successes, 1 + n - successes)
+    alpha = 1 - confidence
+
+    def excess(rate: float) -> float:
+        return float(posterior.pdf(rate)) - alpha
+
+    def bound(edge: float) -> float:
+        return edge if excess(edge) >= 0 else optimize.root_scalar(excess, bracket=sorted((edge, peak))).root
+
+    peak = successes / n if n else 0.5
+    return bound(0.0), bound(1.0)
+
+
+def stopping(config: StopConfig, reference: Mapping[int, bool]) -> Callable[[Sequence[EpisodeResult]], str]:
+    """A function of the episodes so far, in the order of their seeds: why to stop, or an empty text.
+
+    `reference` is {seed: success} of the evaluation in `config.versus`. Seeds that both sides solve or both fail
+    say nothing of which is better; among the others a tie is a fair coin.
+    """
+
+    def bounds(successes: int, n: int) -> tuple[float, float]:
+        return confidence_sequence(successes, n, config.confidence)
+
+    def reason(results: Sequence[EpisodeResult]) -> str:
+        n = len(results)
+        if config.rule is StopRule.NEVER or n < LEAST_EPISODES:
+            return ""
+        low, high = bounds(sum(result.success for result in results), n)
+        if config.rule is StopRule.WIDTH and high - low <= 2 * config.half_width:
+            return f"the rate is known to within {config.half_width:.0%}"
+        if config.rule is StopRule.RATE and not low <= config.rate <= high:
+            return f"the rate is {'above' if low > config.rate else 'below'} {config.rate:.0%}"
+        if config.rule is StopRule.VERSUS:
+            decided = [result.success for result in results if result.success != reference[result.seed]]
+            low, high = bounds(sum(decided), len(decided))
+            if not low <= 0.5 <= high:
+                return f"it is {'better' if low > 0.5 else 'worse'} than {config.versus}"
+        return ""
+
+    return reason
+
+
+class Verdict:
+    """Watches an evaluation and settles at the first episode, in the order of `seeds`, after which the rule says stop.
+
+    Episodes that succeed end sooner than those that fail. Judging them as they come in would favour success, so
+    an episode counts only once all before it have ended; the answer then depends on nothing but the seeds.
+    """
+
+    def __init__(self, seeds: Sequence[int], config: StopConfig, reference: Mapping[int, bool]) -> None:
+        """Raises UserError when the rule is `versus` and `reference` lacks a seed."""
+        missing = [seed for seed in seeds if seed not in reference] if config.rule is StopRule.VERSUS else []
+        if missing:
+            raise UserError(
+                f"stop.versus={config.versus} has no episode of seed {missing[0]}; compare with one of the same seeds."
+            )
+        self._seeds, self._reason = seeds, stopping(config, reference)
+        self._ended: dict[int, EpisodeResult] = {}
+        self._in_order: list[EpisodeResult] = []
+        self.text = ""
+        """Why the evaluation ended early; empty while it goes on."""
+
+    @property
+    def counted(self) -> list[int]:
+        """The seeds that the answer rests on."""
+        return [result.seed for result in self._in_order]
+
+    def add(self, result: EpisodeResult) -> None:
+        self._ended[result.seed] = result
+        while not self.text and len(self._in_order) < len(self._seeds):
+            following = self._ended.get(self._seeds[len(self._in_order)])
+            if following is None:
+                return
+            self._in_order.append(following)
+            self.text = self._reason(self._in_order)
