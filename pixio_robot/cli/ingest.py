@@ -12,7 +12,11 @@ from pixio_robot.data.ingest import IngestConfig, ingest
 
 @dataclass(kw_only=True)
 class IngestCommand(IngestConfig):
-    """Decode a folder of videos and images into shards of JPEG frames, split by video."""
+    """Decode a folder of footage into shards of JPEG frames, split by video.
+
+    Videos, images, tars of images, LeRobot data sets and Zarr demonstrations at any depth are taken.
+    executor=ray works on all machines of a Ray cluster. privacy=module:function runs your own code on every frame.
+    """
 
     run: str = "runs/default"
     overwrite: bool = False
@@ -23,6 +27,8 @@ def _ingest(command: IngestCommand) -> bool:
     state = "wrote" if report.changed else "is up to date:"
     counts = ", ".join(f"{count} {split}" for split, count in report.frames.items())
     print(f"ingest: {state} {report.out}: {counts} frames of {report.footage} files, {report.hours:.2f} hours of video")
+    if command.privacy:
+        print(f"ingest: {command.privacy} hid {report.hidden_regions} regions")
     if report.failed:
         print(f"ingest: {report.failed} files could not be used; see {Path(report.out) / 'failures.jsonl'}")
     return True

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from pixio_robot.data.footage import Footage
-from pixio_robot.data.images import CorruptImage, decode_photo, encode_jpeg, shrink_short_side
+from pixio_robot.data.footage import Footage, FootageKind
+from pixio_robot.data.footage_frames import read_frames
+from pixio_robot.data.images import encode_jpeg
+from pixio_robot.data.perceptual_hash import perceptual_hash
+from pixio_robot.data.privacy import PrivacyError, hide, load_hook
+from pixio_robot.data.sampling import Sampling
 from pixio_robot.data.shards import ShardWriter
-from pixio_robot.data.video import Sampling, VideoError, decode_frames, probe
-from pixio_robot.files import atomic_directory, write_json
+from pixio_robot.data.video import VideoError
+from pixio_robot.files import atomic_directory, read_json, write_json
 
 RESULT, FRAMES = "result.json", "frames"
 
@@ -39,6 +43,8 @@ class Extraction:
     short_side: int
     jpeg_quality: int
     min_change: float
+    privacy: str
+    privacy_sha256: str
 
     def key(self, footage: Footage) -> str:
         """Equal keys mean equal frames."""
@@ -54,45 +60,56 @@ class ExtractJob:
     target: Path
 
 
+def nothing(failure: str | None) -> dict[str, Any]:
+    """The result of footage that gave no frame (yet)."""
+    numbers = dict.fromkeys(("frames", "static", "over_limit", "hidden_regions", "frames_hidden_in"), 0)
+    return {"sha256": "", "seconds": 0.0, "failure": failure, "bad_images": []} | numbers
+
+
 def extract(job: ExtractJob, report: Callable[[float], None]) -> None:
     """Decode, sample, drop what stands still, shrink, encode; commit at `job.target`. Reports seconds of video."""
     cv2.setNumThreads(1)
-    result: dict[str, Any] = {"sha256": "", "frames": 0, "seconds": 0.0, "static": 0, "over_limit": 0}
-    result |= {"failure": None, "bad_images": []}
+    result = nothing(None)
     with atomic_directory(job.target) as directory:
         try:
-            result["sha256"] = _sha256(job.footage, report)
+            result["sha256"] = _sha256_once(job, report)
             _write_frames(job, directory, result, report)
-        except (VideoError, OSError) as error:
+        except (VideoError, PrivacyError, OSError) as error:
             if isinstance(error, OSError) and error.filename is None:
                 raise  # not the source's fault: the disk is full, or the parent is gone
             for written in directory.iterdir():
                 written.unlink()
-            result |= {"failure": str(error), "frames": 0, "static": 0, "over_limit": 0}
+            kept = {name: result[name] for name in ("sha256", "seconds", "bad_images")}
+            result = nothing(str(error)) | kept
         write_json(directory / RESULT, result)
 
 
 def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], report: Callable[[float], None]) -> None:
     footage, extraction = job.footage, job.extraction
-    frames = _video_frames(footage, extraction) if footage.is_video else _photos(footage, extraction, result)
+    hook = load_hook(extraction.privacy) if extraction.privacy else None
     writer = ShardWriter(directory, FRAMES, NO_SHARD_LIMIT)
     last_kept, last_s = None, 0.0
-    for time_s, image in frames:
-        if footage.is_video:
-            report(time_s - last_s)
-            last_s = result["seconds"] = time_s
-            if writer.frames >= extraction.max_frames_per_video:
-                result["over_limit"] += 1
-                continue
-            thumbnail = _thumbnail(image)
+    for time_s, image in read_frames(footage, extraction, result["bad_images"]):
+        report(time_s - last_s if footage.kind.timed else 0.0)
+        last_s = time_s
+        if footage.kind.timed:
+            result["seconds"] = time_s
+        if writer.frames >= extraction.max_frames_per_video:
+            result["over_limit"] += 1
+            continue
+        thumbnail = _thumbnail(image)
+        if footage.kind.timed:
             if last_kept is not None and np.abs(thumbnail - last_kept).mean() < extraction.min_change:
                 result["static"] += 1
                 continue
             last_kept = thumbnail
-        else:
-            report(0.0)
+        if hook is not None:
+            image, regions = hide(image, hook)
+            result["hidden_regions"] += regions
+            result["frames_hidden_in"] += regions > 0
+            thumbnail = _thumbnail(image)
         height, width = image.shape[:2]
-        record = {"video": 0, "time_s": time_s, "height": height, "width": width}
+        record = {"video": 0, "time_s": time_s, "height": height, "width": width, "phash": perceptual_hash(thumbnail)}
         jpeg = encode_jpeg(image, extraction.jpeg_quality)
         writer.add(jpeg, video_id=footage.id, number=writer.frames, record=record)
     writer.close()
@@ -101,42 +118,29 @@ def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], repo
         raise VideoError("no readable image")
 
 
-def _video_frames(footage: Footage, extraction: Extraction) -> Iterator[tuple[float, np.ndarray]]:
-    path = footage.paths[0]
-    rate = extraction.frames_per_second
-    duration_s = probe(path).duration_s
-    if duration_s:  # spread the frames of a long video over all of it, instead of taking its beginning
-        rate = min(rate, extraction.max_frames_per_video / duration_s)
-    return decode_frames(
-        path,
-        sampling=extraction.sampling,
-        frames_per_second=rate,
-        every=extraction.every,
-        short_side=extraction.short_side,
-    )
-
-
-def _photos(footage: Footage, extraction: Extraction, result: dict[str, Any]) -> Iterator[tuple[float, np.ndarray]]:
-    """Photographs have no time: their number in the folder stands for it."""
-    for number, path in enumerate(footage.paths):
-        try:
-            image = decode_photo(path.read_bytes(), path.name)
-        except (CorruptImage, OSError) as error:
-            result["bad_images"].append({"file": path.name, "reason": str(error)})
-            continue
-        yield float(number), shrink_short_side(image, extraction.short_side)
-
-
 def _thumbnail(image: np.ndarray) -> np.ndarray:
     """Grey levels of a small copy: averaging takes sensor and coding noise out of the comparison."""
     small = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
+def _sha256_once(job: ExtractJob, report: Callable[[float], None]) -> str:
+    """Many episodes of a LeRobot data set share one file: what a worker hashed of it is noted beside the targets."""
+    footage = job.footage
+    if footage.segment_s is None:
+        return _sha256(footage, report)
+    stat = footage.paths[0].stat()
+    name = hashlib.sha256(repr((str(footage.paths[0]), stat.st_size, stat.st_mtime_ns)).encode()).hexdigest()[:32]
+    note = job.target.parent / f"sha256-{name}.json"
+    if not note.is_file():
+        write_json(note, _sha256(footage, report))
+    return read_json(note)
+
+
 def _sha256(footage: Footage, report: Callable[[float], None]) -> str:
     digest = hashlib.sha256()
     for path in footage.paths:
-        if not footage.is_video and not path.exists():
+        if footage.kind is FootageKind.IMAGES and not path.exists():
             continue
         with path.open("rb") as file:
             while block := file.read(READ_BYTES):

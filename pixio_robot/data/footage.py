@@ -1,68 +1,74 @@
-"""What there is to ingest below a folder: video files, and folders that hold still images."""
+"""What there is to ingest below a folder: videos, still images, tars of images, LeRobot data sets, demonstrations."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
-from pixio_robot.data.video import VIDEO_SUFFIXES
-from pixio_robot.errors import UserError
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+class FootageKind(enum.Enum):
+    """VIDEO and DEMONSTRATION have a clock; IMAGES (of one folder) and TAR only an order."""
+
+    VIDEO = "video"
+    IMAGES = "images"
+    TAR = "tar"
+    DEMONSTRATION = "demonstration"
+
+    @property
+    def timed(self) -> bool:
+        return self in (FootageKind.VIDEO, FootageKind.DEMONSTRATION)
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoPlace:
+    """One camera of one episode of the demonstration store at `store`."""
+
+    store: Path
+    episode: int
+    camera: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Footage:
-    """One video file, or the still images that lie directly in one folder, in order of their names.
+    """One video (or a part of one), the images of one folder or tar in their order, or one camera of an episode.
 
     `id` is the path relative to the source folder; `stamp` changes when a name, size or modification time does.
+    Footage of equal `group` shows the same moments (the cameras of an episode), so it goes to the same split.
     """
 
     id: str
+    group: str
+    kind: FootageKind
     paths: tuple[Path, ...]
-    is_video: bool
     bytes: int
     modified_ns: int
     stamp: str
+    segment_s: tuple[float, float] | None = None
+    """From and to which second of the video file; None: all of it."""
+    demonstration: DemoPlace | None = None
+    problem: str = ""
+    """Why nothing can come of it, when that is known before reading it."""
 
 
-def find_footage(source: str) -> list[Footage]:
-    """Everything usable below `source`, sorted by id. Raises UserError when there is nothing."""
-    root = Path(source)
-    expected = f"a folder with {', '.join(VIDEO_SUFFIXES)} videos or {', '.join(IMAGE_SUFFIXES)} images at any depth"
-    if not source or not root.exists():
-        raise UserError(f"source {source!r} does not exist; it should be {expected}.")
-    if not root.is_dir():
-        raise UserError(f"source {source!r} is a file; it should be {expected}.")
-    found = sorted(_scan(root), key=lambda footage: footage.id)
-    if not found:
-        raise UserError(f"source {source!r} holds nothing to ingest; it should be {expected}.")
-    return found
-
-
-def _scan(root: Path) -> Iterator[Footage]:
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # Hidden files are not footage: macOS leaves a `._clip.mp4` beside every clip.
-        paths = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-        for path in paths:
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                yield _footage(path.relative_to(root).as_posix(), (path,), True)
-        images = tuple(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
-        if images:
-            yield _footage(Path(folder).relative_to(root).as_posix() + "/", images, False)
-
-
-def _footage(identity: str, paths: tuple[Path, ...], is_video: bool) -> Footage:
+def describe(
+    identity: str,
+    kind: FootageKind,
+    paths: Sequence[Path],
+    *,
+    group: str = "",
+    share: float = 1.0,
+    segment_s: tuple[float, float] | None = None,
+    demonstration: DemoPlace | None = None,
+    problem: str = "",
+) -> Footage:
+    """Footage from what the file system says of `paths`, of whose bytes it takes up `share`."""
     digest, size, modified_ns = hashlib.sha256(), 0, 0
     for path in paths:
         try:
@@ -73,6 +79,24 @@ def _footage(identity: str, paths: tuple[Path, ...], is_video: bool) -> Footage:
         size += path_bytes
         modified_ns = max(modified_ns, path_modified_ns)
         digest.update(f"{path.name}\0{path_bytes}\0{path_modified_ns}\0".encode("utf-8", "surrogateescape"))
+    digest.update(repr(segment_s).encode())
     return Footage(
-        id=identity, paths=paths, is_video=is_video, bytes=size, modified_ns=modified_ns, stamp=digest.hexdigest()
+        id=identity,
+        group=group or identity,
+        kind=kind,
+        paths=tuple(paths),
+        bytes=round(size * share),
+        modified_ns=modified_ns,
+        stamp=digest.hexdigest(),
+        segment_s=segment_s,
+        demonstration=demonstration,
+        problem=problem,
     )
+
+
+def is_tar(path: Path) -> bool:
+    return path.name.lower().endswith(TAR_SUFFIXES)
+
+
+def is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a name inside a tar, not a path here)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+
 import cv2
 import numpy as np
 import simplejpeg
+from PIL import Image
+
+LARGEST_SIDE, MOST_PIXELS = 16384, 8192 * 8192
 
 
 class CorruptImage(ValueError):
@@ -30,6 +36,7 @@ def decode_photo(data: bytes, name: str) -> np.ndarray:
     """Any still image OpenCV reads, turned upright by its EXIF orientation. Raises CorruptImage naming `name`."""
     if not data:
         raise CorruptImage(f"{name}: zero bytes")
+    _refuse_bombs(data, name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -37,6 +44,25 @@ def decode_photo(data: bytes, name: str) -> np.ndarray:
     if image is None:
         raise CorruptImage(f"{name}: not a readable image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def absurd_size(height: int, width: int) -> bool:
+    """Larger than any camera's picture, so that decoding it would only fill the memory."""
+    return max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS
+
+
+def _refuse_bombs(data: bytes, name: str) -> None:
+    """Read the declared size before a decoder allocates it; formats that PIL does not know are left to OpenCV."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            width, height = Image.open(io.BytesIO(data)).size
+    except Image.DecompressionBombError:
+        raise CorruptImage(f"{name}: absurd dimensions") from None
+    except (OSError, ValueError, SyntaxError):
+        return
+    if absurd_size(height, width):
+        raise CorruptImage(f"{name}: absurd dimensions {width}x{height}")
 
 
 def shrink_short_side(image: np.ndarray, short_side: int) -> np.ndarray:

@@ -19,20 +19,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pixio_robot.data.extract import FRAMES, RESULT, Extraction, ExtractJob, extract
-from pixio_robot.data.footage import Footage, find_footage
+from pixio_robot.data.executor import Executor, run_tasks
+from pixio_robot.data.extract import FRAMES, RESULT, Extraction, ExtractJob, extract, nothing
+from pixio_robot.data.footage import Footage
+from pixio_robot.data.footage_search import find_footage
 from pixio_robot.data.ingest_progress import IngestProgress
 from pixio_robot.data.packing import Packable, pack
-from pixio_robot.data.processes import run_jobs
+from pixio_robot.data.privacy import PrivacyHook, hook_name, hook_sha256
+from pixio_robot.data.sampling import Sampling
 from pixio_robot.data.shards import MANIFEST, SPLITS, ShardReader, check_files, read_manifest, work_directory
-from pixio_robot.data.video import Sampling
 from pixio_robot.errors import UserError
 from pixio_robot.files import TEMPORARY_PREFIX, read_json, sweep_temporaries
 
 
 @dataclasses.dataclass(kw_only=True)
 class IngestConfig:
-    """What to take from `source` (a folder of videos and images, searched at any depth) into `out`."""
+    """What to take from `source` (a folder, searched at any depth) into `out`.
+
+    Videos, images, tars of images, LeRobot data sets (their videos) and Zarr demonstrations are taken.
+    """
 
     source: str = ""
     out: str = ""
@@ -41,15 +46,22 @@ class IngestConfig:
     frames_per_second: float = 4.0
     every: int = 1
     max_frames_per_video: int = 2000
-    """A longer video is sampled at a lower rate over its whole length (with RATE; else its beginning is taken)."""
+    """A longer video is sampled at a lower rate over its whole length (with RATE; else its beginning is taken). Of the
+    images of one folder or tar the first so many are taken."""
     short_side: int = 320
     """Pixels; larger frames are shrunk to it; 0 keeps the size."""
     jpeg_quality: int = 92
     min_change: float = 0.5
     """Mean absolute grey-level difference (0-255) to the last kept frame below which a frame counts as static."""
     validation_share: float = 0.1
-    """Share of the videos, not of the frames, chosen by a hash of each video's path."""
+    """Share of the videos, not of the frames, chosen by a hash of each video's path. All cameras of an episode go to
+    the same split."""
     shard_bytes: int = 256_000_000
+    privacy: str = ""
+    """`module:function` of your own that hides faces or plates in a frame before anything is written; see
+    `PrivacyHook`. Naming one runs that code."""
+    executor: Executor = Executor.PROCESSES
+    """PROCESSES of this machine, or RAY: a cluster, on which `source` and `out` are shared storage."""
     workers: int = 0
     """Decoding processes; 0: one a core."""
     timeout_s: float = 120.0
@@ -74,13 +86,14 @@ class IngestConfig:
             raise UserError(f"short_side must be 0 (keep) or between 16 and 16384 pixels, not {self.short_side}.")
 
     def extraction(self) -> Extraction:
-        names = [field.name for field in dataclasses.fields(Extraction)]
-        return Extraction(**{name: getattr(self, name) for name in names})
+        names = [field.name for field in dataclasses.fields(Extraction) if field.name != "privacy_sha256"]
+        return Extraction(**{name: getattr(self, name) for name in names}, privacy_sha256=hook_sha256(self.privacy))
 
     def settings(self) -> dict[str, Any]:
         """What the manifest remembers; the places and the number of workers change no result."""
-        values = dataclasses.asdict(self) | {"sampling": self.sampling.value}
-        return {name: value for name, value in values.items() if name not in ("source", "out", "workers")}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(IngestConfig)}
+        values |= {"sampling": self.sampling.value, "privacy_sha256": hook_sha256(self.privacy)}
+        return {name: value for name, value in values.items() if name not in ("source", "out", "workers", "executor")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,14 +107,19 @@ class IngestReport:
     frames: dict[str, int]
     hours: float
     dropped: dict[str, int]
+    hidden_regions: int
 
 
-def ingest(config: IngestConfig, show_progress: bool = True) -> IngestReport:
+def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHook | None = None) -> IngestReport:
     """Make `config.out` hold the frames of `config.source`; return at once when it already does.
+
+    `privacy` is another way to give `config.privacy`: a function at the top level of an importable module.
 
     Raises UserError: nothing to ingest, no usable frame at all, `out` is something else, or another ingest runs.
     A file that cannot be used is listed in `failures.jsonl` and counted in the manifest.
     """
+    if privacy is not None:
+        config = dataclasses.replace(config, privacy=hook_name(privacy))
     found = find_footage(config.source)
     if not config.out:
         raise UserError("out is empty; it should be the folder to make, such as data/frames.")
@@ -183,8 +201,7 @@ def _kept(out: Path, previous: dict[str, Any] | None) -> dict[str, Packable]:
 
 def _packable(footage: Footage, key: str, directory: Path, accident: str | None) -> Packable:
     if accident is not None:
-        result = {"sha256": "", "frames": 0, "seconds": 0.0, "static": 0, "over_limit": 0, "bad_images": []}
-        return Packable.from_result(footage, key, result | {"failure": accident}, None)
+        return Packable.from_result(footage, key, nothing(accident), None)
     result = read_json(directory / RESULT)
     open_reader = functools.partial(ShardReader, directory, FRAMES, [f"{FRAMES}-000000.tar"])
     return Packable.from_result(footage, key, result, open_reader if result["frames"] else None)
@@ -200,15 +217,25 @@ def _extract_all(
         for footage, key in zip(found, keys, strict=True)
         if key not in kept and not (work / key / RESULT).is_file()
     ]
-    workers = config.workers or len(os.sched_getaffinity(0))
     accidents = {}
-    with IngestProgress(len(found), len(found) - len(jobs), show_progress) as progress:
-        for outcome in run_jobs(
-            extract, jobs, workers=workers, timeout_s=config.timeout_s, on_progress=progress.seconds
+    with IngestProgress(found, [job.footage for job in jobs], show_progress) as progress:
+        for outcome in run_tasks(
+            extract,
+            jobs,
+            executor=config.executor,
+            workers=config.workers,
+            timeout_s=config.timeout_s,
+            on_progress=progress.seconds,
         ):
+            job = jobs[outcome.index]
             if outcome.failure is not None:
-                accidents[jobs[outcome.index].target.name] = outcome.failure
-            progress.file_done()
+                accidents[job.target.name] = outcome.failure
+            elif not (job.target / RESULT).is_file():
+                raise UserError(
+                    f"A worker finished {job.footage.id}, but {job.target} is not to be seen here; with executor=ray, "
+                    "`out` must lie on storage that all machines share under the same path."
+                )
+            progress.done(job.footage)
     return accidents
 
 
@@ -221,6 +248,7 @@ def _report(out: Path, manifest: dict[str, Any], changed: bool) -> IngestReport:
         frames={split: manifest["splits"][split]["frames"] for split in SPLITS},
         hours=sum(video["seconds"] for video in manifest["videos"]) / 3600,
         dropped=manifest["counts"]["dropped"],
+        hidden_regions=manifest["counts"]["privacy"]["hidden_regions"],
     )
 
 

@@ -6,15 +6,26 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pixio_robot.data.footage import Footage
-from pixio_robot.data.shards import FORMAT_VERSION, KIND, MANIFEST, SPLITS, ShardReader, ShardWriter
+from pixio_robot.data.shards import FORMAT_VERSION, KIND, MANIFEST, RECORDED, SPLITS, ShardReader, ShardWriter
 from pixio_robot.files import atomic_directory, write_json
 
 FAILURES = "failures.jsonl"
+KINDS_OF_FAILURE = (
+    "truncated",
+    "not a readable video",
+    "wrong extension",
+    "absurd dimensions",
+    "frame bomb",
+    "damaged demonstration",
+    "privacy hook failed",
+    "gave up",
+    "decoder process died",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +44,8 @@ class Packable:
         cls, footage: Footage, key: str, result: Mapping[str, Any], open_reader: Callable[[], ShardReader] | None
     ) -> Packable:
         """Fresh from a worker."""
-        identity = {"id": footage.id, "key": key, "bytes": footage.bytes, "modified_ns": footage.modified_ns}
+        identity = {"id": footage.id, "group": footage.group, "kind": footage.kind.value, "key": key}
+        identity |= {"bytes": footage.bytes, "modified_ns": footage.modified_ns}
         return cls(result=identity | dict(result), open_reader=open_reader, first_row=0)
 
     @classmethod
@@ -49,7 +61,7 @@ def pack(out: Path, packables: Sequence[Packable], settings: Mapping[str, Any]) 
     `packables` are in order of their ids; the folder's bytes depend on nothing but the arguments.
     """
     splits = assign_splits(
-        [packable.result["id"] for packable in packables if packable.result["frames"]], settings["validation_share"]
+        [packable.result["group"] for packable in packables if packable.result["frames"]], settings["validation_share"]
     )
     with atomic_directory(out) as directory:
         writers = {split: ShardWriter(directory, split, settings["shard_bytes"]) for split in SPLITS}
@@ -57,7 +69,7 @@ def pack(out: Path, packables: Sequence[Packable], settings: Mapping[str, Any]) 
         for number, packable in enumerate(packables):
             entry = dict(packable.result) | {"split": None, "first_row": 0}
             if packable.open_reader is not None:
-                entry["split"] = splits[entry["id"]]
+                entry["split"] = splits[entry["group"]]
                 writer = writers[entry["split"]]
                 entry["first_row"] = writer.frames
                 _copy_frames(packable, packable.open_reader(), number, writer)
@@ -77,13 +89,13 @@ def pack(out: Path, packables: Sequence[Packable], settings: Mapping[str, Any]) 
     return manifest
 
 
-def assign_splits(ids: Sequence[str], validation_share: float) -> dict[str, str]:
-    """A video's split by a hash of its id: it stays the same when others come or go.
+def assign_splits(groups: Iterable[str], validation_share: float) -> dict[str, str]:
+    """The split of every group of footage by a hash of its name: it stays the same when others come or go.
 
-    The one exception: of two or more videos, each split gets at least one (the nearest by hash), unless
+    The one exception: of two or more groups, each split gets at least one (the nearest by hash), unless
     `validation_share` is 0.
     """
-    ranks = {identity: _rank(identity) for identity in ids}
+    ranks = {identity: _rank(identity) for identity in groups}
     validation = {identity for identity, rank in ranks.items() if rank < validation_share}
     if len(ranks) > 1 and validation_share > 0:
         if not validation:
@@ -92,7 +104,7 @@ def assign_splits(ids: Sequence[str], validation_share: float) -> dict[str, str]
             validation -= {max(ranks, key=ranks.__getitem__)}
     elif len(ranks) == 1:
         validation = set()
-    return {identity: "validation" if identity in validation else "train" for identity in ids}
+    return {identity: "validation" if identity in validation else "train" for identity in ranks}
 
 
 def _rank(identity: str) -> float:
@@ -104,7 +116,7 @@ def _rank(identity: str) -> float:
 def _copy_frames(packable: Packable, reader: ShardReader, video: int, writer: ShardWriter) -> None:
     for number in range(packable.result["frames"]):
         row = packable.first_row + number
-        record = {name: reader.records[row][name] for name in ("time_s", "height", "width")} | {"video": video}
+        record = {name: reader.records[row][name] for name in RECORDED} | {"video": video}
         writer.add(reader.jpeg(row), video_id=packable.result["id"], number=number, record=record)
     reader.close()
 
@@ -121,15 +133,13 @@ def _counts(videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "over_limit": sum(video["over_limit"] for video in videos),
             "unreadable_images": sum(len(video["bad_images"]) for video in videos),
         },
+        "privacy": {name: sum(video[name] for video in videos) for name in ("hidden_regions", "frames_hidden_in")},
     }
 
 
 def _kind_of(reason: str) -> str:
     """A reason without its particulars: `truncated after 3.2 s` and `truncated after 7.0 s` count together."""
-    for kind in ("truncated", "not a readable video", "absurd dimensions", "gave up", "decoder process died"):
-        if reason.startswith(kind):
-            return kind
-    return reason
+    return next((kind for kind in KINDS_OF_FAILURE if reason.startswith(kind)), reason)
 
 
 def _failures(videos: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.data.images import decode_jpeg
+from pixio_robot.data.index_file import IndexWriter
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import read_json
 
 MANIFEST = "manifest.json"
 KIND = "frame-shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "validation")
 FRAME_RECORD = np.dtype(
     [
@@ -36,9 +37,13 @@ FRAME_RECORD = np.dtype(
         ("time_s", "<f8"),
         ("height", "<u4"),
         ("width", "<u4"),
+        ("phash", "<u8"),
     ]
 )
-"""Where the JPEG bytes lie (shard number, offset, size), and which frame it is (row in the manifest's videos)."""
+"""Where the JPEG bytes lie (shard number, offset, size), which frame it is (row in the manifest's videos, seconds), its
+size in pixels, and its perceptual hash. 48 bytes."""
+RECORDED = ("video", "time_s", "height", "width", "phash")
+"""The fields that describe the frame, not its place in a shard."""
 
 MOST_OPEN_SHARDS = 256
 
@@ -60,11 +65,11 @@ class ShardWriter:
         self.shards: list[dict[str, Any]] = []
         """Name and size in bytes of every closed shard."""
         self.frames = 0
-        self._records = bytearray()
+        self._index = IndexWriter(directory / f"{name}.npy", FRAME_RECORD)
         self._tar: tarfile.TarFile | None = None
 
     def add(self, jpeg: bytes, *, video_id: str, number: int, record: np.void | Mapping[str, Any]) -> None:
-        """Append one frame; of `record`, video, time_s, height and width are kept."""
+        """Append one frame; of `record`, the fields RECORDED are kept."""
         padded = -(-len(jpeg) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         if self._tar is not None:
             end = self._tar.offset + tarfile.BLOCKSIZE + padded + 2 * tarfile.BLOCKSIZE
@@ -78,14 +83,14 @@ class ShardWriter:
         member.size = len(jpeg)
         offset = self._tar.offset + tarfile.BLOCKSIZE
         self._tar.addfile(member, io.BytesIO(jpeg))
-        values = (record["video"], record["time_s"], record["height"], record["width"])
-        self._records += np.array((len(self.shards), offset, len(jpeg), *values), FRAME_RECORD).tobytes()
+        values = (record[name] for name in RECORDED)
+        self._index.append(np.array((len(self.shards), offset, len(jpeg), *values), FRAME_RECORD))
         self.frames += 1
 
     def close(self) -> None:
         if self._tar is not None:
             self._close_shard()
-        np.save(self.directory / f"{self.name}.npy", np.frombuffer(self._records, FRAME_RECORD))
+        self._index.close()
 
     def _path(self) -> Path:
         return self.directory / f"{self.name}-{len(self.shards):06d}.tar"
@@ -185,7 +190,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path / MANIFEST} has format_version {manifest.get('format_version')}, this version reads "
-            f"{FORMAT_VERSION}; run the ingest again."
+            f"{FORMAT_VERSION}; delete {path} and run the ingest again."
         )
     return manifest
 

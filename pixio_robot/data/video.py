@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,11 +22,14 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pixio_robot.data.images import shrink_short_side
+from pixio_robot.data.images import absurd_size, shrink_short_side
+from pixio_robot.data.sampling import Sampler, Sampling
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
-SMALLEST_SIDE, LARGEST_SIDE, MOST_PIXELS = 16, 16384, 8192 * 8192
+SMALLEST_SIDE = 16
+# No camera is faster; a file with more pictures a second of its clock was made to keep a decoder busy for ever.
+MOST_FRAMES_PER_SECOND = 2000
 # A stream may honestly end this much before what its header declares (last-frame durations, rounding).
 END_TOLERANCE_S, END_TOLERANCE_SHARE = 1.0, 0.02
 
@@ -45,14 +46,6 @@ class VideoError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class Sampling(enum.Enum):
-    """Which frames of a video are taken: so many a second, every n-th, or the key frames."""
-
-    RATE = "rate"
-    EVERY = "every"
-    KEYFRAMES = "keyframes"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,42 +72,72 @@ def decode_frames(
     frames_per_second: float = 4.0,
     every: int = 1,
     short_side: int = 0,
+    begin_s: float = 0.0,
+    end_s: float | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yield (seconds since the first frame, uint8 (h, w, 3) RGB, upright) in order of time.
 
-    RATE takes the first frame at or after every multiple of 1 / `frames_per_second`, so a gap in the footage gives
-    no repeated frames. `short_side` in pixels shrinks, never enlarges; 0 keeps the size.
+    See `Sampler` for which ones. `short_side` in pixels shrinks, never enlarges; 0 keeps the size. With `end_s` only
+    the frames from `begin_s` up to, not including, `end_s` are shown, timed from `begin_s`.
     Raises VideoError, possibly after frames were yielded: then discard those.
     """
+    sampler = Sampler(sampling=sampling, frames_per_second=frames_per_second, every=every)
     with contextlib.closing(_open(path)) as container:
         stream = _video_stream(container)
         if sampling is Sampling.KEYFRAMES:
             stream.codec_context.skip_frame = "NONKEY"
-        first_s, due = None, 0
-        number = -1
-        for number, (time_s, frame) in enumerate(_decode(container, stream)):
+        shown = _decode(container, stream) if end_s is None else _segment(container, stream, begin_s, end_s)
+        first_s = None if end_s is None else _start_s(stream) + begin_s
+        empty = True
+        for time_s, frame in shown:
             first_s = time_s if first_s is None else first_s
-            since_s = time_s - first_s
-            if sampling is Sampling.RATE:
-                # A hundredth of an interval of slack: 0.2499999 s is the frame of 0.25 s.
-                tick = math.floor(since_s * frames_per_second + 0.01)
-                if tick < due:
-                    continue
-                due = tick + 1
-            elif sampling is Sampling.EVERY and number % every:
-                continue
-            yield since_s, shrink_short_side(_upright(_to_rgb(frame), frame), short_side)
-        if number < 0:
+            empty = False
+            since_s = max(0.0, time_s - first_s)
+            if sampler.takes(since_s):
+                yield since_s, shrink_short_side(_upright(_to_rgb(frame), frame), short_side)
+        if empty:
             raise VideoError("no frame could be decoded")
+
+
+def _segment(
+    container: InputContainer, stream: VideoStream, begin_s: float, end_s: float
+) -> Iterator[tuple[float, VideoFrame]]:
+    """What `_decode` gives between two times; it starts at the key frame before."""
+    half_frame_s = _step_s(stream) / 2
+    begin_s, end_s = _start_s(stream) + begin_s, _start_s(stream) + end_s
+    if stream.time_base:
+        container.seek(int(begin_s / stream.time_base), stream=stream, backward=True)
+    last_s = begin_s
+    for time_s, frame in _decode(container, stream):
+        if time_s >= end_s - half_frame_s:
+            return
+        last_s = time_s
+        if time_s >= begin_s - half_frame_s:
+            yield time_s, frame
+    if last_s + 2 * half_frame_s < end_s - END_TOLERANCE_S:
+        raise VideoError(f"truncated: it ends at {last_s:.1f} s, before its episode does at {end_s:.1f} s")
+
+
+def _start_s(stream: VideoStream) -> float:
+    return float((stream.start_time or 0) * (stream.time_base or 0))
+
+
+def _step_s(stream: VideoStream) -> float:
+    return float(1 / stream.average_rate) if stream.average_rate else 1 / 25
 
 
 def _open(path: Path) -> InputContainer:
     try:
         if path.stat().st_size == 0:
             raise VideoError("zero bytes")
-        return av.open(str(path), metadata_errors="replace")
+        container = av.open(str(path), metadata_errors="replace")
     except (FFmpegError, OSError) as error:
         raise VideoError(f"not a readable video ({getattr(error, 'strerror', None) or error})") from error
+    # FFmpeg opens a photograph as a film of one frame.
+    if container.format.name.endswith("_pipe") or container.format.name in ("image2", "gif"):
+        container.close()
+        raise VideoError(f"wrong extension: it is a picture ({container.format.name.removesuffix('_pipe')})")
+    return container
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
@@ -129,7 +152,7 @@ def _video_stream(container: InputContainer) -> VideoStream:
 
 
 def _check_size(width: int, height: int) -> None:
-    if min(width, height) < SMALLEST_SIDE or max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS:
+    if min(width, height) < SMALLEST_SIDE or absurd_size(height, width):
         raise VideoError(f"absurd dimensions {width}x{height}")
 
 
@@ -151,9 +174,11 @@ def _declared_s(container: InputContainer, stream: VideoStream) -> float | None:
 def _decode(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, VideoFrame]]:
     """(stream time in seconds, frame) of every frame. Raises VideoError at the first sign of damage."""
     time_base = float(stream.time_base or 0)
-    step_s = float(1 / stream.average_rate) if stream.average_rate else 1 / 25
+    step_s, start_s = _step_s(stream), _start_s(stream)
     end_s = last_s = 0.0
-    start_s = float(stream.start_time or 0) * time_base
+    count, first_s = 0, None
+    # AVI stores no presentation times; FFmpeg makes them up wrongly where pictures are reordered.
+    by_decoding_order = container.format.name == "avi"
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
@@ -163,7 +188,14 @@ def _decode(container: InputContainer, stream: VideoStream) -> Iterator[tuple[fl
             for frame in stream.decode(packet):
                 _check_size(frame.width, frame.height)
                 # Some AVI streams carry no time stamps at all.
-                last_s = last_s + step_s if frame.time is None else frame.time
+                stamp = frame.dts if by_decoding_order else frame.pts
+                if stamp is not None and first_s is not None:
+                    step_s = stamp * time_base - last_s
+                last_s = last_s + step_s if stamp is None else stamp * time_base
+                first_s = last_s if first_s is None else first_s
+                count += 1
+                if count > MOST_FRAMES_PER_SECOND * (1 + max(0.0, last_s - first_s)):
+                    raise VideoError(f"frame bomb: {count} frames in {last_s - first_s:.3f} s")
                 yield last_s, frame
     except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error

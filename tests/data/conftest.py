@@ -14,6 +14,12 @@ import pytest
 
 WIDTH, HEIGHT = 160, 96
 
+QUICKLY = {
+    "libaom-av1": {"cpu-used": "8"},
+    "libsvtav1": {"preset": "12", "svtav1-params": "lp=1"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:pools=none"},
+}
+
 MakeVideo = Callable[..., Path]
 
 
@@ -29,7 +35,10 @@ def moving_picture(number: int, width: int = WIDTH, height: int = HEIGHT, seed: 
 
 @pytest.fixture(scope="session")
 def make_video() -> MakeVideo:
-    """make_video(path, seconds=, codec=, times=, size=, still=, seed=) -> path; 20 frames a second unless `times`."""
+    """make_video(path, seconds=, codec=, times=, size=, still=, seed=, extra_streams=) -> path.
+
+    20 frames a second unless `times`; `extra_streams` adds two of sound before the picture.
+    """
 
     def make(
         path: Path,
@@ -40,12 +49,14 @@ def make_video() -> MakeVideo:
         size: tuple[int, int] = (WIDTH, HEIGHT),
         still: bool = False,
         seed: int = 0,
+        extra_streams: bool = False,
     ) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         times = [i / 20 for i in range(round(seconds * 20))] if times is None else times
         options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
         with av.open(str(path), "w", options=options) as container:
-            stream = container.add_stream(codec, rate=20, options={"g": "10"})
+            sounds = [container.add_stream("aac", rate=16000) for _ in range(2 if extra_streams else 0)]
+            stream = container.add_stream(codec, rate=20, options={"g": "10"} | QUICKLY.get(codec, {}))
             stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
             stream.codec_context.thread_count = 1
@@ -59,6 +70,12 @@ def make_video() -> MakeVideo:
                 frame.pts = round(time_s / float(base))
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
+            for sound in sounds:
+                for number in range(round(times[-1] * 16000) // 1024):
+                    samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                    samples.sample_rate, samples.pts = 16000, number * 1024
+                    container.mux(sound.encode(samples))
+                container.mux(sound.encode())
         return path
 
     return make

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pixio_robot.data.footage import find_footage
+from pixio_robot.data.footage_search import find_footage
 from pixio_robot.data.ingest import IngestConfig, ingest, read_failures
 from pixio_robot.data.packing import assign_splits
 from pixio_robot.data.shards import FrameShards, work_directory

@@ -45,7 +45,7 @@ def test_writer_and_reader_agree_and_shards_are_bounded(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         writer = ShardWriter(tmp_path / name, "train", shard_bytes=50_000)
         for number, jpeg in enumerate(jpegs):
-            record = {"video": 3, "time_s": number / 4, "height": 40, "width": 60}
+            record = {"video": 3, "time_s": number / 4, "height": 40, "width": 60, "phash": number}
             writer.add(jpeg, video_id="a", number=number, record=record)
         writer.close()
     assert len(writer.shards) > 3
@@ -73,7 +73,7 @@ def test_a_frame_larger_than_a_shard_gets_its_own(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
     writer = ShardWriter(tmp_path, "train", shard_bytes=50_000)
     for number in range(2):
-        record = {"video": 0, "time_s": 0, "height": 300, "width": 300}
+        record = {"video": 0, "time_s": 0, "height": 300, "width": 300, "phash": 0}
         writer.add(encode_jpeg(noise, 95), video_id="a", number=number, record=record)
     writer.close()
     assert len(writer.shards) == 2

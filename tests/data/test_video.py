@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -18,7 +19,19 @@ def close(image: np.ndarray, expected: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx-vp9"), ("a.mkv", "libx264")]
+    ("name", "codec"),
+    [
+        ("a.mp4", "libx264"),
+        ("a.avi", "mpeg4"),
+        ("a.avi", "libx264"),
+        ("a.webm", "libvpx-vp9"),
+        ("a.mkv", "libx264"),
+        ("a.mov", "libx264"),
+        ("a.mp4", "libx265"),
+        ("a.mkv", "libx265"),
+        ("a.mp4", "libsvtav1"),
+        ("a.webm", "libaom-av1"),
+    ],
 )
 def test_frames_at_a_rate_are_the_frames_of_those_times(
     tmp_path: Path, make_video, picture, name: str, codec: str
@@ -29,6 +42,30 @@ def test_frames_at_a_rate_are_the_frames_of_those_times(
     for time_s, image in frames:
         assert close(image, picture(round(time_s * 20)))
     assert probe(path).duration_s == pytest.approx(2, abs=0.06)
+
+
+def test_odd_sizes_and_other_streams(tmp_path: Path, make_video, picture) -> None:
+    path = make_video(tmp_path / "a.mkv", seconds=1, codec="libvpx-vp9", size=(131, 77))
+    assert close(next(decode_frames(path))[1], picture(0, 131, 77))
+    path = make_video(tmp_path / "a.mov", seconds=1, extra_streams=True)
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["audio", "audio", "video"]
+    frames = list(decode_frames(path, frames_per_second=5))
+    assert len(frames) == 5
+    assert all(close(image, picture(round(time_s * 20))) for time_s, image in frames)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])
+def test_a_segment_is_that_part_of_the_whole(tmp_path: Path, make_video, picture, codec: str) -> None:
+    path = make_video(tmp_path / "a.mp4", seconds=3, codec=codec)
+    for begin_s, end_s in ((0.0, 0.5), (0.7, 1.7), (1.0, 3.0)):
+        frames = list(decode_frames(path, frames_per_second=100, begin_s=begin_s, end_s=end_s))
+        assert len(frames) == round((end_s - begin_s) * 20)
+        for number, (time_s, image) in enumerate(frames):
+            assert time_s == pytest.approx(number / 20, abs=0.002)
+            assert close(image, picture(round(begin_s * 20) + number))
+    with pytest.raises(VideoError, match="truncated: it ends at"):
+        list(decode_frames(path, begin_s=1.0, end_s=9.0))
 
 
 def test_variable_frame_rate_is_timed_by_the_stream(tmp_path: Path, make_video, picture) -> None:
@@ -136,3 +173,31 @@ def test_absurd_dimensions(tmp_path: Path, make_video) -> None:
     path = make_video(tmp_path / "tiny.avi", codec="mpeg4", size=(8, 8), seconds=0.2)
     with pytest.raises(VideoError, match="absurd dimensions 8x8"):
         list(decode_frames(path))
+
+
+def test_unknown_codec_pictures_and_frame_bombs(tmp_path: Path, make_video) -> None:
+    data = make_video(tmp_path / "a.mp4", seconds=0.5).read_bytes()
+    (tmp_path / "codec.mp4").write_bytes(data.replace(b"avc1", b"zzzz"))
+    with pytest.raises(VideoError, match=r"no decoder for its codec|no video stream"):
+        list(decode_frames(tmp_path / "codec.mp4"))
+    for kind in (".jpg", ".png"):
+        cv2.imwrite(str(tmp_path / f"photo{kind}"), np.zeros((50, 60, 3), np.uint8))
+        (tmp_path / f"photo{kind}").rename(tmp_path / "photo.mp4")
+        with pytest.raises(VideoError, match="wrong extension: it is a picture"):
+            list(decode_frames(tmp_path / "photo.mp4"))
+    bomb = tmp_path / "bomb.mkv"
+    with av.open(str(bomb), "w") as container:
+        stream = container.add_stream("libx264", rate=1000, options={"preset": "ultrafast"})
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        image = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+        image.pts = 0
+        (first, *_) = [*stream.encode(image), *stream.encode()]
+        packet = bytes(first)
+        for _ in range(2500):  # as many whole pictures, all of the same moment
+            copy = av.Packet(packet)
+            copy.stream, copy.pts, copy.dts, copy.time_base = stream, 0, 0, first.time_base
+            copy.is_keyframe = True
+            container.mux_one(copy)
+    with pytest.raises(VideoError, match=r"frame bomb: 2001 frames in 0.000 s"):
+        list(decode_frames(bomb))

@@ -1,0 +1,152 @@
+"""The frames of one piece of footage, whichever kind it is."""
+
+from __future__ import annotations
+
+import functools
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pixio_robot.data.demo_arrays import DamagedArray
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.footage import DemoPlace, Footage, FootageKind, is_image
+from pixio_robot.data.images import CorruptImage, decode_photo, shrink_short_side
+from pixio_robot.data.sampling import Sampler, Sampling
+from pixio_robot.data.video import VideoError, decode_frames, probe
+from pixio_robot.errors import UserError
+
+MOST_IMAGE_BYTES = 512 * 2**20
+
+Frames = Iterator[tuple[float, np.ndarray]]
+"""(seconds since the beginning, uint8 (h, w, 3) RGB). Images without a clock are numbered instead."""
+
+BadImages = list[dict[str, str]]
+
+
+class Wanted(Protocol):
+    """The part of the settings that decides which frames are read and how large."""
+
+    @property
+    def sampling(self) -> Sampling: ...
+    @property
+    def frames_per_second(self) -> float: ...
+    @property
+    def every(self) -> int: ...
+    @property
+    def max_frames_per_video(self) -> int: ...
+    @property
+    def short_side(self) -> int: ...
+
+
+def read_frames(footage: Footage, wanted: Wanted, bad_images: BadImages) -> Frames:
+    """Yield its frames in order; unreadable stills are added to `bad_images`.
+
+    Raises VideoError or OSError, possibly after frames were yielded: then discard those.
+    """
+    if footage.problem:
+        raise VideoError(footage.problem)
+    if footage.kind is FootageKind.VIDEO:
+        return _video(footage, wanted)
+    if footage.demonstration is not None:
+        return _demonstration(footage.demonstration, wanted)
+    stills = (
+        _tar_members(footage.paths[0], bad_images) if footage.kind is FootageKind.TAR else _files(footage, bad_images)
+    )
+    return _stills(stills, wanted, bad_images)
+
+
+def _rate(wanted: Wanted, duration_s: float | None) -> float:
+    """Spread the frames of a long video over all of it, instead of taking its beginning."""
+    if not duration_s:
+        return wanted.frames_per_second
+    return min(wanted.frames_per_second, wanted.max_frames_per_video / duration_s)
+
+
+def _video(footage: Footage, wanted: Wanted) -> Frames:
+    path = footage.paths[0]
+    begin_s, end_s = footage.segment_s or (0.0, None)
+    duration_s = probe(path).duration_s if end_s is None else end_s - begin_s
+    return decode_frames(
+        path,
+        sampling=wanted.sampling,
+        frames_per_second=_rate(wanted, duration_s),
+        every=wanted.every,
+        short_side=wanted.short_side,
+        begin_s=begin_s,
+        end_s=end_s,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _open_store(path: Path) -> DemoStore:
+    """Opening lists every episode, and a worker reads one after the other."""
+    return DemoStore.open(path, ram_bytes=0)
+
+
+def _demonstration(place: DemoPlace, wanted: Wanted) -> Frames:
+    try:
+        store = _open_store(place.store)
+        hz, length = store.spec.control_hz, int(store.lengths[place.episode])
+        sampler = Sampler(sampling=wanted.sampling, frames_per_second=_rate(wanted, length / hz), every=wanted.every)
+        for step in range(length):
+            if sampler.takes(step / hz):
+                image = store.images(place.episode, place.camera, step, step + 1)[0]
+                yield step / hz, shrink_short_side(image, wanted.short_side)
+    except (DamagedArray, UserError) as error:
+        raise VideoError(f"damaged demonstration ({error})") from error
+
+
+def _stills(stills: Iterator[tuple[str, bytes | None]], wanted: Wanted, bad_images: BadImages) -> Frames:
+    """Photographs have no time: their number in the folder stands for it. None: reported as bad already."""
+    for number, (name, data) in enumerate(stills):
+        if data is None:
+            continue
+        try:
+            image = decode_photo(data, name)
+        except CorruptImage as error:
+            bad_images.append({"file": name, "reason": str(error)})
+            continue
+        yield float(number), shrink_short_side(image, wanted.short_side)
+
+
+def _files(footage: Footage, bad_images: BadImages) -> Iterator[tuple[str, bytes | None]]:
+    for path in footage.paths:
+        try:
+            yield path.name, path.read_bytes()
+        except OSError as error:
+            bad_images.append({"file": path.name, "reason": f"{path.name}: {error.strerror}"})
+            yield path.name, None
+
+
+def _tar_members(path: Path, bad_images: BadImages) -> Iterator[tuple[str, bytes | None]]:
+    """The images in a tar, in its order; whatever lies beside them (labels, captions) is passed over."""
+    if path.stat().st_size == 0:
+        raise VideoError("zero bytes")
+    if path.suffix.lower() == ".tar":
+        _check_end(path)
+    try:
+        with tarfile.open(path, "r|*") as tar:
+            for member in tar:
+                if not member.isfile() or not is_image(member.name) or Path(member.name).name.startswith("."):
+                    continue
+                if member.size > MOST_IMAGE_BYTES:
+                    bad_images.append({"file": member.name, "reason": f"{member.name}: {member.size} bytes"})
+                    yield member.name, None
+                    continue
+                file = tar.extractfile(member)
+                assert file is not None  # a regular file
+                yield member.name, file.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise VideoError(f"truncated or not a tar ({error})") from error
+
+
+def _check_end(path: Path) -> None:
+    """A tar ends in two empty blocks; one cut between two members would otherwise pass for a whole one."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2 * tarfile.BLOCKSIZE))
+        if file.read().strip(b"\0"):
+            raise VideoError("truncated or not a tar (it lacks the end mark)")

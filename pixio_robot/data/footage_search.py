@@ -1,0 +1,60 @@
+"""The search for footage below a source folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pixio_robot.data.footage import IMAGE_SUFFIXES, Footage, FootageKind, describe, is_image, is_tar
+from pixio_robot.data.footage_datasets import demonstration_footage, is_zarr, lerobot_footage, lerobot_info_path
+from pixio_robot.data.video import VIDEO_SUFFIXES
+from pixio_robot.errors import UserError
+
+
+def find_footage(source: str) -> list[Footage]:
+    """Everything usable below `source`, sorted by id. Raises UserError when there is nothing."""
+    root = Path(source)
+    expected = (
+        f"a folder with {', '.join(VIDEO_SUFFIXES)} videos, {', '.join(IMAGE_SUFFIXES)} images, tars of such images, "
+        "LeRobot data sets or Zarr demonstrations at any depth"
+    )
+    if not source or not root.exists():
+        raise UserError(f"source {source!r} does not exist; it should be {expected}.")
+    if not root.is_dir():
+        raise UserError(f"source {source!r} is a file; it should be {expected}.")
+    found = sorted(_search(root), key=lambda footage: footage.id)
+    if not found:
+        raise UserError(f"source {source!r} holds nothing to ingest; it should be {expected}.")
+    return found
+
+
+def _search(root: Path) -> Iterator[Footage]:
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        here = Path(folder)
+        prefix = "" if here == root else here.relative_to(root).as_posix() + "/"
+        if lerobot_info_path(here).is_file():
+            folders.clear()
+            yield from lerobot_footage(here, prefix)
+            continue
+        if is_zarr(here):
+            folders.clear()
+            yield from demonstration_footage(here, prefix)
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # Hidden files are not footage: macOS leaves a `._clip.mp4` beside every clip.
+        paths = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        for path in paths:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                yield describe(prefix + path.name, FootageKind.VIDEO, [path])
+            elif is_tar(path):
+                yield describe(prefix + path.name, FootageKind.TAR, [path])
+        images = [path for path in paths if is_image(path.name)]
+        if images:
+            yield describe(prefix or "./", FootageKind.IMAGES, images)

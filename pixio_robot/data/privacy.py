@@ -1,0 +1,73 @@
+"""The user's own function that blurs faces or plates, applied to every frame before anything of it is written.
+
+It is named `module:function` and imported by the worker processes. Naming one runs its code: it is the user's, and a
+configuration that names one deserves the trust given to a script.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+
+PrivacyHook = Callable[[np.ndarray], tuple[np.ndarray, int]]
+"""uint8 (h, w, 3) RGB -> (the same size with private regions made unrecognisable, how many regions there were)."""
+
+
+class PrivacyError(Exception):
+    """The hook raised, or returned something else than a frame and a number: none of the footage is written."""
+
+
+def load_hook(name: str) -> PrivacyHook:
+    """Import `module:function`. Raises UserError when there is no such function."""
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise UserError(f"privacy={name!r} should read module:function, such as my_blur:hide_faces.")
+    try:
+        hook: PrivacyHook = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"privacy={name!r} cannot be imported ({error}); put the module where Python finds it, such as with "
+            "PYTHONPATH=."
+        ) from error
+    if not callable(hook):
+        raise UserError(f"privacy={name!r} is not a function.")
+    return hook
+
+
+def hook_name(hook: PrivacyHook) -> str:
+    """`module:function` of a function given in Python. Raises UserError when it cannot be found again by that name."""
+    module, function = getattr(hook, "__module__", ""), getattr(hook, "__qualname__", "")
+    name = f"{module}:{function}"
+    if not module or module == "__main__" or "." in function or load_hook(name) is not hook:
+        raise UserError(
+            f"The privacy hook {hook!r} must be a function at the top level of a module that can be imported, because "
+            "the worker processes look it up by name."
+        )
+    return name
+
+
+def hook_sha256(name: str) -> str:
+    """Of the file that defines the hook, so that a changed hook is noticed; "" without a hook."""
+    if not name:
+        return ""
+    hook = load_hook(name)
+    source = inspect.getsourcefile(inspect.unwrap(hook)) if inspect.isroutine(hook) else None
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+
+
+def hide(image: np.ndarray, hook: PrivacyHook) -> tuple[np.ndarray, int]:
+    """(the frame as it may be written, number of regions hidden). Raises PrivacyError."""
+    try:
+        hidden, regions = hook(image)
+    except Exception as error:
+        raise PrivacyError(f"privacy hook failed ({type(error).__name__}: {error})") from error
+    if not isinstance(hidden, np.ndarray) or hidden.shape != image.shape or hidden.dtype != np.uint8 or regions < 0:
+        raise PrivacyError("privacy hook failed (it must return a uint8 frame of the same shape and a count)")
+    return hidden, int(regions)
