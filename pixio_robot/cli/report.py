@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.environment import describe_environment
-from pixio_robot.cli.stages import STAMP_SUFFIX
+from pixio_robot.cli.stages import STAMP_SUFFIX, stamp_path
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json, write_json
 
@@ -19,6 +20,8 @@ class ReportCommand:
 
     run: str = "runs/default"
     """Directory that the other commands wrote to."""
+    sweep: str | None = None
+    """Directory with many evaluations below it: one table of them all (sweep.html, .md, .csv) in place of a report."""
 
 
 def _gather(directory: Path) -> None:
@@ -31,9 +34,32 @@ def _gather(directory: Path) -> None:
     write_json(directory / "environment.json", describe_environment())
 
 
+def _training_settings(evaluation: Path) -> dict[str, Any]:
+    """The settings that the policy evaluated there was trained with; nothing for random actions."""
+    stamp = stamp_path(evaluation)
+    if not stamp.is_file():
+        return {}
+    trained = stamp_path(Path(read_json(stamp)["settings"]["checkpoint"]))
+    return read_json(trained)["settings"] if trained.is_file() else {}
+
+
+def _sweep(directory: Path) -> int:
+    from pixio_robot.evaluation.sweep import collect_sweep
+    from pixio_robot.evaluation.sweep_report import write_sweep
+
+    rows = collect_sweep(directory, _training_settings)
+    page = write_sweep(rows, directory.resolve().name, directory)
+    for row in rows:
+        print(f"{row.task}: {row.label} ({row.policy}): {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}")
+    print(f"report: {page.resolve()}")
+    return 0
+
+
 def _run(command: ReportCommand) -> int:
     from pixio_robot.evaluation.report import build_report
 
+    if command.sweep is not None:
+        return _sweep(Path(command.sweep))
     directory = Path(command.run)
     if not directory.is_dir():
         raise UserError(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.resources
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from pixio_robot.evaluation.report_data import ReportInputs, collect_inputs
@@ -24,6 +22,7 @@ from pixio_robot.evaluation.report_findings import (
 )
 from pixio_robot.evaluation.report_media import clips, panels
 from pixio_robot.evaluation.results import EvaluationSummary
+from pixio_robot.evaluation.templating import render
 from pixio_robot.files import atomic_file
 
 MEDIA_BYTES = 6_000_000
@@ -49,7 +48,9 @@ def build_report(run_dir: Path, out: Path) -> Path:
 
 
 def render_html(inputs: ReportInputs) -> str:
-    return _template("report.html.j2", autoescape=True).render(
+    return render(
+        "report.html.j2",
+        autoescape=True,
         **_context(inputs),
         panels=panels(inputs.panels),
         clips=clips(inputs.evaluations, MEDIA_BYTES),
@@ -59,7 +60,7 @@ def render_html(inputs: ReportInputs) -> str:
 
 
 def render_markdown(inputs: ReportInputs) -> str:
-    return _template("report.md.j2", autoescape=False).render(**_context(inputs))
+    return render("report.md.j2", autoescape=False, **_context(inputs))
 
 
 def render_csv(inputs: ReportInputs) -> str:
@@ -70,15 +71,6 @@ def render_csv(inputs: ReportInputs) -> str:
     for evaluation in inputs.evaluations:
         writer.writerow([getattr(evaluation.summary, column) for column in _CSV_COLUMNS])
     return text.getvalue()
-
-
-def _template(name: str, *, autoescape: bool) -> jinja2.Template:
-    source = importlib.resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"duration": duration_text, "points": _points_text, "cell": _markdown_cell}
-    return environment.from_string(source)
 
 
 def _context(inputs: ReportInputs) -> dict[str, Any]:
@@ -102,28 +94,6 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "interval_text": interval_text,
         "p_text": p_text,
     }
-
-
-def duration_text(seconds: float | None) -> str:
-    """`41 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds is None:
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _points_text(difference: float) -> str:
-    """A difference of rates in percentage points with its sign: `+31`, `−4`, `0`."""
-    points = round(100 * difference)
-    return f"+{points}" if points > 0 else f"−{-points}" if points < 0 else "0"
-
-
-def _markdown_cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _facts(value: Mapping[str, Any] | None, prefix: str = "") -> list[tuple[str, str]]:

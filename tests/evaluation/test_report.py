@@ -11,13 +11,14 @@ import pytest
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.evaluate import evaluate, summarise
-from pixio_robot.evaluation.report import build_report, duration_text, render_csv, render_html
+from pixio_robot.evaluation.report import build_report, render_csv, render_html
 from pixio_robot.evaluation.report_data import Curve, collect_inputs
 from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines
 from pixio_robot.evaluation.report_media import clips
 from pixio_robot.evaluation.results import EvaluatedPolicy, append_episode, begin_results, write_summary
 from pixio_robot.evaluation.rollout import EvaluateConfig
+from pixio_robot.evaluation.templating import duration_text
 from pixio_robot.types import EpisodeResult
 
 LABELS = {"pixio": "Frozen Pixio", "random": "Frozen random", "none": "No vision", "resnet": "ResNet from scratch"}

@@ -1,0 +1,77 @@
+"""Runs that differ in their seed only are one row, whatever else was varied is a column."""
+
+import csv
+
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.evaluate import evaluate
+from pixio_robot.evaluation.results import EvaluatedPolicy
+from pixio_robot.evaluation.rollout import EvaluateConfig
+from pixio_robot.evaluation.statistics import wilson_interval
+from pixio_robot.evaluation.sweep import collect_sweep, student_interval
+from pixio_robot.evaluation.sweep_report import write_sweep
+
+SETTINGS = {
+    f"{policy}_{seed}": {"optim.lr": rate, "loop.seed": seed, "label": policy, "loop.steps": 10}
+    for policy, rate in (("slow", 1e-4), ("fast", 1e-3))
+    for seed in (0, 1, 2)
+}
+
+
+@pytest.fixture
+def sweep(line_pool, seeking_actor, tmp_path):
+    for name, settings in SETTINGS.items():
+        who = EvaluatedPolicy(
+            name=name, label="Seeker", policy="bc", encoder="none", training_seed=settings["loop.seed"]
+        )
+        config = EvaluateConfig(episodes=10, videos=0, first_seed=100 * settings["loop.seed"])
+        evaluate(line_pool(4), seeking_actor(), who, config, tmp_path / "nested" / name)
+    return tmp_path
+
+
+def test_repetitions_are_pooled_and_variants_told_apart(sweep) -> None:
+    rows = collect_sweep(sweep, lambda path: SETTINGS[path.name])
+    assert [row.settings for row in sorted(rows, key=lambda row: row.settings["optim.lr"])] == [
+        {"optim.lr": 1e-4},
+        {"optim.lr": 1e-3},
+    ]
+    for row in rows:
+        assert sorted(row.training_seeds) == [0, 1, 2]
+        assert row.episodes == 30
+        rates = [run.rate for run in row.runs]
+        assert row.rate == pytest.approx(sum(rates) / 3)
+        student, pooled = student_interval(rates), wilson_interval(row.successes, row.episodes)
+        assert (row.low, row.high) == (min(student[0], pooled[0]), max(student[1], pooled[1]))
+
+
+def test_a_single_run_keeps_its_own_interval(sweep) -> None:
+    rows = collect_sweep(sweep / "nested" / "slow_0", lambda path: SETTINGS[path.name])
+    assert len(rows) == 1
+    assert (rows[0].low, rows[0].high) == (rows[0].runs[0].low, rows[0].runs[0].high)
+    assert "one training seed" in rows[0].interval
+
+
+def test_files(sweep) -> None:
+    page = write_sweep(collect_sweep(sweep, lambda path: SETTINGS[path.name]), "Rates", sweep)
+    text = page.read_text()
+    assert text.count("Seeker") == 2
+    assert "optim.lr=0.001" in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+    rows = list(csv.DictReader((sweep / "sweep.csv").open()))
+    assert {row["optim.lr"] for row in rows} == {"0.0001", "0.001"}
+    assert (sweep / "sweep.md").read_text().count("| Line |") == 2
+
+
+def test_student_interval_against_a_table() -> None:
+    # t(0.975, 2) = 4.3027; mean 0.5, standard error 0.1 / sqrt(3)
+    low, high = student_interval([0.4, 0.5, 0.6])
+    assert (low, high) == pytest.approx((0.5 - 4.3027 * 0.1 / 3**0.5, 0.5 + 4.3027 * 0.1 / 3**0.5), abs=1e-4)
+    assert student_interval([0.0, 1.0]) == (0.0, 1.0)
+
+
+def test_nothing_to_report(tmp_path) -> None:
+    with pytest.raises(UserError, match="no finished evaluation"):
+        collect_sweep(tmp_path, lambda path: {})
+    with pytest.raises(UserError, match="no directory"):
+        collect_sweep(tmp_path / "x", lambda path: {})
