@@ -41,6 +41,9 @@ class EncoderConfig:
     """Stochastic depth at the last block; it rises linearly from 0 at the first."""
     resize: int | None = None
     """Resize every image to a square of this side first [px]; None keeps the size of the input."""
+    recompute: bool = False
+    """Activation checkpointing: the backward pass computes each block again instead of having kept its activations,
+    a third more work for a fraction of the memory."""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -76,6 +79,8 @@ class DecoderConfig:
     width: int = 512
     depth: int = 32
     heads: int = 16
+    recompute: bool = False
+    """Activation checkpointing, as in the encoder."""
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads) < 1 or self.width % self.heads:
@@ -93,12 +98,21 @@ class MaskConfig:
     """Share of the blocks that is hidden; int(blocks * (1 - ratio)) stay."""
     block: int = 4
     """Side of a block [patches]."""
+    mixed_blocks: list[int] = dataclasses.field(default_factory=list)
+    """Draw the side of an image's blocks from these [patches] instead; empty: always `block`."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.ratio < 1.0:
             raise UserError(f"mask ratio={self.ratio} must lie between 0 and 1.")
         if self.block < 1:
             raise UserError(f"mask block={self.block} must be at least 1 patch.")
+        if any(side < 1 for side in self.mixed_blocks):
+            raise UserError(f"mask mixed_blocks={list(self.mixed_blocks)} must be at least 1 patch each.")
+
+    @property
+    def sides(self) -> list[int]:
+        """Every side that a block may have [patches]."""
+        return list(self.mixed_blocks) or [self.block]
 
 
 POOLINGS = ("spatial_softmax", "patch_mlp", "patch_mean", "class_mean", "class_concat", "attention")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.vision.config import EncoderConfig
-from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, initialise_linears
+from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, initialise_linears, run_blocks
 from pixio_robot.vision.positions import interpolate_positions
 
 
@@ -36,6 +36,7 @@ class VisionTransformer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.native = config.image_size // config.patch
+        self.recompute = config.recompute
         width, depth = config.width, config.depth
         self.patch_embed = nn.Linear(3 * config.patch**2, width)
         self.cls_token = nn.Parameter(torch.empty(config.class_tokens, width))
@@ -62,9 +63,7 @@ class VisionTransformer(nn.Module):
     def forward(self, patches_bnp: Tensor, grid: tuple[int, int], keep_bk: Tensor | None = None) -> Tensor:
         """Tokens after the final norm (b, q + k, d); patch tokens follow the order of `keep_bk`."""
         x_bnd = self.embed(patches_bnp, grid, keep_bk)
-        for block in self.blocks:
-            x_bnd = block(x_bnd)
-        return self.norm(x_bnd)
+        return self.norm(run_blocks(self.blocks, x_bnd, self.recompute))
 
     def intermediate(
         self, patches_bnp: Tensor, grid: tuple[int, int], blocks: Collection[int], norm: bool

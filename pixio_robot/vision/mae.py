@@ -6,7 +6,9 @@ Shapes: b batch, h/w pixels, n patches, k kept patches, q class tokens, d decode
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, from_json
 from pixio_robot.vision.encoder import unpatchify
-from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, initialise_linears
+from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, initialise_linears, run_blocks
 from pixio_robot.vision.masking import Mask, sample_mask
 from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder
 from pixio_robot.vision.positions import interpolate_positions
@@ -41,6 +43,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.native = encoder.image_size // encoder.patch
         self.class_tokens = encoder.class_tokens
+        self.recompute = config.recompute
         width = config.width
         self.embed = nn.Linear(encoder.width, width)
         self.mask_token = nn.Parameter(torch.empty(width))
@@ -62,13 +65,15 @@ class Decoder(nn.Module):
         patches_bnd = patches_bnd.scatter(1, keep_bk[..., None].expand(-1, -1, width), x_bkd[:, q:])
         positions_nd = torch.cat([self.cls_pos, interpolate_positions(self.patch_pos, self.native, grid)])
         x_bnd = torch.cat([x_bkd[:, :q], patches_bnd], dim=1) + positions_nd.to(x_bkd.dtype)
-        for block in self.blocks:
-            x_bnd = block(x_bnd)
+        x_bnd = run_blocks(self.blocks, x_bnd, self.recompute)
         return self.head(self.norm(x_bnd)[:, q:])
 
 
 class Pixio(nn.Module):
     """Encoder, decoder and the pixel loss.
+
+    The encoder may be a trained one: the decoder starts fresh from `seed`, so pre-training goes on from encoder-only
+    weights, such as the published ones.
 
     `pixel_normalisation` predicts each patch relative to its own mean and standard deviation, as published;
     without it the targets are the ImageNet-normalised pixels.
@@ -90,19 +95,28 @@ class Pixio(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.decoder = Decoder(encoder.config, decoder_config)
+        self._compiled: Callable[[Tensor, Mask], PixioOutput] | None = None
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the step as one graph, without a break; arguments as of `torch.compile`.
+
+        The masks are drawn before it: a generator's draws cannot be traced.
+        """
+        self._compiled = torch.compile(self.reconstruct, *args, fullgraph=True, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy must not call the weights of the original through its compiled step.
+        return super().__getstate__() | {"_compiled": None}
 
     def forward(self, images_bhw3: Tensor, generator: torch.Generator | None = None) -> PixioOutput:
         """The loss of images uint8 (b, h, w, 3); the masks come from `generator` (best on the images' device)."""
-        patches_bnp, grid = self.encoder.patches(images_bhw3)
+        grid = self.encoder.grid(*images_bhw3.shape[1:3])
         mask = sample_mask(len(images_bhw3), grid, self.mask_config, generator, images_bhw3.device)
-        return self._reconstruct(patches_bnp, grid, mask)
+        return (self._compiled or self.reconstruct)(images_bhw3, mask)
 
     def reconstruct(self, images_bhw3: Tensor, mask: Mask) -> PixioOutput:
         """Predict the pixels under a given mask; the loss reads hidden patches alone."""
         patches_bnp, grid = self.encoder.patches(images_bhw3)
-        return self._reconstruct(patches_bnp, grid, mask)
-
-    def _reconstruct(self, patches_bnp: Tensor, grid: tuple[int, int], mask: Mask) -> PixioOutput:
         tokens_bkd = self.encoder.vit(patches_bnp, grid, mask.keep)
         prediction_bnp = self.decoder(tokens_bkd, mask.keep, grid)
         target_bnp = patches_bnp

@@ -22,30 +22,45 @@ class Mask:
     hidden: Tensor
 
 
-def kept_blocks(config: MaskConfig, grid: tuple[int, int]) -> int:
+def kept_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
+    """How many patches stay visible: whole blocks, int(blocks * (1 - ratio)) of them (pixio.md, Masking).
+
+    Raises UserError for a grid that some block size does not fit, and for mixed sizes that would not leave the same
+    number in every image.
+    """
+    kept = {side: kept_blocks(config.ratio, side, grid) * side**2 for side in config.sides}
+    if len(set(kept.values())) > 1:
+        counts = ", ".join(f"{count} with {side}" for side, count in kept.items())
+        raise UserError(
+            f"mask mixed_blocks={list(config.mixed_blocks)} with ratio={config.ratio} leave different numbers of "
+            f"patches of a {grid[0]}x{grid[1]} grid visible ({counts}), and a batch needs one; change ratio or sizes."
+        )
+    return next(iter(kept.values()))
+
+
+def kept_blocks(ratio: float, side: int, grid: tuple[int, int]) -> int:
     """int(blocks * (1 - ratio)) (pixio.md, Masking).
 
     A grid that is not cut evenly into blocks is refused rather than cropped: with an uneven cut either the edge
     would always be visible or the share of hidden patches would differ between images. Raises UserError.
     """
     rows, columns = grid
-    if rows % config.block or columns % config.block:
-        fitting = [side for side in range(1, min(grid) + 1) if rows % side == 0 and columns % side == 0]
+    if rows % side or columns % side:
+        fitting = [fit for fit in range(1, min(grid) + 1) if rows % fit == 0 and columns % fit == 0]
         raise UserError(
-            f"mask block={config.block} does not divide the patch grid {rows}x{columns}; "
+            f"mask block={side} does not divide the patch grid {rows}x{columns}; "
             f"blocks that do: {', '.join(map(str, fitting))}."
         )
-    blocks = (rows // config.block) * (columns // config.block)
-    kept = int(blocks * (1 - config.ratio))
+    blocks = (rows // side) * (columns // side)
+    kept = int(blocks * (1 - ratio))
     if kept == 0:
         raise UserError(
-            f"mask ratio={config.ratio} hides all {blocks} blocks of a {rows}x{columns} patch grid with "
-            f"block={config.block}; use a smaller ratio or smaller blocks."
+            f"mask ratio={ratio} hides all {blocks} blocks of a {rows}x{columns} patch grid with "
+            f"block={side}; use a smaller ratio or smaller blocks."
         )
     return kept
 
 
-@torch.compiler.disable()
 def sample_mask(
     batch: int,
     grid: tuple[int, int],
@@ -53,19 +68,32 @@ def sample_mask(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Mask:
-    """Draw the blocks that stay visible, independently for every image.
+    """Draw the blocks that stay visible, independently for every image, and with mixed blocks their size too.
 
     Row i depends on the generator's state and on i alone, not on the batch's size. A generator that lives on
     `device` needs no copy and no synchronisation.
     """
-    kept = kept_blocks(config, grid)
-    rows, columns = grid[0] // config.block, grid[1] // config.block
+    kept = kept_patches(config, grid)
+    counts = [(grid[0] // side) * (grid[1] // side) for side in config.sides]
     source = generator.device if generator is not None else device
-    scores_bc = torch.rand(batch, rows * columns, generator=generator, device=source).to(device, non_blocking=True)
-    ranks_bc = scores_bc.argsort(dim=1).argsort(dim=1)
-    hidden_bhw = (ranks_bc >= kept).unflatten(1, (rows, columns))
-    hidden_bhw = hidden_bhw.repeat_interleave(config.block, dim=1).repeat_interleave(config.block, dim=2)
-    hidden_bn = hidden_bhw.flatten(1)
+    draws = torch.rand(batch, sum(counts) + (len(counts) > 1), generator=generator, device=source)
+    draws = draws.to(device, non_blocking=True)
+    maps = [
+        _hide(scores_bc, config.ratio, side, grid)
+        for side, scores_bc in zip(config.sides, draws[:, : sum(counts)].split(counts, dim=1), strict=True)
+    ]
+    hidden_bn = maps[0]
+    if len(maps) > 1:
+        chosen_b = (draws[:, -1] * len(maps)).long().clamp(max=len(maps) - 1)
+        hidden_bn = torch.stack(maps, dim=1)[torch.arange(batch, device=chosen_b.device), chosen_b]
     # A stable sort of the flags puts the visible patches first and leaves them in reading order.
-    keep_bk = hidden_bn.to(torch.uint8).argsort(dim=1, stable=True)[:, : kept * config.block**2]
+    keep_bk = hidden_bn.to(torch.uint8).argsort(dim=1, stable=True)[:, :kept]
     return Mask(keep_bk, hidden_bn)
+
+
+def _hide(scores_bc: Tensor, ratio: float, side: int, grid: tuple[int, int]) -> Tensor:
+    """Hide all blocks but those of the lowest scores: bool (b, n)."""
+    ranks_bc = scores_bc.argsort(dim=1).argsort(dim=1)
+    hidden_bc = ranks_bc >= kept_blocks(ratio, side, grid)
+    hidden_bhw = hidden_bc.unflatten(1, (grid[0] // side, grid[1] // side))
+    return hidden_bhw.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2).flatten(1)

@@ -76,7 +76,7 @@ class PixioEncoder(nn.Module):
     def fingerprint(self) -> str:
         """sha256 of weights and preprocessing: equal fingerprints give equal features."""
         shape = dataclasses.asdict(self.config)
-        del shape["drop_path"]  # it changes training, not features
+        del shape["drop_path"], shape["recompute"]  # they change training, not features
         return checkpointing.fingerprint(self, shape | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
 
     def parameter_depths(self) -> dict[str, int]:

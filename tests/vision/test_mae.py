@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from pixio_robot.vision.pixio import PixioEncoder
 
 
 def make(pixel_normalisation=True, block=2):
-    encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=64, class_tokens=4))
+    encoder = PixioEncoder(EncoderConfig(size="micro", patch=8, image_size=64, class_tokens=4))
     return Pixio(encoder, DecoderConfig(width=64, depth=2, heads=4), MaskConfig(block=block), pixel_normalisation)
 
 
@@ -131,14 +133,80 @@ def test_save_load_and_the_encoder_alone(tmp_path):
         Pixio.load(tmp_path / "encoder")
 
 
-def test_the_compiled_model_gives_the_same_loss_and_gradients():
+def test_bad_images_are_refused_before_anything_is_drawn():
+    with pytest.raises(UserError, match="uint8"):
+        make()(images().float())
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_compiled_step_is_one_graph_with_the_same_loss_and_gradients(backend):
     model, batch = make(), images()
     eager = model(batch, torch.Generator().manual_seed(0)).loss
-    eager.backward()
-    wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-    compiled = torch.compile(model, backend="aot_eager")(batch, torch.Generator().manual_seed(0)).loss
-    compiled.backward()
+    wanted = gradients(model, eager)
+    model.compile(backend=backend)
+    torch._dynamo.utils.counters.clear()
+    compiled = model(batch, torch.Generator().manual_seed(0)).loss
+    found = gradients(model, compiled)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     torch.testing.assert_close(compiled, eager, atol=1e-4, rtol=1e-4)
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_a_copy_of_a_compiled_model_has_weights_of_its_own():
+    model, batch = make(), images()
+    model.compile(backend="eager")
+    before = model(batch, torch.Generator().manual_seed(0)).loss
+    copied = copy.deepcopy(model)
+    torch.nn.init.zeros_(model.decoder.head.weight)
+    assert torch.equal(copied(batch, torch.Generator().manual_seed(0)).loss, before)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_recomputing_activations_changes_neither_loss_nor_gradients(compiled):
+    results = []
+    for recompute in (False, True):
+        config = EncoderConfig(size="micro", patch=8, image_size=64, drop_path=0.5, recompute=recompute)
+        decoder = DecoderConfig(width=64, depth=2, heads=4, recompute=recompute)
+        model = Pixio(PixioEncoder(config), decoder, MaskConfig(block=2))
+        if compiled:
+            model.compile(backend="aot_eager")
+        torch.manual_seed(1)  # of the paths that are dropped
+        loss = model(images(), torch.Generator().manual_seed(0)).loss
+        results.append((loss, gradients(model, loss)))
+    torch.testing.assert_close(*results)
+
+
+def test_bfloat16_stays_near_float32():
+    model, batch = make(), images()
+    exact = model(batch, torch.Generator().manual_seed(0)).loss
+    wanted = gradients(model, exact)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(batch, torch.Generator().manual_seed(0))
+    assert output.prediction.dtype is torch.bfloat16
+    assert output.loss.dtype is torch.float32
+    found = gradients(model, output.loss)
+    torch.testing.assert_close(output.loss, exact, rtol=0.02, atol=0)
+    for name, gradient in found.items():
+        error = (gradient - wanted[name]).norm() / wanted[name].norm()
+        assert error < 0.1, name
+
+
+def test_pretraining_goes_on_from_a_trained_encoder_with_a_fresh_decoder():
+    encoder = PixioEncoder(EncoderConfig(size="micro", patch=8, image_size=64), seed=5)
+    before = encoder.fingerprint()
+    one, again, other = (
+        Pixio(encoder, DecoderConfig(width=64, depth=1, heads=4), MaskConfig(block=2), seed=seed) for seed in (1, 1, 2)
+    )
+    assert one.encoder.fingerprint() == before
+    assert torch.equal(one.decoder.head.weight, again.decoder.head.weight)
+    assert not torch.equal(one.decoder.head.weight, other.decoder.head.weight)
+    one.encoder.requires_grad_(False)  # the warm-up: the decoder alone learns
+    one(images()).loss.backward()
+    assert all((p.grad is None) == name.startswith("encoder.") for name, p in one.named_parameters())

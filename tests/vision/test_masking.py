@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import MaskConfig
-from pixio_robot.vision.masking import kept_blocks, sample_mask
+from pixio_robot.vision.masking import kept_patches, sample_mask
 
 
 @settings(max_examples=50, deadline=None)
@@ -22,7 +22,7 @@ def test_exactly_the_promised_number_of_whole_aligned_blocks_stays(block, rows, 
     grid, config = (rows * block, columns * block), MaskConfig(ratio=ratio, block=block)
     if kept == 0:
         with pytest.raises(UserError, match="hides all"):
-            kept_blocks(config, grid)
+            kept_patches(config, grid)
         return
     mask = sample_mask(5, grid, config, torch.Generator().manual_seed(seed))
     assert mask.keep.shape == (5, kept * block**2)
@@ -50,4 +50,26 @@ def test_one_generator_state_gives_one_mask_whatever_the_batch():
 
 def test_a_grid_that_blocks_do_not_cut_evenly_is_refused_with_blocks_that_do():
     with pytest.raises(UserError, match=r"block=4 does not divide the patch grid 6x9; blocks that do: 1, 3"):
-        kept_blocks(MaskConfig(block=4), (6, 9))
+        kept_patches(MaskConfig(block=4), (6, 9))
+
+
+def test_mixed_blocks_keep_one_number_of_patches_and_draw_every_size():
+    config = MaskConfig(mixed_blocks=[1, 2, 4, 8])
+    mask = sample_mask(400, (16, 16), config, torch.Generator().manual_seed(0))
+    assert mask.keep.shape == (400, 64)
+    assert ((~mask.hidden).sum(1) == 64).all()
+
+    def whole(side):
+        tiles = mask.hidden.view(400, 16 // side, side, 16 // side, side).sum(dim=(2, 4))
+        return (tiles % side**2 == 0).flatten(1).all(dim=1)
+
+    # Blocks of 8 are whole in blocks of 4 too; by chance alone hardly any image is.
+    shares = [whole(side).float().mean().item() for side in (8, 4, 2)]
+    assert shares == pytest.approx([0.25, 0.5, 0.75], abs=0.07)
+    again = sample_mask(7, (16, 16), config, torch.Generator().manual_seed(0))
+    assert torch.equal(again.keep, mask.keep[:7])
+
+
+def test_mixed_blocks_that_would_leave_different_numbers_are_refused():
+    with pytest.raises(UserError, match="96 with 4, 64 with 8"):
+        kept_patches(MaskConfig(ratio=0.6, mixed_blocks=[4, 8]), (16, 16))
