@@ -87,6 +87,16 @@ def read_values(directory: Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(payload, "<f4").reshape(shape)
 
 
+def stored_checksum(directory: Path, dimensions: int) -> bytes:
+    """The checksum that a low-dimensional array was written with; different contents have different ones."""
+    try:
+        with _chunk_file(directory, dimensions).open("rb") as file:
+            file.seek(-CRC_BYTES, os.SEEK_END)
+            return file.read()
+    except OSError as error:
+        raise DamagedArray(f"{directory} misses its data ({error}).") from error
+
+
 def open_frames(directory: Path, shape: tuple[int, ...], codec: str = RAW) -> FrameFile:
     """Of one camera in one episode; `shape` (n, h, w, 3) is what the DemoSpec asks for. Raises DamagedArray."""
     return FrameFile(directory, shape) if codec == RAW else CodedFrameFile(directory, shape, codec)

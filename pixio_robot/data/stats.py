@@ -1,25 +1,45 @@
-"""Minimum, maximum, mean and spread of every state and action dimension, in one pass over the episodes."""
+"""Minimum, maximum, mean, spread and quantiles of every state and action dimension.
+
+`stored_statistics` keeps them beside the episodes they are of:
+
+    store.zarr/.statistics/<hash of those episodes>.json
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from pixio_robot.data.demo_arrays import stored_checksum
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
+from pixio_robot.files import read_json, write_json
+
+DIRECTORY = ".statistics"
+LEVELS = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 
 @dataclasses.dataclass
 class Range:
-    """Each (dimensions,), float64; `std` is the population's."""
+    """Each (dimensions,), float64; `std` is the population's.
+
+    The quantiles interpolate linearly, as numpy's do; None in what was saved before there were any.
+    """
 
     minimum: np.ndarray
     maximum: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+    q01: np.ndarray | None = None
+    q10: np.ndarray | None = None
+    q50: np.ndarray | None = None
+    q90: np.ndarray | None = None
+    q99: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -29,7 +49,7 @@ class Statistics:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            which: {name: value.tolist() for name, value in vars(getattr(self, which)).items()}
+            which: {name: value.tolist() for name, value in vars(getattr(self, which)).items() if value is not None}
             for which in ("state", "actions")
         }
 
@@ -65,4 +85,37 @@ def range_of(parts: Iterable[np.ndarray]) -> Range:
 def compute_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
     """Of the named episodes only: those that are trained on."""
     chosen = list(episodes)
-    return Statistics(range_of(map(store.state, chosen)), range_of(map(store.actions, chosen)))
+    return Statistics(_range(store.state, chosen), _range(store.actions, chosen))
+
+
+def _range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:
+    """Quantiles are exact: one dimension at a time is held in RAM, 4 bytes a step."""
+    found = range_of(map(values, episodes))
+    columns = (np.concatenate([values(episode)[:, i] for episode in episodes]) for i in range(len(found.mean)))
+    quantiles = np.stack([np.quantile(column.astype(np.float64), list(LEVELS.values())) for column in columns], -1)
+    return dataclasses.replace(found, **dict(zip(LEVELS, quantiles, strict=True)))
+
+
+def stored_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
+    """`compute_statistics`, from the disk where these very episodes were asked for before, else kept there.
+
+    A store that may not be written to is left alone.
+    """
+    chosen = list(episodes)
+    path = store.path / DIRECTORY / f"{episodes_hash(store, chosen)}.json"
+    if path.is_file():
+        return Statistics.from_json(read_json(path))
+    statistics = compute_statistics(store, chosen)
+    if os.access(store.path, os.W_OK):
+        write_json(path, statistics.to_json())
+    return statistics
+
+
+def episodes_hash(store: DemoStore, episodes: Iterable[int]) -> str:
+    """Of the numbers, lengths and contents (by their stored checksums) of these episodes' state and actions."""
+    lengths = store.lengths.tolist()
+    digest = hashlib.sha256()
+    for episode in episodes:
+        marks = [stored_checksum(store.episode_path(episode) / name, 2).hex() for name in ("state", "actions")]
+        digest.update(f"{episode} {lengths[episode]} {' '.join(marks)}\n".encode())
+    return digest.hexdigest()

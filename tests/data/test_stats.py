@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,16 @@ from demo_data import make_episode, make_store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.stats import Statistics, compute_statistics, range_of
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.stats import (
+    DIRECTORY,
+    LEVELS,
+    Statistics,
+    compute_statistics,
+    episodes_hash,
+    range_of,
+    stored_statistics,
+)
 from pixio_robot.errors import UserError
 
 
@@ -19,6 +29,8 @@ def test_streaming_equals_numpy_on_the_chosen_episodes(tmp_path: Path) -> None:
         np.testing.assert_allclose(values.std, rows.std(0), rtol=1e-12)
         assert np.array_equal(values.minimum, rows.min(0))
         assert np.array_equal(values.maximum, rows.max(0))
+        for quantile, level in LEVELS.items():
+            np.testing.assert_allclose(getattr(values, quantile), np.quantile(rows, level, axis=0), rtol=1e-12)
 
 
 def test_a_large_offset_does_not_cost_the_spread() -> None:
@@ -45,6 +57,33 @@ def test_json_round_trip(tmp_path: Path) -> None:
     for which in ("state", "actions"):
         for name, value in vars(getattr(statistics, which)).items():
             assert np.array_equal(getattr(getattr(again, which), name), value)
+
+
+def test_what_was_saved_without_quantiles_is_still_read(tmp_path: Path) -> None:
+    statistics = compute_statistics(make_store(tmp_path / "s"), [0])
+    value = statistics.to_json()
+    old = {which: {k: v for k, v in value[which].items() if not k.startswith("q")} for which in value}
+    again = Statistics.from_json(old)
+    assert again.state.q50 is None
+    assert again.to_json() == old
+
+
+def test_they_are_kept_for_the_very_episodes(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=3)
+    first = stored_statistics(store, [0, 1])
+    kept = list((store.path / DIRECTORY).iterdir())
+    assert [path.stem for path in kept] == [episodes_hash(store, [0, 1])]
+    # Read, not computed again: what the file says comes back.
+    kept[0].write_text(kept[0].read_text().replace(str(first.state.mean[0]), "123.5"))
+    assert stored_statistics(store, [0, 1]).state.mean[0] == 123.5
+    # Other episodes, and the same numbers with other contents, are something else.
+    assert stored_statistics(store, [0, 2]).state.mean[0] != 123.5
+    for number, seed in ((0, 10), (1, 11)):
+        shutil.rmtree(store.episode_path(number))
+        other = make_store(tmp_path / f"other{number}", episodes=0)
+        other.append(make_episode(seed, length=int(store.lengths[number])))
+        shutil.copytree(other.episode_path(0), store.episode_path(number))
+    assert stored_statistics(DemoStore.open(store.path), [0, 1]).state.mean[0] != 123.5
 
 
 def test_of_nothing() -> None:
