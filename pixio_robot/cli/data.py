@@ -1,71 +1,57 @@
-"""`pixio-robot data inspect|verify PATH`: what a demonstration store holds, and whether it is whole."""
+"""`pixio-robot data ACTION ...`: demonstration stores, looked at, checked, edited, imported and exported."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib
+from dataclasses import dataclass
 
-from pixio_robot.errors import UserError, unknown_name
-
-HELP = """\
-usage: pixio-robot data inspect PATH     episodes, lengths, cameras, ranges of state and action
-       pixio-robot data verify PATH      read everything and check it; exit code 1 if something is damaged"""
+from pixio_robot.errors import unknown_name
 
 
-def _inspect(path: Path) -> int:
-    import numpy as np
-    from rich.console import Console
-    from rich.table import Table
+@dataclass(frozen=True)
+class Action:
+    module: str
+    """A module of pixio_robot.cli."""
+    function: str
+    """Takes list[str], returns an exit code."""
+    usage: str
+    summary: str
 
-    from pixio_robot.data.demos import DemoStore
-    from pixio_robot.data.stats import compute_statistics
 
-    store = DemoStore.open(path)
-    spec, lengths = store.spec, store.lengths
-    console = Console()
-    console.print(f"{path}: {spec.task} with {spec.robot}, {spec.controller}, {spec.control_hz:g} Hz, {spec.simulator}")
-    if not len(store):
-        console.print("no episode yet")
-        return 0
-    low, middle, high = np.percentile(lengths, [0, 50, 100]).astype(int)
-    console.print(
-        f"{len(store)} episodes ({sum(store.successes)} successful), {lengths.sum()} steps; "
-        f"shortest {low}, median {middle}, longest {high}"
+ACTIONS = {
+    "inspect": Action("data_look", "inspect", "PATH [html=FILE]", "episodes, lengths, cameras, ranges; a page with it"),
+    "view": Action("data_look", "view", "PATH [episode=N] [save=FILE.rrd]", "stream an episode to rerun"),
+    "verify": Action("data_check", "verify", "PATH [actions=LOW..HIGH]", "read and check everything; exit code 1"),
+    "migrate": Action("data_check", "migrate", "PATH", "bring a store of an older version up to date"),
+    "merge": Action("data_edit", "merge", "PATH PATH ... out=PATH", "all episodes in one store"),
+    "split": Action("data_edit", "split", "PATH out=DIR [validation_share= seed=]", "DIR/train and DIR/validation"),
+    "filter": Action("data_edit", "filter", "PATH out=PATH where='success and length<90'", "the episodes that fit"),
+    "subsample": Action("data_edit", "subsample", "PATH out=PATH [episodes=N] [stride=K actions=HOW]", "less of it"),
+    "rename": Action("data_edit", "rename", "PATH out=PATH OLD=NEW ...", "other names for cameras"),
+    "resize": Action("data_edit", "resize", "PATH out=PATH size=PIXELS [cameras=a,b]", "images of another size"),
+    "pack": Action("data_edit", "pack", "PATH out=PATH [codec=zstd|jpeg|raw]", "an archive, or an archive unpacked"),
+    "import": Action("data_import", "main", "...", "from LeRobot, robomimic, diffusion_policy and folders"),
+    "export": Action("data_export", "main", "...", "to the same formats"),
+}
+
+
+def usage() -> str:
+    rows = [(f"pixio-robot data {name} {action.usage}", action.summary) for name, action in ACTIONS.items()]
+    lines = "\n".join(f"  {words}\n      {summary}" for words, summary in rows)
+    return (
+        f"usage:\n{lines}\n\nEdits write a new store, which appears whole or not at all, and leave their sources alone."
     )
-    for name, camera in spec.cameras.items():
-        console.print(f"camera {name}: {camera.height} x {camera.width} px, render quality {spec.render_quality}")
-    statistics = compute_statistics(store, range(len(store)))
-    table = Table("dimension", "minimum", "maximum", "mean", "std")
-    for names, values in ((spec.state_names, statistics.state), (spec.action_names, statistics.actions)):
-        for i, name in enumerate(names):
-            row = (values.minimum[i], values.maximum[i], values.mean[i], values.std[i])
-            table.add_row(name.replace("[", "\\["), *(f"{value:.4f}" for value in row))
-        table.add_section()
-    console.print(table)
-    return 0
-
-
-def _verify(path: Path) -> int:
-    from pixio_robot.data.demo_verify import verify
-    from pixio_robot.data.demos import DemoStore
-
-    store = DemoStore.open(path)
-    problems = verify(store)
-    for problem in problems:
-        print(problem)
-    print(f"{path}: {len(store)} episodes, {len(problems)} problems")
-    return 1 if problems else 0
-
-
-ACTIONS = {"inspect": _inspect, "verify": _verify}
 
 
 def main(arguments: list[str]) -> int:
-    if not arguments or "-h" in arguments or "--help" in arguments:
-        print(HELP)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
         return 0
-    action, *rest = arguments
-    if action not in ACTIONS:
-        raise unknown_name("`data` action", action, ACTIONS)
-    if len(rest) != 1:
-        raise UserError(f"`data {action}` takes one path, not {len(rest)}.")
-    return ACTIONS[action](Path(rest[0]))
+    name, *rest = arguments
+    if name not in ACTIONS:
+        raise unknown_name("`data` action", name, ACTIONS)
+    action = ACTIONS[name]
+    if ("-h" in rest or "--help" in rest) and action.function != "main":
+        print(f"usage: pixio-robot data {name} {action.usage}\n{action.summary}")
+        return 0
+    return getattr(importlib.import_module(f"pixio_robot.cli.{action.module}"), action.function)(rest)

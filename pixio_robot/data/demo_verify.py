@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,28 +10,80 @@ import numpy as np
 from pixio_robot.data.demo_arrays import DamagedArray, open_frames, read_values
 from pixio_robot.data.demos import VALUES, DemoStore
 
+TIMESTAMPS = "timestamps_s"
+"""The key of an episode's info under which a recorder may keep the time of every step, in seconds."""
+JITTER = 0.5
+"""How much of a control period a step may come early or late."""
 
-def verify(store: DemoStore) -> list[str]:
-    """One sentence a problem; an empty list for a store that is whole. Reads every byte from the disk."""
-    return [problem for episode in range(len(store)) for problem in _problems(store, episode)]
+
+def verify(store: DemoStore, *, action_range: tuple[float, float] | None = None, progress: bool = False) -> list[str]:
+    """One sentence a problem; an empty list for a store that is whole. Reads every byte from the disk.
+
+    `action_range`: what the controller accepts, for stores whose actions are to lie within it.
+    """
+    from rich.progress import track
+
+    problems = []
+    if not (math.isfinite(store.spec.control_hz) and store.spec.control_hz > 0):
+        problems.append(f"the DemoSpec: control_hz is {store.spec.control_hz}, which is no rate")
+    for episode in track(range(len(store)), f"verify {store.path}", disable=not progress, transient=True):
+        problems += _of_values(store, episode, action_range)
+        problems += _of_timestamps(store, episode)
+        problems += _of_images(store, episode)
+    return problems
 
 
-def _problems(store: DemoStore, episode: int) -> Iterator[str]:
-    path = store.episode_path(episode)
+def _of_values(store: DemoStore, episode: int, action_range: tuple[float, float] | None) -> Iterator[str]:
     for name in VALUES:
         where = f"episode {episode}, {name}"
         try:
-            values = read_values(path / name, store.values_shape(episode, name))
+            values = read_values(store.episode_path(episode) / name, store.values_shape(episode, name))
         except DamagedArray as error:
             yield f"{where}: {error}"
             continue
         if not np.isfinite(values).all():
             yield f"{where}: not finite at step {int(np.argwhere(~np.isfinite(values))[0][0])}"
+        elif name == "actions" and action_range is not None:
+            outside = np.argwhere((values < action_range[0]) | (values > action_range[1]))
+            if len(outside):
+                step, dimension = outside[0].tolist()
+                yield (
+                    f"{where}: {len(outside)} values outside {action_range[0]:g}..{action_range[1]:g}, the first at "
+                    f"step {step}: {store.spec.action_names[dimension]} is {values[step, dimension]:g}"
+                )
+
+
+def _of_timestamps(store: DemoStore, episode: int) -> Iterator[str]:
+    times = store.info(episode).get(TIMESTAMPS)
+    if times is None:
+        return
+    where, length = f"episode {episode}, {TIMESTAMPS}", store.values_shape(episode, "rewards")[0]
+    try:
+        seconds = np.array(times, np.float64)
+    except (TypeError, ValueError):
+        yield f"{where}: not a list of numbers"
+        return
+    if seconds.shape != (length,):
+        yield f"{where}: {seconds.shape} of them for {length} steps"
+        return
+    late = np.diff(seconds) * store.spec.control_hz - 1
+    for step in np.flatnonzero(np.abs(late) > JITTER)[:1].tolist():
+        yield (
+            f"{where}: {1000 * (seconds[step + 1] - seconds[step]):.0f} ms pass between step {step} and {step + 1}, "
+            f"and control_hz={store.spec.control_hz:g} asks for {1000 / store.spec.control_hz:.0f}"
+        )
+
+
+def _of_images(store: DemoStore, episode: int) -> Iterator[str]:
+    directory = store.episode_path(episode) / "images"
+    there = {entry.name for entry in directory.iterdir() if entry.is_dir()} if directory.is_dir() else set()
+    for camera in sorted(there - set(store.spec.cameras)):
+        yield f"episode {episode}, camera {camera}: the DemoSpec does not name it"
     for camera in store.spec.cameras:
         where = f"episode {episode}, camera {camera}"
         shape = store.images_shape(episode, camera)
         try:
-            frames = open_frames(path / "images" / camera, shape, store.image_codec)
+            frames = open_frames(directory / camera, shape, store.image_codec)
         except DamagedArray as error:
             yield f"{where}: {error}"
             continue

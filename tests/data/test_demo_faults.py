@@ -71,7 +71,7 @@ for kill in range({kills}):
 
 @pytest.mark.slow
 def test_killed_writers_leave_whole_episodes(tmp_path: Path) -> None:
-    path, kills = tmp_path / "s", 60
+    path, kills = tmp_path / "s", 200
     make_store(path, episodes=1)
     code = KILLED_AT_ONCE.format(here=str(HERE), path=str(path), kills=kills)
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,166 @@
+"""`pixio-robot data merge|split|filter|subsample|rename|resize|pack`: new stores out of old ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+from pixio_robot.errors import UserError
+
+
+@dataclass(kw_only=True)
+class Merge:
+    out: str = MISSING
+
+
+@dataclass(kw_only=True)
+class Split:
+    """Held-out episodes are the ones that `train` holds out with the same share and seed."""
+
+    out: str = MISSING
+    validation_share: float = 0.1
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Filter:
+    out: str = MISSING
+    where: str = MISSING
+
+
+@dataclass(kw_only=True)
+class Subsample:
+    """`episodes` at random (0: all), and of those every `stride`-th step; `actions` says how the actions are joined."""
+
+    out: str = MISSING
+    episodes: int = 0
+    seed: int = 0
+    stride: int = 1
+    actions: str = ""
+
+
+@dataclass(kw_only=True)
+class Resize:
+    """To `size` x `size`, or `height` x `width` pixels; `cameras` a,b,c, all of them without."""
+
+    out: str = MISSING
+    size: int = 0
+    height: int = 0
+    width: int = 0
+    cameras: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Pack:
+    out: str = MISSING
+    codec: str = "zstd"
+
+
+def merge(arguments: list[str]) -> int:
+    from pixio_robot.data.demo_edit import merged, open_source, write
+
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths("merge", paths, many=True)
+    config = settings("merge", pairs, Merge)
+    write(Path(config.out), {"": merged([open_source(path) for path in paths])})
+    return _tell(config.out)
+
+
+def split(arguments: list[str]) -> int:
+    from pixio_robot.data.demo_edit import open_source, split, write
+
+    path, config = _one("split", arguments, Split)
+    write(Path(config.out), split(open_source(path), config.validation_share, config.seed))
+    return _tell(f"{config.out}/train") + _tell(f"{config.out}/validation")
+
+
+def filter(arguments: list[str]) -> int:
+    from pixio_robot.data.demo_edit import filtered, open_source, write
+
+    path, config = _one("filter", arguments, Filter)
+    write(Path(config.out), {"": filtered(open_source(path), config.where)})
+    return _tell(config.out)
+
+
+def subsample(arguments: list[str]) -> int:
+    from pixio_robot.data.demo_edit import chosen, drawn, open_source, write
+    from pixio_robot.data.demo_reshape import Edit, strided
+
+    path, config = _one("subsample", arguments, Subsample)
+    if config.episodes == 0 and config.stride == 1:
+        raise UserError("`data subsample` needs episodes=N, stride=K, or both.")
+    store = open_source(path)
+    episodes = drawn(store, config.episodes, config.seed) if config.episodes else list(range(len(store)))
+    edit = (
+        Edit(store.spec, lambda episode: episode)
+        if config.stride == 1
+        else strided(store.spec, config.stride, config.actions)
+    )
+    write(Path(config.out), {"": chosen(store, episodes, edit.change, edit.spec)})
+    return _tell(config.out)
+
+
+def rename(arguments: list[str]) -> int:
+    from pixio_robot.data.demo_edit import chosen, open_source, write
+    from pixio_robot.data.demo_reshape import renamed
+
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths("rename", paths)
+    config = settings("rename", {key: pairs.pop(key) for key in ("out",) if key in pairs}, Merge)
+    if not pairs:
+        raise UserError("`data rename` needs the cameras as OLD=NEW.")
+    store = open_source(paths[0])
+    edit = renamed(store.spec, pairs)
+    write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
+    return _tell(config.out)
+
+
+def resize(arguments: list[str]) -> int:
+    from pixio_robot.data.demo_edit import chosen, open_source, write
+    from pixio_robot.data.demo_reshape import resized
+
+    path, config = _one("resize", arguments, Resize)
+    if bool(config.size) == bool(config.height or config.width):
+        raise UserError("`data resize` needs size=PIXELS, or height=PIXELS and width=PIXELS.")
+    store = open_source(path)
+    edit = resized(store.spec, config.size or config.height, config.size or config.width, config.cameras)
+    write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
+    return _tell(config.out)
+
+
+def pack(arguments: list[str]) -> int:
+    from pixio_robot.data.demo_codecs import LOSSY, check_codec
+    from pixio_robot.data.demo_edit import chosen, open_source, write
+
+    path, config = _one("pack", arguments, Pack)
+    codec, store = check_codec(config.codec), open_source(path)
+    if store.image_codec in LOSSY and codec != store.image_codec:
+        print(f"{path} was packed with {store.image_codec}: what that lost stays lost.")
+    recipe = chosen(store, range(len(store)))
+    write(Path(config.out), {"": dataclasses.replace(recipe, image_codec=codec)})
+    before, after = _bytes(path), _bytes(Path(config.out))
+    print(f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB ({after / before:.0%})")
+    return _tell(config.out)
+
+
+def _one[Settings](action: str, arguments: list[str], schema: type[Settings]) -> tuple[Path, Settings]:
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths(action, paths)
+    return paths[0], settings(action, pairs, schema)
+
+
+def _tell(out: str) -> int:
+    from pixio_robot.data.demos import DemoStore
+
+    store = DemoStore.open(out)
+    print(f"{out}: {len(store)} episodes, {store.lengths.sum()} steps")
+    return 0
+
+
+def _bytes(path: Path) -> int:
+    """Of the episodes; caches beside them do not count."""
+    return sum(file.stat().st_size for file in (path / "episodes").rglob("*") if file.is_file())

@@ -1,0 +1,159 @@
+"""New stores out of old ones, an episode at a time: memory holds one episode, and `out` appears whole or not at all.
+
+An edit is a `Recipe`: the DemoSpec of what comes out, and its episodes. The sources are never changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pixio_robot.data.demo_codecs import RAW
+from pixio_robot.data.demo_commit import publish, workplace
+from pixio_robot.data.demo_where import Facts, parse_where
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.windows import split_episodes
+from pixio_robot.errors import UserError
+from pixio_robot.types import DemoSpec, Episode
+
+TASK = "task"
+"""The key of an episode's info that names its task in a store of several."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a store is to be made of; `episodes` yields `count` of them, once."""
+
+    spec: DemoSpec
+    count: int
+    episodes: Iterator[Episode]
+    image_codec: str = RAW
+
+
+def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) -> None:
+    """Make one store at each `out / name` (the name "" stands for `out` itself); all of them appear at once.
+
+    Raises UserError when `out` exists, and when the disk is full; nothing is left behind then.
+    """
+    from rich.progress import track
+
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another out=.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with workplace(out.parent) as temporary:
+        for name, recipe in recipes.items():
+            store = DemoStore.create(temporary / "out" / name, recipe.spec, image_codec=recipe.image_codec)
+            shown = f"write {out / name}"
+            for episode in track(recipe.episodes, shown, total=recipe.count, disable=not progress, transient=True):
+                store.append(episode)
+        if not publish(temporary / "out", out):
+            raise UserError(f"{out} was made by another process meanwhile; choose another out=.")
+
+
+def open_source(path: Path) -> DemoStore:
+    """For reading every frame once: none is kept in RAM."""
+    store = DemoStore.open(path, ram_bytes=0)
+    if not len(store):
+        raise UserError(f"{path} has no episode yet.")
+    return store
+
+
+def task_of(store: DemoStore, episode: int) -> str:
+    return str(store.info(episode).get(TASK, store.spec.task))
+
+
+def chosen(
+    store: DemoStore,
+    episodes: Sequence[int],
+    change: Callable[[Episode], Episode] = lambda episode: episode,
+    spec: DemoSpec | None = None,
+) -> Recipe:
+    """Some episodes of one store, each changed on its way so that it fits to `spec`."""
+    return Recipe(
+        spec=spec or store.spec,
+        count=len(episodes),
+        episodes=(change(store.episode(number)) for number in episodes),
+        image_codec=store.image_codec,
+    )
+
+
+def merged(stores: Sequence[DemoStore]) -> Recipe:
+    """All episodes of all stores. Tasks may differ; then every episode's info names its own.
+
+    Raises UserError naming the store and the field, when anything else differs.
+    """
+    first = stores[0].spec
+    for store in stores[1:]:
+        theirs = dataclasses.replace(store.spec, task=first.task)
+        differences = list(dict.fromkeys(first.differences(theirs) + theirs.differences(first)))
+        if differences:
+            raise UserError(f"{store.path} does not fit to {stores[0].path}: {'; '.join(differences)}.")
+    numbered = [(store, number) for store in stores for number in range(len(store))]
+    tasks = sorted({task_of(store, number) for store, number in numbered})
+
+    def named(store: DemoStore, number: int) -> Episode:
+        episode = store.episode(number)
+        if len(tasks) == 1:
+            return episode
+        return dataclasses.replace(episode, info={**episode.info, TASK: task_of(store, number)})
+
+    specs = [store.spec for store in stores]
+    spec = dataclasses.replace(
+        first,
+        task=_joined(tasks),
+        source=_joined(spec.source for spec in specs),
+        licence=_joined(spec.licence for spec in specs),
+        simulator_version=_joined(spec.simulator_version for spec in specs),
+    )
+    return Recipe(
+        spec=spec,
+        count=len(numbered),
+        episodes=(named(store, number) for store, number in numbered),
+        image_codec=stores[0].image_codec,
+    )
+
+
+def _joined(names: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(name for name in names if name))
+
+
+def filtered(store: DemoStore, where: str) -> Recipe:
+    """The episodes that `where` (`demo_where`) holds for. Raises UserError when there is none."""
+    predicate = parse_where(where)
+    lengths = store.lengths.tolist()
+    episodes = [number for number, length in enumerate(lengths) if predicate(_facts(store, number, length))]
+    if not episodes:
+        raise UserError(f"where={where!r} holds for none of the {len(store)} episodes of {store.path}.")
+    return chosen(store, episodes)
+
+
+def _facts(store: DemoStore, number: int, length: int) -> Facts:
+    return Facts(
+        episode=number,
+        length=length,
+        seed=store.seeds[number],
+        success=store.successes[number],
+        task=task_of(store, number),
+        reward=float(store.rewards(number).sum()),
+        info=store.info(number),
+    )
+
+
+def split(store: DemoStore, validation_share: float, seed: int) -> dict[str, Recipe]:
+    """Disjoint `train` and `validation` episodes, as `train` would hold them out with that share and seed."""
+    train, validation = split_episodes(len(store), validation_share, seed)
+    if not validation:
+        raise UserError(
+            f"validation_share={validation_share} of {len(store)} episodes is none; choose a larger share, below 1."
+        )
+    return {"train": chosen(store, train), "validation": chosen(store, validation)}
+
+
+def drawn(store: DemoStore, count: int, seed: int) -> list[int]:
+    """`count` different episodes at random, in their order."""
+    if not 1 <= count <= len(store):
+        raise UserError(f"episodes={count} of {store.path}: there are {len(store)}.")
+    return sorted(np.random.default_rng(seed).permutation(len(store))[:count].tolist())

@@ -1,0 +1,111 @@
+"""Episodes at another rate, with other camera names, or with other image sizes.
+
+An `Edit` is the DemoSpec that comes out and the change of an episode that makes it fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.types import CameraSpec, DemoSpec, Episode
+
+BLOCKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "first": lambda block: block[0],
+    "last": lambda block: block[-1],
+    "sum": lambda block: block.sum(0),
+    "mean": lambda block: block.mean(0),
+}
+"""How the actions of `stride` steps become one: the last for absolute targets; the sum for deltas in physical units;
+the mean for deltas normalised to [-1, 1], when the controller's range is widened by the stride as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    spec: DemoSpec
+    change: Callable[[Episode], Episode]
+
+
+def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
+    """Every `stride`-th frame and state; the rewards between are summed, the actions joined as BLOCKS[actions] does."""
+    if stride < 1:
+        raise UserError(f"stride={stride} must be at least 1.")
+    if actions not in BLOCKS:
+        if not actions:
+            raise UserError(
+                f"stride={stride} joins {stride} actions into one: say how with actions={'|'.join(BLOCKS)} "
+                "(last for absolute targets, sum for deltas)."
+            )
+        raise unknown_name("way of joining actions", actions, BLOCKS)
+
+    def change(episode: Episode) -> Episode:
+        starts = range(0, len(episode), stride)
+        return dataclasses.replace(
+            episode,
+            images={camera: frames[::stride] for camera, frames in episode.images.items()},
+            state=episode.state[::stride],
+            actions=np.stack([BLOCKS[actions](episode.actions[i : i + stride]) for i in starts]).astype(np.float32),
+            rewards=np.array([episode.rewards[i : i + stride].sum() for i in starts], np.float32),
+        )
+
+    return Edit(dataclasses.replace(spec, control_hz=spec.control_hz / stride), change)
+
+
+def renamed(spec: DemoSpec, names: Mapping[str, str]) -> Edit:
+    """Cameras under other names, {old: new}. Raises UserError for an unknown one, and when two would share a name."""
+    for old in names:
+        if old not in spec.cameras:
+            raise unknown_name("camera", old, spec.cameras)
+    after = [names.get(camera, camera) for camera in spec.cameras]
+    if len(set(after)) < len(after):
+        raise UserError(f"Two cameras would have the same name: {', '.join(sorted(after))}.")
+
+    def rename[Value](cameras: Mapping[str, Value]) -> dict[str, Value]:
+        return {names.get(camera, camera): value for camera, value in cameras.items()}
+
+    return Edit(
+        dataclasses.replace(spec, cameras=rename(spec.cameras)),
+        lambda episode: dataclasses.replace(episode, images=rename(episode.images)),
+    )
+
+
+def resized(spec: DemoSpec, height: int, width: int, cameras: Sequence[str] = ()) -> Edit:
+    """Images of the named cameras (of all without a name) resampled to height x width pixels, without aliasing."""
+    if height < 1 or width < 1:
+        raise UserError(f"height={height} and width={width} must be at least 1 pixel.")
+    for camera in cameras:
+        if camera not in spec.cameras:
+            raise unknown_name("camera", camera, spec.cameras)
+    touched = set(cameras or spec.cameras)
+
+    def change(episode: Episode) -> Episode:
+        images = {
+            camera: _resample(frames, height, width) if camera in touched else frames
+            for camera, frames in episode.images.items()
+        }
+        return dataclasses.replace(episode, images=images)
+
+    sizes = {
+        camera: _rescaled(size, height, width) if camera in touched else size for camera, size in spec.cameras.items()
+    }
+    return Edit(dataclasses.replace(spec, cameras=sizes), change)
+
+
+def _resample(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """frames uint8 (n, h, w, 3). Area averaging where pixels are lost, cubic where they are made up."""
+    shrinks = height <= frames.shape[1] and width <= frames.shape[2]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
+
+
+def _rescaled(camera: CameraSpec, height: int, width: int) -> CameraSpec:
+    """The intrinsics follow the pixels; a principal point is counted from the outer edge of the first pixel."""
+    intrinsics = camera.intrinsics
+    if intrinsics is not None:
+        x, y = width / camera.width, height / camera.height
+        intrinsics = tuple(value * scale for value, scale in zip(intrinsics, (x, y, x, y), strict=True))
+    return dataclasses.replace(camera, height=height, width=width, intrinsics=intrinsics)

@@ -1,0 +1,163 @@
+"""`success and length >= 20 and not (seed in 0..99 or task == Lift)`: choosing episodes by what is known of them.
+
+    choice     = both { "or" both }
+    both       = one { "and" one }
+    one        = "not" one | "(" choice ")" | "success" | NAME OPERATOR VALUE
+    OPERATOR   = == != < <= > >= in
+    VALUE      = number | true | false | word | 'text' | "text" | number..number (with `in`; both ends belong to it)
+
+The names are those of `Facts`, and `info.KEY` for what a recorder noted. Nothing is ever evaluated as Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pixio_robot.errors import UserError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a choice can be made by."""
+
+    episode: int
+    length: int
+    seed: int
+    success: bool
+    task: str
+    reward: float
+    """The sum over the episode."""
+    info: Mapping[str, Any]
+
+
+Predicate = Callable[[Facts], bool]
+
+NAMES = tuple(field.name for field in dataclasses.fields(Facts) if field.name != "info")
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda value, ends: ends[0] <= value <= ends[1],
+}
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_TOKEN = re.compile(
+    rf"""\s*(?: (?P<range>{_NUMBER}\.\.{_NUMBER}) | (?P<number>{_NUMBER})(?![\w.]) | (?P<text>'[^']*'|"[^"]*")
+        | (?P<sign>==|!=|<=|>=|<|>|\(|\)) | (?P<word>[^\W\d][\w.\-]*) )""",
+    re.VERBOSE,
+)
+
+
+def parse_where(text: str) -> Predicate:
+    """The predicate that `text` spells. Raises UserError saying where it is not understood."""
+    return _Parser(text).whole()
+
+
+class _Parser:
+    """Recursive descent: one method a line of the grammar."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens: list[tuple[str, str]] = []
+        place = 0
+        while text[place:].strip():
+            match = _TOKEN.match(text, place)
+            if match is None:
+                raise UserError(f"where={text!r} is not understood from {text[place:].strip()!r} on.")
+            self._tokens.append((match.lastgroup or "", match.group(match.lastgroup or 0)))
+            place = match.end()
+
+    def whole(self) -> Predicate:
+        predicate = self._choice()
+        if self._tokens:
+            raise self._expected("'and', 'or' or the end")
+        return predicate
+
+    def _choice(self) -> Predicate:
+        parts = [self._both()]
+        while self._take("or"):
+            parts.append(self._both())
+        return lambda facts: any(part(facts) for part in parts)
+
+    def _both(self) -> Predicate:
+        parts = [self._one()]
+        while self._take("and"):
+            parts.append(self._one())
+        return lambda facts: all(part(facts) for part in parts)
+
+    def _one(self) -> Predicate:
+        if self._take("not"):
+            part = self._one()
+            return lambda facts: not part(facts)
+        if self._take("("):
+            inner = self._choice()
+            if not self._take(")"):
+                raise self._expected("')'")
+            return inner
+        return self._comparison()
+
+    def _comparison(self) -> Predicate:
+        kind, name = self._next("the name of a property")
+        if kind != "word":
+            raise self._expected("the name of a property", name)
+        key = name.removeprefix("info.") if name.startswith("info.") else None
+        if key is None and name not in NAMES:
+            raise unknown_name("property of an episode", name, (*NAMES, "info.KEY"))
+        if name == "success" and (not self._tokens or self._tokens[0][1] not in COMPARISONS):
+            return lambda facts: facts.success
+        _, sign = self._next("a comparison")
+        if sign not in COMPARISONS:
+            raise self._expected(f"one of {' '.join(COMPARISONS)}", sign)
+        value = self._value(name, sign)
+        compare = COMPARISONS[sign]
+
+        def holds(facts: Facts) -> bool:
+            if key is not None and key not in facts.info:
+                return False
+            found = facts.info[key] if key is not None else getattr(facts, name)
+            try:
+                return compare(found, value)
+            except TypeError:
+                raise UserError(
+                    f"where={self._text!r}: {name} is {found!r} in episode {facts.episode}, which is not compared with "
+                    f"{value!r}."
+                ) from None
+
+        return holds
+
+    def _value(self, name: str, sign: str) -> Any:
+        kind, text = self._next(f"a value for {name}")
+        if (kind == "range") != (sign == "in"):
+            raise self._expected("LOW..HIGH after 'in'" if sign == "in" else "a single value", text)
+        if kind == "range":
+            return tuple(float(end) for end in text.split(".."))
+        if kind == "number":
+            return float(text)
+        if kind == "text":
+            return text[1:-1]
+        if kind == "word":
+            return {"true": True, "false": False}.get(text, text)
+        raise self._expected(f"a value for {name}", text)
+
+    def _take(self, word: str) -> bool:
+        if self._tokens and self._tokens[0] in (("word", word), ("sign", word)):
+            self._tokens.pop(0)
+            return True
+        return False
+
+    def _next(self, wanted: str) -> tuple[str, str]:
+        if not self._tokens:
+            raise self._expected(wanted)
+        return self._tokens.pop(0)
+
+    def _expected(self, wanted: str, found: str = "") -> UserError:
+        found = found or (self._tokens[0][1] if self._tokens else "")
+        return UserError(
+            f"where={self._text!r}: expected {wanted}, and there is {repr(found) if found else 'nothing'}."
+        )

@@ -1,0 +1,119 @@
+"""`pixio-robot data ...` from the words on the command line to the store on the disk."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from demo_data import make_episode, make_store, same
+
+from pixio_robot.cli.data import ACTIONS, usage
+from pixio_robot.cli.main import main
+from pixio_robot.data.demos import DemoStore
+
+
+@pytest.fixture(scope="module")
+def six_episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "s"
+    make_store(path, episodes=6)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, six_episodes: Path):
+    """`pixio-robot data WORDS` beside a store `s` of 6 episodes: (exit code, what was printed)."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(six_episodes, tmp_path / "s")
+
+    def call(words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pixio-robot", "data", *words.replace("~", "\0").split()])
+        sys.argv = [word.replace("\0", " ") for word in sys.argv]
+        code = main()
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+def test_every_action_is_explained(run) -> None:
+    code, text = run("--help")
+    assert code == 0
+    assert text.strip() == usage()
+    assert all(f"data {name}" in text for name in ACTIONS)
+    assert "out=PATH" in run("merge --help")[1]
+
+
+def test_the_edits_one_after_the_other(run) -> None:
+    for words in (
+        "split s out=parts validation_share=0.34 seed=1",
+        "merge parts/train parts/validation out=whole",
+        "filter whole out=good where=success~and~seed~in~1..3",
+        "subsample good out=half stride=2 actions=last",
+        "rename half out=named front=top",
+        "resize named out=small size=6 cameras=top",
+        "pack small out=archive codec=zstd",
+        "pack archive out=unpacked codec=raw",
+        "verify unpacked",
+    ):
+        code, text = run(words)
+        assert code == 0, text
+    store = DemoStore.open("unpacked")
+    assert sorted(store.seeds) == [1, 3]
+    assert store.image_codec == "raw"
+    assert store.spec.control_hz == 5.0
+    assert store.images(0, "top").shape[1:] == (6, 6, 3)
+    assert all(same(DemoStore.open("s").episode(number), make_episode(number)) for number in range(6))
+
+
+def test_inspect_tells_the_numbers(run) -> None:
+    code, text = run("inspect s")
+    assert code == 0
+    for word in ("6 episodes (3 successful)", "camera front: 12 x 10 px", "z [m]", "median", "steps an episode"):
+        assert word in text
+
+
+def test_verify_fails_by_its_exit_code(run) -> None:
+    assert run("verify s")[0] == 0
+    code, text = run("verify s actions=-0.001..0.001")
+    assert code == 1
+    assert "episode 0, actions:" in text
+    (Path("s") / "episodes" / "000003" / "rewards" / "c" / "0").unlink()
+    code, text = run("verify s")
+    assert code == 1
+    assert "episode 3, rewards: " in text
+
+
+def test_migrate_tells_the_version(run) -> None:
+    assert run("migrate s") == (0, "s: version 2 already\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("merge s out=x", "at least two paths, not 1"),
+        ("merge s s", "`data merge` needs out=..."),
+        ("split s out=x validation_shar=0.1", "Did you mean 'validation_share'?"),
+        ("split s out=x validation_share=lots", "'lots'"),
+        ("split s out=x validation_share=0", "choose a larger share"),
+        ("filter s out=x where=lenth>3", "Did you mean 'length'?"),
+        ("filter s out=x out=y where=success", "out= is given twice"),
+        ("subsample s out=x", "needs episodes=N, stride=K, or both"),
+        ("subsample s out=x stride=2", "say how with actions="),
+        ("subsample s out=x stride=2 actions=lst", "Did you mean 'last'?"),
+        ("rename s out=x", "OLD=NEW"),
+        ("rename s out=x frnt=top", "Did you mean 'front'?"),
+        ("resize s out=x", "needs size=PIXELS"),
+        ("resize s out=x size=4 height=3", "needs size=PIXELS"),
+        ("pack s out=x codec=zst", "Did you mean 'zstd'?"),
+        ("pack s out=s", "exists already"),
+        ("verify s actions=1", "must be LOW..HIGH"),
+        ("migrate s now=1", "now"),
+        ("inspect s htm=x", "Did you mean 'html'?"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(run, words: str, message: str) -> None:
+    code, text = run(words)
+    assert code == 2
+    assert message in text
+    assert len(text.strip().splitlines()) == 1
+    assert [path.name for path in Path().iterdir()] == ["s"]

@@ -1,0 +1,232 @@
+"""Edits: what comes out is what the recipe says, whole or not at all, and the sources stay as they are."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demo_data import SPEC, make_episode, make_store, same
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixio_robot.data.demo_edit import chosen, drawn, filtered, merged, split, task_of, write
+from pixio_robot.data.demo_reshape import BLOCKS, Edit, renamed, resized, strided
+from pixio_robot.data.demo_verify import TIMESTAMPS, verify
+from pixio_robot.data.demo_where import COMPARISONS, Facts, parse_where
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.types import CameraSpec
+
+
+def apply(store: DemoStore, edit: Edit, out: Path) -> DemoStore:
+    write(out, {"": chosen(store, range(len(store)), edit.change, edit.spec)}, progress=False)
+    result = DemoStore.open(out)
+    assert verify(result) == []
+    return result
+
+
+def test_a_merge_of_a_split_is_the_whole(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=7)
+    write(tmp_path / "parts", split(store, 0.3, seed=1), progress=False)
+    parts = [DemoStore.open(tmp_path / "parts" / name) for name in ("train", "validation")]
+    assert [len(part) for part in parts] == [5, 2]
+    write(tmp_path / "again", {"": merged(parts)}, progress=False)
+    again = DemoStore.open(tmp_path / "again")
+    assert sorted(again.seeds) == store.seeds
+    assert again.spec == store.spec
+    assert all(same(again.episode(number), make_episode(again.seeds[number])) for number in range(7))
+
+
+def test_a_merge_of_two_tasks_says_which_is_which(tmp_path: Path) -> None:
+    stores = [make_store(tmp_path / "a", episodes=2)]
+    other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, task="Other", licence="CC0"))
+    other.append(make_episode(5))
+    write(tmp_path / "both", {"": merged([*stores, other])}, progress=False)
+    both = DemoStore.open(tmp_path / "both")
+    assert both.spec.task == "Other + Test"
+    assert both.spec.licence == "CC0"
+    assert [task_of(both, number) for number in range(3)] == ["Test", "Test", "Other"]
+    write(tmp_path / "one", {"": filtered(both, "task == Other")}, progress=False)
+    assert DemoStore.open(tmp_path / "one").seeds == [5]
+
+
+def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a", episodes=1)
+    other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, control_hz=20.0))
+    other.append(make_episode(1))
+    with pytest.raises(UserError, match=r"/b does not fit to .*/a: control_hz: 10.0 against 20.0"):
+        merged([store, other])
+
+
+def test_nothing_is_left_behind_when_an_edit_fails(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=3)
+    file = store.episode_path(2) / "actions" / "c" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(UserError, match="000002/actions is damaged"):
+        write(tmp_path / "out", {"": chosen(DemoStore.open(tmp_path / "s"), range(3))}, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_an_existing_place_is_not_written_to(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=1)
+    with pytest.raises(UserError, match="exists already; choose another out="):
+        write(tmp_path / "s", {"": chosen(store, [0])}, progress=False)
+
+
+@given(stride=st.integers(1, 9), length=st.integers(1, 12), joined=st.sampled_from(sorted(BLOCKS)))
+def test_a_stride_keeps_every_kth_frame_and_the_return(stride: int, length: int, joined: str) -> None:
+    episode, edit = make_episode(3, length), strided(SPEC, stride, joined)
+    found = edit.change(episode)
+    assert np.array_equal(found.images["front"], episode.images["front"][::stride])
+    assert np.array_equal(found.state, episode.state[::stride])
+    assert len(found) == -(-length // stride)
+    assert found.rewards.sum() == pytest.approx(episode.rewards.sum(), rel=1e-4, abs=1e-5)
+    expected = {"sum": episode.actions.sum(0), "first": None, "last": None, "mean": None}[joined]
+    if expected is not None:
+        np.testing.assert_allclose(found.actions.sum(0), expected, rtol=1e-4, atol=1e-5)
+    if joined == "last":
+        assert np.array_equal(found.actions[-1], episode.actions[-1])
+    assert edit.spec.control_hz == SPEC.control_hz / stride
+
+
+def test_a_stride_asks_how_actions_are_joined() -> None:
+    with pytest.raises(UserError, match=r"actions=first\|last\|sum\|mean"):
+        strided(SPEC, 2, "")
+
+
+def test_renaming_there_and_back(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=2)
+    swapped = apply(store, renamed(SPEC, {"front": "hand", "hand": "front"}), tmp_path / "swapped")
+    assert np.array_equal(swapped.images(0, "hand"), store.images(0, "front"))
+    back = apply(swapped, renamed(swapped.spec, {"front": "hand", "hand": "front"}), tmp_path / "back")
+    assert same(back.episode(1), make_episode(1))
+    with pytest.raises(UserError, match="same name"):
+        renamed(SPEC, {"front": "hand"})
+    with pytest.raises(UserError, match="Did you mean 'front'"):
+        renamed(SPEC, {"frnt": "x"})
+
+
+def test_resizing_averages_and_intrinsics_follow(tmp_path: Path) -> None:
+    camera = CameraSpec(height=12, width=10, intrinsics=(20.0, 24.0, 5.0, 6.0), mounted_on="world")
+    spec = dataclasses.replace(SPEC, cameras={**SPEC.cameras, "front": camera})
+    store = DemoStore.create(tmp_path / "s", spec)
+    store.append(make_episode(0))
+    small = apply(store, resized(spec, 6, 5, ["front"]), tmp_path / "small")
+    assert small.spec.cameras["front"] == dataclasses.replace(
+        camera, height=6, width=5, intrinsics=(10.0, 12.0, 2.5, 3.0)
+    )
+    assert small.spec.cameras["hand"] == SPEC.cameras["hand"]
+    frames = store.images(0, "front").astype(float)
+    blocks = frames.reshape(len(frames), 6, 2, 5, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(small.images(0, "front"), blocks, atol=0.51)
+    assert np.array_equal(small.images(0, "hand"), store.images(0, "hand"))
+
+
+def test_drawn_episodes_are_different_and_repeatable(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=6)
+    assert drawn(store, 3, 1) == drawn(store, 3, 1) == sorted(set(drawn(store, 3, 1)))
+    assert drawn(store, 6, 0) == list(range(6))
+    with pytest.raises(UserError, match="there are 6"):
+        drawn(store, 7, 0)
+
+
+FACTS = Facts(episode=3, length=40, seed=7, success=True, task="Lift", reward=1.5, info={"operator": "a", "n": 2})
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("success", True),
+        ("not success", False),
+        ("success == false", False),
+        ("length >= 40 and length<41", True),
+        ("seed in 0..6", False),
+        ("seed in 7..7", True),
+        ("task == Lift", True),
+        ("task != 'Pick Place'", True),
+        ("reward > 1.4 and not (length < 10 or seed == 8)", True),
+        ("not success or length == 40", True),
+        ("success and seed == 1 or length == 40", True),
+        ("success and (seed == 1 or length == 41)", False),
+        ("info.operator == a", True),
+        ("info.n >= 3", False),
+        ("info.absent == 1", False),
+        ("reward > -1e3", True),
+    ],
+)
+def test_choices(where: str, expected: bool) -> None:
+    assert parse_where(where)(FACTS) is expected
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("", "there is nothing"),
+        ("sucess", "Did you mean 'success'"),
+        ("length", "expected a comparison"),
+        ("length = 3", "not understood from '= 3'"),
+        ("length in 3", "expected LOW..HIGH"),
+        ("length == 1..3", "expected a single value"),
+        ("length < 3 seed == 1", "expected 'and', 'or' or the end"),
+        ("(success", r"expected '\)'"),
+        ("__import__('os')", "Unknown property"),
+    ],
+)
+def test_choices_that_are_not_understood(where: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_where(where)
+
+
+def test_text_is_not_compared_with_numbers() -> None:
+    with pytest.raises(UserError, match="task is 'Lift' in episode 3"):
+        parse_where("task < 3")(FACTS)
+
+
+@given(sign=st.sampled_from(sorted(set(COMPARISONS) - {"in"})), value=st.integers(-50, 50), length=st.integers(0, 50))
+def test_comparisons_are_those_of_numbers(sign: str, value: int, length: int) -> None:
+    facts = dataclasses.replace(FACTS, length=length)
+    assert parse_where(f"length {sign} {value}")(facts) == COMPARISONS[sign](length, value)
+
+
+def test_none_fits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds for none of the 2 episodes"):
+        filtered(make_store(tmp_path / "s", episodes=2), "length > 1000")
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0.0, 0.1, 0.2, 0.3], None),
+        ([0.0, 0.11, 0.19, 0.3], None),
+        ([0.0, 0.1, 0.4, 0.5], "300 ms pass between step 1 and 2, and control_hz=10 asks for 100"),
+        ([0.0, 0.1, 0.05, 0.2], "-50 ms pass between step 1 and 2"),
+        ([0.0, 0.1], r"\(2,\) of them for 4 steps"),
+        (["a"] * 4, "not a list of numbers"),
+    ],
+)
+def test_verify_holds_timestamps_against_the_rate(tmp_path: Path, times: list, message: str | None) -> None:
+    store = DemoStore.create(tmp_path / "s", SPEC)
+    store.append(dataclasses.replace(make_episode(0, length=4), info={TIMESTAMPS: times}))
+    problems = verify(store)
+    assert len(problems) == (message is not None)
+    if message is not None:
+        assert re.search(message, problems[0])
+
+
+def test_verify_names_the_action_that_no_controller_takes(tmp_path: Path) -> None:
+    store = DemoStore.create(tmp_path / "s", SPEC)
+    episode = make_episode(0, length=5)
+    episode.actions[:] = 0.5
+    episode.actions[3, 1] = 1.5
+    store.append(episode)
+    assert verify(store, action_range=(-2, 2)) == []
+    assert verify(store, action_range=(-1, 1)) == [
+        "episode 0, actions: 1 values outside -1..1, the first at step 3: v is 1.5"
+    ]
+
+
+def test_verify_finds_a_camera_that_nobody_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=2)
+    (store.episode_path(1) / "images" / "side").mkdir()
+    assert verify(store) == ["episode 1, camera side: the DemoSpec does not name it"]
