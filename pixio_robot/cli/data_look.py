@@ -1,0 +1,89 @@
+"""`pixio-robot data inspect|view PATH`: what a demonstration store holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pixio_robot.data.demos import DemoStore
+
+BARS = 10
+BAR_WIDTH = 40
+
+
+@dataclass(kw_only=True)
+class Inspect:
+    """`html`: where to write a page with pictures, plots and films; none without."""
+
+    html: str = ""
+    episodes: int = 6
+
+
+def inspect(arguments: list[str]) -> int:
+    from rich.console import Console
+
+    from pixio_robot.data.demos import DemoStore
+
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths("inspect", paths)
+    config = settings("inspect", pairs, Inspect)
+    store = DemoStore.open(paths[0], ram_bytes=0)
+    _summary(store, Console())
+    if config.html:
+        from pixio_robot.data.inspection.page import write_page
+
+        write_page(store, Path(config.html), episodes=config.episodes)
+        print(f"wrote {config.html}")
+    return 0
+
+
+def _summary(store: DemoStore, console: Console) -> None:
+    import numpy as np
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from pixio_robot.data.stats import stored_statistics
+
+    spec, lengths = store.spec, store.lengths
+    rate, simulator = f"{spec.control_hz:g} Hz", f"{spec.simulator} {spec.simulator_version}"
+    console.print(
+        f"{store.path}: {spec.task} with {spec.robot}, {spec.controller}, {rate}, {simulator}", highlight=False
+    )
+    if not len(store):
+        console.print("no episode yet")
+        return
+    low, middle, high = np.percentile(lengths, [0, 50, 100]).astype(int)
+    console.print(
+        f"{len(store)} episodes ({sum(store.successes)} successful), {lengths.sum()} steps; "
+        f"shortest {low}, median {middle}, longest {high}"
+    )
+    for name, camera in spec.cameras.items():
+        console.print(f"camera {name}: {camera.height} x {camera.width} px, render quality {spec.render_quality}")
+    size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
+    console.print(f"{size / 1e6:.1f} MB with caches, images {store.image_codec}")
+    if high > low:
+        counts, edges = np.histogram(lengths, bins=min(BARS, high - low))
+        console.print("\nsteps an episode")
+        for count, start, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
+            bar = "█" * round(BAR_WIDTH * count / counts.max()) or ("▏" if count else "")
+            console.print(f"{start:8.0f} - {end:<6.0f} {bar} {count}", highlight=False)
+    statistics = stored_statistics(store, range(len(store)))
+    numbers = ("min", "1 %", "median", "99 %", "max", "std")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("dimension", overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for names, values in ((spec.state_names, statistics.state), (spec.action_names, statistics.actions)):
+        columns = (values.minimum, values.q01, values.q50, values.q99, values.maximum, values.std)
+        for i, name in enumerate(names):
+            table.add_row(
+                name.replace("[", "\\["), *("" if column is None else f"{column[i]:.3f}" for column in columns)
+            )
+        table.add_section()
+    console.print(table)

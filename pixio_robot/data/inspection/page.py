@@ -1,0 +1,105 @@
+"""One self-contained HTML page of a demonstration store, which opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from pixio_robot.data.demo_edit import task_of
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.inspection.outliers import find_outliers, frozen_camera
+from pixio_robot.data.inspection.pictures import contact_sheet, film
+from pixio_robot.data.inspection.plots import curves, length_histogram
+from pixio_robot.data.stats import Range, stored_statistics
+from pixio_robot.errors import UserError
+from pixio_robot.files import atomic_file
+
+LISTED_OUTLIERS = 50
+
+
+def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
+    """Write the page, showing `episodes` of them: unusual ones first, the rest spread evenly.
+
+    Memory holds the images of one episode at a time. Raises UserError for an empty store.
+    """
+    if not len(store):
+        raise UserError(f"{store.path} has no episode yet, so there is nothing to show.")
+    if episodes < 1:
+        raise UserError(f"episodes={episodes} must be at least 1.")
+    outliers = find_outliers(store)
+    shown = _choose(len(store), sorted(outliers), episodes)
+    statistics = stored_statistics(store, range(len(store)))
+    spec, rate = store.spec, store.spec.control_hz
+    labels = [f"episode {number}" for number in shown]
+    state = [store.state(number) for number in shown]
+    actions = [store.actions(number) for number in shown]
+    values = {
+        "path": store.path,
+        "spec": spec,
+        "lengths": store.lengths,
+        "successes": sum(store.successes),
+        "codec": store.image_codec,
+        "histogram": Markup(length_histogram(store.lengths)),
+        "state": Markup(curves(spec.state_names, state, labels, _usual(statistics.state), rate)),
+        "actions": Markup(curves(spec.action_names, actions, labels, _usual(statistics.actions), rate)),
+        "ranges": _rows(spec.state_names, statistics.state) + _rows(spec.action_names, statistics.actions),
+        "episodes": [_episode(store, number, outliers.get(number, [])) for number in shown],
+        "outliers": list(outliers.items())[:LISTED_OUTLIERS],
+        "more_outliers": max(0, len(outliers) - LISTED_OUTLIERS),
+    }
+    with atomic_file(path) as temporary:
+        temporary.write_text(_template().render(values), encoding="utf-8")
+
+
+def _choose(count: int, first: list[int], wanted: int) -> list[int]:
+    """At most half of the places for those that must be seen."""
+    chosen = first[: max(1, wanted // 2)]
+    rest = [number for number in range(count) if number not in set(chosen)]
+    places = np.linspace(0, len(rest) - 1, min(wanted - len(chosen), len(rest))).round().astype(int)
+    return sorted(chosen + [rest[place] for place in places.tolist()])
+
+
+def _usual(values: Range) -> np.ndarray | None:
+    return None if values.q01 is None or values.q99 is None else np.stack([values.q01, values.q99])
+
+
+def _rows(names: Any, values: Range) -> list[tuple[str, list[float]]]:
+    columns = (values.minimum, values.q01, values.q50, values.q99, values.maximum, values.mean, values.std)
+    return [(name, [float(column[i]) for column in columns if column is not None]) for i, name in enumerate(names)]
+
+
+def _episode(store: DemoStore, number: int, unusual: list[str]) -> dict[str, Any]:
+    cameras, remarks = [], list(unusual)
+    for camera in store.spec.cameras:
+        frames = store.images(number, camera)
+        if (remark := frozen_camera(camera, frames)) is not None:
+            remarks.append(remark)
+        sheet, movie = contact_sheet(frames), film(frames, store.spec.control_hz)
+        cameras.append({"name": camera, "sheet": _data("image/jpeg", sheet), "film": _data("video/mp4", movie)})
+    return {
+        "number": number,
+        "task": task_of(store, number),
+        "length": int(store.lengths[number]),
+        "seed": store.seeds[number],
+        "success": store.successes[number],
+        "remarks": remarks,
+        "cameras": cameras,
+    }
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _template() -> jinja2.Template:
+    source = importlib.resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(source)

@@ -1,0 +1,46 @@
+"""Frames as bytes that a page can carry: contact sheets (JPEG) and films (H.264 in mp4)."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import simplejpeg
+
+TILE = 96
+FILM_SIDE = 128
+JPEG_QUALITY = 85
+
+
+def contact_sheet(frames: np.ndarray, tiles: int = 8) -> bytes:
+    """JPEG of `tiles` frames (n, h, w, 3), evenly spaced from the first to the last, side by side."""
+    chosen = frames[np.linspace(0, len(frames) - 1, min(tiles, len(frames))).round().astype(int)]
+    row = np.concatenate([_scaled(frame, TILE) for frame in chosen], axis=1)
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(row), quality=JPEG_QUALITY, colorsubsampling="444")
+
+
+def film(frames: np.ndarray, rate_hz: float) -> bytes:
+    """mp4 of frames (n, h, w, 3), which browsers play."""
+    buffer = io.BytesIO()
+    first = _scaled(frames[0], FILM_SIDE, even=True)
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000), options={"crf": "23"})
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(_scaled(frame, FILM_SIDE, even=True), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _scaled(frame: np.ndarray, height: int, even: bool = False) -> np.ndarray:
+    """To that height; enlarged pixels stay visible as pixels."""
+    width = round(frame.shape[1] * height / frame.shape[0])
+    width += width % 2 if even else 0
+    how = cv2.INTER_AREA if height < frame.shape[0] else cv2.INTER_NEAREST
+    return np.ascontiguousarray(cv2.resize(frame, (width, height), interpolation=how))
