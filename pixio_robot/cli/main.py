@@ -28,10 +28,12 @@ COMMANDS = {
     "collect": Command("pixio_robot.cli.collect", "a scripted expert records demonstrations into Zarr"),
     "footage": Command("pixio_robot.cli.footage", "record egocentric video of expert and random play"),
     "ingest": Command("pixio_robot.cli.ingest", "video -> frames -> shards"),
+    "curate": Command("pixio_robot.cli.curate", "score, filter, deduplicate and weight the frames of shards"),
     "pretrain": Command("pixio_robot.cli.pretrain", "train a Pixio encoder on shards and demonstrations"),
     "train": Command("pixio_robot.cli.train", "train a policy on demonstrations"),
     "evaluate": Command("pixio_robot.cli.evaluate", "roll a policy out in the simulator"),
     "report": Command("pixio_robot.cli.report", "one self-contained report.html of a run"),
+    "serve": Command("pixio_robot.cli.serve", "a trained policy behind a websocket, for clients without torch"),
     "data": Command("pixio_robot.cli.data", "look at and verify demonstration stores"),
 }
 

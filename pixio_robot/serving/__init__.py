@@ -1,0 +1,1 @@
+"""A policy behind a websocket: a server next to the GPU, a client without torch next to the robot."""

@@ -1,0 +1,133 @@
+"""The robot's side: numpy, msgpack and a websocket. No torch.
+
+with PolicyClient("ws://127.0.0.1:8765", token) as policy:
+    policy.reset(seed=0)
+    while True:
+        action = policy.act(Frame(images, state))
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
+from pixio_robot.types import DemoSpec, Frame
+
+
+class PolicyClient:
+    """One connection, one episode at a time. The server is asked once per chunk of `execute` actions."""
+
+    def __init__(self, address: str, token: str, timeout_s: float = 30.0) -> None:
+        """Raises UserError when nobody answers, the token is refused, or the server speaks another protocol."""
+        try:
+            from websockets.exceptions import InvalidStatus, WebSocketException
+            from websockets.sync.client import connect
+        except ImportError as error:
+            raise UserError("Serving needs the extra `serve`: pip install 'pixio-robot[serve]'.") from error
+        self._timeout_s = timeout_s
+        try:
+            connecting = connect(
+                address,
+                additional_headers={"Authorization": f"Bearer {token}"},
+                max_size=LARGEST_MESSAGE,
+                open_timeout=timeout_s,
+                compression=None,
+            )
+            self._open = contextlib.ExitStack()
+            self._connection: Any = self._open.enter_context(connecting)
+        except InvalidStatus as error:
+            raise UserError(
+                f"{address} refused the connection: the token is not the one it was started with."
+            ) from error
+        except (OSError, ValueError, WebSocketException) as error:
+            raise UserError(f"No policy server answers at {address} ({error}).") from error
+        hello = self._receive()
+        if hello.get("protocol") != PROTOCOL:
+            raise UserError(f"{address} speaks protocol {hello.get('protocol')}, this client {PROTOCOL}.")
+        self.spec = DemoSpec.from_json(hello["spec"])
+        self.cameras: list[str] = hello["cameras"]
+        self.observation_steps: int = hello["observation_steps"]
+        self.execute: int = hello["execute"]
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """A new episode begins; its noise follows from `seed`."""
+        self._seed, self._step = seed, 0
+        self._frames: collections.deque[Frame] = collections.deque(maxlen=self.observation_steps)
+        self._queue: collections.deque[np.ndarray] = collections.deque()
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether the server will look at the next frame; if not, it may come without images."""
+        return bool(self.cameras) and len(self._queue) < self.observation_steps
+
+    def act(self, frame: Frame) -> np.ndarray:
+        """The action (a,) for the newest frame, in physical units.
+
+        Raises UserError with the server's words when the observation does not fit the policy.
+        """
+        self._frames.extend([frame] * (1 if self._frames else self.observation_steps))
+        if not self._queue:
+            self._queue.extend(self._ask())
+        self._step += 1
+        return self._queue.popleft()
+
+    def _ask(self) -> np.ndarray:
+        try:
+            images = {name: np.stack([frame.images[name] for frame in self._frames]) for name in self.cameras}
+        except KeyError as error:
+            raise UserError(f"The frame has no image of camera {error}; the policy sees {self.cameras}.") from error
+        state = np.stack([np.asarray(frame.state, np.float32) for frame in self._frames])
+        self._connection.send(pack({"images": images, "state": state, "seed": self._seed, "step": self._step}))
+        answer = self._receive()
+        if "error" in answer:
+            raise UserError(answer["error"])
+        return answer["actions"]
+
+    def _receive(self) -> dict[str, Any]:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return unpack(self._connection.recv(self._timeout_s))
+        except TimeoutError as error:
+            raise UserError(f"The policy server did not answer within {self._timeout_s:g} s.") from error
+        except ConnectionClosed as error:
+            raise UserError(f"The policy server closed the connection ({error}).") from error
+
+    def close(self) -> None:
+        self._open.close()
+
+    def __enter__(self) -> PolicyClient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class RemoteActor:
+    """Many clients as one `types.Actor`: a served policy can be evaluated like one that is at hand."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address, self._token = address, token
+        self._clients: dict[int, PolicyClient] = {}
+
+    def reset(self, slot: int, seed: int) -> None:
+        if slot not in self._clients:
+            self._clients[slot] = PolicyClient(self._address, self._token)
+        self._clients[slot].reset(seed)
+
+    def needs_images(self, slot: int) -> bool:
+        return self._clients[slot].needs_images
+
+    def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
+        return {slot: self._clients[slot].act(frame) for slot, frame in frames.items()}
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()

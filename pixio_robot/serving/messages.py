@@ -1,0 +1,64 @@
+"""What goes over the wire: msgpack maps with numpy arrays inside. Nothing is ever unpickled.
+
+Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute"}
+Client                 {"images": {camera: uint8 (t, h, w, 3)}, "state": float32 (t, s), "seed", "step"}
+Server                 {"actions": float32 (execute, a), "milliseconds"} or {"error"}
+
+t is the policy's number of observation steps, the newest frame last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+
+PROTOCOL = 1
+LARGEST_MESSAGE = 64 * 2**20
+"""Bytes; enough for eight 1080p frames."""
+_ARRAY = 1
+_DTYPES = ("|u1", "<f4")
+
+
+def _msgpack() -> Any:
+    try:
+        import msgpack
+    except ImportError as error:
+        raise UserError("Serving needs the extra `serve`: pip install 'pixio-robot[serve]'.") from error
+    return msgpack
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    """Arrays must be uint8 or float32."""
+    msgpack = _msgpack()
+
+    def array(value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or value.dtype.str not in _DTYPES:
+            raise TypeError(f"{type(value).__name__} {getattr(value, 'dtype', '')} cannot be sent")
+        content = msgpack.packb([value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()])
+        return msgpack.ExtType(_ARRAY, content)
+
+    return msgpack.packb(message, default=array)
+
+
+def unpack(content: bytes | str) -> dict[str, Any]:
+    """Inverse of `pack`; the arrays are read-only. Raises UserError on anything that `pack` does not make."""
+    msgpack = _msgpack()
+
+    def extension(code: int, data: bytes) -> Any:
+        dtype, shape, raw = msgpack.unpackb(data)
+        if code != _ARRAY or dtype not in _DTYPES:
+            raise ValueError(f"unknown content {code} {dtype}")
+        return np.frombuffer(raw, dtype).reshape(shape)
+
+    try:
+        if isinstance(content, str):
+            raise TypeError("text instead of bytes")
+        message = msgpack.unpackb(content, ext_hook=extension)
+        if not isinstance(message, dict):
+            raise TypeError("not a map")
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise UserError(f"The message is not one of pixio-robot's serving protocol ({error}).") from error
+    return message

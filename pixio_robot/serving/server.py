@@ -1,0 +1,160 @@
+"""The policy's side: one process, one policy, many connections.
+
+Calls of the policy are made one after another in one thread, so that the event loop never waits for the device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import hmac
+import ipaddress
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any, cast
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
+from pixio_robot.types import DemoSpec
+
+REMEMBERED_CALLS = 10_000
+
+
+@dataclasses.dataclass(kw_only=True)
+class ServeConfig:
+    """Where a policy is served."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reachable from this machine only."""
+    port: int = 8765
+    """0 takes any free port."""
+    token: str | None = None
+    """What clients must present; None makes one up and prints it."""
+    warmup: int = 5
+    """Calls before the first client is let in: the first ones compile and allocate."""
+
+    def __post_init__(self) -> None:
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError as error:
+            raise UserError(f"host={self.host!r} must be an IP address, such as 127.0.0.1 or 0.0.0.0.") from error
+        if not 0 <= self.port < 2**16 or self.warmup < 0:
+            raise UserError(f"port={self.port} must lie in 0..65535 and warmup={self.warmup} must be at least 0.")
+        if self.token is not None and len(self.token) < 8:
+            raise UserError("token must have at least 8 characters.")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Served:
+    """A policy as the server needs it."""
+
+    spec: DemoSpec
+    cameras: list[str]
+    observation_steps: int
+    execute: int
+    plan: Callable[[dict[str, np.ndarray], np.ndarray, int, int], np.ndarray]
+    """(images[camera] uint8 (t, h, w, 3), state (t, s), episode seed, step) -> actions (execute, a)."""
+
+    def check(self, message: dict[str, Any]) -> None:
+        """Raises UserError naming what of an observation does not fit the policy's DemoSpec."""
+        t = self.observation_steps
+        images, state = message.get("images"), cast(Any, message.get("state"))
+        if not isinstance(images, dict) or sorted(images) != sorted(self.cameras):
+            given = sorted(images) if isinstance(images, dict) else images
+            raise UserError(f"images must be those of the cameras {sorted(self.cameras)}, not {given}.")
+        for name, image in images.items():
+            camera = self.spec.cameras[name]
+            _check_array(f"images[{name!r}]", image, np.uint8, (t, camera.height, camera.width, 3))
+        _check_array("state", state, np.float32, (t, self.spec.state_dim))
+        if not np.isfinite(state).all():
+            index = int(np.argwhere(~np.isfinite(state))[0][1])
+            raise UserError(f"state holds a value that is not finite: {self.spec.state_names[index]}.")
+        for key in ("seed", "step"):
+            if not isinstance(message.get(key), int):
+                raise UserError(f"{key} must be a whole number, not {message.get(key)!r}.")
+
+    def blank(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """An observation of the right shape, to warm up with."""
+        t, cameras = self.observation_steps, self.spec.cameras
+        images = {name: np.zeros((t, cameras[name].height, cameras[name].width, 3), np.uint8) for name in self.cameras}
+        return images, np.zeros((t, self.spec.state_dim), np.float32)
+
+
+def _check_array(name: str, value: Any, dtype: type, shape: tuple[int, ...]) -> None:
+    if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
+        given = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise UserError(f"{name} must be {np.dtype(dtype)} of shape {shape}, not {given}.")
+
+
+class PolicyServer:
+    """`run` serves until it is cancelled."""
+
+    def __init__(self, served: Served, config: ServeConfig, token: str) -> None:
+        self._served, self._config, self._token = served, config, token
+        self._thread = ThreadPoolExecutor(1, "policy")
+        self._milliseconds: collections.deque[float] = collections.deque(maxlen=REMEMBERED_CALLS)
+
+    async def run(self, on_ready: Callable[[str], None] = lambda address: None) -> None:
+        """Warm up, listen, and call `on_ready` with the address clients connect to.
+
+        Raises UserError when the port is taken.
+        """
+        from websockets.asyncio.server import serve
+
+        loop = asyncio.get_running_loop()
+        for _ in range(self._config.warmup):
+            await loop.run_in_executor(self._thread, self._served.plan, *self._served.blank(), 0, 0)
+        options: dict[str, Any] = {"max_size": LARGEST_MESSAGE, "compression": None, "process_request": self._admit}
+        try:
+            server = await serve(self._talk, self._config.host, self._config.port, **options)
+        except OSError as error:
+            raise UserError(f"Cannot listen on {self._config.host}:{self._config.port} ({error.strerror}).") from error
+        async with server:
+            host, port = next(iter(server.sockets)).getsockname()[:2]
+            on_ready(f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}")
+            await asyncio.get_running_loop().create_future()
+
+    def latency(self) -> dict[str, float]:
+        """Milliseconds of a call, encoder and all, over the latest calls; empty before the first."""
+        if not self._milliseconds:
+            return {}
+        p50, p90, p99 = np.percentile(self._milliseconds, [50, 90, 99])
+        return {"calls": len(self._milliseconds), "p50_ms": float(p50), "p90_ms": float(p90), "p99_ms": float(p99)}
+
+    def _admit(self, connection: Any, request: Any) -> Any:
+        given = request.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "wrong or missing token\n")
+        return None
+
+    async def _talk(self, connection: Any) -> None:
+        served = self._served
+        hello = {
+            "protocol": PROTOCOL,
+            "spec": served.spec.to_json(),
+            "cameras": list(served.cameras),
+            "observation_steps": served.observation_steps,
+            "execute": served.execute,
+        }
+        await connection.send(pack(hello))
+        async for content in connection:
+            try:
+                answer = await self._answer(content)
+            except UserError as error:
+                answer = {"error": str(error)}
+            await connection.send(pack(answer))
+
+    async def _answer(self, content: bytes | str) -> dict[str, Any]:
+        message = unpack(content)
+        self._served.check(message)
+        values = (message["images"], message["state"], message["seed"], message["step"])
+        began = time.perf_counter()
+        actions = await asyncio.get_running_loop().run_in_executor(self._thread, self._served.plan, *values)
+        milliseconds = 1000 * (time.perf_counter() - began)
+        self._milliseconds.append(milliseconds)
+        return {"actions": np.asarray(actions, np.float32), "milliseconds": milliseconds}

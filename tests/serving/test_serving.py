@@ -1,0 +1,145 @@
+"""A served policy acts as the policy at hand, and refuses what does not fit it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demo_data import SPEC, make_store
+
+from pixio_robot.errors import UserError
+from pixio_robot.serving.client import PolicyClient, RemoteActor
+from pixio_robot.serving.messages import pack, unpack
+from pixio_robot.serving.server import ServeConfig
+from pixio_robot.types import Frame
+
+PROGRAM = Path(sys.executable).with_name("pixio-robot")
+TOKEN = "a-token-for-tests"
+EXECUTE = 3
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("served")
+    make_store(directory / "demos")
+    words = ["encoder=random", "encoder.encoder.size=micro", "encoder.encoder.patch=8", "encoder.encoder.resize=16"]
+    words += ["policy=bc", "policy.observation_steps=2", "loop.steps=2", "batch_size=2", "device=cpu"]
+    command = [PROGRAM, "train", f"data={directory}/demos", f"out={directory}/policy", *words]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return directory / "policy"
+
+
+@pytest.fixture(scope="module")
+def address(checkpoint: Path) -> Iterator[str]:
+    words = [f"checkpoint={checkpoint}", f"execute={EXECUTE}", "port=0", f"token={TOKEN}", "device=cpu", "warmup=1"]
+    server = subprocess.Popen([PROGRAM, "serve", *words], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    yield line.split(" at ")[1].split(",")[0]
+    server.send_signal(signal.SIGINT)
+    rest = server.stdout.read()
+    assert server.wait(20) == 0
+    assert "p99" in rest
+
+
+def frames(n: int) -> list[Frame]:
+    rng = np.random.default_rng(0)
+    return [
+        Frame(
+            {name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for name, c in SPEC.cameras.items()},
+            rng.normal(size=3).astype(np.float32),
+        )
+        for _ in range(n)
+    ]
+
+
+def test_acts_as_the_policy_itself(checkpoint: Path, address: str) -> None:
+    from policies.chunking import ChunkedActor
+    from policies.persistence import load_policy
+
+    local = ChunkedActor(load_policy(checkpoint / "model", "cpu"), EXECUTE, batch_size=1)
+    remote = RemoteActor(address, TOKEN)
+    for slot, seed in ((0, 5), (1, 6)):
+        local.reset(slot, seed)
+        remote.reset(slot, seed)
+    for frame in frames(8):
+        assert [local.needs_images(slot) for slot in (0, 1)] == [remote.needs_images(slot) for slot in (0, 1)]
+        here, there = local.act({0: frame, 1: frame}), remote.act({0: frame, 1: frame})
+        for slot in (0, 1):
+            np.testing.assert_allclose(here[slot], there[slot], atol=1e-6)
+    remote.close()
+
+
+def test_tells_what_it_is(address: str) -> None:
+    with PolicyClient(address, TOKEN) as client:
+        assert client.spec == SPEC or not client.spec.differences(SPEC)
+        assert client.cameras == ["front", "hand"]
+        assert client.observation_steps == 2
+
+
+def test_refuses_what_does_not_fit(address: str) -> None:
+    good = frames(1)[0]
+    bad = {
+        r"images\['hand'\] must be uint8 of shape \(2, 8, 8, 3\)": Frame(
+            dict(good.images) | {"hand": np.zeros((9, 8, 3), np.uint8)}, good.state
+        ),
+        "state must be float32": Frame(good.images, good.state[:2]),
+        r"not finite: y \[m\]": Frame(good.images, np.array([0, np.nan, 0], np.float32)),
+        "no image of camera 'hand'": Frame({"front": good.images["front"]}, good.state),
+    }
+    with PolicyClient(address, TOKEN) as client:
+        for message, frame in bad.items():
+            client.reset(0)
+            with pytest.raises(UserError, match=message):
+                client.act(frame)
+        client.reset(0)
+        assert client.act(good).shape == (2,)
+
+
+def test_refuses_strangers(address: str) -> None:
+    with pytest.raises(UserError, match="token"):
+        PolicyClient(address, "another-token")
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(UserError, match="No policy server answers"):
+        PolicyClient("ws://127.0.0.1:9", TOKEN, timeout_s=2)
+
+
+def test_the_client_does_not_need_torch() -> None:
+    code = "import sys, pixio_robot.serving.client; print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "numpy" in names
+    assert not {"torch", "zarr", "mujoco", "hydra"} & set(names)
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 3), np.uint8), np.arange(6, dtype=np.float32).reshape(2, 3).T])
+def test_arrays_survive_the_wire(array: np.ndarray) -> None:
+    back = unpack(pack({"x": array, "nested": {"y": array}}))
+    np.testing.assert_array_equal(back["x"], array)
+    np.testing.assert_array_equal(back["nested"]["y"], array)
+    assert back["x"].dtype == array.dtype
+
+
+@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x01", "text", pack({"x": np.zeros(4, np.uint8)})[:-1]])
+def test_strange_messages_are_refused(content: bytes | str) -> None:
+    with pytest.raises(UserError, match="not one of"):
+        unpack(content)
+
+
+def test_objects_cannot_be_sent() -> None:
+    with pytest.raises(TypeError):
+        pack({"x": np.array([object()])})
+
+
+def test_settings_are_checked() -> None:
+    for settings, message in (({"host": "example"}, "host"), ({"port": 70000}, "port"), ({"token": "x"}, "token")):
+        with pytest.raises(UserError, match=message):
+            ServeConfig(**settings)
+    assert ServeConfig().host == "127.0.0.1"
