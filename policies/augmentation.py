@@ -1,21 +1,99 @@
-"""Random shifts of training images, on whatever device they are."""
+"""Augmentation of training images on whatever device they are: batched, drawn once a window.
+
+All frames of a window change together, so that motion within it stays what it was. Shapes: b windows, t frames, h rows,
+w columns; images are uint8 (b, t, h, w, 3) and stay so.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from pixio_robot.errors import UserError
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+RGB_TO_YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
 
 def random_shift(images: Tensor, pixels: int) -> Tensor:
-    """Move every window of `images` (b, t, h, w, 3) by up to `pixels` in each direction, edges repeated.
-
-    All frames of a window move together, so that motion within it stays what it was (Yarats et al. 2021, DrQ).
-    """
+    """Move every window by up to `pixels` in each direction, edges repeated (Yarats et al. 2021, DrQ)."""
     batch, _, height, width, _ = images.shape
     device = images.device
     down, right = torch.randint(-pixels, pixels + 1, (2, batch, 1), device=device)
     rows_bh = (torch.arange(height, device=device) + down).clamp(0, height - 1)
     columns_bw = (torch.arange(width, device=device) + right).clamp(0, width - 1)
-    window_b = torch.arange(batch, device=device)[:, None, None]
+    return _gather(images, rows_bh, columns_bw)
+
+
+def random_crop(images: Tensor, height: int, width: int) -> Tensor:
+    """A box of that many pixels at a place of its own in every window. UserError if it does not fit."""
+    spare_rows, spare_columns = _spare(images, height, width)
+    batch, device = len(images), images.device
+    top_b1 = torch.randint(spare_rows + 1, (batch, 1), device=device)
+    left_b1 = torch.randint(spare_columns + 1, (batch, 1), device=device)
+    rows_bh = torch.arange(height, device=device) + top_b1
+    return _gather(images, rows_bh, torch.arange(width, device=device) + left_b1)
+
+
+def centre_crop(images: Tensor, height: int, width: int) -> Tensor:
+    """The box in the middle: what a policy trained on random crops sees when it acts."""
+    spare_rows, spare_columns = _spare(images, height, width)
+    top, left = spare_rows // 2, spare_columns // 2
+    return images[:, :, top : top + height, left : left + width]
+
+
+def color_jitter(images: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:
+    """Factors uniform in 1 +- each of the first three, and the hue turned by up to +-`hue` of a full turn.
+
+    The ranges are torchvision's `ColorJitter`. The hue turns in YIQ, one matrix a window, where torchvision goes
+    through HSV a pixel at a time: a rotation about the grey axis either way.
+    """
+    batch, device = len(images), images.device
+
+    def factor(spread: float) -> Tensor:
+        low = max(0.0, 1 - spread)
+        return torch.empty(batch, 1, 1, 1, 1, device=device).uniform_(low, 1 + spread)
+
+    luma_3 = torch.tensor(LUMA, device=device)
+    x = images.float() * factor(brightness)
+    grey_b1111 = (x @ luma_3).mean(dim=(1, 2, 3))[:, None, None, None, None]
+    x = grey_b1111 + (x - grey_b1111) * factor(contrast)
+    grey_bthw1 = (x @ luma_3)[..., None]
+    x = grey_bthw1 + (x - grey_bthw1) * factor(saturation)
+    turn_b = torch.empty(batch, device=device).uniform_(-hue, hue) * (2 * torch.pi)
+    x = torch.einsum("bij,bthwj->bthwi", _hue_rotation(turn_b), x)
+    return x.round().clamp(0, 255).to(torch.uint8)
+
+
+def _hue_rotation(turn_b: Tensor) -> Tensor:
+    to_yiq = torch.tensor(RGB_TO_YIQ, device=turn_b.device)
+    cosine, sine, one, zero = turn_b.cos(), turn_b.sin(), torch.ones_like(turn_b), torch.zeros_like(turn_b)
+    rows = [(one, zero, zero), (zero, cosine, -sine), (zero, sine, cosine)]
+    rotation_b33 = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=1)
+    return torch.linalg.inv(to_yiq) @ rotation_b33 @ to_yiq
+
+
+def _spare(images: Tensor, height: int, width: int) -> tuple[int, int]:
+    rows, columns = images.shape[2:4]
+    if height > rows or width > columns:
+        raise UserError(f"crop_shape = [{height}, {width}] does not fit into images of {rows} x {columns} pixels.")
+    return rows - height, columns - width
+
+
+def _gather(images: Tensor, rows_bh: Tensor, columns_bw: Tensor) -> Tensor:
+    """Row and column indices of every window, applied to all its frames."""
+    window_b = torch.arange(len(images), device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1, 4)[window_b, rows_bh[:, :, None], columns_bw[:, None, :]]
     return moved.permute(0, 3, 1, 2, 4)
+
+
+def augment(images: Tensor, shift: int, jitter: Sequence[float] | None) -> Tensor:
+    """Shift, then jitter, where asked for; crops decide the size the encoder sees and so are not optional here."""
+    if shift:
+        images = random_shift(images, shift)
+    if jitter is not None:
+        images = color_jitter(images, *jitter)
+    return images

@@ -1,6 +1,7 @@
 """What every chunk policy shares: the condition, normalisation both ways, and the mask over padded actions.
 
-Shapes: b batch, n steps of the chunk, a action, c condition.
+Shapes: b batch, n steps of the chunk, a action, c condition. What a policy sees is named `seen`: a vector (b, c),
+unless it reads frames (b, t, p) or tokens (b, m, e).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from pixio_robot.types import Batch, DemoSpec, Observation
 from policies.conditioning import Conditioning
 from policies.config import PolicyConfig
 from policies.normalisation import Normaliser
+from policies.sight import Sight
 
 
 class ChunkPolicy(nn.Module, abc.ABC):
     """Predicts the next `horizon` actions at once; action 0 belongs to the step of the newest frame.
 
     A subclass says how well it explains an action chunk (`_errors`) and how it makes one (`_sample`), both in
-    normalised units and given the condition vector.
+    normalised units and given what is seen.
     """
 
     def __init__(self, config: PolicyConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
@@ -34,16 +36,25 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.observation_steps = config.observation_steps
         self.horizon = config.horizon
         self.cameras: Sequence[str] = list(config.conditioning.cameras)
-        self.conditioning = Conditioning(config.conditioning, config.observation_steps, spec, statistics, encoder)
-        self.actions = Normaliser.of_actions(config.action_normalisation, statistics)
+        self.conditioning: Sight = self._build_sight(encoder)
+        self.actions = Normaliser.of_actions(config.action_normalisation, statistics, spec.action_names)
+
+    def _build_sight(self, encoder: nn.Module | None) -> Sight:
+        config = self.config
+        return Conditioning(config.conditioning, config.observation_steps, self.spec, self.statistics, encoder)
 
     @abc.abstractmethod
-    def _errors(self, condition_bc: Tensor, actions_bna: Tensor) -> Tensor:
-        """The error of every action step and dimension, (b, n, a), to be averaged over the steps that are real."""
+    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+        """The error of every action step and dimension, (b, n, a), or of every step, (b, n, 1), to be averaged over
+        the steps that are real."""
 
     @abc.abstractmethod
-    def _sample(self, condition_bc: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         """A normalised action chunk (b, n, a) for every row."""
+
+    def _see(self, observation: Observation, augment: bool) -> Tensor:
+        """What `_errors` and `_sample` are given. The encoder runs here, once an observation."""
+        return self.conditioning(observation, augment)
 
     def prepare(self, observations: Iterable[Observation]) -> None:
         """Fit what must be known of the features before training, on some hundred windows."""
@@ -57,8 +68,8 @@ class ChunkPolicy(nn.Module, abc.ABC):
                 f"The batch holds actions of shape {tuple(batch.actions.shape[1:])} (steps, dimensions), but the "
                 f"policy was built for {(self.horizon, self.spec.action_dim)}."
             )
-        condition_bc = self.conditioning(batch.observation, augment=self.training)
-        errors_bna = self._errors(condition_bc, self.actions(batch.actions.float()))
+        seen = self._see(batch.observation, augment=self.training)
+        errors_bna = self._errors(seen, self.actions(batch.actions.float()), batch.is_pad)
         real_bn1 = (~batch.is_pad)[:, :, None].to(errors_bna.dtype)
         count = (real_bn1.sum() * errors_bna.shape[2]).clamp(min=1)
         loss = (errors_bna * real_bn1).sum() / count
@@ -70,7 +81,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         Row i draws its noise from seeds[i] alone; None draws from torch's global generator.
         """
         with torch.no_grad():
-            condition_bc = self.conditioning(observation, augment=False)
-            if seeds is not None and len(seeds) != len(condition_bc):
-                raise UserError(f"There are {len(seeds)} seeds for {len(condition_bc)} observations.")
-            return self.actions.bounded_inverse(self._sample(condition_bc, seeds))
+            seen = self._see(observation, augment=False)
+            if seeds is not None and len(seeds) != len(seen):
+                raise UserError(f"There are {len(seeds)} seeds for {len(seen)} observations.")
+            return self.actions.bounded_inverse(self._sample(seen, seeds))

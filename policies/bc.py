@@ -10,7 +10,9 @@ from torch.nn import functional
 from pixio_robot.data.stats import Statistics
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
+from policies.conditioning import Conditioning
 from policies.config import BCConfig
+from policies.mlp import build_mlp
 
 LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 
@@ -18,23 +20,15 @@ LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 class BCPolicy(ChunkPolicy):
     """A deterministic MLP from the condition to the chunk."""
 
+    conditioning: Conditioning
+
     def __init__(self, config: BCConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
         super().__init__(config, spec, statistics, encoder)
         self._loss = LOSSES[config.loss]
-        layers: list[nn.Module] = []
-        width = self.conditioning.out_dim
-        for _ in range(config.depth):
-            layers += [
-                nn.Linear(width, config.width),
-                nn.LayerNorm(config.width),
-                nn.GELU(),
-                nn.Dropout(config.dropout),
-            ]
-            width = config.width
-        self.trunk = nn.Sequential(*layers, nn.Linear(width, config.horizon * spec.action_dim))
+        self.trunk = build_mlp(config, self.conditioning.out_dim, config.horizon * spec.action_dim)
 
-    def _errors(self, condition_bc: Tensor, actions_bna: Tensor) -> Tensor:
-        return self._loss(self._sample(condition_bc, None), actions_bna, reduction="none")
+    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+        return self._loss(self._sample(seen, None), actions_bna, reduction="none")
 
-    def _sample(self, condition_bc: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        return self.trunk(condition_bc).view(-1, self.horizon, self.spec.action_dim)
+    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+        return self.trunk(seen).view(-1, self.horizon, self.spec.action_dim)

@@ -10,7 +10,9 @@ from policies.normalisation import NORMALISATIONS
 from policies.schedules import BETAS, PREDICTIONS, SAMPLERS
 
 BC_LOSSES = ("l1", "mse")
-DENOISERS = ("unet", "mlp")
+ACTIVATIONS = ("gelu", "relu")
+FUSIONS = ("concat", "difference")
+DENOISERS = ("unet", "mlp", "transformer")
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -34,17 +36,48 @@ class ConditioningConfig:
     state_normalisation: str = "min_max"
     standardise: bool = True
     """Centre every feature at every position and scale it to unit spread, as fitted by `prepare` before training."""
+    joint_pooling: bool = False
+    """One attention pooling over the tokens of all cameras, with camera embeddings, in place of one pooling each;
+    of `pooling` it takes `queries` and `width`."""
+    fusion: str = "concat"
+    """How frames become one vector: `concat`, or `difference`: changes between neighbours, then the newest frame."""
+    share_encoder: bool = True
+    """One encoder for all cameras; false gives each camera a copy of its own."""
+    crop_shape: list[int] | None = None
+    """Height and width [px] of the part of an image that is seen: at random while training, else the middle."""
     random_shift: int = 0
     """Pixels by which training images are moved at random, edges repeated; no effect on cached features."""
+    color_jitter: list[float] | None = None
+    """Ranges of brightness, contrast, saturation and hue in training images, as torchvision's ColorJitter."""
 
     def __post_init__(self) -> None:
         _require_name("normalisation", self.state_normalisation, NORMALISATIONS)
         _require(self.random_shift >= 0, f"random_shift = {self.random_shift} pixels must not be negative.")
         _require(len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} names one twice.")
+        _require_name("fusion", self.fusion, FUSIONS)
+        _require(
+            not self.joint_pooling or self.pooling.name == "attention",
+            f"joint_pooling pools by attention: set pooling.name to attention, not {self.pooling.name}.",
+        )
+        _require(
+            self.crop_shape is None or (len(self.crop_shape) == 2 and min(self.crop_shape) >= 1),
+            f"crop_shape = {self.crop_shape} must be a height and a width in pixels, such as [76, 76].",
+        )
+        jitter = [0.0] * 4 if self.color_jitter is None else self.color_jitter
+        _require(
+            len(jitter) == 4 and min(jitter) >= 0 and jitter[-1] <= 0.5,
+            f"color_jitter = {self.color_jitter} must be four ranges, brightness, contrast, saturation and hue (at "
+            "most .5), such as [0.3, 0.4, 0.5, 0.08].",
+        )
         _require(
             bool(self.cameras) or self.use_state,
             "conditioning has neither cameras nor use_state: name at least one camera or set use_state to true.",
         )
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether the encoder sees anything but the whole image, so that features of it cannot stand in."""
+        return self.random_shift > 0 or self.color_jitter is not None or self.crop_shape is not None
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -65,17 +98,21 @@ class PolicyConfig:
 
 
 @dataclasses.dataclass(kw_only=True)
-class BCConfig(PolicyConfig):
-    """A deterministic MLP of `depth` hidden layers."""
+class MLPConfig(PolicyConfig):
+    """A trunk of `depth` hidden layers."""
 
     width: int = 512
     depth: int = 2
+    activation: str = "gelu"
+    layer_norm: bool = True
+    """Normalise every hidden layer."""
+    input_batch_norm: bool = False
+    """Normalise the condition by running statistics of the batches (CortexBench)."""
     dropout: float = 0.0
-    loss: str = "l1"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_name("behaviour cloning loss", self.loss, BC_LOSSES)
+        _require_name("activation", self.activation, ACTIVATIONS)
         _require(
             self.width >= 1 and self.depth >= 1, f"width = {self.width} and depth = {self.depth} must be positive."
         )
@@ -83,8 +120,20 @@ class BCConfig(PolicyConfig):
 
 
 @dataclasses.dataclass(kw_only=True)
+class BCConfig(MLPConfig):
+    """A deterministic MLP."""
+
+    loss: str = "l1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_name("behaviour cloning loss", self.loss, BC_LOSSES)
+
+
+@dataclasses.dataclass(kw_only=True)
 class DenoiserConfig:
-    """`unet` has one level per width and halves the time axis between levels; `mlp` has one block per width.
+    """`unet` has one level per width and halves the time axis between levels; `mlp` has one block per width;
+    `transformer` has one layer per width.
 
     The published recipe is unet, widths [512, 1024, 2048], kernel 5, groups 8, step_dim 128 (Chi et al., IJRR);
     the default is for two CPU cores.
@@ -98,6 +147,10 @@ class DenoiserConfig:
     """Of the group normalisation (unet); divides every width."""
     step_dim: int = 64
     """Width of the embedding of the diffusion step; even."""
+    heads: int = 4
+    """Of the attention (transformer); divides the width."""
+    dropout: float = 0.3
+    """Of attention and layers (transformer)."""
 
     def __post_init__(self) -> None:
         _require_name("denoiser", self.name, DENOISERS)
@@ -112,19 +165,36 @@ class DenoiserConfig:
                 f"groups = {self.groups} must divide every one of widths = {list(self.widths)}.",
             )
         else:
+            _require(len(set(self.widths)) == 1, f"widths = {list(self.widths)} must all be equal for {self.name}.")
+        if self.name == "transformer":
             _require(
-                len(set(self.widths)) == 1, f"widths = {list(self.widths)} must all be equal for the mlp denoiser."
+                self.heads >= 1 and self.widths[0] % (2 * self.heads) == 0,
+                f"heads = {self.heads} must divide half of widths = {list(self.widths)}.",
             )
+            _require(0 <= self.dropout < 1, f"dropout = {self.dropout} must lie in [0, 1).")
 
 
 @dataclasses.dataclass(kw_only=True)
-class DiffusionConfig(PolicyConfig):
-    """Noise schedule, sampler and denoiser. `clip_sample` bounds the chunk to [-1, 1] and so needs `min_max`."""
+class GenerativeConfig(PolicyConfig):
+    """Of policies that draw a chunk from noise."""
 
     denoiser: DenoiserConfig = dataclasses.field(default_factory=DenoiserConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.denoiser.name != "transformer" or self.conditioning.fusion == "concat",
+            "The transformer reads frames one by one: leave conditioning.fusion at concat.",
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class DiffusionConfig(GenerativeConfig):
+    """Noise schedule and sampler. `clip_sample` bounds the chunk to [-1, 1] and so needs `min_max`."""
+
     train_steps: int = 100
     inference_steps: int = 10
-    """Of the ddim sampler; ddpm always takes all `train_steps`."""
+    """Of ddim and dpm_solver; ddpm always takes all `train_steps`."""
     sampler: str = "ddim"
     betas: str = "squaredcos_cap_v2"
     beta_start: float = 1e-4

@@ -1,33 +1,18 @@
 """Networks that look at a noisy action chunk, the diffusion step and the condition, and say what the noise is.
 
 Shapes: b batch, n steps of the chunk, a action, c condition, w width of the network. All take and return (b, n, a).
+The condition is a vector (b, c), or a sequence of frames (b, t, c) for the transformer.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from policies.config import DenoiserConfig
-
-
-class StepEmbedding(nn.Module):
-    """Sines and cosines of the diffusion step at geometric frequencies, through a two-layer network."""
-
-    frequencies: Tensor
-
-    def __init__(self, dim: int):
-        super().__init__()
-        exponents = torch.arange(dim // 2) / max(dim // 2 - 1, 1)
-        self.register_buffer("frequencies", torch.exp(-math.log(10_000.0) * exponents), persistent=False)
-        self.network = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim))
-
-    def forward(self, steps_b: Tensor) -> Tensor:
-        angles = steps_b[:, None].float() * self.frequencies
-        return self.network(torch.cat([angles.sin(), angles.cos()], dim=-1))
+from policies.denoising_transformer import TransformerDenoiser
+from policies.step_embedding import StepEmbedding
 
 
 class FiLMBlock(nn.Module):
@@ -131,8 +116,9 @@ class FiLMMLP(nn.Module):
         return self.out(x_bw).view_as(noisy_bna)
 
 
-DENOISERS = {"unet": UNet1d, "mlp": FiLMMLP}
+DENOISERS: dict[str, type[nn.Module]] = {"unet": UNet1d, "mlp": FiLMMLP, "transformer": TransformerDenoiser}
 
 
 def build_denoiser(config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int) -> nn.Module:
+    """`condition_dim`: width of the condition, or of one frame of it."""
     return DENOISERS[config.name](config, horizon, action_dim, condition_dim)

@@ -1,20 +1,29 @@
-"""Physical units to network units and back, per dimension, exactly invertible."""
+"""Physical units to network units and back, per dimension, exactly invertible.
+
+A dimension is treated as what its name says it is. The columns of a rotation matrix (6-d rotation, Zhou et al. 2019)
+keep their lengths: they lie in [-1, 1] already and scaling each by its own range would bend the rotation. A gripper
+that only ever was at two places is sent to exactly those two.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixio_robot.data.stats import Statistics
+from pixio_robot.data.stats import Range, Statistics
 from pixio_robot.errors import UserError, unknown_name
 
-NORMALISATIONS = ("min_max", "mean_std")
+NORMALISATIONS = ("min_max", "mean_std", "quantile", "none")
 CONSTANT_RANGE = 1e-4
 """A dimension that varies less than this (in its own unit) counts as constant: it is only shifted, because dividing
 by so small a range would turn any jitter at run time into an enormous input (the peers' threshold is the same)."""
+ROTATION_NAMES = ("rot6d", "rot_6d", "rotation_6d", "6d_rotation")
+GRIPPER_NAME = "gripper"
+BINARY_SLACK = 0.01
+"""Share of the largest possible variance by which a dimension may fall short of it and still count as two-valued."""
 
 
 class Normaliser(nn.Module):
@@ -24,6 +33,7 @@ class Normaliser(nn.Module):
     scale: Tensor
     low: Tensor
     high: Tensor
+    snapped: Tensor
 
     def __init__(
         self,
@@ -33,8 +43,15 @@ class Normaliser(nn.Module):
         maximum: np.ndarray,
         mean: np.ndarray,
         std: np.ndarray,
+        q01: np.ndarray | None = None,
+        q99: np.ndarray | None = None,
+        names: Sequence[str] = (),
     ):
-        """`min_max` sends [minimum, maximum] to [-1, 1]; `mean_std` sends the mean to 0 and one std to 1."""
+        """`min_max` sends [minimum, maximum] to [-1, 1]; `mean_std` sends the mean to 0 and one std to 1; `quantile`
+        sends the 1st and 99th percentiles to -1 and 1, which a few wild samples cannot move; `none` leaves all alone.
+
+        `names`: of the dimensions; rotations and grippers among them are recognised.
+        """
         super().__init__()
         if how not in NORMALISATIONS:
             raise unknown_name("normalisation", how, NORMALISATIONS)
@@ -45,24 +62,35 @@ class Normaliser(nn.Module):
             raise UserError(
                 "The demonstrations' statistics hold NaN or infinity: `pixio-robot` cannot normalise by them."
             )
-        if how == "min_max":
-            offset, scale = (low + high) / 2, (high - low) / 2
-        else:
-            offset, scale = centre, spread
-        scale = torch.where(high - low < CONSTANT_RANGE, torch.ones_like(scale), scale)
+        offset, scale = _offset_and_scale(how, low, high, centre, spread, q01, q99)
+        kept = torch.tensor([is_rotation(name) for name in names] or [False] * len(low))
+        gripper = torch.tensor([GRIPPER_NAME in name.lower() for name in names] or [False] * len(low))
+        snapped = gripper & _two_valued(low, high, centre, spread)
+        # A gripper's two ends are its natural units; its mean says how often it was shut, not where zero is.
+        offset = torch.where(snapped & (how != "none"), (low + high) / 2, offset)
+        scale = torch.where(snapped & (how != "none"), (high - low) / 2, scale)
+        offset = torch.where(kept, torch.zeros_like(offset), offset)
+        scale = torch.where(kept | (high - low < CONSTANT_RANGE), torch.ones_like(scale), scale)
         self.how = how
         self.register_buffer("offset", offset.float())
         self.register_buffer("scale", scale.float())
         self.register_buffer("low", low.float())
         self.register_buffer("high", high.float())
+        self.register_buffer("snapped", snapped, persistent=False)
 
     @classmethod
-    def of_state(cls, how: str, statistics: Statistics) -> Normaliser:
-        return cls(how, **dataclasses.asdict(statistics.state))
+    def of_state(cls, how: str, statistics: Statistics, names: Sequence[str] = ()) -> Normaliser:
+        return cls._of(how, statistics.state, names)
 
     @classmethod
-    def of_actions(cls, how: str, statistics: Statistics) -> Normaliser:
-        return cls(how, **dataclasses.asdict(statistics.actions))
+    def of_actions(cls, how: str, statistics: Statistics, names: Sequence[str] = ()) -> Normaliser:
+        return cls._of(how, statistics.actions, names)
+
+    @classmethod
+    def _of(cls, how: str, of: Range, names: Sequence[str]) -> Normaliser:
+        return cls(
+            how, minimum=of.minimum, maximum=of.maximum, mean=of.mean, std=of.std, q01=of.q01, q99=of.q99, names=names
+        )
 
     def forward(self, physical: Tensor) -> Tensor:
         return (physical - self.offset) / self.scale
@@ -71,6 +99,50 @@ class Normaliser(nn.Module):
         return network * self.scale + self.offset
 
     def bounded_inverse(self, network: Tensor) -> Tensor:
-        """The inverse, clamped to the range the demonstrations cover where the normalisation is by that range."""
+        """The inverse, as something that can be carried out: clamped to the range the demonstrations cover where the
+        normalisation is by that range, and two-valued grippers at the nearer of their two values."""
         physical = self.inverse(network)
-        return physical.clamp(self.low, self.high) if self.how == "min_max" else physical
+        if self.how == "min_max":
+            physical = physical.clamp(self.low, self.high)
+        nearer = torch.where(physical * 2 > self.low + self.high, self.high, self.low)
+        return torch.where(self.snapped, nearer, physical)
+
+
+def is_rotation(name: str) -> bool:
+    """Whether a dimension of that name belongs to a 6-d rotation."""
+    return any(known in name.lower() for known in ROTATION_NAMES)
+
+
+def _offset_and_scale(
+    how: str,
+    low: Tensor,
+    high: Tensor,
+    centre: Tensor,
+    spread: Tensor,
+    q01: np.ndarray | None,
+    q99: np.ndarray | None,
+) -> tuple[Tensor, Tensor]:
+    match how:
+        case "min_max":
+            return (low + high) / 2, (high - low) / 2
+        case "mean_std":
+            return centre, spread
+        case "quantile":
+            if q01 is None or q99 is None:
+                raise UserError(
+                    "Normalisation by `quantile` needs q01 and q99, which these statistics lack: compute them again "
+                    "from the demonstrations, or use min_max or mean_std."
+                )
+            few, most = (torch.as_tensor(np.asarray(value, dtype=np.float64)) for value in (q01, q99))
+            # A dimension that hardly ever moves has equal percentiles: its whole range is all there is to go by.
+            narrow = most - few < CONSTANT_RANGE
+            few, most = torch.where(narrow, low, few), torch.where(narrow, high, most)
+            return (few + most) / 2, (most - few) / 2
+    return torch.zeros_like(low), torch.ones_like(low)
+
+
+def _two_valued(low: Tensor, high: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+    """Numbers in [low, high] with that mean have at most the variance (high - mean)(mean - low), and exactly this only
+    if all are at one end or the other (Bhatia & Davis 2000): two values can be told from four moments."""
+    largest = (high - centre) * (centre - low)
+    return (high - low >= CONSTANT_RANGE) & (spread**2 >= (1 - BINARY_SLACK) * largest)

@@ -85,8 +85,7 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     policy = build_policy(description["policy"], config, spec, statistics, encoder)
     weights = checkpointing.read_weights(directory / checkpointing.WEIGHTS)
     checkpointing.load_weights(policy, weights, directory)
-    if policy.conditioning.encoder is not None:
-        policy.conditioning.encoder.requires_grad_(False)
+    policy.conditioning.freeze_encoder()
     return policy.eval().to(device)
 
 

@@ -10,10 +10,15 @@ from torch import nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec
+from policies.act import ACTConfig, ACTPolicy
 from policies.base import ChunkPolicy
 from policies.bc import BCPolicy
+from policies.bc_gmm import BCGMMConfig, BCGMMPolicy
+from policies.bc_rnn import BCRNNConfig, BCRNNPolicy
 from policies.config import BCConfig, DiffusionConfig, PolicyConfig
 from policies.diffusion import DiffusionPolicy
+from policies.flow import FlowConfig, FlowPolicy
+from policies.shortcut import ShortcutConfig, ShortcutPolicy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,12 @@ def register(name: str, config: type[PolicyConfig], policy: type[ChunkPolicy]) -
 
 
 register("bc", BCConfig, BCPolicy)
+register("bc_gmm", BCGMMConfig, BCGMMPolicy)
+register("bc_rnn", BCRNNConfig, BCRNNPolicy)
+register("act", ACTConfig, ACTPolicy)
 register("diffusion", DiffusionConfig, DiffusionPolicy)
+register("flow", FlowConfig, FlowPolicy)
+register("shortcut", ShortcutConfig, ShortcutPolicy)
 
 
 def policy_entry(name: str) -> PolicyEntry:

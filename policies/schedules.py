@@ -1,4 +1,4 @@
-"""Noise schedules and the two samplers: DDPM (Ho et al. 2020) and deterministic DDIM (Song et al. 2021).
+"""Noise schedules, and single steps of DDPM (Ho et al. 2020) and deterministic DDIM (Song et al. 2021).
 
 Steps count from 0 (almost clean) to num_steps - 1 (almost pure noise). `x` is the clean sample, `noisy` is x at a step.
 """
@@ -33,8 +33,8 @@ def linear_betas(num_steps: int, beta_start: float, beta_end: float) -> Tensor:
 
 
 BETAS = {"squaredcos_cap_v2": squared_cosine_betas, "linear": linear_betas}
-PREDICTIONS = ("epsilon", "sample")
-SAMPLERS = ("ddim", "ddpm")
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+SAMPLERS = ("ddim", "ddpm", "dpm_solver")
 
 
 class NoiseSchedule(nn.Module):
@@ -53,7 +53,8 @@ class NoiseSchedule(nn.Module):
         prediction: str = "epsilon",
         clip_sample: float | None = 1.0,
     ):
-        """`prediction`: what the network says, the noise or the sample; `clip_sample`: bound on |x| at every step."""
+        """`prediction`: what the network says: the noise, the sample, or the velocity from one to the other (Salimans
+        & Ho 2022); `clip_sample`: bound on |x| at every step."""
         super().__init__()
         if betas not in BETAS:
             raise unknown_name("beta schedule", betas, BETAS)
@@ -71,9 +72,14 @@ class NoiseSchedule(nn.Module):
         signal_b11 = self.signal[steps_b][:, None, None]
         return signal_b11.sqrt() * x_bna + (1 - signal_b11).sqrt() * noise_bna
 
-    def target(self, x_bna: Tensor, noise_bna: Tensor) -> Tensor:
+    def target(self, x_bna: Tensor, noise_bna: Tensor, steps_b: Tensor) -> Tensor:
         """What the network should have said."""
-        return noise_bna if self.prediction == "epsilon" else x_bna
+        if self.prediction == "epsilon":
+            return noise_bna
+        if self.prediction == "sample":
+            return x_bna
+        signal_b11 = self.signal[steps_b][:, None, None]
+        return signal_b11.sqrt() * noise_bna - (1 - signal_b11).sqrt() * x_bna
 
     def inference_steps(self, count: int) -> list[int]:
         """`count` evenly spaced steps in falling order that end at 0 (diffusers' `leading` spacing)."""
@@ -82,11 +88,22 @@ class NoiseSchedule(nn.Module):
         stride = self.num_steps // count
         return [index * stride for index in reversed(range(count))]
 
-    def _clean_and_noise(self, predicted: Tensor, noisy: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def linspace_steps(self, count: int) -> list[int]:
+        """`count` steps in falling order from the last, the sample itself counted as step 0 (diffusers' `linspace`);
+        fewer where neighbours would round to the same."""
+        self.inference_steps(count)
+        exact = torch.linspace(0, self.num_steps - 1, count + 1, dtype=torch.float64)
+        return sorted({int(step) for step in exact.round()[1:].tolist()}, reverse=True)
+
+    def clean_and_noise(self, predicted: Tensor, noisy: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """What `predicted` says of the clean sample, bounded, and of the noise in `noisy`."""
         signal = self.signal[step]
         if self.prediction == "epsilon":
             noise = predicted
             x = (noisy - (1 - signal).sqrt() * noise) / signal.sqrt()
+        elif self.prediction == "v_prediction":
+            x = signal.sqrt() * noisy - (1 - signal).sqrt() * predicted
+            noise = signal.sqrt() * predicted + (1 - signal).sqrt() * noisy
         else:
             x = predicted
             noise = (noisy - signal.sqrt() * x) / (1 - signal).sqrt()
@@ -96,7 +113,7 @@ class NoiseSchedule(nn.Module):
 
     def ddim(self, predicted: Tensor, noisy: Tensor, step: int, next_step: int | None) -> Tensor:
         """The deterministic step (eta 0) from `step` to `next_step`; None means to the clean sample."""
-        x, noise = self._clean_and_noise(predicted, noisy, step)
+        x, noise = self.clean_and_noise(predicted, noisy, step)
         if next_step is None:
             return x
         signal = self.signal[next_step]
@@ -104,7 +121,7 @@ class NoiseSchedule(nn.Module):
 
     def ddpm(self, predicted: Tensor, noisy: Tensor, step: int, noise: Tensor) -> Tensor:
         """The ancestral step from `step` to `step` - 1 with the posterior's variance (`fixed_small`)."""
-        x, _ = self._clean_and_noise(predicted, noisy, step)
+        x, _ = self.clean_and_noise(predicted, noisy, step)
         if step == 0:
             return x
         signal, signal_before, beta = self.signal[step], self.signal[step - 1], self.betas[step]

@@ -1,4 +1,4 @@
-"""One suite for every registered policy, with its default config, however it sees.
+"""One suite for every registered policy, with its default config (smaller where that is large), however it sees.
 
 A new policy is tested by being registered.
 """
@@ -29,6 +29,10 @@ SPEC = DemoSpec(
     state_names=("a [m]", "b [rad]", "c [m]"),
     action_names=("x [m]", "y [m]", "constant"),
 )
+SMALL = {
+    "act": {"horizon": 8, "dim_model": 32, "n_heads": 4, "dim_feedforward": 64, "action_normalisation": "min_max"},
+    "bc_rnn": {"horizon": 4, "rnn_hidden_dim": 64},
+}
 LOW, HIGH = torch.tensor([-0.1, 2.0, 5.0]), torch.tensor([0.3, 8.0, 5.0])
 
 
@@ -71,7 +75,7 @@ def policy(request, name, sight):
     encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16), seed=0)
     encoder.requires_grad_(sight == "adapted")
     conditioning = ConditioningConfig(cameras=[] if sight == "blind" else ["hand", "front"])
-    config = POLICIES[name].config(conditioning=conditioning, observation_steps=request.param)
+    config = POLICIES[name].config(conditioning=conditioning, observation_steps=request.param, **SMALL.get(name, {}))
     statistics = make_statistics(-np.ones(3), np.ones(3), LOW.numpy(), HIGH.numpy())
     torch.manual_seed(0)
     return build_policy(name, config, SPEC, statistics, None if sight == "blind" else encoder)

@@ -14,8 +14,13 @@ from pixio_robot.data.stats import Statistics
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Observation
 from pixio_robot.vision.config import EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
+from policies.act import ACTConfig
+from policies.bc_gmm import BCGMMConfig
+from policies.bc_rnn import BCRNNConfig
 from policies.config import BCConfig, ConditioningConfig, DenoiserConfig, DiffusionConfig
+from policies.flow import FlowConfig
 from policies.registry import build_policy
+from policies.shortcut import ShortcutConfig
 
 SIDE, HORIZON = 32, 8
 
@@ -82,12 +87,24 @@ def encoder() -> PixioEncoder:
     return encoder.requires_grad_(False).eval()
 
 
+SMALL = {"denoiser": DenoiserConfig(name="mlp", widths=[128, 128])}
 CONFIGS = {
-    "bc": lambda conditioning: BCConfig(conditioning=conditioning, observation_steps=2, width=64),
-    "diffusion": lambda conditioning: DiffusionConfig(
-        conditioning=conditioning, observation_steps=2, denoiser=DenoiserConfig(name="mlp", widths=[128, 128])
+    "bc": (BCConfig, {"width": 64}),
+    "bc_gmm": (BCGMMConfig, {"width": 64}),
+    "bc_rnn": (BCRNNConfig, {"rnn_hidden_dim": 64, "rnn_num_layers": 1}),
+    "act": (
+        ACTConfig,
+        {"dim_model": 32, "n_heads": 4, "dim_feedforward": 64, "n_encoder_layers": 1, "n_vae_encoder_layers": 1},
     ),
+    "diffusion": (DiffusionConfig, SMALL),
+    "flow": (FlowConfig, SMALL),
+    "shortcut": (ShortcutConfig, SMALL),
 }
+
+
+def small_config(name: str, conditioning: ConditioningConfig, **options):
+    config, small = CONFIGS[name]
+    return config(conditioning=conditioning, **{"observation_steps": 2, "horizon": HORIZON} | small | options)
 
 
 @pytest.fixture
@@ -98,6 +115,6 @@ def make(world, encoder):
         options.setdefault("pooling", PoolingConfig(name="spatial_softmax", keypoints=8))
         conditioning = ConditioningConfig(cameras=["front"] if cameras is None else cameras, **options)
         torch.manual_seed(0)
-        return build_policy(name, CONFIGS[name](conditioning), world.spec, world.statistics, encoder)
+        return build_policy(name, small_config(name, conditioning), world.spec, world.statistics, encoder)
 
     return build

@@ -40,7 +40,8 @@ def test_ddim_with_a_perfect_network_returns_the_sample(prediction, count):
     for step, next_step in zip(steps, [*steps[1:], None], strict=True):
         if next_step is not None:
             on_the_way = schedule.add_noise(x, noise, torch.full((3,), next_step))
-        noisy = schedule.ddim(schedule.target(x, noise), noisy, step, next_step)
+        target = schedule.target(x, noise, torch.full((3,), step))
+        noisy = schedule.ddim(target, noisy, step, next_step)
         torch.testing.assert_close(noisy, x if next_step is None else on_the_way, rtol=1e-3, atol=1e-3)
 
 

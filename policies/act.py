@@ -1,0 +1,140 @@
+"""Action-chunking transformer, ACT (Zhao et al. 2023): a CVAE whose decoder attends to every image patch.
+
+Shapes: b batch, t frames, n steps of the chunk, a action, m tokens seen, e width, z latent, s state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.data.stats import Statistics
+from pixio_robot.errors import UserError
+from pixio_robot.types import DemoSpec
+from policies.base import ChunkPolicy
+from policies.config import PolicyConfig
+from policies.sight import Sight
+from policies.sinusoids import sinusoids
+from policies.tokens import TokenSight
+
+
+@dataclasses.dataclass(kw_only=True)
+class ACTConfig(PolicyConfig):
+    """Defaults: the published ones. `horizon` is the paper's chunk size; pooling plays no part.
+
+    Executed one action at a time with temporal ensembling of weight .01 (`ChunkedActor`).
+    """
+
+    horizon: int = 100
+    action_normalisation: str = "mean_std"
+    dim_model: int = 512
+    n_heads: int = 8
+    dim_feedforward: int = 3200
+    n_encoder_layers: int = 4
+    n_decoder_layers: int = 1
+    n_vae_encoder_layers: int = 4
+    use_vae: bool = True
+    latent_dim: int = 32
+    kl_weight: float = 10.0
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("dim_model", "n_heads", "dim_feedforward", "n_encoder_layers", "n_decoder_layers", "latent_dim"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} = {getattr(self, name)} must be at least 1.")
+        if self.dim_model % self.n_heads:
+            raise UserError(f"dim_model = {self.dim_model} must be a multiple of n_heads = {self.n_heads}.")
+        if self.n_vae_encoder_layers < 1 or self.kl_weight < 0 or not 0 <= self.dropout < 1:
+            raise UserError(
+                "ACT needs n_vae_encoder_layers >= 1, kl_weight >= 0 and dropout in [0, 1), not "
+                f"{self.n_vae_encoder_layers}, {self.kl_weight} and {self.dropout}."
+            )
+        if self.conditioning.fusion != "concat" or self.conditioning.joint_pooling:
+            raise UserError("ACT attends to tokens of every frame: leave conditioning.fusion and joint_pooling alone.")
+
+
+class ACTPolicy(ChunkPolicy):
+    """L1 loss, and the divergence of the latent's posterior from a standard normal. It acts at the latent's mean, 0.
+
+    Positions are added to tokens once, before the first layer, and not again in each as in the paper.
+    """
+
+    config: ACTConfig
+
+    def __init__(self, config: ACTConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
+        super().__init__(config, spec, statistics, encoder)
+        width = config.dim_model
+        self.latent = nn.Parameter(0.02 * torch.randn(1, width))
+        """What tells the token of the latent from the others."""
+        self.from_latent = nn.Linear(config.latent_dim, width)
+        self.memory = _transformer(config, config.n_encoder_layers)
+        self.queries = nn.Parameter(torch.randn(config.horizon, width))
+        layer = nn.TransformerDecoderLayer(
+            width, config.n_heads, config.dim_feedforward, config.dropout, "relu", batch_first=True
+        )
+        self.decoder = nn.TransformerDecoder(layer, config.n_decoder_layers, norm=nn.LayerNorm(width))
+        self.out = nn.Linear(width, spec.action_dim)
+        self.posterior = Posterior(config, spec.action_dim) if config.use_vae else None
+
+    def _build_sight(self, encoder: nn.Module | None) -> Sight:
+        config = cast(ACTConfig, self.config)
+        return TokenSight(
+            config.conditioning, config.observation_steps, self.spec, self.statistics, encoder, config.dim_model
+        )
+
+    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+        divergence_b11 = torch.zeros(())
+        latent_bz = None
+        if self.posterior is not None:
+            state_be = seen[:, 0] if self.config.conditioning.use_state else None
+            mean_bz, log_variance_bz = self.posterior(actions_bna, is_pad_bn, state_be)
+            latent_bz = mean_bz + (0.5 * log_variance_bz).exp() * torch.randn_like(mean_bz)
+            divergence_bz = 0.5 * (mean_bz**2 + log_variance_bz.exp() - 1 - log_variance_bz)
+            divergence_b11 = divergence_bz.sum(dim=1)[:, None, None]
+        errors_bna = (self._decode(seen, latent_bz) - actions_bna).abs()
+        return errors_bna + self.config.kl_weight * divergence_b11.to(errors_bna)
+
+    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+        return self._decode(seen, None)
+
+    def _decode(self, seen_bme: Tensor, latent_bz: Tensor | None) -> Tensor:
+        if latent_bz is None:
+            latent_bz = seen_bme.new_zeros(len(seen_bme), self.config.latent_dim)
+        latent_b1e = (self.from_latent(latent_bz) + self.latent)[:, None]
+        memory_bme = self.memory(torch.cat([latent_b1e, seen_bme], dim=1))
+        return self.out(self.decoder(self.queries.expand(len(seen_bme), -1, -1), memory_bme))
+
+
+class Posterior(nn.Module):
+    """Which way of doing it a demonstrated chunk is: the CVAE's encoder, thrown away after training."""
+
+    def __init__(self, config: ACTConfig, action_dim: int):
+        super().__init__()
+        width = config.dim_model
+        self.summary = nn.Parameter(0.02 * torch.randn(width))
+        self.action = nn.Linear(action_dim, width)
+        self.layers = _transformer(config, config.n_vae_encoder_layers)
+        self.out = nn.Linear(width, 2 * config.latent_dim)
+        self.register_buffer("places", sinusoids(torch.arange(config.horizon).float(), width), persistent=False)
+
+    def forward(self, actions_bna: Tensor, is_pad_bn: Tensor, state_be: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latent, each (b, z); padded actions are not looked at."""
+        batch = len(actions_bna)
+        first = [self.summary.expand(batch, 1, -1)] + ([] if state_be is None else [state_be[:, None]])
+        tokens_bme = torch.cat([*first, self.action(actions_bna) + self.get_buffer("places")], dim=1)
+        hidden = torch.cat([is_pad_bn.new_zeros(batch, len(first)), is_pad_bn], dim=1)
+        summary_be = self.layers(tokens_bme, src_key_padding_mask=hidden)[:, 0]
+        mean_bz, log_variance_bz = self.out(summary_be).chunk(2, dim=1)
+        return mean_bz, log_variance_bz
+
+
+def _transformer(config: ACTConfig, layers: int) -> nn.TransformerEncoder:
+    layer = nn.TransformerEncoderLayer(
+        config.dim_model, config.n_heads, config.dim_feedforward, config.dropout, "relu", batch_first=True
+    )
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)

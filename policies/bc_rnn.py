@@ -1,0 +1,71 @@
+"""Recurrent behaviour cloning, LSTM with a Gaussian mixture (robomimic's BC-RNN-GMM, Mandlekar et al. 2021).
+
+robomimic carries the LSTM's state from step to step and clears it every 10 steps. Here the state is computed anew
+from the last `observation_steps` frames at every call. That keeps `act` a function of what it is given: slots,
+restarts of a worker, batches and servers need not know of a hidden state, and the network always sees a history of
+the length it was trained on instead of one that falls back to nothing every tenth step. The price is small where
+features are frozen: they may be cached, and the LSTM runs over 10 vectors. Training scores the action at the newest
+frame only, since that is the one carried out; every other step of a demonstration is the newest of another window.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pixio_robot.data.stats import Statistics
+from pixio_robot.errors import UserError
+from pixio_robot.types import DemoSpec, Observation
+from policies.base import ChunkPolicy
+from policies.bc_gmm import require_bounded_actions
+from policies.conditioning import Conditioning
+from policies.config import PolicyConfig
+from policies.mixture import MixtureConfig, MixtureHead
+from policies.noise import RowNoise
+
+
+@dataclasses.dataclass(kw_only=True)
+class BCRNNConfig(PolicyConfig):
+    """`observation_steps` is robomimic's `seq_length` and `rnn.horizon`."""
+
+    observation_steps: int = 10
+    horizon: int = 1
+    rnn_hidden_dim: int = 1000
+    rnn_num_layers: int = 2
+    mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_bounded_actions(self.action_normalisation)
+        if self.rnn_hidden_dim < 1 or self.rnn_num_layers < 1:
+            raise UserError(
+                f"rnn_hidden_dim = {self.rnn_hidden_dim} and rnn_num_layers = {self.rnn_num_layers} must be positive."
+            )
+        if self.conditioning.fusion != "concat":
+            raise UserError("A recurrent policy reads frames one by one: leave conditioning.fusion at concat.")
+
+
+class BCRNNPolicy(ChunkPolicy):
+    """Frames one after the other through an LSTM; the mixture comes from its last output."""
+
+    conditioning: Conditioning
+
+    def __init__(self, config: BCRNNConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
+        super().__init__(config, spec, statistics, encoder)
+        frame_dim = self.conditioning.frame_dim
+        self.lstm = nn.LSTM(frame_dim, config.rnn_hidden_dim, config.rnn_num_layers, batch_first=True)
+        self.head = MixtureHead(config.mixture, config.rnn_hidden_dim, config.horizon, spec.action_dim)
+
+    def _see(self, observation: Observation, augment: bool) -> Tensor:
+        return self.conditioning.frames(observation, augment)
+
+    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+        return self.head.negative_log_likelihood(self.head(self._read(seen)), actions_bna, is_pad_bn)
+
+    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+        return self.head.sample(self.head(self._read(seen)), RowNoise(seeds, seen))
+
+    def _read(self, frames_btp: Tensor) -> Tensor:
+        return self.lstm(frames_btp)[0][:, -1]

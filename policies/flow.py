@@ -1,0 +1,63 @@
+"""Flow matching (Lipman et al. 2023): straight lines from noise to a chunk, followed by Euler's or Heun's method.
+
+Time t runs from 0 (noise) to 1 (the chunk). Shapes: b batch, n steps of the chunk, a action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pixio_robot.errors import UserError, unknown_name
+from policies.config import GenerativeConfig
+from policies.generative import GenerativePolicy
+from policies.noise import RowNoise
+
+SOLVERS = ("euler", "heun")
+TIME_SCALE = 100.0
+"""Denoisers tell steps apart that differ by about one, as the 100 steps of diffusion do."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class FlowConfig(GenerativeConfig):
+    inference_steps: int = 10
+    """Steps of the solver; Heun's method calls the network twice in each but the last."""
+    solver: str = "euler"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.solver not in SOLVERS:
+            raise unknown_name("solver", self.solver, SOLVERS)
+        if self.inference_steps < 1:
+            raise UserError(f"inference_steps = {self.inference_steps} must be at least 1.")
+
+
+class FlowPolicy(GenerativePolicy):
+    """The network says the velocity, chunk minus noise, at a point on the line between them."""
+
+    config: FlowConfig
+
+    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+        noise_bna = torch.randn_like(actions_bna)
+        time_b = torch.rand(len(actions_bna), device=actions_bna.device)
+        point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])
+        return (self._velocity(point_bna, time_b, seen) - (actions_bna - noise_bna)) ** 2
+
+    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+        point_bna = RowNoise(seeds, seen).normal(self.horizon, self.spec.action_dim)
+        count = self.config.inference_steps
+        for index in range(count):
+            time_b = torch.full((len(seen),), index / count, device=seen.device)
+            velocity_bna = self._velocity(point_bna, time_b, seen)
+            # At t = 1 the velocity is hardly trained, and one call is saved: the last step is Euler's.
+            if self.config.solver == "heun" and index < count - 1:
+                ahead_bna = self._velocity(point_bna + velocity_bna / count, time_b + 1 / count, seen)
+                velocity_bna = (velocity_bna + ahead_bna) / 2
+            point_bna = point_bna + velocity_bna / count
+        return point_bna
+
+    def _velocity(self, point_bna: Tensor, time_b: Tensor, seen: Tensor) -> Tensor:
+        return self.denoiser(point_bna, TIME_SCALE * time_b, seen)

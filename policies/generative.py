@@ -1,0 +1,39 @@
+"""What policies that draw a chunk from noise share: a network that looks at noisy chunks and at what was seen."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pixio_robot.data.stats import Statistics
+from pixio_robot.types import DemoSpec, Observation
+from policies.base import ChunkPolicy
+from policies.conditioning import Conditioning
+from policies.config import GenerativeConfig
+from policies.denoisers import build_denoiser
+
+
+class GenerativePolicy(ChunkPolicy):
+    """The encoder runs once per observation; only the denoiser runs once per step.
+
+    A transformer is shown the frames as a sequence, other denoisers one vector of them all.
+    """
+
+    conditioning: Conditioning
+
+    def __init__(
+        self,
+        config: GenerativeConfig,
+        spec: DemoSpec,
+        statistics: Statistics,
+        encoder: nn.Module | None,
+        extra_dim: int = 0,
+    ):
+        """`extra_dim`: numbers that the subclass appends to the condition."""
+        super().__init__(config, spec, statistics, encoder)
+        sight = self.conditioning
+        self.reads_frames = config.denoiser.name == "transformer"
+        condition_dim = (sight.frame_dim if self.reads_frames else sight.out_dim) + extra_dim
+        self.denoiser = build_denoiser(config.denoiser, config.horizon, spec.action_dim, condition_dim)
+
+    def _see(self, observation: Observation, augment: bool) -> Tensor:
+        return (self.conditioning.frames if self.reads_frames else self.conditioning)(observation, augment)

@@ -1,0 +1,99 @@
+"""A mixture of Gaussians over action chunks: demonstrators who do one of several things.
+
+Shapes: b batch, n steps of the chunk, m modes, a action, f features of the head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pixio_robot.errors import UserError
+from policies.noise import RowNoise
+
+TANH_EDGE = 1e-6
+"""Actions are kept this far from +-1 before the inverse of tanh, which is infinite there."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class MixtureConfig:
+    """Defaults: robomimic's BC-RNN-GMM (Mandlekar et al. 2021)."""
+
+    num_modes: int = 5
+    min_std: float = 1e-4
+    """In normalised units; keeps the likelihood of a repeated action finite."""
+    low_noise_eval: bool = True
+    """Act at the mean of a mode drawn by its weight; false draws from the mode's Gaussian too."""
+    use_tanh: bool = False
+    """Squash the whole distribution into (-1, 1); false squashes the modes' means only."""
+
+    def __post_init__(self) -> None:
+        if self.num_modes < 1 or self.min_std <= 0:
+            raise UserError(
+                f"A mixture needs num_modes >= 1 and min_std > 0, not num_modes={self.num_modes}, "
+                f"min_std={self.min_std}."
+            )
+
+
+class Mixture(NamedTuple):
+    """logits (b, m); means and stds (b, m, n, a), before the tanh of the distribution if it has one."""
+
+    logits: Tensor
+    means: Tensor
+    stds: Tensor
+
+
+class MixtureHead(nn.Module):
+    """(b, f) -> a mixture of m whole chunks, so that a chunk once begun in one mode does not stray into another.
+
+    With a chunk of one step this is robomimic's mixture. Scored and drawn from in normalised units.
+    """
+
+    def __init__(self, config: MixtureConfig, width_in: int, steps: int, action_dim: int):
+        super().__init__()
+        self._config = config
+        self._shape = (config.num_modes, steps, action_dim)
+        self.logits = nn.Linear(width_in, config.num_modes)
+        self.means = nn.Linear(width_in, math.prod(self._shape))
+        self.stds = nn.Linear(width_in, math.prod(self._shape))
+
+    def forward(self, features_bf: Tensor) -> Mixture:
+        means = self.means(features_bf).unflatten(1, self._shape)
+        stds = functional.softplus(self.stds(features_bf)).unflatten(1, self._shape)
+        # Likelihoods of narrow modes overflow in half precision.
+        return Mixture(
+            self.logits(features_bf).float(),
+            (means if self._config.use_tanh else means.tanh()).float(),
+            stds.float() + self._config.min_std,
+        )
+
+    def negative_log_likelihood(self, mixture: Mixture, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+        """(b, n, 1), in nats: that of the real steps of a row together, shared equally between them."""
+        real_bn = (~is_pad_bn).float()
+        log_jacobian_bn = torch.zeros_like(real_bn)
+        if self._config.use_tanh:
+            squashed = actions_bna.clamp(-1 + TANH_EDGE, 1 - TANH_EDGE)
+            actions_bna = squashed.atanh()
+            log_jacobian_bn = (1 - squashed**2).log().sum(dim=-1)
+        standard = (actions_bna[:, None] - mixture.means) / mixture.stds
+        log_density_bmn = (-0.5 * standard**2 - mixture.stds.log() - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+        log_chunk_bm = ((log_density_bmn - log_jacobian_bn[:, None]) * real_bn[:, None]).sum(dim=-1)
+        total_b = torch.logsumexp(mixture.logits.log_softmax(dim=-1) + log_chunk_bm, dim=-1)
+        shares_b = -total_b / real_bn.sum(dim=-1).clamp(min=1)
+        return shares_b[:, None, None].expand(-1, actions_bna.shape[1], 1)
+
+    def sample(self, mixture: Mixture, noise: RowNoise) -> Tensor:
+        """(b, n, a) of one mode a row, drawn by its weight."""
+        _, steps, action_dim = self._shape
+        cumulative_bm = mixture.logits.softmax(dim=-1).cumsum(dim=-1)
+        mode_b = (noise.uniform(1).float() >= cumulative_bm[:, :-1]).sum(dim=-1)
+        rows = torch.arange(len(mode_b), device=mode_b.device)
+        actions_bna = mixture.means[rows, mode_b]
+        if not self._config.low_noise_eval:
+            actions_bna = actions_bna + mixture.stds[rows, mode_b] * noise.normal(steps, action_dim)
+        return actions_bna.tanh() if self._config.use_tanh else actions_bna

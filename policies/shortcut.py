@@ -1,0 +1,99 @@
+"""Shortcut model (Frans et al. 2024): a flow whose network is told how far it is about to step, so that 1 step can do.
+
+Trained from scratch in one phase, without a teacher. Time t runs from 0 (noise) to 1 (the chunk), d is the length of a
+step. Shapes: b batch, n steps of the chunk, a action, e embedding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.data.stats import Statistics
+from pixio_robot.errors import UserError
+from pixio_robot.types import DemoSpec
+from policies.config import GenerativeConfig
+from policies.flow import TIME_SCALE
+from policies.generative import GenerativePolicy
+from policies.noise import RowNoise
+from policies.step_embedding import StepEmbedding
+
+
+@dataclasses.dataclass(kw_only=True)
+class ShortcutConfig(GenerativeConfig):
+    inference_steps: int = 1
+    """A power of two, at most `finest_steps`."""
+    finest_steps: int = 128
+    """The most steps it can be sampled in; a power of two."""
+    consistency_share: float = 0.25
+    """Share of each batch that learns long steps from two half ones; the rest learns the flow."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("inference_steps", 1), ("finest_steps", 2)):
+            value = getattr(self, name)
+            if value < least or value & (value - 1):
+                raise UserError(f"{name} = {value} must be a power of two, at least {least}.")
+        if self.inference_steps > self.finest_steps:
+            raise UserError(
+                f"inference_steps = {self.inference_steps} must be at most finest_steps = {self.finest_steps}."
+            )
+        if not 0 < self.consistency_share < 1:
+            raise UserError(f"consistency_share = {self.consistency_share} must lie between 0 and 1.")
+
+
+class ShortcutPolicy(GenerativePolicy):
+    """Targets of long steps come from the present weights without gradient; the paper takes them from an average."""
+
+    config: ShortcutConfig
+
+    def __init__(self, config: ShortcutConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
+        width = config.denoiser.step_dim
+        super().__init__(config, spec, statistics, encoder, extra_dim=width)
+        self.stride_embedding = StepEmbedding(width)
+
+    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+        batch, device = len(actions_bna), actions_bna.device
+        noise_bna = torch.randn_like(actions_bna)
+        finest = self.config.finest_steps
+        # Strides 1, 1/2, ... 2/finest by their logarithm; a step of stride d begins at a multiple of d.
+        halvings_b = torch.randint(round(math.log2(finest)), (batch,), device=device)
+        pieces_b = 2.0**halvings_b
+        on_grid_b = (torch.rand(batch, device=device) * pieces_b).floor() / pieces_b
+        learns_long_b = torch.rand(batch, device=device) < self.config.consistency_share
+        time_b = torch.where(learns_long_b, on_grid_b, torch.rand(batch, device=device))
+        stride_b = torch.where(learns_long_b, 1 / pieces_b, torch.zeros_like(pieces_b))
+        point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])
+        flow_bna = actions_bna - noise_bna
+        long_bna = self._two_halves(point_bna, time_b, stride_b, seen)
+        target_bna = torch.where(learns_long_b[:, None, None], long_bna, flow_bna)
+        return (self._velocity(point_bna, time_b, stride_b, seen) - target_bna) ** 2
+
+    @torch.no_grad()
+    def _two_halves(self, point_bna: Tensor, time_b: Tensor, stride_b: Tensor, seen: Tensor) -> Tensor:
+        """The mean velocity of two steps of half the stride; the shortest ones are steps of the flow, d = 0."""
+        half_b = stride_b / 2
+        told_b = torch.where(half_b <= 1 / self.config.finest_steps, torch.zeros_like(half_b), half_b)
+        first_bna = self._velocity(point_bna, time_b, told_b, seen)
+        middle_bna = point_bna + half_b[:, None, None] * first_bna
+        return (first_bna + self._velocity(middle_bna, time_b + half_b, told_b, seen)) / 2
+
+    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+        point_bna = RowNoise(seeds, seen).normal(self.horizon, self.spec.action_dim)
+        count = self.config.inference_steps
+        told = 0.0 if count == self.config.finest_steps else 1 / count
+        stride_b = torch.full((len(seen),), told, device=seen.device)
+        for index in range(count):
+            time_b = torch.full_like(stride_b, index / count)
+            point_bna = point_bna + self._velocity(point_bna, time_b, stride_b, seen) / count
+        return point_bna
+
+    def _velocity(self, point_bna: Tensor, time_b: Tensor, stride_b: Tensor, seen: Tensor) -> Tensor:
+        stride_be = self.stride_embedding(TIME_SCALE * stride_b)
+        if self.reads_frames:
+            stride_be = stride_be[:, None].expand(-1, seen.shape[1], -1)
+        return self.denoiser(point_bna, TIME_SCALE * time_b, torch.cat([seen, stride_be], dim=-1))

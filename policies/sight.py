@@ -1,0 +1,176 @@
+"""What a policy's eyes do, whatever is made of it later: images or cached features to standardised features per camera.
+
+Shapes: b batch, t frames, n = b t frames in a row, k class tokens, h rows, w columns, d feature.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.data.stats import Statistics
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.types import DemoSpec, Features, Observation
+from policies.augmentation import augment as augmented
+from policies.augmentation import centre_crop, random_crop
+from policies.config import ConditioningConfig
+from policies.normalisation import Normaliser
+from policies.standardisation import Moments, Standardiser
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureShape:
+    """Of one frame of one camera."""
+
+    class_tokens: int
+    rows: int
+    columns: int
+    dim: int
+
+
+class Sight(nn.Module):
+    """Features of every camera, and the normalised state. Images and cached features of them give the same.
+
+    An encoder none of whose parameters requires a gradient is frozen: it stays in evaluation mode and no graph is
+    kept of it. `pixio_robot.vision.adapt` decides what requires one.
+    """
+
+    def __init__(
+        self,
+        config: ConditioningConfig,
+        observation_steps: int,
+        spec: DemoSpec,
+        statistics: Statistics,
+        encoder: nn.Module | None,
+    ):
+        super().__init__()
+        for camera in config.cameras:
+            if camera not in spec.cameras:
+                raise unknown_name("camera", camera, spec.cameras)
+        if config.cameras and encoder is None:
+            raise UserError(f"A policy with cameras = {list(config.cameras)} needs an encoder, and there is none.")
+        self.config = config
+        self.observation_steps = observation_steps
+        self.encoder = encoder if config.cameras else None
+        # The first camera sees through `encoder`. The path of the others holds `encoder` too, so that training gives
+        # them the encoder's learning rate.
+        self.further = nn.ModuleDict({"encoder": nn.ModuleList()})
+        if self.encoder is not None and not config.share_encoder:
+            copies = [copy.deepcopy(self.encoder) for _ in config.cameras[1:]]
+            self.further["encoder"] = nn.ModuleList(copies)
+        self.state = (
+            Normaliser.of_state(config.state_normalisation, statistics, spec.state_names) if config.use_state else None
+        )
+        self.state_dim = spec.state_dim if config.use_state else 0
+        # Lists in the order of `cameras`, because names of cameras may hold dots, which module names may not.
+        self.cls = nn.ModuleList()
+        self.patches = nn.ModuleList()
+        self.shapes: list[FeatureShape] = []
+        for index, camera in enumerate(config.cameras):
+            size = spec.cameras[camera]
+            blank = torch.zeros(1, 1, size.height, size.width, 3, dtype=torch.uint8)
+            with torch.no_grad():
+                sample = self._encode(self._prepared(blank, augment=False).flatten(0, 1), index)
+            shape = FeatureShape(sample.cls.shape[1], *sample.patches.shape[1:])
+            self.shapes.append(shape)
+            self.cls.append(Standardiser((shape.class_tokens, shape.dim)))
+            self.patches.append(Standardiser((shape.rows, shape.columns, shape.dim)))
+
+    @property
+    def encoder_is_frozen(self) -> bool:
+        return not any(parameter.requires_grad for encoder in self._encoders() for parameter in encoder.parameters())
+
+    def train(self, mode: bool = True) -> Sight:
+        super().train(mode)
+        if self.encoder_is_frozen:
+            self._rest()
+        return self
+
+    def freeze_encoder(self) -> None:
+        for encoder in self._encoders():
+            encoder.requires_grad_(False).eval()
+
+    def normalised_state(self, observation: Observation) -> Tensor | None:
+        """(b, t, s), or None for a policy that does not feel its state. Raises UserError for a wrong history."""
+        steps = observation.state.shape[1]
+        if steps != self.observation_steps:
+            raise UserError(f"The observation holds {steps} frames, but the policy looks at {self.observation_steps}.")
+        return None if self.state is None else self.state(observation.state.float())
+
+    def features(self, observation: Observation, augment: bool = False) -> list[Features]:
+        """One for each camera, leading axis n. `augment`: change the images at random as the config says."""
+        found = []
+        for index in range(len(self.config.cameras)):
+            raw = self._features(observation, index, augment)
+            if self.config.standardise:
+                found.append(Features(self.cls[index](raw.cls), self.patches[index](raw.patches)))
+            else:
+                found.append(raw.map(Tensor.float))
+        return found
+
+    @torch.no_grad()
+    def prepare(self, observations: Iterable[Observation]) -> None:
+        """Fit the standardisation of features; does nothing for a blind policy or with `standardise` off."""
+        if not self.config.cameras or not self.config.standardise:
+            return
+        moments = [
+            (Moments(tuple(cls.mean.shape)), Moments(tuple(patches.mean.shape)))
+            for cls, patches in self._standardisers()
+        ]
+        for observation in observations:
+            for index, (cls, patches) in enumerate(moments):
+                features = self._features(observation, index, augment=False)
+                cls.add(features.cls)
+                patches.add(features.patches)
+        if not moments[0][0].count:
+            raise UserError("There is no observation to fit the standardisation of features on.")
+        for (cls, patches), (of_cls, of_patches) in zip(self._standardisers(), moments, strict=True):
+            cls.fit(of_cls)
+            patches.fit(of_patches)
+
+    def _standardisers(self) -> Iterable[tuple[Standardiser, Standardiser]]:
+        return zip(self.cls, self.patches, strict=True)  # pyright: ignore[reportReturnType]
+
+    def _encoders(self) -> list[nn.Module]:
+        first = [] if self.encoder is None else [self.encoder]
+        return first + list(self.further["encoder"].children())
+
+    def _rest(self) -> None:
+        for encoder in self._encoders():
+            encoder.eval()
+
+    def _features(self, observation: Observation, index: int, augment: bool) -> Features:
+        camera = self.config.cameras[index]
+        if camera in observation.features:
+            if not self.encoder_is_frozen:
+                raise UserError(f"Cached features of {camera!r} cannot train the encoder: use images, or freeze it.")
+            if self.config.crop_shape is not None:
+                raise UserError(
+                    f"Cached features of {camera!r} are of whole images, but the policy looks at crops of "
+                    f"{list(self.config.crop_shape)} pixels: use images, or leave crop_shape out."
+                )
+            return observation.features[camera].map(lambda x: x.flatten(0, 1))
+        if camera not in observation.images:
+            raise UserError(
+                f"The observation has no camera {camera!r}; it has images of {sorted(observation.images)} and features "
+                f"of {sorted(observation.features)}."
+            )
+        return self._encode(self._prepared(observation.images[camera], augment).flatten(0, 1), index)
+
+    def _prepared(self, images: Tensor, augment: bool) -> Tensor:
+        """What the encoder gets to see: a random crop while training, else the one in the middle."""
+        if self.config.crop_shape is not None:
+            images = (random_crop if augment else centre_crop)(images, *self.config.crop_shape)
+        return augmented(images, self.config.random_shift, self.config.color_jitter) if augment else images
+
+    def _encode(self, images: Tensor, index: int) -> Features:
+        encoder = self._encoders()[0 if self.config.share_encoder else index]
+        if self.encoder_is_frozen:
+            encoder.eval()  # also if it was frozen after the last call of `train`
+            with torch.no_grad():
+                return encoder(images)
+        return encoder(images)
