@@ -50,3 +50,15 @@ def crop_and_resize(image: np.ndarray, box: Box, size: int, out: np.ndarray) -> 
     if shrunk != (size, size):
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
     out[...] = crop
+
+
+def reduction(box: Box, size: int) -> int:
+    """By how much (1, 2, 4 or 8) a JPEG may be decoded smaller and still give every pixel of a crop of that size."""
+    _, _, height, width = box
+    return next(by for by in (8, 4, 2, 1) if by == 1 or min(height, width) >= by * size)
+
+
+def reduced_box(box: Box, by: int) -> Box:
+    """`box` in an image decoded `by` times smaller, its corner and size rounded down to whole pixels there."""
+    top, left, height, width = box
+    return top // by, left // by, max(1, height // by), max(1, width // by)

@@ -13,14 +13,22 @@ import cv2
 import numpy as np
 import torch
 
-from pixio_robot.data.crops import crop_and_resize, random_crop_box
-from pixio_robot.data.image_sources import ConcatenatedImages, DemoFrames, ImageSource, open_image_source
+from pixio_robot.data.crops import Box, crop_and_resize, random_crop_box, reduced_box, reduction
+from pixio_robot.data.image_order import Epoch, EpochSelection, ImageOrder, Place
+from pixio_robot.data.image_sources import (
+    ConcatenatedImages,
+    DemoFrames,
+    ImageSource,
+    ReducibleSource,
+    open_image_source,
+)
 from pixio_robot.data.images import CorruptImage
 from pixio_robot.errors import UserError
 
 __all__ = [
     "ConcatenatedImages",
     "DemoFrames",
+    "EpochSelection",
     "ImageSource",
     "PixelBatch",
     "PixelBatches",
@@ -46,9 +54,13 @@ class PixelBatch:
 class PixelBatches:
     """Infinite iterator of PixelBatch over `source`, in a new order every epoch.
 
-    Sample number p of an epoch is a function of (seed, epoch, p) alone, so neither the number of threads nor an
-    interruption changes it. A corrupt image gives its place to the next readable one of the epoch's order; `corrupt`
-    collects the ids. Not for more than one consumer thread. Use it as a context manager, or call `close`.
+    Sample number p of an epoch is a function of (seed, epoch, p) and the selection alone, so neither the number of
+    threads nor an interruption changes it. Of several ranks each takes its share of a step's `world_size` x
+    `batch_size` samples; together they see what one rank with batches that large would see. `selection` chooses the
+    images of each epoch; without one every epoch shows all of them.
+
+    A corrupt image gives its place to the next readable one of the epoch's order; `corrupt` collects the ids. Not for
+    more than one consumer thread. Use it as a context manager, or call `close`.
     """
 
     def __init__(
@@ -60,6 +72,10 @@ class PixelBatches:
         workers: int = 2,
         scale: tuple[float, float] = SCALE,
         ratio: tuple[float, float] = RATIO,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        selection: EpochSelection | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("image_size", image_size), ("workers", workers)):
             if value < 1:
@@ -68,18 +84,20 @@ class PixelBatches:
             raise UserError(f"seed must not be negative, not {seed}.")
         if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
             raise UserError(f"scale {scale} must lie within (0, 1] and ratio {ratio} above 0, lower bound first.")
+        if not 0 <= rank < world_size:
+            raise UserError(f"rank must be at least 0 and below world_size {world_size}, not {rank}.")
         if len(source) == 0:
             raise UserError("The image source is empty.")
         cv2.setNumThreads(1)  # the threads here are the parallelism
         self.source, self.batch_size, self.image_size, self.seed = source, batch_size, image_size, seed
         self.scale, self.ratio = scale, ratio
+        self.rank, self.world_size = rank, world_size
         self.corrupt: set[str] = set()
         """Ids of unreadable images met in the batches handed out so far."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pixels")
         self._ahead: deque[tuple[PixelBatch, list[Future[set[str]]]]] = deque()
-        self._orders: dict[int, np.ndarray] = {}
-        self._handed_out = 0
-        self._submitted = 0
+        self._order = ImageOrder(len(source), seed, selection)
+        self._handed_out = self._submitted = Place(0, 0)
 
     def __iter__(self) -> PixelBatches:
         return self
@@ -93,29 +111,39 @@ class PixelBatches:
             self.corrupt |= found
             for identity in sorted(found):
                 log.warning("Skipped an unreadable image (%d so far): %s", len(self.corrupt), identity)
-        self._handed_out += 1
+        self._handed_out = self._order.advance(self._handed_out, self._step_size)
         return batch
+
+    @property
+    def _step_size(self) -> int:
+        """Samples of all ranks together."""
+        return self.batch_size * self.world_size
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the batches handed out; what was only decoded ahead does not count. JSON-able."""
         return {
-            "batches": self._handed_out,
+            "epoch": self._handed_out.epoch,
+            "position": self._handed_out.position,
             "seed": self.seed,
-            "batch_size": self.batch_size,
+            "samples_a_step": self._step_size,
             "images": len(self.source),
             "corrupt": sorted(self.corrupt),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly there. Raises UserError when seed, batch size or number of images differ."""
-        for name, mine in (("seed", self.seed), ("batch_size", self.batch_size), ("images", len(self.source))):
-            if state[name] != mine:
+        """Continue exactly there, also with another number of threads or ranks.
+
+        Raises UserError when the seed, the samples of a step (batch size x ranks) or the number of images differ.
+        """
+        mine = {"seed": self.seed, "samples_a_step": self._step_size, "images": len(self.source)}
+        for name, value in mine.items():
+            if state[name] != value:
                 raise UserError(
-                    f"Cannot resume the image stream: {name} was {state[name]} and is {mine} now; "
+                    f"Cannot resume the image stream: {name} was {state[name]} and is {value} now; "
                     "use the same data and settings, or start a new run."
                 )
         self._drop_ahead()
-        self._handed_out = self._submitted = int(state["batches"])
+        self._handed_out = self._submitted = Place(int(state["epoch"]), int(state["position"]))
         self.corrupt = set(state["corrupt"])
 
     def close(self) -> None:
@@ -139,43 +167,57 @@ class PixelBatches:
         # Always a fresh buffer: consumers may keep batches, and decoding costs far more than the pages.
         images = torch.empty((self.batch_size, self.image_size, self.image_size, 3), dtype=torch.uint8)
         batch = PixelBatch(images, [""] * self.batch_size)
-        first = self._submitted * self.batch_size
-        needed = {(first + offset) // len(self.source) for offset in (0, self.batch_size - 1)}
-        for epoch in range(min(needed), max(needed) + 1):
-            if epoch not in self._orders:
-                self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.source))
-        # Running tasks hold the orders they were given, so old epochs can go.
-        self._orders = {epoch: order for epoch, order in self._orders.items() if epoch >= min(needed)}
-        orders = dict(self._orders)
-        tasks = [
-            self._threads.submit(self._fill, batch, orders, first, slice(start, start + SAMPLES_PER_TASK))
-            for start in range(0, self.batch_size, SAMPLES_PER_TASK)
-        ]
+        first = self._order.advance(self._submitted, self.rank * self.batch_size)
+        tasks, row = [], 0
+        for epoch, positions in self._order.runs(first, self.batch_size):
+            for start in range(0, len(positions), SAMPLES_PER_TASK):
+                some = positions[start : start + SAMPLES_PER_TASK]
+                tasks.append(self._threads.submit(self._fill, batch, row, epoch, some))
+                row += len(some)
         self._ahead.append((batch, tasks))
-        self._submitted += 1
+        self._submitted = self._order.advance(self._submitted, self._step_size)
 
-    def _fill(self, batch: PixelBatch, orders: Mapping[int, np.ndarray], first: int, rows: slice) -> set[str]:
-        """Fill those rows of the batch that begins at stream position `first`; returns corrupt ids."""
+    def _fill(self, batch: PixelBatch, first_row: int, epoch: Epoch, positions: np.ndarray) -> set[str]:
+        """Fill the rows from `first_row` with those samples of the epoch; returns corrupt ids."""
         corrupt: set[str] = set()
         images = batch.images.numpy()
-        for row in range(*rows.indices(self.batch_size)):
-            epoch, position = divmod(first + row, len(self.source))
-            # Philox takes its key as it is: a generator a sample costs microseconds.
-            key = (self.seed << 64) | ((epoch & 0xFFFFFF) << 40) | position
-            random = np.random.Generator(np.random.Philox(key=key & (2**128 - 1)))
-            image, batch.ids[row] = self._readable(orders[epoch], position, corrupt)
-            height, width = image.shape[:2]
-            box = random_crop_box(height, width, random, self.scale, self.ratio)
-            crop_and_resize(image, box, self.image_size, images[row])
+        for row, (position, index) in enumerate(zip(positions, epoch.at(positions), strict=True), start=first_row):
+            attempts = min(len(epoch), MOST_CORRUPT_IN_A_ROW)
+            for attempt in range(attempts):
+                source, i = _locate(self.source, int(index))
+                try:
+                    self._cut(source, i, epoch.number, int(position), images[row])
+                    batch.ids[row] = self.source.id(int(index))
+                    break
+                except CorruptImage:
+                    corrupt.add(self.source.id(int(index)))
+                    (index,) = epoch.at(np.array([position + attempt + 1]))
+            else:
+                raise UserError(
+                    f"{attempts} images in a row are unreadable, such as {min(corrupt)}; check the data set."
+                )
         return corrupt
 
-    def _readable(self, order: np.ndarray, position: int, corrupt: set[str]) -> tuple[np.ndarray, str]:
-        attempts = min(len(order), MOST_CORRUPT_IN_A_ROW)
-        for attempt in range(attempts):
-            index = int(order[(position + attempt) % len(order)])
-            identity = self.source.id(index)
-            try:
-                return self.source.image(index), identity
-            except CorruptImage:
-                corrupt.add(identity)
-        raise UserError(f"{attempts} images in a row are unreadable, the last one {identity}; check the data set.")
+    def _cut(self, source: ImageSource, i: int, epoch: int, position: int, out: np.ndarray) -> None:
+        """Write the sample's crop of image `i` to `out`, decoded no larger than the crop needs."""
+        # Philox takes its key as it is: a generator a sample costs microseconds.
+        key = (self.seed << 64) | ((epoch & 0xFFFFFF) << 40) | position
+        random = np.random.Generator(np.random.Philox(key=key & (2**128 - 1)))
+        if isinstance(source, ReducibleSource):
+            box = self._box(source.size(i), random)
+            by = reduction(box, self.image_size)
+            crop_and_resize(source.reduced(i, by), reduced_box(box, by), self.image_size, out)
+        else:
+            image = source.image(i)
+            crop_and_resize(image, self._box(image.shape[:2], random), self.image_size, out)
+
+    def _box(self, size: tuple[int, ...], random: np.random.Generator) -> Box:
+        height, width = size
+        return random_crop_box(height, width, random, self.scale, self.ratio)
+
+
+def _locate(source: ImageSource, i: int) -> tuple[ImageSource, int]:
+    """The single source that holds image `i`, and its number there."""
+    while isinstance(source, ConcatenatedImages):
+        source, i = source.part(i)
+    return source, i

@@ -31,6 +31,19 @@ class ImageSource(Protocol):
         ...
 
 
+@runtime_checkable
+class ReducibleSource(ImageSource, Protocol):
+    """Images that can be decoded smaller at less cost."""
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Height and width in pixels, without decoding."""
+        ...
+
+    def reduced(self, i: int, by: int) -> np.ndarray:
+        """uint8 (ceil(h / by), ceil(w / by), 3), `by` being 1, 2, 4 or 8."""
+        ...
+
+
 class DemoFrames:
     """Every frame of every camera (or of the cameras named) of a demonstration store."""
 
@@ -81,12 +94,17 @@ class ConcatenatedImages:
         return int(self._ends[-1])
 
     def image(self, i: int) -> np.ndarray:
-        number, within = self._place(i)
-        return self._sources[number].image(within)
+        source, within = self.part(i)
+        return source.image(within)
 
     def id(self, i: int) -> str:
         number, within = self._place(i)
         return f"{self._names[number]}:{self._sources[number].id(within)}"
+
+    def part(self, i: int) -> tuple[ImageSource, int]:
+        """The source that image `i` comes from, and its number there."""
+        number, within = self._place(i)
+        return self._sources[number], within
 
     def _place(self, i: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._ends, i, side="right"))

@@ -24,10 +24,15 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     )
 
 
-def decode_jpeg(data: bytes, name: str) -> np.ndarray:
-    """uint8 (h, w, 3). Raises CorruptImage naming `name`."""
+def decode_jpeg(data: bytes, name: str, at_least: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """uint8 (h, w, 3). Raises CorruptImage naming `name`.
+
+    With `at_least` (height, width) the DCT itself is evaluated at the smallest scale that gives no less, which saves
+    most of the work; (0, 0) decodes the full size.
+    """
+    height, width = at_least
     try:
-        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        return simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=height, min_width=width)
     except ValueError as error:
         raise CorruptImage(f"{name}: {error}") from error
 

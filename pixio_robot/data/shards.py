@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.images import decode_jpeg
+from pixio_robot.data.images import CorruptImage, decode_jpeg
 from pixio_robot.data.index_file import IndexWriter
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import read_json
@@ -163,6 +163,19 @@ class FrameShards:
     def image(self, i: int) -> np.ndarray:
         """uint8 (h, w, 3). Raises CorruptImage when the bytes are not a JPEG any more."""
         return decode_jpeg(self.reader.jpeg(i), self.id(i))
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Height and width in pixels, from the index."""
+        record = self.reader.records[i]
+        return int(record["height"]), int(record["width"])
+
+    def reduced(self, i: int, by: int) -> np.ndarray:
+        """uint8 (ceil(h / by), ceil(w / by), 3), decoded at 1/`by` (1, 2, 4, 8) of the size. Raises CorruptImage."""
+        height, width = (-(-side // by) for side in self.size(i))
+        image = decode_jpeg(self.reader.jpeg(i), self.id(i), (0, 0) if by == 1 else (height, width))
+        if image.shape[:2] != (height, width):
+            raise CorruptImage(f"{self.id(i)}: it is not the image that the index tells of")
+        return image
 
     def id(self, i: int) -> str:
         """`<path of the video below its source>@<seconds>`."""

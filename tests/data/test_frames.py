@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixio_robot.data.crops import crop_and_resize, random_crop_box
+from pixio_robot.data.crops import crop_and_resize, random_crop_box, reduced_box, reduction
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.frames import DemoFrames, ImageSource, PixelBatches, open_image_source
 from pixio_robot.data.images import CorruptImage
@@ -136,6 +136,116 @@ def test_errors_of_threads_reach_the_consumer_and_close_ends_the_threads() -> No
         next(batches)
     batches.close()
     assert threading.active_count() == before
+
+
+def test_ranks_together_see_what_one_rank_sees_and_their_number_may_change(folder: Path) -> None:
+    source = FrameShards.open(folder)
+    with PixelBatches(source, 12, 24, seed=1) as batches:
+        whole = take(batches, 8)
+    for world_size in (2, 3):
+        ranks = [
+            PixelBatches(source, 12 // world_size, 24, seed=1, rank=r, world_size=world_size) for r in range(world_size)
+        ]
+        for step in range(5):
+            parts = [next(batches) for batches in ranks]
+            assert [identity for part in parts for identity in part.ids] == whole[step][0]
+            assert torch.equal(torch.cat([part.images for part in parts]), whole[step][1])
+        states = [batches.state_dict() for batches in ranks]
+        assert all(state == states[0] for state in states)
+        for batches in ranks:
+            batches.close()
+        with PixelBatches(source, 12, 24, seed=1) as batches:
+            batches.load_state_dict(states[0])
+            assert same(take(batches, 3), whole[5:])
+    with pytest.raises(UserError, match="rank must be"):
+        PixelBatches(source, 4, 8, seed=0, rank=2, world_size=2)
+
+
+class SomeOf:
+    """A different number of images in every epoch."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        return np.flatnonzero(np.random.default_rng((seed, epoch)).random(self.count) < 0.6)
+
+
+@pytest.mark.parametrize("batch_size", [4, 40])
+def test_a_selection_decides_what_an_epoch_shows(folder: Path, batch_size: int) -> None:
+    source, selection = FrameShards.open(folder), SomeOf(37)
+    with PixelBatches(source, batch_size, 16, seed=5, selection=selection) as batches:
+        whole = take(batches, 30)
+        assert batches.state_dict()["epoch"] > 0
+    ids = [identity for batch, _ in whole for identity in batch]
+    for epoch in range(3):
+        expected = [source.id(int(i)) for i in selection.epoch(5, epoch)]
+        shown, ids = ids[: len(expected)], ids[len(expected) :]
+        assert sorted(shown) == sorted(expected)
+        assert shown != expected
+    for stop in (1, 6, 17):
+        with PixelBatches(source, batch_size, 16, seed=5, selection=selection) as batches:
+            for _ in range(stop):
+                next(batches)
+            state = batches.state_dict()
+        with PixelBatches(source, batch_size, 16, seed=5, selection=selection, workers=3) as batches:
+            batches.load_state_dict(state)
+            assert same(take(batches, 30 - stop), whole[stop:])
+
+
+def test_a_selection_of_nothing_is_explained(folder: Path) -> None:
+    class Nothing:
+        def epoch(self, seed: int, epoch: int) -> np.ndarray:
+            return np.zeros(0, np.int64)
+
+    source = FrameShards.open(folder)
+    with (
+        PixelBatches(source, 4, 8, seed=0, selection=Nothing()) as batches,
+        pytest.raises(UserError, match="accepts no image at all in epoch 0"),
+    ):
+        next(batches)
+
+
+def test_crops_of_reduced_images_are_as_good(tmp_path: Path) -> None:
+    """Decoding smaller and area averaging are two low-pass filters: both must come near antialiased bicubic."""
+    (tmp_path / "in").mkdir()
+    random = np.random.default_rng(0)
+    # Like photographs: the finer, the fainter.
+    layers = [random.normal(0, cell, (999 // cell, 1333 // cell, 3)) for cell in (4, 8, 16, 32, 64)]
+    image = sum(cv2.resize(layer, (1333, 999), interpolation=cv2.INTER_CUBIC) for layer in layers)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), np.clip(128 + image, 0, 255))
+    config = IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"), workers=1, short_side=0)
+    ingest(config, show_progress=False)
+    source = FrameShards.open(tmp_path / "out")
+    whole, errors = source.image(0), {}
+    for seed in range(40):
+        box = random_crop_box(999, 1333, np.random.default_rng(seed), (0.2, 1.0), (3 / 4, 4 / 3))
+        size = 96 + 40 * (seed % 6)
+        by = reduction(box, size)
+        top, left, height, width = reduced_box(box, by)
+        crops = np.empty((2, size, size, 3), np.uint8)
+        crop_and_resize(source.reduced(0, by), (top, left, height, width), size, crops[0])
+        crop_and_resize(whole, (top * by, left * by, height * by, width * by), size, crops[1])
+        corners = (left * by, top * by, (left + width) * by, (top + height) * by)
+        reference = Image.fromarray(whole).resize((size, size), Image.Resampling.BICUBIC, box=corners)
+        errors.setdefault(by, []).append(np.square(crops - np.asarray(reference, float)).mean((1, 2, 3)))
+    for found in errors.values():
+        reduced, full = 10 * np.log10(255**2 / np.mean(found, axis=0))
+        assert full > 40  # dB
+        assert reduced > 36
+    assert errors.keys() >= {1, 2, 4}
+    for by in (1, 2, 4, 8):
+        assert source.reduced(0, by).shape == (-(-999 // by), -(-1333 // by), 3)
+
+
+@given(size=st.integers(1, 200), side=st.integers(1, 1000), top=st.integers(0, 500), left=st.integers(0, 500))
+def test_reduced_boxes_stay_inside_and_large_enough(size: int, side: int, top: int, left: int) -> None:
+    by = reduction((top, left, side, side + 3), size)
+    assert by == 1 or side >= by * size
+    new_top, new_left, height, width = reduced_box((top, left, side, side + 3), by)
+    assert new_top + height <= -(-(top + side) // by)
+    assert new_left + width <= -(-(left + side + 3) // by)
+    assert min(height, width) >= min(size, side)
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 0}, {"image_size": 0}, {"workers": 0}, {"seed": -1}])

@@ -1,0 +1,79 @@
+"""The endless order in which images are shown: epoch after epoch, each shuffled, each of the frames it selects."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from pixio_robot.data.shuffle import Shuffle
+from pixio_robot.errors import UserError
+
+
+class EpochSelection(Protocol):
+    """Decides anew for every epoch which images it shows."""
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """int64 (n,): numbers of the images, in any order but always the same for the same arguments."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """So many images into that epoch."""
+
+    epoch: int
+    position: int
+
+
+class Epoch:
+    """The order of one epoch."""
+
+    def __init__(self, number: int, seed: int, count: int, selected: np.ndarray | None) -> None:
+        self.number = number
+        self._selected = selected
+        self._shuffle = Shuffle(count if selected is None else len(selected), seed, number)
+
+    def __len__(self) -> int:
+        return len(self._shuffle)
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """int64 (n,): numbers of the images at `positions` (int64, n); past the end it begins anew."""
+        found = self._shuffle.at(positions % len(self))
+        return found if self._selected is None else np.asarray(self._selected[found], np.int64)
+
+
+class ImageOrder:
+    """Order number p of an epoch is a function of (seed, epoch, p) and the selection alone."""
+
+    def __init__(self, count: int, seed: int, selection: EpochSelection | None) -> None:
+        self._count, self._seed, self._selection = count, seed, selection
+        self._epochs: dict[int, Epoch] = {}
+
+    def epoch(self, number: int) -> Epoch:
+        if number not in self._epochs:
+            # The epoch before may still be asked for where two of them meet; older ones can go.
+            self._epochs = {kept: epoch for kept, epoch in self._epochs.items() if kept == number - 1}
+            selected = None if self._selection is None else self._selection.epoch(self._seed, number)
+            if selected is not None and len(selected) == 0:
+                raise UserError(f"The selection accepts no image at all in epoch {number}; loosen its thresholds.")
+            self._epochs[number] = Epoch(number, self._seed, self._count, selected)
+        return self._epochs[number]
+
+    def advance(self, place: Place, count: int) -> Place:
+        """The place `count` images later."""
+        epoch, position = place.epoch, place.position + count
+        while position >= (length := len(self.epoch(epoch))):
+            epoch, position = epoch + 1, position - length
+        return Place(epoch, position)
+
+    def runs(self, place: Place, count: int) -> Iterator[tuple[Epoch, np.ndarray]]:
+        """(epoch, positions int64) of `count` images from `place` on: one pair, or more where epochs meet."""
+        while count:
+            epoch = self.epoch(place.epoch)
+            here = min(count, len(epoch) - place.position)
+            yield epoch, np.arange(place.position, place.position + here)
+            count -= here
+            place = self.advance(place, here)
