@@ -43,6 +43,27 @@ def inspect(arguments: list[str]) -> int:
     return 0
 
 
+@dataclass(kw_only=True)
+class View:
+    """`save`: a file that rerun opens later; its viewer is started without."""
+
+    episode: int = 0
+    save: str = ""
+
+
+def view(arguments: list[str]) -> int:
+    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.inspection.stream import stream
+
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths("view", paths)
+    config = settings("view", pairs, View)
+    stream(DemoStore.open(paths[0], ram_bytes=0), config.episode, Path(config.save) if config.save else None)
+    if config.save:
+        print(f"wrote {config.save}; open it with: rerun {config.save}")
+    return 0
+
+
 def _summary(store: DemoStore, console: Console) -> None:
     import numpy as np
     from rich.box import SIMPLE_HEAD

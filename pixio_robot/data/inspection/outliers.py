@@ -1,7 +1,8 @@
 """Episodes that a person should look at: what is unusual about each, in words.
 
-Unusual is a robust z-score above LIMIT: distance from the median in units of 1.4826 x the median absolute deviation
-(Iglewicz and Hoaglin, 1993, who advise 3.5; more here, because lengths and ranges have heavy tails).
+Unusual is a robust z-score above LIMIT (Iglewicz and Hoaglin, 1993, who advise 3.5; more here, because lengths and
+ranges have heavy tails): distance from the median in units of 1.4826 x the median absolute deviation or 1.2533 x the
+mean one, whichever is larger. The latter keeps values that mostly sit at a limit, and a handful of episodes, quiet.
 """
 
 from __future__ import annotations
@@ -11,30 +12,34 @@ import itertools
 import numpy as np
 
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.stats import stored_statistics
 
 LIMIT = 5.0
-_MAD_TO_STD = 1.4826
+_MEDIAN_TO_STD, _MEAN_TO_STD = 1.4826, 1.2533
 _STILL = 0.5
 """The share of frames without any change from which an episode's camera counts as frozen."""
 
 
 def find_outliers(store: DemoStore) -> dict[int, list[str]]:
-    """{episode: what is unusual}. Reads no image; `frozen_cameras` does, for the episodes that are shown anyway."""
+    """{episode: what is unusual}. Reads no image; `frozen_camera` does, for the episodes that are shown anyway."""
     found: dict[int, list[str]] = {}
 
-    def note(values: np.ndarray, what: str) -> None:
-        for episode, score in enumerate(robust_scores(values).tolist()):
-            if abs(score) > LIMIT:
-                found.setdefault(episode, []).append(f"{what} {values[episode]:.3g} (usually {np.median(values):.3g})")
+    def note(values: np.ndarray, unusual: np.ndarray, what: str) -> None:
+        for episode in np.flatnonzero(unusual).tolist():
+            found.setdefault(episode, []).append(f"{what} {values[episode]:.3g} (usually {np.median(values):.3g})")
 
-    note(store.lengths.astype(np.float64), "steps:")
+    lengths = store.lengths.astype(np.float64)
+    note(lengths, np.abs(robust_scores(lengths)) > LIMIT, "steps:")
+    statistics = stored_statistics(store, range(len(store)))
     for which, names in (("state", store.spec.state_names), ("actions", store.spec.action_names)):
-        read = getattr(store, which)
+        read, std = getattr(store, which), getattr(statistics, which).std
         extremes = np.stack([_extremes(read(episode)) for episode in range(len(store))])
         for i, name in enumerate(names):
-            note(extremes[:, 0, i], f"{which} {name}, smallest value")
-            note(extremes[:, 1, i], f"{which} {name}, largest value")
-            note(extremes[:, 2, i], f"{which} {name}, largest jump")
+            low, high, jump = extremes[:, :, i].T
+            # An episode that stays further inside than the others is not unusual.
+            note(low, robust_scores(low, std[i]) < -LIMIT, f"{which} {name}, smallest value")
+            note(high, robust_scores(high, std[i]) > LIMIT, f"{which} {name}, largest value")
+            note(jump, robust_scores(jump, std[i]) > LIMIT, f"{which} {name}, largest jump")
     return found
 
 
@@ -44,11 +49,12 @@ def _extremes(values: np.ndarray) -> np.ndarray:
     return np.stack([values.min(0), values.max(0), jumps]).astype(np.float64)
 
 
-def robust_scores(values: np.ndarray) -> np.ndarray:
-    """(n,) -> (n,). Where half of the values are equal, the deviation is a share of the whole spread instead of 0."""
+def robust_scores(values: np.ndarray, least_spread: float = 0.0) -> np.ndarray:
+    """(n,) -> (n,)."""
     distance = values - np.median(values)
-    spread = max(_MAD_TO_STD * np.median(np.abs(distance)), 0.05 * float(np.ptp(values)))
-    return distance / spread if spread > 0 else np.zeros_like(distance)
+    size = np.abs(distance)
+    spread = max(_MEDIAN_TO_STD * np.median(size), _MEAN_TO_STD * size.mean(), least_spread)
+    return distance / spread if spread > 0 else distance
 
 
 def frozen_share(frames: np.ndarray) -> float:
