@@ -11,6 +11,8 @@ from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.timm_encoder import open_timm
+from pixio_robot.vision.transformers_encoder import open_transformers
 
 
 class EncoderKind(enum.Enum):
@@ -20,19 +22,28 @@ class EncoderKind(enum.Enum):
     """An untrained Pixio encoder: the control that tells what pre-training adds."""
     RESNET = "resnet"
     """A small ResNet, to be trained from scratch with the policy."""
+    TIMM = "timm"
+    """A model of timm, by its name, for comparison."""
+    TRANSFORMERS = "transformers"
+    """A vision model of transformers, from a directory or by its hub name, for comparison."""
     NONE = "none"
     """No images at all: the control that tells what seeing adds."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class EncoderSource:
-    """Where an encoder comes from. `encoder` counts for random, `resnet` for resnet, `path` for pixio."""
+    """Where an encoder comes from. `encoder` counts for random, `resnet` for resnet."""
 
     kind: EncoderKind = EncoderKind.PIXIO
     path: str | None = None
-    """Checkpoint directory of an encoder or of a whole Pixio."""
+    """pixio: checkpoint directory of an encoder or of a whole Pixio; timm: a weights file (.safetensors, .pth) in place
+    of a download; transformers: a model directory."""
+    name: str | None = None
+    """timm: the model's name; transformers: a hub name, in place of `path`."""
+    pretrained: bool = True
+    """timm, transformers: false draws random weights from `seed`."""
     resize: int | None = None
-    """Run a checkpoint at a square of this side [px]; None keeps what it was saved with."""
+    """Run it at a square of this side [px]; None keeps what it was saved or published with."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     resnet: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
     seed: int = 0
@@ -49,5 +60,14 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
             return PixioEncoder(source.encoder, source.seed)
         case EncoderKind.RESNET:
             return ResNetEncoder(source.resnet, source.seed)
+        case EncoderKind.TIMM:
+            if source.name is None:
+                raise UserError("An encoder of kind `timm` needs `name`, timm's name of the model.")
+            return open_timm(source.name, source.path, source.resize, source.pretrained, source.seed)
+        case EncoderKind.TRANSFORMERS:
+            where = source.path or source.name
+            if where is None:
+                raise UserError("An encoder of kind `transformers` needs `path`, a directory, or `name`, a hub name.")
+            return open_transformers(where, source.resize, source.pretrained, source.seed)
         case EncoderKind.NONE:
             return None

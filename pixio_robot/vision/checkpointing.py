@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_directory, read_json, write_json
+from pixio_robot.vision.lora import merged_state
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -22,10 +23,10 @@ CONFIG = "config.json"
 
 
 def save_checkpoint(directory: str | Path, kind: str, config: Mapping[str, Any], module: nn.Module) -> None:
-    """Write the checkpoint, replacing what was there; a crash leaves the old one or none."""
+    """Write the checkpoint, adapters merged, replacing what was there; a crash leaves the old one or none."""
     with atomic_directory(Path(directory)) as temporary:
         save_file(
-            {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / WEIGHTS
+            {key: value.detach().cpu().contiguous() for key, value in merged_state(module).items()}, temporary / WEIGHTS
         )
         write_json(temporary / CONFIG, {"kind": kind, "format_version": FORMAT_VERSION, **config})
 
@@ -81,7 +82,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str | 
 def fingerprint(module: nn.Module, preprocessing: Mapping[str, Any]) -> str:
     """sha256 over every weight and over what happens to pixels before; the same on every device and process."""
     digest = hashlib.sha256(json.dumps(dict(preprocessing), sort_keys=True).encode())
-    for key, value in sorted(module.state_dict().items()):
+    for key, value in sorted(merged_state(module).items()):
         digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -52,7 +52,7 @@ class VisionTransformer(nn.Module):
 
     def embed(self, patches_bnp: Tensor, grid: tuple[int, int], keep_bk: Tensor | None) -> Tensor:
         """Class tokens, then the kept patches (all without `keep_bk`) with their positions: (b, q + k, d)."""
-        batch = len(patches_bnp)
+        batch = patches_bnp.shape[0]  # `len` would fix the size in an exported graph
         positions_bnd = interpolate_positions(self.patch_pos, self.native, grid).expand(batch, -1, -1)
         if keep_bk is not None:
             patches_bnp, positions_bnd = take_tokens(patches_bnp, keep_bk), take_tokens(positions_bnd, keep_bk)

@@ -79,15 +79,6 @@ class PixioEncoder(nn.Module):
         del shape["drop_path"], shape["recompute"]  # they change training, not features
         return checkpointing.fingerprint(self, shape | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
 
-    def parameter_depths(self) -> dict[str, int]:
-        """How deep each parameter sits: 0 the embeddings, i + 1 block i, depth + 1 the final norm."""
-        depths = {}
-        for name, _ in self.named_parameters():
-            parts = name.split(".")
-            block = int(parts[2]) + 1 if parts[1] == "blocks" else None
-            depths[name] = block or (self.config.depth + 1 if parts[1] == "norm" else 0)
-        return depths
-
     def save(self, directory: str | Path) -> None:
         """Write a checkpoint directory, atomically."""
         checkpointing.save_checkpoint(directory, KIND, {"encoder": dataclasses.asdict(self.config)}, self)

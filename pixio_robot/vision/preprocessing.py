@@ -5,27 +5,39 @@ Shapes: b batch, h height, w width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, unknown_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
 class Preprocess(nn.Module):
-    """Resize (optional), scale to [0, 1] and normalise by the ImageNet mean and std."""
+    """Resize to a square (optional), scale to [0, 1] and normalise, by the ImageNet mean and std if not told others."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, resize: int | None = None) -> None:
+    def __init__(
+        self,
+        resize: int | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        interpolation: str = "bicubic",
+    ) -> None:
         super().__init__()
+        if interpolation not in INTERPOLATIONS:
+            raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
         self.resize = resize
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.interpolation = interpolation
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width [px] after the resize."""
@@ -41,7 +53,9 @@ class Preprocess(nn.Module):
         pixels_b3hw = images_bhw3.permute(0, 3, 1, 2).float()
         size = self.size(*pixels_b3hw.shape[2:])
         if size != tuple(pixels_b3hw.shape[2:]):
-            pixels_b3hw = functional.interpolate(pixels_b3hw, size, mode="bicubic", antialias=True).clamp(0, 255)
+            antialias = self.interpolation != "nearest"
+            pixels_b3hw = functional.interpolate(pixels_b3hw, size, mode=self.interpolation, antialias=antialias)
+            pixels_b3hw = pixels_b3hw.clamp(0, 255)  # bicubic overshoots at edges
         return (pixels_b3hw / 255.0 - self.mean) / self.std
 
     def to_uint8(self, pixels_b3hw: Tensor) -> Tensor:

@@ -93,8 +93,3 @@ class ResNetEncoder(nn.Module):
         return checkpointing.fingerprint(
             self, dataclasses.asdict(self.config) | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         )
-
-    def parameter_depths(self) -> dict[str, int]:
-        """How deep each parameter sits: 0 the stem, i + 1 stage i."""
-        parts = {name: name.split(".") for name, _ in self.named_parameters()}
-        return {name: int(split[1]) + 1 if split[0] == "stages" else 0 for name, split in parts.items()}

@@ -3,7 +3,7 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Encoder, Features
-from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
+from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, lr_scales, parameter_depths
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from pixio_robot.vision.config import POOLINGS, EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -62,7 +62,7 @@ def test_resnet_rejects_a_width_that_groups_do_not_divide():
 
 @pytest.mark.parametrize("encoder", [PixioEncoder(CONFIG), ResNetEncoder(ResNetConfig())], ids=["pixio", "resnet"])
 def test_adaptation_trains_what_it_says(encoder):
-    depths = encoder.parameter_depths()
+    depths = parameter_depths(encoder)
     adapt(encoder, AdaptConfig(mode=Adaptation.FROZEN))
     assert not any(p.requires_grad for p in encoder.parameters())
     assert not encoder.training
@@ -71,6 +71,27 @@ def test_adaptation_trains_what_it_says(encoder):
     adapt(encoder, AdaptConfig(mode=Adaptation.LAST_K, last_k=1))
     trained = {depths[name] for name, p in encoder.named_parameters() if p.requires_grad}
     assert trained == ({6, 7} if isinstance(encoder, PixioEncoder) else {3})
+
+
+@pytest.mark.parametrize("encoder", [PixioEncoder(CONFIG), ResNetEncoder(ResNetConfig())], ids=["pixio", "resnet"])
+def test_layers_nearer_the_pixels_learn_slower(encoder):
+    scales = lr_scales(encoder, 0.5)
+    assert scales.keys() == dict(encoder.named_parameters()).keys()
+    depths = parameter_depths(encoder)
+    assert all(scale == 0.5 ** (max(depths.values()) - depths[name]) for name, scale in scales.items())
+    assert set(lr_scales(encoder, 1.0).values()) == {1.0}
+    if isinstance(encoder, PixioEncoder):
+        by_name = [scales[name] for name in ("vit.cls_pos", "vit.blocks.0.norm1.bias", "vit.norm.bias")]
+        assert by_name == [0.5**7, 0.5**6, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [({"last_k": 0}, "last_k"), ({"layer_decay": 1.5}, "layer_decay"), ({"lora_alpha": 0.0}, "lora_alpha")],
+)
+def test_adaptations_that_make_no_sense(values, words):
+    with pytest.raises(UserError, match=words):
+        AdaptConfig(**values)
 
 
 def test_build_encoder(tmp_path):

@@ -1,0 +1,111 @@
+"""What encoders of other libraries have in common here: uint8 images in, class tokens and a patch map out.
+
+They see the whole image resized to the square that they were trained at, with their own mean, std and filter. The
+centre crop of their published evaluation is left out: what a robot acts on may well lie at the border.
+
+Shapes: b batch, h/w pixels, n tokens, r/c rows and columns of the map, q class tokens, d width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Features
+from pixio_robot.vision import checkpointing
+from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+
+@dataclasses.dataclass(kw_only=True)
+class ForeignConfig:
+    """A network of another library, and what happens to pixels before it."""
+
+    architecture: str = ""
+    """timm: the model's name; transformers: its configuration as JSON."""
+    resize: int = 224
+    """Every image is resized to a square of this side [px]."""
+    mean: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_MEAN))
+    std: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_STD))
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.resize < 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError(
+                f"An encoder needs resize >= 1 and three numbers in mean and std (above 0), not resize={self.resize}, "
+                f"mean={list(self.mean)}, std={list(self.std)}."
+            )
+
+
+class ForeignEncoder(nn.Module):
+    """A subclass sets `model` and `feature_dim`, and says what the network makes of pixels (`represent`)."""
+
+    model: nn.Module
+    feature_dim: int
+
+    def __init__(self, config: ForeignConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.preprocess = Preprocess(config.resize, config.mean, config.std, config.interpolation)
+        self._grid: tuple[int, int] | None = None
+
+    def represent(self, pixels_b3hw: Tensor) -> Features:
+        raise NotImplementedError
+
+    def forward(self, images_bhw3: Tensor) -> Features:
+        """Features of images uint8 (b, h, w, 3), as they leave the network's last layer."""
+        return self.represent(self.preprocess(images_bhw3))
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the patch map, the same for images of any size."""
+        if self._grid is None:
+            device = next(self.parameters()).device
+            training = self.training
+            with torch.no_grad():
+                features = self.eval()(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
+            self.train(training)
+            self._grid = (features.patches.shape[1], features.patches.shape[2])
+        return self._grid
+
+    def fingerprint(self) -> str:
+        """sha256 of weights and preprocessing: equal fingerprints give equal features."""
+        shape = dataclasses.asdict(self.config) | {"class": type(self.model).__name__}
+        del shape["architecture"]  # its spelling may change with the library; the weights tell
+        return checkpointing.fingerprint(self, json.loads(json.dumps(shape)))
+
+
+def split_tokens(tokens_bnd: Tensor, grid: tuple[int, int], registers: int) -> Features:
+    """Class tokens come first, then registers (dropped: they hold nothing of use), then patches in reading order.
+
+    Without class tokens, the mean of the patches stands in for them.
+    """
+    before = tokens_bnd.shape[1] - grid[0] * grid[1]
+    patches_brcd = tokens_bnd[:, before:].unflatten(1, grid)
+    if before - registers <= 0:
+        return from_map(patches_brcd)
+    return Features(tokens_bnd[:, : before - registers], patches_brcd)
+
+
+def from_map(map_brcd: Tensor) -> Features:
+    """A network that gives a map alone: its mean is its class token."""
+    return Features(map_brcd.mean(dim=(1, 2))[:, None], map_brcd)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A .safetensors file or a plain PyTorch state dict; nothing in it is executed. Raises UserError."""
+    if path.suffix == ".safetensors":
+        return checkpointing.read_weights(path)
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}.")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is not a plain PyTorch state dict ({str(error).splitlines()[0]}).") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} holds something else than a plain state dict of tensors.")
+    return weights

@@ -1,0 +1,172 @@
+"""Encoders of timm and transformers against calling the libraries themselves, on small random models saved by them."""
+
+import dataclasses
+import json
+
+import pytest
+import timm
+import torch
+import transformers
+from safetensors.torch import save_file
+from torchvision.transforms.v2.functional import resize
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Encoder
+from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, parameter_depths
+from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
+from pixio_robot.vision.timm_encoder import TimmConfig, TimmEncoder
+from pixio_robot.vision.transformers_encoder import TransformersConfig, TransformersEncoder
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SQUARE = {"image_size": 64, "patch_size": 16}
+
+
+def images(height, width):
+    return torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def shaken(model):
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def pixels_of(frames, config):
+    """What torchvision makes of the frames, as a second opinion on resize and normalisation."""
+    scaled = resize(frames.permute(0, 3, 1, 2).float(), [config.resize] * 2, interpolation=3, antialias=True)
+    return (scaled.clamp(0, 255) / 255 - torch.tensor(config.mean)[:, None, None]) / torch.tensor(config.std)[
+        :, None, None
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "side", "grid", "prefix"),
+    [
+        ("vit_tiny_patch16_224", ".pth", 224, (14, 14), 1),
+        ("vit_tiny_patch16_224", ".safetensors", 96, (6, 6), 1),
+        ("vit_small_patch16_dinov3", ".safetensors", 64, (4, 4), 5),
+        ("resnet18", ".pth", 100, (4, 4), 0),
+        ("convnext_atto", ".safetensors", 64, (2, 2), 0),
+    ],
+)
+def test_timm(name, suffix, side, grid, prefix, tmp_path):
+    torch.manual_seed(0)
+    theirs = shaken(timm.create_model(name, num_classes=10))
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(theirs.state_dict(), path)
+    source = EncoderSource(kind=EncoderKind.TIMM, name=name, path=str(path), resize=side)
+    encoder = build_encoder(source).eval()
+    assert isinstance(encoder, Encoder)
+    assert encoder.grid(80, 120) == grid
+    if side != 224 and hasattr(theirs, "set_input_size"):
+        theirs.set_input_size((side, side))
+    frames = images(80, 120)
+    with torch.no_grad():
+        features, wanted = encoder(frames), theirs.forward_features(pixels_of(frames, encoder.config))
+    if prefix:
+        torch.testing.assert_close(features.cls, wanted[:, :1], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(features.patches.flatten(1, 2), wanted[:, prefix:], atol=1e-4, rtol=1e-4)
+    else:
+        torch.testing.assert_close(features.patches, wanted.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(features.cls[:, 0], wanted.mean(dim=(2, 3)), atol=1e-4, rtol=1e-4)
+    assert features.patches.shape == (2, *grid, encoder.feature_dim)
+    rebuilt = TimmEncoder(TimmConfig(**json.loads(json.dumps(dataclasses.asdict(encoder.config)))))
+    rebuilt.load_state_dict(encoder.state_dict())
+    assert rebuilt.fingerprint() == encoder.fingerprint()
+    torch.testing.assert_close(rebuilt.eval()(frames).patches, features.patches)
+
+
+MODELS = {
+    "vit": (transformers.ViTModel, transformers.ViTConfig(**SMALL, **SQUARE), 1),
+    "vit_mae": (transformers.ViTMAEModel, transformers.ViTMAEConfig(**SMALL, **SQUARE, mask_ratio=0.0), 1),
+    "dinov2": (transformers.Dinov2Model, transformers.Dinov2Config(**SMALL, **SQUARE), 1),
+    "dinov2_registers": (
+        transformers.Dinov2WithRegistersModel,
+        transformers.Dinov2WithRegistersConfig(**SMALL, **SQUARE, num_register_tokens=3),
+        4,
+    ),
+    "dinov3": (transformers.DINOv3ViTModel, transformers.DINOv3ViTConfig(**SMALL, **SQUARE, num_register_tokens=4), 5),
+    "clip": (
+        transformers.CLIPModel,
+        transformers.CLIPConfig(
+            text_config={**SMALL, "vocab_size": 50, "eos_token_id": 1, "bos_token_id": 0},
+            vision_config=SMALL | SQUARE,
+        ),
+        1,
+    ),
+    "siglip": (transformers.SiglipVisionModel, transformers.SiglipVisionConfig(**SMALL, **SQUARE), 0),
+    "resnet": (
+        transformers.ResNetModel,
+        transformers.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic"),
+        None,
+    ),
+}
+
+
+def directory_of(name, path):
+    kind, config, _ = MODELS[name]
+    torch.manual_seed(0)
+    model = shaken(kind(config))
+    model.save_pretrained(path)
+    mean, std = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
+    transformers.BitImageProcessor(
+        size={"shortest_edge": 80}, crop_size={"height": 64, "width": 64}, resample=3, image_mean=mean, image_std=std
+    ).save_pretrained(path)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers(name, tmp_path):
+    theirs, prefix = directory_of(name, tmp_path), MODELS[name][2]
+    encoder = build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path))).eval()
+    assert isinstance(encoder, Encoder)
+    assert (encoder.config.resize, encoder.config.mean) == (64, [0.5, 0.4, 0.3])
+    frames = images(48, 90)
+    pixels = pixels_of(frames, encoder.config)
+    model = theirs.vision_model if name == "clip" else theirs
+    noise = {"noise": torch.arange(16.0).expand(2, -1)} if name == "vit_mae" else {}
+    with torch.no_grad():
+        features, wanted = encoder(frames), model(pixels, **noise).last_hidden_state
+    if prefix is None:
+        torch.testing.assert_close(features.patches, wanted.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
+    else:
+        torch.testing.assert_close(features.patches.flatten(1, 2), wanted[:, prefix:], atol=1e-4, rtol=1e-4)
+    if prefix:
+        torch.testing.assert_close(features.cls, wanted[:, :1], atol=1e-4, rtol=1e-4)
+    assert features.patches.shape == (2, *encoder.grid(48, 90), encoder.feature_dim)
+    rebuilt = TransformersEncoder(TransformersConfig(**json.loads(json.dumps(dataclasses.asdict(encoder.config)))))
+    rebuilt.load_state_dict(encoder.state_dict())
+    assert rebuilt.fingerprint() == encoder.fingerprint()
+    torch.testing.assert_close(rebuilt.eval()(frames).patches, features.patches)
+    larger = build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path), resize=96)).eval()
+    assert larger(frames).patches.shape[1] == encoder.grid(48, 90)[0] * 96 // 64
+
+
+def test_layers_of_foreign_encoders_are_told_from_their_names(tmp_path):
+    directory_of("dinov3", tmp_path)
+    encoder = build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path)))
+    depths = parameter_depths(encoder)
+    assert set(depths.values()) == {0, 1, 2, 3}
+    assert depths["model.norm.weight"] == 3
+    adapt(encoder, AdaptConfig(mode=Adaptation.LAST_K, last_k=1))
+    assert {depths[name] for name, p in encoder.named_parameters() if p.requires_grad} == {2, 3}
+    adapt(encoder, AdaptConfig(mode=Adaptation.LORA))
+    encoder(images(64, 64)).patches.sum().backward()
+    random = build_encoder(EncoderSource(kind=EncoderKind.TIMM, name="resnet18", pretrained=False, seed=2))
+    assert set(parameter_depths(random).values()) == {0, 2, 3, 4, 5}
+
+
+def test_what_cannot_be_opened(tmp_path):
+    with pytest.raises(UserError, match="resnet18"):
+        build_encoder(EncoderSource(kind=EncoderKind.TIMM, name="resnet_18"))
+    with pytest.raises(UserError, match="needs `name`"):
+        build_encoder(EncoderSource(kind=EncoderKind.TIMM))
+    with pytest.raises(UserError, match="needs `path`"):
+        build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS))
+    with pytest.raises(UserError, match="needs config"):
+        build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path)))
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "part.pth")
+    with pytest.raises(UserError, match=r"missing: bn1\.bias"):
+        build_encoder(EncoderSource(kind=EncoderKind.TIMM, name="resnet18", path=str(tmp_path / "part.pth")))
