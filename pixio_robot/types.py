@@ -131,6 +131,22 @@ class Episode:
         return len(self.actions)
 
 
+@dataclasses.dataclass(kw_only=True)
+class GroundTruth:
+    """What a simulator knows of n frames of one camera.
+
+    images uint8 (n, h, w, 3); depth float32 (n, h, w), metres along the camera's axis; classes int32 (n, h, w), indices
+    into `class_names`; positions[name] float32 (n, 3), metres in the world; episode int64 (n,), its seed.
+    """
+
+    images: np.ndarray
+    depth: np.ndarray
+    classes: np.ndarray
+    class_names: Sequence[str]
+    positions: Mapping[str, np.ndarray]
+    episode: np.ndarray
+
+
 @dataclasses.dataclass
 class Features:
     """What an encoder says of b frames: class tokens (b, k, d) and a patch map (b, h, w, d)."""

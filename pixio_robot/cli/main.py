@@ -32,8 +32,10 @@ COMMANDS = {
     "pretrain": Command("pixio_robot.cli.pretrain", "train a Pixio encoder on shards and demonstrations"),
     "train": Command("pixio_robot.cli.train", "train a policy on demonstrations"),
     "evaluate": Command("pixio_robot.cli.evaluate", "roll a policy out in the simulator"),
+    "probe": Command("pixio_robot.cli.probe", "an encoder's report card: depth, segmentation, positions"),
     "report": Command("pixio_robot.cli.report", "one self-contained report.html of a run"),
     "serve": Command("pixio_robot.cli.serve", "a trained policy behind a websocket, for clients without torch"),
+    "weights": Command("pixio_robot.cli.weights", "convert, inspect and export the weights of encoders"),
     "data": Command("pixio_robot.cli.data", "look at and verify demonstration stores"),
 }
 

@@ -1,0 +1,70 @@
+"""Frames with what the simulator knows of them, to hold an encoder's features against."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from envs.config import EnvConfig
+from envs.play import Play
+from envs.registry import make_env
+from pixio_robot.errors import UserError
+from pixio_robot.types import GroundTruth
+
+LEAST_MOTION_M = 1e-3
+"""What moves less than this (standard deviation) over all frames is not worth asking for."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class GroundTruthConfig:
+    """Which frames to take."""
+
+    camera: str = "front"
+    episodes: int = 200
+    frames_per_episode: int = 5
+    steps_between: int = 8
+    """Control steps of random play between two frames of an episode."""
+    first_seed: int = 200_000
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "frames_per_episode", "steps_between"):
+            if getattr(self, name) < 1:
+                raise UserError(f"truth.{name}={getattr(self, name)} must be at least 1.")
+
+
+def gather_ground_truth(
+    env_config: EnvConfig, config: GroundTruthConfig, on_episode: Callable[[], None] = lambda: None
+) -> GroundTruth:
+    """Play at random and note images, depth, classes and positions: of the gripper, the objects and the camera."""
+    env = make_env(env_config)
+    images, depth, classes, positions, episode = [], [], [], [], []
+    try:
+        for seed in range(config.first_seed, config.first_seed + config.episodes):
+            env.reset(seed, False)
+            play = Play()
+            play.reset(env, np.random.default_rng(seed))
+            for _ in range(config.frames_per_episode):
+                for _ in range(config.steps_between):
+                    env.step(play.act(env), False)
+                images.append(env.render(config.camera))
+                depth.append(env.render_depth(config.camera))
+                classes.append(env.render_segmentation(config.camera))
+                known = {name.removesuffix("_pos"): at for name, at in env.privileged().items() if "_pos" in name}
+                positions.append(known | {"camera": env.camera_pose(config.camera)[0]})
+                episode.append(seed)
+            on_episode()
+        names = env.segmentation_names()
+    finally:
+        env.close()
+    shared = set.intersection(*(set(each) for each in positions))
+    tracks = {name: np.stack([each[name] for each in positions]).astype(np.float32) for name in sorted(shared)}
+    return GroundTruth(
+        images=np.stack(images),
+        depth=np.stack(depth).astype(np.float32),
+        classes=np.stack(classes),
+        class_names=names,
+        positions={name: track for name, track in tracks.items() if track.std(0).max() > LEAST_MOTION_M},
+        episode=np.array(episode),
+    )
