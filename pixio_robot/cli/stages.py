@@ -16,7 +16,8 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -173,16 +174,16 @@ def _run_alone(
     return 0
 
 
-_words: list[str] = []
+_words: ContextVar[tuple[str, ...]] = ContextVar("words of the command being run", default=())
 
 
-def remember_command(words: list[str]) -> None:
+def remember_command(words: Sequence[str]) -> None:
     """Keep the words of the command being run, for the stamps and so for the report."""
-    _words[:] = words
+    _words.set(tuple(words))
 
 
 def _spelled_out() -> str:
-    return shlex.join(["pixio-robot", *_words])
+    return shlex.join(["pixio-robot", *_words.get()])
 
 
 def _conflict(target: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
