@@ -1,11 +1,12 @@
-"""Training windows a second per core: DemoBatches against numpy in RAM and LeRobotDataset, same content, one run.
+"""Training windows a second per core: DemoBatches against numpy in RAM, robomimic's way and LeRobotDataset, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/demo_windows.py [--episodes 20] [--batch 64] [--out result.json]
 
 A window is 2 cameras x 2 frames of 84 px, the state and 16 actions. All readers collate the same random windows into
 batches of uint8 images in one process, in alternating rounds; rates count CPU seconds, so that they mean the same
 on a busy machine. `numpy_in_ram` slices window by window and collates, as diffusion_policy's sampler does.
-LeRobotDataset keeps PNG images in parquet (its image type, no video) and decodes them.
+`h5py` slices contiguous HDF5 images with low-dimensional arrays in RAM: robomimic's loader and its `low_dim` cache.
+LeRobotDataset decodes PNG images in parquet (its image type) and AV1 video (its default).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
+from pixio_robot.data.demo_codecs import JPEG, ZSTD
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.features import FeatureCache
 from pixio_robot.data.loading import DemoBatches
@@ -82,6 +84,17 @@ def batches(store: DemoStore, features: FeatureCache | None = None) -> DemoBatch
     )
 
 
+def pack(store: DemoStore, path: Path, codec: str) -> DemoStore:
+    archive = DemoStore.create(path, store.spec, image_codec=codec)
+    for number in range(len(store)):
+        archive.append(store.episode(number))
+    return DemoStore.open(path, ram_bytes=0)
+
+
+def image_bytes(store: DemoStore) -> int:
+    return sum(file.stat().st_size for file in (store.path / "episodes").rglob("images/*/c/**/*") if file.is_file())
+
+
 def numpy_in_ram(store: DemoStore) -> Reader:
     """Flat arrays of everything; each window a dictionary of slices, repeated at the edges, then collated."""
     episodes = [store.episode(number) for number in range(len(store))]
@@ -108,17 +121,48 @@ def numpy_in_ram(store: DemoStore) -> Reader:
 _SEEN = (*CAMERAS, "state")
 
 
-def lerobot(store: DemoStore, path: Path) -> Reader:
+def h5py_slices(store: DemoStore, path: Path) -> Reader:
+    """One group a demonstration, images sliced from the file window by window, then collated."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for number in range(len(store)):
+            for camera in CAMERAS:
+                file[f"data/demo_{number}/obs/{camera}"] = store.images(number, camera)
+    file = h5py.File(path, "r")
+    images = [{camera: file[f"data/demo_{number}/obs/{camera}"] for camera in CAMERAS} for number in range(len(store))]
+    low = [{"state": store.state(number), "actions": store.actions(number)} for number in range(len(store))]
+
+    def part(values: Any, first: int, count: int) -> torch.Tensor:
+        start, stop = max(first, 0), min(first + count, STEPS)
+        slab = values[start:stop]
+        edges = [(start - first, first + count - stop)] + [(0, 0)] * (slab.ndim - 1)
+        return torch.from_numpy(np.pad(slab, edges, mode="edge") if len(slab) < count else slab)
+
+    def window(number: int) -> dict[str, torch.Tensor]:
+        episode, step = divmod(number, STEPS)
+        sources = images[episode] | low[episode]
+        seen = {name: part(sources[name], step - OBSERVATION_STEPS + 1, OBSERVATION_STEPS) for name in _SEEN}
+        return seen | {"actions": part(sources["actions"], step, HORIZON)}
+
+    return lambda indices: default_collate([window(number) for number in indices.tolist()])
+
+
+def lerobot(store: DemoStore, path: Path, *, videos: bool) -> Reader:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    images = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channels"]}
+    images = {
+        "dtype": "video" if videos else "image",
+        "shape": (SIZE, SIZE, 3),
+        "names": ["height", "width", "channels"],
+    }
     values = {"dtype": "float32", "names": None}
     keys = {camera: f"observation.images.{camera}" for camera in CAMERAS}
     features = {key: dict(images) for key in keys.values()} | {
         "observation.state": values | {"shape": (9,)},
         "action": values | {"shape": (7,)},
     }
-    writer = LeRobotDataset.create("local/benchmark", HZ, features, root=path, use_videos=False)
+    writer = LeRobotDataset.create("local/benchmark", HZ, features, root=path, use_videos=videos)
     for number in range(len(store)):
         episode = store.episode(number)
         for step in range(STEPS):
@@ -142,10 +186,12 @@ def check_same(store: DemoStore, readers: Mapping[str, Reader], windows: int) ->
         pixels = expected.observation.images[camera]
         assert torch.equal(pixels, found[camera])
         assert torch.equal(pixels, readers["demo_batches_beyond_ram"](indices).observation.images[camera])
+        assert torch.equal(pixels, readers["h5py"](indices)[camera])
         if "lerobot_png" in readers:
             theirs = readers["lerobot_png"](indices)[f"observation.images.{camera}"]
             theirs = theirs if theirs.dtype == torch.uint8 else (theirs * 255).round().to(torch.uint8)
             assert torch.equal(pixels, theirs.permute(0, 1, 3, 4, 2))
+            assert readers["lerobot_video"](indices)[f"observation.images.{camera}"].shape == theirs.shape
     assert torch.equal(expected.actions, found["actions"])
 
 
@@ -169,23 +215,28 @@ def measure(folder: Path, episodes: int, batch: int, with_lerobot: bool) -> dict
         "demo_batches_beyond_ram": batches(DemoStore.open(store.path, ram_bytes=0)).gather,
         "cached_features": batches(store, cache).gather,
     }
+    archives = {codec: pack(store, folder / codec, codec) for codec in (ZSTD, JPEG)}
+    readers |= {f"archive_{codec}": batches(archive).gather for codec, archive in archives.items()}
+    readers["h5py"] = h5py_slices(store, folder / "demos.hdf5")
     if with_lerobot:
-        readers["lerobot_png"] = lerobot(store, folder / "lerobot")
+        readers["lerobot_png"] = lerobot(store, folder / "png", videos=False)
+        readers["lerobot_video"] = lerobot(store, folder / "video", videos=True)
     windows = episodes * STEPS
     check_same(store, readers, windows)
     rates: dict[str, list[float]] = {name: [] for name in readers}
     for round_ in range(ROUNDS):
         for name, reader in readers.items():
-            count = 2 if name == "lerobot_png" else 30
+            count = 1 if name.startswith("lerobot") else 30
             rates[name].append(rate(reader, windows, batch, count, round_))
     median = {name: float(np.median(values)) for name, values in rates.items()}
     return {
         "windows_per_cpu_second": median,
         "all_rounds": rates,
         "ratio_to_numpy_in_ram": {name: value / median["numpy_in_ram"] for name, value in median.items()},
-        "ratio_to_lerobot": {name: value / median["lerobot_png"] for name, value in median.items()}
+        "ratio_to_lerobot_video": {name: value / median["lerobot_video"] for name, value in median.items()}
         if with_lerobot
         else {},
+        "archive_share_of_bytes": {name: image_bytes(part) / image_bytes(store) for name, part in archives.items()},
         "batch": batch,
         "frames": windows * len(CAMERAS),
         "size": SIZE,
@@ -211,12 +262,15 @@ def main() -> None:
         "versions": {"numpy": np.__version__, "torch": torch.__version__},
     }
     for name, value in result["windows_per_cpu_second"].items():
-        of_lerobot = result["ratio_to_lerobot"].get(name)
+        of_lerobot = result["ratio_to_lerobot_video"].get(name)
         print(
             f"{name:24} {value:8.0f} windows/s per core, {result['ratio_to_numpy_in_ram'][name]:6.3f} of numpy in RAM"
-            + (f", {of_lerobot:7.1f} of LeRobot" if of_lerobot else "")
+            + (f", {of_lerobot:7.1f} of LeRobot video" if of_lerobot else "")
         )
+    for codec, share in result["archive_share_of_bytes"].items():
+        print(f"archive {codec}: {share:.2f} of the bytes")
     if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 
 

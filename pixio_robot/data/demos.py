@@ -157,20 +157,42 @@ class DemoStore:
 
     def images(self, episode: int, camera: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames start..stop of one camera, uint8 (n, h, w, 3). Not to be written to."""
-        key = (episode, camera)
+        end = self._headers[episode].length if stop is None else stop
+        self._check_frames(episode, start, end)
+        if (frames := self._in_ram(episode, camera)) is not None:
+            return frames[start:end]
+        return self._file(episode, camera).read(start, end)
+
+    def images_into(self, episode: int, camera: str, start: int, frames: np.ndarray) -> None:
+        """Fill `frames`, contiguous uint8 (n, h, w, 3), with those from `start` on: `images` without a copy between."""
+        self._check_frames(episode, start, start + len(frames))
+        if (found := self._in_ram(episode, camera)) is not None:
+            frames[...] = found[start : start + len(frames)]
+        else:
+            self._file(episode, camera).read_into(start, frames)
+
+    def _check_frames(self, episode: int, start: int, end: int) -> None:
         length = self._headers[episode].length
-        end = length if stop is None else stop
         if not 0 <= start <= end <= length:
             raise UserError(f"{self.episode_path(episode)} has {length} frames, so there is no {start}..{end}.")
-        if (frames := self._frames.get(key)) is not None:
-            return frames[start:end]
+
+    def _in_ram(self, episode: int, camera: str) -> np.ndarray | None:
+        """All frames, read by now if all images fit."""
+        key = (episode, camera)
+        if key not in self._frames and self._fits_in_ram:
+            self._frames[key] = self._file(episode, camera).read(0, self._headers[episode].length)
+        return self._frames.get(key)
+
+    def _file(self, episode: int, camera: str) -> FrameFile:
+        key = (episode, camera)
         if key not in self._files:
             directory = self.episode_path(episode) / "images" / camera
             self._files[key] = open_frames(directory, self.images_shape(episode, camera), self.image_codec)
-        if self._fits_in_ram:
-            self._frames[key] = self._files[key].read(0, length)
-            return self._frames[key][start:end]
-        return self._files[key].read(start, end)
+        return self._files[key]
+
+    def images_fingerprint(self, episode: int, camera: str) -> int:
+        """A number that changes with any pixel, from the checksums on the disk."""
+        return self._file(episode, camera).fingerprint()
 
     def episode(self, episode: int) -> Episode:
         header = self._headers[episode]
