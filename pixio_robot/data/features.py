@@ -1,45 +1,56 @@
 """What a frozen encoder says of every frame, computed once and kept beside the episodes.
 
-    store.zarr/.features/<fingerprint>/<camera>/000000.safetensors
+    store.zarr/.features/<fingerprint>[.<view>]/<camera>/000000.safetensors
 
-holds cls (n, k, d) and patches (n, h, w, d), float16.
+holds cls (n, k, d) and patches (n, h, w, d), float16, and the checksum of the images that they are of.
 
-The fingerprint covers the encoder's weights and preprocessing, so other weights never meet these files. A file
-is complete or absent: an interrupted run goes on, and episodes appended later are added.
+The fingerprint covers the encoder's weights and preprocessing, so other weights never meet these files; the checksum
+does the same for other images. A file is complete or absent: an interrupted run goes on, and episodes appended later
+are added.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from pixio_robot.data.demo_commit import workplace
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.feature_views import Views
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_file
+from pixio_robot.files import atomic_file, fsync_parent
 from pixio_robot.types import Features
 
 DIRECTORY = ".features"
 DEFAULT_RAM_BYTES = 8 << 30
+MARK = "images"
+"""The key of a file's metadata that holds the checksum of the images."""
+ONE_VIEW = Views()
 
 
 class FeatureCache:
-    """The features of all episodes of some cameras.
+    """The features of all episodes of some cameras, each in `views` random versions beside the one of acting.
 
     Up to `ram_bytes` they are held in RAM, one tensor a camera, so that a batch is one look-up; beyond, they stay
     mapped files whose pages the system keeps as it can.
     """
 
-    def __init__(self, episodes: Mapping[str, Sequence[Features]], ram_bytes: int = DEFAULT_RAM_BYTES) -> None:
-        """episodes[camera][e] are the features of episode e."""
+    def __init__(
+        self, episodes: Mapping[str, Sequence[Features]], ram_bytes: int = DEFAULT_RAM_BYTES, views: int = 0
+    ) -> None:
+        """episodes[camera][v * count + e] are the features of episode e of `count` in view v, 0 <= v <= views."""
+        self.views = views
         self._episodes = episodes
         self._flat: dict[str, Features] = {}
         lengths = [len(part.cls) for part in next(iter(episodes.values()), [])]
+        self._count = len(lengths) // (views + 1)
         self._starts = np.cumsum([0, *lengths])
         needed = sum(part.cls.nbytes + part.patches.nbytes for parts in episodes.values() for part in parts)
         if lengths and needed <= ram_bytes:
@@ -54,20 +65,31 @@ class FeatureCache:
         sizes = np.diff(self._starts).tolist()
         return [Features(*parts) for parts in zip(flat.cls.split(sizes), flat.patches.split(sizes), strict=True)]
 
-    def features(self, episode: int, camera: str) -> Features:
+    def features(self, episode: int, camera: str, view: int = 0) -> Features:
         """Of the n frames of an episode: cls (n, k, d), patches (n, h, w, d), float16."""
-        parts = self._episodes.get(camera, ())
-        if episode >= len(parts):
-            raise UserError(f"Features of camera {camera!r} in episode {episode} were not cached.")
-        return parts[episode]
+        self._check(camera, episode, view)
+        return self._episodes[camera][view * self._count + episode]
 
-    def gather(self, camera: str, episode: np.ndarray, frames: np.ndarray) -> Features:
-        """Of b windows, episode (b,) and frames (b, t): cls (b, t, k, d), patches (b, t, h, w, d), float16."""
-        flat = self._flat.get(camera)
-        if flat is not None and len(episode) and episode.max() < len(self._starts) - 1:
-            rows = torch.from_numpy((self._starts[episode][:, None] + frames).ravel())
+    def _check(self, camera: str, episode: int, view: int) -> None:
+        if camera not in self._episodes or episode >= self._count:
+            raise UserError(f"Features of camera {camera!r} in episode {episode} were not cached.")
+        if not 0 <= view <= self.views:
+            raise UserError(f"Features were cached in views 0..{self.views}, and view {view} is asked for.")
+
+    def gather(self, camera: str, episode: np.ndarray, frames: np.ndarray, views: np.ndarray | None = None) -> Features:
+        """Of b windows, episode (b,) and frames (b, t): cls (b, t, k, d), patches (b, t, h, w, d), float16.
+
+        views (b,): in which version each window is shown, 1..`views` at random while training; without, all are
+        shown as when acting (view 0). One window, one view: its frames keep their motion.
+        """
+        shown = np.zeros_like(episode) if views is None else views
+        if len(episode):
+            self._check(camera, int(episode.max()), int(shown.max()))
+        place = shown * self._count + episode
+        if (flat := self._flat.get(camera)) is not None:
+            rows = torch.from_numpy((self._starts[place][:, None] + frames).ravel())
             return flat.map(lambda tensor: tensor.index_select(0, rows).unflatten(0, frames.shape))
-        parts = [self.features(number, camera) for number in episode.tolist()]
+        parts = [self._episodes[camera][number] for number in place.tolist()]
         steps = torch.from_numpy(frames)
         return Features(
             torch.stack([part.cls[step] for part, step in zip(parts, steps, strict=True)]),
@@ -80,6 +102,7 @@ def cache_features(
     encoder: nn.Module,
     cameras: Sequence[str],
     *,
+    views: Views = ONE_VIEW,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -87,46 +110,101 @@ def cache_features(
 ) -> FeatureCache:
     """Encode what is not cached yet and return everything. `encoder` is a frozen `types.Encoder`.
 
-    Raises UserError for an unknown camera, features that are not finite in float16, and a full disk.
+    With `views`, what the policy sees while acting is view 0, also cropped, and `views.count` random versions stand
+    beside it for training (`FeatureCache.gather`): the encoder runs once for each frame and view. Raises UserError for
+    an unknown camera, a crop that does not fit, features that are not finite in float16, and a full disk.
     """
-    from rich.progress import track
-
-    directory = store.path / DIRECTORY / encoder.fingerprint()  # pyright: ignore[reportCallIssue]
+    fingerprint = encoder.fingerprint()  # pyright: ignore[reportCallIssue]
     # Each frame is looked at once, so the store's images need not stay in RAM.
     reader = DemoStore.open(store.path, ram_bytes=0)
+
+    def wanted(camera: str, view: int, episode: int) -> _Wanted:
+        folder = ".".join(part for part in (fingerprint, views.name(view)) if part)
+        path = store.path / DIRECTORY / folder / camera / f"{episode:06d}.safetensors"
+        length = reader.images_shape(episode, camera)[0]
+        return _Wanted(camera, view, episode, path, length, f"{reader.images_fingerprint(episode, camera):08x}")
+
+    everything = {
+        camera: [wanted(camera, view, episode) for view in range(views.count + 1) for episode in range(len(store))]
+        for camera in cameras
+    }
+    missing = [one for parts in everything.values() for one in parts if _load(one) is None]
+    if missing:
+        _add(missing, reader, encoder, views, batch_size, device, progress)
+    return FeatureCache(
+        {camera: [_there(one) for one in parts] for camera, parts in everything.items()}, ram_bytes, views.count
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """One file: the features of one camera's frames in one episode, in one view."""
+
+    camera: str
+    view: int
+    episode: int
+    path: Path
+    length: int
+    mark: str
+    """The checksum of the images."""
+
+
+def _add(
+    missing: Sequence[_Wanted],
+    store: DemoStore,
+    encoder: nn.Module,
+    views: Views,
+    batch_size: int,
+    device: torch.device | str,
+    progress: bool,
+) -> None:
+    from rich.progress import track
+
+    directory = store.path / DIRECTORY
+    directory.mkdir(exist_ok=True)
     was_training = encoder.training
     encoder = encoder.to(device).eval()
-    episodes: dict[str, list[Features]] = {camera: [] for camera in cameras}
-    wanted = [(camera, episode) for camera in cameras for episode in range(len(store))]
-    for camera, episode in track(wanted, "encode demonstrations", disable=not progress, transient=True):
-        path = directory / camera / f"{episode:06d}.safetensors"
-        shape = reader.images_shape(episode, camera)
-        features = _load(path, shape[0])
-        if features is None:
-            _save(path, _encode(encoder, reader.images(episode, camera), batch_size, device))
-            features = _load(path, shape[0])
-            assert features is not None
-        episodes[camera].append(features)
-    encoder.train(was_training)
-    return FeatureCache(episodes, ram_bytes)
-
-
-def _load(path: Path, length: int) -> Features | None:
-    """None where there is no whole file for that many frames: it is only a cache, so it is then made again."""
     try:
-        tensors = load_file(path)
+        with workplace(directory) as temporary:
+            for one in track(missing, "encode demonstrations", disable=not progress, transient=True):
+                images = store.images(one.episode, one.camera)
+                shown = views.apply(images, one.camera, one.episode, one.view)
+                _save(one, _encode(encoder, shown, batch_size, device), temporary)
+    finally:
+        encoder.train(was_training)
+
+
+def _there(one: _Wanted) -> Features:
+    features = _load(one)
+    if features is None:
+        raise UserError(f"{one.path} was removed or damaged by another process; run the same command again.")
+    return features
+
+
+def _load(one: _Wanted) -> Features | None:
+    """None where there is no whole file for these images: it is only a cache, so it is then made again."""
+    try:
+        with safe_open(one.path, "pt") as file:
+            if (file.metadata() or {}).get(MARK) != one.mark:
+                return None
+        tensors = load_file(one.path)
         features = Features(tensors["cls"], tensors["patches"])
     except (OSError, SafetensorError, KeyError):
         return None
-    return features if len(features.cls) == len(features.patches) == length else None
+    return features if len(features.cls) == len(features.patches) == one.length else None
 
 
-def _save(path: Path, features: Features) -> None:
+def _save(one: _Wanted, features: Features, temporary: Path) -> None:
+    """By way of `temporary`, which the next run removes should this one be killed."""
     for tensor in (features.cls, features.patches):
         if not tensor.isfinite().all():
-            raise UserError(f"The encoder gives features that are not finite in float16 (for {path}).")
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(save({"cls": features.cls, "patches": features.patches}))
+            raise UserError(f"The encoder gives features that are not finite in float16 (for {one.path}).")
+    whole = temporary / one.path.name
+    with atomic_file(whole) as file:
+        file.write_bytes(save({"cls": features.cls, "patches": features.patches}, {MARK: one.mark}))
+    one.path.parent.mkdir(parents=True, exist_ok=True)
+    whole.replace(one.path)
+    fsync_parent(one.path)
 
 
 @torch.inference_mode()

@@ -26,8 +26,9 @@ from pixio_robot.types import Batch, Features, Observation
 class DemoBatches:
     """An infinite iterator of `Batch`; every epoch is a new permutation of all windows, the last short batch dropped.
 
-    With `features`, `Observation.features` is filled in place of images. `state_dict` counts the batches that
-    were handed out, so a loader restored from it continues with the very next one.
+    With `features`, `Observation.features` is filled in place of images; with `random_views` as well, each window is
+    shown in one of their random views, drawn anew in every epoch, and otherwise as when acting. `state_dict` counts
+    the batches that were handed out, so a loader restored from it continues with the very next one.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class DemoBatches:
         seed: int,
         episodes: Sequence[int] | None = None,
         features: FeatureCache | None = None,
+        random_views: bool = False,
         prefetch: int = 2,
     ) -> None:
         if batch_size < 1 or prefetch < 1:
@@ -48,6 +50,8 @@ class DemoBatches:
         for camera in cameras:
             if camera not in store.spec.cameras:
                 raise unknown_name("camera", camera, store.spec.cameras)
+        if random_views and (features is None or features.views == 0):
+            raise UserError("random_views=True needs features that are cached in several views.")
         lengths = store.lengths
         self._store = store
         self._windows = Windows(lengths, observation_steps, horizon, episodes)
@@ -56,6 +60,7 @@ class DemoBatches:
         self._batch_size = min(batch_size, len(self._windows))
         self._seed = seed
         self._features = features
+        self._random_views = random_views
         # Of all episodes one after the other, so that a batch is one look-up; episode e starts at row starts[e].
         self._starts = np.cumsum(lengths) - lengths
         self._state = np.concatenate([store.state(episode) for episode in range(len(lengths))])
@@ -126,19 +131,24 @@ class DemoBatches:
         epoch, place = divmod(number, self.batches_per_epoch)
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(len(self._windows))
-        return self.gather(self._order[1][place * self._batch_size : (place + 1) * self._batch_size])
+        indices = self._order[1][place * self._batch_size : (place + 1) * self._batch_size]
+        if not self._random_views or self._features is None:
+            return self.gather(indices)
+        random = np.random.default_rng([self._seed, epoch, place])
+        return self.gather(indices, random.integers(1, self._features.views + 1, (len(self._cameras), len(indices))))
 
-    def gather(self, indices: np.ndarray) -> Batch:
-        """The windows of those numbers."""
+    def gather(self, indices: np.ndarray, views: np.ndarray | None = None) -> Batch:
+        """The windows of those numbers (b,); views (cameras, b) of cached features, all 0 without."""
         located = self._windows.locate(indices)
         starts_b1 = self._starts[located.episode][:, None]
         images: dict[str, torch.Tensor] = {}
         features: dict[str, Features] = {}
-        for camera in self._cameras:
+        for number, camera in enumerate(self._cameras):
             if self._features is None:
                 images[camera] = torch.from_numpy(self._images(camera, located))
             else:
-                features[camera] = self._features.gather(camera, located.episode, located.frames)
+                shown = None if views is None else views[number]
+                features[camera] = self._features.gather(camera, located.episode, located.frames, shown)
         state = torch.from_numpy(self._state[starts_b1 + located.frames])
         actions = torch.from_numpy(self._actions[starts_b1 + located.actions])
         return Batch(Observation(images, state, features), actions, torch.from_numpy(located.is_pad))
@@ -150,7 +160,7 @@ class DemoBatches:
         firsts, stops = located.frames[:, 0].tolist(), (located.frames[:, -1] + 1).tolist()
         for window, episode, first, stop in zip(images, located.episode.tolist(), firsts, stops, strict=True):
             repeated = len(window) - (stop - first)
-            window[repeated:] = self._store.images(episode, camera, first, stop)
+            self._store.images_into(episode, camera, first, window[repeated:])
             if repeated:
                 window[:repeated] = window[repeated]
         return images

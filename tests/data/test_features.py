@@ -1,6 +1,8 @@
 """Cached features are those of the encoder, computed once, for the weights that were asked for."""
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from demo_data import make_episode, make_store
+from demo_data import SPEC, make_episode, make_store
 from torch import Tensor, nn
 
+from pixio_robot.data import features
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.feature_views import Views
 from pixio_robot.data.features import FeatureCache, cache_features
 from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.windows import Windows
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features
 
@@ -31,6 +36,7 @@ class Encoder(nn.Module):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, 5, 4, stride=4)
+        assert self.patch.bias is not None
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.patch.weight, generator=generator)
         nn.init.normal_(self.patch.bias, generator=generator)
@@ -171,3 +177,103 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     fresh = cache_features(make_store(tmp_path / "t", episodes=6), Encoder(0), CAMERAS, progress=False)
     for episode in range(6):
         assert torch.equal(cache.features(episode, "front").patches, fresh.features(episode, "front").patches)
+
+
+def replace_images(store: DemoStore, episode: int, by: int) -> None:
+    shutil.rmtree(store.episode_path(episode))
+    shutil.copytree(store.episode_path(by), store.episode_path(episode))
+
+
+def test_other_images_never_meet_old_features(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    store = DemoStore.create(path, SPEC)
+    for seed in range(3):
+        store.append(make_episode(seed, length=5))
+    cache_features(store, Encoder(0), ["front"], progress=False)
+    replace_images(store, episode=1, by=2)
+    encoder = Encoder(0)
+    cache = cache_features(DemoStore.open(path), encoder, ["front"], progress=False)
+    assert encoder.seen == 5
+    assert torch.equal(cache.features(1, "front").patches, cache.features(2, "front").patches)
+
+
+def test_a_whole_cache_is_read_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "s")
+    cache_features(store, Encoder(0), CAMERAS, progress=False)
+    monkeypatch.setattr(features, "workplace", None)
+    encoder = Encoder(0)
+    cache_features(store, encoder, CAMERAS, progress=False)
+    assert encoder.seen == 0
+
+
+VIEWS = Views(count=3, crop=(8, 8), shift=1, seed=5)
+
+
+@pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
+def test_each_view_is_what_the_encoder_says_of_its_pixels(tmp_path: Path, ram_bytes: int) -> None:
+    store, encoder = make_store(tmp_path / "s"), Encoder(0)
+    cache = cache_features(store, encoder, CAMERAS, views=VIEWS, progress=False, ram_bytes=ram_bytes)
+    windows = np.arange(int(store.lengths.sum()))
+    located = Windows(store.lengths, 2, 1).locate(windows)
+    shown = windows % (VIEWS.count + 1)
+    found = cache.gather("front", located.episode, located.frames, shown)
+    for row, (episode, view) in enumerate(zip(located.episode.tolist(), shown.tolist(), strict=True)):
+        pixels = VIEWS.apply(store.images(episode, "front"), "front", episode, view)[located.frames[row]]
+        with torch.no_grad():
+            expected = encoder(torch.from_numpy(pixels.copy()))
+        torch.testing.assert_close(found.patches[row].float(), expected.patches, rtol=2e-3, atol=2e-3)
+    plain = cache.gather("front", located.episode, located.frames)
+    same = (plain.patches == found.patches).flatten(1).all(1)
+    assert same[torch.from_numpy(shown == 0)].all()
+    assert not same[torch.from_numpy(shown > 0)].all()
+
+
+def test_more_views_of_the_same_kind_only_add(tmp_path: Path) -> None:
+    store, encoder = make_store(tmp_path / "s"), Encoder(0)
+    cache_features(store, encoder, ["front"], views=dataclasses.replace(VIEWS, count=1), progress=False)
+    encoder.seen = 0
+    cache_features(store, encoder, ["front"], views=VIEWS, progress=False)
+    assert encoder.seen == 2 * store.lengths.sum()
+    for other in ({"crop": (8, 4)}, {"shift": 0}, {"seed": 6}):
+        encoder.seen = 0
+        cache_features(store, encoder, ["front"], views=dataclasses.replace(VIEWS, **other), progress=False)
+        assert encoder.seen >= 3 * store.lengths.sum()
+
+
+def test_training_draws_views_and_a_restored_loader_the_same_ones(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s")
+    cache = cache_features(store, Encoder(0), CAMERAS, views=VIEWS, progress=False)
+
+    def loader() -> DemoBatches:
+        return DemoBatches(
+            store,
+            observation_steps=2,
+            horizon=3,
+            cameras=CAMERAS,
+            batch_size=4,
+            seed=0,
+            features=cache,
+            random_views=True,
+        )
+
+    first, again = loader(), loader()
+    with first, again:
+        for _ in range(3):
+            next(first)
+        again.load_state_dict(first.state_dict())
+        for _ in range(first.batches_per_epoch):
+            one, other = next(first).observation.features, next(again).observation.features
+            assert all(torch.equal(one[camera].patches, other[camera].patches) for camera in CAMERAS)
+    indices = np.arange(4)
+    acting = first.gather(indices).observation.features["front"].patches
+    assert torch.equal(
+        acting, cache.gather("front", np.zeros(4, int), np.array([[0, 0], [0, 1], [1, 2], [2, 3]])).patches
+    )
+    with pytest.raises(UserError, match="random_views"):
+        DemoBatches(store, observation_steps=1, horizon=1, cameras=[], batch_size=1, seed=0, random_views=True)
+
+
+def test_a_view_that_was_not_cached(tmp_path: Path) -> None:
+    cache = cache_features(make_store(tmp_path / "s"), Encoder(0), ["front"], progress=False)
+    with pytest.raises(UserError, match=r"views 0\.\.0, and view 1"):
+        cache.gather("front", np.array([0]), np.array([[0]]), np.array([1]))
