@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.data.demo_codecs import check_codec
+from pixio_robot.data.demo_seal import NODE, sealed, unsealed
 from pixio_robot.data.demo_versions import FORMAT_VERSION, upgraded
 from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
@@ -26,12 +27,14 @@ class Root:
 
 def root_attributes(spec: DemoSpec, image_codec: str) -> dict[str, Any]:
     """The attributes of a new store's root group."""
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "spec": spec.to_json(),
-        "image_codec": check_codec(image_codec),
-    }
+    return sealed(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "spec": spec.to_json(),
+            "image_codec": check_codec(image_codec),
+        }
+    )
 
 
 def read_root(path: Path) -> Root:
@@ -39,28 +42,39 @@ def read_root(path: Path) -> Root:
 
     A store of an older version is read as `migrate` would leave it.
     """
-    attributes = upgraded(read_attributes(path), path)
+    _, attributes = _attributes(path)
     try:
         return Root(DemoSpec.from_json(attributes["spec"]), check_codec(attributes["image_codec"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path / 'zarr.json'} has no usable DemoSpec ({error!r}).") from error
+        raise UserError(f"{path / NODE} has no usable DemoSpec ({error!r}).") from error
 
 
 def migrate(path: Path) -> tuple[int, int]:
     """Bring the store at `path` to FORMAT_VERSION, all or nothing: (its version before, its version now)."""
-    before = read_attributes(path)
-    after = upgraded(before, path)
+    before, after = _attributes(path)
     if after is not before:
-        header = path / "zarr.json"
-        write_json(header, json.loads(header.read_text()) | {"attributes": after})
+        header = path / NODE
+        write_json(header, json.loads(header.read_text()) | {"attributes": sealed(after)})
     return before["format_version"], after["format_version"]
+
+
+def _attributes(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As they stand, and as this version has them."""
+    before = read_attributes(path)
+    # First, because a newer version may keep its checksum in another way.
+    after = upgraded(before, path)
+    try:
+        unsealed(before)
+    except ValueError as error:
+        raise UserError(f"{path / NODE} is damaged ({error}): restore it from a copy.") from error
+    return before, after
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
     """Those of the root group, of whatever version. Raises UserError saying what `path` is otherwise."""
     if not path.exists():
         raise UserError(f"There is no demonstration store {path}.")
-    header = path / "zarr.json"
+    header = path / NODE
     attributes: Any = None
     if header.is_file():
         try:
@@ -84,6 +98,6 @@ def _what_it_is(path: Path) -> str:
         return "a replay buffer of diffusion_policy"
     if (path / "manifest.json").is_file() and list(path.glob("*.tar")):
         return "a folder of frame shards"
-    if (path / "zarr.json").is_file() or (path / ".zgroup").is_file() or (path / ".zarray").is_file():
+    if (path / NODE).is_file() or (path / ".zgroup").is_file() or (path / ".zarray").is_file():
         return "another tool's Zarr store"
     return "a folder"

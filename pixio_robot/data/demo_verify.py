@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from pixio_robot.data.demo_arrays import DamagedArray, open_frames, read_values
-from pixio_robot.data.demos import VALUES, DemoStore
+from pixio_robot.data.demo_check import VALUES
+from pixio_robot.data.demo_seal import NODE, node_checksums
+from pixio_robot.data.demos import EPISODES, DemoStore
 
 TIMESTAMPS = "timestamps_s"
 """The key of an episode's info under which a recorder may keep the time of every step, in seconds."""
@@ -26,11 +30,34 @@ def verify(store: DemoStore, *, action_range: tuple[float, float] | None = None,
     problems = []
     if not (math.isfinite(store.spec.control_hz) and store.spec.control_hz > 0):
         problems.append(f"the DemoSpec: control_hz is {store.spec.control_hz}, which is no rate")
+    for group in (store.path, store.path / EPISODES):
+        if not _is_group(group):
+            problems.append(f"{group / NODE}: does not describe a Zarr v3 group, so other tools cannot read the store")
     for episode in track(range(len(store)), f"verify {store.path}", disable=not progress, transient=True):
+        problems += _of_nodes(store, episode)
         problems += _of_values(store, episode, action_range)
         problems += _of_timestamps(store, episode)
         problems += _of_images(store, episode)
     return problems
+
+
+def _is_group(path: Path) -> bool:
+    try:
+        found = json.loads((path / NODE).read_text())
+        return (found["zarr_format"], found["node_type"]) == (3, "group")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _of_nodes(store: DemoStore, episode: int) -> Iterator[str]:
+    """Our readers pass over most of what the `zarr.json` files say; other tools do not."""
+    path = store.episode_path(episode)
+    if not _is_group(path):
+        yield f"episode {episode}: {NODE} does not describe a Zarr v3 group, so other tools cannot read it"
+    written = store.nodes(episode)
+    found = node_checksums(path) if written else {}
+    for name in sorted(name for name, checksum in written.items() if found.get(name) != checksum):
+        yield f"episode {episode}, {name}: its {NODE} is not what was written"
 
 
 def _of_values(store: DemoStore, episode: int, action_range: tuple[float, float] | None) -> Iterator[str]:

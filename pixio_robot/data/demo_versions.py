@@ -1,7 +1,7 @@
 """Versions of the demonstration store, and the steps from each to the next.
 
     1   raw images only
-    2   `image_codec` in the root group's attributes
+    2   `image_codec` in the root group's attributes; the attributes of the root and of new episodes are checksummed
 
 A step changes the root group's attributes alone, so that a store of any size is migrated at once and an older one can
 be read as it is. A version whose arrays differ would need its own command to rewrite them.

@@ -10,10 +10,8 @@ several processes may append side by side and a kill at any moment costs only th
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import itertools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,26 +20,17 @@ import numpy as np
 import zarr
 
 from pixio_robot.data.demo_arrays import FrameFile, open_frames, read_values, write_frames, write_values
+from pixio_robot.data.demo_check import VALUES, check_episode, check_spec, images_shape, values_shapes
 from pixio_robot.data.demo_codecs import RAW
 from pixio_robot.data.demo_commit import publish, workplace
+from pixio_robot.data.demo_header import Header, read_header, write_header
 from pixio_robot.data.demo_recognition import Root, read_root, root_attributes
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Episode
 
 EPISODES = "episodes"
-VALUES = ("state", "actions", "rewards")
 DEFAULT_RAM_BYTES = 4 << 30
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Header:
-    """The attributes of an episode's group."""
-
-    length: int
-    success: bool
-    seed: int
-    info: dict[str, Any]
 
 
 class DemoStore:
@@ -51,7 +40,7 @@ class DemoStore:
         self.path = path
         self.spec = root.spec
         self.image_codec = root.image_codec
-        self._headers: list[_Header] = []
+        self._headers: list[Header] = []
         self._values: dict[tuple[int, str], np.ndarray] = {}
         self._files: dict[tuple[int, str], FrameFile] = {}
         self._frames: dict[tuple[int, str], np.ndarray] = {}
@@ -76,7 +65,7 @@ class DemoStore:
         """A new, empty store. Raises UserError if something is there already, unless it is a store of an
         equal spec and `exist_ok`. Other codecs than `raw` are for archives."""
         path = Path(path)
-        _check_spec(spec)
+        check_spec(spec)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -110,7 +99,7 @@ class DemoStore:
     def refresh(self) -> None:
         """Take notice of episodes that other processes have committed since."""
         for number in itertools.count(len(self._headers)):
-            header = _read_header(self.episode_path(number))
+            header = read_header(self.episode_path(number))
             if header is None:
                 break
             self._headers.append(header)
@@ -139,6 +128,10 @@ class DemoStore:
     @property
     def successes(self) -> list[bool]:
         return [header.success for header in self._headers]
+
+    def nodes(self, episode: int) -> Mapping[str, str]:
+        """The checksums that the `zarr.json` files below that episode were written with; none in old ones."""
+        return self._headers[episode].nodes
 
     def info(self, episode: int) -> Mapping[str, Any]:
         return self._headers[episode].info
@@ -208,20 +201,20 @@ class DemoStore:
 
     def values_shape(self, episode: int, name: str) -> tuple[int, ...]:
         """Of state, actions or rewards (VALUES) of that episode."""
-        return _values_shapes(self.spec, self._headers[episode].length)[name]
+        return values_shapes(self.spec, self._headers[episode].length)[name]
 
     def images_shape(self, episode: int, camera: str) -> tuple[int, ...]:
         """(n, h, w, 3). Raises UserError for a camera that the DemoSpec does not name."""
         if camera not in self.spec.cameras:
             raise unknown_name("camera", camera, self.spec.cameras)
-        return _images_shape(self.spec, camera, self._headers[episode].length)
+        return images_shape(self.spec, camera, self._headers[episode].length)
 
     def episode_path(self, episode: int) -> Path:
         return self.path / EPISODES / f"{episode:06d}"
 
     def append(self, episode: Episode) -> int:
         """Commit one episode and return its number. Raises UserError naming the field that does not fit."""
-        header = _check(episode, self.spec)
+        header = check_episode(episode, self.spec)
         try:
             with workplace(self.path / EPISODES) as temporary:
                 _write(temporary / "episode", header, episode, self.image_codec)
@@ -245,77 +238,11 @@ class DemoStore:
         return self._values[key]
 
 
-def _values_shapes(spec: DemoSpec, length: int) -> dict[str, tuple[int, ...]]:
-    return {"state": (length, spec.state_dim), "actions": (length, spec.action_dim), "rewards": (length,)}
-
-
-def _images_shape(spec: DemoSpec, camera: str, length: int) -> tuple[int, ...]:
-    return (length, spec.cameras[camera].height, spec.cameras[camera].width, 3)
-
-
-def _read_header(path: Path) -> _Header | None:
-    """None where there is no such episode; UserError where its zarr.json is not as `_write` leaves it."""
-    try:
-        value = json.loads((path / "zarr.json").read_text())["attributes"]
-        header = _Header(**value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if not path.exists():
-            return None
-        raise UserError(f"{path / 'zarr.json'} is damaged ({error!r}): restore it from a copy.") from error
-    if not (isinstance(header.length, int) and header.length > 0):
-        raise UserError(f"{path / 'zarr.json'} is damaged: its length is {header.length!r}.")
-    return header
-
-
-def _write(path: Path, header: _Header, episode: Episode, image_codec: str) -> None:
-    group = zarr.create_group(path, zarr_format=3, attributes=dataclasses.asdict(header))
+def _write(path: Path, header: Header, episode: Episode, image_codec: str) -> None:
+    group = zarr.create_group(path, zarr_format=3)
     images = group.create_group("images")
     for camera, frames in episode.images.items():
         write_frames(images, camera, frames, image_codec)
     for name in VALUES:
         write_values(group, name, getattr(episode, name))
-
-
-def _check_spec(spec: DemoSpec) -> None:
-    """What could not be stored or read again."""
-    for name, camera in spec.cameras.items():
-        if not name or name.startswith((".", "__")) or "/" in name:
-            raise UserError(f"The camera name {name!r} cannot name a folder: leave out '/' and a leading '.' or '__'.")
-        if camera.height < 1 or camera.width < 1:
-            raise UserError(f"Camera {name!r} has {camera.height} x {camera.width} pixels.")
-    for which, dimension in (("state_names", spec.state_dim), ("action_names", spec.action_dim)):
-        if dimension == 0:
-            raise UserError(f"The DemoSpec's {which} is empty: name at least one dimension.")
-
-
-def _check(episode: Episode, spec: DemoSpec) -> _Header:
-    """What to write of the episode beside its arrays, when all of it fits."""
-    if episode.actions.ndim == 0 or len(episode) == 0:
-        raise UserError("An episode needs at least one step, and this one's actions have none.")
-    for name, shape in _values_shapes(spec, len(episode)).items():
-        _check_array(f"The episode's {name}", getattr(episode, name), "float32", shape)
-        finite = np.isfinite(getattr(episode, name))
-        if not finite.all():
-            raise UserError(
-                f"The episode's {name} has a value that is not finite at step {np.argwhere(~finite)[0][0]}."
-            )
-    if set(episode.images) != set(spec.cameras):
-        raise UserError(f"The episode has cameras {sorted(episode.images)}; the DemoSpec names {sorted(spec.cameras)}.")
-    for camera, frames in episode.images.items():
-        shape = _images_shape(spec, camera, len(episode))
-        _check_array(f"The episode's images of {camera!r}", frames, "uint8", shape)
-    info = dict(episode.info)
-    try:
-        same = json.loads(json.dumps(info, allow_nan=False)) == info
-    except (TypeError, ValueError):
-        same = False
-    if not same:
-        raise UserError(f"The episode's info must be plain JSON (finite numbers, text, lists, text keys): {info!r}.")
-    return _Header(len(episode), bool(episode.success), int(episode.seed), info)
-
-
-def _check_array(what: str, values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> None:
-    if values.shape != shape:
-        raise UserError(f"{what} has shape {values.shape}; the DemoSpec asks for {shape}.")
-    if values.dtype != dtype:
-        raise UserError(f"{what} has dtype {values.dtype}; it must be {dtype}.")
+    write_header(group, path, header)

@@ -10,6 +10,7 @@ from demo_data import SPEC, make_episode, make_store, same
 
 from pixio_robot.data.demo_codecs import CODECS, RAW, ZSTD
 from pixio_robot.data.demo_recognition import migrate
+from pixio_robot.data.demo_seal import CHECKSUM
 from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demo_versions import FORMAT_VERSION
 from pixio_robot.data.demos import DemoStore
@@ -92,8 +93,8 @@ def test_an_unknown_codec(tmp_path: Path) -> None:
 def age(path: Path, version: int | None) -> None:
     """Make a store look as an earlier version wrote it."""
     metadata = json.loads((path / "zarr.json").read_text())
-    metadata["attributes"].pop("image_codec")
-    metadata["attributes"].pop("format_version")
+    for key in ("image_codec", "format_version", CHECKSUM):
+        metadata["attributes"].pop(key)
     if version is not None:
         metadata["attributes"]["format_version"] = version
     (path / "zarr.json").write_text(json.dumps(metadata))
