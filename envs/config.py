@@ -1,4 +1,4 @@
-"""What an environment is asked to be, and what each task brings with it."""
+"""What an environment is asked to be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import enum
 from typing import Any
 
+from envs.tasks import TASKS, Simulator
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -19,32 +20,54 @@ class RenderQuality(enum.Enum):
 class Variation(enum.Enum):
     """What changes from episode to episode besides where things lie.
 
-    CLUTTERED draws table texture, light, tints and harmless distractor objects from the episode's seed.
+    TEXTURES draws the surface's texture and the colours, LIGHTING the light's place, colour and strength, CAMERA
+    moves the fixed camera, DISTRACTORS puts harmless objects on the surface. CLUTTERED is all but CAMERA, ALL is
+    everything. Each draws from its own stream of the episode's seed: adding one leaves the others as they were.
     """
 
     NONE = "none"
+    TEXTURES = "textures"
+    LIGHTING = "lighting"
+    CAMERA = "camera"
+    DISTRACTORS = "distractors"
     CLUTTERED = "cluttered"
+    ALL = "all"
+
+    def covers(self, part: Variation) -> bool:
+        """Whether this level includes that single variation."""
+        if self is Variation.ALL:
+            return True
+        return self is part or (self is Variation.CLUTTERED and part is not Variation.CAMERA)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
-    """A robosuite task: its objects (body prefix -> robosuite's nominal half size in m) and its horizon in steps."""
+class Controller(enum.Enum):
+    """What a robosuite action asks for.
 
-    objects: dict[str, float]
-    horizon: int
+    OSC_POSE: the gripper's pose relative to now. OSC_POSE_ABSOLUTE: its pose in the world (axis-angle).
+    JOINT_POSITION: joint angles relative to now. The gripper is the last number of each.
+    """
+
+    OSC_POSE = "osc_pose"
+    OSC_POSE_ABSOLUTE = "osc_pose_absolute"
+    JOINT_POSITION = "joint_position"
 
 
-TASKS = {
-    "Lift": Task(objects={"cube": 0.021}, horizon=80),
-    "Stack": Task(objects={"cubeA": 0.02, "cubeB": 0.025}, horizon=160),
+ROBOTS = ("Panda", "Sawyer", "UR5e")
+
+CAMERAS = {
+    "front": "workspace",
+    "hand": "robot0_eye_in_hand",
+    **{name: name for name in ("agentview", "frontview", "birdview")},
+}
+"""Our camera names -> the cameras of the MuJoCo model; the last three are robosuite's own."""
+
+CAMERAS_OF = {
+    Simulator.ROBOSUITE: tuple(CAMERAS),
+    Simulator.TABLETOP: ("front", "hand"),
+    Simulator.METAWORLD: ("front",),
 }
 
-ROBOTS = ("Panda",)
-
-CAMERAS = {"front": "workspace", "hand": "robot0_eye_in_hand"}
-"""Our camera names -> the cameras of the MuJoCo model."""
-
-CONTROLLERS = ("OSC_POSE",)
+PHYSICS_HZ = {Simulator.ROBOSUITE: 500, Simulator.TABLETOP: 200, Simulator.METAWORLD: 400}
 
 TABLE_TOP = 0.8
 """Height of the table's surface in robosuite's world, metres."""
@@ -55,18 +78,20 @@ WORKSPACE_CENTRE = (0.0, 0.0)
 
 @dataclasses.dataclass(kw_only=True)
 class EnvConfig:
-    """One robosuite task.
+    """One task of one simulator; the task's name decides which.
 
-    cameras: any of `front` (looks at the workspace from beyond the table) and `hand` (moves with the gripper).
-    image_size: pixels, square images. start_spread: half side in metres of the square on the table, around its
-    centre, where the objects' centres start. object_scale: times robosuite's object size (a 4.2 cm cube);
-    the gripper opens 8 cm. horizon: control steps until an episode fails; None takes the task's own, about
-    twice what the expert needs. control_hz: control steps a simulated second.
+    robot, controller, object_scale: for robosuite. cameras: any of `front` (fixed, looks at the workspace), `hand`
+    (moves with the gripper; not in MetaWorld) and robosuite's `agentview`, `frontview`, `birdview`. image_size:
+    pixels, square images. start_spread: half side in metres of the square on the table, around its centre, where the
+    objects' centres start; where robosuite's own sampler places them, its ranges shrink by start_spread / 0.15 m.
+    object_scale: times robosuite's size of a cube (4.2 cm); the gripper opens 8 cm. horizon: control steps until an
+    episode fails; None takes the task's own, about twice what the expert needs. control_hz: control steps a
+    simulated second (MetaWorld's is fixed at 80).
     """
 
     task: str = "Lift"
     robot: str = "Panda"
-    controller: str = "OSC_POSE"
+    controller: Controller = Controller.OSC_POSE
     cameras: list[str] = dataclasses.field(default_factory=lambda: ["front", "hand"])
     image_size: int = 96
     render_quality: RenderQuality = RenderQuality.FAST
@@ -77,16 +102,20 @@ class EnvConfig:
     control_hz: int = 20
 
     def __post_init__(self) -> None:
-        for kind, name, valid in (
-            ("task", self.task, TASKS),
-            ("robot", self.robot, ROBOTS),
-            ("controller", self.controller, CONTROLLERS),
-        ):
-            if name not in valid:
-                raise unknown_name(kind, name, valid)
+        if self.task not in TASKS:
+            raise unknown_name("task", self.task, TASKS)
+        if self.robot not in ROBOTS:
+            raise unknown_name("robot", self.robot, ROBOTS)
+        if self.simulator is not Simulator.ROBOSUITE:
+            for name, usual in (("robot", "Panda"), ("controller", Controller.OSC_POSE), ("object_scale", 1.2)):
+                if getattr(self, name) != usual:
+                    raise UserError(f"{name} is for robosuite's tasks; leave it out with task={self.task}.")
+        if self.simulator is Simulator.METAWORLD and self.variation is not Variation.NONE:
+            raise UserError(f"MetaWorld's tasks have no variation levels: leave variation out with task={self.task}.")
+        valid = CAMERAS_OF[self.simulator]
         for camera in self.cameras:
-            if camera not in CAMERAS:
-                raise unknown_name("camera", camera, CAMERAS)
+            if camera not in valid:
+                raise unknown_name("camera", camera, valid)
         if len(set(self.cameras)) != len(self.cameras):
             raise UserError(f"cameras names one camera twice: {list(self.cameras)}.")
         if not 16 <= self.image_size <= 1024:
@@ -97,8 +126,13 @@ class EnvConfig:
             raise UserError(f"object_scale must be from 0.5 to 1.35 (the gripper opens 8 cm), not {self.object_scale}.")
         if self.horizon is not None and self.horizon < 1:
             raise UserError(f"horizon must be at least one step, not {self.horizon}.")
-        if self.control_hz < 1 or 500 % self.control_hz:
-            raise UserError(f"control_hz must divide the 500 Hz of the simulation, not {self.control_hz}.")
+        physics_hz = PHYSICS_HZ[self.simulator]
+        if self.control_hz < 1 or physics_hz % self.control_hz:
+            raise UserError(f"control_hz must divide the {physics_hz} Hz of the simulation, not {self.control_hz}.")
+
+    @property
+    def simulator(self) -> Simulator:
+        return TASKS[self.task].simulator
 
     @property
     def steps(self) -> int:
@@ -107,7 +141,7 @@ class EnvConfig:
 
     def half_sizes(self) -> dict[str, float]:
         """Object -> half side of the cube in metres, after scaling."""
-        return {name: size * self.object_scale for name, size in TASKS[self.task].objects.items()}
+        return {name: size * self.object_scale for name, size in TASKS[self.task].cubes.items()}
 
 
 def plain(config: Any) -> dict[str, Any]:

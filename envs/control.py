@@ -18,7 +18,7 @@ import numpy as np
 
 
 class ArmControl:
-    """Steps a robosuite environment that has one fixed-base arm under OSC_POSE.
+    """Steps a robosuite environment that has one fixed-base arm under OSC_POSE, delta or absolute.
 
     Build it after every `env.reset()`: a reset replaces robosuite's controllers.
     """
@@ -47,7 +47,7 @@ class ArmControl:
         self._j_full, self._j_pos, self._j_ori = (np.zeros((rows, joints)) for rows in (6, 3, 3))
 
     def step(self, action: np.ndarray) -> None:
-        """One control step: action (7,) in [-1, 1], then 25 physics steps of 2 ms at 20 Hz."""
+        """One control step: the action as robosuite takes it, then 25 physics steps of 2 ms at 20 Hz."""
         env, model, data = self._env, self._model, self._data
         env.timestep += 1
         mujoco.mj_step1(model, data)
@@ -83,3 +83,29 @@ class ArmControl:
             mass, nullspace, arm.initial_joint, data.qpos[self._qpos], data.qvel[self._qvel]
         )
         return np.clip(torques, self._limits[0], self._limits[1])
+
+    def to_base(self, action: np.ndarray) -> np.ndarray:
+        """An absolute action (pose in the world, gripper) in the frame of the arm's base, where robosuite wants it."""
+        from scipy.spatial.transform import Rotation
+
+        origin = self._arm.origin_ori
+        turn = origin.T @ Rotation.from_rotvec(action[3:6]).as_matrix()
+        place = origin.T @ (action[:3] - self._arm.origin_pos)
+        return np.concatenate([place, Rotation.from_matrix(turn).as_rotvec(), action[6:]])
+
+
+class PlainControl:
+    """robosuite's own loop for controllers that have no faster one here."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._model, self._data = env.sim.model._model, env.sim.data._data
+        self._substeps = int(env.control_timestep / env.model_timestep)
+
+    def step(self, action: np.ndarray) -> None:
+        self._env.timestep += 1
+        for substep in range(self._substeps):
+            mujoco.mj_step1(self._model, self._data)
+            self._env._pre_action(action, substep == 0)
+            mujoco.mj_step2(self._model, self._data)
+        self._env.cur_time += self._env.control_timestep

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
-from envs.config import TASKS
 from envs.registry import Environment
+from envs.tasks import TASKS, Simulator
 from pixio_robot.errors import unknown_name
 
 OPEN, CLOSE = -1.0, 1.0
@@ -29,7 +30,7 @@ class Expert(Protocol):
     def reset(self, env: Environment, rng: np.random.Generator) -> None: ...
 
     def act(self, env: Environment) -> np.ndarray:
-        """An action (7,) in [-1, 1], float32."""
+        """An action (a,) within the task's bounds, float32."""
         ...
 
 
@@ -165,12 +166,36 @@ class StackExpert(LiftExpert):
         return super()._goal(poses, eef, cube)
 
 
-_EXPERTS: dict[str, type[LiftExpert]] = {"Lift": LiftExpert, "Stack": StackExpert}
-assert set(_EXPERTS) == set(TASKS)
+def _experts() -> dict[str, Callable[[], Expert]]:
+    from envs.assembly_experts import CanExpert, DoorExpert, SquareExpert
+    from envs.tabletop_experts import PickExpert, PushExpert, ReachExpert
+
+    return {
+        "Lift": LiftExpert,
+        "Stack": StackExpert,
+        "PickPlaceCan": CanExpert,
+        "NutAssemblySquare": SquareExpert,
+        "Door": DoorExpert,
+        "TabletopReach": ReachExpert,
+        "TabletopPush": PushExpert,
+        "TabletopPick": PickExpert,
+        **{task: MetaworldExpert for task, known in TASKS.items() if known.simulator is Simulator.METAWORLD},
+    }
+
+
+class MetaworldExpert:
+    """MetaWorld's own scripted policy of the task."""
+
+    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+        del env, rng
+
+    def act(self, env: Environment) -> np.ndarray:
+        return env.scripted_action()  # type: ignore[attr-defined]
 
 
 def make_expert(task: str) -> Expert:
     """The expert of that task; raises UserError for a task that has none."""
-    if task not in _EXPERTS:
-        raise unknown_name("expert task", task, _EXPERTS)
-    return _EXPERTS[task]()
+    experts = _experts()
+    if task not in experts:
+        raise unknown_name("expert task", task, experts)
+    return experts[task]()

@@ -157,8 +157,9 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
             left -= 1
             if left == 0:
                 return
-            disturbance = np.append(rng.normal(0, config.noise, 6), 0.0)
-            result = env.step(np.clip(actor.act(env) + disturbance, -1, 1))
+            action = actor.act(env)
+            disturbance = np.append(rng.normal(0, config.noise, len(action) - 1), 0.0)
+            result = env.step(np.clip(action + disturbance, -1, 1))
             frame = result.frame
             if result.done:
                 break

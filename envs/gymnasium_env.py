@@ -1,4 +1,4 @@
-"""The same environments behind Gymnasium's interface: `gymnasium.make("pixio_robot/Lift-v0")`."""
+"""The same environments behind Gymnasium's interface: `gymnasium.make("envs:pixio_robot/Lift-v0")`."""
 
 from __future__ import annotations
 
@@ -8,31 +8,53 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.config import EnvConfig
+from envs.config import CAMERAS_OF, Controller, EnvConfig, RenderQuality, Variation
 from envs.registry import make_env
+from envs.spec import action_bounds
+from envs.tasks import TASKS, Simulator
+from pixio_robot.errors import unknown_name
+
+_ENUMERATIONS = {"variation": Variation, "render_quality": RenderQuality, "controller": Controller}
+
+
+def _member(name: str, value: Any) -> Any:
+    """An enumeration's member by its name, in whatever case; anything else as it is."""
+    if name not in _ENUMERATIONS or not isinstance(value, str):
+        return value
+    members = _ENUMERATIONS[name].__members__
+    if value.upper() not in members:
+        raise unknown_name(name, value, members)
+    return members[value.upper()]
 
 
 class GymnasiumEnv(gymnasium.Env):
-    """Observations are {camera: uint8 (h, w, 3), "state": float32 (11,)}; the action is float32 (7,) in [-1, 1].
+    """Observations are {camera: uint8 (h, w, 3), "state": float32 (s,)}; the action is float32 (a,) within its bounds.
 
-    Keyword arguments are those of EnvConfig. The horizon truncates, success terminates with reward 1.
+    Keyword arguments are those of EnvConfig, by default with the cameras the task has; enumerations may be given by
+    name. The horizon truncates; success terminates with reward 1, except in MetaWorld, which goes on.
     `reset(seed=None)` draws the episode's seed from the environment's own generator.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None, **config: Any) -> None:
-        self._env = make_env(EnvConfig(**config))
+        shown = CAMERAS_OF[TASKS[config["task"]].simulator]
+        config.setdefault("cameras", [name for name in ("front", "hand") if name in shown])
+        settings = EnvConfig(**{name: _member(name, value) for name, value in config.items()})
+        self._env = make_env(settings)
         self.render_mode = render_mode
         spec = self._env.spec
         images = {
             name: spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
             for name, camera in spec.cameras.items()
         }
-        # Metres within the table's surroundings, entries of a rotation matrix, and fingers: all within 2.
-        state = spaces.Box(-2.0, 2.0, (spec.state_dim,), np.float32)
+        # Metres within the table's surroundings, entries of a rotation matrix, and fingers: all within 4.
+        state = spaces.Box(-4.0, 4.0, (spec.state_dim,), np.float32)
         self.observation_space = spaces.Dict({**images, "state": state})
-        self.action_space = spaces.Box(-1.0, 1.0, (spec.action_dim,), np.float32)
+        low, high = (bound.astype(np.float32) for bound in action_bounds(settings))
+        self.action_space = spaces.Box(low, high, dtype=np.float32)
+        # Where an episode goes on after success, as in MetaWorld, it is the horizon that ends it.
+        self._ends_in_success = settings.simulator is not Simulator.METAWORLD
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -43,8 +65,8 @@ class GymnasiumEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         result = self._env.step(action)
         observation = {**result.frame.images, "state": result.frame.state}
-        truncated = result.done and not result.success
-        return observation, result.reward, result.success, truncated, {"success": result.success}
+        terminated = result.success and self._ends_in_success
+        return observation, result.reward, terminated, result.done and not terminated, {"success": result.success}
 
     def render(self) -> Any:
         return self._env.render() if self.render_mode == "rgb_array" else None

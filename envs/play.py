@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.config import TABLE_TOP, TASKS, WORKSPACE_CENTRE
 from envs.experts import rotation_vector
 from envs.registry import Environment
+from envs.tasks import TASKS
 
 
 class Play:
@@ -14,7 +14,10 @@ class Play:
 
     def reset(self, env: Environment, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._objects = list(TASKS[env.config.task].objects)
+        task = TASKS[env.config.task]
+        self._objects, self._surface = list(task.bodies), np.array(task.surface)
+        # A gripper that cannot turn takes three numbers of motion, an arm six.
+        self._turns = env.spec.action_dim >= 6
         self._left = 0
         self._speed = np.zeros(3)
 
@@ -22,12 +25,10 @@ class Play:
         poses, rng = env.privileged(), self._rng
         if self._left == 0:
             self._left = int(rng.integers(12, 30))
-            self._goal = np.array((*WORKSPACE_CENTRE, TABLE_TOP)) + rng.uniform(
-                (-0.15, -0.18, 0.03), (0.15, 0.18, 0.26)
-            )
-            if rng.random() < 0.5:
+            self._goal = self._surface + rng.uniform((-0.15, -0.18, 0.03), (0.15, 0.18, 0.26))
+            if rng.random() < 0.5 and self._objects:
                 self._goal = poses[f"{rng.choice(self._objects)}_pos"] + rng.normal(0, (0.03, 0.03, 0.04))
-                self._goal[2] = max(self._goal[2], TABLE_TOP + 0.012)
+                self._goal[2] = max(self._goal[2], self._surface[2] + 0.012)
             self._gripper = float(rng.choice((-1.0, 1.0)))
             self._yaw = rng.uniform(-0.9, 0.9)
             tilt = rng.normal(0, 0.12, 2)
@@ -40,4 +41,6 @@ class Play:
         turn = np.clip(rotation_vector(wanted @ poses["eef_mat"].T), -0.15, 0.15) / 0.5
         pull = np.clip(6.0 * (self._goal - poses["eef_pos"]), -0.75, 0.75)
         self._speed += 0.35 * (pull - self._speed)
-        return np.clip(np.concatenate([self._speed, turn, [self._gripper]]), -1, 1).astype(np.float32)
+        parts = [self._speed, *([turn] if self._turns else []), [self._gripper]]
+        # Wipe's arm has no gripper to open.
+        return np.clip(np.concatenate(parts)[: env.spec.action_dim], -1, 1).astype(np.float32)

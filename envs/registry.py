@@ -1,28 +1,18 @@
-"""The way in: an environment from its configuration, and what it will show without building it."""
+"""The way in: an environment from its configuration."""
 
 from __future__ import annotations
 
-import importlib.metadata
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from envs.config import TASKS, EnvConfig
-from pixio_robot.types import CameraSpec, DemoSpec, Frame, StepResult
+from envs.config import EnvConfig
+from envs.simulator import load_mujoco
+from envs.spec import spec_of
+from envs.tasks import Simulator
+from pixio_robot.types import DemoSpec, Frame, StepResult
 
-STATE_NAMES = (
-    *(f"eef_pos.{axis} [m]" for axis in "xyz"),
-    # The first two columns of the rotation matrix: continuous, unlike a quaternion (Zhou et al. 2019).
-    *(f"eef_rot6d.{column}{axis} [1]" for column in "xy" for axis in "xyz"),
-    *(f"gripper.finger{finger} [m]" for finger in (1, 2)),
-)
-ACTION_NAMES = (
-    *(f"eef_delta_pos.{axis} [0.05 m]" for axis in "xyz"),
-    *(f"eef_delta_axis_angle.{axis} [0.5 rad]" for axis in "xyz"),
-    "gripper [-1 opens, 1 closes]",
-)
-FRONT_FOV_Y = 25.0
-HAND_FOV_Y = 75.0
+__all__ = ["Environment", "environment_of_process", "make_env", "spec_of"]
 
 
 class Environment(Protocol):
@@ -36,7 +26,7 @@ class Environment(Protocol):
         ...
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        """One control step with action (7,) in [-1, 1]. `frame.images` is empty where `render` is False."""
+        """One control step with action (a,), clipped to its bounds. No `frame.images` where `render` is False."""
         ...
 
     def render(self, camera: str | None = None) -> np.ndarray:
@@ -44,36 +34,51 @@ class Environment(Protocol):
         ...
 
     def privileged(self) -> dict[str, np.ndarray]:
-        """Poses no policy may see, for experts: object -> `<name>_pos` (3,) m and `<name>_mat` (3, 3)."""
+        """Poses no policy may see, for experts and probes: object -> `<name>_pos` (3,) m and `<name>_mat` (3, 3)."""
+        ...
+
+    def render_depth(self, camera: str | None = None) -> np.ndarray:
+        """Distance along the camera's axis: float32 (h, w), metres."""
+        ...
+
+    def render_segmentation(self, camera: str | None = None) -> np.ndarray:
+        """What each pixel shows, as an index into `segmentation_names()`: int32 (h, w)."""
+        ...
+
+    def segmentation_names(self) -> list[str]:
+        """The classes: `background`, `surface`, `robot`, then the task's objects."""
+        ...
+
+    def camera_pose(self, camera: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) m and rotation (3, 3) in the world; the camera looks along its -z with y up."""
+        ...
+
+    def get_state(self) -> np.ndarray:
+        """Time, joint positions and velocities: float64, the layout of robomimic's `states`."""
+        ...
+
+    def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
+        """Continue from a state of this task's model, with fresh controllers; the step count starts at 0.
+
+        Looks, and the task's settings that are no state, are those of the last `reset`. Raises UserError for a state
+        of another length.
+        """
         ...
 
     def close(self) -> None: ...
 
 
-def spec_of(config: EnvConfig) -> DemoSpec:
-    """What environments of that configuration mean by their numbers; starts no simulator."""
-    fov = {"front": FRONT_FOV_Y, "hand": HAND_FOV_Y}
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("robosuite", "mujoco")]
-    return DemoSpec(
-        task=config.task,
-        robot=config.robot,
-        simulator="robosuite",
-        simulator_version=", ".join(versions),
-        controller=f"{config.controller} delta",
-        control_hz=float(config.control_hz),
-        cameras={
-            name: CameraSpec(height=config.image_size, width=config.image_size, fov_y_degrees=fov[name])
-            for name in config.cameras
-        },
-        state_names=STATE_NAMES,
-        action_names=ACTION_NAMES,
-        render_quality=config.render_quality.value,
-        source=f"simulated: variation {config.variation.value}, start_spread {config.start_spread} m",
-    )
-
-
 def make_env(config: EnvConfig) -> Environment:
     """Build the environment. Raises UserError where the simulator cannot run on this machine."""
+    load_mujoco()
+    if config.simulator is Simulator.TABLETOP:
+        from envs.tabletop import TabletopEnv
+
+        return TabletopEnv(config)
+    if config.simulator is Simulator.METAWORLD:
+        from envs.metaworld_env import MetaworldEnv
+
+        return MetaworldEnv(config)
     from envs.robosuite_env import RobosuiteEnv
 
     return RobosuiteEnv(config)
@@ -88,14 +93,3 @@ def environment_of_process(config: EnvConfig) -> Environment:
     if key not in _environments:
         _environments[key] = make_env(config)
     return _environments[key]
-
-
-def register_gymnasium() -> None:
-    """Register `pixio_robot/Lift-v0` and `pixio_robot/Stack-v0`; importing `envs` does it too."""
-    import gymnasium
-
-    for task in TASKS:
-        name = f"pixio_robot/{task}-v0"
-        if name not in gymnasium.registry:
-            kwargs: dict[str, Any] = {"task": task}
-            gymnasium.register(name, entry_point="envs.gymnasium_env:GymnasiumEnv", kwargs=kwargs)

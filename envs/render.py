@@ -117,6 +117,34 @@ class Renderer:
 
     def render(self, camera: str) -> np.ndarray:
         """What the model's camera of that name sees: uint8 (size, size, 3), origin at the top left."""
+        context = self._draw(camera)
+        image = np.empty((self._size, self._size, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, self._viewport, context)
+        return image[::-1].copy()
+
+    def depth(self, camera: str) -> np.ndarray:
+        """Distance along the camera's axis: float32 (size, size), metres."""
+        context = self._draw(camera, ids=True)
+        buffer = np.empty((self._size, self._size), np.float32)
+        mujoco.mjr_readPixels(None, buffer, self._viewport, context)
+        near, far = (clip * self._model.stat.extent for clip in (self._model.vis.map.znear, self._model.vis.map.zfar))
+        # Asked for in reverse: 1 at the near plane and 0 at the far one, which keeps precision far away.
+        return (near * far / (near + (far - near) * buffer[::-1].astype(np.float64))).astype(np.float32)
+
+    def geoms(self, camera: str) -> np.ndarray:
+        """The geom each pixel shows: int32 (size, size), -1 where there is none."""
+        context = self._draw(camera, ids=True)
+        image = np.empty((self._size, self._size, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, self._viewport, context)
+        shown = image[::-1].astype(np.int32) @ (1, 1 << 8, 1 << 16)
+        owner = np.full(self._scene.ngeom + 1, -1, np.int32)
+        for geom in self._scene.geoms[: self._scene.ngeom]:
+            if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                owner[geom.segid + 1] = geom.objid
+        return owner[shown]
+
+    def _draw(self, camera: str, ids: bool = False) -> mujoco.MjrContext:
+        """Draw the camera's view into the buffer: as it looks, or every geom in the flat colour of its number."""
         context = self._ready_context()
         camera_id = self._model.camera(camera).id
         if self._fast:
@@ -125,16 +153,18 @@ class Renderer:
         mujoco.mjv_updateScene(
             self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
+        for flag in (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR):
+            self._scene.flags[flag] = ids
         mujoco.mjr_render(self._viewport, self._scene, context)
-        image = np.empty((self._size, self._size, 3), np.uint8)
-        mujoco.mjr_readPixels(image, None, self._viewport, context)
-        return image[::-1].copy()
+        return context
 
     def _ready_context(self) -> mujoco.MjrContext:
         if self._context is None:
             _gl.acquire()
             _open.add(self)
-            self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
+            context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
+            context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+            self._context = context
             self._stale_textures.clear()
         _gl.make_current()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)

@@ -1,40 +1,31 @@
 """A robosuite task as an Environment: deterministic by seed, fast, and rendered only when asked."""
 
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Iterator
 from typing import Any
 
+import mujoco
 import numpy as np
 
-from envs.config import CAMERAS, TASKS, EnvConfig
-from envs.registry import spec_of
+from envs.config import CAMERAS, Controller, EnvConfig
+from envs.control import ArmControl, PlainControl
+from envs.scene import Scene, dress
+from envs.seeding import global_seed
 from envs.simulator import load_robosuite
-from pixio_robot.errors import unknown_name
+from envs.spec import action_bounds, spec_of
+from envs.tasks import TASKS
+from envs.views import Views
+from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
-
-
-@contextlib.contextmanager
-def _global_seed(seed: int) -> Iterator[None]:
-    """robosuite draws from the global generators: seed them, and give them back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _build(config: EnvConfig) -> Any:
     """robosuite's environment with our scene; it renders nothing and never ends by itself."""
-    from robosuite.controllers import load_composite_controller_config
+    from robosuite.controllers import load_composite_controller_config, load_part_controller_config
     from robosuite.environments.base import REGISTERED_ENVS
-
-    from envs.scene import dress
 
     task_class = REGISTERED_ENVS[config.task]
 
@@ -43,10 +34,17 @@ def _build(config: EnvConfig) -> Any:
 
     # A subclass, because robosuite takes XML processors only after it has built the model once.
     dressed = type(f"PixioRobot{config.task}", (task_class,), {"edit_model_xml": edit_model_xml})
-    with _global_seed(0):
-        return dressed(
+    controllers: Any = load_composite_controller_config(controller="BASIC", robot=config.robot)
+    arm = controllers["body_parts"]["right"]
+    if config.controller is Controller.OSC_POSE_ABSOLUTE:
+        arm["input_type"] = "absolute"
+    elif config.controller is Controller.JOINT_POSITION:
+        joints: Any = load_part_controller_config(default_controller="JOINT_POSITION")
+        controllers["body_parts"]["right"] = joints | {"gripper": arm["gripper"]}
+    with global_seed(0):
+        env = dressed(
             robots=config.robot,
-            controller_configs=load_composite_controller_config(controller="BASIC", robot=config.robot),
+            controller_configs=controllers,
             has_renderer=False,
             has_offscreen_renderer=False,
             use_camera_obs=False,
@@ -55,10 +53,24 @@ def _build(config: EnvConfig) -> Any:
             ignore_done=True,
             hard_reset=False,
         )
+    if not TASKS[config.task].cubes:
+        _shrink(getattr(env, "placement_initializer", None), min(1.0, config.start_spread / 0.15))
+    return env
 
 
-class RobosuiteEnv:
-    """One task with one Panda under OSC_POSE; see `Environment` for the contract.
+def _shrink(sampler: Any, share: float) -> None:
+    """Let objects start in the middle share of the ranges robosuite draws their places from."""
+    for part in getattr(sampler, "samplers", {}).values():
+        _shrink(part, share)
+    for name in ("x_range", "y_range"):
+        if hasattr(sampler, name):
+            low, high = getattr(sampler, name)
+            middle, half = (low + high) / 2, share * (high - low) / 2
+            setattr(sampler, name, [middle - half, middle + half])
+
+
+class RobosuiteEnv(Views):
+    """One task with one arm; see `Environment` for the contract.
 
     As in robosuite, positions and pictures are those of the last physics substep's start, 2 ms before the
     end of the control step.
@@ -68,32 +80,55 @@ class RobosuiteEnv:
         self.config = config
         self.spec = spec_of(config)
         load_robosuite()
-        from envs.render import Renderer
-        from envs.scene import Scene
-
         self._env = _build(config)
-        sim = self._env.sim
-        self._data = sim.data._data
-        self._scene = Scene(config, sim)
-        self._renderer = Renderer(sim.model._model, self._data, config.image_size, config.render_quality)
+        model, data = self._env.sim.model._model, self._env.sim.data._data
+        super().__init__(config, model, data)
+        self._scene = Scene(config, model, data)
         robot = self._env.robots[0]
         self._grip_site = robot.eef_site_id["right"]
-        self._fingers = np.asarray(robot._ref_gripper_joint_pos_indexes["right"])
-        self._bodies = {name: sim.model.body_name2id(f"{name}_main") for name in TASKS[config.task].objects}
+        self._fingers = np.asarray(robot._ref_gripper_joint_pos_indexes["right"], int)
+        self._low, self._high = action_bounds(config)
         self._control: Any = None
         self._steps = 0
         self._done = True
 
     def reset(self, seed: int, render: bool = True) -> Frame:
-        from envs.control import ArmControl
-
-        with _global_seed(seed):
+        with global_seed(seed):
             self._env.reset()
         self._renderer.textures_changed(self._scene.draw(seed))
-        self._control = ArmControl(self._env)
+        return self._begin(render)
+
+    def _begin(self, render: bool) -> Frame:
+        joints = self.config.controller is Controller.JOINT_POSITION
+        self._control = PlainControl(self._env) if joints else ArmControl(self._env)
         self._steps = 0
         self._done = False
         return self._frame(render)
+
+    def get_state(self) -> np.ndarray:
+        return np.concatenate([[self._data.time], self._data.qpos, self._data.qvel])
+
+    def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
+        if np.shape(state) != (1 + self._model.nq + self._model.nv,):
+            raise UserError(
+                f"A state of {self.config.task} with {self.config.robot} has {1 + self._model.nq + self._model.nv} "
+                f"numbers (time, positions, velocities), not the shape {np.shape(state)}."
+            )
+        data, robot = self._data, self._env.robots[0]
+        data.time = state[0]
+        data.qpos[:] = state[1 : 1 + self._model.nq]
+        data.qvel[:] = state[1 + self._model.nq :]
+        # What a state does not hold starts as after a reset: solver, actuators, controllers and the gripper's ramp.
+        data.qacc_warmstart[:] = 0
+        data.ctrl[:] = 0
+        data.act[:] = 0
+        mujoco.mj_forward(self._model, data)
+        robot.composite_controller.reset()
+        for gripper in robot.gripper.values():
+            if gripper.dof:
+                gripper.current_action = np.zeros(gripper.dof)
+        self._env.timestep, self._env.cur_time = 0, 0
+        return self._begin(render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
@@ -103,7 +138,9 @@ class RobosuiteEnv:
             raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
         if not np.isfinite(action).all():
             raise ValueError(f"The action is not finite: {action}.")
-        self._control.step(np.clip(action, -1, 1))
+        action = np.clip(action, self._low, self._high)
+        absolute = self.config.controller is Controller.OSC_POSE_ABSOLUTE
+        self._control.step(self._control.to_base(action) if absolute else action)
         self._steps += 1
         success = bool(self._env._check_success())
         self._done = success or self._steps >= self.config.steps
@@ -118,21 +155,21 @@ class RobosuiteEnv:
         parts = (self._data.site_xpos[self._grip_site], rotation[:, 0], rotation[:, 1], self._data.qpos[self._fingers])
         return np.concatenate(parts).astype(np.float32)
 
-    def render(self, camera: str | None = None) -> np.ndarray:
-        name = camera or (self.config.cameras or list(CAMERAS))[0]
-        if name not in CAMERAS:
-            raise unknown_name("camera", name, CAMERAS)
-        return self._renderer.render(CAMERAS[name])
-
     def privileged(self) -> dict[str, np.ndarray]:
         poses = {
             "eef_pos": self._data.site_xpos[self._grip_site].copy(),
             "eef_mat": self._data.site_xmat[self._grip_site].reshape(3, 3).copy(),
         }
-        for name, body in self._bodies.items():
-            poses[f"{name}_pos"] = self._data.xpos[body].copy()
-            poses[f"{name}_mat"] = self._data.xmat[body].reshape(3, 3).copy()
-        return poses
+        return poses | self._body_poses() | self._handles()
+
+    def _handles(self) -> dict[str, np.ndarray]:
+        """Where nuts and the door are taken by hand."""
+        sites = {"square_nut_handle": "SquareNut_handle_site", "door_handle": "Door_handle"}
+        found = {}
+        for name, site in sites.items():
+            if self._site_ids.get(site) is not None:
+                found[f"{name}_pos"] = self._data.site_xpos[self._site_ids[site]].copy()
+        return found
 
     def close(self) -> None:
         self._renderer.close()

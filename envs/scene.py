@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from typing import Any
 
 import mujoco
 import numpy as np
 
-from envs.config import CAMERAS, TABLE_TOP, TASKS, WORKSPACE_CENTRE, EnvConfig, Variation
-from envs.registry import FRONT_FOV_Y
+from envs.config import CAMERAS, TABLE_TOP, WORKSPACE_CENTRE, EnvConfig, Variation
+from envs.tasks import TASKS, View
 from envs.textures import TEXTURE_SIZE, draw_texture
 
 DISTRACTORS = 5
+_STREAMS = (0, 11, 12, 13, 14)
+"""Random streams of an episode, besides 2 (the noise of actions) and 3 (play)."""
+
 HIDDEN = (0.0, 0.0, -5.0)
 TABLE_RGB = (0.62, 0.66, 0.70)
 FLOOR_RGB = (0.30, 0.33, 0.37)
@@ -31,10 +33,18 @@ _SHAPES = (
 )
 
 
-def light_position(direction: Sequence[float]) -> np.ndarray:
-    """Where a light of that direction stands so that its axis meets the middle of the table."""
+def light_position(direction: Sequence[float], surface: Sequence[float]) -> np.ndarray:
+    """Where a light of that direction stands so that its axis meets that point."""
     down = np.asarray(direction) / -direction[2]
-    return np.array((*WORKSPACE_CENTRE, TABLE_TOP)) - 1.8 * down
+    return np.array(surface) - 1.8 * down
+
+
+def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) of a camera that stands at `eye`, looks at `target` and holds its head up."""
+    back = (eye - target) / np.linalg.norm(eye - target)
+    right = np.cross((0.0, 0.0, 1.0), back)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(back, right), back], axis=1)
 
 
 def dress(xml: str, config: EnvConfig) -> str:
@@ -47,44 +57,72 @@ def dress(xml: str, config: EnvConfig) -> str:
     asset, world = root.find("asset"), root.find("worldbody")
     assert asset is not None
     assert world is not None
-    _replace_textures(asset, config)
+    task = TASKS[config.task]
+    if task.cubes:
+        _plain_look(asset)
+    # A material without a texture, for what is painted here.
+    ElementTree.SubElement(asset, "material", {"name": "matt", "specular": "0.05", "shininess": "0"})
+    if config.variation.covers(Variation.TEXTURES):
+        add_table_look(asset)
+    for body in root.iter("body"):
+        # The bins' boards have no names.
+        if body.get("name") in ("bin1", "bin2") and config.variation.covers(Variation.TEXTURES):
+            for geom in body.findall("geom"):
+                if geom.get("group") == "1":
+                    geom.set("material", "table_look")
     for geom in root.iter("geom"):
         _dress_geom(geom, config)
     for light in world.findall("light"):
         light.set("castshadow", "true")
         light.set("dir", " ".join(map(str, LIGHT_DIRECTION)))
-        light.set("pos", " ".join(map(str, light_position(LIGHT_DIRECTION))))
+        light.set("pos", " ".join(map(str, light_position(LIGHT_DIRECTION, task.surface))))
         light.set("diffuse", "0.55 0.55 0.55")
-    # Seen from beyond the table: a square 0.44 m wide on the table fills the picture.
-    position, target = np.array((0.80, 0.0, 1.52)), np.array((*WORKSPACE_CENTRE, TABLE_TOP + 0.03))
-    forward = (target - position) / np.linalg.norm(target - position)
-    up = np.cross((0.0, 1.0, 0.0), -forward) * -1
-    axes = " ".join(f"{value:.6f}" for value in (0.0, 1.0, 0.0, *up))
-    ElementTree.SubElement(
-        world,
-        "camera",
-        {"name": CAMERAS["front"], "pos": "0.80 0 1.52", "xyaxes": axes, "fovy": str(FRONT_FOV_Y)},
-    )
-    if config.variation is Variation.CLUTTERED:
-        for index in range(DISTRACTORS):
-            body = ElementTree.SubElement(
-                world, "body", {"name": f"distractor{index}", "mocap": "true", "pos": " ".join(map(str, HIDDEN))}
-            )
-            ElementTree.SubElement(
-                body,
-                "geom",
-                {"name": f"distractor{index}", "type": "sphere", "size": "0.02 0.02 0.02", "group": "1"}
-                | {"contype": "0", "conaffinity": "0", "mass": "0"},
-            )
+    add_camera(world, task.view)
+    if config.variation.covers(Variation.DISTRACTORS):
+        add_distractors(world)
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _replace_textures(asset: ElementTree.Element, config: EnvConfig) -> None:
+def add_camera(world: ElementTree.Element, view: View) -> None:
+    """The fixed camera `front`."""
+    axes = look_at(np.array(view.eye), np.array(view.target))[:, :2].T.reshape(-1)
+    ElementTree.SubElement(
+        world,
+        "camera",
+        {"name": CAMERAS["front"], "pos": " ".join(map(str, view.eye)), "fovy": str(view.fov_y)}
+        | {"xyaxes": " ".join(f"{value:.6f}" for value in axes)},
+    )
+
+
+def add_distractors(world: ElementTree.Element) -> None:
+    """Objects that touch nothing, out of sight until an episode puts them somewhere."""
+    for index in range(DISTRACTORS):
+        body = ElementTree.SubElement(
+            world, "body", {"name": f"distractor{index}", "mocap": "true", "pos": " ".join(map(str, HIDDEN))}
+        )
+        ElementTree.SubElement(
+            body,
+            "geom",
+            {"name": f"distractor{index}", "type": "sphere", "size": "0.02 0.02 0.02", "group": "1"}
+            | {"contype": "0", "conaffinity": "0", "mass": "0"},
+        )
+
+
+def add_table_look(asset: ElementTree.Element) -> None:
+    """A texture to draw on, and the material that shows it."""
+    size = str(TEXTURE_SIZE)
+    ElementTree.SubElement(
+        asset, "texture", {"name": "table_look", "type": "2d", "builtin": "flat", "width": size, "height": size}
+    )
+    ElementTree.SubElement(asset, "material", {"name": "table_look", "texture": "table_look", "specular": "0.1"})
+
+
+def _plain_look(asset: ElementTree.Element) -> None:
+    """Plain cubes with dark edges in place of robosuite's image textures."""
     for texture in asset.findall("texture"):
         asset.remove(texture)
     for material in asset.findall("material"):
         material.attrib.pop("texture", None)
-    ElementTree.SubElement(asset, "material", {"name": "matt", "specular": "0.05", "shininess": "0"})
     # Dark edges show how a cube is turned.
     cubes = {"builtin": "flat", "type": "cube", "width": "64", "height": "64", "mark": "edge"}
     for name, rgb in CUBE_RGB.items():
@@ -96,18 +134,12 @@ def _replace_textures(asset: ElementTree.Element, config: EnvConfig) -> None:
         ElementTree.SubElement(
             asset, "material", {"name": f"{name}_look", "texture": f"{name}_look", "specular": "0.2"}
         )
-    if config.variation is Variation.CLUTTERED:
-        size = str(TEXTURE_SIZE)
-        ElementTree.SubElement(
-            asset, "texture", {"name": "table_look", "type": "2d", "builtin": "flat", "width": size, "height": size}
-        )
-        ElementTree.SubElement(asset, "material", {"name": "table_look", "texture": "table_look", "specular": "0.1"})
 
 
 def _dress_geom(geom: ElementTree.Element, config: EnvConfig) -> None:
     name = geom.get("name", "")
     plain = {"floor": FLOOR_RGB, "table_visual": TABLE_RGB}
-    if name == "table_visual" and config.variation is Variation.CLUTTERED:
+    if name == "table_visual" and config.variation.covers(Variation.TEXTURES):
         geom.set("material", "table_look")
     elif name in plain or name.startswith(("wall_", "table_leg")):
         geom.set("material", "matt")
@@ -120,32 +152,40 @@ def _dress_geom(geom: ElementTree.Element, config: EnvConfig) -> None:
 
 
 class Scene:
-    """What the seed draws: poses of the task's objects and, where the variation says so, everything that is seen."""
+    """What the seed draws: poses of the cubes and, where the variation says so, everything that is seen.
 
-    def __init__(self, config: EnvConfig, sim: Any) -> None:
+    Works on any compiled model that `dress` or the tabletop's `dress_tabletop` has prepared.
+    """
+
+    def __init__(self, config: EnvConfig, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         self._config = config
-        self._sim = sim
-        self._model = sim.model._model
-        self._data = sim.data._data
+        self._model, self._data = model, data
+        self._task = TASKS[config.task]
         self._half = config.half_sizes()
+        self._sees = config.variation.covers
 
     def draw(self, seed: int) -> list[int]:
         """Set up the episode of that seed in the live model; returns the ids of textures that changed."""
-        # Looks have a stream of their own: the same seed starts from the same poses under every variation.
-        poses, looks = (np.random.default_rng([seed, stream]) for stream in (0, 1))
-        taken = self._place_objects(poses)
+        # One stream for each: the same seed starts from the same poses, and has the same light, under every variation.
+        poses, distractors, textures, lighting, camera = (np.random.default_rng([seed, stream]) for stream in _STREAMS)
+        self._place_cubes(poses)
+        mujoco.mj_forward(self._model, self._data)
         changed = []
-        if self._config.variation is Variation.CLUTTERED:
-            self._draw_distractors(looks, taken)
-            changed = [self._draw_looks(looks)]
+        if self._sees(Variation.DISTRACTORS):
+            self._draw_distractors(distractors)
+        if self._sees(Variation.TEXTURES):
+            changed = [self._draw_textures(textures)]
+        if self._sees(Variation.LIGHTING):
+            self._draw_lighting(lighting)
+        if self._sees(Variation.CAMERA):
+            self._draw_camera(camera)
         mujoco.mj_forward(self._model, self._data)
         return changed
 
-    def _place_objects(self, rng: np.random.Generator) -> list[np.ndarray]:
+    def _place_cubes(self, rng: np.random.Generator) -> None:
         spread, centre = self._config.start_spread, np.array(WORKSPACE_CENTRE)
         taken: list[np.ndarray] = []
-        for name in TASKS[self._config.task].objects:
-            half = self._half[name]
+        for name, half in self._half.items():
             for _ in range(1000):
                 place = centre + rng.uniform(-spread, spread, 2)
                 # Room between two cubes for a finger beside either, however they are turned.
@@ -157,11 +197,12 @@ class Scene:
             taken.append(place)
             turn = rng.uniform(0, 2 * np.pi)
             quaternion = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
-            self._sim.data.set_joint_qpos(f"{name}_joint0", np.array([*place, TABLE_TOP + half + 0.002, *quaternion]))
-        return taken
+            start = self._model.joint(f"{name}_joint0").qposadr[0]
+            self._data.qpos[start : start + 7] = [*place, TABLE_TOP + half + 0.002, *quaternion]
 
-    def _draw_distractors(self, rng: np.random.Generator, taken: list[np.ndarray]) -> None:
-        taken = list(taken)
+    def _draw_distractors(self, rng: np.random.Generator) -> None:
+        centre, top = np.array(self._task.surface[:2]), self._task.surface[2]
+        taken = [self._data.xpos[self._model.body(name).id][:2].copy() for name in self._task.bodies.values()]
         for index in range(DISTRACTORS):
             geom = self._model.geom(f"distractor{index}").id
             body = self._model.body_mocapid[self._model.body(f"distractor{index}").id]
@@ -174,7 +215,7 @@ class Scene:
             self._data.mocap_quat[body] = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
             self._data.mocap_pos[body] = HIDDEN
             for _ in range(50):
-                place = np.array(WORKSPACE_CENTRE) + rng.uniform(-0.2, 0.2, 2)
+                place = centre + rng.uniform(-0.2, 0.2, 2)
                 # They touch nothing, so keep them out of the fingers' way, where passing through would show.
                 if all(np.linalg.norm(place - other) > 0.085 for other in taken):
                     standing = self._model.geom_type[geom] in (_SHAPES[1], _SHAPES[2])
@@ -183,11 +224,11 @@ class Scene:
                         height += size[0]
                     elif self._model.geom_type[geom] == _SHAPES[0]:
                         height = size[0]
-                    self._data.mocap_pos[body] = (*place, TABLE_TOP + height)
+                    self._data.mocap_pos[body] = (*place, top + height)
                     taken.append(place)
                     break
 
-    def _draw_looks(self, rng: np.random.Generator) -> int:
+    def _draw_textures(self, rng: np.random.Generator) -> int:
         model = self._model
         texture = model.texture("table_look").id
         start = model.tex_adr[texture]
@@ -196,9 +237,21 @@ class Scene:
         model.geom_rgba[model.geom("floor").id, :3] = rng.uniform(0.15, 0.6, 3)
         for name in self._half:
             model.mat_rgba[model.material(f"{name}_look").id, :3] = rng.uniform(0.65, 1.0) * rng.uniform(0.88, 1.0, 3)
+        return texture
+
+    def _draw_lighting(self, rng: np.random.Generator) -> None:
+        model = self._model
         model.light_dir[0] = (*rng.uniform(-0.7, 0.7, 2), -1.0)
         model.light_dir[0] /= np.linalg.norm(model.light_dir[0])
-        model.light_pos[0] = light_position(model.light_dir[0])
+        model.light_pos[0] = light_position(model.light_dir[0], self._task.surface)
         model.light_diffuse[0] = rng.uniform(0.35, 0.75) * rng.uniform(0.85, 1.0, 3)
         model.vis.headlight.diffuse[:] = rng.uniform(0.25, 0.5)
-        return texture
+
+    def _draw_camera(self, rng: np.random.Generator) -> None:
+        """The fixed camera stands up to 7 % of its distance elsewhere and looks up to 2 cm past its target."""
+        view, camera = self._task.view, self._model.camera(CAMERAS["front"]).id
+        eye, target = np.array(view.eye), np.array(view.target)
+        eye = eye + rng.uniform(-0.07, 0.07, 3) * np.linalg.norm(eye - target)
+        self._model.cam_pos[camera] = eye
+        rotation = look_at(eye, target + rng.uniform(-0.02, 0.02, 3))
+        mujoco.mju_mat2Quat(self._model.cam_quat[camera], rotation.reshape(-1))

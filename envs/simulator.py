@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from types import ModuleType
+from typing import Any
 
 from pixio_robot.errors import UserError
 
@@ -22,9 +23,8 @@ def missing_gl(error: Exception) -> UserError:
     return UserError(_GL_HELP.format(gl=os.environ.get("MUJOCO_GL", "egl"), error=error))
 
 
-@functools.cache
-def load_robosuite() -> ModuleType:
-    """Import robosuite without its start-up chatter, with MUJOCO_GL=egl unless the user chose otherwise.
+def load_mujoco() -> None:
+    """Import mujoco, with MUJOCO_GL=egl unless the user chose otherwise.
 
     Raises UserError where MuJoCo finds no OpenGL library.
     """
@@ -34,6 +34,12 @@ def load_robosuite() -> ModuleType:
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         raise missing_gl(error) from error
     del mujoco
+
+
+@functools.cache
+def load_robosuite() -> ModuleType:
+    """Import robosuite without its start-up chatter. Raises as `load_mujoco` does."""
+    load_mujoco()
     # robosuite sets its logger's level on import and warns about optional parts nobody here uses.
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -50,4 +56,19 @@ def load_robosuite() -> ModuleType:
     finally:
         logging.disable(previous)
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+    _mend_sawyer()
     return robosuite
+
+
+def _mend_sawyer() -> None:
+    """MuJoCo 3.8 refuses Sawyer's flat head mesh, which has no volume to take an inertia from: take its surface's."""
+    from robosuite.models.robots import Sawyer as Original
+
+    def get_model(self: Original) -> object:
+        for mesh in self.asset.findall("mesh"):
+            mesh.set("inertia", "shell")
+        return Original.get_model(self)
+
+    # robosuite's metaclass registers a robot by its class's name: this one takes the place of the original.
+    metaclass: Any = type(Original)
+    metaclass("Sawyer", (Original,), {"get_model": get_model})

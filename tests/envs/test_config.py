@@ -2,7 +2,7 @@ import importlib.metadata
 
 import pytest
 
-from envs.config import EnvConfig
+from envs.config import Controller, EnvConfig, Variation
 from envs.experts import make_expert
 from envs.registry import spec_of
 from pixio_robot.errors import UserError
@@ -12,14 +12,17 @@ from pixio_robot.errors import UserError
     ("wrong", "says"),
     [
         ({"task": "Lfit"}, "'Lift'"),
-        ({"robot": "Sawyer"}, "Panda"),
-        ({"cameras": ["head"]}, "front, hand"),
+        ({"robot": "Sawer"}, "Sawyer"),
+        ({"cameras": ["head"]}, "front, frontview, hand"),
         ({"cameras": ["hand", "hand"]}, "twice"),
         ({"image_size": 4}, "image_size"),
         ({"start_spread": 0.5}, "start_spread"),
         ({"object_scale": 2.0}, "object_scale"),
         ({"horizon": 0}, "horizon"),
         ({"control_hz": 30}, "control_hz"),
+        ({"task": "TabletopPush", "robot": "UR5e"}, "robot"),
+        ({"task": "hammer-v3"}, "front"),
+        ({"task": "hammer-v3", "cameras": ["front"], "variation": Variation.ALL}, "variation"),
     ],
 )
 def test_wrong_values_are_named(wrong, says):
@@ -28,8 +31,8 @@ def test_wrong_values_are_named(wrong, says):
 
 
 def test_unknown_expert_is_named():
-    with pytest.raises(UserError, match="Lift, Stack"):
-        make_expert("Door")
+    with pytest.raises(UserError, match="Lift"):
+        make_expert("Wipe")
 
 
 def test_spec_follows_the_configuration_without_a_simulator():
@@ -40,3 +43,23 @@ def test_spec_follows_the_configuration_without_a_simulator():
     assert importlib.metadata.version("robosuite") in spec.simulator_version
     assert not spec_of(EnvConfig()).differences(spec_of(EnvConfig(start_spread=0.05)))
     assert spec_of(EnvConfig()).differences(spec_of(EnvConfig(task="Stack")))
+
+
+def test_names_of_actions_follow_robot_and_controller():
+    joints = spec_of(EnvConfig(robot="UR5e", controller=Controller.JOINT_POSITION))
+    assert (joints.action_dim, joints.controller) == (7, "JOINT_POSITION delta")
+    assert joints.action_names[0] == "joint1_delta [0.05 rad]"
+    absolute = spec_of(EnvConfig(controller=Controller.OSC_POSE_ABSOLUTE))
+    assert absolute.action_names[0] == "eef_pos.x [m]"
+    assert spec_of(EnvConfig()).differences(absolute)
+    assert spec_of(EnvConfig(task="Wipe")).action_dim == 6
+    assert spec_of(EnvConfig(task="TabletopPick")).action_dim == 4
+
+
+def test_levels_of_variation_are_made_of_single_ones():
+    single = (Variation.TEXTURES, Variation.LIGHTING, Variation.CAMERA, Variation.DISTRACTORS)
+    for level in single:
+        assert [level.covers(part) for part in single] == [part is level for part in single]
+    assert [Variation.CLUTTERED.covers(part) for part in single] == [True, True, False, True]
+    assert all(Variation.ALL.covers(part) for part in single)
+    assert not any(Variation.NONE.covers(part) for part in single)

@@ -4,6 +4,7 @@ import pytest
 from envs.config import EnvConfig, Variation
 from envs.recording import run_expert
 from envs.registry import make_env
+from envs.tasks import TASKS, Simulator
 
 pytestmark = pytest.mark.sim
 
@@ -40,3 +41,20 @@ def test_noise_is_executed_but_not_recorded(lift):
     assert len(clean) == len(clean.state) == len(clean.rewards) == len(clean.images["front"])
     assert clean.rewards[-1] == 1
     assert clean.rewards[:-1].sum() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "least"), [("PickPlaceCan", 19), ("NutAssemblySquare", 18), ("Door", 19)])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_the_experts_of_longer_tasks_are_reliable(task, least, noise):
+    env = unseen(task)
+    assert sum(solved(env, range(2000, 2020), noise)) >= least - 2 * (noise > 0)
+    env.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [name for name, known in TASKS.items() if known.simulator is Simulator.METAWORLD])
+def test_metaworlds_policies_hold_success_at_the_last_step(task):
+    env = unseen(task)
+    assert sum(solved(env, range(4))) >= 3
+    env.close()

@@ -118,14 +118,14 @@ def test_bad_actions_and_finished_episodes_are_refused(lift):
 def test_steps_are_robosuites_own_bit_for_bit(task):
     """Our control loop and thinned meshes against `robosuite.Env.step` on an undressed path through physics."""
     from envs.control import ArmControl
-    from envs.robosuite_env import _build, _global_seed
+    from envs.robosuite_env import _build, global_seed
 
     config = EnvConfig(task=task)
     ours, theirs = make_env(config), _build(config)
     rng = np.random.default_rng(0)
     for seed in range(2):
         ours.reset(seed, False)
-        with _global_seed(seed):
+        with global_seed(seed):
             theirs.reset()
         theirs.sim.data._data.qpos[:] = ours._env.sim.data._data.qpos
         theirs.sim.forward()

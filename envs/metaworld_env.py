@@ -1,0 +1,139 @@
+"""MetaWorld's tasks under CortexBench's protocol (Majumdar et al. 2023): its camera, 500 steps, success at the last."""
+
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from envs.config import CAMERAS, EnvConfig
+from envs.seeding import global_seed
+from envs.spec import spec_of
+from envs.tasks import TASKS
+from envs.views import Views
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame, StepResult
+
+_SHOWN_GROUPS = (0, 1, 2)
+"""The geom groups MuJoCo draws by default; the model's collision geoms are in others."""
+
+
+def _build(config: EnvConfig) -> Any:
+    """MetaWorld's environment, with the camera in its model and a start that is drawn anew at every reset."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    view = TASKS[config.task].view
+    task_class = ALL_V3_ENVIRONMENTS[config.task]
+
+    def initialize(self: Any) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        spec = mujoco.MjSpec.from_file(self.fullpath)
+        spec.worldbody.add_camera(
+            name=CAMERAS["front"],
+            pos=view.eye,
+            fovy=view.fov_y,
+            mode=mujoco.mjtCamLight.mjCAMLIGHT_TARGETBODY,
+            targetbody="tablelink",
+        )
+        model = spec.compile()
+        model.geom_group[np.isin(model.geom_group, _SHOWN_GROUPS)] = 1
+        return model, mujoco.MjData(model)
+
+    env = type(f"PixioRobot{task_class.__name__}", (task_class,), {"_initialize_simulation": initialize})()
+    env._freeze_rand_vec, env.seeded_rand_vec = False, True
+    env._partially_observable = False  # the policies need the goal; the cached space would blank it out
+    env.__dict__.pop("sawyer_observation_space", None)
+    env._set_task_called = True
+    return env
+
+
+class MetaworldEnv(Views):
+    """See `Environment` for the contract. An episode always lasts the whole horizon; `success` is that of its step.
+
+    The state is the first four numbers of MetaWorld's observation: the hand's position and its opening.
+    """
+
+    def __init__(self, config: EnvConfig) -> None:
+        from metaworld.policies import ENV_POLICY_MAP
+
+        self.config = config
+        self.spec = spec_of(config)
+        with global_seed(0):
+            self._env = _build(config)
+        super().__init__(config, self._env.model, self._env.data)
+        self._policy = ENV_POLICY_MAP[config.task]()
+        self._observation = np.zeros(39)
+        self._steps, self._done = 0, True
+
+    def reset(self, seed: int, render: bool = True) -> Frame:
+        # `reset` draws from the environment's generator, and some tasks from numpy's global one.
+        self._env._np_random = np.random.default_rng(seed)
+        with global_seed(seed):
+            self._observation, _ = self._env.reset()
+        return self._begin(render)
+
+    def _begin(self, render: bool) -> Frame:
+        self._steps, self._done = 0, False
+        return self._frame(render)
+
+    def get_state(self) -> np.ndarray:
+        data = self._data
+        parts = ([data.time], data.qpos, data.qvel, data.mocap_pos.reshape(-1), data.mocap_quat.reshape(-1))
+        return np.concatenate(parts)
+
+    def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
+        model, data = self._model, self._data
+        lengths = (1, model.nq, model.nv, 3 * model.nmocap, 4 * model.nmocap)
+        if np.shape(state) != (sum(lengths),):
+            raise UserError(
+                f"A state of {self.config.task} has {sum(lengths)} numbers, not the shape {np.shape(state)}."
+            )
+        time, qpos, qvel, pos, quat = np.split(np.asarray(state, np.float64), np.cumsum(lengths)[:-1])
+        data.mocap_pos[:], data.mocap_quat[:] = pos.reshape(-1, 3), quat.reshape(-1, 4)
+        data.qacc_warmstart[:] = 0
+        data.ctrl[:] = 0
+        self._env.set_state(qpos, qvel)
+        data.time = time[0]
+        self._env.curr_path_length = 0
+        self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
+        self._observation = self._env._get_obs().astype(np.float64)
+        return self._begin(render)
+
+    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
+        if self._done:
+            raise ValueError("This episode is over (or none was started): call reset first.")
+        action = np.asarray(action, np.float64)
+        if action.shape != (self.spec.action_dim,):
+            raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
+        if not np.isfinite(action).all():
+            raise ValueError(f"The action is not finite: {action}.")
+        self._observation, _, _, _, info = self._env.step(np.clip(action, -1, 1).astype(np.float32))
+        self._steps += 1
+        success = bool(info["success"])
+        self._done = self._steps >= self.config.steps
+        return StepResult(self._frame(render), float(success), success, self._done)
+
+    def scripted_action(self) -> np.ndarray:
+        """What MetaWorld's own policy does now: float32 (4,)."""
+        with warnings.catch_warnings():
+            # It warns that its commands exceed the bounds they are clipped to.
+            warnings.simplefilter("ignore")
+            action = self._policy.get_action(self._observation)
+        return np.clip(action, -1, 1).astype(np.float32)
+
+    def _frame(self, render: bool) -> Frame:
+        images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
+        return Frame(images, self._observation[:4].astype(np.float32))
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        return {"eef_pos": self._env.get_endeff_pos().copy(), "eef_mat": np.eye(3)} | self._body_poses()
+
+    def close(self) -> None:
+        self._renderer.close()
+        self._env.close()

@@ -1,0 +1,99 @@
+"""What environments of a configuration mean by their numbers; starts no simulator."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import numpy as np
+
+from envs.config import Controller, EnvConfig
+from envs.tasks import TASKS, Simulator
+from pixio_robot.errors import UserError
+from pixio_robot.types import CameraSpec, DemoSpec
+
+HAND_FOV_Y = 75.0
+_ROBOSUITE_FOV_Y = 45.0
+
+_POSE = (
+    *(f"eef_pos.{axis} [m]" for axis in "xyz"),
+    # The first two columns of the rotation matrix: continuous, unlike a quaternion (Zhou et al. 2019).
+    *(f"eef_rot6d.{column}{axis} [1]" for column in "xy" for axis in "xyz"),
+)
+_TWO_FINGERS = tuple(f"gripper.finger{finger} [m]" for finger in (1, 2))
+_GRIPPERS = {
+    "Panda": _TWO_FINGERS,
+    "Sawyer": _TWO_FINGERS,
+    "UR5e": tuple(f"gripper.joint{joint} [rad]" for joint in range(1, 7)),  # Robotiq 85
+}
+_ARM_JOINTS = {"Panda": 7, "Sawyer": 7, "UR5e": 6}
+_GRIP = "gripper [-1 opens, 1 closes]"
+_DELTA_POS = tuple(f"eef_delta_pos.{axis} [0.05 m]" for axis in "xyz")
+
+_CONTROLLER_NAMES = {
+    Controller.OSC_POSE: "OSC_POSE delta",
+    Controller.OSC_POSE_ABSOLUTE: "OSC_POSE absolute",
+    Controller.JOINT_POSITION: "JOINT_POSITION delta",
+}
+_ABSOLUTE_REACH = (2.0, 2.0, 2.0, np.pi, np.pi, np.pi)
+"""An arm on its table reaches no further than 2 m from the origin."""
+
+
+def _arm_actions(config: EnvConfig) -> tuple[str, ...]:
+    if config.controller is Controller.JOINT_POSITION:
+        return tuple(f"joint{joint}_delta [0.05 rad]" for joint in range(1, _ARM_JOINTS[config.robot] + 1))
+    if config.controller is Controller.OSC_POSE_ABSOLUTE:
+        return (*(f"eef_pos.{axis} [m]" for axis in "xyz"), *(f"eef_axis_angle.{axis} [rad]" for axis in "xyz"))
+    return (*_DELTA_POS, *(f"eef_delta_axis_angle.{axis} [0.5 rad]" for axis in "xyz"))
+
+
+def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest action, float64 (a,) each; environments clip to them."""
+    high = np.ones(spec_of(config).action_dim)
+    if config.controller is Controller.OSC_POSE_ABSOLUTE:
+        high[:6] = _ABSOLUTE_REACH
+    return -high, high
+
+
+def _versions(*names: str) -> str:
+    try:
+        return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'pixio-robot[{error.name}]'.") from error
+
+
+def spec_of(config: EnvConfig) -> DemoSpec:
+    """The boundary contract of `make_env(config)`. Raises UserError where an extra is missing."""
+    fov = {"front": TASKS[config.task].view.fov_y, "hand": HAND_FOV_Y}
+    robot, controller, hz = config.robot, _CONTROLLER_NAMES[config.controller], float(config.control_hz)
+    if config.simulator is Simulator.ROBOSUITE:
+        # Wipe's arm ends in an eraser.
+        grips = config.task != "Wipe"
+        versions = _versions("robosuite", "mujoco")
+        state = (*_POSE, *(_GRIPPERS[config.robot] if grips else ()))
+        actions = (*_arm_actions(config), *((_GRIP,) if grips else ()))
+    elif config.simulator is Simulator.TABLETOP:
+        robot, controller, versions = "floating gripper", "mocap position delta", _versions("mujoco")
+        state = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), *_TWO_FINGERS)
+        actions = (*(f"eef_delta_pos.{axis} [0.02 m]" for axis in "xyz"), _GRIP)
+    else:
+        robot, controller, hz, versions = "Sawyer", "mocap position delta", 80.0, _versions("metaworld", "mujoco")
+        state = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), "gripper.opening [1]")
+        actions = (*(f"eef_delta_pos.{axis} [0.01 m]" for axis in "xyz"), _GRIP)
+    return DemoSpec(
+        task=config.task,
+        robot=robot,
+        simulator=config.simulator.value,
+        simulator_version=versions,
+        controller=controller,
+        control_hz=hz,
+        cameras={
+            name: CameraSpec(
+                height=config.image_size, width=config.image_size, fov_y_degrees=fov.get(name, _ROBOSUITE_FOV_Y)
+            )
+            for name in config.cameras
+        },
+        state_names=state,
+        action_names=actions,
+        render_quality=config.render_quality.value,
+        source=f"simulated: variation {config.variation.value}, start_spread {config.start_spread} m",
+    )

@@ -1,0 +1,142 @@
+"""Every task by name: which simulator runs it, what is in it, and where to look from."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+class Simulator(enum.Enum):
+    """What steps a task. TABLETOP is MuJoCo alone, with models of ours; METAWORLD needs the extra of that name."""
+
+    ROBOSUITE = "robosuite"
+    TABLETOP = "mujoco"
+    METAWORLD = "metaworld"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """A fixed camera: where it stands and what it looks at (m, world), and its vertical field of view (degrees)."""
+
+    eye: tuple[float, float, float]
+    target: tuple[float, float, float]
+    fov_y: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task.
+
+    horizon: control steps until an episode fails, about twice what the expert needs. bodies: our name of an object
+    -> the MuJoCo body, for experts and ground truth. cubes: robosuite's nominal half sizes (m) of the objects that
+    our own scene scales and places; other tasks keep the simulator's sampler. surface: middle of the work surface.
+    """
+
+    simulator: Simulator = Simulator.ROBOSUITE
+    horizon: int
+    bodies: dict[str, str] = dataclasses.field(default_factory=dict)
+    cubes: dict[str, float] = dataclasses.field(default_factory=dict)
+    view: View
+    surface: tuple[float, float, float] = (0.0, 0.0, 0.8)
+
+
+_TABLE = View(eye=(0.80, 0.0, 1.52), target=(0.0, 0.0, 0.83), fov_y=25.0)
+"""A square 0.44 m wide on the table fills the picture."""
+
+_BINS = View(eye=(1.05, 0.05, 1.75), target=(0.1, 0.03, 0.85), fov_y=42.0)
+_PEGS = View(eye=(0.95, 0.0, 1.55), target=(0.05, 0.05, 0.86), fov_y=32.0)
+_DOOR = View(eye=(0.35, 0.25, 1.55), target=(-0.15, -0.28, 1.0), fov_y=45.0)
+_WIDE = View(eye=(0.95, 0.0, 1.60), target=(0.0, 0.0, 0.85), fov_y=45.0)
+
+
+def _bins(*names: str, horizon: int = 400) -> Task:
+    bodies = {name.lower(): f"{name}_main" for name in names} | {f"{n.lower()}_goal": f"Visual{n}_main" for n in names}
+    return Task(horizon=horizon, bodies=bodies, view=_BINS, surface=(0.1, -0.25, 0.8))
+
+
+def _pegs(**nuts: str) -> Task:
+    return Task(
+        horizon=400,
+        bodies={**nuts, "square_peg": "peg1", "round_peg": "peg2"},
+        view=_PEGS,
+        surface=(0.0, 0.0, 0.82),
+    )
+
+
+_GROCERIES = ("Milk", "Bread", "Cereal", "Can")
+_SQUARE, _ROUND = {"square_nut": "SquareNut_main"}, {"round_nut": "RoundNut_main"}
+
+_METAWORLD_VIEW = View(eye=(0.0, 0.9, 0.6), target=(0.0, 0.6, 0.0), fov_y=45.0)
+"""CortexBench's camera `top_cap2` (Majumdar et al. 2023): above the table, always turned to it."""
+
+
+def _metaworld(**bodies: str) -> Task:
+    return Task(
+        simulator=Simulator.METAWORLD, horizon=500, bodies=bodies, view=_METAWORLD_VIEW, surface=(0.0, 0.6, 0.0)
+    )
+
+
+_TABLETOP_VIEW = View(eye=(0.62, 0.0, 0.56), target=(0.0, 0.0, 0.04), fov_y=32.0)
+
+
+def _tabletop(horizon: int, *bodies: str) -> Task:
+    return Task(
+        simulator=Simulator.TABLETOP,
+        horizon=horizon,
+        bodies={name: name for name in bodies},
+        view=_TABLETOP_VIEW,
+        surface=(0.0, 0.0, 0.0),
+    )
+
+
+TASKS = {
+    "Lift": Task(horizon=80, bodies={"cube": "cube_main"}, cubes={"cube": 0.021}, view=_TABLE),
+    "Stack": Task(
+        horizon=160,
+        bodies={"cubeA": "cubeA_main", "cubeB": "cubeB_main"},
+        cubes={"cubeA": 0.02, "cubeB": 0.025},
+        view=_TABLE,
+    ),
+    "PickPlaceCan": _bins("Can", horizon=300),
+    "NutAssemblySquare": _pegs(**_SQUARE),
+    "Door": Task(
+        horizon=300,
+        bodies={"door": "Door_door", "latch": "Door_latch"},
+        view=_DOOR,
+        surface=(-0.2, -0.35, 0.8),
+    ),
+    # The rest of robosuite's single-arm tasks, without experts.
+    "PickPlace": _bins(*_GROCERIES, horizon=1000),
+    "PickPlaceSingle": _bins(*_GROCERIES),
+    "PickPlaceMilk": _bins("Milk"),
+    "PickPlaceBread": _bins("Bread"),
+    "PickPlaceCereal": _bins("Cereal"),
+    "NutAssembly": _pegs(**_SQUARE, **_ROUND),
+    "NutAssemblySingle": _pegs(**_SQUARE, **_ROUND),
+    "NutAssemblyRound": _pegs(**_ROUND),
+    "ToolHang": Task(
+        horizon=700, bodies={"stand": "stand_root", "frame": "frame_root", "tool": "tool_root"}, view=_WIDE
+    ),
+    "Wipe": Task(horizon=500, view=_WIDE, surface=(0.15, 0.0, 0.9)),
+    # MuJoCo alone.
+    "TabletopReach": _tabletop(60, "target"),
+    "TabletopPush": _tabletop(120, "cube", "target"),
+    "TabletopPick": _tabletop(100, "cube"),
+    # CortexBench's five of MetaWorld.
+    "assembly-v3": _metaworld(nut="RoundNut", peg="peg"),
+    "bin-picking-v3": _metaworld(cube="obj"),
+    "button-press-topdown-v3": _metaworld(button="button"),
+    "drawer-open-v3": _metaworld(drawer="drawer_link"),
+    "hammer-v3": _metaworld(hammer="hammer", nail="nail_link"),
+}
+
+
+def register_gymnasium() -> None:
+    """Register every task with Gymnasium, as `pixio_robot/Lift-v0`; importing `envs` does it."""
+    import gymnasium
+
+    for task in TASKS:
+        # MetaWorld's own names end in a version already.
+        name = f"pixio_robot/{task.removesuffix('-v3')}-v0"
+        if name not in gymnasium.registry:
+            gymnasium.register(name, entry_point="envs.gymnasium_env:GymnasiumEnv", kwargs={"task": task})

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from envs.collect import CollectConfig, collect
+from envs.config import EnvConfig, Variation
+from envs.footage import FootageConfig, record_footage
+from envs.pool import ProcessPool
+from envs.recording import run_expert
+from envs.registry import make_env
+from pixio_robot.data.demos import DemoStore
+
+TASKS = ("TabletopReach", "TabletopPush", "TabletopPick")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_the_expert_solves_its_task(task, noise):
+    env = make_env(EnvConfig(task=task, cameras=[]))
+    assert all(run_expert(env, seed, noise).success for seed in range(40))
+    env.close()
+
+
+def test_depth_and_pose_of_the_camera_put_the_cube_where_it_is():
+    env = make_env(EnvConfig(task="TabletopPush", image_size=128, cameras=["front"]))
+    fov = np.radians(env.spec.cameras["front"].fov_y_degrees)
+    for seed in range(3):
+        env.reset(seed)
+        depth, classes = env.render_depth(), env.render_segmentation()
+        rows, columns = np.nonzero(classes == env.segmentation_names().index("cube"))
+        assert len(rows) > 20
+        focal = 64 / np.tan(fov / 2)
+        z = depth[rows, columns]
+        seen = np.stack([(columns + 0.5 - 64) / focal * z, -(rows + 0.5 - 64) / focal * z, -z], axis=1)
+        position, rotation = env.camera_pose()
+        points = seen @ rotation.T + position
+        cube = env.privileged()["cube_pos"]
+        # Points of the surface lie within half the cube's diagonal of its middle, and reach its top.
+        assert np.linalg.norm(points - cube, axis=1).max() < 0.02 * np.sqrt(3) + 0.004
+        assert abs(points[:, 2].max() - 0.04) < 0.003
+    env.close()
+
+
+def test_each_variation_changes_what_is_seen_and_nothing_else():
+    frames, poses = {}, {}
+    for level in Variation:
+        env = make_env(EnvConfig(task="TabletopPush", image_size=48, cameras=["front"], variation=level))
+        frames[level] = env.reset(5).images["front"].astype(int)
+        poses[level] = env.privileged()["cube_pos"]
+        env.close()
+    for level in Variation:
+        assert np.array_equal(poses[level], poses[Variation.NONE])
+        assert (level is Variation.NONE) == np.array_equal(frames[level], frames[Variation.NONE])
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers():
+    config = EnvConfig(task="TabletopPush", image_size=32, variation=Variation.ALL)
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (4, 4, 4))
+    outcomes = []
+    for workers in (1, 2, 4):
+        with ProcessPool(config, workers, 4) as pool:
+            frames, _ = pool.reset({slot: 20 + slot for slot in range(4)}, {})
+            shown = [frames[slot] for slot in range(4)]
+            for step in actions:
+                results, lost = pool.step(dict(enumerate(step)), {})
+                assert not lost
+                shown += [results[slot].frame for slot in range(4)]
+        outcomes.append([(f.state.tobytes(), *(f.images[name].tobytes() for name in sorted(f.images))) for f in shown])
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_collect_and_footage_work_unchanged(tmp_path):
+    env = EnvConfig(task="TabletopPick", image_size=32)
+    report = collect(env, CollectConfig(out=str(tmp_path / "demos"), episodes=2, workers=1))
+    store = DemoStore.open(report.out)
+    assert store.spec.action_dim == 4
+    assert all(store.successes)
+    footage = FootageConfig(out=str(tmp_path / "film"), videos=1, steps_per_video=20, image_size=32, workers=1)
+    assert record_footage(env, footage).frames == 20
