@@ -29,6 +29,9 @@ class Executor(enum.Enum):
 
     PROCESSES = "processes"
     RAY = "ray"
+    # Aliases, so that a command line may say executor=ray.
+    processes = "processes"
+    ray = "ray"
 
 
 def run_tasks(

@@ -41,7 +41,7 @@ FRAME_RECORD = np.dtype(
     ]
 )
 """Where the JPEG bytes lie (shard number, offset, size), which frame it is (row in the manifest's videos, seconds), its
-size in pixels, and its perceptual hash. 48 bytes."""
+size in pixels, and its perceptual hash. 44 bytes."""
 RECORDED = ("video", "time_s", "height", "width", "phash")
 """The fields that describe the frame, not its place in a shard."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pixio_robot.cli import collect, evaluate, footage, ingest, pretrain, report, train
+from pixio_robot.cli import collect, curate, evaluate, footage, ingest, pretrain, probe, report, serve, train
 from pixio_robot.cli.compose import config_directory, load
 from pixio_robot.cli.main import COMMANDS
 from pixio_robot.cli.quickstart import load_steps
@@ -14,12 +14,20 @@ SCHEMAS = {
     "collect": collect.CollectCommand,
     "footage": footage.FootageCommand,
     "ingest": ingest.IngestCommand,
+    "curate": curate.CurateCommand,
     "pretrain": pretrain.PretrainCommand,
     "train": train.TrainCommand,
     "evaluate": evaluate.EvaluateCommand,
+    "probe": probe.ProbeCommand,
     "report": report.ReportCommand,
+    "serve": serve.ServeCommand,
 }
-NEEDED = {"train": ["out=x"], "evaluate": ["out=x", "checkpoint=random"]}
+NEEDED = {
+    "train": ["out=x"],
+    "evaluate": ["out=x", "checkpoint=random"],
+    "probe": ["out=x"],
+    "serve": ["checkpoint=x"],
+}
 ROOT = config_directory()
 EXPERIMENTS = sorted({path.parent.name for path in ROOT.glob("experiment/*/steps.yaml")})
 

@@ -1,0 +1,82 @@
+"""`pixio-robot curate`: which frames are worth learning from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pixio_robot.cli.compose import run
+from pixio_robot.cli.stages import run_stage
+from pixio_robot.data.curation.columns import Column
+from pixio_robot.data.curation.curate import REPORT, CurateConfig, curate
+from pixio_robot.data.curation.wording import REASON_TEXTS
+from pixio_robot.vision.build import EncoderKind, EncoderSource
+
+
+@dataclass(kw_only=True)
+class CurateCommand(CurateConfig):
+    """Score, filter, deduplicate and weight the frames of an ingest; the shards themselves stay as they are."""
+
+    pixio: str | None = None
+    """Checkpoint of a whole Pixio (`<pretraining>/mae`), trained on the raw frames, for soft sampling by its loss."""
+    mae_masks: int = 4
+    """Masks a frame whose losses are averaged."""
+    encoder: EncoderSource = field(default_factory=lambda: EncoderSource(kind=EncoderKind.NONE))
+    """In whose eyes frames of different videos are duplicates."""
+    embedding_size: int = 256
+    """Pixels a side at which that encoder sees frames."""
+    device: str = "auto"
+    gpus: float = 0.0
+    """Share of a GPU that each model worker reserves on a Ray cluster; 0: models run on its CPUs."""
+    run: str = "runs/default"
+    overwrite: bool = False
+
+
+def _models(command: CurateCommand) -> list[Column]:
+    if command.pixio is None and command.encoder.kind is EncoderKind.NONE:
+        return []
+    from pixio_robot.training.scoring import embedding_column, mae_loss_column
+
+    columns = []
+    if command.pixio is not None:
+        columns.append(mae_loss_column(command.pixio, command.mae_masks, command.device, command.gpus))
+    embedding = embedding_column(command.encoder, command.embedding_size, command.device, command.gpus)
+    return columns if embedding is None else [*columns, embedding]
+
+
+def _curate(command: CurateCommand) -> bool:
+    device = "cpu"
+    models = _models(command)
+    if any(model.name == "embedding" for model in models):
+        from pixio_robot.training.device import pick_device
+
+        device = str(pick_device(command.device))
+    report = curate(command, models, device=device)
+    state = "kept" if report.changed else "is up to date: kept"
+    print(f"curate: {state} {report.kept} of {report.frames} frames in {report.out}")
+    for reason, text in REASON_TEXTS.items():
+        if report.dropped[reason.name.lower()]:
+            print(f"curate: {report.dropped[reason.name.lower()]:>8} {text}")
+    if command.pixio is not None or command.sidecars is not None:
+        print(f"curate: an epoch sees {report.expected_epoch_frames:.0f} frames on average")
+    if report.kept == 0:
+        print("curate: nothing is left to train on; look at the thresholds in the report")
+    print(f"curate: {report.out / REPORT}")
+    return True
+
+
+def _run(command: CurateCommand) -> int:
+    # Finished scores stay valid when a threshold moves, so `curate` decides itself what is left to do.
+    named = [command.data, command.pixio, command.sidecars, command.encoder.path]
+    return run_stage(
+        "curate",
+        str(command.place()),
+        command,
+        lambda: _curate(command),
+        inputs=[path for path in named if path],
+        overwrite=command.overwrite,
+        always=True,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    return run("curate", CurateCommand, _run, arguments)

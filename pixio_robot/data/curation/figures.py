@@ -1,0 +1,98 @@
+"""Histograms as SVG: where the frames lie, and what a threshold cuts off."""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import numpy as np
+
+WIDTH, HEIGHT, FOOT, HEAD, SIDE = 640, 160, 24, 20, 16
+BINS = 60
+TAIL = 0.002
+"""Share of frames at each end that may lie outside, gathered in the outermost bars: a few must not squeeze the rest."""
+SMALLEST_LOGARITHM = 0.1
+
+
+class Scale(enum.Enum):
+    LINEAR = "linear"
+    LOGARITHMIC = "logarithmic"
+    WHOLE = "whole"
+    """One bar a whole number."""
+    SHARE = "share"
+    """Always from 0 to 1."""
+
+
+def histogram_svg(values: np.ndarray, threshold: float | None, drops_below: bool, scale: Scale, label: str) -> str:
+    """Counts of `values` (n,), n > 0; bars on the dropped side of `threshold` are marked. `label` is read aloud.
+
+    With WHOLE, `threshold` itself belongs to the dropped side.
+    """
+    cut = threshold
+    if scale is Scale.LOGARITHMIC:
+        values = np.log10(np.maximum(values, SMALLEST_LOGARITHM))
+        cut = None if threshold is None else math.log10(max(threshold, SMALLEST_LOGARITHM))
+    elif scale is Scale.WHOLE and threshold is not None:
+        cut = threshold + (0.5 if drops_below else -0.5)
+    edges = _edges(values, cut, scale)
+    low, high = edges[0], edges[-1]
+    counts = np.histogram(np.clip(values, low, high), edges)[0]
+
+    def x(value: float) -> float:
+        return SIDE + (value - low) / (high - low) * (WIDTH - 2 * SIDE)
+
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
+    for count, left, right in zip(counts.tolist(), edges, edges[1:], strict=False):
+        if count == 0:
+            continue
+        tall = max(1.5, (HEIGHT - FOOT - HEAD) * count / counts.max())
+        middle = (left + right) / 2
+        out = cut is not None and (middle < cut if drops_below else middle > cut)
+        parts.append(
+            f'<rect class="bar{" out" if out else ""}" x="{x(left) + 0.5:.1f}" y="{HEIGHT - FOOT - tall:.1f}" '
+            f'width="{x(right) - x(left) - 1:.1f}" height="{tall:.1f}"/>'
+        )
+    parts.append(f'<path class="axis" d="M{SIDE} {HEIGHT - FOOT}H{WIDTH - SIDE}"/>')
+    for tick in _ticks(low, high, scale):
+        text = number_text(10**tick if scale is Scale.LOGARITHMIC else tick)
+        parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{text}</text>')
+    if cut is not None and threshold is not None:
+        anchor, shift = ("end", -5) if x(cut) > WIDTH / 2 else ("start", 5)
+        parts.append(f'<path class="threshold" d="M{x(cut):.1f} 2V{HEIGHT - FOOT}"/>')
+        parts.append(
+            f'<text class="threshold" x="{x(cut) + shift:.1f}" y="12" text-anchor="{anchor}">'
+            f"{number_text(threshold)}</text>"
+        )
+    return "".join(parts) + "</svg>"
+
+
+def _edges(values: np.ndarray, cut: float | None, scale: Scale) -> list[float]:
+    """Equal bins, one edge of which lies on `cut`, so that no bar is half dropped."""
+    if scale is Scale.SHARE:
+        low, high = 0.0, 1.0
+    else:
+        low, high = (float(edge) for edge in np.quantile(values, (TAIL, 1 - TAIL)))
+        low, high = (low, high) if cut is None else (min(low, cut), max(high, cut))
+    if scale is Scale.WHOLE:
+        return (np.arange(math.floor(low), math.ceil(high) + 2) - 0.5).tolist()
+    step = (high - low) / BINS or 1 / BINS
+    if cut is None:
+        return (low + step * np.arange(BINS + 1)).tolist()
+    before, after = math.ceil((cut - low) / step - 1e-9), math.ceil((high - cut) / step - 1e-9)
+    return (cut + step * np.arange(-max(before, 1), max(after, 1) + 1)).tolist()
+
+
+def _ticks(low: float, high: float, scale: Scale) -> list[float]:
+    """Some five round numbers within [low, high]."""
+    if scale is Scale.LOGARITHMIC and math.floor(high) > math.ceil(low):
+        return [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
+    raw = (high - low) / 6
+    unit = 10.0 ** math.floor(math.log10(raw))
+    size = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * (1 - 1e-9))
+    size = max(1.0, round(size)) if scale is Scale.WHOLE else size
+    return [size * number for number in range(math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9) + 1)]
+
+
+def number_text(value: float) -> str:
+    """Three digits are enough to read off a threshold: `0.982`, `4.31`, `320`, `12,400`."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,60 @@
+"""The scores that need nothing but a frame's pixels, all from one decoding."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from pixio_robot.data.curation.columns import Chunk, Column
+from pixio_robot.data.curation.entropy import BINS, colour_entropy
+from pixio_robot.data.curation.exposure import BRIGHTEST, DARKEST, exposure
+from pixio_robot.data.curation.sharpness import SIDE, sharpness
+from pixio_robot.data.images import CorruptImage
+from pixio_robot.data.shards import FrameShards
+
+PIXEL_RECORD = np.dtype(
+    [
+        ("entropy", "<f4"),
+        ("sharpness", "<f4"),
+        ("dark", "<f4"),
+        ("bright", "<f4"),
+        ("mean", "<f4"),
+        ("readable", "?"),
+    ]
+)
+"""Units: see `colour_entropy`, `sharpness`, `exposure`. All zero where the JPEG is damaged."""
+
+REPORT_EVERY = 32
+VERSION = 1
+"""Part of the key: raise it when a score changes its meaning."""
+
+
+def score_image(image: np.ndarray) -> tuple[float | int | bool, ...]:
+    """The values of one PIXEL_RECORD; `image` is uint8 (h, w, 3)."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return colour_entropy(image), sharpness(grey), *exposure(grey), True
+
+
+def score_pixels(chunk: Chunk, report: Callable[[float], None]) -> None:
+    """The job of one chunk."""
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    shards = FrameShards.open(chunk.data, chunk.split)
+    records = np.zeros(chunk.stop - chunk.start, PIXEL_RECORD)
+    for number in range(len(records)):
+        with contextlib.suppress(CorruptImage):  # stays all zero, unreadable
+            records[number] = score_image(shards.image(chunk.start + number))
+        if (number + 1) % REPORT_EVERY == 0:
+            report(REPORT_EVERY)
+    report(len(records) % REPORT_EVERY)
+    shards.close()
+    chunk.save(records)
+
+
+def pixel_column() -> Column:
+    settings = {"version": VERSION, "bins": BINS, "sharpness_side": SIDE, "clipped": [DARKEST, BRIGHTEST]}
+    return Column(
+        name="pixels", title="pixel scores", settings=settings, job=score_pixels, argument=lambda chunk: chunk
+    )

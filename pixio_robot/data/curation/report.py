@@ -1,0 +1,228 @@
+"""`curation.html`: what every threshold keeps and drops, in numbers and pictures. One file, no network."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup, escape
+
+from pixio_robot.data.curation.duplicates import NO_FRAME, NOT_COMPARED
+from pixio_robot.data.curation.figures import Scale, histogram_svg, number_text
+from pixio_robot.data.curation.selection import acceptance_of
+from pixio_robot.data.curation.sheets import Sheet, closest, picture
+from pixio_robot.data.curation.thresholds import Reason, Thresholds, Verdict
+from pixio_robot.data.curation.wording import REASON_TEXTS, SCORE_TEXTS
+from pixio_robot.data.shards import FrameShards
+from pixio_robot.files import atomic_file
+
+SCALES = {
+    "min_sharpness": Scale.LOGARITHMIC,
+    "max_dark": Scale.SHARE,
+    "max_bright": Scale.SHARE,
+    "max_hash_distance": Scale.WHOLE,
+}
+"""The others are linear."""
+PAIRS = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scores:
+    """pixels PIXEL_RECORD (n,), losses float32 (n,) or None, and what was made of them."""
+
+    pixels: np.ndarray
+    losses: np.ndarray | None
+    verdict: Verdict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Section:
+    """One score on the page."""
+
+    setting: str
+    title: str
+    explanation: str
+    threshold: str
+    verdict: str
+    figure: Markup
+    logarithmic: bool
+    sheets: list[Sheet]
+
+
+def write_report(path: Path, shards: FrameShards, thresholds: Thresholds, scores: Scores) -> None:
+    """Render and write, atomically."""
+    page = render(shards, thresholds, scores)
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def render(shards: FrameShards, thresholds: Thresholds, scores: Scores) -> str:
+    source = importlib.resources.files(__package__).joinpath("templates", "curation.html.j2").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(source).render(**_context(shards, thresholds, scores))
+
+
+def _context(shards: FrameShards, thresholds: Thresholds, scores: Scores) -> dict[str, Any]:
+    reasons = scores.verdict.reasons
+    counts = np.bincount(reasons, minlength=len(Reason)).tolist()
+    acceptance = acceptance_of(reasons, scores.losses)
+    sections = [
+        _cut_section(shards, thresholds, scores, setting, values)
+        for setting, values in _cut_scores(shards, scores.pixels).items()
+    ]
+    sections.append(_still_section(shards, thresholds, scores.verdict))
+    if scores.verdict.near is not None:
+        sections.append(_near_section(shards, thresholds, scores.verdict))
+    return {
+        "title": shards.path.absolute().name,
+        "frames": len(reasons),
+        "kept": counts[Reason.KEPT],
+        "videos": len(np.unique(shards.reader.records["video"])),
+        "expected": float(acceptance.sum(dtype=np.float64)),
+        "rows": [
+            (REASON_TEXTS[reason], counts[reason], 100 * counts[reason] / len(reasons))
+            for reason in Reason
+            if reason is not Reason.KEPT
+        ],
+        "sections": [section for section in sections if section is not None],
+        "sampling": None if scores.losses is None else _sampling_section(shards, scores.losses, reasons),
+        "has_embeddings": scores.verdict.near is not None,
+    }
+
+
+def _cut_scores(shards: FrameShards, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    records = shards.reader.records
+    return {
+        "min_entropy": pixels["entropy"],
+        "min_sharpness": pixels["sharpness"],
+        "max_dark": pixels["dark"],
+        "max_bright": pixels["bright"],
+        "min_side": np.minimum(records["height"], records["width"]),
+    }
+
+
+def _cut_section(
+    shards: FrameShards, thresholds: Thresholds, scores: Scores, setting: str, values: np.ndarray
+) -> Section | None:
+    """A score with a threshold that every frame is held against by itself."""
+    readable = np.flatnonzero(scores.pixels["readable"])
+    if not len(readable):
+        return None
+    threshold, drops_below = getattr(thresholds, setting), setting.startswith("min_")
+    found = values[readable]
+    videos = shards.reader.records["video"]
+    if threshold is None:
+        sheets = [
+            _sheet(shards, "Lowest", values, closest(values, readable, float(found.min()), videos)),
+            _sheet(shards, "Highest", values, closest(values, readable, float(found.max()), videos)),
+        ]
+        verdict = "This rule is switched off."
+    else:
+        failing = found < threshold if drops_below else found > threshold
+        out, kept = readable[failing], readable[~failing]
+        sheets = [
+            _sheet(shards, "Dropped, closest to the threshold", values, closest(values, out, threshold, videos)),
+            _sheet(shards, "Passing, closest to the threshold", values, closest(values, kept, threshold, videos)),
+        ]
+        side = "below" if drops_below else "above"
+        verdict = f"{len(out):,} of {len(readable):,} frames lie {side} {number_text(threshold)}."
+    return _section(setting, found, threshold, drops_below, verdict, sheets)
+
+
+def _still_section(shards: FrameShards, thresholds: Thresholds, verdict: Verdict) -> Section | None:
+    still, limit = verdict.still, thresholds.max_hash_distance
+    compared = np.flatnonzero(still.distance != NOT_COMPARED)
+    if not len(compared):
+        return None
+    bits, repeats = still.distance, still.repeats[compared]
+    if limit is None:
+        return _section("max_hash_distance", bits[compared], None, True, "This rule is switched off.", [])
+    sheets = [
+        _pairs(
+            shards,
+            f"{side}, after the frame compared with, closest to the threshold",
+            bits,
+            rows,
+            limit,
+            still.compared_with,
+        )
+        for side, rows in (("Dropped", compared[repeats]), ("Passing", compared[~repeats]))
+    ]
+    text = f"{repeats.sum():,} of {len(compared):,} compared frames differ in at most {limit} of 64 bits."
+    return _section("max_hash_distance", bits[compared], limit, True, text, sheets)
+
+
+def _near_section(shards: FrameShards, thresholds: Thresholds, verdict: Verdict) -> Section | None:
+    near, limit = verdict.near, thresholds.max_similarity
+    if near is None or limit is None:
+        return None
+    compared = np.flatnonzero(near.neighbour != NO_FRAME)
+    if not len(compared):
+        return None
+    values, linked = near.similarity, near.similarity[compared] >= limit
+    sheets = [
+        _pairs(shards, f"{side}, with the most alike frame of another video", values, rows, limit, near.neighbour)
+        for side, rows in (("Linked as duplicates", compared[linked]), ("Not linked", compared[~linked]))
+    ]
+    dropped = int((near.original != NO_FRAME).sum())
+    text = f"{dropped:,} of {len(compared):,} compared frames repeat a frame of another video."
+    return _section("max_similarity", values[compared], limit, False, text, sheets)
+
+
+def _sampling_section(shards: FrameShards, losses: np.ndarray, reasons: np.ndarray) -> Section | None:
+    known = np.flatnonzero(~np.isnan(losses) & (reasons == Reason.KEPT))
+    if not len(known):
+        return None
+    found, videos = losses[known], shards.reader.records["video"]
+    sheets = [
+        _sheet(shards, "Most sampled", losses, closest(losses, known, float(found.max()), videos)),
+        _sheet(shards, "Least sampled", losses, closest(losses, known, float(found.min()), videos)),
+    ]
+    mean = float(np.minimum(found, 1).mean(dtype=np.float64))
+    text = f"A kept frame is taken in {100 * mean:.0f} % of the epochs on average."
+    return _section("mae_loss", found, None, True, text, sheets)
+
+
+def _sheet(shards: FrameShards, title: str, values: np.ndarray, rows: np.ndarray) -> Sheet:
+    pictures = [picture(shards, row, number_text(float(values[row]))) for row in rows.tolist()]
+    return Sheet(title, [one for one in pictures if one is not None])
+
+
+def _pairs(
+    shards: FrameShards, title: str, values: np.ndarray, rows: np.ndarray, target: float, others: np.ndarray
+) -> Sheet:
+    """The frames closest to the threshold, each beside the one it was compared with; a pair is shown once."""
+    # Where two frames are each other's neighbour, the later one stands for both.
+    mutual = (others[others[rows]] == rows) & (rows < others[rows])
+    chosen = closest(values, rows[~mutual], target, shards.reader.records["video"], PAIRS).tolist()
+    pictures = [picture(shards, row, number_text(float(values[row])), beside=int(others[row])) for row in chosen]
+    return Sheet(title, [one for one in pictures if one is not None])
+
+
+def _section(
+    setting: str,
+    values: np.ndarray,
+    threshold: float | None,
+    drops_below: bool,
+    verdict: str,
+    sheets: list[Sheet],
+) -> Section:
+    text = SCORE_TEXTS[setting]
+    scale = SCALES.get(setting, Scale.LINEAR)
+    label = str(escape(f"Histogram: {text.title} of {len(values):,} frames"))
+    return Section(
+        setting=setting,
+        title=text.title,
+        explanation=text.explanation,
+        threshold="" if threshold is None else f"{threshold:g}",
+        verdict=verdict,
+        figure=Markup(histogram_svg(values, threshold, drops_below, scale, label)),
+        logarithmic=scale is Scale.LOGARITHMIC,
+        sheets=[sheet for sheet in sheets if sheet.pictures],
+    )

@@ -1,0 +1,72 @@
+"""Contact sheets: which frames show best what a threshold does, and small pictures of them."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+
+import cv2
+import numpy as np
+
+from pixio_robot.data.images import CorruptImage, encode_jpeg
+from pixio_robot.data.shards import FrameShards
+
+PICTURES = 8
+PER_VIDEO = 2
+"""Neighbouring frames look alike: more of one video are taken only where there are no others."""
+CANDIDATES = 400
+HEIGHT = 120
+QUALITY = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A data URI, the frame's id, and a short text such as its score."""
+
+    source: str
+    name: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    title: str
+    pictures: list[Picture]
+
+
+def closest(
+    values: np.ndarray, rows: np.ndarray, target: float, videos: np.ndarray, count: int = PICTURES
+) -> np.ndarray:
+    """Those of `rows` int64 (m,) whose `values` (n,) lie closest to `target`, closest first, from many videos."""
+    distance = np.abs(values[rows].astype(np.float64) - target)
+    if len(rows) > CANDIDATES:
+        nearest = np.argpartition(distance, CANDIDATES)[:CANDIDATES]
+        rows, distance = rows[nearest], distance[nearest]
+    rows = rows[np.lexsort((rows, distance))]
+    taken: dict[int, int] = {}
+    first, spare = [], []
+    for row in rows.tolist():
+        video = int(videos[row])
+        taken[video] = taken.get(video, 0) + 1
+        (first if taken[video] <= PER_VIDEO else spare).append(row)
+    chosen = np.array((first + spare)[:count], np.int64)
+    return chosen[np.argsort(np.abs(values[chosen].astype(np.float64) - target), kind="stable")]
+
+
+def picture(shards: FrameShards, row: int, caption: str, beside: int | None = None) -> Picture | None:
+    """A small picture of a frame, after another one if given; None when it cannot be read any more."""
+    try:
+        tiles = [_small(shards.image(number)) for number in ([row] if beside is None else [beside, row])]
+    except CorruptImage:
+        return None
+    gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
+    image = tiles[0] if beside is None else np.concatenate([tiles[0], gap, tiles[1]], axis=1)
+    data = base64.b64encode(encode_jpeg(image, QUALITY)).decode()
+    name = shards.id(row) if beside is None else f"{shards.id(beside)} and {shards.id(row)}"
+    return Picture(f"data:image/jpeg;base64,{data}", name, caption)
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    width = min(max(1, round(image.shape[1] * HEIGHT / image.shape[0])), 3 * HEIGHT)
+    shrinks = image.shape[0] > HEIGHT
+    return cv2.resize(image, (width, HEIGHT), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

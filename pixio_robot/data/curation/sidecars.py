@@ -1,0 +1,99 @@
+"""Pixio's sidecars: one JSON file beside each tar shard, with the scores of its members.
+
+    train-000000.json    {"<member>": {"histogram_score": 5.1, "height": 320, "width": 427, "mae_loss": 0.43}, ...}
+
+`histogram_score` is `colour_entropy`, comparable among our own files only. `mae_loss` is left out where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.data.shards import FrameShards
+from pixio_robot.errors import UserError
+from pixio_robot.files import atomic_file, read_json
+
+FIELDS = {"histogram_score": float, "height": int, "width": int, "mae_loss": float}
+NEEDED = ("histogram_score", "height", "width")
+
+
+def write_sidecars(directory: Path, shards: FrameShards, pixels: np.ndarray, losses: np.ndarray | None) -> None:
+    """One file a shard, in `directory`; unreadable frames are left out. pixels PIXEL_RECORD (n,), losses (n,)."""
+    for name, rows in _rows_by_shard(shards):
+        members = {}
+        for row, member in zip(rows, member_names(shards.path / name, shards, rows), strict=True):
+            if not pixels["readable"][row]:
+                continue
+            record = shards.reader.records[row]
+            members[member] = {
+                "histogram_score": round(float(pixels["entropy"][row]), 5),
+                "height": int(record["height"]),
+                "width": int(record["width"]),
+            }
+            if losses is not None and not np.isnan(losses[row]):
+                members[member]["mae_loss"] = round(float(losses[row]), 6)
+        text = json.dumps(members, separators=(",", ":"), allow_nan=False)
+        path = (directory / name).with_suffix(".json")
+        if not path.is_file() or path.read_text() != text:
+            with atomic_file(path) as temporary:
+                temporary.write_text(text)
+
+
+def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
+    """Scores by member of one shard, of whoever wrote them. Raises UserError naming what does not fit the schema."""
+    members = read_json(path)
+    if not isinstance(members, dict):
+        raise UserError(f"{path} is not a sidecar: it should map members' names to their scores.")
+    for member, scores in members.items():
+        if not isinstance(scores, dict):
+            raise UserError(f"{path}: {member!r} should be an object with {', '.join(NEEDED)}.")
+        for name in NEEDED:
+            if name not in scores:
+                raise UserError(f"{path}: {member!r} has no {name!r}.")
+        for name, kind in FIELDS.items():
+            value = scores.get(name)
+            if name in scores and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise UserError(f"{path}: {name!r} of {member!r} should be a number, not {value!r}.")
+            if name in scores:
+                scores[name] = kind(scores[name])
+    return members
+
+
+def read_losses(directory: Path, shards: FrameShards) -> np.ndarray:
+    """float32 (n,): the `mae_loss` that sidecars in `directory` give the frames of `shards`; NaN where they say none.
+
+    Raises UserError when a shard has no sidecar there, or none of its members is in it.
+    """
+    losses = np.full(len(shards), np.nan, np.float32)
+    for name, rows in _rows_by_shard(shards):
+        scores = read_sidecar((directory / name).with_suffix(".json"))
+        members = member_names(shards.path / name, shards, rows)
+        if not any(member in scores for member in members):
+            raise UserError(f"{(directory / name).with_suffix('.json')} names no member of {shards.path / name}.")
+        losses[rows.start : rows.stop] = [scores.get(member, {}).get("mae_loss", np.nan) for member in members]
+    return losses
+
+
+def member_names(shard: Path, shards: FrameShards, rows: range) -> list[str]:
+    """Names of the frames' members, read from the tar header before each."""
+    names = []
+    with shard.open("rb") as file:
+        for offset in shards.reader.records["offset"][rows.start : rows.stop].tolist():
+            file.seek(offset - tarfile.BLOCKSIZE)
+            names.append(tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape").name)
+    return names
+
+
+def _rows_by_shard(shards: FrameShards) -> Iterator[tuple[str, range]]:
+    """Frames lie in the order of their shards."""
+    ends = np.searchsorted(shards.reader.records["shard"], np.arange(len(shards.reader.shards)), side="right").tolist()
+    start = 0
+    for name, end in zip(shards.reader.shards, ends, strict=True):
+        yield name, range(start, end)
+        start = end

@@ -1,0 +1,117 @@
+"""What a frame must satisfy, and why one was dropped."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+import numpy as np
+
+from pixio_robot.data.curation.duplicates import NO_FRAME, NearDuplicates, StillFrames, near_duplicates, still_frames
+from pixio_robot.errors import UserError
+
+
+class Reason(enum.IntEnum):
+    """Why a frame is out: the first that applies, in this order. KEPT is none."""
+
+    KEPT = 0
+    UNREADABLE = 1
+    SMALL = 2
+    DARK = 3
+    BRIGHT = 4
+    FEW_COLOURS = 5
+    BLURRED = 6
+    STILL = 7
+    NEAR_DUPLICATE = 8
+
+
+@dataclasses.dataclass(kw_only=True)
+class Thresholds:
+    """null switches a rule off. What a value does to your own frames is drawn in `curation.html`."""
+
+    min_side: int | None = 320
+    """Pixels of the shorter side (Pixio's rule)."""
+    min_entropy: float | None = 1.5
+    """Bits of the colour histogram, 0 to 9."""
+    min_sharpness: float | None = 2.0
+    """Variance of the Laplacian, squared grey levels."""
+    max_dark: float | None = 0.9
+    """Share of pixels of grey level 15 and less."""
+    max_bright: float | None = 0.9
+    """Share of pixels of grey level 240 and more."""
+    max_hash_distance: int | None = 4
+    """Bits of 64 up to which a frame repeats the last kept one of its video."""
+    max_similarity: float | None = 0.99
+    """Cosine of embeddings from which frames of different videos are duplicates; needs an encoder."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "min_side": (1, 10**6),
+            "min_entropy": (0, 9),
+            "min_sharpness": (0, 10**6),
+            "max_dark": (0, 1),
+            "max_bright": (0, 1),
+            "max_hash_distance": (0, 63),
+            "max_similarity": (-1, 1),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UserError(f"{name} must be between {low} and {high}, or null to switch it off, not {value}.")
+
+    def values(self) -> dict[str, float | None]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Thresholds)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """reasons uint8 (n,) of Reason; still and near: what repeats what (near: None without embeddings)."""
+
+    reasons: np.ndarray
+    still: StillFrames
+    near: NearDuplicates | None
+
+
+def judge(
+    thresholds: Thresholds, pixels: np.ndarray, records: np.ndarray, embeddings: np.ndarray | None, device: str = "cpu"
+) -> Verdict:
+    """Apply the rules in the order of Reason.
+
+    pixels: PIXEL_RECORD (n,); records: the frame index, FRAME_RECORD (n,); embeddings (n, d) or None.
+    """
+    reasons = np.zeros(len(pixels), np.uint8)
+
+    def drop(reason: Reason, failing: np.ndarray) -> None:
+        reasons[failing & (reasons == Reason.KEPT)] = reason
+
+    drop(Reason.UNREADABLE, ~pixels["readable"])
+    rules: Mapping[Reason, np.ndarray | None] = {
+        Reason.SMALL: _below(np.minimum(records["height"], records["width"]), thresholds.min_side),
+        Reason.DARK: _above(pixels["dark"], thresholds.max_dark),
+        Reason.BRIGHT: _above(pixels["bright"], thresholds.max_bright),
+        Reason.FEW_COLOURS: _below(pixels["entropy"], thresholds.min_entropy),
+        Reason.BLURRED: _below(pixels["sharpness"], thresholds.min_sharpness),
+    }
+    for reason, failing in rules.items():
+        if failing is not None:
+            drop(reason, failing)
+    still = still_frames(records["phash"], records["video"], reasons == Reason.KEPT, thresholds.max_hash_distance)
+    drop(Reason.STILL, still.repeats)
+    near = None
+    if embeddings is not None and thresholds.max_similarity is not None:
+        import torch
+
+        place = torch.device(device)
+        usable = reasons == Reason.KEPT
+        near = near_duplicates(embeddings, records["video"], usable, thresholds.max_similarity, place)
+        drop(Reason.NEAR_DUPLICATE, near.original != NO_FRAME)
+    return Verdict(reasons=reasons, still=still, near=near)
+
+
+def _below(values: np.ndarray, limit: float | None) -> np.ndarray | None:
+    return None if limit is None else values < limit
+
+
+def _above(values: np.ndarray, limit: float | None) -> np.ndarray | None:
+    return None if limit is None else values > limit

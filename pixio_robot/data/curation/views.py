@@ -1,0 +1,45 @@
+"""Frames of any shape as batches of squares, for models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from pixio_robot.data.crops import crop_and_resize
+from pixio_robot.data.curation.columns import Chunk
+from pixio_robot.data.images import CorruptImage
+from pixio_robot.data.shards import FrameShards
+
+THREADS = 2
+
+
+def central_square(image: np.ndarray, size: int) -> np.ndarray:
+    """The largest square in the middle of an image uint8 (h, w, 3), resampled to uint8 (size, size, 3)."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    out = np.empty((size, size, 3), np.uint8)
+    crop_and_resize(image, ((height - side) // 2, (width - side) // 2, side, side), size, out)
+    return out
+
+
+def batches_of(shards: FrameShards, chunk: Chunk, size: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows int64 (b,), squares uint8 (b, size, size, 3)) of a chunk's readable frames, decoded one batch ahead."""
+
+    def read(row: int) -> np.ndarray | None:
+        try:
+            return central_square(shards.image(row), size)
+        except CorruptImage:
+            return None
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        spans = [range(start, min(start + batch, chunk.stop)) for start in range(chunk.start, chunk.stop, batch)]
+        coming = threads.map(read, spans[0])
+        for number, span in enumerate(spans):
+            views = list(coming)
+            if number + 1 < len(spans):
+                coming = threads.map(read, spans[number + 1])
+            found = [(row, view) for row, view in zip(span, views, strict=True) if view is not None]
+            if found:
+                yield np.array([row for row, _ in found]), np.stack([view for _, view in found])

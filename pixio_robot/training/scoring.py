@@ -1,0 +1,177 @@
+"""What models say of frames, as the jobs of curation: Pixio's reconstruction loss, and an encoder's embedding.
+
+Shapes: b batch, s side in pixels, k class tokens, d width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pixio_robot.data.curation.columns import Chunk, Column
+from pixio_robot.data.curation.curate import EMBEDDING, MAE_LOSS
+from pixio_robot.data.curation.views import batches_of
+from pixio_robot.data.shards import FrameShards
+from pixio_robot.errors import UserError
+from pixio_robot.training.device import pick_device, to_device
+from pixio_robot.types import Features
+from pixio_robot.vision import checkpointing
+from pixio_robot.vision.build import EncoderSource, build_encoder
+from pixio_robot.vision.mae import Pixio
+from pixio_robot.vision.masking import Mask, sample_mask
+
+BATCH = {"cpu": 32, "cuda": 256}
+VIEW = "largest central square"
+
+
+@dataclasses.dataclass(frozen=True)
+class _LossOfChunk:
+    chunk: Chunk
+    checkpoint: str
+    masks: int
+    device: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _EmbeddingOfChunk:
+    chunk: Chunk
+    source: EncoderSource
+    size: int
+    device: str
+
+
+def mae_loss_column(checkpoint: str, masks: int, device: str = "auto", gpus: float = 0.0) -> Column:
+    """The loss of a Pixio (encoder and decoder), the mean over `masks` masks a frame; float32 (n,), NaN if unreadable.
+
+    The masks are drawn from the frame's id, so a frame's loss does not depend on its neighbours, its batch or the
+    number of workers. Raises UserError for a directory that holds no whole Pixio.
+    """
+    if masks < 1:
+        raise UserError(f"mae_masks must be at least 1, not {masks}.")
+    model = Pixio.load(checkpoint)
+    return Column(
+        name=MAE_LOSS,
+        title="reconstruction loss",
+        settings={"model": checkpointing.fingerprint(model, _shape(model)), "masks": masks, "view": VIEW},
+        job=_score_loss,
+        argument=lambda chunk: _LossOfChunk(chunk, str(Path(checkpoint).absolute()), masks, device),
+        local_workers=_processes(device),
+        gpus=gpus,
+    )
+
+
+def embedding_column(source: EncoderSource, size: int, device: str = "auto", gpus: float = 0.0) -> Column | None:
+    """Mean class token of an encoder at `size` pixels, of length 1: float16 (n, d). None for kind none."""
+    encoder: Any = build_encoder(source)
+    if encoder is None:
+        return None
+    encoder.grid(size, size)  # refuses a size that does not fit before data is read
+    return Column(
+        name=EMBEDDING,
+        title="embedding",
+        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW},
+        job=_embed,
+        argument=lambda chunk: _EmbeddingOfChunk(chunk, source, size, device),
+        local_workers=_processes(device),
+        gpus=gpus,
+    )
+
+
+def _processes(device: str) -> int | None:
+    """All processes of this machine would share its one GPU."""
+    return 1 if pick_device(device).type == "cuda" else None
+
+
+def _shape(model: Pixio) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        "encoder": model.encoder.config,
+        "decoder": model.decoder_config,
+        "mask": model.mask_config,
+    }
+    return {name: dataclasses.asdict(part) for name, part in parts.items()} | {
+        "pixel_normalisation": model.pixel_normalisation
+    }
+
+
+def _worker_device(name: str) -> torch.device:
+    device = pick_device(name)
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # the workers are the parallelism, and sums do not depend on their number
+    return device
+
+
+@functools.lru_cache(maxsize=1)
+def _pixio(checkpoint: str, device: torch.device) -> Pixio:
+    """A worker does many chunks with one model."""
+    return Pixio.load(checkpoint).eval().requires_grad_(False).to(device)
+
+
+_encoders: dict[str, Any] = {}
+"""By source and device: a worker does many chunks with one encoder."""
+
+
+def _encoder(source: EncoderSource, device: torch.device) -> Any:
+    key = f"{source} {device}"
+    if key not in _encoders:
+        built = build_encoder(source)
+        assert built is not None
+        _encoders[key] = built.eval().requires_grad_(False).to(device)
+    return _encoders[key]
+
+
+@torch.inference_mode()
+def _score_loss(job: _LossOfChunk, report: Callable[[float], None]) -> None:
+    device = _worker_device(job.device)
+    model = _pixio(job.checkpoint, device)
+    size = model.encoder.config.resize or model.encoder.config.image_size
+    grid = model.encoder.grid(size, size)
+    shards = FrameShards.open(job.chunk.data, job.chunk.split)
+    losses = np.full(job.chunk.stop - job.chunk.start, np.nan, np.float32)
+    for rows, images in batches_of(shards, job.chunk, size, BATCH[device.type]):
+        images_bss3 = to_device(torch.from_numpy(images), device)
+        total_b = torch.zeros(len(rows), device=device)
+        generators = [_generator(shards.id(row)) for row in rows.tolist()]
+        for _ in range(job.masks):
+            drawn = [sample_mask(1, grid, model.mask_config, generator) for generator in generators]
+            mask = Mask(
+                torch.cat([one.keep for one in drawn]).to(device), torch.cat([one.hidden for one in drawn]).to(device)
+            )
+            total_b += model.reconstruct(images_bss3, mask).loss_per_image
+        losses[rows - job.chunk.start] = (total_b / job.masks).cpu().numpy()
+        report(len(rows))
+    shards.close()
+    job.chunk.save(losses)
+
+
+def _generator(identity: str) -> torch.Generator:
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@torch.inference_mode()
+def _embed(job: _EmbeddingOfChunk, report: Callable[[float], None]) -> None:
+    device = _worker_device(job.device)
+    encoder = _encoder(job.source, device)
+    shards = FrameShards.open(job.chunk.data, job.chunk.split)
+    vectors = np.zeros((job.chunk.stop - job.chunk.start, encoder.feature_dim), np.float16)
+    for rows, images in batches_of(shards, job.chunk, job.size, BATCH[device.type]):
+        vectors_bd = embedding(encoder(to_device(torch.from_numpy(images), device)))
+        vectors[rows - job.chunk.start] = vectors_bd.half().cpu().numpy()
+        report(len(rows))
+    shards.close()
+    job.chunk.save(vectors)
+
+
+def embedding(features: Features) -> Tensor:
+    """One vector (b, d) of length 1 an image: the mean class token, or the mean patch where an encoder has none."""
+    tokens_bkd = features.cls if features.cls.shape[1] else features.patches.flatten(1, 2)
+    return functional.normalize(tokens_bkd.float().mean(dim=1), dim=-1)

@@ -1,0 +1,78 @@
+"""`pixio-robot curate` as a user runs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pixio_robot.cli.main import main
+from pixio_robot.data.curation.selection import Selection
+from pixio_robot.data.ingest import IngestConfig, ingest
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six textured photos and one black one."""
+    root = tmp_path_factory.mktemp("curate")
+    (root / "in").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(7):
+        coarse = random.integers(0, 255, (8, 8, 3), np.uint8)
+        image = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC) * (number < 6)
+        cv2.imwrite(str(root / "in" / f"{number}.png"), image)
+    ingest(IngestConfig(source=str(root / "in"), out=str(root / "frames"), workers=1), show_progress=False)
+    return root / "frames"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """pixio-robot curate WORDS: (exit code, what went to stdout and stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pixio-robot", "curate", *words])
+        code = main()
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+def test_counts_by_reason_then_up_to_date(run, shards: Path) -> None:
+    code, output = run(f"data={shards}", "min_side=64", "min_sharpness=null", "workers=1")
+    assert code == 0
+    assert "kept 6 of 7 frames" in output
+    assert "1 too dark" in output
+    assert Selection.open(shards.with_name("frames.curation")).epoch(0, 0).tolist() == [0, 1, 2, 3, 4, 5]
+    code, output = run(f"data={shards}", "min_side=64", "min_sharpness=null", "workers=1")
+    assert code == 0
+    assert "is up to date" in output
+
+
+def test_no_frame_left_says_so(run, shards: Path, tmp_path: Path) -> None:
+    code, output = run(f"data={shards}", f"out={tmp_path / 'none'}", "workers=1")
+    assert code == 0
+    assert "7 too small" in output
+    assert "nothing is left to train on" in output
+    assert (tmp_path / "none" / "curation.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=nowhere"], "nowhere is not a folder of frame shards"),
+        (["min_entropi=3"], "Did you mean 'min_entropy'"),
+        (["min_entropy=11"], "min_entropy must be between 0 and 9"),
+        (["pixio=nowhere"], "nowhere"),
+        (["encoder=dino"], "Unknown encoder 'dino'"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, shards: Path, words: list[str], message: str) -> None:
+    code, output = run(f"data={shards}", "workers=1", *words)
+    assert code == 2
+    assert message in output
+    assert "Traceback" not in output

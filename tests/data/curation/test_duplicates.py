@@ -1,0 +1,81 @@
+"""Duplicates are found exactly: no more, no fewer, and the same one stays whatever the order of the search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixio_robot.data.curation import duplicates
+from pixio_robot.data.curation.duplicates import NO_FRAME, near_duplicates, still_frames, unite
+
+
+def test_a_slow_drift_is_thinned_out_and_not_dropped() -> None:
+    hashes = np.array([0b0, 0b1, 0b11, 0b111, 0b1111, 0b1111], np.uint64)
+    found = still_frames(hashes, np.zeros(6, int), np.ones(6, bool), limit=1)
+    assert found.repeats.tolist() == [False, True, False, True, False, True]
+    assert found.compared_with.tolist() == [NO_FRAME, 0, 0, 2, 2, 4]
+    assert found.distance.tolist() == [-1, 1, 2, 1, 2, 0]
+
+
+def test_frames_of_other_videos_and_dropped_ones_are_no_reference() -> None:
+    hashes, videos = np.zeros(5, np.uint64), np.array([0, 0, 1, 1, 2])
+    usable = np.array([False, True, True, True, True])
+    assert still_frames(hashes, videos, usable, 0).repeats.tolist() == [False, False, False, True, False]
+    assert not still_frames(hashes, videos, usable, None).repeats.any()
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_union_find_gives_connected_components_with_their_smallest_member(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 30))
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=40))
+    parent = np.arange(n)
+    for start in range(0, len(pairs), 7):
+        part = np.array(pairs[start : start + 7], int).reshape(-1, 2)
+        unite(parent, part[:, 0], part[:, 1])
+    reach = np.eye(n, dtype=bool)
+    for first, second in pairs:
+        reach[first, second] = reach[second, first] = True
+    for _ in range(n):
+        reach = reach @ reach
+    roots = parent.copy()
+    while not np.array_equal(roots, parent[roots]):
+        roots = parent[roots]
+    assert roots.tolist() == reach.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("block", [3, 7, 4096])
+def test_planted_duplicates_are_found_exactly(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "BLOCK", block)
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(40, 64))
+    videos = np.arange(40) // 10
+    copies = {15: 3, 25: 3, 38: 17, 39: 6}
+    for copy, original in copies.items():
+        vectors[copy] = vectors[original] + random.normal(size=64) * 0.01
+    vectors[4] = vectors[3]  # of the same video: for the hash to say
+    vectors[20] = vectors[12]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    usable = np.ones(40, bool)
+    usable[20] = False
+    found = near_duplicates(vectors.astype(np.float16), videos, usable, 0.99)
+    expected = np.full(40, NO_FRAME)
+    for copy, original in copies.items():
+        expected[copy] = original
+    assert found.original.tolist() == expected.tolist()
+    exact = vectors @ vectors.T
+    exact[videos[:, None] == videos[None]] = -2
+    exact[:, ~usable] = -2
+    np.testing.assert_allclose(found.similarity[usable], exact.max(axis=1)[usable], atol=2e-3)
+    assert np.isnan(found.similarity[20])
+    assert found.neighbour[15] in (3, 4, 25)
+
+
+def test_one_video_alone_has_no_duplicates() -> None:
+    found = near_duplicates(np.ones((5, 1), np.float16), np.zeros(5, int), np.ones(5, bool), 0.5)
+    assert (found.original == NO_FRAME).all()
+    assert np.isnan(found.similarity).all()
+    nothing = near_duplicates(np.ones((5, 1), np.float16), np.arange(5), np.zeros(5, bool), 0.5)
+    assert (nothing.original == NO_FRAME).all()
