@@ -5,7 +5,6 @@ Shapes: q class tokens, n patches, d width, p patch side.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from torch import Tensor
 from pixio_robot.errors import UserError
 from pixio_robot.vision.checkpointing import load_weights
 from pixio_robot.vision.config import SIZES, EncoderConfig
+from pixio_robot.vision.lora import merged_state
 from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.state_files import read_state_dict
 
 OURS = "vit."
 _ANCHORS = ("cls_token", "pos_embed", "patch_embed.proj.weight")
@@ -24,15 +25,7 @@ _ANCHORS = ("cls_token", "pos_embed", "patch_embed.proj.weight")
 def load_official(path: str | Path) -> PixioEncoder:
     """Read an official `.pth` file. Nothing in it is executed. Raises UserError naming keys that do not fit."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no weights file {path}.")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path} is not a plain PyTorch state dict ({str(error).splitlines()[0]}).") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} holds something else than a plain state dict of tensors.")
-    return from_official(weights, path)
+    return from_official(read_state_dict(path), path)
 
 
 def from_official(weights: Mapping[str, Tensor], where: str | Path) -> PixioEncoder:
@@ -69,7 +62,7 @@ def from_official(weights: Mapping[str, Tensor], where: str | Path) -> PixioEnco
 
 def to_official(encoder: PixioEncoder) -> dict[str, Tensor]:
     """The encoder's weights under the official names, float32 on the CPU."""
-    weights = {key.removeprefix(OURS): value.detach().cpu() for key, value in encoder.state_dict().items()}
+    weights = {key.removeprefix(OURS): value.detach().cpu() for key, value in merged_state(encoder).items()}
     patch = encoder.config.patch
     weights["cls_token"] = weights["cls_token"][None]
     weights["pos_embed"] = torch.cat([weights.pop("cls_pos"), weights.pop("patch_pos")])[None]

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -94,18 +92,3 @@ def split_tokens(tokens_bnd: Tensor, grid: tuple[int, int], registers: int) -> F
 def from_map(map_brcd: Tensor) -> Features:
     """A network that gives a map alone: its mean is its class token."""
     return Features(map_brcd.mean(dim=(1, 2))[:, None], map_brcd)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A .safetensors file or a plain PyTorch state dict; nothing in it is executed. Raises UserError."""
-    if path.suffix == ".safetensors":
-        return checkpointing.read_weights(path)
-    if not path.is_file():
-        raise UserError(f"There is no weights file {path}.")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path} is not a plain PyTorch state dict ({str(error).splitlines()[0]}).") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} holds something else than a plain state dict of tensors.")
-    return weights

@@ -18,7 +18,8 @@ from torch import Tensor
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features
 from pixio_robot.vision.checkpointing import load_weights
-from pixio_robot.vision.foreign import ForeignConfig, ForeignEncoder, from_map, read_tensors, split_tokens
+from pixio_robot.vision.foreign import ForeignConfig, ForeignEncoder, from_map, split_tokens
+from pixio_robot.vision.state_files import read_state_dict
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -75,7 +76,7 @@ def open_timm(name: str, path: str | None, resize: int | None, pretrained: bool,
         heads = (defaults.classifier,) if isinstance(defaults.classifier, str) else tuple(defaults.classifier or ())
         weights = {
             key: value
-            for key, value in read_tensors(Path(path)).items()
+            for key, value in read_state_dict(Path(path)).items()
             if not any(key.startswith(f"{head}.") for head in heads)
         }
     elif pretrained:

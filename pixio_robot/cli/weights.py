@@ -1,0 +1,113 @@
+"""`pixio-robot weights info|convert|export`: Pixio weights of any format, and encoders for use elsewhere."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+from pixio_robot.errors import UserError, unknown_name
+
+HELP = """\
+usage: pixio-robot weights info SRC
+           what SRC is: format, size, parameters, fingerprint
+       pixio-robot weights convert SRC DST [format=ours|huggingface|official] [overwrite=true]
+           the encoder alone; SRC is a directory of ours or of Hugging Face, or an official .pth file
+       pixio-robot weights export SRC DST [format=onnx|torch_export] [size=HEIGHTxWIDTH] [overwrite=true]
+           a file that runs without pixio-robot, for uint8 images (batch, height, width, 3); checked after writing"""
+
+
+def _info(words: list[str]) -> int:
+    (source,) = _paths("info", words, 1, {})[0]
+    from pixio_robot.interop.weight_formats import detect_format, load_any
+
+    encoder = load_any(source)
+    config = encoder.config
+    millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
+    print(f"{source}: format {detect_format(source).value}, size {config.size}, {millions:.1f} M parameters")
+    print(f"  width {config.width}, depth {config.depth}, heads {config.heads}, class tokens {config.class_tokens}")
+    resize = "as they come" if config.resize is None else f"resized to {config.resize} px"
+    print(f"  patch {config.patch} px, positions learned at {config.image_size} px, images {resize}")
+    print(f"  fingerprint {encoder.fingerprint()}")
+    return 0
+
+
+def _convert(words: list[str]) -> int:
+    (source, target), options = _paths("convert", words, 2, {"format": "ours", "overwrite": "false"})
+    from pixio_robot.interop.weight_formats import WeightFormat, detect_format, load_any, save_as
+
+    wanted = _choice(WeightFormat, options["format"])
+    _refuse_existing(target, options)
+    encoder = load_any(source)
+    save_as(encoder, target, wanted)
+    if load_any(target).state_dict().keys() != encoder.state_dict().keys():
+        raise AssertionError(f"{target} did not come back whole")
+    print(f"{source} ({detect_format(source).value}) -> {target} ({wanted.value})")
+    return 0
+
+
+def _export(words: list[str]) -> int:
+    (source, target), options = _paths("export", words, 2, {"format": "onnx", "size": "", "overwrite": "false"})
+    from pixio_robot.interop.export import ExportFormat, export_encoder
+    from pixio_robot.interop.weight_formats import load_any
+
+    wanted = _choice(ExportFormat, options["format"])
+    _refuse_existing(target, options)
+    encoder = load_any(source)
+    height, width = _size(options["size"], encoder.config.resize or encoder.config.image_size)
+    encoder.grid(height, width)  # refuses a size that does not fit before anything is traced
+    difference = export_encoder(encoder, target, wanted, height, width)
+    print(f"{source} -> {target} ({wanted.value}, images {height}x{width}); largest difference {difference:.1g}")
+    return 0
+
+
+def _paths(action: str, words: list[str], count: int, defaults: dict[str, str]) -> tuple[list[Path], dict[str, str]]:
+    """The paths and the `key=value` options of an action, which has these options with these defaults."""
+    options = dict(defaults)
+    paths = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key.isidentifier():
+            if key not in options:
+                raise unknown_name(f"option of `weights {action}`", key, options)
+            options[key] = value
+        else:
+            paths.append(Path(word))
+    if len(paths) != count:
+        raise UserError(f"`weights {action}` takes {count} path{'s' * (count > 1)}, not {len(paths)}.\n{HELP}")
+    return paths, options
+
+
+def _choice[E: enum.Enum](kind: type[E], value: str) -> E:
+    names = [member.value for member in kind]
+    if value not in names:
+        raise unknown_name("format", value, names)
+    return kind(value)
+
+
+def _refuse_existing(target: Path, options: dict[str, str]) -> None:
+    if options["overwrite"] not in ("true", "false"):
+        raise UserError(f"overwrite={options['overwrite']} must be true or false.")
+    if target.exists() and options["overwrite"] == "false":
+        raise UserError(f"{target} exists already; overwrite=true replaces it.")
+
+
+def _size(text: str, default: int) -> tuple[int, int]:
+    if not text:
+        return default, default
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise UserError(f"size={text} must be HEIGHTxWIDTH in pixels, such as 256x256.")
+    return int(height), int(width)
+
+
+ACTIONS = {"info": _info, "convert": _convert, "export": _export}
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(HELP)
+        return 0
+    action, *words = arguments
+    if action not in ACTIONS:
+        raise unknown_name("`weights` action", action, ACTIONS)
+    return ACTIONS[action](words)

@@ -1,0 +1,114 @@
+"""An encoder as a file that runs without this toolkit: ONNX, or a torch.export program.
+
+It takes images uint8 (b, h, w, 3) of one size, any number at a time, normalises them itself, and gives `cls` (b, k, d)
+and `patches` (b, h, w, d). What was written is opened again and held against the encoder before it is put in place.
+"""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import atomic_file
+from pixio_robot.types import Features
+
+OUTPUTS = ("cls", "patches")
+BATCH = 2
+"""The batch that is traced; the checks run others."""
+TOLERANCE = 1e-3
+"""Largest difference allowed in float32 features, whose final norm makes them about 1."""
+
+
+class ExportFormat(enum.Enum):
+    ONNX = "onnx"
+    TORCH_EXPORT = "torch_export"
+
+
+class _Exported(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features: Features = self.encoder(images)
+        return features.cls, features.patches
+
+
+def export_encoder(encoder: nn.Module, path: Path, wanted: ExportFormat, height: int, width: int) -> float:
+    """Write a `types.Encoder` for images of that size [px]; returns the largest difference found in the check.
+
+    Raises UserError when the exported file says something else than the encoder.
+    """
+    write, open_again = {
+        ExportFormat.ONNX: (_write_onnx, _open_onnx),
+        ExportFormat.TORCH_EXPORT: (_write_program, _open_program),
+    }[wanted]
+    module = _Exported(encoder.cpu().eval())
+    with atomic_file(path) as temporary, torch.no_grad():
+        write(module, _images(BATCH, height, width), temporary)
+        difference = _difference(module, open_again(temporary), height, width)
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"{path} was not written: the exported encoder differs from the original by {difference:.2g} "
+                f"(allowed: {TOLERANCE})."
+            )
+    return difference
+
+
+def _difference(module: _Exported, exported: Callable[[Tensor], list[Tensor]], height: int, width: int) -> float:
+    worst = 0.0
+    for batch in (1, BATCH + 1):
+        images = _images(batch, height, width)
+        for wanted, found in zip(module(images), exported(images), strict=True):
+            if wanted.shape != found.shape:
+                raise UserError(f"The exported encoder gives {tuple(found.shape)} instead of {tuple(wanted.shape)}.")
+            worst = max(worst, (wanted - found).abs().max().item())
+    return worst
+
+
+def _images(batch: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+def _program(module: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    return torch.export.export(module, (images,), dynamic_shapes={"images": {0: batch}})
+
+
+def _write_program(module: nn.Module, images: Tensor, path: Path) -> None:
+    torch.export.save(_program(module, images), path)
+
+
+def _open_program(path: Path) -> Callable[[Tensor], list[Tensor]]:
+    program = torch.export.load(path).module()
+    return lambda images: list(program(images))
+
+
+def _write_onnx(module: nn.Module, images: Tensor, path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401  # what torch writes ONNX with
+    except ImportError:
+        raise UserError("Export to ONNX needs onnx and onnxscript: pip install 'pixio-robot[export]'.") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside torch's exporter
+        program: Any = torch.onnx.export(
+            _program(module, images), input_names=["images"], output_names=list(OUTPUTS), dynamo=True, verbose=False
+        )
+    program.save(path)
+
+
+def _open_onnx(path: Path) -> Callable[[Tensor], list[Tensor]]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("Checking an ONNX file needs onnxruntime: pip install 'pixio-robot[export]'.") from None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: [torch.from_numpy(value) for value in session.run(list(OUTPUTS), {"images": images.numpy()})]

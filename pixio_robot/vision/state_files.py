@@ -1,0 +1,27 @@
+"""Tensors in a file of PyTorch: nothing in it is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixio_robot.errors import UserError
+from pixio_robot.vision.checkpointing import read_weights
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A .safetensors file or a plain PyTorch state dict; nothing in it is executed. Raises UserError."""
+    if path.suffix == ".safetensors":
+        return read_weights(path)
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}.")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is not a plain PyTorch state dict ({str(error).splitlines()[0]}).") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} holds something else than a plain state dict of tensors.")
+    return weights

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from pixio_robot.cli.main import dispatch
+from pixio_robot.errors import UserError
+from pixio_robot.interop.weight_formats import WeightFormat, detect_format, load_any
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.mae import Pixio
+from pixio_robot.vision.pixio import PixioEncoder
+
+
+@pytest.fixture
+def model(tmp_path):
+    encoder = PixioEncoder(EncoderConfig(size="micro", image_size=64), seed=1)
+    model = Pixio(encoder, DecoderConfig(width=32, depth=1, heads=2), MaskConfig(block=1))
+    model.save(tmp_path / "mae")
+    return model
+
+
+def test_weights_go_round_through_every_format(model, tmp_path, capsys):
+    hops = ["mae", "a", "b.pth", "c", "d"]
+    formats = ["ours", "official", "huggingface", "ours"]
+    for source, target, name in zip(hops, hops[1:], formats, strict=False):
+        assert dispatch(["weights", "convert", str(tmp_path / source), str(tmp_path / target), f"format={name}"]) == 0
+        assert detect_format(tmp_path / target) is WeightFormat(name)
+        assert load_any(tmp_path / target).fingerprint() == model.encoder.fingerprint()
+    capsys.readouterr()
+    assert dispatch(["weights", "info", str(tmp_path / "b.pth")]) == 0
+    printed = capsys.readouterr().out
+    assert "format official, size micro, 0.9 M parameters" in printed
+    assert model.encoder.fingerprint() in printed
+
+
+def test_export(model, tmp_path, capsys):
+    target = tmp_path / "encoder.pt2"
+    words = ["weights", "export", str(tmp_path / "mae"), str(target), "format=torch_export", "size=32x48"]
+    assert dispatch(words) == 0
+    assert torch.export.load(target).module()(torch.zeros(3, 32, 48, 3, dtype=torch.uint8))[1].shape == (3, 2, 3, 128)
+    with pytest.raises(UserError, match="exists already"):
+        dispatch(words)
+    assert dispatch([*words, "overwrite=true"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["convert", "mae", "x", "format=pth"], "Unknown format 'pth'"),
+        (["convert", "mae"], "takes 2 paths, not 1"),
+        (["convert", "mae", "x", "frmat=ours"], "'format'"),
+        (["convert", "nowhere", "x"], "nothing at"),
+        (["convert", "other", "x"], "neither an encoder"),
+        (["export", "mae", "x", "size=32"], "HEIGHTxWIDTH"),
+        (["export", "mae", "x", "size=30x32"], "whole patches"),
+        (["infos", "mae"], "'info'"),
+    ],
+)
+def test_mistakes(model, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=message):
+        dispatch(["weights", *words])
+    assert not (tmp_path / "x").exists()
+
+
+def test_help(capsys):
+    assert dispatch(["weights"]) == 0
+    assert "weights convert SRC DST" in capsys.readouterr().out
