@@ -25,12 +25,14 @@ from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 from policies.base import ChunkPolicy
 from policies.registry import build_policy, policy_entry, policy_name
+from policies.resnet18 import ResNet18Config, ResNet18Encoder
 
 KIND = "policy"
 FORMAT_VERSION = 1
 ENCODERS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "pixio": (EncoderConfig, PixioEncoder),
     "resnet": (ResNetConfig, ResNetEncoder),
+    "resnet18": (ResNet18Config, ResNet18Encoder),
 }
 """Encoders that can be rebuilt from a config alone, without the checkpoint that they came from."""
 

@@ -102,9 +102,15 @@ CONFIGS = {
 }
 
 
-def small_config(name: str, conditioning: ConditioningConfig, **options):
+def make_config(name: str, conditioning: ConditioningConfig, **options):
     config, small = CONFIGS[name]
     return config(conditioning=conditioning, **{"observation_steps": 2, "horizon": HORIZON} | small | options)
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """small_config(name, conditioning, **options) -> a config of that policy, small enough to train in a test."""
+    return make_config
 
 
 @pytest.fixture
@@ -115,6 +121,6 @@ def make(world, encoder):
         options.setdefault("pooling", PoolingConfig(name="spatial_softmax", keypoints=8))
         conditioning = ConditioningConfig(cameras=["front"] if cameras is None else cameras, **options)
         torch.manual_seed(0)
-        return build_policy(name, small_config(name, conditioning), world.spec, world.statistics, encoder)
+        return build_policy(name, make_config(name, conditioning), world.spec, world.statistics, encoder)
 
     return build

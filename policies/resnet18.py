@@ -1,0 +1,63 @@
+"""ResNet18 with GroupNorm, trained from scratch: the image encoder of diffusion policy and robomimic.
+
+Batch normalisation goes, because its running statistics and a moving average of weights do not agree (Chi et al., IJRR,
+sec. 3.2); sixteen channels a group. Shapes: b batch, h/w pixels, r/c rows and columns of the map (stride 32), d width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from pixio_robot.types import Features
+from pixio_robot.vision import checkpointing
+from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+GROUP_CHANNELS = 16
+STRIDE = 32
+
+
+@dataclasses.dataclass(kw_only=True)
+class ResNet18Config:
+    resize: int | None = None
+    """Resize every image to a square of this side first [px]; None keeps the size of the input."""
+
+
+class ResNet18Encoder(nn.Module):
+    """torchvision's ResNet18 up to its last map; the class token is the mean of the map."""
+
+    feature_dim = 512
+
+    def __init__(self, config: ResNet18Config, seed: int = 0) -> None:
+        from torchvision.models import resnet18
+
+        super().__init__()
+        self.config = config
+        self.preprocess = Preprocess(config.resize)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            whole = resnet18(weights=None, norm_layer=lambda width: nn.GroupNorm(width // GROUP_CHANNELS, width))
+        # Everything but the mean over places and the classifier.
+        self.layers = nn.Sequential(*list(whole.children())[:-2])
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the map for images of that many pixels; a part of a cell counts as one."""
+        height, width = self.preprocess.size(height, width)
+        return -(-height // STRIDE), -(-width // STRIDE)
+
+    def forward(self, images_bhw3: Tensor) -> Features:
+        """Features of images uint8 (b, h, w, 3): class token (b, 1, d), map (b, r, c, d)."""
+        x_bdrc = self.layers(self.preprocess(images_bhw3).contiguous(memory_format=torch.channels_last))
+        return Features(x_bdrc.mean(dim=(2, 3))[:, None], x_bdrc.permute(0, 2, 3, 1))
+
+    def fingerprint(self) -> str:
+        """sha256 of weights and preprocessing: equal fingerprints give equal features."""
+        described = dataclasses.asdict(self.config) | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        return checkpointing.fingerprint(self, described)
+
+    def parameter_depths(self) -> dict[str, int]:
+        """How deep each parameter sits: 0 the stem, 1 to 4 the stages."""
+        return {name: max(int(name.split(".")[1]) - 3, 0) for name, _ in self.named_parameters()}

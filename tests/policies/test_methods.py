@@ -1,0 +1,176 @@
+"""Every method on a task with two right answers: whoever can have several modes must find both, and mean it."""
+
+import pytest
+import torch
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Batch, Observation
+from policies.config import ConditioningConfig, DenoiserConfig, DiffusionConfig
+from policies.flow import FlowConfig
+from policies.mixture import MixtureConfig, MixtureHead
+from policies.noise import RowNoise
+from policies.registry import POLICIES, build_policy
+from policies.shortcut import ShortcutConfig
+
+HORIZON = 8
+STEPS = {"bc_gmm": 120, "bc_rnn": 400, "diffusion": 1600, "flow": 500, "shortcut": 1200}
+WAY = 0.8
+
+
+def two_ways(world, count: int, seed: int) -> Batch:
+    """Left or right by the toss of a coin, all the way through the chunk; the second dimension follows the state."""
+    generator = torch.Generator().manual_seed(seed)
+    state = torch.rand(count, 2, 2, generator=generator) - 0.5
+    actions = torch.zeros(count, HORIZON, 3)
+    actions[:, :, 0] = WAY * (2 * torch.randint(2, (count, 1), generator=generator) - 1)
+    actions[:, :, 1] = 0.8 * state[:, -1, :1]
+    # Not a constant: a Gaussian's log-likelihood of one has no bound and would drown the rest.
+    actions[:, :, 2] = torch.rand(count, 1, generator=generator) - 0.5
+    return Batch(Observation({}, state), actions, torch.zeros(count, HORIZON, dtype=torch.bool))
+
+
+def fit(policy, batches: list[Batch], steps: int) -> tuple[float, float]:
+    """Mean loss of the first and of the last tenth."""
+    optimiser = torch.optim.AdamW(policy.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
+    policy.train()
+    losses = []
+    for step in range(steps):
+        loss, _ = policy.loss(batches[step % len(batches)])
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+    policy.eval()
+    share = steps // 10
+    return sum(losses[:share]) / share, sum(losses[-share:]) / share
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_finds_both_ways_and_keeps_to_one(make, world, name):
+    policy = make(name, cameras=[])
+    first, last = fit(policy, [two_ways(world, 64, seed) for seed in range(30)], STEPS[name])
+    assert last < first
+    test = two_ways(world, 60, 99)
+    acted = policy.act(test.observation, list(range(60)))
+    way = acted[:, :, 0]
+    assert (way.abs() > WAY / 2).float().mean() > 0.7  # the mean of the two would be 0
+    right = (way.mean(dim=1) > 0).float().mean()
+    assert 0.25 < right < 0.75
+    same_way = (way.sign() == way[:, :1].sign()).all(dim=1)
+    assert same_way.float().mean() > 0.9
+    assert (acted[:, :, 1] - test.actions[:, :, 1]).abs().mean() < 0.08
+    if name == "shortcut":  # that was one step; many lead from the same noise the same way
+        policy.config.inference_steps = 64
+        agree = policy.act(test.observation, list(range(60)))[:, :, 0].mean(1).sign() == way.mean(1).sign()
+        assert agree.float().mean() > 0.8
+
+
+def test_act_learns_the_part_with_one_answer(make, world):
+    """Its latent takes the coin up in training; acting at the latent's mean it stands between the two."""
+    policy = make("act", cameras=[])
+    first, last = fit(policy, [two_ways(world, 64, seed) for seed in range(4)], 100)
+    assert last < 0.5 * first
+    test = two_ways(world, 40, 99)
+    acted = policy.act(test.observation)
+    assert torch.equal(policy.act(test.observation, list(range(40))), acted)
+    assert (acted[:, :, 1] - test.actions[:, :, 1]).abs().mean() < 0.06
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_flow_solvers_follow_a_known_field(make, world, solver):
+    """On the field v = t the end is start + 1/2: Heun's method is exact, Euler's misses by half a step."""
+    policy = make("flow", cameras=[]).eval()
+    policy._velocity = lambda point, time, seen: time[:, None, None].expand_as(point)
+    policy.config.solver, policy.config.inference_steps = solver, 10
+    observation = two_ways(world, 3, 0).observation
+    seen = policy._see(observation, augment=False)
+    start = RowNoise([1, 2, 3], seen).normal(HORIZON, 3)
+    moved = (policy._sample(seen, [1, 2, 3]) - start).mean().item()
+    missed_by = 0.05 if solver == "euler" else 0.005  # Heun's last step is Euler's
+    assert moved == pytest.approx(0.5 - missed_by, abs=1e-4)
+
+
+@pytest.mark.parametrize("use_tanh", [False, True])
+def test_mixture_density_integrates_to_one(use_tanh):
+    torch.manual_seed(0)
+    head = MixtureHead(MixtureConfig(num_modes=3, use_tanh=use_tanh), 4, steps=1, action_dim=1)
+    edge = 1.0 if use_tanh else 8.0
+    grid = torch.linspace(-edge, edge, 40001)[1:-1]
+    mixture = head(torch.randn(1, 4).expand(len(grid), -1))
+    nll = head.negative_log_likelihood(mixture, grid[:, None, None], torch.zeros(len(grid), 1, dtype=torch.bool))
+    assert torch.trapezoid((-nll[:, 0, 0]).exp(), grid).item() == pytest.approx(1.0, abs=2e-2)
+
+
+def test_mixture_draws_modes_by_weight_and_row_by_row():
+    head = MixtureHead(MixtureConfig(num_modes=2, low_noise_eval=False), 1, steps=2, action_dim=1)
+    with torch.no_grad():
+        head.logits.bias.copy_(torch.tensor([0.25, 0.75]).log())
+        head.logits.weight.zero_()
+    features = torch.zeros(400, 1)
+    mixture = head(features)
+    mixture = mixture._replace(
+        means=torch.tensor([-0.5, 0.5])[None, :, None, None].expand(400, -1, 2, 1), stds=mixture.stds * 0 + 0.01
+    )
+    drawn = head.sample(mixture, RowNoise(range(400), features))
+    assert (drawn[:, 0, 0] > 0).float().mean().item() == pytest.approx(0.75, abs=0.06)
+    assert (drawn[:, 0, 0].sign() == drawn[:, 1, 0].sign()).all()
+    assert drawn[:, 0, 0].unique().numel() > 390
+
+
+def test_padding_is_hidden_from_act_and_mixtures(make, world):
+    for name in ("act", "bc_gmm", "bc_rnn"):
+        policy = make(name, cameras=[]).eval()
+        batch = two_ways(world, 4, 0)
+        batch.is_pad[:, 5:] = True
+        torch.manual_seed(1)
+        before, _ = policy.loss(batch)
+        batch.actions[:, 5:] = 1e3
+        torch.manual_seed(1)
+        torch.testing.assert_close(policy.loss(batch)[0], before)
+
+
+@pytest.mark.parametrize("name", ["diffusion", "flow", "shortcut"])
+def test_the_transformer_reads_frames(world, encoder, small_config, name):
+    denoiser = DenoiserConfig(name="transformer", widths=[32, 32], dropout=0.0, step_dim=16)
+    conditioning = ConditioningConfig(cameras=["front"])
+    policy = build_policy(
+        name, small_config(name, conditioning, denoiser=denoiser), world.spec, world.statistics, encoder
+    )
+    assert policy.reads_frames
+    batch = world.windows(4, 0)
+    policy.loss(batch)[0].backward()
+    assert all(p.grad is not None for n, p in policy.named_parameters() if p.requires_grad)
+    acted = policy.eval().act(batch.observation, [1, 2, 3, 4])
+    assert acted.shape == (4, HORIZON, 3)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_the_encoder_runs_once_a_frame_whatever_the_method(make, world, name):
+    policy = make(name, cameras=["front", "hand.top"]).eval()
+    calls = []
+    handle = policy.conditioning.encoder.register_forward_hook(lambda *_: calls.append(1))
+    policy.act(world.windows(2, seed=0).observation, [0, 1])
+    handle.remove()
+    assert len(calls) == 2  # once for each camera
+
+
+@pytest.mark.parametrize(
+    ("make_config", "message"),
+    [
+        (lambda: FlowConfig(solver="rk4"), "heun"),
+        (lambda: ShortcutConfig(inference_steps=3), "power of two"),
+        (lambda: ShortcutConfig(inference_steps=256), "at most finest_steps"),
+        (lambda: POLICIES["bc_gmm"].config(action_normalisation="mean_std"), "min_max"),
+        (lambda: POLICIES["act"].config(dim_model=30), "multiple of n_heads"),
+        (lambda: DiffusionConfig(denoiser=DenoiserConfig(name="transformer", heads=3)), "heads = 3"),
+        (lambda: ConditioningConfig(joint_pooling=True), "attention"),
+        (lambda: ConditioningConfig(crop_shape=[76]), "height and a width"),
+        (lambda: ConditioningConfig(color_jitter=[0.1, 0.1, 0.1, 0.9]), "four ranges"),
+    ],
+)
+def test_bad_settings_say_what_is_right(make_config, message):
+    with pytest.raises(UserError, match=message):
+        make_config()
