@@ -19,7 +19,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import TEMPORARY_PREFIX, atomic_directory, atomic_file, read_json, write_json
 
 KIND = "training_state"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TRAINER = "trainer.json"
 LATEST = "latest"
 

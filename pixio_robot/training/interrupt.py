@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 MESSAGE = b"\nStopping after this step and saving a checkpoint. Press Ctrl-C again to quit at once.\n"
 
 
+# torchrun passes on a signal that its children, being of the same group or job, have had already.
+SAME_SIGNAL_SECONDS = 1.0
+
+
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM only sets `requested`; the second one acts as it always does.
+    """While entered, the first SIGINT or SIGTERM is only kept in `signal`; one a second later acts as it always does.
 
     Outside the main thread, where Python handles no signals, it does nothing.
     """
@@ -20,7 +25,9 @@ class Interrupt:
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.requested = False
+        self.signal = 0
+        """Number of the signal that asked to stop; 0 for none."""
+        self._at = 0.0
         self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -32,9 +39,12 @@ class Interrupt:
         self._put_back()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._put_back()
-        os.write(2, MESSAGE)  # `print` is not safe inside a signal handler
+        if self.signal == 0:
+            self.signal, self._at = number, time.monotonic()
+            os.write(2, MESSAGE)  # `print` is not safe inside a signal handler
+        elif time.monotonic() - self._at > SAME_SIGNAL_SECONDS:
+            self._put_back()
+            os.kill(os.getpid(), number)
 
     def _put_back(self) -> None:
         while self._earlier:

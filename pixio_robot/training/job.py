@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pixio_robot.training.distributed import Spread
 from pixio_robot.training.optim import OptimConfig, ParameterGroup
 
 
@@ -30,14 +31,15 @@ class BatchStream(Protocol):
 
 @dataclasses.dataclass(kw_only=True)
 class Hook:
-    """A look at the run every `every` steps and at its end, by `call(step)`; what it returns is logged.
+    """A look at the run every `every` steps and at its end, by `call(step)`; the numbers and pictures (uint8 arrays
+    (h, w, 3)) that it returns are logged.
 
     It runs without gradients, in evaluation mode, with the averaged weights where there are any, and whatever
     random numbers it draws are put back: looking does not change the run.
     """
 
     every: int
-    call: Callable[[int], Mapping[str, float]]
+    call: Callable[[int], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -50,15 +52,24 @@ class Job:
     batches: BatchStream
     """Closed by `fit`."""
     batch_size: int
+    """Examples of a batch, on all processes together."""
     step: Callable[[Any], tuple[Tensor, Mapping[str, Tensor]]]
-    """Batch -> (scalar loss, scalars to log); it moves the batch to the device."""
+    """Batch -> (scalar loss, scalars to log), each a mean over this process's examples; it moves the batch to the
+    device."""
     groups: list[ParameterGroup]
     optim: OptimConfig
     save_model: Callable[[Path], None]
-    """Write the deployable model into a directory that may exist already."""
+    """Write the deployable model into a directory that may exist already. Called on every process."""
     settings: Mapping[str, Any]
     """Everything that decides the result, as JSON values: a run directory is resumed only by equal settings."""
     generators: Mapping[str, torch.Generator] = dataclasses.field(default_factory=dict)
-    """Generators that `step` draws from beside the global ones; the loop seeds and checkpoints them."""
+    """Generators that `step` draws from beside the global ones; the loop seeds and checkpoints them. Every process
+    draws the same from them, for the examples of all; the global ones differ."""
     hooks: list[Hook] = dataclasses.field(default_factory=list)
     use_ema: bool = False
+    spread: Spread = dataclasses.field(default_factory=lambda: Spread(nn.Identity()))
+    """How the model is spread over several processes; `step` calls its module."""
+    counts: Callable[[], Mapping[str, float]] = dict
+    """Counts of this process, such as skipped images; the sums over all processes are logged."""
+    flop_per_example: float | None = None
+    """Matrix-multiplication FLOP of a forward and backward pass, for the reported MFU."""

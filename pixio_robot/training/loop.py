@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import math
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,21 +15,24 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.files import sweep_temporaries, write_json
+from pixio_robot.files import sweep_temporaries
 from pixio_robot.training import randomness
 from pixio_robot.training.checkpoint import latest_checkpoint
+from pixio_robot.training.distributed import STRATEGIES, current, whole
+from pixio_robot.training.finite import check_finite
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
-from pixio_robot.training.metrics import MetricsLog, means
+from pixio_robot.training.metrics import means
 from pixio_robot.training.optim import learning_rate, set_learning_rate
+from pixio_robot.training.pace import Pace, peak_tflops
 from pixio_robot.training.progress import TrainingProgress
 from pixio_robot.training.record import RESULT as RESULT_FILE
 from pixio_robot.training.record import FitResult, claimed, read_result, write_result
+from pixio_robot.training.sinks import MetricsLog
 from pixio_robot.training.state import TrainingState
 
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
-NON_FINITE = "nonfinite.json"
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -50,6 +53,12 @@ class LoopConfig:
     backward pass through attention is pathologically slow in torch 2.11)."""
     compile: bool = False
     """torch.compile the model; takes minutes at first."""
+    parallel: str = "ddp"
+    """How several processes (torchrun) share a model: `ddp`, every one has all of it, or `fsdp`, each has a part."""
+    peak_tflops: float | None = None
+    """What a device could do at best [TFLOP/s], for the reported MFU; None: known from its name, for common GPUs."""
+    wandb: bool = False
+    """Log to Weights & Biases too, whose own variables (WANDB_PROJECT, WANDB_MODE=offline ...) count."""
     seed: int = 0
     log_every: int = 20
     save_every: int = 500
@@ -65,6 +74,10 @@ class LoopConfig:
             raise UserError(f"loop.grad_clip={self.grad_clip} must be above 0, or null to leave gradients alone.")
         if self.seed < 0:
             raise UserError(f"loop.seed={self.seed} must not be negative.")
+        if self.peak_tflops is not None and self.peak_tflops <= 0:
+            raise UserError(f"loop.peak_tflops={self.peak_tflops} must be above 0, or null to go by the device's name.")
+        if self.parallel not in STRATEGIES:
+            raise unknown_name("loop.parallel", self.parallel, STRATEGIES)
         if self.dtype not in DTYPES:
             raise unknown_name("loop.dtype", self.dtype, DTYPES)
 
@@ -80,13 +93,15 @@ def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
     Leaves `model/` (by `job.save_model`), `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `config.json` and
     `result.json`. On the first SIGINT or SIGTERM it saves a checkpoint and returns with `interrupted`. Raises UserError
     when the directory holds another run, and when the loss stops being finite. `job.batches` is closed in any case.
+    Of several processes all call it, and the first writes.
     """
     run_dir = Path(run_dir)
     settings = {**job.settings, "loop": config, "optim": job.optim, "use_ema": job.use_ema}
     try:
         result = read_result(run_dir)
         started = result is not None or latest_checkpoint(run_dir / CHECKPOINTS) is not None
-        with claimed(run_dir, settings, started):
+        claim = claimed(run_dir, settings, started) if current().first else contextlib.nullcontext()
+        with claim:
             if result is not None and _is_done(result, config) and (run_dir / MODEL).is_dir():
                 return result
             return _Run(job, config, run_dir).train()
@@ -101,9 +116,11 @@ def _is_done(result: FitResult, config: LoopConfig) -> bool:
 class _Run:
     def __init__(self, job: Job, config: LoopConfig, run_dir: Path) -> None:
         self.job, self.config, self.run_dir = job, config, run_dir
-        for directory in (run_dir, run_dir / CHECKPOINTS):
-            sweep_temporaries(directory)
-        (run_dir / RESULT_FILE).unlink(missing_ok=True)
+        self.processes = current()
+        if self.processes.first:
+            for directory in (run_dir, run_dir / CHECKPOINTS):
+                sweep_temporaries(directory)
+            (run_dir / RESULT_FILE).unlink(missing_ok=True)
         self.state = TrainingState(job, config.seed)
         latest = latest_checkpoint(run_dir / CHECKPOINTS)
         if latest is not None:
@@ -112,25 +129,27 @@ class _Run:
         self.recent: collections.deque[Any] = collections.deque(maxlen=config.log_every * config.accumulate)
         """The `ids` of the latest batches."""
         self.began = time.monotonic() - self.state.seconds
-        self.pace = _Pace()
+        peak = config.peak_tflops or peak_tflops(job.device)
+        self.pace = Pace(job.flop_per_example, peak and peak * 1e12 * self.processes.count)
+        self.stop_signal = 0
 
     def train(self) -> FitResult:
         job, config, state = self.job, self.config, self.state
         job.model.train()
         with (
             Interrupt() as interrupt,
-            MetricsLog(self.run_dir, state.step) as log,
-            TrainingProgress(job.title, config.steps, state.step) as progress,
+            MetricsLog(self.run_dir, state.step, config.wandb, self.processes.first) as log,
+            TrainingProgress(job.title, config.steps, state.step, self.processes.first) as progress,
         ):
-            last, stopping = self._is_over(), False
+            last, stopping = self._is_over(interrupt)
             while not last and not stopping:
                 self._update()
-                last, stopping = self._is_over(), interrupt.requested
+                last, stopping = self._is_over(interrupt)
                 progress.step(state.step)
                 if last or state.step % config.log_every == 0:
                     line = self._report()
                     log.write(state.step, line)
-                    progress.report(state.step, line["loss"], line["examples_per_second"])
+                    progress.report(state.step, line)
                 due = [hook for hook in job.hooks if last or state.step % hook.every == 0]
                 if due:
                     with self.pace.paused(), self.evaluating():
@@ -139,6 +158,7 @@ class _Run:
                         log.write(state.step, values)
                 if last or stopping or state.step % config.save_every == 0:
                     with self.pace.paused():
+                        state.window.average(self.processes)
                         self._check_finite(state.window.fetch())
                         log.sync()
                         state.seconds = time.monotonic() - self.began
@@ -146,24 +166,29 @@ class _Run:
             metrics = {name: value for name, value in log.last.items() if name != "step"}
             result = FitResult(steps=state.step, seconds=state.seconds, metrics=metrics)
             if not last:
-                return dataclasses.replace(result, interrupted=True)
+                return dataclasses.replace(result, interrupted=True, preempted=self.stop_signal == signal.SIGTERM)
             with self.evaluating():
                 job.save_model(self.run_dir / MODEL)
         result.out_of_time = state.step < config.steps
-        write_result(self.run_dir, result)
+        if self.processes.first:
+            write_result(self.run_dir, result)
         return result
 
-    def _is_over(self) -> bool:
+    def _is_over(self, interrupt: Interrupt) -> tuple[bool, bool]:
+        """Whether the run ends here, and whether it was asked to stop; all processes agree."""
         limit = self.config.seconds
-        return self.state.step >= self.config.steps or (limit is not None and time.monotonic() - self.began >= limit)
+        out_of_time = limit is not None and time.monotonic() - self.began >= limit
+        out_of_time, self.stop_signal = self.processes.largest(out_of_time, interrupt.signal)
+        return self.state.step >= self.config.steps or bool(out_of_time), self.stop_signal > 0
 
     def _update(self) -> None:
         """One step of the optimiser. Nothing in here waits for the device."""
         job, config, state = self.job, self.config, self.state
-        for _ in range(config.accumulate):
+        for number in range(config.accumulate):
             with self.pace.waiting_for_data():
                 batch = next(job.batches)
             self.recent.append(getattr(batch, "ids", None))
+            job.spread.reduce_gradients(number == config.accumulate - 1)
             with config.autocast(job.device):
                 loss, metrics = job.step(batch)
             (loss / config.accumulate).backward()
@@ -173,8 +198,8 @@ class _Run:
         norm = get_total_norm(gradients)
         if config.grad_clip is not None:
             clip_grads_with_norm_(self.parameters, config.grad_clip, norm)
-        state.window.add("grad_norm", norm)
-        set_learning_rate(state.optimizer, learning_rate(state.step, config.steps, job.optim))
+        state.window.add("grad_norm", whole(norm))
+        set_learning_rate(state.optimizer, learning_rate(state.step, config.steps, job.optim), state.step)
         state.optimizer.step()
         state.optimizer.zero_grad()
         if state.ema:
@@ -185,38 +210,18 @@ class _Run:
     def _report(self) -> dict[str, float]:
         """The means since the last report, which begins anew."""
         state = self.state
+        state.window.average(self.processes)
         values = state.window.fetch()
         self._check_finite(values)
         state.window.clear()
         rate = learning_rate(state.step - 1, self.config.steps, self.job.optim)
         seconds = time.monotonic() - self.began
-        return means(values) | {"lr": rate, "seconds": seconds} | self.pace.take()
+        counts = {name: sum(self.processes.gather(count)) for name, count in self.job.counts().items()}
+        return means(values) | counts | {"lr": rate, "seconds": seconds} | self.pace.take()
 
     def _check_finite(self, values: dict[str, list[float]]) -> None:
-        """Raises UserError when the loss or the gradient broke; no checkpoint is made of such weights."""
-        broken = {
-            name: min(i for i, value in enumerate(values[name]) if not math.isfinite(value))
-            for name in ("loss", "grad_norm")
-            if not all(map(math.isfinite, values.get(name, [])))
-        }
-        if not broken:
-            return
-        accumulate, now = self.config.accumulate, self.state.step
-        # Losses come once a batch, norms once an update, and both end at the current step.
-        steps = {
-            name: now - (len(values[name]) - 1 - i) // (accumulate if name == "loss" else 1)
-            for name, i in broken.items()
-        }
-        name = min(steps, key=lambda name: steps[name])
-        newest_first = enumerate(reversed(self.recent))
-        batches = [{"step": now - i // accumulate, "ids": ids} for i, ids in newest_first][::-1]
-        path = self.run_dir / NON_FINITE
-        write_json(path, {"what": name, "step": steps[name], "batches": batches})
-        what = "loss" if name == "loss" else "gradient"
-        raise UserError(
-            f"The {what} was not finite at step {steps[name]}; the examples of the batches before are in {path}. "
-            f"Look at those, or train with a lower optim.lr, a smaller loop.grad_clip or loop.dtype=float32."
-        )
+        """No checkpoint is made of broken weights."""
+        check_finite(values, self.state.step, self.config.accumulate, self.recent, self.run_dir, self.processes)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -232,34 +237,3 @@ class _Run:
                 yield
             finally:
                 job.model.train()
-
-
-class _Pace:
-    """Examples a second and the share of time spent waiting for data, since the last `take`."""
-
-    def __init__(self) -> None:
-        self._restart()
-
-    def _restart(self) -> None:
-        self.examples = 0
-        self._since = time.perf_counter()
-        self._waited = self._paused = 0.0
-
-    @contextlib.contextmanager
-    def waiting_for_data(self) -> Iterator[None]:
-        before = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - before
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time that does not count: validation, checkpoints."""
-        before = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - before
-
-    def take(self) -> dict[str, float]:
-        seconds = max(time.perf_counter() - self._since - self._paused, 1e-9)
-        paces = {"examples_per_second": self.examples / seconds, "data_wait_share": self._waited / seconds}
-        self._restart()
-        return paces

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
+from pixio_robot.training.distributed import spread_like
 
 DEFAULT_WARMUP_STEPS = 500
 
@@ -39,25 +40,31 @@ class OptimConfig:
             raise UserError(f"optim.betas={list(self.betas)} must be two numbers in [0, 1), such as [0.9, 0.95].")
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass
 class ParameterGroup:
     """Parameters that share a decay and a share of the learning rate."""
 
     parameters: dict[str, nn.Parameter]
     lr_scale: float
     decayed: bool
+    begins: int = 0
+    """Updates for which they stay as they are."""
 
 
-def parameter_groups(model: nn.Module, lr_scale: Callable[[str], float] = lambda name: 1.0) -> list[ParameterGroup]:
-    """The trainable parameters of `model`, grouped by `lr_scale(name)` and by whether they decay.
+def parameter_groups(
+    model: nn.Module,
+    lr_scale: Callable[[str], float] = lambda name: 1.0,
+    begins: Callable[[str], int] = lambda name: 0,
+) -> list[ParameterGroup]:
+    """The trainable parameters of `model`, grouped by `lr_scale(name)`, `begins(name)` and by whether they decay.
 
     Raises UserError when nothing is trainable.
     """
-    groups: dict[tuple[float, bool], ParameterGroup] = {}
+    groups: dict[tuple[float, bool, int], ParameterGroup] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (lr_scale(name), parameter.ndim > 1)
-            group = groups.setdefault(key, ParameterGroup(parameters={}, lr_scale=key[0], decayed=key[1]))
+            key = (lr_scale(name), parameter.ndim > 1, begins(name))
+            group = groups.setdefault(key, ParameterGroup({}, *key))
             group.parameters[name] = parameter
     if not groups:
         raise UserError("The model has no trainable parameter: everything in it is frozen.")
@@ -72,6 +79,7 @@ def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: t
                 "params": list(group.parameters.values()),
                 "weight_decay": config.weight_decay if group.decayed else 0.0,
                 "lr_scale": group.lr_scale,
+                "begins": group.begins,
             }
             for group in groups
         ],
@@ -91,9 +99,10 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
     return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, step: int) -> None:
+    """For update number `step` (from 0)."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        group["lr"] = lr * group["lr_scale"] if step >= group["begins"] else 0.0
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, groups: list[ParameterGroup]) -> dict[str, Tensor]:
@@ -115,5 +124,13 @@ def load_optimizer_tensors(
         name, _, quantity = key.rpartition("|")
         by_name.setdefault(name, {})[quantity] = value
     names = [name for group in groups for name in group.parameters]
-    state = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
+    parameters = [parameter for group in groups for parameter in group.parameters.values()]
+    state = {
+        index: {
+            quantity: spread_like(value, parameter) if value.ndim else value
+            for quantity, value in by_name[name].items()
+        }
+        for index, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+        if name in by_name
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

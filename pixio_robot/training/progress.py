@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -10,14 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainingProgress:
-    """Shows step, rate, time left and the latest report."""
+    """Shows step, rate, time left and the latest report; nothing when not `shown`."""
 
-    def __init__(self, title: str, steps: int, done: int) -> None:
-        self._title, self._steps = title, steps
+    def __init__(self, title: str, steps: int, done: int, shown: bool = True) -> None:
+        self._title, self._steps, self._shown = title, steps, shown
         self._first, self._started = done, time.monotonic()
         console = Console(stderr=True)
         self._bar = None
-        if console.is_terminal:
+        if shown and console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -42,10 +43,13 @@ class TrainingProgress:
         if self._bar:
             self._bar.update(self._task, completed=step)
 
-    def report(self, step: int, loss: float, examples_per_second: float) -> None:
-        news = f"loss {loss:.4f}, {examples_per_second:.0f} examples/s"
+    def report(self, step: int, line: Mapping[str, float]) -> None:
+        news = f"loss {line['loss']:.4f}, {line['examples_per_second']:.0f} examples/s"
+        news += f", MFU {line['mfu']:.0%}" if "mfu" in line else ""
         if self._bar:
             self._bar.update(self._task, completed=step, news=news)
+            return
+        if not self._shown:
             return
         left = (time.monotonic() - self._started) / max(step - self._first, 1) * (self._steps - step)
         minutes, seconds = divmod(round(left), 60)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 Generators = Mapping[str, torch.Generator]
+GLOBAL = "torch."
+"""Prefix of the names of torch's own generators."""
 
 
 def seed_everything(seed: int) -> None:
@@ -22,10 +24,10 @@ def seed_everything(seed: int) -> None:
 
 def _torch_generators(device: torch.device, generators: Generators) -> dict[str, torch.Generator]:
     """All torch generators in play, named with their device: states do not carry over between kinds of devices."""
-    named = {"torch.cpu": torch.default_generator}
+    named = {f"{GLOBAL}cpu": torch.default_generator}
     if device.type == "cuda":
         torch.cuda.init()
-        named["torch.cuda"] = torch.cuda.default_generators[device.index or 0]
+        named[f"{GLOBAL}cuda"] = torch.cuda.default_generators[device.index or 0]
     return named | {f"{name}.{generator.device.type}": generator for name, generator in generators.items()}
 
 

@@ -22,6 +22,7 @@ LOCK = ".lock"
 # Settings that may change between the parts of one run: they do not decide what it computes.
 FREE = frozenset(
     {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints", "seconds"}
+    | {"parallel", "peak_tflops", "wandb"}
 )
 
 
@@ -35,6 +36,8 @@ class FitResult:
     """The last value of everything that was logged."""
     interrupted: bool = False
     """Stopped by a signal: a checkpoint was saved, the model was not. Calling `fit` again continues."""
+    preempted: bool = False
+    """That signal was SIGTERM: a scheduler wants the machine back and starts the command again later."""
     out_of_time: bool = False
     """Ended by `LoopConfig.seconds` before its last step; a larger one continues it."""
 

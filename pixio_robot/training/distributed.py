@@ -1,0 +1,168 @@
+"""Several processes that train one model: who they are, what they agree on, and how the parameters are spread.
+
+Start them with `torchrun --nproc-per-node N -m pixio_robot.cli.main ...`. The first process speaks, writes and keeps
+the run directory; what decides the result depends on the number of processes nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from pixio_robot.errors import UserError
+
+STRATEGIES = ("ddp", "fsdp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """This process among all of the run. Every method but `share` is a collective: all must call it."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> int:
+        """This process's part of a batch. Raises UserError when it cannot be split evenly."""
+        if batch_size % self.count:
+            raise UserError(f"batch_size={batch_size} cannot be split evenly among {self.count} processes.")
+        return batch_size // self.count
+
+    def rows(self, batch_size: int) -> slice:
+        """Which samples of a whole batch are this process's."""
+        part = self.share(batch_size)
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes, without waiting for the device."""
+        if self.count == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.count
+
+    def largest(self, *values: float) -> list[float]:
+        """The largest over the processes, of numbers on the host: processes meet, their devices work on."""
+        if self.count == 1:
+            return list(values)
+        most = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return most.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everyone's value, in order of rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+
+def current() -> Processes:
+    """The processes that `joined` brought together; one, outside of it."""
+    return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes()
+
+
+@contextlib.contextmanager
+def joined(device: str = "auto") -> Iterator[Processes]:
+    """Join the other processes that torchrun started; without torchrun there are none."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Processes()
+        return
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # Numbers on the host travel by gloo, so that agreeing on something never waits for a device.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    try:
+        yield current()
+    finally:
+        dist.destroy_process_group()
+
+
+def together(stage: Callable[[Callable[[], bool]], int], work: Callable[[], bool]) -> int:
+    """`stage(work)` on the first process; the others do `work` if and when the first does. Returns an exit code.
+
+    So locks, stamps and messages stay with one process.
+    """
+    processes = current()
+    if not processes.first:
+        begins = processes.largest(0.0)[0] > 0
+        return 0 if not begins or work() else 130
+    begun = False
+
+    def announced() -> bool:
+        nonlocal begun
+        begun = True
+        processes.largest(1.0)
+        return work()
+
+    try:
+        return stage(announced)
+    finally:
+        if not begun:
+            processes.largest(0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A model spread over the processes: call `module` in training steps."""
+
+    module: nn.Module
+
+    def reduce_gradients(self, wanted: bool) -> None:
+        """Whether the next backward pass exchanges gradients: only the last of an accumulated update has to."""
+        if isinstance(self.module, DistributedDataParallel):
+            self.module.require_backward_grad_sync = wanted
+        elif isinstance(self.module, FSDPModule):
+            self.module.set_requires_gradient_sync(wanted)
+
+
+def spread(model: nn.Module, blocks: Iterable[nn.Module], strategy: str, device: torch.device) -> Spread:
+    """`ddp`: every process has all of `model`. `fsdp`: each has its part of every parameter (FSDP2), gathered a block
+    at a time; `model` itself changes. One process has all of it in any case."""
+    processes = current()
+    if processes.count == 1:
+        return Spread(model)
+    if strategy == "ddp":
+        return Spread(DistributedDataParallel(model))
+    mesh = init_device_mesh(device.type, (processes.count,))
+    for part in (*blocks, model):
+        fully_shard(part, mesh=mesh)
+    return Spread(model)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be spread; a collective if it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of all, one at a time, on the first process; the others only take part and get nothing."""
+    copies = {}
+    for name, tensor in tensors.items():
+        complete = whole(tensor.detach())
+        if current().first:
+            copies[name] = complete.to("cpu", copy=True).contiguous()
+    return copies
+
+
+def spread_like(tensor: Tensor, example: Tensor) -> Tensor:
+    """This process's part of a whole tensor, spread as `example` is."""
+    if not isinstance(example, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements, src_data_rank=None)

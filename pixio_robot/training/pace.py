@@ -1,0 +1,63 @@
+"""How fast a run goes, and how much of the hardware it uses."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import torch
+
+# Dense bfloat16 TFLOP/s of the makers' data sheets, by a part of the device's name; the first that fits counts.
+PEAK_TFLOPS = {
+    "B200": 2250.0,
+    "H200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "RTX 4090": 165.0,
+}
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """What `device` could do at best; None for a CPU and for a GPU that is not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+
+
+class Pace:
+    """Examples a second, the share of time spent waiting for data and, where FLOP and peak are known, the share of the
+    peak that the model's arithmetic comes to (MFU). Since the last `take`."""
+
+    def __init__(self, flop_per_example: float | None, peak_flop_per_second: float | None) -> None:
+        self._flop, self._peak = flop_per_example, peak_flop_per_second
+        self._restart()
+
+    def _restart(self) -> None:
+        self.examples = 0
+        self._since = time.perf_counter()
+        self._waited = self._paused = 0.0
+
+    @contextlib.contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - before
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that does not count: validation, checkpoints."""
+        before = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - before
+
+    def take(self) -> dict[str, float]:
+        seconds = max(time.perf_counter() - self._since - self._paused, 1e-9)
+        paces = {"examples_per_second": self.examples / seconds, "data_wait_share": self._waited / seconds}
+        if self._flop and self._peak:
+            paces["mfu"] = paces["examples_per_second"] * self._flop / self._peak
+        self._restart()
+        return paces

@@ -1,0 +1,144 @@
+"""Where reports go: JSON lines and TensorBoard always, Weights & Biases on request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import atomic_file
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class Sink(Protocol):
+    """Takes numbers and pictures, uint8 (h, w, 3)."""
+
+    def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None: ...
+
+    def sync(self) -> None:
+        """To the disk: before a checkpoint, so that no line that belongs to it can be lost."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MetricsLog:
+    """Writes to every sink; what an earlier process wrote beyond `step` is dropped first. Without `kept` only `last` is
+    kept, the last value of every number."""
+
+    def __init__(self, run_dir: Path, step: int, wandb: bool = False, kept: bool = True) -> None:
+        self.last: dict[str, Any] = {}
+        self._sinks: list[Sink] = []
+        if kept:
+            self.last = truncate_after(run_dir / METRICS, step)
+            self._sinks = [JsonLines(run_dir / METRICS), TensorBoard(run_dir / TENSORBOARD, step)]
+        if kept and wandb:
+            self._sinks.append(WeightsAndBiases(run_dir))
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        for sink in self._sinks:
+            sink.close()
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """At once. Numbers that are not finite become null: JSON has no word for them."""
+        pictures = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        numbers = {name: value for name, value in values.items() if name not in pictures}
+        if numbers:
+            self.last |= {"step": step} | _jsonable(numbers)
+        for sink in self._sinks:
+            sink.write(step, numbers, pictures)
+
+    def sync(self) -> None:
+        for sink in self._sinks:
+            sink.sync()
+
+
+class JsonLines:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a")
+
+    def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+        if numbers:
+            self._file.write(json.dumps({"step": step} | _jsonable(numbers)) + "\n")
+            self._file.flush()
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard:
+    def __init__(self, directory: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+        self._board = SummaryWriter(str(directory), purge_step=step + 1)
+
+    def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+        for name, value in numbers.items():
+            self._board.add_scalar(name, value, step)
+        for name, image_hw3 in pictures.items():
+            self._board.add_image(name, image_hw3, step, dataformats="HWC")
+
+    def sync(self) -> None:
+        self._board.flush()
+
+    def close(self) -> None:
+        self._board.close()
+
+
+class WeightsAndBiases:
+    """One W&B run a run directory: a resumed run goes on in it."""
+
+    def __init__(self, run_dir: Path) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("loop.wandb=true needs wandb: pip install 'pixio-robot[wandb]'.") from None
+        identity = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+        self._picture = wandb.Image
+        self._run = wandb.init(dir=str(run_dir), id=identity, name=run_dir.name, resume="allow")
+
+    def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+        shown = {name: self._picture(image_hw3) for name, image_hw3 in pictures.items()}
+        self._run.log({**numbers, **shown}, step=step)
+
+    def sync(self) -> None:
+        """W&B writes in a process of its own."""
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _jsonable(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def truncate_after(path: Path, step: int) -> dict[str, Any]:
+    """Drop lines of later steps and a torn last line; returns the last value of every name that stays."""
+    kept, last = [], {}
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the process was killed while it wrote
+        if values["step"] <= step:
+            kept.append(line + "\n")
+            last |= values
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(kept))
+    return last
