@@ -1,0 +1,92 @@
+"""How long one action chunk takes: our diffusion policy against lerobot's, same size, same steps, batch 1.
+
+    OMP_NUM_THREADS=1 python benchmarks/policy_latency.py [--widths 512 1024 2048] [--calls 20] [--out result.json]
+
+Calls alternate between the contestants, so that a busy machine slows both. Ours is also timed with the samplers that
+lerobot lacks. Includes everything from uint8 images (lerobot: float images) to actions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot_twin import build_lerobot, build_ours, make_batch, parameter_count, provenance
+
+
+def contestants(side: int, crop: int, widths: list[int], device: torch.device) -> tuple[dict[str, Callable], dict]:
+    ours = build_ours(side, crop, widths).eval().to(device)
+    batch, theirs_batch = make_batch(1, side, device)
+    theirs_batch.pop("action")
+    theirs_batch.pop("action_is_pad")
+    calls: dict[str, Callable] = {}
+
+    def add_ours(name: str, sampler: str, steps: int) -> None:
+        def call() -> None:
+            ours.config.sampler, ours.config.inference_steps = sampler, steps
+            with torch.inference_mode():
+                ours.act(batch.observation, [0])
+
+        calls[name] = call
+
+    sizes = {"ours": parameter_count(ours)}
+    for name, sampler, steps in (("ddpm_100", "DDPM", 100), ("ddim_10", "DDIM", 10)):
+        theirs = build_lerobot(side, crop, widths, sampler, steps).eval().to(device)
+        sizes["lerobot"] = parameter_count(theirs)
+        add_ours(f"ours_{name}", sampler.lower(), steps)
+        calls[f"lerobot_{name}"] = lambda theirs=theirs: theirs.predict_action_chunk(theirs_batch)
+    add_ours("ours_dpm_solver_5", "dpm_solver", 5)
+    add_ours("ours_ddim_2", "ddim", 2)
+    return calls, sizes
+
+
+def measure(calls: dict[str, Callable], count: int, device: torch.device) -> dict[str, Any]:
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for round_ in range(count + 1):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if round_:  # the first warms up
+                seconds[name].append(1000 * (time.perf_counter() - began))
+    return {
+        name: {"p50_ms": float(np.percentile(values, 50)), "p99_ms": float(np.percentile(values, 99))}
+        for name, values in seconds.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Latency of one action chunk.")
+    parser.add_argument("--widths", type=int, nargs="+", default=[128, 256, 512], help="of the U-Net")
+    parser.add_argument("--side", type=int, default=84, help="of the images in pixels")
+    parser.add_argument("--crop", type=int, default=76, help="of the images in pixels")
+    parser.add_argument("--calls", type=int, default=20, help="per contestant")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    calls, sizes = contestants(arguments.side, arguments.crop, arguments.widths, device)
+    latency = measure(calls, arguments.calls, device)
+    ratio = {
+        f"{steps}_{point}": latency[f"lerobot_{steps}"][point] / latency[f"ours_{steps}"][point]
+        for steps in ("ddpm_100", "ddim_10")
+        for point in ("p50_ms", "p99_ms")
+    }
+    for name, of in latency.items():
+        print(f"{name:20} p50 {of['p50_ms']:8.1f} ms  p99 {of['p99_ms']:8.1f} ms")
+    print("lerobot over ours: " + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items()))
+    settings = {name: value for name, value in vars(arguments).items() if name != "out"}
+    result = {"latency": latency, "ratio": ratio, "parameters": sizes, "settings": settings, **provenance(device)}
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
