@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any
 
-from envs.pool import available_cores, one_thread_each
+from envs.pool import available_cores
+from envs.pool_process import one_thread_each, without_main
 from pixio_robot.errors import UserError
 
 _MAX_CRASHES = 3
@@ -57,8 +59,7 @@ def ordered_map[Item, Result](
                     item = next(source)
                 except StopIteration:
                     break
-                with one_thread_each():
-                    pending.append((item, _submit(executor, function, item)))
+                pending.append((item, _submit(executor, function, item)))
             if not pending:
                 return
             item, future = pending[0]
@@ -72,8 +73,7 @@ def ordered_map[Item, Result](
                     ) from error
                 _stop(executor)
                 executor = _executor(workers)
-                with one_thread_each():
-                    pending = deque((item, _submit(executor, function, item)) for item, _ in pending)
+                pending = deque((item, _submit(executor, function, item)) for item, _ in pending)
                 continue
             crashes = 0
             pending.popleft()
@@ -83,8 +83,11 @@ def ordered_map[Item, Result](
 
 
 def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item: Any) -> Future[Any]:
+    # Only a function of the script itself needs the script in the processes that start now.
+    of_the_script = getattr(getattr(function, "func", function), "__module__", "") == "__main__"
     try:
-        return executor.submit(function, item)
+        with one_thread_each(), contextlib.nullcontext() if of_the_script else without_main():
+            return executor.submit(function, item)
     except BrokenProcessPool as error:
         # Told where this item's answer is waited for, like every other death.
         future: Future[Any] = Future()

@@ -82,7 +82,7 @@ def run_ray_jobs(
     gpus: float,
 ) -> Iterator[Outcome]:
     """See `executor.run_tasks`."""
-    with _cluster():
+    with cluster():
         served = ray.remote(_Served).options(num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0)
         make = functools.partial(served.remote, sys.path, pickle.dumps(job))
         waiting = deque(range(len(arguments)))
@@ -116,7 +116,7 @@ def run_ray_jobs(
 
 
 @contextlib.contextmanager
-def _cluster() -> Iterator[None]:
+def cluster() -> Iterator[None]:
     """The cluster of RAY_ADDRESS, or the one running on this machine, or else a new one of this machine alone."""
     ours = not ray.is_initialized()
     if ours:

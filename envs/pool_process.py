@@ -1,0 +1,148 @@
+"""A pool's worker as a process of this machine, with its pipe and the shared memory its pictures come through."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from envs.config import EnvConfig
+from envs.pool_worker import Answer, image_layout, run_worker
+from pixio_robot.choice import Choice
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame
+
+START_TIMEOUT_S = 180.0
+"""Importing the simulator, building an environment and compiling robosuite's controller for the first time."""
+
+_MAX_FAILED_STARTS = 3
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class StartMethod(Choice):
+    """SPAWN: every worker is a fresh interpreter. FORKSERVER: a fork of one that has imported the simulator."""
+
+    SPAWN = "spawn"
+    FORKSERVER = "forkserver"
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes started inside get one thread for linear algebra and software rendering: the cores are theirs."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Processes started inside do not import the parent's script.
+
+    multiprocessing runs the script anew in each child, which ends in endless starts where it has no
+    `if __name__ == "__main__":`. What our workers run is imported by name and needs nothing of the script.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+class ProcessWorker:
+    """One process with its slots; see `envs.pool.Worker` for the contract."""
+
+    def __init__(
+        self, config: EnvConfig, slots: list[int], index: int, start_method: StartMethod, egl_devices: list[int]
+    ) -> None:
+        self._config, self.slots = config, slots
+        self._index, self._egl_devices = index, egl_devices
+        self._context: Any = multiprocessing.get_context(start_method.value)
+        if start_method is StartMethod.FORKSERVER:
+            self._context.set_forkserver_preload(["envs.pool_worker", "mujoco"])
+        self._cameras, self._shape = image_layout(config)
+        size = len(slots) * int(np.prod(self._shape))
+        # Anonymous shared memory: nothing to clean up, however the processes end.
+        self._memory = self._context.RawArray("B", size) if size else None
+        self._failed_starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._connection, theirs = self._context.Pipe()
+        with one_thread_each(), without_main():
+            arguments = (theirs, self._memory, self._config, self.slots, self._index, self._egl_devices)
+            self.process = self._context.Process(target=run_worker, args=arguments, daemon=True)
+            self.process.start()
+        theirs.close()
+        self._ready = False
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+    def wait_until_ready(self) -> None:
+        while not self._ready:
+            kind, value = self.receive(time.monotonic() + START_TIMEOUT_S)
+            if kind == "ok":
+                self._ready = True
+                self._failed_starts = 0
+                return
+            if kind == "user_error":
+                raise UserError(value)
+            self._failed_starts += 1
+            if kind == "error" or self._failed_starts >= _MAX_FAILED_STARTS:
+                how = value if kind == "error" else f"it {value} (exit code {self.process.exitcode})"
+                raise UserError(f"The simulator's worker process could not start, {self._failed_starts} times: {how}")
+            self.restart()
+
+    def send(self, command: str, payload: Any) -> None:
+        with contextlib.suppress(OSError):  # a dead worker is told by its answer
+            self._connection.send((command, payload))
+
+    def receive(self, deadline: float) -> Answer:
+        return receive(self._connection, deadline)
+
+    def complete(self, slot: int, frame: Frame) -> None:
+        if self._memory is not None:
+            blocks = np.frombuffer(self._memory, np.uint8).reshape(len(self.slots), *self._shape)
+            # Copies: the worker writes the next pictures over these.
+            frame.images = dict(zip(self._cameras, blocks[self.slots.index(slot)].copy(), strict=True))
+
+    def restart(self) -> None:
+        self._kill()
+        self._start()
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self._connection.close()
+
+    def close(self, deadline: float) -> None:
+        self.process.join(max(0.0, deadline - time.monotonic()))
+        self._kill()
+        self.process.close()
+
+
+def receive(connection: Connection, deadline: float) -> Answer:
+    """The next answer, ("died", text) where the process ended, or ("hung", text) past the deadline."""
+    if not wait([connection], timeout=max(0.0, deadline - time.monotonic())):
+        return "hung", "did not answer in time"
+    try:
+        return connection.recv()
+    except (EOFError, ConnectionResetError):
+        return "died", "ended unexpectedly"

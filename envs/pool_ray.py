@@ -1,0 +1,104 @@
+"""A pool's worker as an actor of a Ray cluster: the same answers, from whichever machine has a free core."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import Any
+
+from envs.config import EnvConfig
+from envs.pool_process import START_TIMEOUT_S
+from envs.pool_worker import Answer, SlotServer, answer, choose_egl_device
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame
+
+_MAX_FAILED_STARTS = 3
+
+
+class _Served:
+    """The actor's side. Pictures travel in the answers, through Ray's object store."""
+
+    def __init__(
+        self, path: list[str], config: EnvConfig, slots: list[int], index: int, egl_devices: list[int]
+    ) -> None:
+        # As for spawned processes: what the driver can import, its workers can.
+        sys.path += [entry for entry in path if entry not in sys.path]
+        choose_egl_device(index, egl_devices)
+        self._server = SlotServer(config, slots)
+
+    def warm_up(self) -> Answer:
+        return answer(self._server.warm_up)
+
+    def serve(self, command: str, payload: Any) -> Answer:
+        return answer(lambda: self._server.serve(command, payload))
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class RayWorker:
+    """One actor with its slots; see `envs.pool.Worker` for the contract. Ray must be running."""
+
+    def __init__(self, config: EnvConfig, slots: list[int], index: int, egl_devices: list[int]) -> None:
+        self.slots = slots
+        self._arguments = (list(sys.path), config, slots, index, egl_devices)
+        self._failed_starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        import ray
+
+        one_thread = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "runtime_env": {"env_vars": one_thread}}
+        self._actor: Any = ray.remote(_Served).options(**options).remote(*self._arguments)
+        self._pending: Any = self._actor.warm_up.remote()
+        self._ready = False
+
+    @property
+    def pid(self) -> int:
+        import ray
+
+        return ray.get(self._actor.pid.remote())
+
+    def wait_until_ready(self) -> None:
+        while not self._ready:
+            kind, value = self.receive(time.monotonic() + START_TIMEOUT_S)
+            if kind == "ok":
+                self._ready = True
+                self._failed_starts = 0
+                return
+            self._failed_starts += 1
+            if kind in ("user_error", "error") or self._failed_starts >= _MAX_FAILED_STARTS:
+                raise UserError(
+                    value if kind == "user_error" else f"A simulator actor could not start on the Ray cluster: {value}"
+                )
+            self.restart()
+
+    def send(self, command: str, payload: Any) -> None:
+        self._pending = self._actor.serve.remote(command, payload) if command != "close" else None
+
+    def receive(self, deadline: float) -> Answer:
+        import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
+
+        try:
+            return ray.get(self._pending, timeout=max(0.0, deadline - time.monotonic()))
+        except GetTimeoutError:
+            return "hung", "did not answer in time; has the cluster as many free cores as evaluate.workers?"
+        except RayActorError as error:
+            return "died", str(error).strip().splitlines()[0]
+
+    def complete(self, slot: int, frame: Frame) -> None:
+        pass
+
+    def restart(self) -> None:
+        self.close(0.0)
+        self._start()
+
+    def close(self, deadline: float) -> None:
+        import ray
+
+        with contextlib.suppress(Exception):  # gone already
+            ray.kill(self._actor)

@@ -1,0 +1,150 @@
+"""Whole evaluations on real workers that are killed, hang, are many or few, or live on a Ray cluster."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.config import EnvConfig
+from envs.pool import ProcessPool, RayPool
+from envs.pool_process import StartMethod
+from envs.pool_worker import EGL_DEVICE, choose_egl_device
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.rollout import run_episodes
+
+CONFIG = EnvConfig(task="TabletopReach", image_size=32, cameras=["front"], horizon=12)
+SEEDS = list(range(300, 310))
+
+
+class Looking:
+    """Acts by what it sees, so that a wrong picture shows in the outcome; `at` is called before every step."""
+
+    def __init__(self, at=lambda step: None):
+        self.at, self.step, self.seeds, self.seen = at, 0, {}, {}
+
+    def reset(self, slot, seed):
+        self.seeds[slot] = seed
+        self.seen[seed] = []
+
+    def needs_images(self, slot):
+        return True
+
+    def act(self, frames):
+        self.at(self.step)
+        self.step += 1
+        actions = {}
+        for slot, frame in frames.items():
+            image = frame.images["front"].astype(np.float32)
+            self.seen[self.seeds[slot]].append((frame.state.tobytes(), frame.images["front"].tobytes()))
+            numbers = np.random.default_rng([self.seeds[slot], int(image.sum())]).uniform(-1, 1, 4)
+            actions[slot] = numbers.astype(np.float32)
+        return actions
+
+
+def play(pool, at=lambda step: None):
+    actor = Looking(at)
+    return run_episodes(pool, actor, SEEDS), actor.seen
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with ProcessPool(CONFIG, 1, 4) as pool:
+        results, seen = play(pool)
+    assert len({result.steps for result in results}) >= 1
+    assert all(result.restarts == 0 for result in results)
+    return results, seen
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_more_workers_give_the_same_episodes(expected, workers):
+    with ProcessPool(CONFIG, workers, 4) as pool:
+        assert play(pool) == expected
+
+
+def test_forked_workers_give_the_same_episodes(expected):
+    with ProcessPool(CONFIG, 2, 4, start_method=StartMethod.FORKSERVER) as pool:
+        assert play(pool) == expected
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_costs_a_restart_and_changes_nothing(expected, how):
+    with ProcessPool(CONFIG, 2, 4, step_timeout_s=2.0) as pool:
+        found, seen = play(pool, lambda step: os.kill(pool.worker_pids[1], how) if step == 5 else None)
+        assert pool.restarts == 1
+    # Slots 1 and 3 were the worker's, each with an episode under way.
+    assert sum(result.restarts for result in found) == 2
+    assert [dataclasses.replace(result, restarts=0) for result in found] == expected[0]
+    assert seen == expected[1]
+
+
+def test_a_policy_that_never_looks_needs_no_graphics():
+    # No such device exists: whoever makes an OpenGL context fails.
+    with ProcessPool(CONFIG, 1, 1, egl_devices=[99]) as pool:
+        frames, _ = pool.reset({0: 1}, {0: False})
+        assert frames[0].images == {}
+        with pytest.raises(UserError, match=EGL_DEVICE):
+            pool.reset({0: 1}, {0: True})
+
+
+def test_workers_take_the_gpus_in_turns(monkeypatch):
+    monkeypatch.setenv(EGL_DEVICE, "")  # whatever the function sets is undone
+    chosen = []
+    for worker in range(3):
+        monkeypatch.delenv(EGL_DEVICE)
+        choose_egl_device(worker, [4, 5])
+        chosen.append(os.environ[EGL_DEVICE])
+    assert chosen == ["4", "5", "4"]
+    choose_egl_device(1, [])  # what the user chose stays
+    assert os.environ[EGL_DEVICE] == "4"
+    monkeypatch.delenv(EGL_DEVICE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    choose_egl_device(1, [])
+    assert os.environ[EGL_DEVICE] == "3"
+
+
+def test_a_plain_script_needs_no_main_guard(tmp_path):
+    script = tmp_path / "plain.py"
+    script.write_text(
+        "from envs.config import EnvConfig\nfrom envs.pool import ProcessPool\n"
+        "print('the script runs')\n"
+        "pool = ProcessPool(EnvConfig(task='TabletopReach', cameras=[]), 1, 1)\n"
+        "print(pool.reset({0: 3}, {})[0][0].state.shape)\npool.close()\n"
+    )
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=Path.cwd(), timeout=60)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "the script runs\n(5,)\n"
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_episodes_and_survives_a_death(expected, monkeypatch):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    try:
+        with RayPool(CONFIG, 2, 4, step_timeout_s=20.0) as pool:
+            nodes = {worker._actor._actor_id.hex() for worker in pool._workers}
+            assert len(nodes) == 2
+            pids = pool.worker_pids
+
+            def kill(step):
+                if step == 5:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pids[1], signal.SIGKILL)
+
+            found, seen = play(pool, kill)
+            assert pool.restarts == 1
+        assert sum(result.restarts for result in found) == 2
+        assert [dataclasses.replace(result, restarts=0) for result in found] == expected[0]
+        assert seen == expected[1]
+        assert not ray.is_initialized()
+    finally:
+        cluster.shutdown()
