@@ -6,11 +6,12 @@ calls `run(...)` with its schema; this file turns Hydra's errors into sentences.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,19 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
 
 def load(command: str, schema: type, arguments: list[str]) -> Any:
     """Compose `configs/<command>.yaml` with `arguments` into an instance of `schema`."""
-    store = ConfigStore.instance()
-    store.store(name=f"{command}_schema", node=schema)
+    with _explained(command, schema):
+        return to_dataclass(hydra.compose(command, _overrides(command, arguments)))
+
+
+@contextlib.contextmanager
+def _explained(command: str, schema: type) -> Iterator[None]:
+    """Hydra set up for `command`; what it raises becomes a UserError."""
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     valid_keys: list[str] = []
     try:
         with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
             valid_keys = _keys(hydra.compose(command))
-            composed = hydra.compose(command, _overrides(command, arguments))
-        return to_dataclass(composed)
+            yield
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, command, valid_keys) from error
 
@@ -120,8 +126,7 @@ def run(command: str, schema: type, function: Callable[[Any], int], arguments: l
 
 
 def _help(command: str, schema: type, arguments: list[str]) -> str:
-    ConfigStore.instance().store(name=f"{command}_schema", node=schema)
-    with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
+    with _explained(command, schema):
         settings = OmegaConf.to_yaml(hydra.compose(command, _overrides(command, arguments)))
     groups = sorted(
         p.name for p in config_directory().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment")

@@ -30,6 +30,7 @@ COMMANDS = {
     "ingest": Command("pixio_robot.cli.ingest", "video -> frames -> shards"),
     "curate": Command("pixio_robot.cli.curate", "score, filter, deduplicate and weight the frames of shards"),
     "pretrain": Command("pixio_robot.cli.pretrain", "train a Pixio encoder on shards and demonstrations"),
+    "distill": Command("pixio_robot.cli.distill", "small encoders learn from a trained one"),
     "train": Command("pixio_robot.cli.train", "train a policy on demonstrations"),
     "evaluate": Command("pixio_robot.cli.evaluate", "roll a policy out in the simulator"),
     "probe": Command("pixio_robot.cli.probe", "an encoder's report card: depth, segmentation, positions"),

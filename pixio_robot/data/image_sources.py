@@ -87,8 +87,8 @@ class ConcatenatedImages:
     """Several sources one after the other; ids are prefixed by the name of their source."""
 
     def __init__(self, sources: Sequence[ImageSource], names: Sequence[str]) -> None:
-        self._sources, self._names = list(sources), list(names)
-        self._ends = np.cumsum([len(source) for source in self._sources])
+        self.sources, self._names = list(sources), list(names)
+        self._ends = np.cumsum([len(source) for source in self.sources])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -99,12 +99,12 @@ class ConcatenatedImages:
 
     def id(self, i: int) -> str:
         number, within = self._place(i)
-        return f"{self._names[number]}:{self._sources[number].id(within)}"
+        return f"{self._names[number]}:{self.sources[number].id(within)}"
 
     def part(self, i: int) -> tuple[ImageSource, int]:
         """The source that image `i` comes from, and its number there."""
         number, within = self._place(i)
-        return self._sources[number], within
+        return self.sources[number], within
 
     def _place(self, i: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._ends, i, side="right"))

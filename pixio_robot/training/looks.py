@@ -6,12 +6,15 @@ Shapes: b batch, h height, w width.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from pixio_robot.data.frames import ImageSource, PixelBatches
 from pixio_robot.files import atomic_file
 from pixio_robot.training.device import to_device
+from pixio_robot.training.distributed import current
 from pixio_robot.vision.mae import Pixio
 
 SEED = 0
@@ -19,7 +22,7 @@ SEED = 0
 
 
 class Panels:
-    """Masked, predicted and original, one image a row: `<directory>/step_XXXXXXXX.png`."""
+    """Masked, predicted and original, one image a row: `<directory>/step_XXXXXXXX.png`, and in the logs."""
 
     def __init__(
         self,
@@ -39,23 +42,31 @@ class Panels:
         with PixelBatches(source, count, image_size, SEED, workers=1, scale=whole, ratio=whole) as images:
             self.images_bhw3 = next(images).images.to(generator.device)
 
-    def __call__(self, step: int) -> dict[str, float]:
+    def __call__(self, step: int) -> dict[str, Any]:
         import imageio.v3 as imageio
 
         self.generator.manual_seed(SEED)
         with self.autocast:
-            panels_bhw3 = self.model.panels(self.images_bhw3, self.generator)
-        with atomic_file(self.directory / f"step_{step:08d}.png") as temporary:
-            imageio.imwrite(temporary, panels_bhw3.flatten(0, 1).cpu().numpy())
-        return {}
+            panels_hw3 = self.model.panels(self.images_bhw3, self.generator).flatten(0, 1).cpu().numpy()
+        if current().first:
+            with atomic_file(self.directory / f"step_{step:08d}.png") as temporary:
+                imageio.imwrite(temporary, panels_hw3)
+        return {"panels": panels_hw3}
 
 
 class ValidationLoss:
     """The loss on the first `count` of `batches`, the same at every look."""
 
     def __init__(
-        self, model: Pixio, generator: torch.Generator, batches: PixelBatches, *, count: int, autocast: torch.autocast
+        self,
+        model: nn.Module,
+        generator: torch.Generator,
+        batches: PixelBatches,
+        *,
+        count: int,
+        autocast: torch.autocast,
     ) -> None:
+        """`model(images, generator)` has a `loss`."""
         self.model, self.generator, self.batches, self.count, self.autocast = model, generator, batches, count, autocast
         self.beginning = batches.state_dict()
 

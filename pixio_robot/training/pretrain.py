@@ -10,17 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixio_robot.data.frames import ImageSource, PixelBatch, PixelBatches, open_image_source
-from pixio_robot.data.shards import MANIFEST, read_manifest
+from pixio_robot.data.frames import PixelBatch
 from pixio_robot.errors import UserError
 from pixio_robot.training.device import pick_device, to_device
+from pixio_robot.training.distributed import current, spread, whole_on_cpu
+from pixio_robot.training.image_data import open_image_data
 from pixio_robot.training.job import Hook, Job
-from pixio_robot.training.looks import SEED, Panels, ValidationLoss
+from pixio_robot.training.looks import Panels, ValidationLoss
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
 from pixio_robot.vision.checkpointing import read_config
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.flops import pretraining_flop
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import KIND as ENCODER_KIND
 from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder
@@ -39,6 +41,8 @@ def _optim() -> OptimConfig:
 class PretrainConfig:
     data: list[str]
     """Folders of frame shards and demonstration stores."""
+    selection: list[str] = dataclasses.field(default_factory=list)
+    """What `pixio-robot curate` chose of those shards; shards without a selection are shown whole."""
     out: str
     """Run directory: `model/` (the encoder), `mae/` (encoder and decoder), metrics, panels, checkpoints."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
@@ -48,8 +52,10 @@ class PretrainConfig:
     """Predict each patch relative to its own mean and deviation, as published."""
     initial_weights: str | None = None
     """Checkpoint of a whole Pixio, or of an encoder alone (the decoder starts fresh), to begin from."""
+    encoder_begins: int = 0
+    """Updates for which the encoder stays as it is, so that a fresh decoder cannot spoil a trained one."""
     batch_size: int = 64
-    """Images."""
+    """Images of all processes together."""
     image_size: int | None = None
     """Side of the random crops [px]; None: what the encoder resizes to, else its own size."""
     optim: OptimConfig = dataclasses.field(default_factory=_optim)
@@ -67,6 +73,8 @@ class PretrainConfig:
         for name in ("batch_size", "panels_every", "panel_images", "validation_batches", "workers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.encoder_begins < 0:
+            raise UserError(f"encoder_begins={self.encoder_begins} must not be negative.")
 
     @property
     def crop_size(self) -> int:
@@ -75,58 +83,69 @@ class PretrainConfig:
 
 def pretrain(config: PretrainConfig) -> FitResult:
     """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
-    device = pick_device(config.device)
-    train_images = open_image_source(config.data)
-    held_out = _validation_source(config.data)
+    device, processes = pick_device(config.device), current()
     model = build_pixio(config).to(device)
     model.encoder.grid(config.crop_size, config.crop_size)  # refuses a size that does not fit before data is read
+    images = open_image_data(
+        config.data,
+        config.selection,
+        batch_size=config.batch_size,
+        image_size=config.crop_size,
+        seed=config.loop.seed,
+        workers=config.workers,
+    )
     if config.loop.compile:
         model.compile()
+    spread_model = spread(model, [*model.encoder.vit.blocks, *model.decoder.blocks], config.loop.parallel, device)
     generator = torch.Generator(device)
     autocast = config.loop.autocast(device)
     panels = Panels(
         model,
         generator,
-        held_out or train_images,
+        images.held_out or images.train,
         count=config.panel_images,
         image_size=config.crop_size,
         autocast=autocast,
         directory=Path(config.out) / PANELS,
     )
     hooks = [Hook(every=config.panels_every, call=panels)]
-    validation = None
-    if held_out is not None:
-        batch_size = min(config.batch_size, len(held_out))
-        validation = PixelBatches(held_out, batch_size, config.crop_size, SEED, config.workers)
-        look = ValidationLoss(model, generator, validation, count=config.validation_batches, autocast=autocast)
+    if images.validation is not None:
+        look = ValidationLoss(model, generator, images.validation, count=config.validation_batches, autocast=autocast)
         hooks.append(Hook(every=config.panels_every, call=look))
 
     def step(batch: PixelBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return model(to_device(batch.images, device), generator).loss, {}
+        images_bhw3 = to_device(batch.images, device)
+        return spread_model.module(images_bhw3, generator, processes.count, processes.rank).loss, {}
 
     def save_model(directory: Path) -> None:
-        model.save(directory.with_name(WHOLE_MODEL))
-        model.encoder.save(directory)
+        weights = whole_on_cpu(model.state_dict())
+        if processes.first:
+            whole_model = build_pixio(dataclasses.replace(config, initial_weights=None))
+            whole_model.load_state_dict(weights)
+            whole_model.save(directory.with_name(WHOLE_MODEL))
+            whole_model.encoder.save(directory)
 
     job = Job(
         title="pretrain",
         model=model,
         device=device,
-        batches=PixelBatches(train_images, config.batch_size, config.crop_size, config.loop.seed, config.workers),
+        batches=images.batches,
         batch_size=config.batch_size,
         step=step,
-        groups=parameter_groups(model),
+        groups=parameter_groups(model, begins=lambda name: config.encoder_begins if name.startswith("encoder.") else 0),
         optim=scaled_to_batch(config.optim, config.batch_size * config.loop.accumulate),
         save_model=save_model,
         settings=dataclasses.asdict(config),
         generators={"masks": generator},
         hooks=hooks,
+        spread=spread_model,
+        counts=lambda: {"unreadable_images": len(images.batches.corrupt)},
+        flop_per_example=pretraining_flop(config.encoder, config.decoder, config.mask, config.crop_size),
     )
     try:
         return fit(job, config.loop, config.out)
     finally:
-        if validation is not None:
-            validation.close()
+        images.close()
 
 
 def scaled_to_batch(optim: OptimConfig, images: int) -> OptimConfig:
@@ -165,13 +184,3 @@ def _refuse_other_shape(part: str, path: Path, theirs: Any, mine: Any, names: tu
         raise UserError(
             f"initial_weights={path} were made with another {part} ({', '.join(different)}); set those to match."
         )
-
-
-def _validation_source(paths: list[str]) -> ImageSource | None:
-    """Held-out frames of the shards among `paths`; demonstrations have no validation split."""
-    with_split = [
-        path
-        for path in paths
-        if (Path(path) / MANIFEST).is_file() and read_manifest(Path(path))["splits"]["validation"]["frames"] > 0
-    ]
-    return open_image_source(with_split, split="validation") if with_split else None

@@ -108,10 +108,19 @@ class Pixio(nn.Module):
         # A copy must not call the weights of the original through its compiled step.
         return super().__getstate__() | {"_compiled": None}
 
-    def forward(self, images_bhw3: Tensor, generator: torch.Generator | None = None) -> PixioOutput:
-        """The loss of images uint8 (b, h, w, 3); the masks come from `generator` (best on the images' device)."""
+    def forward(
+        self, images_bhw3: Tensor, generator: torch.Generator | None = None, shares: int = 1, share: int = 0
+    ) -> PixioOutput:
+        """The loss of images uint8 (b, h, w, 3); the masks come from `generator` (best on the images' device).
+
+        Of several processes each gives its `share` of `shares` equal parts of a batch, and they draw the masks that
+        one process with all of the batch would draw.
+        """
+        batch = len(images_bhw3)
         grid = self.encoder.grid(*images_bhw3.shape[1:3])
-        mask = sample_mask(len(images_bhw3), grid, self.mask_config, generator, images_bhw3.device)
+        mask = sample_mask(batch * shares, grid, self.mask_config, generator, images_bhw3.device)
+        if shares > 1:
+            mask = mask.rows(slice(share * batch, (share + 1) * batch))
         return (self._compiled or self.reconstruct)(images_bhw3, mask)
 
     def reconstruct(self, images_bhw3: Tensor, mask: Mask) -> PixioOutput:

@@ -21,6 +21,10 @@ class Mask:
     keep: Tensor
     hidden: Tensor
 
+    def rows(self, rows: slice) -> Mask:
+        """The masks of those images."""
+        return Mask(self.keep[rows], self.hidden[rows])
+
 
 def kept_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
     """How many patches stay visible: whole blocks, int(blocks * (1 - ratio)) of them (pixio.md, Masking).

@@ -4,11 +4,9 @@ import dataclasses
 import os
 
 import cv2
-import numpy as np
 import pytest
 import torch
 
-from pixio_robot.data.ingest import IngestConfig, ingest
 from pixio_robot.errors import UserError
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
@@ -17,20 +15,6 @@ from pixio_robot.types import Features
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> str:
-    """48 smooth random pictures in 8 folders, a quarter of which is held out."""
-    root = tmp_path_factory.mktemp("shards")
-    random = np.random.default_rng(0)
-    for number in range(48):
-        image = cv2.resize(random.integers(0, 255, (4, 4, 3), np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
-        folder = root / "in" / str(number % 8)
-        folder.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f"{number:02d}.png"), image)
-    ingest(IngestConfig(source=str(root / "in"), out=str(root / "out"), validation_share=0.25, workers=1))
-    return str(root / "out")
 
 
 @pytest.fixture

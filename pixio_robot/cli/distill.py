@@ -1,0 +1,40 @@
+"""`pixio-robot distill`: small encoders learn from a large one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from pixio_robot.cli.compose import run
+from pixio_robot.cli.training_stage import run_training
+from pixio_robot.training.distill import DistillConfig, distill
+from pixio_robot.training.record import FitResult
+
+
+@dataclass(kw_only=True)
+class DistillCommand(DistillConfig):
+    """Students learn the tokens of a trained Pixio encoder, several at a time (Pixio, arXiv 2512.15715)."""
+
+    teacher: str = MISSING
+    """Checkpoint directory of a Pixio encoder; `pixio-robot weights convert` makes one of published weights."""
+    seed: int = 0
+    """Of the initial weights, the order of images, crops and masks."""
+    run: str = "runs/default"
+    overwrite: bool = False
+
+
+def _run(command: DistillCommand) -> int:
+    def words(result: FitResult) -> str:
+        loss = result.metrics.get("validation_loss", result.metrics["loss"])
+        return (
+            f"distill: {result.steps} steps in {result.seconds:.0f} s, loss {loss:.3f} over "
+            f"{len(command.students)} students -> {command.out}/model"
+        )
+
+    inputs = [*command.data, *command.selection, command.teacher]
+    return run_training("distill", command, lambda: distill(command), words, inputs=inputs)
+
+
+def main(arguments: list[str]) -> int:
+    return run("distill", DistillCommand, _run, arguments)

@@ -1,0 +1,43 @@
+"""A training run as a stage: alone or under torchrun, where the first process keeps the directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pixio_robot.cli.stages import run_stage
+from pixio_robot.training.distributed import current, joined, together
+from pixio_robot.training.record import FitResult
+
+
+def run_training(
+    command: str,
+    settings: Any,
+    train: Callable[[], FitResult],
+    words: Callable[[FitResult], str],
+    *,
+    inputs: Iterable[str] = (),
+) -> int:
+    """Run `train` unless `settings.out` holds its result; `words` says how a finished run ended. Returns an exit code.
+
+    Raises SystemExit(0) when the run was preempted: it saved its state, and whoever sent SIGTERM takes any other code
+    for a failure.
+    """
+    preempted = False
+
+    def work() -> bool:
+        nonlocal preempted
+        result = train()
+        preempted = result.preempted
+        if not result.interrupted and current().first:
+            print(words(result))
+        return not result.interrupted
+
+    def stage(work: Callable[[], bool]) -> int:
+        return run_stage(command, settings.out, settings, work, inputs=inputs, overwrite=settings.overwrite)
+
+    with joined(settings.device):
+        code = together(stage, work)
+    if preempted:
+        raise SystemExit(0)
+    return code

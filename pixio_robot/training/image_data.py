@@ -1,0 +1,66 @@
+"""The images of a training run: what it learns from, and what is held out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from pixio_robot.data.curation.across import open_selections
+from pixio_robot.data.frames import ImageSource, PixelBatches, open_image_source
+from pixio_robot.data.shards import MANIFEST, read_manifest
+from pixio_robot.training.distributed import current
+from pixio_robot.training.looks import SEED
+
+
+@dataclasses.dataclass
+class ImageData:
+    """Two streams of random crops; `held_out` and `validation` are None where nothing is held out."""
+
+    train: ImageSource
+    batches: PixelBatches
+    """This process's share of every batch; `fit` closes it."""
+    held_out: ImageSource | None
+    validation: PixelBatches | None
+
+    def close(self) -> None:
+        """What `fit` does not close."""
+        if self.validation is not None:
+            self.validation.close()
+
+
+def open_image_data(
+    data: Sequence[str], selection: Sequence[str], *, batch_size: int, image_size: int, seed: int, workers: int
+) -> ImageData:
+    """Open shards and demonstrations; `batch_size` counts the images of all processes.
+
+    Raises UserError for data that is none, a selection that fits none of it, and a batch that cannot be shared.
+    """
+    processes = current()
+    share = processes.share(batch_size)
+    train = open_image_source(data)
+    batches = PixelBatches(
+        train,
+        share,
+        image_size,
+        seed,
+        workers,
+        rank=processes.rank,
+        world_size=processes.count,
+        selection=open_selections(selection, train),
+    )
+    held_out = _held_out(data)
+    validation = None
+    if held_out is not None:
+        validation = PixelBatches(held_out, min(batch_size, len(held_out)), image_size, SEED, workers)
+    return ImageData(train, batches, held_out, validation)
+
+
+def _held_out(paths: Sequence[str]) -> ImageSource | None:
+    """Held-out frames of the shards among `paths`; demonstrations have no validation split."""
+    with_split = [
+        path
+        for path in paths
+        if (Path(path) / MANIFEST).is_file() and read_manifest(Path(path))["splits"]["validation"]["frames"] > 0
+    ]
+    return open_image_source(with_split, split="validation") if with_split else None

@@ -1,0 +1,100 @@
+"""Real students of a tiny teacher."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pixio_robot.errors import UserError
+from pixio_robot.training.distill import DistillConfig, distill
+from pixio_robot.training.loop import LoopConfig
+from pixio_robot.training.optim import OptimConfig
+from pixio_robot.vision.config import EncoderConfig, MaskConfig
+from pixio_robot.vision.distill import Distillation, StudentConfig
+from pixio_robot.vision.pixio import PixioEncoder
+
+SHAPE = EncoderConfig(size="tiny", patch=8, image_size=32, class_tokens=2)
+
+
+@pytest.fixture
+def teacher() -> PixioEncoder:
+    return PixioEncoder(dataclasses.replace(SHAPE, size="small"), seed=3)
+
+
+@pytest.fixture
+def config(shards, teacher, tmp_path) -> DistillConfig:
+    teacher.save(tmp_path / "teacher")
+    return DistillConfig(
+        data=[shards],
+        teacher=str(tmp_path / "teacher"),
+        out=str(tmp_path / "run"),
+        students=[
+            StudentConfig(name="whole", encoder=SHAPE),
+            StudentConfig(name="masked", encoder=SHAPE, mask=MaskConfig(ratio=0.5, block=2)),
+        ],
+        batch_size=8,
+        optim=OptimConfig(lr=3e-3, betas=[0.9, 0.95]),
+        loop=LoopConfig(steps=60, log_every=10, save_every=30),
+        validation_every=30,
+        validation_batches=1,
+        workers=1,
+        device="cpu",
+    )
+
+
+def test_students_come_nearer_to_their_teacher(config, tmp_path, lab):
+    distill(config)
+    lines = lab.metric_lines(tmp_path / "run")
+    for name in ("loss/whole", "loss/masked", "validation_loss"):
+        curve = [line[name] for line in lines if name in line]
+        assert curve[-1] < 0.7 * curve[0], name
+    for student in config.students:
+        assert PixioEncoder.from_pretrained(tmp_path / "run/model" / student.name).config.size == "tiny"
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(config, tmp_path, lab, monkeypatch):
+    short = dataclasses.replace(config, loop=LoopConfig(steps=8, log_every=2, save_every=3), validation_every=4)
+    distill(dataclasses.replace(short, out=str(tmp_path / "whole")))
+    taken = iter(range(100))
+    forward = Distillation.forward
+
+    def interrupted(self, *arguments):
+        if self.training and next(taken) == 4:
+            lab.interrupt_at(0)(0)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Distillation, "forward", interrupted)
+    stopped = dataclasses.replace(short, out=str(tmp_path / "stopped"))
+    assert distill(stopped).interrupted
+    monkeypatch.setattr(Distillation, "forward", forward)
+    assert distill(stopped).steps == 8
+    lab.assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_perfect_student_has_no_loss(teacher):
+    """The teacher's tokens leave before its norm, so the projection has to undo the student's: here by hand."""
+    student = Distillation(teacher, [StudentConfig(name="same", encoder=teacher.config)])
+    own = student.students["same"]
+    own.encoder.load_state_dict(teacher.state_dict())
+    own.encoder.vit.norm = torch.nn.Identity()
+    own.projection = torch.nn.Identity()
+    images = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
+    assert student(images).loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_teacher_is_no_part_of_the_state(teacher):
+    model = Distillation(teacher, [StudentConfig(name="a", encoder=SHAPE)])
+    assert all(name.startswith("students.a.") for name in model.state_dict())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_students_that_do_not_fit_are_named(config, teacher, tmp_path):
+    with pytest.raises(UserError, match="Student tiny has class_tokens=1; it must have 2"):
+        Distillation(teacher, [StudentConfig(encoder=dataclasses.replace(SHAPE, class_tokens=1))])
+    with pytest.raises(UserError, match="must differ in name, unlike tiny, tiny"):
+        Distillation(teacher, [StudentConfig(encoder=SHAPE), StudentConfig(encoder=SHAPE)])
+    coarse = [StudentConfig(encoder=dataclasses.replace(SHAPE, patch=16))]
+    with pytest.raises(UserError, match="Student tiny makes a 2x2 map of 32 px images, the teacher 4x4"):
+        distill(dataclasses.replace(config, students=coarse))
+    with pytest.raises(UserError, match="students is empty"):
+        dataclasses.replace(config, students=[])

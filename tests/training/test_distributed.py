@@ -1,0 +1,112 @@
+"""Two real processes over gloo against one: the same losses, the same weights, each other's checkpoints."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
+SETTINGS = [
+    "encoder={size: tiny, patch: 8, image_size: 32, class_tokens: 2}",
+    "decoder={width: 32, depth: 1, heads: 2}",
+    "mask.block=1",
+    "batch_size=8",
+    "optim.lr=0.03",
+    "loop={steps: 10, log_every: 1, save_every: 5, accumulate: 2}",
+    "panels_every=6",
+    "validation_batches=2",
+    "workers=1",
+    "device=cpu",
+]
+
+
+def start(shards: str, out: Path, processes: int, *settings: str) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    words = [
+        sys.executable,
+        *(launcher if processes > 1 else []),
+        *COMMAND,
+        *SETTINGS,
+        f"data=[{shards}]",
+        f"out={out}",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*words, *settings], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finished(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return output
+
+
+def assert_close(lab, first: Path, second: Path) -> None:
+    """Metrics and weights, but for the order of additions."""
+    lines = [lab.metric_lines(run) for run in (first, second)]
+    assert [line.keys() for line in lines[0]] == [line.keys() for line in lines[1]]
+    for mine, theirs in zip(*lines, strict=True):
+        assert mine == pytest.approx(theirs, rel=2e-3)
+    for name in ("model", "mae"):
+        weights = [load_file(run.parent / name / "model.safetensors") for run in (first / "model", second / "model")]
+        torch.testing.assert_close(*weights, rtol=2e-2, atol=2e-4)
+
+
+@pytest.fixture(scope="module")
+def alone(shards, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    finished(start(shards, out, 1))
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_learn_what_one_does_and_continue_each_other(parallel, shards, alone, lab, tmp_path):
+    two = tmp_path / "two"
+    output = finished(start(shards, two, 2, f"loop.parallel={parallel}"))
+    assert output.count("10 steps in") == 1
+    assert_close(lab, alone, two)
+    # One process goes on where two were, and the other way round.
+    for source, processes in ((two, 1), (alone, 2)):
+        out = tmp_path / f"on_{processes}"
+        shutil.copytree(source, out)
+        shutil.copy(source.with_name(f"{source.name}.stage.json"), tmp_path / f"{out.name}.stage.json")
+        stamp = tmp_path / f"{out.name}.stage.json"
+        stamp.write_text(stamp.read_text().replace('"finished": true', '"finished": false'))
+        for later in ("result.json", "model", "mae", "checkpoints/step_00000010"):
+            path = out / later
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert "continuing" in finished(start(shards, out, processes, f"loop.parallel={parallel}"))
+        assert_close(lab, alone, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_saves_and_exits_with_0(processes, shards, lab, tmp_path):
+    out = tmp_path / "run"
+    process = start(shards, out, processes, "loop.steps=100000", "loop.save_every=100000")
+    while not (out / "metrics.jsonl").is_file() or len(lab.metric_lines(out)) < 3:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    # torchrun itself reports the signal that it passed on.
+    assert process.returncode == 0 if processes == 1 else "continue" in output, output
+    assert "run the same command again to continue" in output
+    assert len(list((out / "checkpoints").glob("step_*"))) == 1
+    assert not (out / "model").exists()
+
+
+def test_a_batch_that_cannot_be_shared_is_named(shards, tmp_path):
+    process = start(shards, tmp_path / "run", 2, "batch_size=9")
+    output = process.communicate(timeout=100)[0]
+    assert process.returncode != 0
+    assert "batch_size=9 cannot be split evenly among 2 processes" in output
