@@ -1,0 +1,102 @@
+"""A pretraining step: our Pixio, compiled and eager, against transformers' ViTMAE of the same shape and masks.
+
+    OMP_NUM_THREADS=2 python benchmarks/training_step.py [--size b] [--batch 4] [--out result.json]
+
+Images a second from the median of alternating steps, and the share of the device's peak that the model's arithmetic
+comes to (MFU, GPU only); peak memory, each contestant in a process of its own. Images are in memory already: what
+loading them costs, `image_pipeline.py` and the `data_wait_share` of a run tell. ViTMAE works on 7 tokens fewer an image
+(one class token instead of eight), in its favour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pixio_step import Shape, Step, peak_memory, pixio_step, provenance, timed, vitmae_step
+
+from pixio_robot.training.device import pick_device
+from pixio_robot.training.pace import peak_tflops
+from pixio_robot.vision.flops import pretraining_flop
+
+CONTESTANTS: dict[str, Callable[[Shape, torch.device], Step]] = {
+    "ours": lambda shape, device: pixio_step(shape, device, compiled=True),
+    "ours_eager": lambda shape, device: pixio_step(shape, device, compiled=False),
+    "vit_mae": vitmae_step,
+}
+WARM_UP = 3
+"""Steps that compile, allocate and choose kernels."""
+
+
+def repeat(step: Step, times: int) -> None:
+    for _ in range(times):
+        step()
+
+
+def memory_alone(name: str, words: list[str]) -> float:
+    """Peak MiB of one contestant, measured by this script in a process of its own."""
+    script = [sys.executable, __file__, *words, "--memory-of", name]
+    return float(subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pretraining steps.")
+    parser.add_argument("--size", default="b", help="of the encoder")
+    parser.add_argument("--image-size", type=int, default=256, help="pixels")
+    parser.add_argument("--decoder-width", type=int, default=512)
+    parser.add_argument("--decoder-depth", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=4, help="images")
+    parser.add_argument("--steps", type=int, default=8, help="timed, of each contestant")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    shape = Shape(
+        arguments.size, arguments.image_size, arguments.batch, arguments.decoder_width, arguments.decoder_depth
+    )
+    if arguments.memory_of:
+        step = CONTESTANTS[arguments.memory_of](shape, device)
+        repeat(step, WARM_UP)
+        print(peak_memory(lambda: repeat(step, 2), device))
+        return
+
+    steps = {name: build(shape, device) for name, build in CONTESTANTS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(WARM_UP + arguments.steps):
+        for name, step in steps.items():
+            taken = timed(step, device)
+            if round_ >= WARM_UP:
+                seconds[name].append(taken)
+    del steps
+    words = [word for word in sys.argv[1:] if not word.startswith("--out")]
+    if arguments.out:
+        words = [word for word in words if word != str(arguments.out)]
+    rate = {name: arguments.batch / float(np.median(values)) for name, values in seconds.items()}
+    flop = pretraining_flop(shape.encoder, shape.decoder, shape.mask, shape.image_size)
+    peak = peak_tflops(device)
+    result = {
+        "images_per_second": rate,
+        "over_vit_mae": {name: rate[name] / rate["vit_mae"] for name in rate if name != "vit_mae"},
+        "compiled_over_eager": rate["ours"] / rate["ours_eager"],
+        "peak_memory_mib": {name: memory_alone(name, words) for name in CONTESTANTS},
+        "gflop_per_image": flop / 1e9,
+        "tflop_per_second": {name: rate[name] * flop / 1e12 for name in rate if name != "vit_mae"},
+        "mfu": None if peak is None else rate["ours"] * flop / (peak * 1e12),
+        "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "memory_of")},
+    }
+    for name, value in rate.items():
+        print(f"{name:12} {value:8.2f} images/s  {result['peak_memory_mib'][name]:8.0f} MiB")
+    print(f"ours over ViTMAE {result['over_vit_mae']['ours']:.2f}, over our eager {result['compiled_over_eager']:.2f}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result | provenance(device), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
