@@ -30,7 +30,8 @@ def fsync_tree(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_full_is_a_user_error(path: Path) -> Iterator[None]:
+def disk_full_is_a_user_error(path: Path) -> Iterator[None]:
+    """For the writing of `path`, of which nothing incomplete is kept."""
     try:
         yield
     except OSError as error:
@@ -51,7 +52,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
     try:
-        with _disk_full_is_a_user_error(path):
+        with disk_full_is_a_user_error(path):
             temporary.chmod(0o755)
             yield temporary
             fsync_tree(temporary)
@@ -79,7 +80,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        with _disk_full_is_a_user_error(path):
+        with disk_full_is_a_user_error(path):
             yield temporary
             fsync_tree(temporary)
         temporary.chmod(0o644)

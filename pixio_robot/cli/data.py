@@ -18,6 +18,10 @@ class Action:
     summary: str
 
 
+FORMATS = "LeRobot, robomimic, diffusion_policy, or folders of npz and mp4"
+OWN_HELP = ("import", "export")
+"""Actions that list the settings of every format."""
+
 ACTIONS = {
     "inspect": Action("data_look", "inspect", "PATH [html=FILE]", "episodes, lengths, cameras, ranges; a page with it"),
     "view": Action("data_look", "view", "PATH [episode=N] [save=FILE.rrd]", "stream an episode to rerun"),
@@ -30,8 +34,8 @@ ACTIONS = {
     "rename": Action("data_edit", "rename", "PATH out=PATH OLD=NEW ...", "other names for cameras"),
     "resize": Action("data_edit", "resize", "PATH out=PATH size=PIXELS [cameras=a,b]", "images of another size"),
     "pack": Action("data_edit", "pack", "PATH out=PATH [codec=zstd|jpeg|raw]", "an archive, or an archive unpacked"),
-    "import": Action("data_import", "main", "...", "from LeRobot, robomimic, diffusion_policy and folders"),
-    "export": Action("data_export", "main", "...", "to the same formats"),
+    "import": Action("data_interop", "import_demos", "SRC out=PATH [format=NAME ...]", f"from {FORMATS}"),
+    "export": Action("data_interop", "export_demos", "PATH out=PATH format=NAME [...]", f"to {FORMATS}"),
 }
 
 
@@ -51,7 +55,7 @@ def main(arguments: list[str]) -> int:
     if name not in ACTIONS:
         raise unknown_name("`data` action", name, ACTIONS)
     action = ACTIONS[name]
-    if ("-h" in rest or "--help" in rest) and action.function != "main":
+    if ("-h" in rest or "--help" in rest) and name not in OWN_HELP:
         print(f"usage: pixio-robot data {name} {action.usage}\n{action.summary}")
         return 0
     return getattr(importlib.import_module(f"pixio_robot.cli.{action.module}"), action.function)(rest)

@@ -1,0 +1,81 @@
+"""`pixio-robot data import|export`: demonstrations from and to the formats of other tools."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
+
+from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+from pixio_robot.errors import UserError
+
+if TYPE_CHECKING:
+    from pixio_robot.interop.demo_formats import DemoFormat, Outcome
+
+
+def import_demos(arguments: list[str]) -> int:
+    from pixio_robot.interop.demo_formats import demo_format, recognised_format
+
+    if _asks_for_help(arguments):
+        return _help("import", "SRC out=STORE [format=NAME]", "ImportConfig")
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths("import", paths)
+    out, name = _out("import", pairs), pairs.pop("format", "")
+    form = demo_format(name) if name else recognised_format(paths[0])
+    outcome = form.import_demos(paths[0], out, settings("import", pairs, form.ImportConfig))
+    return _tell(f"{paths[0]} ({form.NAME}) -> {out}", outcome)
+
+
+def export_demos(arguments: list[str]) -> int:
+    from pixio_robot.interop.demo_formats import MODULES, demo_format
+
+    if _asks_for_help(arguments):
+        return _help("export", "STORE out=PATH format=NAME", "ExportConfig")
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths("export", paths)
+    out, name = _out("export", pairs), pairs.pop("format", "")
+    if not name:
+        raise UserError(f"`data export` needs format={'|'.join(MODULES)}.")
+    form = demo_format(name)
+    outcome = form.export_demos(paths[0], out, settings("export", pairs, form.ExportConfig))
+    return _tell(f"{paths[0]} -> {out} ({form.NAME})", outcome)
+
+
+def _out(action: str, pairs: dict[str, str]) -> Path:
+    if not pairs.get("out"):
+        raise UserError(f"`data {action}` needs out=...")
+    return Path(pairs.pop("out"))
+
+
+def _tell(what: str, outcome: Outcome) -> int:
+    print(f"{what}: {outcome.episodes} episodes, {outcome.frames} steps")
+    for note in outcome.notes:
+        print(f"  {note}")
+    return 0
+
+
+def _asks_for_help(arguments: Iterable[str]) -> bool:
+    return bool({"-h", "--help"} & set(arguments))
+
+
+def _help(action: str, usage: str, config: str) -> int:
+    from pixio_robot.interop.demo_formats import MODULES, demo_format
+
+    print(f"usage: pixio-robot data {action} {usage} [key=value ...]")
+    for form in map(demo_format, MODULES):
+        print(f"\nformat={form.NAME}: {form.SUMMARY}")
+        _explain(form, getattr(form, config))
+    return 0
+
+
+def _explain(form: DemoFormat, config: Any) -> None:
+    fields = dataclasses.fields(config)
+    for field in fields:
+        default = field.default_factory() if field.default is dataclasses.MISSING else field.default  # pyright: ignore[reportCallIssue]
+        value = ",".join(default) if isinstance(default, list) else getattr(default, "value", default)
+        print(f"  {field.name}=" + ("... (needed)" if value == MISSING else f"{value}"))
+    for line in (config.__doc__ or "").strip().splitlines() if fields else ():
+        print(f"    {line.strip()}")

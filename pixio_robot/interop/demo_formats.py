@@ -1,0 +1,94 @@
+"""Demonstrations in the formats of other tools: one module a format, all used in the same way.
+
+A module is imported only when its format is chosen or looked for, and imports what is heavy inside its functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pixio_robot.data.demo_commit import publish, workplace
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.files import disk_full_is_a_user_error
+
+MODULES = {
+    "lerobot": "pixio_robot.interop.lerobot",
+    "robomimic": "pixio_robot.interop.robomimic",
+    "diffusion_policy": "pixio_robot.interop.diffusion_policy",
+    "folder": "pixio_robot.interop.plain_folder",
+}
+"""Format -> its module, which is a `DemoFormat`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was imported or exported; `notes` has one sentence for every step that lost something."""
+
+    episodes: int
+    frames: int
+    notes: list[str] = field(default_factory=list)
+
+
+class DemoFormat(Protocol):
+    """What a module offers. `ImportConfig` and `ExportConfig` are dataclasses of its own settings.
+
+    Both directions hold one episode in RAM at a time, show progress, refuse an `out` that exists, and leave nothing
+    half-written. They raise UserError for input that does not fit, naming the file and key, and what would be right.
+    """
+
+    NAME: str
+    SUMMARY: str
+    ImportConfig: type[Any]
+    ExportConfig: type[Any]
+
+    def recognises(self, path: Path) -> bool:
+        """Whether `path` looks like this format; quick, and never an error."""
+        ...
+
+    def import_demos(self, source: Path, out: Path, config: Any) -> Outcome:
+        """Make a demonstration store at `out` of the data set at `source`."""
+        ...
+
+    def export_demos(self, store: Path, out: Path, config: Any) -> Outcome:
+        """Write the demonstration store at `store` to `out`."""
+        ...
+
+
+def demo_format(name: str) -> DemoFormat:
+    """Raises UserError for a name that is none of MODULES."""
+    if name not in MODULES:
+        raise unknown_name("format of demonstrations", name, MODULES)
+    return cast(DemoFormat, importlib.import_module(MODULES[name]))
+
+
+def recognised_format(path: Path) -> DemoFormat:
+    """The format of what lies at `path`. Raises UserError when it is none of them, or may be several."""
+    if not path.exists():
+        raise UserError(f"There is nothing at {path}.")
+    found = [name for name in MODULES if demo_format(name).recognises(path)]
+    if len(found) != 1:
+        what = f"may be {' or '.join(found)}" if found else "is in none of the known formats"
+        raise UserError(f"{path} {what}; say which with format={'|'.join(found or MODULES)}.")
+    return demo_format(found[0])
+
+
+@contextlib.contextmanager
+def new_path(out: Path) -> Iterator[Path]:
+    """Yield a path where nothing is yet, to write the file or folder `out` at; on success it is renamed to `out`.
+
+    What writers that were killed left beside it is removed. Raises UserError when `out` exists or the disk is full.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another out=.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with disk_full_is_a_user_error(out), workplace(out.parent) as temporary:
+        built = temporary / out.name
+        yield built
+        # Renaming a file would replace one that another process made meanwhile.
+        if out.exists() or not publish(built, out):
+            raise UserError(f"{out} was made by another process meanwhile; choose another out=.")
