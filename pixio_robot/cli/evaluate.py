@@ -1,23 +1,23 @@
-"""`pixio-robot evaluate`: roll a policy, or random actions, out in the simulator."""
+"""`pixio-robot evaluate`: roll a policy, its training's checkpoints, or random actions out in the simulator."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
 
 from envs.config import EnvConfig
+from envs.pool_process import StartMethod
 from envs.registry import spec_of
 from pixio_robot.cli.compose import run
-from pixio_robot.cli.policy_directory import policy_directory, weights_fingerprint
+from pixio_robot.cli.evaluated import RANDOM, Evaluated, finished_policy, random_actions, training_checkpoints
+from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.stages import run_stage
-from pixio_robot.evaluation.rollout import EvaluateConfig
-from pixio_robot.types import Actor, DemoSpec, EpisodeResult
-
-RANDOM = "random"
-CPU_ROWS = 2
+from pixio_robot.data.executor import Executor
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.config import EvaluateConfig
+from pixio_robot.types import Actor, EnvPool
 
 
 @dataclass(kw_only=True)
@@ -26,88 +26,97 @@ class EvaluateCommand(EvaluateConfig):
 
     checkpoint: str = MISSING
     """Directory that `train` wrote, or the word `random` for uniformly random actions."""
+    every_checkpoint: bool = False
+    """Evaluate every training checkpoint that is kept there, each on the same seeds: last, mean of last ten, best."""
     out: str = MISSING
     """Results directory."""
+    record: str | None = None
+    """A demonstration store to add every episode to, with all images; `pixio-robot data filter` keeps successes."""
     execute: int = 4
     """Actions of each predicted chunk that are carried out before the policy looks again."""
     env: EnvConfig = field(default_factory=EnvConfig)
+    executor: Executor = Executor.PROCESSES
+    """Where the simulators run: processes of this machine, or the Ray cluster of RAY_ADDRESS. Same results."""
+    start_method: StartMethod = StartMethod.SPAWN
+    """How processes are started."""
+    egl_devices: list[int] = field(default_factory=list)
+    """GPUs to render on, the workers in turns; empty: all there are."""
     device: str = "auto"
     run: str = "runs/default"
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every_checkpoint and self.checkpoint == RANDOM:
+            raise UserError("every_checkpoint=true needs a training: checkpoint=random has no checkpoints.")
+        if self.every_checkpoint and self.record is not None:
+            raise UserError("record= keeps the episodes of one policy; leave out every_checkpoint=true.")
+
+
+def _contestants(command: EvaluateCommand) -> list[Evaluated]:
+    name = Path(command.out).name
+    if command.checkpoint == RANDOM:
+        return [random_actions(name)]
+    if command.every_checkpoint:
+        return training_checkpoints(command.checkpoint, name)
+    return [finished_policy(command.checkpoint, name)]
+
 
 def _evaluate(command: EvaluateCommand) -> bool:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from envs.pool import ProcessPool
-    from pixio_robot.evaluation.baselines import RandomActor
-    from pixio_robot.evaluation.evaluate import check_spec, evaluate
-    from pixio_robot.evaluation.results import EvaluatedPolicy
+    from envs.pool import make_pool
+    from pixio_robot.evaluation.evaluate import check_spec
+    from pixio_robot.evaluation.series import checkpoint_directory, series_text, write_series
     from pixio_robot.training.device import pick_device
-    from policies.chunking import ChunkedActor
-    from policies.persistence import load_policy, read_policy_config
 
     device = pick_device(command.device)
-    policy, train_seeds = None, []
-    if command.checkpoint != RANDOM:
-        directory = policy_directory(command.checkpoint)
-        description = read_policy_config(directory)
+    contestants = _contestants(command)
+    if contestants[0].spec is not None:
         # Before any simulator starts: a policy that does not fit is refused at once.
-        check_spec(DemoSpec.from_json(description["spec"]), spec_of(command.env))
-        policy = load_policy(directory, device)
-        extra = description["extra"]
-        train_seeds = extra.get("train_seeds", [])
-        identity = EvaluatedPolicy(
-            name=Path(command.out).name,
-            label=extra.get("label", Path(command.out).name),
-            policy=description["policy"],
-            encoder=extra.get("encoder", "unknown"),
-            adaptation=extra.get("adaptation", ""),
-            training_seed=extra.get("seed"),
-            fingerprint=weights_fingerprint(directory),
+        check_spec(contestants[0].spec, spec_of(command.env))
+    pool = make_pool(
+        command.env,
+        command.workers,
+        command.num_slots,
+        command.step_timeout_s,
+        executor=command.executor,
+        start_method=command.start_method,
+        egl_devices=command.egl_devices,
+    )
+    out = Path(command.out)
+    with pool:
+        for contestant in contestants:
+            step = contestant.who.training_step
+            directory = out if step is None else out / checkpoint_directory(step)
+            actor = contestant.actor(pool.spec.action_dim, command.execute, command.num_slots, device)
+            _play(command, pool, contestant, actor, directory)
+    if command.every_checkpoint:
+        print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")
+    return True
+
+
+def _play(command: EvaluateCommand, pool: EnvPool, contestant: Evaluated, actor: Actor, directory: Path) -> None:
+    from pixio_robot.evaluation.evaluate import evaluate
+    from pixio_robot.evaluation.progress import EvaluationProgress
+
+    with EvaluationProgress(len(command.seed_list())) as count:
+        summary = evaluate(
+            pool,
+            actor,
+            contestant.who,
+            command,
+            directory,
+            train_seeds=contestant.train_seeds,
+            record=Path(command.record) if command.record else None,
+            on_episode=count,
         )
-    else:
-        identity = EvaluatedPolicy(name=Path(command.out).name, label="Random actions", policy="random", encoder="none")
-
-    workers = min(command.workers or len(os.sched_getaffinity(0)), command.num_slots)
-    pool = ProcessPool(command.env, workers, command.num_slots, command.step_timeout_s)
-    try:
-        actor: Actor
-        if policy is None:
-            actor = RandomActor(pool.spec.action_dim)
-        else:
-            # Calls have a fixed number of rows, the empty ones padded: few on a CPU, where each row costs time.
-            rows = command.num_slots if device.type == "cuda" else min(CPU_ROWS, command.num_slots)
-            actor = ChunkedActor(policy, command.execute, device, batch_size=rows)
-        successes = 0
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("evaluate"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[successes]} succeeded"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("", total=command.episodes, successes=0)
-
-            def count(result: EpisodeResult) -> None:
-                nonlocal successes
-                successes += result.success
-                progress.update(bar, advance=1, successes=successes)
-
-            summary = evaluate(
-                pool, actor, identity, command, Path(command.out), train_seeds=train_seeds, on_episode=count
-            )
-    finally:
-        pool.close()
+    at = "" if summary.training_step is None else f" after {summary.training_step:,} steps"
     print(
-        f"evaluate: {summary.label}: {summary.successes} of {summary.episodes} succeeded "
+        f"evaluate: {summary.label}{at}: {summary.successes} of {summary.episodes} succeeded "
         f"({summary.rate:.0%}, 95 % interval {summary.low:.0%} to {summary.high:.0%})"
         + (f"; ended early, because {summary.stopped}" if summary.stopped else "")
+        + (f"; {summary.restarts} episodes were played again because a worker died" if summary.restarts else ""),
+        flush=True,
     )
-    return True
 
 
 def _run(command: EvaluateCommand) -> int:

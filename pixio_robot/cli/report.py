@@ -1,9 +1,9 @@
-"""`pixio-robot report`: one self-contained report.html of a run directory."""
+"""`pixio-robot report`: one self-contained page of a run directory, of several compared, or of a sweep."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ class ReportCommand:
 
     run: str = "runs/default"
     """Directory that the other commands wrote to."""
+    compare: list[str] = field(default_factory=list)
+    """Several run directories: their evaluations on one page, paired where they played the same seeds."""
+    out: str | None = None
+    """The page of `compare`, with .md, .csv and .json beside it; unset: comparison.html beside the first run."""
     sweep: str | None = None
     """Directory with many evaluations below it: one table of them all (sweep.html, .md, .csv) in place of a report."""
 
@@ -55,9 +59,28 @@ def _sweep(directory: Path) -> int:
     return 0
 
 
+def _compare(command: ReportCommand) -> int:
+    from pixio_robot.evaluation.report import build_comparison
+
+    runs = [Path(run) for run in command.compare]
+    if len(runs) < 2:
+        raise UserError(f"compare={command.compare} names one run; give at least two: compare=[runs/a,runs/b].")
+    out = Path(command.out) if command.out is not None else runs[0].resolve().parent / "comparison.html"
+    if out.suffix != ".html":
+        raise UserError(f"out={out} must end in .html.")
+    print(f"report: {build_comparison(runs, out).resolve()}")
+    return 0
+
+
 def _run(command: ReportCommand) -> int:
     from pixio_robot.evaluation.report import build_report
 
+    if command.compare and command.sweep is not None:
+        raise UserError("report makes one page at a time: give compare= or sweep=, not both.")
+    if command.compare:
+        return _compare(command)
+    if command.out is not None:
+        raise UserError("out= is for compare=; the page of a run is report.html inside it.")
     if command.sweep is not None:
         return _sweep(Path(command.sweep))
     directory = Path(command.run)

@@ -30,6 +30,7 @@ STAMP_SUFFIX = ".stage.json"
 NOT_PART_OF_THE_RESULT = frozenset(
     {"overwrite", "out", "run", "workers", "device", "step_timeout_s", "timeout_s"}
     | {"log_every", "save_every", "keep_checkpoints"}
+    | {"executor", "start_method", "egl_devices"}
 )
 
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.config import EvaluateConfig, check_disjoint
+from pixio_robot.evaluation.demonstrations import DemoRecorder
 from pixio_robot.evaluation.recorder import EpisodeRecorder
 from pixio_robot.evaluation.results import (
     SEQUENTIAL,
     SUMMARY,
     VIDEOS,
-    WILSON,
     EvaluatedPolicy,
     EvaluationSummary,
     append_episode,
@@ -26,9 +27,9 @@ from pixio_robot.evaluation.results import (
     spec_hash,
     write_summary,
 )
-from pixio_robot.evaluation.rollout import EvaluateConfig, check_disjoint, run_episodes
+from pixio_robot.evaluation.rollout import Watcher, run_episodes
 from pixio_robot.evaluation.sequential import StopConfig, StopRule, Verdict, confidence_sequence
-from pixio_robot.evaluation.statistics import wilson_interval
+from pixio_robot.evaluation.statistics import Interval
 from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
 
 _PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite")
@@ -49,23 +50,26 @@ def evaluate(
     directory: Path,
     *,
     train_seeds: Iterable[int] = (),
+    record: Path | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
 ) -> EvaluationSummary:
     """Play what `directory` does not hold yet of the configured seeds, then write and return its summary.
 
-    Run again after a kill it goes on where it stopped; `on_episode` sees only the episodes played now.
-    Raises UserError as `check_disjoint`, `begin_results`, `EpisodeRecorder` and `run_episodes` do.
+    Run again after a kill it goes on where it stopped; `on_episode` sees only the episodes played now. `record`: a
+    demonstration store to add every episode to.
+    Raises UserError as `check_disjoint`, `begin_results`, `EpisodeRecorder`, `DemoRecorder` and `run_episodes` do.
     """
-    seeds = config.seeds()
+    seeds = config.seed_list()
     check_disjoint(train_seeds, seeds)
     done = [result for result in begin_results(directory, policy, pool.spec) if result.seed in set(seeds)]
     verdict = Verdict(seeds, config.stop, _reference(config.stop, pool.spec))
     for result in done:
         verdict.add(result)
     (directory / SUMMARY).unlink(missing_ok=True)
-    recorder = EpisodeRecorder(
-        directory / VIDEOS, pool.spec, videos=config.videos, camera=config.video_camera, done=done
-    )
+    films = EpisodeRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=config.video_camera, done=done)
+    watchers: list[Watcher] = [films]
+    if record is not None:
+        watchers.append(DemoRecorder(record, pool.spec, policy))
 
     def keep(result: EpisodeResult) -> None:
         append_episode(directory, result)
@@ -79,13 +83,15 @@ def evaluate(
         pool,
         actor,
         [] if verdict.text else [seed for seed in seeds if seed not in played],
-        recorder=recorder,
+        watchers=watchers,
         on_episode=keep,
         enough=lambda: bool(verdict.text),
         max_restarts=config.max_restarts,
     )
+    films.write_grid(read_outcomes(directory, sorted(verdict.ended)))
     counted = read_outcomes(directory, verdict.counted)
-    summary = summarise(policy, pool.spec, counted, sequential=config.stop.rule is not StopRule.NEVER)
+    interval = config.interval if config.stop.rule is StopRule.NEVER else None
+    summary = summarise(policy, pool.spec, counted, interval)
     summary.stopped = verdict.text
     summary.wall_seconds = round(time.monotonic() - started, 3)
     summary.resumed_episodes = len(done)
@@ -105,14 +111,17 @@ def _reference(stop: StopConfig, spec: DemoSpec) -> dict[int, bool]:
 
 
 def summarise(
-    policy: EvaluatedPolicy, spec: DemoSpec, results: list[EpisodeResult], *, sequential: bool = False
+    policy: EvaluatedPolicy,
+    spec: DemoSpec,
+    results: list[EpisodeResult],
+    interval: Interval | None = Interval.WILSON,
 ) -> EvaluationSummary:
     """Counts, rate and interval of the results (at least one), with what is needed to compare them.
 
-    `sequential`: the evaluation could have stopped early, and the interval is one that allows for that.
+    `interval`: None where the evaluation could have stopped early, for the confidence sequence that allows for it.
     """
     steps = [result.steps for result in results if result.success]
-    low, high = (confidence_sequence if sequential else wilson_interval)(len(steps), len(results))
+    low, high = (interval or confidence_sequence)(len(steps), len(results))
     return EvaluationSummary(
         **dataclasses.asdict(policy),
         task=spec.task,
@@ -125,8 +134,10 @@ def summarise(
         rate=len(steps) / len(results),
         low=low,
         high=high,
-        interval=SEQUENTIAL if sequential else WILSON,
+        interval=interval.value if interval else SEQUENTIAL,
         mean_steps_to_success=sum(steps) / len(steps) if steps else None,
+        mean_seconds_to_success=sum(steps) / len(steps) / spec.control_hz if steps else None,
+        mean_return=sum(result.episode_return for result in results) / len(results),
         restarts=sum(result.restarts for result in results),
         wall_seconds=0.0,
         resumed_episodes=0,

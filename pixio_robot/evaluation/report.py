@@ -1,18 +1,19 @@
-"""`report.html`, `report.md` and `results.csv` from a run directory."""
+"""`report.html`, `report.md`, `results.csv` and `results.json` from a run directory; the same of several compared."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from pixio_robot.evaluation.report_data import ReportInputs, collect_inputs
-from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
+from pixio_robot.evaluation.report_data import ReportInputs, collect_comparison, collect_inputs
+from pixio_robot.evaluation.report_figures import interval_svg, loss_svg, series_svg
 from pixio_robot.evaluation.report_findings import (
     caveats,
     comparison_tables,
@@ -22,6 +23,7 @@ from pixio_robot.evaluation.report_findings import (
 )
 from pixio_robot.evaluation.report_media import clips, panels
 from pixio_robot.evaluation.results import EvaluationSummary
+from pixio_robot.evaluation.series import series_text
 from pixio_robot.evaluation.templating import render
 from pixio_robot.files import atomic_file
 
@@ -33,15 +35,29 @@ _CSV_COLUMNS = [
 
 
 def build_report(run_dir: Path, out: Path) -> Path:
-    """Write `out` (an .html file), and `report.md` and `results.csv` beside it; returns `out`.
+    """Write `out` (an .html file), and `report.md`, `results.csv` and `results.json` beside it; returns `out`.
 
     The page is one file that needs no network. Raises UserError as `collect_inputs` does.
     """
-    inputs = collect_inputs(run_dir)
-    page = render_html(inputs)
-    markdown = render_markdown(inputs)
-    table = render_csv(inputs)
-    for path, text in ((out.parent / "report.md", markdown), (out.parent / "results.csv", table), (out, page)):
+    return _write(collect_inputs(run_dir), out, out.with_name("report.md"), out.with_name("results"))
+
+
+def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Several runs on one page, `out` (an .html file), with .md, .csv and .json of the same name; returns `out`.
+
+    Raises UserError as `collect_comparison` does.
+    """
+    return _write(collect_comparison(run_dirs), out, out.with_suffix(".md"), out.with_suffix(""))
+
+
+def _write(inputs: ReportInputs, out: Path, markdown: Path, results: Path) -> Path:
+    texts = {
+        markdown: render_markdown(inputs),
+        results.with_suffix(".csv"): render_csv(inputs),
+        results.with_suffix(".json"): render_json(inputs),
+        out: render_html(inputs),
+    }
+    for path, text in texts.items():
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return out
@@ -55,6 +71,7 @@ def render_html(inputs: ReportInputs) -> str:
         panels=panels(inputs.panels),
         clips=clips(inputs.evaluations, MEDIA_BYTES),
         interval_svg=lambda low, rate, high: Markup(interval_svg(low, rate, high)),
+        series_svg=lambda series: Markup(series_svg(series, str(Markup.escape(series.label)))),
         loss_svg=lambda curve, label: Markup(loss_svg(curve, str(Markup.escape(label)))),
     )
 
@@ -73,10 +90,34 @@ def render_csv(inputs: ReportInputs) -> str:
     return text.getvalue()
 
 
+def render_json(inputs: ReportInputs) -> str:
+    """All summaries, best first, with the paired comparisons and the checkpoint series."""
+    value = {
+        "evaluations": [
+            dataclasses.asdict(evaluation.summary) | {"title": evaluation.title} for evaluation in inputs.evaluations
+        ],
+        "comparisons": [
+            {
+                "table": table.title,
+                "first": row.first.title,
+                "second": row.second.title,
+                "verdict": row.verdict,
+                "paired": dataclasses.asdict(row.paired) if row.paired is not None else None,
+            }
+            for table in comparison_tables(inputs)
+            for row in table.rows
+        ],
+        "checkpoints": {
+            name: dataclasses.asdict(series) | {"best_of": series.best_of} for name, series in inputs.series.items()
+        },
+    }
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
 def _context(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "inputs": inputs,
-        "title": inputs.run_dir.resolve().name,
+        "title": ", ".join(path.resolve().name for path in inputs.compared) or inputs.run_dir.resolve().name,
         "headlines": headlines(inputs),
         "tables": comparison_tables(inputs),
         "caveats": caveats(inputs),
@@ -91,9 +132,20 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "total_seconds": sum(stage.seconds or 0.0 for stage in inputs.stages if not stage.skipped),
         "versions": inputs.evaluations[0].summary.versions if inputs.evaluations else {},
         "intervals": ", ".join(sorted({evaluation.summary.interval for evaluation in inputs.evaluations})),
+        "series_text": series_text,
+        "time_text": _time_text,
         "interval_text": interval_text,
         "p_text": p_text,
     }
+
+
+def _time_text(summary: EvaluationSummary) -> str:
+    """`3.2 s (64 steps)`; steps alone in summaries of before seconds were kept."""
+    if summary.mean_steps_to_success is None:
+        return "–"
+    steps = f"{summary.mean_steps_to_success:.0f} steps"
+    seconds = summary.mean_seconds_to_success
+    return steps if seconds is None else f"{seconds:.1f} s ({steps})"
 
 
 def _facts(value: Mapping[str, Any] | None, prefix: str = "") -> list[tuple[str, str]]:

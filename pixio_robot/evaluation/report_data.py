@@ -7,7 +7,7 @@ demos_report.json                   counts of the demonstrations
 pretrain/metrics.jsonl              {"step", "loss", "lr", ..., "seconds"} a line
 pretrain/panels/step_*.png          rows of masked / predicted / original
 policies/<name>/metrics.jsonl       as above
-evaluations/<name>/                 results directories (`results.py`)
+evaluations/<name>/                 results directories (`results.py`), or of a training's checkpoints (`series.py`)
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import collections
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EPISODES, SUMMARY, EvaluationSummary, read_episodes, read_outcomes
 from pixio_robot.evaluation.results import read_summary as read_evaluation_summary
+from pixio_robot.evaluation.series import SERIES, CheckpointSeries, read_series
 from pixio_robot.files import read_json
 from pixio_robot.types import EpisodeResult
+
+EVALUATIONS = "evaluations"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,10 @@ class ReportInputs:
     panels: Sequence[Path] = ()
     policies: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
     evaluations: Sequence[Evaluation] = ()
+    series: Mapping[str, CheckpointSeries] = dataclasses.field(default_factory=dict)
+    """Evaluations of a training's checkpoints, by the name of their directory."""
+    compared: Sequence[Path] = ()
+    """The run directories that are held against each other, where it is not one run that is reported."""
     unfinished: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Evaluations without a summary: episodes played so far."""
 
@@ -87,7 +94,7 @@ def collect_inputs(run_dir: Path) -> ReportInputs:
     """
     if not run_dir.is_dir():
         raise UserError(f"There is no run directory {run_dir}.")
-    evaluations, unfinished = _evaluations(run_dir / "evaluations")
+    evaluations, unfinished = _evaluations([run_dir])
     curves = {path.parent.name: _curve(path) for path in sorted(run_dir.glob("policies/*/metrics.jsonl"))}
     inputs = ReportInputs(
         run_dir=run_dir,
@@ -99,6 +106,7 @@ def collect_inputs(run_dir: Path) -> ReportInputs:
         panels=sorted(run_dir.glob("pretrain/panels/step_*.png"), key=_step_of),
         policies={name: curve for name, curve in curves.items() if curve is not None},
         evaluations=evaluations,
+        series=_series([run_dir]),
         unfinished=unfinished,
     )
     if not any(getattr(inputs, field.name) for field in dataclasses.fields(inputs) if field.name != "run_dir"):
@@ -109,26 +117,76 @@ def collect_inputs(run_dir: Path) -> ReportInputs:
     return inputs
 
 
-def _evaluations(directory: Path) -> tuple[list[Evaluation], dict[str, int]]:
+def collect_comparison(run_dirs: Sequence[Path]) -> ReportInputs:
+    """The evaluations of several run directories, to be held against each other.
+
+    Raises UserError when a directory does not exist, is given twice, or holds no evaluation.
+    """
+    for run_dir in run_dirs:
+        if not run_dir.is_dir():
+            raise UserError(f"There is no run directory {run_dir}.")
+        if not any((run_dir / EVALUATIONS).glob(f"*/{EPISODES}")):
+            raise UserError(f"{run_dir} holds no evaluation to compare ({run_dir / EVALUATIONS}/*).")
+    if len({run_dir.resolve() for run_dir in run_dirs}) < len(run_dirs):
+        raise UserError("compare= names one run directory twice.")
+    evaluations, unfinished = _evaluations(run_dirs)
+    return ReportInputs(
+        run_dir=run_dirs[0],
+        compared=run_dirs,
+        evaluations=evaluations,
+        series=_series(run_dirs),
+        unfinished=unfinished,
+    )
+
+
+def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, int]]:
+    """All finished ones, best first, and the episodes played by the others."""
     finished: list[Evaluation] = []
     unfinished: dict[str, int] = {}
-    for path in sorted(path for path in directory.glob("[!.]*") if path.is_dir()):
+    for run_dir, path in _results(run_dirs):
+        if (path / SERIES).exists():
+            continue
         if (path / SUMMARY).exists():
             summary = read_evaluation_summary(path)
             episodes = read_outcomes(path, summary.seeds)
             finished.append(Evaluation(summary=summary, episodes=episodes, directory=path, title=summary.label))
-        else:
-            unfinished[path.name] = len(read_episodes(path)) if (path / EPISODES).exists() else 0
+        elif (path / EPISODES).exists() or not any(path.glob(f"step_*/{EPISODES}")):
+            unfinished[_name(run_dirs, run_dir, path)] = len(read_episodes(path)) if (path / EPISODES).exists() else 0
     finished.sort(key=lambda evaluation: (-evaluation.summary.rate, evaluation.summary.name))
-    for detail in ("policy", "name"):
+    details: list[Callable[[Evaluation], str]] = [
+        lambda evaluation: evaluation.summary.policy,
+        lambda evaluation: evaluation.summary.name,
+    ]
+    if len(run_dirs) > 1:
+        details.insert(0, lambda evaluation: evaluation.directory.parent.parent.resolve().name)
+    for detail in details:
         titles = collections.Counter(evaluation.title for evaluation in finished)
         finished = [
             evaluation
             if titles[evaluation.title] == 1
-            else dataclasses.replace(evaluation, title=f"{evaluation.title} ({getattr(evaluation.summary, detail)})")
+            else dataclasses.replace(evaluation, title=f"{evaluation.title} ({detail(evaluation)})")
             for evaluation in finished
         ]
     return finished, unfinished
+
+
+def _series(run_dirs: Sequence[Path]) -> dict[str, CheckpointSeries]:
+    return {
+        _name(run_dirs, run_dir, path): read_series(path)
+        for run_dir, path in _results(run_dirs)
+        if (path / SERIES).exists()
+    }
+
+
+def _results(run_dirs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    for run_dir in run_dirs:
+        for path in sorted((run_dir / EVALUATIONS).glob("[!.]*")):
+            if path.is_dir():
+                yield run_dir, path
+
+
+def _name(run_dirs: Sequence[Path], run_dir: Path, path: Path) -> str:
+    return f"{run_dir.resolve().name}/{path.name}" if len(run_dirs) > 1 else path.name
 
 
 def _curve(path: Path) -> Curve | None:

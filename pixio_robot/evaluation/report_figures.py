@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pixio_robot.evaluation.report_data import Curve
+from pixio_robot.evaluation.series import CheckpointSeries
 
 _WIDTH, _HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
@@ -51,17 +52,53 @@ def loss_svg(curve: Curve, label: str) -> str:
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
-    for tick in step_ticks:
-        anchor = "end" if x(tick) > _WIDTH - _RIGHT - 14 else "middle"
-        parts.append(
-            f'<text x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{anchor}">{_number(tick)}</text>'
-        )
-    parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">step</text>')
+    parts += _step_axis(x, step_ticks)
     if finite.sum() > _SMOOTH_ABOVE:
         parts.append(_path(steps, losses, x, y, "raw"))
         losses = _running_median(losses)
     parts.append(_path(steps, losses, x, y, "line"))
     return "".join(parts) + "</svg>"
+
+
+def series_svg(series: CheckpointSeries, label: str) -> str:
+    """Success rates of checkpoints over training steps, with their intervals; the mean of the last ten as a line."""
+    _, last, step_ticks = _linear_ticks(0.0, max(float(series.steps[-1]), 1.0), count=4)
+
+    def x(step: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
+
+    def y(rate: float) -> float:
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * rate
+
+    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Success of {label}">']
+    for percent in (0, 25, 50, 75, 100):
+        height = y(percent / 100)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{percent} %</text>')
+    parts += _step_axis(x, step_ticks)
+    for step, low, high in zip(series.steps, series.lows, series.highs, strict=True):
+        parts.append(
+            f'<line class="whisker" x1="{x(step):.1f}" x2="{x(step):.1f}" y1="{y(low):.1f}" y2="{y(high):.1f}"/>'
+        )
+    parts.append(_path(np.asarray(series.steps, float), np.asarray(series.rates, float), x, y, "line"))
+    for step, rate in zip(series.steps, series.rates, strict=True):
+        parts.append(f'<circle class="dot" cx="{x(step):.1f}" cy="{y(rate):.1f}" r="3.5"/>')
+    mean, since = y(series.mean_of_last), x(series.steps[-series.averaged])
+    parts.append(
+        f'<line class="mean" x1="{since:.1f}" x2="{x(series.steps[-1]):.1f}" y1="{mean:.1f}" y2="{mean:.1f}"/>'
+    )
+    return "".join(parts) + "</svg>"
+
+
+def _step_axis(x: Callable[[float], float], ticks: Sequence[float]) -> list[str]:
+    parts = []
+    for tick in ticks:
+        anchor = "end" if x(tick) > _WIDTH - _RIGHT - 14 else "middle"
+        parts.append(
+            f'<text x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{anchor}">{_number(tick)}</text>'
+        )
+    parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">step</text>')
+    return parts
 
 
 def _path(steps: np.ndarray, losses: np.ndarray, x, y, css_class: str) -> str:

@@ -172,6 +172,11 @@ def caveats(inputs: ReportInputs) -> list[str]:
             f"The Pixio encoder here was pretrained in this run for {inputs.pretraining.steps[-1]:,} steps; "
             "that says nothing about the published Pixio weights, which saw vastly more."
         )
+    if inputs.series:
+        found.append(
+            "The best of several checkpoints was chosen by the episodes that it is reported on, which flatters it; "
+            "the last checkpoint and the mean of the last ten were not chosen."
+        )
     for name, played in inputs.unfinished.items():
         found.append(f"The evaluation {name} is unfinished ({played} episodes so far) and left out.")
     return found

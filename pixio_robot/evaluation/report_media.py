@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.recorder import GRID
 from pixio_robot.evaluation.report_data import Evaluation
+from pixio_robot.evaluation.results import VIDEOS
 from pixio_robot.types import EpisodeResult
 
 _WIDEST_PANEL = 900
@@ -28,18 +30,26 @@ class Panel:
 class Clip:
     """One rollout: data URIs of the mp4 and of the picture shown before it plays."""
 
-    episode: EpisodeResult
+    episode: EpisodeResult | None
+    """None for a grid of many."""
     source: str
     poster: str
     width: int
     height: int
 
+    @property
+    def cost(self) -> int:
+        """Bytes of the page."""
+        return len(self.source) + len(self.poster)
+
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-    """The clips of one evaluation; `left_out` more are only on the disk."""
+    """The clips of one evaluation, failures first; `left_out` more are only on the disk."""
 
     evaluation: Evaluation
+    grid: Clip | None
+    """All of them side by side; None where there is none, or no room for it."""
     shown: Sequence[Clip]
     left_out: int
 
@@ -70,30 +80,42 @@ def clips(evaluations: Sequence[Evaluation], budget_bytes: int) -> list[Clips]:
 
     A video whose file is gone is passed over; one that does not decode raises UserError.
     """
+    grids: list[Clip | None] = []
+    for evaluation in evaluations:
+        path = evaluation.directory / VIDEOS / GRID
+        grid = _read_clip(path, None) if path.is_file() else None
+        if grid is not None and grid.cost <= budget_bytes // 3:
+            budget_bytes -= grid.cost
+            grids.append(grid)
+        else:
+            grids.append(None)
     queues = [[episode for episode in evaluation.episodes if _video(evaluation, episode)] for evaluation in evaluations]
-    # Successes and failures alternate, so that a tight budget shows both.
+    # Failures and successes alternate, so that a tight budget shows both; failures teach more, so they begin.
     queues = [_alternate(queue) for queue in queues]
     shown: list[list[Clip]] = [[] for _ in evaluations]
     for turn in range(max(map(len, queues), default=0)):
         for evaluation, queue, chosen in zip(evaluations, queues, shown, strict=True):
             if turn < len(queue):
                 clip = _clip(evaluation, queue[turn])
-                cost = len(clip.source) + len(clip.poster)
-                if cost <= budget_bytes:
-                    budget_bytes -= cost
+                if clip.cost <= budget_bytes:
+                    budget_bytes -= clip.cost
                     chosen.append(clip)
     return [
-        Clips(evaluation, chosen, len(queue) - len(chosen))
-        for evaluation, queue, chosen in zip(evaluations, queues, shown, strict=True)
+        Clips(evaluation, grid, _failures_first(chosen), len(queue) - len(chosen))
+        for evaluation, grid, queue, chosen in zip(evaluations, grids, queues, shown, strict=True)
         if queue
     ]
+
+
+def _failures_first(clips: Sequence[Clip]) -> list[Clip]:
+    return sorted(clips, key=lambda clip: clip.episode is not None and clip.episode.success)
 
 
 def _alternate(episodes: Sequence[EpisodeResult]) -> list[EpisodeResult]:
     ranks = {True: 0, False: 0}
     keyed = []
     for episode in episodes:
-        keyed.append((ranks[episode.success], not episode.success, episode))
+        keyed.append((ranks[episode.success], episode.success, episode))
         ranks[episode.success] += 1
     return [episode for _, _, episode in sorted(keyed, key=lambda item: item[:2])]
 
@@ -110,6 +132,10 @@ def _clip(evaluation: Evaluation, episode: EpisodeResult) -> Clip:
     path = _video(evaluation, episode)
     if path is None:
         raise UserError(f"The video {episode.video} of {evaluation.directory} disappeared while it was read.")
+    return _read_clip(path, episode)
+
+
+def _read_clip(path: Path, episode: EpisodeResult | None) -> Clip:
     capture = cv2.VideoCapture(str(path))
     try:
         read, first = capture.read()

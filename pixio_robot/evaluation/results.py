@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.statistics import Interval
 from pixio_robot.files import read_json, write_json
 from pixio_robot.types import DemoSpec, EpisodeResult
 
-WILSON, SEQUENTIAL = "Wilson", "confidence sequence"
+SEQUENTIAL = "confidence sequence"
 IDENTITY, EPISODES, SUMMARY, VIDEOS = "identity.json", "episodes.jsonl", "summary.json", "videos"
 
 
@@ -39,6 +40,8 @@ class EvaluatedPolicy:
     adaptation: str = ""
     """`frozen`, `full`, `last_k`; empty without an encoder."""
     training_seed: int | None = None
+    training_step: int | None = None
+    """Of a checkpoint from the midst of training; None for the policy that training ended with."""
     fingerprint: str = ""
     """A hash of the policy's weights: a retrained policy must not resume its predecessor's results."""
 
@@ -68,8 +71,12 @@ class EvaluationSummary(EvaluatedPolicy):
     versions: dict[str, str]
     finished_at: str
     """UTC, ISO 8601."""
-    interval: str = WILSON
-    """What `low` and `high` are: Wilson's interval, or a confidence sequence where stopping early was allowed."""
+    interval: str = Interval.WILSON.value
+    """What `low` and `high` are: an `Interval`, or a confidence sequence where stopping early was allowed."""
+    mean_seconds_to_success: float | None = None
+    """Simulated seconds, of the episodes that succeeded."""
+    mean_return: float | None = None
+    """Over all episodes."""
     stopped: str = ""
     """Why the evaluation ended before its last episode; empty when it did not."""
 

@@ -4,60 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.recorder import EpisodeRecorder
-from pixio_robot.evaluation.sequential import StopConfig
+from pixio_robot.evaluation.config import check_distinct
 from pixio_robot.types import Actor, EnvPool, EpisodeResult, Frame, StepResult
 
 
-@dataclasses.dataclass(kw_only=True)
-class EvaluateConfig:
-    """How a policy is evaluated. The defaults hold every result apart from the training seeds."""
+class Watcher(Protocol):
+    """Is shown whole episodes while they are played: a frame, then an action and the frame it led to, and so on."""
 
-    episodes: int = 100
-    """Number of episodes; a 95 % interval on a rate near one half is +-10 points wide at 100."""
-    first_seed: int = 100_000
-    """Episode i starts from seed `first_seed + i`; demonstrations must not use these seeds."""
-    num_slots: int = 8
-    """Episodes in flight at once. It sets the actor's batch, and nothing about the outcome."""
-    workers: int = 0
-    """Simulator processes; 0 means one per core, and never more than `num_slots`."""
-    videos: int = 6
-    """Episodes to keep as mp4: the first successes and the first failures, half of each."""
-    video_camera: str = "front"
-    step_timeout_s: float = 60.0
-    """Seconds after which a silent worker counts as dead."""
-    max_restarts: int = 3
-    """How often one episode may lose its worker before the evaluation gives up."""
-    stop: StopConfig = dataclasses.field(default_factory=StopConfig)
-    """When to end before the last episode."""
+    def begin(self, seed: int) -> bool:
+        """Whether to be shown the episode of that seed; if so every image of it is rendered."""
+        ...
 
-    def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("first_seed", 0), ("num_slots", 1), ("workers", 0), ("videos", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"evaluate.{name} is {getattr(self, name)}, it must be at least {least}.")
-        if self.step_timeout_s <= 0:
-            raise UserError(f"evaluate.step_timeout_s is {self.step_timeout_s}, it must be above 0 seconds.")
-        if self.max_restarts < 0:
-            raise UserError(f"evaluate.max_restarts is {self.max_restarts}, it must be at least 0.")
+    def see(self, seed: int, frame: Frame) -> None: ...
 
-    def seeds(self) -> list[int]:
-        return list(range(self.first_seed, self.first_seed + self.episodes))
+    def act(self, seed: int, action: np.ndarray, reward: float) -> None: ...
 
+    def discard(self, seed: int) -> None:
+        """Forget an episode whose worker died; it will begin again."""
+        ...
 
-def check_disjoint(train_seeds: Iterable[int], eval_seeds: Iterable[int]) -> None:
-    """Raise UserError when an evaluation seed is also a demonstration's: that would test memory."""
-    shared = sorted(set(train_seeds) & set(eval_seeds))
-    if shared:
-        shown = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")
-        raise UserError(
-            f"{len(shared)} evaluation seeds were already used to collect demonstrations ({shown}). "
-            "Set evaluate.first_seed beyond the demonstrations' seeds."
-        )
+    def end(self, result: EpisodeResult) -> None:
+        """The episode is over; what it left on the disk may be noted in the result."""
+        ...
 
 
 @dataclasses.dataclass
@@ -69,7 +43,7 @@ class _Running:
     episode_return: float = 0.0
     success: bool = False
     restarts: int = 0
-    recorded: bool = False
+    watchers: Sequence[Watcher] = ()
 
     def again(self) -> _Running:
         return _Running(self.seed, restarts=self.restarts + 1)
@@ -78,10 +52,10 @@ class _Running:
 class _Rollout:
     """The bookkeeping of one `run_episodes` call."""
 
-    def __init__(self, pool: EnvPool, actor: Actor, recorder: EpisodeRecorder | None, max_restarts: int) -> None:
+    def __init__(self, pool: EnvPool, actor: Actor, watchers: Sequence[Watcher], max_restarts: int) -> None:
         self.pool = pool
         self.actor = actor
-        self.recorder = recorder
+        self.watchers = watchers
         self.max_restarts = max_restarts
         self.running: dict[int, _Running] = {}
         self.frames: dict[int, Frame] = {}
@@ -93,7 +67,7 @@ class _Rollout:
             for slot, episode in waiting.items():
                 self.running[slot] = episode
                 self.actor.reset(slot, episode.seed)
-                episode.recorded = self.recorder is not None and self.recorder.begin(episode.seed)
+                episode.watchers = [watcher for watcher in self.watchers if watcher.begin(episode.seed)]
             wanted = {slot: self.actor.needs_images(slot) for slot in waiting}
             render = self._render(wanted)
             seeds = {slot: episode.seed for slot, episode in waiting.items()}
@@ -113,26 +87,28 @@ class _Rollout:
         ended = {}
         for slot in sorted(results):
             if slot not in lost:
-                result = self._advance(slot, results[slot], wanted[slot])
+                result = self._advance(slot, actions[slot], results[slot], wanted[slot])
                 if result is not None:
                     ended[slot] = result
         return ended, {slot: self._lose(slot) for slot in sorted(lost)}
 
     def _render(self, wanted: Mapping[int, bool]) -> dict[int, bool]:
-        return {slot: wants or self.running[slot].recorded for slot, wants in wanted.items()}
+        return {slot: wants or bool(self.running[slot].watchers) for slot, wants in wanted.items()}
 
     def _see(self, slot: int, frame: Frame, wanted: bool) -> None:
         episode = self.running[slot]
-        if episode.recorded and self.recorder is not None:
-            self.recorder.add(episode.seed, frame)
-        # Images that only the recorder asked for are withheld, so filming cannot change the outcome.
+        for watcher in episode.watchers:
+            watcher.see(episode.seed, frame)
+        # Images that only watchers asked for are withheld, so watching cannot change the outcome.
         self.frames[slot] = frame if wanted else Frame({}, frame.state)
 
-    def _advance(self, slot: int, result: StepResult, wanted: bool) -> EpisodeResult | None:
+    def _advance(self, slot: int, action: np.ndarray, result: StepResult, wanted: bool) -> EpisodeResult | None:
         episode = self.running[slot]
         episode.steps += 1
         episode.episode_return += float(result.reward)
         episode.success |= bool(result.success)
+        for watcher in episode.watchers:
+            watcher.act(episode.seed, action, float(result.reward))
         self._see(slot, result.frame, wanted)
         if not result.done:
             return None
@@ -144,15 +120,15 @@ class _Rollout:
             episode_return=episode.episode_return,
             restarts=episode.restarts,
         )
-        if episode.recorded and self.recorder is not None:
-            ended.video = self.recorder.end(episode.seed, ended.success)
+        for watcher in episode.watchers:
+            watcher.end(ended)
         return ended
 
     def _lose(self, slot: int) -> _Running:
         episode = self.running.pop(slot)
         self.frames.pop(slot, None)
-        if episode.recorded and self.recorder is not None:
-            self.recorder.discard(episode.seed)
+        for watcher in episode.watchers:
+            watcher.discard(episode.seed)
         if episode.restarts >= self.max_restarts:
             raise UserError(
                 f"The episode of seed {episode.seed} lost its simulator worker {episode.restarts + 1} times "
@@ -164,8 +140,8 @@ class _Rollout:
     def abandon(self) -> None:
         """Leave the running episodes unfinished."""
         for episode in self.running.values():
-            if episode.recorded and self.recorder is not None:
-                self.recorder.discard(episode.seed)
+            for watcher in episode.watchers:
+                watcher.discard(episode.seed)
         self.running.clear()
         self.frames.clear()
 
@@ -184,7 +160,7 @@ def run_episodes(
     actor: Actor,
     seeds: Sequence[int],
     *,
-    recorder: EpisodeRecorder | None = None,
+    watchers: Sequence[Watcher] = (),
     on_episode: Callable[[EpisodeResult], None] | None = None,
     enough: Callable[[], bool] = lambda: False,
     max_restarts: int = 3,
@@ -200,10 +176,8 @@ def run_episodes(
     Raises UserError on duplicated seeds, on actions of the wrong shape or not finite, and when one
     episode loses its worker more than `max_restarts` times.
     """
-    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1}) if len(set(seeds)) < len(seeds) else []
-    if repeated:
-        raise UserError(f"Evaluation seeds must differ from one another; given more than once: {repeated[:5]}.")
-    rollout = _Rollout(pool, actor, recorder, max_restarts)
+    check_distinct(seeds)
+    rollout = _Rollout(pool, actor, watchers, max_restarts)
     waiting = deque(seeds)
     finished: dict[int, EpisodeResult] = {}
     rollout.start({slot: _Running(waiting.popleft()) for slot in range(min(pool.num_slots, len(waiting)))})

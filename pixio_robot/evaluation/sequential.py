@@ -123,6 +123,11 @@ class Verdict:
         """Why the evaluation ended early; empty while it goes on."""
 
     @property
+    def ended(self) -> list[int]:
+        """The seeds of all episodes so far."""
+        return list(self._ended)
+
+    @property
     def counted(self) -> list[int]:
         """The seeds that the answer rests on."""
         return [result.seed for result in self._in_order]

@@ -7,7 +7,21 @@ import math
 from collections.abc import Mapping
 from statistics import NormalDist
 
+from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
+
+
+class Interval(Choice):
+    """Which 95 % interval a success rate gets."""
+
+    WILSON = "Wilson"
+    """Right 95 % of the time on average over all rates: the shorter one."""
+    CLOPPER_PEARSON = "Clopper-Pearson"
+    """Right at least 95 % of the time at every rate, so mostly more often: the cautious one."""
+
+    def __call__(self, successes: int, n: int) -> tuple[float, float]:
+        of = wilson_interval if self is Interval.WILSON else clopper_pearson_interval
+        return of(successes, n)
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -25,6 +39,21 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     # The bounds are exact at the edges; rounding must not push them past.
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == n else (centre + spread) / scale
+    return low, high
+
+
+def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a rate (Clopper & Pearson 1934, Biometrika 26:404), by quantiles of the beta distribution.
+
+    The rates at which neither so many successes nor so few are rarer than (1 - confidence) / 2.
+    """
+    from scipy import stats
+
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} is not a proportion")
+    tail = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, n - successes + 1))
+    high = 1.0 if successes == n else float(stats.beta.ppf(1 - tail, successes + 1, n - successes))
     return low, high
 
 

@@ -73,8 +73,12 @@ def collect_sweep(directory: Path, settings_of: Callable[[Path], Mapping[str, An
     paths = sorted(path.parent for path in directory.rglob(SUMMARY) if _is_evaluation(path))
     if not paths:
         raise UserError(f"{directory} holds no finished evaluation (`pixio-robot evaluate ... out={directory}/...`).")
-    summaries = [read_summary(path) for path in paths]
-    settings = [settings_of(path) for path in paths]
+    # The checkpoints of one training are no repetitions of it; `report run=` shows them as a series.
+    found = [(path, summary) for path in paths if (summary := read_summary(path)).training_step is None]
+    if not found:
+        raise UserError(f"{directory} holds evaluations of checkpoints only; `pixio-robot report run=` shows those.")
+    summaries = [summary for _, summary in found]
+    settings = [settings_of(path) for path, _ in found]
     varied = _varied([each for each in settings if each])
     groups: dict[tuple, list[int]] = {}
     for index, (summary, values) in enumerate(zip(summaries, settings, strict=True)):

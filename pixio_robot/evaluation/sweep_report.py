@@ -1,9 +1,11 @@
-"""`sweep.html`, `sweep.md` and `sweep.csv`: the rows of a sweep for people and for programs."""
+"""`sweep.html`, `sweep.md`, `sweep.csv` and `sweep.json`: the rows of a sweep for people and for programs."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ _COLUMNS = ("task", "label", "policy", "runs", "successes", "episodes", "rate", 
 
 
 def write_sweep(rows: Sequence[SweepRow], title: str, directory: Path) -> Path:
-    """Write the three files into `directory` and return the path of the page."""
+    """Write the four files into `directory` and return the path of the page."""
     context = {
         "title": title,
         "rows": rows,
@@ -31,6 +33,7 @@ def write_sweep(rows: Sequence[SweepRow], title: str, directory: Path) -> Path:
     for path, text in (
         (directory / "sweep.md", render("sweep.md.j2", autoescape=False, **context)),
         (directory / "sweep.csv", _csv(rows)),
+        (directory / "sweep.json", json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n"),
         (page, render("sweep.html.j2", autoescape=True, **context)),
     ):
         with atomic_file(path) as temporary:

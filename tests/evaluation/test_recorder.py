@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.recorder import CAPTION_HEIGHT, EpisodeRecorder, caption_frames, write_video
+from pixio_robot.evaluation.recorder import EpisodeRecorder
 from pixio_robot.evaluation.rollout import run_episodes
+from pixio_robot.evaluation.video import ACTION_HEIGHT, CAPTION_HEIGHT
 from pixio_robot.types import EpisodeResult, Frame
 
 SEEDS = list(range(40))
@@ -13,13 +14,13 @@ SEEDS = list(range(40))
 def test_videos_decode_with_one_frame_per_observation(line_pool, seeking_actor, tmp_path):
     pool = line_pool(4)
     recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=4, camera="front")
-    results = run_episodes(pool, seeking_actor(noise=4.0), SEEDS, recorder=recorder)
+    results = run_episodes(pool, seeking_actor(noise=4.0), SEEDS, watchers=[recorder])
     filmed = [result for result in results if result.video]
     assert sum(result.success for result in filmed) == 2
     assert sum(not result.success for result in filmed) == 2
     for result in filmed:
         video = iio.imread(tmp_path / result.video, plugin="pyav")
-        assert video.shape == (result.steps + 1, 256 + CAPTION_HEIGHT, 256, 3)
+        assert video.shape == (result.steps + 1, 256 + CAPTION_HEIGHT + ACTION_HEIGHT, 256, 3)
         content = (tmp_path / result.video).read_bytes()
         assert content.find(b"moov") < content.find(b"mdat")  # plays before it is read whole
         assert iio.immeta(tmp_path / result.video, plugin="pyav")["video_format"] == "yuv420p"
@@ -31,14 +32,14 @@ def test_videos_decode_with_one_frame_per_observation(line_pool, seeking_actor, 
 def test_rendering_stops_when_the_quotas_are_full(line_pool, seeking_actor, tmp_path):
     pool = line_pool(2)
     recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=1, camera="front")
-    results = run_episodes(pool, seeking_actor(noise=0.0), SEEDS, recorder=recorder)
+    results = run_episodes(pool, seeking_actor(noise=0.0), SEEDS, watchers=[recorder])
     assert pool.rendered <= sum(result.steps + 1 for result in results[:3])
 
 
 def test_a_policy_without_failures_is_not_filmed_for_ever(line_pool, seeking_actor, tmp_path):
     pool = line_pool(2)
     recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=2, camera="front")
-    results = run_episodes(pool, seeking_actor(noise=0.0), SEEDS, recorder=recorder)
+    results = run_episodes(pool, seeking_actor(noise=0.0), SEEDS, watchers=[recorder])
     assert all(result.success for result in results)
     assert sum(result.video is not None for result in results) == 1
     assert pool.rendered <= sum(result.steps + 1 for result in results[:9])
@@ -47,7 +48,7 @@ def test_a_policy_without_failures_is_not_filmed_for_ever(line_pool, seeking_act
 def test_a_lost_episode_leaves_no_frames_behind(line_pool, seeking_actor, tmp_path):
     pool = line_pool(2, lose={(0, 2): 2})
     recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=2, camera="front")
-    results = run_episodes(pool, seeking_actor(noise=0.0), SEEDS[:6], recorder=recorder)
+    results = run_episodes(pool, seeking_actor(noise=0.0), SEEDS[:6], watchers=[recorder])
     filmed = next(result for result in results if result.video)
     assert len(iio.imread(tmp_path / filmed.video, plugin="pyav")) == filmed.steps + 1
 
@@ -55,7 +56,7 @@ def test_a_lost_episode_leaves_no_frames_behind(line_pool, seeking_actor, tmp_pa
 def test_no_videos_asked_means_none_and_no_camera_needed(line_pool, seeking_actor, tmp_path):
     pool = line_pool(2)
     recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=0, camera="nowhere")
-    run_episodes(pool, seeking_actor(), SEEDS[:4], recorder=recorder)
+    run_episodes(pool, seeking_actor(), SEEDS[:4], watchers=[recorder])
     assert pool.rendered == 0
     assert not (tmp_path / "videos").exists()
 
@@ -72,17 +73,28 @@ def test_unknown_camera_lists_the_cameras(make_spec, tmp_path):
     recorder = EpisodeRecorder(tmp_path, make_spec(), videos=1, camera="front")
     recorder.begin(3)
     with pytest.raises(UserError, match="no image of camera 'front'"):
-        recorder.add(3, Frame({}, np.zeros(2, np.float32)))
+        recorder.see(3, Frame({}, np.zeros(2, np.float32)))
 
 
-@pytest.mark.parametrize("shape", [(48, 48), (33, 47), (301, 517), (480, 640)])
-def test_captions_leave_the_image_alone_and_sides_even(shape, tmp_path):
-    image = np.full((*shape, 3), (10, 200, 90), np.uint8)
-    captioned = caption_frames([image, image], 100_123, success=False)
-    height, width, _ = captioned[0].shape
-    assert height % 2 == width % 2 == 0
-    assert width >= 256
-    assert (captioned[0][:-CAPTION_HEIGHT] == image[0, 0]).all()
-    write_video(tmp_path / "a.mp4", captioned, 20.0)
-    decoded = iio.imread(tmp_path / "a.mp4", plugin="pyav")
-    assert np.abs(decoded[0, : height - CAPTION_HEIGHT - 8].astype(int) - image[0, 0]).mean() < 6
+def test_the_grid_shows_failures_first(line_pool, seeking_actor, tmp_path):
+    pool = line_pool(4)
+    recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=6, camera="front")
+    results = run_episodes(pool, seeking_actor(noise=4.0), SEEDS, watchers=[recorder])
+    recorder.write_grid(results)
+    filmed = sorted((result for result in results if result.video), key=lambda result: (result.success, result.seed))
+    grid = iio.imread(tmp_path / "videos" / "grid.mp4", plugin="pyav")
+    assert len(grid) == max(result.steps for result in filmed) + 1
+    # Three columns and two rows of six videos; the caption's strip has the outcome's colour, red or green.
+    height, width = grid.shape[1] // 2, grid.shape[2] // 3
+    for index, result in enumerate(filmed):
+        top = index // 3 * height + round(height * (256 + 3) / (256 + CAPTION_HEIGHT + ACTION_HEIGHT))
+        red, green = grid[0, top, index % 3 * width + width // 2, :2].astype(int)
+        assert (green > red) == result.success
+
+
+def test_a_single_video_makes_no_grid(line_pool, seeking_actor, tmp_path):
+    pool = line_pool(1)
+    recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=1, camera="front")
+    results = run_episodes(pool, seeking_actor(noise=0.0), SEEDS[:2], watchers=[recorder])
+    recorder.write_grid(results)
+    assert not (tmp_path / "videos" / "grid.mp4").exists()

@@ -10,14 +10,14 @@ import pytest
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.baselines import RandomActor
+from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate, summarise
-from pixio_robot.evaluation.report import build_report, render_csv, render_html
+from pixio_robot.evaluation.report import build_comparison, build_report, render_csv, render_html
 from pixio_robot.evaluation.report_data import Curve, collect_inputs
 from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines
 from pixio_robot.evaluation.report_media import clips
 from pixio_robot.evaluation.results import EvaluatedPolicy, append_episode, begin_results, write_summary
-from pixio_robot.evaluation.rollout import EvaluateConfig
 from pixio_robot.evaluation.templating import duration_text
 from pixio_robot.types import EpisodeResult
 
@@ -125,7 +125,9 @@ def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
     assert "pixio-robot collect env.task=Lift" in page.text
     assert "1 h 02 min" in page.text
     assert "12,345" in page.text
-    assert sorted(path.name for path in out.parent.iterdir()) == ["report.html", "report.md", "results.csv"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        *("report.html", "report.md", "results.csv", "results.json"),
+    ]
     rows = list(csv.DictReader((out.parent / "results.csv").open()))
     assert {row["name"] for row in rows} == {"bc_pixio", "bc_random", "random"}
     assert float(rows[0]["rate"]) >= float(rows[1]["rate"])
@@ -281,6 +283,33 @@ def test_a_broken_video_or_panel_is_named(run_dir):
     (run_dir / "pretrain" / "panels" / "step_0.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"step_0\.png is not a readable image"):
         render_html(collect_inputs(run_dir))
+
+
+def test_failures_come_first(run_dir):
+    for group in clips(collect_inputs(run_dir).evaluations, 10**9):
+        outcomes = [clip.episode.success for clip in group.shown]
+        assert outcomes == sorted(outcomes)
+        # The grid of all, where there is more than one.
+        assert (group.grid is not None) == (len(outcomes) > 1)
+
+
+def test_several_runs_on_one_page(tmp_path, make_spec):
+    for name, successes in (("first", 70), ("second", 40)):
+        write_evaluation(tmp_path / name, make_spec(), "pixio", successes)
+    out = build_comparison([tmp_path / "first", tmp_path / "second"], tmp_path / "both" / "page.html")
+    page = parse(out.read_text())
+    assert "Frozen Pixio (first)" in page.text
+    assert "Frozen Pixio (second)" in page.text
+    assert "−30" in page.text  # the second against the best, on the seeds that both played
+    assert "Pretraining" not in page.text
+    assert sorted(path.name for path in out.parent.iterdir()) == ["page.csv", "page.html", "page.json", "page.md"]
+    (row,) = json.loads((out.parent / "page.json").read_text())["comparisons"]
+    assert row["verdict"] == "worse"
+    assert row["paired"]["difference"] == pytest.approx(-0.3)
+    with pytest.raises(UserError, match="holds no evaluation to compare"):
+        build_comparison([tmp_path / "first", tmp_path], tmp_path / "x.html")
+    with pytest.raises(UserError, match="one run directory twice"):
+        build_comparison([tmp_path / "first", tmp_path / "first"], tmp_path / "x.html")
 
 
 def test_durations():

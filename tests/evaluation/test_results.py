@@ -3,10 +3,10 @@ import json
 import pytest
 
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import check_spec, evaluate
 from pixio_robot.evaluation.results import EvaluatedPolicy, read_episodes, read_outcomes, read_summary, spec_hash
-from pixio_robot.evaluation.rollout import EvaluateConfig
-from pixio_robot.evaluation.statistics import wilson_interval
+from pixio_robot.evaluation.statistics import Interval, clopper_pearson_interval, wilson_interval
 
 POLICY = EvaluatedPolicy(name="seeker", label="Seeker", policy="bc", encoder="none", fingerprint="abc")
 CONFIG = EvaluateConfig(episodes=20, num_slots=4, videos=2)
@@ -31,11 +31,30 @@ def test_a_finished_evaluation_reads_back(line_pool, seeking_actor, tmp_path):
     summary = evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path)
     assert read_summary(tmp_path) == summary
     outcomes = read_outcomes(tmp_path, summary.seeds)
-    assert [result.seed for result in outcomes] == CONFIG.seeds()
+    assert [result.seed for result in outcomes] == CONFIG.seed_list()
     assert summary.successes == sum(result.success for result in outcomes)
     assert (summary.low, summary.high) == wilson_interval(summary.successes, 20)
     assert summary.spec_hash == spec_hash(line_pool(1).spec)
     assert "numpy" in summary.versions
+
+
+def test_explicit_seeds_are_played_in_their_order_and_saved(line_pool, seeking_actor, tmp_path):
+    config = EvaluateConfig(seeds=[9, 3, 7], videos=0, interval=Interval.CLOPPER_PEARSON)
+    summary = evaluate(line_pool(2), seeking_actor(), POLICY, config, tmp_path)
+    assert summary.seeds == [9, 3, 7]
+    assert summary.interval == "Clopper-Pearson"
+    assert (summary.low, summary.high) == clopper_pearson_interval(summary.successes, 3)
+    assert {result.seed for result in read_episodes(tmp_path)} == {3, 7, 9}
+
+
+def test_time_to_success_and_return(line_pool, seeking_actor, tmp_path):
+    summary = evaluate(line_pool(4), seeking_actor(noise=2.0), POLICY, CONFIG, tmp_path)
+    episodes = read_episodes(tmp_path)
+    steps = [episode.steps for episode in episodes if episode.success]
+    assert 0 < len(steps) < len(episodes)
+    assert summary.mean_steps_to_success == pytest.approx(sum(steps) / len(steps))
+    assert summary.mean_seconds_to_success == pytest.approx(sum(steps) / len(steps) / 20)  # control_hz
+    assert summary.mean_return == pytest.approx(sum(episode.episode_return for episode in episodes) / 20)
 
 
 def test_a_killed_evaluation_resumes_to_the_same_results(line_pool, seeking_actor, tmp_path):

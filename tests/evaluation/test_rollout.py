@@ -5,8 +5,9 @@ import pytest
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.baselines import RandomActor
+from pixio_robot.evaluation.config import EvaluateConfig, check_disjoint
 from pixio_robot.evaluation.recorder import EpisodeRecorder
-from pixio_robot.evaluation.rollout import EvaluateConfig, check_disjoint, run_episodes
+from pixio_robot.evaluation.rollout import run_episodes
 from pixio_robot.types import Actor, EnvPool
 
 SEEDS = list(range(500, 523))
@@ -77,7 +78,7 @@ def test_filming_changes_nothing(line_pool, seeking_actor, tmp_path, look_every)
     expected = run_episodes(line_pool(4), seeking_actor(look_every), SEEDS)
     pool = line_pool(4)
     recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=2, camera="front")
-    found = run_episodes(pool, seeking_actor(look_every), SEEDS, recorder=recorder)
+    found = run_episodes(pool, seeking_actor(look_every), SEEDS, watchers=[recorder])
     assert any(result.video for result in found)
     assert [dataclasses.replace(result, video=None) for result in found] == expected
 
@@ -107,7 +108,12 @@ def test_bad_actions_name_the_seed_and_step(line_pool, seeking_actor, value, mes
 
 
 def test_config_refuses_nonsense():
-    assert EvaluateConfig(episodes=3).seeds() == [100_000, 100_001, 100_002]
+    assert EvaluateConfig(episodes=3).seed_list() == [100_000, 100_001, 100_002]
+    assert EvaluateConfig(seeds=[5, 3]).seed_list() == [5, 3]
+    with pytest.raises(UserError, match=r"more than once: \[4\]"):
+        EvaluateConfig(seeds=[4, 3, 4])
+    with pytest.raises(UserError, match=r"evaluate\.seeds holds -1"):
+        EvaluateConfig(seeds=[-1])
     for key in ("episodes", "num_slots", "step_timeout_s"):
         with pytest.raises(UserError, match=f"evaluate.{key}"):
             EvaluateConfig(**{key: 0})

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
 from pixio_robot.evaluation.results import SEQUENTIAL, EvaluatedPolicy, read_summary
-from pixio_robot.evaluation.rollout import EvaluateConfig
 from pixio_robot.evaluation.sequential import StopConfig, StopRule, confidence_sequence, stopping
 from pixio_robot.evaluation.statistics import wilson_interval
 from pixio_robot.types import EpisodeResult

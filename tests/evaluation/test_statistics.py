@@ -3,6 +3,8 @@ import pytest
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.statistics import (
+    Interval,
+    clopper_pearson_interval,
     compare_paired,
     mcnemar_exact,
     paired_difference_interval,
@@ -28,6 +30,25 @@ def test_wilson_is_symmetric_and_holds_the_rate():
     for successes, n in ((0, 0), (-1, 5), (6, 5)):
         with pytest.raises(ValueError, match="not a proportion"):
             wilson_interval(successes, n)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # The same table, method 5.
+    [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0, 0.1684), (1, 29, 0.0009, 0.1776)],
+)
+def test_clopper_pearson_against_published_values(successes, n, low, high):
+    assert clopper_pearson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
+    assert Interval.CLOPPER_PEARSON(successes, n) == clopper_pearson_interval(successes, n)
+    assert Interval.WILSON(successes, n) == wilson_interval(successes, n)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3, 0.5, 0.97])
+def test_clopper_pearson_never_covers_less_than_it_says(rate):
+    n = 30
+    draws = np.random.default_rng(0).binomial(n, rate, 4000)
+    bounds = np.array([clopper_pearson_interval(successes, n) for successes in range(n + 1)])[draws]
+    assert ((bounds[:, 0] <= rate) & (rate <= bounds[:, 1])).mean() >= 0.95 - 0.01
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.5, 0.9])

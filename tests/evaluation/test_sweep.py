@@ -5,9 +5,9 @@ import csv
 import pytest
 
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
 from pixio_robot.evaluation.results import EvaluatedPolicy
-from pixio_robot.evaluation.rollout import EvaluateConfig
 from pixio_robot.evaluation.statistics import wilson_interval
 from pixio_robot.evaluation.sweep import collect_sweep, student_interval
 from pixio_robot.evaluation.sweep_report import write_sweep

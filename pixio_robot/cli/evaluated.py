@@ -1,0 +1,120 @@
+"""Who is evaluated: a finished policy, the checkpoints of its training, or random actions; and the actor that plays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixio_robot.cli.policy_directory import policy_directory, weights_fingerprint
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.results import EvaluatedPolicy
+from pixio_robot.types import Actor, DemoSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+RANDOM = "random"
+CPU_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One contestant: where its weights are, and who it is in results. `directory` is None for random actions."""
+
+    who: EvaluatedPolicy
+    directory: Path | None = None
+    step_directory: Path | None = None
+    """A training checkpoint to take the weights from, in place of the directory's own."""
+    spec: DemoSpec | None = None
+    train_seeds: Sequence[int] = ()
+
+    def actor(self, action_dim: int, execute: int, slots: int, device: torch.device) -> Actor:
+        """Raises UserError where the weights cannot be read."""
+        from pixio_robot.evaluation.baselines import RandomActor
+        from policies.chunking import ChunkedActor
+        from policies.persistence import load_policy
+
+        if self.directory is None:
+            return RandomActor(action_dim)
+        policy = load_policy(self.directory, device)
+        if self.step_directory is not None:
+            _take_weights(policy, self.step_directory)
+        # Calls have a fixed number of rows, the empty ones padded: few on a CPU, where each row costs time.
+        rows = slots if device.type == "cuda" else min(CPU_ROWS, slots)
+        return ChunkedActor(policy, execute, device, batch_size=rows)
+
+
+def random_actions(name: str) -> Evaluated:
+    return Evaluated(EvaluatedPolicy(name=name, label="Random actions", policy="random", encoder="none"))
+
+
+def finished_policy(checkpoint: str, name: str) -> Evaluated:
+    """The policy that a training ended with, or a policy's own directory. Raises UserError where there is none."""
+    from policies.persistence import read_policy_config
+
+    directory = policy_directory(checkpoint)
+    description = read_policy_config(directory)
+    extra = description["extra"]
+    who = EvaluatedPolicy(
+        name=name,
+        label=extra.get("label", name),
+        policy=description["policy"],
+        encoder=extra.get("encoder", "unknown"),
+        adaptation=extra.get("adaptation", ""),
+        training_seed=extra.get("seed"),
+        fingerprint=weights_fingerprint(directory),
+    )
+    spec = DemoSpec.from_json(description["spec"])
+    return Evaluated(who, directory, spec=spec, train_seeds=extra.get("train_seeds", []))
+
+
+def training_checkpoints(checkpoint: str, name: str) -> list[Evaluated]:
+    """Every checkpoint that a finished training kept, the earliest first; its averaged weights where there are any.
+
+    Raises UserError where there is none.
+    """
+    final = finished_policy(checkpoint, name)
+    steps = sorted(path.parent for path in Path(checkpoint).glob("checkpoints/step_*/trainer.json"))
+    if not steps:
+        raise UserError(
+            f"{checkpoint} keeps no training checkpoints to evaluate; give the directory that `train` wrote (its "
+            "loop.keep_checkpoints says how many it keeps, loop.save_every how often)."
+        )
+    found = []
+    for path in steps:
+        step = int(path.name.removeprefix("step_"))
+        who = replace(final.who, training_step=step, fingerprint=_checkpoint_fingerprint(path))
+        found.append(replace(final, who=who, step_directory=path))
+    return found
+
+
+def _checkpoint_fingerprint(step_directory: Path) -> str:
+    """Identity of a training checkpoint's weights and their averages."""
+    digest = hashlib.sha256()
+    for file in sorted(step_directory.glob("[em]*/*.safetensors")):  # ema/ and model/
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _take_weights(policy: nn.Module, step_directory: Path) -> None:
+    """Fill the policy with a checkpoint's averaged weights; with the plain ones where no average was kept."""
+    import torch
+
+    from pixio_robot.training.checkpoint import read_checkpoint
+    from pixio_robot.training.spread_files import load_spread
+    from pixio_robot.vision.checkpointing import refuse_misfits
+
+    sizes, _, _ = read_checkpoint(step_directory)
+    weights = policy.state_dict()  # the very tensors of the policy
+    refuse_misfits({name: value.shape for name, value in weights.items()}, sizes.get("model", {}), step_directory)
+    load_spread(step_directory / "model", weights)
+    # Averages are kept in float32 whatever the weights are.
+    averages = {name: torch.empty_like(weights[name], dtype=torch.float32) for name in sizes.get("ema", {})}
+    load_spread(step_directory / "ema", averages)
+    for name, value in averages.items():
+        weights[name].copy_(value)

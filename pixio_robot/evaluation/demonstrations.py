@@ -1,0 +1,76 @@
+"""Rollouts kept as demonstrations: whole episodes of a policy in a store that `train` and `data` open."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.results import EvaluatedPolicy
+from pixio_robot.types import DemoSpec, Episode, EpisodeResult, Frame
+
+
+@dataclasses.dataclass
+class _Steps:
+    frames: list[Frame] = dataclasses.field(default_factory=list)
+    actions: list[np.ndarray] = dataclasses.field(default_factory=list)
+    rewards: list[float] = dataclasses.field(default_factory=list)
+
+
+class DemoRecorder:
+    """Appends every episode, failures too, to a store; a `rollout.Watcher`.
+
+    An episode that the store holds is not added again, so an interrupted evaluation may be continued. Every image of
+    every step is rendered, which costs what a policy that seldom looks would have saved.
+    """
+
+    def __init__(self, directory: Path, spec: DemoSpec, policy: EvaluatedPolicy) -> None:
+        """Raises UserError when `directory` is something else than a store of this environment and this policy."""
+        named = dataclasses.replace(spec, source=f"rollouts of {policy.label} ({policy.policy}); {spec.source}")
+        self._store = DemoStore.create(directory, named, exist_ok=True)
+        self._info = {"policy": policy.policy, "label": policy.label, "fingerprint": policy.fingerprint}
+        for number in range(len(self._store)):
+            if self._store.info(number).get("fingerprint") != policy.fingerprint:
+                raise UserError(
+                    f"record={directory} holds episodes that are not of this policy, such as that of seed "
+                    f"{self._store.seeds[number]}; record into another directory, and `pixio-robot data merge` the two."
+                )
+        self._have = set(self._store.seeds)
+        self._running: dict[int, _Steps] = {}
+
+    def begin(self, seed: int) -> bool:
+        if seed in self._have:
+            return False
+        self._running[seed] = _Steps()
+        return True
+
+    def see(self, seed: int, frame: Frame) -> None:
+        self._running[seed].frames.append(frame)
+
+    def act(self, seed: int, action: np.ndarray, reward: float) -> None:
+        steps = self._running[seed]
+        steps.actions.append(np.asarray(action, np.float32))
+        steps.rewards.append(reward)
+
+    def discard(self, seed: int) -> None:
+        del self._running[seed]
+
+    def end(self, result: EpisodeResult) -> None:
+        steps = self._running.pop(result.seed)
+        # What the last action led to was seen by nobody: a demonstration is what was seen before each action.
+        frames = steps.frames[: len(steps.actions)]
+        self._store.append(
+            Episode(
+                images={name: np.stack([frame.images[name] for frame in frames]) for name in self._store.spec.cameras},
+                state=np.stack([frame.state for frame in frames]).astype(np.float32),
+                actions=np.stack(steps.actions),
+                rewards=np.array(steps.rewards, np.float32),
+                success=result.success,
+                seed=result.seed,
+                info=self._info,
+            )
+        )
+        self._have.add(result.seed)

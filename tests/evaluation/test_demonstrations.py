@@ -1,0 +1,75 @@
+"""Rollouts kept as demonstrations are the episodes that were played, each once."""
+
+import numpy as np
+import pytest
+
+from pixio_robot.data.demo_verify import verify
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.config import EvaluateConfig
+from pixio_robot.evaluation.evaluate import evaluate
+from pixio_robot.evaluation.results import EvaluatedPolicy, read_episodes
+
+POLICY = EvaluatedPolicy(name="seeker", label="Seeker", policy="bc", encoder="none", fingerprint="abc")
+CONFIG = EvaluateConfig(episodes=12, num_slots=4, videos=0)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_the_store_holds_what_was_played(line_pool, seeking_actor, tmp_path):
+    summary = evaluate(line_pool(4), seeking_actor(3), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
+    unrecorded = evaluate(line_pool(4), seeking_actor(3), POLICY, CONFIG, tmp_path / "other")
+    assert summary.successes == unrecorded.successes
+    assert read_episodes(tmp_path / "out") == read_episodes(tmp_path / "other")
+    store = DemoStore.open(tmp_path / "demos")
+    assert verify(store) == []
+    assert sorted(store.seeds) == summary.seeds
+    played = {result.seed: result for result in read_episodes(tmp_path / "out")}
+    for number in range(len(store)):
+        episode = store.episode(number)
+        result = played[episode.seed]
+        assert (len(episode), episode.success) == (result.steps, result.success)
+        assert episode.rewards.sum() == pytest.approx(result.episode_return, rel=1e-5)
+        # The world moves by a fifth of the (clipped) action: each action stands beside what was seen before it.
+        moved = 0.2 * np.clip(episode.actions[:-1, 0], -1, 1)
+        np.testing.assert_allclose(np.diff(episode.state[:, 0]), moved, atol=1e-5)
+        assert episode.images["front"].any()
+        assert episode.info["label"] == "Seeker"
+    assert "rollouts of Seeker" in store.spec.source
+
+
+def test_an_interrupted_or_lost_episode_is_recorded_once(line_pool, seeking_actor, tmp_path):
+    seen = []
+
+    def kill(result):
+        seen.append(result)
+        if len(seen) == 5:
+            raise Killed
+
+    places = {"directory": tmp_path / "out", "record": tmp_path / "demos"}
+    with pytest.raises(Killed):
+        evaluate(line_pool(4), seeking_actor(3), POLICY, CONFIG, on_episode=kill, **places)
+    # Killed between the store and the list of episodes: the episode is played again, but not recorded again.
+    lines = (tmp_path / "out" / "episodes.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out" / "episodes.jsonl").write_text("".join(lines[:-1]))
+    pool = line_pool(4, lose={(100_011, 1): 1})
+    summary = evaluate(pool, seeking_actor(3), POLICY, CONFIG, **places)
+    assert summary.restarts == 1
+    store = DemoStore.open(tmp_path / "demos")
+    assert sorted(store.seeds) == summary.seeds
+    assert verify(store) == []
+
+
+def test_another_policys_episodes_are_not_mixed_in(line_pool, seeking_actor, tmp_path):
+    evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
+    other = EvaluatedPolicy(name="b", label="B", policy="bc", encoder="none", fingerprint="xyz")
+    with pytest.raises(UserError, match=r"not of this policy, such as that of seed \d+"):
+        evaluate(line_pool(4), seeking_actor(), other, CONFIG, tmp_path / "b", record=tmp_path / "demos")
+
+
+def test_a_store_of_another_environment_is_refused(line_pool, seeking_actor, make_spec, tmp_path):
+    DemoStore.create(tmp_path / "demos", make_spec(task="Other"))
+    with pytest.raises(UserError, match="something else: task"):
+        evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
