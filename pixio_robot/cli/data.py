@@ -33,6 +33,12 @@ ACTIONS = {
     "subsample": Action("data_edit", "subsample", "PATH out=PATH [episodes=N] [stride=K actions=HOW]", "less of it"),
     "rename": Action("data_edit", "rename", "PATH out=PATH OLD=NEW ...", "other names for cameras"),
     "resize": Action("data_edit", "resize", "PATH out=PATH size=PIXELS [cameras=a,b]", "images of another size"),
+    "actions": Action(
+        "data_edit",
+        "actions",
+        "PATH out=PATH [to=delta|absolute] [rotation=axis_angle|quat|rot6d|...]",
+        "poses said in another way",
+    ),
     "pack": Action("data_edit", "pack", "PATH out=PATH [codec=zstd|jpeg|raw]", "an archive, or an archive unpacked"),
     "import": Action("data_interop", "import_demos", "SRC out=PATH [format=NAME ...]", f"from {FORMATS}"),
     "export": Action("data_interop", "export_demos", "PATH out=PATH format=NAME [...]", f"to {FORMATS}"),

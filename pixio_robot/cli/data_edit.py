@@ -1,4 +1,4 @@
-"""`pixio-robot data merge|split|filter|subsample|rename|resize|pack`: new stores out of old ones."""
+"""`pixio-robot data merge|split|filter|subsample|rename|resize|actions|pack`: new stores out of old ones."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ class Resize:
     height: int = 0
     width: int = 0
     cameras: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Actions:
+    """The scales are what a new delta of 1 stands for, in m and rad."""
+
+    out: str = MISSING
+    to: str = ""
+    rotation: str = ""
+    scale_position: float = 0.05
+    scale_rotation: float = 0.5
 
 
 @dataclass(kw_only=True)
@@ -128,6 +139,19 @@ def resize(arguments: list[str]) -> int:
         raise UserError("`data resize` needs size=PIXELS, or height=PIXELS and width=PIXELS.")
     store = open_source(path)
     edit = resized(store.spec, config.size or config.height, config.size or config.width, config.cameras)
+    write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
+    return _tell(config.out)
+
+
+def actions(arguments: list[str]) -> int:
+    from pixio_robot.data.demo_actions import converted
+    from pixio_robot.data.demo_edit import chosen, open_source, write
+
+    path, config = _one("actions", arguments, Actions)
+    if not config.to and not config.rotation:
+        raise UserError("`data actions` needs to=delta|absolute, rotation=FORM, or both.")
+    store = open_source(path)
+    edit = converted(store.spec, config.to, config.rotation, config.scale_position, config.scale_rotation)
     write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
     return _tell(config.out)
 

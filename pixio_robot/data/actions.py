@@ -1,0 +1,91 @@
+"""Rotations in their usual forms, and poses moved by deltas: what converting actions is made of.
+
+A delta is meant as robosuite's operational space controller means it: both parts in the world's axes, a position added
+and a rotation multiplied from the left, so deltas are the group R^3 x SO(3). Everything is float64 inside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from pixio_robot.errors import UserError, unknown_name
+
+AXIS_ANGLE, QUATERNION, ROT6D, ROT6D_ROWS, MATRIX = "axis_angle", "quat", "rot6d", "rot6d_rows", "matrix"
+WIDTHS = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
+"""Numbers of each form.
+
+axis_angle: in rad, at most pi long. quat: x, y, z, w as in robosuite and scipy, w >= 0. matrix: row by row.
+rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as our environments' states have it.
+rot6d_rows: its first two rows, as pytorch3d and with it diffusion_policy have it.
+"""
+_SMALLEST = 1e-6
+
+
+def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
+    """(..., k) in that form -> (..., 3, 3). Six or nine numbers, such as a network's, are made orthonormal first.
+
+    Raises UserError for an unknown form, another width, and numbers that are no rotation (a zero quaternion).
+    """
+    _check(rotations, form)
+    values = rotations.astype(np.float64)
+    if form in (ROT6D, ROT6D_ROWS, MATRIX):
+        if form == MATRIX:
+            values = np.swapaxes(values.reshape(*values.shape[:-1], 3, 3), -1, -2)[..., :2, :]
+        found = _orthonormal(values.reshape(*values.shape[:-1], 2, 3) if form != MATRIX else values)
+        return found if form == ROT6D_ROWS else np.swapaxes(found, -1, -2)
+    flat = values.reshape(-1, WIDTHS[form])
+    if form == QUATERNION:
+        if len(flat) and np.linalg.norm(flat, axis=-1).min() < _SMALLEST:
+            raise UserError("A quaternion of length 0 is no rotation.")
+        rotation = Rotation.from_quat(flat)
+    else:
+        rotation = Rotation.from_rotvec(flat)
+    return rotation.as_matrix().reshape(*values.shape[:-1], 3, 3)
+
+
+def rotations(matrices: np.ndarray, form: str) -> np.ndarray:
+    """Rotation matrices (..., 3, 3) -> (..., k) in that form."""
+    if form not in WIDTHS:
+        raise unknown_name("form of rotations", form, WIDTHS)
+    shape = (*matrices.shape[:-2], WIDTHS[form])
+    if form == ROT6D:
+        return np.swapaxes(matrices, -1, -2)[..., :2, :].reshape(shape)
+    if form == ROT6D_ROWS:
+        return matrices[..., :2, :].reshape(shape)
+    if form == MATRIX:
+        return matrices.reshape(shape)
+    rotation = Rotation.from_matrix(matrices.reshape(-1, 3, 3))
+    return (rotation.as_quat(canonical=True) if form == QUATERNION else rotation.as_rotvec()).reshape(shape)
+
+
+def _check(rotations: np.ndarray, form: str) -> None:
+    if form not in WIDTHS:
+        raise unknown_name("form of rotations", form, WIDTHS)
+    if rotations.ndim == 0 or rotations.shape[-1] != WIDTHS[form]:
+        raise UserError(f"Rotations as {form} have {WIDTHS[form]} numbers each, not the shape {rotations.shape}.")
+
+
+def _orthonormal(pairs: np.ndarray) -> np.ndarray:
+    """(..., 2, 3) vectors -> (..., 3, 3) rows of a rotation, by Gram and Schmidt."""
+    first, second = pairs[..., 0, :], pairs[..., 1, :]
+    x = _unit(first)
+    y = _unit(second - (x * second).sum(-1, keepdims=True) * x)
+    return np.stack([x, y, np.cross(x, y)], -2)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if lengths.size and lengths.min() < _SMALLEST:
+        raise UserError("Two vectors that are zero or parallel are no rotation.")
+    return vectors / lengths
+
+
+def moved(start: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Where deltas lead from `start`: both positions (n, 3), or both rotation matrices (n, 3, 3)."""
+    return start + delta if start.ndim == 2 else delta @ start
+
+
+def between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The deltas that lead from `start` to `end`: `moved(start, between(start, end))` is `end`."""
+    return end - start if start.ndim == 2 else end @ np.swapaxes(start, -1, -2)

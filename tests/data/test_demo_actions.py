@@ -1,0 +1,145 @@
+"""Converted actions lead to the same poses, and what they are stands in the DemoSpec."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pixio_robot.cli.main import main
+from pixio_robot.data.actions import WIDTHS
+from pixio_robot.data.demo_actions import blocks, converted
+from pixio_robot.data.demo_verify import verify
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.types import DemoSpec, Episode
+
+POSE = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), *(f"eef_rot6d.{c}{a} [1]" for c in "xy" for a in "xyz"))
+DELTAS = (
+    *(f"eef_delta_pos.{axis} [0.05 m]" for axis in "xyz"),
+    *(f"eef_delta_axis_angle.{axis} [0.5 rad]" for axis in "xyz"),
+    "gripper [-1 opens, 1 closes]",
+)
+SPEC = DemoSpec(
+    task="Lift",
+    robot="Panda",
+    simulator="robosuite",
+    simulator_version="0",
+    controller="OSC_POSE delta",
+    control_hz=20.0,
+    cameras={},
+    state_names=(*POSE, "gripper.finger1 [m]"),
+    action_names=DELTAS,
+)
+
+
+def episode(seed: int = 0, n: int = 7) -> Episode:
+    rng = np.random.default_rng(seed)
+    turn = Rotation.random(n, random_state=seed).as_matrix()
+    state = np.concatenate([rng.normal(size=(n, 3)), turn[:, :, 0], turn[:, :, 1], rng.normal(size=(n, 1))], 1)
+    return Episode(
+        images={},
+        state=state.astype(np.float32),
+        actions=rng.uniform(-1, 1, (n, 7)).astype(np.float32),
+        rewards=np.zeros(n, np.float32),
+        success=True,
+        seed=seed,
+    )
+
+
+def test_absolute_targets_are_where_the_controller_goes() -> None:
+    edit = converted(SPEC, "absolute")
+    assert edit.spec.action_names == (
+        *(f"eef_pos.{axis} [m]" for axis in "xyz"),
+        *(f"eef_axis_angle.{axis} [rad]" for axis in "xyz"),
+        DELTAS[-1],
+    )
+    assert edit.spec.controller == "OSC_POSE absolute"
+    before = episode()
+    after = edit.change(before)
+    np.testing.assert_allclose(after.actions[:, :3], before.state[:, :3] + 0.05 * before.actions[:, :3], atol=1e-6)
+    x, y = before.state[:, 3:6], before.state[:, 6:9]
+    start = Rotation.from_matrix(np.stack([x, y, np.cross(x, y)], -1))
+    expected = Rotation.from_rotvec(0.5 * before.actions[:, 3:6]) * start
+    np.testing.assert_allclose((Rotation.from_rotvec(after.actions[:, 3:6]) * expected.inv()).magnitude(), 0, atol=1e-5)
+    np.testing.assert_array_equal(after.actions[:, 6], before.actions[:, 6])
+
+
+@pytest.mark.parametrize("form", sorted(WIDTHS))
+def test_there_and_back_is_the_identity(form: str) -> None:
+    there = converted(SPEC, "absolute", form)
+    assert there.spec.action_dim == 3 + WIDTHS[form] + 1
+    back = converted(there.spec, "delta", "axis_angle")
+    assert dataclasses.replace(back.spec) == SPEC
+    before = episode(3)
+    np.testing.assert_allclose(back.change(there.change(before)).actions, before.actions, atol=2e-5)
+    # The form alone, of deltas.
+    if form != "axis_angle":
+        turned = converted(SPEC, rotation=form)
+        again = converted(turned.spec, rotation="axis_angle", scale_rotation=0.5)
+        np.testing.assert_allclose(again.change(turned.change(before)).actions, before.actions, atol=2e-5)
+        assert turned.spec.controller == SPEC.controller
+
+
+def test_two_arms_start_from_their_own_poses() -> None:
+    names = [name.replace("eef", f"arm{arm}_eef") for arm in (0, 1) for name in DELTAS[:3]]
+    state = [name.replace("eef", f"robot{arm}_eef") for arm in (1, 0) for name in POSE[:3]]
+    edit = converted(dataclasses.replace(SPEC, action_names=names, state_names=state), "absolute")
+    before = dataclasses.replace(episode(), actions=np.zeros((7, 6), np.float32), state=episode().state[:, :6])
+    np.testing.assert_allclose(edit.change(before).actions, before.state[:, [3, 4, 5, 0, 1, 2]])
+
+
+def test_blocks_are_read_from_names() -> None:
+    found = blocks(SPEC.action_names)
+    assert [(block.what, block.delta, block.first, block.scale[0]) for block in found] == [
+        ("pos", True, 0, 0.05),
+        ("axis_angle", True, 3, 0.5),
+    ]
+    assert blocks(("joint1_delta [0.05 rad]", "gripper")) == []
+    with pytest.raises(UserError, match="columns are not eef_pos"):
+        blocks(("eef_pos.x [m]", "eef_pos.z [m]", "eef_pos.y [m]"))
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        ({}, {"to": "delta"}, "are that already"),
+        ({}, {"to": "absolut"}, "Did you mean 'absolute'"),
+        ({}, {"rotation": "quaternion"}, "Unknown form of rotations"),
+        ({}, {"to": "absolute", "scale_position": 0}, "must be above 0"),
+        ({"action_names": ("u", "v")}, {"to": "absolute"}, "names no action eef_pos.x"),
+        ({"state_names": ("x [m]",)}, {"to": "absolute"}, "does not say where the gripper is"),
+        (
+            {"state_names": (*POSE[:3], *(f"eef_quat.{axis} [1]" for axis in "xyzw"))},
+            {"to": "absolute"},
+            "eef_rot6d, eef_quat_site",
+        ),
+        ({"controller": "OSC_POSE absolute in the base's frame"}, {"to": "absolute"}, "not poses in the world"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(change: dict, arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        converted(dataclasses.replace(SPEC, **change), **arguments)
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    store = DemoStore.create(tmp_path / "s", SPEC)
+    for seed in range(3):
+        store.append(episode(seed))
+
+    def run(words: str) -> int:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["pixio-robot", "data", "actions", *words.split()])
+        return main()
+
+    assert run("s out=absolute to=absolute rotation=rot6d") == 0
+    assert run("absolute out=back to=delta rotation=axis_angle") == 0
+    back = DemoStore.open(tmp_path / "back")
+    assert verify(back, action_range=(-1.001, 1.001)) == []
+    assert back.spec == SPEC
+    np.testing.assert_allclose(back.actions(2), store.actions(2), atol=2e-5)
+    assert run("s out=x") == 2
+    assert "needs to=delta|absolute, rotation=FORM, or both" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
