@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pixio_robot.data.chosen import Chosen
 from pixio_robot.data.shuffle import Shuffle
 from pixio_robot.errors import UserError
 
@@ -15,8 +16,8 @@ from pixio_robot.errors import UserError
 class EpochSelection(Protocol):
     """Decides anew for every epoch which images it shows."""
 
-    def epoch(self, seed: int, epoch: int) -> np.ndarray:
-        """int64 (n,): numbers of the images, in any order but always the same for the same arguments."""
+    def epoch(self, seed: int, epoch: int) -> Chosen:
+        """Numbers of the images, always the same for the same arguments."""
         ...
 
 
@@ -31,7 +32,7 @@ class Place:
 class Epoch:
     """The order of one epoch."""
 
-    def __init__(self, number: int, seed: int, count: int, selected: np.ndarray | None) -> None:
+    def __init__(self, number: int, seed: int, count: int, selected: Chosen | None) -> None:
         self.number = number
         self._selected = selected
         self._shuffle = Shuffle(count if selected is None else len(selected), seed, number)
@@ -42,7 +43,7 @@ class Epoch:
     def at(self, positions: np.ndarray) -> np.ndarray:
         """int64 (n,): numbers of the images at `positions` (int64, n); past the end it begins anew."""
         found = self._shuffle.at(positions % len(self))
-        return found if self._selected is None else np.asarray(self._selected[found], np.int64)
+        return found if self._selected is None else self._selected[found]
 
 
 class ImageOrder:

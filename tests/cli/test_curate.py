@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_counts_by_reason_then_up_to_date(run, shards: Path) -> None:
     assert code == 0
     assert "kept 6 of 7 frames" in output
     assert "1 too dark" in output
-    assert Selection.open(shards.with_name("frames.curation")).epoch(0, 0).tolist() == [0, 1, 2, 3, 4, 5]
+    assert Selection.open(shards.with_name("frames.curation")).epoch(0, 0).numbers().tolist() == [0, 1, 2, 3, 4, 5]
     code, output = run(f"data={shards}", "min_side=64", "min_sharpness=null", "workers=1")
     assert code == 0
     assert "is up to date" in output
@@ -76,3 +77,23 @@ def test_mistakes_are_one_sentence(run, shards: Path, words: list[str], message:
     assert code == 2
     assert message in output
     assert "Traceback" not in output
+
+
+def test_pretraining_shows_what_was_selected(run, shards: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    assert run(f"data={shards}", "out=six", "min_side=64", "min_sharpness=null", "workers=1")[0] == 0
+    assert run(f"data={shards}", "out=none", "workers=1")[0] == 0
+    tiny = ["encoder.size=micro", "encoder.patch=8", "encoder.image_size=32", "encoder.class_tokens=1", "mask.block=1"]
+    tiny += ["decoder.width=16", "decoder.depth=1", "decoder.heads=2", "batch_size=4", "workers=1", "device=cpu"]
+
+    def pretrain(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pixio-robot", "pretrain", f"data=[{shards}]", *tiny, "loop.steps=3", *words])
+        return main(), capsys.readouterr().err
+
+    for words, place in ((["selection=[six]", "out=some"], (2, 0)), (["out=all"], (1, 5))):
+        assert pretrain(*words)[0] == 0
+        (state,) = Path(words[-1].removeprefix("out=")).glob("checkpoints/step_*/trainer.json")
+        data = json.loads(state.read_text())["data"]
+        assert (data["epoch"], data["position"]) == place  # twelve images shown, of epochs of six and of seven
+    code, words = pretrain("selection=[none]", "out=nothing")
+    assert code == 2
+    assert "keeps no frame" in words

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from pixio_robot.data.chosen import AllImages, ChosenInTurn
 from pixio_robot.data.curation.columns import data_digest
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.image_sources import ConcatenatedImages, ImageSource
@@ -20,15 +19,14 @@ class SelectionAcross:
         """`parts`: number of images and selection of every source, in order."""
         self.parts = list(parts)
 
-    def epoch(self, seed: int, epoch: int) -> np.ndarray:
-        """int64 (m,), ascending."""
-        chosen, first = [], 0
-        for number, (count, selection) in enumerate(self.parts):
-            # Sources of equal length must not be thinned alike.
-            rows = np.arange(count) if selection is None else selection.epoch(seed + number, epoch)
-            chosen.append(rows + first)
-            first += count
-        return np.concatenate(chosen)
+    def epoch(self, seed: int, epoch: int) -> ChosenInTurn:
+        """What each source's selection accepts in this epoch."""
+        # Sources of equal length must not be thinned alike: each draws with a seed of its own.
+        choices = [
+            AllImages(count) if selection is None else selection.epoch(seed + number, epoch)
+            for number, (count, selection) in enumerate(self.parts)
+        ]
+        return ChosenInTurn(choices, [count for count, _ in self.parts])
 
 
 def open_selections(paths: Sequence[str], source: ImageSource) -> SelectionAcross | None:

@@ -10,12 +10,13 @@ probability min(1, l), because what a model of the raw data predicts well is com
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pixio_robot.data.chosen import ChosenBits
 from pixio_robot.data.curation.columns import data_digest
 from pixio_robot.data.curation.thresholds import Reason
 from pixio_robot.data.shards import FrameShards
@@ -25,7 +26,7 @@ from pixio_robot.files import atomic_file, read_json, write_json
 SELECTION, ACCEPTANCE, REASONS = "selection.json", "acceptance.npy", "reasons.npy"
 KIND, FORMAT_VERSION = "frame-selection", 1
 BLOCK = 1_000_000
-"""Frames whose numbers are drawn at once; part of the format, because the draws depend on it."""
+"""Frames whose numbers are drawn at once, a multiple of 8; part of the format, because the draws depend on it."""
 
 
 class Selection:
@@ -68,22 +69,17 @@ class Selection:
                 f"({shards.split}); run `pixio-robot curate data={shards.path}` again."
             )
 
-    def epoch(self, seed: int, epoch: int) -> np.ndarray:
-        """int64 (m,), ascending: the frames accepted in this epoch, a function of (seed, epoch) alone.
+    def epoch(self, seed: int, epoch: int) -> ChosenBits:
+        """The frames accepted in this epoch, a function of (seed, epoch) alone; a bit for every frame there is."""
 
-        Holds 8 bytes for every frame of the result; a few megabytes beside that.
-        """
-        accepted = np.empty(int(self.info["kept"]), np.int64)
-        count = 0
-        for number, start in enumerate(range(0, len(self), BLOCK)):
-            probability = self.acceptance[start : start + BLOCK]
-            u = np.random.default_rng((seed, epoch, number)).random(len(probability))
-            # l > u rather than l >= u: the same probability, and a dropped frame's 0 stays out when u is 0.
-            rows = np.flatnonzero(probability > u)
-            accepted[count : count + len(rows)] = rows + start
-            count += len(rows)
-        accepted.resize(count, refcheck=False)
-        return accepted
+        def blocks() -> Iterator[np.ndarray]:
+            for number, start in enumerate(range(0, len(self), BLOCK)):
+                probability = self.acceptance[start : start + BLOCK]
+                u = np.random.default_rng((seed, epoch, number)).random(len(probability))
+                # l > u rather than l >= u: the same probability, and a dropped frame's 0 stays out when u is 0.
+                yield probability > u
+
+        return ChosenBits(blocks())
 
     def expected_epoch_frames(self) -> float:
         """How many frames an epoch has on average."""

@@ -84,7 +84,7 @@ def test_every_frame_gets_the_right_reason(shards: Path, tmp_path: Path) -> None
     assert report.kept == 12
     selection = Selection.open(tmp_path / "out")
     selection.check(FrameShards.open(shards))
-    assert selection.epoch(0, 0).tolist() == np.flatnonzero(selection.reasons == Reason.KEPT).tolist()
+    assert selection.epoch(0, 0).numbers().tolist() == np.flatnonzero(selection.reasons == Reason.KEPT).tolist()
     assert tree(shards) == before  # the shards are never written to
 
 
@@ -234,7 +234,7 @@ def test_a_damaged_frame_is_a_reason_and_not_the_end(tmp_path: Path, make_shards
         file.write(bytes(int(record["size"])))
     report = curate(config(shards, tmp_path / "out"), show_progress=False)
     assert report.dropped["unreadable"] == 1
-    assert 2 not in Selection.open(tmp_path / "out").epoch(0, 0)
+    assert 2 not in Selection.open(tmp_path / "out").epoch(0, 0).numbers()
     assert sum(len(read_sidecar(path)) for path in (tmp_path / "out" / "sidecars").iterdir()) == 4
 
 
