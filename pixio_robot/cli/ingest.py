@@ -9,6 +9,13 @@ from pixio_robot.cli.compose import run
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.ingest import IngestConfig, ingest
 
+DROPPED = {
+    "static": "frames that stood still",
+    "over_limit": "beyond max_frames_per_video",
+    "damaged": "damaged frames",
+    "unreadable_images": "unreadable images",
+}
+
 
 @dataclass(kw_only=True)
 class IngestCommand(IngestConfig):
@@ -27,6 +34,9 @@ def _ingest(command: IngestCommand) -> bool:
     state = "wrote" if report.changed else "is up to date:"
     counts = ", ".join(f"{count} {split}" for split, count in report.frames.items())
     print(f"ingest: {state} {report.out}: {counts} frames of {report.footage} files, {report.hours:.2f} hours of video")
+    left_out = [f"{report.dropped[name]} {words}" for name, words in DROPPED.items() if report.dropped[name]]
+    if left_out:
+        print(f"ingest: left out {', '.join(left_out)}")
     if command.privacy:
         print(f"ingest: {command.privacy} hid {report.hidden_regions} regions")
     if report.failed:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from pixio_robot.data.footage import Footage, FootageKind
-from pixio_robot.data.footage_frames import read_frames
+from pixio_robot.data.footage_frames import Spoilt, read_frames
 from pixio_robot.data.images import encode_jpeg
 from pixio_robot.data.perceptual_hash import perceptual_hash
 from pixio_robot.data.privacy import PrivacyError, hide, load_hook
@@ -30,6 +30,8 @@ RESULT, FRAMES = "result.json", "frames"
 THUMBNAIL = 64
 READ_BYTES = 16 * 2**20
 NO_SHARD_LIMIT = 2**62
+RULES = 2
+"""Part of the key: raise it when the same footage and settings come to give other frames."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class Extraction:
     def key(self, footage: Footage) -> str:
         """Equal keys mean equal frames."""
         settings = dataclasses.asdict(self) | {"sampling": self.sampling.value}
-        text = repr((footage.id, footage.stamp, sorted(settings.items())))
+        text = repr((RULES, footage.id, footage.stamp, sorted(settings.items())))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -62,12 +64,15 @@ class ExtractJob:
 
 def nothing(failure: str | None) -> dict[str, Any]:
     """The result of footage that gave no frame (yet)."""
-    numbers = dict.fromkeys(("frames", "static", "over_limit", "hidden_regions", "frames_hidden_in"), 0)
+    numbers = dict.fromkeys(("frames", "static", "over_limit", "damaged", "hidden_regions", "frames_hidden_in"), 0)
     return {"sha256": "", "seconds": 0.0, "failure": failure, "bad_images": []} | numbers
 
 
-def extract(job: ExtractJob, report: Callable[[float], None]) -> None:
-    """Decode, sample, drop what stands still, shrink, encode; commit at `job.target`. Reports seconds of video."""
+def extract(job: ExtractJob, report: Callable[[float], None]) -> float:
+    """Decode, sample, drop what stands still, shrink, encode; commit at `job.target`.
+
+    Reports seconds of video as it goes, and returns how many there were.
+    """
     cv2.setNumThreads(1)
     result = nothing(None)
     with atomic_directory(job.target) as directory:
@@ -82,6 +87,7 @@ def extract(job: ExtractJob, report: Callable[[float], None]) -> None:
             kept = {name: result[name] for name in ("sha256", "seconds", "bad_images")}
             result = nothing(str(error)) | kept
         write_json(directory / RESULT, result)
+    return result["seconds"]
 
 
 def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], report: Callable[[float], None]) -> None:
@@ -89,7 +95,8 @@ def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], repo
     hook = load_hook(extraction.privacy) if extraction.privacy else None
     writer = ShardWriter(directory, FRAMES, NO_SHARD_LIMIT)
     last_kept, last_s = None, 0.0
-    for time_s, image in read_frames(footage, extraction, result["bad_images"]):
+    spoilt = Spoilt(images=result["bad_images"])
+    for time_s, image in read_frames(footage, extraction, spoilt):
         report(time_s - last_s if footage.kind.timed else 0.0)
         last_s = time_s
         if footage.kind.timed:
@@ -113,7 +120,7 @@ def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], repo
         jpeg = encode_jpeg(image, extraction.jpeg_quality)
         writer.add(jpeg, video_id=footage.id, number=writer.frames, record=record)
     writer.close()
-    result["frames"] = writer.frames
+    result["frames"], result["damaged"] = writer.frames, spoilt.frames
     if writer.frames == 0:
         raise VideoError("no readable image")
 

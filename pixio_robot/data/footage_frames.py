@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tarfile
 import zlib
@@ -24,7 +25,21 @@ MOST_IMAGE_BYTES = 512 * 2**20
 Frames = Iterator[tuple[float, np.ndarray]]
 """(seconds since the beginning, uint8 (h, w, 3) RGB). Images without a clock are numbered instead."""
 
-BadImages = list[dict[str, str]]
+
+@dataclasses.dataclass
+class Spoilt:
+    """What could not be used of footage that could: still images by file and reason, damaged frames by number."""
+
+    images: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    frames: int = 0
+
+    def frame(self, since_s: float) -> None:
+        """Count one more."""
+        self.frames += 1
+
+    def image(self, file: str, reason: str) -> None:
+        """Note one more."""
+        self.images.append({"file": file, "reason": reason})
 
 
 class Wanted(Protocol):
@@ -42,21 +57,19 @@ class Wanted(Protocol):
     def short_side(self) -> int: ...
 
 
-def read_frames(footage: Footage, wanted: Wanted, bad_images: BadImages) -> Frames:
-    """Yield its frames in order; unreadable stills are added to `bad_images`.
+def read_frames(footage: Footage, wanted: Wanted, spoilt: Spoilt) -> Frames:
+    """Yield its frames in order; what is unreadable among them is added to `spoilt`.
 
     Raises VideoError or OSError, possibly after frames were yielded: then discard those.
     """
     if footage.problem:
         raise VideoError(footage.problem)
     if footage.kind is FootageKind.VIDEO:
-        return _video(footage, wanted)
+        return _video(footage, wanted, spoilt)
     if footage.demonstration is not None:
         return _demonstration(footage.demonstration, wanted)
-    stills = (
-        _tar_members(footage.paths[0], bad_images) if footage.kind is FootageKind.TAR else _files(footage, bad_images)
-    )
-    return _stills(stills, wanted, bad_images)
+    stills = _tar_members(footage.paths[0], spoilt) if footage.kind is FootageKind.TAR else _files(footage, spoilt)
+    return _stills(stills, wanted, spoilt)
 
 
 def _rate(wanted: Wanted, duration_s: float | None) -> float:
@@ -66,7 +79,7 @@ def _rate(wanted: Wanted, duration_s: float | None) -> float:
     return min(wanted.frames_per_second, wanted.max_frames_per_video / duration_s)
 
 
-def _video(footage: Footage, wanted: Wanted) -> Frames:
+def _video(footage: Footage, wanted: Wanted, spoilt: Spoilt) -> Frames:
     path = footage.paths[0]
     begin_s, end_s = footage.segment_s or (0.0, None)
     duration_s = probe(path).duration_s if end_s is None else end_s - begin_s
@@ -78,6 +91,7 @@ def _video(footage: Footage, wanted: Wanted) -> Frames:
         short_side=wanted.short_side,
         begin_s=begin_s,
         end_s=end_s,
+        on_damaged=spoilt.frame,
     )
 
 
@@ -100,7 +114,7 @@ def _demonstration(place: DemoPlace, wanted: Wanted) -> Frames:
         raise VideoError(f"damaged demonstration ({error})") from error
 
 
-def _stills(stills: Iterator[tuple[str, bytes | None]], wanted: Wanted, bad_images: BadImages) -> Frames:
+def _stills(stills: Iterator[tuple[str, bytes | None]], wanted: Wanted, spoilt: Spoilt) -> Frames:
     """Photographs have no time: their number in the folder stands for it. None: reported as bad already."""
     for number, (name, data) in enumerate(stills):
         if data is None:
@@ -108,21 +122,21 @@ def _stills(stills: Iterator[tuple[str, bytes | None]], wanted: Wanted, bad_imag
         try:
             image = decode_photo(data, name)
         except CorruptImage as error:
-            bad_images.append({"file": name, "reason": str(error)})
+            spoilt.image(name, str(error))
             continue
         yield float(number), shrink_short_side(image, wanted.short_side)
 
 
-def _files(footage: Footage, bad_images: BadImages) -> Iterator[tuple[str, bytes | None]]:
+def _files(footage: Footage, spoilt: Spoilt) -> Iterator[tuple[str, bytes | None]]:
     for path in footage.paths:
         try:
             yield path.name, path.read_bytes()
         except OSError as error:
-            bad_images.append({"file": path.name, "reason": f"{path.name}: {error.strerror}"})
+            spoilt.image(path.name, f"{path.name}: {error.strerror}")
             yield path.name, None
 
 
-def _tar_members(path: Path, bad_images: BadImages) -> Iterator[tuple[str, bytes | None]]:
+def _tar_members(path: Path, spoilt: Spoilt) -> Iterator[tuple[str, bytes | None]]:
     """The images in a tar, in its order; whatever lies beside them (labels, captions) is passed over."""
     if path.stat().st_size == 0:
         raise VideoError("zero bytes")
@@ -134,7 +148,7 @@ def _tar_members(path: Path, bad_images: BadImages) -> Iterator[tuple[str, bytes
                 if not member.isfile() or not is_image(member.name) or Path(member.name).name.startswith("."):
                     continue
                 if member.size > MOST_IMAGE_BYTES:
-                    bad_images.append({"file": member.name, "reason": f"{member.name}: {member.size} bytes"})
+                    spoilt.image(member.name, f"{member.name}: {member.size} bytes")
                     yield member.name, None
                     continue
                 file = tar.extractfile(member)

@@ -235,7 +235,7 @@ def _extract_all(
                     f"A worker finished {job.footage.id}, but {job.target} is not to be seen here; with executor=ray, "
                     "`out` must lie on storage that all machines share under the same path."
                 )
-            progress.done(job.footage)
+            progress.done(job.footage, outcome.result or 0.0)
     return accidents
 
 

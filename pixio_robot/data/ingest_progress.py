@@ -1,34 +1,39 @@
-"""The progress line of an ingest: files, hours of video, how many times faster than real time, and time to go.
-
-The time to go is told from bytes: files differ too much in length for their number to foretell it.
-"""
+"""The progress line of an ingest: files, hours of video, how many times faster than real time, and time to go."""
 
 from __future__ import annotations
 
+import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from pixio_robot.data.footage import Footage
 
 
 class IngestProgress:
-    """Counts of one run over `found`, of which only `to_do` was not finished by an earlier one."""
+    """Counts of one run over `found`, of which only `to_do` was not finished by an earlier one.
 
-    def __init__(self, found: Sequence[Footage], to_do: Sequence[Footage], show: bool) -> None:
+    The time to go is told from bytes: files differ too much in length for their number to foretell it. What was read
+    of unfinished files counts with the bytes a second that the finished ones had.
+    """
+
+    def __init__(
+        self,
+        found: Sequence[Footage],
+        to_do: Sequence[Footage],
+        show: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._progress = Progress(
-            TextColumn("decoding"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            disable=not show,
+            TextColumn("decoding"), BarColumn(), TextColumn("{task.fields[state]}"), disable=not show
         )
         self._files, self._files_done = len(found), len(found) - len(to_do)
-        self._task = self._progress.add_task("", total=sum(footage.bytes for footage in to_do), state="")
-        self._seconds = 0.0
-        self._began = time.monotonic()
-        self._show_state()
+        self._bytes = sum(footage.bytes for footage in to_do)
+        self._bytes_done = self._timed_bytes_done = 0
+        self._seconds = self._seconds_done = 0.0
+        self._clock, self._began = clock, clock()
+        self._task = self._progress.add_task("", total=self._bytes, state=self.state())
 
     def __enter__(self) -> IngestProgress:
         self._progress.start()
@@ -40,15 +45,33 @@ class IngestProgress:
     def seconds(self, amount: float) -> None:
         """So many seconds of video were read."""
         self._seconds += amount
-        self._show_state()
+        self._show()
 
-    def done(self, footage: Footage) -> None:
+    def done(self, footage: Footage, seconds: float) -> None:
+        """A file is finished, of which so many seconds were read."""
         self._files_done += 1
-        self._progress.advance(self._task, footage.bytes)
-        self._show_state()
+        self._bytes_done += footage.bytes
+        if footage.kind.timed:
+            self._timed_bytes_done += footage.bytes
+            self._seconds_done += seconds
+        self._show()
 
-    def _show_state(self) -> None:
-        rate = self._seconds / max(time.monotonic() - self._began, 1e-3)
-        hours = self._seconds / 3600
-        state = f"{self._files_done}/{self._files} files  {hours:.2f} h of video, {rate:.1f} x real time"
-        self._progress.update(self._task, state=state)
+    def state(self) -> str:
+        """The line's words."""
+        elapsed = max(self._clock() - self._began, 1e-3)
+        words = f"{self._files_done}/{self._files} files, {self._seconds / 3600:.2f} h of video, "
+        words += f"{self._seconds / elapsed:.1f} x real time"
+        read = self._bytes_read()
+        if not read:
+            return words
+        to_go = datetime.timedelta(seconds=round(elapsed * (self._bytes - read) / read))
+        return f"{words}, {to_go} to go"
+
+    def _bytes_read(self) -> float:
+        if not self._seconds_done:
+            return self._bytes_done
+        unfinished = (self._seconds - self._seconds_done) * self._timed_bytes_done / self._seconds_done
+        return min(self._bytes_done + max(0.0, unfinished), self._bytes)
+
+    def _show(self) -> None:
+        self._progress.update(self._task, completed=self._bytes_read(), state=self.state())

@@ -131,6 +131,7 @@ def _counts(videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "dropped": {
             "static": sum(video["static"] for video in videos),
             "over_limit": sum(video["over_limit"] for video in videos),
+            "damaged": sum(video["damaged"] for video in videos),
             "unreadable_images": sum(len(video["bad_images"]) for video in videos),
         },
         "privacy": {name: sum(video[name] for video in videos) for name in ("hidden_regions", "frames_hidden_in")},

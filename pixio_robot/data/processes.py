@@ -29,12 +29,17 @@ class Outcome:
     failure: str | None = None
 
 
+LONGEST_START_S = 120.0
+"""On a busy machine the imports alone may outlast a short limit: until it has begun, a worker gets at least so long."""
+
+
 @dataclasses.dataclass
 class _Worker:
     process: Any
     connection: Connection
     index: int | None = None
     last_sign_of_life: float = 0.0
+    begun: bool = False
 
 
 def run_jobs(
@@ -65,7 +70,7 @@ def run_jobs(
                 outcome = None
                 if worker.connection in ready:
                     outcome = _receive(worker, on_progress)
-                elif time.monotonic() - worker.last_sign_of_life > timeout_s:
+                elif _silent_s(worker) > (timeout_s if worker.begun else max(timeout_s, LONGEST_START_S)):
                     worker.process.kill()
                     worker.process.join()
                     outcome = Outcome(_index(worker), failure=f"gave up after {timeout_s:g} s without progress")
@@ -98,6 +103,10 @@ def _stop(worker: _Worker) -> None:
     worker.connection.close()
 
 
+def _silent_s(worker: _Worker) -> float:
+    return time.monotonic() - worker.last_sign_of_life
+
+
 def _index(worker: _Worker) -> int:
     assert worker.index is not None
     return worker.index
@@ -110,7 +119,7 @@ def _receive(worker: _Worker, on_progress: Callable[[float], None]) -> Outcome |
     except (EOFError, OSError):
         worker.process.join()
         return Outcome(_index(worker), failure=f"decoder process died ({_cause(worker.process.exitcode)})")
-    worker.last_sign_of_life = time.monotonic()
+    worker.last_sign_of_life, worker.begun = time.monotonic(), True
     if kind == "progress":
         on_progress(value)
         return None
@@ -133,6 +142,7 @@ def _serve(job: Job, connection: Connection) -> None:
     try:
         while True:
             argument = connection.recv()
+            connection.send(("progress", 0.0))  # it has begun
             try:
                 message = ("result", job(argument, lambda amount: connection.send(("progress", amount))))
             except UserError as error:

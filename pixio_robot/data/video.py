@@ -4,14 +4,15 @@ Sequential decoding is the fastest dependable way at a few frames a second; time
 time stamps, because counting frames is wrong by seconds on variable-frame-rate footage.
 
 One rule for damage: a file that stops decoding, or ends before its declared length, raises `VideoError`. The caller
-drops all of its frames, so that what a file contributes never depends on where a decoder gave up.
+drops all of its frames, so that what a file contributes never depends on where a decoder gave up. A picture that the
+decoder had to patch up (flipped bits, a lost packet) is passed over, with all that follow up to the next key frame.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -74,11 +75,13 @@ def decode_frames(
     short_side: int = 0,
     begin_s: float = 0.0,
     end_s: float | None = None,
+    on_damaged: Callable[[float], None] = lambda since_s: None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yield (seconds since the first frame, uint8 (h, w, 3) RGB, upright) in order of time.
 
     See `Sampler` for which ones. `short_side` in pixels shrinks, never enlarges; 0 keeps the size. With `end_s` only
-    the frames from `begin_s` up to, not including, `end_s` are shown, timed from `begin_s`.
+    the frames from `begin_s` up to, not including, `end_s` are shown, timed from `begin_s`. `on_damaged` is told the
+    time of every picture that was passed over because it or one before it is damaged.
     Raises VideoError, possibly after frames were yielded: then discard those.
     """
     sampler = Sampler(sampling=sampling, frames_per_second=frames_per_second, every=every)
@@ -88,11 +91,15 @@ def decode_frames(
             stream.codec_context.skip_frame = "NONKEY"
         shown = _decode(container, stream) if end_s is None else _segment(container, stream, begin_s, end_s)
         first_s = None if end_s is None else _start_s(stream) + begin_s
-        empty = True
+        empty, spoilt = True, False
         for time_s, frame in shown:
             first_s = time_s if first_s is None else first_s
-            empty = False
             since_s = max(0.0, time_s - first_s)
+            spoilt = frame.is_corrupt or (spoilt and not frame.key_frame)
+            if spoilt:
+                on_damaged(since_s)
+                continue
+            empty = False
             if sampler.takes(since_s):
                 yield since_s, shrink_short_side(_upright(_to_rgb(frame), frame), short_side)
         if empty:
@@ -160,14 +167,15 @@ def _declared_s(container: InputContainer, stream: VideoStream) -> float | None:
     """Declared length of the video stream; of the container only when it holds nothing else."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    if tag := stream.metadata.get("DURATION"):  # Matroska: 00:01:02.500000000
+    if tag := stream.metadata.get("DURATION"):  # Matroska: 00:01:02.500000000, counted from 0 and not from the start
         try:
             hours, minutes, seconds = tag.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - _start_s(stream)
         except ValueError:
             return None
     if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
+        start_s = _start_s(stream) if "matroska" in container.format.name else 0.0
+        return container.duration / av.time_base - start_s
     return None
 
 

@@ -78,7 +78,7 @@ def test_what_is_in_the_finished_folder(source: Path, finished: Path) -> None:
         "still.mkv": 1,
         "text.MOV": 0,
     }
-    assert manifest["counts"]["dropped"] == {"static": 7, "over_limit": 0, "unreadable_images": 1}
+    assert manifest["counts"]["dropped"] == {"static": 7, "over_limit": 0, "damaged": 0, "unreadable_images": 1}
     assert manifest["counts"]["failed_by_reason"] == {"not a readable video": 1, "truncated": 1, "zero bytes": 1}
     assert {line["id"] for line in read_failures(str(finished))} == {
         "cut.mp4",

@@ -169,6 +169,32 @@ def test_truncated_files_are_noticed(tmp_path: Path, make_video, share: float, s
         list(decode_frames(cut))
 
 
+def test_damaged_pictures_are_passed_over(tmp_path: Path, make_video, picture) -> None:
+    path = make_video(tmp_path / "a.mp4", seconds=3)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for pos, size in packets[20:24]:
+        data[pos + size // 2 : pos + size] = bytes(size - size // 2)
+    path.write_bytes(data)
+    damaged: list[float] = []
+    frames = dict(decode_frames(path, sampling=Sampling.EVERY, on_damaged=damaged.append))
+    assert 0 < len(damaged) < 20
+    assert len(frames) + len(damaged) == 60
+    assert all(0.9 < time_s < 1.6 for time_s in damaged)  # up to the key frame after the next
+    assert all(close(image, picture(round(time_s * 20))) for time_s, image in frames.items())
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".mp4", "libx264")])
+def test_a_clock_that_does_not_begin_at_nought(tmp_path: Path, make_video, suffix: str, codec: str) -> None:
+    path = make_video(tmp_path / f"a{suffix}", codec=codec, times=[30 + i / 20 for i in range(40)])
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.start_time * stream.time_base == 30
+    assert [round(time_s, 2) for time_s, _ in decode_frames(path, frames_per_second=2)] == [0, 0.5, 1, 1.5]
+    assert probe(path).duration_s == pytest.approx(2, abs=0.06)
+
+
 def test_absurd_dimensions(tmp_path: Path, make_video) -> None:
     path = make_video(tmp_path / "tiny.avi", codec="mpeg4", size=(8, 8), seconds=0.2)
     with pytest.raises(VideoError, match="absurd dimensions 8x8"):
