@@ -40,6 +40,9 @@ ACTIONS = {
         "poses said in another way",
     ),
     "pack": Action("data_edit", "pack", "PATH out=PATH [codec=zstd|jpeg|raw]", "an archive, or an archive unpacked"),
+    "replay": Action(
+        "data_replay", "replay", "FILE.hdf5 [demos=N] [tolerance_mm=]", "do robomimic's actions reproduce it?"
+    ),
     "import": Action("data_interop", "import_demos", "SRC out=PATH [format=NAME ...]", f"from {FORMATS}"),
     "export": Action("data_interop", "export_demos", "PATH out=PATH format=NAME [...]", f"to {FORMATS}"),
 }

@@ -13,6 +13,7 @@ from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
 from pixio_robot.errors import UserError
 
 if TYPE_CHECKING:
+    from envs.robomimic_scene import RecordedScene
     from pixio_robot.interop.demo_formats import DemoFormat, Outcome
 
 
@@ -25,7 +26,8 @@ def import_demos(arguments: list[str]) -> int:
     need_paths("import", paths)
     out, name = _out("import", pairs), pairs.pop("format", "")
     form = demo_format(name) if name else recognised_format(paths[0])
-    outcome = form.import_demos(paths[0], out, settings("import", pairs, form.ImportConfig))
+    config = settings("import", pairs, form.ImportConfig)
+    outcome = form.import_demos(paths[0], out, config, **SIMULATORS.get(form.NAME, {}))
     return _tell(f"{paths[0]} ({form.NAME}) -> {out}", outcome)
 
 
@@ -42,6 +44,16 @@ def export_demos(arguments: list[str]) -> int:
     form = demo_format(name)
     outcome = form.export_demos(paths[0], out, settings("export", pairs, form.ExportConfig))
     return _tell(f"{paths[0]} -> {out} ({form.NAME})", outcome)
+
+
+def _robosuite_scene(image_size: int, render_quality: str) -> RecordedScene:
+    from envs.robomimic_scene import RecordedScene
+
+    return RecordedScene(image_size, render_quality)
+
+
+SIMULATORS: dict[str, dict[str, Any]] = {"robomimic": {"open_scene": _robosuite_scene}}
+"""What a format may ask of a simulator: rooms beside each other meet here only."""
 
 
 def _out(action: str, pairs: dict[str, str]) -> Path:

@@ -1,0 +1,122 @@
+"""What a robomimic file says of its environment, in the words of the robosuite that is installed.
+
+robomimic keeps the keyword arguments of `robosuite.make`. Up to robosuite 1.4 `controller_configs` described one arm
+(`control_delta`, poses in the world); since 1.5 it describes the whole body part by part (`input_type`,
+`input_ref_frame`). Other keywords came, went or were renamed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from envs.simulator import load_robosuite
+from pixio_robot.errors import UserError, unknown_name
+
+RENAMED = {"mount_types": "base_types"}
+"""Keywords of robosuite up to 1.4 -> those of 1.5."""
+
+_PARTS = ("JOINT_VELOCITY", "JOINT_TORQUE", "JOINT_POSITION", "OSC_POSITION", "OSC_POSE")
+_CARTESIAN = ("OSC_POSITION", "OSC_POSE")
+_PART_RENAMED = {"damping": "damping_ratio", "damping_limits": "damping_ratio_limits"}
+_NO_PICTURES = {
+    "has_renderer": False,
+    "has_offscreen_renderer": False,
+    "use_camera_obs": False,
+    "use_object_obs": False,
+    "ignore_done": True,
+}
+_PICTURES = ("render", "camera", "renderer", "visualize")
+"""Keywords that start like this are about pictures, and nothing that moves depends on them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """`robosuite.make(name, **arguments)` of the installed version, without pictures.
+
+    `left_out`: keywords of the file that this version does not know and that are not about pictures.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    left_out: tuple[str, ...]
+
+
+def translated(env_args: Mapping[str, Any]) -> Task:
+    """Raises UserError for an environment that is not robosuite's, or that this robosuite has no words for."""
+    load_robosuite()
+    from robosuite.environments.base import REGISTERED_ENVS
+
+    name, arguments = env_args.get("env_name"), env_args.get("env_kwargs")
+    if not isinstance(name, str) or not isinstance(arguments, Mapping) or "robots" not in arguments:
+        raise UserError("The file's env_args name no robosuite task and robots, so nothing can be replayed.")
+    if name not in REGISTERED_ENVS:
+        raise unknown_name("robosuite task", name, REGISTERED_ENVS)
+    arguments = {str(RENAMED.get(key, key)): copy.deepcopy(value) for key, value in arguments.items()}
+    controllers = arguments.pop("controller_configs", None)
+    if controllers is not None:
+        arguments["controller_configs"] = _controllers(controllers, arguments["robots"])
+        if _is_part(controllers[0] if isinstance(controllers, list) else controllers):
+            # robosuite 1.5 leaves out the second half of each physics step's bookkeeping unless told otherwise.
+            arguments.setdefault("lite_physics", False)
+    known = _keywords(REGISTERED_ENVS[name])
+    left_out = tuple(key for key in arguments if key not in known and not key.startswith(_PICTURES))
+    kept = {key: value for key, value in arguments.items() if key in known and not key.startswith(_PICTURES)}
+    return Task(name, kept | _NO_PICTURES, left_out)
+
+
+def _keywords(task: type) -> set[str]:
+    """What the class and those that it builds on take."""
+    return {
+        name
+        for ancestor in task.__mro__
+        if "__init__" in vars(ancestor)
+        for name in inspect.signature(vars(ancestor)["__init__"]).parameters
+    }
+
+
+def _is_part(controller: Any) -> bool:
+    return isinstance(controller, Mapping) and "body_parts" not in controller
+
+
+def _controllers(controllers: Any, robots: str | list[str]) -> Any:
+    """One for all robots, or a list with one for each."""
+    names = [robots] if isinstance(robots, str) else list(robots)
+    if isinstance(controllers, list):
+        if len(controllers) != len(names):
+            raise UserError(f"env_args have {len(controllers)} controller_configs for {len(names)} robots.")
+        return [_whole_body(part, robot) for part, robot in zip(controllers, names, strict=True)]
+    return _whole_body(controllers, names[0])
+
+
+def _whole_body(controller: Any, robot: str) -> Any:
+    """A controller of robosuite 1.5 from one of any version."""
+    from robosuite.controllers.composite.composite_controller_factory import refactor_composite_controller_config
+    from robosuite.models.robots.robot_model import REGISTERED_ROBOTS
+
+    if not _is_part(controller):
+        return controller
+    if robot not in REGISTERED_ROBOTS:
+        raise unknown_name("robosuite robot", robot, REGISTERED_ROBOTS)
+    return refactor_composite_controller_config(_arm(controller), robot, REGISTERED_ROBOTS[robot]().arms)
+
+
+def _arm(part: Mapping[str, Any]) -> dict[str, Any]:
+    """One arm's controller of robosuite up to 1.4 in the words of 1.5. Raises UserError for what 1.5 cannot do."""
+    kind = part.get("type")
+    if kind not in _PARTS:
+        raise UserError(
+            f"env_args ask for the controller {kind!r}, which has no counterpart in robosuite 1.5: "
+            f"there are {', '.join(_PARTS)}."
+        )
+    for limits in ("position_limits", "orientation_limits"):
+        if part.get(limits) is not None:
+            raise UserError(f"env_args set {limits} of {kind}, which robosuite 1.5 does not implement.")
+    arm = {_PART_RENAMED.get(key, key): copy.deepcopy(value) for key, value in part.items() if key != "control_delta"}
+    arm["input_type"] = "delta" if part.get("control_delta", True) else "absolute"
+    if kind in _CARTESIAN:
+        arm["input_ref_frame"] = "world"
+    return {"interpolation": None, "ramp_ratio": 0.2} | arm

@@ -1,0 +1,98 @@
+"""Low-dimensional observations of robosuite's robots, read off a model and its data: no robosuite environment needed.
+
+The names and meanings are those of robosuite's observables, the same in versions 1.2 to 1.5: `robot0_eef_pos` is the
+place of the grip site, but `robot0_eef_quat` (x, y, z, w) turns with the hand's body, which the site is turned against.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pixio_robot.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    import mujoco
+
+Reading = Callable[["mujoco.MjData"], np.ndarray]
+"""float64 (size,) of the data as they stand."""
+
+_KEY = re.compile(r"robot(\d+)_(?:(right|left)_)?(\w+)")
+QUANTITIES = (
+    *("joint_pos", "joint_pos_cos", "joint_pos_sin", "joint_vel"),
+    *("eef_pos", "eef_quat", "eef_quat_site", "gripper_qpos", "gripper_qvel"),
+)
+
+
+def readings(model: mujoco.MjModel, keys: Sequence[str]) -> dict[str, Reading]:
+    """How to read each of `keys`. Raises UserError for one that is not robosuite's, or not of this model's robot."""
+    return {key: _reading(model, key) for key in keys}
+
+
+def _reading(model: mujoco.MjModel, key: str) -> Reading:
+    match = _KEY.fullmatch(key)
+    if match is None or match[3] not in QUANTITIES:
+        raise unknown_name(
+            "observation to work out from the simulator's state", key, [f"robot0_{name}" for name in QUANTITIES]
+        )
+    robot, arm, quantity = match[1], match[2] or "right", match[3]
+    if quantity.startswith("joint"):
+        return _of_joints(quantity, *_joints(model, key, f"robot{robot}_"))
+    if quantity.startswith("gripper"):
+        places, velocities = _joints(model, key, *_grippers(robot, arm))
+        return (
+            (lambda data: data.qpos[places].copy())
+            if quantity.endswith("qpos")
+            else (lambda data: data.qvel[velocities].copy())
+        )
+    if quantity == "eef_quat":
+        hand = _index(key, {model.body(i).name: i for i in range(model.nbody)}, [f"robot{robot}_{arm}_hand"])
+        return lambda data: data.xquat[hand][[1, 2, 3, 0]]
+    sites = {model.site(i).name: i for i in range(model.nsite)}
+    grip = _index(key, sites, [f"{prefix}grip_site" for prefix in _grippers(robot, arm)])
+    if quantity == "eef_pos":
+        return lambda data: data.site_xpos[grip].copy()
+    return lambda data: _quaternion(data.site_xmat[grip].reshape(3, 3))
+
+
+def _grippers(robot: str, arm: str) -> tuple[str, ...]:
+    """What the gripper's parts are called: since robosuite 1.5, before, and before for two-armed robots."""
+    return f"gripper{robot}_{arm}_", f"gripper{robot}_"
+
+
+def _index(key: str, found: dict[str, int], names: Sequence[str]) -> int:
+    for name in names:
+        if name in found:
+            return found[name]
+    raise UserError(f"{key} cannot be worked out: the demonstration's model_file has no {' or '.join(names)}.")
+
+
+def _joints(model: mujoco.MjModel, key: str, *prefixes: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where positions and velocities of the joints with the first prefix that fits to any stand."""
+    for prefix in prefixes:
+        joints = [i for i in range(model.njnt) if model.joint(i).name.startswith(prefix)]
+        if joints:
+            return model.jnt_qposadr[joints], model.jnt_dofadr[joints]
+    raise UserError(f"{key} cannot be worked out: the demonstration's model_file has no joint {prefixes[0]}*.")
+
+
+def _of_joints(quantity: str, places: np.ndarray, velocities: np.ndarray) -> Reading:
+    if quantity == "joint_vel":
+        return lambda data: data.qvel[velocities].copy()
+    if quantity == "joint_pos":
+        return lambda data: data.qpos[places].copy()
+    wave = np.cos if quantity == "joint_pos_cos" else np.sin
+    return lambda data: wave(data.qpos[places])
+
+
+def _quaternion(rotation: np.ndarray) -> np.ndarray:
+    """x, y, z, w of a rotation (3, 3), with w >= 0 as robosuite has it."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_matrix(rotation).as_quat(canonical=True)

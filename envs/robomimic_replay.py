@@ -1,0 +1,119 @@
+"""Whether a demonstration's actions lead through its recorded states when they are executed again, open loop."""
+
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from envs.robomimic_env_args import Task, translated
+from envs.robomimic_model import mended, modernised
+from envs.robomimic_scene import check_states
+from envs.seeding import global_seed
+from pixio_robot.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayError:
+    """How far one replay strays from what was recorded.
+
+    first_step: the first whose positions differ at all, None where every bit is reproduced. position: largest
+    difference of any joint coordinate (m or rad; objects have joints too) at any step. hand_m: largest distance
+    between the recorded and the replayed gripper. success: whether the task's own check holds after the last action.
+    """
+
+    steps: int
+    first_step: int | None
+    position: float
+    hand_m: float
+    success: bool
+
+
+class Replay:
+    """One robosuite environment, built from the file's env_args, that takes one demonstration after the other."""
+
+    def __init__(self, env_args: Mapping[str, Any]) -> None:
+        """Raises UserError where the installed robosuite cannot build that environment."""
+        self.task: Task = translated(env_args)
+        import robosuite
+
+        with global_seed(0):
+            try:
+                self._env: Any = robosuite.make(self.task.name, **self.task.arguments)
+            except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"robosuite {robosuite.__version__} cannot build {self.task.name} from the file's env_args: "
+                    f"{type(error).__name__}: {error}."
+                ) from error
+
+    def run(self, model_file: str, states: np.ndarray, actions: np.ndarray) -> ReplayError:
+        """Start from states[0] (n, 1 + nq + nv), execute all n actions (n, a), compare with states[1:].
+
+        Raises UserError where the demonstration does not fit to the environment.
+        """
+        with self._on(model_file) as (sim, grip):
+            nq, nv = len(sim.data.qpos), len(sim.data.qvel)
+            check_states(states, nq, nv)
+            if actions.shape[1:] != (self._env.action_dim,):
+                raise UserError(
+                    f"The demonstration's actions have {actions.shape[1]} numbers, but {self.task.name} with the "
+                    f"file's controller takes {self._env.action_dim}."
+                )
+            hand = _Hand(sim.model._model, grip)
+            sim.set_state_from_flattened(states[0, : 1 + nq + nv])
+            sim.forward()
+            worst, hand_m, first = 0.0, 0.0, None
+            for step, action in enumerate(actions):
+                self._env.step(action)
+                if step + 1 == len(states):
+                    break
+                recorded = states[step + 1, 1 : 1 + nq]
+                away = float(np.abs(sim.data.qpos - recorded).max())
+                away = math.inf if math.isnan(away) else away
+                worst = max(worst, away)
+                if first is None and away > 0:
+                    first = step + 1
+                hand_m = max(hand_m, float(np.linalg.norm(hand.at(sim.data.qpos) - hand.at(recorded))))
+            success = bool(self._env._check_success())
+        return ReplayError(steps=len(actions), first_step=first, position=worst, hand_m=hand_m, success=success)
+
+    @contextlib.contextmanager
+    def _on(self, model_file: str) -> Iterator[tuple[Any, int]]:
+        """The environment with the demonstration's own model, as robosuite's recorder starts an episode."""
+        xml = mended(modernised(model_file))
+        with global_seed(0):
+            try:
+                self._env.reset_from_xml_string(xml)
+            except (AssertionError, KeyError, ValueError) as error:
+                raise UserError(
+                    f"{self.task.name} cannot run on a demonstration's model_file: {type(error).__name__}: {error}."
+                ) from error
+            self._env.sim.reset()
+            robot = self._env.robots[0]
+            yield self._env.sim, robot.eef_site_id[robot.arms[0]]
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class _Hand:
+    """Where the grip site is, worked out beside the simulation: looking must not disturb it."""
+
+    def __init__(self, model: Any, site: int) -> None:
+        import mujoco
+
+        self._model, self._data, self._site = model, mujoco.MjData(model), site
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        import mujoco
+
+        self._data.qpos[:] = positions
+        mujoco.mj_kinematics(self._model, self._data)
+        return self._data.site_xpos[self._site].copy()

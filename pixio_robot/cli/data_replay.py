@@ -1,0 +1,65 @@
+"""`pixio-robot data replay PATH`: whether the actions of a robomimic file reproduce its recorded states."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+from pixio_robot.errors import UserError
+
+
+@dataclass(kw_only=True)
+class Replaying:
+    """demos: how many, 0 for all. mask: only those of that filter. tolerance_mm: how far the replayed gripper may be
+    from the recorded one at any step; a file of the installed robosuite is reproduced to the last bit."""
+
+    demos: int = 0
+    mask: str = ""
+    tolerance_mm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.demos < 0 or not (math.isfinite(self.tolerance_mm) and self.tolerance_mm >= 0):
+            raise UserError(f"demos={self.demos} and tolerance_mm={self.tolerance_mm:g} must not be negative.")
+
+
+def replay(arguments: list[str]) -> int:
+    """Exit code 1 where a demonstration strays further than the tolerance."""
+    from envs.robomimic_replay import Replay
+    from pixio_robot.interop.robomimic_file import RobomimicFile, values
+    from pixio_robot.interop.robomimic_plan import model_of
+
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths("replay", paths)
+    config = settings("replay", pairs, Replaying)
+    with RobomimicFile(paths[0]) as file:
+        demos = file.chosen(config.mask)[: config.demos or None]
+        models = [model_of(file, demo) for demo in demos]
+        simulation = Replay(file.env_args)
+        if simulation.task.left_out:
+            print(f"this robosuite does not know: {', '.join(simulation.task.left_out)}")
+        strayed = worst_mm = solved = 0
+        try:
+            for demo, model in zip(demos, models, strict=True):
+                group = file.demo(demo)
+                file.length(demo)
+                states, actions = (values(group, key, file.path) for key in ("states", "actions"))
+                error = simulation.run(model, states, actions)
+                hand_mm = 1000 * error.hand_m
+                # Not-a-number strays.
+                away = not hand_mm <= config.tolerance_mm
+                strayed, worst_mm, solved = strayed + away, max(worst_mm, hand_mm), solved + error.success
+                print(
+                    f"{demo}: {error.steps} steps, gripper at most {hand_mm:.3g} mm away, joints {error.position:.3g}, "
+                    f"{'exact' if error.first_step is None else f'differs from step {error.first_step} on'}; "
+                    f"{'solved' if error.success else 'not solved'} at the end"
+                    + (f"  <- more than {config.tolerance_mm:g} mm" if away else ""),
+                    flush=True,
+                )
+        finally:
+            simulation.close()
+    print(
+        f"{paths[0]}: {len(demos)} demonstrations, {solved} solved, {strayed} strayed further than "
+        f"{config.tolerance_mm:g} mm, the worst {worst_mm:.3g} mm"
+    )
+    return 1 if strayed else 0

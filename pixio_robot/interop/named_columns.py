@@ -1,0 +1,61 @@
+"""Between one array with a name for every column (a DemoSpec's state) and several arrays under keys of their own.
+
+The column `robot0_eef_pos.x [m]` belongs to the key `robot0_eef_pos`; a column without a dot is a key by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+
+_COMPONENTS = {
+    "eef_pos": ("xyz", "m"),
+    "eef_quat": ("xyzw", "1"),
+    "eef_quat_site": ("xyzw", "1"),
+    "eef_rot_axis_angle": ("xyz", "rad"),
+    "eef_vel_lin": ("xyz", "m/s"),
+    "eef_vel_ang": ("xyz", "rad/s"),
+    "joint_pos": ("", "rad"),
+    "joint_vel": ("", "rad/s"),
+    "joint_pos_cos": ("", "1"),
+    "joint_pos_sin": ("", "1"),
+    "gripper_width": ("", "m"),
+}
+"""How the well-known keys of robosuite and UMI end -> what their columns are called, and their unit."""
+
+
+def grouped(names: Sequence[str]) -> dict[str, list[int]]:
+    """key -> its columns, in order. Raises UserError for a name that cannot be the name of an array."""
+    keys: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        key = name.split(" [")[0]
+        key = key.rpartition(".")[0] or key
+        if not key or "/" in key or key.startswith("."):
+            raise UserError(f"The column {name!r} cannot name an array: it needs letters before '.' and no '/'.")
+        keys.setdefault(key, []).append(column)
+    return keys
+
+
+def column_names(key: str, shape: Sequence[int], gripper_unit: str = "") -> list[str]:
+    """Names for the columns of an array of rows of that shape; the unit in brackets where it is known."""
+    width = int(np.prod(shape, dtype=np.int64))
+    letters, unit = _known(key)
+    if key.endswith("gripper_qpos"):
+        unit = gripper_unit
+    elif key.endswith("gripper_qvel") and gripper_unit:
+        unit = f"{gripper_unit}/s"
+    places = [".".join(map(str, place)) for place in np.ndindex(*shape)]
+    if letters and len(letters) == width:
+        places = list(letters)
+    end = f" [{unit}]" if unit else ""
+    return [f"{key}.{place}{end}" if place else f"{key}{end}" for place in places]
+
+
+def _known(key: str) -> tuple[str, str]:
+    for ending in sorted(_COMPONENTS, key=len, reverse=True):
+        if key == ending or key.endswith(f"_{ending}"):
+            return _COMPONENTS[ending]
+    return "", ""

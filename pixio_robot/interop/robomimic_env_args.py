@@ -1,0 +1,66 @@
+"""What robomimic is to know of the environment of demonstrations that it did not record."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pixio_robot.interop.robomimic_file import GYM, ROBOSUITE
+from pixio_robot.types import DemoSpec
+
+_ARM: dict[str, Any] = {
+    "type": "OSC_POSE",
+    "input_max": 1,
+    "input_min": -1,
+    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
+    "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
+    "kp": 150,
+    "damping_ratio": 1,
+    "impedance_mode": "fixed",
+    "kp_limits": [0, 300],
+    "damping_ratio_limits": [0, 10],
+    "position_limits": None,
+    "orientation_limits": None,
+    "uncouple_pos_ori": True,
+    "interpolation": None,
+    "ramp_ratio": 0.2,
+    "gripper": {"type": "GRIP"},
+}
+"""robosuite 1.5's own settings of an arm, which our environments use."""
+_CONTROLLERS = {
+    "OSC_POSE delta": {"input_type": "delta", "input_ref_frame": "base"},
+    "OSC_POSE absolute": {"input_type": "absolute", "input_ref_frame": "world"},
+}
+
+
+def env_args_of(spec: DemoSpec) -> tuple[dict[str, Any], list[str]]:
+    """(env_args, what they do not hold)."""
+    kwargs: dict[str, Any] = {"control_freq": spec.control_hz}
+    version = re.search(rf"{re.escape(spec.simulator)} ([\w.]+)", spec.simulator_version)
+    notes = ["the actions' and the state's names and units are kept in an attribute that only pixio-robot reads"]
+    if spec.simulator == "robosuite":
+        kwargs |= {
+            "robots": [spec.robot],
+            "has_renderer": False,
+            "has_offscreen_renderer": bool(spec.cameras),
+            "use_camera_obs": bool(spec.cameras),
+            "camera_names": list(spec.cameras),
+            "camera_heights": [camera.height for camera in spec.cameras.values()],
+            "camera_widths": [camera.width for camera in spec.cameras.values()],
+            "ignore_done": True,
+            "reward_shaping": False,
+        }
+        if spec.controller in _CONTROLLERS:
+            arm = _ARM | _CONTROLLERS[spec.controller]
+            kwargs["controller_configs"] = {"type": "BASIC", "body_parts": {"right": arm}}
+        notes.append(
+            "env_args name robosuite's own scene: robomimic trains on this file, but what it rolls out there looks "
+            "different and has other cameras than pixio-robot's environments"
+        )
+    env_args = {
+        "env_name": spec.task,
+        "env_version": version[1] if version else spec.simulator_version,
+        "type": ROBOSUITE if spec.simulator == "robosuite" else GYM,
+        "env_kwargs": kwargs,
+    }
+    return env_args, notes

@@ -1,0 +1,171 @@
+"""A robomimic HDF5 file as it lies on the disk: its demonstrations in numeric order, its masks, what it says of the
+environment. A file fresh from robosuite's recorder, without robomimic's additions, counts as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pixio_robot.errors import UserError, unknown_name
+
+ROBOSUITE = 1
+"""robomimic's number for environments of robosuite; 2 is Gym."""
+GYM = 2
+DEMO = "demo_"
+_RECORDER = ("env", "env_info", "repository_version")
+
+
+class RobomimicFile:
+    """Open for reading; a context manager. Raises UserError for a file that is not of this format."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise UserError(f"There is no file {path}.")
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise UserError(f"{path} cannot be opened as HDF5: {error}.") from error
+        try:
+            self._data = self._group(self._file, "data")
+            self.demos = self._numeric_order()
+            self.masks = self._read_masks()
+            self.env_args = self._read_env_args()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> RobomimicFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        return self._data.attrs
+
+    def demo(self, name: str) -> h5py.Group:
+        return self._group(self._data, name)
+
+    def chosen(self, mask: str) -> list[str]:
+        """All demonstrations, or those of one mask; in numeric order. Raises UserError for an unknown or empty one."""
+        if not mask:
+            return self.demos
+        if mask not in self.masks:
+            raise unknown_name(f"mask of {self.path}", mask, self.masks)
+        members = set(self.masks[mask])
+        if not members:
+            raise UserError(f"The mask {mask} of {self.path} names no demonstration.")
+        return [name for name in self.demos if name in members]
+
+    def masks_of(self, demo: str) -> list[str]:
+        return sorted(mask for mask, names in self.masks.items() if demo in names)
+
+    def length(self, demo: str) -> int:
+        """Steps of that demonstration. Raises UserError where `num_samples` or an array disagrees with `actions`."""
+        group = self.demo(demo)
+        length = len(dataset(group, "actions", self.path))
+        said = group.attrs.get("num_samples", length)
+        if said != length:
+            raise UserError(f"{self.path}: {demo} has num_samples {said} and {length} actions.")
+        for key in ("states", "rewards", "dones"):
+            if key in group and len(dataset(group, key, self.path)) != length:
+                raise UserError(
+                    f"{self.path}: {demo} has {len(dataset(group, key, self.path))} {key} and {length} actions."
+                )
+        if length == 0:
+            raise UserError(f"{self.path}: {demo} has no actions.")
+        return length
+
+    def model_file(self, demo: str) -> str | None:
+        text = self.demo(demo).attrs.get("model_file")
+        return text.decode() if isinstance(text, bytes) else text
+
+    def _group(self, parent: Any, name: str) -> h5py.Group:
+        found = parent.get(name)
+        if not isinstance(found, h5py.Group):
+            raise UserError(f"{self.path} is no robomimic file: it has no group {name}.")
+        return found
+
+    def _numeric_order(self) -> list[str]:
+        """As strings, demo_10 would come before demo_2."""
+        names = [name for name in map(str, self._data) if name.startswith(DEMO) and name.removeprefix(DEMO).isdecimal()]
+        if not names:
+            raise UserError(f"{self.path} is no robomimic file: its group data has no {DEMO}0, {DEMO}1, ...")
+        return sorted(names, key=demo_number)
+
+    def _read_masks(self) -> dict[str, list[str]]:
+        group = self._file.get("mask")
+        if not isinstance(group, h5py.Group):
+            return {}
+        masks = {}
+        for name, values in group.items():
+            members = [value.decode() if isinstance(value, bytes) else str(value) for value in values[()]]
+            unknown = sorted(set(members) - set(self.demos))
+            if unknown:
+                raise UserError(f"The mask {name} of {self.path} names {unknown[0]}, which is not in data.")
+            masks[name] = members
+        return masks
+
+    def _read_env_args(self) -> dict[str, Any]:
+        """robomimic's, or what robosuite's recorder wrote put in that form; empty where there is neither."""
+        attributes = self._data.attrs
+        text = attributes.get("env_args")
+        if text is None and all(key in attributes for key in _RECORDER):
+            arguments = self._json("env_info", attributes["env_info"])
+            arguments.pop("env_name", None)
+            return {
+                "env_name": str(attributes["env"]),
+                "env_version": str(attributes["repository_version"]),
+                "type": ROBOSUITE,
+                "env_kwargs": arguments,
+            }
+        return {} if text is None else self._json("env_args", text)
+
+    def _json(self, key: str, text: Any) -> dict[str, Any]:
+        try:
+            value = json.loads(text)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.path}: the attribute {key} of data is no JSON ({error}).") from error
+        if not isinstance(value, dict):
+            raise UserError(f"{self.path}: the attribute {key} of data is no JSON object.")
+        return value
+
+
+def demo_number(name: str) -> int:
+    return int(name.removeprefix(DEMO))
+
+
+def dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
+    """Raises UserError naming the file and what is there instead."""
+    found = group.get(key)
+    if not isinstance(found, h5py.Dataset):
+        raise UserError(f"{path}: {group.name} has no dataset {key}; there are {', '.join(sorted(group)) or 'none'}.")
+    return found
+
+
+def values(group: h5py.Group, key: str, path: Path) -> np.ndarray:
+    """A whole dataset. Raises UserError where the file is damaged there."""
+    found = dataset(group, key, path)
+    try:
+        return found[()]
+    except OSError as error:
+        raise UserError(f"{path}: {found.name} cannot be read ({error}).") from error
+
+
+def is_robomimic(path: Path) -> bool:
+    """Whether this is an HDF5 file with a group `data` that has a `demo_...`."""
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    try:
+        with RobomimicFile(path):
+            return True
+    except UserError:
+        return False

@@ -1,0 +1,155 @@
+"""A store of demonstrations out of a robomimic file, one demonstration at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pixio_robot.data.demo_edit import Recipe, write
+from pixio_robot.errors import UserError
+from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, values
+from pixio_robot.interop.robomimic_plan import Plan, model_of, plan
+from pixio_robot.interop.robomimic_scene import OpenScene, Scene
+from pixio_robot.interop.robomimic_settings import DEMO, ENV_ARGS, INFO, MASK, ImportConfig
+from pixio_robot.types import Episode
+
+SUCCESS_REWARD = 1.0
+"""robosuite's tasks give it, scaled, exactly while they are solved; only shaped rewards are below it on the way."""
+_ROUNDING = 1e-6
+
+
+def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene) -> Outcome:
+    """Raises UserError for a file or settings that do not fit; then nothing is written."""
+    with RobomimicFile(source) as file:
+        scene = _LazyScene(open_scene, config)
+        try:
+            demos = file.chosen(config.mask)
+            shape = plan(file, demos[0], config, scene)
+            reader = _Reader(file, shape, config, scene)
+            lengths = [file.length(demo) for demo in demos]
+            write(out, {"": Recipe(spec=shape.spec, count=len(demos), episodes=map(reader.episode, demos))})
+        finally:
+            scene.close()
+    return Outcome(episodes=len(demos), frames=sum(lengths), notes=[*shape.notes, *reader.notes()])
+
+
+class _LazyScene:
+    """Starts the simulator when something must be worked out, and not for a file that holds everything."""
+
+    def __init__(self, open_scene: OpenScene, config: ImportConfig) -> None:
+        self._open, self._config = open_scene, config
+        self._scene: Scene | None = None
+
+    def _get(self) -> Scene:
+        if self._scene is None:
+            self._scene = self._open(self._config.image_size, self._config.render_quality)
+        return self._scene
+
+    def cameras(self, model_file: str, names: Any) -> Any:
+        return self._get().cameras(model_file, names)
+
+    def observe(self, model_file: str, states: np.ndarray, keys: Any, cameras: Any) -> Mapping[str, np.ndarray]:
+        return self._get().observe(model_file, states, keys, cameras)
+
+    def close(self) -> None:
+        if self._scene is not None:
+            self._scene.close()
+
+
+class _Reader:
+    """Episodes of one file by one plan; notices what gets lost on the way."""
+
+    def __init__(self, file: RobomimicFile, shape: Plan, config: ImportConfig, scene: Scene) -> None:
+        self._file, self._plan, self._config, self._scene = file, shape, config, scene
+        self._rounded: set[str] = set()
+        self._dropped: set[str] = set()
+        self._without_rewards = False
+
+    def notes(self) -> list[str]:
+        found = []
+        if self._rounded:
+            found.append(f"rounded to float32: {', '.join(sorted(self._rounded))}")
+        if self._dropped:
+            found.append(f"not part of a store: {', '.join(sorted(self._dropped))}")
+        if self._without_rewards:
+            found.append("the file has no rewards: all of them are 0")
+        return found
+
+    def episode(self, demo: str) -> Episode:
+        group, shape = self._file.demo(demo), self._plan
+        length = self._file.length(demo)
+        worked_out: Mapping[str, np.ndarray] = {}
+        if shape.rendered or shape.computed:
+            states = values(group, "states", self._file.path)
+            worked_out = self._scene.observe(model_of(self._file, demo), states, shape.computed, shape.rendered)
+        images = {name: self._observation(group, key, length) for name, key in shape.stored.items()}
+        images |= {name: worked_out[f"{name}_image"] for name in shape.rendered}
+        state = np.empty((length, shape.spec.state_dim), np.float32)
+        for key in shape.state:
+            column = worked_out[key] if key in shape.computed else self._observation(group, key, length)
+            state[:, shape.columns[key]] = self._float32(key, column.reshape(length, -1))
+        actions = self._float32("actions", values(group, self._config.actions, self._file.path))
+        info = _info(self._file, group)
+        rewards = self._rewards(group, length)
+        self._dropped |= {key for key in ("states", "dones", "next_obs") if key in group}
+        self._dropped |= {"model_file"} & set(group.attrs)
+        return Episode(
+            images={name: images[name] for name in shape.spec.cameras},
+            state=state,
+            actions=actions,
+            rewards=rewards,
+            success=self._success(group, rewards, info),
+            seed=info.pop("seed", demo_number(demo)),
+            info=info.pop("info", {}) | self._origin(demo),
+        )
+
+    def _observation(self, group: h5py.Group, key: str, length: int) -> np.ndarray:
+        found = values(group, f"obs/{key}", self._file.path)
+        if len(found) != length:
+            raise UserError(f"{self._file.path}: {group.name} has {len(found)} obs/{key} and {length} actions.")
+        return found
+
+    def _rewards(self, group: h5py.Group, length: int) -> np.ndarray:
+        if "rewards" not in group:
+            self._without_rewards = True
+            return np.zeros(length, np.float32)
+        return self._float32("rewards", values(group, "rewards", self._file.path).reshape(length))
+
+    def _success(self, group: h5py.Group, rewards: np.ndarray, info: Mapping[str, Any]) -> bool:
+        if self._config.success != "reward":
+            return self._config.success == "all"
+        if "success" in info:
+            return bool(info["success"])
+        if "rewards" not in group:
+            raise UserError(
+                f"{self._file.path}: {group.name} has no rewards to tell success by: say success=all (robosuite's "
+                "recorder keeps solved demonstrations only) or success=none."
+            )
+        return bool(rewards.max() >= SUCCESS_REWARD - _ROUNDING)
+
+    def _float32(self, key: str, found: np.ndarray) -> np.ndarray:
+        small = found.astype(np.float32)
+        if small.astype(found.dtype).tobytes() != np.ascontiguousarray(found).tobytes():
+            self._rounded.add(key)
+        return small
+
+    def _origin(self, demo: str) -> dict[str, Any]:
+        """What exporting and choosing episodes go by later."""
+        masks = {f"{MASK}{mask}": demo in members for mask, members in self._file.masks.items()}
+        env_args = {ENV_ARGS: self._file.env_args} if self._file.env_args else {}
+        return {DEMO: demo} | masks | env_args
+
+
+def _info(file: RobomimicFile, group: h5py.Group) -> dict[str, Any]:
+    """What our own export notes of a demonstration; nothing for others' files."""
+    try:
+        found = json.loads(group.attrs.get(INFO, "{}"))
+        return {"info": {}} | dict(found)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file.path}: the attribute {INFO} of {group.name} is damaged ({error!r}).") from error

@@ -1,0 +1,126 @@
+"""What the numbers of a robomimic file mean, as far as its `env_args` say it; starts no simulator.
+
+Names and units are those of our own robosuite environments wherever the meaning is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pixio_robot.interop.named_columns import column_names
+from pixio_robot.interop.robomimic_file import GYM, ROBOSUITE
+
+ABSOLUTE_ACTIONS = "actions_abs"
+"""robomimic's second dataset of actions: poses in the world in place of the deltas in `actions`."""
+_ROBOSUITE_HZ = 20.0
+"""robosuite's own control frequency, which its recorder leaves out."""
+_DELTA_POS, _DELTA_ROT = 0.05, 0.5
+"""robosuite's own largest delta, in m and rad, where a file does not say."""
+_GRIP = "gripper [-1 opens, 1 closes]"
+_FINGERS_IN_METRES = ("Panda", "Sawyer", "Baxter")
+
+
+def robots(env_args: Mapping[str, Any]) -> list[str]:
+    found = arguments(env_args).get("robots", [])
+    return [found] if isinstance(found, str) else [str(robot) for robot in found]
+
+
+def arguments(env_args: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = env_args.get("env_kwargs")
+    return found if isinstance(found, Mapping) else {}
+
+
+def control_hz(env_args: Mapping[str, Any]) -> float | None:
+    found = arguments(env_args).get("control_freq")
+    if found is None and env_args.get("type") == ROBOSUITE:
+        return _ROBOSUITE_HZ
+    return None if found is None else float(found)
+
+
+def simulator(env_args: Mapping[str, Any]) -> str:
+    return {ROBOSUITE: "robosuite", GYM: "gym"}.get(env_args.get("type", 0), "unknown")
+
+
+def controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """One part controller an arm, in the order of the action's numbers; empty where the file does not say."""
+    found = arguments(env_args).get("controller_configs")
+    each = found if isinstance(found, list) else [found] * max(1, len(robots(env_args)))
+    arms: list[Mapping[str, Any]] = []
+    for controller in each:
+        if not isinstance(controller, Mapping):
+            return []
+        parts = controller.get("body_parts")
+        if not isinstance(parts, Mapping):
+            arms.append(controller)
+            continue
+        parts = parts.get("arms", parts)
+        arms += [parts[arm] for arm in ("right", "left") if isinstance(parts.get(arm), Mapping)]
+    return arms
+
+
+def _absolute(controller: Mapping[str, Any], key: str) -> bool:
+    if key == ABSOLUTE_ACTIONS:
+        return True
+    return controller.get("input_type") == "absolute" or not controller.get("control_delta", True)
+
+
+def controller_name(env_args: Mapping[str, Any], key: str) -> str:
+    """Of the dataset of actions `key`: such as `OSC_POSE delta`."""
+    names = []
+    for controller in controllers(env_args):
+        absolute = _absolute(controller, key)
+        name = f"{controller.get('type', 'unknown')} {'absolute' if absolute else 'delta'}"
+        if absolute and key != ABSOLUTE_ACTIONS and controller.get("input_ref_frame") == "base":
+            name += " in the base's frame"
+        names.append(name)
+    return " + ".join(dict.fromkeys(names)) or "unknown"
+
+
+def action_names(env_args: Mapping[str, Any], key: str, width: int) -> tuple[list[str], bool]:
+    """(a name for each of `width` numbers, whether the file says what they mean)."""
+    each = controllers(env_args)
+    numbers = width // max(1, len(each))
+    arms = [_arm_names(controller, _absolute(controller, key), numbers) for controller in each]
+    prefixes = [""] if len(arms) == 1 else [f"arm{number}_" for number in range(len(arms))]
+    names = [f"{prefix}{name}" for prefix, arm in zip(prefixes, arms, strict=True) for name in arm]
+    return (names, True) if len(names) == width else (column_names("action", (width,)), False)
+
+
+def _arm_names(controller: Mapping[str, Any], absolute: bool, numbers: int) -> list[str]:
+    """For an arm with that many numbers, the gripper's last; empty for controllers not known here."""
+    kind = controller.get("type")
+    if controller.get("impedance_mode", "fixed") != "fixed":
+        return []
+    if kind in ("OSC_POSE", "OSC_POSITION"):
+        names = _cartesian(controller, absolute)
+        return [*(names[:3] if kind == "OSC_POSITION" else names), _GRIP]
+    if kind == "JOINT_POSITION" and not absolute:
+        reach = _six(controller.get("output_max"))[0]
+        return [*(f"joint{joint}_delta [{reach:g} rad]" for joint in range(1, numbers)), _GRIP]
+    return []
+
+
+def _cartesian(controller: Mapping[str, Any], absolute: bool) -> list[str]:
+    if absolute:
+        return [*(f"eef_pos.{axis} [m]" for axis in "xyz"), *(f"eef_axis_angle.{axis} [rad]" for axis in "xyz")]
+    largest = _six(controller.get("output_max"))
+    return [
+        *(f"eef_delta_pos.{axis} [{reach:g} m]" for axis, reach in zip("xyz", largest[:3], strict=True)),
+        *(f"eef_delta_axis_angle.{axis} [{reach:g} rad]" for axis, reach in zip("xyz", largest[3:], strict=True)),
+    ]
+
+
+def _six(largest: Any) -> list[float]:
+    usual = [_DELTA_POS] * 3 + [_DELTA_ROT] * 3
+    if isinstance(largest, int | float):
+        return [float(largest)] * 6
+    if not isinstance(largest, Sequence) or len(largest) < 3:
+        return usual
+    return ([float(value) for value in largest] + usual[3:])[:6]
+
+
+def state_names(env_args: Mapping[str, Any], key: str, shape: Sequence[int]) -> list[str]:
+    """For the columns of the observation `key` whose rows have that shape."""
+    metres = set(robots(env_args)) <= set(_FINGERS_IN_METRES)
+    return column_names(key, shape, gripper_unit="m" if metres else "rad")
