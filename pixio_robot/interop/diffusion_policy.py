@@ -1,0 +1,31 @@
+"""diffusion_policy's replay buffers (also UMI's): Zarr v2, a folder or a zip archive, all episodes in a row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.diffusion_policy_settings import ExportConfig, ImportConfig
+
+__all__ = ["NAME", "SUMMARY", "ExportConfig", "ImportConfig", "export_demos", "import_demos", "recognises"]
+
+NAME = "diffusion_policy"
+SUMMARY = "Zarr v2 replay buffers of diffusion_policy and UMI, folders or .zarr.zip"
+
+
+def recognises(path: Path) -> bool:
+    from pixio_robot.interop.diffusion_policy_container import is_store
+
+    return is_store(path)
+
+
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
+    from pixio_robot.interop.diffusion_policy_import import import_buffer
+
+    return import_buffer(source, out, config)
+
+
+def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
+    from pixio_robot.interop.diffusion_policy_export import export_buffer
+
+    return export_buffer(store, out, config)

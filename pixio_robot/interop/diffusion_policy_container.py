@@ -1,0 +1,131 @@
+"""Where a Zarr v2 store keeps its files: a folder, or a zip archive. Keys are paths like `data/img/0.0.0.0`."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+from pixio_robot.errors import UserError
+
+EPISODE_ENDS = "meta/episode_ends"
+_MARKS = tuple(f"{EPISODE_ENDS}/{name}" for name in (".zarray", "zarr.json"))
+
+
+class Container(Protocol):
+    """What is read from. Close it at the end."""
+
+    def read(self, key: str) -> bytes | None:
+        """A file's content; None where there is none."""
+        ...
+
+    def children(self, key: str) -> list[str]:
+        """The names of the folders right below `key`, sorted."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, key: str) -> bytes | None:
+        try:
+            return (self._path / key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+    def children(self, key: str) -> list[str]:
+        folder = self._path / key
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+    def close(self) -> None:
+        return
+
+
+class Archive:
+    """`prefix`: the folder inside the archive that holds the store; empty for one zipped by zarr itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} cannot be opened as a zip archive: {error}.") from error
+        self._names = set(self._zip.namelist())
+        self._prefix = archive_prefix(self._names) or ""
+
+    def read(self, key: str) -> bytes | None:
+        name = self._prefix + key
+        if name not in self._names:
+            return None
+        try:
+            return self._zip.read(name)
+        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise UserError(f"{name} in {self._path} cannot be read: {error}.") from error
+
+    def children(self, key: str) -> list[str]:
+        start = f"{self._prefix}{key}/"
+        rests = (name.removeprefix(start) for name in self._names if name.startswith(start))
+        return sorted({rest.split("/")[0] for rest in rests if "/" in rest})
+
+    def close(self) -> None:
+        self._zip.close()
+
+
+def archive_prefix(names: set[str]) -> str | None:
+    """What stands before `meta/episode_ends` in the archive; None where there is no such array."""
+    for name in sorted(names, key=len):
+        for mark in _MARKS:
+            if name == mark or name.endswith(f"/{mark}"):
+                return name.removesuffix(mark)
+    return None
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder or an archive holds `meta/episode_ends`."""
+    if path.is_dir():
+        return any((path / mark).is_file() for mark in _MARKS)
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return archive_prefix(set(archive.namelist())) is not None
+
+
+def open_container(path: Path) -> Container:
+    """Raises UserError where there is neither a folder nor a zip archive."""
+    if path.is_dir():
+        return Folder(path)
+    if not path.exists():
+        raise UserError(f"There is no store {path}.")
+    return Archive(path)
+
+
+class Sink(Protocol):
+    """What is written to; nothing is written twice."""
+
+    def write(self, key: str, content: bytes) -> None: ...
+
+
+class FolderSink:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, key: str, content: bytes) -> None:
+        file = self._path / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+class ArchiveSink:
+    """Uncompressed, as zarr's own ZipStore writes it: the chunks are compressed already. Close it at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
+
+    def write(self, key: str, content: bytes) -> None:
+        self._zip.writestr(key, content)
+
+    def close(self) -> None:
+        self._zip.close()

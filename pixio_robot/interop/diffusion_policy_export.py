@@ -1,0 +1,109 @@
+"""A replay buffer out of a store of demonstrations, one episode at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pixio_robot.data.demo_edit import open_source
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.interop.demo_formats import Outcome, new_path
+from pixio_robot.interop.diffusion_policy_arrays import ArrayWriter, write_json
+from pixio_robot.interop.diffusion_policy_codecs import BLOSC, LOSSY, check_writable
+from pixio_robot.interop.diffusion_policy_container import EPISODE_ENDS, ArchiveSink, FolderSink, Sink
+from pixio_robot.interop.diffusion_policy_import import ACTION, REWARD, STATE
+from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ExportConfig
+from pixio_robot.interop.named_columns import grouped
+from pixio_robot.types import Episode
+
+CHUNK_BYTES = 2_000_000
+"""diffusion_policy's aim for arrays that are no images."""
+_GROUP = {"zarr_format": 2}
+
+
+def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
+    """Raises UserError for a store that does not fit or a missing codec; then nothing is written."""
+    from rich.progress import track
+
+    store = open_source(store_path)
+    compressor = check_writable(config.codec)
+    parts = grouped(store.spec.state_names) if config.state_keys else {STATE: list(range(store.spec.state_dim))}
+    _check_keys(store, parts)
+    with new_path(out) as temporary, _sink(temporary, config.zip or out.suffix == ".zip") as sink:
+        for group in ("", "data/", "meta/"):
+            write_json(sink, f"{group}.zgroup", _GROUP)
+        infos = [dict(store.info(number)) for number in range(len(store))]
+        write_json(sink, ".zattrs", {SPEC: store.spec.to_json(), INFOS: infos})
+        _write_meta(sink, store)
+        steps = int(store.lengths.sum())
+        cameras = {
+            name: ArrayWriter(sink, f"data/{name}", (steps, *shape), np.uint8, 1, compressor)
+            for name, shape in ((name, store.images_shape(0, name)[1:]) for name in store.spec.cameras)
+        }
+        values = {
+            key: ArrayWriter(sink, f"data/{key}", (steps, *shape), np.float32, _rows(shape, steps), BLOSC)
+            for key, shape in (
+                *((key, (len(columns),)) for key, columns in parts.items()),
+                (ACTION, (store.spec.action_dim,)),
+                (REWARD, ()),
+            )
+        }
+        for number in track(range(len(store)), f"write {out}", transient=True):
+            _append(store.episode(number), parts, cameras, values)
+        for writer in (*cameras.values(), *values.values()):
+            writer.close()
+    notes = ["names, units and everything else of the DemoSpec are kept in attributes that only pixio-robot reads"]
+    if config.codec in LOSSY:
+        notes.append(f"images are coded with {config.codec}, which loses a little")
+    return Outcome(episodes=len(store), frames=steps, notes=notes)
+
+
+def _check_keys(store: DemoStore, parts: dict[str, list[int]]) -> None:
+    """Everything shares one group."""
+    names = [*store.spec.cameras, *parts, ACTION, REWARD]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"Two arrays of {store.path} would both become data/{name}: rename the camera first.")
+
+
+def _rows(shape: tuple[int, ...], steps: int) -> int:
+    row_bytes = 4 * int(np.prod(shape, dtype=np.int64))
+    return max(1, min(steps, CHUNK_BYTES // row_bytes))
+
+
+def _append(
+    episode: Episode, parts: dict[str, list[int]], cameras: dict[str, ArrayWriter], values: dict[str, ArrayWriter]
+) -> None:
+    for name, writer in cameras.items():
+        writer.append(episode.images[name])
+    for key, columns in parts.items():
+        values[key].append(episode.state[:, columns])
+    values[ACTION].append(episode.actions)
+    values[REWARD].append(episode.rewards)
+
+
+def _write_meta(sink: Sink, store: DemoStore) -> None:
+    for key, found in (
+        (EPISODE_ENDS, np.cumsum(store.lengths)),
+        ("meta/success", np.array(store.successes, np.bool_)),
+        ("meta/seed", np.array(store.seeds, np.int64)),
+    ):
+        writer = ArrayWriter(sink, key, found.shape, found.dtype, len(found), BLOSC)
+        writer.append(found)
+        writer.close()
+
+
+@contextlib.contextmanager
+def _sink(path: Path, zipped: bool) -> Iterator[Sink]:
+    if not zipped:
+        yield FolderSink(path)
+        return
+    sink = ArchiveSink(path)
+    try:
+        yield sink
+    finally:
+        sink.close()

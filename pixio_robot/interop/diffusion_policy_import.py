@@ -1,0 +1,209 @@
+"""A store of demonstrations out of a replay buffer, one episode at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.data.demo_edit import Recipe, write
+from pixio_robot.errors import UserError
+from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
+from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ImportConfig
+from pixio_robot.interop.named_columns import column_names, grouped
+from pixio_robot.types import CameraSpec, DemoSpec, Episode
+
+STATE, ACTION, REWARD = "state", "action", "reward"
+_ROBOT = "robot"
+
+
+def import_buffer(source: Path, out: Path, config: ImportConfig) -> Outcome:
+    """Raises UserError for a store or settings that do not fit; then nothing is written."""
+    with ReplayBuffer(source, fill_missing=config.fill_missing) as buffer:
+        reader = _Reader(buffer, config)
+        count = len(buffer)
+        write(out, {"": Recipe(spec=reader.spec, count=count, episodes=map(reader.episode, range(count)))})
+        return Outcome(episodes=count, frames=int(buffer.ends[-1]), notes=reader.notes())
+
+
+class _Reader:
+    """Episodes of one buffer; notices what gets lost on the way."""
+
+    def __init__(self, buffer: ReplayBuffer, config: ImportConfig) -> None:
+        self._buffer, self._config = buffer, config
+        self._attributes = buffer.attributes()
+        written = _written_spec(buffer, self._attributes)
+        self._cameras = self._camera_keys(written)
+        self._state = config.state or self._state_keys(written)
+        self._actions = config.actions or self._action_keys()
+        self.spec = self._spec(written)
+        self._success = buffer.meta("success")
+        self._seeds = buffer.meta("seed")
+        self._infos = self._attributes.get(INFOS) or [{}] * len(buffer)
+        self._rewards = config.rewards or (REWARD if REWARD in buffer.arrays else "")
+        self._rounded: set[str] = set()
+        self._written = written is not None
+
+    def notes(self) -> list[str]:
+        used = {*self._cameras, *self._state, *self._actions, self._rewards}
+        left_out = sorted(set(self._buffer.arrays) - used)
+        found = [f"left out of data: {', '.join(left_out)}"] if left_out else []
+        if self._rounded:
+            found.append(f"rounded to fit: {', '.join(sorted(self._rounded))}")
+        if not self._rewards:
+            found.append("the format has no rewards: all of them are 0 (rewards= names a key)")
+        if self._success is None:
+            said = str(self._config.success).lower()
+            found.append(f"the format does not say which episodes succeeded: success={said} is taken for all")
+        return found
+
+    def episode(self, number: int) -> Episode:
+        start, stop = self._buffer.steps(number)
+        rewards = (
+            self._float32(self._rewards, self._rows(self._rewards, start, stop).reshape(stop - start))
+            if self._rewards
+            else np.zeros(stop - start, np.float32)
+        )
+        return Episode(
+            images={key: self._images(key, self._rows(key, start, stop)) for key in self._cameras},
+            state=self._joined(self._state, start, stop),
+            actions=self._joined(self._actions, start, stop),
+            rewards=rewards,
+            success=self._config.success if self._success is None else bool(self._success[number]),
+            seed=number if self._seeds is None else int(self._seeds[number]),
+            info=self._infos[number],
+        )
+
+    def _rows(self, key: str, start: int, stop: int) -> np.ndarray:
+        return self._buffer.array(key).rows(start, stop)
+
+    def _joined(self, keys: list[str], start: int, stop: int) -> np.ndarray:
+        parts = [self._float32(key, self._rows(key, start, stop).reshape(stop - start, -1)) for key in keys]
+        return np.concatenate(parts, axis=1)
+
+    def _float32(self, key: str, found: np.ndarray) -> np.ndarray:
+        small = found.astype(np.float32)
+        if not np.array_equal(small.astype(found.dtype), found, equal_nan=found.dtype.kind == "f"):
+            self._rounded.add(key)
+        return small
+
+    def _images(self, key: str, found: np.ndarray) -> np.ndarray:
+        """uint8 (n, h, w, 3) from uint8, or from floats of which `white` is the largest."""
+        if found.dtype == np.uint8:
+            return found
+        white, where = self._config.white, f"data/{key} in {self._buffer.path}"
+        if not np.isfinite(found).all() or found.min() < 0 or found.max() > (white or 255):
+            raise UserError(
+                f"{where} has pixels from {found.min():g} to {found.max():g}, outside 0 to {white or 255:g}"
+                + ("; say white=255." if white == 1 else ".")
+            )
+        if not white and 0 < found.max() <= 1:
+            raise UserError(f"{where} has no pixel above 1: say white=1, or white=255 if the images are that dark.")
+        scaled = found * (255 / (white or 255))
+        pixels = np.rint(scaled).astype(np.uint8)
+        if not np.array_equal(pixels, scaled):
+            self._rounded.add(key)
+        return pixels
+
+    def _camera_keys(self, written: DemoSpec | None) -> list[str]:
+        there = {key: array.shape for key, array in self._buffer.arrays.items()}
+        wanted = self._config.cameras or (list(written.cameras) if written else [])
+        for key in wanted:
+            shape = self._buffer.array(key).shape
+            if not _are_images(shape):
+                raise UserError(
+                    f"data/{key} in {self._buffer.path} has the shape {shape}; images are (n, height, width, 3)."
+                )
+        return wanted or [key for key, shape in there.items() if _are_images(shape)]
+
+    def _state_keys(self, written: DemoSpec | None) -> list[str]:
+        there = self._buffer.arrays
+        if STATE in there:
+            return [STATE]
+        if written is not None:
+            return list(grouped(written.state_names))
+        low = [key for key, array in there.items() if not _are_images(array.shape) and key != ACTION]
+        robot = [key for key in low if key.startswith(_ROBOT)]
+        if not robot:
+            raise UserError(
+                f"{self._buffer.path} has no data/{STATE}: choose the state, state=..., from {', '.join(low)}."
+            )
+        return robot
+
+    def _action_keys(self) -> list[str]:
+        if ACTION not in self._buffer.arrays:
+            raise UserError(
+                f"{self._buffer.path} has no data/{ACTION}: choose the actions, actions=..., "
+                f"from {', '.join(self._buffer.arrays)}."
+            )
+        return [ACTION]
+
+    def _names(self, which: str, keys: list[str], said: list[str], written: list[str]) -> tuple[str, ...]:
+        """Names of the columns: as the user says, as our export left them, or made from the keys."""
+        made = [name for key in keys for name in column_names(key, self._buffer.array(key).shape[1:] or (1,))]
+        for names in (said, written, made):
+            if names and len(names) == len(made):
+                return tuple(names)
+            if names is said and said:
+                raise UserError(f"{which}= has {len(said)} names for {len(made)} numbers of {', '.join(keys)}.")
+        return tuple(made)
+
+    def _spec(self, written: DemoSpec | None) -> DemoSpec:
+        config, path = self._config, self._buffer.path
+        hz = config.control_hz or (written.control_hz if written else 0.0)
+        if not hz:
+            raise UserError(f"{path} does not say how many steps a second were recorded: say control_hz= (Push-T: 10).")
+        old = written or DemoSpec(
+            task=config.task or path.name.split(".")[0],
+            robot=config.robot,
+            simulator="unknown",
+            simulator_version="unknown",
+            controller=config.controller,
+            control_hz=hz,
+            cameras={},
+            state_names=(),
+            action_names=(),
+            render_quality="unknown",
+            source=f"diffusion_policy: {path.name}",
+        )
+        said = {key: getattr(config, key) for key in ("task", "source", "licence") if getattr(config, key)}
+        said |= {key: getattr(config, key) for key in ("robot", "controller") if getattr(config, key) != "unknown"}
+        own_state = list(old.state_names) if not config.state else []
+        own_actions = list(old.action_names) if not config.actions else []
+        fields: dict[str, Any] = old.to_json() | said
+        return DemoSpec.from_json(
+            fields
+            | {
+                "control_hz": hz,
+                "cameras": {key: self._camera(key, old) for key in self._cameras},
+                "state_names": self._names("state_names", self._state, config.state_names, own_state),
+                "action_names": self._names("action_names", self._actions, config.action_names, own_actions),
+            }
+        )
+
+    def _camera(self, key: str, old: DemoSpec) -> dict[str, Any]:
+        if key in old.cameras:
+            return old.to_json()["cameras"][key]
+        _, height, width, _ = self._buffer.array(key).shape
+        return vars(CameraSpec(height=height, width=width))
+
+
+def _are_images(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape[3] == 3
+
+
+def _written_spec(buffer: ReplayBuffer, attributes: dict[str, Any]) -> DemoSpec | None:
+    """The one that our own export leaves in the store's attributes."""
+    found = attributes.get(SPEC)
+    if found is None:
+        return None
+    try:
+        spec = DemoSpec.from_json(found)
+        infos = attributes[INFOS]
+        if not isinstance(infos, list) or len(infos) != len(buffer):
+            raise ValueError(f"{len(infos)} infos for {len(buffer)} episodes")
+        return spec
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f".zattrs in {buffer.path}: {SPEC} or {INFOS} is damaged ({error!r}).") from error
