@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from envs.config import EnvConfig
+from envs.contacts import robot_touches_object
 from envs.play import Play
 from envs.registry import make_env
 from pixio_robot.errors import UserError
@@ -37,9 +38,9 @@ class GroundTruthConfig:
 def gather_ground_truth(
     env_config: EnvConfig, config: GroundTruthConfig, on_episode: Callable[[], None] = lambda: None
 ) -> GroundTruth:
-    """Play at random and note images, depth, classes and positions: of the gripper, the objects and the camera."""
+    """Play at random and note images, depth, classes, positions (of gripper, objects and camera), and contact."""
     env = make_env(env_config)
-    images, depth, classes, positions, episode = [], [], [], [], []
+    images, depth, classes, positions, axes, contact, episode = [], [], [], [], [], [], []
     try:
         for seed in range(config.first_seed, config.first_seed + config.episodes):
             env.reset(seed, False)
@@ -52,7 +53,10 @@ def gather_ground_truth(
                 depth.append(env.render_depth(config.camera))
                 classes.append(env.render_segmentation(config.camera))
                 known = {name.removesuffix("_pos"): at for name, at in env.privileged().items() if "_pos" in name}
-                positions.append(known | {"camera": env.camera_pose(config.camera)[0]})
+                place, rotation = env.camera_pose(config.camera)
+                positions.append(known | {"camera": place})
+                axes.append(rotation)
+                contact.append(robot_touches_object(env))
                 episode.append(seed)
             on_episode()
         names = env.segmentation_names()
@@ -66,5 +70,7 @@ def gather_ground_truth(
         classes=np.stack(classes),
         class_names=names,
         positions={name: track for name, track in tracks.items() if track.std(0).max() > LEAST_MOTION_M},
+        camera_axes=np.stack(axes).astype(np.float32),
+        contact=np.array(contact),
         episode=np.array(episode),
     )

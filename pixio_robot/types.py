@@ -136,7 +136,8 @@ class GroundTruth:
     """What a simulator knows of n frames of one camera.
 
     images uint8 (n, h, w, 3); depth float32 (n, h, w), metres along the camera's axis; classes int32 (n, h, w), indices
-    into `class_names`; positions[name] float32 (n, 3), metres in the world; episode int64 (n,), its seed.
+    into `class_names`; positions[name] float32 (n, 3), metres in the world; camera_axes float32 (n, 3, 3), the camera's
+    rotation in the world; contact bool (n,), whether the robot touches an object; episode int64 (n,), its seed.
     """
 
     images: np.ndarray
@@ -144,6 +145,8 @@ class GroundTruth:
     classes: np.ndarray
     class_names: Sequence[str]
     positions: Mapping[str, np.ndarray]
+    camera_axes: np.ndarray
+    contact: np.ndarray
     episode: np.ndarray
 
 
@@ -163,12 +166,14 @@ class Observation:
     """b observation windows of t frames.
 
     images[camera] uint8 (b, t, h, w, 3) or, where features are cached, features[camera] whose
-    tensors have the leading axes (b, t); state float32 (b, t, s) in physical units.
+    tensors have the leading axes (b, t); state float32 (b, t, s) in physical units; goal float32 (b, g), what is
+    wanted (the embedding of an instruction or of a task), for policies that are told.
     """
 
     images: Mapping[str, Tensor]
     state: Tensor
     features: Mapping[str, Features] = dataclasses.field(default_factory=dict)
+    goal: Tensor | None = None
 
     def to(self, device: torch.device) -> Observation:
         return Observation(
@@ -178,6 +183,7 @@ class Observation:
                 name: value.map(lambda tensor: tensor.to(device, non_blocking=True))
                 for name, value in self.features.items()
             },
+            None if self.goal is None else self.goal.to(device, non_blocking=True),
         )
 
 

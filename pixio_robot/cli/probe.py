@@ -6,11 +6,11 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from envs.config import EnvConfig
+from envs.config import EnvConfig, Variation
 from envs.ground_truth import GroundTruthConfig
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.stages import run_stage
@@ -18,12 +18,17 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import GroundTruth
 from pixio_robot.vision.build import EncoderSource, build_encoder
 
+if TYPE_CHECKING:
+    from pixio_robot.vision.probes import ProbeResult
+
 PICTURES = 4
+_ARRAYS = ("images", "depth", "classes", "camera_axes", "contact", "episode")
+_TRUTH_VERSION = 2
 
 
 @dataclass(kw_only=True)
 class ProbeCommand:
-    """Depth, segmentation and positions read off frozen features by ridge regression and nearest neighbours."""
+    """Depth, segmentation, positions, camera pose and contact, read off frozen features by ridge and neighbours."""
 
     out: str = MISSING
     """Result directory; probes.html beside it compares all probes there."""
@@ -31,31 +36,36 @@ class ProbeCommand:
     """The encoder's name for people; empty: the name of `out`."""
     encoder: EncoderSource = field(default_factory=EncoderSource)
     env: EnvConfig = field(default_factory=EnvConfig)
+    levels: list[Variation] = field(default_factory=list)
+    """Visual variations to probe at, each by itself and with what was fitted at the first; empty: env.variation."""
     truth: GroundTruthConfig = field(default_factory=GroundTruthConfig)
     device: str = "auto"
     run: str = "runs/default"
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        if len(set(self.levels)) < len(self.levels):
+            raise UserError(f"levels names a variation twice: {[level.name for level in self.levels]}.")
 
-def _truth(command: ProbeCommand) -> tuple[GroundTruth, str]:
+
+def _truth(command: ProbeCommand, env: EnvConfig) -> tuple[GroundTruth, str]:
     """The frames, from the disk where an earlier probe gathered the same ones; and their identity."""
     import numpy as np
 
     from envs.ground_truth import gather_ground_truth
     from pixio_robot.files import atomic_file
 
-    identity = hashlib.sha256(repr((command.env, command.truth)).encode()).hexdigest()[:16]
+    identity = hashlib.sha256(repr((_TRUTH_VERSION, env, command.truth)).encode()).hexdigest()[:16]
     path = Path(command.out).parent / ".truth" / f"{identity}.npz"
     if path.is_file():
         with np.load(path) as stored:
             values = dict(stored)
         positions = {name.removeprefix("at "): at for name, at in values.items() if name.startswith("at ")}
         names = values["class_names"].tolist()
-        arrays = {name: values[name] for name in ("images", "depth", "classes", "episode")}
-        return GroundTruth(positions=positions, class_names=names, **arrays), identity
-    print(f"probe: gathering {command.truth.episodes} episodes of {command.env.task}", flush=True)
-    truth = gather_ground_truth(command.env, command.truth)
-    content: dict[str, Any] = {name: getattr(truth, name) for name in ("images", "depth", "classes", "episode")}
+        return GroundTruth(positions=positions, class_names=names, **{name: values[name] for name in _ARRAYS}), identity
+    print(f"probe: gathering {command.truth.episodes} episodes of {env.task} ({env.variation.value})", flush=True)
+    truth = gather_ground_truth(env, command.truth)
+    content: dict[str, Any] = {name: getattr(truth, name) for name in _ARRAYS}
     content |= {f"at {name}": at for name, at in truth.positions.items()}
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, class_names=np.array(truth.class_names), **content)
@@ -63,41 +73,52 @@ def _truth(command: ProbeCommand) -> tuple[GroundTruth, str]:
 
 
 def _probe(command: ProbeCommand) -> bool:
-    from pixio_robot.evaluation.probe_report import strip, write_page
+    from pixio_robot.evaluation.probe_report import picture_name, strip, write_page
     from pixio_robot.files import atomic_directory, write_json
     from pixio_robot.training.device import pick_device
-    from pixio_robot.vision.probes import extract, probe
+    from pixio_robot.vision.probes import Probes, extract
 
     encoder = build_encoder(command.encoder)
     if encoder is None:
         raise UserError("There is nothing to probe without an encoder; choose another than encoder=none.")
-    truth, identity = _truth(command)
-    features = extract(encoder, truth.images, pick_device(command.device))
-    result, pictures = probe(features, truth)
-    out = Path(command.out)
-    card = {
+    device, out = pick_device(command.device), Path(command.out)
+    card: dict[str, Any] = {
         "label": command.label or out.name,
-        "truth": identity,
         "task": command.env.task,
-        "variation": command.env.variation.value,
         "camera": command.truth.camera,
         "image_size": command.env.image_size,
-        "class_tokens": list(features.cls.shape[1:]),
-        "patches": list(features.patches.shape[1:]),
         "fingerprint": encoder.fingerprint(),  # type: ignore[operator]
-        **dataclasses.asdict(result),
+        "levels": [],
     }
+    first: Probes | None = None
     with atomic_directory(out) as directory:
+        for level in command.levels or [command.env.variation]:
+            truth, identity = _truth(command, dataclasses.replace(command.env, variation=level))
+            features = extract(encoder, truth.images, device)
+            probes = Probes(features, truth)
+            result, pictures = probes.measure(features, truth)
+            carried = None if first is None else dataclasses.asdict(first.measure(features, truth)[0])
+            first = first or probes
+            card |= {"class_tokens": list(features.cls.shape[1:]), "patches": list(features.patches.shape[1:])}
+            card["levels"].append(
+                {"variation": level.value, "truth": identity, "own": dataclasses.asdict(result), "carried": carried}
+            )
+            strip(pictures, PICTURES, directory / picture_name(level.value))
+            _tell(card["label"], level, result)
         write_json(directory / "probe.json", card)
-        strip(pictures, PICTURES, directory / "pictures.png")
-    page = write_page(out.parent)
-    print(
-        f"probe: {card['label']}: depth RMSE {100 * result.depth_rmse_m:.1f} cm (delta1 {result.depth_delta1:.0%}), "
-        f"mIoU {result.miou:.0%}; "
-        + ", ".join(f"{name} {each.patches:.1f} cm" for name, each in result.positions.items())
-    )
-    print(f"report: {page.resolve()}")
+    print(f"report: {write_page(out.parent).resolve()}")
     return True
+
+
+def _tell(label: str, level: Variation, result: ProbeResult) -> None:
+    linear = result.linear
+    print(
+        f"probe: {label} ({level.value}): depth RMSE {100 * linear.depth_rmse_m:.1f} cm "
+        f"(delta1 {linear.depth_delta1:.0%}), mIoU {linear.miou:.0%}; "
+        + ", ".join(f"{name} {each.patches:.1f} cm" for name, each in result.positions.items())
+        + (f"; contact {result.contact.patches:.2f}" if result.contact is not None else ""),
+        flush=True,
+    )
 
 
 def _run(command: ProbeCommand) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,38 +58,84 @@ def strip(pictures: Pictures, count: int, path: Path) -> None:
         temporary.write_bytes(content.tobytes())
 
 
+def picture_name(variation: str) -> str:
+    """Of a level's pictures, beside `probe.json`."""
+    return f"pictures_{variation}.png"
+
+
 def write_page(directory: Path) -> Path:
     """Write the page and the table of all probes below `directory`; returns the page.
 
-    Raises UserError when there is none.
+    Raises UserError when there is none, or one was made by another version.
     """
     cards = [_card(path) for path in sorted(directory.glob("*/probe.json"))]
     if not cards:
         raise UserError(f"{directory} holds no probe.json: nothing was probed there.")
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for card in sorted(cards, key=lambda card: card["depth_rmse_m"]):
-        groups.setdefault(card["truth"], []).append(card)
+    rows = [_Row(card, level) for card in cards for level in card["levels"]]
+    groups: dict[str, list[_Row]] = {}
+    for row in sorted(rows, key=lambda row: row.level["own"]["linear"]["depth_rmse_m"]):
+        groups.setdefault(row.level["truth"], []).append(row)
+    html = render(
+        "probes.html.j2",
+        autoescape=True,
+        groups=list(groups.values()),
+        levelled=[card for card in cards if len(card["levels"]) > 1],
+        columns=PICTURE_COLUMNS,
+        objects_cm=objects_cm,
+    )
     page = directory / "probes.html"
-    html = render("probes.html.j2", autoescape=True, groups=list(groups.values()), columns=PICTURE_COLUMNS)
     for path, text in ((page, html), (directory / "probes.csv", _csv(cards))):
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return page
 
 
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One encoder at one level."""
+
+    card: dict[str, Any]
+    level: dict[str, Any]
+
+
+def objects_cm(result: dict[str, Any]) -> float | None:
+    """Mean error of the objects' positions, read off the patch map; None where nothing moves."""
+    found = [errors["patches"] for name, errors in result["positions"].items() if name not in ("eef", "camera")]
+    return float(np.mean(found)) if found else None
+
+
 def _card(path: Path) -> dict[str, Any]:
-    picture = path.with_name("pictures.png")
-    source = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else ""
-    return read_json(path) | {"picture": source}
+    card = read_json(path)
+    if not isinstance(card, dict) or "levels" not in card:
+        raise UserError(f"{path} was made by another version: probe that encoder again with overwrite=true.")
+    for level in card["levels"]:
+        picture = path.with_name(picture_name(level["variation"]))
+        level["picture"] = (
+            "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else ""
+        )
+    return card
 
 
 def _csv(cards: list[dict[str, Any]]) -> str:
+    """A row for an encoder, a level, where it was fitted (here, or at the first level), and the way of reading."""
+    results = [
+        (card, level, fitted, level[key])
+        for card in cards
+        for level in card["levels"]
+        for key, fitted in (("own", level["variation"]), ("carried", card["levels"][0]["variation"]))
+        if level[key] is not None
+    ]
+    names = sorted({name for *_, result in results for name in result["positions"]})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = sorted({name for card in cards for name in card["positions"]})
-    plain = ["label", "task", "variation", "camera", "depth_rmse_m", "depth_delta1", "miou"]
-    writer.writerow([*plain, *(f"{name}_cm" for name in names)])
-    for card in cards:
-        errors = [card["positions"].get(name, {}).get("patches", "") for name in names]
-        writer.writerow([*(card[key] for key in plain), *errors])
+    head = ["label", "task", "camera", "variation", "fitted_on", "way", "depth_rmse_m", "depth_delta1", "miou"]
+    writer.writerow([*head, *(f"{name}_cm" for name in names), "camera_degrees", "contact_auc"])
+    for card, level, fitted, result in results:
+        for way, dense in (("linear", "linear"), ("knn", "knn")):
+            whole = {"linear": "patches", "knn": "knn"}[way]
+            plain = [card["label"], card["task"], card["camera"], level["variation"], fitted, way]
+            numbers = [result[dense][key] for key in ("depth_rmse_m", "depth_delta1", "miou")]
+            errors = [result["positions"].get(name, {}).get(whole, "") for name in names]
+            others = [(result[key] or {}).get(whole, "") for key in ("camera_angle", "contact")]
+            writer.writerow([*plain, *numbers, *errors, *others])
     return text.getvalue()

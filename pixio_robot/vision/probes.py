@@ -1,34 +1,29 @@
 """What can be read off frozen features by the simplest means: ridge regression and nearest neighbours.
 
-Every target is fitted on whole episodes and measured on other ones. Everything is closed-form, so an encoder's card
-does not depend on how well somebody tuned a head. Shapes: n frames, h w the patch map, d features, c outputs.
+Every target is fitted on whole episodes and measured on other ones, of the same frames or of others (another level of
+visual variation). Everything is closed-form, so an encoder's card does not depend on how well somebody tuned a head.
+Shapes: n frames, h w the patch map or pixels, d features, c outputs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pixio_robot.errors import UserError
 from pixio_robot.types import Features, GroundTruth
+from pixio_robot.vision.regressors import Predict, nearest, nearest_patches, ridge, split_episodes
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-"""Ridge penalties tried, each times the number of rows, on standardised features."""
 TEST_SHARE = 0.25
-CHOICE_SHARE = 0.2
-"""Of the training episodes, to choose the penalty by."""
 PATCHES_PER_FRAME = 64
-NEIGHBOURS = 5
 DELTA = 1.25
 """Threshold of delta1 (Eigen et al. 2014, NYUv2)."""
-
-Predict = Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -40,35 +35,68 @@ class PositionErrors:
     knn: float
     class_tokens: float
     patches: float
-    patches_half_width: float
+    patches_half_width: float | None
+    """None where a single episode is held out."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class AngleErrors:
+    """Mean angle between read and true orientation, degrees."""
+
+    mean: float
+    knn: float
+    class_tokens: float
+    patches: float
+
+
+@dataclasses.dataclass(kw_only=True)
+class ContactScores:
+    """Area under the ROC curve of telling frames with contact from those without; 0.5 is chance."""
+
+    share: float
+    """Of the measured frames that have contact."""
+    knn: float
+    class_tokens: float
+    patches: float
+
+
+@dataclasses.dataclass(kw_only=True)
+class DenseScores:
+    """Depth and segmentation over all pixels of the measured frames."""
+
+    depth_rmse_m: float
+    depth_delta1: float
+    """Share of pixels within a factor of 1.25."""
+    miou: float
+    iou: dict[str, float]
 
 
 @dataclasses.dataclass(kw_only=True)
 class ProbeResult:
     """One encoder's report card on one set of frames."""
 
-    depth_rmse_m: float
+    linear: DenseScores
+    knn: DenseScores
     depth_rmse_mean_m: float
     """Of a constant depth, for scale."""
-    depth_delta1: float
-    """Share of pixels within a factor of 1.25."""
-    miou: float
-    iou: dict[str, float]
     positions: dict[str, PositionErrors]
+    camera_angle: AngleErrors | None
+    """None where the camera does not turn."""
+    contact: ContactScores | None
+    """None where the measured frames, or the fitted ones, all have it or all lack it."""
     train_frames: int
     test_frames: int
 
 
-def split_episodes(episode: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Which frames (n,) are held out: those of a random `share` of the episodes, at least one of each kind.
+@dataclasses.dataclass
+class DensePictures:
+    """Held-out frames with what was read off them linearly; depth (n, h, w), classes (n, h, w)."""
 
-    Raises UserError when there is a single episode.
-    """
-    names = np.unique(episode)
-    if len(names) < 2:
-        raise UserError("Probing needs frames of at least two episodes: one to fit, one to measure.")
-    count = min(max(1, round(share * len(names))), len(names) - 1)
-    return np.isin(episode, np.random.default_rng(seed).permutation(names)[:count])
+    images: np.ndarray
+    depth: np.ndarray
+    read_depth: np.ndarray
+    classes: np.ndarray
+    read_classes: np.ndarray
 
 
 def extract(encoder: nn.Module, images: np.ndarray, device: torch.device, batch: int = 64) -> Features:
@@ -82,98 +110,94 @@ def extract(encoder: nn.Module, images: np.ndarray, device: torch.device, batch:
     return Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
 
 
-def ridge(inputs_nf: Tensor, targets_nc: Tensor, groups: np.ndarray) -> Predict:
-    """Ridge regression on standardised inputs; the penalty is chosen on held-out groups."""
-    choice = torch.from_numpy(split_episodes(groups, CHOICE_SHARE, seed=1))
-    errors = {}
-    fit = Ridge(inputs_nf[~choice], targets_nc[~choice])
-    for strength in STRENGTHS:
-        errors[strength] = float((fit.solve(strength)(inputs_nf[choice]) - targets_nc[choice]).square().mean())
-    return Ridge(inputs_nf, targets_nc).solve(min(errors, key=lambda strength: errors[strength]))
-
-
-class Ridge:
-    """One decomposition serves all penalties; of whichever of X'X and XX' is the smaller."""
-
-    def __init__(self, inputs_nf: Tensor, targets_nc: Tensor) -> None:
-        self._mean, self._std = inputs_nf.mean(0), inputs_nf.std(0).clamp_min(1e-6)
-        self._offset = targets_nc.mean(0)
-        x, y = (inputs_nf - self._mean) / self._std, targets_nc - self._offset
-        self._rows = len(x)
-        self._dual = x.shape[1] > len(x)
-        gram = x @ x.T if self._dual else x.T @ x
-        self._values, self._vectors = torch.linalg.eigh(gram.double())
-        self._right = self._vectors.T @ (y if self._dual else x.T @ y).double()
-        self._x = x
-
-    def solve(self, strength: float) -> Predict:
-        inner = self._vectors @ (self._right / (self._values.clamp_min(0) + strength * self._rows)[:, None])
-        weights = (self._x.T @ inner.float()) if self._dual else inner.float()
-        return lambda inputs_nf: ((inputs_nf - self._mean) / self._std) @ weights + self._offset
-
-
-def nearest(inputs_nf: Tensor, targets_nc: Tensor, k: int = NEIGHBOURS) -> Predict:
-    """Mean target of the k nearest training frames, by cosine."""
-    known = functional.normalize(inputs_nf, dim=-1)
-
-    def predict(inputs_mf: Tensor) -> Tensor:
-        similarity = functional.normalize(inputs_mf, dim=-1) @ known.T
-        return targets_nc[similarity.topk(min(k, len(known)), dim=-1).indices].mean(1)
-
-    return predict
-
-
 def probe(features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
     """Fit and measure every probe on the features of the truth's frames."""
-    held = split_episodes(truth.episode, TEST_SHARE)
-    depth_nhw, classes_nhw, dense = _dense(features, truth, held)
-    true_depth, true_classes = truth.depth[held], truth.classes[held]
-    ratio = np.maximum(depth_nhw / true_depth, true_depth / np.maximum(depth_nhw, 1e-3))
-    iou = _iou(classes_nhw, true_classes, truth.class_names)
-    result = ProbeResult(
-        depth_rmse_m=_rms(depth_nhw - true_depth),
-        depth_rmse_mean_m=_rms(truth.depth[~held].mean() - true_depth),
-        depth_delta1=float((ratio < DELTA).mean()),
-        miou=float(np.mean(list(iou.values()))),
-        iou=iou,
-        positions={name: _position(features, at, truth.episode, held) for name, at in truth.positions.items()},
-        train_frames=int((~held).sum()),
-        test_frames=int(held.sum()),
-    )
-    return result, dense
+    return Probes(features, truth).measure(features, truth)
 
 
-@dataclasses.dataclass
-class DensePictures:
-    """Held-out frames with what was read off them; depth (n, h, w), classes (n, h, w)."""
+class Probes:
+    """Everything fitted on the training episodes of some frames, to be measured on held-out ones of these or others."""
 
-    images: np.ndarray
-    depth: np.ndarray
-    read_depth: np.ndarray
-    classes: np.ndarray
-    read_classes: np.ndarray
+    def __init__(self, features: Features, truth: GroundTruth) -> None:
+        train = ~split_episodes(truth.episode, TEST_SHARE)
+        self._train_frames = int(train.sum())
+        self._class_names = list(truth.class_names)
+        self._mean_depth = float(truth.depth[train].mean())
+        self._dense = _fit_dense(features, truth, train)
+        episode, kept = truth.episode[train], torch.from_numpy(train)
+
+        def fit(targets_nc: np.ndarray) -> _Readers:
+            return _Readers(features.map(lambda tensor: tensor[kept]), torch.from_numpy(targets_nc[train]), episode)
+
+        self._positions = {name: fit(at) for name, at in truth.positions.items()}
+        self._camera = fit(_two_axes(truth.camera_axes)) if _turns(truth.camera_axes[train]) else None
+        touching = truth.contact[train]
+        self._contact = fit(truth.contact[:, None].astype(np.float32)) if 0 < touching.mean() < 1 else None
+
+    def measure(self, features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
+        """On the held-out episodes of these frames, whose classes must be those that were fitted."""
+        held = split_episodes(truth.episode, TEST_SHARE)
+        kept = torch.from_numpy(held)
+        features = features.map(lambda tensor: tensor[kept])
+        depth, classes, episode = truth.depth[held], truth.classes[held], truth.episode[held]
+        linear, knn = (_read_dense(predict, features, depth.shape[1:]) for predict in self._dense)
+        result = ProbeResult(
+            linear=_dense_scores(*linear, depth, classes, self._class_names),
+            knn=_dense_scores(*knn, depth, classes, self._class_names),
+            depth_rmse_mean_m=_rms(self._mean_depth - depth),
+            positions={
+                name: _position_errors(readers, features, truth.positions[name][held], episode)
+                for name, readers in self._positions.items()
+                if name in truth.positions
+            },
+            camera_angle=_angle_errors(self._camera, features, truth.camera_axes[held]),
+            contact=_contact_scores(self._contact, features, truth.contact[held]),
+            train_frames=self._train_frames,
+            test_frames=int(held.sum()),
+        )
+        return result, DensePictures(truth.images[held], depth, linear[0], classes, linear[1])
 
 
-def _dense(features: Features, truth: GroundTruth, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, DensePictures]:
-    """Depth and class shares of each patch by ridge, enlarged bilinearly to pixels."""
+class _Readers:
+    """One target of whole frames, read in three ways: off the patch map, the class tokens, and by neighbours."""
+
+    def __init__(self, features: Features, targets_nc: Tensor, groups: np.ndarray) -> None:
+        self._mean = targets_nc.mean(0)
+        self._patches = ridge(features.patches.flatten(1), targets_nc, groups)
+        self._class_tokens = ridge(features.cls.flatten(1), targets_nc, groups)
+        self._knn = nearest(features.cls.mean(1), targets_nc)
+
+    def read(self, features: Features) -> dict[str, np.ndarray]:
+        """{way: (n, c)}; `mean` is what one would say without looking."""
+        rows = len(features.cls)
+        return {
+            "mean": self._mean.expand(rows, -1).numpy(),
+            "knn": self._knn(features.cls.mean(1)).numpy(),
+            "class_tokens": self._class_tokens(features.cls.flatten(1)).numpy(),
+            "patches": self._patches(features.patches.flatten(1)).numpy(),
+        }
+
+
+def _fit_dense(features: Features, truth: GroundTruth, train: np.ndarray) -> tuple[Predict, Predict]:
+    """Depth and class shares of a patch, by ridge and by neighbours, from some patches of every training frame."""
     n, rows, columns, d = features.patches.shape
-    size = truth.depth.shape[1:]
-    depth_n1hw = torch.from_numpy(truth.depth)[:, None]
     shares = torch.stack([torch.from_numpy(truth.classes == index) for index in range(len(truth.class_names))], 1)
-    targets = torch.cat([depth_n1hw, shares.float()], 1)
-    targets_nhwc = functional.adaptive_avg_pool2d(targets, (rows, columns)).permute(0, 2, 3, 1)
+    targets = torch.cat([torch.from_numpy(truth.depth)[:, None], shares.float()], 1)
+    targets_npc = functional.adaptive_avg_pool2d(targets, (rows, columns)).permute(0, 2, 3, 1).flatten(1, 2)
     chosen = _some_patches(n, rows * columns)
-    train = torch.from_numpy(~held)
-    inputs = features.patches.reshape(n, -1, d).gather(1, chosen[..., None].expand(-1, -1, d))[train]
-    wanted = targets_nhwc.reshape(n, rows * columns, -1)
-    wanted = wanted.gather(1, chosen[..., None].expand(-1, -1, wanted.shape[-1]))[train]
-    groups = np.repeat(truth.episode[~held], chosen.shape[1])
-    predict = ridge(inputs.reshape(-1, d), wanted.reshape(len(groups), -1), groups)
-    read_nhwc = predict(features.patches[~train].reshape(-1, d)).reshape(-1, rows, columns, targets.shape[1])
-    read = functional.interpolate(read_nhwc.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False).numpy()
-    depth, classes = read[:, 0], read[:, 1:].argmax(1).astype(np.int32)
-    pictures = DensePictures(truth.images[held], truth.depth[held], depth, truth.classes[held], classes)
-    return depth, classes, pictures
+    kept = torch.from_numpy(train)
+    inputs = features.patches.flatten(1, 2).gather(1, chosen[..., None].expand(-1, -1, d))[kept]
+    wanted = targets_npc.gather(1, chosen[..., None].expand(-1, -1, targets_npc.shape[-1]))[kept]
+    inputs, wanted = inputs.flatten(0, 1), wanted.flatten(0, 1)
+    return ridge(inputs, wanted, np.repeat(truth.episode[train], chosen.shape[1])), nearest_patches(inputs, wanted)
+
+
+def _read_dense(predict: Predict, features: Features, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Depth and class of every pixel: those of the patches, enlarged bilinearly."""
+    n, rows, columns, _ = features.patches.shape
+    read_nhwc = predict(features.patches.flatten(0, 2)).reshape(n, rows, columns, -1)
+    read = functional.interpolate(read_nhwc.permute(0, 3, 1, 2), tuple(size), mode="bilinear", align_corners=False)
+    return read[:, 0].numpy(), read[:, 1:].argmax(1).numpy().astype(np.int32)
 
 
 def _some_patches(frames: int, patches: int) -> Tensor:
@@ -182,29 +206,68 @@ def _some_patches(frames: int, patches: int) -> Tensor:
     return torch.rand(frames, patches, generator=generator).argsort(1)[:, :PATCHES_PER_FRAME]
 
 
-def _position(features: Features, position_n3: np.ndarray, episode: np.ndarray, held: np.ndarray) -> PositionErrors:
-    train, test = torch.from_numpy(~held), torch.from_numpy(held)
-    targets = torch.from_numpy(position_n3)
-    groups = episode[~held]
-
-    def errors(inputs_nf: Tensor, fit: Callable[[Tensor, Tensor], Predict]) -> np.ndarray:
-        read = fit(inputs_nf[train], targets[train])(inputs_nf[test])
-        return 100 * (read - targets[test]).norm(dim=-1).numpy()
-
-    def linear(inputs: Tensor, wanted: Tensor) -> Predict:
-        return ridge(inputs, wanted, groups)
-
-    by_patches = errors(features.patches.flatten(1), linear)
-    means = [by_patches[episode[held] == name].mean() for name in np.unique(episode[held])]
-    half = 1.96 * float(np.std(means, ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else math.nan
-    constant = 100 * (targets[train].mean(0) - targets[test]).norm(dim=-1).numpy()
-    return PositionErrors(
-        mean=float(constant.mean()),
-        knn=float(errors(features.cls.mean(1), nearest).mean()),
-        class_tokens=float(errors(features.cls.flatten(1), linear).mean()),
-        patches=float(by_patches.mean()),
-        patches_half_width=half,
+def _dense_scores(
+    read_depth: np.ndarray, read_classes: np.ndarray, depth: np.ndarray, classes: np.ndarray, names: Sequence[str]
+) -> DenseScores:
+    ratio = np.maximum(read_depth / depth, depth / np.maximum(read_depth, 1e-3))
+    iou = _iou(read_classes, classes, names)
+    return DenseScores(
+        depth_rmse_m=_rms(read_depth - depth),
+        depth_delta1=float((ratio < DELTA).mean()),
+        miou=float(np.mean(list(iou.values()))),
+        iou=iou,
     )
+
+
+def _position_errors(readers: _Readers, features: Features, at_n3: np.ndarray, episode: np.ndarray) -> PositionErrors:
+    errors = {way: 100 * np.linalg.norm(read - at_n3, axis=-1) for way, read in readers.read(features).items()}
+    means = [errors["patches"][episode == name].mean() for name in np.unique(episode)]
+    half = 1.96 * float(np.std(means, ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else None
+    return PositionErrors(patches_half_width=half, **_means(errors))
+
+
+def _angle_errors(readers: _Readers | None, features: Features, axes_n33: np.ndarray) -> AngleErrors | None:
+    if readers is None:
+        return None
+    read = readers.read(features)
+    return AngleErrors(**_means({way: _angles(_rotations(six), axes_n33) for way, six in read.items()}))
+
+
+def _contact_scores(readers: _Readers | None, features: Features, contact_n: np.ndarray) -> ContactScores | None:
+    if readers is None or not 0 < contact_n.mean() < 1:
+        return None
+    read = readers.read(features)
+    areas = {way: roc_area(read[way][:, 0], contact_n) for way in ("knn", "class_tokens", "patches")}
+    return ContactScores(share=float(contact_n.mean()), **areas)
+
+
+def roc_area(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
+    """Share of pairs of a positive and a negative that the scores put in the right order; ties count half."""
+    above = scores_n[positive_n][:, None] - scores_n[~positive_n][None]
+    return float(((above > 0) + 0.5 * (above == 0)).mean())
+
+
+def _two_axes(axes_n33: np.ndarray) -> np.ndarray:
+    """The first two columns, float32 (n, 6): continuous in the rotation (Zhou et al. 2019, arXiv 1812.07035)."""
+    return np.concatenate([axes_n33[:, :, 0], axes_n33[:, :, 1]], axis=1).astype(np.float32)
+
+
+def _rotations(six_n6: np.ndarray) -> np.ndarray:
+    """Inverse of `_two_axes` for numbers that are near a rotation's: the columns made orthonormal."""
+    x = six_n6[:, :3] / np.linalg.norm(six_n6[:, :3], axis=1, keepdims=True)
+    y = six_n6[:, 3:] - (six_n6[:, 3:] * x).sum(1, keepdims=True) * x
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    return np.stack([x, y, np.cross(x, y)], axis=2)
+
+
+def _angles(first_n33: np.ndarray, second_n33: np.ndarray) -> np.ndarray:
+    """Degrees (n,) of the turn between rotations."""
+    trace = np.einsum("nij,nij->n", first_n33, second_n33)
+    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+
+
+def _turns(axes_n33: np.ndarray) -> bool:
+    return bool(axes_n33.std(0).max() > 1e-3)
 
 
 def _iou(read: np.ndarray, true: np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -215,6 +278,10 @@ def _iou(read: np.ndarray, true: np.ndarray, names: Sequence[str]) -> dict[str, 
         if there.any():
             found[name] = float((here & there).sum() / (here | there).sum())
     return found
+
+
+def _means(errors: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {way: float(values.mean()) for way, values in errors.items()}
 
 
 def _rms(difference: np.ndarray) -> float:

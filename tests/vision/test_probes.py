@@ -3,12 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features, GroundTruth
-from pixio_robot.vision.probes import Ridge, nearest, probe, split_episodes
+from pixio_robot.vision.probes import Probes, probe, roc_area
+from pixio_robot.vision.regressors import Ridge, nearest, nearest_patches, split_episodes
 
 EPISODES, FRAMES, GRID, D, PIXELS = 24, 5, 4, 12, 16
+
+
+def rotations(vectors: np.ndarray) -> np.ndarray:
+    return Rotation.from_rotvec(vectors).as_matrix().astype(np.float32)
 
 
 @pytest.fixture
@@ -23,12 +29,14 @@ def truth() -> GroundTruth:
         classes=(depth > 1.25).astype(np.int32),
         class_names=["near", "far", "absent"],
         positions={"cube": rng.normal(size=(n, 3)).astype(np.float32)},
+        camera_axes=rotations(rng.normal(0, 0.1, (n, 3))),
+        contact=rng.random(n) < 0.3,
         episode=np.repeat(np.arange(EPISODES), FRAMES),
     )
 
 
 def features_of(truth: GroundTruth, informed: bool) -> Features:
-    """Patch tokens that hold depth and class, class tokens that hold the position, in a random basis; or noise."""
+    """Patch tokens that hold depth and class, class tokens that hold all else, in a random basis; or noise."""
     generator = torch.Generator().manual_seed(0)
     n = len(truth.images)
     cls, patches = torch.randn(n, 2, D, generator=generator), torch.randn(n, GRID, GRID, D, generator=generator)
@@ -37,6 +45,8 @@ def features_of(truth: GroundTruth, informed: bool) -> Features:
         patches[..., 0] = torch.from_numpy(truth.depth[:, ::step, ::step])
         patches[..., 1] = torch.from_numpy(truth.classes[:, ::step, ::step]).float()
         cls[:, 0, :3] = torch.from_numpy(truth.positions["cube"])
+        cls[:, 0, 3] = torch.from_numpy(truth.contact).float()
+        cls[:, 1, :9] = torch.from_numpy(truth.camera_axes).flatten(1)
         basis = torch.linalg.qr(torch.randn(D, D, generator=generator))[0]
         cls, patches = cls @ basis, patches @ basis
     return Features(cls, patches)
@@ -45,13 +55,64 @@ def features_of(truth: GroundTruth, informed: bool) -> Features:
 def test_what_is_there_is_found(truth: GroundTruth) -> None:
     result, pictures = probe(features_of(truth, informed=True), truth)
     nothing, _ = probe(features_of(truth, informed=False), truth)
-    assert result.depth_rmse_m < 0.5 * result.depth_rmse_mean_m
-    assert nothing.depth_rmse_m > 0.95 * nothing.depth_rmse_mean_m
-    assert result.miou > 0.8 > nothing.miou
-    assert set(result.iou) == {"near", "far"}
+    assert result.linear.depth_rmse_m < 0.5 * result.depth_rmse_mean_m
+    assert nothing.linear.depth_rmse_m > 0.95 * nothing.depth_rmse_mean_m
+    assert result.linear.miou > 0.8 > nothing.linear.miou
+    assert set(result.linear.iou) == {"near", "far"}
     assert result.positions["cube"].class_tokens < 5 < 50 < nothing.positions["cube"].class_tokens
     assert result.train_frames + result.test_frames == len(truth.images)
     assert pictures.read_depth.shape == pictures.depth.shape == (result.test_frames, PIXELS, PIXELS)
+
+
+def test_orientation_and_contact_are_found(truth: GroundTruth) -> None:
+    result, _ = probe(features_of(truth, informed=True), truth)
+    nothing, _ = probe(features_of(truth, informed=False), truth)
+    assert result.camera_angle is not None
+    assert nothing.camera_angle is not None
+    assert result.camera_angle.class_tokens < 0.2 * result.camera_angle.mean
+    assert nothing.camera_angle.class_tokens > 0.8 * nothing.camera_angle.mean
+    assert result.contact is not None
+    assert nothing.contact is not None
+    assert result.contact.class_tokens > 0.95
+    assert 0.2 < nothing.contact.class_tokens < 0.8
+
+
+def test_neighbours_find_what_stands_out(truth: GroundTruth) -> None:
+    features = features_of(truth, informed=True)
+    features.patches *= 0.1
+    step = PIXELS // GRID
+    features.patches[..., 0] += 5 * torch.from_numpy(truth.depth[:, ::step, ::step]) - 6.25
+    informed, nothing = probe(features, truth)[0].knn, probe(features_of(truth, informed=False), truth)[0].knn
+    assert informed.miou > 0.8 > nothing.miou
+    assert informed.depth_rmse_m < 0.9 * nothing.depth_rmse_m
+    assert informed.depth_delta1 > nothing.depth_delta1
+
+
+def test_a_still_camera_and_a_hand_that_never_touches_have_no_probe(truth: GroundTruth) -> None:
+    truth.camera_axes[:] = np.eye(3)
+    truth.contact[:] = False
+    result, _ = probe(features_of(truth, informed=True), truth)
+    assert result.camera_angle is None
+    assert result.contact is None
+
+
+def test_what_was_fitted_is_carried_to_other_frames(truth: GroundTruth) -> None:
+    features = features_of(truth, informed=True)
+    probes = Probes(features, truth)
+    own = probes.measure(features, truth)[0]
+    turned = Features(features.cls.flip(-1), features.patches.flip(-1))
+    carried = probes.measure(turned, truth)[0]
+    assert own == probe(features, truth)[0]
+    assert carried.linear.depth_rmse_m > own.linear.depth_rmse_m
+    assert carried.positions["cube"].class_tokens > own.positions["cube"].class_tokens
+
+
+def test_roc_area_counts_pairs() -> None:
+    positive = np.array([True, False, True, False])
+    assert roc_area(np.array([3.0, 2.0, 4.0, 1.0]), positive) == 1.0
+    assert roc_area(np.array([1.0, 2.0, 0.0, 3.0]), positive) == 0.0
+    assert roc_area(np.zeros(4), positive) == 0.5
+    assert roc_area(np.array([2.0, 1.0, 0.0, 3.0]), positive) == 0.25
 
 
 def test_nothing_of_an_episode_is_on_both_sides(truth: GroundTruth) -> None:
@@ -78,6 +139,13 @@ def test_ridge_is_the_textbook_solution_on_either_side_of_square(rows: int, widt
 def test_nearest_of_a_known_frame_is_itself() -> None:
     x, y = torch.eye(6), torch.arange(6.0)[:, None]
     torch.testing.assert_close(nearest(x, y, k=1)(x), y)
+
+
+def test_dense_neighbours_are_weighted_by_how_near_they_are() -> None:
+    known = torch.tensor([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]])
+    values = torch.tensor([[1.0], [2.0], [30.0]])
+    weights = torch.softmax(torch.tensor([1.0, 0.8, -1.0]) / 0.02, 0)
+    torch.testing.assert_close(nearest_patches(known, values)(torch.tensor([[2.0, 0.0]]))[0], weights @ values)
 
 
 def test_same_features_same_card(truth: GroundTruth) -> None:
