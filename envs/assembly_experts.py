@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.experts import CLOSE, OPEN, LiftExpert, _Phase, _up, rotation_vector
-from envs.registry import Environment
+from envs.registry import Privileged
 
 _CAN_CLEAR = 1.06
 """Height of the can's centre (m) at which it passes over the bins' walls."""
@@ -34,12 +34,12 @@ class CanExpert(LiftExpert):
 
     target = "can"
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del rng
         self._descent = 0
         self._restart(env)
 
-    def _restart(self, env: Environment) -> None:
+    def _restart(self, env: Privileged) -> None:
         super()._restart(env)
         poses = env.privileged()
         # A can is round: close the fingers along the nearer wall, where there is room for them.
@@ -90,12 +90,12 @@ class SquareExpert(LiftExpert):
 
     target = "square_nut"
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del rng
         self._tries = 0
         self._restart(env)
 
-    def _restart(self, env: Environment) -> None:
+    def _restart(self, env: Privileged) -> None:
         poses = env.privileged()
         self._phase, self._waited = _Phase.ABOVE, 0
         self._drift = np.zeros(2)
@@ -109,7 +109,7 @@ class SquareExpert(LiftExpert):
         across = np.arctan2(handle[1], handle[0]) + np.pi / 2
         self._yaw = now + nearest_turn(across - now, np.pi)
 
-    def act(self, env: Environment) -> np.ndarray:
+    def act(self, env: Privileged) -> np.ndarray:
         poses = env.privileged()
         eef, handle, nut = poses["eef_pos"], poses["square_nut_handle_pos"], poses["square_nut_pos"]
         if self._phase in (_Phase.UP, _Phase.CARRY, _Phase.LOWER) and np.linalg.norm(handle - eef) > 0.05:
@@ -182,14 +182,14 @@ class DoorExpert(LiftExpert):
 
     target = "door_handle"
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del rng
         poses = env.privileged()
         self._start = poses["door_handle_pos"][2]
         self._closed = poses["door_mat"][:2, 0].copy()
         self._restart(env)
 
-    def _restart(self, env: Environment) -> None:
+    def _restart(self, env: Privileged) -> None:
         poses = env.privileged()
         self._phase, self._waited = _Phase.ABOVE, 0
         # Which way round the hand is turned stays as it is: the fingers are alike.
@@ -209,7 +209,7 @@ class DoorExpert(LiftExpert):
         wanted = np.stack([x, np.cross(down, x), down], axis=1)
         return rotation_vector(wanted @ poses["eef_mat"].T)
 
-    def act(self, env: Environment) -> np.ndarray:
+    def act(self, env: Privileged) -> np.ndarray:
         poses = env.privileged()
         eef, handle = poses["eef_pos"], poses["door_handle_pos"]
         self._waited += 1

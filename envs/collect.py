@@ -6,19 +6,23 @@ import dataclasses
 import functools
 import itertools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from envs.config import EnvConfig, plain
+from envs.config import Engine, EnvConfig, plain
+from envs.disturbance import Disturbance
+from envs.experts import make_expert
 from envs.fanout import ordered_map
 from envs.recording import run_seed
 from envs.registry import spec_of
+from envs.simulator import load_mujoco
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.types import DemoSpec
+from pixio_robot.types import DemoSpec, Episode
 
 JOURNAL = "collect.json"
 
@@ -30,7 +34,9 @@ class CollectConfig:
     out: the store's directory. episodes: how many to keep: the first so many successful seeds from `first_seed`
     on. noise: standard deviation of Gaussian noise on the six motion dimensions of each executed action (in
     units of the action, whose range is -1 to 1); what is recorded is the expert's own action, so that the data
-    shows how to come back from small errors (DART, Laskey et al. 2017). workers: processes, 0 for one a core.
+    shows how to come back from small errors (DART, Laskey et al. 2017). mistakes: chance in each step that the arm
+    drifts off for 4 to 10 steps and in half of these opens its gripper; again the expert's action is recorded.
+    workers: processes, 0 for one a core. worlds: how many are simulated at once with env.engine=WARP.
     success_only: drop failed episodes. max_failures: give up after so many failures in a row. An unfinished
     store of the same configuration is continued; `overwrite` starts it anew.
     """
@@ -39,19 +45,26 @@ class CollectConfig:
     episodes: int = 100
     first_seed: int = 0
     noise: float = 0.1
+    mistakes: float = 0.0
     success_only: bool = True
     max_failures: int = 20
     workers: int = 0
+    worlds: int = 64
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         if not self.out:
             raise UserError("collect.out must name the directory of the store.")
-        for name, least in (("episodes", 1), ("first_seed", 0), ("max_failures", 1), ("workers", 0)):
+        for name, least in (("episodes", 1), ("first_seed", 0), ("max_failures", 1), ("workers", 0), ("worlds", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"collect.{name} must be at least {least}, not {getattr(self, name)}.")
-        if not 0 <= self.noise <= 1:
-            raise UserError(f"collect.noise must be from 0 to 1, not {self.noise}.")
+        for name in ("noise", "mistakes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"collect.{name} must be from 0 to 1, not {getattr(self, name)}.")
+
+    @property
+    def disturbance(self) -> Disturbance:
+        return Disturbance(noise=self.noise, mistakes=self.mistakes)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -72,21 +85,21 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
     Raises UserError where the store belongs to another configuration or the expert fails too often. Killed or
     interrupted, the store holds whole episodes only, and the same call goes on with the next seed.
     """
+    make_expert(env_config)  # a task without one is refused before anything is made
     out = Path(config.out)
     # A name for the source that says how the data came about; it is no part of what policies are checked by.
     spec = dataclasses.replace(
-        spec_of(env_config), source=f"scripted expert, noise {config.noise}; {spec_of(env_config).source}"
+        spec_of(env_config), source=f"scripted expert, {config.disturbance}; {spec_of(env_config).source}"
     )
     store, failed = _open(out, spec, env_config, config)
     seeds = [int(seed) for seed in store.seeds]
     next_seed = max([config.first_seed - 1, *seeds, *failed]) + 1
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    run = functools.partial(run_seed, env_config, config.noise)
     with Progress(*columns, transient=True) as progress:
         bar = progress.add_task(f"Collecting {env_config.task}", total=config.episodes, completed=len(seeds))
         in_a_row = 0
         if len(seeds) < config.episodes:
-            episodes = ordered_map(run, itertools.count(next_seed), config.workers)
+            episodes = _episodes(env_config, config, next_seed)
             try:
                 for seed, episode in episodes:
                     if episode.success or not config.success_only:
@@ -115,9 +128,20 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
     )
 
 
+def _episodes(env_config: EnvConfig, config: CollectConfig, first_seed: int) -> Iterator[tuple[int, Episode]]:
+    """(seed, episode) from that seed on, without end, in the order of the seeds."""
+    seeds = itertools.count(first_seed)
+    if env_config.engine is Engine.WARP:
+        load_mujoco()
+        from envs.warp_recording import warp_episodes
+
+        return warp_episodes(env_config, config.disturbance, seeds, config.worlds)
+    return ordered_map(functools.partial(run_seed, env_config, config.disturbance), seeds, config.workers)
+
+
 def _journal(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
-    """What decides the content of the store; episodes may grow, and workers do not matter."""
-    settings = {name: getattr(config, name) for name in ("first_seed", "noise", "success_only")}
+    """What decides the content of the store; episodes may grow, and workers and worlds do not matter."""
+    settings = {name: getattr(config, name) for name in ("first_seed", "noise", "mistakes", "success_only")}
     return {"env": plain(env_config), "collect": settings}
 
 

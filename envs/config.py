@@ -6,18 +6,19 @@ import dataclasses
 import enum
 from typing import Any
 
-from envs.tasks import TASKS, Simulator
+from envs.tasks import Simulator, task_of
+from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, unknown_name
 
 
-class RenderQuality(enum.Enum):
+class RenderQuality(Choice):
     """FULL is MuJoCo's own look with shadows and antialiasing; FAST drops both and thins the meshes."""
 
     FULL = "full"
     FAST = "fast"
 
 
-class Variation(enum.Enum):
+class Variation(Choice):
     """What changes from episode to episode besides where things lie.
 
     TEXTURES draws the surface's texture and the colours, LIGHTING the light's place, colour and strength, CAMERA
@@ -40,7 +41,22 @@ class Variation(enum.Enum):
         return self is part or (self is Variation.CLUTTERED and part is not Variation.CAMERA)
 
 
-class Controller(enum.Enum):
+class Engine(Choice):
+    """What computes physics and pictures.
+
+    MUJOCO: MuJoCo on a CPU core, drawn by OpenGL. WARP: MuJoCo Warp, all worlds at once on a GPU (or, slowly, on the
+    CPU), drawn by its ray tracer; for the tabletop tasks, in `evaluate` and `collect`. Needs the extra `warp`.
+    """
+
+    MUJOCO = "mujoco"
+    WARP = "warp"
+
+
+WARP_VARIATIONS = (Variation.NONE, Variation.CAMERA)
+"""The ray tracer has one kind of light, no textures on boxes, and the same shapes in all worlds."""
+
+
+class Controller(Choice):
     """What a robosuite action asks for.
 
     OSC_POSE: the gripper's pose relative to now. OSC_POSE_ABSOLUTE: its pose in the world (axis-angle).
@@ -67,6 +83,9 @@ CAMERAS_OF = {
     Simulator.METAWORLD: ("front",),
 }
 
+VARIED = (Simulator.ROBOSUITE, Simulator.TABLETOP)
+"""The simulators whose models are ours to change."""
+
 PHYSICS_HZ = {Simulator.ROBOSUITE: 500, Simulator.TABLETOP: 200, Simulator.METAWORLD: 400}
 
 TABLE_TOP = 0.8
@@ -78,7 +97,7 @@ WORKSPACE_CENTRE = (0.0, 0.0)
 
 @dataclasses.dataclass(kw_only=True)
 class EnvConfig:
-    """One task of one simulator; the task's name decides which.
+    """One task of one simulator; the task's name decides which. For those of others see `envs.foreign`.
 
     robot, controller, object_scale: for robosuite. cameras: any of `front` (fixed, looks at the workspace), `hand`
     (moves with the gripper; not in MetaWorld) and robosuite's `agentview`, `frontview`, `birdview`. image_size:
@@ -86,7 +105,7 @@ class EnvConfig:
     objects' centres start; where robosuite's own sampler places them, its ranges shrink by start_spread / 0.15 m.
     object_scale: times robosuite's size of a cube (4.2 cm); the gripper opens 8 cm. horizon: control steps until an
     episode fails; None takes the task's own, about twice what the expert needs. control_hz: control steps a
-    simulated second (MetaWorld's is fixed at 80).
+    simulated second (MetaWorld's is fixed at 80, a foreign task's by its own settings). engine: what computes it all.
     """
 
     task: str = "Lift"
@@ -100,19 +119,26 @@ class EnvConfig:
     variation: Variation = Variation.NONE
     horizon: int | None = None
     control_hz: int = 20
+    engine: Engine = Engine.MUJOCO
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise unknown_name("task", self.task, TASKS)
+        task_of(self.task)
         if self.robot not in ROBOTS:
             raise unknown_name("robot", self.robot, ROBOTS)
         if self.simulator is not Simulator.ROBOSUITE:
             for name, usual in (("robot", "Panda"), ("controller", Controller.OSC_POSE), ("object_scale", 1.2)):
                 if getattr(self, name) != usual:
                     raise UserError(f"{name} is for robosuite's tasks; leave it out with task={self.task}.")
-        if self.simulator is Simulator.METAWORLD and self.variation is not Variation.NONE:
-            raise UserError(f"MetaWorld's tasks have no variation levels: leave variation out with task={self.task}.")
-        valid = CAMERAS_OF[self.simulator]
+        if self.simulator not in VARIED and self.variation is not Variation.NONE:
+            raise UserError(f"This task has no variation levels: leave variation out with task={self.task}.")
+        if self.engine is Engine.WARP:
+            if self.simulator is not Simulator.TABLETOP:
+                raise UserError(f"engine=warp runs the tabletop tasks; use engine=mujoco for task={self.task}.")
+            if self.variation not in WARP_VARIATIONS:
+                names = " or ".join(level.name for level in WARP_VARIATIONS)
+                raise UserError(f"engine=warp can draw variation {names}, not {self.variation.name}.")
+        # A foreign model's cameras are known when it is built.
+        valid = CAMERAS_OF.get(self.simulator, self.cameras)
         for camera in self.cameras:
             if camera not in valid:
                 raise unknown_name("camera", camera, valid)
@@ -126,22 +152,22 @@ class EnvConfig:
             raise UserError(f"object_scale must be from 0.5 to 1.35 (the gripper opens 8 cm), not {self.object_scale}.")
         if self.horizon is not None and self.horizon < 1:
             raise UserError(f"horizon must be at least one step, not {self.horizon}.")
-        physics_hz = PHYSICS_HZ[self.simulator]
+        physics_hz = PHYSICS_HZ.get(self.simulator, self.control_hz)
         if self.control_hz < 1 or physics_hz % self.control_hz:
             raise UserError(f"control_hz must divide the {physics_hz} Hz of the simulation, not {self.control_hz}.")
 
     @property
     def simulator(self) -> Simulator:
-        return TASKS[self.task].simulator
+        return task_of(self.task).simulator
 
     @property
     def steps(self) -> int:
         """The horizon in force."""
-        return TASKS[self.task].horizon if self.horizon is None else self.horizon
+        return task_of(self.task).horizon if self.horizon is None else self.horizon
 
     def half_sizes(self) -> dict[str, float]:
         """Object -> half side of the cube in metres, after scaling."""
-        return {name: size * self.object_scale for name, size in TASKS[self.task].cubes.items()}
+        return {name: size * self.object_scale for name, size in task_of(self.task).cubes.items()}
 
 
 def plain(config: Any) -> dict[str, Any]:

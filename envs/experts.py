@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.registry import Environment
+from envs.config import Controller, EnvConfig
+from envs.registry import Privileged
 from envs.tasks import TASKS, Simulator
-from pixio_robot.errors import unknown_name
+from pixio_robot.errors import UserError, unknown_name
 
 OPEN, CLOSE = -1.0, 1.0
 _DELTA_POS = 0.05
@@ -27,9 +28,9 @@ _GRIP_STEPS = 4
 class Expert(Protocol):
     """Acts from privileged state. `reset` after every `env.reset`; then `act` once before every step."""
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None: ...
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None: ...
 
-    def act(self, env: Environment) -> np.ndarray:
+    def act(self, env: Privileged) -> np.ndarray:
         """An action (a,) within the task's bounds, float32."""
         ...
 
@@ -67,18 +68,18 @@ class LiftExpert:
 
     target = "cube"
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del rng
         self._half = env.config.half_sizes()
         self._restart(env)
 
-    def _restart(self, env: Environment) -> None:
+    def _restart(self, env: Privileged) -> None:
         poses = env.privileged()
         self._phase = _Phase.ABOVE
         self._waited = 0
         self._yaw = grasp_yaw(poses["eef_mat"], poses[f"{self.target}_mat"])
 
-    def act(self, env: Environment) -> np.ndarray:
+    def act(self, env: Privileged) -> np.ndarray:
         poses = env.privileged()
         eef, cube = poses["eef_pos"], poses[f"{self.target}_pos"]
         if self._phase in (_Phase.UP, _Phase.CARRY) and np.linalg.norm(cube - eef) > 0.05:
@@ -186,16 +187,18 @@ def _experts() -> dict[str, Callable[[], Expert]]:
 class MetaworldExpert:
     """MetaWorld's own scripted policy of the task."""
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del env, rng
 
-    def act(self, env: Environment) -> np.ndarray:
+    def act(self, env: Privileged) -> np.ndarray:
         return env.scripted_action()  # type: ignore[attr-defined]
 
 
-def make_expert(task: str) -> Expert:
-    """The expert of that task; raises UserError for a task that has none."""
+def make_expert(config: EnvConfig) -> Expert:
+    """The expert of that task; raises UserError for a task or a controller that has none."""
     experts = _experts()
-    if task not in experts:
-        raise unknown_name("expert task", task, experts)
-    return experts[task]()
+    if config.task not in experts:
+        raise unknown_name("expert task", config.task, experts)
+    if config.controller is not Controller.OSC_POSE:
+        raise UserError(f"The experts act through controller=OSC_POSE, not {config.controller.name}.")
+    return experts[config.task]()

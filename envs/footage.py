@@ -149,7 +149,7 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
         rng = np.random.default_rng([seed, 3])
         playing = rng.random() < config.play_share
         steps = int(rng.integers(*_PLAY_STEPS)) if playing else env_config.steps
-        actor = Play() if playing else make_expert(env_config.task)
+        actor = Play() if playing else make_expert(env_config)
         frame = env.reset(seed)
         actor.reset(env, rng)
         for _ in range(steps):

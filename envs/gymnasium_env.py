@@ -8,13 +8,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.config import CAMERAS_OF, Controller, EnvConfig, RenderQuality, Variation
+from envs.config import CAMERAS_OF, Controller, Engine, EnvConfig, RenderQuality, Variation
 from envs.registry import make_env
 from envs.spec import action_bounds
 from envs.tasks import TASKS, Simulator
 from pixio_robot.errors import unknown_name
 
-_ENUMERATIONS = {"variation": Variation, "render_quality": RenderQuality, "controller": Controller}
+_ENUMERATIONS = {"variation": Variation, "render_quality": RenderQuality, "controller": Controller, "engine": Engine}
 
 
 def _member(name: str, value: Any) -> Any:

@@ -6,13 +6,16 @@ import numpy as np
 
 from envs.experts import rotation_vector
 from envs.registry import Environment
-from envs.tasks import TASKS
+from envs.tasks import FOREIGN, TASKS
+from pixio_robot.errors import UserError
 
 
 class Play:
     """Draws a target for the gripper every second or so and moves there."""
 
     def reset(self, env: Environment, rng: np.random.Generator) -> None:
+        if env.config.simulator in FOREIGN:
+            raise UserError(f"Random play moves a gripper of ours, which task={env.config.task} has not.")
         self._rng = rng
         task = TASKS[env.config.task]
         self._objects, self._surface = list(task.bodies), np.array(task.surface)

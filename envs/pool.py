@@ -6,17 +6,21 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from envs.config import EnvConfig
+from envs.config import Engine, EnvConfig
 from envs.pool_process import ProcessWorker, StartMethod
 from envs.pool_worker import Answer, frame_of
 from envs.registry import spec_of
+from envs.simulator import load_mujoco
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
+
+if TYPE_CHECKING:
+    from envs.warp_pool import WarpPool
 
 
 class Worker(Protocol):
@@ -219,8 +223,18 @@ def make_pool(
     executor: Executor = Executor.PROCESSES,
     start_method: StartMethod = StartMethod.SPAWN,
     egl_devices: Sequence[int] = (),
-) -> WorkerPool:
-    """The pool an executor stands for."""
+) -> WorkerPool | WarpPool:
+    """The pool that the configuration's engine and the executor stand for.
+
+    With engine=warp all slots are worlds of one simulation in this process, on its first GPU.
+    """
+    if config.engine is Engine.WARP:
+        if executor is Executor.RAY:
+            raise UserError("engine=warp simulates on one machine: leave out executor=ray.")
+        load_mujoco()
+        from envs.warp_pool import WarpPool
+
+        return WarpPool(config, num_slots)
     if executor is Executor.RAY:
         return RayPool(config, num_workers, num_slots, step_timeout_s, egl_devices=egl_devices)
     return ProcessPool(

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from envs.config import EnvConfig
+from envs.disturbance import Disturbance
 from envs.experts import make_expert
-from envs.registry import Environment, environment_of_process
-from pixio_robot.types import Episode
-
-_NOISE_STREAM = 2
+from envs.registry import Environment, Privileged, environment_of_process
+from pixio_robot.types import Episode, Frame, StepResult
 
 
-def run_seed(env_config: EnvConfig, noise: float, seed: int) -> Episode:
+class Take:
+    """An expert's episode while it is being recorded: `act`, step the environment, `add`, until the step is done."""
+
+    def __init__(self, env: Privileged, seed: int, frame: Frame, disturbance: Disturbance) -> None:
+        """env: at the start of that seed's episode, where it shows `frame`."""
+        self._env, self._seed, self._disturbance = env, seed, disturbance
+        self._disturb = disturbance.begin(seed)
+        self._expert = make_expert(env.config)
+        self._expert.reset(env, self._disturb.rng)
+        self._frames, self._actions, self._results = [frame], [], []
+
+    def act(self) -> np.ndarray:
+        """The action to execute now: the expert's, disturbed."""
+        self._actions.append(self._expert.act(self._env))
+        return self._disturb(self._actions[-1])
+
+    def add(self, result: StepResult) -> None:
+        """What came of the action."""
+        self._results.append(result)
+        self._frames.append(result.frame)
+
+    def episode(self) -> Episode:
+        """All of it: what was seen before each action, and the actions as the expert meant them."""
+        seen = self._frames[:-1]
+        return Episode(
+            images={camera: np.stack([frame.images[camera] for frame in seen]) for camera in self._env.spec.cameras},
+            state=np.stack([frame.state for frame in seen]),
+            actions=np.stack(self._actions),
+            rewards=np.array([result.reward for result in self._results], np.float32),
+            success=self._results[-1].success,
+            seed=self._seed,
+            info=dataclasses.asdict(self._disturbance) | {"variation": self._env.config.variation.value},
+        )
+
+
+def run_seed(env_config: EnvConfig, disturbance: Disturbance, seed: int) -> Episode:
     """`run_expert` in this process's environment of that configuration."""
-    return run_expert(environment_of_process(env_config), seed, noise)
+    return run_expert(environment_of_process(env_config), seed, disturbance)
 
 
-def run_expert(env: Environment, seed: int, noise: float = 0.0) -> Episode:
-    """One episode of the task's expert: executed with noise, recorded without."""
-    expert = make_expert(env.config.task)
-    rng = np.random.default_rng([seed, _NOISE_STREAM])
-    frame = env.reset(seed)
-    expert.reset(env, rng)
-    frames, actions, rewards = [], [], []
+def run_expert(env: Environment, seed: int, disturbance: Disturbance | None = None) -> Episode:
+    """One episode of the task's expert: executed with disturbances, recorded without."""
+    take = Take(env, seed, env.reset(seed), disturbance or Disturbance())
     while True:
-        action = expert.act(env)
-        disturbance = np.append(rng.normal(0.0, noise, len(action) - 1), 0.0) if noise else 0.0
-        result = env.step(np.clip(action + disturbance, -1, 1))
-        frames.append(frame)
-        actions.append(action)
-        rewards.append(result.reward)
-        frame = result.frame
+        result = env.step(take.act())
+        take.add(result)
         if result.done:
-            break
-    return Episode(
-        images={camera: np.stack([seen.images[camera] for seen in frames]) for camera in env.spec.cameras},
-        state=np.stack([seen.state for seen in frames]),
-        actions=np.stack(actions),
-        rewards=np.array(rewards, np.float32),
-        success=result.success,
-        seed=seed,
-        info={"noise": noise, "variation": env.config.variation.value},
-    )
+            return take.episode()

@@ -6,16 +6,31 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.config import EnvConfig
+from envs.config import Engine, EnvConfig
 from envs.simulator import load_mujoco
 from envs.spec import spec_of
-from envs.tasks import Simulator
+from envs.tasks import FOREIGN, Simulator
+from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Frame, StepResult
 
-__all__ = ["Environment", "environment_of_process", "make_env", "spec_of"]
+__all__ = ["Environment", "Privileged", "environment_of_process", "make_env", "spec_of"]
 
 
-class Environment(Protocol):
+class Privileged(Protocol):
+    """What an expert may ask of an environment."""
+
+    @property
+    def spec(self) -> DemoSpec: ...
+
+    @property
+    def config(self) -> EnvConfig: ...
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        """Poses no policy may see, for experts and probes: object -> `<name>_pos` (3,) m and `<name>_mat` (3, 3)."""
+        ...
+
+
+class Environment(Privileged, Protocol):
     """One simulated task, stepped by one process."""
 
     spec: DemoSpec
@@ -31,10 +46,6 @@ class Environment(Protocol):
 
     def render(self, camera: str | None = None) -> np.ndarray:
         """What a camera (the first where None) sees now: uint8 (h, w, 3)."""
-        ...
-
-    def privileged(self) -> dict[str, np.ndarray]:
-        """Poses no policy may see, for experts and probes: object -> `<name>_pos` (3,) m and `<name>_mat` (3, 3)."""
         ...
 
     def render_depth(self, camera: str | None = None) -> np.ndarray:
@@ -70,6 +81,8 @@ class Environment(Protocol):
 
 def make_env(config: EnvConfig) -> Environment:
     """Build the environment. Raises UserError where the simulator cannot run on this machine."""
+    if config.engine is Engine.WARP:
+        raise UserError("engine=warp steps many worlds at once, in evaluate and collect; use engine=mujoco here.")
     load_mujoco()
     if config.simulator is Simulator.TABLETOP:
         from envs.tabletop import TabletopEnv
@@ -79,6 +92,10 @@ def make_env(config: EnvConfig) -> Environment:
         from envs.metaworld_env import MetaworldEnv
 
         return MetaworldEnv(config)
+    if config.simulator in FOREIGN:
+        from envs.foreign_env import ForeignEnv
+
+        return ForeignEnv(config)
     from envs.robosuite_env import RobosuiteEnv
 
     return RobosuiteEnv(config)

@@ -9,6 +9,7 @@ import atexit
 import importlib
 import os
 import weakref
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mujoco
@@ -27,6 +28,9 @@ _SHADOW_REACH = 0.7
 
 _VISUAL_GROUP = 1
 _CULLED_GROUP = 5
+
+FREE_VIEW = "free view of all"
+"""In place of a camera's name: MuJoCo's own view of a model, from outside."""
 
 
 def _new_context() -> Any:
@@ -110,6 +114,28 @@ class Renderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._viewport = mujoco.MjrRect(0, 0, image_size, image_size)
+        self._free = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self._free)
+
+    def set_free_view(self, changes: Mapping[str, Any]) -> None:
+        """Attributes of `mujoco.MjvCamera` that FREE_VIEW shall have, besides MuJoCo's own."""
+        for name, value in changes.items():
+            if name == "lookat":
+                self._free.lookat[:] = value
+            else:
+                setattr(self._free, name, value)
+
+    def show_sites(self, groups: Iterable[int]) -> None:
+        """Draw the sites of these groups too."""
+        self._option.sitegroup[list(groups)] = 1
+
+    def free_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where FREE_VIEW stood when it was last drawn: position (3,) m, rotation (3, 3), looking along -z, y up."""
+        self._draw(FREE_VIEW)
+        eyes = self._scene.camera
+        position = np.mean([eye.pos for eye in eyes], axis=0)
+        forward, up = np.array(eyes[0].forward), np.array(eyes[0].up)
+        return position, np.stack([np.cross(forward, up), up, -forward], axis=1)
 
     def textures_changed(self, textures: list[int]) -> None:
         """These textures must reach the graphics memory before the next picture."""
@@ -146,12 +172,14 @@ class Renderer:
     def _draw(self, camera: str, ids: bool = False) -> mujoco.MjrContext:
         """Draw the camera's view into the buffer: as it looks, or every geom in the flat colour of its number."""
         context = self._ready_context()
-        camera_id = self._model.camera(camera).id
+        seen_from = self._free
+        if camera != FREE_VIEW:
+            seen_from = self._camera
+            seen_from.fixedcamid = self._model.camera(camera).id
         if self._fast:
-            self._cull(camera_id)
-        self._camera.fixedcamid = camera_id
+            self._cull(seen_from.fixedcamid)
         mujoco.mjv_updateScene(
-            self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+            self._model, self._data, self._option, None, seen_from, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
         for flag in (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR):
             self._scene.flags[flag] = ids
@@ -174,8 +202,14 @@ class Renderer:
         return self._context
 
     def _cull(self, camera: int) -> None:
-        """Leave out geoms whose bounding sphere is outside the view: MuJoCo draws all, and vertices cost."""
+        """Leave out geoms whose bounding sphere is outside the camera's view: MuJoCo draws all, and vertices cost.
+
+        A camera below 0 is the free view, which shows all.
+        """
         model, data = self._model, self._data
+        if camera < 0:
+            model.geom_group[self._visible] = _VISUAL_GROUP
+            return
         seen_from = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
         slope = np.tan(np.radians(model.cam_fovy[camera]) / 2)
         reach = model.geom_rbound * np.sqrt(1 + slope * slope)

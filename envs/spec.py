@@ -1,4 +1,4 @@
-"""What environments of a configuration mean by their numbers; starts no simulator."""
+"""What environments of a configuration mean by their numbers; starts no simulator, but for foreign tasks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib.metadata
 
 import numpy as np
 
-from envs.config import Controller, EnvConfig
-from envs.tasks import TASKS, Simulator
+from envs.config import Controller, Engine, EnvConfig
+from envs.tasks import FOREIGN, Simulator, task_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec, DemoSpec
 
@@ -48,22 +48,31 @@ def _arm_actions(config: EnvConfig) -> tuple[str, ...]:
 
 def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest action, float64 (a,) each; environments clip to them."""
+    if config.simulator in FOREIGN:
+        from envs.foreign import facts_of
+
+        facts = facts_of(config.task)
+        return facts.low.copy(), facts.high.copy()
     high = np.ones(spec_of(config).action_dim)
     if config.controller is Controller.OSC_POSE_ABSOLUTE:
         high[:6] = _ABSOLUTE_REACH
     return -high, high
 
 
+_EXTRAS = {"mujoco-warp": "warp"}
+
+
 def _versions(*names: str) -> str:
     try:
         return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     except importlib.metadata.PackageNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'pixio-robot[{error.name}]'.") from error
+        extra = _EXTRAS.get(str(error.name), error.name)
+        raise UserError(f"{error.name} is not installed: pip install 'pixio-robot[{extra}]'.") from error
 
 
 def spec_of(config: EnvConfig) -> DemoSpec:
     """The boundary contract of `make_env(config)`. Raises UserError where an extra is missing."""
-    fov = {"front": TASKS[config.task].view.fov_y, "hand": HAND_FOV_Y}
+    fov = {"front": task_of(config.task).view.fov_y, "hand": HAND_FOV_Y}
     robot, controller, hz = config.robot, _CONTROLLER_NAMES[config.controller], float(config.control_hz)
     if config.simulator is Simulator.ROBOSUITE:
         # Wipe's arm ends in an eraser.
@@ -75,14 +84,25 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         robot, controller, versions = "floating gripper", "mocap position delta", _versions("mujoco")
         state = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), *_TWO_FINGERS)
         actions = (*(f"eef_delta_pos.{axis} [0.02 m]" for axis in "xyz"), _GRIP)
+    elif config.simulator in FOREIGN:
+        from envs.foreign import facts_of
+
+        facts = facts_of(config.task)
+        robot, controller, hz, versions = "of the task", "of the task", facts.control_hz, _versions(*facts.versions)
+        state, actions = facts.state_names, facts.action_names
     else:
         robot, controller, hz, versions = "Sawyer", "mocap position delta", 80.0, _versions("metaworld", "mujoco")
         state = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), "gripper.opening [1]")
         actions = (*(f"eef_delta_pos.{axis} [0.01 m]" for axis in "xyz"), _GRIP)
+    simulator, look = config.simulator.value, config.render_quality.value
+    if config.engine is Engine.WARP:
+        simulator, versions = "mujoco_warp", _versions("mujoco-warp", "mujoco")
+        if config.cameras:
+            look = f"ray traced, {look}"
     return DemoSpec(
         task=config.task,
         robot=robot,
-        simulator=config.simulator.value,
+        simulator=simulator,
         simulator_version=versions,
         controller=controller,
         control_hz=hz,
@@ -94,6 +114,6 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         },
         state_names=state,
         action_names=actions,
-        render_quality=config.render_quality.value,
+        render_quality=look,
         source=f"simulated: variation {config.variation.value}, start_spread {config.start_spread} m",
     )

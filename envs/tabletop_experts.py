@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.registry import Environment
+from envs.registry import Privileged
 
 OPEN, CLOSE = -1.0, 1.0
 DELTA = 0.02
@@ -19,10 +19,10 @@ def _command(here: np.ndarray, goal: np.ndarray, gripper: float) -> np.ndarray:
 class ReachExpert:
     """Straight to the target."""
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del env, rng
 
-    def act(self, env: Environment) -> np.ndarray:
+    def act(self, env: Privileged) -> np.ndarray:
         poses = env.privileged()
         return _command(poses["eef_pos"], poses["target_pos"], CLOSE)
 
@@ -30,11 +30,11 @@ class ReachExpert:
 class PushExpert:
     """Behind the cube as seen from the target, down, and forward; around and again when the cube has slid off."""
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del env, rng
         self._down = False
 
-    def act(self, env: Environment) -> np.ndarray:
+    def act(self, env: Privileged) -> np.ndarray:
         poses = env.privileged()
         here, cube, target = poses["eef_pos"], poses["cube_pos"], poses["target_pos"]
         left = (target - cube)[:2]
@@ -59,11 +59,11 @@ class PushExpert:
 class PickExpert:
     """Above the cube, down, close, up; starts over when the cube is left behind."""
 
-    def reset(self, env: Environment, rng: np.random.Generator) -> None:
+    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del env, rng
         self._phase, self._waited = "above", 0
 
-    def act(self, env: Environment) -> np.ndarray:
+    def act(self, env: Privileged) -> np.ndarray:
         poses = env.privileged()
         here, cube = poses["eef_pos"], poses["cube_pos"]
         aside = np.linalg.norm((cube - here)[:2])

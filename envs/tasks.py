@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+
+from pixio_robot.errors import UserError, unknown_name
 
 
 class Simulator(enum.Enum):
-    """What steps a task. TABLETOP is MuJoCo alone, with models of ours; METAWORLD needs the extra of that name."""
+    """What steps a task. TABLETOP is MuJoCo alone, with models of ours; METAWORLD needs the extra of that name.
+
+    GYMNASIUM and DM_CONTROL are environments of others, reached through `envs.foreign`.
+    """
 
     ROBOSUITE = "robosuite"
     TABLETOP = "mujoco"
     METAWORLD = "metaworld"
+    GYMNASIUM = "gymnasium"
+    DM_CONTROL = "dm_control"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +137,35 @@ TASKS = {
     "drawer-open-v3": _metaworld(drawer="drawer_link"),
     "hammer-v3": _metaworld(hammer="hammer", nail="nail_link"),
 }
+
+
+FOREIGN = (Simulator.GYMNASIUM, Simulator.DM_CONTROL)
+_FOREIGN_HORIZON = 1000
+"""Control steps where the environment names no limit; the dm_control suite's episodes have as many."""
+
+
+def foreign_name(task: str) -> str:
+    """What a foreign task is called at home: `Pusher-v5` of `gymnasium:Pusher-v5`."""
+    return task.partition(":")[2]
+
+
+@functools.cache
+def task_of(name: str) -> Task:
+    """The task of that name: one of TASKS, or a foreign one (see `envs.foreign`). Raises UserError for another."""
+    if name in TASKS:
+        return TASKS[name]
+    home = next((simulator for simulator in FOREIGN if name.startswith(f"{simulator.value}:")), None)
+    if home is None:
+        raise unknown_name("task", name, [*TASKS, "gymnasium:<id>", "dm_control:<domain>/<task>"])
+    horizon = _FOREIGN_HORIZON
+    if home is Simulator.GYMNASIUM:
+        import gymnasium
+
+        try:
+            horizon = gymnasium.spec(foreign_name(name)).max_episode_steps or horizon
+        except (gymnasium.error.Error, ImportError) as error:
+            raise UserError(f"Gymnasium does not know task={name}: {error}") from error
+    return Task(simulator=home, horizon=horizon, view=_WIDE)
 
 
 def register_gymnasium() -> None:

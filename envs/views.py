@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
 from envs.render import Renderer
-from envs.tasks import TASKS
+from envs.tasks import task_of
 from pixio_robot.errors import unknown_name
 
 _SURFACES = ("table", "tablelink", "bin1", "bin2")
@@ -27,7 +27,7 @@ class Views:
     def __init__(self, config: EnvConfig, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         self._settings, self._model, self._data = config, model, data
         self._renderer = Renderer(model, data, config.image_size, config.render_quality)
-        self._body_ids = {name: model.body(body).id for name, body in TASKS[config.task].bodies.items()}
+        self._body_ids = {name: model.body(body).id for name, body in task_of(config.task).bodies.items()}
         self._site_ids = {model.site(index).name: index for index in range(model.nsite)}
         self._class_of_geom = self._classes()
 

@@ -32,7 +32,7 @@ def test_wrong_values_are_named(wrong, says):
 
 def test_unknown_expert_is_named():
     with pytest.raises(UserError, match="Lift"):
-        make_expert("Wipe")
+        make_expert(EnvConfig(task="Wipe"))
 
 
 def test_spec_follows_the_configuration_without_a_simulator():

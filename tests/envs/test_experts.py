@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig, Variation
+from envs.disturbance import Disturbance
 from envs.recording import run_expert
 from envs.registry import make_env
 from envs.tasks import TASKS, Simulator
@@ -10,7 +11,7 @@ pytestmark = pytest.mark.sim
 
 
 def solved(env, seeds, noise=0.0):
-    return [run_expert(env, seed, noise).success for seed in seeds]
+    return [run_expert(env, seed, Disturbance(noise=noise)).success for seed in seeds]
 
 
 def unseen(task, **config):
@@ -35,7 +36,7 @@ def test_the_expert_is_reliable_over_the_whole_spread(task, least, variation):
 
 
 def test_noise_is_executed_but_not_recorded(lift):
-    clean, noisy = run_expert(lift, 1), run_expert(lift, 1, noise=0.3)
+    clean, noisy = run_expert(lift, 1), run_expert(lift, 1, Disturbance(noise=0.3))
     assert np.array_equal(clean.actions[0], noisy.actions[0])
     assert not np.array_equal(clean.state[1], noisy.state[1])
     assert len(clean) == len(clean.state) == len(clean.rewards) == len(clean.images["front"])

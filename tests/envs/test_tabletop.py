@@ -3,6 +3,7 @@ import pytest
 
 from envs.collect import CollectConfig, collect
 from envs.config import EnvConfig, Variation
+from envs.disturbance import Disturbance
 from envs.footage import FootageConfig, record_footage
 from envs.pool import ProcessPool
 from envs.recording import run_expert
@@ -16,7 +17,7 @@ TASKS = ("TabletopReach", "TabletopPush", "TabletopPick")
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_the_expert_solves_its_task(task, noise):
     env = make_env(EnvConfig(task=task, cameras=[]))
-    assert all(run_expert(env, seed, noise).success for seed in range(40))
+    assert all(run_expert(env, seed, Disturbance(noise=noise)).success for seed in range(40))
     env.close()
 
 

@@ -1,0 +1,72 @@
+"""What goes wrong while an expert is recorded, so that demonstrations show the way back from mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+
+_NOISE_STREAM, _MISTAKE_STREAM = 2, 4
+"""Random streams of an episode, besides those of `envs.scene` and 3 (play)."""
+
+_MISTAKE_STEPS = (4, 11)
+"""Control steps a mistake lasts: from the first number to below the second."""
+
+_LETS_GO = 0.5
+"""Share of the mistakes in which the gripper opens too."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """Differences between the expert's action, which is what is recorded, and the one that is executed.
+
+    noise: standard deviation of Gaussian noise on all numbers but the gripper's, in units of the action, whose range
+    is -1 to 1 (DART, Laskey et al. 2017). mistakes: chance in each step that a mistake begins: for 4 to 10 steps the
+    arm drifts in a direction of its own, and in half of the mistakes it opens its gripper.
+    """
+
+    noise: float = 0.0
+    mistakes: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("noise", "mistakes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}.")
+
+    def __str__(self) -> str:
+        mistakes = f", mistakes {self.mistakes}" if self.mistakes else ""
+        return f"noise {self.noise}{mistakes}"
+
+    def begin(self, seed: int) -> Disturber:
+        """The disturbances of that seed's episode."""
+        return Disturber(self, seed)
+
+
+class Disturber:
+    """Disturbs the actions of one episode, one after the other. `rng` is the episode's generator."""
+
+    def __init__(self, settings: Disturbance, seed: int) -> None:
+        self._settings = settings
+        self.rng = np.random.default_rng([seed, _NOISE_STREAM])
+        self._mistakes = np.random.default_rng([seed, _MISTAKE_STREAM])
+        self._left = 0
+        self._drift = np.zeros(0)
+        self._lets_go = False
+
+    def __call__(self, action: np.ndarray) -> np.ndarray:
+        """What is executed in place of the expert's action (a,); its last number is the gripper's."""
+        settings, motion = self._settings, len(action) - 1
+        noise = np.append(self.rng.normal(0.0, settings.noise, motion), 0.0) if settings.noise else 0.0
+        executed = np.clip(action + noise, -1, 1)
+        if settings.mistakes and self._left == 0 and self._mistakes.random() < settings.mistakes:
+            self._left = int(self._mistakes.integers(*_MISTAKE_STEPS))
+            self._drift = self._mistakes.uniform(-1, 1, motion)
+            self._lets_go = bool(self._mistakes.random() < _LETS_GO)
+        if self._left:
+            self._left -= 1
+            executed[:motion] = self._drift
+            if self._lets_go:
+                executed[motion] = -1.0
+        return executed

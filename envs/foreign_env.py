@@ -1,0 +1,114 @@
+"""A foreign MuJoCo environment behind the contract of our own."""
+
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from envs.config import EnvConfig
+from envs.foreign import build_foreign
+from envs.render import FREE_VIEW
+from envs.seeding import global_seed
+from envs.spec import spec_of
+from envs.views import Views
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.types import Frame, StepResult
+
+FRONT = "front"
+_SHOWN_GROUPS = (0, 1, 2)
+"""The geom groups MuJoCo draws by default."""
+
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+"""Everything that the future of a simulation follows from."""
+
+
+class ForeignEnv(Views):
+    """See `Environment` for the contract. `front` is MuJoCo's free view of all; other cameras are the model's own.
+
+    An episode ends when the environment says so or at the horizon. Goals that are no part of the simulation's state
+    are, after `reset_to`, those of the last `reset`.
+    """
+
+    def __init__(self, config: EnvConfig) -> None:
+        self.config = config
+        self.spec = spec_of(config)
+        with global_seed(0):
+            self._foreign = build_foreign(config.task)
+            self._foreign.reset(0)
+        model, data = self._foreign.model, self._foreign.data
+        known = [FRONT, *(model.camera(index).name for index in range(model.ncam))]
+        for camera in config.cameras:
+            if camera not in known:
+                raise unknown_name("camera", camera, known)
+        model.geom_group[np.isin(model.geom_group, _SHOWN_GROUPS)] = 1
+        super().__init__(config, model, data)
+        self._renderer.set_free_view(self._foreign.view)
+        # Goals are often drawn as sites.
+        self._renderer.show_sites(_SHOWN_GROUPS)
+        self._named = {model.body(index).name: index for index in range(1, model.nbody) if model.body(index).name}
+        self._observed = np.zeros(self.spec.state_dim)
+        self._steps, self._done = 0, True
+
+    def _model_camera(self, camera: str | None) -> str:
+        name = camera or (self.config.cameras or [FRONT])[0]
+        return FREE_VIEW if name == FRONT else name
+
+    def reset(self, seed: int, render: bool = True) -> Frame:
+        with global_seed(seed):
+            self._observed = self._foreign.reset(seed)
+        return self._begin(render)
+
+    def _begin(self, render: bool) -> Frame:
+        self._steps, self._done = 0, False
+        return self._frame(render)
+
+    def get_state(self) -> np.ndarray:
+        state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
+        mujoco.mj_getState(self._model, self._data, state, _STATE)
+        return state
+
+    def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
+        size = mujoco.mj_stateSize(self._model, _STATE)
+        if np.shape(state) != (size,):
+            raise UserError(f"A state of {self.config.task} has {size} numbers, not the shape {np.shape(state)}.")
+        mujoco.mj_setState(self._model, self._data, np.asarray(state, np.float64), _STATE)
+        mujoco.mj_forward(self._model, self._data)
+        self._observed = self._foreign.observe()
+        return self._begin(render)
+
+    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
+        if self._done:
+            raise ValueError("This episode is over (or none was started): call reset first.")
+        action = np.asarray(action, np.float64)
+        if action.shape != (self.spec.action_dim,):
+            raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
+        if not np.isfinite(action).all():
+            raise ValueError(f"The action is not finite: {action}.")
+        facts = self._foreign.facts
+        self._observed, reward, success, over = self._foreign.step(np.clip(action, facts.low, facts.high))
+        self._steps += 1
+        self._done = over or self._steps >= self.config.steps
+        return StepResult(self._frame(render), reward, success, self._done)
+
+    def _frame(self, render: bool) -> Frame:
+        images = {name: self.render(name) for name in self.config.cameras} if render else {}
+        return Frame(images, self._observed.astype(np.float32))
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        """The poses of all bodies that have a name."""
+        poses = {}
+        for name, body in self._named.items():
+            poses[f"{name}_pos"] = self._data.xpos[body].copy()
+            poses[f"{name}_mat"] = self._data.xmat[body].reshape(3, 3).copy()
+        return poses
+
+    def camera_pose(self, camera: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        name = self._model_camera(camera)
+        return self._renderer.free_pose() if name == FREE_VIEW else super().camera_pose(name)
+
+    def close(self) -> None:
+        self._renderer.close()
+        self._foreign.close()

@@ -1,0 +1,136 @@
+"""An environment pool whose slots are the worlds of one MuJoCo Warp simulation, on a GPU where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from envs.config import EnvConfig
+from envs.spec import spec_of
+from envs.tabletop import succeeded
+from envs.warp_worlds import Worlds
+from pixio_robot.errors import UserError
+from pixio_robot.types import DemoSpec, Frame, StepResult
+
+
+class WarpPool:
+    """Implements `pixio_robot.types.EnvPool`: `num_slots` worlds in this process, stepped and drawn all at once.
+
+    No slot is ever lost. Pictures are drawn for all worlds or, where no slot asks, for none. A slot that is in an
+    episode but is given no action stays as it is.
+    """
+
+    restarts = 0
+
+    def __init__(self, config: EnvConfig, num_slots: int, device: str | None = None) -> None:
+        """device: warp's name of one; None for the first GPU, or the CPU. Raises UserError where warp is missing."""
+        if num_slots < 1:
+            raise UserError(f"num_slots must be at least 1, not {num_slots}.")
+        self.config = config
+        self.spec = spec_of(config)
+        self.num_slots = num_slots
+        self._worlds: Worlds | None = Worlds(config, num_slots, device)
+        self._steps = np.zeros(num_slots, int)
+        self._running = np.zeros(num_slots, bool)
+
+    @property
+    def worker_pids(self) -> list[int]:
+        return []
+
+    @property
+    def worlds(self) -> Worlds:
+        if self._worlds is None:
+            raise RuntimeError("This pool is closed.")
+        return self._worlds
+
+    def slot(self, slot: int) -> WarpSlot:
+        """One slot as experts look at an environment."""
+        return WarpSlot(self, slot)
+
+    def reset(self, seeds: Mapping[int, int], render: Mapping[int, bool]) -> tuple[dict[int, Frame], set[int]]:
+        self._check(seeds)
+        self.worlds.start(seeds)
+        slots = list(seeds)
+        self._steps[slots], self._running[slots] = 0, True
+        return self._frames(slots, render), set()
+
+    def step(
+        self, actions: Mapping[int, np.ndarray], render: Mapping[int, bool]
+    ) -> tuple[dict[int, StepResult], set[int]]:
+        self._check(actions)
+        slots, commands = list(actions), np.zeros((self.num_slots, self.spec.action_dim), np.float32)
+        for slot, action in actions.items():
+            commands[slot] = self._checked(slot, action)
+        held = self._running.copy()
+        held[slots] = False
+        worlds = self.worlds
+        worlds.step(commands, np.flatnonzero(held).tolist())
+        self._steps[slots] += 1
+        nothing = np.zeros_like(worlds.eef)
+        cube, target = (worlds.body_pos.get(name, nothing) for name in ("cube", "target"))
+        success = succeeded(self.config.task, worlds.eef, cube, target)
+        done = success | (self._steps >= self.config.steps)
+        self._running[slots] = ~done[slots]
+        frames = self._frames(slots, render)
+        results = {
+            slot: StepResult(frames[slot], float(success[slot]), bool(success[slot]), bool(done[slot]))
+            for slot in slots
+        }
+        return results, set()
+
+    def _check(self, payload: Mapping[int, object]) -> None:
+        for slot in payload:
+            if not 0 <= slot < self.num_slots:
+                raise ValueError(f"There is no slot {slot}, only 0 to {self.num_slots - 1}.")
+
+    def _checked(self, slot: int, action: np.ndarray) -> np.ndarray:
+        if not self._running[slot]:
+            raise ValueError(f"The episode of slot {slot} is over (or none was started): call reset first.")
+        action = np.asarray(action, np.float32)
+        if action.shape != (self.spec.action_dim,):
+            raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
+        if not np.isfinite(action).all():
+            raise ValueError(f"The action is not finite: {action}.")
+        return action
+
+    def _frames(self, slots: list[int], render: Mapping[int, bool]) -> dict[int, Frame]:
+        state = np.concatenate([self.worlds.eef, self.worlds.fingers], axis=1)
+        seen = [slot for slot in slots if render.get(slot, True)]
+        pictures = self.worlds.pictures() if seen else {}
+        images = {slot: {name: drawn[slot] for name, drawn in pictures.items()} for slot in seen}
+        return {slot: Frame(images.get(slot, {}), state[slot].copy()) for slot in slots}
+
+    def close(self) -> None:
+        """Let the worlds go; harmless when called again."""
+        self._worlds = None
+
+    def __enter__(self) -> WarpPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclasses.dataclass
+class WarpSlot:
+    """What an expert may ask of one slot: its configuration, its meaning, and where everything is."""
+
+    pool: WarpPool
+    index: int
+
+    @property
+    def config(self) -> EnvConfig:
+        return self.pool.config
+
+    @property
+    def spec(self) -> DemoSpec:
+        return self.pool.spec
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        worlds, index = self.pool.worlds, self.index
+        poses = {"eef_pos": worlds.eef[index], "eef_mat": worlds.eef_mat[index]}
+        for name in worlds.body_pos:
+            poses |= {f"{name}_pos": worlds.body_pos[name][index], f"{name}_mat": worlds.body_mat[name][index]}
+        return {name: value.astype(np.float64) for name, value in poses.items()}
