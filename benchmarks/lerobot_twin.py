@@ -17,9 +17,9 @@ import torch
 from pixio_robot.data.stats import Range, Statistics
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Observation
 from pixio_robot.vision.config import PoolingConfig
+from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from policies.config import ConditioningConfig, DenoiserConfig, DiffusionConfig
 from policies.registry import build_policy
-from policies.resnet18 import ResNet18Config, ResNet18Encoder
 
 STATE, ACTION, FRAMES, HORIZON = 9, 10, 2, 16
 

@@ -7,7 +7,7 @@ unless it reads frames (b, t, p) or tokens (b, m, e).
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from policies.sight import Sight
 class ChunkPolicy(nn.Module, abc.ABC):
     """Predicts the next `horizon` actions at once; action 0 belongs to the step of the newest frame.
 
+    It learns chunks of `chunk` actions, of which the first `past_actions` lie before that step and are not carried out.
+    `goals` says what is wanted in each task by its name, for a policy that is told (`Observation.goal`).
+
     A subclass says how well it explains an action chunk (`_errors`) and how it makes one (`_sample`), both in
     normalised units and given what is seen.
     """
@@ -34,7 +37,9 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.spec = spec
         self.statistics = statistics
         self.observation_steps = config.observation_steps
-        self.horizon = config.horizon
+        self.chunk, self.past_actions = config.horizon, config.past_actions
+        self.horizon = self.chunk - self.past_actions
+        self.goals: Mapping[str, Sequence[float]] = {}
         self.cameras: Sequence[str] = list(config.conditioning.cameras)
         self.conditioning: Sight = self._build_sight(encoder)
         self.actions = Normaliser.of_actions(config.action_normalisation, statistics, spec.action_names)
@@ -62,15 +67,17 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean error over real action steps. Steps past the end of an episode (`is_pad`) are left out: what the
-        demonstrator would have done there is unknown. (A denoiser still sees them, noised, as part of the chunk.)"""
-        if batch.actions.shape[1:] != (self.horizon, self.spec.action_dim):
+        demonstrator would have done there is unknown. (A denoiser still sees them, noised, as part of the chunk.)
+        With `learn_padding` all steps count."""
+        if batch.actions.shape[1:] != (self.chunk, self.spec.action_dim):
             raise UserError(
                 f"The batch holds actions of shape {tuple(batch.actions.shape[1:])} (steps, dimensions), but the "
-                f"policy was built for {(self.horizon, self.spec.action_dim)}."
+                f"policy was built for {(self.chunk, self.spec.action_dim)}."
             )
         seen = self._see(batch.observation, augment=self.training)
-        errors_bna = self._errors(seen, self.actions(batch.actions.float()), batch.is_pad)
-        real_bn1 = (~batch.is_pad)[:, :, None].to(errors_bna.dtype)
+        is_pad_bn = torch.zeros_like(batch.is_pad) if self.config.learn_padding else batch.is_pad
+        errors_bna = self._errors(seen, self.actions(batch.actions.float()), is_pad_bn)
+        real_bn1 = (~is_pad_bn)[:, :, None].to(errors_bna.dtype)
         count = (real_bn1.sum() * errors_bna.shape[2]).clamp(min=1)
         loss = (errors_bna * real_bn1).sum() / count
         return loss, {"loss": loss.detach(), "real_share": real_bn1.detach().mean()}
@@ -84,4 +91,4 @@ class ChunkPolicy(nn.Module, abc.ABC):
             seen = self._see(observation, augment=False)
             if seeds is not None and len(seeds) != len(seen):
                 raise UserError(f"There are {len(seeds)} seeds for {len(seen)} observations.")
-            return self.actions.bounded_inverse(self._sample(seen, seeds))
+            return self.actions.bounded_inverse(self._sample(seen, seeds))[:, self.past_actions :]

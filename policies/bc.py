@@ -31,4 +31,4 @@ class BCPolicy(ChunkPolicy):
         return self._loss(self._sample(seen, None), actions_bna, reduction="none")
 
     def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        return self.trunk(seen).view(-1, self.horizon, self.spec.action_dim)
+        return self.trunk(seen).view(-1, self.chunk, self.spec.action_dim)

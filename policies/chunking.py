@@ -52,9 +52,11 @@ class ChunkedActor:
         device: torch.device | str = "cpu",
         batch_size: int = 8,
         ensemble_weight: float | None = None,
+        goal: Sequence[float] | None = None,
     ):
         """`ensemble_weight`: average all earlier predictions for a step with weights exp(-w i), i = 0 the oldest
-        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None turns it off."""
+        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None turns it off.
+        `goal` (g,): what is wanted in every slot, for a policy that is told."""
         if not 1 <= execute <= policy.horizon:
             raise UserError(f"execute = {execute} must lie between 1 and the policy's horizon, {policy.horizon}.")
         if batch_size < 1:
@@ -64,6 +66,7 @@ class ChunkedActor:
         self._device = torch.device(device)
         self._batch_size = batch_size
         self._ensemble_weight = ensemble_weight
+        self._goal = None if goal is None else torch.tensor(goal, dtype=torch.float32)
         self._slots: dict[int, _Slot] = {}
         if isinstance(policy, nn.Module):
             policy.eval().to(self._device)
@@ -106,7 +109,8 @@ class ChunkedActor:
             for camera in self._policy.cameras
         }
         state = torch.from_numpy(np.stack([[frame.state for frame in slot.frames] for slot in rows]))
-        return Observation(images, state.float()).to(self._device)
+        goal = None if self._goal is None else self._goal.expand(len(rows), -1)
+        return Observation(images, state.float(), goal=goal).to(self._device)
 
     def _plan(self, slot: _Slot, chunk: np.ndarray) -> np.ndarray:
         if self._ensemble_weight is None:

@@ -43,23 +43,29 @@ class Conditioning(Sight):
                 pooling = build_pooling(config.pooling, shape.dim, shape.class_tokens, (shape.rows, shape.columns))
                 self.poolings.append(pooling)
                 pooled += pooling.out_dim
-        self.frame_dim = self.state_dim + pooled
+        self.frame_dim = self.state_dim + pooled + self.goal_width
         states = 1 if config.fusion == "difference" else observation_steps
-        self.out_dim = states * self.state_dim + observation_steps * pooled
+        self.out_dim = states * self.state_dim + observation_steps * pooled + self.goal_width
 
     def forward(self, observation: Observation, augment: bool = False) -> Tensor:
         """`augment`: crop, shift and recolour images at random where the config says so."""
         state_bts, parts_btp = self._parts(observation, augment)
         if self.config.fusion == "difference":
             fused = [torch.cat([part.diff(dim=1), part[:, -1:]], dim=1).flatten(1) for part in parts_btp]
-            return torch.cat(fused if state_bts is None else [*fused, state_bts[:, -1]], dim=1)
-        everything = parts_btp if state_bts is None else [state_bts, *parts_btp]
-        return torch.cat([part.flatten(1) for part in everything], dim=1)
+            everything = fused if state_bts is None else [*fused, state_bts[:, -1]]
+        else:
+            everything = [part.flatten(1) for part in ([] if state_bts is None else [state_bts]) + parts_btp]
+        goal_bg = self.wanted(observation)
+        return torch.cat(everything if goal_bg is None else [*everything, goal_bg], dim=1)
 
     def frames(self, observation: Observation, augment: bool = False) -> Tensor:
         """The same without fusing frames, (b, t, frame_dim): for policies that read a sequence."""
         state_bts, parts_btp = self._parts(observation, augment)
-        return torch.cat(parts_btp if state_bts is None else [state_bts, *parts_btp], dim=2)
+        everything = parts_btp if state_bts is None else [state_bts, *parts_btp]
+        goal_bg = self.wanted(observation)
+        if goal_bg is not None:
+            everything = [*everything, goal_bg[:, None].expand(-1, self.observation_steps, -1)]
+        return torch.cat(everything, dim=2)
 
     def _parts(self, observation: Observation, augment: bool) -> tuple[Tensor | None, list[Tensor]]:
         state_bts = self.normalised_state(observation)

@@ -49,12 +49,21 @@ class ConditioningConfig:
     """Pixels by which training images are moved at random, edges repeated; no effect on cached features."""
     color_jitter: list[float] | None = None
     """Ranges of brightness, contrast, saturation and hue in training images, as torchvision's ColorJitter."""
+    goal_dim: int = 0
+    """Numbers that say what is wanted: the length of an instruction's embedding, or the number of tasks (one-hot).
+    0: the policy is not told."""
+    goal_width: int = 32
+    """Numbers that the goal becomes, by a learned linear map, beside the others that are seen."""
 
     def __post_init__(self) -> None:
         _require_name("normalisation", self.state_normalisation, NORMALISATIONS)
         _require(self.random_shift >= 0, f"random_shift = {self.random_shift} pixels must not be negative.")
         _require(len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} names one twice.")
         _require_name("fusion", self.fusion, FUSIONS)
+        _require(
+            self.goal_dim >= 0 and self.goal_width >= 1,
+            f"goal_dim = {self.goal_dim} must not be negative, and goal_width = {self.goal_width} at least 1.",
+        )
         _require(
             not self.joint_pooling or self.pooling.name == "attention",
             f"joint_pooling pools by attention: set pooling.name to attention, not {self.pooling.name}.",
@@ -88,12 +97,22 @@ class PolicyConfig:
     observation_steps: int = 1
     """Frames looked at, the newest and those before it."""
     horizon: int = 8
-    """Actions predicted at once; the first belongs to the step of the newest frame."""
+    """Actions predicted at once; the first belongs to the step of the newest frame, but for `past_actions`."""
+    past_actions: int = 0
+    """Actions of the chunk that belong to steps before the newest frame: learned, but not carried out. Diffusion policy
+    begins its chunks at the oldest frame: observation_steps - 1."""
+    learn_padding: bool = False
+    """Learn the repeated actions beyond either end of an episode too, as diffusion policy does: hold still when done.
+    False leaves them out of the loss."""
     action_normalisation: str = "min_max"
 
     def __post_init__(self) -> None:
         _require(self.observation_steps >= 1, f"observation_steps = {self.observation_steps} must be at least 1.")
         _require(self.horizon >= 1, f"horizon = {self.horizon} must be at least 1.")
+        _require(
+            0 <= self.past_actions < self.horizon,
+            f"past_actions = {self.past_actions} must lie in 0..{self.horizon - 1}, below the horizon.",
+        )
         _require_name("normalisation", self.action_normalisation, NORMALISATIONS)
 
 

@@ -19,9 +19,10 @@ from policies.schedules import NoiseSchedule
 class DiffusionPolicy(GenerativePolicy):
     """Trained with DDPM noise; sampled by DDPM in all steps, or by DDIM or DPM-Solver++ in few."""
 
+    config: DiffusionConfig
+
     def __init__(self, config: DiffusionConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
         super().__init__(config, spec, statistics, encoder)
-        self._diffusion = config
         self.schedule = NoiseSchedule(
             num_steps=config.train_steps,
             betas=config.betas,
@@ -40,10 +41,10 @@ class DiffusionPolicy(GenerativePolicy):
 
     def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         return draw(
-            self._diffusion.sampler,
+            self.config.sampler,
             self.schedule,
             lambda noisy_bna, steps_b: self.denoiser(noisy_bna, steps_b, seen),
             RowNoise(seeds, seen),
-            (self.horizon, self.spec.action_dim),
-            self._diffusion.inference_steps,
+            (self.chunk, self.spec.action_dim),
+            self.config.inference_steps,
         )

@@ -47,7 +47,7 @@ class FlowPolicy(GenerativePolicy):
         return (self._velocity(point_bna, time_b, seen) - (actions_bna - noise_bna)) ** 2
 
     def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        point_bna = RowNoise(seeds, seen).normal(self.horizon, self.spec.action_dim)
+        point_bna = RowNoise(seeds, seen).normal(self.chunk, self.spec.action_dim)
         count = self.config.inference_steps
         for index in range(count):
             time_b = torch.full((len(seen),), index / count, device=seen.device)

@@ -23,9 +23,11 @@ from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
+from pixio_robot.vision.timm_encoder import TimmConfig, TimmEncoder
+from pixio_robot.vision.transformers_encoder import TransformersConfig, TransformersEncoder
 from policies.base import ChunkPolicy
 from policies.registry import build_policy, policy_entry, policy_name
-from policies.resnet18 import ResNet18Config, ResNet18Encoder
 
 KIND = "policy"
 FORMAT_VERSION = 1
@@ -33,6 +35,8 @@ ENCODERS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "pixio": (EncoderConfig, PixioEncoder),
     "resnet": (ResNetConfig, ResNetEncoder),
     "resnet18": (ResNet18Config, ResNet18Encoder),
+    "timm": (TimmConfig, TimmEncoder),
+    "transformers": (TransformersConfig, TransformersEncoder),
 }
 """Encoders that can be rebuilt from a config alone, without the checkpoint that they came from."""
 
@@ -56,6 +60,7 @@ def save_policy(
         "config": dataclasses.asdict(policy.config),
         "spec": policy.spec.to_json(),
         "statistics": policy.statistics.to_json(),
+        "goals": {task: list(goal) for task, goal in policy.goals.items()},
         "encoder": None
         if encoder is None
         else {
@@ -87,6 +92,7 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     policy = build_policy(description["policy"], config, spec, statistics, encoder)
     weights = checkpointing.read_weights(directory / checkpointing.WEIGHTS)
     checkpointing.load_weights(policy, weights, directory)
+    policy.goals = description.get("goals", {})
     policy.conditioning.freeze_encoder()
     return policy.eval().to(device)
 

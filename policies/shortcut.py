@@ -83,7 +83,7 @@ class ShortcutPolicy(GenerativePolicy):
         return (first_bna + self._velocity(middle_bna, time_b + half_b, told_b, seen)) / 2
 
     def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        point_bna = RowNoise(seeds, seen).normal(self.horizon, self.spec.action_dim)
+        point_bna = RowNoise(seeds, seen).normal(self.chunk, self.spec.action_dim)
         count = self.config.inference_steps
         told = 0.0 if count == self.config.finest_steps else 1 / count
         stride_b = torch.full((len(seen),), told, device=seen.device)

@@ -66,6 +66,7 @@ class Sight(nn.Module):
             Normaliser.of_state(config.state_normalisation, statistics, spec.state_names) if config.use_state else None
         )
         self.state_dim = spec.state_dim if config.use_state else 0
+        self.goal = nn.Linear(config.goal_dim, self.goal_width) if config.goal_dim else None
         # Lists in the order of `cameras`, because names of cameras may hold dots, which module names may not.
         self.cls = nn.ModuleList()
         self.patches = nn.ModuleList()
@@ -79,6 +80,21 @@ class Sight(nn.Module):
             self.shapes.append(shape)
             self.cls.append(Standardiser((shape.class_tokens, shape.dim)))
             self.patches.append(Standardiser((shape.rows, shape.columns, shape.dim)))
+
+    @property
+    def goal_width(self) -> int:
+        """Numbers that a policy sees of its goal; 0 for one that is not told."""
+        return self.config.goal_width if self.config.goal_dim else 0
+
+    def wanted(self, observation: Observation) -> Tensor | None:
+        """(b, goal_width), or None for a policy that is not told. Raises UserError for a goal of another length."""
+        if self.goal is None:
+            return None
+        shape = (len(observation.state), self.config.goal_dim)
+        if observation.goal is None or observation.goal.shape != shape:
+            given = "none" if observation.goal is None else f"one of shape {tuple(observation.goal.shape)}"
+            raise UserError(f"The policy is told a goal of shape {shape}, and the observation has {given}.")
+        return self.goal(observation.goal.float())
 
     @property
     def encoder_is_frozen(self) -> bool:
@@ -148,12 +164,15 @@ class Sight(nn.Module):
         if camera in observation.features:
             if not self.encoder_is_frozen:
                 raise UserError(f"Cached features of {camera!r} cannot train the encoder: use images, or freeze it.")
-            if self.config.crop_shape is not None:
+            found = observation.features[camera].map(lambda x: x.flatten(0, 1))
+            grid = tuple(found.patches.shape[1:3])
+            shape = self.shapes[index]
+            if grid != (shape.rows, shape.columns):
                 raise UserError(
-                    f"Cached features of {camera!r} are of whole images, but the policy looks at crops of "
-                    f"{list(self.config.crop_shape)} pixels: use images, or leave crop_shape out."
+                    f"Cached features of {camera!r} are maps of {grid} cells, and the policy sees "
+                    f"{shape.rows} x {shape.columns}: cache them of the same crop, or use images."
                 )
-            return observation.features[camera].map(lambda x: x.flatten(0, 1))
+            return found
         if camera not in observation.images:
             raise UserError(
                 f"The observation has no camera {camera!r}; it has images of {sorted(observation.images)} and features "

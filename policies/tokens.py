@@ -61,7 +61,8 @@ class JointPooling(nn.Module):
 
 
 class TokenSight(Sight):
-    """Observation -> (b, m, e): a token of each frame's state, the newest first, then all tokens of all frames."""
+    """Observation -> (b, m, e): a token of each frame's state, the newest first, then all tokens of all frames, then
+    one of the goal where there is one."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class TokenSight(Sight):
         self.from_state = nn.Linear(spec.state_dim, width) if config.use_state else None
         self.state_origin = nn.Parameter(0.02 * torch.randn(width)) if config.use_state else None
         self.tokens = CameraTokens(self.shapes, width) if config.cameras else None
+        self.from_goal = nn.Linear(config.goal_width, width) if config.goal_dim else None
         self.register_buffer("ages", sinusoids(torch.arange(observation_steps).float(), width), persistent=False)
 
     def forward(self, observation: Observation, augment: bool = False) -> Tensor:
@@ -88,4 +90,7 @@ class TokenSight(Sight):
         if self.tokens is not None:
             tokens_btme = self.tokens(self.features(observation, augment)).unflatten(0, observation.state.shape[:2])
             found.append((tokens_btme.flip(1) + ages_te[:, None]).flatten(1, 2))
+        goal_bg = self.wanted(observation)
+        if goal_bg is not None and self.from_goal is not None:
+            found.append(self.from_goal(goal_bg)[:, None])
         return torch.cat(found, dim=1)

@@ -11,7 +11,7 @@ from envs.config import EnvConfig
 from envs.pool_process import StartMethod
 from envs.registry import spec_of
 from pixio_robot.cli.compose import run
-from pixio_robot.cli.evaluated import RANDOM, Evaluated, finished_policy, random_actions, training_checkpoints
+from pixio_robot.cli.evaluated import RANDOM, Evaluated, Playing, finished_policy, random_actions, training_checkpoints
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.executor import Executor
@@ -34,6 +34,11 @@ class EvaluateCommand(EvaluateConfig):
     """A demonstration store to add every episode to, with all images; `pixio-robot data filter` keeps successes."""
     execute: int = 4
     """Actions of each predicted chunk that are carried out before the policy looks again."""
+    ensemble_weight: float | None = None
+    """Temporal ensembling (ACT; they use .01 with execute=1): average all predictions for a step, one that is i calls
+    newer than the oldest weighted by exp(-weight i). null: follow the newest."""
+    inference_steps: int | None = None
+    """Steps of the sampler, for policies that draw their actions; null: as trained."""
     env: EnvConfig = field(default_factory=EnvConfig)
     executor: Executor = Executor.PROCESSES
     """Where the simulators run: processes of this machine, or the Ray cluster of RAY_ADDRESS. Same results."""
@@ -70,9 +75,12 @@ def _evaluate(command: EvaluateCommand) -> bool:
 
     device = pick_device(command.device)
     contestants = _contestants(command)
-    if contestants[0].spec is not None:
+    env_spec = spec_of(command.env)
+    spec = contestants[0].spec_in(env_spec.task)
+    if spec is not None:
         # Before any simulator starts: a policy that does not fit is refused at once.
-        check_spec(contestants[0].spec, spec_of(command.env))
+        check_spec(spec, env_spec)
+    playing = Playing(env_spec.task, command.execute, command.ensemble_weight, command.inference_steps)
     pool = make_pool(
         command.env,
         command.workers,
@@ -87,7 +95,7 @@ def _evaluate(command: EvaluateCommand) -> bool:
         for contestant in contestants:
             step = contestant.who.training_step
             directory = out if step is None else out / checkpoint_directory(step)
-            actor = contestant.actor(pool.spec.action_dim, command.execute, command.num_slots, device)
+            actor = contestant.actor(pool.spec.action_dim, playing, command.num_slots, device)
             _play(command, pool, contestant, actor, directory)
     if command.every_checkpoint:
         print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")

@@ -22,6 +22,16 @@ CPU_ROWS = 2
 
 
 @dataclass(frozen=True)
+class Playing:
+    """How a policy's chunks become actions."""
+
+    task: str
+    execute: int
+    ensemble_weight: float | None
+    inference_steps: int | None
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """One contestant: where its weights are, and who it is in results. `directory` is None for random actions."""
 
@@ -30,12 +40,19 @@ class Evaluated:
     step_directory: Path | None = None
     """A training checkpoint to take the weights from, in place of the directory's own."""
     spec: DemoSpec | None = None
+    tasks: Sequence[str] = ()
+    """Those that a policy of several tasks was told of in training; `spec` names all that it learned."""
     train_seeds: Sequence[int] = ()
 
-    def actor(self, action_dim: int, execute: int, slots: int, device: torch.device) -> Actor:
-        """Raises UserError where the weights cannot be read."""
+    def spec_in(self, task: str) -> DemoSpec | None:
+        """What the policy means by its numbers in that task."""
+        return replace(self.spec, task=task) if self.spec is not None and task in self.tasks else self.spec
+
+    def actor(self, action_dim: int, playing: Playing, slots: int, device: torch.device) -> Actor:
+        """Raises UserError where the weights cannot be read, or the policy cannot be played so."""
         from pixio_robot.evaluation.baselines import RandomActor
         from policies.chunking import ChunkedActor
+        from policies.generative import set_inference_steps
         from policies.persistence import load_policy
 
         if self.directory is None:
@@ -45,7 +62,10 @@ class Evaluated:
             _take_weights(policy, self.step_directory)
         # Calls have a fixed number of rows, the empty ones padded: few on a CPU, where each row costs time.
         rows = slots if device.type == "cuda" else min(CPU_ROWS, slots)
-        return ChunkedActor(policy, execute, device, batch_size=rows)
+        if playing.inference_steps is not None:
+            set_inference_steps(policy, playing.inference_steps)
+        goal = policy.goals.get(playing.task)
+        return ChunkedActor(policy, playing.execute, device, rows, playing.ensemble_weight, goal)
 
 
 def random_actions(name: str) -> Evaluated:
@@ -69,7 +89,8 @@ def finished_policy(checkpoint: str, name: str) -> Evaluated:
         fingerprint=weights_fingerprint(directory),
     )
     spec = DemoSpec.from_json(description["spec"])
-    return Evaluated(who, directory, spec=spec, train_seeds=extra.get("train_seeds", []))
+    tasks = list(description.get("goals", {}))
+    return Evaluated(who, directory, spec=spec, tasks=tasks, train_seeds=extra.get("train_seeds", []))
 
 
 def training_checkpoints(checkpoint: str, name: str) -> list[Evaluated]:

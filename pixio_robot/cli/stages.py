@@ -29,7 +29,7 @@ STAMP_SUFFIX = ".stage.json"
 # Settings that change how fast a result comes, or where it is put, but not what it is.
 NOT_PART_OF_THE_RESULT = frozenset(
     {"overwrite", "out", "run", "workers", "device", "step_timeout_s", "timeout_s"}
-    | {"log_every", "save_every", "keep_checkpoints"}
+    | {"log_every", "save_every", "keep_checkpoints", "trials"}
     | {"executor", "start_method", "egl_devices"}
 )
 

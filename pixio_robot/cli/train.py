@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.policy_directory import policy_directory
-from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.training_stage import run_training
+from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.training.imitate import ImitateConfig, imitate
+from pixio_robot.training.record import FitResult
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from policies.config import PolicyConfig
@@ -24,15 +27,34 @@ WINDOWS_TO_PREPARE = 512
 """Enough for a stable mean and deviation of every feature at every position."""
 PREPARE_BATCH = 64
 
-DEFAULT_LABELS = {EncoderKind.NONE: "No vision", EncoderKind.RESNET: "ResNet from scratch"}
+LABELS = {
+    EncoderKind.NONE: "No vision",
+    EncoderKind.RESNET: "ResNet from scratch",
+    EncoderKind.RESNET18: "ResNet18 from scratch",
+    EncoderKind.PIXIO: "Pixio",
+    EncoderKind.RANDOM: "random encoder",
+    EncoderKind.TIMM: "encoder of timm",
+    EncoderKind.TRANSFORMERS: "encoder of transformers",
+}
+HOW = {
+    Adaptation.FROZEN: "frozen",
+    Adaptation.FULL: "fine-tuned",
+    Adaptation.LAST_K: "last blocks trained",
+    Adaptation.LORA: "LoRA",
+}
 
 
 @dataclass(kw_only=True)
 class TrainCommand(ImitateConfig):
-    """Behaviour cloning or diffusion policy on a demonstration store."""
+    """A policy learns from demonstrations: one store, or several that share it by weight."""
 
-    data: str = MISSING
-    """Demonstration store."""
+    data: Any = MISSING
+    """Demonstration store, or a list of several: one policy for the tasks of all."""
+    data_weights: list[float] | None = None
+    """Share of each store in a batch, in any scale; null: by its number of windows."""
+    goals: str | None = None
+    """File of what is wanted in each task (.json or .safetensors, task -> numbers), such as embeddings of
+    instructions. null: with several tasks a learned embedding of each."""
     out: str = MISSING
     """Run directory: `model/` (the policy), metrics, checkpoints."""
     label: str = ""
@@ -40,11 +62,29 @@ class TrainCommand(ImitateConfig):
     policy: PolicyConfig = MISSING
     encoder: EncoderSource = field(default_factory=EncoderSource)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    cached_views: int = 0
+    """A frozen encoder whose policy crops or shifts: random versions of every frame that are encoded once, one of
+    which each window is shown in. 0: the encoder runs in every step, on images augmented anew."""
     initial_policy: str | None = None
     """A trained policy of the same shape whose weights to begin from: fine-tuning starts best from a head that
     was trained on the frozen encoder (Kumar et al. 2022, arXiv 2202.10054)."""
+    trials: TrialsCommand = field(default_factory=TrialsCommand)
+    seed: int = 0
+    """Of the initial weights, the split, the order of windows and all noise; not of the encoder (`encoder.seed`)."""
     run: str = "runs/default"
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cached_views < 0:
+            raise UserError(f"cached_views={self.cached_views} must not be negative.")
+
+    @property
+    def stores(self) -> list[str]:
+        stores = [self.data] if isinstance(self.data, str) else list(self.data)
+        if not stores or not all(isinstance(store, str) for store in stores):
+            raise UserError(f"data={self.data} must be a demonstration store, or a list of some.")
+        return stores
 
 
 def _register_policy_schemas() -> None:
@@ -60,66 +100,72 @@ def _policy_name(config: PolicyConfig) -> str:
 def _label(command: TrainCommand) -> str:
     if command.label:
         return command.label
-    kind = command.encoder.kind
-    if kind in DEFAULT_LABELS:
-        return DEFAULT_LABELS[kind]
-    how = {Adaptation.FROZEN: "frozen", Adaptation.FULL: "fine-tuned", Adaptation.LAST_K: "last blocks trained"}
-    what = {EncoderKind.PIXIO: "Pixio", EncoderKind.RANDOM: "random encoder"}
-    text = f"{how[command.adapt.mode]} {what[kind]}"
+    kind, mode = command.encoder.kind, command.adapt.mode
+    what = LABELS[kind]
+    scratch = kind in (EncoderKind.RESNET, EncoderKind.RESNET18) and mode is Adaptation.FULL
+    text = what if kind is EncoderKind.NONE or scratch else f"{HOW[mode]} {what}"
     return text[0].upper() + text[1:]
 
 
-def _train(command: TrainCommand) -> bool:
+def _train(command: TrainCommand) -> FitResult:
     import torch
 
-    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.cli.learning_data import open_demonstrations, some_windows
     from pixio_robot.data.features import cache_features
-    from pixio_robot.data.loading import DemoBatches
-    from pixio_robot.data.stats import compute_statistics
-    from pixio_robot.data.windows import split_episodes
     from pixio_robot.training.device import pick_device
+    from pixio_robot.training.distributed import current
+    from pixio_robot.training.sinks import MetricsLog
     from policies.persistence import load_policy, save_policy
 
-    device = pick_device(command.device)
-    store = DemoStore.open(command.data)
-    if len(store) == 0:
-        raise UserError(f"{command.data} holds no episode yet; `pixio-robot collect` records some.")
-    training, validation = split_episodes(len(store), command.validation_share, command.loop.seed)
-    torch.manual_seed(command.loop.seed)
+    device, processes = pick_device(command.device), current()
+    seed = command.loop.seed
+    data = open_demonstrations(
+        command.stores,
+        weights=command.data_weights,
+        goals=command.goals,
+        validation_share=command.validation_share,
+        seed=seed,
+    )
+    torch.manual_seed(seed)
     encoder = build_encoder(command.encoder)
     conditioning = command.policy.conditioning
     if encoder is None:
         conditioning.cameras = []
     elif not conditioning.cameras:
-        conditioning.cameras = sorted(store.spec.cameras)
+        conditioning.cameras = sorted(data.spec.cameras)
     if encoder is not None:
         adapt(encoder, command.adapt)
+    if conditioning.goal_dim not in (0, goal_dim := len(next(iter(data.goals.values()), []))):
+        raise UserError(f"policy.conditioning.goal_dim={conditioning.goal_dim}, but the goals have {goal_dim} numbers.")
+    conditioning.goal_dim = goal_dim
     name = _policy_name(command.policy)
-    statistics = compute_statistics(store, training)
-    policy = build_policy(name, command.policy, store.spec, statistics, encoder).to(device)
+    policy = build_policy(name, command.policy, data.spec, data.statistics, encoder).to(device)
+    policy.goals = data.goals
 
-    frozen = encoder is not None and command.adapt.mode is Adaptation.FROZEN
+    views = _views(command, encoder is not None)
     features = None
-    if encoder is not None and frozen and conditioning.random_shift == 0:
-        features = cache_features(store, encoder, conditioning.cameras, device=device)
+    if views is not None and encoder is not None:
 
-    def batches(episodes: list[int], seed: int) -> DemoBatches:
-        return DemoBatches(
-            store,
-            observation_steps=policy.observation_steps,
-            horizon=policy.horizon,
-            cameras=conditioning.cameras,
-            batch_size=command.batch_size,
-            seed=seed,
-            episodes=episodes,
-            features=features,
-        )
+        def cached() -> list[Any]:
+            return [
+                cache_features(store, encoder, conditioning.cameras, views=views, device=device)
+                for store in data.stores
+            ]
 
-    train_batches = batches(training, command.loop.seed)
+        features = cached() if processes.first else None
+        processes.largest(0.0)  # the others read what the first encoded
+        features = cached() if features is None else features
+
+    train_batches, validation_batches = data.streams(
+        policy,
+        features,
+        batch_size=command.batch_size,
+        seed=seed,
+        random_views=views is not None and views.count > 0,
+    )
     if command.initial_policy is None:
-        chosen = np.random.default_rng(command.loop.seed).integers(0, train_batches.windows, WINDOWS_TO_PREPARE)
-        parts = chosen.reshape(-1, PREPARE_BATCH)
-        policy.prepare(train_batches.gather(part).observation.to(device) for part in parts)
+        windows = some_windows(train_batches, WINDOWS_TO_PREPARE, PREPARE_BATCH, seed)
+        policy.prepare(observation.to(device) for observation in windows)
     else:
         _begin_from(policy, load_policy(policy_directory(command.initial_policy), device), command.initial_policy)
 
@@ -127,43 +173,89 @@ def _train(command: TrainCommand) -> bool:
         "label": _label(command),
         "encoder": command.encoder.kind.value,
         "adaptation": command.adapt.mode.value if encoder is not None else "",
-        "seed": command.loop.seed,
-        "train_seeds": store.seeds,
+        "seed": seed,
+        "train_seeds": data.seeds,
     }
     source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
+    settings = {"policy": dataclasses.asdict(command.policy), "data": command.data, "extra": extra}
+    settings |= {"data_weights": command.data_weights, "goals": data.goals, "cached_views": command.cached_views}
 
-    result = imitate(
-        policy,
-        train_batches,
-        batches(validation, command.loop.seed) if validation else None,
-        command,
-        command.out,
-        lambda directory: save_policy(directory, policy, encoder_source=source, extra=extra),
-        settings={"policy": dataclasses.asdict(command.policy), "data": command.data, "extra": extra},
+    def save(directory: Path, trained: Any) -> None:
+        trained.goals = data.goals
+        save_policy(directory, trained, encoder_source=source, extra=extra)
+
+    trials = open_trials(command.trials, command.out, data.spec) if command.trials.every else None
+    with trials or contextlib.nullcontext():
+        result = imitate(
+            policy,
+            train_batches,
+            validation_batches,
+            command,
+            command.out,
+            save,
+            settings=settings,
+            layer_decay=command.adapt.layer_decay,
+            looks=[] if trials is None else [lambda save: trials.look(save, processes.first)],
+        )
+        if trials is not None and processes.first and not result.interrupted:
+            with MetricsLog(Path(command.out), result.steps) as log:
+                done = trials.finish(lambda numbers: log.write(result.steps, numbers))
+            print(words_of_trials(done))
+    return result
+
+
+def _views(command: TrainCommand, sees: bool) -> Any:
+    """Which versions of every frame are encoded once; None where the encoder runs in every step."""
+    from pixio_robot.data.feature_views import Views
+
+    conditioning = command.policy.conditioning
+    if not sees or command.adapt.mode is not Adaptation.FROZEN:
+        if command.cached_views:
+            raise UserError("cached_views are of a frozen encoder: set adapt.mode=FROZEN, or cached_views=0.")
+        return None
+    if conditioning.changes_images and not command.cached_views:
+        return None
+    if conditioning.color_jitter is not None:
+        raise UserError("Cached views are crops and shifts; colours cannot change in them: leave color_jitter out.")
+    crop = conditioning.crop_shape
+    return Views(
+        count=command.cached_views,
+        crop=None if crop is None else (crop[0], crop[1]),
+        shift=conditioning.random_shift,
+        seed=command.loop.seed,
     )
-    if not result.interrupted:
-        print(f"train: {extra['label']} ({name}): {result.steps} steps in {result.seconds:.0f} s -> {command.out}")
-    return not result.interrupted
 
 
 def _begin_from(policy: Any, earlier: Any, path: str) -> None:
     """Take over the weights of a trained policy, standardisation of features included."""
-    mine, theirs = policy.state_dict(), earlier.state_dict()
-    different = sorted(mine.keys() ^ theirs.keys()) or [n for n in mine if mine[n].shape != theirs[n].shape]
+    from pixio_robot.vision.lora import BASE, has_adapters, without_adapters
+
+    theirs = earlier.state_dict()
+    mine = policy.state_dict()
+    wanted = without_adapters(mine) if has_adapters(policy) else mine
+    different = sorted(wanted.keys() ^ theirs.keys()) or [n for n in wanted if wanted[n].shape != theirs[n].shape]
     if different:
         raise UserError(
             f"initial_policy={path} has another shape than the policy to train: {', '.join(different[:3])} differ."
         )
-    policy.load_state_dict(theirs)
+    for key in mine:
+        if (plain := key.replace(BASE, ".")) in theirs:
+            mine[key].copy_(theirs[plain])
 
 
 def _run(command: TrainCommand) -> int:
-    inputs = [command.data]
+    inputs = command.stores
     if command.encoder.kind is EncoderKind.PIXIO and command.encoder.path is not None:
         inputs.append(command.encoder.path)
-    if command.initial_policy is not None:
-        inputs.append(command.initial_policy)
-    return run_stage("train", command.out, command, lambda: _train(command), inputs=inputs, overwrite=command.overwrite)
+    for path in (command.initial_policy, command.goals):
+        if path is not None:
+            inputs.append(path)
+
+    def words(result: FitResult) -> str:
+        name = _policy_name(command.policy)
+        return f"train: {_label(command)} ({name}): {result.steps} steps in {result.seconds:.0f} s -> {command.out}"
+
+    return run_training("train", command, lambda: _train(command), words, inputs=inputs)
 
 
 def main(arguments: list[str]) -> int:

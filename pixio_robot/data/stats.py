@@ -84,8 +84,14 @@ def range_of(parts: Iterable[np.ndarray]) -> Range:
 
 def compute_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
     """Of the named episodes only: those that are trained on."""
-    chosen = list(episodes)
-    return Statistics(_range(store.state, chosen), _range(store.actions, chosen))
+    return statistics_of(store.state, store.actions, list(episodes))
+
+
+def statistics_of(
+    state: Callable[[int], np.ndarray], actions: Callable[[int], np.ndarray], episodes: list[int]
+) -> Statistics:
+    """`state` and `actions` give the rows (n, dimensions) of an episode."""
+    return Statistics(_range(state, episodes), _range(actions, episodes))
 
 
 def _range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:

@@ -2,7 +2,8 @@
 
 A window belongs to one step t of one episode. It looks at frames t-observation_steps+1 .. t (before the
 start the first frame is repeated) and asks for actions t .. t+horizon-1 (past the end the last one is
-repeated and marked as padding), as in diffusion policy (Chi et al., IJRR).
+repeated and marked as padding), as in diffusion policy (Chi et al., IJRR); with `past_actions` = p the same number of
+actions begins at t-p.
 """
 
 from __future__ import annotations
@@ -29,8 +30,15 @@ class Windows:
     """One window for every step of the chosen episodes."""
 
     def __init__(
-        self, lengths: np.ndarray, observation_steps: int, horizon: int, episodes: Sequence[int] | None = None
+        self,
+        lengths: np.ndarray,
+        observation_steps: int,
+        horizon: int,
+        episodes: Sequence[int] | None = None,
+        past_actions: int = 0,
     ):
+        if not 0 <= past_actions < max(horizon, 1):
+            raise UserError(f"past_actions={past_actions} must lie in 0..{horizon - 1}, below the horizon.")
         if observation_steps < 1 or horizon < 1:
             raise UserError(f"observation_steps={observation_steps} and horizon={horizon} must be at least 1.")
         self.episodes = np.arange(len(lengths)) if episodes is None else np.asarray(episodes, np.int64)
@@ -40,6 +48,7 @@ class Windows:
             raise UserError(f"There are episodes 0..{len(lengths) - 1}, and not all of the chosen ones are among them.")
         self.observation_steps = observation_steps
         self.horizon = horizon
+        self.past_actions = past_actions
         self._lengths = np.asarray(lengths, np.int64)
         self._ends = np.cumsum(self._lengths[self.episodes])
 
@@ -55,9 +64,9 @@ class Windows:
         length = self._lengths[episode]
         step = indices - (self._ends[place] - length)
         frames = step[:, None] + np.arange(1 - self.observation_steps, 1)
-        actions = step[:, None] + np.arange(self.horizon)
+        actions = step[:, None] + np.arange(self.horizon) - self.past_actions
         last = length[:, None] - 1
-        return Located(episode, np.maximum(frames, 0), np.minimum(actions, last), actions > last)
+        return Located(episode, np.maximum(frames, 0), np.clip(actions, 0, last), (actions < 0) | (actions > last))
 
 
 def split_episodes(count: int, validation_share: float, seed: int) -> tuple[list[int], list[int]]:

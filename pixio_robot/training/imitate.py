@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,24 +14,30 @@ from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.device import pick_device
+from pixio_robot.training.distributed import Processes, Spread, current, spread, whole_on_cpu
 from pixio_robot.training.job import BatchStream, Hook, Job
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.metrics import Window, means
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
 from pixio_robot.types import Batch, Policy
+from pixio_robot.vision.adapt import lr_scales
 
 VALIDATION_SEED = 0
+
+SaveModel = Callable[[Path, nn.Module], None]
+"""Write this policy, on the CPU or where it was trained, into a directory that may exist already."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class ImitateConfig:
     batch_size: int = 64
-    """Windows."""
+    """Windows of all processes together."""
     validation_share: float = 0.1
     """Episodes held out of the training data; 0 for none."""
     validation_every: int = 500
     validation_batches: int = 8
+    """Of the loss; the error of the actions, which takes the sampler, is of the first alone."""
     encoder_lr_scale: float = 0.1
     """Learning rate of a trained encoder over the policy's (UMI)."""
     use_ema: bool = True
@@ -54,38 +62,49 @@ def imitate(
     validation_batches: BatchStream | None,
     config: ImitateConfig,
     run_dir: Path | str,
-    save_model: Callable[[Path], None],
+    save_model: SaveModel,
     settings: Mapping[str, Any] | None = None,
+    *,
+    layer_decay: float = 1.0,
+    looks: Sequence[Callable[[Callable[[Path], None]], Hook]] = (),
 ) -> FitResult:
     """Train `policy` (an `nn.Module`) in `run_dir`, continuing what is there; it ends up on the device.
 
-    `train_batches` and `validation_batches` yield `types.Batch` and are closed at the end. `save_model` writes the
-    policy, whose weights are the averages while it runs. `settings`: what else decides the result (data, policy), as
-    JSON values. When this returns, `policy` itself holds the last weights, not the averages.
+    `train_batches` yield this process's part of every `types.Batch`, `validation_batches` whole ones; both are closed
+    at the end. What `save_model` is given holds the averaged weights. `settings`: what else decides the result (data,
+    policy), as JSON values. `layer_decay`: learning rate of a layer of the encoder over that of the next deeper one.
+    `looks`: hooks that want to save the policy as it stands; each is made from a function that does so. When this
+    returns, `policy` itself holds the last weights, not the averages.
     """
-    device = pick_device(config.device)
+    device, processes = pick_device(config.device), current()
     model = cast(nn.Module, policy).to(device)
-    loss_of = torch.compile(policy.loss) if config.loop.compile else policy.loss
+    # Taken before the parameters are spread over the processes; what is saved has all of each.
+    template = copy.deepcopy(model).cpu() if processes.count > 1 else None
+    whole = _LossOf(model)
+    if config.loop.compile:
+        whole.compile()
+    encoders = [encoder for _, encoder in encoders_of(model)]
+    blocks = [block for encoder in encoders for block in _blocks_of(encoder)]
+    spread_model = spread(whole, blocks, config.loop.parallel, device)
 
     def step(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return loss_of(batch.to(device))
+        loss, metrics = spread_model.module(batch.to(device))
+        return _weighted(loss, metrics, processes)
 
-    hooks = []
+    def save(directory: Path) -> None:
+        if template is None:
+            save_model(directory, model)
+            return
+        weights = whole_on_cpu(model.state_dict())
+        if processes.first:
+            template.load_state_dict(weights)
+            save_model(directory, template)
+
+    hooks = [look(save) for look in looks]
     if validation_batches is not None:
-        beginning = validation_batches.state_dict()
-
-        def validate(number: int) -> dict[str, float]:
-            torch.manual_seed(VALIDATION_SEED)  # the same noise and the same windows every time
-            validation_batches.load_state_dict(beginning)
-            window = Window()
-            for _ in range(config.validation_batches):
-                with config.loop.autocast(device):
-                    loss, metrics = policy.loss(next(validation_batches).to(device))
-                for name, value in {**metrics, "loss": loss}.items():
-                    window.add(f"validation_{name}", value)
-            return means(window.fetch())
-
-        hooks.append(Hook(every=config.validation_every, call=validate))
+        look = _Validation(spread_model, validation_batches, config, device)
+        hooks.append(Hook(every=config.validation_every, call=look))
+    rates = encoder_rates(model, config.encoder_lr_scale, layer_decay)
     job = Job(
         title="train",
         model=model,
@@ -93,12 +112,13 @@ def imitate(
         batches=train_batches,
         batch_size=config.batch_size,
         step=step,
-        groups=parameter_groups(model, lambda name: config.encoder_lr_scale if is_of_encoder(name) else 1.0),
+        groups=parameter_groups(model, lambda name: rates.get(name, 1.0)),
         optim=config.optim,
-        save_model=save_model,
+        save_model=save,
         settings={**dataclasses.asdict(config), **(settings or {})},
         hooks=hooks,
         use_ema=config.use_ema,
+        spread=spread_model,
     )
     try:
         return fit(job, config.loop, run_dir)
@@ -107,6 +127,88 @@ def imitate(
             validation_batches.close()
 
 
-def is_of_encoder(parameter: str) -> bool:
-    """Whether a parameter of a policy belongs to its encoder: `conditioning.encoder.vit.norm.bias` does."""
-    return "encoder" in parameter.split(".")[:-1]
+class _LossOf(nn.Module):
+    """A policy as a module whose call is its loss (or, with `act`, its actions), which is what can be spread."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Batch, act: bool = False) -> Any:
+        policy = cast(Policy, self.policy)
+        if act:
+            return policy.act(batch.observation, list(range(len(batch.actions))))
+        return policy.loss(batch)
+
+
+def _weighted(loss: Tensor, metrics: Mapping[str, Tensor], processes: Processes) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The loss is a mean over the real action steps, of which processes have unequal numbers: weighted by them, the
+    mean over the processes is the mean over all steps."""
+    if processes.count == 1 or "real_share" not in metrics:
+        return loss, metrics
+    weight = metrics["real_share"] / processes.mean(metrics["real_share"]).clamp(min=1e-9)
+    weighed = {name: value if name == "real_share" else value * weight for name, value in metrics.items()}
+    return loss * weight, weighed
+
+
+class _Validation:
+    """Loss, and error of the actions, on the same windows with the same noise every time."""
+
+    def __init__(self, model: Spread, batches: BatchStream, config: ImitateConfig, device: torch.device) -> None:
+        self._model, self._batches, self._config, self._device = model, batches, config, device
+        self._beginning = batches.state_dict()
+
+    def __call__(self, number: int) -> dict[str, float]:
+        torch.manual_seed(VALIDATION_SEED)
+        self._batches.load_state_dict(self._beginning)
+        window = Window()
+        for index in range(self._config.validation_batches):
+            batch = next(self._batches).to(self._device)
+            with self._config.loop.autocast(self._device):
+                loss, metrics = self._model.module(batch)
+            for name, value in {**metrics, "loss": loss}.items():
+                window.add(f"validation_{name}", value)
+            if index == 0:
+                window.add("validation_action_error", action_error(self._model.module(batch, act=True), batch))
+        return means(window.fetch())
+
+
+def action_error(actions_bna: Tensor, batch: Batch) -> Tensor:
+    """Mean distance of the actions to the demonstrated ones, each in its own unit, over real steps and dimensions.
+
+    A policy gives the last n steps of the chunk that it learns.
+    """
+    n = actions_bna.shape[1]
+    real_bn1 = (~batch.is_pad[:, -n:])[:, :, None]
+    distance_bna = (actions_bna - batch.actions[:, -n:]).abs() * real_bn1
+    return distance_bna.sum() / (real_bn1.sum() * actions_bna.shape[2]).clamp(min=1)
+
+
+def encoders_of(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every encoder of a policy with its name: a module called `encoder`, or each of a list that is called so."""
+    found: list[str] = []
+    for name, module in policy.named_modules():
+        if name.rpartition(".")[2] != "encoder" or any(name.startswith(f"{other}.") for other in found):
+            continue
+        found.append(name)
+        if isinstance(module, nn.ModuleList):
+            for index, child in module.named_children():
+                yield f"{name}.{index}", child
+        else:
+            yield name, module
+
+
+def encoder_rates(policy: nn.Module, scale: float, layer_decay: float) -> dict[str, float]:
+    """Learning rate of every parameter of the policy's encoders, over the policy's own."""
+    return {
+        f"{prefix}.{name}": scale * share
+        for prefix, encoder in encoders_of(policy)
+        for name, share in lr_scales(encoder, layer_decay).items()
+    }
+
+
+def _blocks_of(encoder: nn.Module) -> list[nn.Module]:
+    """The blocks of a Pixio encoder, which are gathered one at a time; other encoders are spread as a whole."""
+    with contextlib.suppress(AttributeError):
+        return list(encoder.vit.blocks)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
+    return []

@@ -11,17 +11,20 @@ from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.timm_encoder import open_timm
 from pixio_robot.vision.transformers_encoder import open_transformers
 
 
 class EncoderKind(enum.Enum):
     PIXIO = "pixio"
-    """Trained weights from a checkpoint directory."""
+    """Trained weights: a checkpoint of ours, a Hugging Face directory, an official file, or a hub name."""
     RANDOM = "random"
     """An untrained Pixio encoder: the control that tells what pre-training adds."""
     RESNET = "resnet"
     """A small ResNet, to be trained from scratch with the policy."""
+    RESNET18 = "resnet18"
+    """ResNet18 with GroupNorm, from scratch: the encoder of diffusion policy and robomimic."""
     TIMM = "timm"
     """A model of timm, by its name, for comparison."""
     TRANSFORMERS = "transformers"
@@ -36,10 +39,10 @@ class EncoderSource:
 
     kind: EncoderKind = EncoderKind.PIXIO
     path: str | None = None
-    """pixio: checkpoint directory of an encoder or of a whole Pixio; timm: a weights file (.safetensors, .pth) in place
+    """pixio: whatever `PixioEncoder.from_pretrained` opens; timm: a weights file (.safetensors, .pth) in place
     of a download; transformers: a model directory."""
     name: str | None = None
-    """timm: the model's name; transformers: a hub name, in place of `path`."""
+    """timm: the model's name; pixio, transformers: a hub name, in place of `path`."""
     pretrained: bool = True
     """timm, transformers: false draws random weights from `seed`."""
     resize: int | None = None
@@ -53,13 +56,16 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
     """The encoder of a source, an `nn.Module` that is a `types.Encoder`; None for kind `none`."""
     match source.kind:
         case EncoderKind.PIXIO:
-            if source.path is None:
-                raise UserError("An encoder of kind `pixio` needs `path`, the directory of its checkpoint.")
-            return PixioEncoder.from_pretrained(source.path, source.resize)
+            trained = source.path or source.name
+            if trained is None:
+                raise UserError("An encoder of kind `pixio` needs `path`, its checkpoint, or `name`, a hub name.")
+            return PixioEncoder.from_pretrained(trained, source.resize)
         case EncoderKind.RANDOM:
             return PixioEncoder(source.encoder, source.seed)
         case EncoderKind.RESNET:
             return ResNetEncoder(source.resnet, source.seed)
+        case EncoderKind.RESNET18:
+            return ResNet18Encoder(ResNet18Config(resize=source.resize), source.seed)
         case EncoderKind.TIMM:
             if source.name is None:
                 raise UserError("An encoder of kind `timm` needs `name`, timm's name of the model.")

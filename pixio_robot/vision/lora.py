@@ -6,7 +6,7 @@ trained with adapters opens like any other encoder, without peft.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pixio_robot.errors import UserError
 
 ADAPTER = "default"
-_WRAPPED = ".base_layer."
+BASE = ".base_layer."
+"""What adapters put into the names of the weights that they stand beside."""
 
 
 def insert_adapters(encoder: nn.Module, targets: Sequence[str], rank: int, alpha: float, seed: int) -> None:
@@ -48,8 +49,13 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
             for name, child in module.named_modules()
             if hasattr(child, "get_delta_weight")
         }
-    plain = {key.replace(_WRAPPED, "."): value for key, value in state.items() if not _of_adapter(key)}
+    plain = without_adapters(state)
     return {key: value + learned[key] if key in learned else value for key, value in plain.items()}
+
+
+def without_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state under the names that it has without adapters, whose own part is left out."""
+    return {key.replace(BASE, "."): value for key, value in state.items() if not _of_adapter(key)}
 
 
 def _of_adapter(name: str) -> bool:

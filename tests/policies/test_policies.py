@@ -90,7 +90,7 @@ def test_padded_actions_do_not_count(make, world, name):
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_rows_draw_their_own_noise(make, world, sampler):
     policy = make("diffusion", cameras=[]).eval()
-    policy._diffusion.sampler = sampler
+    policy.config.sampler = sampler
     batch = world.windows(5, seed=0)
     seeds = [11, 12, 13, 14, 11]
     acted = policy.act(rows(batch, slice(None)), seeds)

@@ -1,0 +1,114 @@
+"""What a policy learns from: one store of demonstrations or several, split, measured, and as streams of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.features import FeatureCache
+from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
+from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.mixture import MixedBatches, common_spec, statistics_over
+from pixio_robot.data.stats import Statistics
+from pixio_robot.data.windows import split_episodes
+from pixio_robot.errors import UserError
+from pixio_robot.training.distributed import current
+from pixio_robot.types import DemoSpec, Observation
+
+
+@dataclass
+class Demonstrations:
+    """Stores, and which of their episodes are trained on and which held out."""
+
+    stores: list[DemoStore]
+    training: list[list[int]]
+    validation: list[list[int]]
+    spec: DemoSpec
+    statistics: Statistics
+    """Of the training episodes alone."""
+    goals: Goals
+    """Empty where there is one task and nobody said what is wanted in it."""
+    weights: list[float] | None
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({seed for store in self.stores for seed in store.seeds})
+
+    def streams(
+        self, policy: Any, features: list[FeatureCache] | None, *, batch_size: int, seed: int, random_views: bool
+    ) -> tuple[DemoBatches | MixedBatches, DemoBatches | MixedBatches | None]:
+        """Batches to train on, this process's part of each, and batches of the episodes that were held out."""
+        processes = current()
+
+        def of(store: int, episodes: list[int], views: bool, alone: bool) -> DemoBatches:
+            return DemoBatches(
+                self.stores[store],
+                observation_steps=policy.observation_steps,
+                horizon=policy.chunk,
+                past_actions=policy.past_actions,
+                cameras=policy.cameras,
+                batch_size=batch_size,
+                seed=seed,
+                episodes=episodes,
+                features=None if features is None else features[store],
+                random_views=views,
+                rank=0 if alone else processes.rank,
+                world_size=1 if alone else processes.count,
+            )
+
+        def stream(chosen: list[list[int]], views: bool, alone: bool) -> DemoBatches | MixedBatches:
+            used = [store for store, episodes in enumerate(chosen) if episodes]
+            parts = [of(store, chosen[store], views, alone) for store in used]
+            if len(self.stores) == 1 and not self.goals:
+                return parts[0]
+            return MixedBatches(
+                parts,
+                batch_size=batch_size,
+                seed=seed,
+                weights=None if self.weights is None else [self.weights[store] for store in used],
+                goals=[self.goals[self.stores[store].spec.task] for store in used] if self.goals else None,
+                rank=0 if alone else processes.rank,
+                world_size=1 if alone else processes.count,
+            )
+
+        held_out = stream(self.validation, False, True) if any(self.validation) else None
+        return stream(self.training, random_views, False), held_out
+
+
+def open_demonstrations(
+    paths: Sequence[str], *, weights: list[float] | None, goals: str | None, validation_share: float, seed: int
+) -> Demonstrations:
+    """Raises UserError for stores that are empty or do not go together, and for goals that do not fit the tasks."""
+    stores = [DemoStore.open(path) for path in paths]
+    for store in stores:
+        if len(store) == 0:
+            raise UserError(f"{store.path} holds no episode yet; `pixio-robot collect` records some.")
+    if weights is not None and len(weights) != len(stores):
+        raise UserError(f"data_weights={weights} must be one number for each of the {len(stores)} stores in data.")
+    spec = common_spec(stores)
+    tasks = list(dict.fromkeys(store.spec.task for store in stores))
+    known = read_goals(goals, tasks) if goals is not None else one_hot_goals(tasks) if len(tasks) > 1 else {}
+    split = [split_episodes(len(store), validation_share, seed) for store in stores]
+    training = [episodes for episodes, _ in split]
+    return Demonstrations(
+        stores,
+        training,
+        [episodes for _, episodes in split],
+        spec,
+        statistics_over(list(zip(stores, training, strict=True))),
+        known,
+        weights,
+    )
+
+
+def some_windows(stream: DemoBatches | MixedBatches, count: int, batch_size: int, seed: int) -> list[Observation]:
+    """Observations of `count` training windows, in batches."""
+    random = np.random.default_rng(seed)
+    if isinstance(stream, MixedBatches):
+        return [stream.draw(random, batch_size).observation for _ in range(count // batch_size)]
+    chosen = random.integers(0, stream.windows, count).reshape(-1, batch_size)
+    return [stream.gather(part).observation for part in chosen]

@@ -1,0 +1,92 @@
+"""Rollouts while a policy trains: `pixio-robot evaluate` in a process of its own."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from envs.config import EnvConfig
+from envs.registry import spec_of
+from pixio_robot.evaluation.results import SUMMARY, read_summary
+from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
+from pixio_robot.types import DemoSpec
+
+FIRST_SEED = 200_000
+"""Not those of `evaluate`, so that the policy that was chosen by them can be evaluated on others."""
+
+
+@dataclass(kw_only=True)
+class TrialsCommand(TrialsConfig):
+    """Rollouts every `every` steps of training; 0 for none. They do not change the result."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    episodes: int = 20
+    first_seed: int = FIRST_SEED
+    execute: int = 4
+    workers: int = 1
+    """Simulator processes."""
+    device: str = "cpu"
+
+
+def open_trials(config: TrialsCommand, out: str, spec: DemoSpec) -> Trials:
+    """Raises UserError when the environment does not fit the demonstrations, before anything is trained."""
+    from pixio_robot.evaluation.evaluate import check_spec
+
+    env_spec = spec_of(config.env)
+    learned = replace(spec, task=env_spec.task) if env_spec.task in spec.task.split(" + ") else spec
+    check_spec(learned, env_spec)
+
+    def command(model: Path, results: Path) -> list[str]:
+        return [
+            *(sys.executable, "-m", "pixio_robot.cli.main", "evaluate"),
+            *(f"checkpoint={model}", f"out={results}", f"episodes={config.episodes}"),
+            *(f"first_seed={config.first_seed}", f"execute={config.execute}", f"workers={config.workers}"),
+            *(f"device={config.device}", "videos=0"),
+            *(f"env.{one.name}={_word(getattr(config.env, one.name))}" for one in fields(config.env)),
+        ]
+
+    return Trials(out, config, command, _outcome)
+
+
+def _word(value: Any) -> str:
+    """As Hydra reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value)
+
+
+def _outcome(results: Path) -> Outcome | None:
+    if not (results / SUMMARY).is_file():
+        return None
+    summary = read_summary(results)
+    return Outcome(
+        episodes=summary.episodes,
+        successes=summary.successes,
+        rate=summary.rate,
+        low=summary.low,
+        high=summary.high,
+    )
+
+
+def words_of_trials(trials: Sequence[Trial]) -> str:
+    """The last and the best, each called what it is."""
+
+    def of(trial: Trial) -> str:
+        outcome = trial.outcome
+        return "failed" if outcome is None else f"{outcome.successes} of {outcome.episodes} at step {trial.step}"
+
+    ranked = ranking(list(trials))
+    if not ranked:
+        return "train: no rollout during training ended well; see trials/*/log.txt"
+    return (
+        f"train: rollouts during training: last {of(trials[-1])}; best of {len(ranked)} {of(ranked[0])}, which "
+        "flatters: evaluate that one again"
+    )

@@ -1,0 +1,129 @@
+"""Windows of several demonstration stores in one batch, drawn by weight; each says what is wanted in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.loading import DemoBatches, part_of
+from pixio_robot.data.prefetch import Prefetched
+from pixio_robot.data.stats import Statistics, statistics_of
+from pixio_robot.errors import UserError
+from pixio_robot.types import Batch, DemoSpec, Features, Observation
+
+
+class MixedBatches(Prefetched):
+    """An infinite iterator of `Batch`. Every row is drawn by itself, with replacement: first a store, by `weights`
+    (None: by the number of its windows, so that every window is equally likely), then one of its windows.
+
+    `goals`: what is wanted in each store, (g,) each; they come back as `Observation.goal`.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[DemoBatches],
+        *,
+        batch_size: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        goals: Sequence[Sequence[float]] | None = None,
+        prefetch: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Raises UserError for weights that fit no store, and a batch that the processes cannot share."""
+        super().__init__(prefetch)
+        self._parts = list(parts)
+        self._weights = _checked_weights(weights, [part.windows for part in parts])
+        self._goals = None if goals is None else torch.tensor(goals, dtype=torch.float32)
+        self._batch_size, self._seed = batch_size, seed
+        self._mine = part_of(batch_size, rank, world_size)
+
+    @property
+    def windows(self) -> int:
+        return sum(part.windows for part in self._parts)
+
+    def _identity(self) -> dict[str, Any]:
+        sizes = [part.windows for part in self._parts]
+        return {"seed": self._seed, "batch_size": self._batch_size, "windows": sizes, "weights": self._weights.tolist()}
+
+    def _batch(self, number: int) -> Batch:
+        return self.draw(np.random.default_rng([self._seed, number]), self._batch_size, self._mine)
+
+    def draw(self, random: np.random.Generator, count: int, rows: slice = slice(None)) -> Batch:
+        """`rows` of a batch of `count` windows; those of one store stand together."""
+        counts = random.multinomial(count, self._weights)
+        found = []
+        before = np.cumsum(counts) - counts
+        first, stop, _ = rows.indices(count)
+        for index, (part, size, start) in enumerate(zip(self._parts, counts.tolist(), before.tolist(), strict=True)):
+            windows, views = random.integers(0, part.windows, size), part.draw_views(random, size)
+            chosen = slice(max(first - start, 0), max(min(stop - start, size), 0))
+            if len(windows[chosen]):
+                batch = part.gather(windows[chosen], None if views is None else views[:, chosen])
+                if self._goals is not None:
+                    goal_bg = self._goals[index].expand(len(batch.actions), -1)
+                    batch = dataclasses.replace(batch, observation=dataclasses.replace(batch.observation, goal=goal_bg))
+                found.append(batch)
+        return _joined(found)
+
+
+def _checked_weights(weights: Sequence[float] | None, windows: Sequence[int]) -> np.ndarray:
+    given = np.asarray(windows if weights is None else weights, np.float64)
+    if given.shape != (len(windows),) or not (np.isfinite(given) & (given >= 0)).all() or given.sum() <= 0:
+        raise UserError(
+            f"data_weights={list(weights or [])} must be one number of at least 0 for each of the {len(windows)} "
+            "stores, and not all 0."
+        )
+    return given / given.sum()
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """One batch of several, in their order."""
+    seen = [batch.observation for batch in batches]
+    first = seen[0]
+
+    def features(camera: str) -> Features:
+        parts = [one.features[camera] for one in seen]
+        return Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
+
+    return Batch(
+        Observation(
+            {camera: torch.cat([one.images[camera] for one in seen]) for camera in first.images},
+            torch.cat([one.state for one in seen]),
+            {camera: features(camera) for camera in first.features},
+            None if first.goal is None else torch.cat([one.goal for one in seen if one.goal is not None]),
+        ),
+        torch.cat([batch.actions for batch in batches]),
+        torch.cat([batch.is_pad for batch in batches]),
+    )
+
+
+def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
+    """What the demonstrations of all stores mean by their numbers; the tasks may differ and are all named.
+
+    Raises UserError naming every other field that differs.
+    """
+    first = stores[0].spec
+    for store in stores[1:]:
+        alike = dataclasses.replace(store.spec, task=first.task)
+        if differences := [*first.differences(alike), *alike.differences(first)]:
+            raise UserError(
+                f"One policy cannot learn from both {stores[0].path} and {store.path}: {'; '.join(differences)}."
+            )
+    return dataclasses.replace(first, task=" + ".join(dict.fromkeys(store.spec.task for store in stores)))
+
+
+def statistics_over(chosen: Sequence[tuple[DemoStore, Sequence[int]]]) -> Statistics:
+    """Of these episodes of these stores, each step counted once."""
+    pairs = [(store, episode) for store, episodes in chosen for episode in episodes]
+    return statistics_of(
+        lambda number: pairs[number][0].state(pairs[number][1]),
+        lambda number: pairs[number][0].actions(pairs[number][1]),
+        list(range(len(pairs))),
+    )

@@ -1,0 +1,107 @@
+"""Endless batches of which each is a function of its number, gathered ahead by one thread."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Batch
+
+
+class Prefetched(abc.ABC):
+    """An infinite iterator; `state_dict` counts the batches that were handed out, so that a stream restored from it
+    continues with the very next one. A subclass makes batch number n (`_batch`) and says what its data are
+    (`_identity`, JSON values), which a restored state must agree with."""
+
+    def __init__(self, prefetch: int) -> None:
+        if prefetch < 1:
+            raise UserError(f"prefetch={prefetch} must be at least 1.")
+        self._prefetch = prefetch
+        self._consumed = 0
+        self._producer: _Producer | None = None
+
+    @abc.abstractmethod
+    def _batch(self, number: int) -> Batch:
+        """The one that comes after `number` others."""
+
+    @abc.abstractmethod
+    def _identity(self) -> dict[str, Any]: ...
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        # Threads do not survive a fork: the child gathers with one of its own.
+        if self._producer is None or self._producer.pid != os.getpid():
+            self._producer = _Producer(self, self._consumed, self._prefetch)
+        item = self._producer.take()
+        if isinstance(item, BaseException):
+            self.close()
+            raise item
+        self._consumed += 1
+        return item
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: everything but the thread and what it gathered ahead."""
+        return self.__dict__ | {"_producer": None}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._identity(), "consumed": self._consumed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken. Raises UserError when the data are not the same."""
+        for name, mine in self._identity().items():
+            if state[name] != mine:
+                raise UserError(f"The checkpoint was made with {name} {state[name]}, and there are {mine} now.")
+        self.close()
+        self._consumed = int(state["consumed"])
+
+    def close(self) -> None:
+        """Stop the thread; batches gathered ahead are dropped and will be gathered again."""
+        if self._producer is not None and self._producer.pid == os.getpid():
+            self._producer.stop()
+        self._producer = None
+
+
+class _Producer:
+    """A thread that keeps `ahead` batches ready."""
+
+    def __init__(self, batches: Prefetched, first: int, ahead: int) -> None:
+        self.pid = os.getpid()
+        self._free = threading.Semaphore(ahead)
+        self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, args=(batches, first), name="demo batches", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Batch | BaseException:
+        item = self._ready.get()
+        self._free.release()
+        return item
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._free.release()
+        self._thread.join()
+
+    def _run(self, batches: Prefetched, first: int) -> None:
+        try:
+            for number in itertools.count(first):
+                self._free.acquire()
+                if self._stopped:
+                    return
+                self._ready.put(batches._batch(number))
+        except BaseException as error:
+            self._ready.put(error)
