@@ -47,7 +47,7 @@ class ForeignEnv(Views):
         super().__init__(config, model, data)
         self._renderer.set_free_view(self._foreign.view)
         # Goals are often drawn as sites.
-        self._renderer.show_sites(_SHOWN_GROUPS)
+        self._renderer.show_surroundings(_SHOWN_GROUPS)
         self._named = {model.body(index).name: index for index in range(1, model.nbody) if model.body(index).name}
         self._observed = np.zeros(self.spec.state_dim)
         self._steps, self._done = 0, True

@@ -125,9 +125,10 @@ class Renderer:
             else:
                 setattr(self._free, name, value)
 
-    def show_sites(self, groups: Iterable[int]) -> None:
-        """Draw the sites of these groups too."""
-        self._option.sitegroup[list(groups)] = 1
+    def show_surroundings(self, site_groups: Iterable[int]) -> None:
+        """Draw the sites of these groups and the sky too."""
+        self._option.sitegroup[list(site_groups)] = 1
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 1
 
     def free_pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Where FREE_VIEW stood when it was last drawn: position (3,) m, rotation (3, 3), looking along -z, y up."""

@@ -73,6 +73,7 @@ def _versions(*names: str) -> str:
 def spec_of(config: EnvConfig) -> DemoSpec:
     """The boundary contract of `make_env(config)`. Raises UserError where an extra is missing."""
     fov = {"front": task_of(config.task).view.fov_y, "hand": HAND_FOV_Y}
+    other_fov = None if config.simulator in FOREIGN else _ROBOSUITE_FOV_Y
     robot, controller, hz = config.robot, _CONTROLLER_NAMES[config.controller], float(config.control_hz)
     if config.simulator is Simulator.ROBOSUITE:
         # Wipe's arm ends in an eraser.
@@ -107,9 +108,7 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         controller=controller,
         control_hz=hz,
         cameras={
-            name: CameraSpec(
-                height=config.image_size, width=config.image_size, fov_y_degrees=fov.get(name, _ROBOSUITE_FOV_Y)
-            )
+            name: CameraSpec(height=config.image_size, width=config.image_size, fov_y_degrees=fov.get(name, other_fov))
             for name in config.cameras
         },
         state_names=state,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import importlib
 
 from pixio_robot.errors import UserError, unknown_name
 
@@ -159,13 +160,22 @@ def task_of(name: str) -> Task:
         raise unknown_name("task", name, [*TASKS, "gymnasium:<id>", "dm_control:<domain>/<task>"])
     horizon = _FOREIGN_HORIZON
     if home is Simulator.GYMNASIUM:
-        import gymnasium
-
-        try:
-            horizon = gymnasium.spec(foreign_name(name)).max_episode_steps or horizon
-        except (gymnasium.error.Error, ImportError) as error:
-            raise UserError(f"Gymnasium does not know task={name}: {error}") from error
+        horizon = _gymnasium_horizon(name) or horizon
     return Task(simulator=home, horizon=horizon, view=_WIDE)
+
+
+def _gymnasium_horizon(task: str) -> int | None:
+    import gymnasium
+
+    module, _, name = foreign_name(task).rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(name).max_episode_steps
+    except ModuleNotFoundError as error:
+        raise UserError(f"task={task} needs a package that is not installed ({error}).") from error
+    except gymnasium.error.Error as error:
+        raise UserError(f"Gymnasium does not know task={task}: {error}") from error
 
 
 def register_gymnasium() -> None:

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from envs.config import EnvConfig
+from envs.disturbance import Disturbance
+from envs.recording import run_expert
+from envs.registry import make_env
+from pixio_robot.errors import UserError
+
+ACTION = np.array((0.5, -0.5, 0.0, 1.0), np.float32)
+
+
+def executed(disturbance, seed, steps=400):
+    disturb = disturbance.begin(seed)
+    return np.stack([disturb(ACTION) for _ in range(steps)])
+
+
+def test_none_is_none_and_a_seed_repeats_itself():
+    assert (executed(Disturbance(), 0) == ACTION).all()
+    both = Disturbance(noise=0.1, mistakes=0.02)
+    assert np.array_equal(executed(both, 3), executed(both, 3))
+    assert not np.array_equal(executed(both, 3), executed(both, 4))
+
+
+def test_noise_is_as_large_as_asked_and_spares_the_gripper():
+    actions = executed(Disturbance(noise=0.1), 0)
+    assert np.allclose((actions - ACTION)[:, :3].std(0), 0.1, atol=0.02)
+    assert (actions[:, 3] == 1).all()
+
+
+def test_mistakes_last_some_steps_and_half_of_them_let_go():
+    actions = executed(Disturbance(mistakes=0.02), 1, 20_000)
+    wrong = (actions[:, :3] != ACTION[:3]).any(1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], wrong, [0]])))
+    lengths = edges[1::2] - edges[::2]
+    assert lengths.min() >= 4
+    assert 250 < len(lengths) < 420
+    assert 0.4 < (actions[wrong, 3] == -1).mean() < 0.6
+    # What goes wrong beside a mistake is what goes wrong without mistakes.
+    noisy, plain = (executed(Disturbance(noise=0.1, mistakes=m), 1) for m in (0.02, 0.0))
+    assert np.array_equal(noisy[~wrong[:400]], plain[~wrong[:400]])
+
+
+def test_the_expert_comes_back_from_mistakes():
+    env = make_env(EnvConfig(task="TabletopPick", cameras=[]))
+    clean = [run_expert(env, seed) for seed in range(30)]
+    shaken = [run_expert(env, seed, Disturbance(mistakes=0.04)) for seed in range(30)]
+    assert sum(episode.success for episode in shaken) >= 29
+    assert sum(map(len, shaken)) > 1.2 * sum(map(len, clean))
+    assert dict(shaken[0].info)["mistakes"] == 0.04
+    env.close()
+
+
+def test_wrong_numbers_are_named():
+    with pytest.raises(UserError, match="mistakes must be from 0 to 1"):
+        Disturbance(mistakes=1.5)

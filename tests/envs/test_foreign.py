@@ -1,0 +1,97 @@
+"""What Gymnasium's own MuJoCo environments, which are always installed, show of `envs.foreign`."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from envs.config import EnvConfig, Variation
+from envs.experts import make_expert
+from envs.play import Play
+from envs.pool import ProcessPool
+from envs.registry import make_env, spec_of
+from envs.spec import action_bounds
+from pixio_robot.errors import UserError
+
+PUSHER = "gymnasium:Pusher-v5"
+
+
+def config(task=PUSHER, **settings):
+    return EnvConfig(**{"task": task, "cameras": ["front"], "image_size": 48} | settings)
+
+
+def test_its_numbers_are_the_environments_own():
+    ours, theirs = make_env(config()), gymnasium.make("Pusher-v5")
+    frame, (observation, _) = ours.reset(3), theirs.reset(seed=3)
+    low, high = action_bounds(ours.config)
+    assert np.array_equal(low, theirs.action_space.low)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert np.array_equal(frame.state, observation.astype(np.float32))
+        action = rng.uniform(low, high)
+        result = ours.step(action, render=False)
+        observation, reward, *_ = theirs.step(action.astype(np.float32))
+        assert result.reward == reward
+        frame = result.frame
+    ours.close()
+    theirs.close()
+
+
+def test_the_horizon_is_the_environments_and_what_it_ends_is_over():
+    assert config().steps == 100
+    assert config(horizon=7).steps == 7
+    env = make_env(config("gymnasium:InvertedPendulum-v5", cameras=[]))
+    env.reset(0, False)
+    steps = 0
+    while not env.step(np.ones(1), False).done:
+        steps += 1
+    assert steps < 100  # the pole falls, and 1000 steps would be the horizon
+    env.close()
+
+
+def test_every_camera_of_the_model_can_be_looked_through():
+    env = make_env(config("gymnasium:Ant-v5", cameras=["front", "track"]))
+    images = env.reset(0).images
+    assert images["front"].std() > 10
+    assert images["track"].std() > 10
+    assert not np.array_equal(images["front"], images["track"])
+    position, rotation = env.camera_pose("front")
+    # It looks at the middle of the model, from above.
+    assert position[2] > 1
+    assert -rotation[2, 2] < 0
+    env.close()
+    with pytest.raises(UserError, match=r"'tarck'.*'track'"):
+        make_env(config("gymnasium:Ant-v5", cameras=["tarck"]))
+
+
+def test_a_pool_runs_it():
+    with ProcessPool(config(image_size=32), 1, 2) as pool:
+        frames, _ = pool.reset({0: 5, 1: 6}, {})
+        results, lost = pool.step({slot: np.zeros(pool.spec.action_dim) for slot in frames}, {})
+    assert not lost
+    assert results[0].frame.images["front"].shape == (32, 32, 3)
+    assert not np.array_equal(frames[0].state, frames[1].state)
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ("gymnasium:Pusher-v55", "Pusher"),
+        ("gymnasium:CartPole-v1", "no MuJoCo model"),
+        ("gymnasium:no_such_package:Fetch-v1", "no_such_package"),
+        ("dm_contrl:cartpole/balance", "dm_control"),
+    ],
+)
+def test_what_cannot_be_run_is_named(task, says):
+    with pytest.raises(UserError, match=says):
+        spec_of(config(task))
+
+
+def test_what_it_has_not_is_refused():
+    with pytest.raises(UserError, match="variation"):
+        config(variation=Variation.CAMERA)
+    with pytest.raises(UserError, match="expert task"):
+        make_expert(config())
+    env = make_env(config(cameras=[]))
+    with pytest.raises(UserError, match="gripper"):
+        Play().reset(env, np.random.default_rng(0))
+    env.close()
