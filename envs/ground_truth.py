@@ -48,7 +48,9 @@ def gather_ground_truth(
             play.reset(env, np.random.default_rng(seed))
             for _ in range(config.frames_per_episode):
                 for _ in range(config.steps_between):
-                    env.step(play.act(env), False)
+                    # Play that happens to succeed ends the episode: it goes on from its start.
+                    if env.step(play.act(env), False).done:
+                        env.reset(seed, False)
                 images.append(env.render(config.camera))
                 depth.append(env.render_depth(config.camera))
                 classes.append(env.render_segmentation(config.camera))
