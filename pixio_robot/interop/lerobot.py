@@ -1,0 +1,202 @@
+"""LeRobotDataset v3 to and from demonstration stores; both ways through lerobot, and without a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.choice import Choice
+from pixio_robot.data.demo_edit import TASK, Recipe, open_source, write
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.interop.demo_formats import Outcome, new_path
+from pixio_robot.interop.lerobot_meaning import (
+    ACTION,
+    IMAGES,
+    REWARD,
+    SUCCESS,
+    Columns,
+    choose_columns,
+    misfit,
+    spec_of,
+)
+from pixio_robot.interop.lerobot_notes import FILE, Notes, read_notes
+from pixio_robot.interop.lerobot_read import INFO, LeRobotFiles, Record
+from pixio_robot.types import DemoSpec, Episode
+
+NAME = "lerobot"
+SUMMARY = "LeRobotDataset v3, with images or videos"
+LISTED_TASKS = 3
+
+
+class Images(Choice):
+    """IMAGE: PNG inside the rows, exact. VIDEO: mp4, small and lossy."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+
+
+@dataclass(kw_only=True)
+class ImportConfig:
+    """`cameras` and `state`: names and keys separated by commas; all cameras and observation.state without.
+    `without_success`: what to take for every episode when the data set has no success column.
+    `task`, `robot`: names in place of the data set's own."""
+
+    cameras: list[str] = field(default_factory=list)
+    state: list[str] = field(default_factory=list)
+    action: str = ACTION
+    reward: str = REWARD
+    success: str = SUCCESS
+    without_success: bool = True
+    task: str = ""
+    robot: str = ""
+    tolerance_s: float = 1e-4
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """`images`: image (PNG, exact) or video; the settings below it are lerobot's for video encoders."""
+
+    repo_id: str = ""
+    images: Images = Images.IMAGE
+    codec: str = "libsvtav1"
+    crf: int = 30
+    pix_fmt: str = "yuv420p"
+    gop: int = 2
+
+
+def recognises(path: Path) -> bool:
+    try:
+        info = json.loads((path / INFO).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(info, dict) and {"codebase_version", "features"} <= set(info)
+
+
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
+    files = LeRobotFiles(source)
+    columns = choose_columns(
+        files.features,
+        cameras=config.cameras,
+        state=config.state,
+        action=config.action,
+        reward=config.reward,
+        success=config.success,
+    )
+    notes = [f"left out: {', '.join(columns.left_out)}"] if columns.left_out else []
+    ours = read_notes(source, columns.cameras)
+    if ours is not None and (why := misfit(ours.spec, files.features, columns, files.meta.fps)):
+        notes.append(f"{FILE} does not fit any more and is not used: {why}")
+        ours = None
+    reader = _Reader(files, columns, config, ours)
+    write(out, {"": Recipe(spec=reader.spec, count=len(files), episodes=reader.episodes())})
+    store = DemoStore.open(out, ram_bytes=0)
+    return Outcome(len(store), int(store.lengths.sum()), notes + reader.notes())
+
+
+class _Reader:
+    """Makes our episodes of the data set's, and remembers what it had to give up."""
+
+    def __init__(self, files: LeRobotFiles, columns: Columns, config: ImportConfig, ours: Notes | None) -> None:
+        self._files, self._columns, self._config, self._ours = files, columns, config, ours
+        self._forgotten, self._mixed = 0, 0
+        self.spec = self._spec()
+
+    def _spec(self) -> DemoSpec:
+        tasks = self._files.tasks
+        several = " + ".join(tasks) if len(tasks) <= LISTED_TASKS else f"{len(tasks)} tasks of {self._files.root.name}"
+        if self._ours is not None:
+            spec = self._ours.spec
+            return dataclasses.replace(
+                spec, task=self._config.task or spec.task, robot=self._config.robot or spec.robot
+            )
+        return spec_of(
+            self._files.features,
+            self._columns,
+            fps=self._files.meta.fps,
+            task=self._config.task or several,
+            robot=self._config.robot or str(self._files.meta.robot_type or ""),
+            source=f"LeRobotDataset {self._files.root.name}",
+        )
+
+    def episodes(self) -> Iterator[Episode]:
+        for record in self._files.records(self._columns, self._config.tolerance_s):
+            yield self._episode(record)
+
+    def _episode(self, record: Record) -> Episode:
+        columns, count = self._columns, len(record.tasks)
+
+        def rows(key: str) -> np.ndarray:
+            return record.values[key].astype(np.float32).reshape(count, -1)
+
+        actions = rows(columns.action)
+        reward, success = columns.reward, columns.success
+        found: dict[str, Any] = {
+            "success": self._config.without_success if success is None else bool(record.values[success].any()),
+            "seed": record.number,
+            "info": {TASK: record.tasks[0]} if len(self._files.tasks) > 1 else {},
+        }
+        self._mixed += len(set(record.tasks)) > 1
+        if self._ours is not None:
+            noted = self._ours.of(record.number, actions)
+            self._forgotten += noted is None
+            found = noted or found
+        return Episode(
+            images=record.images,
+            state=np.concatenate([rows(key) for key in columns.state], 1),
+            actions=actions,
+            rewards=np.zeros(count, np.float32) if reward is None else rows(reward)[:, 0],
+            **found,
+        )
+
+    def notes(self) -> list[str]:
+        columns, features = self._columns, self._files.features
+        found = []
+        wide = [key for key in columns.numbers() if features[key]["dtype"] in ("float64", "int64")]
+        if wide:
+            found.append(f"rounded to float32: {', '.join(wide)}")
+        if columns.reward is None:
+            found.append("no reward column: all rewards are 0")
+        if columns.success is None and self._ours is None:
+            found.append(f"no success column: every episode counts as success={self._config.without_success}")
+        if self._mixed:
+            found.append(f"{self._mixed} episodes name several tasks, of which the first is kept")
+        if self._forgotten:
+            found.append(f"{self._forgotten} episodes are not those that {FILE} was written for")
+        if self._ours is None:
+            found.append("simulator, controller and the cameras' places are unknown")
+        return found
+
+
+def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
+    from pixio_robot.interop.lerobot_write import write_lerobot
+
+    demos = open_source(store)
+    video = config.images is Images.VIDEO and bool(demos.spec.cameras)
+    encoder = {"vcodec": config.codec, "crf": config.crf, "pix_fmt": config.pix_fmt, "g": config.gop}
+    notes = [f"the DemoSpec, seeds and infos lie in {FILE}, which only pixio-robot reads"]
+    with new_path(out) as built:
+        write_lerobot(demos, built, repo_id=config.repo_id or f"local/{out.name}", encoder=encoder if video else None)
+        if video:
+            notes += _losses(demos, built, config)
+    return Outcome(len(demos), int(demos.lengths.sum()), notes)
+
+
+def _losses(store: DemoStore, root: Path, config: ExportConfig) -> list[str]:
+    """What the codec did to the first episode."""
+    files = LeRobotFiles(root)
+    columns = choose_columns(files.features, cameras=[], state=[], action=ACTION, reward=REWARD, success=SUCCESS)
+    record = next(files.records(columns, 1e-4))
+    found = []
+    for camera, frames in record.images.items():
+        error = np.abs(frames.astype(np.int16) - store.images(0, camera))
+        found.append(
+            f"{IMAGES}{camera}: {config.codec}, crf {config.crf}, {config.pix_fmt} changes pixels by "
+            f"{error.mean():.1f} of 255 on average, {error.max()} at most (in episode 0)"
+        )
+    return found

@@ -1,0 +1,64 @@
+"""What a LeRobotDataset has no place for, in a file beside its own that lerobot passes over.
+
+    meta/pixio_robot.jsonl      the DemoSpec, then a line an episode: success, seed, info, and a checksum of its actions
+
+The checksum tells whether a line still belongs to its episode after other tools edited the data set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import DemoSpec, Episode
+
+FILE = Path("meta", "pixio_robot.jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    spec: DemoSpec
+    episodes: Sequence[dict[str, Any]]
+
+    def of(self, number: int, actions: np.ndarray) -> dict[str, Any] | None:
+        """success, seed and info of that episode; None when its actions are no longer those that were noted."""
+        if number >= len(self.episodes) or self.episodes[number]["actions"] != checksum(actions):
+            return None
+        return {key: self.episodes[number][key] for key in ("success", "seed", "info")}
+
+
+def checksum(actions: np.ndarray) -> str:
+    return f"{google_crc32c.value(np.ascontiguousarray(actions, '<f4').tobytes()):08x}"
+
+
+def line_of(episode: Episode) -> dict[str, Any]:
+    return {
+        "success": bool(episode.success),
+        "seed": int(episode.seed),
+        "info": dict(episode.info),
+        "actions": checksum(episode.actions),
+    }
+
+
+def read_notes(root: Path, cameras: Container[str]) -> Notes | None:
+    """With those of the noted cameras that are wanted; None where there are no notes.
+
+    Raises UserError for a file that is damaged.
+    """
+    path = root / FILE
+    if not path.is_file():
+        return None
+    try:
+        first, *rest = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        spec = DemoSpec.from_json(first["spec"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); remove it to import without it.") from error
+    kept = {name: camera for name, camera in spec.cameras.items() if name in cameras}
+    return Notes(dataclasses.replace(spec, cameras=kept), rest)

@@ -1,0 +1,108 @@
+"""A demonstration store as a LeRobotDataset v3, written by lerobot itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.data.demo_edit import task_of
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.interop.lerobot_meaning import ACTION, DONE, IMAGES, REWARD, STATE, SUCCESS, features_of
+from pixio_robot.interop.lerobot_notes import FILE, line_of
+
+
+def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[str, Any] | None) -> None:
+    """Make the data set at `root`, which does not exist; frames as PNG, or by the video `encoder`: arguments of
+    lerobot's RGBEncoderConfig. Raises UserError for settings or sizes that the encoder refuses."""
+    from rich.progress import track
+
+    with _quiet():
+        dataset = _create(store, root, repo_id, encoder)
+        notes = [json.dumps({"spec": store.spec.to_json()})]
+        for number in track(range(len(store)), f"write {root.name}", transient=True):
+            notes.append(json.dumps(_add(dataset, store, number, encoder is not None)))
+        dataset.finalize()
+    (root / FILE).write_text("\n".join(notes) + "\n", encoding="utf-8")
+
+
+def _create(store: DemoStore, root: Path, repo_id: str, encoder: dict[str, Any] | None) -> Any:
+    from lerobot.configs.video import RGBEncoderConfig
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    rate = store.spec.control_hz
+    if rate != round(rate):
+        raise UserError(f"{store.path} has {rate:g} steps a second, and LeRobotDataset counts whole ones.")
+    try:
+        rgb_encoder = None if encoder is None else RGBEncoderConfig(**encoder)
+    except ValueError as error:
+        raise UserError(f"lerobot refuses the video settings {encoder}: {error}.") from error
+    return LeRobotDataset.create(
+        repo_id,
+        round(rate),
+        features_of(store.spec, "image" if encoder is None else "video"),
+        root=root,
+        robot_type=store.spec.robot,
+        use_videos=encoder is not None,
+        rgb_encoder=rgb_encoder,
+        # Straight to the encoder, without PNG files between. A queue without end, because a full one drops frames;
+        # it holds at most the episode that is in RAM anyway.
+        streaming_encoding=encoder is not None,
+        encoder_queue_maxsize=0,
+    )
+
+
+def _add(dataset: Any, store: DemoStore, number: int, video: bool) -> dict[str, Any]:
+    episode, task = store.episode(number), task_of(store, number)
+    last = len(episode) - 1
+    try:
+        for step in range(len(episode)):
+            images = {f"{IMAGES}{camera}": frames[step] for camera, frames in episode.images.items()}
+            values = {
+                STATE: episode.state[step],
+                ACTION: episode.actions[step],
+                REWARD: episode.rewards[step : step + 1],
+                DONE: np.array([step == last]),
+                SUCCESS: np.array([step == last and episode.success]),
+            }
+            dataset.add_frame(images | values | {"task": task})
+        dataset.save_episode()
+    except RuntimeError as error:
+        raise UserError(f"lerobot's encoder failed on episode {number}: {error}.") from error
+    if video:
+        _check_films(dataset, store, number)
+    return line_of(episode)
+
+
+def _check_films(dataset: Any, store: DemoStore, number: int) -> None:
+    """lerobot only logs when its encoder was too slow or died."""
+    wanted = store.lengths[number] / store.spec.control_hz
+    noted = dataset.meta.latest_episode
+    for camera in store.spec.cameras:
+        ends = [noted[f"videos/{IMAGES}{camera}/{end}_timestamp"][0] for end in ("from", "to")]
+        if abs(ends[1] - ends[0] - wanted) > 0.5 / store.spec.control_hz:
+            raise UserError(
+                f"The video of camera {camera} in episode {number} became {ends[1] - ends[0]:.2f} s long instead of "
+                f"{wanted:.2f} s; try another codec= or images=image."
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what `datasets` and the AV1 encoder say of every episode."""
+    import datasets
+
+    os.environ.setdefault("SVT_LOG", "1")  # errors only
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
