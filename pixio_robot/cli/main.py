@@ -89,8 +89,9 @@ def main() -> int:
         # The reader of our output went away (`pixio-robot ... | head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:
-        # The one failure that every library words in its own exception, with the system's text inside.
+    except BaseException as error:
+        # The one failure that every library words in its own exception, with the system's text inside; that of
+        # torch.distributed.checkpoint is no Exception.
         if debug or os.strerror(errno.ENOSPC) not in str(error):
             raise
         print("pixio-robot: The disk is full. Free some space and run the same command again.", file=sys.stderr)

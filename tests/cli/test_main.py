@@ -109,9 +109,10 @@ def test_debug_shows_the_traceback(run) -> None:
         run("--debug", "colect")
 
 
-def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, run) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, BaseException])
+def test_a_full_disk_is_one_sentence(kind: type[BaseException], monkeypatch: pytest.MonkeyPatch, run) -> None:
     def fail(arguments: list[str]) -> int:
-        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("pixio_robot.cli.report.main", fail)
     code, text = run("report", "run=x")
