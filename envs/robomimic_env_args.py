@@ -2,7 +2,7 @@
 
 robomimic keeps the keyword arguments of `robosuite.make`. Up to robosuite 1.4 `controller_configs` described one arm
 (`control_delta`, poses in the world); since 1.5 it describes the whole body part by part (`input_type`,
-`input_ref_frame`). Other keywords came, went or were renamed.
+`input_ref_frame`). Other keywords came and went.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from typing import Any
 
 from envs.simulator import load_robosuite
 from pixio_robot.errors import UserError, unknown_name
-
-RENAMED = {"mount_types": "base_types"}
-"""Keywords of robosuite up to 1.4 -> those of 1.5."""
 
 _PARTS = ("JOINT_VELOCITY", "JOINT_TORQUE", "JOINT_POSITION", "OSC_POSITION", "OSC_POSE")
 _CARTESIAN = ("OSC_POSITION", "OSC_POSE")
@@ -55,7 +52,7 @@ def translated(env_args: Mapping[str, Any]) -> Task:
         raise UserError("The file's env_args name no robosuite task and robots, so nothing can be replayed.")
     if name not in REGISTERED_ENVS:
         raise unknown_name("robosuite task", name, REGISTERED_ENVS)
-    arguments = {str(RENAMED.get(key, key)): copy.deepcopy(value) for key, value in arguments.items()}
+    arguments = {str(key): copy.deepcopy(value) for key, value in arguments.items()}
     controllers = arguments.pop("controller_configs", None)
     if controllers is not None:
         arguments["controller_configs"] = _controllers(controllers, arguments["robots"])
@@ -63,19 +60,27 @@ def translated(env_args: Mapping[str, Any]) -> Task:
             # robosuite 1.5 leaves out the second half of each physics step's bookkeeping unless told otherwise.
             arguments.setdefault("lite_physics", False)
     known = _keywords(REGISTERED_ENVS[name])
-    left_out = tuple(key for key in arguments if key not in known and not key.startswith(_PICTURES))
+    # What is left at its default is nothing lost.
+    left_out = tuple(
+        key
+        for key, value in arguments.items()
+        if key not in known and value != "default" and not key.startswith(_PICTURES)
+    )
     kept = {key: value for key, value in arguments.items() if key in known and not key.startswith(_PICTURES)}
     return Task(name, kept | _NO_PICTURES, left_out)
 
 
 def _keywords(task: type) -> set[str]:
-    """What the class and those that it builds on take."""
-    return {
-        name
-        for ancestor in task.__mro__
-        if "__init__" in vars(ancestor)
-        for name in inspect.signature(vars(ancestor)["__init__"]).parameters
-    }
+    """What the class takes: its own words, and its parent's where it hands on what it does not know."""
+    names: set[str] = set()
+    for ancestor in task.__mro__:
+        if "__init__" not in vars(ancestor):
+            continue
+        parameters = inspect.signature(vars(ancestor)["__init__"]).parameters.values()
+        names |= {parameter.name for parameter in parameters}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return names
 
 
 def _is_part(controller: Any) -> bool:

@@ -16,7 +16,7 @@ class Replaying:
 
     demos: int = 0
     mask: str = ""
-    tolerance_mm: float = 1.0
+    tolerance_mm: float = 5.0
 
     def __post_init__(self) -> None:
         if self.demos < 0 or not (math.isfinite(self.tolerance_mm) and self.tolerance_mm >= 0):

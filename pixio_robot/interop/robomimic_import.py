@@ -105,8 +105,8 @@ class _Reader:
             actions=actions,
             rewards=rewards,
             success=self._success(group, rewards, info),
-            seed=info.pop("seed", demo_number(demo)),
-            info=info.pop("info", {}) | self._origin(demo),
+            seed=int(info.get("seed", demo_number(demo))),
+            info=info["info"] if info else self._origin(demo),
         )
 
     def _observation(self, group: h5py.Group, key: str, length: int) -> np.ndarray:
@@ -147,9 +147,12 @@ class _Reader:
 
 
 def _info(file: RobomimicFile, group: h5py.Group) -> dict[str, Any]:
-    """What our own export notes of a demonstration; nothing for others' files."""
+    """Success, seed and info as our own export notes them; empty for others' files."""
+    text = group.attrs.get(INFO)
+    if text is None:
+        return {}
     try:
-        found = json.loads(group.attrs.get(INFO, "{}"))
-        return {"info": {}} | dict(found)
-    except (ValueError, TypeError) as error:
+        found = json.loads(text)
+        return {key: found[key] for key in ("success", "seed", "info")}
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file.path}: the attribute {INFO} of {group.name} is damaged ({error!r}).") from error

@@ -1,0 +1,313 @@
+"""robomimic files against robosuite itself: readings, pictures, replays, and settings of older versions."""
+
+import copy
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from envs.robomimic_env_args import translated
+from envs.robomimic_model import compiled, mended, modernised
+from envs.robomimic_readings import readings
+from envs.robomimic_replay import Replay
+from envs.robomimic_scene import RecordedScene
+from envs.seeding import global_seed
+from envs.simulator import load_robosuite
+from pixio_robot.cli.main import main
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+
+pytestmark = pytest.mark.sim
+
+STEPS, SIZE = 8, 48
+SHOWN = 2
+"""Of so many steps robosuite's own pictures are kept: they are slow."""
+KEYS = (
+    *("robot0_eef_pos", "robot0_eef_quat", "robot0_eef_quat_site", "robot0_gripper_qpos", "robot0_gripper_qvel"),
+    *("robot0_joint_pos", "robot0_joint_pos_cos", "robot0_joint_pos_sin", "robot0_joint_vel"),
+)
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+
+
+@dataclasses.dataclass
+class Recording:
+    """One demonstration of Lift as robosuite's recorder and robomimic's extraction script make it."""
+
+    env_args: dict[str, Any]
+    model_file: str
+    states: np.ndarray
+    actions: np.ndarray
+    observations: dict[str, np.ndarray]
+
+    def write(self, path: Path, env_args: dict[str, Any] | None = None, model_file: str = "") -> Path:
+        """As demo_2 and demo_10, without observations."""
+        with h5py.File(path, "w") as file:
+            data = file.create_group("data")
+            data.attrs["env_args"] = json.dumps(env_args or self.env_args)
+            data.attrs["total"] = 2 * STEPS
+            for name in ("demo_10", "demo_2"):
+                group = data.create_group(name)
+                group.attrs["model_file"] = model_file or self.model_file
+                group.attrs["num_samples"] = STEPS
+                group["states"], group["actions"] = self.states, self.actions
+        return path
+
+
+@pytest.fixture(scope="module")
+def recording() -> Recording:
+    robosuite = load_robosuite()
+    controller = robosuite.load_composite_controller_config(robot="Panda")
+    kwargs = {"robots": ["Panda"], "controller_configs": controller, "control_freq": 20}
+    env = robosuite.make(
+        "Lift",
+        **copy.deepcopy(kwargs),
+        has_renderer=False,
+        has_offscreen_renderer=True,
+        use_camera_obs=False,
+        ignore_done=True,
+    )
+    with global_seed(3):
+        env.reset()
+        xml, state = env.sim.model.get_xml(), env.sim.get_state().flatten()
+        env.reset_from_xml_string(xml)
+    env.sim.reset()
+    env.sim.set_state_from_flattened(state)
+    env.sim.forward()
+    actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 7))
+    states = []
+    for action in actions:
+        states.append(env.sim.get_state().flatten())
+        env.step(action)
+    seen: dict[str, list[np.ndarray]] = {}
+    for step, state in enumerate(states):
+        env.sim.set_state_from_flattened(state)
+        env.sim.forward()
+        for key, value in env._get_observations(force_update=True).items():
+            seen.setdefault(key, []).append(np.array(value))
+        for camera in CAMERAS if step < SHOWN else ():
+            # robosuite's pictures stand on their heads.
+            picture = env.sim.render(width=SIZE, height=SIZE, camera_name=camera)[::-1]
+            seen.setdefault(f"{camera}_image", []).append(picture)
+    env.close()
+    return Recording(
+        env_args={"env_name": "Lift", "type": 1, "env_version": robosuite.__version__, "env_kwargs": kwargs},
+        model_file=xml,
+        states=np.array(states),
+        actions=actions,
+        observations={key: np.stack(values) for key, values in seen.items() if key in KEYS or key.endswith("_image")},
+    )
+
+
+def as_version_1_4(recording: Recording) -> tuple[dict[str, Any], str]:
+    """The same recording's env_args and model_file with the words that robosuite 1.4 would have used."""
+    arm = recording.env_args["env_kwargs"]["controller_configs"]["body_parts"]["right"]
+    old = {key: value for key, value in arm.items() if key not in ("input_type", "input_ref_frame", "gripper")}
+    old |= {"control_delta": True, "damping": old.pop("damping_ratio")}
+    kwargs = {"robots": "Panda", "controller_configs": old, "control_freq": 20, "mount_types": "default"}
+    kwargs |= {"camera_depths": False, "use_camera_obs": True, "gripper_visualization": True}
+    xml = recording.model_file.replace("gripper0_right_", "gripper0_").replace("fixed_mount0_", "mount0_")
+    xml = re.sub(r'<site name="robot0_right_center"[^>]*>', "", xml).replace("/bases/meshes", "/mounts/meshes")
+    xml = re.sub(r'file="[^"]*?/robosuite/', 'file="/somewhere/else/robosuite/', xml)
+    return {"env_name": "Lift", "type": 1, "env_version": "1.4.1", "env_kwargs": kwargs}, xml
+
+
+def test_readings_are_robosuites_own_observations(recording: Recording) -> None:
+    scene = RecordedScene(SIZE, "full")
+    found = scene.observe(recording.model_file, recording.states, KEYS, [])
+    for key in KEYS:
+        # robosuite turns matrices into quaternions in single precision.
+        atol = 1e-6 if key == "robot0_eef_quat_site" else 1e-12
+        np.testing.assert_allclose(found[key], recording.observations[key], atol=atol, rtol=0, err_msg=key)
+
+
+def test_pictures_show_what_robosuite_shows(recording: Recording) -> None:
+    scene = RecordedScene(SIZE, "full")
+    found = scene.observe(recording.model_file, recording.states[:SHOWN], [], CAMERAS)
+    cameras = scene.cameras(recording.model_file, CAMERAS)
+    scene.close()
+    for camera in CAMERAS:
+        ours, theirs = found[f"{camera}_image"], recording.observations[f"{camera}_image"]
+        assert ours.shape == (SHOWN, SIZE, SIZE, 3)
+        # The shadow map has another resolution: edges of shadows differ, nothing is turned or moved.
+        assert np.abs(ours.astype(int) - theirs).mean() < 4, camera
+        upside_down = np.abs(ours[:, ::-1].astype(int) - theirs).mean()
+        assert upside_down > 2 * np.abs(ours.astype(int) - theirs).mean()
+    assert cameras["agentview"].mounted_on == "world"
+    assert cameras["robot0_eye_in_hand"].mounted_on == "robot0_right_hand"
+
+
+def test_the_cameras_place_projects_points_where_they_are_seen(recording: Recording) -> None:
+    """The red cube lies where intrinsics and extrinsics say it is."""
+    scene = RecordedScene(SIZE, "full")
+    picture = scene.observe(recording.model_file, recording.states[:1], [], ["agentview"])["agentview_image"][0]
+    camera = scene.cameras(recording.model_file, ["agentview"])["agentview"]
+    scene.close()
+    import mujoco
+
+    model = compiled(recording.model_file)
+    data = mujoco.MjData(model)  # type: ignore[attr-defined]
+    data.qpos[:] = recording.states[0, 1 : 1 + model.nq]
+    mujoco.mj_forward(model, data)  # type: ignore[attr-defined]
+    assert camera.extrinsics is not None
+    assert camera.intrinsics is not None
+    x, y, z, _ = np.linalg.inv(np.array(camera.extrinsics)) @ [*data.body("cube_main").xpos, 1]
+    fx, fy, cx, cy = camera.intrinsics
+    expected = np.array([fx * x / z + cx, fy * y / z + cy])
+    red = picture[..., 0].astype(int) - picture[..., 1:].max(-1)
+    rows, columns = np.nonzero(red > 60)
+    seen = np.array([columns.mean(), rows.mean()]) + 0.5
+    np.testing.assert_allclose(seen, expected, atol=1.0)
+
+
+def test_replay_reproduces_every_bit(recording: Recording) -> None:
+    replay = Replay(recording.env_args)
+    error = replay.run(recording.model_file, recording.states, recording.actions)
+    assert (error.first_step, error.position, error.hand_m) == (None, 0.0, 0.0)
+    assert not error.success
+    # Twice the same, and other actions are noticed.
+    assert replay.run(recording.model_file, recording.states, recording.actions) == error
+    wrong = replay.run(recording.model_file, recording.states, -recording.actions)
+    assert wrong.first_step == 1
+    assert wrong.hand_m > 0.01
+    with pytest.raises(UserError, match="takes 7"):
+        replay.run(recording.model_file, recording.states, recording.actions[:, :6])
+    with pytest.raises(UserError, match=r"1 \+ \d+ \+ \d+ numbers a step"):
+        replay.run(recording.model_file, recording.states[:, :5], recording.actions)
+    replay.close()
+
+
+def test_a_file_of_robosuite_1_4_is_replayed_in_1_5(recording: Recording) -> None:
+    env_args, model_file = as_version_1_4(recording)
+    replay = Replay(env_args)
+    assert replay.task.left_out == ("gripper_visualization",)
+    assert replay.task.arguments["lite_physics"] is False
+    error = replay.run(model_file, recording.states, recording.actions)
+    # Goals are kept in the world instead of the base, which rounds differently.
+    assert error.hand_m < 1e-6
+    assert error.position < 1e-5
+    replay.close()
+
+
+def test_old_models_are_shown_as_they_are(recording: Recording) -> None:
+    _, model_file = as_version_1_4(recording)
+    scene = RecordedScene(SIZE, "full")
+    old = scene.observe(model_file, recording.states[:2], KEYS, ["agentview"])
+    new = scene.observe(recording.model_file, recording.states[:2], KEYS, ["agentview"])
+    scene.close()
+    for key in (*KEYS, "agentview_image"):
+        np.testing.assert_array_equal(old[key], new[key])
+    assert modernised(modernised(model_file)) == modernised(model_file)
+
+
+def test_controllers_are_translated(recording: Recording) -> None:
+    env_args, _ = as_version_1_4(recording)
+    arm = env_args["env_kwargs"]["controller_configs"]
+
+    def right(**changed: Any) -> dict[str, Any]:
+        kwargs = env_args["env_kwargs"] | {"controller_configs": arm | changed}
+        return translated(env_args | {"env_kwargs": kwargs}).arguments["controller_configs"]["body_parts"]["right"]
+
+    delta = right()
+    assert (delta["input_type"], delta["input_ref_frame"], delta["damping_ratio"]) == ("delta", "world", 1)
+    assert "control_delta" not in delta
+    assert right(control_delta=False)["input_type"] == "absolute"
+    assert right(type="JOINT_POSITION")["type"] == "JOINT_POSITION"
+    for changed, message in (
+        ({"type": "IK_POSE"}, "'IK_POSE', which has no counterpart"),
+        ({"position_limits": [0, 1]}, "position_limits"),
+    ):
+        with pytest.raises(UserError, match=message):
+            right(**changed)
+    with pytest.raises(UserError, match="Did you mean 'Lift'"):
+        translated(env_args | {"env_name": "Lft"})
+    with pytest.raises(UserError, match="no robosuite task"):
+        translated({"env_name": "Lift", "env_kwargs": {}})
+    with pytest.raises(UserError, match="Did you mean 'Panda'"):
+        translated(env_args | {"env_kwargs": env_args["env_kwargs"] | {"robots": "Pand"}})
+
+
+def test_what_the_model_lacks_is_named(recording: Recording) -> None:
+    scene = RecordedScene(SIZE, "full")
+    with pytest.raises(UserError, match="Did you mean 'agentview'"):
+        scene.cameras(recording.model_file, ["agentvie"])
+    model = compiled(recording.model_file)
+    for key, message in (
+        ("robot0_eef_ps", "Did you mean 'robot0_eef_pos'"),
+        ("robot1_eef_pos", "no gripper1_right_grip_site"),
+        ("robot0_left_eef_quat", "no robot0_left_hand"),
+        ("robot1_joint_pos", r"no joint robot1_\*"),
+    ):
+        with pytest.raises(UserError, match=message):
+            readings(model, [key])
+    for broken, message in (
+        (recording.model_file.replace("link0.stl", "link9.stl"), r"panda/meshes/link9\.stl, which this version"),
+        (recording.model_file.replace("/robosuite/", "/mimicgen/"), "not part of robosuite"),
+        ("<mujoco", "is no XML"),
+    ):
+        with pytest.raises(UserError, match=message):
+            mended(broken)
+    with pytest.raises(UserError, match="cannot compile"):
+        compiled("<mujoco><worldbody><geom/></worldbody></mujoco>")
+    with pytest.raises(UserError, match="Did you mean 'full'"):
+        RecordedScene(SIZE, "ful")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """`pixio-robot data WORDS` in an empty folder: (exit code, what was printed)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pixio-robot", "data", *words.split()])
+        code = main()
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+def test_a_file_without_observations_becomes_a_store(run, recording: Recording) -> None:
+    recording.write(Path("demo.hdf5"))
+    words = f"import demo.hdf5 format=robomimic cameras=agentview image_size={SIZE} render_quality=fast success=all"
+    code, text = run(f"{words} out=s")
+    assert code == 0, text
+    for note in ("rendered from the recorded states: agentview", "worked out from the recorded states: robot0_eef_pos"):
+        assert note in text
+    store = DemoStore.open("s")
+    assert [store.info(number)["demo"] for number in range(2)] == ["demo_2", "demo_10"]
+    assert (store.spec.render_quality, store.spec.controller, store.spec.control_hz) == ("fast", "OSC_POSE delta", 20)
+    assert store.spec.action_names[0] == "eef_delta_pos.x [0.05 m]"
+    np.testing.assert_array_equal(store.actions(0), recording.actions.astype(np.float32))
+    seen = recording.observations
+    state = np.concatenate([seen[f"robot0_{key}"] for key in ("eef_pos", "eef_quat", "gripper_qpos")], 1)
+    np.testing.assert_allclose(store.state(1), state, atol=1e-6)
+    difference = np.abs(store.images(0, "agentview", 0, SHOWN).astype(int) - seen["agentview_image"])
+    assert difference.mean() < 12  # fast: no shadows
+
+    assert run(f"{words} out=t".replace("=agentview", "=agentvie"))[0] == 2
+    code, text = run("import demo.hdf5 format=robomimic out=t")
+    assert code == 2
+    assert "say success=all" in text
+    assert sorted(path.name for path in Path().iterdir()) == ["demo.hdf5", "s"]
+
+
+def test_the_command_tells_how_far_a_replay_strays(run, recording: Recording) -> None:
+    recording.write(Path("demo.hdf5"))
+    code, text = run("replay demo.hdf5 demos=1")
+    assert code == 0, text
+    assert "demo_2: 8 steps, gripper at most 0 mm away, joints 0, exact; not solved at the end" in text
+    old, model_file = as_version_1_4(recording)
+    dataclasses.replace(recording, actions=-recording.actions).write(Path("old.hdf5"), old, model_file)
+    code, text = run("replay old.hdf5 demos=1")
+    assert code == 1
+    assert "does not know: gripper_visualization" in text
+    assert "differs from step 1 on; not solved at the end  <- more than 5 mm" in text
+    with h5py.File("bare.hdf5", "w") as file:
+        file.create_group("data/demo_0")["actions"] = recording.actions
+    assert run("replay bare.hdf5")[0] == 2
