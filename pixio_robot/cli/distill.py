@@ -17,7 +17,7 @@ class DistillCommand(DistillConfig):
     """Students learn the tokens of a trained Pixio encoder, several at a time (Pixio, arXiv 2512.15715)."""
 
     teacher: str = MISSING
-    """Checkpoint directory of a Pixio encoder; `pixio-robot weights convert` makes one of published weights."""
+    """A Pixio encoder: a directory of ours or of Hugging Face, an official `.pth` file, or a hub name."""
     seed: int = 0
     """Of the initial weights, the order of images, crops and masks."""
     run: str = "runs/default"

@@ -11,15 +11,16 @@ HELP = """\
 usage: pixio-robot weights info SRC
            what SRC is: format, size, parameters, fingerprint
        pixio-robot weights convert SRC DST [format=ours|huggingface|official] [overwrite=true]
-           the encoder alone; SRC is a directory of ours or of Hugging Face, or an official .pth file
+           the encoder alone; SRC is a directory of ours or of Hugging Face, an official .pth file, or a hub name
        pixio-robot weights export SRC DST [format=onnx|torch_export] [size=HEIGHTxWIDTH] [overwrite=true]
            a file that runs without pixio-robot, for uint8 images (batch, height, width, 3); checked after writing"""
 
 
 def _info(words: list[str]) -> int:
     (source,) = _paths("info", words, 1, {})[0]
-    from pixio_robot.interop.weight_formats import detect_format, load_any
+    from pixio_robot.vision.weights.formats import detect_format, load_any, locate
 
+    source = locate(source)
     encoder = load_any(source)
     config = encoder.config
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
@@ -33,10 +34,11 @@ def _info(words: list[str]) -> int:
 
 def _convert(words: list[str]) -> int:
     (source, target), options = _paths("convert", words, 2, {"format": "ours", "overwrite": "false"})
-    from pixio_robot.interop.weight_formats import WeightFormat, detect_format, load_any, save_as
+    from pixio_robot.vision.weights.formats import WeightFormat, detect_format, load_any, locate, save_as
 
     wanted = _choice(WeightFormat, options["format"])
     _refuse_existing(target, options)
+    source = locate(source)
     encoder = load_any(source)
     save_as(encoder, target, wanted)
     if load_any(target).state_dict().keys() != encoder.state_dict().keys():
@@ -48,7 +50,7 @@ def _convert(words: list[str]) -> int:
 def _export(words: list[str]) -> int:
     (source, target), options = _paths("export", words, 2, {"format": "onnx", "size": "", "overwrite": "false"})
     from pixio_robot.interop.export import ExportFormat, export_encoder
-    from pixio_robot.interop.weight_formats import load_any
+    from pixio_robot.vision.weights.formats import load_any
 
     wanted = _choice(ExportFormat, options["format"])
     _refuse_existing(target, options)

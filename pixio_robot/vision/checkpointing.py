@@ -61,13 +61,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
     """Copy the weights into the module; UserError lists missing, unexpected and misshapen keys."""
-    wanted = module.state_dict()
-    missing = sorted(wanted.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - wanted.keys())
+    wanted = {key: value.shape for key, value in module.state_dict().items()}
+    refuse_misfits(wanted, {key: value.shape for key, value in weights.items()}, where)
+    module.load_state_dict(dict(weights))
+
+
+def refuse_misfits(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.Size], where: str | Path) -> None:
+    """Raises UserError listing the keys that are missing, unexpected or of another shape than is wanted."""
+    missing = sorted(wanted.keys() - found.keys())
+    unexpected = sorted(found.keys() - wanted.keys())
     misshapen = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in sorted(wanted.keys() & weights.keys())
-        if weights[key].shape != wanted[key].shape
+        f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}"
+        for key in sorted(wanted.keys() & found.keys())
+        if found[key] != wanted[key]
     ]
     problems = [
         f"{name}: {', '.join(keys)}"
@@ -76,7 +82,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str | 
     ]
     if problems:
         raise UserError(f"The weights of {where} do not fit the model. {'; '.join(problems)}.")
-    module.load_state_dict(dict(weights))
 
 
 def fingerprint(module: nn.Module, preprocessing: Mapping[str, Any]) -> str:

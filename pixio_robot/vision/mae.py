@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pixio_robot.files import read_json
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, from_json
 from pixio_robot.vision.encoder import unpatchify
@@ -161,6 +162,12 @@ class Pixio(nn.Module):
             "pixel_normalisation": self.pixel_normalisation,
         }
         checkpointing.save_checkpoint(directory, MODEL_KIND, config, self)
+
+    @staticmethod
+    def is_saved_at(path: str | Path) -> bool:
+        """Whether `save` wrote that directory."""
+        config = Path(path) / checkpointing.CONFIG
+        return config.is_file() and read_json(config).get("kind") == MODEL_KIND
 
     @classmethod
     def load(cls, directory: str | Path) -> Pixio:

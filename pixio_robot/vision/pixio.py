@@ -84,17 +84,27 @@ class PixioEncoder(nn.Module):
         checkpointing.save_checkpoint(directory, KIND, {"encoder": dataclasses.asdict(self.config)}, self)
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, resize: int | None = None) -> PixioEncoder:
-        """Read an encoder checkpoint, or the encoder of a whole Pixio's. `resize` overrides the saved one [px].
+    def from_pretrained(cls, path_or_name: str | Path, resize: int | None = None) -> PixioEncoder:
+        """Trained weights of any format: a checkpoint directory of ours (of an encoder, or of a whole Pixio), a Hugging
+        Face directory of Pixio, an official `.pth` file, or a hub name such as `facebook/pixio-vitb16`, which is
+        downloaded. `resize` overrides the saved one [px].
 
-        Raises UserError for a directory that is none, and for weights that do not fit.
+        Raises UserError for what is none of these, and for weights that do not fit.
         """
+        from pixio_robot.vision.weights.formats import load_any
+
+        encoder = load_any(path_or_name)
+        if resize is not None:
+            encoder.config = dataclasses.replace(encoder.config, resize=resize)
+            encoder.preprocess = Preprocess(resize)
+        return encoder
+
+    @classmethod
+    def load(cls, directory: str | Path) -> PixioEncoder:
+        """Read what `save` wrote, or the encoder of what `Pixio.save` did. Raises UserError."""
         path = Path(directory)
         config = checkpointing.read_config(path, (KIND, MODEL_KIND))
-        encoder_config = from_json(EncoderConfig, config.get("encoder"), str(path / checkpointing.CONFIG))
-        if resize is not None:
-            encoder_config = dataclasses.replace(encoder_config, resize=resize)
-        encoder = cls(encoder_config)
+        encoder = cls(from_json(EncoderConfig, config.get("encoder"), str(path / checkpointing.CONFIG)))
         weights = checkpointing.read_weights(path / checkpointing.WEIGHTS)
         if config["kind"] == MODEL_KIND:
             prefix = "encoder."

@@ -3,10 +3,10 @@ import torch
 
 from pixio_robot.cli.main import dispatch
 from pixio_robot.errors import UserError
-from pixio_robot.interop.weight_formats import WeightFormat, detect_format, load_any
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.weights.formats import WeightFormat, detect_format, load_any
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ def test_the_directory_holds_plain_files_only(saved):
     [
         (lambda d: (d / "config.json").unlink(), "holds no config.json"),
         (lambda d: (d / "config.json").write_text("{"), "not valid JSON"),
-        (lambda d: (d / "config.json").write_text("[]"), "kind None"),
+        (lambda d: (d / "config.json").write_text("[]"), "not None"),
         (lambda d: (d / "model.safetensors").unlink(), "no weights file"),
         (lambda d: (d / "model.safetensors").write_bytes(b"xx"), "not a readable safetensors"),
-        (lambda d: change_config(d, kind="policy"), "kind 'policy'"),
+        (lambda d: change_config(d, kind="policy"), "kind pixio_encoder or pixio, not 'policy'"),
         (lambda d: change_config(d, format_version=9), "format_version 9"),
         (lambda d: change_config(d, encoder={"size": "huge"}), "huge"),
         (lambda d: change_config(d, encoder=None), "encoder"),
@@ -49,7 +49,7 @@ def test_a_spoilt_checkpoint_is_refused_by_name(saved, spoil, words):
 
 
 def test_a_missing_directory(tmp_path):
-    with pytest.raises(UserError, match="no checkpoint directory"):
+    with pytest.raises(UserError, match=r"There is nothing at .*nowhere"):
         PixioEncoder.from_pretrained(tmp_path / "nowhere")
 
 

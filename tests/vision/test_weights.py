@@ -8,10 +8,12 @@ from safetensors.torch import load_file, save_file
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.interop.huggingface import load_huggingface, save_huggingface
-from pixio_robot.interop.pixio_weights import from_official, load_official, to_official
+from pixio_robot.vision.build import EncoderSource, build_encoder
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.weights.formats import WeightFormat, save_as
+from pixio_robot.vision.weights.huggingface import load_huggingface, save_huggingface
+from pixio_robot.vision.weights.official import from_official, load_official, to_official
 
 CONFIG = EncoderConfig(size="tiny", patch=16, image_size=256)
 
@@ -61,6 +63,31 @@ def test_official_files_come_back_the_same(encoder, tmp_path):
 def test_huggingface_directories_come_back_the_same(encoder, tmp_path):
     save_huggingface(encoder, tmp_path / "hf")
     assert load_huggingface(tmp_path / "hf").fingerprint() == encoder.fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["ours", "huggingface", "official"])
+def test_from_pretrained_opens_every_format(kind, encoder, tmp_path):
+    save_as(encoder, tmp_path / "weights", WeightFormat(kind))
+    assert PixioEncoder.from_pretrained(tmp_path / "weights").fingerprint() == encoder.fingerprint()
+    resized = PixioEncoder.from_pretrained(str(tmp_path / "weights"), resize=128)
+    assert resized.grid(90, 70) == (8, 8)
+    built = build_encoder(EncoderSource(path=str(tmp_path / "weights"), resize=128))
+    assert built.fingerprint() == resized.fingerprint()
+
+
+def test_from_pretrained_takes_a_hub_name(encoder, tmp_path, monkeypatch):
+    """From a cache laid out as the hub's own library does, without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model, revision = tmp_path / "hub" / "models--someone--pixio-vitb16", "0" * 40
+    save_huggingface(encoder, model / "snapshots" / revision)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(revision)
+    assert PixioEncoder.from_pretrained("someone/pixio-vitb16").fingerprint() == encoder.fingerprint()
+    named = build_encoder(EncoderSource(name="someone/pixio-vitb16"))
+    assert named.fingerprint() == encoder.fingerprint()
+    with pytest.raises(UserError, match="nothing at runs/typo, and the Hugging Face hub did not give it either"):
+        PixioEncoder.from_pretrained("runs/typo")
 
 
 class Trap:

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_directory, read_json, write_json
-from pixio_robot.interop.pixio_weights import from_official, to_official
 from pixio_robot.vision.checkpointing import CONFIG, WEIGHTS, read_weights
 from pixio_robot.vision.config import SIZES
 from pixio_robot.vision.layers import LAYER_NORM_EPS
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from pixio_robot.vision.weights.official import from_official, to_official
 
 INDEX = "model.safetensors.index.json"
 BICUBIC = 3

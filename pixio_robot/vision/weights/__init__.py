@@ -1,0 +1,1 @@
+"""Trained Pixio encoders in every format they come in."""

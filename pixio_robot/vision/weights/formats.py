@@ -1,0 +1,94 @@
+"""Pixio weights of any known format, told apart by what lies at a path, or taken from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import enum
+import re
+from pathlib import Path
+
+import torch
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import atomic_file, read_json
+from pixio_robot.vision.checkpointing import CONFIG
+from pixio_robot.vision.pixio import KIND, MODEL_KIND, PixioEncoder
+from pixio_robot.vision.weights.huggingface import INDEX, load_huggingface, save_huggingface
+from pixio_robot.vision.weights.official import load_official, to_official
+
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+
+
+class WeightFormat(enum.Enum):
+    OURS = "ours"
+    """A directory of ours, safetensors and config.json: an encoder, or a whole Pixio."""
+    HUGGINGFACE = "huggingface"
+    """A directory that `transformers.AutoModel.from_pretrained` reads as a PixioModel."""
+    OFFICIAL = "official"
+    """One .pth file, a plain state dict under the names of the official weights."""
+
+
+def detect_format(path: Path) -> WeightFormat:
+    """Raises UserError for what is none of them."""
+    if path.is_file():
+        return WeightFormat.OFFICIAL
+    if not path.is_dir():
+        raise UserError(f"There is nothing at {path}.")
+    if not (path / CONFIG).is_file():
+        raise UserError(f"{path} is not a checkpoint of an encoder: it holds no {CONFIG}.")
+    config = read_json(path / CONFIG)
+    kind, model_type = (config.get(key) if isinstance(config, dict) else None for key in ("kind", "model_type"))
+    if kind in (KIND, MODEL_KIND):
+        return WeightFormat.OURS
+    if model_type == "pixio":
+        return WeightFormat.HUGGINGFACE
+    raise UserError(
+        f"{path / CONFIG} describes neither an encoder of pixio-robot (kind {KIND} or {MODEL_KIND}, not {kind!r}) nor "
+        f"a Hugging Face directory of Pixio (model_type 'pixio', not {model_type!r})."
+    )
+
+
+def locate(path_or_name: str | Path) -> Path:
+    """The path itself, or where a model of that name on the Hugging Face hub was downloaded to. Raises UserError."""
+    path = Path(path_or_name)
+    return _download(str(path_or_name)) if not path.exists() and _HUB_NAME.fullmatch(str(path_or_name)) else path
+
+
+def load_any(path_or_name: str | Path) -> PixioEncoder:
+    """The encoder at a path, whatever its format, or of a hub name such as `facebook/pixio-vitb16`.
+
+    Raises UserError for what is neither, and listing keys that are missing or unexpected.
+    """
+    path = locate(path_or_name)
+    match detect_format(path):
+        case WeightFormat.OURS:
+            return PixioEncoder.load(path)
+        case WeightFormat.HUGGINGFACE:
+            return load_huggingface(path)
+        case WeightFormat.OFFICIAL:
+            return load_official(path)
+
+
+def _download(name: str) -> Path:
+    """The directory of a model of the hub, from its cache where it lies there already."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG, "*.safetensors", INDEX]))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"There is nothing at {name}, and the Hugging Face hub did not give it either: {reason}"
+        ) from error
+
+
+def save_as(encoder: PixioEncoder, path: Path, wanted: WeightFormat) -> None:
+    """Write the encoder alone, atomically."""
+    match wanted:
+        case WeightFormat.OURS:
+            encoder.save(path)
+        case WeightFormat.HUGGINGFACE:
+            save_huggingface(encoder, path)
+        case WeightFormat.OFFICIAL:
+            # By name, torch refuses files that begin with a dot and have no suffix.
+            with atomic_file(path) as temporary, temporary.open("wb") as file:
+                torch.save(to_official(encoder), file)
