@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 
 ATTEMPTS = 10
@@ -37,19 +36,19 @@ def random_crop_box(
 
 
 def crop_and_resize(image: np.ndarray, box: Box, size: int, out: np.ndarray) -> None:
-    """Resample `box` of `image` (h, w, 3) into `out` (size, size, 3) without aliasing.
+    """Resample `box` of `image` (h, w, 3) into `out` (size, size, 3): bicubic, antialiased where it shrinks.
 
-    OpenCV's cubic kernel does not widen when it shrinks, so a shrinking axis is averaged by area; its area mode does
-    not interpolate when it enlarges, so an enlarging axis is cubic.
+    PyTorch does this on uint8 as Pillow does, within a level or two, seven times as fast. OpenCV's cubic kernel does
+    not widen when it shrinks, and its average over areas takes twice as long at fractional scales.
     """
+    import torch
+
     top, left, height, width = box
-    crop = image[top : top + height, left : left + width]
-    shrunk = (min(size, width), min(size, height))
-    if shrunk != (width, height):
-        crop = cv2.resize(crop, shrunk, interpolation=cv2.INTER_AREA)
-    if shrunk != (size, size):
-        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
-    out[...] = crop
+    crop_hw3 = torch.from_numpy(image[top : top + height, left : left + width])
+    # Permuted with the batch's axis in place, PyTorch knows the pixels for interleaved and need not reorder them.
+    crop_13hw = crop_hw3[None].permute(0, 3, 1, 2)
+    resized_13hw = torch.nn.functional.interpolate(crop_13hw, (size, size), mode="bicubic", antialias=True)
+    torch.from_numpy(out).copy_(resized_13hw[0].permute(1, 2, 0))
 
 
 def reduction(box: Box, size: int) -> int:
