@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixio_robot.data.demo_check import check_episode
 from pixio_robot.data.demo_codecs import RAW
 from pixio_robot.data.demo_commit import publish, workplace
 from pixio_robot.data.demo_where import Facts, parse_where
@@ -48,6 +49,10 @@ def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) ->
             store = DemoStore.create(temporary / "out" / name, recipe.spec, image_codec=recipe.image_codec)
             shown = f"write {out / name}"
             for episode in track(recipe.episodes, shown, total=recipe.count, disable=not progress, transient=True):
+                try:
+                    check_episode(episode, recipe.spec)
+                except UserError as error:
+                    raise UserError(f"Episode {len(store)} cannot be written to {out / name}: {error}") from error
                 store.append(episode)
         if not publish(temporary / "out", out):
             raise UserError(f"{out} was made by another process meanwhile; choose another out=.")

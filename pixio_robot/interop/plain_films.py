@@ -1,0 +1,75 @@
+"""The film of one camera in one episode: one frame a step, exact with crf=0."""
+
+from __future__ import annotations
+
+import glob
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+
+EXACT = 0
+_MOST_CRF = 51
+_LEAST_SIDE = 16
+
+
+def write_film(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> None:
+    """frames uint8 (n, h, w, 3) as H.264: of RGB and without loss for crf=0, else of YUV 4:2:0.
+
+    Raises UserError for sizes and settings that this cannot hold.
+    """
+    import av
+
+    height, width = frames.shape[1:3]
+    if not 0 <= crf <= _MOST_CRF:
+        raise UserError(f"crf={crf} must lie in 0..{_MOST_CRF}: 0 is exact, 18 looks alike.")
+    if min(height, width) < _LEAST_SIDE or (crf != EXACT and (height % 2 or width % 2)):
+        raise UserError(
+            f"{height} x {width} px cannot be filmed with crf={crf}: sides need {_LEAST_SIDE} px, and above crf=0 even "
+            "numbers of them; choose images=npz, or crf=0."
+        )
+    codec, pixels = ("libx264rgb", "rgb24") if crf == EXACT else ("libx264", "yuv420p")
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(
+            codec, rate=Fraction(rate_hz).limit_denominator(1000), options={"crf": str(crf)}
+        )
+        stream.height, stream.width, stream.pix_fmt = height, width, pixels
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def film_of(npz: Path) -> dict[str, Path]:
+    """Camera -> film of the episode in `npz`: NAME.CAMERA.mp4 beside it, or NAME/CAMERA.mp4."""
+    from pixio_robot.data.video import VIDEO_SUFFIXES
+
+    found: dict[str, Path] = {}
+    beside = [
+        (path.stem.removeprefix(f"{npz.stem}."), path) for path in npz.parent.glob(f"{glob.escape(npz.stem)}.*.*")
+    ]
+    inside = [(path.stem, path) for path in (npz.parent / npz.stem).glob("*.*")]
+    for camera, path in sorted(beside + inside):
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            continue
+        if camera in found:
+            raise UserError(f"{found[camera]} and {path} would both be the camera {camera!r} of {npz}.")
+        found[camera] = path
+    return found
+
+
+def read_film(path: Path, count: int) -> np.ndarray:
+    """uint8 (count, h, w, 3), upright. Raises UserError for damage, and for another number of frames."""
+    from pixio_robot.data.sampling import Sampling
+    from pixio_robot.data.video import VideoError, decode_frames
+
+    try:
+        frames = [frame for _, frame in decode_frames(path, sampling=Sampling.EVERY, every=1)]
+    except VideoError as error:
+        raise UserError(f"{path} cannot be used: {error.reason}.") from error
+    if len(frames) != count:
+        raise UserError(f"{path} has {len(frames)} frames, and its episode {count} steps.")
+    return np.stack(frames)

@@ -1,0 +1,224 @@
+"""Plain folders of npz and mp4, for people who record by themselves.
+
+    dataset.json              the fields of a DemoSpec that are known; all may be missing but control_hz
+    000000.npz                state (n, s), actions (n, a); rewards (n,), success, seed, info (JSON text) where known
+    000000.front.mp4          camera `front`: one frame a step (also found as 000000/front.mp4)
+
+An array (n, h, w, 3) of uint8 in the npz is a camera too. Episodes come in the order of the numbers in their names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.choice import Choice
+from pixio_robot.data.demo_edit import Recipe, open_source, write
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json, write_json
+from pixio_robot.interop.demo_formats import Outcome, new_path
+from pixio_robot.interop.plain_films import film_of, read_film, write_film
+from pixio_robot.types import CameraSpec, DemoSpec, Episode
+
+NAME = "folder"
+SUMMARY = "a folder with an npz for every episode, and an mp4 for each of its cameras"
+DATASET = "dataset.json"
+_UNKNOWN = ("robot", "simulator", "simulator_version", "controller", "render_quality")
+_KNOWN = ("rewards", "success", "seed", "info")
+
+
+class Images(Choice):
+    """MP4: films beside the npz. NPZ: arrays inside it."""
+
+    MP4 = "mp4"
+    NPZ = "npz"
+
+
+@dataclass(kw_only=True)
+class ImportConfig:
+    """`state`, `actions`: names of arrays, several joined by commas.
+    `hz`: steps a second, where dataset.json is silent.
+    `without_success`: what to take for an episode that does not say."""
+
+    state: list[str] = field(default_factory=lambda: ["state"])
+    actions: list[str] = field(default_factory=lambda: ["actions"])
+    hz: float = 0.0
+    task: str = ""
+    robot: str = ""
+    without_success: bool = True
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """`crf`: 0 is exact (H.264 of RGB: FFmpeg and PyAV play it, browsers do not); 18 is small, and plays anywhere."""
+
+    images: Images = Images.MP4
+    crf: int = 0
+
+
+def recognises(path: Path) -> bool:
+    return path.is_dir() and any(path.glob("*.npz"))
+
+
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
+    if not source.is_dir():
+        raise UserError(f"{source} is not a folder.")
+    paths = sorted(source.glob("*.npz"), key=_by_numbers)
+    if not paths:
+        raise UserError(f"{source} has no .npz file; an episode is one of them.")
+    reader = _Reader(source, paths, config)
+    write(out, {"": Recipe(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
+    store = DemoStore.open(out, ram_bytes=0)
+    return Outcome(len(store), int(store.lengths.sum()), reader.notes())
+
+
+def _by_numbers(path: Path) -> list[Any]:
+    """episode_9 before episode_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
+
+
+class _Reader:
+    def __init__(self, source: Path, paths: list[Path], config: ImportConfig) -> None:
+        self._paths, self._config = paths, config
+        self._left_out: dict[str, None] = {}
+        self._rounded: dict[str, None] = {}
+        self._unsaid: dict[str, None] = {}
+        self.spec = self._spec(source)
+
+    def _spec(self, source: Path) -> DemoSpec:
+        path = source / DATASET
+        given = read_json(path) if path.is_file() else {}
+        fields = {item.name for item in dataclasses.fields(DemoSpec)}
+        if not isinstance(given, dict) or not set(given) <= fields:
+            raise UserError(f"{path} must hold fields of a DemoSpec: {', '.join(sorted(fields))}.")
+        first = self._episode(0)
+        names = {
+            "state_names": tuple(f"state.{i}" for i in range(first.state.shape[1])),
+            "action_names": tuple(f"action.{i}" for i in range(first.actions.shape[1])),
+        }
+        values = dict.fromkeys(_UNKNOWN, "unknown") | {"task": source.name} | names | given
+        for key, value in (("task", self._config.task), ("robot", self._config.robot)):
+            values |= {key: value} if value else {}
+        values["control_hz"] = self._config.hz or given.get("control_hz")
+        if not values["control_hz"]:
+            raise UserError(f"{path} does not say control_hz; add it there, or give hz=STEPS_A_SECOND.")
+        cameras = given.get("cameras") or {}
+        sizes = {name: {"height": frames.shape[1], "width": frames.shape[2]} for name, frames in first.images.items()}
+        values["cameras"] = {name: dict(cameras.get(name, {})) | size for name, size in sizes.items()}
+        for name in cameras:
+            if name not in sizes:
+                raise UserError(f"{path} names the camera {name!r}, and {self._paths[0]} has {sorted(sizes)}.")
+        try:
+            return DemoSpec.from_json(values)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            known = ", ".join(item.name for item in dataclasses.fields(CameraSpec))
+            raise UserError(f"{path} has values that are no DemoSpec ({error}); a camera has {known}.") from error
+
+    def episodes(self) -> Iterator[Episode]:
+        for number in range(len(self._paths)):
+            yield self._episode(number)
+
+    def _episode(self, number: int) -> Episode:
+        path = self._paths[number]
+        arrays = _load(path)
+        actions = self._joined(path, arrays, self._config.actions)
+        count = len(actions)
+        images = {name: arrays.pop(name) for name, array in list(arrays.items()) if array.ndim == 4}
+        images |= {camera: read_film(film, count) for camera, film in film_of(path).items()}
+        state = self._joined(path, arrays, self._config.state)
+        known = {name: arrays.pop(name) for name in _KNOWN if name in arrays}
+        self._unsaid |= dict.fromkeys(name for name in ("rewards", "success") if name not in known)
+        self._left_out |= dict.fromkeys(arrays)
+        try:
+            return Episode(
+                images=images,
+                state=state,
+                actions=actions,
+                rewards=np.asarray(known.get("rewards", np.zeros(count)), np.float32).reshape(-1),
+                success=bool(known["success"].any()) if "success" in known else self._config.without_success,
+                seed=int(known.get("seed", number)),
+                info=json.loads(str(known.get("info", "{}"))),
+            )
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: rewards, success, seed or info are not as described ({error}).") from error
+
+    def _joined(self, path: Path, arrays: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
+        """float32 (n, dimensions); the arrays are taken out of `arrays`."""
+        parts = []
+        for name in names:
+            if name not in arrays:
+                raise UserError(f"{path} has no array {name!r}; it has {', '.join(sorted(arrays)) or 'none'}.")
+            array = arrays.pop(name)
+            if array.ndim == 0 or array.dtype.kind not in "fiub":
+                raise UserError(f"{path}: {name} must be numbers with one row a step, not {array.dtype} {array.shape}.")
+            if array.dtype.kind == "f" and array.dtype.itemsize > 4:
+                self._rounded[name] = None
+            parts.append(array.reshape(len(array), -1).astype(np.float32))
+        if len(set(map(len, parts))) != 1:
+            raise UserError(f"{path}: {', '.join(names)} have {', '.join(str(len(part)) for part in parts)} rows.")
+        return np.concatenate(parts, 1)
+
+    def notes(self) -> list[str]:
+        found = []
+        if self._left_out:
+            found.append(f"left out: {', '.join(self._left_out)}")
+        if self._rounded:
+            found.append(f"rounded to float32: {', '.join(self._rounded)}")
+        if "rewards" in self._unsaid:
+            found.append("episodes without rewards: theirs are 0")
+        if "success" in self._unsaid:
+            found.append(f"episodes without success: they count as success={self._config.without_success}")
+        unknown = [name for name in _UNKNOWN if getattr(self.spec, name) == "unknown"]
+        if unknown:
+            found.append(f"unknown: {', '.join(unknown)}")
+        return found
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{path} cannot be read as npz: {error}") from error
+
+
+def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
+    from rich.progress import track
+
+    demos = open_source(store)
+    notes = []
+    taken = sorted(set(demos.spec.cameras) & {"state", "actions", *_KNOWN})
+    if taken:
+        raise UserError(f"{store}: a camera named {taken[0]!r} would hide an array; rename it with `data rename`.")
+    with new_path(out) as built:
+        built.mkdir()
+        write_json(built / DATASET, demos.spec.to_json())
+        for number in track(range(len(demos)), f"write {out}", transient=True):
+            episode = demos.episode(number)
+            values: dict[str, Any] = {name: getattr(episode, name) for name in ("state", "actions", *_KNOWN)}
+            values["info"] = json.dumps(dict(episode.info))
+            path = built / f"{number:06d}.npz"
+            if config.images is Images.NPZ:
+                np.savez_compressed(path, **(values | dict(episode.images)))
+                continue
+            np.savez(path, **values)
+            for camera, frames in episode.images.items():
+                film = path.with_suffix(f".{camera}.mp4")
+                write_film(film, frames, demos.spec.control_hz, config.crf)
+                if number == 0 and config.crf:
+                    error = np.abs(read_film(film, len(frames)).astype(np.int16) - frames)
+                    notes.append(
+                        f"{camera}: H.264, crf {config.crf}, changes pixels by {error.mean():.1f} of 255 on average, "
+                        f"{error.max()} at most (in episode 0)"
+                    )
+    return Outcome(len(demos), int(demos.lengths.sum()), notes)
