@@ -29,8 +29,8 @@ _CONTACTS, _CONSTRAINTS = 48, 192
 _MODEL_RGBA = (0.5, 0.5, 0.5, 1.0)
 """MuJoCo's default colour: a geom of any other colour shows it in place of its material's."""
 
-_STATE = ("time", "qpos", "qvel", "qacc_warmstart", "mocap_pos", "ctrl")
-"""What a world's future follows from."""
+_STATE = ("time", "qpos", "qvel", "qacc_warmstart", "cvel", "mocap_pos", "ctrl")
+"""What a world's future follows from. mujoco-warp's step reads the bodies' velocities `cvel` of the step before."""
 
 
 @contextlib.contextmanager
@@ -178,7 +178,7 @@ class Worlds:
             place(self._config, seed, self._host, self._host_data)
             self._scene.draw(seed)
             host = self._host_data
-            start = {"time": 0.0, "qvel": 0.0, "qacc_warmstart": 0.0, "ctrl": host.ctrl}
+            start = {"time": 0.0, "qvel": 0.0, "qacc_warmstart": 0.0, "cvel": 0.0, "ctrl": host.ctrl}
             for name, value in (start | {"qpos": host.qpos, "mocap_pos": host.mocap_pos}).items():
                 state[name][world] = value
             self._camera_pos[world], self._camera_quat[world] = self._host.cam_pos, self._host.cam_quat
