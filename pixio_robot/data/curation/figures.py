@@ -7,11 +7,14 @@ import math
 
 import numpy as np
 
-WIDTH, HEIGHT, FOOT, HEAD, SIDE = 640, 160, 24, 20, 16
+WIDTH, HEIGHT, FOOT, HEAD, SIDE = 640, 184, 24, 44, 16
+"""Room for two lines of text above the bars, also at the size that the page gives them on a phone."""
 BINS = 60
 TAIL = 0.002
 """Share of frames at each end that may lie outside, gathered in the outermost bars: a few must not squeeze the rest."""
 SMALLEST_LOGARITHM = 0.1
+NARROWEST = 1e-5
+"""Share of the value itself: what differs by less is one number to the eye."""
 
 
 class Scale(enum.Enum):
@@ -26,7 +29,7 @@ class Scale(enum.Enum):
 def histogram_svg(values: np.ndarray, threshold: float | None, drops_below: bool, scale: Scale, label: str) -> str:
     """Counts of `values` (n,), n > 0; bars on the dropped side of `threshold` are marked. `label` is read aloud.
 
-    With WHOLE, `threshold` itself belongs to the dropped side.
+    The count of the tallest bar stands above it. With WHOLE, `threshold` itself belongs to the dropped side.
     """
     cut = threshold
     if scale is Scale.LOGARITHMIC:
@@ -52,16 +55,17 @@ def histogram_svg(values: np.ndarray, threshold: float | None, drops_below: bool
             f'<rect class="bar{" out" if out else ""}" x="{x(left) + 0.5:.1f}" y="{HEIGHT - FOOT - tall:.1f}" '
             f'width="{x(right) - x(left) - 1:.1f}" height="{tall:.1f}"/>'
         )
+    tallest = int(counts.argmax())
+    place = min(max(x((edges[tallest] + edges[tallest + 1]) / 2), 2 * SIDE), WIDTH - 2 * SIDE)
+    parts.append(f'<text x="{place:.1f}" y="{HEAD - 4}" text-anchor="middle">{counts[tallest]:,}</text>')
     parts.append(f'<path class="axis" d="M{SIDE} {HEIGHT - FOOT}H{WIDTH - SIDE}"/>')
-    for tick in _ticks(low, high, scale):
-        text = number_text(10**tick if scale is Scale.LOGARITHMIC else tick)
+    for tick, text in _ticks(low, high, scale):
         parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{text}</text>')
     if cut is not None and threshold is not None:
         anchor, shift = ("end", -5) if x(cut) > WIDTH / 2 else ("start", 5)
         parts.append(f'<path class="threshold" d="M{x(cut):.1f} 2V{HEIGHT - FOOT}"/>')
         parts.append(
-            f'<text class="threshold" x="{x(cut) + shift:.1f}" y="12" text-anchor="{anchor}">'
-            f"{number_text(threshold)}</text>"
+            f'<text class="threshold" x="{x(cut) + shift:.1f}" y="17" text-anchor="{anchor}">{threshold:g}</text>'
         )
     return "".join(parts) + "</svg>"
 
@@ -73,6 +77,8 @@ def _edges(values: np.ndarray, cut: float | None, scale: Scale) -> list[float]:
     else:
         low, high = (float(edge) for edge in np.quantile(values, (TAIL, 1 - TAIL)))
         low, high = (low, high) if cut is None else (min(low, cut), max(high, cut))
+        if high - low <= NARROWEST * max(1.0, abs(high)):  # all alike
+            low, high = low - 0.05 * max(1.0, abs(low)), high + 0.05 * max(1.0, abs(high))
     if scale is Scale.WHOLE:
         return (np.arange(math.floor(low), math.ceil(high) + 2) - 0.5).tolist()
     step = (high - low) / BINS or 1 / BINS
@@ -82,17 +88,25 @@ def _edges(values: np.ndarray, cut: float | None, scale: Scale) -> list[float]:
     return (cut + step * np.arange(-max(before, 1), max(after, 1) + 1)).tolist()
 
 
-def _ticks(low: float, high: float, scale: Scale) -> list[float]:
-    """Some five round numbers within [low, high]."""
+def _ticks(low: float, high: float, scale: Scale) -> list[tuple[float, str]]:
+    """Some five round numbers within [low, high], and how to write them."""
     if scale is Scale.LOGARITHMIC and math.floor(high) > math.ceil(low):
-        return [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
+        powers = range(math.ceil(low), math.floor(high) + 1)
+        return [(float(power), number_text(10.0**power)) for power in powers]
     raw = (high - low) / 6
     unit = 10.0 ** math.floor(math.log10(raw))
     size = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * (1 - 1e-9))
     size = max(1.0, round(size)) if scale is Scale.WHOLE else size
-    return [size * number for number in range(math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9) + 1)]
+    ticks = [size * number for number in range(math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9) + 1)]
+    if scale is Scale.LOGARITHMIC:
+        return [(tick, number_text(10**tick)) for tick in ticks]
+    # As many digits as tell neighbours apart.
+    digits = next(n for n in range(12) if abs(size * 10**n - round(size * 10**n)) < 1e-6 * size * 10**n)
+    return [(tick, f"{tick + 0.0:,.{digits}f}") for tick in ticks]
 
 
 def number_text(value: float) -> str:
-    """Three digits are enough to read off a threshold: `0.982`, `4.31`, `320`, `12,400`."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    """Three digits are enough to read off a score, and more where it runs up to 1: `4.31`, `320`, `12,400`, `0.9987`."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if 0.99 <= abs(value) < 0.99995 else f"{value:.3g}"

@@ -131,7 +131,7 @@ def _cut_section(
             _sheet(shards, "Passing, closest to the threshold", values, closest(values, kept, threshold, videos)),
         ]
         side = "below" if drops_below else "above"
-        verdict = f"{len(out):,} of {len(readable):,} frames lie {side} {number_text(threshold)}."
+        verdict = f"{len(out):,} of {len(readable):,} frames lie {side} {threshold:g}."
     return _section(setting, found, threshold, drops_below, verdict, sheets)
 
 

@@ -14,7 +14,8 @@ from pixio_robot.data.shards import FrameShards
 PICTURES = 8
 PER_VIDEO = 2
 """Neighbouring frames look alike: more of one video are taken only where there are no others."""
-CANDIDATES = 400
+CANDIDATES = 64
+"""The frames closest to a threshold among which variety is sought; further away they would not show what it does."""
 HEIGHT = 120
 QUALITY = 80
 
