@@ -106,7 +106,7 @@ def _ticks(low: float, high: float, scale: Scale) -> list[tuple[float, str]]:
 
 
 def number_text(value: float) -> str:
-    """Three digits are enough to read off a score, and more where it runs up to 1: `4.31`, `320`, `12,400`, `0.9987`."""
+    """Three digits are enough to read off a score, more where it runs up to 1: `4.31`, `320`, `12,400`, `0.9987`."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.4f}" if 0.99 <= abs(value) < 0.99995 else f"{value:.3g}"
