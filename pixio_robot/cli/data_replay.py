@@ -27,7 +27,7 @@ def replay(arguments: list[str]) -> int:
     """Exit code 1 where a demonstration strays further than the tolerance."""
     from envs.robomimic_replay import Replay
     from pixio_robot.interop.robomimic_file import RobomimicFile, values
-    from pixio_robot.interop.robomimic_plan import model_of
+    from pixio_robot.interop.robomimic_observations import model_of
 
     paths, pairs = paths_and_pairs(arguments)
     need_paths("replay", paths)

@@ -19,7 +19,7 @@ from pixio_robot.interop.named_columns import grouped
 from pixio_robot.interop.robomimic_env_args import env_args_of
 from pixio_robot.interop.robomimic_file import DEMO as DEMO_PREFIX
 from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, values
-from pixio_robot.interop.robomimic_plan import IMAGE
+from pixio_robot.interop.robomimic_observations import IMAGE
 from pixio_robot.interop.robomimic_settings import DEMO, ENV_ARGS, INFO, MASK, SPEC, ExportConfig
 from pixio_robot.types import DemoSpec, Episode
 

@@ -14,7 +14,8 @@ from pixio_robot.data.demo_edit import Recipe, write
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Outcome
 from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, values
-from pixio_robot.interop.robomimic_plan import Plan, model_of, plan
+from pixio_robot.interop.robomimic_observations import model_of
+from pixio_robot.interop.robomimic_plan import Plan, plan
 from pixio_robot.interop.robomimic_scene import OpenScene, Scene
 from pixio_robot.interop.robomimic_settings import DEMO, ENV_ARGS, INFO, MASK, ImportConfig
 from pixio_robot.types import Episode
@@ -85,15 +86,15 @@ class _Reader:
         group, shape = self._file.demo(demo), self._plan
         length = self._file.length(demo)
         worked_out: Mapping[str, np.ndarray] = {}
-        if shape.rendered or shape.computed:
+        if shape.rendered or shape.state.computed:
             states = values(group, "states", self._file.path)
-            worked_out = self._scene.observe(model_of(self._file, demo), states, shape.computed, shape.rendered)
+            worked_out = self._scene.observe(model_of(self._file, demo), states, shape.state.computed, shape.rendered)
         images = {name: self._observation(group, key, length) for name, key in shape.stored.items()}
         images |= {name: worked_out[f"{name}_image"] for name in shape.rendered}
         state = np.empty((length, shape.spec.state_dim), np.float32)
-        for key in shape.state:
-            column = worked_out[key] if key in shape.computed else self._observation(group, key, length)
-            state[:, shape.columns[key]] = self._float32(key, column.reshape(length, -1))
+        for key, columns in shape.state.columns.items():
+            column = worked_out[key] if key in shape.state.computed else self._observation(group, key, length)
+            state[:, columns] = self._float32(key, column.reshape(length, -1))
         actions = self._float32("actions", values(group, self._config.actions, self._file.path))
         info = _info(self._file, group)
         rewards = self._rewards(group, length)

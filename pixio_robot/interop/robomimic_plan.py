@@ -8,46 +8,45 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import h5py
-import numpy as np
 
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import UserError
 from pixio_robot.interop import robomimic_meaning as meaning
-from pixio_robot.interop.named_columns import grouped
 from pixio_robot.interop.robomimic_file import RobomimicFile, dataset
+from pixio_robot.interop.robomimic_observations import (
+    State,
+    choose_cameras,
+    choose_state,
+    model_of,
+    observations_of,
+    stored_camera,
+)
 from pixio_robot.interop.robomimic_scene import Scene
 from pixio_robot.interop.robomimic_settings import SPEC, ImportConfig
-from pixio_robot.types import CameraSpec, DemoSpec
-
-IMAGE = "_image"
-USUAL_STATE = ("eef_pos", "eef_quat", "gripper_qpos")
-"""What robomimic's own image policies are given of each robot."""
+from pixio_robot.types import DemoSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """`stored`, `rendered`: our camera's name -> the observation's key. `state`: keys in the DemoSpec's order;
-    `computed` are those of them that only the simulator knows."""
+    """`stored`: our camera's name -> the key of its images; `rendered`: cameras that the file has no images of."""
 
     spec: DemoSpec
     stored: Mapping[str, str]
     rendered: tuple[str, ...]
-    state: tuple[str, ...]
-    computed: tuple[str, ...]
-    columns: Mapping[str, Sequence[int]]
+    state: State
     notes: tuple[str, ...]
 
 
 def plan(file: RobomimicFile, demo: str, config: ImportConfig, scene: Scene) -> Plan:
     """Raises UserError for settings that do not fit to the file, and for what it leaves open and they do not say."""
     group = file.demo(demo)
-    observations = _observations(group)
+    observations = observations_of(group)
     written = _written_spec(file)
-    stored, rendered = _cameras(file, observations, config)
+    stored, rendered = choose_cameras(file, observations, config)
     notes: list[str] = []
-    state, computed, state_names = _state(file, group, observations, config, written, scene)
+    state = choose_state(file, group, observations, config, written, scene)
     width = _width(file, group, config.actions)
     action_names, known = meaning.action_names(file.env_args, config.actions, width)
     if written is not None and config.actions == "actions":
@@ -60,40 +59,24 @@ def plan(file: RobomimicFile, demo: str, config: ImportConfig, scene: Scene) -> 
         notes.append(
             f"the file does not say what the {width} numbers of {config.actions} mean: name them action_names="
         )
-    cameras = {name: _stored_camera(file, group, name, key) for name, key in stored.items()}
+    cameras = {name: stored_camera(file, group, name, key) for name, key in stored.items()}
     if rendered:
         cameras |= scene.cameras(model_of(file, demo), rendered)
         notes.append(f"rendered from the recorded states: {', '.join(rendered)}")
     if written is not None:
         cameras |= {name: camera for name, camera in written.cameras.items() if name in stored}
-    if computed:
-        notes.append(f"worked out from the recorded states: {', '.join(computed)}")
+    if state.computed:
+        notes.append(f"worked out from the recorded states: {', '.join(state.computed)}")
     spec = dataclasses.replace(
         _spec(file, config, written, bool(rendered)),
         cameras={name: cameras[name] for name in (config.cameras or cameras)},
-        state_names=tuple(state_names),
+        state_names=state.names,
         action_names=tuple(action_names),
     )
-    left_out = sorted(set(observations) - set(state) - set(stored.values()))
+    left_out = sorted(set(observations) - set(state.columns) - set(stored.values()))
     if left_out:
         notes.append(f"left out of the observations: {', '.join(left_out)} (state= chooses)")
-    return Plan(spec, stored, rendered, tuple(state), tuple(computed), grouped(state_names), tuple(notes))
-
-
-def model_of(file: RobomimicFile, demo: str) -> str:
-    model = file.model_file(demo)
-    if model is None or "states" not in file.demo(demo):
-        raise UserError(
-            f"{file.path}: {demo} has no states with a model_file, so there are only the observations in the file."
-        )
-    return model
-
-
-def _observations(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    found = group.get("obs")
-    if not isinstance(found, h5py.Group):
-        return {}
-    return {key: value for key, value in found.items() if isinstance(value, h5py.Dataset)}
+    return Plan(spec, stored, rendered, state, tuple(notes))
 
 
 def _written_spec(file: RobomimicFile) -> DemoSpec | None:
@@ -136,101 +119,8 @@ def _spec(file: RobomimicFile, config: ImportConfig, written: DemoSpec | None, r
     return dataclasses.replace(written, control_hz=config.control_hz or written.control_hz, **said)
 
 
-def _cameras(
-    file: RobomimicFile, observations: Mapping[str, h5py.Dataset], config: ImportConfig
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Cameras whose images are in the file, and those to render."""
-    there = {key.removesuffix(IMAGE): key for key, value in observations.items() if _is_images(value)}
-    wanted = config.cameras or list(there)
-    if config.render and not config.cameras:
-        raise UserError("render=true needs cameras=, the names of the model's cameras to render.")
-    if len(set(wanted)) < len(wanted):
-        raise UserError(f"cameras={','.join(wanted)} names a camera twice.")
-    stored = {name: there[name] for name in wanted if name in there and not config.render}
-    missing = tuple(name for name in wanted if name not in stored)
-    for name in missing:
-        if f"{name}{IMAGE}" in observations and not config.render:
-            shape = observations[f"{name}{IMAGE}"].shape
-            raise UserError(
-                f"{file.path}: {name}{IMAGE} has the shape {shape} of {observations[f'{name}{IMAGE}'].dtype}; images "
-                "are uint8 (n, height, width, 3). render=true renders it anew."
-            )
-    if stored and missing:
-        raise UserError(
-            f"{file.path} has images of {', '.join(there)} and none of {', '.join(missing)}: render=true renders all "
-            "cameras= in the same way."
-        )
-    return stored, missing
-
-
-def _is_images(value: h5py.Dataset) -> bool:
-    return value.dtype == np.uint8 and value.ndim == 4 and value.shape[3] == 3
-
-
-def _state(
-    file: RobomimicFile,
-    group: h5py.Group,
-    observations: Mapping[str, h5py.Dataset],
-    config: ImportConfig,
-    written: DemoSpec | None,
-    scene: Scene,
-) -> tuple[list[str], list[str], list[str]]:
-    """(keys, those that only the simulator knows, names of the columns)."""
-    if written is not None and not config.state:
-        keys = list(grouped(written.state_names))
-        for key in keys:
-            if key not in observations:
-                raise UserError(f"{file.path}: {group.name} has no obs/{key}, which its own DemoSpec names.")
-        return keys, [], list(config.state_names or written.state_names)
-    keys = config.state or _usual_state(file, observations)
-    computed = [key for key in keys if key not in observations]
-    if computed and "states" not in group:
-        raise unknown_name(f"observation in {file.path}", computed[0], observations)
-    shapes = {key: observations[key].shape[1:] for key in keys if key in observations}
-    if computed:
-        demo = str(group.name).rsplit("/", 1)[-1]
-        found = scene.observe(model_of(file, demo), dataset(group, "states", file.path)[:1], computed, [])
-        shapes |= {key: value.shape[1:] for key, value in found.items()}
-    names = [name for key in keys for name in meaning.state_names(file.env_args, key, shapes[key])]
-    if config.state_names and len(config.state_names) != len(names):
-        raise UserError(
-            f"state_names= has {len(config.state_names)} names for {len(names)} numbers of {', '.join(keys)}."
-        )
-    return keys, computed, config.state_names or names
-
-
-def _usual_state(file: RobomimicFile, observations: Mapping[str, h5py.Dataset]) -> list[str]:
-    count = max(1, len(meaning.robots(file.env_args)))
-    usual = [f"robot{robot}_{quantity}" for robot in range(count) for quantity in USUAL_STATE]
-    if observations and not set(usual) <= set(observations):
-        low = sorted(key for key, value in observations.items() if not _is_images(value))
-        raise UserError(f"{file.path} has no {usual[0]} and so on: choose the state, state=..., from {', '.join(low)}.")
-    return usual
-
-
 def _width(file: RobomimicFile, group: h5py.Group, key: str) -> int:
     shape = dataset(group, key, file.path).shape
     if len(shape) != 2:
         raise UserError(f"{file.path}: {key} of {group.name} has the shape {shape} and must be (steps, numbers).")
     return shape[1]
-
-
-def _stored_camera(file: RobomimicFile, group: h5py.Group, name: str, key: str) -> CameraSpec:
-    """With the place that robomimic notes since version 0.5, of cameras that do not move."""
-    _, height, width, _ = group[f"obs/{key}"].shape  # type: ignore[union-attr]
-    intrinsics = extrinsics = None
-    try:
-        known = json.loads(group.attrs.get("camera_info", "{}")).get(name)
-        if known is not None and "eye_in_hand" not in name:
-            matrix = np.array(known["intrinsics"], np.float64)
-            intrinsics = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-            extrinsics = known["extrinsics"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f"{file.path}: the camera_info of {group.name} is damaged ({error!r}).") from error
-    return CameraSpec(
-        height=height,
-        width=width,
-        intrinsics=intrinsics,
-        extrinsics=extrinsics,
-        mounted_on="world" if extrinsics is not None else None,
-    )

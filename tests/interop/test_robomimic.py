@@ -1,0 +1,280 @@
+"""robomimic files: both ways without a simulator, element by element, and what is refused."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from demo_data import SPEC, make_episode, make_store, same
+
+from pixio_robot.data.demo_verify import verify
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.interop.demo_formats import recognised_format
+from pixio_robot.interop.robomimic import ExportConfig, ImportConfig, export_demos, import_demos, recognises
+from pixio_robot.interop.robomimic_file import RobomimicFile
+from pixio_robot.types import CameraSpec
+
+ARM = {"type": "OSC_POSE", "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5], "control_delta": True}
+ENV_ARGS: dict[str, Any] = {
+    "env_name": "Square",
+    "type": 1,
+    "env_version": "1.4.1",
+    "env_kwargs": {"robots": ["Panda"], "control_freq": 20, "controller_configs": ARM},
+}
+LENGTHS = {f"demo_{number}": 3 + number % 3 for number in (0, 1, 2, 3, 10)}
+CAMERA = "agentview_image"
+
+
+def write_file(path: Path, change: Callable[[h5py.File], None] = lambda file: None) -> Path:
+    """An image file as robomimic's scripts leave it, then changed."""
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps(ENV_ARGS)
+        data.attrs["total"] = sum(LENGTHS.values())
+        for number, (name, length) in enumerate(LENGTHS.items()):
+            rng = np.random.default_rng(number)
+            group = data.create_group(name)
+            group.attrs["num_samples"] = length
+            group.attrs["model_file"] = f"<mujoco model='{name}'/>"
+            group["actions"] = rng.uniform(-1, 1, (length, 7))
+            group["states"] = rng.normal(size=(length, 32))
+            # Every second demonstration is solved.
+            group["rewards"] = np.eye(length)[-1] * (number % 2)
+            group["dones"] = np.eye(length, dtype=np.int64)[-1]
+            for obs in ("obs", "next_obs"):
+                group[f"{obs}/robot0_eef_pos"] = rng.normal(size=(length, 3))
+                group[f"{obs}/robot0_eef_quat"] = rng.normal(size=(length, 4)).astype(np.float32)
+                group[f"{obs}/robot0_gripper_qpos"] = rng.normal(size=(length, 2))
+                group[f"{obs}/object"] = rng.normal(size=(length, 14))
+                group[f"{obs}/{CAMERA}"] = rng.integers(0, 256, (length, 6, 8, 3), np.uint8)
+        for mask, members in (("train", ["demo_10", "demo_2", "demo_0"]), ("valid", ["demo_1"])):
+            file[f"mask/{mask}"] = np.array(members, "S")
+        change(file)
+    return path
+
+
+def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
+    import_demos(source, out, ImportConfig(**settings))
+    store = DemoStore.open(out)
+    assert verify(store) == []
+    return store
+
+
+def test_every_number_arrives_in_numeric_order(tmp_path: Path) -> None:
+    source = write_file(tmp_path / "f.hdf5")
+    outcome = import_demos(source, tmp_path / "s", ImportConfig())
+    store = DemoStore.open(tmp_path / "s")
+    assert (outcome.episodes, outcome.frames) == (5, sum(LENGTHS.values()))
+    assert [store.info(number)["demo"] for number in range(5)] == list(LENGTHS)
+    with h5py.File(source) as file:
+        for number, name in enumerate(LENGTHS):
+            group: Any = file["data"][name]  # type: ignore[index]
+            obs, episode = group["obs"], store.episode(number)
+            np.testing.assert_array_equal(episode.images["agentview"], obs[CAMERA][()])
+            parts = [obs[f"robot0_{key}"][()] for key in ("eef_pos", "eef_quat", "gripper_qpos")]
+            np.testing.assert_array_equal(episode.state, np.concatenate(parts, 1).astype(np.float32))
+            np.testing.assert_array_equal(episode.actions, group["actions"][()].astype(np.float32))
+            np.testing.assert_array_equal(episode.rewards, group["rewards"][()].astype(np.float32))
+            assert episode.success == bool(number % 2)
+            assert episode.seed == int(name[5:])
+    spec = store.spec
+    assert (spec.task, spec.robot, spec.control_hz, spec.controller) == ("Square", "Panda", 20, "OSC_POSE delta")
+    assert spec.state_names[:4] == ("robot0_eef_pos.x [m]", *spec.state_names[1:3], "robot0_eef_quat.x [1]")
+    assert spec.action_names[3] == "eef_delta_axis_angle.x [0.5 rad]"
+    assert spec.cameras == {"agentview": CameraSpec(height=6, width=8)}
+    notes = "\n".join(outcome.notes)
+    for lost in ("left out of the observations: object", "rounded to float32: actions, robot0_eef_pos", "model_file"):
+        assert lost in notes
+
+
+def test_masks_choose_and_are_kept(tmp_path: Path) -> None:
+    source = write_file(tmp_path / "f.hdf5")
+    store = imported(source, tmp_path / "s", mask="train")
+    assert [store.info(number)["demo"] for number in range(3)] == ["demo_0", "demo_2", "demo_10"]
+    assert store.info(0)["mask.train"] is True
+    assert store.info(0)["mask.valid"] is False
+    export_demos(tmp_path / "s", tmp_path / "g.hdf5", ExportConfig())
+    with RobomimicFile(tmp_path / "g.hdf5") as file:
+        assert file.demos == ["demo_0", "demo_2", "demo_10"]
+        assert file.masks == {"train": ["demo_0", "demo_2", "demo_10"]}
+        assert file.env_args == ENV_ARGS
+    with pytest.raises(UserError, match="Did you mean 'train'"):
+        imported(source, tmp_path / "t", mask="tran")
+
+
+def test_out_and_back_with_the_original_is_the_same_file(tmp_path: Path) -> None:
+    source = write_file(tmp_path / "f.hdf5")
+    keys = ["robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object"]
+    imported(source, tmp_path / "s", state=keys)
+    config = ExportConfig(original=str(source), compress=True)
+    outcome = export_demos(tmp_path / "s", tmp_path / "g.hdf5", config)
+    assert not any("states" in note for note in outcome.notes)
+    with h5py.File(source) as before, h5py.File(tmp_path / "g.hdf5") as after:
+        for name in ("env_args", "total"):
+            assert json.loads(str(after["data"].attrs[name])) == json.loads(str(before["data"].attrs[name]))
+        for demo in LENGTHS:
+            old: Any = before["data"][demo]  # type: ignore[index]
+            new: Any = after["data"][demo]  # type: ignore[index]
+            assert new.attrs["model_file"] == old.attrs["model_file"]
+            assert new.attrs["num_samples"] == old.attrs["num_samples"]
+            for key in ("states", "dones", f"obs/{CAMERA}"):
+                np.testing.assert_array_equal(new[key][()], old[key][()])
+                assert new[key].dtype == old[key].dtype
+            for key in ("actions", "rewards", *(f"obs/{key}" for key in keys)):
+                np.testing.assert_array_equal(new[key][()], old[key][()].astype(np.float32))
+        for mask in ("train", "valid"):
+            members = [set(file[f"mask/{mask}"][()].tolist()) for file in (before, after)]  # type: ignore[index]
+            assert members[0] == members[1]
+
+
+def test_a_store_survives_the_round_trip(tmp_path: Path) -> None:
+    make_store(tmp_path / "s")
+    outcome = export_demos(tmp_path / "s", tmp_path / "f.hdf5", ExportConfig(next_obs=True))
+    assert recognises(tmp_path / "f.hdf5")
+    store = imported(tmp_path / "f.hdf5", tmp_path / "t")
+    assert store.spec == SPEC
+    assert all(same(store.episode(seed), make_episode(seed)) for seed in range(4))
+    assert any("repeats its last observation" in note for note in outcome.notes)
+    with h5py.File(tmp_path / "f.hdf5") as file:
+        group: Any = file["data"]["demo_0"]  # type: ignore[index]
+        assert group.attrs["num_samples"] == len(make_episode(0))
+        for key in ("x", "front_image"):
+            np.testing.assert_array_equal(group["next_obs"][key][:-1], group["obs"][key][1:])
+        assert json.loads(str(file["data"].attrs["env_args"]))["type"] == 2
+
+
+def test_a_robosuite_store_says_how_robomimic_would_build_it(tmp_path: Path) -> None:
+    spec = dataclasses.replace(
+        SPEC,
+        task="Lift",
+        robot="Panda",
+        simulator="robosuite",
+        simulator_version="robosuite 1.5.1, mujoco 3.8.1",
+        controller="OSC_POSE delta",
+        state_names=("eef_pos.x [m]", "eef_pos.y [m]", "grip"),
+    )
+    store = DemoStore.create(tmp_path / "s", spec)
+    store.append(make_episode(0))
+    export_demos(tmp_path / "s", tmp_path / "f.hdf5", ExportConfig())
+    with RobomimicFile(tmp_path / "f.hdf5") as file:
+        kwargs = file.env_args["env_kwargs"]
+        assert (file.env_args["env_name"], file.env_args["env_version"]) == ("Lift", "1.5.1")
+        assert kwargs["controller_configs"]["body_parts"]["right"]["input_type"] == "delta"
+        assert (kwargs["robots"], kwargs["control_freq"]) == (["Panda"], 10.0)
+        obs = file.demo("demo_0")["obs"]
+        assert sorted(obs) == ["eef_pos", "front_image", "grip", "hand_image"]  # type: ignore[arg-type]
+
+
+def test_settings_stand_above_the_file(tmp_path: Path) -> None:
+    def absolute(file: h5py.File) -> None:
+        for name, length in LENGTHS.items():
+            file[f"data/{name}/actions_abs"] = np.ones((length, 7))
+
+    source = write_file(tmp_path / "f.hdf5", absolute)
+    store = imported(source, tmp_path / "s", actions="actions_abs", success="all", control_hz=5.0, licence="MIT")
+    assert store.spec.controller == "OSC_POSE absolute"
+    assert store.spec.action_names[:4] == ("eef_pos.x [m]", "eef_pos.y [m]", "eef_pos.z [m]", "eef_axis_angle.x [rad]")
+    assert (store.spec.control_hz, store.spec.licence, store.successes) == (5.0, "MIT", [True] * 5)
+    store = imported(source, tmp_path / "t", state=["object"], state_names=[f"o{i}" for i in range(14)])
+    assert store.spec.state_names[-1] == "o13"
+
+
+def test_robosuites_own_recording_counts_as_one(tmp_path: Path) -> None:
+    def recorder(file: h5py.File) -> None:
+        attributes = file["data"].attrs
+        del attributes["env_args"], attributes["total"]
+        attributes["env"], attributes["repository_version"] = "Lift", "1.5.1"
+        attributes["env_info"] = json.dumps({"env_name": "Lift", "robots": ["Panda"], "controller_configs": ARM})
+        del file["mask"]
+
+    with RobomimicFile(write_file(tmp_path / "f.hdf5", recorder)) as file:
+        assert file.env_args["env_name"] == "Lift"
+        assert file.env_args["env_kwargs"]["robots"] == ["Panda"]
+    store = imported(tmp_path / "f.hdf5", tmp_path / "s")
+    assert (store.spec.task, store.spec.control_hz) == ("Lift", 20.0)
+
+
+def _without(*keys: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        for key in keys:
+            del file[key]
+
+    return change
+
+
+def _cut(key: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        values = file[key][()]  # type: ignore[index]
+        del file[key]
+        file[key] = values[:-1]
+
+    return change
+
+
+def _attribute(key: str, value: Any) -> Callable[[h5py.File], None]:
+    return lambda file: file["data"].attrs.__setitem__(key, value)
+
+
+GYM = json.dumps({"env_name": "Reach", "type": 2, "env_kwargs": {}})
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (_without("data"), {}, "has no group data"),
+        (_without(*(f"data/{name}" for name in LENGTHS)), {}, "has no demo_0, demo_1"),
+        (_without("data/demo_3/actions"), {}, "/data/demo_3 has no dataset actions"),
+        (_without("data/demo_3/rewards"), {}, "/data/demo_3 has no rewards to tell success by"),
+        (_cut("data/demo_3/rewards"), {}, "demo_3 has 2 rewards and 3 actions"),
+        (_cut("data/demo_3/obs/robot0_eef_pos"), {}, "has 2 obs/robot0_eef_pos and 3 actions"),
+        (_cut(f"data/demo_3/obs/{CAMERA}"), {}, f"has 2 obs/{CAMERA} and 3 actions"),
+        (_attribute("env_args", "{"), {}, "env_args of data is no JSON"),
+        (_attribute("env_args", GYM), {}, "say control_hz="),
+        (_without("data/demo_1"), {}, "The mask valid .* names demo_1"),
+        (_without("data/demo_0/obs/robot0_eef_pos"), {}, "choose the state, state=..., from object"),
+        (None, {"state": ["robot0_eef"]}, "none was handed in"),
+        (None, {"cameras": ["agentview", "frontview"]}, "none of frontview: render=true"),
+        (None, {"cameras": ["frontview"]}, "none was handed in"),
+        (None, {"render": True}, "render=true needs cameras="),
+        (None, {"action_names": ["a"]}, "7 numbers, and 1 names"),
+        (None, {"state_names": ["a"]}, "1 names for 9 numbers"),
+        (None, {"actions": "actions_abs"}, "no dataset actions_abs"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_written(
+    tmp_path: Path, change: Callable[[h5py.File], None] | None, settings: dict[str, Any], message: str
+) -> None:
+    source = write_file(tmp_path / "f.hdf5", change or (lambda file: None))
+    with pytest.raises(UserError, match=message):
+        import_demos(source, tmp_path / "s", ImportConfig(**settings))
+    assert [path.name for path in tmp_path.iterdir()] == ["f.hdf5"]
+
+
+def test_exports_that_would_mislead_are_refused(tmp_path: Path) -> None:
+    source = write_file(tmp_path / "f.hdf5")
+    imported(source, tmp_path / "s")
+    other = write_file(tmp_path / "o.hdf5", lambda file: file["data/demo_0/actions"].write_direct(np.zeros((3, 7))))
+    with pytest.raises(UserError, match="the actions of demo_0 are not those"):
+        export_demos(tmp_path / "s", tmp_path / "g.hdf5", ExportConfig(original=str(other)))
+    make_store(tmp_path / "own")
+    with pytest.raises(UserError, match="has no demonstration ''"):
+        export_demos(tmp_path / "own", tmp_path / "g.hdf5", ExportConfig(original=str(source)))
+    with pytest.raises(UserError, match="exists already"):
+        export_demos(tmp_path / "own", source, ExportConfig())
+    assert not (tmp_path / "g.hdf5").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.hdf5", "o.hdf5", "own", "s"]
+
+
+def test_other_files_are_not_taken_for_one(tmp_path: Path) -> None:
+    (tmp_path / "text.hdf5").write_text("no")
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        file["x"] = 1
+    assert not any(recognises(tmp_path / name) for name in ("text.hdf5", "other.hdf5", "none.hdf5", "."))
+    assert recognised_format(write_file(tmp_path / "f.hdf5")).NAME == "robomimic"
+    with pytest.raises(UserError, match="cannot be opened as HDF5"):
+        RobomimicFile(tmp_path / "text.hdf5")
