@@ -209,7 +209,8 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
             values["info"] = json.dumps(dict(episode.info))
             path = built / f"{number:06d}.npz"
             if config.images is Images.NPZ:
-                np.savez_compressed(path, **(values | dict(episode.images)))
+                arrays: dict[str, Any] = values | dict(episode.images)
+                np.savez_compressed(path, **arrays)
                 continue
             np.savez(path, **values)
             for camera, frames in episode.images.items():
