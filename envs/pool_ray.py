@@ -70,7 +70,8 @@ class RayWorker:
                 self._failed_starts = 0
                 return
             self._failed_starts += 1
-            if kind in ("user_error", "error") or self._failed_starts >= _MAX_FAILED_STARTS:
+            # Without a free core for it a next try would wait as long.
+            if kind in ("user_error", "error", "hung") or self._failed_starts >= _MAX_FAILED_STARTS:
                 raise UserError(
                     value if kind == "user_error" else f"A simulator actor could not start on the Ray cluster: {value}"
                 )

@@ -68,5 +68,5 @@ def check_disjoint(train_seeds: Iterable[int], eval_seeds: Iterable[int]) -> Non
         shown = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")
         raise UserError(
             f"{len(shared)} evaluation seeds were already used to collect demonstrations ({shown}). "
-            "Set evaluate.first_seed beyond the demonstrations' seeds."
+            "Set evaluate.first_seed beyond the demonstrations' seeds, or name others by evaluate.seeds."
         )

@@ -114,7 +114,9 @@ def _row(runs: list[EvaluationSummary], settings: dict[str, Any]) -> SweepRow:
         student = student_interval(rates)
         pooled = wilson_interval(sum(run.successes for run in runs), sum(run.episodes for run in runs))
         low, high = min(student[0], pooled[0]), max(student[1], pooled[1])
-        interval = f"the wider of Student's t over {len(runs)} training seeds and Wilson over all episodes"
+        seeds = len({run.training_seed for run in runs})
+        over = f"{len(runs)} training seeds" if seeds == len(runs) else f"{len(runs)} runs of {seeds} training seeds"
+        interval = f"the wider of Student's t over {over} and Wilson over all episodes"
     else:
         low, high = first.low, first.high
         interval = f"{first.interval} over {first.episodes} episodes, one training seed"

@@ -1,0 +1,99 @@
+"""`evaluate`: recorded rollouts train a policy, whose checkpoints are evaluated, here or on a Ray cluster."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pixio_robot.cli.main import dispatch
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.results import read_episodes, read_summary
+
+pytestmark = pytest.mark.sim
+
+ENV = ["env=tabletop_reach", "env.image_size=32", "env.cameras=[front]", "env.horizon=15", "device=cpu"]
+FEW = [*ENV, "num_slots=3", "videos=2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory with random play, recorded, and a policy trained on it, with its last three checkpoints."""
+    root = tmp_path_factory.mktemp("run")
+    common = [f"run={root}"]
+    chance = [f"out={root}/evaluations/chance", f"record={root}/demos", "workers=1", "episodes=4"]
+    assert dispatch(["evaluate", *FEW, *common, "checkpoint=random", *chance]) == 0
+    loop = ["loop.steps=6", "loop.save_every=2", "loop.keep_checkpoints=3", "validation_share=0", "batch_size=16"]
+    train = ["encoder=none", "policy=bc", f"data={root}/demos", f"out={root}/policies/bc", "device=cpu"]
+    assert dispatch(["train", *common, *loop, *train]) == 0
+    return root
+
+
+def evaluate(run: Path, name: str, *words: str) -> Path:
+    out = run / "evaluations" / name
+    policy = [f"checkpoint={run}/policies/bc", f"run={run}", f"out={out}", "seeds=[11,7,12,5]", "workers=1"]
+    assert dispatch(["evaluate", *FEW, *policy, *words]) == 0
+    return out
+
+
+def test_rollouts_are_demonstrations(run: Path) -> None:
+    store = DemoStore.open(run / "demos")
+    assert sorted(store.seeds) == read_summary(run / "evaluations" / "chance").seeds
+    assert store.images(0, "front").any()
+    # What was trained on is not what is tested on.
+    with pytest.raises(UserError, match="4 evaluation seeds were already used"):
+        dispatch(["evaluate", *FEW, f"checkpoint={run}/policies/bc", "episodes=5", f"out={run}/evaluations/memory"])
+
+
+def test_every_checkpoint_and_the_last_one_is_the_policy(run: Path) -> None:
+    final = evaluate(run, "final")
+    series = evaluate(run, "series", "every_checkpoint=true", "videos=0")
+    names = sorted(path.name for path in series.glob("step_*"))
+    assert names == ["step_00000002", "step_00000004", "step_00000006"]
+    played = {name: [(e.seed, e.steps, e.episode_return) for e in read_episodes(series / name)] for name in names}
+    assert played[names[-1]] == [(e.seed, e.steps, e.episode_return) for e in read_episodes(final)]
+    assert read_summary(final).seeds == [11, 7, 12, 5]
+    value = json.loads((series / "checkpoints.json").read_text())
+    assert (value["best_of"], value["averaged"], value["steps"]) == (3, 3, [2, 4, 6])
+    assert dispatch(["report", f"run={run}"]) == 0
+    assert "Best of 3" in (run / "report.html").read_text()
+
+
+def test_what_does_not_go_together_is_refused(run: Path) -> None:
+    for words, message in (
+        (["checkpoint=random", "every_checkpoint=true"], "random has no checkpoints"),
+        ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "record=x"], "record= keeps the episodes of one"),
+        ([f"checkpoint={run}/policies/bc/model", "every_checkpoint=true"], "keeps no training checkpoints"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dispatch(["evaluate", *FEW, *words, f"out={run}/evaluations/refused"])
+        assert not (run / "evaluations" / "refused").exists()
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_and_a_forkserver_give_the_same_results_by_the_same_command(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    here = evaluate(run, "here", "workers=2")
+    forked = evaluate(run, "forked", "start_method=forkserver")
+    # Two machines of one core, as far as Ray can tell.
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    try:
+        there = evaluate(run, "there", "executor=ray", "workers=2")
+    finally:
+        cluster.shutdown()
+    assert read_episodes(here) == read_episodes(forked) == read_episodes(there)
+    assert (there / "videos" / "grid.mp4").exists() == (here / "videos" / "grid.mp4").exists()
+
+
+def test_runs_are_compared_on_one_page(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least two"):
+        dispatch(["report", f"compare=[{run}]"])
+    with pytest.raises(UserError, match="one page at a time"):
+        dispatch(["report", f"compare=[{run},{run}]", f"sweep={run}"])
+    with pytest.raises(UserError, match=r"must end in \.html"):
+        dispatch(["report", f"compare=[{run},{tmp_path}]", f"out={tmp_path}/page"])
