@@ -1,0 +1,300 @@
+"""Replay buffers of diffusion_policy: both ways, element by element, read from and by zarr itself."""
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from demo_data import SPEC, make_episode, make_store, same
+from numcodecs import Blosc, Zlib
+
+from pixio_robot.data.demo_verify import verify
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.interop.demo_formats import recognised_format
+from pixio_robot.interop.diffusion_policy import ExportConfig, ImportConfig, export_demos, import_demos, recognises
+from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
+
+ENDS = [4, 6, 11]
+STEPS = ENDS[-1]
+LZ4 = Blosc(cname="lz4", clevel=5, shuffle=Blosc.NOSHUFFLE)
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """As Push-T has them, on a smaller scale."""
+    rng = np.random.default_rng(0)
+    return {
+        "img": rng.integers(0, 256, (STEPS, 6, 5, 3)).astype(np.float32),
+        "action": rng.normal(size=(STEPS, 2)).astype(np.float32),
+        "state": rng.normal(size=(STEPS, 5)).astype(np.float32),
+        "keypoint": rng.normal(size=(STEPS, 3, 2)).astype(np.float32),
+        "n_contacts": rng.normal(size=(STEPS, 1)).astype(np.float32),
+    }
+
+
+def write_buffer(store: Any, data: dict[str, np.ndarray], ends: Any = ENDS, chunk: int = 4, **options: Any) -> Any:
+    """By zarr itself, with chunks that do not end where episodes do."""
+    root: Any = zarr.open_group(store, mode="w", zarr_format=2)
+    options = {"compressors": LZ4} | options
+    for key, values in data.items():
+        chunks = (1, *values.shape[1:]) if values.ndim == 4 else (chunk, *values.shape[1:])
+        array = root.require_group("data").create_array(
+            key, shape=values.shape, dtype=values.dtype, chunks=chunks, config={"write_empty_chunks": True}, **options
+        )
+        array[...] = values
+    ends = np.array(ends, np.int64)
+    root.require_group("meta").create_array("episode_ends", shape=ends.shape, dtype=ends.dtype, chunks=(2,))[...] = ends
+    return store
+
+
+def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
+    import_demos(source, out, ImportConfig(**{"control_hz": 10.0} | settings))
+    store = DemoStore.open(out)
+    assert verify(store) == []
+    return store
+
+
+def pushed(tmp_path: Path, **options: Any) -> Path:
+    return Path(write_buffer(tmp_path / "pusht.zarr", arrays(), **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compressors": None},
+        {"compressors": Zlib(level=1)},
+        {"compressors": Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE), "order": "F"},
+        {"chunk_key_encoding": {"name": "v2", "separator": "/"}},
+    ],
+)
+def test_every_number_arrives(tmp_path: Path, options: dict[str, Any]) -> None:
+    source, data = pushed(tmp_path, **options), arrays()
+    assert recognised_format(source).NAME == "diffusion_policy"
+    outcome = import_demos(source, tmp_path / "s", ImportConfig(control_hz=10.0))
+    store = DemoStore.open(tmp_path / "s")
+    assert (outcome.episodes, outcome.frames) == (3, STEPS)
+    assert store.lengths.tolist() == [4, 2, 5]
+    for number, (start, stop) in enumerate([(0, 4), (4, 6), (6, 11)]):
+        episode = store.episode(number)
+        np.testing.assert_array_equal(episode.images["img"], data["img"][start:stop].astype(np.uint8))
+        np.testing.assert_array_equal(episode.state, data["state"][start:stop])
+        np.testing.assert_array_equal(episode.actions, data["action"][start:stop])
+        assert (episode.success, episode.seed) == (True, number)
+    assert (store.spec.task, store.spec.control_hz) == ("pusht", 10.0)
+    assert outcome.notes[0] == "left out of data: keypoint, n_contacts"
+    assert not any("rounded" in note for note in outcome.notes)
+    assert any("success=true is taken for all" in note for note in outcome.notes)
+
+
+def test_keys_and_names_can_be_chosen(tmp_path: Path) -> None:
+    source, data = pushed(tmp_path), arrays()
+    names = ["a", "b", "c", "d", "e", "f", "contacts"]
+    chosen = {"state": ["keypoint", "n_contacts"], "actions": ["action", "state"], "rewards": "n_contacts"}
+    store = imported(source, tmp_path / "s", **chosen, state_names=names, success=False, task="Push-T")
+    state = np.concatenate([data["keypoint"].reshape(STEPS, 6), data["n_contacts"]], 1)
+    np.testing.assert_array_equal(np.concatenate([store.state(i) for i in range(3)]), state)
+    np.testing.assert_array_equal(store.actions(2)[:, 2:], data["state"][6:])
+    np.testing.assert_array_equal(store.rewards(0), data["n_contacts"][:4, 0])
+    assert store.spec.state_names == tuple(names)
+    assert store.spec.action_names == ("action.0", "action.1", *(f"state.{i}" for i in range(5)))
+    assert (store.spec.task, store.successes) == ("Push-T", [False] * 3)
+
+
+def test_umis_parts_of_the_robot_are_its_state(tmp_path: Path) -> None:
+    pos, turn = np.ones((STEPS, 3), np.float32), np.zeros((STEPS, 3), np.float32)
+    data = {"robot0_eef_pos": pos, "robot0_eef_rot_axis_angle": turn, "robot0_gripper_width": pos[:, :1] / 10}
+    data["camera0_rgb"] = arrays()["img"].astype(np.uint8)
+    keys = [key for key in data if key.startswith("robot0")]
+    source = Path(write_buffer(tmp_path / "umi.zarr", data))
+    with pytest.raises(UserError, match="has no data/action: choose the actions"):
+        imported(source, tmp_path / "s")
+    store = imported(source, tmp_path / "s", actions=keys)
+    assert store.spec.state_names[:4] == (*(f"robot0_eef_pos.{axis} [m]" for axis in "xyz"), store.spec.state_names[3])
+    assert store.spec.state_names[-1] == "robot0_gripper_width.0 [m]"
+    # And out again, under the same keys.
+    export_demos(tmp_path / "s", tmp_path / "back.zarr", ExportConfig(state_keys=True))
+    back: Any = zarr.open_group(tmp_path / "back.zarr", mode="r")
+    for key, values in data.items():
+        np.testing.assert_array_equal(back["data"][key][:], values)
+
+
+@pytest.mark.parametrize("out", ["b.zarr", "b.zarr.zip"])
+@pytest.mark.parametrize("state_keys", [False, True])
+def test_a_store_survives_the_round_trip_and_zarr_reads_it(tmp_path: Path, out: str, state_keys: bool) -> None:
+    make_store(tmp_path / "s")
+    outcome = export_demos(tmp_path / "s", tmp_path / out, ExportConfig(state_keys=state_keys))
+    assert recognises(tmp_path / out)
+    assert outcome.episodes == 4
+    kept = imported(tmp_path / out, tmp_path / "t", control_hz=0.0)
+    assert kept.spec == SPEC
+    assert all(same(kept.episode(seed), make_episode(seed)) for seed in range(4))
+
+    store: Any = zarr.storage.ZipStore(tmp_path / out, mode="r") if out.endswith(".zip") else tmp_path / out
+    root: Any = zarr.open_group(store, mode="r", zarr_format=2)
+    episodes = [make_episode(seed) for seed in range(4)]
+    np.testing.assert_array_equal(root["meta"]["episode_ends"][:], np.cumsum([len(one) for one in episodes]))
+    for camera in SPEC.cameras:
+        array = root["data"][camera]
+        assert array.chunks == (1, *array.shape[1:])
+        assert array.compressors[0].get_config()["cname"] == "lz4"
+        np.testing.assert_array_equal(array[:], np.concatenate([one.images[camera] for one in episodes]))
+    np.testing.assert_array_equal(root["data"]["action"][:], np.concatenate([one.actions for one in episodes]))
+    state = np.concatenate([one.state for one in episodes])
+    if state_keys:
+        np.testing.assert_array_equal(root["data"]["y"][:, 0], state[:, 1])
+    else:
+        np.testing.assert_array_equal(root["data"]["state"][:], state)
+    for key, array in root["data"].arrays():
+        assert array.shape[0] == root["meta"]["episode_ends"][-1], key
+
+
+@pytest.mark.parametrize("codec", ["jpeg2k", "jpegxl"])
+def test_image_codecs_go_both_ways(tmp_path: Path, codec: str) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    smooth = np.linspace(0, 255, 32 * 32 * 3).reshape(1, 32, 32, 3).astype(np.uint8)
+    spec = dataclasses.replace(SPEC, cameras={"front": dataclasses.replace(SPEC.cameras["front"], height=32, width=32)})
+    store = DemoStore.create(tmp_path / "s", spec)
+    store.append(dataclasses.replace(make_episode(0, 2), images={"front": np.repeat(smooth, 2, 0)}))
+    outcome = export_demos(tmp_path / "s", tmp_path / "b.zarr.zip", ExportConfig(codec=codec))
+    assert any(f"coded with {codec}" in note for note in outcome.notes)
+    kept = imported(tmp_path / "b.zarr.zip", tmp_path / "t")
+    assert np.abs(kept.images(0, "front").astype(int) - smooth).max() <= 8
+    with ReplayBuffer(tmp_path / "b.zarr.zip") as buffer:
+        content = buffer._container.read("data/front/0.0.0.0")
+    np.testing.assert_array_equal(getattr(imagecodecs, f"{codec}_decode")(content), kept.images(0, "front")[0])
+
+
+def test_without_the_extra_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_store(tmp_path / "s", episodes=1)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(UserError, match=r"need pip install 'pixio-robot\[formats\]'"):
+        export_demos(tmp_path / "s", tmp_path / "b.zarr", ExportConfig(codec="jpeg2k"))
+    assert not (tmp_path / "b.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings", "message"),
+    [
+        (1.0, {"white": 1.0}, "outside 0 to 1; say white=255"),
+        (1 / 255, {}, "say white=1"),
+        (1.01, {}, "outside 0 to 255"),
+        (-1.0, {}, "outside 0 to 255"),
+        (np.nan, {}, "pixels from nan to nan"),
+    ],
+)
+def test_float_images_must_be_what_they_are_said_to_be(
+    tmp_path: Path, scale: float, settings: dict[str, Any], message: str
+) -> None:
+    data = arrays()
+    data["img"] *= scale
+    source = Path(write_buffer(tmp_path / "b.zarr", data))
+    with pytest.raises(UserError, match=message):
+        imported(source, tmp_path / "s", **settings)
+    assert not (tmp_path / "s").exists()
+
+
+def test_float_images_up_to_one_are_scaled(tmp_path: Path) -> None:
+    data = arrays()
+    source = Path(write_buffer(tmp_path / "b.zarr", data | {"img": data["img"] / 255}))
+    store = imported(source, tmp_path / "s", white=1.0)
+    np.testing.assert_array_equal(store.images(2, "img"), data["img"][6:].astype(np.uint8))
+    half = data["img"].copy()
+    half[0] = 7.4
+    outcome = import_demos(
+        Path(write_buffer(tmp_path / "c.zarr", data | {"img": half})), tmp_path / "t", ImportConfig(control_hz=10.0)
+    )
+    assert "rounded to fit: img" in outcome.notes
+
+
+def test_archives_with_a_folder_inside_are_opened(tmp_path: Path) -> None:
+    pushed(tmp_path / "inner")
+    packed = Path(shutil.make_archive(str(tmp_path / "b.zarr"), "zip", tmp_path / "inner"))
+    assert recognised_format(packed).NAME == "diffusion_policy"
+    assert imported(packed, tmp_path / "s").lengths.tolist() == [4, 2, 5]
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda source: (source / name).unlink()
+
+
+def _garble(name: str) -> Callable[[Path], None]:
+    return lambda source: (source / name).write_bytes(b"\x02garbage")
+
+
+def _edit(name: str, **changed: Any) -> Callable[[Path], None]:
+    def change(source: Path) -> None:
+        node = json.loads((source / name).read_text())
+        (source / name).write_text(json.dumps(node | changed))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (_remove("data/img/5.0.0.0"), {}, "data/img in .*: chunk 5.0.0.0 is missing"),
+        (_garble("data/action/1.0"), {}, "data/action in .*: chunk 1.0 is damaged"),
+        (_garble("data/action/.zarray"), {}, "data/action in .*: its .zarray is damaged"),
+        (
+            _edit("data/state/.zarray", shape=[10, 5]),
+            {},
+            "data/state in .* has 10 rows, but meta/episode_ends ends at 11",
+        ),
+        (_edit("data/state/.zarray", dtype="|O"), {}, "no array of numbers"),
+        (_edit("data/img/.zarray", compressor={"id": "imagecodecs_jpek2k"}), {}, "Did you mean 'imagecodecs_jpeg2k'"),
+        (_edit("data/img/.zarray", compressor={"id": "lz9"}), {}, "numcodecs does not know"),
+        (lambda source: shutil.rmtree(source / "data" / "state"), {}, "choose the state, state=..., from"),
+        (lambda source: shutil.rmtree(source / "meta"), {}, "There is no array meta/episode_ends"),
+        (None, {"control_hz": 0.0}, "say control_hz="),
+        (None, {"cameras": ["image"]}, "Unknown key of data in .* Valid choices: action, img"),
+        (None, {"cameras": ["state"]}, r"data/state in .* has the shape \(11, 5\); images are"),
+        (None, {"state_names": ["x"]}, "state_names= has 1 names for 5 numbers of state"),
+        (None, {"white": 3.0}, "must be 1 or 255"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_written(
+    tmp_path: Path, change: Callable[[Path], None] | None, settings: dict[str, Any], message: str
+) -> None:
+    source = pushed(tmp_path)
+    if change is not None:
+        change(source)
+    with pytest.raises(UserError, match=message):
+        imported(source, tmp_path / "s", **settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["pusht.zarr"]
+
+
+def test_missing_chunks_can_be_taken_for_black(tmp_path: Path) -> None:
+    source = pushed(tmp_path)
+    _remove("data/img/5.0.0.0")(source)
+    assert not imported(source, tmp_path / "s", fill_missing=True).images(1, "img")[1].any()
+
+
+@pytest.mark.parametrize("ends", [[4, 4, 11], [4, 3, 11], []])
+def test_episodes_must_have_steps(tmp_path: Path, ends: list[int]) -> None:
+    source = pushed(tmp_path, ends=ends)
+    with pytest.raises(UserError, match=r"must rise: episode 1 has|has no episode"):
+        ReplayBuffer(source)
+
+
+def test_stores_that_are_no_buffers(tmp_path: Path) -> None:
+    write_buffer(tmp_path / "b.zarr", arrays())
+    three: Any = zarr.open_group(tmp_path / "three.zarr", mode="w", zarr_format=3)
+    three.require_group("meta").create_array("episode_ends", shape=(1,), dtype="int64")
+    with pytest.raises(UserError, match="Zarr's format 3"):
+        ReplayBuffer(tmp_path / "three.zarr")
+    (tmp_path / "text.zip").write_text("no")
+    make_store(tmp_path / "s", episodes=1)
+    assert not any(recognises(tmp_path / name) for name in ("text.zip", "s", "none.zarr"))
+    with pytest.raises(UserError, match="cannot be opened as a zip archive"):
+        ReplayBuffer(tmp_path / "text.zip")
+    with pytest.raises(UserError, match="exists already"):
+        export_demos(tmp_path / "s", tmp_path / "b.zarr", ExportConfig())
+    with pytest.raises(UserError, match="Did you mean 'jpeg2k'"):
+        export_demos(tmp_path / "s", tmp_path / "c.zarr", ExportConfig(codec="jpeg2"))
