@@ -70,11 +70,17 @@ def _refuse_bombs(data: bytes, name: str) -> None:
         raise CorruptImage(f"{name}: absurd dimensions {width}x{height}")
 
 
-def shrink_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Area-averaged so that the short side has that many pixels; never enlarged; 0 keeps the size."""
-    height, width = image.shape[:2]
+def shrunk_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width when the short side has that many pixels; never larger than they were; 0 keeps them."""
     if short_side == 0 or min(height, width) <= short_side:
-        return image
+        return height, width
     scale = short_side / min(height, width)
-    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return max(short_side, round(height * scale)), max(short_side, round(width * scale))
+
+
+def shrink_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
+    """Area-averaged to `shrunk_size`."""
+    height, width = shrunk_size(image.shape[0], image.shape[1], short_side)
+    if (height, width) == image.shape[:2]:
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pixio_robot.data.images import shrink_short_side
 from pixio_robot.data.video import Sampling, VideoError, decode_frames, probe
 
 WIDTH, HEIGHT = 160, 96  # of `make_video`
@@ -136,6 +137,11 @@ def test_colours_follow_the_tagged_matrix(tmp_path: Path, make_video, colour: in
 
 def test_short_side_shrinks_and_never_enlarges(tmp_path: Path, make_video) -> None:
     path = make_video(tmp_path / "a.mp4", seconds=0.3)
+    for side in (48, 33):
+        _, image = next(decode_frames(path, short_side=side))
+        expected = shrink_short_side(next(decode_frames(path))[1], side)
+        assert image.shape == expected.shape
+        assert np.abs(image.astype(int) - expected).mean() < 2.5
     assert next(decode_frames(path, short_side=48))[1].shape == (48, 80, 3)
     assert next(decode_frames(path, short_side=500))[1].shape == (HEIGHT, WIDTH, 3)
 
