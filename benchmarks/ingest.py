@@ -1,11 +1,12 @@
-"""Ingest against its limit: the same sampling by a bare PyAV loop, per core; and how cost grows with hours of video.
+"""Ingest against the ffmpeg command doing the same sampling, per core; and how cost grows with hours of video.
 
     OMP_NUM_THREADS=1 python benchmarks/ingest.py [--out result.json]
 
-The limit decodes every frame with FFmpeg's libraries in one thread, converts and shrinks the sampled ones with
-swscale to the same size and writes them as JPEG of the same quality: what `ffmpeg -vf fps=4,scale=-2:320` does. Where
-an `ffmpeg` binary is on the PATH that command is timed as well. CPU seconds, in alternating rounds, of the children
-too; ingest's include hashing, perceptual hashes, the search for static frames, the index and packing.
+`ffmpeg -vf fps=4,scale=-2:320` is timed where an `ffmpeg` is on the PATH (Debian: apt-get install ffmpeg). `pyav_limit`
+is the same by a bare PyAV loop: decode every frame in one thread, shrink the sampled ones with swscale, write them as
+JPEG of the same quality. CPU seconds, in alternating rounds, of the children too; ingest's include hashing, perceptual
+hashes, the search for static frames, the index and packing. Growth is shown twice: more files, and longer files with
+the memory of the process that decodes them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import platform
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -86,8 +88,15 @@ def by_pyav(source: Path, out: Path) -> None:
 def by_ffmpeg(source: Path, out: Path) -> None:
     out.mkdir()
     for path in sorted(source.iterdir()):
-        words = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-vf", f"fps={RATE},scale=-2:{SHORT_SIDE}"]
+        words = ["ffmpeg", "-v", "error", "-filter_threads", "1", "-threads", "1", "-i", str(path)]
+        words += ["-vf", f"fps={RATE},scale=-2:{SHORT_SIDE}"]
         subprocess.run([*words, "-q:v", "2", "-threads", "1", str(out / f"{path.stem}-%d.jpg")], check=True)
+
+
+def ffmpeg_version() -> str:
+    if not shutil.which("ffmpeg"):
+        return "not there"
+    return subprocess.check_output(["ffmpeg", "-version"], text=True).splitlines()[0]
 
 
 def compare(folder: Path, clip: Path, clips: int) -> dict[str, Any]:
@@ -111,39 +120,79 @@ def compare(folder: Path, clip: Path, clips: int) -> dict[str, Any]:
             if name == "ingest":
                 written = sum(path.stat().st_size for path in (folder / f"{name}-{round_}").iterdir())
     median = {name: float(np.median(values)) for name, values in rates.items()}
-    return {
+    ratios = {f"ratio_to_{name}": median["ingest"] / rate for name, rate in median.items() if name != "ingest"}
+    return ratios | {
         "times_real_time_per_core": median,
         "all_rounds": rates,
-        "ratio_to_pyav_limit": median["ingest"] / median["pyav_limit"],
         "hours": hours,
         "megabytes_written_per_hour": written / 1e6 / hours,
         "megabytes_read_per_hour": clip.stat().st_size * clips / 1e6 / hours,
     }
 
 
-def growth(folder: Path, clip: Path) -> list[dict[str, float]]:
-    """CPU and wall seconds of ingesting 1, 2, 4 ... copies."""
+INGEST = """
+import resource, sys
+from pixio_robot.data.ingest import IngestConfig, ingest
+if __name__ == "__main__":
+    limits = {"workers": 1, "min_change": 0.0, "max_frames_per_video": 10**6}
+    ingest(IngestConfig(source=sys.argv[1], out=sys.argv[2], **limits), show_progress=False)
+    print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def repeat(clip: Path, path: Path, times: int) -> None:
+    """The clip so many times in a row, without coding it again."""
+    path.parent.mkdir(parents=True)
+    with av.open(str(path), "w") as target:
+        stream, shift = None, 0
+        for _ in range(times):
+            with av.open(str(clip)) as source:
+                video = source.streams.video[0]
+                stream = stream or target.add_stream_from_template(video)
+                for packet in source.demux(video):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                    target.mux(packet)
+                shift += video.duration or 0
+
+
+def timed_ingest(source: Path, out: Path) -> dict[str, float]:
+    script = out.parent / "ingest_once.py"
+    script.write_text(INGEST)
+    began, began_cpu = time.monotonic(), cpu_seconds()
+    peak = subprocess.check_output([sys.executable, str(script), str(source), str(out)], text=True)
+    times = {"cpu_s": cpu_seconds() - began_cpu, "wall_s": time.monotonic() - began}
+    return times | {"decoder_mb": int(peak) / 1e3}
+
+
+def growth(folder: Path, clip: Path, seconds: float, in_one_file: bool) -> dict[str, Any]:
+    """CPU and wall seconds of ingesting 1, 2, 4 ... copies, as files or in a row, and the line through them."""
     points = []
     for clips in (1, 2, 4, 8, 16):
         source = folder / f"in-{clips}"
-        source.mkdir(parents=True)
-        for number in range(clips):
-            shutil.copy(clip, source / f"{number}{clip.suffix}")
-        began, began_cpu = time.monotonic(), cpu_seconds()
-        by_ingest(source, folder / f"out-{clips}")
-        points.append({"clips": clips, "cpu_s": cpu_seconds() - began_cpu, "wall_s": time.monotonic() - began})
-    return points
+        if in_one_file:
+            repeat(clip, source / f"all{clip.suffix}", clips)
+        else:
+            source.mkdir(parents=True)
+            for number in range(clips):
+                shutil.copy(clip, source / f"{number}{clip.suffix}")
+        points.append({"hours": clips * seconds / 3600} | timed_ingest(source, folder / f"out-{clips}"))
+    hours, cpu_s = (np.array([point[key] for point in points]) for key in ("hours", "cpu_s"))
+    slope, start = np.polyfit(hours, cpu_s, 1)
+    fit = {"cpu_s_per_hour": float(slope), "cpu_s_to_start": float(start)}
+    return {"points": points, "fit": fit | {"r_squared": float(np.corrcoef(hours, cpu_s)[0, 1] ** 2)}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ingest against a bare decoding loop.")
+    parser = argparse.ArgumentParser(description="Ingest against ffmpeg and a bare decoding loop.")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the clips")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
     result: dict[str, Any] = {"clip": f"{WIDTH} x {HEIGHT}, {FPS} frames/s, {arguments.seconds:g} s"}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         for codec in ("libx264", "libx265"):
             clip = folder / f"{codec}.mp4"
             make_clip(clip, arguments.seconds, codec)
@@ -152,24 +201,25 @@ def main() -> None:
             print(
                 f"{codec}: " + ", ".join(f"{k} {v:.1f} x" for k, v in result[codec]["times_real_time_per_core"].items())
             )
-            print(f"{codec}: ratio to the limit {result[codec]['ratio_to_pyav_limit']:.2f}")
-        result["growth"] = growth(folder / "growth", folder / "libx264.mp4")
-        clips, cpu_s = (np.array([point[key] for point in result["growth"]]) for key in ("clips", "cpu_s"))
-        slope, start = np.polyfit(clips, cpu_s, 1)
-        result["growth_fit"] = {
-            "cpu_s_per_clip": float(slope),
-            "cpu_s_to_start": float(start),
-            "r_squared": float(np.corrcoef(clips, cpu_s)[0, 1] ** 2),
-        }
-        print(f"growth: {slope:.2f} s a clip + {start:.2f} s, R^2 {result['growth_fit']['r_squared']:.4f}")
+            for name in ("ffmpeg", "pyav_limit"):
+                if (ratio := result[codec].get(f"ratio_to_{name}")) is not None:
+                    print(f"{codec}: ratio to {name} {ratio:.2f}")
+        for name, in_one_file in (("more_files", False), ("longer_files", True)):
+            found = growth(folder / name, folder / "libx264.mp4", arguments.seconds, in_one_file)
+            result[name] = found
+            memory = [point["decoder_mb"] for point in found["points"]]
+            print(
+                f"{name}: {found['fit']['cpu_s_per_hour']:.0f} s an hour + {found['fit']['cpu_s_to_start']:.1f} s, "
+                f"R^2 {found['fit']['r_squared']:.4f}; decoder {memory[0]:.0f} to {memory[-1]:.0f} MB"
+            )
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     result |= {
         "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, shared with other jobs",
         "versions": {name: version(name) for name in ("av", "numpy", "simplejpeg")}
-        | {"ffmpeg": str(av.library_versions)},
+        | {"libraries_in_av": str(av.library_versions), "ffmpeg": ffmpeg_version()},
     }
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
