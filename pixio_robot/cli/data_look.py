@@ -69,13 +69,12 @@ def _summary(store: DemoStore, console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from pixio_robot.data.inspection.words import simulator_of
     from pixio_robot.data.stats import stored_statistics
 
     spec, lengths = store.spec, store.lengths
-    rate, simulator = f"{spec.control_hz:g} Hz", f"{spec.simulator} {spec.simulator_version}"
-    console.print(
-        f"{store.path}: {spec.task} with {spec.robot}, {spec.controller}, {rate}, {simulator}", highlight=False
-    )
+    what = f"{spec.task} with {spec.robot}, {spec.controller}, {spec.control_hz:g} Hz, {simulator_of(spec)}"
+    console.print(f"{store.path}: {what}", highlight=False, markup=False)
     if not len(store):
         console.print("no episode yet")
         return

@@ -95,10 +95,13 @@ def _check_films(dataset: Any, store: DemoStore, number: int) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what `datasets` and the AV1 encoder say of every episode."""
+    """Without what `datasets`, FFmpeg and the AV1 encoder say of every episode."""
+    import av.logging
     import datasets
 
-    os.environ.setdefault("SVT_LOG", "1")  # errors only
+    # Errors only. lerobot hands FFmpeg's messages back from Python to FFmpeg, which has a level of its own.
+    os.environ.setdefault("SVT_LOG", "1")
+    av.logging.set_libav_level(av.logging.ERROR)
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:

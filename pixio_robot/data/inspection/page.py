@@ -16,6 +16,7 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.inspection.outliers import find_outliers, frozen_camera
 from pixio_robot.data.inspection.pictures import contact_sheet, film
 from pixio_robot.data.inspection.plots import curves, length_histogram
+from pixio_robot.data.inspection.words import simulator_of
 from pixio_robot.data.stats import Range, stored_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
@@ -42,6 +43,7 @@ def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
     values = {
         "path": store.path,
         "spec": spec,
+        "simulator": simulator_of(spec),
         "lengths": store.lengths,
         "successes": sum(store.successes),
         "codec": store.image_codec,
