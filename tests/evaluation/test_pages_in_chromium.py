@@ -1,5 +1,6 @@
 """Every kind of page in a real browser: it renders on a phone and a desk, asks for nothing, and its videos play."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -7,15 +8,20 @@ import chromium as browser
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
+from pixio_robot.evaluation.probe_report import picture_name, strip, write_page
 from pixio_robot.evaluation.report import build_comparison, build_report
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.evaluation.series import checkpoint_directory, write_series
 from pixio_robot.evaluation.sweep import collect_sweep
 from pixio_robot.evaluation.sweep_report import write_sweep
+from pixio_robot.files import write_json
+from pixio_robot.types import Features, GroundTruth
+from pixio_robot.vision.probes import Probes
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,6 +39,31 @@ Promise.all([...document.querySelectorAll('video')].map(async video => {
           width: video.videoWidth, shown: video.getBoundingClientRect().width};
 }))
 """
+
+
+def write_card(directory: Path) -> None:
+    """A report card of features that mean nothing, at two levels of variation."""
+    rng = np.random.default_rng(0)
+    n = 24
+    truth = GroundTruth(
+        images=rng.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8),
+        depth=rng.uniform(0.5, 2.0, (n, 32, 32)).astype(np.float32),
+        classes=rng.integers(0, 4, (n, 32, 32)).astype(np.int32),
+        class_names=["background", "surface", "robot", "cube"],
+        positions={name: rng.normal(size=(n, 3)).astype(np.float32) for name in ("cube", "eef", "camera")},
+        camera_axes=np.linalg.qr(rng.normal(size=(n, 3, 3)))[0].astype(np.float32),
+        contact=np.arange(n) % 3 == 0,
+        episode=np.repeat(np.arange(8), 3),
+    )
+    features = Features(torch.from_numpy(rng.normal(size=(n, 2, 8))).float(), torch.randn(n, 4, 4, 8))
+    probes = Probes(features, truth)
+    result, pictures = probes.measure(features, truth)
+    own, levels = dataclasses.asdict(result), []
+    for variation, carried in (("none", None), ("all", own)):
+        levels.append({"variation": variation, "truth": variation, "own": own, "carried": carried})
+        strip(pictures, 3, directory / picture_name(variation))
+    card = {"label": directory.name, "task": "Lift", "camera": "front", "image_size": 32, "levels": levels}
+    write_json(directory / "probe.json", card)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +93,10 @@ def pages(line_pool, seeking_actor, tmp_path_factory):
         (root / run / "pretrain" / "metrics.jsonl").write_text("".join(lines))
         command = "pixio-robot train encoder=pixio out=runs/quickstart/policies/a-long-name-that-does-not-break"
         (root / run / "stages.jsonl").write_text(f'{{"stage": "train", "command": "{command}", "seconds": 100.5}}\n')
+    for encoder in ("pixio-with-a-name", "random"):
+        write_card(root / "probes" / encoder)
     return {
+        "probes": write_page(root / "probes"),
         "report": build_report(root / "first", root / "report.html"),
         "comparison": build_comparison([root / "first", root / "second"], root / "comparison.html"),
         "sweep": write_sweep(collect_sweep(root, lambda path: {"optim.lr": 1e-4}), "All", root),
@@ -76,7 +110,7 @@ def tab(tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
-@pytest.mark.parametrize("kind", ["report", "comparison", "sweep"])
+@pytest.mark.parametrize("kind", ["report", "comparison", "sweep", "probes"])
 def test_a_page_renders_and_asks_for_nothing(tab, pages, kind, width, tmp_path):
     tab.open(pages[kind], width)
     assert tab.errors == []

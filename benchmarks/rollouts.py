@@ -1,0 +1,210 @@
+"""Rollout episodes a minute: our engine against a serial loop and gymnasium's AsyncVectorEnv, same policy, same cores.
+
+    python benchmarks/rollouts.py [--episodes 8] [--rounds 3] [--env Lift] [--out benchmarks/results/rollouts.json]
+
+All play the same untrained policy (behaviour cloning on a frozen Pixio micro encoder, two cameras of
+96 px), which fails, so that every episode lasts the full horizon. `serial` is how robomimic evaluates: one environment
+in the policy's process, an image of every camera at every step, a policy call where its chunk of actions is used up.
+`async_N` is gymnasium's AsyncVectorEnv of N environments, one process each, pictures through shared memory, one batched
+policy call. `ours_W` is the engine of `pixio-robot evaluate` with W workers and 8 slots. Contestants take turns; the
+median over rounds counts. Beside wall time the CPU seconds of all processes an episode are given, which mean the same
+on a busy machine. `scaling` is ours_2 over ours_1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from envs.collect import CollectConfig, collect
+from envs.config import EnvConfig, Variation
+from envs.gymnasium_env import GymnasiumEnv
+from envs.pool import ProcessPool
+from envs.pool_process import one_thread_each, without_main
+from envs.registry import make_env
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.stats import compute_statistics
+from pixio_robot.evaluation.rollout import run_episodes
+from pixio_robot.types import Frame
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+from policies.chunking import ChunkedActor
+from policies.registry import POLICIES, build_policy
+
+EXECUTE, SLOTS, ROWS = 4, 8, 2
+FIRST_SEED = 100_000
+
+
+def make_policy(config: EnvConfig) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        collect(config, CollectConfig(out=f"{folder}/demos", episodes=1, workers=1))
+        store = DemoStore.open(f"{folder}/demos")
+        torch.manual_seed(0)
+        settings = POLICIES["bc"].config()
+        settings.conditioning.cameras = list(store.spec.cameras)
+        encoder = PixioEncoder(EncoderConfig(size="micro", patch=8, image_size=config.image_size), 0)
+        return build_policy("bc", settings, store.spec, compute_statistics(store, [0]), encoder).eval()
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Of this process and those."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def serial(config: EnvConfig, policy: Any) -> Iterator[tuple[Callable[[int], int], list[int]]]:
+    env = make_env(config)
+    actor = ChunkedActor(policy, EXECUTE, batch_size=1)
+
+    def play(episodes: int) -> int:
+        steps = 0
+        for seed in range(FIRST_SEED, FIRST_SEED + episodes):
+            frame, done = env.reset(seed), False
+            actor.reset(0, seed)
+            while not done:
+                result = env.step(actor.act({0: frame})[0])
+                frame, done = result.frame, result.done
+                steps += 1
+        return steps
+
+    try:
+        yield play, []
+    finally:
+        env.close()
+
+
+@contextlib.contextmanager
+def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[tuple[Callable[[int], int], list[int]]]:
+    words = {"task": config.task, "image_size": config.image_size, "variation": config.variation.value}
+
+    def make() -> gymnasium.Env:
+        return GymnasiumEnv(**words)
+
+    with one_thread_each(), without_main():
+        envs = gymnasium.vector.AsyncVectorEnv([make] * count, context="spawn")
+    cameras = list(config.cameras)
+    actor = ChunkedActor(policy, EXECUTE, batch_size=min(ROWS, count))
+
+    def frames(observation: dict[str, np.ndarray]) -> dict[int, Frame]:
+        return {
+            slot: Frame({name: observation[name][slot] for name in cameras}, observation["state"][slot])
+            for slot in range(count)
+        }
+
+    def play(episodes: int) -> int:
+        observation, _ = envs.reset(seed=[FIRST_SEED + slot for slot in range(count)])
+        for slot in range(count):
+            actor.reset(slot, slot)
+        finished = steps = 0
+        over = np.zeros(count, bool)
+        while finished < episodes:
+            actions = actor.act(frames(observation))
+            observation, _, terminated, truncated, _ = envs.step(np.stack([actions[slot] for slot in range(count)]))
+            # The step after an episode's last is its environment's reset, and plays nothing.
+            for slot in np.flatnonzero(over):
+                actor.reset(int(slot), finished)
+            steps += int((~over).sum())
+            over = terminated | truncated
+            finished += int(over.sum())
+        return steps
+
+    try:
+        yield play, [process.pid for process in envs.processes]
+    finally:
+        envs.close(terminate=True)
+
+
+@contextlib.contextmanager
+def ours(config: EnvConfig, policy: Any, workers: int) -> Iterator[tuple[Callable[[int], int], list[int]]]:
+    with ProcessPool(config, workers, SLOTS) as pool:
+        actor = ChunkedActor(policy, EXECUTE, batch_size=ROWS)
+
+        def play(episodes: int) -> int:
+            seeds = range(FIRST_SEED, FIRST_SEED + episodes)
+            return sum(result.steps for result in run_episodes(pool, actor, list(seeds)))
+
+        yield play, pool.worker_pids
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Rollout episodes a minute.")
+    parser.add_argument("--episodes", type=int, default=SLOTS, help="of each contestant in a round; a multiple of 8")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--env", default="Lift", help="a task with the cameras front and hand")
+    parser.add_argument("--note", default="", help="what else ran on the machine")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    config = EnvConfig(task=arguments.env, variation=Variation.CLUTTERED)
+    policy = make_policy(config)
+    cores = len(os.sched_getaffinity(0))
+    wall: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        contestants = {"serial": stack.enter_context(serial(config, policy))}
+        for count in sorted({cores, SLOTS}):
+            contestants[f"async_{count}"] = stack.enter_context(asynchronous(config, policy, count))
+        for workers in (1, cores):
+            contestants[f"ours_{workers}"] = stack.enter_context(ours(config, policy, workers))
+        for play, _ in contestants.values():
+            play(1)
+        for number in range(arguments.rounds):
+            # Another one begins each time, so that a change of the machine's load meets all alike.
+            names = list(contestants)[number % len(contestants) :] + list(contestants)[: number % len(contestants)]
+            for name in names:
+                play, pids = contestants[name]
+                began, cpu_began = time.perf_counter(), cpu_seconds(pids)
+                episodes = play(arguments.episodes) / config.steps
+                wall.setdefault(name, []).append(60 * episodes / (time.perf_counter() - began))
+                cpu.setdefault(name, []).append((cpu_seconds(pids) - cpu_began) / episodes)
+                print(f"{name:9} {wall[name][-1]:7.1f} episodes/min, {cpu[name][-1]:.2f} CPU s an episode", flush=True)
+    rates = {name: float(np.median(values)) for name, values in wall.items()}
+    costs = {name: float(np.median(values)) for name, values in cpu.items()}
+    best_async = max(rate for name, rate in rates.items() if name.startswith("async"))
+    ratios = {
+        "over_serial": rates[f"ours_{cores}"] / rates["serial"],
+        "over_async": rates[f"ours_{cores}"] / best_async,
+        "scaling": rates[f"ours_{cores}"] / rates["ours_1"],
+        "cpu_of_serial_over_ours": costs["serial"] / costs[f"ours_{cores}"],
+        "cpu_of_async_over_ours": min(cost for name, cost in costs.items() if name.startswith("async"))
+        / costs[f"ours_{cores}"],
+    }
+    print(", ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    result = {
+        "episodes_per_minute": rates,
+        "cpu_seconds_per_episode": costs,
+        "ratios": ratios,
+        "rounds": wall,
+        "settings": {"task": config.task, "horizon": config.steps, "execute": EXECUTE, "slots": SLOTS, "rows": ROWS},
+        "note": arguments.note,
+        "commit": commit.stdout.strip(),
+        "device": f"{platform.processor() or platform.machine()}, {cores} cores",
+        "versions": {name: version(name) for name in ("gymnasium", "mujoco", "numpy", "robosuite", "torch")},
+    }
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
