@@ -25,13 +25,15 @@ class ReplayError:
     """How far one replay strays from what was recorded.
 
     first_step: the first whose positions differ at all, None where every bit is reproduced. position: largest
-    difference of any joint coordinate (m or rad; objects have joints too) at any step. hand_m: largest distance
-    between the recorded and the replayed gripper. success: whether the task's own check holds after the last action.
+    difference of any joint coordinate (m or rad; objects have joints too) at any step, and `joint` where it was.
+    hand_m: largest distance between the recorded and the replayed gripper of the first arm. success: whether the
+    task's own check holds after the last action.
     """
 
     steps: int
     first_step: int | None
     position: float
+    joint: str
     hand_m: float
     success: bool
 
@@ -69,20 +71,22 @@ class Replay:
             hand = _Hand(sim.model._model, grip)
             sim.set_state_from_flattened(states[0, : 1 + nq + nv])
             sim.forward()
-            worst, hand_m, first = 0.0, 0.0, None
+            worst, joint, hand_m, first = 0.0, "", 0.0, None
             for step, action in enumerate(actions):
                 self._env.step(action)
                 if step + 1 == len(states):
                     break
                 recorded = states[step + 1, 1 : 1 + nq]
-                away = float(np.abs(sim.data.qpos - recorded).max())
-                away = math.inf if math.isnan(away) else away
-                worst = max(worst, away)
-                if first is None and away > 0:
+                away = np.nan_to_num(np.abs(sim.data.qpos - recorded), nan=math.inf)
+                if away.max() > worst:
+                    worst, joint = float(away.max()), _joint_at(sim.model._model, int(away.argmax()))
+                if first is None and away.any():
                     first = step + 1
                 hand_m = max(hand_m, float(np.linalg.norm(hand.at(sim.data.qpos) - hand.at(recorded))))
             success = bool(self._env._check_success())
-        return ReplayError(steps=len(actions), first_step=first, position=worst, hand_m=hand_m, success=success)
+        return ReplayError(
+            steps=len(actions), first_step=first, position=worst, joint=joint, hand_m=hand_m, success=success
+        )
 
     @contextlib.contextmanager
     def _on(self, model_file: str) -> Iterator[tuple[Any, int]]:
@@ -117,3 +121,8 @@ class _Hand:
         self._data.qpos[:] = positions
         mujoco.mj_kinematics(self._model, self._data)
         return self._data.site_xpos[self._site].copy()
+
+
+def _joint_at(model: Any, place: int) -> str:
+    """The joint that position number `place` belongs to."""
+    return model.joint(int(np.searchsorted(model.jnt_qposadr, place, side="right")) - 1).name

@@ -50,7 +50,8 @@ def replay(arguments: list[str]) -> int:
                 away = not hand_mm <= config.tolerance_mm
                 strayed, worst_mm, solved = strayed + away, max(worst_mm, hand_mm), solved + error.success
                 print(
-                    f"{demo}: {error.steps} steps, gripper at most {hand_mm:.3g} mm away, joints {error.position:.3g}, "
+                    f"{demo}: {error.steps} steps, gripper at most {hand_mm:.3g} mm away, joints {error.position:.3g}"
+                    f"{f' ({error.joint})' if error.joint else ''}, "
                     f"{'exact' if error.first_step is None else f'differs from step {error.first_step} on'}; "
                     f"{'solved' if error.success else 'not solved'} at the end"
                     + (f"  <- more than {config.tolerance_mm:g} mm" if away else ""),

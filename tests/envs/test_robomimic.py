@@ -174,6 +174,7 @@ def test_replay_reproduces_every_bit(recording: Recording) -> None:
     assert replay.run(recording.model_file, recording.states, recording.actions) == error
     wrong = replay.run(recording.model_file, recording.states, -recording.actions)
     assert wrong.first_step == 1
+    assert wrong.joint.startswith("robot0_joint")
     assert wrong.hand_m > 0.01
     with pytest.raises(UserError, match="takes 7"):
         replay.run(recording.model_file, recording.states, recording.actions[:, :6])
