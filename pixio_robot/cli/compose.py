@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.util
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import pixio_robot
+from pixio_robot.cli.stages import remember_command
 from pixio_robot.errors import UserError, unknown_name
 
 SWEEP_FILES = ["hydra.sweep.dir=${run}/sweeps/${now:%Y-%m-%d_%H-%M-%S}", "hydra.job.chdir=false"]
@@ -143,8 +145,12 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach main() instead of Hydra's own printer
     codes = [0]
+    launcher = next((word for word in arguments if word.startswith("hydra/launcher=")), "")
+    if any(name in launcher for name in ("slurm", "submitit")) and importlib.util.find_spec("submitit") is None:
+        raise UserError(f"{launcher} needs submitit: pip install 'pixio-robot[slurm]'.")
 
     def job(composed: DictConfig) -> None:
+        remember_command([command, *arguments])  # a launcher may have brought us to another process
         codes.append(function(to_dataclass(composed)))
 
     wrapped = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)

@@ -57,7 +57,8 @@ class PixelBatches:
     Sample number p of an epoch is a function of (seed, epoch, p) and the selection alone, so neither the number of
     threads nor an interruption changes it. Of several ranks each takes its share of a step's `world_size` x
     `batch_size` samples; together they see what one rank with batches that large would see. `selection` chooses the
-    images of each epoch; without one every epoch shows all of them.
+    images of each epoch; without one every epoch shows all of them. `pinned` batches lie in memory that a GPU reads
+    by itself.
 
     A corrupt image gives its place to the next readable one of the epoch's order; `corrupt` collects the ids. Not for
     more than one consumer thread. Use it as a context manager, or call `close`.
@@ -76,6 +77,7 @@ class PixelBatches:
         rank: int = 0,
         world_size: int = 1,
         selection: EpochSelection | None = None,
+        pinned: bool = False,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("image_size", image_size), ("workers", workers)):
             if value < 1:
@@ -91,7 +93,7 @@ class PixelBatches:
         cv2.setNumThreads(1)  # the threads here are the parallelism
         self.source, self.batch_size, self.image_size, self.seed = source, batch_size, image_size, seed
         self.scale, self.ratio = scale, ratio
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.pinned = rank, world_size, pinned
         self.corrupt: set[str] = set()
         """Ids of unreadable images met in the batches handed out so far."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pixels")
@@ -166,7 +168,8 @@ class PixelBatches:
 
     def _submit(self) -> None:
         # Always a fresh buffer: consumers may keep batches, and decoding costs far more than the pages.
-        images = torch.empty((self.batch_size, self.image_size, self.image_size, 3), dtype=torch.uint8)
+        shape = (self.batch_size, self.image_size, self.image_size, 3)
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
         batch = PixelBatch(images, [""] * self.batch_size)
         first = self._order.advance(self._submitted, self.rank * self.batch_size)
         tasks, row = [], 0

@@ -1,46 +1,65 @@
 """Training checkpoints: `checkpoints/step_XXXXXXXX/` of safetensors and one JSON file, and `latest` naming one of them.
 
+    model/, optimizer/, ema/         what may be spread over processes: each writes its part (spread_files.py)
+    random.safetensors, window.safetensors
+    trainer.json                     everything else, and the names of all files: written last
+
 Nothing in them is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import TEMPORARY_PREFIX, atomic_directory, atomic_file, read_json, write_json
+from pixio_robot.training.distributed import current
+from pixio_robot.training.spread_files import SUFFIX, save_spread, spread_sizes
 
 KIND = "training_state"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TRAINER = "trainer.json"
 LATEST = "latest"
 
 Parts = Mapping[str, Mapping[str, Tensor]]
 
 
-def write_checkpoint(directory: Path, step: int, parts: Parts, trainer: Mapping[str, Any], keep: int) -> Path:
-    """Write one checkpoint, point `latest` to it and remove all but the newest `keep`. A crash leaves the old ones."""
+def write_checkpoint(
+    directory: Path, step: int, spread: Parts, parts: Parts, trainer: Mapping[str, Any], keep: int
+) -> Path:
+    """Write one checkpoint, point `latest` to it and remove all but the newest `keep`. A crash leaves the old ones.
+
+    A collective, into a directory that all processes see: each writes its part of `spread`, the first all else.
+    """
+    processes = current()
     path = directory / f"step_{step:08d}"
-    header = {"kind": KIND, "format_version": FORMAT_VERSION, "step": step, "parts": sorted(parts)}
-    with atomic_directory(path) as temporary:
-        for name, tensors in parts.items():
-            # Copies, because safetensors refuses tensors that share memory, as tied weights do.
-            copies = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
-            save_file(copies, temporary / f"{name}.safetensors")
-        write_json(temporary / TRAINER, header | dict(trainer))
-    with atomic_file(directory / LATEST) as temporary:
-        temporary.write_text(path.name + "\n")
-    for old in _all(directory)[:-keep]:
-        if old != path:
-            _remove(old)
+    with atomic_directory(path) if processes.first else contextlib.nullcontext() as own:
+        temporary = Path(processes.gather(str(own))[0])
+        for name, tensors in spread.items():
+            save_spread(temporary / name, tensors)
+        if processes.first:
+            for name, tensors in parts.items():
+                copies = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
+                save_file(copies, temporary / f"{name}{SUFFIX}")
+            files = sorted(str(file.relative_to(temporary)) for file in temporary.rglob(f"*{SUFFIX}"))
+            header = {"kind": KIND, "format_version": FORMAT_VERSION, "step": step, "files": files}
+            write_json(temporary / TRAINER, header | dict(trainer))
+    if processes.first:
+        with atomic_file(directory / LATEST) as pointer:
+            pointer.write_text(path.name + "\n")
+        for old in _all(directory)[:-keep]:
+            if old != path:
+                _remove(old)
     return path
 
 
@@ -66,8 +85,11 @@ def latest_checkpoint(directory: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Parts and trainer values. Raises UserError for a damaged checkpoint and for one of another version."""
+def read_checkpoint(
+    path: Path,
+) -> tuple[dict[str, dict[str, torch.Size]], dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What is spread, by part: names and sizes, to be read with `load_spread(path / part, ...)`; the other parts; and
+    the trainer's values. Raises UserError for a damaged checkpoint and for one of another version."""
     way_out = f"remove {path} to continue from the checkpoint before it"
     trainer = read_json(path / TRAINER)
     if not isinstance(trainer, dict) or trainer.get("kind") != KIND:
@@ -76,11 +98,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         raise UserError(
             f"{path} has format_version {trainer.get('format_version')!r}; this release reads {FORMAT_VERSION}."
         )
-    parts = {}
-    for name in trainer["parts"]:
-        file = path / f"{name}.safetensors"
-        try:
-            parts[name] = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} cannot be read ({error}); {way_out}.") from error
-    return parts, trainer
+    sizes, parts = {}, {}
+    try:
+        for file in map(Path, trainer["files"]):
+            if not (path / file).is_file():
+                raise FileNotFoundError(f"{path / file} is missing")
+            if len(file.parts) == 1:
+                parts[file.stem] = load_file(path / file)
+            elif file.parts[0] not in sizes:
+                sizes[file.parts[0]] = spread_sizes(path / file.parts[0])
+    except UserError as error:
+        raise UserError(f"{error}; {way_out}.") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path / file} cannot be read ({error}); {way_out}.") from error
+    return sizes, parts, trainer

@@ -36,7 +36,7 @@ class DistillConfig:
     selection: list[str] = dataclasses.field(default_factory=list)
     """What `pixio-robot curate` chose of those shards; shards without a selection are shown whole."""
     teacher: str
-    """Checkpoint directory of a Pixio encoder."""
+    """A Pixio encoder: whatever `PixioEncoder.from_pretrained` opens."""
     out: str
     """Run directory: `model/NAME` (the encoder of each student), metrics, checkpoints."""
     students: list[StudentConfig] = dataclasses.field(default_factory=list)
@@ -76,9 +76,10 @@ def distill(config: DistillConfig) -> FitResult:
         image_size=image_size,
         seed=config.loop.seed,
         workers=config.workers,
+        device=device,
     )
     blocks = [block for student in model.students.values() for block in student.encoder.vit.blocks]  # type: ignore[union-attr]
-    spread_model = spread(model, blocks, config.loop.parallel, device)
+    spread_model = spread(model, blocks, config.loop.parallel, device, config.loop.compile)
     generator = torch.Generator(device)
     hooks = []
     if images.validation is not None:

@@ -1,7 +1,8 @@
 """Several processes that train one model: who they are, what they agree on, and how the parameters are spread.
 
-Start them with `torchrun --nproc-per-node N -m pixio_robot.cli.main ...`. The first process speaks, writes and keeps
-the run directory; what decides the result depends on the number of processes nowhere.
+Start them with `torchrun --nproc-per-node N -m pixio_robot.cli.main ...`, or as the tasks of a Slurm job through
+Hydra's submitit launcher. The first process speaks, writes and keeps the run directory; what decides the result depends
+on the number of processes nowhere.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixio_robot.errors import UserError
+from pixio_robot.vision.layers import compile_blocks
 
 STRATEGIES = ("ddp", "fsdp")
 
@@ -79,19 +81,34 @@ def current() -> Processes:
 
 @contextlib.contextmanager
 def joined(device: str = "auto") -> Iterator[Processes]:
-    """Join the other processes that torchrun started; without torchrun there are none."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    """Join the other processes that torchrun or submitit started; without them there are none."""
+    if not _started_along_with_others():
         yield Processes()
         return
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        # Slurm may have shown each process its own GPU only.
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     # Numbers on the host travel by gloo, so that agreeing on something never waits for a device.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield current()
     finally:
         dist.destroy_process_group()
+
+
+def _started_along_with_others() -> bool:
+    """Whether this is one of several processes; what torch wants to know of them is in the environment then."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return True
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return False
+    import submitit
+
+    if submitit.JobEnvironment().num_tasks == 1:
+        return False
+    submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    return True
 
 
 def together(stage: Callable[[Callable[[], bool]], int], work: Callable[[], bool]) -> int:
@@ -132,14 +149,23 @@ class Spread:
             self.module.set_requires_gradient_sync(wanted)
 
 
-def spread(model: nn.Module, blocks: Iterable[nn.Module], strategy: str, device: torch.device) -> Spread:
+def spread(
+    model: nn.Module, blocks: Iterable[nn.Module], strategy: str, device: torch.device, compiled: bool = False
+) -> Spread:
     """`ddp`: every process has all of `model`. `fsdp`: each has its part of every parameter (FSDP2), gathered a block
-    at a time; `model` itself changes. One process has all of it in any case."""
-    processes = current()
+    at a time; `model` itself changes. One process has all of it in any case.
+
+    `compiled`: of one process the step becomes one graph, by `model.compile()`; of several each block one, because
+    gradients are exchanged, or parameters gathered, between them while the others compute."""
+    processes, blocks = current(), list(blocks)
     if processes.count == 1:
+        if compiled:
+            model.compile()
         return Spread(model)
+    if compiled:
+        compile_blocks(blocks)
     if strategy == "ddp":
-        return Spread(DistributedDataParallel(model))
+        return Spread(DistributedDataParallel(model, gradient_as_bucket_view=True))
     mesh = init_device_mesh(device.type, (processes.count,))
     for part in (*blocks, model):
         fully_shard(part, mesh=mesh)
@@ -159,10 +185,3 @@ def whole_on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if current().first:
             copies[name] = complete.to("cpu", copy=True).contiguous()
     return copies
-
-
-def spread_like(tensor: Tensor, example: Tensor) -> Tensor:
-    """This process's part of a whole tensor, spread as `example` is."""
-    if not isinstance(example, DTensor):
-        return tensor
-    return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements, src_data_rank=None)

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from pixio_robot.training.distributed import spread_like
-
 # Diffusion policy (Chi et al., IJRR): the average forgets the early steps and settles at a long memory.
 INVERSE_GAMMA, POWER, LARGEST_DECAY = 1.0, 0.75, 0.9999
 
@@ -55,10 +53,5 @@ class Ema:
             parameter.copy_(values[name])
 
     def tensors(self) -> dict[str, Tensor]:
+        """The averages themselves; a checkpoint is read into them."""
         return dict(self._average)
-
-    def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Inverse of `tensors`; KeyError when one is missing."""
-        for name, average in self._average.items():
-            average.copy_(spread_like(tensors[name], average))
-        self.step = step

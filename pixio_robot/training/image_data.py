@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from pixio_robot.data.curation.across import open_selections
 from pixio_robot.data.frames import ImageSource, PixelBatches, open_image_source
 from pixio_robot.data.shards import MANIFEST, read_manifest
@@ -30,7 +32,14 @@ class ImageData:
 
 
 def open_image_data(
-    data: Sequence[str], selection: Sequence[str], *, batch_size: int, image_size: int, seed: int, workers: int
+    data: Sequence[str],
+    selection: Sequence[str],
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    workers: int,
+    device: torch.device,
 ) -> ImageData:
     """Open shards and demonstrations; `batch_size` counts the images of all processes.
 
@@ -48,6 +57,7 @@ def open_image_data(
         rank=processes.rank,
         world_size=processes.count,
         selection=open_selections(selection, train),
+        pinned=device.type == "cuda",
     )
     held_out = _held_out(data)
     validation = None

@@ -19,10 +19,14 @@ SAME_SIGNAL_SECONDS = 1.0
 class Interrupt:
     """While entered, the first SIGINT or SIGTERM is only kept in `signal`; one a second later acts as it always does.
 
+    So is SIGUSR2 where somebody handles it: submitit does, who puts a job whose time is nearly over back into Slurm's
+    queue. That handler has it once the block is left, when everything is saved.
+
     Outside the main thread, where Python handles no signals, it does nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    PASSED_ON = signal.SIGUSR2
 
     def __init__(self) -> None:
         self.signal = 0
@@ -32,11 +36,15 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._earlier = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            handled = callable(signal.getsignal(self.PASSED_ON))
+            numbers = (*self.SIGNALS, self.PASSED_ON) if handled else self.SIGNALS
+            self._earlier = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._put_back()
+        if error is None and self.signal == self.PASSED_ON:
+            os.kill(os.getpid(), self.signal)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal == 0:

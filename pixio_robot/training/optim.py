@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import spread_like
 
 DEFAULT_WARMUP_STEPS = 500
 
@@ -115,6 +114,18 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, groups: list[ParameterGr
     }
 
 
+def empty_optimizer_tensors(groups: list[ParameterGroup], sizes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Tensors to read what `optimizer_tensors` gave into, spread as their parameters are. KeyError, ValueError."""
+    parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
+    empty = {}
+    for key, size in sizes.items():
+        parameter = parameters[key.rpartition("|")[0]]
+        if size and size != parameter.shape:
+            raise ValueError(f"{key} has shape {tuple(size)} instead of {tuple(parameter.shape)}")
+        empty[key] = torch.zeros_like(parameter.detach()) if size else torch.zeros(())
+    return empty
+
+
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, groups: list[ParameterGroup], tensors: dict[str, Tensor]
 ) -> None:
@@ -124,13 +135,5 @@ def load_optimizer_tensors(
         name, _, quantity = key.rpartition("|")
         by_name.setdefault(name, {})[quantity] = value
     names = [name for group in groups for name in group.parameters]
-    parameters = [parameter for group in groups for parameter in group.parameters.values()]
-    state = {
-        index: {
-            quantity: spread_like(value, parameter) if value.ndim else value
-            for quantity, value in by_name[name].items()
-        }
-        for index, (name, parameter) in enumerate(zip(names, parameters, strict=True))
-        if name in by_name
-    }
+    state = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -20,12 +20,10 @@ from pixio_robot.training.looks import Panels, ValidationLoss
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
-from pixio_robot.vision.checkpointing import read_config
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.flops import pretraining_flop
 from pixio_robot.vision.mae import Pixio
-from pixio_robot.vision.pixio import KIND as ENCODER_KIND
-from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder
+from pixio_robot.vision.pixio import PixioEncoder
 
 WHOLE_MODEL = "mae"
 PANELS = "panels"
@@ -51,7 +49,8 @@ class PretrainConfig:
     pixel_normalisation: bool = True
     """Predict each patch relative to its own mean and deviation, as published."""
     initial_weights: str | None = None
-    """Checkpoint of a whole Pixio, or of an encoder alone (the decoder starts fresh), to begin from."""
+    """To begin from: a checkpoint of a whole Pixio, or an encoder alone, for which the decoder starts fresh: whatever
+    `PixioEncoder.from_pretrained` opens, such as an official `.pth` file or a Hugging Face name."""
     encoder_begins: int = 0
     """Updates for which the encoder stays as it is, so that a fresh decoder cannot spoil a trained one."""
     batch_size: int = 64
@@ -93,10 +92,10 @@ def pretrain(config: PretrainConfig) -> FitResult:
         image_size=config.crop_size,
         seed=config.loop.seed,
         workers=config.workers,
+        device=device,
     )
-    if config.loop.compile:
-        model.compile()
-    spread_model = spread(model, [*model.encoder.vit.blocks, *model.decoder.blocks], config.loop.parallel, device)
+    blocks = [*model.encoder.vit.blocks, *model.decoder.blocks]
+    spread_model = spread(model, blocks, config.loop.parallel, device, config.loop.compile)
     generator = torch.Generator(device)
     autocast = config.loop.autocast(device)
     panels = Panels(
@@ -161,20 +160,20 @@ def build_pixio(config: PretrainConfig) -> Pixio:
     )
     if config.initial_weights is None:
         return model
-    path = Path(config.initial_weights)
-    encoder = PixioEncoder.from_pretrained(path)
+    source = config.initial_weights
+    encoder = PixioEncoder.from_pretrained(source)
     _refuse_other_shape(
-        "encoder", path, encoder.config, config.encoder, ("size", "patch", "image_size", "class_tokens")
+        "encoder", source, encoder.config, config.encoder, ("size", "patch", "image_size", "class_tokens")
     )
     model.encoder.load_state_dict(encoder.state_dict())
-    if read_config(path, (ENCODER_KIND, MODEL_KIND))["kind"] == MODEL_KIND:
-        earlier = Pixio.load(path)
-        _refuse_other_shape("decoder", path, earlier.decoder_config, config.decoder, ("width", "depth", "heads"))
+    if Pixio.is_saved_at(source):
+        earlier = Pixio.load(source)
+        _refuse_other_shape("decoder", source, earlier.decoder_config, config.decoder, ("width", "depth", "heads"))
         model.decoder.load_state_dict(earlier.decoder.state_dict())
     return model
 
 
-def _refuse_other_shape(part: str, path: Path, theirs: Any, mine: Any, names: tuple[str, ...]) -> None:
+def _refuse_other_shape(part: str, source: str, theirs: Any, mine: Any, names: tuple[str, ...]) -> None:
     different = [
         f"{part}.{name}={getattr(mine, name)!r} against {getattr(theirs, name)!r}"
         for name in names
@@ -182,5 +181,5 @@ def _refuse_other_shape(part: str, path: Path, theirs: Any, mine: Any, names: tu
     ]
     if different:
         raise UserError(
-            f"initial_weights={path} were made with another {part} ({', '.join(different)}); set those to match."
+            f"initial_weights={source} were made with another {part} ({', '.join(different)}); set those to match."
         )

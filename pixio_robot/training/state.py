@@ -9,12 +9,18 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.training import checkpoint, randomness
-from pixio_robot.training.distributed import current, spread_like, whole_on_cpu
+from pixio_robot.training.distributed import current
 from pixio_robot.training.ema import Ema
 from pixio_robot.training.job import Job
 from pixio_robot.training.metrics import Window
-from pixio_robot.training.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from pixio_robot.vision.checkpointing import load_weights
+from pixio_robot.training.optim import (
+    build_optimizer,
+    empty_optimizer_tensors,
+    load_optimizer_tensors,
+    optimizer_tensors,
+)
+from pixio_robot.training.spread_files import load_spread
+from pixio_robot.vision.checkpointing import refuse_misfits
 
 RANK_STRIDE = 1_000_003
 """Apart enough that the seeds of the processes of one run never meet those of the next seed."""
@@ -36,38 +42,37 @@ class TrainingState:
             generator.manual_seed(seed)
 
     def save(self, directory: Path, keep: int) -> None:
-        """Write a checkpoint below `directory`; the same files whatever the number of processes."""
+        """Write a checkpoint below `directory` that any number of processes can take up."""
         job = self.job
         everyones = self.processes.gather(randomness.capture(job.device, job.generators))
-        parts = {
-            "model": whole_on_cpu(job.model.state_dict()),
-            "optimizer": whole_on_cpu(optimizer_tensors(self.optimizer, job.groups)),
-            "random": {
-                f"{rank}/{name}": state for rank, (states, _) in enumerate(everyones) for name, state in states.items()
-            },
-            "window": self.window.tensors(),
+        spread = {"model": job.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer, job.groups)}
+        random_states = {
+            f"{rank}/{name}": state for rank, (states, _) in enumerate(everyones) for name, state in states.items()
         }
-        random = [values for _, values in everyones]
-        trainer = {"seconds": self.seconds, "random": random, "data": dict(job.batches.state_dict())}
+        parts = {"random": random_states, "window": self.window.tensors()}
+        random_values = [values for _, values in everyones]
+        trainer = {"seconds": self.seconds, "random": random_values, "data": dict(job.batches.state_dict())}
         if self.ema:
-            parts["ema"] = whole_on_cpu(self.ema.tensors())
+            spread["ema"] = self.ema.tensors()
             trainer["ema_step"] = self.ema.step
-        if self.processes.first:
-            checkpoint.write_checkpoint(directory, self.step, parts, trainer, keep)
+        checkpoint.write_checkpoint(directory, self.step, spread, parts, trainer, keep)
 
     def load(self, path: Path) -> None:
         """Take up the checkpoint at `path`. Raises UserError when it does not fit the job."""
         job = self.job
-        parts, trainer = checkpoint.read_checkpoint(path)
-        own = job.model.state_dict()
-        weights = {
-            name: spread_like(value, own[name]) if name in own else value for name, value in parts["model"].items()
-        }
-        load_weights(job.model, weights, path)
+        sizes, parts, trainer = checkpoint.read_checkpoint(path)
+        weights = job.model.state_dict()
+        refuse_misfits({name: weight.shape for name, weight in weights.items()}, sizes.get("model", {}), path)
+        load_spread(path / "model", weights)
         try:
-            load_optimizer_tensors(self.optimizer, job.groups, parts["optimizer"])
+            optimizer_state = empty_optimizer_tensors(job.groups, sizes.get("optimizer", {}))
+            load_spread(path / "optimizer", optimizer_state)
+            load_optimizer_tensors(self.optimizer, job.groups, optimizer_state)
             if self.ema:
-                self.ema.load(parts["ema"], trainer["ema_step"])
+                averages = self.ema.tensors()
+                refuse_misfits({name: value.shape for name, value in averages.items()}, sizes.get("ema", {}), path)
+                load_spread(path / "ema", averages)
+                self.ema.step = trainer["ema_step"]
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"{path} does not fit this run: its optimiser or averaged weights belong to other parameters ({error})."

@@ -6,7 +6,8 @@ Shapes: b batch, n patches, k kept patches, q class tokens, d width of a student
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,22 +55,20 @@ class Student(nn.Module):
             )
             initialise_linears(self.projection)
 
+    def draw(self, images_bhw3: Tensor, generator: torch.Generator | None, shares: int, share: int) -> Tensor | None:
+        """Which patches (b, k) it is to see; None: all."""
+        if self.mask_config is None:
+            return None
+        batch, grid = len(images_bhw3), self.encoder.grid(*images_bhw3.shape[1:3])
+        mask = sample_mask(batch * shares, grid, self.mask_config, generator, images_bhw3.device)
+        return mask.rows(slice(share * batch, (share + 1) * batch)).keep
+
     def forward(
-        self,
-        images_bhw3: Tensor,
-        target_cls_bqt: Tensor,
-        target_patches_bnt: Tensor,
-        generator: torch.Generator | None,
-        shares: int,
-        share: int,
+        self, images_bhw3: Tensor, keep_bk: Tensor | None, target_cls_bqt: Tensor, target_patches_bnt: Tensor
     ) -> Tensor:
         """The loss (): 1 - cosine, of class tokens and of the patches it saw, both counting half."""
         patches_bnp, grid = self.encoder.patches(images_bhw3)
-        keep_bk = None
-        if self.mask_config is not None:
-            batch = len(images_bhw3)
-            mask = sample_mask(batch * shares, grid, self.mask_config, generator, images_bhw3.device)
-            keep_bk = mask.rows(slice(share * batch, (share + 1) * batch)).keep
+        if keep_bk is not None:
             target_patches_bnt = take_tokens(target_patches_bnt, keep_bk)
         tokens_bkt = self.projection(self.encoder.vit(patches_bnp, grid, keep_bk))
         q = self.encoder.config.class_tokens
@@ -110,6 +109,11 @@ class Distillation(nn.Module):
                 )
         self._teacher = [teacher.requires_grad_(False).eval()]  # in a list: not a submodule
         self.students = nn.ModuleDict({config.name: Student(config, teacher.feature_dim, seed) for config in students})
+        self._compiled: Callable[[Tensor, Mapping[str, Tensor | None]], dict[str, Tensor]] | None = None
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the step as one graph, as `mae.Pixio.compile` does."""
+        self._compiled = torch.compile(self.compare, *args, fullgraph=True, **kwargs)
 
     @property
     def teacher(self) -> PixioEncoder:
@@ -130,11 +134,16 @@ class Distillation(nn.Module):
         self, images_bhw3: Tensor, generator: torch.Generator | None = None, shares: int = 1, share: int = 0
     ) -> DistillationOutput:
         """The losses of images uint8 (b, h, w, 3); masks, `shares` and `share` as of `mae.Pixio`."""
+        kept = {name: student.draw(images_bhw3, generator, shares, share) for name, student in self.students.items()}  # type: ignore[union-attr]
+        losses = (self._compiled or self.compare)(images_bhw3, kept)
+        return DistillationOutput(torch.stack(list(losses.values())).sum(), losses)
+
+    def compare(self, images_bhw3: Tensor, kept: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        """The loss () of each student, which sees the patches `kept` for it (b, k)."""
         with torch.no_grad():
             target = self.teacher.intermediate(images_bhw3, [-1], norm=False)[0]
             target_patches_bnt = target.patches.flatten(1, 2)
-        losses = {
-            name: student(images_bhw3, target.cls, target_patches_bnt, generator, shares, share)
+        return {
+            name: student(images_bhw3, kept[name], target.cls, target_patches_bnt)
             for name, student in self.students.items()
         }
-        return DistillationOutput(torch.stack(list(losses.values())).sum(), losses)

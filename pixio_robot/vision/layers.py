@@ -6,6 +6,7 @@ Shapes: b batch, n tokens, d width, m heads, e width of a head.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,15 +53,20 @@ class Mlp(nn.Module):
 class DropPath(nn.Module):
     """Drop a residual branch for whole samples, and scale up those that keep it (arXiv 1603.09382)."""
 
+    _rate: Tensor
+
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self._drops = rate > 0.0
+        # A tensor, so that blocks which differ in nothing else share one compiled graph.
+        self.register_buffer("_rate", torch.tensor(rate), persistent=False)
 
     def forward(self, x_bnd: Tensor) -> Tensor:
-        if self.rate == 0.0 or not self.training:
+        if not self._drops or not self.training:
             return x_bnd
-        keep_b11 = torch.rand(len(x_bnd), 1, 1, device=x_bnd.device) >= self.rate
-        return x_bnd * (keep_b11 / (1.0 - self.rate)).to(x_bnd.dtype)
+        keep_b11 = torch.rand(len(x_bnd), 1, 1, device=x_bnd.device) >= self._rate
+        return x_bnd * (keep_b11 / (1.0 - self._rate)).to(x_bnd.dtype)
 
 
 class Block(nn.Module):
@@ -86,6 +92,13 @@ def run_blocks(blocks: Iterable[nn.Module], x_bnd: Tensor, recompute: bool) -> T
     for block in blocks:
         x_bnd = block(x_bnd)
     return x_bnd
+
+
+def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
+    """Compile each block by itself, in place, without a break. Blocks of one shape share a graph. Options as of
+    `torch.compile`."""
+    for block in blocks:
+        block.forward = torch.compile(block.forward, fullgraph=True, **options)
 
 
 def initialise_linears(module: nn.Module) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from pixio_robot.data.ingest import IngestConfig, ingest
 
@@ -65,10 +66,16 @@ def metrics(out: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name not in CLOCKS} for line in lines]
 
 
-def results(out: Path) -> dict[str, bytes]:
+def results(out: Path) -> dict[str, bytes | dict[str, bytes]]:
     """Every weight, the whole of the last training state, and the pictures."""
-    names = [path for path in out.rglob("*") if path.suffix in (".safetensors", ".png")]
-    return {str(path.relative_to(out)): path.read_bytes() for path in names}
+    found: dict[str, bytes | dict[str, bytes]] = {}
+    for path in sorted(out.rglob("*")):
+        if path.suffix == ".png":
+            found[str(path.relative_to(out))] = path.read_bytes()
+        elif path.suffix == ".safetensors":  # the order of what is said in its header is not fixed
+            tensors = load_file(path).items()
+            found[str(path.relative_to(out))] = {name: value.numpy().tobytes() for name, value in tensors}
+    return found
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pixio_robot.training.job import Job
@@ -111,6 +111,12 @@ def metric_lines(run_dir: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
 
+def spread(directory: Path) -> dict[str, torch.Tensor]:
+    """A part of a checkpoint that one process wrote."""
+    (file,) = directory.glob("*.safetensors")
+    return load_file(file)
+
+
 def assert_same_run(first: Path, second: Path) -> None:
     """Deployed weights, the whole training state and the metrics, bit for bit."""
     assert metric_lines(first) == metric_lines(second)
@@ -119,7 +125,9 @@ def assert_same_run(first: Path, second: Path) -> None:
     names = [name for name in names if name.parts[0] != "checkpoints" or name.parts[1] == last]
     assert len(names) >= 5
     for name in names:
-        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+        one, two = load_file(first / name), load_file(second / name)
+        assert one.keys() == two.keys(), name
+        assert all(torch.equal(one[key], two[key]) for key in one), name
     trainers = [json.loads((run / "checkpoints" / last / "trainer.json").read_text()) for run in (first, second)]
     for trainer in trainers:
         del trainer["seconds"]

@@ -1,4 +1,7 @@
-"""Two real processes over gloo against one: the same losses, the same weights, each other's checkpoints."""
+"""Two real processes over gloo against one: the same losses, the same weights, each other's checkpoints.
+
+Started by torchrun, and by Hydra's submitit launcher, whose local executor stands in for Slurm.
+"""
 
 import os
 import shutil
@@ -44,7 +47,7 @@ def start(shards: str, out: Path, processes: int, *settings: str) -> subprocess.
 
 
 def finished(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
 
@@ -68,6 +71,7 @@ def alone(shards, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_learn_what_one_does_and_continue_each_other(parallel, shards, alone, lab, tmp_path):
     two = tmp_path / "two"
@@ -88,7 +92,57 @@ def test_two_processes_learn_what_one_does_and_continue_each_other(parallel, sha
         assert_close(lab, alone, out)
 
 
+def launch(shards: str, out: Path, *settings: str) -> subprocess.Popen:
+    launcher = [
+        "-m",
+        "hydra/launcher=submitit_local",
+        "hydra.launcher.tasks_per_node=2",
+        "hydra.launcher.timeout_min=4",
+    ]
+    words = [sys.executable, *COMMAND, *launcher, *SETTINGS, f"data=[{shards}]", f"out={out}", f"run={out.parent}"]
+    return subprocess.Popen(
+        [*words, *settings],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def logs(out: Path) -> str:
+    return "".join(path.read_text() for path in sorted(out.parent.rglob("*_log.*")))
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_tasks_of_a_job_find_each_other_and_learn_what_one_process_does(shards, alone, lab, tmp_path):
+    out = tmp_path / "job"
+    finished(launch(shards, out))
+    assert logs(out).count("10 steps in") == 1
+    assert_close(lab, alone, out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_job_whose_time_is_nearly_over_saves_and_is_started_again(shards, lab, tmp_path):
+    out = tmp_path / "job"
+    process = launch(
+        shards, out, "loop={steps: 300, log_every: 5, save_every: 1000, accumulate: 1}", "panels_every=300"
+    )
+    while not (out / "metrics.jsonl").is_file() or len(lab.metric_lines(out)) < 2:
+        assert process.poll() is None, process.communicate()[0] + logs(out)
+        time.sleep(0.1)
+    (controller,) = (int(path.name) for path in tmp_path.glob("sweeps/*/.submitit/[0-9]*"))
+    for task in Path(f"/proc/{controller}/task/{controller}/children").read_text().split():
+        os.kill(int(task), signal.SIGUSR2)  # as Slurm does, `signal_delay_s` before the end
+    finished(process)
+    assert "Requeued job" in logs(out)
+    assert f"continuing {out}" in logs(out)
+    assert [line["step"] for line in lab.metric_lines(out) if "loss" in line] == [*range(5, 301, 5)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sigterm_saves_and_exits_with_0(processes, shards, lab, tmp_path):
     out = tmp_path / "run"
@@ -97,7 +151,7 @@ def test_sigterm_saves_and_exits_with_0(processes, shards, lab, tmp_path):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=200)[0]
     # torchrun itself reports the signal that it passed on.
     assert process.returncode == 0 if processes == 1 else "continue" in output, output
     assert "run the same command again to continue" in output
@@ -107,6 +161,6 @@ def test_sigterm_saves_and_exits_with_0(processes, shards, lab, tmp_path):
 
 def test_a_batch_that_cannot_be_shared_is_named(shards, tmp_path):
     process = start(shards, tmp_path / "run", 2, "batch_size=9")
-    output = process.communicate(timeout=100)[0]
+    output = process.communicate(timeout=200)[0]
     assert process.returncode != 0
     assert "batch_size=9 cannot be split evenly among 2 processes" in output

@@ -12,7 +12,7 @@ from torch import nn
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
-from pixio_robot.training.imitate import ImitateConfig, imitate, is_of_encoder
+from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Policy
@@ -110,7 +110,7 @@ def run(store: DemoStore, run_dir: Path, frozen: bool = False, config: ImitateCo
             return loss(batch)
 
         policy.loss = interrupted
-    save = lambda directory: save_checkpoint(directory, "policy", {}, policy)  # noqa: E731
+    save = lambda directory, policy: save_checkpoint(directory, "policy", {}, policy)  # noqa: E731
     return policy, imitate(
         policy, batches(store, [0, 1, 2, 3]), batches(store, [4, 5]), config, run_dir, save, {"data": "demos"}
     )
@@ -138,19 +138,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(store, tmp_path, lab, froz
     lab.assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_a_frozen_encoder_stays_and_is_not_averaged_but_saved(store, tmp_path):
+def test_a_frozen_encoder_stays_and_is_not_averaged_but_saved(store, tmp_path, lab):
     from safetensors.torch import load_file
 
     before = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16, class_tokens=1), seed=1).fingerprint()
     policy, _ = run(store, tmp_path, frozen=True)
     assert policy.conditioning.encoder.fingerprint() == before
     checkpoint = tmp_path / "checkpoints/step_00000012"
-    assert set(load_file(checkpoint / "ema.safetensors")) == {"head.weight", "head.bias"}
-    assert {key.partition("|")[0] for key in load_file(checkpoint / "optimizer.safetensors")} == {
+    assert set(lab.spread(checkpoint / "ema")) == {"head.weight", "head.bias"}
+    assert {key.partition("|")[0] for key in lab.spread(checkpoint / "optimizer")} == {
         "head.weight",
         "head.bias",
     }
-    assert any(is_of_encoder(name) for name in load_file(tmp_path / "model/model.safetensors"))
+    assert any(name.startswith("conditioning.encoder.") for name in load_file(tmp_path / "model/model.safetensors"))
 
 
 def test_a_trained_encoder_moves_at_its_own_rate(store, tmp_path):
@@ -163,7 +163,7 @@ def test_a_trained_encoder_moves_at_its_own_rate(store, tmp_path):
     policy = ClassTokenPolicy(store.spec, frozen=False)
     for module in (untouched, policy):
         nn.init.constant_(module.head.weight, 0.1)
-    save = lambda directory: save_checkpoint(directory, "policy", {}, policy)  # noqa: E731
+    save = lambda directory, policy: save_checkpoint(directory, "policy", {}, policy)  # noqa: E731
     imitate(policy, batches(store, [0, 1]), None, config, tmp_path, save)
     moved = {
         name: (new - old).abs().max().item()
@@ -176,7 +176,7 @@ def test_a_trained_encoder_moves_at_its_own_rate(store, tmp_path):
 def test_mistakes_are_named(store, tmp_path):
     policy = ClassTokenPolicy(store.spec, frozen=True).requires_grad_(False)
     with pytest.raises(UserError, match="no trainable parameter"):
-        imitate(policy, batches(store, [0]), None, CONFIG, tmp_path, lambda directory: None)
+        imitate(policy, batches(store, [0]), None, CONFIG, tmp_path, lambda directory, policy: None)
     with pytest.raises(UserError, match="validation_share=1"):
         ImitateConfig(validation_share=1.0)
     run(store, tmp_path / "a", config=dataclasses.replace(CONFIG, loop=LoopConfig(steps=1)))

@@ -34,7 +34,7 @@ def test_the_deployed_weights_are_the_averages(lab, tmp_path):
     job = lab.regression()
     fit(job, lab.loop_config(), tmp_path)
     deployed = load_file(tmp_path / "model/model.safetensors")
-    averages = load_file(tmp_path / "checkpoints/step_00000060/ema.safetensors")
+    averages = lab.spread(tmp_path / "checkpoints/step_00000060/ema")
     live = dict(job.model.named_parameters())
     for name, value in averages.items():
         assert torch.equal(deployed[name], value)

@@ -22,6 +22,7 @@ from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.loop import fit
 from pixio_robot.training.optim import OptimConfig, learning_rate, parameter_groups
 from pixio_robot.training.pretrain import scaled_to_batch
+from pixio_robot.training.spread_files import load_spread
 
 
 @given(st.integers(10, 2000), st.integers(0, 9), st.floats(0, 1e-4))
@@ -99,30 +100,33 @@ def test_every_generator_is_put_back():
     assert draw()[2] == torch.rand(2, generator=torch.Generator().manual_seed(9)).tolist()
 
 
-PARTS = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "window": {}}
+SPREAD = {"model": {"weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)}}
+
+
+def write(directory, step, spread=SPREAD, keep=2):
+    return write_checkpoint(directory, step, spread, {"window": {}}, {"x": [1, None]}, keep)
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     tied = torch.ones(2)
-    write_checkpoint(tmp_path, 7, PARTS | {"tied": {"a": tied, "b": tied, "c": tied[:1]}}, {"x": [1, None]}, keep=1)
+    written = write(tmp_path, 7, SPREAD | {"tied": {"a": tied, "b": tied, "c": tied[:1]}}, keep=1)
     path = latest_checkpoint(tmp_path)
-    assert path is not None
-    parts, trainer = read_checkpoint(path)
-    assert torch.equal(parts["model"]["weight"], PARTS["model"]["weight"])
-    assert parts["window"] == {}
-    assert set(parts["tied"]) == {"a", "b", "c"}
-    assert (trainer["kind"], trainer["format_version"], trainer["step"], trainer["x"]) == (
-        "training_state",
-        2,
-        7,
-        [1, None],
-    )
+    assert path == written
+    sizes, parts, trainer = read_checkpoint(path)
+    assert sizes == {"model": {"weight": (2, 3), "count": ()}, "tied": {"a": (2,), "b": (2,), "c": (1,)}}
+    assert parts == {"window": {}}
+    for name, tensors in SPREAD.items():
+        found = {key: torch.zeros_like(value) for key, value in tensors.items()}
+        load_spread(path / name, found)
+        assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+    header = [trainer[key] for key in ("kind", "format_version", "step", "x")]
+    assert header == ["training_state", 3, 7, [1, None]]
 
 
 def test_the_pointer_may_be_lost(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     for step in (1, 2, 10):
-        write_checkpoint(tmp_path, step, PARTS, {}, keep=2)
+        write(tmp_path, step)
     assert latest_checkpoint(tmp_path) == tmp_path / "step_00000010"
     (tmp_path / "latest").write_text("../../etc\n")
     assert latest_checkpoint(tmp_path) == tmp_path / "step_00000010"
@@ -131,17 +135,17 @@ def test_the_pointer_may_be_lost(tmp_path):
 
 
 def test_damage_is_named_with_the_way_out(tmp_path):
-    path = write_checkpoint(tmp_path, 3, PARTS, {}, keep=2)
-    weights = path / "model.safetensors"
+    path = write(tmp_path, 3)
+    (weights,) = (path / "model").iterdir()
     weights.write_bytes(weights.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"model\.safetensors cannot be read.*remove .*step_00000003 to continue"):
+    with pytest.raises(UserError, match=rf"{weights.name} cannot be read.*remove .*step_00000003 to continue"):
         read_checkpoint(path)
     weights.unlink()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=rf"{weights.name} is missing.*remove .*step_00000003 to continue"):
         read_checkpoint(path)
     trainer = path / "trainer.json"
-    trainer.write_text(trainer.read_text().replace('"format_version": 2', '"format_version": 1'))
-    with pytest.raises(UserError, match="format_version 1; this release reads 2"):
+    trainer.write_text(trainer.read_text().replace('"format_version": 3', '"format_version": 1'))
+    with pytest.raises(UserError, match="format_version 1; this release reads 3"):
         read_checkpoint(path)
     trainer.write_text("[]")
     with pytest.raises(UserError, match="not a training checkpoint"):
@@ -158,7 +162,9 @@ def test_opening_a_strangers_checkpoint_runs_nothing(lab, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     fit(lab.regression(at_step=lab.interrupt_at(2)), lab.loop_config(), tmp_path / "run")
     checkpoint = tmp_path / "run/checkpoints/step_00000003"
-    for file in checkpoint.glob("*.safetensors"):
+    files = list(checkpoint.rglob("*.safetensors"))
+    assert len(files) == 5
+    for file in files:
         original = file.read_bytes()
         file.write_bytes(pickle.dumps(Bomb()))
         with pytest.raises(UserError, match=file.name):

@@ -4,13 +4,15 @@ import dataclasses
 import os
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
-from pixio_robot.training.pretrain import PretrainConfig, pretrain
+from pixio_robot.training.pretrain import PretrainConfig, build_pixio, pretrain
 from pixio_robot.types import Features
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
@@ -51,7 +53,14 @@ def test_a_run_leaves_an_encoder_a_whole_model_and_pictures(config, tmp_path, la
     assert list(validation) == [6, 12]
     assert validation[12] < validation[6] < 1.3
     assert sorted(path.name for path in (run / "panels").iterdir()) == ["step_00000006.png", "step_00000012.png"]
-    assert cv2.imread(str(run / "panels/step_00000012.png")).shape == (6 * 32, 3 * 32, 3)
+    picture = cv2.imread(str(run / "panels/step_00000012.png"))
+    assert picture.shape == (6 * 32, 3 * 32, 3)
+    board = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    shown = board.Images("panels")
+    assert [image.step for image in shown] == [6, 12]
+    in_board = cv2.imdecode(np.frombuffer(shown[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert (in_board == picture).all()
+    assert {"loss", "lr", "grad_norm", "examples_per_second", "validation_loss"} <= set(board.Tags()["scalars"])
     assert lines[1]["lr"] <= config.optim.lr * 8 / 256
 
 
@@ -93,6 +102,21 @@ def test_weights_to_begin_from(config, tmp_path):
         pretrain(at(second, tmp_path / "third", decoder=deeper))
 
 
+def test_a_trained_encoder_waits_for_its_fresh_decoder(config, tmp_path):
+    PixioEncoder(config.encoder, seed=77).save(tmp_path / "encoder")
+    before = PixioEncoder(config.encoder, seed=77).state_dict()
+    warming = at(
+        config, tmp_path / "a", initial_weights=str(tmp_path / "encoder"), encoder_begins=4, loop=LoopConfig(steps=4)
+    )
+    pretrain(warming)
+    still = Pixio.load(tmp_path / "a/mae")
+    assert all(torch.equal(value, before[name]) for name, value in still.encoder.state_dict().items())
+    pretrain(at(warming, tmp_path / "b", encoder_begins=3))
+    moved = Pixio.load(tmp_path / "b/mae")
+    assert not torch.equal(moved.encoder.vit.patch_embed.weight, before["vit.patch_embed.weight"])
+    assert not torch.equal(moved.decoder.head.weight, build_pixio(warming).decoder.head.weight)
+
+
 def test_mistakes_are_named(config, tmp_path):
     with pytest.raises(UserError, match="patches of 8 pixels"):
         pretrain(at(config, tmp_path / "a", image_size=36))
@@ -103,10 +127,3 @@ def test_mistakes_are_named(config, tmp_path):
     pretrain(at(config, tmp_path / "b", loop=LoopConfig(steps=1)))
     with pytest.raises(UserError, match=r"mask\.ratio"):
         pretrain(at(config, tmp_path / "b", loop=LoopConfig(steps=1), mask=MaskConfig(ratio=0.5, block=1)))
-
-
-@pytest.mark.gpu
-def test_on_a_gpu(config, tmp_path):
-    result = pretrain(at(config, tmp_path / "gpu", device="cuda"))
-    assert result.steps == 12
-    assert result.metrics["validation_loss"] < 1.3

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.loop import fit
@@ -78,11 +77,11 @@ def test_looking_does_not_change_the_run(lab, whole, tmp_path):
 def test_resume_keeps_the_average_and_its_step(lab, tmp_path):
     """A peer's defect: without the average's step, the first update after resuming overwrites it with the weights."""
     fit(lab.regression(at_step=lab.interrupt_at(29)), lab.loop_config(), tmp_path)
-    before = load_file(tmp_path / "checkpoints/step_00000030/ema.safetensors")
+    before = lab.spread(tmp_path / "checkpoints/step_00000030/ema")
     assert json.loads((tmp_path / "checkpoints/step_00000030/trainer.json").read_text())["ema_step"] == 30
     fit(lab.regression(at_step=lab.interrupt_at(0)), lab.loop_config(), tmp_path)
-    after = load_file(tmp_path / "checkpoints/step_00000031/ema.safetensors")
-    weights = load_file(tmp_path / "checkpoints/step_00000031/model.safetensors")
+    after = lab.spread(tmp_path / "checkpoints/step_00000031/ema")
+    weights = lab.spread(tmp_path / "checkpoints/step_00000031/model")
     for name in before:
         moved = (after[name] - before[name]).norm()
         assert 0 < moved < 0.2 * (weights[name] - before[name]).norm()

@@ -5,6 +5,7 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.layers import compile_blocks, run_blocks
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.masking import sample_mask
 from pixio_robot.vision.pixio import PixioEncoder
@@ -157,6 +158,22 @@ def test_the_compiled_step_is_one_graph_with_the_same_loss_and_gradients(backend
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     torch.testing.assert_close(compiled, eager, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_blocks_compiled_one_by_one_share_a_graph():
+    """For several processes. They differ in the rate of dropped paths alone, which is none in the first."""
+    config = EncoderConfig(size="tiny", patch=8, image_size=64, drop_path=0.5)
+    vit = PixioEncoder(config).vit
+    tokens = torch.randn(2, 20, config.width)
+    torch.manual_seed(1)
+    wanted = run_blocks(vit.blocks, tokens, recompute=False)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compile_blocks(vit.blocks, backend="aot_eager")
+    torch.manual_seed(1)
+    found = run_blocks(vit.blocks, tokens, recompute=False)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_copy_of_a_compiled_model_has_weights_of_its_own():

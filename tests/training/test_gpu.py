@@ -1,0 +1,115 @@
+"""What only a CUDA device can show: bfloat16 and compiled steps, copies that do not wait, losses near the CPU's."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pixio_robot.training.device import to_device
+from pixio_robot.training.distill import DistillConfig, distill
+from pixio_robot.training.loop import LoopConfig
+from pixio_robot.training.optim import OptimConfig
+from pixio_robot.training.pretrain import PretrainConfig, pretrain
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.distill import StudentConfig
+from pixio_robot.vision.pixio import PixioEncoder
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def config(shards, tmp_path) -> PretrainConfig:
+    return PretrainConfig(
+        data=[shards],
+        out=str(tmp_path / "run"),
+        encoder=EncoderConfig(size="tiny", patch=8, image_size=32, class_tokens=2),
+        decoder=DecoderConfig(width=64, depth=2, heads=2),
+        mask=MaskConfig(block=1),
+        batch_size=8,
+        optim=OptimConfig(lr=0.03, betas=[0.9, 0.95], weight_decay=0.05),
+        loop=LoopConfig(steps=12, log_every=3, save_every=5),
+        panels_every=6,
+        validation_batches=2,
+        workers=1,
+        device="cuda",
+    )
+
+
+def test_float32_learns_what_the_cpu_does(config, tmp_path, lab):
+    """The masks come from the device's own generator, so the curves agree in level, not step by step."""
+    exact = dataclasses.replace(config, loop=dataclasses.replace(config.loop, dtype="float32"))
+    pretrain(exact)
+    pretrain(dataclasses.replace(exact, out=str(tmp_path / "cpu"), device="cpu"))
+    curves = [
+        [line["validation_loss"] for line in lab.metric_lines(tmp_path / run) if "validation_loss" in line]
+        for run in ("run", "cpu")
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_compiled_bfloat16_run_resumes(config, tmp_path, lab, monkeypatch):
+    compiled = dataclasses.replace(config, loop=dataclasses.replace(config.loop, compile=True))
+    first = pretrain(dataclasses.replace(compiled, loop=dataclasses.replace(compiled.loop, seconds=0.01)))
+    assert first.out_of_time
+    assert pretrain(compiled).steps == 12
+    assert lab.metric_lines(tmp_path / "run")[-1]["validation_loss"] < 1.3
+    encoder = PixioEncoder.from_pretrained(tmp_path / "run/model")
+    assert all(parameter.dtype is torch.float32 for parameter in encoder.parameters())
+
+
+def test_students_learn(config, tmp_path, lab):
+    PixioEncoder(dataclasses.replace(config.encoder, size="small"), seed=3).save(tmp_path / "teacher")
+    students = [StudentConfig(encoder=config.encoder, mask=MaskConfig(ratio=0.5, block=2))]
+    distill(
+        DistillConfig(
+            data=config.data,
+            teacher=str(tmp_path / "teacher"),
+            out=str(tmp_path / "students"),
+            students=students,
+            batch_size=8,
+            optim=OptimConfig(lr=3e-3),
+            loop=LoopConfig(steps=40, log_every=10),
+            workers=1,
+            device="cuda",
+        )
+    )
+    losses = [line["loss"] for line in lab.metric_lines(tmp_path / "students") if "loss" in line]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_copies_do_not_wait_for_the_device():
+    """With the device busy for a while, the call that copies comes back at once, and what arrives is whole."""
+    device = torch.device("cuda")
+    images = torch.randint(0, 256, (64, 96, 96, 3), dtype=torch.uint8)
+    to_device(images, device)  # the first call sets up the allocators
+    torch.cuda.synchronize()
+    torch.cuda._sleep(500_000_000)  # cycles: some tenths of a second
+    copied = to_device(images, device)
+    assert not torch.cuda.current_stream().query()
+    assert torch.equal(copied.cpu(), images)
+
+
+def test_a_step_never_waits_for_the_device(config):
+    """PyTorch raises on any synchronising call between the first step and the next report."""
+    from pixio_robot.vision.mae import Pixio
+
+    device = torch.device("cuda")
+    model = Pixio(PixioEncoder(config.encoder), config.decoder, config.mask).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    generator = torch.Generator(device).manual_seed(0)
+    images = torch.zeros(8, 32, 32, 3, dtype=torch.uint8, device=device)
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = model(images, generator).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

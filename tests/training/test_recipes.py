@@ -1,0 +1,51 @@
+"""The recipes compose by the command in their own header, and say what they cost and what to expect."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pixio_robot.cli.compose import config_directory, load
+from pixio_robot.cli.distill import DistillCommand
+from pixio_robot.cli.pretrain import PretrainCommand
+from pixio_robot.training.pretrain import build_pixio
+from pixio_robot.vision.flops import pretraining_flop
+
+RECIPES = sorted(config_directory().glob("experiment/pixio_*.yaml"))
+SCHEMAS = {"pretrain": PretrainCommand, "distill": DistillCommand}
+
+
+def composed(path: Path) -> PretrainCommand | DistillCommand:
+    command = re.search(r"# Command: (.*)", path.read_text())
+    assert command is not None
+    words = shlex.split(command[1])
+    name = next(word for word in words if word in SCHEMAS)
+    return load(name, SCHEMAS[name], words[words.index(name) + 1 :])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_composes_by_its_own_command(path):
+    head = path.read_text()
+    for word in ("# Command:", "# Cost:", "# Result:"):
+        assert head.count(word) == 1
+    assert composed(path).out
+
+
+def test_the_published_recipe_is_the_published_one():
+    """pixio.md, Recipe: 8192 images a step, 400 x 1605 steps, 40 x 1605 of warm-up, 2.5e-5 for 256 images."""
+    config = composed(config_directory() / "experiment/pixio_h16_in21k.yaml")
+    assert isinstance(config, PretrainCommand)
+    assert config.batch_size * config.loop.accumulate == 8192
+    assert (config.loop.steps, config.optim.warmup_steps) == (400 * 1605, 40 * 1605)
+    assert (config.optim.lr, config.optim.betas, config.optim.weight_decay) == (2.5e-5, [0.9, 0.95], 0.05)
+    assert (config.decoder.width, config.decoder.depth, config.decoder.heads) == (512, 32, 16)
+    assert (config.mask.ratio, config.mask.block, config.encoder.drop_path) == (0.75, 4, 0.4)
+    cost = pretraining_flop(config.encoder, config.decoder, config.mask, config.crop_size)
+    assert cost == pytest.approx(449e9, rel=0.02)
+
+
+def test_the_small_recipe_builds():
+    config = composed(config_directory() / "experiment/pixio_micro8_cpu.yaml")
+    assert isinstance(config, PretrainCommand)
+    assert build_pixio(config).encoder.grid(config.crop_size, config.crop_size) == (12, 12)
