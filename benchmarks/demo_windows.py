@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from pixio_robot.data.demo_codecs import JPEG, ZSTD
+from pixio_robot.data.demo_codecs import JPEG, JPEGXL, ZSTD
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.features import FeatureCache
 from pixio_robot.data.loading import DemoBatches
@@ -215,7 +215,7 @@ def measure(folder: Path, episodes: int, batch: int, with_lerobot: bool) -> dict
         "demo_batches_beyond_ram": batches(DemoStore.open(store.path, ram_bytes=0)).gather,
         "cached_features": batches(store, cache).gather,
     }
-    archives = {codec: pack(store, folder / codec, codec) for codec in (ZSTD, JPEG)}
+    archives = {codec: pack(store, folder / codec, codec) for codec in (ZSTD, JPEGXL, JPEG)}
     readers |= {f"archive_{codec}": batches(archive).gather for codec, archive in archives.items()}
     readers["h5py"] = h5py_slices(store, folder / "demos.hdf5")
     if with_lerobot:

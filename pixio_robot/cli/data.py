@@ -39,7 +39,9 @@ ACTIONS = {
         "PATH out=PATH [to=delta|absolute] [rotation=axis_angle|quat|rot6d|...]",
         "poses said in another way",
     ),
-    "pack": Action("data_edit", "pack", "PATH out=PATH [codec=zstd|jpeg|raw]", "an archive, or an archive unpacked"),
+    "pack": Action(
+        "data_edit", "pack", "PATH out=PATH [codec=zstd|jpegxl|jpeg|raw]", "an archive, or an archive unpacked"
+    ),
     "replay": Action(
         "data_replay", "replay", "FILE.hdf5 [demos=N] [tolerance_mm=]", "do robomimic's actions reproduce it?"
     ),
