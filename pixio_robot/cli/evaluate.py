@@ -17,6 +17,7 @@ from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
+from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.types import Actor, EnvPool
 
 
@@ -54,6 +55,8 @@ class EvaluateCommand(EvaluateConfig):
         super().__post_init__()
         if self.every_checkpoint and self.checkpoint == RANDOM:
             raise UserError("every_checkpoint=true needs a training: checkpoint=random has no checkpoints.")
+        if self.every_checkpoint and self.stop.rule is not StopRule.NEVER:
+            raise UserError("every_checkpoint=true compares checkpoints on the same episodes; leave out stop.rule.")
         if self.every_checkpoint and self.record is not None:
             raise UserError("record= keeps the episodes of one policy; leave out every_checkpoint=true.")
 

@@ -63,6 +63,7 @@ def test_what_does_not_go_together_is_refused(run: Path) -> None:
     for words, message in (
         (["checkpoint=random", "every_checkpoint=true"], "random has no checkpoints"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "record=x"], "record= keeps the episodes of one"),
+        ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "stop.rule=WIDTH"], "leave out stop.rule"),
         ([f"checkpoint={run}/policies/bc/model", "every_checkpoint=true"], "keeps no training checkpoints"),
     ):
         with pytest.raises(UserError, match=message):
