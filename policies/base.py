@@ -87,6 +87,8 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
         Row i draws its noise from seeds[i] alone; None draws from torch's global generator.
         """
+        # What CUDA graphs of an earlier call gave may be overwritten now (policies/acceleration.py).
+        torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
             seen = self._see(observation, augment=False)
             if seeds is not None and len(seeds) != len(seen):

@@ -98,7 +98,7 @@ class Sight(nn.Module):
 
     @property
     def encoder_is_frozen(self) -> bool:
-        return not any(parameter.requires_grad for encoder in self._encoders() for parameter in encoder.parameters())
+        return not any(parameter.requires_grad for encoder in self.encoders for parameter in encoder.parameters())
 
     def train(self, mode: bool = True) -> Sight:
         super().train(mode)
@@ -107,7 +107,7 @@ class Sight(nn.Module):
         return self
 
     def freeze_encoder(self) -> None:
-        for encoder in self._encoders():
+        for encoder in self.encoders:
             encoder.requires_grad_(False).eval()
 
     def normalised_state(self, observation: Observation) -> Tensor | None:
@@ -151,12 +151,14 @@ class Sight(nn.Module):
     def _standardisers(self) -> Iterable[tuple[Standardiser, Standardiser]]:
         return zip(self.cls, self.patches, strict=True)  # pyright: ignore[reportReturnType]
 
-    def _encoders(self) -> list[nn.Module]:
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """One for all cameras, or one for each; none of a blind policy."""
         first = [] if self.encoder is None else [self.encoder]
         return first + list(self.further["encoder"].children())
 
     def _rest(self) -> None:
-        for encoder in self._encoders():
+        for encoder in self.encoders:
             encoder.eval()
 
     def _features(self, observation: Observation, index: int, augment: bool) -> Features:
@@ -187,7 +189,7 @@ class Sight(nn.Module):
         return augmented(images, self.config.random_shift, self.config.color_jitter) if augment else images
 
     def _encode(self, images: Tensor, index: int) -> Features:
-        encoder = self._encoders()[0 if self.config.share_encoder else index]
+        encoder = self.encoders[0 if self.config.share_encoder else index]
         if self.encoder_is_frozen:
             encoder.eval()  # also if it was frozen after the last call of `train`
             with torch.no_grad():

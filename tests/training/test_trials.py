@@ -1,0 +1,125 @@
+"""Rollouts beside a training, with real processes in the place of the simulator: they write what they are told."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
+
+EVALUATE = """
+import json, pathlib, sys, time
+model, out, seconds = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
+time.sleep(seconds)
+rate = float((model / "skill").read_text())
+if rate < 0:
+    sys.exit("the arm fell off")
+out.mkdir()
+(out / "summary.json").write_text(json.dumps({"episodes": 10, "successes": round(10 * rate), "rate": rate}))
+"""
+
+
+def outcome(results: Path) -> Outcome | None:
+    path = results / "summary.json"
+    return Outcome(**json.loads(path.read_text()), low=0.0, high=1.0) if path.is_file() else None
+
+
+def make(run_dir: Path, seconds: float = 0.0, **settings) -> Trials:
+    def command(model: Path, results: Path) -> list[str]:
+        return [sys.executable, "-c", EVALUATE, str(model), str(results), str(seconds)]
+
+    return Trials(run_dir, TrialsConfig(**{"every": 100, "keep_best": 1, **settings}), command, outcome)
+
+
+def saver(skill: float):
+    def save(directory: Path) -> None:
+        directory.mkdir(parents=True)
+        (directory / "skill").write_text(str(skill))
+
+    return save
+
+
+def play(trials: Trials, skills: dict[int, float]) -> list[dict]:
+    return [dict(trials.look(saver(skill)).call(step)) for step, skill in skills.items()]
+
+
+def test_the_best_and_the_newest_are_kept_and_the_best_is_called_what_it_is(tmp_path):
+    written: list = []
+    with make(tmp_path) as trials:
+        play(trials, {100: 0.2, 200: 0.9, 300: 0.4, 400: 0.3})
+        done = trials.finish(written.append)
+    assert [trial.step for trial in done] == [100, 200, 300, 400]
+    record = json.loads((tmp_path / "trials/ranking.json").read_text())
+    assert [entry["step"] for entry in record["trials"]] == [200, 300, 400, 100]
+    assert record["best_of"] == 4
+    assert "evaluate it again on other seeds" in record["note"]
+    assert [entry["step"] for entry in record["trials"] if entry["model_kept"]] == [200, 400]
+    kept = sorted(path.parent.name for path in tmp_path.glob("trials/*/model"))
+    assert kept == ["step_00000200", "step_00000400"]
+    assert written[-1]["trial_step"] == 400
+    assert written[-1]["trial_success"] == 0.3
+    assert (written[-1]["trial_best_of_k"], written[-1]["trial_k"]) == (0.9, 4)
+
+
+def test_training_does_not_wait(tmp_path):
+    with make(tmp_path, seconds=1.0) as trials:
+        began = time.monotonic()
+        play(trials, {100: 0.2, 200: 0.9, 300: 0.4})
+        assert time.monotonic() - began < 0.9
+        assert len(trials.finish(lambda numbers: None)) == 3
+
+
+def test_a_result_is_logged_at_the_next_look_with_the_step_it_is_of(tmp_path):
+    with make(tmp_path) as trials:
+        assert play(trials, {100: 0.5}) == [{}]
+        while not (tmp_path / "trials/step_00000100/evaluation/summary.json").is_file():
+            time.sleep(0.05)
+        time.sleep(0.3)
+        (numbers,) = play(trials, {200: 0.5})
+        assert (numbers["trial_step"], numbers["trial_success"]) == (100, 0.5)
+
+
+def test_a_failure_is_told_and_the_run_goes_on(tmp_path, capsys):
+    with make(tmp_path) as trials:
+        play(trials, {100: -1.0, 200: 0.5})
+        done = trials.finish(lambda numbers: None)
+    assert [trial.outcome is None for trial in done] == [True, False]
+    assert "at step 100 failed: the arm fell off" in capsys.readouterr().err
+    assert json.loads((tmp_path / "trials/ranking.json").read_text())["failed_at"] == [100]
+
+
+def test_an_interrupted_run_ends_its_process_and_takes_it_up_again(tmp_path):
+    with make(tmp_path, seconds=60) as trials:
+        play(trials, {100: 0.5, 200: 0.6})
+        pid = trials._running[1].pid  # type: ignore[index]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    # The part after the last checkpoint is trained again: what was tried there does not count.
+    with make(tmp_path) as trials:
+        play(trials, {200: 0.7})
+        done = trials.finish(lambda numbers: None)
+    assert [(trial.step, trial.outcome.rate) for trial in done if trial.outcome] == [(100, 0.5), (200, 0.7)]
+
+
+def test_finished_trials_survive_an_interruption(tmp_path):
+    with make(tmp_path) as trials:
+        play(trials, {100: 0.5})
+        trials.finish(lambda numbers: None)
+    with make(tmp_path, seconds=0.0) as trials:
+        play(trials, {200: 0.6})
+        assert [trial.step for trial in trials.finish(lambda numbers: None)] == [100, 200]
+
+
+def test_of_equal_rates_the_later_is_better():
+    same = Outcome(episodes=2, successes=1, rate=0.5, low=0.0, high=1.0)
+    trials = [Trial(step=1, outcome=same), Trial(step=3, outcome=None), Trial(step=2, outcome=same)]
+    assert [trial.step for trial in ranking(trials)] == [2, 1]
+
+
+def test_settings_are_checked():
+    with pytest.raises(UserError, match=r"trials\.every=-1"):
+        TrialsConfig(every=-1)
