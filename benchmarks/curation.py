@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import tempfile
 import time
@@ -180,8 +181,14 @@ def epochs(folder: Path, largest: int) -> list[dict[str, float]]:
     return points
 
 
+def cpu_seconds() -> float:
+    """Of this process and its ended children."""
+    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in parts)
+
+
 def growth(shards: FrameShards, folder: Path) -> dict[str, Any]:
-    """Wall seconds of the whole command without models, by frames: folders of the same shards, cut off."""
+    """CPU seconds of the whole command without models, by frames: growing parts of the same folders."""
     points = []
     for share in (1 / 8, 1 / 4, 1 / 2, 1):
         part = folder / f"part-{share}"
@@ -190,13 +197,13 @@ def growth(shards: FrameShards, folder: Path) -> dict[str, Any]:
             (part / path.name).symlink_to(path)
         out = folder / f"out-{share}"
         ingest(IngestConfig(source=str(part), out=str(out), validation_share=0.0), show_progress=False)
-        began = time.monotonic()
+        began = cpu_seconds()
         report = curate(CurateConfig(data=str(out), workers=1), show_progress=False)
-        points.append({"frames": report.frames, "wall_s": time.monotonic() - began})
-    frames, wall_s = (np.array([point[key] for point in points]) for key in ("frames", "wall_s"))
-    slope, start = np.polyfit(frames, wall_s, 1)
+        points.append({"frames": report.frames, "cpu_s": cpu_seconds() - began})
+    frames, cpu_s = (np.array([point[key] for point in points]) for key in ("frames", "cpu_s"))
+    slope, start = np.polyfit(frames, cpu_s, 1)
     fit = {"ms_per_frame": 1e3 * float(slope), "s_to_start": float(start)}
-    return {"points": points, "fit": fit | {"r_squared": float(np.corrcoef(frames, wall_s)[0, 1] ** 2)}}
+    return {"points": points, "fit": fit | {"r_squared": float(np.corrcoef(frames, cpu_s)[0, 1] ** 2)}}
 
 
 def main() -> None:

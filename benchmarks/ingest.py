@@ -197,8 +197,8 @@ def growth(folder: Path, clip: Path, seconds: float, in_one_file: bool) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Ingest against ffmpeg and a bare decoding loop.")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the clips")
-    parser.add_argument("--clips", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of the clips")
+    parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
     result: dict[str, Any] = {"clip": f"{WIDTH} x {HEIGHT}, {FPS} frames/s, {arguments.seconds:g} s"}
