@@ -9,6 +9,7 @@ robosuite 1.4 parts had other names.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 PACKAGE = "robosuite"
 _MOVED = {"mounts": "bases"}
 """Folders of robosuite's assets up to 1.4 -> those of 1.5; what is in them is the same, byte for byte."""
-_GONE = {"option": ("apirate", "collision", "mpr_tolerance", "mpr_iterations"), "compiler": ("coordinate",)}
-"""Attributes that MuJoCo wrote once and refuses now; none of robosuite's models set them to anything but a default."""
+_VISUAL = "_vis"
+_GONE = {"option": ("apirate", "collision", "mpr_tolerance", "mpr_iterations"), "compiler": ("convexhull",)}
+"""Attributes that MuJoCo wrote before version 3 and refuses now; robosuite's models leave them at their defaults."""
 
 _RENAMED = (
     (re.compile(r"^gripper(\d+)_(?!right_|left_)"), r"gripper\1_right_"),
@@ -34,27 +36,44 @@ _RENAMED = (
 _BASE = re.compile(r"(robot\d+)_base")
 
 
-def compiled(xml: str) -> mujoco.MjModel:
-    """Raises UserError where a mesh or texture is not part of the installed robosuite, or MuJoCo refuses the model."""
+@dataclasses.dataclass(frozen=True)
+class Mended:
+    """A model that compiles here. `stand_ins`: visual meshes shown by the coarser mesh that collides, because the
+    installed robosuite has them no more (those of its arms before version 1.4)."""
+
+    xml: str
+    stand_ins: tuple[str, ...]
+
+
+def compiled(model: Mended) -> mujoco.MjModel:
+    """Raises UserError where MuJoCo refuses the model."""
     load_mujoco()
     import mujoco
 
     try:
-        return mujoco.MjModel.from_xml_string(mended(xml))
+        return mujoco.MjModel.from_xml_string(model.xml)
     except ValueError as error:
         raise UserError(f"MuJoCo {mujoco.__version__} cannot compile a demonstration's model_file: {error}.") from error
 
 
-def mended(xml: str) -> str:
-    """The model with its files found here and without what MuJoCo has dropped since. Raises UserError."""
+def mended(xml: str) -> Mended:
+    """The model with its files found here and without what MuJoCo has dropped since.
+
+    Raises UserError where a mesh or texture is not part of the installed robosuite.
+    """
     root = _parsed(xml)
     package = Path(str(load_robosuite().__file__)).parent
+    stand_ins = []
     for part in root.iter():
         if "file" in part.attrib:
-            part.set("file", str(_found(Path(part.attrib["file"]), package)))
+            wanted = Path(part.attrib["file"])
+            found = _found(wanted, package)
+            if found.name != wanted.name:
+                stand_ins.append(wanted.name)
+            part.set("file", str(found))
         for attribute in _GONE.get(part.tag, ()):
             part.attrib.pop(attribute, None)
-    return ElementTree.tostring(root, encoding="unicode")
+    return Mended(ElementTree.tostring(root, encoding="unicode"), tuple(stand_ins))
 
 
 def modernised(xml: str) -> str:
@@ -82,16 +101,16 @@ def _parsed(xml: str) -> ElementTree.Element:
 
 
 def _found(path: Path, package: Path) -> Path:
-    """A file of robosuite's package, wherever that lay when the model was written."""
+    """A file of robosuite's package, wherever that lay when the model was written, or what stands in for it."""
     if PACKAGE not in path.parts:
         if path.is_file():
             return path
         raise UserError(f"A demonstration's model_file needs {path}, which is not here and not part of robosuite.")
     last = len(path.parts) - 1 - path.parts[::-1].index(PACKAGE)
-    below = path.parts[last + 1 :]
-    here = package.joinpath(*below)
-    if not here.is_file():
-        here = package.joinpath(*(_MOVED.get(part, part) for part in below))
-    if not here.is_file():
-        raise UserError(f"A demonstration's model_file needs {here}, which this version of robosuite does not have.")
-    return here
+    here = package.joinpath(*path.parts[last + 1 :])
+    moved = package.joinpath(*(_MOVED.get(part, part) for part in path.parts[last + 1 :]))
+    collides = here.with_stem(here.stem.removesuffix(_VISUAL))
+    for candidate in (here, moved, collides):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"A demonstration's model_file needs {here}, which this version of robosuite does not have.")

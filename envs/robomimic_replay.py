@@ -91,7 +91,7 @@ class Replay:
     @contextlib.contextmanager
     def _on(self, model_file: str) -> Iterator[tuple[Any, int]]:
         """The environment with the demonstration's own model, as robosuite's recorder starts an episode."""
-        xml = mended(modernised(model_file))
+        xml = mended(modernised(model_file)).xml
         with global_seed(0):
             try:
                 self._env.reset_from_xml_string(xml)

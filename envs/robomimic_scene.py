@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from envs.config import RenderQuality
-from envs.robomimic_model import compiled
+from envs.robomimic_model import compiled, mended
 from envs.robomimic_readings import readings
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import CameraSpec
@@ -36,6 +36,7 @@ class RecordedScene:
             raise UserError(f"image_size={image_size} must be at least 1 pixel.")
         self._size, self._quality = image_size, RenderQuality(render_quality)
         self._xml = ""
+        self._stand_ins: set[str] = set()
         self._model: Any = None
         self._data: Any = None
         self._renderer: Any = None
@@ -66,6 +67,11 @@ class RecordedScene:
                 found[f"{name}_image"].append(self._picture(name))
         return {key: np.stack(values) for key, values in found.items()}
 
+    def notes(self) -> list[str]:
+        """What is not shown as it was."""
+        names = ", ".join(sorted(self._stand_ins))
+        return [f"visual meshes that this robosuite has no more, shown by those that collide: {names}"] if names else []
+
     def close(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
@@ -78,7 +84,9 @@ class RecordedScene:
         self.close()
         import mujoco
 
-        self._model = compiled(xml)
+        model = mended(xml)
+        self._stand_ins |= set(model.stand_ins)
+        self._model = compiled(model)
         self._data = mujoco.MjData(self._model)
         self._xml = xml
 

@@ -37,7 +37,7 @@ def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenS
             write(out, {"": Recipe(spec=shape.spec, count=len(demos), episodes=map(reader.episode, demos))})
         finally:
             scene.close()
-    return Outcome(episodes=len(demos), frames=sum(lengths), notes=[*shape.notes, *reader.notes()])
+    return Outcome(episodes=len(demos), frames=sum(lengths), notes=[*shape.notes, *scene.notes(), *reader.notes()])
 
 
 class _LazyScene:
@@ -57,6 +57,9 @@ class _LazyScene:
 
     def observe(self, model_file: str, states: np.ndarray, keys: Any, cameras: Any) -> Mapping[str, np.ndarray]:
         return self._get().observe(model_file, states, keys, cameras)
+
+    def notes(self) -> list[str]:
+        return [] if self._scene is None else self._scene.notes()
 
     def close(self) -> None:
         if self._scene is not None:

@@ -23,6 +23,10 @@ class Scene(Protocol):
         """Observations as robomimic names them, n long, at n flattened MuJoCo states."""
         ...
 
+    def notes(self) -> list[str]:
+        """What of the demonstrations so far is not shown as it was."""
+        ...
+
     def close(self) -> None: ...
 
 

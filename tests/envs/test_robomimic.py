@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from envs.robomimic_env_args import translated
-from envs.robomimic_model import compiled, mended, modernised
+from envs.robomimic_model import Mended, compiled, mended, modernised
 from envs.robomimic_readings import readings
 from envs.robomimic_replay import Replay
 from envs.robomimic_scene import RecordedScene
@@ -150,7 +150,7 @@ def test_the_cameras_place_projects_points_where_they_are_seen(recording: Record
     scene.close()
     import mujoco
 
-    model = compiled(recording.model_file)
+    model = compiled(mended(recording.model_file))
     data = mujoco.MjData(model)  # type: ignore[attr-defined]
     data.qpos[:] = recording.states[0, 1 : 1 + model.nq]
     mujoco.mj_forward(model, data)  # type: ignore[attr-defined]
@@ -206,6 +206,20 @@ def test_old_models_are_shown_as_they_are(recording: Recording) -> None:
     assert modernised(modernised(model_file)) == modernised(model_file)
 
 
+def test_visual_meshes_that_are_gone_have_stand_ins(recording: Recording) -> None:
+    """robosuite 1.3 drew each link of Panda from one mesh, and MuJoCo wrote options that it refuses today."""
+    before_1_4 = re.sub(r"obj_meshes/(link\d)_vis/[^/\"]*\.obj", r"meshes/\1_vis.stl", recording.model_file)
+    before_1_4 = before_1_4.replace("<option ", '<option apirate="100" collision="all" ')
+    scene = RecordedScene(SIZE, "full")
+    (picture,) = scene.observe(before_1_4, recording.states[:1], [], ["frontview"])["frontview_image"]
+    assert len(scene.notes()) == 1
+    assert "link0_vis.stl, link1_vis.stl" in scene.notes()[0]
+    (today,) = scene.observe(recording.model_file, recording.states[:1], [], ["frontview"])["frontview_image"]
+    scene.close()
+    # The same outline in other colours.
+    assert 0 < np.abs(picture.astype(int) - today).mean() < 12
+
+
 def test_controllers_are_translated(recording: Recording) -> None:
     env_args, _ = as_version_1_4(recording)
     arm = env_args["env_kwargs"]["controller_configs"]
@@ -237,7 +251,7 @@ def test_what_the_model_lacks_is_named(recording: Recording) -> None:
     scene = RecordedScene(SIZE, "full")
     with pytest.raises(UserError, match="Did you mean 'agentview'"):
         scene.cameras(recording.model_file, ["agentvie"])
-    model = compiled(recording.model_file)
+    model = compiled(mended(recording.model_file))
     for key, message in (
         ("robot0_eef_ps", "Did you mean 'robot0_eef_pos'"),
         ("robot1_eef_pos", "no gripper1_right_grip_site"),
@@ -254,7 +268,7 @@ def test_what_the_model_lacks_is_named(recording: Recording) -> None:
         with pytest.raises(UserError, match=message):
             mended(broken)
     with pytest.raises(UserError, match="cannot compile"):
-        compiled("<mujoco><worldbody><geom/></worldbody></mujoco>")
+        compiled(Mended("<mujoco><worldbody><geom/></worldbody></mujoco>", ()))
     with pytest.raises(UserError, match="Did you mean 'full'"):
         RecordedScene(SIZE, "ful")
 
