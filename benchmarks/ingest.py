@@ -35,24 +35,25 @@ from pixio_robot.data.images import encode_jpeg
 from pixio_robot.data.ingest import IngestConfig, ingest
 
 ROUNDS = 3
-WIDTH, HEIGHT, FPS = 1280, 720, 30
+FPS = 30
 RATE, SHORT_SIDE, QUALITY = 4.0, 320, 92
 
 
-def make_clip(path: Path, seconds: float, codec: str) -> None:
-    """A textured world seen by a camera that never rests, with grain: near 4 Mbit/s as h264."""
+def make_clip(path: Path, seconds: float, codec: str, width: int, height: int) -> None:
+    """A textured world seen by a camera that never rests, with grain: of 4 Mbit/s as h264."""
     random = np.random.default_rng(0)
-    world = cv2.resize(random.integers(0, 255, (90, 160, 3), np.uint8), (2560, 1440), interpolation=cv2.INTER_CUBIC)
-    grain = random.normal(0, 5, (HEIGHT, WIDTH, 1))
+    world_size = (width + 1280, height + 1080)
+    world = cv2.resize(random.integers(0, 255, (90, 160, 3), np.uint8), world_size, interpolation=cv2.INTER_CUBIC)
+    grain = random.normal(0, 5, (height, width, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FPS, options={"preset": "veryfast", "b": "4M"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         for number in range(round(seconds * FPS)):
             left, top = (round(600 + 500 * f(number / 40)) for f in (np.sin, np.cos))
-            view = world[top // 2 : top // 2 + HEIGHT, left : left + WIDTH]
-            shaken = np.roll(grain, random.integers(HEIGHT), axis=0)
+            view = world[top // 2 : top // 2 + height, left : left + width]
+            shaken = np.roll(grain, random.integers(height), axis=0)
             image = np.clip(view + shaken, 0, 255).astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
@@ -199,14 +200,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Ingest against ffmpeg and a bare decoding loop.")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the clips")
     parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="width and height of the clips")
+    parser.add_argument("--codecs", nargs="+", default=["libx264", "libx265"])
+    parser.add_argument("--compare-only", action="store_true", help="leave out how the cost grows")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
-    result: dict[str, Any] = {"clip": f"{WIDTH} x {HEIGHT}, {FPS} frames/s, {arguments.seconds:g} s"}
+    width, height = arguments.size
+    result: dict[str, Any] = {"clip": f"{width} x {height}, {FPS} frames/s, {arguments.seconds:g} s"}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for codec in ("libx264", "libx265"):
+        for codec in arguments.codecs:
             clip = folder / f"{codec}.mp4"
-            make_clip(clip, arguments.seconds, codec)
+            make_clip(clip, arguments.seconds, codec, width, height)
             (folder / codec).mkdir()
             result[codec] = compare(folder / codec, clip, arguments.clips)
             print(
@@ -215,8 +220,9 @@ def main() -> None:
             for name in ("ffmpeg", "pyav_limit"):
                 if (ratio := result[codec].get(f"ratio_to_{name}")) is not None:
                     print(f"{codec}: ratio to {name} {ratio:.2f}")
-        for name, in_one_file in (("more_files", False), ("longer_files", True)):
-            found = growth(folder / name, folder / "libx264.mp4", arguments.seconds, in_one_file)
+        ways = () if arguments.compare_only else (("more_files", False), ("longer_files", True))
+        for name, in_one_file in ways:
+            found = growth(folder / name, folder / f"{arguments.codecs[0]}.mp4", arguments.seconds, in_one_file)
             result[name] = found
             memory = [point["decoder_mb"] for point in found["points"]]
             print(
