@@ -68,7 +68,8 @@ def comparison_tables(inputs: ReportInputs) -> list[ComparisonTable]:
 def headlines(inputs: ReportInputs) -> list[str]:
     """The result in sentences: every Pixio policy against its random-encoder and its blind twin.
 
-    Pairs are fixed by policy and encoder kind, not by who scored best.
+    Pairs are fixed by method and encoder kind, not by who scored best; where no twin of the same method was evaluated,
+    nothing is said.
     """
     if not inputs.evaluations:
         return ["No policy has been evaluated yet."]
@@ -77,7 +78,7 @@ def headlines(inputs: ReportInputs) -> list[str]:
         if evaluation.summary.encoder == "pixio":
             for encoder in ("random", "none"):
                 reference = _reference(evaluation, inputs.evaluations, encoder)
-                if reference is not None:
+                if reference is not None and reference.summary.policy == evaluation.summary.policy:
                     sentences.append(_sentence(compare(evaluation, reference)))
     if not sentences:
         best = inputs.evaluations[0]

@@ -15,7 +15,7 @@ from pixio_robot.evaluation.evaluate import evaluate, summarise
 from pixio_robot.evaluation.report import build_comparison, build_report, render_csv, render_html
 from pixio_robot.evaluation.report_data import Curve, collect_inputs
 from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
-from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines
+from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines, rate_text
 from pixio_robot.evaluation.report_media import clips
 from pixio_robot.evaluation.results import EvaluatedPolicy, append_episode, begin_results, write_summary
 from pixio_robot.evaluation.templating import duration_text
@@ -185,6 +185,15 @@ def test_pairs_have_the_same_method_and_the_best_is_compared(tmp_path, make_spec
     assert len(sentences) == 4
     assert sentences[0].startswith("Frozen Pixio (bc) 61/100")
     assert " Frozen random (bc) 51/100" in sentences[0]
+
+
+def test_no_headline_holds_one_method_against_another(tmp_path, make_spec):
+    write_evaluation(tmp_path, make_spec(), "pixio", 30, policy="diffusion")
+    write_evaluation(tmp_path, make_spec(), "random", 60, policy="bc")
+    inputs = collect_inputs(tmp_path)
+    assert headlines(inputs) == [f"Best of 2 evaluated: {rate_text(inputs.evaluations[0])}."]
+    # The table still has the pair, with both names.
+    assert comparison_tables(inputs)[0].rows[0].verdict == "worse"
 
 
 def test_other_environments_and_other_seeds_are_not_compared(tmp_path, make_spec):
