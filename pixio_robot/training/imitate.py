@@ -80,9 +80,7 @@ def imitate(
     model = cast(nn.Module, policy).to(device)
     # Taken before the parameters are spread over the processes; what is saved has all of each.
     template = copy.deepcopy(model).cpu() if processes.count > 1 else None
-    whole = _LossOf(model)
-    if config.loop.compile:
-        whole.compile()
+    whole = _LossOf(model, config.loop.compile)
     encoders = [encoder for _, encoder in encoders_of(model)]
     blocks = [block for encoder in encoders for block in _blocks_of(encoder)]
     spread_model = spread(whole, blocks, config.loop.parallel, device)
@@ -130,14 +128,17 @@ def imitate(
 class _LossOf(nn.Module):
     """A policy as a module whose call is its loss (or, with `act`, its actions), which is what can be spread."""
 
-    def __init__(self, policy: nn.Module) -> None:
+    def __init__(self, policy: nn.Module, compiled: bool) -> None:
         super().__init__()
         self.policy = policy
+        self._compiled = torch.compile(cast(Policy, policy).loss) if compiled else None
 
     def forward(self, batch: Batch, act: bool = False) -> Any:
         policy = cast(Policy, self.policy)
         if act:
             return policy.act(batch.observation, list(range(len(batch.actions))))
+        if self._compiled is not None and self.policy.training:
+            return self._compiled(batch)
         return policy.loss(batch)
 
 

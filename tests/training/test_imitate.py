@@ -12,10 +12,10 @@ from torch import nn
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
-from pixio_robot.training.imitate import ImitateConfig, imitate
+from pixio_robot.training.imitate import ImitateConfig, action_error, encoder_rates, encoders_of, imitate
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
-from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Policy
+from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation, Policy
 from pixio_robot.vision.checkpointing import save_checkpoint
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -124,6 +124,7 @@ def test_it_learns_and_validates(store, tmp_path, lab):
     assert [line["step"] for line in validation] == [40, 80]
     assert validation[1]["validation_loss"] < validation[0]["validation_loss"]
     assert validation[1]["validation_real_share"] < 1
+    assert 0 < validation[1]["validation_action_error"] < validation[0]["validation_action_error"]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < 0.7 * losses[0]
     assert result.metrics["validation_loss"] == validation[1]["validation_loss"]
@@ -171,6 +172,32 @@ def test_a_trained_encoder_moves_at_its_own_rate(store, tmp_path):
     }
     assert moved["head.weight"] == pytest.approx(1e-3, rel=0.05)
     assert moved["conditioning.encoder.vit.patch_embed.weight"] == pytest.approx(1e-4, rel=0.05)
+
+
+def test_deeper_layers_of_the_encoder_move_faster(store, tmp_path):
+    policy = ClassTokenPolicy(store.spec, frozen=False)
+    rates = encoder_rates(policy, scale=0.1, layer_decay=0.5)
+    assert set(rates) == {name for name, _ in policy.named_parameters() if name.startswith("conditioning.encoder.")}
+    blocks = len(policy.conditioning.encoder.vit.blocks)
+    assert rates["conditioning.encoder.vit.norm.weight"] == pytest.approx(0.1)
+    assert rates[f"conditioning.encoder.vit.blocks.{blocks - 1}.attn.qkv.weight"] == pytest.approx(0.05)
+    assert rates["conditioning.encoder.vit.patch_embed.weight"] == pytest.approx(0.1 * 0.5 ** (blocks + 1))
+
+
+def test_encoders_of_every_camera_are_found():
+    policy = nn.Module()
+    policy.encoder = nn.Linear(1, 1)
+    policy.further = nn.ModuleDict({"encoder": nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])})
+    assert [name for name, _ in encoders_of(policy)] == ["encoder", "further.encoder.0", "further.encoder.1"]
+
+
+def test_the_error_of_actions_is_over_real_steps_of_what_is_carried_out():
+    actions = torch.arange(8.0).reshape(1, 4, 2)
+    is_pad = torch.tensor([[False, False, False, True]])
+    batch = Batch(Observation({}, torch.zeros(1, 1, 1)), actions, is_pad)
+    later = actions[:, 1:] + torch.tensor([1.0, 3.0])
+    later[:, 2] = 100.0  # padded
+    assert action_error(later, batch).item() == pytest.approx(2.0)
 
 
 def test_mistakes_are_named(store, tmp_path):
