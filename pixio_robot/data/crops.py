@@ -9,26 +9,43 @@ import math
 
 import numpy as np
 
+from pixio_robot.data.shuffle import mix
+
 ATTEMPTS = 10
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""The step of SplitMix64's counter: 2**64 over the golden ratio, odd."""
 
 Box = tuple[int, int, int, int]
 """top, left, height, width in pixels."""
 
 
+def crop_draws(seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
+    """float64 (n, 10, 4), uniform in [0, 1): what `random_crop_box` draws for those samples of an epoch (int64, n).
+
+    A counter-based generator (the finaliser of SplitMix64 over a counter): each row depends on its own position alone,
+    and a task's rows come in one go. A generator object for every sample took a tenth of the time of its image.
+    """
+    (key,) = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
+    streams = mix(positions.astype(np.uint64) ^ key)[:, None]
+    counters = np.arange(1, ATTEMPTS * 4 + 1, dtype=np.uint64) * GOLDEN
+    return (mix(streams + counters) >> np.uint64(11)).reshape(-1, ATTEMPTS, 4) * 2.0**-53
+
+
 def random_crop_box(
-    height: int, width: int, random: np.random.Generator, scale: tuple[float, float], ratio: tuple[float, float]
+    height: int, width: int, draws: np.ndarray, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Box:
     """A box whose share of the area is uniform in `scale` and whose aspect (w / h) is log-uniform in `ratio`.
 
-    Boxes that stick out are drawn again; after ten the largest central box within `ratio` is taken.
+    `draws` (10, 4) are uniform in [0, 1). Boxes that stick out are drawn again; after ten the largest central box
+    within `ratio` is taken.
     """
-    for _ in range(ATTEMPTS):
-        area = height * width * random.uniform(*scale)
-        aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for of_area, of_aspect, of_top, of_left in draws.tolist():
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * of_area)
+        aspect = math.exp(low + (high - low) * of_aspect)
         box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < box_width <= width and 0 < box_height <= height:
-            top = int(random.integers(height - box_height + 1))
-            left = int(random.integers(width - box_width + 1))
+            top, left = int((height - box_height + 1) * of_top), int((width - box_width + 1) * of_left)
             return top, left, box_height, box_width
     box_width = min(width, max(1, round(height * ratio[1])))
     box_height = min(height, max(1, round(width / ratio[0])))

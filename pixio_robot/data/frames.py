@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from pixio_robot.data.crops import Box, crop_and_resize, random_crop_box, reduced_box, reduction
+from pixio_robot.data.crops import crop_and_resize, crop_draws, random_crop_box, reduced_box, reduction
 from pixio_robot.data.image_order import Epoch, EpochSelection, ImageOrder, Place
 from pixio_robot.data.image_sources import (
     ConcatenatedImages,
@@ -185,12 +185,14 @@ class PixelBatches:
         """Fill the rows from `first_row` with those samples of the epoch; returns corrupt ids."""
         corrupt: set[str] = set()
         images = batch.images.numpy()
-        for row, (position, index) in enumerate(zip(positions, epoch.at(positions), strict=True), start=first_row):
+        draws = crop_draws(self.seed, epoch.number, positions)
+        samples = zip(positions, epoch.at(positions), draws, strict=True)
+        for row, (position, index, own_draws) in enumerate(samples, start=first_row):
             attempts = min(len(epoch), MOST_CORRUPT_IN_A_ROW)
             for attempt in range(attempts):
                 source, i = _locate(self.source, int(index))
                 try:
-                    self._cut(source, i, epoch.number, int(position), images[row])
+                    self._cut(source, i, own_draws, images[row])
                     batch.ids[row] = self.source.id(int(index))
                     break
                 except CorruptImage:
@@ -202,22 +204,17 @@ class PixelBatches:
                 )
         return corrupt
 
-    def _cut(self, source: ImageSource, i: int, epoch: int, position: int, out: np.ndarray) -> None:
-        """Write the sample's crop of image `i` to `out`, decoded no larger than the crop needs."""
-        # Philox takes its key as it is: a generator a sample costs microseconds.
-        key = (self.seed << 64) | ((epoch & 0xFFFFFF) << 40) | position
-        random = np.random.Generator(np.random.Philox(key=key & (2**128 - 1)))
+    def _cut(self, source: ImageSource, i: int, draws: np.ndarray, out: np.ndarray) -> None:
+        """Write a crop of image `i` to `out`, decoded no larger than the crop needs."""
         if isinstance(source, ReducibleSource):
-            box = self._box(source.size(i), random)
+            box = random_crop_box(*source.size(i), draws, self.scale, self.ratio)
             by = reduction(box, self.image_size)
             crop_and_resize(source.reduced(i, by), reduced_box(box, by), self.image_size, out)
         else:
             image = source.image(i)
-            crop_and_resize(image, self._box(image.shape[:2], random), self.image_size, out)
-
-    def _box(self, size: tuple[int, ...], random: np.random.Generator) -> Box:
-        height, width = size
-        return random_crop_box(height, width, random, self.scale, self.ratio)
+            height, width = image.shape[:2]
+            box = random_crop_box(height, width, draws, self.scale, self.ratio)
+            crop_and_resize(image, box, self.image_size, out)
 
 
 def _locate(source: ImageSource, i: int) -> tuple[ImageSource, int]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixio_robot.data.crops import crop_and_resize, random_crop_box, reduced_box, reduction
+from pixio_robot.data.crops import crop_and_resize, crop_draws, random_crop_box, reduced_box, reduction
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.frames import DemoFrames, ImageSource, PixelBatches, open_image_source
 from pixio_robot.data.images import CorruptImage
@@ -219,7 +219,7 @@ def test_crops_of_reduced_images_are_as_good(tmp_path: Path) -> None:
     source = FrameShards.open(tmp_path / "out")
     whole, errors = source.image(0), {}
     for seed in range(40):
-        box = random_crop_box(999, 1333, np.random.default_rng(seed), (0.2, 1.0), (3 / 4, 4 / 3))
+        box = random_crop_box(999, 1333, np.random.default_rng(seed).random((10, 4)), (0.2, 1.0), (3 / 4, 4 / 3))
         size = 96 + 40 * (seed % 6)
         by = reduction(box, size)
         top, left, height, width = reduced_box(box, by)
@@ -324,8 +324,8 @@ def test_damaged_demonstrations_are_corrupt_images(demos) -> None:
 @given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 2**32))
 @settings(max_examples=200, deadline=None)
 def test_crop_boxes_lie_inside(height: int, width: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    top, left, box_height, box_width = random_crop_box(height, width, random, (0.2, 1.0), (3 / 4, 4 / 3))
+    draws = np.random.default_rng(seed).random((10, 4))
+    top, left, box_height, box_width = random_crop_box(height, width, draws, (0.2, 1.0), (3 / 4, 4 / 3))
     assert box_height > 0
     assert box_width > 0
     assert 0 <= top <= height - box_height
@@ -333,10 +333,21 @@ def test_crop_boxes_lie_inside(height: int, width: int, seed: int) -> None:
 
 
 def test_crop_areas_are_uniform_in_the_scale() -> None:
-    random = np.random.default_rng(0)
-    boxes = [random_crop_box(1000, 1000, random, (0.2, 0.6), (1.0, 1.0)) for _ in range(4000)]
+    draws = crop_draws(3, 1, np.arange(4000))
+    boxes = [random_crop_box(1000, 1000, own, (0.2, 0.6), (1.0, 1.0)) for own in draws]
     shares = np.sort([height * width / 1e6 for _, _, height, width in boxes])
     assert np.abs(shares - np.linspace(0.2, 0.6, len(shares))).max() < 0.02
+
+
+def test_crop_draws_are_uniform_independent_and_each_positions_own() -> None:
+    draws = crop_draws(3, 1, np.arange(4000))
+    assert (crop_draws(3, 1, np.array([17, 3999])) == draws[[17, 3999]]).all()
+    columns = np.sort(draws.reshape(4000, 40), axis=0)
+    assert np.abs(columns - np.linspace(0, 1, 4000)[:, None]).max() < 0.04  # Kolmogorov-Smirnov at 40 columns
+    correlation = np.corrcoef(np.concatenate([draws[:-1].reshape(-1, 40), draws[1:].reshape(-1, 40)], axis=1).T)
+    assert np.abs(correlation - np.eye(80)).max() < 0.08
+    for other in (crop_draws(4, 1, np.arange(4000)), crop_draws(3, 2, np.arange(4000))):
+        assert abs(np.corrcoef(draws.ravel(), other.ravel())[0, 1]) < 0.01
 
 
 @pytest.mark.parametrize("side", [(64, 64), (100, 140), (200, 130), (333, 480), (1000, 700), (64, 300), (300, 40)])
