@@ -41,3 +41,17 @@ def test_the_prefix_alone_registers_it():
 def test_unknown_names_are_told():
     with pytest.raises(UserError, match="CLUTTERED"):
         gymnasium.make("envs:pixio_robot/TabletopReach-v0", variation="clutered")
+
+
+def test_gymnasium_steps_many_in_processes_of_its_own():
+    # In a fresh process, as a user has it: what forks after drawing with OpenGL hangs, with any environment.
+    code = (
+        "import gymnasium, numpy as np\n"
+        "envs = gymnasium.make_vec('envs:pixio_robot/TabletopPick-v0', 2, 'async', image_size=32)\n"
+        "seen, _ = envs.reset(seed=[4, 5])\n"
+        "assert seen['front'].shape == (2, 32, 32, 3)\n"
+        "assert (seen['front'][0] != seen['front'][1]).any()\n"
+        "assert envs.step(np.zeros((2, 4), np.float32))[1].tolist() == [0, 0]\n"
+        "envs.close()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

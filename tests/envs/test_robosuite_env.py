@@ -141,6 +141,27 @@ def test_steps_are_robosuites_own_bit_for_bit(task):
     theirs.close()
 
 
+def test_states_of_robosuite_itself_are_gone_on_from(lift):
+    """A state is robosuite's flattened one, as robomimic keeps it."""
+    from envs.simulator import load_robosuite
+
+    theirs = load_robosuite().make(
+        "Lift", robots="Panda", has_renderer=False, has_offscreen_renderer=False, use_camera_obs=False, control_freq=20
+    )
+    theirs.reset()
+    for _ in range(5):
+        theirs.step(np.array((0.3, -0.2, -0.4, 0, 0, 0.2, -1)))
+    state = theirs.sim.get_state().flatten()
+    lift.reset(0, False)
+    lift.reset_to(state, False)
+    assert np.array_equal(lift.get_state(), state)
+    site = theirs.sim.data.site_xpos[theirs.robots[0].eef_site_id["right"]]
+    theirs.sim.forward()
+    assert np.allclose(lift.privileged()["eef_pos"], site, atol=1e-9)
+    assert np.allclose(lift.privileged()["cube_pos"], theirs.sim.data.body_xpos[theirs.cube_body_id], atol=1e-9)
+    theirs.close()
+
+
 def test_fast_quality_is_cheaper_and_alike():
     images = {}
     for quality in RenderQuality:
