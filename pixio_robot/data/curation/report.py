@@ -186,6 +186,8 @@ def _sampling_section(shards: FrameShards, losses: np.ndarray, reasons: np.ndarr
     ]
     mean = float(np.minimum(found, 1).mean(dtype=np.float64))
     text = f"A kept frame is taken in {100 * mean:.0f} % of the epochs on average."
+    if found.min() >= 1:
+        text = "No loss lies below 1, so every kept frame is taken every time: this Pixio has not learned enough yet."
     return _section("mae_loss", found, None, True, text, sheets)
 
 

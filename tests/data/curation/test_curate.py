@@ -206,7 +206,14 @@ def test_losses_of_sidecars_decide_the_sampling(shards: Path, tmp_path: Path) ->
     kept = selection.reasons == Reason.KEPT
     np.testing.assert_allclose(selection.acceptance[kept], losses[kept])
     assert report.expected_epoch_frames == pytest.approx(losses[kept].sum(), abs=1e-3)
-    assert "Least sampled" in (tmp_path / "soft" / "curation.html").read_text()
+    page = (tmp_path / "soft" / "curation.html").read_text()
+    assert "Least sampled" in page
+    assert f"taken in {100 * losses[kept].mean():.0f} % of the epochs" in page
+    for path in given.iterdir():
+        untrained = {member: values | {"mae_loss": 1.1} for member, values in read_sidecar(path).items()}
+        path.write_text(json.dumps(untrained))
+    curate(config(shards, tmp_path / "soft", sidecars=str(given)), show_progress=False)
+    assert "has not learned enough yet" in (tmp_path / "soft" / "curation.html").read_text()
 
 
 @pytest.mark.parametrize(
