@@ -74,8 +74,7 @@ class Sight(nn.Module):
         for index, camera in enumerate(config.cameras):
             size = spec.cameras[camera]
             blank = torch.zeros(1, 1, size.height, size.width, 3, dtype=torch.uint8)
-            with torch.no_grad():
-                sample = self._encode(self._prepared(blank, augment=False).flatten(0, 1), index)
+            sample = self._probe(self._prepared(blank, augment=False).flatten(0, 1), index)
             shape = FeatureShape(sample.cls.shape[1], *sample.patches.shape[1:])
             self.shapes.append(shape)
             self.cls.append(Standardiser((shape.class_tokens, shape.dim)))
@@ -187,6 +186,18 @@ class Sight(nn.Module):
         if self.config.crop_shape is not None:
             images = (random_crop if augment else centre_crop)(images, *self.config.crop_shape)
         return augmented(images, self.config.random_shift, self.config.color_jitter) if augment else images
+
+    @torch.no_grad()
+    def _probe(self, images: Tensor, index: int) -> Features:
+        """What the features look like. In evaluation mode: one image must not enter a BatchNorm's statistics."""
+        training = [encoder.training for encoder in self.encoders]
+        try:
+            for encoder in self.encoders:
+                encoder.eval()
+            return self._encode(images, index)
+        finally:
+            for encoder, mode in zip(self.encoders, training, strict=True):
+                encoder.train(mode)
 
     def _encode(self, images: Tensor, index: int) -> Features:
         encoder = self.encoders[0 if self.config.share_encoder else index]

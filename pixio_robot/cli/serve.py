@@ -22,18 +22,26 @@ class ServeCommand(ServeConfig):
     """Directory that `train` wrote."""
     execute: int = 4
     """Actions of each predicted chunk that a client carries out before it asks again."""
+    inference_steps: int | None = None
+    """Steps of the sampler, for policies that draw their actions; null: as trained."""
+    compile: bool = False
+    """Compile the policy (on a GPU: CUDA graphs); the warm-up then takes up to minutes."""
     device: str = "auto"
     run: str = "runs/default"
 
 
-def served_policy(checkpoint: str, execute: int, device_name: str) -> Served:
+def served_policy(
+    checkpoint: str, execute: int, device_name: str, inference_steps: int | None = None, compiled: bool = False
+) -> Served:
     """The policy in the form that the server takes."""
     import torch
 
     from pixio_robot.errors import UserError
     from pixio_robot.training.device import pick_device
     from pixio_robot.types import Observation
+    from policies.acceleration import compile_for_acting
     from policies.chunking import call_seed
+    from policies.generative import set_inference_steps
     from policies.persistence import load_policy
 
     device = pick_device(device_name)
@@ -41,11 +49,16 @@ def served_policy(checkpoint: str, execute: int, device_name: str) -> Served:
     policy.eval()
     if not 1 <= execute <= policy.horizon:
         raise UserError(f"execute={execute} must lie between 1 and the policy's horizon, {policy.horizon}.")
+    if inference_steps is not None:
+        set_inference_steps(policy, inference_steps)
+    if compiled:
+        compile_for_acting(policy)
 
-    def plan(images: dict, state: Any, seed: int, step: int) -> Any:
+    def plan(images: dict, state: Any, seed: int, step: int, task: str | None) -> Any:
         with torch.inference_mode():
             pictures = {name: torch.tensor(image)[None] for name, image in images.items()}
-            observation = Observation(pictures, torch.tensor(state)[None]).to(device)
+            goal = torch.tensor(policy.goals[task])[None] if task in policy.goals else None
+            observation = Observation(pictures, torch.tensor(state)[None], goal=goal).to(device)
             return policy.act(observation, [call_seed(seed, step)])[0, :execute].float().cpu().numpy()
 
     return Served(
@@ -54,11 +67,14 @@ def served_policy(checkpoint: str, execute: int, device_name: str) -> Served:
         observation_steps=policy.observation_steps,
         execute=execute,
         plan=plan,
+        tasks=list(policy.goals),
     )
 
 
 def _run(command: ServeCommand) -> int:
-    served = served_policy(command.checkpoint, command.execute, command.device)
+    served = served_policy(
+        command.checkpoint, command.execute, command.device, command.inference_steps, command.compile
+    )
     token = command.token or secrets.token_urlsafe(24)
     server = PolicyServer(served, command, token)
 

@@ -21,9 +21,12 @@ from pixio_robot.types import DemoSpec, Frame
 
 
 class PolicyClient:
-    """One connection, one episode at a time. The server is asked once per chunk of `execute` actions."""
+    """One connection, one episode at a time. The server is asked once per chunk of `execute` actions.
 
-    def __init__(self, address: str, token: str, timeout_s: float = 30.0) -> None:
+    `task`: what is wanted, for a policy of several tasks (`tasks`); it may be changed between episodes.
+    """
+
+    def __init__(self, address: str, token: str, timeout_s: float = 30.0, task: str | None = None) -> None:
         """Raises UserError when nobody answers, the token is refused, or the server speaks another protocol."""
         try:
             from websockets.exceptions import InvalidStatus, WebSocketException
@@ -54,6 +57,8 @@ class PolicyClient:
         self.cameras: list[str] = hello["cameras"]
         self.observation_steps: int = hello["observation_steps"]
         self.execute: int = hello["execute"]
+        self.tasks: list[str] = hello["tasks"]
+        self.task = task
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -84,7 +89,8 @@ class PolicyClient:
         except KeyError as error:
             raise UserError(f"The frame has no image of camera {error}; the policy sees {self.cameras}.") from error
         state = np.stack([np.asarray(frame.state, np.float32) for frame in self._frames])
-        self._connection.send(pack({"images": images, "state": state, "seed": self._seed, "step": self._step}))
+        moment = {"seed": self._seed, "step": self._step, "task": self.task}
+        self._connection.send(pack({"images": images, "state": state, **moment}))
         answer = self._receive()
         if "error" in answer:
             raise UserError(answer["error"])
@@ -113,13 +119,13 @@ class PolicyClient:
 class RemoteActor:
     """Many clients as one `types.Actor`: a served policy can be evaluated like one that is at hand."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._address, self._token = address, token
+    def __init__(self, address: str, token: str, task: str | None = None) -> None:
+        self._address, self._token, self._task = address, token, task
         self._clients: dict[int, PolicyClient] = {}
 
     def reset(self, slot: int, seed: int) -> None:
         if slot not in self._clients:
-            self._clients[slot] = PolicyClient(self._address, self._token)
+            self._clients[slot] = PolicyClient(self._address, self._token, task=self._task)
         self._clients[slot].reset(seed)
 
     def needs_images(self, slot: int) -> bool:

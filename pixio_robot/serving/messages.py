@@ -1,10 +1,10 @@
 """What goes over the wire: msgpack maps with numpy arrays inside. Nothing is ever unpickled.
 
-Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute"}
-Client                 {"images": {camera: uint8 (t, h, w, 3)}, "state": float32 (t, s), "seed", "step"}
+Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute", "tasks"}
+Client                 {"images": {camera: uint8 (t, h, w, 3)}, "state": float32 (t, s), "seed", "step", "task"}
 Server                 {"actions": float32 (execute, a), "milliseconds"} or {"error"}
 
-t is the policy's number of observation steps, the newest frame last.
+t is the policy's number of observation steps, the newest frame last. `task` is one of `tasks` where there are any.
 """
 
 from __future__ import annotations

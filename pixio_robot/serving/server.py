@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec
 
@@ -57,8 +57,10 @@ class Served:
     cameras: list[str]
     observation_steps: int
     execute: int
-    plan: Callable[[dict[str, np.ndarray], np.ndarray, int, int], np.ndarray]
-    """(images[camera] uint8 (t, h, w, 3), state (t, s), episode seed, step) -> actions (execute, a)."""
+    plan: Callable[[dict[str, np.ndarray], np.ndarray, int, int, str | None], np.ndarray]
+    """(images[camera] uint8 (t, h, w, 3), state (t, s), episode seed, step, task) -> actions (execute, a)."""
+    tasks: list[str] = dataclasses.field(default_factory=list)
+    """Those that the policy must be told one of; empty for a policy that is not told."""
 
     def check(self, message: dict[str, Any]) -> None:
         """Raises UserError naming what of an observation does not fit the policy's DemoSpec."""
@@ -77,6 +79,8 @@ class Served:
         for key in ("seed", "step"):
             if not isinstance(message.get(key), int):
                 raise UserError(f"{key} must be a whole number, not {message.get(key)!r}.")
+        if self.tasks and message.get("task") not in self.tasks:
+            raise unknown_name("task", str(message.get("task")), self.tasks)
 
     def blank(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """An observation of the right shape, to warm up with."""
@@ -108,7 +112,8 @@ class PolicyServer:
 
         loop = asyncio.get_running_loop()
         for _ in range(self._config.warmup):
-            await loop.run_in_executor(self._thread, self._served.plan, *self._served.blank(), 0, 0)
+            task = next(iter(self._served.tasks), None)
+            await loop.run_in_executor(self._thread, self._served.plan, *self._served.blank(), 0, 0, task)
         options: dict[str, Any] = {"max_size": LARGEST_MESSAGE, "compression": None, "process_request": self._admit}
         try:
             server = await serve(self._talk, self._config.host, self._config.port, **options)
@@ -140,6 +145,7 @@ class PolicyServer:
             "cameras": list(served.cameras),
             "observation_steps": served.observation_steps,
             "execute": served.execute,
+            "tasks": list(served.tasks),
         }
         await connection.send(pack(hello))
         async for content in connection:
@@ -152,7 +158,7 @@ class PolicyServer:
     async def _answer(self, content: bytes | str) -> dict[str, Any]:
         message = unpack(content)
         self._served.check(message)
-        values = (message["images"], message["state"], message["seed"], message["step"])
+        values = (message["images"], message["state"], message["seed"], message["step"], message.get("task"))
         began = time.perf_counter()
         actions = await asyncio.get_running_loop().run_in_executor(self._thread, self._served.plan, *values)
         milliseconds = 1000 * (time.perf_counter() - began)

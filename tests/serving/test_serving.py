@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from demo_data import SPEC, make_store
 from pixio_robot.errors import UserError
 from pixio_robot.serving.client import PolicyClient, RemoteActor
 from pixio_robot.serving.messages import pack, unpack
-from pixio_robot.serving.server import ServeConfig
+from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
 from pixio_robot.types import Frame
 
 PROGRAM = Path(sys.executable).with_name("pixio-robot")
@@ -100,6 +101,39 @@ def test_refuses_what_does_not_fit(address: str) -> None:
                 client.act(frame)
         client.reset(0)
         assert client.act(good).shape == (2,)
+
+
+def test_a_policy_of_several_tasks_must_be_told_one() -> None:
+    told: list = []
+
+    def plan(images: dict, state: np.ndarray, seed: int, step: int, task: str | None) -> np.ndarray:
+        told.append(task)
+        return np.zeros((1, 2), np.float32)
+
+    served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan, tasks=["push", "pick"])
+
+    async def talk() -> None:
+        ready = asyncio.get_running_loop().create_future()
+        server = PolicyServer(served, ServeConfig(port=0, warmup=1), TOKEN)
+        running = asyncio.create_task(server.run(ready.set_result))
+        address = await ready
+        frame = Frame({}, np.zeros(3, np.float32))
+
+        def act() -> None:
+            with PolicyClient(address, TOKEN, task="pick") as client:
+                assert client.tasks == ["push", "pick"]
+                client.act(frame)
+            with (
+                PolicyClient(address, TOKEN) as client,
+                pytest.raises(UserError, match="'None'"),
+            ):
+                client.act(frame)
+
+        await asyncio.to_thread(act)
+        running.cancel()
+
+    asyncio.run(talk())
+    assert told == ["push", "pick"]  # the warm-up, then the client's
 
 
 def test_refuses_strangers(address: str) -> None:

@@ -1,0 +1,217 @@
+"""`pixio-robot train` on demonstrations of a few frames: every way to adapt, cache, mix and spread."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from demo_data import SPEC, make_episode, make_store
+from safetensors.torch import load_file
+
+from pixio_robot.cli import train
+from pixio_robot.cli.compose import config_directory, load
+from pixio_robot.cli.evaluated import Playing, finished_policy
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame
+from policies.persistence import load_policy, read_policy_config
+
+TINY = "encoder=random encoder.encoder.size=micro encoder.encoder.patch=8 encoder.encoder.resize=16"
+SHORT = "loop.steps=4 loop.log_every=2 batch_size=4 validation_every=2 validation_batches=1 device=cpu"
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("demos") / "demos"
+    make_store(path, 6)
+    return path
+
+
+@pytest.fixture(scope="module")
+def other_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("demos") / "other"
+    store = DemoStore.create(path, dataclasses.replace(SPEC, task="Other"))
+    for seed in range(3):
+        store.append(make_episode(100 + seed))
+    return path
+
+
+def run(data: Path | str, out: Path, *words: str, policy: str = "bc", encoder: str = TINY) -> Path:
+    settings = [f"data={data}", f"out={out}", f"policy={policy}", *encoder.split(), *SHORT.split(), *words]
+    assert train.main(settings) == 0
+    return out
+
+
+def metrics(out: Path) -> dict[str, float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {name: value for line in lines for name, value in line.items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ("adapt.mode=FROZEN", "Frozen random encoder"),
+        ("adapt.mode=LAST_K adapt.last_k=1 adapt.layer_decay=0.7", "Last blocks trained random encoder"),
+        ("adapt.mode=LORA adapt.lora_rank=2", "LoRA random encoder"),
+        ("adapt.mode=FULL adapt.layer_decay=0.7", "Fine-tuned random encoder"),
+    ],
+)
+def test_every_adaptation_trains_and_opens_again(demos: Path, tmp_path: Path, words: str, label: str) -> None:
+    out = run(demos, tmp_path / "run", *words.split())
+    assert read_policy_config(out / "model")["extra"]["label"] == label
+    policy = load_policy(out / "model")
+    assert not any(".lora_" in name for name in policy.state_dict())
+    measured = metrics(out)
+    assert np.isfinite(measured["validation_loss"])
+    assert measured["validation_action_error"] > 0
+
+
+def test_fine_tuning_by_adapters_begins_from_a_trained_head(demos: Path, tmp_path: Path) -> None:
+    first = run(demos, tmp_path / "first")
+    second = run(demos, tmp_path / "second", "adapt.mode=LORA", f"initial_policy={first}", "optim.lr=1e-12")
+    before, after = (load_file(out / "model/model.safetensors") for out in (first, second))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "resnet18", "timm"])
+def test_policies_on_other_encoders_open_again(demos: Path, tmp_path: Path, kind: str) -> None:
+    words = {
+        "resnet": "encoder=resnet encoder.resnet.width=16 encoder.resnet.blocks=1",
+        "resnet18": "encoder=resnet18",
+        "timm": "encoder=timm encoder.name=resnet10t encoder.pretrained=false encoder.resize=32 adapt.mode=FROZEN",
+    }[kind]
+    out = run(demos, tmp_path / "run", "policy.conditioning.cameras=[hand]", encoder=words)
+    contestant = finished_policy(str(out), "x")
+    actor = contestant.actor(2, Playing("Test", 2, None, None), 1, torch.device("cpu"))
+    actor.reset(0, 1)
+    frame = Frame({"hand": np.zeros((8, 8, 3), np.uint8)}, np.zeros(3, np.float32))
+    assert actor.act({0: frame})[0].shape == (2,)
+
+
+def test_crops_of_a_frozen_encoder_are_encoded_anew_or_once_in_several_views(demos: Path, tmp_path: Path) -> None:
+    crop = ["policy.conditioning.crop_shape=[8,8]", "policy.conditioning.random_shift=1"]
+    run(demos, tmp_path / "anew", *crop)
+    run(demos, tmp_path / "cached", *crop, "cached_views=2")
+    folders = {path.name.partition(".")[2] for path in (demos / ".features").iterdir()}
+    assert {"crop-8x8", "crop-8x8.shift-1.seed-0.view-1", "crop-8x8.shift-1.seed-0.view-2"} <= folders
+    with pytest.raises(UserError, match="cached_views are of a frozen encoder"):
+        run(demos, tmp_path / "no", "cached_views=2", "adapt.mode=FULL")
+    with pytest.raises(UserError, match="equal views"):
+        run(demos, tmp_path / "no", "cached_views=2")
+    with pytest.raises(UserError, match="leave color_jitter out"):
+        run(demos, tmp_path / "no", *crop, "cached_views=2", "policy.conditioning.color_jitter=[.1,.1,.1,.1]")
+
+
+def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, tmp_path: Path) -> None:
+    out = run(f"[{demos},{other_task}]", tmp_path / "run", "data_weights=[1,3]", "optim.lr=1e-2", "loop.steps=20")
+    policy = load_policy(out / "model")
+    assert policy.goals == {"Test": [1.0, 0.0], "Other": [0.0, 1.0]}
+    contestant = finished_policy(str(out), "x")
+    frame = Frame(
+        {name: np.zeros((camera.height, camera.width, 3), np.uint8) for name, camera in SPEC.cameras.items()},
+        np.zeros(3, np.float32),
+    )
+    actions = []
+    for task in ("Test", "Other"):
+        spec = contestant.spec_in(task)
+        assert spec is not None
+        assert not spec.differences(dataclasses.replace(SPEC, task=task))
+        actor = contestant.actor(2, Playing(task, 2, None, None), 1, torch.device("cpu"))
+        actor.reset(0, 1)
+        actions.append(actor.act({0: frame})[0])
+    assert not np.allclose(*actions)
+    assert contestant.spec_in("Third").differences(dataclasses.replace(SPEC, task="Third"))  # type: ignore[union-attr]
+
+
+def test_goals_of_a_file_go_along(demos: Path, tmp_path: Path) -> None:
+    (tmp_path / "goals.json").write_text(json.dumps({"Test": [0.1, 0.2, 0.3], "Later": [1, 1, 1]}))
+    out = run(demos, tmp_path / "run", f"goals={tmp_path}/goals.json", policy="flow")
+    assert load_policy(out / "model").goals["Later"] == [1.0, 1.0, 1.0]
+
+
+def test_mistakes_are_named(demos: Path, other_task: Path, tmp_path: Path) -> None:
+    for words, message in (
+        (["data_weights=[1]"], "data_weights"),
+        (["trials.every=2"], "trained for another environment"),
+        (["policy.conditioning.goal_dim=3"], "goal_dim=3, but the goals have 2 numbers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(f"[{demos},{other_task}]", tmp_path / "no", *words)
+    with pytest.raises(UserError, match="list of some"):
+        run("[]", tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_sampler_of_a_trained_policy_may_take_other_steps(demos: Path, tmp_path: Path) -> None:
+    flow = finished_policy(str(run(demos, tmp_path / "flow", policy="flow", encoder="encoder=none")), "x")
+    bc = finished_policy(str(run(demos, tmp_path / "bc", encoder="encoder=none")), "x")
+    frame = Frame({}, np.zeros(3, np.float32))
+    actions = []
+    for steps in (1, 7):
+        actor = flow.actor(2, Playing("Test", 2, None, steps), 1, torch.device("cpu"))
+        actor.reset(0, 1)
+        actions.append(actor.act({0: frame})[0])
+    assert not np.allclose(*actions)
+    with pytest.raises(UserError, match="draw actions from noise"):
+        bc.actor(2, Playing("Test", 2, None, 3), 1, torch.device("cpu"))
+
+
+def start(data: Path, out: Path, processes: int, *words: str) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    settings = [f"data={data}", f"out={out}", "policy=bc", *TINY.split(), *SHORT.split(), *words]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "pixio_robot.cli.main", "train", *settings]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_learn_what_one_does(demos: Path, tmp_path: Path, parallel: str) -> None:
+    """Padded steps differ in number between the two halves of a batch: the loss is a mean over all of them."""
+    words = ["adapt.mode=FULL", "optim.lr=1e-3", "loop.log_every=1", "policy.horizon=4"]
+    start(demos, tmp_path / "one", 1, *words)
+    start(demos, tmp_path / "two", 2, *words, f"loop.parallel={parallel}")
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for mine, theirs in zip(*lines, strict=True):
+        for name in set(mine) - {"seconds", "examples_per_second", "data_wait_share"}:
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
+    weights = [load_file(tmp_path / name / "model/model.safetensors") for name in ("one", "two")]
+    torch.testing.assert_close(*weights, rtol=1e-2, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_loss_trains_alike(demos: Path, tmp_path: Path) -> None:
+    losses = [
+        metrics(run(demos, tmp_path / word, f"loop.compile={word}", encoder="encoder=none"))["loss"]
+        for word in ("true", "false")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+RECIPES = sorted(
+    path.stem
+    for path in (config_directory() / "experiment").glob("*.yaml")
+    if "pixio-robot train" in path.read_text().split("defaults:")[0]
+)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_composes_and_opens_with_command_cost_and_result(name: str) -> None:
+    assert len(RECIPES) >= 6
+    train._register_policy_schemas()
+    command = load("train", train.TrainCommand, [f"experiment={name}", "out=x", "seed=3"])
+    assert command.loop.seed == 3
+    head = (config_directory() / "experiment" / f"{name}.yaml").read_text()
+    assert all(f"# {word}:" in head for word in ("Command", "Cost", "Result"))
