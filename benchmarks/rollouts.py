@@ -26,6 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `pixio-robot` does: threads that spin starve simulators
+
 import gymnasium
 import numpy as np
 import torch
@@ -149,10 +151,11 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=SLOTS, help="of each contestant in a round; a multiple of 8")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--env", default="Lift", help="a task with the cameras front and hand")
+    parser.add_argument("--threads", type=int, default=0, help="of torch, for all alike; 0 for one a core")
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads or len(os.sched_getaffinity(0)))
     config = EnvConfig(task=arguments.env, variation=Variation.CLUTTERED)
     policy = make_policy(config)
     cores = len(os.sched_getaffinity(0))
@@ -196,7 +199,16 @@ def main() -> None:
         "cpu_seconds_per_episode": costs,
         "ratios": ratios,
         "rounds": wall,
-        "settings": {"task": config.task, "horizon": config.steps, "execute": EXECUTE, "slots": SLOTS, "rows": ROWS},
+        "settings": {
+            "task": config.task,
+            "horizon": config.steps,
+            "execute": EXECUTE,
+            "slots": SLOTS,
+            "rows": ROWS,
+            "threads": torch.get_num_threads(),
+            "rounds": arguments.rounds,
+            "episodes": arguments.episodes,
+        },
         "note": arguments.note,
         "commit": commit.stdout.strip(),
         "device": f"{platform.processor() or platform.machine()}, {cores} cores",

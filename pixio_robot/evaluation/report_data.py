@@ -125,7 +125,7 @@ def collect_comparison(run_dirs: Sequence[Path]) -> ReportInputs:
     for run_dir in run_dirs:
         if not run_dir.is_dir():
             raise UserError(f"There is no run directory {run_dir}.")
-        if not any((run_dir / EVALUATIONS).glob(f"*/{EPISODES}")):
+        if not any((run_dir / EVALUATIONS).rglob(EPISODES)):
             raise UserError(f"{run_dir} holds no evaluation to compare ({run_dir / EVALUATIONS}/*).")
     if len({run_dir.resolve() for run_dir in run_dirs}) < len(run_dirs):
         raise UserError("compare= names one run directory twice.")
@@ -150,8 +150,9 @@ def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, 
             summary = read_evaluation_summary(path)
             episodes = read_outcomes(path, summary.seeds)
             finished.append(Evaluation(summary=summary, episodes=episodes, directory=path, title=summary.label))
-        elif (path / EPISODES).exists() or not any(path.glob(f"step_*/{EPISODES}")):
-            unfinished[_name(run_dirs, run_dir, path)] = len(read_episodes(path)) if (path / EPISODES).exists() else 0
+        else:
+            played = [each for each in (path, *path.glob("step_*")) if (each / EPISODES).exists()]
+            unfinished[_name(run_dirs, run_dir, path)] = sum(len(read_episodes(each)) for each in played)
     finished.sort(key=lambda evaluation: (-evaluation.summary.rate, evaluation.summary.name))
     details: list[Callable[[Evaluation], str]] = [
         lambda evaluation: evaluation.summary.policy,

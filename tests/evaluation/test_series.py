@@ -1,6 +1,7 @@
 """Last, mean of the last ten, and best of k: each what it is called."""
 
 import json
+import shutil
 
 import pytest
 
@@ -52,6 +53,12 @@ def test_the_best_is_always_labelled(run_dir, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["checkpoints"]["bc"]["best_of"] == 12
     # A checkpoint is not a policy of its own: it competes with nobody.
     assert collect_inputs(run_dir).evaluations == []
+
+
+def test_a_series_that_is_not_through_is_unfinished(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run" / "evaluations" / "bc" / "checkpoints.json").unlink()
+    assert collect_inputs(tmp_path / "run").unfinished == {"bc": 12 * 20}
 
 
 def test_checkpoints_of_other_seeds_are_no_series(line_pool, seeking_actor, tmp_path):
