@@ -15,7 +15,7 @@ from pixio_robot.data.demo_check import check_episode
 from pixio_robot.data.demo_codecs import RAW
 from pixio_robot.data.demo_commit import publish, workplace
 from pixio_robot.data.demo_where import Facts, parse_where
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos import DemoStore, DiskFull
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Episode
@@ -53,7 +53,13 @@ def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) ->
                     check_episode(episode, recipe.spec)
                 except UserError as error:
                     raise UserError(f"Episode {len(store)} cannot be written to {out / name}: {error}") from error
-                store.append(episode)
+                try:
+                    store.append(episode)
+                except DiskFull as error:
+                    raise UserError(
+                        f"No space left on the disk after {len(store)} of {recipe.count} episodes of {out / name}. "
+                        "None of it was kept; free some space and run the same command again."
+                    ) from error
         if not publish(temporary / "out", out):
             raise UserError(f"{out} was made by another process meanwhile; choose another out=.")
 

@@ -33,6 +33,10 @@ DEFAULT_RAM_BYTES = 4 << 30
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class DiskFull(UserError):
+    """An episode was not appended; those before it are intact."""
+
+
 class DemoStore:
     """Episodes 0..len-1 of one DemoSpec. Opening lists what is committed; `append` adds to it."""
 
@@ -213,7 +217,7 @@ class DemoStore:
         return self.path / EPISODES / f"{episode:06d}"
 
     def append(self, episode: Episode) -> int:
-        """Commit one episode and return its number. Raises UserError naming the field that does not fit."""
+        """Commit one episode and return its number. Raises UserError for a field that does not fit, and DiskFull."""
         header = check_episode(episode, self.spec)
         try:
             with workplace(self.path / EPISODES) as temporary:
@@ -224,7 +228,7 @@ class DemoStore:
         except OSError as error:
             if error.errno not in _DISK_FULL:
                 raise
-            raise UserError(
+            raise DiskFull(
                 f"No space left on the disk while appending to {self.path}. Its {len(self)} episodes are intact; "
                 "free some space and run the same command again."
             ) from error

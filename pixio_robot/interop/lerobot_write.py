@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,15 @@ def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[s
     with _quiet():
         dataset = _create(store, root, repo_id, encoder)
         notes = [json.dumps({"spec": store.spec.to_json()})]
-        for number in track(range(len(store)), f"write {root.name}", transient=True):
-            notes.append(json.dumps(_add(dataset, store, number, encoder is not None)))
-        dataset.finalize()
+        try:
+            for number in track(range(len(store)), f"write {root.name}", transient=True):
+                notes.append(json.dumps(_add(dataset, store, number, encoder is not None)))
+            dataset.finalize()
+        except BaseException:
+            _give_up(dataset)
+            raise
+    # Where its PNG files lay before they went into the rows.
+    shutil.rmtree(root / "images", ignore_errors=True)
     (root / FILE).write_text("\n".join(notes) + "\n", encoding="utf-8")
 
 
@@ -75,9 +82,26 @@ def _add(dataset: Any, store: DemoStore, number: int, video: bool) -> dict[str, 
         dataset.save_episode()
     except RuntimeError as error:
         raise UserError(f"lerobot's encoder failed on episode {number}: {error}.") from error
+    except OSError as error:
+        # Its writer of images only prints what went wrong, and they are missed later.
+        free = shutil.disk_usage(dataset.root).free
+        raise UserError(
+            f"lerobot could not write episode {number} ({error}); {free / 1e6:.0f} MB are free on that disk. "
+            "Nothing incomplete was kept."
+        ) from error
     if video:
         _check_films(dataset, store, number)
     return line_of(episode)
+
+
+def _give_up(dataset: Any) -> None:
+    """Ends its threads and files while its folder is still there: else they come back when it is collected."""
+    with contextlib.suppress(Exception):
+        dataset.writer.cancel_pending_videos()
+    for part in (dataset.writer, dataset.meta):
+        with contextlib.suppress(Exception):
+            part.finalize()
+        part._finalized = True
 
 
 def _check_films(dataset: Any, store: DemoStore, number: int) -> None:

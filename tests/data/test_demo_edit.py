@@ -2,6 +2,9 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from demo_data import SPEC, make_episode, make_store, same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.demo_edit import chosen, drawn, filtered, merged, split, task_of, write
+from pixio_robot.data.demo_edit import Recipe, chosen, drawn, filtered, merged, split, task_of, write
 from pixio_robot.data.demo_reshape import BLOCKS, Edit, renamed, resized, strided
 from pixio_robot.data.demo_verify import TIMESTAMPS, verify
 from pixio_robot.data.demo_where import COMPARISONS, Facts, parse_where
@@ -230,3 +233,32 @@ def test_verify_finds_a_camera_that_nobody_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=2)
     (store.episode_path(1) / "images" / "side").mkdir()
     assert verify(store) == ["episode 1, camera side: the DemoSpec does not name it"]
+
+
+def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
+    make_store(tmp_path / "s")
+    code = f"""
+        import resource, signal, sys
+        from pathlib import Path
+        from pixio_robot.data.demo_edit import chosen, open_source, write
+        from pixio_robot.errors import UserError
+        store = open_source(Path({str(tmp_path / "s")!r}))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        try:
+            write(Path({str(tmp_path / "out")!r}), {{"": chosen(store, range(len(store)))}}, progress=False)
+        except UserError as error:
+            assert "None of it was kept" in str(error), error
+            sys.exit(7)
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)]).returncode == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_an_episode_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s")
+    wrong = dataclasses.replace(store.episode(2), rewards=np.full(1, np.nan, np.float32))
+    episodes = iter([store.episode(0), store.episode(1), wrong])
+    with pytest.raises(UserError, match=r"Episode 2 cannot be written to .*rewards"):
+        write(tmp_path / "out", {"": Recipe(spec=store.spec, count=3, episodes=episodes)}, progress=False)
+    assert not (tmp_path / "out").exists()
