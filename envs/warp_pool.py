@@ -61,8 +61,7 @@ class WarpPool:
     ) -> tuple[dict[int, StepResult], set[int]]:
         self._check(actions)
         slots, commands = list(actions), np.zeros((self.num_slots, self.spec.action_dim), np.float32)
-        for slot, action in actions.items():
-            commands[slot] = self._checked(slot, action)
+        commands[slots] = self._checked(actions)
         held = self._running.copy()
         held[slots] = False
         worlds = self.worlds
@@ -85,15 +84,16 @@ class WarpPool:
             if not 0 <= slot < self.num_slots:
                 raise ValueError(f"There is no slot {slot}, only 0 to {self.num_slots - 1}.")
 
-    def _checked(self, slot: int, action: np.ndarray) -> np.ndarray:
-        if not self._running[slot]:
-            raise ValueError(f"The episode of slot {slot} is over (or none was started): call reset first.")
-        action = np.asarray(action, np.float32)
-        if action.shape != (self.spec.action_dim,):
-            raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
-        if not np.isfinite(action).all():
-            raise ValueError(f"The action is not finite: {action}.")
-        return action
+    def _checked(self, actions: Mapping[int, np.ndarray]) -> np.ndarray:
+        for slot, action in actions.items():
+            if not self._running[slot]:
+                raise ValueError(f"The episode of slot {slot} is over (or none was started): call reset first.")
+            if np.shape(action) != (self.spec.action_dim,):
+                raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {np.shape(action)}.")
+        given = np.array(list(actions.values()), np.float32).reshape(len(actions), self.spec.action_dim)
+        if not np.isfinite(given).all():
+            raise ValueError(f"The action is not finite: {given[~np.isfinite(given).all(1)][0]}.")
+        return given
 
     def _frames(self, slots: list[int], render: Mapping[int, bool]) -> dict[int, Frame]:
         state = np.concatenate([self.worlds.eef, self.worlds.fingers], axis=1)

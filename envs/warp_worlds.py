@@ -137,6 +137,12 @@ class Worlds:
                 enabled_geom_groups=[1],
                 cam_active=active,
             )
+            from envs.warp_kernels import unpack_rgb
+
+            packed = self._context.rgb_data
+            self._rgb = self._warp.zeros((*packed.shape, 3), dtype=self._warp.uint8)
+            self._unpack_rgb = unpack_rgb
+        self._mocap_pos, self._ctrl = self._data.mocap_pos.numpy().copy(), self._data.ctrl.numpy().copy()
         self._step_worlds = self._recorded(self._step_once)
         self._draw_worlds = self._recorded(self._draw_once)
         self._read()
@@ -161,6 +167,8 @@ class Worlds:
         if self._context is not None:
             self._mjw.refit_bvh(self._model, self._data, self._context)
             self._mjw.render(self._model, self._data, self._context)
+            packed = self._context.rgb_data
+            self._warp.launch(self._unpack_rgb, dim=packed.shape, inputs=[packed], outputs=[self._rgb])
 
     def _read(self) -> None:
         data = self._data
@@ -196,17 +204,17 @@ class Worlds:
     def _write(self, state: Mapping[str, np.ndarray]) -> None:
         for name, value in state.items():
             getattr(self._data, name).assign(value)
+        self._mocap_pos, self._ctrl = state["mocap_pos"], state["ctrl"]
 
     def step(self, actions: np.ndarray, held: Sequence[int] = ()) -> None:
         """One control step with actions (n, 4), clipped to [-1, 1]. The worlds in `held` stay as they are."""
         actions = np.clip(actions, -1, 1)
-        before = self._state()
-        mocap, control = before["mocap_pos"].copy(), before["ctrl"].copy()
-        mocap[:, self._hand] = np.clip(self.eef + DELTA_POS * actions[:, :3], REACH_LOW, REACH_HIGH)
-        control[:] = np.where(actions[:, 3:] > 0, FINGERS_CLOSED, FINGERS_OPEN)
+        self._mocap_pos[:, self._hand] = np.clip(self.eef + DELTA_POS * actions[:, :3], REACH_LOW, REACH_HIGH)
+        self._ctrl[:] = np.where(actions[:, 3:] > 0, FINGERS_CLOSED, FINGERS_OPEN)
         with self._on_device():
-            self._data.mocap_pos.assign(mocap)
-            self._data.ctrl.assign(control)
+            before = self._state() if held else {}
+            self._data.mocap_pos.assign(self._mocap_pos)
+            self._data.ctrl.assign(self._ctrl)
             self._step_worlds()
             if held:
                 after = self._state()
@@ -222,9 +230,8 @@ class Worlds:
             return {}
         with self._on_device():
             self._draw_worlds()
-            packed = self._context.rgb_data.numpy()
+            rgb = self._rgb.numpy()
         size = self._config.image_size
-        # One 32-bit number a pixel, alpha first: in memory blue, green, red, alpha.
-        channels = packed.astype("<u4", copy=False).view(np.uint8).reshape(self.count, len(self._shown), size, size, 4)
-        shown = dict(zip(self._shown, np.moveaxis(channels[..., 2::-1], 1, 0), strict=True))
-        return {name: np.ascontiguousarray(shown[name]) for name in self._config.cameras}
+        # On the CPU `numpy()` is the live memory, which the next picture is drawn into.
+        pictures = (rgb.copy() if self.device.is_cpu else rgb).reshape(self.count, len(self._shown), size, size, 3)
+        return {name: pictures[:, self._shown.index(name)] for name in self._config.cameras}

@@ -15,6 +15,7 @@ from envs.warp_worlds import load_warp
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
+from pixio_robot.types import EnvPool
 
 # Warp compiles its kernels when they are first used on a machine.
 pytestmark = pytest.mark.slow
@@ -32,6 +33,7 @@ def on_cpu(config):
 @pytest.fixture(scope="module")
 def pool():
     with WarpPool(config(), WORLDS) as made:
+        assert isinstance(made, EnvPool)
         yield made
 
 
