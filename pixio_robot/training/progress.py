@@ -46,6 +46,7 @@ class TrainingProgress:
     def report(self, step: int, line: Mapping[str, float]) -> None:
         news = f"loss {line['loss']:.4f}, {line['examples_per_second']:.0f} examples/s"
         news += f", MFU {line['mfu']:.0%}" if "mfu" in line else ""
+        news += f", {line['data_wait_share']:.0%} waiting for data"
         if self._bar:
             self._bar.update(self._task, completed=step, news=news)
             return

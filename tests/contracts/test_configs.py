@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pixio_robot.cli import collect, curate, evaluate, footage, ingest, pretrain, probe, report, serve, train
+from pixio_robot.cli import collect, curate, distill, evaluate, footage, ingest, pretrain, probe, report, serve, train
 from pixio_robot.cli.compose import config_directory, load
 from pixio_robot.cli.main import COMMANDS
 from pixio_robot.cli.quickstart import load_steps
@@ -16,6 +16,7 @@ SCHEMAS = {
     "ingest": ingest.IngestCommand,
     "curate": curate.CurateCommand,
     "pretrain": pretrain.PretrainCommand,
+    "distill": distill.DistillCommand,
     "train": train.TrainCommand,
     "evaluate": evaluate.EvaluateCommand,
     "probe": probe.ProbeCommand,
