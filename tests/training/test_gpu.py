@@ -12,6 +12,7 @@ from pixio_robot.training.optim import OptimConfig
 from pixio_robot.training.pretrain import PretrainConfig, pretrain
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.distill import StudentConfig
+from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
 
 pytestmark = pytest.mark.gpu
@@ -50,8 +51,17 @@ def test_float32_learns_what_the_cpu_does(config, tmp_path, lab):
 @pytest.mark.slow
 def test_a_compiled_bfloat16_run_resumes(config, tmp_path, lab, monkeypatch):
     compiled = dataclasses.replace(config, loop=dataclasses.replace(config.loop, compile=True))
-    first = pretrain(dataclasses.replace(compiled, loop=dataclasses.replace(compiled.loop, seconds=0.01)))
-    assert first.out_of_time
+    taken = iter(range(100))
+    forward = Pixio.forward
+
+    def interrupted(self, *arguments):
+        if self.training and next(taken) == 6:
+            lab.interrupt_at(0)(0)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Pixio, "forward", interrupted)
+    assert pretrain(compiled).interrupted
+    monkeypatch.setattr(Pixio, "forward", forward)
     assert pretrain(compiled).steps == 12
     assert lab.metric_lines(tmp_path / "run")[-1]["validation_loss"] < 1.3
     encoder = PixioEncoder.from_pretrained(tmp_path / "run/model")
@@ -92,8 +102,6 @@ def test_copies_do_not_wait_for_the_device():
 
 def test_a_step_never_waits_for_the_device(config):
     """PyTorch raises on any synchronising call between the first step and the next report."""
-    from pixio_robot.vision.mae import Pixio
-
     device = torch.device("cuda")
     model = Pixio(PixioEncoder(config.encoder), config.decoder, config.mask).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
