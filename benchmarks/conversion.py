@@ -34,6 +34,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in MOD
     "lerobot_video_h264": ("lerobot", {"images": "VIDEO", "codec": "h264"}),
     "folder_npz": ("folder", {"images": "NPZ"}),
     "folder_crf18": ("folder", {"crf": 18}),
+    "robomimic_gzip": ("robomimic", {"compress": True}),
+    "diffusion_policy_zip": ("diffusion_policy", {"zip": True}),
+    "diffusion_policy_jpeg2k": ("diffusion_policy", {"codec": "jpeg2k"}),
+    "diffusion_policy_jpegxl": ("diffusion_policy", {"codec": "jpegxl"}),
 }
 """Name -> format and its export settings other than the defaults."""
 SUFFIXES = {"robomimic": ".hdf5", "diffusion_policy": ".zarr"}
