@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pixio_robot.data.demos import DemoStore
@@ -20,7 +21,8 @@ def stream(store: DemoStore, episode: int, save: Path | None) -> None:
         raise UserError("`data view` needs pip install 'pixio-robot[view]'.") from None
     if not 0 <= episode < len(store):
         raise UserError(f"{store.path} has {len(store)} episodes, so there is no episode={episode}.")
-    recording = rerun.RecordingStream(f"{store.spec.task}, episode {episode}")
+    # Other characters than these are replaced by rerun itself, with a warning.
+    recording = rerun.RecordingStream(re.sub(r"[^A-Za-z0-9_-]+", "-", f"{store.spec.task}-episode-{episode}"))
     if save is None:
         recording.spawn()
         _send(recording, store, episode)
