@@ -37,7 +37,7 @@ COMMANDS = {
     "report": Command("pixio_robot.cli.report", "one self-contained report.html of a run"),
     "serve": Command("pixio_robot.cli.serve", "a trained policy behind a websocket, for clients without torch"),
     "weights": Command("pixio_robot.cli.weights", "convert, inspect and export the weights of encoders"),
-    "data": Command("pixio_robot.cli.data", "look at and verify demonstration stores"),
+    "data": Command("pixio_robot.cli.data", "demonstration stores: inspect, verify, edit, import, export"),
 }
 
 USAGE = """\
