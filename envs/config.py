@@ -103,7 +103,8 @@ class EnvConfig:
     (moves with the gripper; not in MetaWorld) and robosuite's `agentview`, `frontview`, `birdview`. image_size:
     pixels, square images. start_spread: half side in metres of the square on the table, around its centre, where the
     objects' centres start; where robosuite's own sampler places them, its ranges shrink by start_spread / 0.15 m.
-    object_scale: times robosuite's size of a cube (4.2 cm); the gripper opens 8 cm. horizon: control steps until an
+    object_scale: times robosuite's size of a cube (4.2 cm); the gripper opens 8 cm. look_seed: draws the
+    variation's looks in place of the episode's seed: the same looks in every episode. horizon: control steps until an
     episode fails; None takes the task's own, about twice what the expert needs. control_hz: control steps a
     simulated second (MetaWorld's is fixed at 80, a foreign task's by its own settings). engine: what computes it all.
     """
@@ -117,6 +118,7 @@ class EnvConfig:
     start_spread: float = 0.15
     object_scale: float = 1.2
     variation: Variation = Variation.NONE
+    look_seed: int | None = None
     horizon: int | None = None
     control_hz: int = 20
     engine: Engine = Engine.MUJOCO
@@ -137,6 +139,8 @@ class EnvConfig:
             if self.variation not in WARP_VARIATIONS:
                 names = " or ".join(level.name for level in WARP_VARIATIONS)
                 raise UserError(f"engine=warp can draw variation {names}, not {self.variation.name}.")
+        if self.look_seed is not None and (self.variation is Variation.NONE or self.look_seed < 0):
+            raise UserError(f"look_seed={self.look_seed} must be at least 0, and have a variation to draw.")
         # A foreign model's cameras are known when it is built.
         valid = CAMERAS_OF.get(self.simulator, self.cameras)
         for camera in self.cameras:

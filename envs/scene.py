@@ -16,8 +16,8 @@ from envs.tasks import TASKS, View
 from envs.textures import TEXTURE_SIZE, draw_texture
 
 DISTRACTORS = 5
-_STREAMS = (0, 11, 12, 13, 14)
-"""Random streams of an episode, besides 2 (the noise of actions) and 3 (play)."""
+_POSES, _LOOKS = 0, (11, 12, 13, 14, 15)
+"""Random streams of an episode, besides 2 and 4 (what disturbs an expert) and 3 (play)."""
 
 HIDDEN = (0.0, 0.0, -5.0)
 TABLE_RGB = (0.62, 0.66, 0.70)
@@ -167,12 +167,14 @@ class Scene:
     def draw(self, seed: int) -> list[int]:
         """Set up the episode of that seed in the live model; returns the ids of textures that changed."""
         # One stream for each: the same seed starts from the same poses, and has the same light, under every variation.
-        poses, distractors, textures, lighting, camera = (np.random.default_rng([seed, stream]) for stream in _STREAMS)
+        look = seed if self._config.look_seed is None else self._config.look_seed
+        poses = np.random.default_rng([seed, _POSES])
+        distractors, textures, lighting, camera, places = (np.random.default_rng([look, stream]) for stream in _LOOKS)
         self._place_cubes(poses)
         mujoco.mj_forward(self._model, self._data)
         changed = []
         if self._sees(Variation.DISTRACTORS):
-            self._draw_distractors(distractors)
+            self._draw_distractors(distractors, places)
         if self._sees(Variation.TEXTURES):
             changed = [self._draw_textures(textures)]
         if self._sees(Variation.LIGHTING):
@@ -200,7 +202,8 @@ class Scene:
             start = self._model.joint(f"{name}_joint0").qposadr[0]
             self._data.qpos[start : start + 7] = [*place, TABLE_TOP + half + 0.002, *quaternion]
 
-    def _draw_distractors(self, rng: np.random.Generator) -> None:
+    def _draw_distractors(self, rng: np.random.Generator, places: np.random.Generator) -> None:
+        """What they are, and where: of its own, because where there is room depends on the task's objects."""
         centre, top = np.array(self._task.surface[:2]), self._task.surface[2]
         taken = [self._data.xpos[self._model.body(name).id][:2].copy() for name in self._task.bodies.values()]
         for index in range(DISTRACTORS):
@@ -215,7 +218,7 @@ class Scene:
             self._data.mocap_quat[body] = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
             self._data.mocap_pos[body] = HIDDEN
             for _ in range(50):
-                place = centre + rng.uniform(-0.2, 0.2, 2)
+                place = centre + places.uniform(-0.2, 0.2, 2)
                 # They touch nothing, so keep them out of the fingers' way, where passing through would show.
                 if all(np.linalg.norm(place - other) > 0.085 for other in taken):
                     standing = self._model.geom_type[geom] in (_SHAPES[1], _SHAPES[2])

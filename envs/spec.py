@@ -100,6 +100,7 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         simulator, versions = "mujoco_warp", _versions("mujoco-warp", "mujoco")
         if config.cameras:
             look = f"ray traced, {look}"
+    look_seed = "" if config.look_seed is None else f" of look_seed {config.look_seed}"
     return DemoSpec(
         task=config.task,
         robot=robot,
@@ -114,5 +115,5 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         state_names=state,
         action_names=actions,
         render_quality=look,
-        source=f"simulated: variation {config.variation.value}, start_spread {config.start_spread} m",
+        source=f"simulated: variation {config.variation.value}{look_seed}, start_spread {config.start_spread} m",
     )

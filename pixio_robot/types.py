@@ -57,7 +57,8 @@ class DemoSpec:
     """One name per state dimension, unit in square brackets: `eef_pos.x [m]`."""
     action_names: Sequence[str]
     render_quality: str = "full"
-    """`full`, `fast` or `unknown`; it changes the images, so it is part of the contract."""
+    """`full`, `fast` (either after `ray traced, ` where MuJoCo Warp drew) or `unknown`; part of the contract,
+    because it changes the images."""
     source: str = ""
     licence: str = ""
 

@@ -21,6 +21,8 @@ from pixio_robot.errors import UserError
         ({"horizon": 0}, "horizon"),
         ({"control_hz": 30}, "control_hz"),
         ({"task": "TabletopPush", "robot": "UR5e"}, "robot"),
+        ({"look_seed": 3}, "variation"),
+        ({"look_seed": -1, "variation": Variation.ALL}, "look_seed"),
         ({"task": "hammer-v3"}, "front"),
         ({"task": "hammer-v3", "cameras": ["front"], "variation": Variation.ALL}, "variation"),
     ],

@@ -53,6 +53,26 @@ def test_each_variation_changes_what_is_seen_and_nothing_else():
         assert (level is Variation.NONE) == np.array_equal(frames[level], frames[Variation.NONE])
 
 
+def test_one_look_seed_is_one_look_in_every_episode():
+    env = make_env(
+        EnvConfig(task="TabletopPush", image_size=48, variation=Variation.ALL, look_seed=7, cameras=["front"])
+    )
+    own = make_env(EnvConfig(task="TabletopPush", image_size=48, variation=Variation.ALL, cameras=["front"]))
+
+    def looks(env, seed):
+        env.reset(seed, False)
+        model = env._model
+        return [model.tex_data.tobytes(), model.light_dir.tobytes(), model.cam_pos.tobytes(), model.geom_rgba.tobytes()]
+
+    assert looks(env, 1) == looks(env, 2) == looks(own, 7)
+    assert looks(env, 1) != looks(own, 1)
+    for seed in (1, 2):
+        env.reset(seed, False), own.reset(seed, False)
+        assert np.array_equal(env.privileged()["cube_pos"], own.privileged()["cube_pos"])
+    env.close()
+    own.close()
+
+
 def test_the_result_does_not_depend_on_the_number_of_workers():
     config = EnvConfig(task="TabletopPush", image_size=32, variation=Variation.ALL)
     rng = np.random.default_rng(0)
