@@ -8,29 +8,40 @@ from typing import Any
 from pixio_robot.interop.robomimic_file import GYM, ROBOSUITE
 from pixio_robot.types import DemoSpec
 
-_ARM: dict[str, Any] = {
-    "type": "OSC_POSE",
+_EVERY_ARM: dict[str, Any] = {
     "input_max": 1,
     "input_min": -1,
-    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
-    "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
-    "kp": 150,
     "damping_ratio": 1,
     "impedance_mode": "fixed",
     "kp_limits": [0, 300],
     "damping_ratio_limits": [0, 10],
-    "position_limits": None,
-    "orientation_limits": None,
-    "uncouple_pos_ori": True,
     "interpolation": None,
     "ramp_ratio": 0.2,
     "gripper": {"type": "GRIP"},
 }
-"""robosuite 1.5's own settings of an arm, which our environments use."""
-_CONTROLLERS = {
-    "OSC_POSE delta": {"input_type": "delta", "input_ref_frame": "base"},
-    "OSC_POSE absolute": {"input_type": "absolute", "input_ref_frame": "world"},
+_OSC_POSE = _EVERY_ARM | {
+    "type": "OSC_POSE",
+    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
+    "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
+    "kp": 150,
+    "position_limits": None,
+    "orientation_limits": None,
+    "uncouple_pos_ori": True,
 }
+_ARMS: dict[str, dict[str, Any]] = {
+    "OSC_POSE delta": _OSC_POSE | {"input_type": "delta", "input_ref_frame": "base"},
+    "OSC_POSE absolute": _OSC_POSE | {"input_type": "absolute", "input_ref_frame": "world"},
+    "JOINT_POSITION delta": _EVERY_ARM
+    | {
+        "type": "JOINT_POSITION",
+        "input_type": "delta",
+        "output_max": 0.05,
+        "output_min": -0.05,
+        "kp": 50,
+        "qpos_limits": None,
+    },
+}
+"""Our controllers -> robosuite 1.5's own settings of an arm, which our environments use."""
 
 
 def env_args_of(spec: DemoSpec) -> tuple[dict[str, Any], list[str]]:
@@ -50,9 +61,10 @@ def env_args_of(spec: DemoSpec) -> tuple[dict[str, Any], list[str]]:
             "ignore_done": True,
             "reward_shaping": False,
         }
-        if spec.controller in _CONTROLLERS:
-            arm = _ARM | _CONTROLLERS[spec.controller]
-            kwargs["controller_configs"] = {"type": "BASIC", "body_parts": {"right": arm}}
+        if spec.controller in _ARMS:
+            kwargs["controller_configs"] = {"type": "BASIC", "body_parts": {"right": _ARMS[spec.controller]}}
+        else:
+            notes.append(f"env_args do not say how the controller {spec.controller!r} is set up")
         notes.append(
             "env_args name robosuite's own scene: robomimic trains on this file, but what it rolls out there looks "
             "different and has other cameras than pixio-robot's environments"

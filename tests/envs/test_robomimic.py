@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from envs.config import Controller, EnvConfig
 from envs.robomimic_env_args import translated
 from envs.robomimic_model import Mended, compiled, mended, modernised
 from envs.robomimic_readings import readings
@@ -19,9 +20,11 @@ from envs.robomimic_replay import Replay
 from envs.robomimic_scene import RecordedScene
 from envs.seeding import global_seed
 from envs.simulator import load_robosuite
+from envs.spec import spec_of
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
+from pixio_robot.interop.robomimic_env_args import env_args_of
 
 pytestmark = pytest.mark.sim
 
@@ -245,6 +248,20 @@ def test_controllers_are_translated(recording: Recording) -> None:
         translated({"env_name": "Lift", "env_kwargs": {}})
     with pytest.raises(UserError, match="Did you mean 'Panda'"):
         translated(env_args | {"env_kwargs": env_args["env_kwargs"] | {"robots": "Pand"}})
+
+
+@pytest.mark.parametrize("controller", list(Controller))
+def test_exports_describe_our_controllers_as_robosuite_builds_them(controller: Controller) -> None:
+    spec = spec_of(EnvConfig(controller=controller))
+    env_args, notes = env_args_of(spec)
+    assert not any("do not say" in note for note in notes)
+    replay = Replay(env_args)
+    assert replay.task.left_out == ()
+    arm = replay._env.robots[0].part_controllers["right"]
+    assert replay._env.action_dim == spec.action_dim
+    kind, way = spec.controller.split()
+    assert (arm.name, arm.input_type) == (kind, way)
+    replay.close()
 
 
 def test_what_the_model_lacks_is_named(recording: Recording) -> None:
