@@ -286,3 +286,35 @@ def test_the_command_guesses_the_format_and_refuses_what_exists(
     words = ("export", str(tmp_path / "s"), f"out={tmp_path / 'x'}", "format=lerobot", "images=video", "codec=h265")
     assert "h265" in run(*words)[1]
     assert not (tmp_path / "x").exists()
+
+
+def test_data_sets_in_many_files(tmp_path: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    picture = {"dtype": "image", "shape": (120, 120, 3), "names": ["height", "width", "channels"]}
+    dataset = LeRobotDataset.create(
+        "local/large",
+        10,
+        {"observation.images.top": picture, "action": {"dtype": "float32", "shape": (1,), "names": None}}
+        | {"observation.state": {"dtype": "float32", "shape": (1,), "names": None}},
+        root=tmp_path / "le",
+        use_videos=False,
+        data_files_size_in_mb=1,
+    )
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (3, 30, 120, 120, 3), np.uint8)
+    for episode in range(3):
+        for step in range(30):
+            number = np.array([100 * episode + step], np.float32)
+            values = {"observation.state": number, "action": -number, "task": "count"}
+            dataset.add_frame({"observation.images.top": frames[episode, step]} | values)
+        dataset.save_episode()
+    dataset.finalize()
+    assert len(list((tmp_path / "le/data").rglob("*.parquet"))) == 3
+    lerobot.import_demos(tmp_path / "le", tmp_path / "s", ImportConfig())
+    store = DemoStore.open(tmp_path / "s")
+    for episode in range(3):
+        np.testing.assert_array_equal(store.images(episode, "top"), frames[episode])
+        np.testing.assert_array_equal(store.actions(episode)[:, 0], -100 * episode - np.arange(30))
+    assert store.spec.task == "count"
+    assert store.info(0) == {}
