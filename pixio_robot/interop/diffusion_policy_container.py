@@ -111,10 +111,13 @@ class Sink(Protocol):
 class FolderSink:
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._made: set[Path] = set()
 
     def write(self, key: str, content: bytes) -> None:
         file = self._path / key
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.parent not in self._made:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(file.parent)
         file.write_bytes(content)
 
 

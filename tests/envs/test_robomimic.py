@@ -137,10 +137,9 @@ def test_pictures_show_what_robosuite_shows(recording: Recording) -> None:
     for camera in CAMERAS:
         ours, theirs = found[f"{camera}_image"], recording.observations[f"{camera}_image"]
         assert ours.shape == (SHOWN, SIZE, SIZE, 3)
-        # The shadow map has another resolution: edges of shadows differ, nothing is turned or moved.
-        assert np.abs(ours.astype(int) - theirs).mean() < 4, camera
-        upside_down = np.abs(ours[:, ::-1].astype(int) - theirs).mean()
-        assert upside_down > 2 * np.abs(ours.astype(int) - theirs).mean()
+        # Here they are equal; another driver may round a pixel differently.
+        assert np.abs(ours.astype(int) - theirs).mean() < 0.2, camera
+        assert np.abs(ours[:, ::-1].astype(int) - theirs).mean() > 5
     assert cameras["agentview"].mounted_on == "world"
     assert cameras["robot0_eye_in_hand"].mounted_on == "robot0_right_hand"
 
