@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.device import pick_device
@@ -171,6 +172,10 @@ class _Validation:
                 window.add(f"validation_{name}", value)
             if index == 0:
                 window.add("validation_action_error", action_error(self._model.module(batch, act=True), batch))
+        for part in self._model.module.modules():
+            # Without a backward pass FSDP keeps what it gathered: the averages, which the next update would start from.
+            if isinstance(part, FSDPModule):
+                part.reshard()
         return means(window.fetch())
 
 
