@@ -7,6 +7,7 @@ cannot be used commits a `result.json` with its reason alone, so that a restarte
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,8 @@ def extract(job: ExtractJob, report: Callable[[float], None]) -> float:
             kept = {name: result[name] for name in ("sha256", "seconds", "bad_images")}
             result = nothing(str(error)) | kept
         write_json(directory / RESULT, result)
+    # PyAV's frames and their side data refer to each other: a worker would keep pictures of many files.
+    gc.collect()
     return result["seconds"]
 
 

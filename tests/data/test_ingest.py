@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -16,7 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from av import VideoFrame
 
+from pixio_robot.data.extract import ExtractJob, extract
 from pixio_robot.data.footage_search import find_footage
 from pixio_robot.data.ingest import IngestConfig, ingest, read_failures
 from pixio_robot.data.packing import assign_splits
@@ -254,6 +257,18 @@ def test_long_videos_are_sampled_over_their_whole_length(tmp_path: Path, make_vi
     ingest(config(tmp_path / "in", tmp_path / "out", max_frames_per_video=5), show_progress=False)
     shards = FrameShards.open(tmp_path / "out")
     assert [shards.id(i) for i in range(len(shards))] == [f"a.mp4@{i}.000" for i in range(5)]
+
+
+def test_a_worker_keeps_nothing_of_the_files_it_did(tmp_path: Path, make_video) -> None:
+    make_video(tmp_path / "in" / "a.mp4", seconds=1)
+    (footage,) = find_footage(str(tmp_path / "in"))
+    extraction = config(tmp_path / "in", tmp_path / "out").extraction()
+    gc.disable()  # as good as: decoding allocates too little for Python to look for cycles
+    try:
+        assert extract(ExtractJob(footage, extraction, tmp_path / "target"), lambda amount: None) == 0.75
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, VideoFrame)]
+    finally:
+        gc.enable()
 
 
 def test_links_that_lead_back_up_end(tmp_path: Path, make_video) -> None:
