@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from demo_data import SPEC, make_episode, make_store, same
 
+from pixio_robot.data.demo_edit import filtered
 from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
@@ -98,6 +99,9 @@ def test_masks_choose_and_are_kept(tmp_path: Path) -> None:
     assert [store.info(number)["demo"] for number in range(3)] == ["demo_0", "demo_2", "demo_10"]
     assert store.info(0)["mask.train"] is True
     assert store.info(0)["mask.valid"] is False
+    everything = imported(source, tmp_path / "all")
+    assert filtered(everything, "info.mask.train == true").count == 3
+    assert filtered(everything, "info.demo == demo_10").count == 1
     export_demos(tmp_path / "s", tmp_path / "g.hdf5", ExportConfig())
     with RobomimicFile(tmp_path / "g.hdf5") as file:
         assert file.demos == ["demo_0", "demo_2", "demo_10"]
