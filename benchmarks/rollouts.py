@@ -50,6 +50,9 @@ from policies.registry import POLICIES, build_policy
 EXECUTE, SLOTS, ROWS = 4, 8, 2
 FIRST_SEED = 100_000
 
+Contestant = tuple[Callable[[int], int], Callable[[], list[int]]]
+"""Plays so many episodes and returns the steps; and the process ids of its simulators, now."""
+
 
 def make_policy(config: EnvConfig) -> Any:
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +75,7 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 @contextlib.contextmanager
-def serial(config: EnvConfig, policy: Any) -> Iterator[tuple[Callable[[int], int], list[int]]]:
+def serial(config: EnvConfig, policy: Any) -> Iterator[Contestant]:
     env = make_env(config)
     actor = ChunkedActor(policy, EXECUTE, batch_size=1)
 
@@ -88,13 +91,13 @@ def serial(config: EnvConfig, policy: Any) -> Iterator[tuple[Callable[[int], int
         return steps
 
     try:
-        yield play, []
+        yield play, list
     finally:
         env.close()
 
 
 @contextlib.contextmanager
-def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[tuple[Callable[[int], int], list[int]]]:
+def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[Contestant]:
     words = {"task": config.task, "image_size": config.image_size, "variation": config.variation.value}
 
     def make() -> gymnasium.Env:
@@ -129,13 +132,13 @@ def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[tuple[C
         return steps
 
     try:
-        yield play, [process.pid for process in envs.processes]
+        yield play, lambda: [process.pid for process in envs.processes]
     finally:
         envs.close(terminate=True)
 
 
 @contextlib.contextmanager
-def ours(config: EnvConfig, policy: Any, workers: int) -> Iterator[tuple[Callable[[int], int], list[int]]]:
+def ours(config: EnvConfig, policy: Any, workers: int) -> Iterator[Contestant]:
     with ProcessPool(config, workers, SLOTS) as pool:
         actor = ChunkedActor(policy, EXECUTE, batch_size=ROWS)
 
@@ -143,7 +146,7 @@ def ours(config: EnvConfig, policy: Any, workers: int) -> Iterator[tuple[Callabl
             seeds = range(FIRST_SEED, FIRST_SEED + episodes)
             return sum(result.steps for result in run_episodes(pool, actor, list(seeds)))
 
-        yield play, pool.worker_pids
+        yield play, lambda: pool.worker_pids
 
 
 def main() -> None:
@@ -174,10 +177,10 @@ def main() -> None:
             names = list(contestants)[number % len(contestants) :] + list(contestants)[: number % len(contestants)]
             for name in names:
                 play, pids = contestants[name]
-                began, cpu_began = time.perf_counter(), cpu_seconds(pids)
+                began, cpu_began = time.perf_counter(), cpu_seconds(pids())
                 episodes = play(arguments.episodes) / config.steps
                 wall.setdefault(name, []).append(60 * episodes / (time.perf_counter() - began))
-                cpu.setdefault(name, []).append((cpu_seconds(pids) - cpu_began) / episodes)
+                cpu.setdefault(name, []).append((cpu_seconds(pids()) - cpu_began) / episodes)
                 print(f"{name:9} {wall[name][-1]:7.1f} episodes/min, {cpu[name][-1]:.2f} CPU s an episode", flush=True)
     rates = {name: float(np.median(values)) for name, values in wall.items()}
     costs = {name: float(np.median(values)) for name, values in cpu.items()}
