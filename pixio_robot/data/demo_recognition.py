@@ -84,7 +84,10 @@ def read_attributes(path: Path) -> dict[str, Any]:
                 f"{header} is damaged ({error!r}): if {path} is a demonstration store, restore that file from a copy."
             ) from error
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
-        raise UserError(f"{path} is {_what_it_is(path)}, not a demonstration store of pixio-robot (made by `collect`).")
+        raise UserError(
+            f"{path} is {_what_it_is(path)}, not a demonstration store of pixio-robot "
+            "(made by `collect` or `data import`)."
+        )
     return attributes
 
 
