@@ -20,8 +20,8 @@ SETTINGS = [
     "decoder={width: 32, depth: 2, heads: 2}",
     "mask.block=1",
     "batch_size=8",
-    "loop={steps: 400, log_every: 7, save_every: 9, keep_checkpoints: 2}",
-    "panels_every=40",
+    "loop={steps: 160, log_every: 7, save_every: 9, keep_checkpoints: 2}",
+    "panels_every=80",
     "panel_images=2",
     "validation_batches=1",
     "workers=2",
@@ -56,7 +56,7 @@ def start(shards: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return output
 
@@ -79,6 +79,7 @@ def results(out: Path) -> dict[str, bytes | dict[str, bytes]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_at_random_moments_and_resumed(shards: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert "Skipped an unreadable image" in finish(start(shards, whole))

@@ -20,7 +20,7 @@ def test_offline(tmp_path, monkeypatch):
         log.write(7, {"loss": 0.25, "panels": picture})
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     assert list(run.glob("*.wandb"))
-    assert list(run.glob("files/media/images/panels_7_*.png"))
+    assert list(run.glob("files/media/images/panels_*.png"))
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 7, "loss": 0.25}
 
 
