@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,28 +15,78 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.stats import Range, Statistics
-from pixio_robot.types import Batch, CameraSpec, DemoSpec, Observation
-from pixio_robot.vision.config import PoolingConfig
+from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation
+from pixio_robot.vision.config import EncoderConfig, PoolingConfig
+from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from policies.config import ConditioningConfig, DenoiserConfig, DiffusionConfig
 from policies.registry import build_policy
 
 STATE, ACTION, FRAMES, HORIZON = 9, 10, 2, 16
+HZ, STEPS = 10.0, 50
 
 
-def build_ours(side: int, crop: int, widths: list[int], frozen: bool = False) -> Any:
-    spec = DemoSpec(
+def make_spec(side: int) -> DemoSpec:
+    return DemoSpec(
         task="benchmark",
         robot="none",
         simulator="none",
         simulator_version="0",
         controller="position",
-        control_hz=10.0,
+        control_hz=HZ,
         cameras={"front": CameraSpec(height=side, width=side)},
         state_names=[f"s{i} [m]" for i in range(STATE)],
         action_names=[f"a{i} [m]" for i in range(ACTION)],
     )
+
+
+def make_store(path: Path, side: int, episodes: int) -> DemoStore:
+    """Demonstrations of STEPS steps, whose images compress about as a simulator's do."""
+    store, random = DemoStore.create(path, make_spec(side)), np.random.default_rng(0)
+    for seed in range(episodes):
+        coarse = random.integers(0, 240, (STEPS, -(-side // 12), -(-side // 12), 3), np.uint8)
+        images = coarse.repeat(12, 1).repeat(12, 2)[:, :side, :side]
+        store.append(
+            Episode(
+                images={"front": images + random.integers(0, 4, images.shape, np.uint8)},
+                state=random.uniform(-1, 1, (STEPS, STATE)).astype(np.float32),
+                actions=random.uniform(-1, 1, (STEPS, ACTION)).astype(np.float32),
+                rewards=np.zeros(STEPS, np.float32),
+                success=True,
+                seed=seed,
+            )
+        )
+    return store
+
+
+def make_lerobot_dataset(store: DemoStore, path: Path, side: int) -> Any:
+    """The same demonstrations as a LeRobotDataset with video, its default, that gives their policy's windows."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    camera, values = "observation.images.front", {"dtype": "float32", "names": None}
+    features = {
+        camera: {"dtype": "video", "shape": (side, side, 3), "names": ["height", "width", "channels"]},
+        "observation.state": values | {"shape": (STATE,)},
+        "action": values | {"shape": (ACTION,)},
+    }
+    writer = LeRobotDataset.create("local/benchmark", int(HZ), features, root=path, use_videos=True)
+    for number in range(len(store)):
+        episode = store.episode(number)
+        for step in range(len(episode)):
+            frame: dict[str, Any] = {camera: episode.images["front"][step], "task": "benchmark"}
+            writer.add_frame(frame | {"observation.state": episode.state[step], "action": episode.actions[step]})
+        writer.save_episode()
+    writer.finalize()
+    seen = [(step - FRAMES + 1) / HZ for step in range(FRAMES)]
+    wanted = {camera: seen, "observation.state": seen, "action": [(i - FRAMES + 1) / HZ for i in range(HORIZON)]}
+    return LeRobotDataset("local/benchmark", root=path, delta_timestamps=wanted)
+
+
+def build_ours(side: int, crop: int, widths: list[int], frozen: bool = False, vit: str | None = None) -> Any:
+    """`vit`: on a frozen Pixio of that size in place of ResNet18."""
+    spec = make_spec(side)
 
     def unit(count: int) -> Range:
         ones = np.ones(count)
@@ -46,13 +97,14 @@ def build_ours(side: int, crop: int, widths: list[int], frozen: bool = False) ->
             cameras=["front"],
             pooling=PoolingConfig(name="spatial_softmax", keypoints=32, activations=False),
             standardise=False,
-            crop_shape=None if frozen else [crop, crop],
+            crop_shape=None if frozen or crop == side else [crop, crop],
         ),
         observation_steps=FRAMES,
         horizon=HORIZON,
         denoiser=DenoiserConfig(name="unet", widths=widths, step_dim=128),
     )
-    encoder = ResNet18Encoder(ResNet18Config()).requires_grad_(not frozen)
+    encoder: Any = ResNet18Encoder(ResNet18Config()) if vit is None else PixioEncoder(EncoderConfig(size=vit))
+    encoder.requires_grad_(not frozen and vit is None)
     return build_policy("diffusion", config, spec, Statistics(unit(STATE), unit(ACTION)), encoder)
 
 
@@ -110,6 +162,13 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "lerobot": lerobot.__version__, "diffusers": diffusers.__version__},
     }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Of this process so far; on a GPU of what torch allocated there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def parameter_count(module: torch.nn.Module) -> int:

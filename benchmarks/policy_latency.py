@@ -1,9 +1,12 @@
 """How long one action chunk takes: our diffusion policy against lerobot's, same size, same steps, batch 1.
 
-    OMP_NUM_THREADS=1 python benchmarks/policy_latency.py [--widths 512 1024 2048] [--calls 20] [--out result.json]
+    OMP_NUM_THREADS=1 python benchmarks/policy_latency.py [--widths 512 1024 2048] [--calls 20] [--compile]
+                                                          [--vit b] [--device cuda] [--out result.json]
 
-Calls alternate between the contestants, so that a busy machine slows both. Ours is also timed with the samplers that
-lerobot lacks. Includes everything from uint8 images (lerobot: float images) to actions.
+Calls alternate between the contestants. On a GPU they are timed by the clock; on a CPU in CPU seconds of the process,
+which with one thread is what an idle machine takes, and a busy one does not change. Ours is also timed with the
+samplers that lerobot lacks, with --compile compiled for acting (on a GPU: CUDA graphs), and with --vit on a Pixio of
+that size at 256 px in place of ResNet18. Includes everything from uint8 images (lerobot: float images) to actions.
 """
 
 from __future__ import annotations
@@ -17,7 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lerobot_twin import build_lerobot, build_ours, make_batch, parameter_count, provenance
+from lerobot_twin import build_lerobot, build_ours, make_batch, parameter_count, peak_memory_mb, provenance
+
+from policies.acceleration import compile_for_acting
+
+WARM_UP = 3
+"""Calls that are not counted: the first compile, record graphs and allocate."""
+VIT_SIDE = 256
 
 
 def contestants(side: int, crop: int, widths: list[int], device: torch.device) -> tuple[dict[str, Callable], dict]:
@@ -46,16 +55,36 @@ def contestants(side: int, crop: int, widths: list[int], device: torch.device) -
     return calls, sizes
 
 
+def acting(policy: Any, side: int, device: torch.device, *, compiled: bool) -> Callable[[], None]:
+    """A call of ours in 10 steps of DDIM."""
+    policy = policy.eval().to(device)
+    policy.config.sampler, policy.config.inference_steps = "ddim", 10
+    if compiled:
+        compile_for_acting(policy)
+    observation = make_batch(1, side, device)[0].observation
+
+    def call() -> None:
+        with torch.inference_mode():
+            policy.act(observation, [0])
+
+    return call
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
 def measure(calls: dict[str, Callable], count: int, device: torch.device) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for round_ in range(count + 1):
+    for round_ in range(count + WARM_UP):
         for name, call in calls.items():
-            began = time.perf_counter()
+            began = clock(device)
             call()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if round_:  # the first warms up
-                seconds[name].append(1000 * (time.perf_counter() - began))
+            if round_ >= WARM_UP:
+                seconds[name].append(1000 * (clock(device) - began))
     return {
         name: {"p50_ms": float(np.percentile(values, 50)), "p99_ms": float(np.percentile(values, 99))}
         for name, values in seconds.items()
@@ -68,11 +97,20 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=84, help="of the images in pixels")
     parser.add_argument("--crop", type=int, default=76, help="of the images in pixels")
     parser.add_argument("--calls", type=int, default=20, help="per contestant")
+    parser.add_argument("--compile", action="store_true", help="time ours compiled for acting too")
+    parser.add_argument("--vit", help="time ours on a Pixio encoder of that size too, such as b")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     calls, sizes = contestants(arguments.side, arguments.crop, arguments.widths, device)
+    if arguments.compile:
+        ours = build_ours(arguments.side, arguments.crop, arguments.widths)
+        calls["ours_ddim_10_compiled"] = acting(ours, arguments.side, device, compiled=True)
+    if arguments.vit:
+        ours = build_ours(VIT_SIDE, VIT_SIDE, arguments.widths, vit=arguments.vit)
+        sizes["ours_vit"] = parameter_count(ours)
+        calls["ours_vit_ddim_10"] = acting(ours, VIT_SIDE, device, compiled=arguments.compile)
     latency = measure(calls, arguments.calls, device)
     ratio = {
         f"{steps}_{point}": latency[f"lerobot_{steps}"][point] / latency[f"ours_{steps}"][point]
@@ -83,7 +121,9 @@ def main() -> None:
         print(f"{name:20} p50 {of['p50_ms']:8.1f} ms  p99 {of['p99_ms']:8.1f} ms")
     print("lerobot over ours: " + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items()))
     settings = {name: value for name, value in vars(arguments).items() if name != "out"}
-    result = {"latency": latency, "ratio": ratio, "parameters": sizes, "settings": settings, **provenance(device)}
+    unit = "wall clock" if device.type == "cuda" else "CPU time of the process"
+    result = {"unit": unit, "latency": latency, "ratio": ratio, "parameters": sizes, "settings": settings}
+    result |= {"peak_memory_mb": peak_memory_mb(device), **provenance(device)}
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 

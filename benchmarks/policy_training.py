@@ -1,24 +1,47 @@
-"""Training steps a second: our diffusion policy against lerobot's, same size, batch and images; and on cached features.
+"""Training steps a second: our diffusion policy against lerobot's, same size and batch, from the files to the update.
 
-    OMP_NUM_THREADS=1 python benchmarks/policy_training.py [--batch 64] [--steps 10] [--out result.json]
+    OMP_NUM_THREADS=1 python benchmarks/policy_training.py [--batch 16] [--steps 6] [--out result.json]
 
-A step is forward, backward and AdamW on a batch that is in memory already, so that the two are compared as networks.
-Steps alternate between the contestants. `cached` trains ours on features that a frozen encoder gave once.
+A step is a batch from the disk, forward, backward and AdamW. Both read the same demonstrations: ours a Zarr store,
+lerobot's a LeRobotDataset with video (its default) through torch's DataLoader in the same process. `ours_cached` trains
+on features that a frozen encoder gave once. Rows with `_memory` repeat one batch that is in memory, so that the two are
+compared as networks. Steps alternate between the contestants; on a CPU they are timed in CPU seconds of the process,
+readers' threads and all, so that a busy machine tells the same as an idle one.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from lerobot_twin import build_lerobot, build_ours, make_batch, parameter_count, provenance
+from lerobot_twin import (
+    FRAMES,
+    HORIZON,
+    build_lerobot,
+    build_ours,
+    make_batch,
+    make_lerobot_dataset,
+    make_store,
+    parameter_count,
+    peak_memory_mb,
+    provenance,
+)
 
-from pixio_robot.types import Batch, Observation
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.features import FeatureCache, cache_features
+from pixio_robot.data.loading import DemoBatches
+from pixio_robot.types import Batch
+
+Contestants = dict[str, Callable[[], None]]
 
 
 def stepper(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor]) -> Callable[[], None]:
@@ -33,21 +56,51 @@ def stepper(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor]) -> Call
     return step
 
 
-def contestants(arguments: argparse.Namespace, device: torch.device) -> tuple[dict[str, Callable[[], None]], dict]:
-    side, crop, widths = arguments.side, arguments.crop, arguments.widths
+def our_batches(store: DemoStore, batch: int, device: torch.device, cache: FeatureCache | None) -> Iterator[Batch]:
+    stream = DemoBatches(
+        store,
+        observation_steps=FRAMES,
+        horizon=HORIZON,
+        cameras=["front"],
+        batch_size=batch,
+        seed=0,
+        features=cache,
+    )
+    return (one.to(device) for one in stream)
+
+
+def their_batches(dataset: Any, batch: int, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+    loader = torch.utils.data.DataLoader(dataset, batch, shuffle=True, drop_last=True)
+    for found in itertools.chain.from_iterable(itertools.repeat(loader)):
+        yield {name: value.to(device) for name, value in found.items() if torch.is_tensor(value)}
+
+
+def contestants(arguments: argparse.Namespace, folder: Path, device: torch.device) -> tuple[Contestants, dict]:
+    side, crop, widths, rows = arguments.side, arguments.crop, arguments.widths, arguments.batch
     ours = build_ours(side, crop, widths).train().to(device)
     cached = build_ours(side, crop, widths, frozen=True).train().to(device)
     theirs = build_lerobot(side, crop, widths).train().to(device)
-    batch, theirs_batch = make_batch(arguments.batch, side, device)
-    lead = batch.observation.images["front"].shape[:2]
-    features = cached.conditioning.encoder(batch.observation.images["front"].flatten(0, 1))
-    seen = Observation({}, batch.observation.state, {"front": features.map(lambda x: x.unflatten(0, lead))})
+    store = make_store(folder / "demos", side, arguments.episodes)
+    dataset = make_lerobot_dataset(store, folder / "lerobot", side)
+    cache = cache_features(store, cached.conditioning.encoder, ["front"], device=device, progress=False)
+    from_disk, from_cache = our_batches(store, rows, device, None), our_batches(store, rows, device, cache)
+    from_video = their_batches(dataset, rows, device)
+    batch, theirs_batch = make_batch(rows, side, device)
     steps = {
-        "ours": stepper(ours, lambda: ours.loss(batch)[0]),
-        "ours_cached": stepper(cached, lambda: cached.loss(Batch(seen, batch.actions, batch.is_pad))[0]),
-        "lerobot": stepper(theirs, lambda: theirs(dict(theirs_batch))[0]),
+        "ours": stepper(ours, lambda: ours.loss(next(from_disk))[0]),
+        "ours_cached": stepper(cached, lambda: cached.loss(next(from_cache))[0]),
+        "lerobot": stepper(theirs, lambda: theirs(next(from_video))[0]),
+        "ours_memory": stepper(ours, lambda: ours.loss(batch)[0]),
+        "lerobot_memory": stepper(theirs, lambda: theirs(dict(theirs_batch))[0]),
     }
     return steps, {"ours": parameter_count(ours), "lerobot": parameter_count(theirs)}
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def main() -> None:
@@ -56,28 +109,35 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=84, help="of the images in pixels")
     parser.add_argument("--crop", type=int, default=76, help="of the images in pixels")
     parser.add_argument("--batch", type=int, default=16, help="windows")
-    parser.add_argument("--steps", type=int, default=10, help="timed, of each contestant")
+    parser.add_argument("--episodes", type=int, default=8, help="of 50 steps")
+    parser.add_argument("--steps", type=int, default=6, help="timed, of each contestant")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
     device = torch.device(arguments.device)
-    steps, sizes = contestants(arguments, device)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(arguments.steps + 1):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if round_:  # the first warms up
-                seconds[name].append(time.perf_counter() - began)
+    with tempfile.TemporaryDirectory() as folder:
+        steps, sizes = contestants(arguments, Path(folder), device)
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for round_ in range(arguments.steps + 1):
+            for name, step in steps.items():
+                began = clock(device)
+                step()
+                if round_:  # the first warms up
+                    seconds[name].append(clock(device) - began)
     rate = {name: 1 / float(np.median(values)) for name, values in seconds.items()}
-    ratio = {name: rate[name] / rate["lerobot"] for name in ("ours", "ours_cached")}
+    ratio = {
+        "end_to_end": rate["ours"] / rate["lerobot"],
+        "cached_features": rate["ours_cached"] / rate["lerobot"],
+        "network_alone": rate["ours_memory"] / rate["lerobot_memory"],
+    }
+    unit = "steps/s" if device.type == "cuda" else "steps per CPU second"
     for name, value in rate.items():
-        print(f"{name:12} {value:6.2f} steps/s")
-    print(f"over lerobot: end to end {ratio['ours']:.2f}, cached features {ratio['ours_cached']:.2f}")
+        print(f"{name:15} {value:7.3f} {unit}")
+    print("over lerobot: " + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items()))
     settings = {name: value for name, value in vars(arguments).items() if name != "out"}
-    result = {"steps_per_second": rate, "ratio": ratio, "parameters": sizes, "settings": settings}
+    result: dict[str, Any] = {"unit": unit, "rate": rate, "ratio": ratio, "parameters": sizes, "settings": settings}
+    result["peak_memory_mb"] = peak_memory_mb(device)
     if arguments.out:
         arguments.out.write_text(json.dumps(result | provenance(device), indent=2) + "\n")
 
