@@ -4,9 +4,9 @@
 
 Those of a task take turns, each in a process of its own, with the same actions. The rate counts CPU seconds, so that it
 means the same on a busy machine. `robosuite` is `robosuite.make(...).step` with the same task, robot, controller,
-cameras and image size, as its own examples use it; ours FULL draws shadows and antialiasing as it does, and FAST is the
-default. `mujoco` is mj_step alone, as often as the tabletop task calls it, and our renderer alone for the same two
-pictures: what no environment can exceed. Overhead is the share of time by which ours takes longer.
+cameras and image size, as its own examples use it; ours FULL draws the light's shadows too, which robosuite's scene has
+not, and FAST is the default. `mujoco` is mj_step alone, as often as the tabletop task calls it, and our renderer alone
+for the same two pictures: what no environment can exceed. Overhead is the share of time by which ours takes longer.
 """
 
 from __future__ import annotations

@@ -92,14 +92,12 @@ class SquareExpert(LiftExpert):
 
     def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del rng
-        self._tries = 0
         self._restart(env)
 
     def _restart(self, env: Privileged) -> None:
         poses = env.privileged()
         self._phase, self._waited = _Phase.ABOVE, 0
         self._drift = np.zeros(2)
-        self._tries = getattr(self, "_tries", 0) + 1
         self._aim(poses)
 
     def _aim(self, poses: dict[str, np.ndarray]) -> None:

@@ -32,6 +32,13 @@ def test_wrong_values_are_named(wrong, says):
         EnvConfig(**wrong)
 
 
+def test_the_experts_say_what_they_know():
+    with pytest.raises(UserError, match="Panda"):
+        make_expert(EnvConfig(robot="UR5e"))
+    with pytest.raises(UserError, match="OSC_POSE"):
+        make_expert(EnvConfig(controller=Controller.JOINT_POSITION))
+
+
 def test_unknown_expert_is_named():
     with pytest.raises(UserError, match="Lift"):
         make_expert(EnvConfig(task="Wipe"))
