@@ -169,7 +169,10 @@ class PixelBatches:
     def _submit(self) -> None:
         # Always a fresh buffer: consumers may keep batches, and decoding costs far more than the pages.
         shape = (self.batch_size, self.image_size, self.image_size, 3)
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
+        if self.pinned:
+            images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        else:
+            images = torch.from_numpy(np.empty(shape, np.uint8))  # NumPy asks the system for huge pages
         batch = PixelBatch(images, [""] * self.batch_size)
         first = self._order.advance(self._submitted, self.rank * self.batch_size)
         tasks, row = [], 0
