@@ -8,6 +8,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from envs.actions import checked_action
 from envs.config import EnvConfig
 from envs.foreign import build_foreign
 from envs.render import FREE_VIEW
@@ -82,11 +83,7 @@ class ForeignEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = np.asarray(action, np.float64)
-        if action.shape != (self.spec.action_dim,):
-            raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
-        if not np.isfinite(action).all():
-            raise ValueError(f"The action is not finite: {action}.")
+        action = checked_action(action, self.spec.action_dim)
         facts = self._foreign.facts
         self._observed, reward, success, over = self._foreign.step(np.clip(action, facts.low, facts.high))
         self._steps += 1

@@ -11,6 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from envs.actions import checked_action
 from envs.config import CAMERAS, EnvConfig
 from envs.seeding import global_seed
 from envs.spec import spec_of
@@ -108,11 +109,7 @@ class MetaworldEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = np.asarray(action, np.float64)
-        if action.shape != (self.spec.action_dim,):
-            raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
-        if not np.isfinite(action).all():
-            raise ValueError(f"The action is not finite: {action}.")
+        action = checked_action(action, self.spec.action_dim)
         self._observation, _, _, _, info = self._env.step(np.clip(action, -1, 1).astype(np.float32))
         self._steps += 1
         success = bool(info["success"])

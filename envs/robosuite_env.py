@@ -10,6 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from envs.actions import checked_action
 from envs.config import CAMERAS, Controller, EnvConfig
 from envs.control import ArmControl, PlainControl
 from envs.scene import Scene, dress
@@ -133,11 +134,7 @@ class RobosuiteEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = np.asarray(action, np.float64)
-        if action.shape != (self.spec.action_dim,):
-            raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
-        if not np.isfinite(action).all():
-            raise ValueError(f"The action is not finite: {action}.")
+        action = checked_action(action, self.spec.action_dim)
         action = np.clip(action, self._low, self._high)
         absolute = self.config.controller is Controller.OSC_POSE_ABSOLUTE
         self._control.step(self._control.to_base(action) if absolute else action)

@@ -11,6 +11,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
+from envs.actions import checked_action
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, Variation
 from envs.scene import Scene, add_camera, add_distractors, add_table_look
 from envs.spec import spec_of
@@ -144,11 +145,7 @@ class TabletopEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = np.asarray(action, np.float64)
-        if action.shape != (self.spec.action_dim,):
-            raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {action.shape}.")
-        if not np.isfinite(action).all():
-            raise ValueError(f"The action is not finite: {action}.")
+        action = checked_action(action, self.spec.action_dim)
         action = np.clip(action, -1, 1)
         data = self._data
         goal = data.site_xpos[self._grip] + DELTA_POS * action[:3]
