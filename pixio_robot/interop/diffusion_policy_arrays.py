@@ -17,6 +17,7 @@ from pixio_robot.interop.diffusion_policy_codecs import decode, encode
 from pixio_robot.interop.diffusion_policy_container import Container, Sink
 
 NODE = ".zarray"
+_SEPARATORS = (".", "/")
 
 
 class ArrayReader:
@@ -36,6 +37,8 @@ class ArrayReader:
             self._order, self._fill, self._compressor = node["order"], node["fill_value"], node["compressor"]
             self._filters = node.get("filters") or []
             self._separator = node.get("dimension_separator", ".")
+            if self._separator not in _SEPARATORS:
+                raise ValueError(f"dimension_separator is {self._separator!r}")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self._name}: its {NODE} is damaged ({error!r}).") from error
         if self.dtype.hasobject or not self.shape or len(self._chunks) != len(self.shape) or min(self._chunks) < 1:

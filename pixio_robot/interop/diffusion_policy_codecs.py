@@ -23,6 +23,8 @@ WRITABLE: dict[str, dict[str, Any]] = {
     "jpegxl": {"id": f"{PREFIX}jpegxl", "effort": 3, "distance": 0.3, "decodingspeed": 1},
 }
 LOSSY = ("jpeg2k", "jpegxl")
+_EXECUTES = "pickle"
+"""numcodecs knows it too, and older releases unpickle what a stranger wrote."""
 
 
 def check_writable(name: str) -> dict[str, Any]:
@@ -35,8 +37,8 @@ def check_writable(name: str) -> dict[str, Any]:
 
 
 def decode(compressor: dict[str, Any] | None, content: bytes) -> Any:
-    """bytes, or an array where the codec knows the shape. Raises UserError for an unknown codec or a missing extra,
-    and whatever the codec raises for damaged content."""
+    """bytes, or an array where the codec knows the shape. Raises UserError for a codec that is unknown or could execute
+    code, or a missing extra, and whatever the codec raises for damaged content."""
     if compressor is None:
         return content
     name = str(compressor.get("id"))
@@ -63,6 +65,11 @@ def _numcodecs(config: dict[str, Any]) -> Any:
     import numcodecs
     from numcodecs.errors import UnknownCodecError
 
+    if config.get("id") == _EXECUTES:
+        raise UserError(
+            "The store is compressed with pickle, which can execute any code when it is read: have it written with "
+            "another compressor, such as blosc."
+        )
     try:
         return numcodecs.get_codec(dict(config))
     except (UnknownCodecError, ValueError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Protocol
 
@@ -62,7 +63,7 @@ class Archive:
             return None
         try:
             return self._zip.read(name)
-        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
             raise UserError(f"{name} in {self._path} cannot be read: {error}.") from error
 
     def children(self, key: str) -> list[str]:

@@ -39,6 +39,7 @@ class _Reader:
         self._state = config.state or self._state_keys(written)
         self._actions = config.actions or self._action_keys()
         self.spec = self._spec(written)
+        self._order = self._state_order(written)
         self._success = buffer.meta("success")
         self._seeds = buffer.meta("seed")
         self._infos = self._attributes.get(INFOS) or [{}] * len(buffer)
@@ -68,7 +69,7 @@ class _Reader:
         )
         return Episode(
             images={key: self._images(key, self._rows(key, start, stop)) for key in self._cameras},
-            state=self._joined(self._state, start, stop),
+            state=self._joined(self._state, start, stop)[:, self._order],
             actions=self._joined(self._actions, start, stop),
             rewards=rewards,
             success=self._config.success if self._success is None else bool(self._success[number]),
@@ -131,6 +132,13 @@ class _Reader:
                 f"{self._buffer.path} has no data/{STATE}: choose the state, state=..., from {', '.join(low)}."
             )
         return robot
+
+    def _state_order(self, written: DemoSpec | None) -> list[int] | slice:
+        """Where the DemoSpec's columns stand in the joined parts, which our own export gathers by their keys."""
+        if written is None or self._config.state or self._state == [STATE]:
+            return slice(None)
+        joined = [column for columns in grouped(written.state_names).values() for column in columns]
+        return np.argsort(joined).tolist() if len(joined) == self.spec.state_dim else slice(None)
 
     def _action_keys(self) -> list[str]:
         if ACTION not in self._buffer.arrays:

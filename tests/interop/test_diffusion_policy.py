@@ -155,6 +155,16 @@ def test_a_store_survives_the_round_trip_and_zarr_reads_it(tmp_path: Path, out: 
         assert array.shape[0] == root["meta"]["episode_ends"][-1], key
 
 
+def test_parts_that_a_state_mixes_come_back_in_its_order(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, state_names=("arm.x [m]", "gripper [m]", "arm.y [m]"))
+    store = DemoStore.create(tmp_path / "s", spec)
+    store.append(make_episode(0))
+    export_demos(tmp_path / "s", tmp_path / "b.zarr", ExportConfig(state_keys=True))
+    kept = imported(tmp_path / "b.zarr", tmp_path / "t", control_hz=0.0)
+    assert kept.spec == spec
+    assert same(kept.episode(0), make_episode(0))
+
+
 @pytest.mark.parametrize("codec", ["jpeg2k", "jpegxl"])
 def test_image_codecs_go_both_ways(tmp_path: Path, codec: str) -> None:
     imagecodecs = pytest.importorskip("imagecodecs")
@@ -250,6 +260,9 @@ def _edit(name: str, **changed: Any) -> Callable[[Path], None]:
         (_edit("data/state/.zarray", dtype="|O"), {}, "no array of numbers"),
         (_edit("data/img/.zarray", compressor={"id": "imagecodecs_jpek2k"}), {}, "Did you mean 'imagecodecs_jpeg2k'"),
         (_edit("data/img/.zarray", compressor={"id": "lz9"}), {}, "numcodecs does not know"),
+        (_edit("data/img/.zarray", compressor={"id": "pickle"}), {}, "can execute any code"),
+        (_edit("data/img/.zarray", filters=[{"id": "pickle"}]), {}, "can execute any code"),
+        (_edit("data/img/.zarray", dimension_separator="/../"), {}, "its .zarray is damaged"),
         (lambda source: shutil.rmtree(source / "data" / "state"), {}, "choose the state, state=..., from"),
         (lambda source: shutil.rmtree(source / "meta"), {}, "There is no array meta/episode_ends"),
         (None, {"control_hz": 0.0}, "say control_hz="),
