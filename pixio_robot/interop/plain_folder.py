@@ -184,11 +184,12 @@ class _Reader:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     import zipfile
+    import zlib
 
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path} cannot be read as npz: {error}") from error
 
 

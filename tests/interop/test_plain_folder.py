@@ -143,6 +143,11 @@ def test_damage_names_the_file(theirs: Path, tmp_path: Path) -> None:
     film.write_bytes(whole[0])
     npz.write_bytes(whole[1][:100])
     refused("take10.npz cannot be read")
+    np.savez_compressed(npz, q=np.random.default_rng(0).normal(size=(500, 2)))
+    packed = bytearray(npz.read_bytes())
+    packed[100:120] = b"\xff" * 20
+    npz.write_bytes(packed)
+    refused("take10.npz cannot be read")
     np.savez(npz, q=np.full((5, 2), np.nan), grip=np.zeros(5), command=np.zeros((5, 3)))
     refused("Episode 1 cannot be written.*not finite at step 0")
     np.savez(npz, q=np.zeros((4, 2)), grip=np.zeros(5), command=np.zeros((5, 3)))
