@@ -23,6 +23,7 @@ LOCK = ".lock"
 FREE = frozenset(
     {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints", "seconds"}
     | {"parallel", "peak_tflops", "wandb"}
+    | {"every", "keep_best"}  # of the rollouts while it trains
 )
 
 

@@ -109,6 +109,7 @@ class Trials:
 
     def finish(self, write: Callable[[Mapping[str, float]], None]) -> list[Trial]:
         """Wait for what is running or waiting, and `write` the numbers of each; all trials, by their steps."""
+        self._take_up(sys.maxsize)  # a run that was interrupted in here has no step left to look at
         while self._running is not None or self._waiting:
             self._start_next()
             if self._running is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pixio_robot.errors import UserError
+from pixio_robot.training.record import claimed
 from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
 
 EVALUATE = """
@@ -105,6 +106,14 @@ def test_an_interrupted_run_ends_its_process_and_takes_it_up_again(tmp_path):
     assert [(trial.step, trial.outcome.rate) for trial in done if trial.outcome] == [(100, 0.5), (200, 0.7)]
 
 
+def test_a_run_that_was_interrupted_at_its_end_takes_up_what_is_missing(tmp_path):
+    with make(tmp_path, seconds=60) as trials:
+        play(trials, {100: 0.5, 200: 0.6})
+    with make(tmp_path) as trials:  # nothing is left to train, so nobody looks
+        done = trials.finish(lambda numbers: None)
+    assert [(trial.step, trial.outcome.rate) for trial in done if trial.outcome] == [(100, 0.5), (200, 0.6)]
+
+
 def test_finished_trials_survive_an_interruption(tmp_path):
     with make(tmp_path) as trials:
         play(trials, {100: 0.5})
@@ -118,6 +127,17 @@ def test_of_equal_rates_the_later_is_better():
     same = Outcome(episodes=2, successes=1, rate=0.5, low=0.0, high=1.0)
     trials = [Trial(step=1, outcome=same), Trial(step=3, outcome=None), Trial(step=2, outcome=same)]
     assert [trial.step for trial in ranking(trials)] == [2, 1]
+
+
+def test_how_often_may_change_between_the_parts_of_a_run_but_not_what_is_played(tmp_path):
+    first = {"trials": {"every": 100, "keep_best": 2, "episodes": 20}}
+    with claimed(tmp_path, first, started=False):
+        pass
+    with claimed(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 20}}, started=True):
+        pass
+    other = claimed(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 5}}, started=True)
+    with pytest.raises(UserError, match=r"\(trials\.episodes: 20 there, 5 now\)"), other:
+        pass
 
 
 def test_settings_are_checked():
