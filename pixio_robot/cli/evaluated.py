@@ -96,9 +96,16 @@ def finished_policy(checkpoint: str, name: str) -> Evaluated:
 def training_checkpoints(checkpoint: str, name: str) -> list[Evaluated]:
     """Every checkpoint that a finished training kept, the earliest first; its averaged weights where there are any.
 
-    Raises UserError where there is none.
+    Raises UserError where there is none, and for a training of LoRA adapters.
     """
+    from pixio_robot.vision.adapt import Adaptation
+
     final = finished_policy(checkpoint, name)
+    if final.who.adaptation == Adaptation.LORA.value:
+        raise UserError(
+            f"every_checkpoint=true cannot play {checkpoint}: its checkpoints hold LoRA adapters apart from the other "
+            "weights, and only the finished policy has them merged."
+        )
     steps = sorted(path.parent for path in Path(checkpoint).glob("checkpoints/step_*/trainer.json"))
     if not steps:
         raise UserError(

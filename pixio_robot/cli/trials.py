@@ -43,7 +43,7 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec) -> Trials:
     def command(model: Path, results: Path) -> list[str]:
         return [
             *(sys.executable, "-m", "pixio_robot.cli.main", "evaluate"),
-            *(f"checkpoint={model}", f"out={results}", f"episodes={config.episodes}"),
+            *(f"checkpoint={_word(str(model))}", f"out={_word(str(results))}", f"episodes={config.episodes}"),
             *(f"first_seed={config.first_seed}", f"execute={config.execute}", f"workers={config.workers}"),
             *(f"device={config.device}", "videos=0"),
             *(f"env.{one.name}={_word(getattr(config.env, one.name))}" for one in fields(config.env)),
@@ -53,9 +53,11 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec) -> Trials:
 
 
 def _word(value: Any) -> str:
-    """As Hydra reads it."""
+    """As Hydra reads it; in quotes, the commas and equal signs of a path are its own."""
     if value is None:
         return "null"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "\\'") + "'"
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, list | tuple):

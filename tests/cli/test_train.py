@@ -15,9 +15,13 @@ import torch
 from demo_data import SPEC, make_episode, make_store
 from safetensors.torch import load_file
 
+from envs.config import EnvConfig, Variation
+from envs.registry import spec_of
 from pixio_robot.cli import train
 from pixio_robot.cli.compose import config_directory, load
-from pixio_robot.cli.evaluated import Playing, finished_policy
+from pixio_robot.cli.evaluate import EvaluateCommand
+from pixio_robot.cli.evaluated import Playing, finished_policy, training_checkpoints
+from pixio_robot.cli.trials import TrialsCommand, open_trials
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
@@ -66,6 +70,9 @@ def metrics(out: Path) -> dict[str, float]:
 def test_every_adaptation_trains_and_opens_again(demos: Path, tmp_path: Path, words: str, label: str) -> None:
     out = run(demos, tmp_path / "run", *words.split())
     assert read_policy_config(out / "model")["extra"]["label"] == label
+    if "LORA" in words:
+        with pytest.raises(UserError, match="LoRA adapters apart"):
+            training_checkpoints(str(out), "x")
     policy = load_policy(out / "model")
     assert not any(".lora_" in name for name in policy.state_dict())
     measured = metrics(out)
@@ -148,6 +155,16 @@ def test_mistakes_are_named(demos: Path, other_task: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="list of some"):
         run("[]", tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+def test_rollouts_beside_a_training_are_of_its_settings_in_any_directory() -> None:
+    env = EnvConfig(task="TabletopReach", cameras=["front", "hand"], variation=Variation.CAMERA, look_seed=3)
+    settings = TrialsCommand(every=1, env=env, episodes=7)
+    model, results = Path("runs/a=1,b's (2)/model"), Path("runs/a=1,b's (2)/evaluation")
+    words = open_trials(settings, "runs", spec_of(env))._command(model, results)
+    command = load("evaluate", EvaluateCommand, words[words.index("evaluate") + 1 :])
+    assert (Path(command.checkpoint), Path(command.out), command.env) == (model, results, env)
+    assert (command.episodes, command.first_seed, command.videos) == (7, settings.first_seed, 0)
 
 
 def test_the_sampler_of_a_trained_policy_may_take_other_steps(demos: Path, tmp_path: Path) -> None:
