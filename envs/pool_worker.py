@@ -84,10 +84,14 @@ def choose_egl_device(worker: int, devices: Sequence[int]) -> None:
 
 
 def _gpus() -> list[int]:
-    """NVIDIA's GPUs come first in EGL's list, in the driver's order; without any, EGL chooses by itself."""
+    """NVIDIA's GPUs come first in EGL's list, in the driver's order; without any, EGL chooses by itself.
+
+    So it does where CUDA_VISIBLE_DEVICES names them otherwise (`-1`, a UUID): robosuite refuses other numbers then.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and all(part.strip().isdigit() for part in visible.split(",")):
-        return [int(part) for part in visible.split(",")]
+    if visible:  # Ray makes it empty where no GPU was reserved, which is no word about drawing
+        parts = visible.split(",")
+        return [int(part) for part in parts] if all(part.strip().isdigit() for part in parts) else []
     known = Path("/proc/driver/nvidia/gpus")
     return list(range(sum(1 for _ in known.iterdir()))) if known.is_dir() else []
 

@@ -106,6 +106,11 @@ def test_workers_take_the_gpus_in_turns(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     choose_egl_device(1, [])
     assert os.environ[EGL_DEVICE] == "3"
+    for hidden in ("-1", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"):  # robosuite refuses any number beside these
+        monkeypatch.delenv(EGL_DEVICE, raising=False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        choose_egl_device(0, [])
+        assert EGL_DEVICE not in os.environ
 
 
 def test_a_plain_script_needs_no_main_guard(tmp_path):
