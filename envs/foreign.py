@@ -28,7 +28,7 @@ class Facts:
     high: np.ndarray
     control_hz: float
     versions: tuple[str, ...]
-    """Names of the packages that it comes from."""
+    """Names of the packages that it comes from, as they are imported or as they are installed."""
 
 
 class Foreign(Protocol):

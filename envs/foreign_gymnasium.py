@@ -38,14 +38,13 @@ class GymnasiumMujoco:
         if not isinstance(actions, gymnasium.spaces.Box):
             self._env.close()
             raise UserError(f"task=gymnasium:{name} takes {type(actions).__name__} actions; only Box can be run here.")
-        package = str(self._env.spec.entry_point).partition(".")[0]
         self.facts = Facts(
             state_names=tuple(_names(self._env.observation_space, "observation")),
             action_names=tuple(f"action.{index} [?]" for index in range(actions.shape[0])),
             low=actions.low.astype(np.float64),
             high=actions.high.astype(np.float64),
             control_hz=round(1 / float(self._env.dt), 6),
-            versions=(package, "mujoco"),
+            versions=(type(self._env).__module__.partition(".")[0], "mujoco"),
         )
         drawn = getattr(self._env, "mujoco_renderer", None)
         self.view: Mapping[str, Any] = getattr(drawn, "default_cam_config", None) or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 
 import numpy as np
@@ -70,6 +71,15 @@ def _versions(*names: str) -> str:
         raise UserError(f"{error.name} is not installed: pip install 'pixio-robot[{extra}]'.") from error
 
 
+def _foreign_version(package: str) -> str:
+    """Of somebody's package, which may be installed by another name than it is imported by, or not at all."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"{package} {importlib.metadata.version(package)}"
+    for name in importlib.metadata.packages_distributions().get(package, []):
+        return f"{name} {importlib.metadata.version(name)}"
+    return f"{package} of unknown version"
+
+
 def spec_of(config: EnvConfig) -> DemoSpec:
     """The boundary contract of `make_env(config)`. Raises UserError where an extra is missing."""
     fov = {"front": task_of(config.task).view.fov_y, "hand": HAND_FOV_Y}
@@ -89,7 +99,8 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         from envs.foreign import facts_of
 
         facts = facts_of(config.task)
-        robot, controller, hz, versions = "of the task", "of the task", facts.control_hz, _versions(*facts.versions)
+        robot, controller, hz = "of the task", "of the task", facts.control_hz
+        versions = ", ".join(map(_foreign_version, facts.versions))
         state, actions = facts.state_names, facts.action_names
     else:
         robot, controller, hz, versions = "Sawyer", "mocap position delta", 80.0, _versions("metaworld", "mujoco")

@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.mujoco.pusher_v5 import PusherEnv
 
 from envs.config import EnvConfig, Variation
 from envs.experts import make_expert
@@ -61,6 +62,22 @@ def test_every_camera_of_the_model_can_be_looked_through():
     env.close()
     with pytest.raises(UserError, match=r"'tarck'.*'track'"):
         make_env(config("gymnasium:Ant-v5", cameras=["tarck"]))
+
+
+class OfMine(PusherEnv):
+    """Of no package that is installed."""
+
+    __module__ = "of_mine.tasks"
+
+
+def test_an_environment_of_ones_own_needs_no_package():
+    gymnasium.register("OfMine-v0", entry_point=OfMine, max_episode_steps=7)
+    try:
+        spec = spec_of(config("gymnasium:OfMine-v0"))
+    finally:
+        del gymnasium.registry["OfMine-v0"]
+    assert spec.simulator_version.startswith("of_mine of unknown version, mujoco ")
+    assert "gymnasium" in spec_of(config()).simulator_version
 
 
 def test_a_pool_runs_it():
