@@ -53,8 +53,8 @@ def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
 def _write(inputs: ReportInputs, out: Path, markdown: Path, results: Path) -> Path:
     texts = {
         markdown: render_markdown(inputs),
-        results.with_suffix(".csv"): render_csv(inputs),
-        results.with_suffix(".json"): render_json(inputs),
+        results.with_name(f"{results.name}.csv"): render_csv(inputs),
+        results.with_name(f"{results.name}.json"): render_json(inputs),
         out: render_html(inputs),
     }
     for path, text in texts.items():

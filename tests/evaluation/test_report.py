@@ -315,6 +315,9 @@ def test_several_runs_on_one_page(tmp_path, make_spec):
     (row,) = json.loads((out.parent / "page.json").read_text())["comparisons"]
     assert row["verdict"] == "worse"
     assert row["paired"]["difference"] == pytest.approx(-0.3)
+    build_comparison([tmp_path / "first", tmp_path / "second"], tmp_path / "dots" / "page.2.html")
+    names = sorted(path.name for path in (tmp_path / "dots").iterdir())
+    assert names == ["page.2.csv", "page.2.html", "page.2.json", "page.2.md"]
     with pytest.raises(UserError, match="holds no evaluation to compare"):
         build_comparison([tmp_path / "first", tmp_path], tmp_path / "x.html")
     with pytest.raises(UserError, match="one run directory twice"):
