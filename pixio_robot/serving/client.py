@@ -57,7 +57,7 @@ class PolicyClient:
         self.cameras: list[str] = hello["cameras"]
         self.observation_steps: int = hello["observation_steps"]
         self.execute: int = hello["execute"]
-        self.tasks: list[str] = hello["tasks"]
+        self.tasks: list[str] = hello.get("tasks", [])
         self.task = task
         self.reset(0)
 

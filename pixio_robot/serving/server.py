@@ -79,6 +79,8 @@ class Served:
         for key in ("seed", "step"):
             if not isinstance(message.get(key), int):
                 raise UserError(f"{key} must be a whole number, not {message.get(key)!r}.")
+        if not isinstance(message.get("task"), str | None):
+            raise UserError(f"task must be a text, not {message['task']!r}.")
         if self.tasks and message.get("task") not in self.tasks:
             raise unknown_name("task", str(message.get("task")), self.tasks)
 

@@ -136,6 +136,14 @@ def test_a_policy_of_several_tasks_must_be_told_one() -> None:
     assert told == ["push", "pick"]  # the warm-up, then the client's
 
 
+def test_a_task_is_a_text() -> None:
+    served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.zeros((1, 2), np.float32))
+    message = {"images": {}, "state": np.zeros((1, 3), np.float32), "seed": 0, "step": 0}
+    served.check(message | {"task": None})
+    with pytest.raises(UserError, match="task must be a text"):
+        served.check(message | {"task": ["push"]})
+
+
 def test_refuses_strangers(address: str) -> None:
     with pytest.raises(UserError, match="token"):
         PolicyClient(address, "another-token")
