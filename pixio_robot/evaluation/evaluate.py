@@ -105,8 +105,10 @@ def _reference(stop: StopConfig, spec: DemoSpec) -> dict[int, bool]:
         return {}
     directory = Path(stop.versus)
     summary = read_summary(directory)
-    if summary.spec_hash != spec_hash(spec):
-        raise UserError(f"stop.versus={directory} was evaluated in another environment ({summary.task}).")
+    if summary.spec_hash != spec_hash(spec) or summary.scene not in ("", spec.source):
+        raise UserError(
+            f"stop.versus={directory} was evaluated in another environment ({summary.task}, {summary.scene})."
+        )
     return {result.seed: result.success for result in read_outcomes(directory, summary.seeds)}
 
 
@@ -128,6 +130,7 @@ def summarise(
         robot=spec.robot,
         render_quality=spec.render_quality,
         spec_hash=spec_hash(spec),
+        scene=spec.source,
         seeds=[result.seed for result in results],
         episodes=len(results),
         successes=len(steps),

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from pixio_robot.evaluation.report_data import Evaluation, ReportInputs
+from pixio_robot.evaluation.results import same_environment
 from pixio_robot.evaluation.statistics import PairedComparison, compare_paired
 
 SIGNIFICANCE = 0.05
@@ -37,7 +38,7 @@ class ComparisonTable:
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Compare on the shared seeds, unless the environments differ or no seed is shared."""
-    if first.summary.spec_hash != second.summary.spec_hash:
+    if not same_environment(first.summary, second.summary):
         return Comparison(first=first, second=second, paired=None, reason="different environments: not comparable")
     if not first.outcomes.keys() & second.outcomes.keys():
         return Comparison(first=first, second=second, paired=None, reason="no shared seed: not comparable")
@@ -122,10 +123,11 @@ def _is_reference(evaluation: Evaluation, encoder: str) -> bool:
 
 
 def _reference(evaluation: Evaluation, evaluations: Sequence[Evaluation], encoder: str) -> Evaluation | None:
-    """The reference with the same kind of policy, else the first one."""
+    """The reference with the same kind of policy, else the first one; of several, one in the same environment."""
     references = [candidate for candidate in evaluations if _is_reference(candidate, encoder)]
     same = [candidate for candidate in references if candidate.summary.policy == evaluation.summary.policy]
-    return next(iter(same or references), None)
+    here = [candidate for candidate in same or references if same_environment(candidate.summary, evaluation.summary)]
+    return next(iter(here or same or references), None)
 
 
 def caveats(inputs: ReportInputs) -> list[str]:
@@ -153,7 +155,7 @@ def caveats(inputs: ReportInputs) -> list[str]:
         found.append(f"All of it is simulation: {', '.join(settings)}. Nothing here was tried on a real robot.")
     if any(summary.render_quality == "fast" for summary in summaries):
         found.append("Images were rendered at the fast quality (no shadows, no antialiasing): unlike real ones.")
-    if len({summary.spec_hash for summary in summaries}) > 1:
+    if not all(same_environment(summary, summaries[0]) for summary in summaries):
         found.append("Not all evaluations used the same environment; those that differ are not compared.")
     if len({tuple(summary.seeds) for summary in summaries}) > 1:
         found.append("Not all evaluations used the same seeds; comparisons use the seeds that both sides share.")

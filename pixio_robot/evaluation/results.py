@@ -77,6 +77,9 @@ class EvaluationSummary(EvaluatedPolicy):
     """Simulated seconds, of the episodes that succeeded."""
     mean_return: float | None = None
     """Over all episodes."""
+    scene: str = ""
+    """What the environment shows besides (`DemoSpec.source`: the variation, how far apart objects start). Policies may
+    be played in other scenes than they learned in, but results of two scenes are not compared."""
     stopped: str = ""
     """Why the evaluation ended before its last episode; empty when it did not."""
 
@@ -85,6 +88,12 @@ def spec_hash(spec: DemoSpec) -> str:
     """A hash of everything that decides what an episode from a given seed looks like."""
     value = {key: item for key, item in spec.to_json().items() if key not in ("source", "licence")}
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def same_environment(first: EvaluationSummary, second: EvaluationSummary) -> bool:
+    """Whether a seed starts the same episode in both. Summaries of before scenes were noted count as alike."""
+    scenes = {first.scene, second.scene} - {""}
+    return first.spec_hash == second.spec_hash and len(scenes) < 2
 
 
 def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> list[EpisodeResult]:

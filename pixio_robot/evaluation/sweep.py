@@ -82,8 +82,9 @@ def collect_sweep(directory: Path, settings_of: Callable[[Path], Mapping[str, An
     varied = _varied([each for each in settings if each])
     groups: dict[tuple, list[int]] = {}
     for index, (summary, values) in enumerate(zip(summaries, settings, strict=True)):
-        who = (summary.label, summary.policy, summary.encoder, summary.adaptation, summary.task, summary.spec_hash)
-        groups.setdefault((*who, *(repr(values.get(key)) for key in varied)), []).append(index)
+        who = (summary.label, summary.policy, summary.encoder, summary.adaptation)
+        where = (summary.task, summary.spec_hash, summary.scene)
+        groups.setdefault((*who, *where, *(repr(values.get(key)) for key in varied)), []).append(index)
     rows = [
         _row([summaries[i] for i in group], {key: settings[group[0]].get(key) for key in varied})
         for group in groups.values()

@@ -13,7 +13,7 @@ from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate, summarise
 from pixio_robot.evaluation.report import build_comparison, build_report, render_csv, render_html
-from pixio_robot.evaluation.report_data import Curve, collect_inputs
+from pixio_robot.evaluation.report_data import Curve, collect_comparison, collect_inputs
 from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines, rate_text
 from pixio_robot.evaluation.report_media import clips
@@ -207,6 +207,22 @@ def test_other_environments_and_other_seeds_are_not_compared(tmp_path, make_spec
     for words in ("same environment", "same seeds", "fast quality", "trained once", "simulation"):
         assert words in text
     parse(render_html(inputs))
+
+
+def test_levels_of_variation_are_environments_of_their_own(tmp_path, make_spec):
+    for level, successes in (("none", (60, 40)), ("cluttered", (50, 10))):
+        spec = make_spec(source=f"simulated: variation {level}")
+        for encoder, count in zip(("pixio", "random"), successes, strict=True):
+            write_evaluation(tmp_path / level, spec, encoder, count)
+    inputs = collect_comparison([tmp_path / "none", tmp_path / "cluttered"])
+    sentences = headlines(inputs)
+    assert len(sentences) == 2
+    for level, sentence in zip(("none", "cluttered"), sentences, strict=True):  # each beside its own twin
+        assert sentence.count(f"({level})") == 2
+        assert "beats" in sentence
+    best = comparison_tables(inputs)[-1].rows
+    assert [row.paired is not None for row in best] == [False, True, False]
+    assert "same environment" in " ".join(caveats(inputs))
 
 
 def test_unfinished_and_empty_evaluations_are_named_not_counted(tmp_path, make_spec):
