@@ -13,25 +13,22 @@ One job that crashes, hangs or raises costs only itself: `failure` says why. Use
 
 from __future__ import annotations
 
-import enum
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from pixio_robot.choice import Choice
 from pixio_robot.data.processes import Job, Outcome, run_jobs
 from pixio_robot.errors import UserError
 
 __all__ = ["Executor", "Job", "Outcome", "run_tasks"]
 
 
-class Executor(enum.Enum):
+class Executor(Choice):
     """PROCESSES: spawned on this machine. RAY: on every machine of a Ray cluster, over storage that all of them see."""
 
     PROCESSES = "processes"
     RAY = "ray"
-    # Aliases, so that a command line may say executor=ray.
-    processes = "processes"
-    ray = "ray"
 
 
 def run_tasks(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
 
+from pixio_robot.choice import Choice
 
-class Sampling(enum.Enum):
+
+class Sampling(Choice):
     """Which frames of a video are taken: so many a second, every n-th, or the key frames."""
 
     RATE = "rate"

@@ -7,10 +7,10 @@ than one time in twenty. A confidence sequence holds at all episodes at once, so
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
 from pixio_robot.types import EpisodeResult
 
@@ -18,7 +18,7 @@ LEAST_EPISODES = 10
 """No rule looks earlier: an honest answer from fewer episodes convinces nobody."""
 
 
-class StopRule(enum.Enum):
+class StopRule(Choice):
     NEVER = "never"
     WIDTH = "width"
     """The rate is known to within +-`half_width`."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import re
 
 from torch import nn
 
+from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
 from pixio_robot.vision.lora import insert_adapters
 
 _BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?|stages|resblocks)[._]?(\d+)\.")
 
 
-class Adaptation(enum.Enum):
+class Adaptation(Choice):
     FROZEN = "frozen"
     LAST_K = "last_k"
     LORA = "lora"

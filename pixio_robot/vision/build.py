@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 
 from torch import nn
 
+from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -16,7 +16,7 @@ from pixio_robot.vision.timm_encoder import open_timm
 from pixio_robot.vision.transformers_encoder import open_transformers
 
 
-class EncoderKind(enum.Enum):
+class EncoderKind(Choice):
     PIXIO = "pixio"
     """Trained weights: a checkpoint of ours, a Hugging Face directory, an official file, or a hub name."""
     RANDOM = "random"

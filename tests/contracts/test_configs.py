@@ -1,10 +1,16 @@
 """Every configuration that is shipped composes, and none can run code."""
 
+import dataclasses
+import enum
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+from pixio_robot.choice import Choice
 from pixio_robot.cli import collect, curate, distill, evaluate, footage, ingest, pretrain, probe, report, serve, train
 from pixio_robot.cli.compose import config_directory, load
 from pixio_robot.cli.main import COMMANDS
@@ -46,6 +52,21 @@ def test_every_command_with_a_config_is_tested_here() -> None:
 @pytest.mark.parametrize("command", SCHEMAS)
 def test_defaults_compose(command: str) -> None:
     assert isinstance(load(command, SCHEMAS[command], NEEDED.get(command, [])), SCHEMAS[command])
+
+
+def _enumerations(kind: Any) -> Iterator[type[enum.Enum]]:
+    """Of a schema and of all that it nests."""
+    for part in (kind, *typing.get_args(kind)):
+        if dataclasses.is_dataclass(part):
+            for hint in typing.get_type_hints(part).values():
+                yield from _enumerations(hint)
+        elif isinstance(part, type) and issubclass(part, enum.Enum):
+            yield part
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_a_choice_may_be_written_in_any_case(command: str) -> None:
+    assert [one.__name__ for one in _enumerations(SCHEMAS[command]) if not issubclass(one, Choice)] == []
 
 
 @pytest.mark.parametrize(
