@@ -54,13 +54,13 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if not self.out:
-            raise UserError("collect.out must name the directory of the store.")
+            raise UserError("out must name the directory of the store.")
         for name, least in (("episodes", 1), ("first_seed", 0), ("max_failures", 1), ("workers", 0), ("worlds", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"collect.{name} must be at least {least}, not {getattr(self, name)}.")
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}.")
         for name in ("noise", "mistakes"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"collect.{name} must be from 0 to 1, not {getattr(self, name)}.")
+                raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}.")
 
     @property
     def disturbance(self) -> Disturbance:
@@ -118,7 +118,7 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
                     if in_a_row >= config.max_failures:
                         raise UserError(
                             f"The expert failed {in_a_row} episodes in a row (seeds up to {seed}) with "
-                            f"{len(seeds)} of {config.episodes} kept in {out}. Lower collect.noise "
+                            f"{len(seeds)} of {config.episodes} kept in {out}. Lower noise "
                             f"({config.noise}) or env.start_spread ({env_config.start_spread}), or raise env.horizon."
                         )
             finally:
@@ -149,9 +149,7 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
     journal = _journal(env_config, config)
     if out.is_dir() and config.overwrite:
         if any(out.iterdir()) and not (out / JOURNAL).exists():
-            raise UserError(
-                f"{out} is not a store that collect made: remove it yourself or choose another collect.out."
-            )
+            raise UserError(f"{out} is not a store that collect made: remove it yourself or choose another out=.")
         shutil.rmtree(out)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
@@ -161,7 +159,7 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
         store = DemoStore.open(out)
         # An empty store is one whose first moments were interrupted.
         if len(store):
-            raise UserError(f"{out} holds demonstrations that collect did not make: choose another collect.out.")
+            raise UserError(f"{out} holds demonstrations that collect did not make: choose another out=.")
         write_json(out / JOURNAL, journal | {"failed_seeds": []})
         return store, []
     found = read_json(out / JOURNAL)
@@ -170,8 +168,9 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
         for name, value in settings.items():
             before = found.get(part, {}).get(name)
             if before != value:
+                setting = f"env.{name}" if part == "env" else name
                 raise UserError(
-                    f"{out} was collected with {part}.{name}={before!r}, not {value!r}: choose another collect.out, "
-                    "or set collect.overwrite=true to start it anew."
+                    f"{out} was collected with {setting}={before!r}, not {value!r}: choose another out=, "
+                    "or set overwrite=true to start it anew."
                 )
     return DemoStore.open(out), failed

@@ -51,20 +51,20 @@ class FootageConfig:
 
     def __post_init__(self) -> None:
         if not self.out:
-            raise UserError("footage.out must name a directory.")
+            raise UserError("out must name a directory.")
         for name, least in (("videos", 1), ("steps_per_video", 1), ("fps", 1), ("first_seed", 0), ("workers", 0)):
             if getattr(self, name) < least:
-                raise UserError(f"footage.{name} must be at least {least}, not {getattr(self, name)}.")
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}.")
         if self.image_size % 2:
-            raise UserError(f"footage.image_size must be even for H.264, not {self.image_size}.")
+            raise UserError(f"image_size must be even for H.264, not {self.image_size}.")
         if not self.cameras:
-            raise UserError("footage.cameras must name at least one camera.")
+            raise UserError("cameras must name at least one camera.")
         for camera in self.cameras:
             if camera not in CAMERAS:
                 raise unknown_name("camera", camera, CAMERAS)
         for name in ("play_share", "noise"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"footage.{name} must be from 0 to 1, not {getattr(self, name)}.")
+                raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}.")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -115,11 +115,11 @@ def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
         if not (out / MANIFEST).exists():
-            raise UserError(f"{out} exists and holds no footage of ours: choose another footage.out.")
+            raise UserError(f"{out} exists and holds no footage of ours: choose another out=.")
         if read_json(out / MANIFEST) != manifest:
             raise UserError(
-                f"{out} holds footage of another configuration (see {out / MANIFEST}): choose another footage.out, "
-                "or set footage.overwrite=true."
+                f"{out} holds footage of another configuration (see {out / MANIFEST}): choose another out=, "
+                "or set overwrite=true."
             )
         sweep_temporaries(out)
     write_json(out / MANIFEST, manifest)

@@ -87,7 +87,7 @@ class RayWorker:
         try:
             return ray.get(self._pending, timeout=max(0.0, deadline - time.monotonic()))
         except GetTimeoutError:
-            return "hung", "did not answer in time; has the cluster as many free cores as evaluate.workers?"
+            return "hung", "did not answer in time; has the cluster as many free cores as workers= asks for?"
         except RayActorError as error:
             return "died", str(error).strip().splitlines()[0]
 

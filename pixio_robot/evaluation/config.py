@@ -39,13 +39,13 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("first_seed", 0), ("num_slots", 1), ("workers", 0), ("videos", 0)):
             if getattr(self, name) < least:
-                raise UserError(f"evaluate.{name} is {getattr(self, name)}, it must be at least {least}.")
+                raise UserError(f"{name} is {getattr(self, name)}, it must be at least {least}.")
         if self.step_timeout_s <= 0:
-            raise UserError(f"evaluate.step_timeout_s is {self.step_timeout_s}, it must be above 0 seconds.")
+            raise UserError(f"step_timeout_s is {self.step_timeout_s}, it must be above 0 seconds.")
         if self.max_restarts < 0:
-            raise UserError(f"evaluate.max_restarts is {self.max_restarts}, it must be at least 0.")
+            raise UserError(f"max_restarts is {self.max_restarts}, it must be at least 0.")
         if self.seeds and min(self.seeds) < 0:
-            raise UserError(f"evaluate.seeds holds {min(self.seeds)}; seeds are at least 0.")
+            raise UserError(f"seeds holds {min(self.seeds)}; seeds are at least 0.")
         check_distinct(self.seeds)
 
     def seed_list(self) -> list[int]:
@@ -68,5 +68,5 @@ def check_disjoint(train_seeds: Iterable[int], eval_seeds: Iterable[int]) -> Non
         shown = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")
         raise UserError(
             f"{len(shared)} evaluation seeds were already used to collect demonstrations ({shown}). "
-            "Set evaluate.first_seed beyond the demonstrations' seeds, or name others by evaluate.seeds."
+            "Set first_seed= beyond the demonstrations' seeds, or name others by seeds=."
         )

@@ -40,7 +40,7 @@ class EpisodeRecorder:
         self, directory: Path, spec: DemoSpec, *, videos: int, camera: str, done: Sequence[EpisodeResult] = ()
     ) -> None:
         if videos > 0 and camera not in spec.cameras:
-            raise unknown_name("evaluate.video_camera", camera, spec.cameras)
+            raise unknown_name("video_camera", camera, spec.cameras)
         self._directory = directory
         self._camera = camera
         self._frames_per_second = float(spec.control_hz)

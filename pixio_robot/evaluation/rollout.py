@@ -132,8 +132,8 @@ class _Rollout:
         if episode.restarts >= self.max_restarts:
             raise UserError(
                 f"The episode of seed {episode.seed} lost its simulator worker {episode.restarts + 1} times "
-                f"(evaluate.max_restarts={self.max_restarts}). Use fewer evaluate.workers if memory is short, "
-                "or raise evaluate.step_timeout_s if the machine is slow."
+                f"(max_restarts={self.max_restarts}). Use fewer workers if memory is short, "
+                "or raise step_timeout_s if the machine is slow."
             )
         return episode.again()
 
