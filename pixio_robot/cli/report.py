@@ -90,8 +90,24 @@ def _run(command: ReportCommand) -> int:
         )
     _gather(directory)
     path = build_report(directory, directory / "report.html")
+    missing = left_out(directory)
+    if missing:
+        print(f"report: left out {', '.join(missing)}, because a report shows what lies in {directory}/evaluations")
     print(f"report: {path.resolve()}")
     return 0
+
+
+def left_out(directory: Path) -> list[str]:
+    """The evaluations below the directory that are not where the report looks for them."""
+    from pixio_robot.evaluation.report_data import EVALUATIONS
+    from pixio_robot.training.trials import DIRECTORY as TRIALS
+
+    found = []
+    for path in sorted(directory.rglob(f"*{STAMP_SUFFIX}")):
+        shown_or_of_a_training = {EVALUATIONS, TRIALS} & set(path.relative_to(directory).parts)
+        if not shown_or_of_a_training and read_json(path)["stage"] == "evaluate":
+            found.append(str(path).removesuffix(STAMP_SUFFIX))
+    return found
 
 
 def main(arguments: list[str]) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from pixio_robot.cli.main import dispatch
+from pixio_robot.cli.report import left_out
+from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import read_episodes, read_summary
@@ -98,3 +100,9 @@ def test_runs_are_compared_on_one_page(run: Path, tmp_path: Path) -> None:
         dispatch(["report", f"compare=[{run},{run}]", f"sweep={run}"])
     with pytest.raises(UserError, match=r"must end in \.html"):
         dispatch(["report", f"compare=[{run},{tmp_path}]", f"out={tmp_path}/page"])
+
+
+def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> None:
+    for place in ("evaluations/shown", "policies/bc/trials/step_00000001/evaluation", "mine"):
+        run_stage("evaluate", str(tmp_path / place), {}, lambda: True)
+    assert left_out(tmp_path) == [str(tmp_path / "mine")]
