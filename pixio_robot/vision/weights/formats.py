@@ -32,7 +32,7 @@ def detect_format(path: Path) -> WeightFormat:
     if path.is_file():
         return WeightFormat.OFFICIAL
     if not path.is_dir():
-        raise UserError(f"There is nothing at {path}.")
+        raise UserError(f"There is nothing at {path}, where an encoder should be; `pixio-robot pretrain` makes one.")
     if not (path / CONFIG).is_file():
         raise UserError(f"{path} is not a checkpoint of an encoder: it holds no {CONFIG}.")
     config = read_json(path / CONFIG)
