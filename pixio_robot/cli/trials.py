@@ -11,6 +11,7 @@ from typing import Any
 
 from envs.config import EnvConfig
 from envs.registry import spec_of
+from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import SUMMARY, read_summary
 from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
 from pixio_robot.types import DemoSpec
@@ -34,11 +35,11 @@ class TrialsCommand(TrialsConfig):
 
 def open_trials(config: TrialsCommand, out: str, spec: DemoSpec) -> Trials:
     """Raises UserError when the environment does not fit the demonstrations, before anything is trained."""
-    from pixio_robot.evaluation.evaluate import check_spec
-
     env_spec = spec_of(config.env)
     learned = replace(spec, task=env_spec.task) if env_spec.task in spec.task.split(" + ") else spec
-    check_spec(learned, env_spec)
+    differences = learned.differences(env_spec)
+    if differences:
+        raise UserError(f"trials.env is another environment than that of the demonstrations: {'; '.join(differences)}.")
 
     def command(model: Path, results: Path) -> list[str]:
         return [
