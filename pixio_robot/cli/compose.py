@@ -80,6 +80,10 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
         hint = f" Did you mean {closest[0]!r}?" if closest else ""
         siblings = sorted({k for k in valid_keys if k.rpartition(".")[0] == key.rpartition(".")[0]})
         return UserError(f"`{command}` has no setting {key!r}.{hint} Valid here: {', '.join(siblings)}.")
+    unknown_group = re.search(r"Could not override '([^']+)'", first)
+    if unknown_group:
+        hint = next((f" {line}" for line in lines if line.startswith("Did you mean")), "")
+        return UserError(f"`{command}` has no group {unknown_group.group(1)!r}.{hint}")
     missing_group = re.search(r"Could not find '([^']+)'", text)
     if missing_group and "/" in missing_group.group(1):
         group, _, name = missing_group.group(1).rpartition("/")
