@@ -59,6 +59,10 @@ class DemoBatches(Prefetched):
         self._cameras = list(cameras)
         # A store smaller than a batch still trains: the batch is as large as the data.
         part_of(batch_size, rank, world_size)
+        if len(self._windows) < world_size:
+            raise UserError(
+                f"{store.path} has {len(self._windows)} training windows, too few for {world_size} processes."
+            )
         self._batch_size = min(batch_size, len(self._windows) // world_size * world_size)
         self._mine = part_of(self._batch_size, rank, world_size)
         self._seed = seed

@@ -68,10 +68,13 @@ def _absolute(controller: Mapping[str, Any], key: str) -> bool:
 def controller_name(env_args: Mapping[str, Any], key: str) -> str:
     """Of the dataset of actions `key`: such as `OSC_POSE delta`."""
     names = []
-    for controller in controllers(env_args):
+    arms = controllers(env_args)
+    for controller in arms:
         absolute = _absolute(controller, key)
         name = f"{controller.get('type', 'unknown')} {'absolute' if absolute else 'delta'}"
-        if absolute and key != ABSOLUTE_ACTIONS and controller.get("input_ref_frame") == "base":
+        # A single arm stands unturned in the world, so its deltas are the same in both; two arms may face each other.
+        in_base = key != ABSOLUTE_ACTIONS and controller.get("input_ref_frame") == "base"
+        if in_base and (absolute or len(arms) > 1):
             name += " in the base's frame"
         names.append(name)
     return " + ".join(dict.fromkeys(names)) or "unknown"

@@ -98,6 +98,8 @@ def read_checkpoint(
         raise UserError(
             f"{path} has format_version {trainer.get('format_version')!r}; this release reads {FORMAT_VERSION}."
         )
+    if not isinstance(trainer.get("files"), list):
+        raise UserError(f"{path / TRAINER} does not say which files belong to it; {way_out}.")
     sizes, parts = {}, {}
     try:
         for file in map(Path, trainer["files"]):

@@ -42,6 +42,12 @@ def test_a_window_holds_what_the_episode_holds(tmp_path: Path) -> None:
     assert batch.is_pad[2].tolist() == [False, True, True]
 
 
+def test_fewer_windows_than_processes_are_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=1)
+    with pytest.raises(UserError, match="too few for 64 processes"):
+        batches(store, batch_size=64, rank=0, world_size=64)
+
+
 def test_an_epoch_is_a_permutation_and_the_next_another(tmp_path: Path) -> None:
     loader = batches(make_store(tmp_path / "s"), batch_size=1, observation_steps=1)
     epochs = [[next(loader).actions.numpy().tobytes() for _ in range(loader.windows)] for _ in range(2)]

@@ -18,6 +18,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import recognised_format
 from pixio_robot.interop.robomimic import ExportConfig, ImportConfig, export_demos, import_demos, recognises
 from pixio_robot.interop.robomimic_file import RobomimicFile
+from pixio_robot.interop.robomimic_meaning import controller_name
 from pixio_robot.types import CameraSpec
 
 ARM = {"type": "OSC_POSE", "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5], "control_delta": True}
@@ -29,6 +30,17 @@ ENV_ARGS: dict[str, Any] = {
 }
 LENGTHS = {f"demo_{number}": 3 + number % 3 for number in (0, 1, 2, 3, 10)}
 CAMERA = "agentview_image"
+
+
+def test_deltas_of_two_arms_that_face_each_other_are_not_of_the_world() -> None:
+    arm = ARM | {"input_ref_frame": "base"}
+
+    def named(robots: list[str]) -> str:
+        kwargs = {"robots": robots, "controller_configs": [arm] * len(robots)}
+        return controller_name(ENV_ARGS | {"env_kwargs": kwargs}, "actions")
+
+    assert named(["Panda"]) == "OSC_POSE delta"
+    assert named(["Panda", "Panda"]) == "OSC_POSE delta in the base's frame"
 
 
 def write_file(path: Path, change: Callable[[h5py.File], None] = lambda file: None) -> Path:

@@ -144,7 +144,11 @@ def test_damage_is_named_with_the_way_out(tmp_path):
     with pytest.raises(UserError, match=rf"{weights.name} is missing.*remove .*step_00000003 to continue"):
         read_checkpoint(path)
     trainer = path / "trainer.json"
-    trainer.write_text(trainer.read_text().replace('"format_version": 3', '"format_version": 1'))
+    whole = trainer.read_text()
+    trainer.write_text(whole.replace('"files"', '"filets"'))
+    with pytest.raises(UserError, match=r"does not say which files.*remove .*step_00000003 to continue"):
+        read_checkpoint(path)
+    trainer.write_text(whole.replace('"format_version": 3', '"format_version": 1'))
     with pytest.raises(UserError, match="format_version 1; this release reads 3"):
         read_checkpoint(path)
     trainer.write_text("[]")
