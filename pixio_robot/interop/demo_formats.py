@@ -69,7 +69,7 @@ def demo_format(name: str) -> DemoFormat:
 def recognised_format(path: Path) -> DemoFormat:
     """The format of what lies at `path`. Raises UserError when it is none of them, or may be several."""
     if not path.exists():
-        raise UserError(f"There is nothing at {path}.")
+        raise UserError(f"There is nothing at {path}; a data set of the Hugging Face hub is downloaded first.")
     found = [name for name in MODULES if demo_format(name).recognises(path)]
     if len(found) != 1:
         what = f"may be {' or '.join(found)}" if found else "is in none of the known formats"
