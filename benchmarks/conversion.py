@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from demo_windows import make_store
+from provenance import provenance
 
 from pixio_robot.data.demo_edit import chosen, open_source, write
 from pixio_robot.data.demos import DemoStore
@@ -140,12 +139,8 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.episodes, arguments.formats)
-    root = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     result |= {
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"numpy": np.__version__, "torch": torch.__version__},
+        **provenance({"numpy": np.__version__, "torch": torch.__version__}),
     }
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
-import subprocess
 import tempfile
 import time
 import tracemalloc
@@ -30,6 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from provenance import provenance
 
 from pixio_robot.data.curation.columns import Chunk
 from pixio_robot.data.curation.curate import CurateConfig, curate
@@ -235,13 +233,12 @@ def main() -> None:
             **result["growth"]["fit"]
         )
     )
-    root = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     result |= {
         "settings": vars(arguments) | {"out": None, "masks": MASKS, "model": "Pixio B/16, decoder 512 x 32, 256 px"},
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, shared with other jobs",
-        "versions": {name: version(name) for name in ("numpy", "torch", "simplejpeg")} | {"cv2": cv2.__version__},
+        **provenance(
+            {name: version(name) for name in ("numpy", "torch", "simplejpeg")} | {"cv2": cv2.__version__},
+            remark=", shared with other jobs",
+        ),
     }
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import provenance
 from torch.utils.data import default_collate
 
 from pixio_robot.data.demo_codecs import JPEG, JPEGXL, ZSTD
@@ -254,12 +253,8 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.episodes, arguments.batch, not arguments.no_lerobot)
-    root = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     result |= {
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"numpy": np.__version__, "torch": torch.__version__},
+        **provenance({"numpy": np.__version__, "torch": torch.__version__}),
     }
     for name, value in result["windows_per_cpu_second"].items():
         of_lerobot = result["ratio_to_lerobot_video"].get(name)

@@ -14,9 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from importlib.metadata import version
@@ -29,6 +26,7 @@ import torch
 import torchvision
 import webdataset
 from PIL import Image
+from provenance import provenance
 from torchvision.transforms import v2
 
 from pixio_robot.data.frames import RATIO, SCALE, PixelBatches
@@ -147,13 +145,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = make_shards(Path(folder), 150, size)
             result[f"{size[0]} x {size[1]}"] = measure(path, arguments.images, arguments.size)
-    root = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     result |= {
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"cv2": cv2.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
-        | {"simplejpeg": version("simplejpeg"), "webdataset": version("webdataset"), "pillow": version("pillow")},
+        **provenance(
+            {"cv2": cv2.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
+            | {"simplejpeg": version("simplejpeg"), "webdataset": version("webdataset"), "pillow": version("pillow")}
+        ),
     }
     for frames in ("320 x 427", "720 x 960"):
         for name, rate in result[frames]["images_per_cpu_second"].items():

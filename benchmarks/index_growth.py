@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import provenance
 
 from pixio_robot.data.shards import FORMAT_VERSION, FRAME_RECORD, KIND, MANIFEST
 
@@ -112,14 +112,9 @@ def main() -> None:
             )
     share = points[-1]["private_mb"] * 1e6 / points[-1]["index_bytes"]
     print(f"memory at 1e{arguments.largest} / size of its index: {share:.4f}")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
     result = {
         "points": points,
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"numpy": version("numpy"), "python": platform.python_version()},
+        **provenance({"numpy": version("numpy"), "python": platform.python_version()}),
     }
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")

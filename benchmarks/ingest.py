@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -30,6 +28,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from provenance import provenance
 
 from pixio_robot.data.images import encode_jpeg
 from pixio_robot.data.ingest import IngestConfig, ingest
@@ -229,14 +228,12 @@ def main() -> None:
                 f"{name}: {found['fit']['cpu_s_per_hour']:.0f} s an hour + {found['fit']['cpu_s_to_start']:.1f} s, "
                 f"R^2 {found['fit']['r_squared']:.4f}; decoder {memory[0]:.0f} to {memory[-1]:.0f} MB"
             )
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
     result |= {
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, shared with other jobs",
-        "versions": {name: version(name) for name in ("av", "numpy", "simplejpeg")}
-        | {"libraries_in_av": str(av.library_versions), "ffmpeg": ffmpeg_version()},
+        **provenance(
+            {name: version(name) for name in ("av", "numpy", "simplejpeg")}
+            | {"libraries_in_av": str(av.library_versions), "ffmpeg": ffmpeg_version()},
+            remark=", shared with other jobs",
+        ),
     }
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")

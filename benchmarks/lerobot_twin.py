@@ -5,15 +5,14 @@ ResNet18 with GroupNorm from scratch, 32 keypoints, U-Net; one camera, two frame
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from provenance import provenance as provenance_of
+from provenance import torch_device
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.stats import Range, Statistics
@@ -154,14 +153,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
     import diffusers
     import lerobot
 
-    root = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    return {
-        "commit": commit.stdout.strip(),
-        "device": f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "versions": {"torch": torch.__version__, "lerobot": lerobot.__version__, "diffusers": diffusers.__version__},
-    }
+    return provenance_of(
+        {"torch": torch.__version__, "lerobot": lerobot.__version__, "diffusers": diffusers.__version__},
+        torch_device(device),
+    )
 
 
 def peak_memory_mb(device: torch.device) -> float:

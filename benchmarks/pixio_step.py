@@ -6,9 +6,6 @@ A step is forward, backward and AdamW on uint8 images that are on the device alr
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -16,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance as provenance_of
+from provenance import torch_device
 from torch import Tensor, nn
 
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
@@ -135,11 +134,4 @@ def peak_memory(steps: Callable[[], None], device: torch.device) -> float:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    root = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    return {
-        "commit": commit.stdout.strip(),
-        "device": f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "versions": {package: version(package) for package in ("torch", "transformers")},
-    }
+    return provenance_of({package: version(package) for package in ("torch", "transformers")}, torch_device(device))

@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from provenance import commit
 from scipy import stats
 
 from pixio_robot.evaluation.results import read_outcomes, read_summary
@@ -71,11 +71,8 @@ def main() -> None:
         table[key] = {"tau": float(found.statistic), "p": float(found.pvalue), "values": values}
         print(f"{key:24} tau {found.statistic:+.2f}  p {found.pvalue:.2f}")
     if arguments.out:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
         result = {"success": rates, "pairs_told_apart": [sum(told), len(told)], "probes": table}
-        arguments.out.write_text(json.dumps(result | {"commit": commit.stdout.strip()}, indent=2) + "\n")
+        arguments.out.write_text(json.dumps(result | {"commit": commit()}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

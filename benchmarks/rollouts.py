@@ -18,13 +18,14 @@ import contextlib
 import json
 import os
 import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from provenance import provenance
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `pixio-robot` does: threads that spin starve simulators
 
@@ -194,9 +195,6 @@ def main() -> None:
         / costs[f"ours_{cores}"],
     }
     print(", ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
     result = {
         "episodes_per_minute": rates,
         "cpu_seconds_per_episode": costs,
@@ -213,9 +211,10 @@ def main() -> None:
             "episodes": arguments.episodes,
         },
         "note": arguments.note,
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {cores} cores",
-        "versions": {name: version(name) for name in ("gymnasium", "mujoco", "numpy", "robosuite", "torch")},
+        **provenance(
+            {name: version(name) for name in ("gymnasium", "mujoco", "numpy", "robosuite", "torch")},
+            f"{platform.processor() or platform.machine()}, {cores} cores",
+        ),
     }
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")

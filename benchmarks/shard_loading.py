@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from provenance import provenance
 
 ROUNDS, BATCH, SIZE, WORKERS, FRAMES = 3, 64, 256, 2, 1200
 
@@ -175,13 +174,12 @@ def main() -> None:
         )
     print(f"ratio to webdataset + PIL per core: {result['ratio_to_webdataset_per_core']:.2f}")
     print(f"resume: {result['resume_ms']:.0f} ms to the first batch; skipping {result['webdataset_skip_ms']:.0f} ms")
-    root = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     result |= {
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, shared with other jobs",
-        "versions": {name: version(name) for name in ("webdataset", "pillow", "torch", "torchvision", "simplejpeg")}
-        | {"cv2": cv2.__version__},
+        **provenance(
+            {name: version(name) for name in ("webdataset", "pillow", "torch", "torchvision", "simplejpeg")}
+            | {"cv2": cv2.__version__},
+            remark=", shared with other jobs",
+        ),
     }
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import provenance
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches
@@ -100,15 +99,11 @@ def main() -> None:
     slowdown = rates[0] / rates[-1]
     print(f"a window of the largest costs {slowdown:.2f} of one of the smallest (limit {LIMIT})")
     if arguments.out:
-        root = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
         result = {
             "sizes": sizes,
             "slowdown": slowdown,
             "limit": LIMIT,
-            "commit": commit.stdout.strip(),
-            "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "versions": {"numpy": np.__version__, "torch": torch.__version__},
+            **provenance({"numpy": np.__version__, "torch": torch.__version__}),
         }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -23,8 +23,8 @@ from pixio_robot.types import Frame
 START_TIMEOUT_S = 180.0
 """Importing the simulator, building an environment and compiling robosuite's controller for the first time."""
 
-_MAX_FAILED_STARTS = 3
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
+MAX_FAILED_STARTS = 3
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class StartMethod(Choice):
@@ -37,8 +37,8 @@ class StartMethod(Choice):
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
     """Processes started inside get one thread for linear algebra and software rendering: the cores are theirs."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     try:
         yield
     finally:
@@ -105,7 +105,7 @@ class ProcessWorker:
             if kind == "user_error":
                 raise UserError(value)
             self._failed_starts += 1
-            if kind == "error" or self._failed_starts >= _MAX_FAILED_STARTS:
+            if kind == "error" or self._failed_starts >= MAX_FAILED_STARTS:
                 how = value if kind == "error" else f"it {value} (exit code {self.process.exitcode})"
                 raise UserError(f"The simulator's worker process could not start, {self._failed_starts} times: {how}")
             self.restart()

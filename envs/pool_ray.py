@@ -9,12 +9,10 @@ import time
 from typing import Any
 
 from envs.config import EnvConfig
-from envs.pool_process import START_TIMEOUT_S
+from envs.pool_process import MAX_FAILED_STARTS, ONE_THREAD, START_TIMEOUT_S
 from envs.pool_worker import Answer, SlotServer, answer, choose_egl_device
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
-
-_MAX_FAILED_STARTS = 3
 
 
 class _Served:
@@ -50,8 +48,8 @@ class RayWorker:
     def _start(self) -> None:
         import ray
 
-        one_thread = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "runtime_env": {"env_vars": one_thread}}
+        environment = {"env_vars": dict.fromkeys(ONE_THREAD, "1")}
+        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "runtime_env": environment}
         self._actor: Any = ray.remote(_Served).options(**options).remote(*self._arguments)
         self._pending: Any = self._actor.warm_up.remote()
         self._ready = False
@@ -71,7 +69,7 @@ class RayWorker:
                 return
             self._failed_starts += 1
             # Without a free core for it a next try would wait as long.
-            if kind in ("user_error", "error", "hung") or self._failed_starts >= _MAX_FAILED_STARTS:
+            if kind in ("user_error", "error", "hung") or self._failed_starts >= MAX_FAILED_STARTS:
                 raise UserError(
                     value if kind == "user_error" else f"A simulator actor could not start on the Ray cluster: {value}"
                 )

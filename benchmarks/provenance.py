@@ -1,0 +1,33 @@
+"""Where a result comes from: commit, device and versions, as every JSON of `results/` has them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # some benchmarks measure the memory of a process without torch
+    import torch
+
+
+def commit() -> str:
+    """Of this checkout; empty outside of one."""
+    words = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def provenance(versions: Mapping[str, str], device: str = "", remark: str = "") -> dict[str, Any]:
+    """device: the CPU and its cores unless given; a remark on it follows."""
+    device = device or f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return {"commit": commit(), "device": device + remark, "versions": dict(versions)}
+
+
+def torch_device(device: torch.device) -> str:
+    """The name of a device of torch, and the host's cores and threads."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
