@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from provenance import provenance
+from provenance import add_note, provenance
 
 from pixio_robot.data.curation.columns import Chunk
 from pixio_robot.data.curation.curate import CurateConfig, curate
@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--near", type=int, default=8192, help="frames to compare with each other")
     parser.add_argument("--largest", type=int, default=8, help="frames of the largest selection, as a power of ten")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    add_note(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = {}
@@ -234,10 +235,11 @@ def main() -> None:
         )
     )
     result |= {
-        "settings": vars(arguments) | {"out": None, "masks": MASKS, "model": "Pixio B/16, decoder 512 x 32, 256 px"},
+        "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "note")}
+        | {"masks": MASKS, "model": "Pixio B/16, decoder 512 x 32, 256 px"},
         **provenance(
             {name: version(name) for name in ("numpy", "torch", "simplejpeg")} | {"cv2": cv2.__version__},
-            remark=", shared with other jobs",
+            note=arguments.note,
         ),
     }
     if arguments.out:

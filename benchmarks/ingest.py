@@ -28,7 +28,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from provenance import provenance
+from provenance import add_note, provenance
 
 from pixio_robot.data.images import encode_jpeg
 from pixio_robot.data.ingest import IngestConfig, ingest
@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--codecs", nargs="+", default=["libx264", "libx265"])
     parser.add_argument("--compare-only", action="store_true", help="leave out how the cost grows")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    add_note(parser)
     arguments = parser.parse_args()
     width, height = arguments.size
     result: dict[str, Any] = {"clip": f"{width} x {height}, {FPS} frames/s, {arguments.seconds:g} s"}
@@ -232,7 +233,7 @@ def main() -> None:
         **provenance(
             {name: version(name) for name in ("av", "numpy", "simplejpeg")}
             | {"libraries_in_av": str(av.library_versions), "ffmpeg": ffmpeg_version()},
-            remark=", shared with other jobs",
+            note=arguments.note,
         ),
     }
     if arguments.out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -19,10 +20,16 @@ def commit() -> str:
     return subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def provenance(versions: Mapping[str, str], device: str = "", remark: str = "") -> dict[str, Any]:
-    """device: the CPU and its cores unless given; a remark on it follows."""
+def add_note(parser: argparse.ArgumentParser) -> None:
+    """The option whose text goes to `provenance`."""
+    parser.add_argument("--note", default="", help="what else ran on the machine")
+
+
+def provenance(versions: Mapping[str, str], device: str = "", note: str = "") -> dict[str, Any]:
+    """device: the CPU and its cores unless given. note: what else ran on the machine, left out where empty."""
     device = device or f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    return {"commit": commit(), "device": device + remark, "versions": dict(versions)}
+    said = {"note": note} if note else {}
+    return {"commit": commit(), "device": device, **said, "versions": dict(versions)}
 
 
 def torch_device(device: torch.device) -> str:

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from provenance import provenance
+from provenance import add_note, provenance
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `pixio-robot` does: threads that spin starve simulators
 
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--env", default="Lift", help="a task with the cameras front and hand")
     parser.add_argument("--threads", type=int, default=0, help="of torch, for all alike; 0 for one a core")
-    parser.add_argument("--note", default="", help="what else ran on the machine")
+    add_note(parser)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads or len(os.sched_getaffinity(0)))
@@ -210,10 +210,10 @@ def main() -> None:
             "rounds": arguments.rounds,
             "episodes": arguments.episodes,
         },
-        "note": arguments.note,
         **provenance(
             {name: version(name) for name in ("gymnasium", "mujoco", "numpy", "robosuite", "torch")},
             f"{platform.processor() or platform.machine()}, {cores} cores",
+            arguments.note,
         ),
     }
     if arguments.out:

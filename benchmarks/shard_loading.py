@@ -25,7 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from provenance import provenance
+from provenance import add_note, provenance
 
 ROUNDS, BATCH, SIZE, WORKERS, FRAMES = 3, 64, 256, 2, 1200
 
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    add_note(parser)
     arguments = parser.parse_args()
     if arguments.contestant:
         print(json.dumps(contest(arguments.contestant, arguments.folder, arguments.images)))
@@ -178,7 +179,7 @@ def main() -> None:
         **provenance(
             {name: version(name) for name in ("webdataset", "pillow", "torch", "torchvision", "simplejpeg")}
             | {"cv2": cv2.__version__},
-            remark=", shared with other jobs",
+            note=arguments.note,
         ),
     }
     if arguments.out:
