@@ -8,22 +8,18 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from envs.config import EnvConfig
+from envs.pool_start import wait_for_start
 from envs.pool_worker import Answer, image_layout, run_worker
 from pixio_robot.choice import Choice
-from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
-START_TIMEOUT_S = 180.0
-"""Importing the simulator, building an environment and compiling robosuite's controller for the first time."""
-
-MAX_FAILED_STARTS = 3
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -79,7 +75,6 @@ class ProcessWorker:
         size = len(slots) * int(np.prod(self._shape))
         # Anonymous shared memory: nothing to clean up, however the processes end.
         self._memory = self._context.RawArray("B", size) if size else None
-        self._failed_starts = 0
         self._start()
 
     def _start(self) -> None:
@@ -96,26 +91,23 @@ class ProcessWorker:
         return self.process.pid or 0
 
     def wait_until_ready(self) -> None:
-        while not self._ready:
-            kind, value = self.receive(time.monotonic() + START_TIMEOUT_S)
-            if kind == "ok":
-                self._ready = True
-                self._failed_starts = 0
-                return
-            if kind == "user_error":
-                raise UserError(value)
-            self._failed_starts += 1
-            if kind == "error" or self._failed_starts >= MAX_FAILED_STARTS:
-                how = value if kind == "error" else f"it {value} (exit code {self.process.exitcode})"
-                raise UserError(f"The simulator's worker process could not start, {self._failed_starts} times: {how}")
-            self.restart()
+        if not self._ready:
+            what = "The simulator's worker process"
+            wait_for_start(self.receive, self.restart, what, hopeless=("error",))
+            self._ready = True
 
     def send(self, command: str, payload: Any) -> None:
         with contextlib.suppress(OSError):  # a dead worker is told by its answer
             self._connection.send((command, payload))
 
     def receive(self, deadline: float) -> Answer:
-        return receive(self._connection, deadline)
+        if not wait([self._connection], timeout=max(0.0, deadline - time.monotonic())):
+            return "hung", "it did not answer in time"
+        try:
+            return self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join(1.0)  # only then is it known how it ended
+            return "died", f"it ended unexpectedly (exit code {self.process.exitcode})"
 
     def complete(self, slot: int, frame: Frame) -> None:
         if self._memory is not None:
@@ -136,13 +128,3 @@ class ProcessWorker:
         self.process.join(max(0.0, deadline - time.monotonic()))
         self._kill()
         self.process.close()
-
-
-def receive(connection: Connection, deadline: float) -> Answer:
-    """The next answer, ("died", text) where the process ended, or ("hung", text) past the deadline."""
-    if not wait([connection], timeout=max(0.0, deadline - time.monotonic())):
-        return "hung", "did not answer in time"
-    try:
-        return connection.recv()
-    except (EOFError, ConnectionResetError):
-        return "died", "ended unexpectedly"

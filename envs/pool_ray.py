@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from envs.config import EnvConfig
-from envs.pool_process import MAX_FAILED_STARTS, ONE_THREAD, START_TIMEOUT_S
+from envs.pool_process import ONE_THREAD
+from envs.pool_start import wait_for_start
 from envs.pool_worker import Answer, SlotServer, answer, choose_egl_device
-from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
 
@@ -42,7 +42,6 @@ class RayWorker:
     def __init__(self, config: EnvConfig, slots: list[int], index: int, egl_devices: list[int]) -> None:
         self.slots = slots
         self._arguments = (list(sys.path), config, slots, index, egl_devices)
-        self._failed_starts = 0
         self._start()
 
     def _start(self) -> None:
@@ -61,19 +60,11 @@ class RayWorker:
         return ray.get(self._actor.pid.remote())
 
     def wait_until_ready(self) -> None:
-        while not self._ready:
-            kind, value = self.receive(time.monotonic() + START_TIMEOUT_S)
-            if kind == "ok":
-                self._ready = True
-                self._failed_starts = 0
-                return
-            self._failed_starts += 1
+        if not self._ready:
             # Without a free core for it a next try would wait as long.
-            if kind in ("user_error", "error", "hung") or self._failed_starts >= MAX_FAILED_STARTS:
-                raise UserError(
-                    value if kind == "user_error" else f"A simulator actor could not start on the Ray cluster: {value}"
-                )
-            self.restart()
+            what = "A simulator's actor on the Ray cluster"
+            wait_for_start(self.receive, self.restart, what, hopeless=("error", "hung"))
+            self._ready = True
 
     def send(self, command: str, payload: Any) -> None:
         self._pending = self._actor.serve.remote(command, payload) if command != "close" else None
@@ -85,7 +76,7 @@ class RayWorker:
         try:
             return ray.get(self._pending, timeout=max(0.0, deadline - time.monotonic()))
         except GetTimeoutError:
-            return "hung", "did not answer in time; has the cluster as many free cores as workers= asks for?"
+            return "hung", "it did not answer in time; has the cluster as many free cores as workers= asks for?"
         except RayActorError as error:
             return "died", str(error).strip().splitlines()[0]
 

@@ -14,6 +14,7 @@ import pytest
 from envs.config import EnvConfig
 from envs.pool import ProcessPool, RayPool
 from envs.pool_process import StartMethod
+from envs.pool_start import MAX_FAILED_STARTS, wait_for_start
 from envs.pool_worker import EGL_DEVICE, choose_egl_device
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
@@ -81,6 +82,24 @@ def test_a_worker_that_dies_or_hangs_costs_a_restart_and_changes_nothing(expecte
     assert sum(result.restarts for result in found) == 2
     assert [dataclasses.replace(result, restarts=0) for result in found] == expected[0]
     assert seen == expected[1]
+
+
+def test_a_worker_that_does_not_start_is_tried_again_a_few_times_unless_that_is_hopeless():
+    def starts(*answers):
+        said, restarts = iter(answers), []
+        try:
+            wait_for_start(lambda deadline: next(said), lambda: restarts.append(1), "A worker", hopeless=("error",))
+        except UserError as error:
+            return len(restarts), str(error)
+        return len(restarts), "ready"
+
+    died = ("died", "it ended (exit code -9)")
+    assert starts(died, ("hung", "it did not answer"), ("ok", None)) == (2, "ready")
+    assert starts(("error", "no such file")) == (0, "A worker could not start: no such file")
+    assert starts(died, ("user_error", "No such task.")) == (1, "No such task.")
+    often = MAX_FAILED_STARTS
+    words = f"A worker could not start, {often} times: it ended (exit code -9)"
+    assert starts(*[died] * often) == (often - 1, words)
 
 
 def test_a_policy_that_never_looks_needs_no_graphics():
