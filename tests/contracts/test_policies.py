@@ -6,6 +6,7 @@ A new policy is tested by being registered.
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixio_robot import types
 from pixio_robot.data.stats import Statistics
@@ -190,3 +191,32 @@ def test_slots_do_not_influence_each_other(policy, sight):
     assert alone.shape == (6, 3)
     assert np.array_equal(run([7, 3, 5], [1, 42, 2])[42], alone)
     assert np.array_equal(run([0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 42])[42], alone)
+
+
+@pytest.mark.parametrize("policy", [2], indirect=True, ids=["2 frames"])
+def test_everything_it_computes_lies_on_its_device(policy, sight, monkeypatch):
+    """PyTorch's fake tensors need no GPU: they have a device and no values, refuse operations across devices as a GPU
+    would, and raise where a value is asked for, for which the host would have to wait."""
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)  # its own kernels, and the fused layer of
+    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)  # transformers, want a driver
+    conditioning = policy.config.conditioning
+    monkeypatch.setattr(conditioning, "random_shift", 0 if sight in ("blind", "cached") else 2)
+    batch = make_batch(4, policy, sight)
+    with FakeTensorMode(), torch.no_grad():
+
+        def fake(tensor: torch.Tensor) -> torch.Tensor:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda:0")
+
+        policy._apply(fake)
+        seen = batch.observation
+        observation = Observation(
+            {name: fake(images) for name, images in seen.images.items()},
+            fake(seen.state),
+            {name: features.map(fake) for name, features in seen.features.items()},
+        )
+        policy.train()
+        loss, _ = policy.loss(Batch(observation, fake(batch.actions), fake(batch.is_pad)))
+        policy.eval()
+        actions = policy.act(observation, [1, 2, 3, 4])
+    assert loss.device.type == "cuda"
+    assert actions.device.type == "cuda"
