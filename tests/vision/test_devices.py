@@ -1,0 +1,57 @@
+"""Without a GPU: what the models compute lies on their device and no step asks for a value (see test_policies.py)."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.distill import Distillation, StudentConfig
+from pixio_robot.vision.mae import Pixio
+from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
+
+SHAPE = EncoderConfig(size="tiny", patch=8, image_size=32, class_tokens=2)
+
+
+def pixio() -> PixioEncoder:
+    return PixioEncoder(SHAPE)
+
+
+def low_rank() -> PixioEncoder:
+    adapt(encoder := pixio(), AdaptConfig(mode=Adaptation.LORA))
+    return encoder
+
+
+def pretraining(mask: MaskConfig) -> Pixio:
+    return Pixio(pixio(), DecoderConfig(width=64, depth=2, heads=2), mask)
+
+
+def distillation() -> Distillation:
+    return Distillation(pixio(), [StudentConfig(encoder=SHAPE, mask=MaskConfig(ratio=0.5, block=2))])
+
+
+MODELS = {
+    "pretraining": lambda: pretraining(MaskConfig(block=2)),
+    "mixed blocks": lambda: pretraining(MaskConfig(ratio=0.75, mixed_blocks=[1, 2])),
+    "distillation": distillation,
+    "encoder": pixio,
+    "LoRA": low_rank,
+    "ResNet": lambda: ResNetEncoder(ResNetConfig()),
+    "ResNet18": lambda: ResNet18Encoder(ResNet18Config()),
+}
+
+
+@pytest.mark.parametrize("side", [32, 64], ids=["own size", "other size"])
+@pytest.mark.parametrize("name", MODELS)
+def test_everything_it_computes_lies_on_its_device(name, side):
+    model = MODELS[name]()
+    parts = [model, model.teacher] if isinstance(model, Distillation) else [model]  # a teacher is no submodule
+    with FakeTensorMode(), torch.no_grad():
+        for part in parts:
+            part._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda:0"))
+        images = torch.zeros(4, side, side, 3, dtype=torch.uint8, device="cuda:0")
+        out = model.panels(images) if isinstance(model, Pixio) else model(images)
+    found = [out] if isinstance(out, torch.Tensor) else vars(out).values()
+    assert {value.device.type for value in found if isinstance(value, torch.Tensor)} == {"cuda"}
