@@ -93,11 +93,10 @@ def decode_frames(
             stream.codec_context.skip_frame = "NONKEY"
         shown = _decode(container, stream) if end_s is None else _segment(container, stream, begin_s, end_s)
         first_s = None if end_s is None else _start_s(stream) + begin_s
-        empty, spoilt = True, False
-        for time_s, frame in shown:
+        empty = True
+        for time_s, frame, spoilt in shown:
             first_s = time_s if first_s is None else first_s
             since_s = max(0.0, time_s - first_s)
-            spoilt = frame.is_corrupt or (spoilt and not frame.key_frame)
             if spoilt:
                 on_damaged(since_s)
                 continue
@@ -110,19 +109,19 @@ def decode_frames(
 
 def _segment(
     container: InputContainer, stream: VideoStream, begin_s: float, end_s: float
-) -> Iterator[tuple[float, VideoFrame]]:
-    """What `_decode` gives between two times; it starts at the key frame before."""
+) -> Iterator[tuple[float, VideoFrame, bool]]:
+    """What `_decode` gives between two times; it starts at the key frame before, whose damage it so knows of."""
     half_frame_s = _step_s(stream) / 2
     begin_s, end_s = _start_s(stream) + begin_s, _start_s(stream) + end_s
     if stream.time_base:
         container.seek(int(begin_s / stream.time_base), stream=stream, backward=True)
     last_s = begin_s
-    for time_s, frame in _decode(container, stream):
+    for time_s, frame, spoilt in _decode(container, stream):
         if time_s >= end_s - half_frame_s:
             return
         last_s = time_s
         if time_s >= begin_s - half_frame_s:
-            yield time_s, frame
+            yield time_s, frame, spoilt
     if last_s + 2 * half_frame_s < end_s - END_TOLERANCE_S:
         raise VideoError(f"truncated: it ends at {last_s:.1f} s, before its episode does at {end_s:.1f} s")
 
@@ -181,12 +180,13 @@ def _declared_s(container: InputContainer, stream: VideoStream) -> float | None:
     return None
 
 
-def _decode(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, VideoFrame]]:
-    """(stream time in seconds, frame) of every frame. Raises VideoError at the first sign of damage."""
+def _decode(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, VideoFrame, bool]]:
+    """(stream time in seconds, frame, whether it is spoilt) of every frame: damaged, or after one that is and before
+    the next key frame. Raises VideoError where decoding ends too early."""
     time_base = float(stream.time_base or 0)
     step_s, start_s = _step_s(stream), _start_s(stream)
     end_s = last_s = 0.0
-    count, first_s = 0, None
+    count, first_s, spoilt = 0, None, False
     # AVI stores no presentation times; FFmpeg makes them up wrongly where pictures are reordered.
     by_decoding_order = container.format.name == "avi"
     try:
@@ -206,7 +206,8 @@ def _decode(container: InputContainer, stream: VideoStream) -> Iterator[tuple[fl
                 count += 1
                 if count > MOST_FRAMES_PER_SECOND * (1 + max(0.0, last_s - first_s)):
                     raise VideoError(f"frame bomb: {count} frames in {last_s - first_s:.3f} s")
-                yield last_s, frame
+                spoilt = frame.is_corrupt or (spoilt and not frame.key_frame)
+                yield last_s, frame, spoilt
     except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"truncated after {end_s - start_s:.1f} s ({reason})") from error

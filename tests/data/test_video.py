@@ -175,7 +175,9 @@ def test_truncated_files_are_noticed(tmp_path: Path, make_video, share: float, s
         list(decode_frames(cut))
 
 
-def test_damaged_pictures_are_passed_over(tmp_path: Path, make_video, picture) -> None:
+@pytest.fixture
+def damaged_video(tmp_path: Path, make_video) -> Path:
+    """3 s, 20 pictures/s, key frames every 0.5 s; four pictures from 1 s on are damaged."""
     path = make_video(tmp_path / "a.mp4", seconds=3)
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
@@ -183,12 +185,29 @@ def test_damaged_pictures_are_passed_over(tmp_path: Path, make_video, picture) -
     for pos, size in packets[20:24]:
         data[pos + size // 2 : pos + size] = bytes(size - size // 2)
     path.write_bytes(data)
+    return path
+
+
+def test_damaged_pictures_are_passed_over(damaged_video: Path, picture) -> None:
     damaged: list[float] = []
-    frames = dict(decode_frames(path, sampling=Sampling.EVERY, on_damaged=damaged.append))
+    frames = dict(decode_frames(damaged_video, sampling=Sampling.EVERY, on_damaged=damaged.append))
     assert 0 < len(damaged) < 20
     assert len(frames) + len(damaged) == 60
     assert all(0.9 < time_s < 1.6 for time_s in damaged)  # up to the key frame after the next
     assert all(close(image, picture(round(time_s * 20))) for time_s, image in frames.items())
+
+
+def test_damage_before_a_segment_counts_in_it(damaged_video: Path) -> None:
+    damaged: list[float] = []
+    list(decode_frames(damaged_video, sampling=Sampling.EVERY, on_damaged=damaged.append))
+    begin_s = 1.3  # after the four
+    segment: list[float] = []
+    frames = list(
+        decode_frames(damaged_video, sampling=Sampling.EVERY, begin_s=begin_s, end_s=3, on_damaged=segment.append)
+    )
+    assert [round(begin_s + time_s, 2) for time_s in segment] == [round(t, 2) for t in damaged if t > begin_s - 0.01]
+    assert segment
+    assert len(frames) + len(segment) == 34
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".mp4", "libx264")])
