@@ -157,9 +157,11 @@ class Features:
 
     cls: Tensor
     patches: Tensor
+    crop: tuple[int, int] | None = None
+    """Of cached features: height and width [px] of the part of every image that they are of; None: the whole."""
 
     def map(self, function: Any) -> Features:
-        return Features(function(self.cls), function(self.patches))
+        return Features(function(self.cls), function(self.patches), self.crop)
 
 
 @dataclasses.dataclass

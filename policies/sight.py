@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -166,12 +166,18 @@ class Sight(nn.Module):
             if not self.encoder_is_frozen:
                 raise UserError(f"Cached features of {camera!r} cannot train the encoder: use images, or freeze it.")
             found = observation.features[camera].map(lambda x: x.flatten(0, 1))
+            wanted = self.config.crop_shape
+            if found.crop != (None if wanted is None else tuple(wanted)):
+                raise UserError(
+                    f"Cached features of {camera!r} are of {_part(found.crop)}, and the policy sees {_part(wanted)}: "
+                    "cache them with Views(crop=...) of that size, or use images."
+                )
             grid = tuple(found.patches.shape[1:3])
             shape = self.shapes[index]
             if grid != (shape.rows, shape.columns):
                 raise UserError(
                     f"Cached features of {camera!r} are maps of {grid} cells, and the policy sees "
-                    f"{shape.rows} x {shape.columns}: cache them of the same crop, or use images."
+                    f"{shape.rows} x {shape.columns}: cache them with this policy's encoder, or use images."
                 )
             return found
         if camera not in observation.images:
@@ -206,3 +212,7 @@ class Sight(nn.Module):
             with torch.no_grad():
                 return encoder(images)
         return encoder(images)
+
+
+def _part(crop: Sequence[int] | None) -> str:
+    return "whole images" if crop is None else f"crops of {crop[0]} x {crop[1]} pixels"

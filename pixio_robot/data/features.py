@@ -43,10 +43,17 @@ class FeatureCache:
     """
 
     def __init__(
-        self, episodes: Mapping[str, Sequence[Features]], ram_bytes: int = DEFAULT_RAM_BYTES, views: int = 0
+        self,
+        episodes: Mapping[str, Sequence[Features]],
+        ram_bytes: int = DEFAULT_RAM_BYTES,
+        views: int = 0,
+        crop: tuple[int, int] | None = None,
     ) -> None:
-        """episodes[camera][v * count + e] are the features of episode e of `count` in view v, 0 <= v <= views."""
-        self.views = views
+        """episodes[camera][v * count + e] are the features of episode e of `count` in view v, 0 <= v <= views.
+
+        crop: what part of the images all views show (`Views.crop`).
+        """
+        self.views, self.crop = views, crop
         self._episodes = episodes
         self._flat: dict[str, Features] = {}
         lengths = [len(part.cls) for part in next(iter(episodes.values()), [])]
@@ -55,7 +62,9 @@ class FeatureCache:
         needed = sum(part.cls.nbytes + part.patches.nbytes for parts in episodes.values() for part in parts)
         if lengths and needed <= ram_bytes:
             self._flat = {
-                camera: Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
+                camera: Features(
+                    torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]), crop
+                )
                 for camera, parts in episodes.items()
             }
             # Views in place of the mapped files, which may then be closed.
@@ -63,12 +72,14 @@ class FeatureCache:
 
     def _split(self, flat: Features) -> list[Features]:
         sizes = np.diff(self._starts).tolist()
-        return [Features(*parts) for parts in zip(flat.cls.split(sizes), flat.patches.split(sizes), strict=True)]
+        return [
+            Features(*parts, flat.crop) for parts in zip(flat.cls.split(sizes), flat.patches.split(sizes), strict=True)
+        ]
 
     def features(self, episode: int, camera: str, view: int = 0) -> Features:
         """Of the n frames of an episode: cls (n, k, d), patches (n, h, w, d), float16."""
         self._check(camera, episode, view)
-        return self._episodes[camera][view * self._count + episode]
+        return dataclasses.replace(self._episodes[camera][view * self._count + episode], crop=self.crop)
 
     def _check(self, camera: str, episode: int, view: int) -> None:
         if camera not in self._episodes or episode >= self._count:
@@ -94,6 +105,7 @@ class FeatureCache:
         return Features(
             torch.stack([part.cls[step] for part, step in zip(parts, steps, strict=True)]),
             torch.stack([part.patches[step] for part, step in zip(parts, steps, strict=True)]),
+            self.crop,
         )
 
 
@@ -132,7 +144,10 @@ def cache_features(
     if missing:
         _add(missing, reader, encoder, views, batch_size, device, progress)
     return FeatureCache(
-        {camera: [_there(one) for one in parts] for camera, parts in everything.items()}, ram_bytes, views.count
+        {camera: [_there(one) for one in parts] for camera, parts in everything.items()},
+        ram_bytes,
+        views.count,
+        views.crop,
     )
 
 
@@ -215,4 +230,5 @@ def _encode(encoder: nn.Module, images: np.ndarray, batch_size: int, device: tor
         frames = torch.from_numpy(images[start : start + batch_size].copy()).to(device)
         found = encoder(frames).map(lambda tensor: tensor.half().cpu())
         parts.append((found.cls, found.patches))
-    return Features(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    cls, patches = zip(*parts, strict=True)
+    return Features(torch.cat(cls), torch.cat(patches))

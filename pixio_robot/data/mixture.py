@@ -90,7 +90,11 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 
     def features(camera: str) -> Features:
         parts = [one.features[camera] for one in seen]
-        return Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
+        if len(crops := {part.crop for part in parts}) > 1:
+            raise UserError(f"Features of {camera!r} were cached of different parts of the images: crops {crops}.")
+        return Features(
+            torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]), parts[0].crop
+        )
 
     return Batch(
         Observation(

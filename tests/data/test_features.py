@@ -222,6 +222,7 @@ def test_each_view_is_what_the_encoder_says_of_its_pixels(tmp_path: Path, ram_by
         with torch.no_grad():
             expected = encoder(torch.from_numpy(pixels.copy()))
         torch.testing.assert_close(found.patches[row].float(), expected.patches, rtol=2e-3, atol=2e-3)
+    assert found.crop == VIEWS.crop == cache.features(0, "front").crop
     plain = cache.gather("front", located.episode, located.frames)
     same = (plain.patches == found.patches).flatten(1).all(1)
     assert same[torch.from_numpy(shown == 0)].all()

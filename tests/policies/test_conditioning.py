@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Observation
-from pixio_robot.vision.config import POOLINGS, PoolingConfig
+from pixio_robot.vision.config import POOLINGS, EncoderConfig, PoolingConfig
+from pixio_robot.vision.pixio import PixioEncoder
 from policies.augmentation import random_shift
 from policies.conditioning import Conditioning
 from policies.config import ConditioningConfig
@@ -134,6 +137,20 @@ def test_augmentation_is_for_images_only(build, world):
     assert not torch.allclose(conditioning(observation, augment=True), still)
     features = cached(conditioning, observation)
     assert torch.equal(conditioning(features, augment=True), conditioning(features))
+
+
+def test_features_of_whole_images_do_not_stand_in_for_crops(build, world):
+    small = EncoderConfig(size="micro", patch=8, image_size=16, class_tokens=2, resize=16)  # any crop gives 2 x 2 cells
+    conditioning = build(encoder=PixioEncoder(small, 0).requires_grad_(False), crop_shape=[24, 24]).eval()
+    observation = world.windows(3, seed=0).observation
+    with pytest.raises(UserError, match="are of whole images, and the policy sees crops of 24 x 24 pixels"):
+        conditioning(cached(conditioning, observation))
+    middle = Observation({n: i[:, :, 4:28, 4:28] for n, i in observation.images.items()}, observation.state)
+    of_crops = cached(conditioning, middle)
+    of_crops.features = {n: dataclasses.replace(f, crop=(24, 24)) for n, f in of_crops.features.items()}
+    torch.testing.assert_close(conditioning(of_crops), conditioning(observation), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="are of crops of 24 x 24 pixels, and the policy sees whole images"):
+        build()(of_crops)
 
 
 def test_bad_inputs_name_what_is_wrong(build, world):
