@@ -29,28 +29,31 @@ JOURNAL = "collect.json"
 
 @dataclasses.dataclass(kw_only=True)
 class CollectConfig:
-    """Which episodes of the expert to keep, and where.
-
-    out: the store's directory. episodes: how many to keep: the first so many successful seeds from `first_seed`
-    on. noise: standard deviation of Gaussian noise on the six motion dimensions of each executed action (in
-    units of the action, whose range is -1 to 1); what is recorded is the expert's own action, so that the data
-    shows how to come back from small errors (DART, Laskey et al. 2017). mistakes: chance in each step that the arm
-    drifts off for 4 to 10 steps and in half of these opens its gripper; again the expert's action is recorded.
-    workers: processes, 0 for one a core. worlds: how many are simulated at once with env.engine=WARP.
-    success_only: drop failed episodes. max_failures: give up after so many failures in a row. An unfinished
-    store of the same configuration is continued; `overwrite` starts it anew.
-    """
+    """Which episodes of the expert to keep, and where. An unfinished store of the same configuration is continued."""
 
     out: str = "demos"
+    """Directory of the Zarr store."""
     episodes: int = 100
+    """How many to keep: the first so many successful seeds from `first_seed` on."""
     first_seed: int = 0
+    """Of the first episode; each has its own."""
     noise: float = 0.1
+    """Standard deviation of Gaussian noise on the six motion dimensions of each executed action, whose range is -1 to
+    1. What is recorded is the expert's own action, so that the data shows how to come back from small errors (DART,
+    Laskey et al. 2017)."""
     mistakes: float = 0.0
+    """Chance in each step that the arm drifts off for 4 to 10 steps, and in half of these opens its gripper; again the
+    expert's action is recorded."""
     success_only: bool = True
+    """Drop failed episodes."""
     max_failures: int = 20
+    """Give up after so many failures in a row."""
     workers: int = 0
+    """Simulator processes; 0: one a core."""
     worlds: int = 64
+    """How many are simulated at once with env.engine=WARP."""
     overwrite: bool = False
+    """Replace the store at `out`, if pixio-robot made it."""
 
     def __post_init__(self) -> None:
         if not self.out:

@@ -7,7 +7,7 @@ import enum
 from typing import Any
 
 from envs.tasks import Simulator, task_of
-from pixio_robot.choice import Choice
+from pixio_robot.choice import NAMES, Choice, one_of
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -97,30 +97,34 @@ WORKSPACE_CENTRE = (0.0, 0.0)
 
 @dataclasses.dataclass(kw_only=True)
 class EnvConfig:
-    """One task of one simulator; the task's name decides which. For those of others see `envs.foreign`.
-
-    robot, controller, object_scale: for robosuite. cameras: any of `front` (fixed, looks at the workspace), `hand`
-    (moves with the gripper; not in MetaWorld) and robosuite's `agentview`, `frontview`, `birdview`. image_size:
-    pixels, square images. start_spread: half side in metres of the square on the table, around its centre, where the
-    objects' centres start; where robosuite's own sampler places them, its ranges shrink by start_spread / 0.15 m.
-    object_scale: times robosuite's size of a cube (4.2 cm); the gripper opens 8 cm. look_seed: draws the
-    variation's looks in place of the episode's seed: the same looks in every episode. horizon: control steps until an
-    episode fails; None takes the task's own, about twice what the expert needs. control_hz: control steps a
-    simulated second (MetaWorld's is fixed at 80, a foreign task's by its own settings). engine: what computes it all.
-    """
+    """One task of one simulator; the task's name decides which."""
 
     task: str = "Lift"
-    robot: str = "Panda"
+    """A task of robosuite (Lift, Door ...), of ours (TabletopReach ...) or of MetaWorld (hammer-v3 ...), or one of
+    others, gymnasium:ID or dm_control:DOMAIN/TASK (docs/environments.md). A wrong name is answered with all."""
+    robot: str = one_of("Panda", ROBOTS)
+    """robosuite: the arm."""
     controller: Controller = Controller.OSC_POSE
-    cameras: list[str] = dataclasses.field(default_factory=lambda: ["front", "hand"])
+    """robosuite: what an action asks for. OSC_POSE: the gripper's pose relative to now. OSC_POSE_ABSOLUTE: its pose in
+    the world (axis-angle). JOINT_POSITION: joint angles relative to now."""
+    cameras: list[str] = dataclasses.field(default_factory=lambda: ["front", "hand"], metadata={NAMES: tuple(CAMERAS)})
+    """`front` is fixed and looks at the workspace, `hand` moves with the gripper (not in MetaWorld); `agentview`,
+    `frontview` and `birdview` are robosuite's."""
     image_size: int = 96
+    """Side of the square images [px]."""
     render_quality: RenderQuality = RenderQuality.FAST
     start_spread: float = 0.15
+    """Half side [m] of the square on the table, around its centre, where the objects' centres start; where robosuite's
+    own sampler places them, its ranges shrink by start_spread / 0.15 m."""
     object_scale: float = 1.2
+    """robosuite: times its size of a cube (4.2 cm); the gripper opens 8 cm."""
     variation: Variation = Variation.NONE
     look_seed: int | None = None
+    """Draws the variation's looks in place of the episode's seed: the same looks in every episode."""
     horizon: int | None = None
+    """Control steps until an episode fails; None: the task's own, about twice what the expert needs."""
     control_hz: int = 20
+    """Control steps a simulated second (MetaWorld's is fixed at 80, a foreign task's by its own settings)."""
     engine: Engine = Engine.MUJOCO
 
     def __post_init__(self) -> None:

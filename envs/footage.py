@@ -18,6 +18,7 @@ from envs.experts import make_expert
 from envs.fanout import ordered_map
 from envs.play import Play
 from envs.registry import environment_of_process
+from pixio_robot.choice import NAMES
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
 from pixio_robot.types import Frame
@@ -29,25 +30,30 @@ _SEEDS_A_VIDEO = 1000
 
 @dataclasses.dataclass(kw_only=True)
 class FootageConfig:
-    """How much to film, and of what.
-
-    out: a directory for `video_<number>_<camera>.mp4`. videos: recordings, each one file a camera.
-    steps_per_video: frames of each. cameras: `hand` moves with the gripper, `front` stands still, like a head's.
-    play_share: share of episodes in which the arm moves about at random; the expert has the others.
-    noise: disturbance of the expert, as in CollectConfig. first_seed: videos are numbered from it.
-    """
+    """How much to film, and of what."""
 
     out: str = "footage"
+    """Directory for `video_<number>_<camera>.mp4`."""
     videos: int = 20
+    """Recordings, each one file a camera."""
     steps_per_video: int = 400
+    """Frames of each."""
     image_size: int = 192
+    """Side of the square frames [px], in place of `env.image_size`."""
     fps: int = 20
-    cameras: list[str] = dataclasses.field(default_factory=lambda: ["hand"])
+    """Frames a second at which the files play."""
+    cameras: list[str] = dataclasses.field(default_factory=lambda: ["hand"], metadata={NAMES: tuple(CAMERAS)})
+    """`hand` moves with the gripper, `front` stands still, like a head's; in place of `env.cameras`."""
     play_share: float = 0.5
+    """Share of episodes in which the arm moves about at random; the expert has the others."""
     noise: float = 0.1
+    """Standard deviation of the noise on the expert's actions, whose range is -1 to 1."""
     first_seed: int = 0
+    """Videos are numbered from it, and each has seeds of its own."""
     workers: int = 0
+    """Simulator processes; 0: one a core."""
     overwrite: bool = False
+    """Replace the videos at `out`, if pixio-robot made them."""
 
     def __post_init__(self) -> None:
         if not self.out:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.config import EnvConfig
+from envs.config import CAMERAS, EnvConfig
 from envs.contacts import robot_touches_object
 from envs.play import Play
 from envs.registry import make_env
+from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import GroundTruth
 
@@ -22,12 +23,16 @@ LEAST_MOTION_M = 1e-3
 class GroundTruthConfig:
     """Which frames to take."""
 
-    camera: str = "front"
+    camera: str = one_of("front", CAMERAS)
+    """Through which the frames are seen."""
     episodes: int = 200
+    """Episodes of random play; probes are fitted on some and measured on others."""
     frames_per_episode: int = 5
+    """Frames taken of each."""
     steps_between: int = 8
     """Control steps of random play between two frames of an episode."""
     first_seed: int = 200_000
+    """Of the first episode."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "frames_per_episode", "steps_between"):

@@ -1,8 +1,10 @@
-"""Settings with a fixed list of values: `adapt.mode=lora`, in any case."""
+"""Settings with a fixed list of values: `adapt.mode=lora`, in any case, and texts that a registry names."""
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -14,3 +16,12 @@ class _AnyCase(enum.EnumMeta):
 
 class Choice(enum.Enum, metaclass=_AnyCase):
     """An enumeration whose members, named in capitals, are found by their name in any case."""
+
+
+NAMES = "names"
+"""Key of a dataclass field's metadata: the texts that it, or its list, may hold."""
+
+
+def one_of(default: str, names: Iterable[str]) -> Any:
+    """A dataclass field that holds one of `names`. `--help` lists them; refusing others is up to the dataclass."""
+    return dataclasses.field(default=default, metadata={NAMES: tuple(names)})

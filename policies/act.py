@@ -12,11 +12,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pixio_robot.choice import one_of
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig
+from policies.normalisation import NORMALISATIONS
 from policies.sight import Sight
 from policies.sinusoids import sinusoids
 from policies.tokens import TokenSight
@@ -30,17 +32,27 @@ class ACTConfig(PolicyConfig):
     """
 
     horizon: int = 100
-    action_normalisation: str = "mean_std"
+    action_normalisation: str = one_of("mean_std", NORMALISATIONS)
     dim_model: int = 512
+    """Width of the transformers; a multiple of `n_heads`."""
     n_heads: int = 8
+    """Of the attention."""
     dim_feedforward: int = 3200
+    """Width inside the layers' MLPs."""
     n_encoder_layers: int = 4
+    """Layers that read the patches of all cameras."""
     n_decoder_layers: int = 1
+    """Layers that turn what was read into actions."""
     n_vae_encoder_layers: int = 4
+    """Layers that read the demonstrated chunk in training, to tell its latent."""
     use_vae: bool = True
+    """Whether there is a latent at all."""
     latent_dim: int = 32
+    """Numbers in the latent."""
     kl_weight: float = 10.0
+    """Of the latent's divergence from a standard normal, beside the L1 loss."""
     dropout: float = 0.1
+    """Share of activations set to 0 in training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,12 +28,15 @@ from policies.noise import RowNoise
 
 @dataclasses.dataclass(kw_only=True)
 class BCRNNConfig(PolicyConfig):
-    """`observation_steps` is robomimic's `seq_length` and `rnn.horizon`."""
+    """An LSTM reads the frames one after the other; a mixture of Gaussians over actions comes from its last output."""
 
     observation_steps: int = 10
+    """Frames read, the newest and those before it: robomimic's `seq_length` and `rnn.horizon`."""
     horizon: int = 1
     rnn_hidden_dim: int = 1000
+    """Width of the LSTM."""
     rnn_num_layers: int = 2
+    """Its layers."""
     mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
 
     def __post_init__(self) -> None:

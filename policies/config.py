@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.vision.config import PoolingConfig
 from policies.normalisation import NORMALISATIONS
@@ -27,19 +28,22 @@ def _require_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(kw_only=True)
 class ConditioningConfig:
-    """What a policy sees. `cameras` empty makes it blind; then it needs no encoder."""
+    """What a policy sees. Without cameras it is blind, and needs no encoder."""
 
     cameras: list[str] = dataclasses.field(default_factory=list)
+    """Of those in the demonstrations; empty: `train` takes all of them where there is an encoder."""
     pooling: PoolingConfig = dataclasses.field(default_factory=PoolingConfig)
     """How the features of one frame become one vector; each camera has its own."""
     use_state: bool = True
-    state_normalisation: str = "min_max"
+    """See the robot's state too."""
+    state_normalisation: str = one_of("min_max", NORMALISATIONS)
+    """How each number of the state is brought to a common scale, by the statistics of the demonstrations."""
     standardise: bool = True
     """Centre every feature at every position and scale it to unit spread, as fitted by `prepare` before training."""
     joint_pooling: bool = False
     """One attention pooling over the tokens of all cameras, with camera embeddings, in place of one pooling each;
     of `pooling` it takes `queries` and `width`."""
-    fusion: str = "concat"
+    fusion: str = one_of("concat", FUSIONS)
     """How frames become one vector: `concat`, or `difference`: changes between neighbours, then the newest frame."""
     share_encoder: bool = True
     """One encoder for all cameras; false gives each camera a copy of its own."""
@@ -104,7 +108,8 @@ class PolicyConfig:
     learn_padding: bool = False
     """Learn the repeated actions beyond either end of an episode too, as diffusion policy does: hold still when done.
     False leaves them out of the loss."""
-    action_normalisation: str = "min_max"
+    action_normalisation: str = one_of("min_max", NORMALISATIONS)
+    """How each number of an action is brought to a common scale, by the statistics of the demonstrations."""
 
     def __post_init__(self) -> None:
         _require(self.observation_steps >= 1, f"observation_steps = {self.observation_steps} must be at least 1.")
@@ -121,13 +126,17 @@ class MLPConfig(PolicyConfig):
     """A trunk of `depth` hidden layers."""
 
     width: int = 512
+    """Of the hidden layers."""
     depth: int = 2
-    activation: str = "gelu"
+    """How many there are."""
+    activation: str = one_of("gelu", ACTIVATIONS)
+    """Between them."""
     layer_norm: bool = True
     """Normalise every hidden layer."""
     input_batch_norm: bool = False
     """Normalise the condition by running statistics of the batches (CortexBench)."""
     dropout: float = 0.0
+    """Share of activations set to 0 in training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,9 +149,10 @@ class MLPConfig(PolicyConfig):
 
 @dataclasses.dataclass(kw_only=True)
 class BCConfig(MLPConfig):
-    """A deterministic MLP."""
+    """An MLP of `depth` hidden layers that predicts one chunk."""
 
-    loss: str = "l1"
+    loss: str = one_of("l1", BC_LOSSES)
+    """Of normalised actions: absolute (l1) or squared (mse) difference."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,8 +168,10 @@ class DenoiserConfig:
     the default is for two CPU cores.
     """
 
-    name: str = "mlp"
+    name: str = one_of("mlp", DENOISERS)
+    """Kind of network."""
     widths: list[int] = dataclasses.field(default_factory=lambda: [256, 256, 256])
+    """One number for each level (unet), block (mlp) or layer (transformer)."""
     kernel: int = 5
     """Of the convolutions over time (unet); odd."""
     groups: int = 8
@@ -209,18 +221,24 @@ class GenerativeConfig(PolicyConfig):
 
 @dataclasses.dataclass(kw_only=True)
 class DiffusionConfig(GenerativeConfig):
-    """Noise schedule and sampler. `clip_sample` bounds the chunk to [-1, 1] and so needs `min_max`."""
+    """A denoiser of action chunks, its noise schedule and its sampler (diffusion policy, Chi et al., IJRR)."""
 
     train_steps: int = 100
+    """Levels of noise that are learned."""
     inference_steps: int = 10
-    """Of ddim and dpm_solver; ddpm always takes all `train_steps`."""
-    sampler: str = "ddim"
-    betas: str = "squaredcos_cap_v2"
+    """Steps of the sampler: of ddim and dpm_solver; ddpm always takes all `train_steps`."""
+    sampler: str = one_of("ddim", SAMPLERS)
+    """How a chunk is drawn from noise."""
+    betas: str = one_of("squaredcos_cap_v2", BETAS)
+    """How fast noise grows from level to level."""
     beta_start: float = 1e-4
+    """First beta of `linear`; the squared cosine has none."""
     beta_end: float = 0.02
-    """Start and end shape the `linear` betas only; the squared cosine has none."""
-    prediction: str = "epsilon"
+    """Last beta of `linear`."""
+    prediction: str = one_of("epsilon", PREDICTIONS)
+    """What the network says: the noise (epsilon), the clean chunk (sample), or v_prediction, a mixture of both."""
     clip_sample: bool = True
+    """Keep the chunk within [-1, 1] while it is drawn; needs action_normalisation=min_max."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

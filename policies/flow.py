@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
 from policies.config import GenerativeConfig
 from policies.generative import GenerativePolicy
@@ -23,9 +24,12 @@ TIME_SCALE = 100.0
 
 @dataclasses.dataclass(kw_only=True)
 class FlowConfig(GenerativeConfig):
+    """Straight lines from noise to a chunk, followed in steps."""
+
     inference_steps: int = 10
     """Steps of the solver; Heun's method calls the network twice in each but the last."""
-    solver: str = "euler"
+    solver: str = one_of("euler", SOLVERS)
+    """euler, or heun: of second order, so more exact for the same number of steps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,6 +25,7 @@ class MixtureConfig:
     """Defaults: robomimic's BC-RNN-GMM (Mandlekar et al. 2021)."""
 
     num_modes: int = 5
+    """Gaussians in the mixture."""
     min_std: float = 1e-4
     """In normalised units; keeps the likelihood of a repeated action finite."""
     low_noise_eval: bool = True

@@ -25,8 +25,10 @@ from policies.step_embedding import StepEmbedding
 
 @dataclasses.dataclass(kw_only=True)
 class ShortcutConfig(GenerativeConfig):
+    """A flow whose network is told how far it is about to step, so that one step can do."""
+
     inference_steps: int = 1
-    """A power of two, at most `finest_steps`."""
+    """Steps of the sampler; a power of two, at most `finest_steps`."""
     finest_steps: int = 128
     """The most steps it can be sampled in; a power of two."""
     consistency_share: float = 0.25

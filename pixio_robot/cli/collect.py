@@ -18,6 +18,7 @@ class CollectCommand(CollectConfig):
 
     env: EnvConfig = field(default_factory=EnvConfig)
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
 
 
 def _collect(command: CollectCommand) -> bool:

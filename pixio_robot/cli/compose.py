@@ -19,10 +19,11 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import pixio_robot
+from pixio_robot.cli.help import help_text
 from pixio_robot.cli.stages import remember_command
 from pixio_robot.errors import UserError, unknown_name
 
@@ -84,6 +85,13 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
     if unknown_group:
         hint = next((f" {line}" for line in lines if line.startswith("Did you mean")), "")
         return UserError(f"`{command}` has no group {unknown_group.group(1)!r}.{hint}")
+    unparsed = re.search(r"Error parsing override '([^']+)'", first)
+    if unparsed:
+        return UserError(f"`{command}` cannot read {unparsed.group(1)!r}: a setting is written key=value.")
+    several = re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", first)
+    if several:
+        key, values = several.groups()
+        return UserError(f"{key} takes one value: -m runs `{command}` with each of {values}; a list is [{values}].")
     missing_group = re.search(r"Could not find '([^']+)'", text)
     if missing_group and "/" in missing_group.group(1):
         group, _, name = missing_group.group(1).rpartition("/")
@@ -95,7 +103,19 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
 def load(command: str, schema: type, arguments: list[str]) -> Any:
     """Compose `configs/<command>.yaml` with `arguments` into an instance of `schema`."""
     with _explained(command, schema):
-        return to_dataclass(hydra.compose(command, _overrides(command, arguments)))
+        return to_dataclass(_composed(command, arguments))
+
+
+def _composed(command: str, arguments: list[str], **options: Any) -> DictConfig:
+    try:
+        return hydra.compose(command, _overrides(command, arguments), **options)
+    except (AttributeError, AssertionError) as error:
+        # OmegaConf 2.3 fails so at a setting inside one that is null.
+        inside = [word for word in arguments if re.match(r"[\w/@]+(\.\w+)+=|.*\{", word)]
+        raise UserError(
+            f"`{command}` cannot set {' '.join(inside)}: what it lies in is null. Write that as a whole, such as "
+            "students=[{encoder: {size: small}, mask: {ratio: 0.5}}]."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -124,24 +144,20 @@ def to_dataclass(composed: DictConfig) -> Any:
 def run(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
     """Entry of every command: help, a single run, or a Hydra sweep (`-m`, with any launcher)."""
     if "-h" in arguments or "--help" in arguments:
-        print(_help(command, schema, [a for a in arguments if a not in ("-h", "--help")]))
+        print(_help(command, schema, [word for word in arguments if not word.startswith("-")]))
         return 0
     if "-m" in arguments or "--multirun" in arguments:
         return _sweep(command, schema, function, arguments)
     return function(load(command, schema, arguments))
 
 
-def _help(command: str, schema: type, arguments: list[str]) -> str:
+def _help(command: str, schema: type, words: list[str]) -> str:
     with _explained(command, schema):
-        settings = OmegaConf.to_yaml(hydra.compose(command, _overrides(command, arguments)))
-    groups = sorted(
-        p.name for p in config_directory().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment")
-    )
-    choices = "\n".join(
-        f"  {group}={'|'.join(sorted(p.stem for p in (config_directory() / group).glob('*.yaml')))}" for group in groups
-    )
-    summary = (schema.__doc__ or "").strip()
-    return f"{summary}\n\nSettings and defaults (??? must be given):\n{settings}\nGroups:\n{choices}"
+        composed = _composed(command, words, return_hydra_config=True)
+    chosen = dict(composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed["hydra"]
+    return help_text(command, schema, words, composed, chosen, config_directory())
 
 
 def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:

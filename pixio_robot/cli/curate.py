@@ -14,7 +14,10 @@ from pixio_robot.vision.build import EncoderKind, EncoderSource
 
 @dataclass(kw_only=True)
 class CurateCommand(CurateConfig):
-    """Score, filter, deduplicate and weight the frames of an ingest; the shards themselves stay as they are."""
+    """Score, filter, deduplicate and weight the frames of an ingest; the shards themselves stay as they are.
+
+    null switches a rule off. What a threshold does to your own frames is drawn in `curation.html`.
+    """
 
     pixio: str | None = None
     """Checkpoint of a whole Pixio (`<pretraining>/mae`), trained on the raw frames, for soft sampling by its loss."""
@@ -25,10 +28,13 @@ class CurateCommand(CurateConfig):
     embedding_size: int = 256
     """Pixels a side at which that encoder sees frames."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     gpus: float = 0.0
     """Share of a GPU that each model worker reserves on a Ray cluster; 0: models run on its CPUs."""
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
     overwrite: bool = False
+    """Begin anew, instead of bringing what is at `out` up to date."""
 
 
 def _models(command: CurateCommand) -> list[Column]:

@@ -48,8 +48,11 @@ class EvaluateCommand(EvaluateConfig):
     egl_devices: list[int] = field(default_factory=list)
     """GPUs to render on, the workers in turns; empty: all there are."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
     overwrite: bool = False
+    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

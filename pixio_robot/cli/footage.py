@@ -16,6 +16,7 @@ class FootageCommand(FootageConfig):
 
     env: EnvConfig = field(default_factory=EnvConfig)
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
 
 
 def _footage(command: FootageCommand) -> bool:

@@ -26,7 +26,9 @@ class IngestCommand(IngestConfig):
     """
 
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
     overwrite: bool = False
+    """Begin anew, instead of bringing what is at `out` up to date."""
 
 
 def _ingest(command: IngestCommand) -> bool:

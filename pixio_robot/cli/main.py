@@ -45,7 +45,7 @@ usage: pixio-robot COMMAND [key=value ...]
 
 {commands}
 
-`pixio-robot COMMAND --help` lists a command's settings; `--debug` anywhere shows tracebacks.
+`pixio-robot COMMAND --help` explains a command's settings; `--debug` anywhere shows tracebacks.
 `experiment=NAME` takes the settings of configs/experiment/NAME; later keys win."""
 
 
@@ -63,10 +63,24 @@ def dispatch(arguments: list[str]) -> int:
     return importlib.import_module(COMMANDS[name].module).main(rest)
 
 
+HELP = ("-h", "--help", "help")
+
+
+def _asking_for_help(arguments: list[str]) -> list[str]:
+    """`help train` and `train help` as `train --help`; nothing where no command is named."""
+    if arguments and arguments[0] in HELP:
+        rest = [word for word in arguments if word not in HELP]
+        return [*rest, "--help"] if rest else []
+    if arguments[1:2] == ["help"]:
+        return [arguments[0], *arguments[2:], "--help"]
+    return arguments
+
+
 def main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    arguments = _asking_for_help(arguments)
+    if not arguments:
         print(usage())
         return 0
     # Chosen before the first `import mujoco`; a user's own choice stays.

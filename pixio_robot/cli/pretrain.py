@@ -17,7 +17,9 @@ class PretrainCommand(PretrainConfig):
     seed: int = 0
     """Of the initial weights, the order of images, crops and masks."""
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
     overwrite: bool = False
+    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
 
 def _run(command: PretrainCommand) -> int:

@@ -40,8 +40,11 @@ class ProbeCommand:
     """Visual variations to probe at, each by itself and with what was fitted at the first; empty: env.variation."""
     truth: GroundTruthConfig = field(default_factory=GroundTruthConfig)
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
     overwrite: bool = False
+    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) < len(self.levels):

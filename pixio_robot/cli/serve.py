@@ -29,7 +29,9 @@ class ServeCommand(ServeConfig):
     compile: bool = False
     """Compile the policy (on a GPU: CUDA graphs); the warm-up then takes up to minutes."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
 
 
 def served_policy(

@@ -63,8 +63,8 @@ class TrainCommand(ImitateConfig):
     encoder: EncoderSource = field(default_factory=EncoderSource)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     cached_views: int = 0
-    """A frozen encoder whose policy crops or shifts: random versions of every frame that are encoded once, one of
-    which each window is shown in. 0: the encoder runs in every step, on images augmented anew."""
+    """For a frozen encoder where the policy crops or shifts images: random versions of every frame, encoded once; each
+    window is shown in one of them. 0: the encoder runs in every step, on images augmented anew."""
     initial_policy: str | None = None
     """A trained policy of the same shape whose weights to begin from: fine-tuning starts best from a head that
     was trained on the frozen encoder (Kumar et al. 2022, arXiv 2202.10054)."""
@@ -72,7 +72,9 @@ class TrainCommand(ImitateConfig):
     seed: int = 0
     """Of the initial weights, the split, the order of windows and all noise; not of the encoder (`encoder.seed`)."""
     run: str = "runs/default"
+    """Directory that the commands share; ${run} stands for it."""
     overwrite: bool = False
+    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,11 +26,15 @@ class TrialsCommand(TrialsConfig):
 
     env: EnvConfig = field(default_factory=EnvConfig)
     episodes: int = 20
+    """Episodes of each evaluation."""
     first_seed: int = FIRST_SEED
+    """Of its first episode; not that of `evaluate`, whose episodes are to judge the policy that was chosen by these."""
     execute: int = 4
+    """Actions of each predicted chunk that are carried out before the policy looks again."""
     workers: int = 1
     """Simulator processes."""
     device: str = "cpu"
+    """Of the policy in these rollouts: `cpu`, `cuda` or `auto`."""
 
 
 def open_trials(config: TrialsCommand, out: str, spec: DemoSpec) -> Trials:

@@ -40,23 +40,29 @@ class IngestConfig:
     """
 
     source: str = ""
+    """Folder of footage: videos, images, tars of images, LeRobot data sets, Zarr demonstrations, at any depth."""
     out: str = ""
+    """Folder of shards to make."""
     sampling: Sampling = Sampling.RATE
     """RATE: `frames_per_second`; EVERY: each `every`-th frame; KEYFRAMES: those alone, ten times faster."""
     frames_per_second: float = 4.0
+    """Frames taken of a second of video, for RATE."""
     every: int = 1
+    """Each so many-th frame is taken, for EVERY."""
     max_frames_per_video: int = 2000
     """A longer video is sampled at a lower rate over its whole length (with RATE; else its beginning is taken). Of the
     images of one folder or tar the first so many are taken."""
     short_side: int = 320
     """Pixels; larger frames are shrunk to it; 0 keeps the size."""
     jpeg_quality: int = 92
+    """Of the stored frames, 1 to 100."""
     min_change: float = 0.5
     """Mean absolute grey-level difference (0-255) to the last kept frame below which a frame counts as static."""
     validation_share: float = 0.1
     """Share of the videos, not of the frames, chosen by a hash of each video's path. All cameras of an episode go to
     the same split."""
     shard_bytes: int = 256_000_000
+    """Bytes after which a new tar begins."""
     privacy: str = ""
     """`module:function` of your own that hides faces or plates in a frame before anything is written; see
     `PrivacyHook`. Naming one runs that code."""

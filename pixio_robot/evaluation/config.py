@@ -29,6 +29,7 @@ class EvaluateConfig:
     videos: int = 6
     """Episodes to keep as mp4, and in one grid: the first successes and the first failures, half of each."""
     video_camera: str = "front"
+    """The one that is filmed."""
     step_timeout_s: float = 60.0
     """Seconds after which a silent worker counts as dead."""
     max_restarts: int = 3

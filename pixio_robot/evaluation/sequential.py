@@ -33,6 +33,8 @@ class StopConfig:
     """When an evaluation may end before its last episode."""
 
     rule: StopRule = StopRule.NEVER
+    """NEVER; WIDTH: as soon as the success rate is known to within +-`half_width`; RATE: as soon as it is clearly above
+    or below `rate`; VERSUS: clearly better or worse than the evaluation in `versus`, on the same seeds."""
     half_width: float = 0.1
     """Share of episodes, for `width`."""
     rate: float = 0.5
@@ -40,6 +42,7 @@ class StopConfig:
     versus: str | None = None
     """Directory of a finished evaluation of the same environment and first seed, for `versus`."""
     confidence: float = 0.95
+    """Of the interval that the rule looks at."""
 
     def __post_init__(self) -> None:
         for name in ("half_width", "rate", "confidence"):

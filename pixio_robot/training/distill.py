@@ -36,11 +36,12 @@ class DistillConfig:
     selection: list[str] = dataclasses.field(default_factory=list)
     """What `pixio-robot curate` chose of those shards; shards without a selection are shown whole."""
     teacher: str
-    """A Pixio encoder: whatever `PixioEncoder.from_pretrained` opens."""
+    """A Pixio encoder: a directory of ours or of Hugging Face, an official `.pth` file, or a hub name."""
     out: str
     """Run directory: `model/NAME` (the encoder of each student), metrics, checkpoints."""
     students: list[StudentConfig] = dataclasses.field(default_factory=list)
-    """They share the teacher's pass and the gradient's clipping, nothing else."""
+    """A list, such as students=[{encoder: {size: small}, mask: {ratio: 0.5}}]. They share the teacher's pass and the
+    gradient's clipping, nothing else."""
     batch_size: int = 64
     """Images of all processes together."""
     image_size: int | None = None
@@ -50,9 +51,11 @@ class DistillConfig:
     validation_every: int = 500
     """Steps between losses on held-out frames, where there is a validation split."""
     validation_batches: int = 4
+    """Batches of held-out frames of each such loss."""
     workers: int = 2
     """Threads that decode images."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "validation_every", "validation_batches", "workers"):

@@ -37,8 +37,9 @@ class ImitateConfig:
     validation_share: float = 0.1
     """Episodes held out of the training data; 0 for none."""
     validation_every: int = 500
+    """Steps between losses on the held-out episodes."""
     validation_batches: int = 8
-    """Of the loss; the error of the actions, which takes the sampler, is of the first alone."""
+    """Batches of each such loss; the error of the actions, which takes the sampler, is of the first alone."""
     encoder_lr_scale: float = 0.1
     """Learning rate of a trained encoder over the policy's (UMI)."""
     use_ema: bool = True
@@ -46,6 +47,7 @@ class ImitateConfig:
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "validation_every", "validation_batches"):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import sweep_temporaries
 from pixio_robot.training import randomness
@@ -48,21 +49,25 @@ class LoopConfig:
     """Batches an update."""
     grad_clip: float | None = 1.0
     """Largest norm of the gradient; None leaves it alone."""
-    dtype: str = "auto"
+    dtype: str = one_of("auto", DTYPES)
     """Autocast: `float32`, `bfloat16`, or `auto`, which is bfloat16 on a GPU and float32 on a CPU (where bfloat16's
     backward pass through attention is pathologically slow in torch 2.11)."""
     compile: bool = False
     """torch.compile the model; takes minutes at first."""
-    parallel: str = "ddp"
+    parallel: str = one_of("ddp", STRATEGIES)
     """How several processes (torchrun) share a model: `ddp`, every one has all of it, or `fsdp`, each has a part."""
     peak_tflops: float | None = None
     """What a device could do at best [TFLOP/s], for the reported MFU; None: known from its name, for common GPUs."""
     wandb: bool = False
     """Log to Weights & Biases too, whose own variables (WANDB_PROJECT, WANDB_MODE=offline ...) count."""
     seed: int = 0
+    """That of the command."""
     log_every: int = 20
+    """Steps between lines of metrics."""
     save_every: int = 500
+    """Steps between checkpoints, from which an interrupted run goes on."""
     keep_checkpoints: int = 2
+    """The newest so many stay."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulate", "log_every", "save_every", "keep_checkpoints"):

@@ -21,12 +21,15 @@ class OptimConfig:
     lr: float = 1e-4
     """Peak learning rate."""
     betas: list[float] = dataclasses.field(default_factory=lambda: [0.95, 0.999])
+    """Decay a step of the means of gradients and of their squares."""
     eps: float = 1e-8
+    """Added to the root of the mean square, which divides."""
     weight_decay: float = 1e-6
-    """Not applied to parameters of at most one dimension: biases, norms (pixio.md, Recipe)."""
+    """Not applied to parameters of at most one dimension: biases, norms (as Pixio's recipe)."""
     warmup_steps: int | None = None
-    """None: 500, or a tenth of the run where that is less."""
+    """Steps over which the learning rate rises to `lr`; None: 500, or a tenth of the run where that is less."""
     final_lr: float = 0.0
+    """Learning rate at the end of the cosine."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.final_lr < 0 or self.weight_decay < 0 or (self.warmup_steps or 0) < 0 or self.eps <= 0:

@@ -58,15 +58,19 @@ class PretrainConfig:
     image_size: int | None = None
     """Side of the random crops [px]; None: what the encoder resizes to, else its own size."""
     optim: OptimConfig = dataclasses.field(default_factory=_optim)
-    """Here `lr` and `final_lr` are for 256 images an update and grow with their number."""
+    """AdamW, with a linear warm-up and a cosine; `lr` and `final_lr` are for 256 images an update and grow with their
+    number."""
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     panels_every: int = 500
     """Steps between reconstructions of fixed images, and validation losses where there is a validation split."""
     panel_images: int = 6
+    """How many images are reconstructed."""
     validation_batches: int = 4
+    """Batches of held-out frames of each validation loss."""
     workers: int = 2
     """Threads that decode images."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "panels_every", "panel_images", "validation_batches", "workers"):

@@ -38,6 +38,7 @@ class TrialsConfig:
     """Rollouts every `every` steps and at the end of training; 0 for none."""
 
     every: int = 0
+    """Steps of training between two evaluations, with one at its end; 0: none."""
     keep_best: int = 2
     """Policies that are kept: the best ones by success rate, beside the newest."""
 

@@ -24,15 +24,21 @@ class Adaptation(Choice):
 
 @dataclasses.dataclass(kw_only=True)
 class AdaptConfig:
+    """How much of the encoder is trained along with the policy."""
+
     mode: Adaptation = Adaptation.FROZEN
+    """FROZEN: nothing. LAST_K: the last blocks. LORA: low-rank adapters beside every linear layer of the blocks. FULL:
+    all of it."""
     last_k: int = 2
     """Blocks trained under `last_k`, counted from the output; the final norm goes with them."""
     layer_decay: float = 1.0
     """Learning rate of a layer over that of the next deeper one (arXiv 2106.08254 and MAE use 0.65 to 0.75)."""
     lora_rank: int = 8
+    """Of the adapters under `lora`."""
     lora_alpha: float = 16.0
-    """Adapters count alpha / rank times."""
+    """They count lora_alpha / lora_rank times."""
     lora_seed: int = 0
+    """Of their initial weights."""
 
     def __post_init__(self) -> None:
         for name in ("last_k", "lora_rank"):

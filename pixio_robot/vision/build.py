@@ -35,12 +35,14 @@ class EncoderKind(Choice):
 
 @dataclasses.dataclass(kw_only=True)
 class EncoderSource:
-    """Where an encoder comes from. `encoder` counts for random, `resnet` for resnet."""
+    """Where an encoder comes from."""
 
     kind: EncoderKind = EncoderKind.PIXIO
+    """PIXIO: trained weights. RANDOM: an untrained Pixio. RESNET, RESNET18: from scratch. TIMM, TRANSFORMERS: a model
+    of that library. NONE: no images at all."""
     path: str | None = None
-    """pixio: whatever `PixioEncoder.from_pretrained` opens; timm: a weights file (.safetensors, .pth) in place
-    of a download; transformers: a model directory."""
+    """pixio: a directory of ours or of Hugging Face, an official `.pth` file, or a hub name; timm: a weights file
+    (.safetensors, .pth) in place of a download; transformers: a model directory."""
     name: str | None = None
     """timm: the model's name; pixio, transformers: a hub name, in place of `path`."""
     pretrained: bool = True
@@ -48,8 +50,11 @@ class EncoderSource:
     resize: int | None = None
     """Run it at a square of this side [px]; None keeps what it was saved or published with."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    """random: the shape of the Pixio encoder."""
     resnet: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
+    """resnet: three stages of residual blocks, `width`, 2 and 4 times as wide, at stride 2, 4 and 8."""
     seed: int = 0
+    """Of initial weights, where they are not loaded."""
 
 
 def build_encoder(source: EncoderSource) -> nn.Module | None:

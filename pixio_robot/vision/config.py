@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -31,12 +32,14 @@ SIZES: dict[str, Size] = {
 class EncoderConfig:
     """A Pixio encoder. The published ones are patch 16, image_size 256, class_tokens 8."""
 
-    size: str = "b"
+    size: str = one_of("b", SIZES)
+    """Width, depth and heads by a name: b, l, h, 1b and 5b are Pixio's; micro, tiny and small ours, for few cores."""
     patch: int = 16
     """Side of a patch [px]."""
     image_size: int = 256
     """Side of the square image whose patch positions are learned [px]; other sizes interpolate them."""
     class_tokens: int = 8
+    """Tokens of the image as a whole, beside those of its patches."""
     drop_path: float = 0.0
     """Stochastic depth at the last block; it rises linearly from 0 at the first."""
     resize: int | None = None
@@ -77,8 +80,11 @@ class DecoderConfig:
     """The pixel decoder; the published one is 512 wide and 32 deep with 16 heads."""
 
     width: int = 512
+    """Numbers in a token; a multiple of `heads`."""
     depth: int = 32
+    """Blocks."""
     heads: int = 16
+    """Of the attention."""
     recompute: bool = False
     """Activation checkpointing, as in the encoder."""
 
@@ -122,7 +128,9 @@ POOLINGS = ("spatial_softmax", "patch_mlp", "patch_mean", "class_mean", "class_c
 class PoolingConfig:
     """How the features of one frame become one vector. Only the fields of the chosen pooling count."""
 
-    name: str = "spatial_softmax"
+    name: str = one_of("spatial_softmax", POOLINGS)
+    """spatial_softmax: places of keypoints. patch_mlp: the whole map through a layer. patch_mean, class_mean: means of
+    the patch or class tokens. class_concat: the class tokens side by side. attention: by learned queries."""
     keypoints: int = 32
     """spatial_softmax: how many places are looked for."""
     activations: bool = True

@@ -25,7 +25,9 @@ class ResNetConfig:
     """Three stages of `blocks` residual blocks, width, 2 and 4 times as wide, at stride 2, 4 and 8."""
 
     width: int = 32
+    """Channels of the first stage; a multiple of 16."""
     blocks: int = 1
+    """Residual blocks a stage."""
     resize: int | None = None
     """Resize every image to a square of this side first [px]; None keeps the size of the input."""
 

@@ -40,6 +40,7 @@ class CurateConfig(Thresholds):
     sidecars: str | None = None
     """Folder of sidecars to take `mae_loss` from, instead of computing it."""
     executor: Executor = Executor.PROCESSES
+    """PROCESSES of this machine, or RAY: a cluster, on which `data` and `out` are shared storage."""
     workers: int = 0
     """Scoring processes; 0: one a core, or with Ray as many as the cluster has."""
     timeout_s: float = 300.0

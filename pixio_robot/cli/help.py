@@ -1,0 +1,193 @@
+"""`pixio-robot COMMAND --help`: every setting with its value and what it is, groups of settings, experiments."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from pixio_robot.cli.explanations import explanation, explanations_inside, paragraphs
+
+WIDEST, NARROWEST, USUAL_WIDTH = 120, 80, 110
+LONGEST_HEAD = 36
+"""A key and its value that need more characters have their explanation below, not beside them."""
+FIRST = ("source", "data", "selection", "checkpoint", "teacher", "out", "run", "overwrite")
+"""What goes in and where results go is what a newcomer looks for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One setting, or the head of a block of them, whose `value` is None."""
+
+    key: str
+    """With dots, as it is written on the command line."""
+    value: str | None
+    explanation: str
+    """One paragraph, or several on lines of their own."""
+
+    @property
+    def head(self) -> str:
+        depth, name = self.key.count("."), self.key.rpartition(".")[2]
+        return f"{'  ' * (depth + 1)}{name}:" + ("" if self.value is None else f" {self.value}")
+
+
+def help_text(
+    command: str, schema: type, words: list[str], composed: DictConfig, chosen: Mapping[str, str], configs: Path
+) -> str:
+    """`composed`: the settings that `words` (key=value) lead to; `chosen`: group -> its present name."""
+    width = max(NARROWEST, min(shutil.get_terminal_size((USUAL_WIDTH, 0)).columns, WIDEST))
+    lines = list(setting_lines(composed))
+    inner = next((line for line in lines if line.key.count(".") == 1 and line.value is not None), None)
+    intro = [
+        "Settings, with the values that they have where you give none; ??? must be given.",
+        *([f"A setting inside another is written with a dot: {inner.key}={inner.value}."] if inner else []),
+    ]
+    parts = [
+        *(textwrap.fill(part, width) for part in paragraphs(schema)),
+        " ".join(["usage: pixio-robot", command, *words, "key=value ..."]),
+        "\n".join(textwrap.wrap(" ".join(intro), width)),
+        "\n".join(_table(lines, width)),
+        "\n".join(_groups(configs, command, chosen, width)),
+        "\n".join(_experiments(configs / "experiment", command, width)),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def setting_lines(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[Line]:
+    """Every setting below a node; those of each block before the blocks inside it."""
+    schema, children = _schema(node), _children(node)
+
+    def order(key: str) -> tuple[bool, int]:
+        return _is_block(children[key]), FIRST.index(key) if not prefix and key in FIRST else len(FIRST)
+
+    for key in sorted(children, key=order):
+        child = children[key]
+        text = "" if schema is None else explanation(schema, key)
+        if _is_block(child):
+            # What a group's dataclass says of itself depends on what is chosen of the group.
+            kind = _schema(child)
+            yield Line(f"{prefix}{key}", None, text or ("" if kind is None else "".join(paragraphs(kind)[:1])))
+            yield from setting_lines(child, f"{prefix}{key}.")
+        else:
+            inside = [] if schema is None or not isinstance(child, DictConfig) else explanations_inside(schema, key)
+            yield Line(f"{prefix}{key}", written(child), "\n".join([text, *inside]))
+
+
+def _children(node: DictConfig | ListConfig) -> dict[str, Any]:
+    if isinstance(node, DictConfig):
+        return {str(key): node._get_node(key) for key in node}
+    return {str(index): node._get_node(index) for index in range(len(node))}
+
+
+def _schema(node: Any) -> type | None:
+    """The dataclass that a node is an instance of."""
+    kind = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+    return kind if dataclasses.is_dataclass(kind) else None
+
+
+def _is_block(node: Any) -> bool:
+    return _is_whole(node) and (isinstance(node, DictConfig) or any(map(_is_block, _children(node).values())))
+
+
+def _is_whole(node: Any) -> bool:
+    """Whether it is a list or a mapping with something to look into."""
+    is_container = isinstance(node, DictConfig | ListConfig)
+    return is_container and not (node._is_none() or node._is_missing() or node._is_interpolation())
+
+
+def written(node: Any) -> str:
+    """A value as the command line takes it; interpolations as they are."""
+    if _is_whole(node):
+        return f"[{','.join(map(written, _children(node).values()))}]"
+    value = node._value()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, enum.Enum):
+        return value.name
+    return "''" if value == "" else str(value)
+
+
+def _table(lines: list[Line], width: int) -> Iterator[str]:
+    """Keys and values on the left, explanations in one column on the right."""
+    column = 2 + max((len(line.head) for line in lines if len(line.head) <= LONGEST_HEAD), default=0)
+    was_inside = False
+    for line in lines:
+        if "." not in line.key and (line.value is None or was_inside):
+            yield ""
+        was_inside = "." in line.key
+        comment = [text for part in line.explanation.split("\n") for text in _wrap(part, width - column - 2)]
+        if len(line.head) > column - 2 or not comment:
+            yield line.head
+        else:
+            yield f"{line.head:<{column}}# {comment.pop(0)}"
+        for more in comment:
+            yield f"{'':<{column}}# {more}"
+
+
+def _groups(configs: Path, command: str, chosen: Mapping[str, str], width: int) -> Iterator[str]:
+    """The groups of the command's defaults list, except those that follow another one by themselves."""
+    settings = OmegaConf.to_container(OmegaConf.load(configs / f"{command}.yaml"))
+    assert isinstance(settings, dict)
+    entries = [entry for entry in settings["defaults"] if isinstance(entry, dict)]
+    groups = [(group, name) for entry in entries for group, name in entry.items() if "${" not in name]
+    if groups:
+        yield "Groups: many settings at once, from configs/GROUP/NAME.yaml (*: the present one)."
+    for group, name in groups:
+        directory, _, package = group.partition("@")
+        options = sorted((configs / directory).glob("*.yaml"))
+        if package:
+            # The same choices as those of the group itself, here for another part of the command.
+            yield from _wrapped(f"  {group}=NAME  ", ", ".join(path.stem for path in options), width)
+            continue
+        yield f"  {group}=NAME"
+        present = chosen.get(group, name)
+        heads = [f"   {'*' if path.stem == present else ' '} {path.stem}" for path in options]
+        yield from _beside(heads, [_title(path) for path in options], width)
+
+
+def _experiments(directory: Path, command: str, width: int) -> Iterator[str]:
+    """Experiments that touch the command: a file that says so, or a directory with a file for it."""
+    says_so = re.compile(rf"(?:pixio-robot|pixio_robot\.cli\.main) {command} experiment=")
+    found = {}
+    for path in sorted(directory.iterdir()):
+        if path.suffix == ".yaml" and says_so.search(path.read_text()):
+            found[path.stem] = _title(path)
+        elif (path / f"{command}.yaml").is_file():
+            steps = path / "steps.yaml"
+            found[path.name] = _title(steps if steps.is_file() else path / f"{command}.yaml")
+    if found:
+        yield "Experiments: experiment=NAME takes the settings of configs/experiment/NAME; other keys win over it."
+        yield from _beside([f"  {name}" for name in found], list(found.values()), width)
+
+
+def _title(path: Path) -> str:
+    """The first sentence of the comment that a configuration file opens with; empty where there is none."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    opening = []
+    for line in lines:
+        if not line.startswith("#") or re.match(r"# (Command|Cost|Result|Differs):", line):
+            break
+        opening.append(line.removeprefix("#").strip())
+    return re.split(r"(?<=[.?]) (?=[A-Z`])", " ".join(opening))[0]
+
+
+def _beside(heads: list[str], texts: list[str], width: int) -> Iterator[str]:
+    column = max(map(len, heads)) + 2
+    for head, text in zip(heads, texts, strict=True):
+        yield from _wrapped(f"{head:<{column}}", text, width)
+
+
+def _wrapped(head: str, text: str, width: int) -> list[str]:
+    first, *rest = _wrap(text, width - len(head)) or [""]
+    return [f"{head}{first}".rstrip(), *(f"{'':<{len(head)}}{line}" for line in rest)]
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
