@@ -154,9 +154,7 @@ def _train(command: TrainCommand) -> FitResult:
                 for store in data.stores
             ]
 
-        features = cached() if processes.first else None
-        processes.largest(0.0)  # the others read what the first encoded
-        features = cached() if features is None else features
+        features = processes.after_first(cached)
 
     train_batches, validation_batches = data.streams(
         policy,

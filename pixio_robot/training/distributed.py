@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,8 @@ from pixio_robot.errors import UserError
 from pixio_robot.vision.layers import compile_blocks
 
 STRATEGIES = ("ddp", "fsdp")
+PATIENCE = datetime.timedelta(days=7)
+"""For work that only the first process does. Should it die, its connections close, and so the others' wait ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,29 @@ class Processes:
         values: list[Any] = [None] * self.count
         dist.all_gather_object(values, value)
         return values
+
+    def after_first[T](self, work: Callable[[], T]) -> T:
+        """`work()`, on the first process before the others, which find on the disk what it left there.
+
+        They wait for hours if need be, where any other collective gives up after minutes. Raises UserError on the
+        others when `work` fails on the first.
+        """
+        if self.count == 1:
+            return work()
+        group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
+        done = torch.zeros(1)
+        try:
+            if self.first:
+                result = work()
+                done += 1
+                return result
+        finally:
+            if self.first:
+                dist.broadcast(done, src=0, group=group)
+        dist.broadcast(done, src=0, group=group)
+        if not done:
+            raise UserError("The first process failed; its own message says at what.")
+        return work()
 
 
 def current() -> Processes:

@@ -51,7 +51,11 @@ class TrainingState:
         }
         parts = {"random": random_states, "window": self.window.tensors()}
         random_values = [values for _, values in everyones]
-        trainer = {"seconds": self.seconds, "random": random_values, "data": dict(job.batches.state_dict())}
+        data = dict(job.batches.state_dict())
+        if "corrupt" in data:
+            # Each process met unreadable images of its own; all else of their positions is the same.
+            data["corrupt"] = sorted(set().union(*self.processes.gather(data["corrupt"])))
+        trainer = {"seconds": self.seconds, "random": random_values, "data": data}
         if self.ema:
             spread["ema"] = self.ema.tensors()
             trainer["ema_step"] = self.ema.step

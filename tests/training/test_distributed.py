@@ -164,3 +164,45 @@ def test_a_batch_that_cannot_be_shared_is_named(shards, tmp_path):
     output = process.communicate(timeout=200)[0]
     assert process.returncode != 0
     assert "batch_size=9 cannot be split evenly among 2 processes" in output
+
+
+FIRST_WORKS = """
+import datetime, sys, time
+import torch.distributed as dist
+from pixio_robot.errors import UserError
+from pixio_robot.training.distributed import current
+
+rank, where, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "fails"
+dist.init_process_group(
+    "gloo", f"file://{where}/meet", datetime.timedelta(seconds=2), world_size=2, rank=rank
+)
+
+def work():
+    if rank == 0:
+        time.sleep(5)  # longer than collectives wait
+        if fails:
+            raise UserError("no room")
+        open(f"{where}/left", "w").write("features")
+    return open(f"{where}/left").read()
+
+try:
+    print(current().after_first(work))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("works", ["features", "features"]),
+        ("fails", ["no room", "The first process failed; its own message says at what."]),
+    ],
+)
+def test_the_others_wait_for_what_the_first_does_alone(how, said, tmp_path):
+    words = [sys.executable, "-c", FIRST_WORKS]
+    both = [
+        subprocess.Popen([*words, str(rank), str(tmp_path), how], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    assert [process.communicate(timeout=100)[0].splitlines()[-1] for process in both] == said

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pixio_robot.errors import UserError
+from pixio_robot.training.checkpoint import latest_checkpoint
 from pixio_robot.training.loop import fit
+from pixio_robot.training.state import TrainingState
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,26 @@ def test_a_crash_between_checkpoints_equals_uninterrupted(lab, whole, tmp_path):
         file.write('{"step": 35, "loss": 1.0}\n{"step": 42, "lo')
     fit(lab.regression(), lab.loop_config(), tmp_path)
     lab.assert_same_run(whole, tmp_path)
+
+
+def test_a_checkpoint_knows_the_unreadable_images_of_all_processes(lab, tmp_path):
+    class Stream(lab.PointStream):
+        corrupt = ("b",)
+
+        def state_dict(self):
+            return super().state_dict() | {"corrupt": list(self.corrupt)}
+
+        def load_state_dict(self, state):
+            self.corrupt = state["corrupt"]
+
+    state = TrainingState(lab.regression(Stream()), seed=0)
+    others = {"b": ["a"]}  # the other process met another one; everything else it says is the same
+    gather = lambda value: [value, others.get("".join(value), value) if isinstance(value, list) else value]  # noqa: E731
+    state.processes = SimpleNamespace(rank=0, first=True, count=2, gather=gather)
+    state.save(tmp_path, keep=1)
+    job = lab.regression(Stream())
+    TrainingState(job, seed=0).load(latest_checkpoint(tmp_path))
+    assert job.batches.corrupt == ["a", "b"]
 
 
 def test_killed_before_the_model_was_written(lab, whole, tmp_path):
