@@ -26,6 +26,12 @@ def call_seed(episode_seed: int, step: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def check_execute(execute: int, horizon: int, setting: str = "execute") -> None:
+    """Raise UserError where a chunk has no such number of actions to carry out; `setting`: what the user calls it."""
+    if not 1 <= execute <= horizon:
+        raise UserError(f"{setting} = {execute} must lie between 1 and the policy's horizon, {horizon}.")
+
+
 @dataclasses.dataclass
 class _Slot:
     """One running episode."""
@@ -57,8 +63,7 @@ class ChunkedActor:
         """`ensemble_weight`: average all earlier predictions for a step with weights exp(-w i), i = 0 the oldest
         (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None turns it off.
         `goal` (g,): what is wanted in every slot, for a policy that is told."""
-        if not 1 <= execute <= policy.horizon:
-            raise UserError(f"execute = {execute} must lie between 1 and the policy's horizon, {policy.horizon}.")
+        check_execute(execute, policy.horizon)
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1.")
         self._policy = policy

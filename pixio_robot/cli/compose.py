@@ -110,8 +110,10 @@ def _composed(command: str, arguments: list[str], **options: Any) -> DictConfig:
     try:
         return hydra.compose(command, _overrides(command, arguments), **options)
     except (AttributeError, AssertionError) as error:
-        # OmegaConf 2.3 fails so at a setting inside one that is null.
-        inside = [word for word in arguments if re.match(r"[\w/@]+(\.\w+)+=|.*\{", word)]
+        # OmegaConf 2.3 fails so at a setting inside one that is null, which only items of lists have.
+        inside = [word for word in arguments if re.match(r"[\w.]+\.\d+\.", word)]
+        if not inside:
+            raise
         raise UserError(
             f"`{command}` cannot set {' '.join(inside)}: what it lies in is null. Write that as a whole, such as "
             "students=[{encoder: {size: small}, mask: {ratio: 0.5}}]."

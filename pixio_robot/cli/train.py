@@ -117,6 +117,7 @@ def _train(command: TrainCommand) -> FitResult:
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed import current
     from pixio_robot.training.sinks import MetricsLog
+    from policies.chunking import check_execute
     from policies.persistence import load_policy, save_policy
 
     device, processes = pick_device(command.device), current()
@@ -143,6 +144,11 @@ def _train(command: TrainCommand) -> FitResult:
     name = _policy_name(command.policy)
     policy = build_policy(name, command.policy, data.spec, data.statistics, encoder).to(device)
     policy.goals = data.goals
+    # Before features are cached and a step is taken: what the rollouts would refuse is refused at once.
+    trials = None
+    if command.trials.every:
+        check_execute(command.trials.execute, policy.horizon, "trials.execute")
+        trials = open_trials(command.trials, command.out, data.spec)
 
     views = _views(command, encoder is not None)
     features = None
@@ -184,7 +190,6 @@ def _train(command: TrainCommand) -> FitResult:
         trained.goals = data.goals
         save_policy(directory, trained, encoder_source=source, extra=extra)
 
-    trials = open_trials(command.trials, command.out, data.spec) if command.trials.every else None
     with trials or contextlib.nullcontext():
         result = imitate(
             policy,

@@ -138,6 +138,15 @@ def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, t
     assert contestant.spec_in("Third").differences(dataclasses.replace(SPEC, task="Third"))  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("execute", [0, 9])
+def test_rollouts_that_the_policy_cannot_play_are_refused_before_training(
+    demos: Path, tmp_path: Path, execute: int
+) -> None:
+    with pytest.raises(UserError, match=f"trials.execute = {execute} must lie between 1 and the policy's horizon, 8"):
+        run(demos, tmp_path / "no", "trials.every=2", f"trials.execute={execute}", encoder="encoder=none")
+    assert not (tmp_path / "no").exists()
+
+
 def test_goals_of_a_file_go_along(demos: Path, tmp_path: Path) -> None:
     (tmp_path / "goals.json").write_text(json.dumps({"Test": [0.1, 0.2, 0.3], "Later": [1, 1, 1]}))
     out = run(demos, tmp_path / "run", f"goals={tmp_path}/goals.json", policy="flow")
