@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.training_stage import run_training
+from pixio_robot.data.curation.curate import CurateConfig
+from pixio_robot.data.curation.selection import SELECTION
+from pixio_robot.training.distributed import current
 from pixio_robot.training.pretrain import PretrainConfig, pretrain
 from pixio_robot.training.record import FitResult
 
@@ -27,8 +30,15 @@ def _run(command: PretrainCommand) -> int:
         loss = result.metrics.get("validation_loss", result.metrics["loss"])
         return f"pretrain: {result.steps} steps in {result.seconds:.0f} s, loss {loss:.3f} -> {command.out}/model"
 
+    def train() -> FitResult:
+        for data in [] if command.selection else command.data:
+            curation = CurateConfig(data=data).place()
+            if current().first and (curation / SELECTION).is_file():
+                print(f"pretrain: all of {data} is shown; what curate chose of it counts with selection=[{curation}]")
+        return pretrain(command)
+
     inputs = [*command.data, *command.selection, *([command.initial_weights] if command.initial_weights else [])]
-    return run_training("pretrain", command, lambda: pretrain(command), words, inputs=inputs)
+    return run_training("pretrain", command, train, words, inputs=inputs)
 
 
 def main(arguments: list[str]) -> int:

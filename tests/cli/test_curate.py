@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -87,10 +88,15 @@ def test_pretraining_shows_what_was_selected(run, shards: Path, tmp_path: Path, 
 
     def pretrain(*words: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["pixio-robot", "pretrain", f"data=[{shards}]", *tiny, "loop.steps=3", *words])
-        return main(), capsys.readouterr().err
+        code, captured = main(), capsys.readouterr()
+        return code, captured.out + captured.err
 
+    # Pretraining on all of curated shards names the curation that lies beside them.
+    shutil.copytree("six", f"{shards}.curation", dirs_exist_ok=True)
     for words, place in ((["selection=[six]", "out=some"], (2, 0)), (["out=all"], (1, 5))):
-        assert pretrain(*words)[0] == 0
+        code, said = pretrain(*words)
+        assert code == 0
+        assert (f"selection=[{shards}.curation]" in said) == (words == ["out=all"])
         (state,) = Path(words[-1].removeprefix("out=")).glob("checkpoints/step_*/trainer.json")
         data = json.loads(state.read_text())["data"]
         assert (data["epoch"], data["position"]) == place  # twelve images shown, of epochs of six and of seven
