@@ -111,7 +111,11 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         simulator, versions = "mujoco_warp", _versions("mujoco-warp", "mujoco")
         if config.cameras:
             look = f"ray traced, {look}"
-    look_seed = "" if config.look_seed is None else f" of look_seed {config.look_seed}"
+    scene = f"variation {config.variation.value}"
+    scene += "" if config.look_seed is None else f" of look_seed {config.look_seed}"
+    usual = EnvConfig()
+    unusual = "" if config.object_scale == usual.object_scale else f", object_scale {config.object_scale}"
+    unusual += "" if config.horizon is None else f", horizon {config.horizon}"
     return DemoSpec(
         task=config.task,
         robot=robot,
@@ -126,5 +130,5 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         state_names=state,
         action_names=actions,
         render_quality=look,
-        source=f"simulated: variation {config.variation.value}{look_seed}, start_spread {config.start_spread} m",
+        source=f"simulated: {scene}, start_spread {config.start_spread} m{unusual}",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -102,7 +102,8 @@ def _evaluate(command: EvaluateCommand) -> bool:
             step = contestant.who.training_step
             directory = out if step is None else out / checkpoint_directory(step)
             actor = contestant.actor(pool.spec.action_dim, playing, command.num_slots, device)
-            _play(command, pool, contestant, actor, directory)
+            acting = "" if command.checkpoint == RANDOM else str(playing)
+            _play(command, pool, replace(contestant, who=replace(contestant.who, acting=acting)), actor, directory)
     if command.every_checkpoint:
         print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")
     return True

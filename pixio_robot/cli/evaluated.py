@@ -30,6 +30,11 @@ class Playing:
     ensemble_weight: float | None
     inference_steps: int | None
 
+    def __str__(self) -> str:
+        ensemble = "" if self.ensemble_weight is None else f", ensemble_weight {self.ensemble_weight}"
+        steps = "" if self.inference_steps is None else f", inference_steps {self.inference_steps}"
+        return f"{self.execute} actions of each chunk{ensemble}{steps}"
+
 
 @dataclass(frozen=True)
 class Evaluated:

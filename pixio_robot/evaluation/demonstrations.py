@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,10 @@ class DemoRecorder:
                 )
         self._have = set(self._store.seeds)
         self._running: dict[int, _Steps] = {}
+
+    def lacks(self, seeds: Iterable[int]) -> list[int]:
+        """Those whose episodes are not in the store."""
+        return [seed for seed in seeds if seed not in self._have]
 
     def begin(self, seed: int) -> bool:
         if seed in self._have:

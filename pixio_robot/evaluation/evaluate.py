@@ -69,7 +69,13 @@ def evaluate(
     films = EpisodeRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=config.video_camera, done=done)
     watchers: list[Watcher] = [films]
     if record is not None:
-        watchers.append(DemoRecorder(record, pool.spec, policy))
+        recorder = DemoRecorder(record, pool.spec, policy)
+        if lacking := recorder.lacks(result.seed for result in done):
+            raise UserError(
+                f"record={record} lacks {len(lacking)} episodes that {directory} has already, played without being "
+                f"recorded, such as that of seed {lacking[0]}. Evaluate into another directory to play and record them."
+            )
+        watchers.append(recorder)
 
     def keep(result: EpisodeResult) -> None:
         append_episode(directory, result)

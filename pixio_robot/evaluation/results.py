@@ -44,6 +44,8 @@ class EvaluatedPolicy:
     """Of a checkpoint from the midst of training; None for the policy that training ended with."""
     fingerprint: str = ""
     """A hash of the policy's weights: a retrained policy must not resume its predecessor's results."""
+    acting: str = ""
+    """How its predictions become actions, where that can be chosen: `4 actions of each chunk`."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -101,11 +103,13 @@ def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> l
 
     Raises UserError naming what differs when the directory holds another policy or environment.
     """
-    identity = dataclasses.asdict(policy) | {"spec_hash": spec_hash(spec)}
+    identity = dataclasses.asdict(policy) | {"spec_hash": spec_hash(spec), "scene": spec.source}
     path = directory / IDENTITY
     if path.exists():
         known = read_json(path)
-        differing = sorted(key for key in identity if not isinstance(known, dict) or known.get(key) != identity[key])
+        if not isinstance(known, dict):
+            raise UserError(f"{path} does not say whose results these are; delete {directory} to evaluate anew.")
+        differing = sorted(key for key in identity if key in known and known[key] != identity[key])
         if differing:
             raise UserError(
                 f"{directory} holds the results of another evaluation (differs in {', '.join(differing)}). "

@@ -62,6 +62,12 @@ def test_an_interrupted_or_lost_episode_is_recorded_once(line_pool, seeking_acto
     assert verify(store) == []
 
 
+def test_episodes_that_were_played_unrecorded_are_not_passed_over(line_pool, seeking_actor, tmp_path):
+    evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out")
+    with pytest.raises(UserError, match=r"has already, played without being recorded, such as that of seed \d+"):
+        evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
+
+
 def test_another_policys_episodes_are_not_mixed_in(line_pool, seeking_actor, tmp_path):
     evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
     other = EvaluatedPolicy(name="b", label="B", policy="bc", encoder="none", fingerprint="xyz")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -94,6 +95,11 @@ def test_another_policy_or_environment_must_not_resume(line_pool, seeking_actor,
     pool = line_pool(4, spec=make_spec(control_hz=10.0))
     with pytest.raises(UserError, match="differs in spec_hash"):
         evaluate(pool, seeking_actor(), POLICY, CONFIG, tmp_path)
+    pool = line_pool(4, spec=make_spec(source="simulated: another scene"))
+    with pytest.raises(UserError, match="differs in scene"):
+        evaluate(pool, seeking_actor(), POLICY, CONFIG, tmp_path)
+    with pytest.raises(UserError, match="differs in acting"):
+        evaluate(line_pool(4), seeking_actor(), replace(POLICY, acting="1 action"), CONFIG, tmp_path)
 
 
 def test_training_seeds_are_refused_before_anything_is_written(line_pool, seeking_actor, tmp_path):
