@@ -16,6 +16,7 @@ from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.training_stage import run_training
 from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.config import check_disjoint
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
@@ -148,6 +149,8 @@ def _train(command: TrainCommand) -> FitResult:
     trials = None
     if command.trials.every:
         check_execute(command.trials.execute, policy.horizon, "trials.execute")
+        first = command.trials.first_seed
+        check_disjoint(data.seeds, range(first, first + command.trials.episodes))
         trials = open_trials(command.trials, command.out, data.spec)
 
     views = _views(command, encoder is not None)
