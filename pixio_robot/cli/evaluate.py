@@ -12,7 +12,7 @@ from envs.pool_process import StartMethod
 from envs.registry import spec_of
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.evaluated import RANDOM, Evaluated, Playing, finished_policy, random_actions, training_checkpoints
-from pixio_robot.cli.policy_directory import policy_directory
+from pixio_robot.cli.policy_directory import policy_directory, policy_name
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
@@ -29,8 +29,8 @@ class EvaluateCommand(EvaluateConfig):
     """Directory that `train` wrote, or the word `random` for uniformly random actions."""
     every_checkpoint: bool = False
     """Evaluate every training checkpoint that is kept there, each on the same seeds: last, mean of last ten, best."""
-    out: str = MISSING
-    """Results directory."""
+    out: str = ""
+    """Results directory; empty: `evaluations/NAME` of the run, after the policy's directory (or `random`)."""
     record: str | None = None
     """A demonstration store to add every episode to, with all images; `pixio-robot data filter` keeps successes."""
     execute: int = 4
@@ -56,6 +56,7 @@ class EvaluateCommand(EvaluateConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.out = self.out or str(Path(self.run) / "evaluations" / policy_name(self.checkpoint))
         if self.every_checkpoint and self.checkpoint == RANDOM:
             raise UserError("every_checkpoint=true needs a training: checkpoint=random has no checkpoints.")
         if self.every_checkpoint and self.stop.rule is not StopRule.NEVER:

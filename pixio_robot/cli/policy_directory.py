@@ -22,6 +22,12 @@ def policy_directory(checkpoint: str) -> Path:
     raise UserError(f"{path} holds no policy: neither config.json with model.safetensors, nor model/.")
 
 
+def policy_name(checkpoint: str) -> str:
+    """What a policy is called after where it lies: `foo` for `policies/foo`, and for the `policies/foo/model` in it."""
+    path = Path(checkpoint).resolve()
+    return path.parent.name if path.name == "model" else path.name
+
+
 def weights_fingerprint(directory: Path) -> str:
     """Identity of a policy's weights."""
     with (directory / "model.safetensors").open("rb") as file:

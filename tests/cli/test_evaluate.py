@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pixio_robot.cli.compose import load
+from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.main import dispatch
 from pixio_robot.cli.report import left_out
 from pixio_robot.cli.stages import run_stage
@@ -106,3 +108,12 @@ def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> No
     for place in ("evaluations/shown", "policies/bc/trials/step_00000001/evaluation", "mine"):
         run_stage("evaluate", str(tmp_path / place), {}, lambda: True)
     assert left_out(tmp_path) == [str(tmp_path / "mine")]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [("policies/flow", "flow"), ("a/flow/model", "flow"), ("random", "random"), ("flow/", "flow")],
+)
+def test_results_are_named_after_the_policy(checkpoint, name):
+    assert load("evaluate", EvaluateCommand, [f"checkpoint={checkpoint}", "run=r"]).out == f"r/evaluations/{name}"
+    assert load("evaluate", EvaluateCommand, [f"checkpoint={checkpoint}", "out=elsewhere"]).out == "elsewhere"

@@ -2,6 +2,8 @@
 
 import dataclasses
 import enum
+import itertools
+import shlex
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +33,7 @@ SCHEMAS = {
 }
 NEEDED = {
     "train": ["out=x"],
-    "evaluate": ["out=x", "checkpoint=random"],
+    "evaluate": ["checkpoint=random"],
     "probe": ["out=x"],
     "serve": ["checkpoint=x"],
 }
@@ -85,8 +87,19 @@ def test_every_step_of_an_experiment_composes(experiment: str) -> None:
     steps = load_steps(experiment, None)
     assert steps.steps
     for step in steps.steps:
-        command, *words = step.split()
-        load(command, SCHEMAS[command], [f"experiment={experiment}", f"run={steps.run}", *words])
+        command, *words = shlex.split(step)
+        for run in _runs(words):
+            load(command, SCHEMAS[command], [f"experiment={experiment}", f"run={steps.run}", *run])
+
+
+def _runs(words: list[str]) -> list[tuple[str, ...]]:
+    """The words of every run of a sweep (`-m`), whose `out` names what only a run knows; else just the words."""
+    if "-m" not in words:
+        return [tuple(words)]
+    assert all("${hydra:" not in word or word.startswith("out=") for word in words)
+    words = ["out=x" if word.startswith("out=") else word for word in words if word != "-m"]
+    keys_and_values = [word.split("=", maxsplit=1) for word in words]
+    return list(itertools.product(*([f"{key}={one}" for one in value.split(",")] for key, value in keys_and_values)))
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.yaml")), ids=lambda path: str(path.relative_to(ROOT)))
