@@ -83,10 +83,10 @@ def imitate(
     model = cast(nn.Module, policy).to(device)
     # Taken before the parameters are spread over the processes; what is saved has all of each.
     template = copy.deepcopy(model).cpu() if processes.count > 1 else None
-    whole = _LossOf(model, config.loop.compile)
+    whole = _LossOf(model)
     encoders = [encoder for _, encoder in encoders_of(model)]
     blocks = [block for encoder in encoders for block in _blocks_of(encoder)]
-    spread_model = spread(whole, blocks, config.loop.parallel, device)
+    spread_model = spread(whole, blocks, config.loop.parallel, device, config.loop.compile)
 
     def step(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         loss, metrics = spread_model.module(batch.to(device))
@@ -131,10 +131,14 @@ def imitate(
 class _LossOf(nn.Module):
     """A policy as a module whose call is its loss (or, with `act`, its actions), which is what can be spread."""
 
-    def __init__(self, policy: nn.Module, compiled: bool) -> None:
+    def __init__(self, policy: nn.Module) -> None:
         super().__init__()
         self.policy = policy
-        self._compiled = torch.compile(cast(Policy, policy).loss) if compiled else None
+        self._compiled: Callable[[Batch], Any] | None = None
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the loss of training steps; losses and actions of validation, of other shapes, stay as they are."""
+        self._compiled = torch.compile(cast(Policy, self.policy).loss, *args, **kwargs)
 
     def forward(self, batch: Batch, act: bool = False) -> Any:
         policy = cast(Policy, self.policy)
