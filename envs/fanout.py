@@ -14,9 +14,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any
 
-from envs.pool import available_cores
 from envs.pool_process import one_thread_each, without_main
 from pixio_robot.errors import UserError
+from pixio_robot.machine import usable_cores
 
 _MAX_CRASHES = 3
 
@@ -46,7 +46,7 @@ def ordered_map[Item, Result](
     workers: processes, 0 for one a core. Items of a process that died are run again; after three deaths without
     an answer between them UserError is raised. Exceptions of `function` come out here.
     """
-    workers = workers or available_cores()
+    workers = workers or usable_cores()
     source = iter(items)
     pending: deque[tuple[Item, Future[Any]]] = deque()
     executor = _executor(workers)

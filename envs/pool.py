@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +16,7 @@ from envs.registry import spec_of
 from envs.simulator import load_mujoco
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
+from pixio_robot.machine import usable_cores
 from pixio_robot.types import Frame, StepResult
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class ProcessPool(WorkerPool):
         def make(index: int, slots: list[int]) -> Worker:
             return ProcessWorker(config, slots, index, start_method, list(egl_devices))
 
-        super().__init__(config, num_workers or available_cores(), num_slots, step_timeout_s, make)
+        super().__init__(config, num_workers or usable_cores(), num_slots, step_timeout_s, make)
 
 
 class RayPool(WorkerPool):
@@ -240,8 +240,3 @@ def make_pool(
     return ProcessPool(
         config, num_workers, num_slots, step_timeout_s, start_method=start_method, egl_devices=egl_devices
     )
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

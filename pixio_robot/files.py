@@ -15,6 +15,7 @@ from typing import Any
 from pixio_robot.errors import UserError
 
 TEMPORARY_PREFIX = ".tmp-"
+RETIRED_PREFIX = f"{TEMPORARY_PREFIX}retired-"
 
 
 def fsync_tree(path: Path) -> None:
@@ -57,10 +58,15 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             yield temporary
             fsync_tree(temporary)
         if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent)) / "old"
+            retired = Path(tempfile.mkdtemp(prefix=f"{RETIRED_PREFIX}{path.name}-", dir=path.parent)) / "old"
             path.rename(retired)
-            temporary.rename(path)
-            shutil.rmtree(retired.parent)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                retired.rename(path)
+                raise
+            finally:
+                shutil.rmtree(retired.parent)
         else:
             temporary.rename(path)
         fsync_parent(path)
@@ -103,9 +109,13 @@ def fsync_parent(path: Path) -> None:
 def sweep_temporaries(directory: Path) -> None:
     """Remove what an interrupted `atomic_directory` or `atomic_file` left behind in `directory`.
 
-    Only safe while no other process writes there.
+    A directory that was about to be replaced, and has not been, is put back. Only safe while no other process writes
+    there.
     """
     for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        replaced = directory / leftover.name.removeprefix(RETIRED_PREFIX).rpartition("-")[0]
+        if leftover.name.startswith(RETIRED_PREFIX) and (leftover / "old").is_dir() and not replaced.exists():
+            (leftover / "old").rename(replaced)
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

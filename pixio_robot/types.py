@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from pixio_robot.machine import to_device
+
 if TYPE_CHECKING:  # a simulator's worker process needs these values, but not the seconds and megabytes of torch
     import numpy as np
     import torch
@@ -180,13 +182,10 @@ class Observation:
 
     def to(self, device: torch.device) -> Observation:
         return Observation(
-            {name: value.to(device, non_blocking=True) for name, value in self.images.items()},
-            self.state.to(device, non_blocking=True),
-            {
-                name: value.map(lambda tensor: tensor.to(device, non_blocking=True))
-                for name, value in self.features.items()
-            },
-            None if self.goal is None else self.goal.to(device, non_blocking=True),
+            {name: to_device(value, device) for name, value in self.images.items()},
+            to_device(self.state, device),
+            {name: value.map(lambda tensor: to_device(tensor, device)) for name, value in self.features.items()},
+            None if self.goal is None else to_device(self.goal, device),
         )
 
 
@@ -201,8 +200,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return Batch(
             self.observation.to(device),
-            self.actions.to(device, non_blocking=True),
-            self.is_pad.to(device, non_blocking=True),
+            to_device(self.actions, device),
+            to_device(self.is_pad, device),
         )
 
 

@@ -107,7 +107,9 @@ class ACTPolicy(ChunkPolicy):
             mean_bz, log_variance_bz = self.posterior(actions_bna, is_pad_bn, state_be)
             latent_bz = mean_bz + (0.5 * log_variance_bz).exp() * torch.randn_like(mean_bz)
             divergence_bz = 0.5 * (mean_bz**2 + log_variance_bz.exp() - 1 - log_variance_bz)
-            divergence_b11 = divergence_bz.sum(dim=1)[:, None, None]
+            # The loss averages over the real steps of all windows; the divergence is to count once a window.
+            real_b = (~is_pad_bn).sum(dim=1).clamp(min=1)
+            divergence_b11 = (divergence_bz.sum(dim=1) * real_b.float().mean() / real_b)[:, None, None]
         errors_bna = (self._decode(seen, latent_bz) - actions_bna).abs()
         return errors_bna + self.config.kl_weight * divergence_b11.to(errors_bna)
 

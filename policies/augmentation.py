@@ -6,6 +6,7 @@ w columns; images are uint8 (b, t, h, w, 3) and stay so.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -57,23 +58,29 @@ def color_jitter(images: Tensor, brightness: float, contrast: float, saturation:
         low = max(0.0, 1 - spread)
         return torch.empty(batch, 1, 1, 1, 1, device=device).uniform_(low, 1 + spread)
 
-    luma_3 = torch.tensor(LUMA, device=device)
+    luma_3, to_yiq_33, to_rgb_33 = _colour_constants(device)
     x = images.float() * factor(brightness)
     grey_b1111 = (x @ luma_3).mean(dim=(1, 2, 3))[:, None, None, None, None]
     x = grey_b1111 + (x - grey_b1111) * factor(contrast)
     grey_bthw1 = (x @ luma_3)[..., None]
     x = grey_bthw1 + (x - grey_bthw1) * factor(saturation)
     turn_b = torch.empty(batch, device=device).uniform_(-hue, hue) * (2 * torch.pi)
-    x = torch.einsum("bij,bthwj->bthwi", _hue_rotation(turn_b), x)
+    x = torch.einsum("bij,bthwj->bthwi", to_rgb_33 @ _turn(turn_b) @ to_yiq_33, x)
     return x.round().clamp(0, 255).to(torch.uint8)
 
 
-def _hue_rotation(turn_b: Tensor) -> Tensor:
-    to_yiq = torch.tensor(RGB_TO_YIQ, device=turn_b.device)
+@functools.cache
+def _colour_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """`LUMA`, `RGB_TO_YIQ` and its inverse, copied to a device once: a copy in each step would make the host wait."""
+    to_yiq_33 = torch.tensor(RGB_TO_YIQ)
+    return torch.tensor(LUMA).to(device), to_yiq_33.to(device), torch.linalg.inv(to_yiq_33).to(device)
+
+
+def _turn(turn_b: Tensor) -> Tensor:
+    """(b, 3, 3): about the axis of brightness."""
     cosine, sine, one, zero = turn_b.cos(), turn_b.sin(), torch.ones_like(turn_b), torch.zeros_like(turn_b)
     rows = [(one, zero, zero), (zero, cosine, -sine), (zero, sine, cosine)]
-    rotation_b33 = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=1)
-    return torch.linalg.inv(to_yiq) @ rotation_b33 @ to_yiq
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=1)
 
 
 def _spare(images: Tensor, height: int, width: int) -> tuple[int, int]:

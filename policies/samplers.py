@@ -6,6 +6,7 @@ DPM-Solver++(2M) (Lu et al. 2022). All agree numerically with `diffusers`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -48,8 +49,9 @@ def dpm_solver(schedule: NoiseSchedule, at: Callable[[int, Tensor], Tensor], noi
     The first step has no predecessor and the last ends without noise; both are of first order.
     """
     steps = schedule.linspace_steps(count)
-    signal, spread = schedule.signal.double().sqrt(), (1 - schedule.signal.double()).sqrt()
-    half_log_snr = (signal / spread).log().tolist()
+    # Plain numbers: reading them off a GPU would make the host wait in every step.
+    signal, spread = [math.sqrt(x) for x in schedule.signal_values], [math.sqrt(1 - x) for x in schedule.signal_values]
+    half_log_snr = [math.log(a / b) for a, b in zip(signal, spread, strict=True)]
     earlier: tuple[Tensor, float] | None = None
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         clean, _ = schedule.clean_and_noise(at(step, noisy), noisy, step)
@@ -60,7 +62,6 @@ def dpm_solver(schedule: NoiseSchedule, at: Callable[[int, Tensor], Tensor], noi
         if earlier is not None:
             clean_before, stride_before = earlier
             aim = clean + stride / (2 * stride_before) * (clean - clean_before)
-        share = (spread[following] / spread[step]).item()
-        noisy = share * noisy + (signal[following] * -torch.expm1(torch.tensor(-stride))).item() * aim
+        noisy = spread[following] / spread[step] * noisy - signal[following] * math.expm1(-stride) * aim
         earlier = clean, stride
     return noisy

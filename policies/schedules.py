@@ -66,7 +66,9 @@ class NoiseSchedule(nn.Module):
         values = BETAS[betas](num_steps, beta_start, beta_end)
         self.register_buffer("betas", values.float(), persistent=False)
         # The product of (1 - beta): the share of the variance of a noisy sample that is signal.
-        self.register_buffer("signal", torch.cumprod(1 - values, 0).float(), persistent=False)
+        signal = torch.cumprod(1 - values, 0).float()
+        self.register_buffer("signal", signal, persistent=False)
+        self.signal_values: list[float] = signal.tolist()
 
     def add_noise(self, x_bna: Tensor, noise_bna: Tensor, steps_b: Tensor) -> Tensor:
         signal_b11 = self.signal[steps_b][:, None, None]

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from envs.config import EnvConfig
 from envs.pool_process import StartMethod
 from envs.registry import spec_of
+from envs.spec import action_bounds
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.evaluated import RANDOM, Evaluated, Playing, finished_policy, random_actions, training_checkpoints
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
@@ -68,7 +69,7 @@ class EvaluateCommand(EvaluateConfig):
 def _contestants(command: EvaluateCommand) -> list[Evaluated]:
     name = Path(command.out).name
     if command.checkpoint == RANDOM:
-        return [random_actions(name)]
+        return [random_actions(name, action_bounds(command.env))]
     if command.every_checkpoint:
         return training_checkpoints(command.checkpoint, name)
     return [finished_policy(command.checkpoint, name)]

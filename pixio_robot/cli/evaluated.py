@@ -14,6 +14,7 @@ from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.types import Actor, DemoSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import nn
 
@@ -45,6 +46,8 @@ class Evaluated:
     step_directory: Path | None = None
     """A training checkpoint to take the weights from, in place of the directory's own."""
     spec: DemoSpec | None = None
+    bounds: tuple[np.ndarray, np.ndarray] | None = None
+    """Lowest and highest action (a,) each, for random ones."""
     tasks: Sequence[str] = ()
     """Those that a policy of several tasks was told of in training; `spec` names all that it learned."""
     train_seeds: Sequence[int] = ()
@@ -61,7 +64,7 @@ class Evaluated:
         from policies.persistence import load_policy
 
         if self.directory is None:
-            return RandomActor(action_dim)
+            return RandomActor(action_dim, *(self.bounds or ()))
         policy = load_policy(self.directory, device)
         if self.step_directory is not None:
             _take_weights(policy, self.step_directory)
@@ -73,8 +76,10 @@ class Evaluated:
         return ChunkedActor(policy, playing.execute, device, rows, playing.ensemble_weight, goal)
 
 
-def random_actions(name: str) -> Evaluated:
-    return Evaluated(EvaluatedPolicy(name=name, label="Random actions", policy="random", encoder="none"))
+def random_actions(name: str, bounds: tuple[np.ndarray, np.ndarray] | None = None) -> Evaluated:
+    """Uniform between the bounds (-1 and 1, where none are given)."""
+    who = EvaluatedPolicy(name=name, label="Random actions", policy="random", encoder="none")
+    return Evaluated(who, bounds=bounds)
 
 
 def finished_policy(checkpoint: str, name: str) -> Evaluated:

@@ -67,8 +67,8 @@ class TrainCommand(ImitateConfig):
     """For a frozen encoder where the policy crops or shifts images: random versions of every frame, encoded once; each
     window is shown in one of them. 0: the encoder runs in every step, on images augmented anew."""
     initial_policy: str | None = None
-    """A trained policy of the same shape whose weights to begin from: fine-tuning starts best from a head that
-    was trained on the frozen encoder (Kumar et al. 2022, arXiv 2202.10054)."""
+    """A trained policy of the same shape whose weights to begin from, such as one on the frozen encoder, which a
+    fresh head could spoil (Kumar et al. 2022, arXiv 2202.10054)."""
     trials: TrialsCommand = field(default_factory=TrialsCommand)
     seed: int = 0
     """Of the initial weights, the split, the order of windows and all noise; not of the encoder (`encoder.seed`)."""

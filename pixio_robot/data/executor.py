@@ -13,13 +13,13 @@ One job that crashes, hangs or raises costs only itself: `failure` says why. Use
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pixio_robot.choice import Choice
 from pixio_robot.data.processes import Job, Outcome, run_jobs
 from pixio_robot.errors import UserError
+from pixio_robot.machine import usable_cores
 
 __all__ = ["Executor", "Job", "Outcome", "run_tasks"]
 
@@ -57,5 +57,5 @@ def run_tasks(
 
         yield from run_ray_jobs(job, arguments, workers, timeout_s, on_progress, gpus)
     else:
-        workers = workers or len(os.sched_getaffinity(0))
+        workers = workers or usable_cores()
         yield from run_jobs(job, arguments, workers=workers, timeout_s=timeout_s, on_progress=on_progress)

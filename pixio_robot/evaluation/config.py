@@ -21,15 +21,16 @@ class EvaluateConfig:
     seeds: list[int] = dataclasses.field(default_factory=list)
     """Exactly these episodes, in place of `episodes` and `first_seed`; each once."""
     num_slots: int = 8
-    """Episodes in flight at once. It sets the actor's batch, and nothing about the outcome."""
+    """Episodes in flight at once. On a GPU also the rows of each call of the policy, whose last digits may differ with
+    their number; on a CPU it decides nothing about the outcome."""
     workers: int = 0
     """Simulator processes; 0 means one per core, and never more than `num_slots`."""
     interval: Interval = Interval.WILSON
     """Of the success rate; where `stop` is used it is a confidence sequence, whatever stands here."""
     videos: int = 6
     """Episodes to keep as mp4, and in one grid: the first successes and the first failures, half of each."""
-    video_camera: str = "front"
-    """The one that is filmed."""
+    video_camera: str | None = None
+    """The one that is filmed; null: the environment's first."""
     step_timeout_s: float = 60.0
     """Seconds after which a silent worker counts as dead."""
     max_restarts: int = 3

@@ -66,7 +66,8 @@ def evaluate(
     for result in done:
         verdict.add(result)
     (directory / SUMMARY).unlink(missing_ok=True)
-    films = EpisodeRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=config.video_camera, done=done)
+    camera = config.video_camera or next(iter(pool.spec.cameras), "none")
+    films = EpisodeRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=camera, done=done)
     watchers: list[Watcher] = [films]
     if record is not None:
         recorder = DemoRecorder(record, pool.spec, policy)

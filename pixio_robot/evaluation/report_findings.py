@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from pixio_robot.evaluation.report_data import Evaluation, ReportInputs
-from pixio_robot.evaluation.results import same_environment
+from pixio_robot.evaluation.results import SEQUENTIAL, same_environment
 from pixio_robot.evaluation.statistics import PairedComparison, compare_paired
 
 SIGNIFICANCE = 0.05
@@ -40,6 +40,9 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Compare on the shared seeds, unless the environments differ or no seed is shared."""
     if not same_environment(first.summary, second.summary):
         return Comparison(first=first, second=second, paired=None, reason="different environments: not comparable")
+    if SEQUENTIAL in (first.summary.interval, second.summary.interval):
+        reason = "one may have stopped early, when it looked good or bad, where no exact test holds: not comparable"
+        return Comparison(first=first, second=second, paired=None, reason=reason)
     if not first.outcomes.keys() & second.outcomes.keys():
         return Comparison(first=first, second=second, paired=None, reason="no shared seed: not comparable")
     return Comparison(first=first, second=second, paired=compare_paired(first.outcomes, second.outcomes))

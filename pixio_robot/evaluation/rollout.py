@@ -106,7 +106,8 @@ class _Rollout:
         episode = self.running[slot]
         episode.steps += 1
         episode.episode_return += float(result.reward)
-        episode.success |= bool(result.success)
+        # At the last step, as collect keeps demonstrations: MetaWorld goes on after a success, which may be undone.
+        episode.success = bool(result.success)
         for watcher in episode.watchers:
             watcher.act(episode.seed, action, float(result.reward))
         self._see(slot, result.frame, wanted)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
-from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.machine import usable_cores
 
 DEVICES = ("auto", "cpu", "cuda")
-CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -29,21 +26,3 @@ def pick_device(name: str = "auto") -> torch.device:
     # What is left in float32 under bfloat16 autocast does not need more than TF32's mantissa.
     torch.set_float32_matmul_precision("high")
     return torch.device("cuda", torch.cuda.current_device())
-
-
-def usable_cores() -> int:
-    """Cores this process may use. PyTorch counts the machine's, which is far too many in a small container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = CGROUP_LIMIT.read_text().split()
-        cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2, or its limit is `max`
-    return max(cores, 1)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy without making the host wait for what the GPU is still busy with, which takes pinned memory."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)

@@ -13,7 +13,7 @@ from torch import nn
 
 from pixio_robot.data.frames import ImageSource, PixelBatches
 from pixio_robot.files import atomic_file
-from pixio_robot.training.device import to_device
+from pixio_robot.machine import to_device
 from pixio_robot.training.distributed import current
 from pixio_robot.vision.mae import Pixio
 

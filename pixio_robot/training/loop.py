@@ -199,6 +199,11 @@ class _Run:
             (loss / config.accumulate).backward()
             for name, value in {**metrics, "loss": loss}.items():
                 state.window.add(name, value)
+        for group in job.groups:
+            if state.step < group.begins:
+                # As if frozen: neither in the norm that clips the others, nor in the optimiser's moments.
+                for parameter in group.parameters.values():
+                    parameter.grad = None
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = get_total_norm(gradients)
         if config.grad_clip is not None:

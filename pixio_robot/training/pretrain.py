@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pixio_robot.data.frames import PixelBatch
 from pixio_robot.errors import UserError
-from pixio_robot.training.device import pick_device, to_device
+from pixio_robot.machine import to_device
+from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed import current, spread, whole_on_cpu
 from pixio_robot.training.image_data import open_image_data
 from pixio_robot.training.job import Hook, Job

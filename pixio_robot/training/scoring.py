@@ -22,7 +22,8 @@ from pixio_robot.data.curation.curate import EMBEDDING, MAE_LOSS
 from pixio_robot.data.curation.views import batches_of
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
-from pixio_robot.training.device import pick_device, to_device
+from pixio_robot.machine import to_device
+from pixio_robot.training.device import pick_device
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.build import EncoderSource, build_encoder

@@ -64,7 +64,7 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
             trained = source.path or source.name
             if trained is None:
                 raise UserError("An encoder of kind `pixio` needs `path`, its checkpoint, or `name`, a hub name.")
-            return PixioEncoder.from_pretrained(trained, source.resize)
+            return _as_it_sees(PixioEncoder.from_pretrained(trained, source.resize))
         case EncoderKind.RANDOM:
             return PixioEncoder(source.encoder, source.seed)
         case EncoderKind.RESNET:
@@ -82,3 +82,13 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
             return open_transformers(where, source.resize, source.pretrained, source.seed)
         case EncoderKind.NONE:
             return None
+
+
+def _as_it_sees(encoder: PixioEncoder) -> PixioEncoder:
+    """Without what belonged to its own pretraining: dropped paths, and activations computed twice to save memory."""
+    config = dataclasses.replace(encoder.config, drop_path=0.0, recompute=False)
+    if config == encoder.config:
+        return encoder
+    plain = PixioEncoder(config)
+    plain.load_state_dict(encoder.state_dict())
+    return plain

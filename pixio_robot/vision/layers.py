@@ -94,11 +94,15 @@ def run_blocks(blocks: Iterable[nn.Module], x_bnd: Tensor, recompute: bool) -> T
     return x_bnd
 
 
-def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
+def compile_blocks(blocks: Iterable[nn.Module], dynamic: bool | None = False, **options: Any) -> None:
     """Compile each block by itself, in place, without a break. Blocks of one shape share a graph. Options as of
     `torch.compile`."""
+    # All blocks share one function, whose graphs PyTorch counts: of every width, with and without dropped paths, in
+    # training and not. Past its limit of 8 it would raise.
+    dynamo = torch._dynamo.config  # pyright: ignore[reportPrivateImportUsage]
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     for block in blocks:
-        block.forward = torch.compile(block.forward, fullgraph=True, **options)
+        block.forward = torch.compile(block.forward, fullgraph=True, dynamic=dynamic, **options)
 
 
 def initialise_linears(module: nn.Module) -> None:

@@ -57,7 +57,3 @@ class ResNet18Encoder(nn.Module):
         """sha256 of weights and preprocessing: equal fingerprints give equal features."""
         described = dataclasses.asdict(self.config) | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return checkpointing.fingerprint(self, described)
-
-    def parameter_depths(self) -> dict[str, int]:
-        """How deep each parameter sits: 0 the stem, 1 to 4 the stages."""
-        return {name: max(int(name.split(".")[1]) - 3, 0) for name, _ in self.named_parameters()}

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from pixio_robot.training.device import to_device
+from pixio_robot.machine import to_device
 from pixio_robot.training.distill import DistillConfig, distill
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig

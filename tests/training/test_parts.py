@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pixio_robot.errors import UserError
+from pixio_robot.machine import usable_cores
 from pixio_robot.training import randomness
 from pixio_robot.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
-from pixio_robot.training.device import pick_device, usable_cores
+from pixio_robot.training.device import pick_device
 from pixio_robot.training.ema import Ema, decay_at
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.loop import fit
