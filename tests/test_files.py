@@ -35,6 +35,31 @@ def test_an_existing_directory_is_replaced_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["result"]
 
 
+def test_killed_between_the_two_renames_the_old_directory_comes_back(tmp_path: Path) -> None:
+    """The swept directory of a process that died after it had moved the old one away."""
+    target = tmp_path / "a-result"
+    killed = """
+        import os, sys
+        from pathlib import Path
+        from pixio_robot.files import atomic_directory
+        target = Path(sys.argv[1])
+        with atomic_directory(target) as temporary:
+            (temporary / "value").write_text("old")
+        rename = Path.rename
+        def rename_once(self, to):
+            rename(self, to)
+            os._exit(9)
+        Path.rename = rename_once
+        with atomic_directory(target) as temporary:
+            (temporary / "value").write_text("new")
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(killed), str(target)]).returncode == 9
+    assert not target.exists()
+    sweep_temporaries(tmp_path)
+    assert (target / "value").read_text() == "old"
+    assert names(tmp_path) == ["a-result"]
+
+
 def test_a_failed_file_leaves_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "value.json"
     write_json(target, {"a": 1})

@@ -17,7 +17,7 @@ from pixio_robot.evaluation.report_data import Curve, collect_comparison, collec
 from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines, rate_text
 from pixio_robot.evaluation.report_media import clips
-from pixio_robot.evaluation.results import EvaluatedPolicy, append_episode, begin_results, write_summary
+from pixio_robot.evaluation.results import SEQUENTIAL, EvaluatedPolicy, append_episode, begin_results, write_summary
 from pixio_robot.evaluation.templating import duration_text
 from pixio_robot.types import EpisodeResult
 
@@ -207,6 +207,15 @@ def test_other_environments_and_other_seeds_are_not_compared(tmp_path, make_spec
     for words in ("same environment", "same seeds", "fast quality", "trained once", "simulation"):
         assert words in text
     parse(render_html(inputs))
+
+
+def test_no_exact_test_holds_where_an_evaluation_may_have_stopped_early(tmp_path, make_spec):
+    write_evaluation(tmp_path, make_spec(), "random", 40)
+    path = write_evaluation(tmp_path, make_spec(), "pixio", 60) / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"interval": SEQUENTIAL}))
+    inputs = collect_inputs(tmp_path)
+    assert all(row.paired is None for table in comparison_tables(inputs) for row in table.rows)
+    assert "may have stopped early" in headlines(inputs)[0]
 
 
 def test_levels_of_variation_are_environments_of_their_own(tmp_path, make_spec):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -106,3 +108,13 @@ def test_build_encoder(tmp_path):
     assert build_encoder(EncoderSource(kind=EncoderKind.NONE)) is None
     with pytest.raises(UserError, match="needs `path`"):
         build_encoder(EncoderSource())
+
+
+def test_a_policy_does_not_inherit_the_dropped_paths_of_pretraining(tmp_path):
+    trained = PixioEncoder(dataclasses.replace(CONFIG, drop_path=0.4, recompute=True), seed=3)
+    trained.save(tmp_path / "encoder")
+    found = build_encoder(EncoderSource(kind=EncoderKind.PIXIO, path=str(tmp_path / "encoder")))
+    assert (found.config.drop_path, found.config.recompute) == (0.0, False)
+    images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    assert torch.equal(found.train()(images).patches, trained.eval()(images).patches)
+    assert found.fingerprint() == trained.fingerprint()
