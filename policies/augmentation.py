@@ -59,13 +59,14 @@ def color_jitter(images: Tensor, brightness: float, contrast: float, saturation:
         return torch.empty(batch, 1, 1, 1, 1, device=device).uniform_(low, 1 + spread)
 
     luma_3, to_yiq_33, to_rgb_33 = _colour_constants(device)
-    x = images.float() * factor(brightness)
-    grey_b1111 = (x @ luma_3).mean(dim=(1, 2, 3))[:, None, None, None, None]
-    x = grey_b1111 + (x - grey_b1111) * factor(contrast)
-    grey_bthw1 = (x @ luma_3)[..., None]
-    x = grey_bthw1 + (x - grey_bthw1) * factor(saturation)
-    turn_b = torch.empty(batch, device=device).uniform_(-hue, hue) * (2 * torch.pi)
-    x = torch.einsum("bij,bthwj->bthwi", to_rgb_33 @ _turn(turn_b) @ to_yiq_33, x)
+    with torch.autocast(device.type, enabled=False):  # half precision has no room for 255 levels
+        x = images.float() * factor(brightness)
+        grey_b1111 = (x @ luma_3).mean(dim=(1, 2, 3))[:, None, None, None, None]
+        x = grey_b1111 + (x - grey_b1111) * factor(contrast)
+        grey_bthw1 = (x @ luma_3)[..., None]
+        x = grey_bthw1 + (x - grey_bthw1) * factor(saturation)
+        turn_b = torch.empty(batch, device=device).uniform_(-hue, hue) * (2 * torch.pi)
+        x = torch.einsum("bij,bthwj->bthwi", to_rgb_33 @ _turn(turn_b) @ to_yiq_33, x)
     return x.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -64,14 +64,13 @@ class MixtureHead(nn.Module):
         self.stds = nn.Linear(width_in, math.prod(self._shape))
 
     def forward(self, features_bf: Tensor) -> Mixture:
-        means = self.means(features_bf).unflatten(1, self._shape)
-        stds = functional.softplus(self.stds(features_bf)).unflatten(1, self._shape)
-        # Likelihoods of narrow modes overflow in half precision.
-        return Mixture(
-            self.logits(features_bf).float(),
-            (means if self._config.use_tanh else means.tanh()).float(),
-            stds.float() + self._config.min_std,
-        )
+        # Half precision rounds means by far more than the spread of a narrow mode.
+        with torch.autocast(features_bf.device.type, enabled=False):
+            features_bf = features_bf.float()
+            means = self.means(features_bf).unflatten(1, self._shape)
+            stds = functional.softplus(self.stds(features_bf)).unflatten(1, self._shape)
+            logits = self.logits(features_bf)
+        return Mixture(logits, means if self._config.use_tanh else means.tanh(), stds + self._config.min_std)
 
     def negative_log_likelihood(self, mixture: Mixture, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         """(b, n, 1), in nats: that of the real steps of a row together, shared equally between them."""

@@ -101,6 +101,12 @@ class Sight(nn.Module):
 
     def train(self, mode: bool = True) -> Sight:
         super().train(mode)
+        # What is not trained stays as it was: BatchNorm in the frozen part of an encoder keeps its statistics.
+        for encoder in self.encoders:
+            for part in encoder.modules():
+                weights = list(part.parameters())
+                if weights and not any(weight.requires_grad for weight in weights):
+                    part.eval()
         if self.encoder_is_frozen:
             self._rest()
         return self

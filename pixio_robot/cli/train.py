@@ -145,6 +145,8 @@ def _train(command: TrainCommand) -> FitResult:
     name = _policy_name(command.policy)
     policy = build_policy(name, command.policy, data.spec, data.statistics, encoder).to(device)
     policy.goals = data.goals
+    if command.initial_policy is not None:  # before its encoder's features are cached
+        _begin_from(policy, load_policy(policy_directory(command.initial_policy), device), command.initial_policy)
     # Before features are cached and a step is taken: what the rollouts would refuse is refused at once.
     trials = None
     if command.trials.every:
@@ -175,8 +177,6 @@ def _train(command: TrainCommand) -> FitResult:
     if command.initial_policy is None:
         windows = some_windows(train_batches, WINDOWS_TO_PREPARE, PREPARE_BATCH, seed)
         policy.prepare(observation.to(device) for observation in windows)
-    else:
-        _begin_from(policy, load_policy(policy_directory(command.initial_policy), device), command.initial_policy)
 
     extra: dict[str, Any] = {
         "label": _label(command),
@@ -206,7 +206,7 @@ def _train(command: TrainCommand) -> FitResult:
             looks=[] if trials is None else [lambda save: trials.look(save, processes.first)],
         )
         if trials is not None and processes.first and not result.interrupted:
-            with MetricsLog(Path(command.out), result.steps) as log:
+            with MetricsLog(Path(command.out), result.steps, command.loop.wandb) as log:
                 done = trials.finish(lambda numbers: log.write(result.steps, numbers))
             print(words_of_trials(done))
     return result

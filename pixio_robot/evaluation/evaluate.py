@@ -65,7 +65,6 @@ def evaluate(
     verdict = Verdict(seeds, config.stop, _reference(config.stop, pool.spec))
     for result in done:
         verdict.add(result)
-    (directory / SUMMARY).unlink(missing_ok=True)
     camera = config.video_camera or next(iter(pool.spec.cameras), "none")
     films = EpisodeRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=camera, done=done)
     watchers: list[Watcher] = [films]
@@ -77,6 +76,7 @@ def evaluate(
                 f"recorded, such as that of seed {lacking[0]}. Evaluate into another directory to play and record them."
             )
         watchers.append(recorder)
+    (directory / SUMMARY).unlink(missing_ok=True)
 
     def keep(result: EpisodeResult) -> None:
         append_episode(directory, result)

@@ -126,11 +126,14 @@ def _is_reference(evaluation: Evaluation, encoder: str) -> bool:
 
 
 def _reference(evaluation: Evaluation, evaluations: Sequence[Evaluation], encoder: str) -> Evaluation | None:
-    """The reference with the same kind of policy, else the first one; of several, one in the same environment."""
+    """The reference with the same kind of policy, else the first one; of several, one in the same environment, and of
+    those the one of the same training seed, not the one that scored best."""
     references = [candidate for candidate in evaluations if _is_reference(candidate, encoder)]
     same = [candidate for candidate in references if candidate.summary.policy == evaluation.summary.policy]
     here = [candidate for candidate in same or references if same_environment(candidate.summary, evaluation.summary)]
-    return next(iter(here or same or references), None)
+    left = here or same or references
+    twins = [candidate for candidate in left if candidate.summary.training_seed == evaluation.summary.training_seed]
+    return next(iter(twins or left), None)
 
 
 def caveats(inputs: ReportInputs) -> list[str]:

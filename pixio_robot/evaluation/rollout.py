@@ -171,7 +171,7 @@ def run_episodes(
     All running slots step together; a slot whose episode ended takes the next seed. Which slot plays
     which seed therefore follows from the episodes' lengths alone, never from the speed or number of
     workers. An episode whose worker died is run again from its seed. `on_episode` sees each result
-    as it ends, which is not the order of `seeds`. An episode succeeds if any of its steps does. Once `enough`
+    as it ends, which is not the order of `seeds`. An episode succeeds if its last step does. Once `enough`
     says so the rest is not played, and the results are those of the episodes that had ended.
 
     Raises UserError on duplicated seeds, on actions of the wrong shape or not finite, and when one

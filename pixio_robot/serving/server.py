@@ -165,4 +165,6 @@ class PolicyServer:
         actions = await asyncio.get_running_loop().run_in_executor(self._thread, self._served.plan, *values)
         milliseconds = 1000 * (time.perf_counter() - began)
         self._milliseconds.append(milliseconds)
+        if not np.isfinite(actions).all():
+            raise UserError("The policy gave an action that is not finite: its training has probably diverged.")
         return {"actions": np.asarray(actions, np.float32), "milliseconds": milliseconds}

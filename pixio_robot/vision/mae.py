@@ -122,7 +122,8 @@ class Pixio(nn.Module):
         mask = sample_mask(batch * shares, grid, self.mask_config, generator, images_bhw3.device)
         if shares > 1:
             mask = mask.rows(slice(share * batch, (share + 1) * batch))
-        return (self._compiled or self.reconstruct)(images_bhw3, mask)
+        # Looks at a run come in other sizes, for which a graph of their own would be compiled in its midst.
+        return ((self.training and self._compiled) or self.reconstruct)(images_bhw3, mask)
 
     def reconstruct(self, images_bhw3: Tensor, mask: Mask) -> PixioOutput:
         """Predict the pixels under a given mask; the loss reads hidden patches alone."""

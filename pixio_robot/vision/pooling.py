@@ -75,7 +75,8 @@ class SpatialSoftmax(Pooling):
     def forward(self, features: Features) -> Tensor:
         score_nsm = self.score(features.patches).flatten(1, 2)
         weight_nsm = (score_nsm.float() * self.log_sharpness.exp()).softmax(dim=1)
-        found = [torch.einsum("nsm,sc->nmc", weight_nsm, self.xy).flatten(1)]
+        with torch.autocast(weight_nsm.device.type, enabled=False):  # half precision would round places to a pixel
+            found = [torch.einsum("nsm,sc->nmc", weight_nsm, self.xy).flatten(1)]
         if self.activations:
             found.append((weight_nsm * score_nsm).sum(dim=1))
         return torch.cat(found, dim=1)

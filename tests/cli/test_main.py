@@ -81,7 +81,7 @@ BAD_INPUT = [
     ("train out=x policy=bcc", "Did you mean 'bc'?"),
     ("train out=x policy.conditioning.pooling.name=spatial_softmx", "spatial_softmax"),
     ("evaluate out=x checkpoint=nowhere", "There is no policy directory nowhere"),
-    ("evaluate checkpoint=random", "'out' is needed"),
+    ("evaluate out=x", "'checkpoint' is needed"),
     ("report run=nowhere", "There is no run directory nowhere"),
     ("data inspct x", "Did you mean 'inspect'?"),
     ("data inspect nowhere", "There is no demonstration store nowhere"),
