@@ -80,14 +80,14 @@ def main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     arguments = _asking_for_help(arguments)
-    if not arguments:
-        print(usage())
-        return 0
     # Chosen before the first `import mujoco`; a user's own choice stays.
     os.environ.setdefault("MUJOCO_GL", "egl")
     # Threads of torch that wait by spinning made a policy call 8 times slower while simulators used the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
+        if not arguments:
+            print(usage())
+            return 0
         return dispatch(arguments)
     except UserError as error:
         if debug:
