@@ -64,9 +64,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 temporary.rename(path)
             except BaseException:
                 retired.rename(path)
+                retired.parent.rmdir()
                 raise
-            finally:
-                shutil.rmtree(retired.parent)
+            shutil.rmtree(retired.parent)
         else:
             temporary.rename(path)
         fsync_parent(path)
