@@ -33,8 +33,14 @@ def job(argument, report):
             report(0.1)
     if word == "node":
         import ray
-        time.sleep(1)
-        return ray.get_runtime_context().get_node_id()
+        mine = ray.get_runtime_context().get_node_id()
+        Path(rest, mine).touch()
+        for _ in range(600):  # a busy machine is slow to start the second machine's worker
+            if len(os.listdir(rest)) == 2:
+                break
+            time.sleep(0.1)
+            report(0.0)
+        return mine
     return word.upper()
 """
 
@@ -59,7 +65,10 @@ def test_processes_by_default(job) -> None:
 
 @pytest.mark.slow
 def test_accidents_on_a_cluster_of_two_machines_cost_one_job_each(job, ray_cluster, tmp_path: Path) -> None:
-    arguments = ["a", "die", "b", "hang", "raise", f"die_once {tmp_path / 'died'}", "slow", *(["node"] * 6)]
+    met = tmp_path / "met"
+    met.mkdir()
+    accidents = ["die", "hang", "raise", f"die_once {tmp_path / 'died'}"]
+    arguments = ["a", *accidents, "b", "slow", *([f"node {met}"] * 6)]
     progress: list[float] = []
     outcomes = run_tasks(job, arguments, executor=Executor.RAY, timeout_s=3.0, on_progress=progress.append)
     found: dict[str, list] = {}
