@@ -8,17 +8,16 @@ from pathlib import Path
 from envs.collect import CollectConfig, collect
 from envs.config import EnvConfig
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.files import write_json
 
 
 @dataclass(kw_only=True)
-class CollectCommand(CollectConfig):
+class CollectCommand(CollectConfig, RunSettings):
     """Demonstrations of a scripted expert, recorded in parallel; failed episodes are dropped and counted."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
 
 
 def _collect(command: CollectCommand) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.curation.columns import Column
 from pixio_robot.data.curation.curate import REPORT, CurateConfig, curate
@@ -13,7 +14,7 @@ from pixio_robot.vision.build import EncoderKind, EncoderSource
 
 
 @dataclass(kw_only=True)
-class CurateCommand(CurateConfig):
+class CurateCommand(CurateConfig, RunSettings):
     """Score, filter, deduplicate and weight the frames of an ingest; the shards themselves stay as they are.
 
     null switches a rule off. What a threshold does to your own frames is drawn in `curation.html`.
@@ -31,8 +32,6 @@ class CurateCommand(CurateConfig):
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     gpus: float = 0.0
     """Share of a GPU that each model worker reserves on a Ray cluster; 0: models run on its CPUs."""
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
     overwrite: bool = False
     """Begin anew, instead of bringing what is at `out` up to date."""
 

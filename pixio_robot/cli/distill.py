@@ -7,23 +7,20 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
 from pixio_robot.training.distill import DistillConfig, distill
 from pixio_robot.training.record import FitResult
 
 
 @dataclass(kw_only=True)
-class DistillCommand(DistillConfig):
+class DistillCommand(DistillConfig, StageSettings):
     """Students learn the tokens of a trained Pixio encoder, several at a time (Pixio, arXiv 2512.15715)."""
 
     teacher: str = MISSING
     """A Pixio encoder: a directory of ours or of Hugging Face, an official `.pth` file, or a hub name."""
     seed: int = 0
     """Of the initial weights, the order of images, crops and masks."""
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
-    overwrite: bool = False
-    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
 
 def _run(command: DistillCommand) -> int:

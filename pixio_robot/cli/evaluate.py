@@ -14,6 +14,7 @@ from envs.spec import action_bounds
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.evaluated import RANDOM, Evaluated, Playing, finished_policy, random_actions, training_checkpoints
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
+from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
@@ -23,7 +24,7 @@ from pixio_robot.types import Actor, EnvPool
 
 
 @dataclass(kw_only=True)
-class EvaluateCommand(EvaluateConfig):
+class EvaluateCommand(EvaluateConfig, StageSettings):
     """Closed-loop rollouts from fixed initial states: success rate, interval, episodes.jsonl, videos."""
 
     checkpoint: str = MISSING
@@ -50,10 +51,6 @@ class EvaluateCommand(EvaluateConfig):
     """GPUs to render on, the workers in turns; empty: all there are."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
-    overwrite: bool = False
-    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from envs.config import EnvConfig
 from envs.footage import FootageConfig, record_footage
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage
 
 
 @dataclass(kw_only=True)
-class FootageCommand(FootageConfig):
+class FootageCommand(FootageConfig, RunSettings):
     """mp4 from the moving hand camera (and the fixed front one), to stand in for footage of your own."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
 
 
 def _footage(command: FootageCommand) -> bool:

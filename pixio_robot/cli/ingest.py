@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.ingest import IngestConfig, ingest
 
@@ -18,15 +19,13 @@ DROPPED = {
 
 
 @dataclass(kw_only=True)
-class IngestCommand(IngestConfig):
+class IngestCommand(IngestConfig, RunSettings):
     """Decode a folder of footage into shards of JPEG frames, split by video.
 
     Videos, images, tars of images, LeRobot data sets and Zarr demonstrations at any depth are taken.
     executor=ray works on all machines of a Ray cluster. privacy=module:function runs your own code on every frame.
     """
 
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
     overwrite: bool = False
     """Begin anew, instead of bringing what is at `out` up to date."""
 

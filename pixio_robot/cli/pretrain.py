@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
 from pixio_robot.data.curation.curate import CurateConfig
 from pixio_robot.data.curation.selection import SELECTION
@@ -14,15 +15,11 @@ from pixio_robot.training.record import FitResult
 
 
 @dataclass(kw_only=True)
-class PretrainCommand(PretrainConfig):
+class PretrainCommand(PretrainConfig, StageSettings):
     """Masked autoencoding (Pixio, arXiv 2512.15715): hide blocks of patches, predict their pixels."""
 
     seed: int = 0
     """Of the initial weights, the order of images, crops and masks."""
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
-    overwrite: bool = False
-    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
 
 def _run(command: PretrainCommand) -> int:

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 from envs.config import EnvConfig, Variation
 from envs.ground_truth import GroundTruthConfig
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.errors import UserError
 from pixio_robot.types import GroundTruth
@@ -27,7 +28,7 @@ _TRUTH_VERSION = 2
 
 
 @dataclass(kw_only=True)
-class ProbeCommand:
+class ProbeCommand(StageSettings):
     """Depth, segmentation, positions, camera pose and contact, read off frozen features by ridge and neighbours."""
 
     out: str = MISSING
@@ -41,10 +42,6 @@ class ProbeCommand:
     truth: GroundTruthConfig = field(default_factory=GroundTruthConfig)
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
-    overwrite: bool = False
-    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) < len(self.levels):

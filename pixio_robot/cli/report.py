@@ -9,17 +9,16 @@ from typing import Any
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.environment import describe_environment
+from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import STAMP_SUFFIX, stamp_path
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json, write_json
 
 
 @dataclass(kw_only=True)
-class ReportCommand:
+class ReportCommand(RunSettings):
     """Success rates with intervals, loss curves, reconstructions, videos and timings of one run."""
 
-    run: str = "runs/default"
-    """Directory that the other commands wrote to."""
     compare: list[str] = field(default_factory=list)
     """Several run directories: their evaluations on one page, paired where they played the same seeds."""
     out: str | None = None

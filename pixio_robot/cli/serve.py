@@ -13,11 +13,12 @@ from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.policy_directory import policy_directory
+from pixio_robot.cli.settings import RunSettings
 from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
 
 
 @dataclass(kw_only=True)
-class ServeCommand(ServeConfig):
+class ServeCommand(ServeConfig, RunSettings):
     """Serve a policy to `pixio_robot.serving.client.PolicyClient`, which needs no torch."""
 
     checkpoint: str = MISSING
@@ -30,8 +31,6 @@ class ServeCommand(ServeConfig):
     """Compile the policy (on a GPU: CUDA graphs); the warm-up then takes up to minutes."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
 
 
 def served_policy(

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.policy_directory import policy_directory
+from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
 from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
@@ -46,7 +47,7 @@ HOW = {
 
 
 @dataclass(kw_only=True)
-class TrainCommand(ImitateConfig):
+class TrainCommand(ImitateConfig, StageSettings):
     """A policy learns from demonstrations: one store, or several that share it by weight."""
 
     data: Any = MISSING
@@ -72,10 +73,6 @@ class TrainCommand(ImitateConfig):
     trials: TrialsCommand = field(default_factory=TrialsCommand)
     seed: int = 0
     """Of the initial weights, the split, the order of windows and all noise; not of the encoder (`encoder.seed`)."""
-    run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
-    overwrite: bool = False
-    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
