@@ -102,13 +102,10 @@ class Sight(nn.Module):
     def train(self, mode: bool = True) -> Sight:
         super().train(mode)
         # What is not trained stays as it was: BatchNorm in the frozen part of an encoder keeps its statistics.
-        for encoder in self.encoders:
-            for part in encoder.modules():
-                weights = list(part.parameters())
-                if weights and not any(weight.requires_grad for weight in weights):
-                    part.eval()
-        if self.encoder_is_frozen:
-            self._rest()
+        for part in (part for encoder in self.encoders for part in encoder.modules()):
+            weights = list(part.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                part.eval()
         return self
 
     def freeze_encoder(self) -> None:
@@ -161,10 +158,6 @@ class Sight(nn.Module):
         """One for all cameras, or one for each; none of a blind policy."""
         first = [] if self.encoder is None else [self.encoder]
         return first + list(self.further["encoder"].children())
-
-    def _rest(self) -> None:
-        for encoder in self.encoders:
-            encoder.eval()
 
     def _features(self, observation: Observation, index: int, augment: bool) -> Features:
         camera = self.config.cameras[index]

@@ -86,18 +86,16 @@ class Processes:
             return work()
         group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
         done = torch.zeros(1)
+        results: list[T] = []
         try:
             if self.first:
-                result = work()
+                results.append(work())
                 done += 1
-                return result
         finally:
-            if self.first:
-                dist.broadcast(done, src=0, group=group)
-        dist.broadcast(done, src=0, group=group)
+            dist.broadcast(done, src=0, group=group)
         if not done:
             raise UserError("The first process failed; its own message says at what.")
-        return work()
+        return results[0] if self.first else work()
 
 
 def current() -> Processes:

@@ -24,7 +24,7 @@ from pixio_robot.training.finite import check_finite
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
 from pixio_robot.training.metrics import means
-from pixio_robot.training.optim import learning_rate, set_learning_rate
+from pixio_robot.training.optim import forget_early_gradients, learning_rate, set_learning_rate
 from pixio_robot.training.pace import Pace, peak_tflops
 from pixio_robot.training.progress import TrainingProgress
 from pixio_robot.training.record import RESULT as RESULT_FILE
@@ -199,17 +199,13 @@ class _Run:
             (loss / config.accumulate).backward()
             for name, value in {**metrics, "loss": loss}.items():
                 state.window.add(name, value)
-        for group in job.groups:
-            if state.step < group.begins:
-                # As if frozen: neither in the norm that clips the others, nor in the optimiser's moments.
-                for parameter in group.parameters.values():
-                    parameter.grad = None
+        forget_early_gradients(job.groups, state.step)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = get_total_norm(gradients)
         if config.grad_clip is not None:
             clip_grads_with_norm_(self.parameters, config.grad_clip, norm)
         state.window.add("grad_norm", whole(norm))
-        set_learning_rate(state.optimizer, learning_rate(state.step, config.steps, job.optim), state.step)
+        set_learning_rate(state.optimizer, learning_rate(state.step, config.steps, job.optim))
         state.optimizer.step()
         state.optimizer.zero_grad()
         if state.ema:

@@ -81,7 +81,6 @@ def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: t
                 "params": list(group.parameters.values()),
                 "weight_decay": config.weight_decay if group.decayed else 0.0,
                 "lr_scale": group.lr_scale,
-                "begins": group.begins,
             }
             for group in groups
         ],
@@ -101,10 +100,18 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
     return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, step: int) -> None:
-    """For update number `step` (from 0)."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"] if step >= group["begins"] else 0.0
+        group["lr"] = lr * group["lr_scale"]
+
+
+def forget_early_gradients(groups: list[ParameterGroup], step: int) -> None:
+    """Of groups that begin after update number `step` (from 0): they stay as if frozen, neither in the norm that clips
+    the others nor in the optimiser's moments."""
+    for group in groups:
+        if step < group.begins:
+            for parameter in group.parameters.values():
+                parameter.grad = None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, groups: list[ParameterGroup]) -> dict[str, Tensor]:

@@ -135,7 +135,7 @@ class Distillation(nn.Module):
     ) -> DistillationOutput:
         """The losses of images uint8 (b, h, w, 3); masks, `shares` and `share` as of `mae.Pixio`."""
         kept = {name: student.draw(images_bhw3, generator, shares, share) for name, student in self.students.items()}  # type: ignore[union-attr]
-        losses = (self._compiled or self.compare)(images_bhw3, kept)
+        losses = ((self.training and self._compiled) or self.compare)(images_bhw3, kept)  # as `mae.Pixio`
         return DistillationOutput(torch.stack(list(losses.values())).sum(), losses)
 
     def compare(self, images_bhw3: Tensor, kept: Mapping[str, Tensor | None]) -> dict[str, Tensor]:

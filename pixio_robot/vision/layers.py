@@ -94,7 +94,7 @@ def run_blocks(blocks: Iterable[nn.Module], x_bnd: Tensor, recompute: bool) -> T
     return x_bnd
 
 
-def compile_blocks(blocks: Iterable[nn.Module], dynamic: bool | None = False, **options: Any) -> None:
+def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     """Compile each block by itself, in place, without a break. Blocks of one shape share a graph. Options as of
     `torch.compile`."""
     # All blocks share one function, whose graphs PyTorch counts: of every width, with and without dropped paths, in
@@ -102,7 +102,7 @@ def compile_blocks(blocks: Iterable[nn.Module], dynamic: bool | None = False, **
     dynamo = torch._dynamo.config  # pyright: ignore[reportPrivateImportUsage]
     dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     for block in blocks:
-        block.forward = torch.compile(block.forward, fullgraph=True, dynamic=dynamic, **options)
+        block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **options)
 
 
 def initialise_linears(module: nn.Module) -> None:
