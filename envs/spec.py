@@ -113,8 +113,7 @@ def spec_of(config: EnvConfig) -> DemoSpec:
             look = f"ray traced, {look}"
     scene = f"variation {config.variation.value}"
     scene += "" if config.look_seed is None else f" of look_seed {config.look_seed}"
-    usual = EnvConfig()
-    unusual = "" if config.object_scale == usual.object_scale else f", object_scale {config.object_scale}"
+    unusual = "" if config.object_scale == EnvConfig.object_scale else f", object_scale {config.object_scale}"
     unusual += "" if config.horizon is None else f", horizon {config.horizon}"
     return DemoSpec(
         task=config.task,

@@ -50,8 +50,9 @@ def dpm_solver(schedule: NoiseSchedule, at: Callable[[int, Tensor], Tensor], noi
     """
     steps = schedule.linspace_steps(count)
     # Plain numbers: reading them off a GPU would make the host wait in every step.
-    signal, spread = [math.sqrt(x) for x in schedule.signal_values], [math.sqrt(1 - x) for x in schedule.signal_values]
-    half_log_snr = [math.log(a / b) for a, b in zip(signal, spread, strict=True)]
+    signal = {step: math.sqrt(schedule.signal_values[step]) for step in steps}
+    spread = {step: math.sqrt(1 - schedule.signal_values[step]) for step in steps}
+    half_log_snr = {step: math.log(signal[step] / spread[step]) for step in steps}
     earlier: tuple[Tensor, float] | None = None
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         clean, _ = schedule.clean_and_noise(at(step, noisy), noisy, step)
