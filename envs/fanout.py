@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any
 
+from envs.egl_devices import take_turn
 from envs.pool_process import one_thread_each, without_main
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
@@ -21,7 +22,11 @@ from pixio_robot.machine import usable_cores
 _MAX_CRASHES = 3
 
 
-def _prepare() -> None:
+def _prepare(begun: Any) -> None:
+    """begun: a shared counter of the processes before this one."""
+    with begun.get_lock():
+        take_turn(begun.value)
+        begun.value += 1
     # Ctrl-C is the parent's to handle; and where the parent is killed, its workers must not outlive it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -35,7 +40,8 @@ def _prepare() -> None:
 
 
 def _executor(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare)
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_prepare, initargs=(context.Value("i", 0),))
 
 
 def ordered_map[Item, Result](

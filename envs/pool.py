@@ -174,7 +174,8 @@ class ProcessPool(WorkerPool):
         start_method: StartMethod = StartMethod.SPAWN,
         egl_devices: Sequence[int] = (),
     ) -> None:
-        """num_workers: 0 for one a core. egl_devices: GPUs to render on, in turns; empty for all there are."""
+        """num_workers: 0 for one a core. egl_devices: GPUs to render on, in turns; empty for all
+        that can (see `envs.egl_devices`)."""
 
         def make(index: int, slots: list[int]) -> Worker:
             return ProcessWorker(config, slots, index, start_method, list(egl_devices))

@@ -9,9 +9,10 @@ import time
 from typing import Any
 
 from envs.config import EnvConfig
+from envs.egl_devices import take_turn
 from envs.pool_process import ONE_THREAD
 from envs.pool_start import wait_for_start
-from envs.pool_worker import Answer, SlotServer, answer, choose_egl_device
+from envs.pool_worker import Answer, SlotServer, answer
 from pixio_robot.types import Frame
 
 
@@ -23,7 +24,7 @@ class _Served:
     ) -> None:
         # As for spawned processes: what the driver can import, its workers can.
         sys.path += [entry for entry in path if entry not in sys.path]
-        choose_egl_device(index, egl_devices)
+        take_turn(index, egl_devices)
         self._server = SlotServer(config, slots)
 
     def warm_up(self) -> Answer:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from envs.config import EnvConfig
+from envs.egl_devices import take_turn
 from envs.registry import Environment, make_env, spec_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
-
-EGL_DEVICE = "MUJOCO_EGL_DEVICE_ID"
 
 Answer = tuple[str, Any]
 """("ok", value), ("user_error", message) or ("error", traceback)."""
@@ -72,30 +69,6 @@ def image_layout(config: EnvConfig) -> tuple[list[str], tuple[int, int, int, int
     return list(spec.cameras), (len(spec.cameras), config.image_size, config.image_size, 3)
 
 
-def choose_egl_device(worker: int, devices: Sequence[int]) -> None:
-    """Let this process draw on one of the GPUs: worker i on the i-th, beginning again after the last.
-
-    devices: their numbers in EGL's order; empty means all this machine has, unless MUJOCO_EGL_DEVICE_ID names one.
-    """
-    if not devices and EGL_DEVICE not in os.environ:
-        devices = _gpus()
-    if devices:
-        os.environ[EGL_DEVICE] = str(devices[worker % len(devices)])
-
-
-def _gpus() -> list[int]:
-    """NVIDIA's GPUs come first in EGL's list, in the driver's order; without any, EGL chooses by itself.
-
-    So it does where CUDA_VISIBLE_DEVICES names them otherwise (`-1`, a UUID): robosuite refuses other numbers then.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible:  # Ray makes it empty where no GPU was reserved, which is no word about drawing
-        parts = visible.split(",")
-        return [int(part) for part in parts] if all(part.strip().isdigit() for part in parts) else []
-    known = Path("/proc/driver/nvidia/gpus")
-    return list(range(sum(1 for _ in known.iterdir()))) if known.is_dir() else []
-
-
 def run_worker(
     connection: Connection, memory: Any, config: EnvConfig, slots: list[int], worker: int, egl_devices: list[int]
 ) -> None:
@@ -105,7 +78,7 @@ def run_worker(
     """
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    choose_egl_device(worker, egl_devices)
+    take_turn(worker, egl_devices)
     cameras, shape = image_layout(config)
     blocks = np.frombuffer(memory, np.uint8).reshape(len(slots), *shape) if memory is not None else None
     rows = {slot: row for row, slot in enumerate(slots)}

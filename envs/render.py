@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import os
 import weakref
@@ -16,6 +17,7 @@ import mujoco
 import numpy as np
 
 from envs.config import RenderQuality
+from envs.egl_devices import device_of_turn
 from envs.simulator import missing_gl
 from pixio_robot.errors import UserError
 
@@ -39,7 +41,8 @@ def _new_context() -> Any:
     if platform not in ("egl", "osmesa", "glfw"):
         raise UserError(f"MUJOCO_GL={platform!r} is not a way to render: use egl, osmesa or glfw.")
     context_class = importlib.import_module(f"mujoco.{platform}").GLContext
-    return context_class(64, 64)
+    with device_of_turn() if platform == "egl" else contextlib.nullcontext():
+        return context_class(64, 64)
 
 
 class _GLContext:

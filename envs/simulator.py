@@ -9,6 +9,7 @@ import warnings
 from types import ModuleType
 from typing import Any
 
+from envs.egl_devices import EGL_DEVICE
 from pixio_robot.errors import UserError
 
 _GL_HELP = (
@@ -43,6 +44,8 @@ def load_robosuite() -> ModuleType:
     # robosuite sets its logger's level on import and warns about optional parts nobody here uses.
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    # It refuses one that is no number of CUDA_VISIBLE_DEVICES too; EGL's numbers are others, and our pictures not its.
+    egl_device = os.environ.pop(EGL_DEVICE, None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -55,6 +58,8 @@ def load_robosuite() -> ModuleType:
         raise missing_gl(error) from error
     finally:
         logging.disable(previous)
+        if egl_device is not None:
+            os.environ[EGL_DEVICE] = egl_device
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     _mend_sawyer()
     return robosuite

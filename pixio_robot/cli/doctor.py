@@ -14,6 +14,9 @@ from pixio_robot.errors import UserError
 
 MINIMUM_FREE_GB = 2.0
 GL_FIX = "apt-get install -y libegl1 libgl1 libglib2.0-0"
+GPU_GL_FIX = (
+    "install the NVIDIA driver's EGL library (libnvidia-gl-...); in a container, NVIDIA_DRIVER_CAPABILITIES=all"
+)
 OSMESA_FIX = "apt-get install -y libosmesa6 libgl1 libglib2.0-0 (only needed where EGL does not work)"
 REINSTALL_FIX = "run ./scripts/bootstrap again"
 
@@ -30,6 +33,10 @@ with mujoco.Renderer(model, 48, 64) as renderer:
 if frame.max() == 0:
     raise SystemExit('the frame is all black')
 from OpenGL import GL
+"""
+EGL_LIST = """
+from envs.egl_devices import listed
+print(*(device.number for device in listed() if not device.software))
 """
 ROBOSUITE_PROBE = """
 from envs.config import EnvConfig
@@ -113,26 +120,40 @@ def check_torch() -> list[Check]:
 
 
 def check_rendering() -> list[Check]:
-    checks = []
-    try:
-        import torch
-
-        devices = torch.cuda.device_count()
-    except (ImportError, OSError):
-        devices = 0
     egl = _probe(RENDER_PROBE, {"MUJOCO_GL": "egl"})
-    checks.append(Check("EGL rendering", egl is None, egl or "rendered a frame", GL_FIX, required=False))
-    for index in range(devices):
+    checks = [Check("EGL rendering", egl is None, egl or "rendered a frame", GL_FIX, required=False)]
+    for index in [] if egl else _egl_gpus():
         error = _probe(RENDER_PROBE, {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": str(index)})
-        fix = "install the NVIDIA driver's EGL library (libnvidia-gl-...)"
         detail = error or "rendered a frame"
-        checks.append(Check(f"EGL on GPU {index}", error is None, detail, fix, required=False))
+        checks.append(Check(f"EGL on its GPU {index}", error is None, detail, GPU_GL_FIX, required=False))
+    if egl is None and len(checks) == 1 and _cuda_devices():
+        detail = "EGL has none of the GPUs: pictures are drawn on the CPU"
+        checks.append(Check("EGL on a GPU", False, detail, GPU_GL_FIX, required=False))
     osmesa = _probe(RENDER_PROBE, {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa"})
     checks.append(Check("OSMesa rendering", osmesa is None, osmesa or "rendered a frame", OSMESA_FIX, required=False))
     works = egl is None or osmesa is None
     detail = "EGL" if egl is None else "OSMesa (set MUJOCO_GL=osmesa)" if works else "no backend works"
     checks.append(Check("off-screen rendering", works, detail, GL_FIX))
     return checks
+
+
+def _cuda_devices() -> int:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return 0
+    return torch.cuda.device_count()
+
+
+def _egl_gpus() -> list[int]:
+    """Those that EGL lists, whether they can be opened or not."""
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EGL_LIST],
+        env=os.environ | {"MUJOCO_GL": "egl"},
+        capture_output=True,
+        text=True,
+    )
+    return [int(number) for number in found.stdout.split()]
 
 
 def check_simulators() -> list[Check]:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig
+from envs.egl_devices import EGL_DEVICE
 from envs.pool import ProcessPool, RayPool
 from envs.pool_process import StartMethod
 from envs.pool_start import MAX_FAILED_STARTS, wait_for_start
-from envs.pool_worker import EGL_DEVICE, choose_egl_device
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
 
@@ -109,27 +109,6 @@ def test_a_policy_that_never_looks_needs_no_graphics():
         assert frames[0].images == {}
         with pytest.raises(UserError, match=EGL_DEVICE):
             pool.reset({0: 1}, {0: True})
-
-
-def test_workers_take_the_gpus_in_turns(monkeypatch):
-    monkeypatch.setenv(EGL_DEVICE, "")  # whatever the function sets is undone
-    chosen = []
-    for worker in range(3):
-        monkeypatch.delenv(EGL_DEVICE)
-        choose_egl_device(worker, [4, 5])
-        chosen.append(os.environ[EGL_DEVICE])
-    assert chosen == ["4", "5", "4"]
-    choose_egl_device(1, [])  # what the user chose stays
-    assert os.environ[EGL_DEVICE] == "4"
-    monkeypatch.delenv(EGL_DEVICE)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    choose_egl_device(1, [])
-    assert os.environ[EGL_DEVICE] == "3"
-    for hidden in ("-1", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"):  # robosuite refuses any number beside these
-        monkeypatch.delenv(EGL_DEVICE, raising=False)
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        choose_egl_device(0, [])
-        assert EGL_DEVICE not in os.environ
 
 
 def test_a_plain_script_needs_no_main_guard(tmp_path):
