@@ -42,6 +42,7 @@ from envs.registry import make_env
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.stats import compute_statistics
 from pixio_robot.evaluation.rollout import run_episodes
+from pixio_robot.machine import usable_cores
 from pixio_robot.types import Frame
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -159,10 +160,10 @@ def main() -> None:
     add_note(parser)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads or len(os.sched_getaffinity(0)))
+    cores = usable_cores()
+    torch.set_num_threads(arguments.threads or cores)
     config = EnvConfig(task=arguments.env, variation=Variation.CLUTTERED)
     policy = make_policy(config)
-    cores = len(os.sched_getaffinity(0))
     wall: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from pixio_robot.machine import usable_cores
+
 PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite", "gymnasium", "zarr", "lerobot", "hydra-core", "av")
 
 
@@ -43,7 +45,7 @@ def describe_environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": devices[0] if devices else "CPU",
-        "cpu": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "cpu": f"{_processor()}, {usable_cores()} cores",
         "platform": platform.platform(),
         "mujoco_gl": os.environ.get("MUJOCO_GL", ""),
         "commit": _commit(),
