@@ -9,6 +9,7 @@ from torch import nn
 
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
+from pixio_robot.vision.foreign import ForeignEncoder
 from pixio_robot.vision.lora import insert_adapters
 
 _BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?|stages|resblocks)[._]?(\d+)\.")
@@ -67,7 +68,17 @@ def parameter_depths(module: nn.Module) -> dict[str, int]:
 
 
 def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
-    """Set `requires_grad` of every parameter, and evaluation mode when frozen; under `lora` insert the adapters."""
+    """Set `requires_grad` of every parameter, and evaluation mode when frozen; under `lora` insert the adapters.
+
+    What no feature depends on is frozen in any case.
+    """
+    _choose(encoder, config)
+    if isinstance(encoder, ForeignEncoder):  # our own have nothing of the kind
+        for parameter in encoder.unused():
+            parameter.requires_grad_(False)
+
+
+def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
     depths = parameter_depths(encoder)
     if config.mode is Adaptation.LORA:
         targets = [

@@ -62,13 +62,31 @@ class ForeignEncoder(nn.Module):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the patch map, the same for images of any size."""
         if self._grid is None:
-            device = next(self.parameters()).device
-            training = self.training
             with torch.no_grad():
-                features = self.eval()(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
-            self.train(training)
-            self._grid = (features.patches.shape[1], features.patches.shape[2])
+                patches_brcd = self._look(height, width).patches
+            self._grid = (patches_brcd.shape[1], patches_brcd.shape[2])
         return self._grid
+
+    def unused(self) -> list[nn.Parameter]:
+        """Trainable parameters on which no feature depends, such as mask tokens and the heads of other tasks: they
+        would never get a gradient, for which several processes that train together wait."""
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not trainable:
+            return []
+        with torch.enable_grad():
+            features = self._look(self.config.resize, self.config.resize)
+            everything = features.cls.sum() + features.patches.sum()
+            gradients = torch.autograd.grad(everything, trainable, allow_unused=True)
+        return [parameter for parameter, found in zip(trainable, gradients, strict=True) if found is None]
+
+    def _look(self, height: int, width: int) -> Features:
+        """The features of one black image, in evaluation mode."""
+        device = next(self.parameters()).device
+        training = self.training
+        try:
+            return self.eval()(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
+        finally:
+            self.train(training)
 
     def fingerprint(self) -> str:
         """sha256 of weights and preprocessing: equal fingerprints give equal features."""

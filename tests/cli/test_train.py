@@ -191,9 +191,9 @@ def test_the_sampler_of_a_trained_policy_may_take_other_steps(demos: Path, tmp_p
         bc.actor(2, Playing("Test", 2, None, 3), 1, torch.device("cpu"))
 
 
-def start(data: Path, out: Path, processes: int, *words: str) -> None:
+def start(data: Path, out: Path, processes: int, *words: str, encoder: str = TINY) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    settings = [f"data={data}", f"out={out}", "policy=bc", *TINY.split(), *SHORT.split(), *words]
+    settings = [f"data={data}", f"out={out}", "policy=bc", *encoder.split(), *SHORT.split(), *words]
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", "pixio_robot.cli.main", "train", *settings]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
@@ -216,6 +216,22 @@ def test_two_processes_learn_what_one_does(demos: Path, tmp_path: Path, parallel
             assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
     weights = [load_file(tmp_path / name / "model/model.safetensors") for name in ("one", "two")]
     torch.testing.assert_close(*weights, rtol=1e-2, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_an_encoder_with_parts_of_other_tasks(demos: Path, tmp_path: Path) -> None:
+    """CLIP's last norm gives no feature; several processes must not wait for its gradient."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**sizes, image_size=16, patch_size=8))
+    model.save_pretrained(tmp_path / "clip")
+    side = {"height": 16, "width": 16}
+    transformers.BitImageProcessor(size={"shortest_edge": 16}, crop_size=side).save_pretrained(tmp_path / "clip")
+    encoder = f"encoder=transformers encoder.path={tmp_path / 'clip'}"
+    start(demos, tmp_path / "two", 2, "adapt.mode=FULL", encoder=encoder)
+    assert np.isfinite(metrics(tmp_path / "two")["loss"])
 
 
 @pytest.mark.slow

@@ -158,6 +158,25 @@ def test_layers_of_foreign_encoders_are_told_from_their_names(tmp_path):
     assert set(parameter_depths(random).values()) == {0, 2, 3, 4, 5}
 
 
+@pytest.mark.parametrize("mode", [Adaptation.FULL, Adaptation.LAST_K])
+@pytest.mark.parametrize("name", [*MODELS, "vit_base_patch16_siglip_224"])
+def test_whatever_is_trained_gets_a_gradient(name, mode, tmp_path):
+    """Mask tokens, norms and heads that only other tasks use are left frozen."""
+    if name in MODELS:
+        directory_of(name, tmp_path)
+        source = EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path))
+    else:
+        source = EncoderSource(kind=EncoderKind.TIMM, name=name, pretrained=False, resize=32)
+    encoder = build_encoder(source)
+    adapt(encoder, AdaptConfig(mode=mode, last_k=1))
+    assert encoder.training
+    features = encoder(images(32, 32))
+    (features.cls.sum() + features.patches.sum()).backward()
+    trained = {name: parameter.grad for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    assert len(trained) > 5
+    assert [name for name, gradient in trained.items() if gradient is None] == []
+
+
 def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(UserError, match="resnet18"):
         build_encoder(EncoderSource(kind=EncoderKind.TIMM, name="resnet_18"))
