@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixio_robot.errors import UserError
+from pixio_robot.training.batch_norm import share_batch_norms
 from pixio_robot.vision.layers import compile_blocks
 
 STRATEGIES = ("ddp", "fsdp")
@@ -180,12 +181,15 @@ def spread(
     at a time; `model` itself changes. One process has all of it in any case.
 
     `compiled`: of one process the step becomes one graph, by `model.compile()`; of several each block one, because
-    gradients are exchanged, or parameters gathered, between them while the others compute."""
+    gradients are exchanged, or parameters gathered, between them while the others compute.
+
+    Raises UserError where several processes cannot learn what one would (`share_batch_norms`)."""
     processes, blocks = current(), list(blocks)
     if processes.count == 1:
         if compiled:
             model.compile()
         return Spread(model)
+    share_batch_norms(model.train(), device)
     if compiled:
         compile_blocks(blocks)
     if strategy == "ddp":

@@ -22,7 +22,7 @@ def decay_at(step: int) -> float:
 class Ema:
     """Averages of the trainable parameters of `model`, in float32. Frozen ones would only be stored twice.
 
-    Buffers (running statistics) are left to the model, which averages them by itself.
+    Running statistics are no parameters: the averages are evaluated, saved and deployed with the model's latest ones.
     """
 
     def __init__(self, model: nn.Module) -> None:
