@@ -6,6 +6,7 @@ import dataclasses
 import enum
 from typing import Any
 
+from envs.robomimic_task import absolute, recorded
 from envs.tasks import Simulator, task_of
 from pixio_robot.choice import NAMES, Choice, one_of
 from pixio_robot.errors import UserError, unknown_name
@@ -100,8 +101,9 @@ class EnvConfig:
     """One task of one simulator; the task's name decides which."""
 
     task: str = "Lift"
-    """A task of robosuite (Lift, Door ...), of ours (TabletopReach ...) or of MetaWorld (hammer-v3 ...), or one of
-    others, gymnasium:ID or dm_control:DOMAIN/TASK (docs/environments.md). A wrong name is answered with all."""
+    """A task of robosuite (Lift, Door ...), of ours (TabletopReach ...) or of MetaWorld (hammer-v3 ...); or
+    robomimic:STORE, the environment that imported robomimic demonstrations come from; or one of others, gymnasium:ID or
+    dm_control:DOMAIN/TASK (docs/environments.md). A wrong name is answered with all."""
     robot: str = one_of("Panda", ROBOTS)
     """robosuite: the arm."""
     controller: Controller = Controller.OSC_POSE
@@ -128,7 +130,8 @@ class EnvConfig:
     engine: Engine = Engine.MUJOCO
 
     def __post_init__(self) -> None:
-        task_of(self.task)
+        if self.simulator is Simulator.ROBOMIMIC:
+            self._follow_store()
         if self.robot not in ROBOTS:
             raise unknown_name("robot", self.robot, ROBOTS)
         if self.simulator is not Simulator.ROBOSUITE:
@@ -163,6 +166,27 @@ class EnvConfig:
         physics_hz = PHYSICS_HZ.get(self.simulator, self.control_hz)
         if self.control_hz < 1 or physics_hz % self.control_hz:
             raise UserError(f"control_hz must divide the {physics_hz} Hz of the simulation, not {self.control_hz}.")
+
+    def _follow_store(self) -> None:
+        """What a store of demonstrations lays down, in place of the usual settings; others are refused."""
+        self.task = absolute(self.task)
+        found = recorded(self.task)
+        usual = {field.name: field.default for field in dataclasses.fields(EnvConfig)}
+        laid_down = {
+            "start_spread": usual["start_spread"],
+            "image_size": found.image_size or self.image_size,
+            "control_hz": round(found.spec.control_hz),
+            "render_quality": RenderQuality(found.render_quality),
+        }
+        for name, value in laid_down.items():
+            if getattr(self, name) not in (usual[name], value):
+                raise UserError(f"{name} is laid down by the demonstrations of {self.task}: leave it out.")
+            setattr(self, name, value)
+        if self.cameras == ["front", "hand"]:
+            self.cameras = list(found.spec.cameras)
+        for camera in self.cameras:
+            if camera not in found.spec.cameras:
+                raise unknown_name("camera", camera, found.spec.cameras)
 
     @property
     def simulator(self) -> Simulator:

@@ -6,7 +6,7 @@ import numpy as np
 
 from envs.experts import rotation_vector
 from envs.registry import Environment
-from envs.tasks import FOREIGN, TASKS
+from envs.tasks import TASKS
 from pixio_robot.errors import UserError
 
 
@@ -14,7 +14,7 @@ class Play:
     """Draws a target for the gripper every second or so and moves there."""
 
     def reset(self, env: Environment, rng: np.random.Generator) -> None:
-        if env.config.simulator in FOREIGN:
+        if env.config.task not in TASKS:
             raise UserError(f"Random play moves a gripper of ours, which task={env.config.task} has not.")
         self._rng = rng
         task = TASKS[env.config.task]

@@ -92,6 +92,10 @@ def make_env(config: EnvConfig) -> Environment:
         from envs.metaworld_env import MetaworldEnv
 
         return MetaworldEnv(config)
+    if config.simulator is Simulator.ROBOMIMIC:
+        from envs.robomimic_env import RobomimicEnv
+
+        return RobomimicEnv(config)
     if config.simulator in FOREIGN:
         from envs.foreign_env import ForeignEnv
 

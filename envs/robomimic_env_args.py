@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from envs.seeding import global_seed
 from envs.simulator import load_robosuite
 from pixio_robot.errors import UserError, unknown_name
 
@@ -68,6 +69,38 @@ def translated(env_args: Mapping[str, Any]) -> Task:
     )
     kept = {key: value for key, value in arguments.items() if key in known and not key.startswith(_PICTURES)}
     return Task(name, kept | _NO_PICTURES, left_out)
+
+
+def build(task: Task) -> Any:
+    """robosuite's environment. Raises UserError where the installed robosuite cannot build it."""
+    import robosuite
+
+    with global_seed(0):
+        try:
+            return robosuite.make(task.name, **task.arguments)
+        except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+            raise UserError(
+                f"robosuite {robosuite.__version__} cannot build {task.name} from the file's env_args: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+
+
+def taking_absolute(task: Task) -> Task:
+    """The same with actions that are poses in the world, as robomimic's `actions_abs`."""
+    from robosuite.controllers import load_composite_controller_config
+
+    arguments = copy.deepcopy(task.arguments)
+    robots = arguments["robots"]
+    names = [robots] if isinstance(robots, str) else list(robots)
+    given: Any = arguments.get("controller_configs")
+    each: list[Any] = given if isinstance(given, list) else [copy.deepcopy(given) for _ in names]
+    each = [config or load_composite_controller_config(robot=name) for config, name in zip(each, names, strict=True)]
+    for config in each:
+        parts = config["body_parts"]
+        for arm in parts.get("arms", parts).values():
+            if arm.get("type") in _CARTESIAN and arm.get("input_type") != "absolute":
+                arm |= {"input_type": "absolute", "input_ref_frame": "world"}
+    return dataclasses.replace(task, arguments=arguments | {"controller_configs": each})
 
 
 def _keywords(task: type) -> set[str]:

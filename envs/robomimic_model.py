@@ -13,7 +13,7 @@ import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from envs.simulator import load_mujoco, load_robosuite
 from pixio_robot.errors import UserError
@@ -54,6 +54,17 @@ def compiled(model: Mended) -> mujoco.MjModel:
         return mujoco.MjModel.from_xml_string(model.xml)
     except ValueError as error:
         raise UserError(f"MuJoCo {mujoco.__version__} cannot compile a demonstration's model_file: {error}.") from error
+
+
+def load_model(env: Any, xml: str) -> None:
+    """Let a robosuite environment go on with a demonstration's model. Raises UserError where it does not fit."""
+    try:
+        env.reset_from_xml_string(mended(modernised(xml)).xml)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(
+            f"robosuite's {type(env).__name__} cannot run on a demonstration's model_file: "
+            f"{type(error).__name__}: {error}."
+        ) from error
 
 
 def mended(xml: str) -> Mended:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.robomimic_env_args import Task, translated
-from envs.robomimic_model import mended, modernised
+from envs.robomimic_env_args import Task, build, translated
+from envs.robomimic_model import load_model
 from envs.robomimic_scene import check_states
 from envs.seeding import global_seed
 from pixio_robot.errors import UserError
@@ -44,16 +44,7 @@ class Replay:
     def __init__(self, env_args: Mapping[str, Any]) -> None:
         """Raises UserError where the installed robosuite cannot build that environment."""
         self.task: Task = translated(env_args)
-        import robosuite
-
-        with global_seed(0):
-            try:
-                self._env: Any = robosuite.make(self.task.name, **self.task.arguments)
-            except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"robosuite {robosuite.__version__} cannot build {self.task.name} from the file's env_args: "
-                    f"{type(error).__name__}: {error}."
-                ) from error
+        self._env: Any = build(self.task)
 
     def run(self, model_file: str, states: np.ndarray, actions: np.ndarray) -> ReplayError:
         """Start from states[0] (n, 1 + nq + nv), execute all n actions (n, a), compare with states[1:].
@@ -91,14 +82,8 @@ class Replay:
     @contextlib.contextmanager
     def _on(self, model_file: str) -> Iterator[tuple[Any, int]]:
         """The environment with the demonstration's own model, as robosuite's recorder starts an episode."""
-        xml = mended(modernised(model_file)).xml
         with global_seed(0):
-            try:
-                self._env.reset_from_xml_string(xml)
-            except (AssertionError, KeyError, ValueError) as error:
-                raise UserError(
-                    f"{self.task.name} cannot run on a demonstration's model_file: {type(error).__name__}: {error}."
-                ) from error
+            load_model(self._env, model_file)
             self._env.sim.reset()
             robot = self._env.robots[0]
             yield self._env.sim, robot.eef_site_id[robot.arms[0]]

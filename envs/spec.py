@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 
 import numpy as np
 
 from envs.config import Controller, Engine, EnvConfig
+from envs.robomimic_task import bounds, recorded
 from envs.tasks import FOREIGN, Simulator, task_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec, DemoSpec
@@ -54,6 +56,9 @@ def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
 
         facts = facts_of(config.task)
         return facts.low.copy(), facts.high.copy()
+    if config.simulator is Simulator.ROBOMIMIC:
+        high = bounds(spec_of(config).action_names)
+        return -high, high
     high = np.ones(spec_of(config).action_dim)
     if config.controller is Controller.OSC_POSE_ABSOLUTE:
         high[:6] = _ABSOLUTE_REACH
@@ -80,8 +85,24 @@ def _foreign_version(package: str) -> str:
     return f"{package} of unknown version"
 
 
+def _recorded_spec(config: EnvConfig) -> DemoSpec:
+    """What the demonstrations have, which a policy trained on them asks for."""
+    found = recorded(config.task)
+    spec = found.spec
+    horizon = "" if config.horizon is None else f", horizon {config.horizon}"
+    return dataclasses.replace(
+        spec,
+        simulator_version=_versions("robosuite", "mujoco"),
+        cameras={name: spec.cameras[name] for name in config.cameras},
+        source=f"simulated: env_args {found.fingerprint}{horizon}",
+        licence="",
+    )
+
+
 def spec_of(config: EnvConfig) -> DemoSpec:
     """The boundary contract of `make_env(config)`. Raises UserError where an extra is missing."""
+    if config.simulator is Simulator.ROBOMIMIC:
+        return _recorded_spec(config)
     fov = {"front": task_of(config.task).view.fov_y, "hand": HAND_FOV_Y}
     other_fov = None if config.simulator in FOREIGN else _ROBOSUITE_FOV_Y
     robot, controller, hz = config.robot, _CONTROLLER_NAMES[config.controller], float(config.control_hz)

@@ -13,12 +13,14 @@ from pixio_robot.errors import UserError, unknown_name
 class Simulator(enum.Enum):
     """What steps a task. TABLETOP is MuJoCo alone, with models of ours; METAWORLD needs the extra of that name.
 
-    GYMNASIUM and DM_CONTROL are environments of others, reached through `envs.foreign`.
+    ROBOMIMIC is robosuite as a robomimic file describes it (`envs.robomimic_task`). GYMNASIUM and DM_CONTROL are
+    environments of others, reached through `envs.foreign`.
     """
 
     ROBOSUITE = "robosuite"
     TABLETOP = "mujoco"
     METAWORLD = "metaworld"
+    ROBOMIMIC = "robomimic"
     GYMNASIUM = "gymnasium"
     DM_CONTROL = "dm_control"
 
@@ -152,12 +154,19 @@ def foreign_name(task: str) -> str:
 
 @functools.cache
 def task_of(name: str) -> Task:
-    """The task of that name: one of TASKS, or a foreign one (see `envs.foreign`). Raises UserError for another."""
+    """The task of that name: one of TASKS, a robomimic file's (see `envs.robomimic_task`) or a foreign one (see
+    `envs.foreign`). Raises UserError for another."""
     if name in TASKS:
         return TASKS[name]
+    if name.startswith(f"{Simulator.ROBOMIMIC.value}:"):
+        from envs.robomimic_task import recorded
+
+        found = recorded(name)
+        known = TASKS.get(str(found.env_args["env_name"]), Task(horizon=found.horizon, view=_WIDE))
+        return dataclasses.replace(known, simulator=Simulator.ROBOMIMIC, horizon=found.horizon, cubes={})
     home = next((simulator for simulator in FOREIGN if name.startswith(f"{simulator.value}:")), None)
     if home is None:
-        raise unknown_name("task", name, [*TASKS, "gymnasium:<id>", "dm_control:<domain>/<task>"])
+        raise unknown_name("task", name, [*TASKS, "robomimic:<store>", "gymnasium:<id>", "dm_control:<domain>/<task>"])
     horizon = _FOREIGN_HORIZON
     if home is Simulator.GYMNASIUM:
         horizon = _gymnasium_horizon(name) or horizon

@@ -10,6 +10,7 @@ import numpy as np
 
 from pixio_robot.data.demo_edit import open_source
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Outcome, new_path
 from pixio_robot.interop.diffusion_policy_arrays import ArrayWriter, write_json
@@ -17,7 +18,6 @@ from pixio_robot.interop.diffusion_policy_codecs import BLOSC, LOSSY, WRITABLE, 
 from pixio_robot.interop.diffusion_policy_container import EPISODE_ENDS, ArchiveSink, FolderSink, Sink
 from pixio_robot.interop.diffusion_policy_import import ACTION, REWARD, STATE
 from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ExportConfig
-from pixio_robot.interop.named_columns import grouped
 from pixio_robot.types import Episode
 
 CHUNK_BYTES = 2_000_000

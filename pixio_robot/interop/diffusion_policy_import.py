@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.data.demo_edit import Recipe, write
+from pixio_robot.data.named_columns import column_names, grouped
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Outcome
 from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ImportConfig
-from pixio_robot.interop.named_columns import column_names, grouped
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
 
 STATE, ACTION, REWARD = "state", "action", "reward"

@@ -13,9 +13,9 @@ import numpy as np
 
 from pixio_robot.data.demo_edit import open_source
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Outcome, new_path
-from pixio_robot.interop.named_columns import grouped
 from pixio_robot.interop.robomimic_env_args import env_args_of
 from pixio_robot.interop.robomimic_file import DEMO as DEMO_PREFIX
 from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, values

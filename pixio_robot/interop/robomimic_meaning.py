@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pixio_robot.interop.named_columns import column_names
+from pixio_robot.data.named_columns import column_names
 from pixio_robot.interop.robomimic_file import GYM, ROBOSUITE
 
 ABSOLUTE_ACTIONS = "actions_abs"

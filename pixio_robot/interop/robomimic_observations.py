@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import h5py
 import numpy as np
 
+from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop import robomimic_meaning as meaning
-from pixio_robot.interop.named_columns import grouped
 from pixio_robot.interop.robomimic_file import RobomimicFile, dataset
 from pixio_robot.interop.robomimic_scene import Scene
 from pixio_robot.interop.robomimic_settings import ImportConfig

@@ -1,0 +1,155 @@
+"""The robosuite environment of a robomimic file: its own scene, and observations by robomimic's names."""
+
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from envs.actions import checked_action
+from envs.config import EnvConfig
+from envs.robomimic_env_args import Task, build, taking_absolute, translated
+from envs.robomimic_model import load_model
+from envs.robomimic_task import recorded
+from envs.seeding import global_seed
+from envs.spec import action_bounds, spec_of
+from envs.views import Views
+from pixio_robot.data.named_columns import grouped
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.types import Frame, StepResult
+
+_ELSEWHERE = {"object": "object-state"}
+"""robomimic's names that are not robosuite's."""
+
+
+def _task(config: EnvConfig) -> Task:
+    found = recorded(config.task)
+    task = translated(found.env_args)
+    if "absolute" in found.spec.controller:
+        task = taking_absolute(task)
+    # An object's place is an observation that a policy may have been given.
+    return dataclasses.replace(task, arguments=task.arguments | {"use_object_obs": True})
+
+
+class RobomimicEnv(Views):
+    """See `Environment` for the contract. Cameras, state and actions are those of the demonstrations' DemoSpec.
+
+    Physics, rewards and what is read of the robot are robosuite's own. Its model is built anew in every episode, since
+    some tasks draw sizes then.
+    """
+
+    def __init__(self, config: EnvConfig) -> None:
+        """Raises UserError where the installed robosuite has no such environment, camera or reading."""
+        self.config = config
+        self.spec = spec_of(config)
+        self._env = build(_task(config))
+        self._high = action_bounds(config)[1]
+        if self._env.action_dim != self.spec.action_dim:
+            raise UserError(
+                f"The demonstrations of {config.task} have actions of {self.spec.action_dim} numbers, but their "
+                f"environment takes {self._env.action_dim}."
+            )
+        self._attach()
+        cameras = [self._model.camera(index).name for index in range(self._model.ncam)]
+        for camera in config.cameras:
+            if camera not in cameras:
+                raise unknown_name("camera", camera, cameras)
+        self._columns = grouped(self.spec.state_names)
+        self._check_columns(self._env._get_observations(force_update=True))
+        self._steps, self._done = 0, True
+
+    def _attach(self) -> None:
+        """To the model that robosuite has now."""
+        super().__init__(self.config, self._env.sim.model._model, self._env.sim.data._data)
+
+    def _check_columns(self, observations: Mapping[str, np.ndarray]) -> None:
+        for key, columns in self._columns.items():
+            found = observations.get(_ELSEWHERE.get(key, key))
+            if found is None:
+                raise unknown_name(f"observation of robosuite's {self.spec.task}", key, observations)
+            if np.size(found) != len(columns):
+                raise UserError(
+                    f"The demonstrations of {self.config.task} have {len(columns)} numbers of {key}, but their "
+                    f"environment has {np.size(found)}: it is another version's."
+                )
+
+    def _model_camera(self, camera: str | None) -> str:
+        return camera or self.config.cameras[0]
+
+    def reset(self, seed: int, render: bool = True) -> Frame:
+        self._renderer.close()
+        with global_seed(seed):
+            observations = self._env.reset()
+        self._attach()
+        return self._begin(observations, render)
+
+    def load_model(self, model_file: str) -> None:
+        """Take a demonstration's own model until the next `reset`, for `reset_to` its states.
+
+        Sizes may have been drawn for it, and its numbers are rounded as in its text. Raises UserError where it does not
+        run in this environment.
+        """
+        self._renderer.close()
+        with global_seed(0):
+            load_model(self._env, model_file)
+        self._attach()
+
+    def get_state(self) -> np.ndarray:
+        return self._env.sim.get_state().flatten()
+
+    def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
+        size = 1 + self._model.nq + self._model.nv
+        if np.shape(state) != (size,):
+            raise UserError(
+                f"A state of {self.config.task} has {size} numbers (time, positions, velocities), not the shape "
+                f"{np.shape(state)}."
+            )
+        env = self._env
+        env.sim.reset()
+        env.sim.set_state_from_flattened(np.asarray(state, np.float64))
+        env.sim.forward()
+        for robot in env.robots:
+            robot.composite_controller.reset()
+            for gripper in robot.gripper.values():
+                if gripper.dof:
+                    gripper.current_action = np.zeros(gripper.dof)
+        env.timestep, env.cur_time = 0, 0
+        return self._begin(env._get_observations(force_update=True), render)
+
+    def _begin(self, observations: Mapping[str, np.ndarray], render: bool) -> Frame:
+        self._steps, self._done = 0, False
+        return self._frame(observations, render)
+
+    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
+        if self._done:
+            raise ValueError("This episode is over (or none was started): call reset first.")
+        action = np.clip(checked_action(action, self.spec.action_dim), -self._high, self._high)
+        observations, reward, _, _ = self._env.step(action)
+        self._steps += 1
+        success = bool(self._env._check_success())
+        self._done = success or self._steps >= self.config.steps
+        return StepResult(self._frame(observations, render), float(reward), success, self._done)
+
+    def _frame(self, observations: Mapping[str, np.ndarray], render: bool) -> Frame:
+        state = np.empty(self.spec.state_dim, np.float32)
+        for key, columns in self._columns.items():
+            state[columns] = np.ravel(observations[_ELSEWHERE.get(key, key)])
+        images = {name: self._renderer.render(name) for name in self.config.cameras} if render else {}
+        return Frame(images, state)
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        robot = self._env.robots[0]
+        grip = robot.eef_site_id[robot.arms[0]]
+        eef = {
+            "eef_pos": self._data.site_xpos[grip].copy(),
+            "eef_mat": self._data.site_xmat[grip].reshape(3, 3).copy(),
+        }
+        return eef | self._body_poses()
+
+    def close(self) -> None:
+        self._renderer.close()
+        self._env.close()

@@ -1,0 +1,237 @@
+"""The environment of a robomimic file against the file: one that robosuite itself recorded, with a solved Lift."""
+
+import dataclasses
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from envs.config import EnvConfig
+from envs.experts import LiftExpert
+from envs.play import Play
+from envs.pool import ProcessPool
+from envs.registry import make_env
+from envs.robomimic_env import RobomimicEnv
+from envs.robomimic_task import recorded
+from envs.seeding import global_seed
+from envs.simulator import load_robosuite
+from envs.spec import action_bounds, spec_of
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
+from pixio_robot.interop.robomimic import ImportConfig, import_demos
+
+pytestmark = pytest.mark.sim
+
+SIZE = 24
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+
+
+@dataclasses.dataclass
+class Solved:
+    """A robomimic file with one demonstration, and what it holds. `actions_abs` are where the gripper went."""
+
+    file: Path
+    model_file: str
+    states: np.ndarray
+    actions: np.ndarray
+    successes: list[bool]
+
+
+def seen(env: Any) -> Any:
+    """What the expert asks for, of robosuite's environment."""
+    data = env.sim.data
+    grip, cube = env.robots[0].eef_site_id["right"], env.cube_body_id
+    poses = {
+        "eef_pos": data.site_xpos[grip].copy(),
+        "eef_mat": data.site_xmat[grip].reshape(3, 3).copy(),
+        "cube_pos": data.body_xpos[cube].copy(),
+        "cube_mat": data.body_xmat[cube].reshape(3, 3).copy(),
+    }
+    return types.SimpleNamespace(config=EnvConfig(), privileged=lambda: poses)
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
+    robosuite = load_robosuite()
+    kwargs = {"robots": ["Panda"], "control_freq": 20, "reward_shaping": False, "camera_heights": SIZE}
+    kwargs |= {"controller_configs": robosuite.load_composite_controller_config(robot="Panda")}
+    hidden = {"has_renderer": False, "use_camera_obs": False, "ignore_done": True}
+    env = robosuite.make("Lift", **json.loads(json.dumps(kwargs)), **hidden, has_offscreen_renderer=True)
+    with global_seed(3):
+        env.reset()
+        model_file, start = env.sim.model.get_xml(), env.sim.get_state().flatten()
+        env.reset_from_xml_string(model_file)
+    env.sim.reset()
+    env.sim.set_state_from_flattened(start)
+    env.sim.forward()
+    expert = LiftExpert()
+    expert.reset(seen(env), np.random.default_rng(0))
+    states, actions, rewards, successes, places = [], [], [], [], []
+    while not (successes and successes[-1]) and len(states) < 80:
+        states.append(env.sim.get_state().flatten())
+        actions.append(expert.act(seen(env)).astype(np.float64))
+        rewards.append(env.step(actions[-1])[1])
+        successes.append(bool(env._check_success()))
+        places.append(seen(env).privileged()["eef_pos"])
+    observations: dict[str, list[np.ndarray]] = {}
+    for state in states:  # as robomimic's script works observations out afterwards
+        env.sim.set_state_from_flattened(state)
+        env.sim.forward()
+        found = dict(env._get_observations(force_update=True))
+        found |= {f"{name}_image": env.sim.render(width=SIZE, height=SIZE, camera_name=name)[::-1] for name in CAMERAS}
+        found["object"] = found.pop("object-state")
+        for key, value in found.items():
+            if key.startswith("robot0_") or key.endswith("_image") or key == "object":
+                observations.setdefault(key, []).append(np.array(value))
+    env.close()
+    file = tmp_path_factory.mktemp("robomimic") / "lift.hdf5"
+    with h5py.File(file, "w") as opened:
+        data = opened.create_group("data")
+        env_args = {"env_name": "Lift", "type": 1, "env_version": robosuite.__version__, "env_kwargs": kwargs}
+        data.attrs["env_args"], data.attrs["total"] = json.dumps(env_args), len(states)
+        demo = data.create_group("demo_0")
+        demo.attrs["model_file"], demo.attrs["num_samples"] = model_file, len(states)
+        demo["states"], demo["actions"], demo["rewards"] = np.stack(states), np.stack(actions), np.array(rewards)
+        turn = [np.pi, 0.0, 0.0]
+        demo["actions_abs"] = [[*place, *turn, action[6]] for place, action in zip(places, actions, strict=True)]
+        for key, values in observations.items():
+            demo[f"obs/{key}"] = np.stack(values)
+    return Solved(file, model_file, np.stack(states), np.stack(actions), successes)
+
+
+@pytest.fixture(scope="module")
+def store(solved: Solved) -> DemoStore:
+    """Imported with the settings that a user would leave as they are."""
+    out = solved.file.with_name("store")
+    import_demos(solved.file, out, ImportConfig())
+    return DemoStore.open(out)
+
+
+@pytest.fixture(scope="module")
+def env(store: DemoStore):
+    made = make_env(EnvConfig(task=f"robomimic:{store.path}"))
+    assert isinstance(made, RobomimicEnv)
+    yield made
+    made.close()
+
+
+def test_its_spec_is_the_stores(env: RobomimicEnv, store: DemoStore) -> None:
+    assert store.spec.differences(env.spec) == env.spec.differences(store.spec) == []
+    assert env.spec.cameras == store.spec.cameras
+    assert (env.spec.task, env.spec.robot, env.spec.render_quality) == ("Lift", "Panda", "unknown")
+    assert tuple(env.spec.cameras) == CAMERAS
+    assert env.config.image_size == SIZE
+    low, high = action_bounds(env.config)
+    assert (low == -1).all()
+    assert (high == 1).all()
+
+
+def test_a_recorded_episode_is_played_again_as_it_was(env: RobomimicEnv, store: DemoStore, solved: Solved) -> None:
+    """Observations, states and success, to the last bit: pictures may differ in a grey level on another driver."""
+    env.reset(0, render=False)
+    env.load_model(solved.model_file)
+    frame = env.reset_to(solved.states[0])
+    images = {name: store.images(0, name) for name in CAMERAS}
+    for step, action in enumerate(solved.actions):
+        np.testing.assert_array_equal(env.get_state(), solved.states[step])
+        if step == 0:
+            np.testing.assert_array_equal(frame.state, store.state(0)[0])
+        # While it runs, robosuite shows what was one physics step (2 ms) before the state.
+        np.testing.assert_allclose(frame.state, store.state(0)[step], atol=5e-3)
+        if frame.images:
+            for name in CAMERAS:
+                difference = np.abs(frame.images[name].astype(int) - images[name][step])
+                assert difference.mean() < (0.2 if step == 0 else 3), (name, step)
+        result = env.step(action, render=step < 3)
+        frame = result.frame
+        assert result.success == solved.successes[step]
+    assert result.done
+    assert result.reward == store.rewards(0)[-1] > 0
+    with pytest.raises(ValueError, match="over"):
+        env.step(solved.actions[0])
+
+
+def test_an_episode_depends_on_its_seed_alone(env: RobomimicEnv) -> None:
+    first = env.reset(5)
+    after = env.step(np.ones(7))
+    env.reset(6, render=False)
+    again = env.reset(5)
+    np.testing.assert_array_equal(first.state, again.state)
+    for name in CAMERAS:
+        np.testing.assert_array_equal(first.images[name], again.images[name])
+    np.testing.assert_array_equal(after.frame.state, env.step(np.ones(7)).frame.state)
+    assert not np.array_equal(env.reset(6).images["agentview"], first.images["agentview"])
+
+
+def test_workers_play_it_from_any_directory(
+    store: DemoStore, env: RobomimicEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store.path.parent)
+    config = EnvConfig(task="robomimic:store", cameras=["robot0_eye_in_hand"], horizon=2)
+    monkeypatch.chdir("/")
+    with ProcessPool(config, 1, 1) as pool:
+        frames, lost = pool.reset({0: 5}, {0: True})
+        assert not lost
+        np.testing.assert_array_equal(frames[0].state, env.reset(5, render=False).state)
+        assert frames[0].images["robot0_eye_in_hand"].shape == (SIZE, SIZE, 3)
+        assert not pool.step({0: np.zeros(7)}, {0: False})[0][0].done
+        assert pool.step({0: np.zeros(7)}, {0: False})[0][0].done
+
+
+def test_state_of_any_key_and_poses_in_the_world(solved: Solved, tmp_path: Path) -> None:
+    """Low-dimensional policies are given `object`; others act by poses, which the file's controller does not."""
+    keys = ["object", "robot0_joint_pos", "robot0_eef_pos"]
+    config = ImportConfig(state=keys, cameras=["agentview"], actions="actions_abs")
+    import_demos(solved.file, tmp_path / "s", config)
+    store = DemoStore.open(tmp_path / "s")
+    env = make_env(EnvConfig(task=f"robomimic:{tmp_path / 's'}", cameras=[]))
+    assert env.spec.controller == store.spec.controller == "OSC_POSE absolute"
+    assert action_bounds(env.config)[1].tolist() == [2.0] * 3 + [np.pi] * 3 + [1.0]
+    env.reset(0, render=False)
+    env.load_model(solved.model_file)  # type: ignore[attr-defined]
+    frame = env.reset_to(solved.states[0], render=False)
+    np.testing.assert_array_equal(frame.state, store.state(0)[0])
+    place = frame.state[-3:] + np.array((0.05, -0.06, 0.04))
+    turn = Rotation.from_matrix(env.privileged()["eef_mat"]).as_rotvec()
+    for _ in range(20):
+        frame = env.step(np.array([*place, *turn, -1]), render=False).frame
+    np.testing.assert_allclose(frame.state[-3:], place, atol=0.01)
+    env.close()
+
+
+def test_what_does_not_fit_is_named(store: DemoStore, solved: Solved, tmp_path: Path) -> None:
+    task = f"robomimic:{store.path}"
+    for wrong in ({"image_size": 64}, {"control_hz": 10}, {"start_spread": 0.1}, {"robot": "Sawyer"}):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))} .*leave it out"):
+            EnvConfig(task=task, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="Did you mean 'agentview'"):
+        EnvConfig(task=task, cameras=["agentvie"])
+    with pytest.raises(UserError, match=r"data import .*lift\.hdf5 format=robomimic"):
+        EnvConfig(task=f"robomimic:{solved.file}")
+    with pytest.raises(UserError, match="nowhere"):
+        EnvConfig(task="robomimic:nowhere")
+    ours = DemoStore.create(tmp_path / "ours", spec_of(EnvConfig(image_size=16)))
+    with pytest.raises(UserError, match="imported from a robomimic file"):
+        EnvConfig(task=f"robomimic:{ours.path}")
+    with pytest.raises(UserError, match="Random play"):
+        Play().reset(types.SimpleNamespace(config=EnvConfig(task=task)), np.random.default_rng(0))  # type: ignore[arg-type]
+    import_demos(
+        solved.file, tmp_path / "named", ImportConfig(cameras=["agentview"], state_names=[f"s{i}" for i in range(9)])
+    )
+    with pytest.raises(UserError, match="'s0'"):
+        make_env(EnvConfig(task=f"robomimic:{tmp_path / 'named'}"))
+
+
+def test_episodes_of_two_environments_are_refused(store: DemoStore, tmp_path: Path) -> None:
+    both = DemoStore.create(tmp_path / "both", store.spec)
+    episode = store.episode(0)
+    both.append(episode)
+    env_args = recorded(f"robomimic:{store.path}").env_args
+    both.append(dataclasses.replace(episode, info={"env_args": {**env_args, "env_name": "Stack"}}))
+    with pytest.raises(UserError, match="episodes 0 and 1 were recorded in different"):
+        EnvConfig(task=f"robomimic:{both.path}")
