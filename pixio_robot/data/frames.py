@@ -146,8 +146,7 @@ class PixelBatches:
                 )
         self._drop_ahead()
         self._handed_out = self._submitted = Place(int(state["epoch"]), int(state["position"]))
-        # The first rank keeps count of those met before, so that the ranks' counts add up.
-        self.corrupt = set(state["corrupt"]) if self.rank == 0 else set()
+        self.corrupt = set(state["corrupt"])
 
     def close(self) -> None:
         """Stop the threads. Batches handed out stay valid."""

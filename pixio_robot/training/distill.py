@@ -118,7 +118,7 @@ def distill(config: DistillConfig) -> FitResult:
         generators={"masks": generator},
         hooks=hooks,
         spread=spread_model,
-        counts=lambda: {"unreadable_images": len(images.batches.corrupt)},
+        found=lambda: {"unreadable_images": images.batches.corrupt},
         flop_per_example=distillation_flop(teacher.config, config.students, image_size),
     )
     try:

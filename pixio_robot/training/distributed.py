@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -77,6 +77,10 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
+    def united(self, things: Collection[str]) -> list[str]:
+        """Whatever any of them has, once and sorted."""
+        return sorted(set().union(*self.gather(list(things))))
+
     def after_first[T](self, work: Callable[[], T]) -> T:
         """`work()`, on the first process before the others, which find on the disk what it left there.
 
@@ -97,6 +101,27 @@ class Processes:
         if not done:
             raise UserError("The first process failed; its own message says at what.")
         return results[0] if self.first else work()
+
+
+class Vote:
+    """The largest over the processes of numbers on the host, without meeting: each hears what all said when it was
+    asked the last time, and at first 0. All must ask equally often."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._alone = processes.count == 1
+        self._on_its_way: tuple[Tensor, dist.Work] | None = None
+
+    def largest(self, *values: float) -> list[float]:
+        if self._alone:
+            return list(values)
+        earlier = self._on_its_way
+        most = torch.tensor(values, dtype=torch.float64)
+        self._on_its_way = most, cast(dist.Work, dist.all_reduce(most, dist.ReduceOp.MAX, async_op=True))
+        if earlier is None:
+            return [0.0] * len(values)
+        most, work = earlier
+        work.wait()
+        return most.tolist()
 
 
 def current() -> Processes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,7 +69,8 @@ class Job:
     use_ema: bool = False
     spread: Spread = dataclasses.field(default_factory=lambda: Spread(nn.Identity()))
     """How the model is spread over several processes; `step` calls its module."""
-    counts: Callable[[], Mapping[str, float]] = dict
-    """Counts of this process, such as skipped images; the sums over all processes are logged."""
+    found: Callable[[], Mapping[str, Collection[str]]] = dict
+    """What this process met, such as the ids of images that it skipped, by the name under which the number of different
+    ones of all processes is logged."""
     flop_per_example: float | None = None
     """Matrix-multiplication FLOP of a forward and backward pass, for the reported MFU."""

@@ -19,7 +19,7 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import sweep_temporaries
 from pixio_robot.training import randomness
 from pixio_robot.training.checkpoint import latest_checkpoint
-from pixio_robot.training.distributed import STRATEGIES, current, whole
+from pixio_robot.training.distributed import STRATEGIES, Vote, current, whole
 from pixio_robot.training.finite import check_finite
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
@@ -122,6 +122,7 @@ class _Run:
     def __init__(self, job: Job, config: LoopConfig, run_dir: Path) -> None:
         self.job, self.config, self.run_dir = job, config, run_dir
         self.processes = current()
+        self.vote = Vote(self.processes)
         if self.processes.first:
             for directory in (run_dir, run_dir / CHECKPOINTS):
                 sweep_temporaries(directory)
@@ -180,10 +181,11 @@ class _Run:
         return result
 
     def _is_over(self, interrupt: Interrupt) -> tuple[bool, bool]:
-        """Whether the run ends here, and whether it was asked to stop; all processes agree."""
+        """Whether the run ends here, and whether it was asked to stop; all processes agree. Of several each learns a
+        step later what the others want."""
         limit = self.config.seconds
         out_of_time = limit is not None and time.monotonic() - self.began >= limit
-        out_of_time, self.stop_signal = self.processes.largest(out_of_time, interrupt.signal)
+        out_of_time, self.stop_signal = self.vote.largest(out_of_time, interrupt.signal)
         return self.state.step >= self.config.steps or bool(out_of_time), self.stop_signal > 0
 
     def _update(self) -> None:
@@ -222,7 +224,7 @@ class _Run:
         state.window.clear()
         rate = learning_rate(state.step - 1, self.config.steps, self.job.optim)
         seconds = time.monotonic() - self.began
-        counts = {name: sum(self.processes.gather(count)) for name, count in self.job.counts().items()}
+        counts = {name: len(self.processes.united(ids)) for name, ids in self.job.found().items()}
         return means(values) | counts | {"lr": rate, "seconds": seconds} | self.pace.take()
 
     def _check_finite(self, values: dict[str, list[float]]) -> None:

@@ -143,7 +143,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
         generators={"masks": generator},
         hooks=hooks,
         spread=spread_model,
-        counts=lambda: {"unreadable_images": len(images.batches.corrupt)},
+        found=lambda: {"unreadable_images": images.batches.corrupt},
         flop_per_example=pretraining_flop(config.encoder, config.decoder, config.mask, config.crop_size),
     )
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed import current
@@ -25,18 +26,24 @@ def save_spread(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    seen: set[int] = set()
-    separate = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().contiguous()
-        # safetensors refuses tensors that share memory, as tied weights do.
-        separate[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
     directory.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is one process
         writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
-        save(separate, storage_writer=writer, no_dist=current().count == 1)
+        save(_separate(tensors), storage_writer=writer, no_dist=current().count == 1)
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """safetensors refuses tensors that share memory, as tied weights do: the second of them becomes a copy."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        place = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).data_ptr()
+        separate[name] = tensor.clone() if place in seen else tensor
+        if place:  # 0: there is nothing of it here
+            seen.add(place)
+    return separate
 
 
 def load_spread(directory: Path, into: dict[str, Tensor]) -> None:

@@ -54,7 +54,7 @@ class TrainingState:
         data = dict(job.batches.state_dict())
         if "corrupt" in data:
             # Each process met unreadable images of its own; all else of their positions is the same.
-            data["corrupt"] = sorted(set().union(*self.processes.gather(data["corrupt"])))
+            data["corrupt"] = self.processes.united(data["corrupt"])
         trainer = {"seconds": self.seconds, "random": random_values, "data": data}
         if self.ema:
             spread["ema"] = self.ema.tensors()

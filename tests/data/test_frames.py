@@ -113,11 +113,15 @@ def test_corrupt_images_are_replaced_counted_and_logged(caplog: pytest.LogCaptur
             runs.append(take(batches, 4))
             assert batches.corrupt == {"3", "4", "17"}
             assert batches.state_dict()["corrupt"] == ["17", "3", "4"]
+    with PixelBatches(Colours(20, broken), 5, 8, seed=0, rank=1, world_size=2) as batches:
+        batches.load_state_dict(batches.state_dict() | {"corrupt": ["17", "3"]})
+        take(batches, 8)
+        assert batches.corrupt == {"3", "4", "17"}  # those met before count once, whichever rank meets them again
     assert same(*runs)
     for ids, images in runs[0]:
         assert [int(identity) for identity in ids] == images[:, 0, 0, 0].tolist()
         assert not {int(identity) for identity in ids} & broken
-    assert caplog.text.count("unreadable image") == 6  # once an image and run
+    assert caplog.text.count("unreadable image") == 7  # once an image and run
 
 
 def test_nothing_readable_is_an_error() -> None:

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from pixio_robot.training.distributed import Processes, Vote
+from pixio_robot.training.spread_files import _separate
 
 COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
 SETTINGS = [
@@ -190,6 +196,60 @@ try:
 except UserError as error:
     print(error)
 """
+
+
+VOTES = """
+import sys, time
+from pathlib import Path
+import torch.distributed as dist
+from pixio_robot.training.distributed import Vote, current
+
+rank, where = int(sys.argv[1]), Path(sys.argv[2])
+dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
+vote = Vote(current())
+heard = []
+for number in range(4):
+    # The second process only asks when the first has its answer: who asks does not wait for the other's question.
+    while rank == 1 and not (where / str(number)).exists():
+        time.sleep(0.01)
+    heard.append(vote.largest(number, 10 * rank if number == 1 else 0))
+    if rank == 0:
+        (where / str(number)).touch()
+print(heard, current().united(["same", f"of {rank}"]))
+dist.destroy_process_group()
+"""
+
+
+def test_a_vote_is_heard_by_all_when_they_ask_the_next_time(tmp_path):
+    words = [sys.executable, "-c", VOTES]
+    both = [
+        subprocess.Popen([*words, str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True) for rank in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=60)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert outputs == ["[[0.0, 0.0], [0.0, 0.0], [1.0, 10.0], [2.0, 0.0]] ['of 0', 'of 1', 'same']\n"] * 2
+    assert Vote(Processes()).largest(3, 4) == [3, 4]
+
+
+def test_only_tensors_that_share_memory_are_copied_to_be_written(tmp_path):
+    dist.init_process_group("gloo", f"file://{tmp_path}/meet", world_size=1, rank=0)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        parts = {name: distribute_tensor(torch.randn(4, 2), mesh, [Shard(0)]) for name in "ab"}
+        tensors = {**parts, "tied": parts["a"], "c": torch.randn(3), "none": torch.empty(0), "nothing": torch.empty(0)}
+        separate = _separate(tensors)
+        copied = [name for name, tensor in separate.items() if not _same_memory(tensor, tensors[name])]
+    finally:
+        dist.destroy_process_group()
+    assert copied == ["tied"]
+
+
+def _same_memory(*tensors: torch.Tensor) -> bool:
+    places = {(tensor.to_local() if isinstance(tensor, DTensor) else tensor).data_ptr() for tensor in tensors}
+    return len(places) == 1
 
 
 @pytest.mark.parametrize(
