@@ -28,12 +28,13 @@ from torch import Tensor, nn
 from envs.pool import make_pool
 from pixio_robot.cli.compose import load
 from pixio_robot.cli.evaluate import EvaluateCommand
-from pixio_robot.cli.evaluated import Playing, finished_policy
+from pixio_robot.cli.evaluated import finished_policy
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.evaluation.evaluate import evaluate
 from pixio_robot.evaluation.results import EvaluatedPolicy, read_outcomes
 from pixio_robot.evaluation.statistics import compare_paired
 from pixio_robot.types import DemoSpec, Observation
+from policies.acting import ActingConfig
 from policies.chunking import ChunkedActor
 
 ROWS = 2
@@ -140,12 +141,12 @@ def main() -> None:
 
     ours = finished_policy(str(out), "ours")
     device = torch.device("cpu")
-    playing = Playing(store.spec.task, arguments.execute, None, None)
+    actor, _ = ours.actor(store.spec.task, ActingConfig(execute=arguments.execute), ROWS, device)
     their_name = EvaluatedPolicy(
         name="lerobot", label=f"lerobot {arguments.policy}", policy="lerobot", encoder="resnet18"
     )
     actors = {
-        ours.who.name: (ours.who, ours.actor(store.spec.action_dim, playing, ROWS, device)),
+        ours.who.name: (ours.who, actor),
         "lerobot": (their_name, ChunkedActor(theirs, arguments.execute, device, ROWS)),
     }
     outcomes: dict[str, dict[int, bool]] = {}

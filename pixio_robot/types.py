@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # a simulator's worker process needs these values, but not th
     from torch import Tensor
 
 
+UNKNOWN = "unknown"
+"""Of text in a DemoSpec: whoever made the demonstrations did not say."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CameraSpec:
     """One camera stream: RGB, uint8, (height, width) pixels, origin at the top left."""
@@ -88,20 +92,33 @@ class DemoSpec:
             }
         )
 
+    def read_by(self, cameras: Sequence[str], state: bool) -> DemoSpec:
+        """The same without what a policy does not look at: other cameras, and the state if it does not feel it."""
+        return dataclasses.replace(
+            self,
+            cameras={name: self.cameras[name] for name in cameras},
+            state_names=self.state_names if state else (),
+        )
+
+    def unknown(self) -> list[str]:
+        """The fields that the origin of imported demonstrations left open, which nobody can compare."""
+        return [name for name in ("robot", "controller", "render_quality") if getattr(self, name) == UNKNOWN]
+
     def differences(self, other: DemoSpec) -> list[str]:
         """Every field that keeps a policy made for `self` from running on `other`, as text.
 
         Names of source and licence, the simulator's version, and where a camera is known to stand do not matter for
-        that. `other` may have more cameras than `self`.
+        that; nor does what is `unknown` of `self`. `other` may have more cameras than `self`, and a state where `self`
+        has none.
         """
         found = []
         for field in ("task", "robot", "controller", "control_hz", "render_quality"):
             mine, theirs = getattr(self, field), getattr(other, field)
-            if mine != theirs:
+            if mine not in (theirs, UNKNOWN):
                 found.append(f"{field}: {mine!r} against {theirs!r}")
         for field in ("state_names", "action_names"):
             mine, theirs = list(getattr(self, field)), list(getattr(other, field))
-            if mine != theirs:
+            if mine != theirs and not (field == "state_names" and not mine):
                 found.append(f"{field}: {mine} against {theirs}")
         for name, camera in self.cameras.items():
             if name not in other.cameras:

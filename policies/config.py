@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.receding_horizon import check_execute
 from pixio_robot.vision.config import PoolingConfig
 from policies.normalisation import NORMALISATIONS
 from policies.schedules import BETAS, PREDICTIONS, SAMPLERS
@@ -105,6 +107,12 @@ class PolicyConfig:
     past_actions: int = 0
     """Actions of the chunk that belong to steps before the newest frame: learned, but not carried out. Diffusion policy
     begins its chunks at the oldest frame: observation_steps - 1."""
+    execute: int | None = None
+    """Actions of each chunk that are carried out before the policy looks again; null: the first half of those that are
+    not past, rounded up."""
+    ensemble_weight: float | None = None
+    """Temporal ensembling (ACT, Zhao et al. 2023; they use .01 with execute=1): average all predictions for a step, one
+    that is i calls newer than the oldest weighted by exp(-weight i). null: follow the newest."""
     learn_padding: bool = False
     """Learn the repeated actions beyond either end of an episode too, as diffusion policy does: hold still when done.
     False leaves them out of the loss."""
@@ -118,7 +126,13 @@ class PolicyConfig:
             0 <= self.past_actions < self.horizon,
             f"past_actions = {self.past_actions} must lie in 0..{self.horizon - 1}, below the horizon.",
         )
+        check_execute(self.executed, self.horizon - self.past_actions)
         _require_name("normalisation", self.action_normalisation, NORMALISATIONS)
+
+    @property
+    def executed(self) -> int:
+        """Actions of each chunk that are carried out."""
+        return math.ceil((self.horizon - self.past_actions) / 2) if self.execute is None else self.execute
 
 
 @dataclasses.dataclass(kw_only=True)

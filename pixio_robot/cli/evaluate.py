@@ -12,7 +12,7 @@ from envs.pool_process import StartMethod
 from envs.registry import spec_of
 from envs.spec import action_bounds
 from pixio_robot.cli.compose import run
-from pixio_robot.cli.evaluated import RANDOM, Evaluated, Playing, finished_policy, random_actions, training_checkpoints
+from pixio_robot.cli.evaluated import RANDOM, Evaluated, finished_policy, random_actions, training_checkpoints
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
 from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.stages import run_stage
@@ -21,10 +21,11 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.types import Actor, EnvPool
+from policies.acting import ActingConfig
 
 
 @dataclass(kw_only=True)
-class EvaluateCommand(EvaluateConfig, StageSettings):
+class EvaluateCommand(EvaluateConfig, ActingConfig, StageSettings):
     """Closed-loop rollouts from fixed initial states: success rate, interval, episodes.jsonl, videos."""
 
     checkpoint: str = MISSING
@@ -35,13 +36,6 @@ class EvaluateCommand(EvaluateConfig, StageSettings):
     """Results directory; empty: `evaluations/NAME` of the run, after the policy's directory (or `random`)."""
     record: str | None = None
     """A demonstration store to add every episode to, with all images; `pixio-robot data filter` keeps successes."""
-    execute: int = 4
-    """Actions of each predicted chunk that are carried out before the policy looks again."""
-    ensemble_weight: float | None = None
-    """Temporal ensembling (ACT; they use .01 with execute=1): average all predictions for a step, one that is i calls
-    newer than the oldest weighted by exp(-weight i). null: follow the newest."""
-    inference_steps: int | None = None
-    """Steps of the sampler, for policies that draw their actions; null: as trained."""
     env: EnvConfig = field(default_factory=EnvConfig)
     executor: Executor = Executor.PROCESSES
     """Where the simulators run: processes of this machine, or the Ray cluster of RAY_ADDRESS. Same results."""
@@ -85,7 +79,8 @@ def _evaluate(command: EvaluateCommand) -> bool:
     if spec is not None:
         # Before any simulator starts: a policy that does not fit is refused at once.
         check_spec(spec, env_spec)
-    playing = Playing(env_spec.task, command.execute, command.ensemble_weight, command.inference_steps)
+        if unknown := spec.unknown():
+            print(f"evaluate: the demonstrations did not say their {', '.join(unknown)}: taken to be the environment's")
     pool = make_pool(
         command.env,
         command.workers,
@@ -100,8 +95,7 @@ def _evaluate(command: EvaluateCommand) -> bool:
         for contestant in contestants:
             step = contestant.who.training_step
             directory = out if step is None else out / checkpoint_directory(step)
-            actor = contestant.actor(pool.spec.action_dim, playing, command.num_slots, device)
-            acting = "" if command.checkpoint == RANDOM else str(playing)
+            actor, acting = contestant.actor(env_spec.task, command, command.num_slots, device)
             _play(command, pool, replace(contestant, who=replace(contestant.who, acting=acting)), actor, directory)
     if command.every_checkpoint:
         print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")

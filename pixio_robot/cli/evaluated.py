@@ -12,6 +12,7 @@ from pixio_robot.cli.policy_directory import policy_directory, weights_fingerpri
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.types import Actor, DemoSpec
+from policies.acting import ActingConfig, act_as, acting_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,21 +21,6 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 CPU_ROWS = 2
-
-
-@dataclass(frozen=True)
-class Playing:
-    """How a policy's chunks become actions."""
-
-    task: str
-    execute: int
-    ensemble_weight: float | None
-    inference_steps: int | None
-
-    def __str__(self) -> str:
-        ensemble = "" if self.ensemble_weight is None else f", ensemble_weight {self.ensemble_weight}"
-        steps = "" if self.inference_steps is None else f", inference_steps {self.inference_steps}"
-        return f"{self.execute} actions of each chunk{ensemble}{steps}"
 
 
 @dataclass(frozen=True)
@@ -53,31 +39,34 @@ class Evaluated:
     train_seeds: Sequence[int] = ()
 
     def spec_in(self, task: str) -> DemoSpec | None:
-        """What the policy means by its numbers in that task."""
+        """What the policy means by the numbers that it reads and gives in that task."""
         return replace(self.spec, task=task) if self.spec is not None and task in self.tasks else self.spec
 
-    def actor(self, action_dim: int, playing: Playing, slots: int, device: torch.device) -> Actor:
-        """Raises UserError where the weights cannot be read, or the policy cannot be played so."""
+    def actor(self, task: str, acting: ActingConfig, slots: int, device: torch.device) -> tuple[Actor, str]:
+        """Who plays the task, and how in words.
+
+        Raises UserError where the weights cannot be read, or the policy cannot be played so.
+        """
         from pixio_robot.evaluation.baselines import RandomActor
         from policies.chunking import ChunkedActor
-        from policies.generative import set_inference_steps
         from policies.persistence import load_policy
 
         if self.directory is None:
-            return RandomActor(action_dim, *(self.bounds or ()))
+            assert self.bounds is not None
+            return RandomActor(len(self.bounds[0]), *self.bounds), ""
         policy = load_policy(self.directory, device)
         if self.step_directory is not None:
             _take_weights(policy, self.step_directory)
+        act_as(policy, acting)
         # Calls have a fixed number of rows, the empty ones padded: few on a CPU, where each row costs time.
         rows = slots if device.type == "cuda" else min(CPU_ROWS, slots)
-        if playing.inference_steps is not None:
-            set_inference_steps(policy, playing.inference_steps)
-        goal = policy.goals.get(playing.task)
-        return ChunkedActor(policy, playing.execute, device, rows, playing.ensemble_weight, goal)
+        config, goal = policy.config, policy.goals.get(task)
+        actor = ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal)
+        return actor, acting_text(config, acting)
 
 
-def random_actions(name: str, bounds: tuple[np.ndarray, np.ndarray] | None = None) -> Evaluated:
-    """Uniform between the bounds (-1 and 1, where none are given)."""
+def random_actions(name: str, bounds: tuple[np.ndarray, np.ndarray]) -> Evaluated:
+    """Uniform between the bounds."""
     who = EvaluatedPolicy(name=name, label="Random actions", policy="random", encoder="none")
     return Evaluated(who, bounds=bounds)
 
@@ -98,7 +87,8 @@ def finished_policy(checkpoint: str, name: str) -> Evaluated:
         training_seed=extra.get("seed"),
         fingerprint=weights_fingerprint(directory),
     )
-    spec = DemoSpec.from_json(description["spec"])
+    sight = description["config"]["conditioning"]
+    spec = DemoSpec.from_json(description["spec"]).read_by(sight["cameras"], sight["use_state"])
     tasks = list(description.get("goals", {}))
     return Evaluated(who, directory, spec=spec, tasks=tasks, train_seeds=extra.get("train_seeds", []))
 

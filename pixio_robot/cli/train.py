@@ -18,6 +18,7 @@ from pixio_robot.cli.training_stage import run_training
 from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
+from pixio_robot.receding_horizon import check_execute
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
@@ -115,7 +116,6 @@ def _train(command: TrainCommand) -> FitResult:
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed import current
     from pixio_robot.training.sinks import MetricsLog
-    from policies.chunking import check_execute
     from policies.persistence import load_policy, save_policy
 
     device, processes = pick_device(command.device), current()
@@ -147,10 +147,13 @@ def _train(command: TrainCommand) -> FitResult:
     # Before features are cached and a step is taken: what the rollouts would refuse is refused at once.
     trials = None
     if command.trials.every:
-        check_execute(command.trials.execute, policy.horizon, "trials.execute")
+        if command.trials.execute is not None:
+            check_execute(command.trials.execute, policy.horizon, "trials.execute")
         first = command.trials.first_seed
         check_disjoint(data.seeds, range(first, first + command.trials.episodes))
-        trials = open_trials(command.trials, command.out, data.spec)
+        trials = open_trials(
+            command.trials, command.out, data.spec.read_by(conditioning.cameras, conditioning.use_state)
+        )
 
     views = _views(command, encoder is not None)
     features = None

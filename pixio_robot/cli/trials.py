@@ -15,13 +15,14 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import SUMMARY, read_summary
 from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
 from pixio_robot.types import DemoSpec
+from policies.acting import ActingConfig
 
 FIRST_SEED = 200_000
 """Not those of `evaluate`, so that the policy that was chosen by them can be evaluated on others."""
 
 
 @dataclass(kw_only=True)
-class TrialsCommand(TrialsConfig):
+class TrialsCommand(TrialsConfig, ActingConfig):
     """Rollouts every `every` steps of training; 0 for none. They do not change the result."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -29,8 +30,6 @@ class TrialsCommand(TrialsConfig):
     """Episodes of each evaluation."""
     first_seed: int = FIRST_SEED
     """Of its first episode; not that of `evaluate`, whose episodes are to judge the policy that was chosen by these."""
-    execute: int = 4
-    """Actions of each predicted chunk that are carried out before the policy looks again."""
     workers: int = 1
     """Simulator processes."""
     device: str = "cpu"
@@ -49,8 +48,8 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec) -> Trials:
         return [
             *(sys.executable, "-m", "pixio_robot.cli.main", "evaluate"),
             *(f"checkpoint={_word(str(model))}", f"out={_word(str(results))}", f"episodes={config.episodes}"),
-            *(f"first_seed={config.first_seed}", f"execute={config.execute}", f"workers={config.workers}"),
-            *(f"device={config.device}", "videos=0"),
+            *(f"first_seed={config.first_seed}", f"workers={config.workers}", f"device={config.device}", "videos=0"),
+            *(f"{one.name}={_word(getattr(config, one.name))}" for one in fields(ActingConfig)),
             *(f"env.{one.name}={_word(getattr(config.env, one.name))}" for one in fields(config.env)),
         ]
 

@@ -8,7 +8,6 @@ with PolicyClient("ws://127.0.0.1:8765", token) as policy:
 
 from __future__ import annotations
 
-import collections
 import contextlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import UserError
+from pixio_robot.receding_horizon import RecedingHorizon
 from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec, Frame
 
@@ -57,39 +57,39 @@ class PolicyClient:
         self.cameras: list[str] = hello["cameras"]
         self.observation_steps: int = hello["observation_steps"]
         self.execute: int = hello["execute"]
+        self.ensemble_weight: float | None = hello["ensemble_weight"]
         self.tasks: list[str] = hello.get("tasks", [])
         self.task = task
         self.reset(0)
 
     def reset(self, seed: int) -> None:
         """A new episode begins; its noise follows from `seed`."""
-        self._seed, self._step = seed, 0
-        self._frames: collections.deque[Frame] = collections.deque(maxlen=self.observation_steps)
-        self._queue: collections.deque[np.ndarray] = collections.deque()
+        self._seed = seed
+        self._episode = RecedingHorizon(self.observation_steps, self.execute, self.ensemble_weight)
 
     @property
     def needs_images(self) -> bool:
         """Whether the server will look at the next frame; if not, it may come without images."""
-        return bool(self.cameras) and len(self._queue) < self.observation_steps
+        return bool(self.cameras) and self._episode.looks_next
 
     def act(self, frame: Frame) -> np.ndarray:
         """The action (a,) for the newest frame, in physical units.
 
         Raises UserError with the server's words when the observation does not fit the policy.
         """
-        self._frames.extend([frame] * (1 if self._frames else self.observation_steps))
-        if not self._queue:
-            self._queue.extend(self._ask())
-        self._step += 1
-        return self._queue.popleft()
+        self._episode.see(frame)
+        if self._episode.hungry:
+            self._episode.plan(self._ask())
+        return self._episode.next_action()
 
     def _ask(self) -> np.ndarray:
+        frames = self._episode.frames
         try:
-            images = {name: np.stack([frame.images[name] for frame in self._frames]) for name in self.cameras}
+            images = {name: np.stack([frame.images[name] for frame in frames]) for name in self.cameras}
         except KeyError as error:
             raise UserError(f"The frame has no image of camera {error}; the policy sees {self.cameras}.") from error
-        state = np.stack([np.asarray(frame.state, np.float32) for frame in self._frames])
-        moment = {"seed": self._seed, "step": self._step, "task": self.task}
+        state = np.stack([np.asarray(frame.state, np.float32) for frame in frames])
+        moment = {"seed": self._seed, "step": self._episode.step, "task": self.task}
         self._connection.send(pack({"images": images, "state": state, **moment}))
         answer = self._receive()
         if "error" in answer:

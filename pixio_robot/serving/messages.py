@@ -1,10 +1,12 @@
 """What goes over the wire: msgpack maps with numpy arrays inside. Nothing is ever unpickled.
 
-Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute", "tasks"}
+Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute", "ensemble_weight", "tasks"}
 Client                 {"images": {camera: uint8 (t, h, w, 3)}, "state": float32 (t, s), "seed", "step", "task"}
-Server                 {"actions": float32 (execute, a), "milliseconds"} or {"error"}
+Server                 {"actions": float32 (n, a), "milliseconds"} or {"error"}
 
 t is the policy's number of observation steps, the newest frame last. `task` is one of `tasks` where there are any.
+n >= `execute`, which is how many of the actions are carried out; with `ensemble_weight` the client averages all that it
+was sent for a step.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 
-PROTOCOL = 1
+PROTOCOL = 2
 LARGEST_MESSAGE = 64 * 2**20
 """Bytes; enough for eight 1080p frames."""
 _ARRAY = 1

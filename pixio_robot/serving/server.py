@@ -58,7 +58,9 @@ class Served:
     observation_steps: int
     execute: int
     plan: Callable[[dict[str, np.ndarray], np.ndarray, int, int, str | None], np.ndarray]
-    """(images[camera] uint8 (t, h, w, 3), state (t, s), episode seed, step, task) -> actions (execute, a)."""
+    """(images[camera] uint8 (t, h, w, 3), state (t, s), episode seed, step, task) -> actions (n, a), n >= execute."""
+    ensemble_weight: float | None = None
+    """As `RecedingHorizon` takes it: clients average what they were sent."""
     tasks: list[str] = dataclasses.field(default_factory=list)
     """Those that the policy must be told one of; empty for a policy that is not told."""
 
@@ -147,6 +149,7 @@ class PolicyServer:
             "cameras": list(served.cameras),
             "observation_steps": served.observation_steps,
             "execute": served.execute,
+            "ensemble_weight": served.ensemble_weight,
             "tasks": list(served.tasks),
         }
         await connection.send(pack(hello))

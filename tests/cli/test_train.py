@@ -20,11 +20,12 @@ from envs.registry import spec_of
 from pixio_robot.cli import train
 from pixio_robot.cli.compose import config_directory, load
 from pixio_robot.cli.evaluate import EvaluateCommand
-from pixio_robot.cli.evaluated import Playing, finished_policy, training_checkpoints
+from pixio_robot.cli.evaluated import finished_policy, training_checkpoints
 from pixio_robot.cli.trials import TrialsCommand, open_trials
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
+from policies.acting import ActingConfig
 from policies.persistence import load_policy, read_policy_config
 
 TINY = "encoder=random encoder.encoder.size=micro encoder.encoder.patch=8 encoder.encoder.resize=16"
@@ -97,7 +98,7 @@ def test_policies_on_other_encoders_open_again(demos: Path, tmp_path: Path, kind
     }[kind]
     out = run(demos, tmp_path / "run", "policy.conditioning.cameras=[hand]", encoder=words)
     contestant = finished_policy(str(out), "x")
-    actor = contestant.actor(2, Playing("Test", 2, None, None), 1, torch.device("cpu"))
+    actor, _ = contestant.actor("Test", ActingConfig(), 1, torch.device("cpu"))
     actor.reset(0, 1)
     frame = Frame({"hand": np.zeros((8, 8, 3), np.uint8)}, np.zeros(3, np.float32))
     assert actor.act({0: frame})[0].shape == (2,)
@@ -131,7 +132,7 @@ def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, t
         spec = contestant.spec_in(task)
         assert spec is not None
         assert not spec.differences(dataclasses.replace(SPEC, task=task))
-        actor = contestant.actor(2, Playing(task, 2, None, None), 1, torch.device("cpu"))
+        actor, _ = contestant.actor(task, ActingConfig(), 1, torch.device("cpu"))
         actor.reset(0, 1)
         actions.append(actor.act({0: frame})[0])
     assert not np.allclose(*actions)
@@ -183,12 +184,12 @@ def test_the_sampler_of_a_trained_policy_may_take_other_steps(demos: Path, tmp_p
     frame = Frame({}, np.zeros(3, np.float32))
     actions = []
     for steps in (1, 7):
-        actor = flow.actor(2, Playing("Test", 2, None, steps), 1, torch.device("cpu"))
+        actor, _ = flow.actor("Test", ActingConfig(inference_steps=steps), 1, torch.device("cpu"))
         actor.reset(0, 1)
         actions.append(actor.act({0: frame})[0])
     assert not np.allclose(*actions)
     with pytest.raises(UserError, match="draw actions from noise"):
-        bc.actor(2, Playing("Test", 2, None, 3), 1, torch.device("cpu"))
+        bc.actor("Test", ActingConfig(inference_steps=3), 1, torch.device("cpu"))
 
 
 def start(data: Path, out: Path, processes: int, *words: str, encoder: str = TINY) -> None:

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixio_robot.errors import UserError
+from pixio_robot.receding_horizon import NEWEST_ONLY
 from pixio_robot.types import Frame, Observation
 from policies.chunking import ChunkedActor, call_seed
+from policies.config import PolicyConfig
 
 
 class Recorder:
@@ -99,6 +101,26 @@ def test_temporal_ensembling_averages_all_predictions_for_a_step():
         weights = np.exp(-weight * np.arange(len(starts)))
         expected = np.average([start * 100 + time - start for start in starts], weights=weights)
         assert actions[0][time] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_newest_alone_is_a_limit_of_ensembling():
+    plain, _ = run(ChunkedActor(Recorder(), 2), {0: 1}, 7)
+    limit, _ = run(ChunkedActor(Recorder(), 2, ensemble_weight=NEWEST_ONLY), {0: 1}, 7)
+    nearly, _ = run(ChunkedActor(Recorder(), 2, ensemble_weight=-50.0), {0: 1}, 7)
+    assert plain == limit == nearly
+
+
+@pytest.mark.parametrize(
+    ("settings", "executed"),
+    [({}, 4), ({"horizon": 1}, 1), ({"horizon": 16, "past_actions": 1}, 8), ({"execute": 7}, 7)],
+)
+def test_half_of_a_chunk_is_carried_out_unless_said_otherwise(settings, executed):
+    assert PolicyConfig(**settings).executed == executed
+
+
+def test_a_policy_cannot_carry_out_more_than_it_predicts():
+    with pytest.raises(UserError, match="execute = 8 must lie between 1 and the policy's horizon, 7"):
+        PolicyConfig(horizon=8, past_actions=1, execute=8)
 
 
 def test_seeds_of_calls_differ_and_stay():

@@ -77,6 +77,36 @@ def test_acts_as_the_policy_itself(checkpoint: Path, address: str) -> None:
     remote.close()
 
 
+def test_a_client_averages_predictions_as_the_policy_at_hand(checkpoint: Path) -> None:
+    from pixio_robot.cli.serve import served_policy
+    from policies.acting import ActingConfig
+    from policies.chunking import ChunkedActor
+    from policies.persistence import load_policy
+
+    acting = ActingConfig(execute=1, ensemble_weight=0.3)
+    local = ChunkedActor(load_policy(checkpoint / "model", "cpu"), 1, batch_size=1, ensemble_weight=0.3)
+    local.reset(0, 5)
+    seen = frames(5)
+    here = [local.act({0: frame})[0] for frame in seen]
+
+    async def talk() -> list[np.ndarray]:
+        ready = asyncio.get_running_loop().create_future()
+        server = PolicyServer(served_policy(str(checkpoint), acting, "cpu"), ServeConfig(port=0, warmup=0), TOKEN)
+        running = asyncio.create_task(server.run(ready.set_result))
+        address = await ready
+
+        def act() -> list[np.ndarray]:
+            with PolicyClient(address, TOKEN) as client:
+                client.reset(5)
+                return [client.act(frame) for frame in seen]
+
+        there = await asyncio.to_thread(act)
+        running.cancel()
+        return there
+
+    np.testing.assert_allclose(here, asyncio.run(talk()), atol=1e-6)
+
+
 def test_tells_what_it_is(address: str) -> None:
     with PolicyClient(address, TOKEN) as client:
         assert client.spec == SPEC or not client.spec.differences(SPEC)

@@ -1,0 +1,81 @@
+"""Receding-horizon execution: the one place where action chunks become one action per control step.
+
+A policy's chunk starts at the step of its newest frame. `execute` of its actions are carried out, then it is asked
+again. Frames that no call will look at need not be rendered, which is most of the cost of a simulated step. Robots
+that talk to a server run this too: nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame
+
+NEWEST_ONLY = -math.inf
+"""As `ensemble_weight`: the limit in which the newest prediction alone counts, which is no ensembling."""
+
+
+def check_execute(execute: int, horizon: int, setting: str = "execute") -> None:
+    """Raise UserError where a chunk has no such number of actions to carry out; `setting`: what the user calls it."""
+    if not 1 <= execute <= horizon:
+        raise UserError(f"{setting} = {execute} must lie between 1 and the policy's horizon, {horizon}.")
+
+
+class RecedingHorizon:
+    """One episode: frames in, chunks in where it is `hungry`, one action a step out.
+
+    At each step: `see` its frame, `plan` a chunk if `hungry`, take the `next_action`.
+    """
+
+    def __init__(self, observation_steps: int, execute: int, ensemble_weight: float | None = None):
+        """`ensemble_weight`: average all earlier predictions for a step with weights exp(-w i), i = 0 the oldest
+        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None or minus infinity follow
+        the newest."""
+        self.step = 0
+        self._frames: collections.deque[Frame] = collections.deque(maxlen=observation_steps)
+        self._execute = execute
+        self._weight = None if ensemble_weight == NEWEST_ONLY else ensemble_weight
+        self._queue: collections.deque[np.ndarray] = collections.deque()
+        self._chunks: list[tuple[int, np.ndarray]] = []
+        """(first step, actions) of earlier calls, oldest first; kept only for temporal ensembling."""
+
+    @property
+    def looks_next(self) -> bool:
+        """Whether a call of the policy will see the frame after the next action (or the first one)."""
+        # With q actions still queued the next call comes q frames after the next one, and looks back over
+        # `observation_steps` frames. The very first frame always counts: it stands in for the missing history.
+        return len(self._queue) < (self._frames.maxlen or 0)
+
+    @property
+    def hungry(self) -> bool:
+        return not self._queue
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """What the policy looks at, the newest frame last; the first frame of an episode stands in for those before
+        it."""
+        return self._frames
+
+    def see(self, frame: Frame) -> None:
+        self._frames.extend([frame] * (1 if self._frames else self._frames.maxlen or 0))
+
+    def plan(self, chunk: np.ndarray) -> None:
+        """`chunk` (n, a) begins at this step; n >= `execute`."""
+        if self._weight is None:
+            self._queue.extend(chunk[: self._execute].copy())
+            return
+        self._chunks = [(start, old) for start, old in self._chunks if start + len(old) > self.step]
+        self._chunks.append((self.step, chunk))
+        for step in range(self.step, self.step + self._execute):
+            votes = [old[step - start] for start, old in self._chunks if step < start + len(old)]
+            weights = [math.exp(-self._weight * age) for age in range(len(votes))]
+            self._queue.append(np.average(votes, axis=0, weights=weights).astype(chunk.dtype))
+
+    def next_action(self) -> np.ndarray:
+        self.step += 1
+        return self._queue.popleft()

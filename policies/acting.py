@@ -1,0 +1,42 @@
+"""How a trained policy is to act: as its configuration says, or otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from policies.config import PolicyConfig
+
+if TYPE_CHECKING:
+    from policies.base import ChunkPolicy
+
+
+@dataclasses.dataclass(kw_only=True)
+class ActingConfig:
+    """What may be chosen anew of a trained policy; null: as its own configuration says."""
+
+    execute: int | None = None
+    """Actions of each predicted chunk that are carried out before the policy looks again; null: as trained."""
+    ensemble_weight: float | None = None
+    """Temporal ensembling, see policy.ensemble_weight of `train`; -inf: none; null: as trained."""
+    inference_steps: int | None = None
+    """Steps of the sampler, for policies that draw their actions; null: as trained."""
+
+
+def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
+    """Take the choices up in the policy's configuration. Raises UserError where it cannot act so."""
+    from policies.generative import set_inference_steps
+
+    if acting.inference_steps is not None:
+        set_inference_steps(policy, acting.inference_steps)
+    given = {"execute": acting.execute, "ensemble_weight": acting.ensemble_weight}
+    policy.config = dataclasses.replace(
+        policy.config, **{key: value for key, value in given.items() if value is not None}
+    )
+
+
+def acting_text(config: PolicyConfig, acting: ActingConfig) -> str:
+    """For results: how a policy with that configuration acted, the sampler's steps where they were chosen."""
+    ensemble = "" if config.ensemble_weight is None else f", ensemble_weight {config.ensemble_weight}"
+    steps = "" if acting.inference_steps is None else f", inference_steps {acting.inference_steps}"
+    return f"{config.executed} actions of each chunk{ensemble}{steps}"

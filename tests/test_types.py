@@ -1,0 +1,37 @@
+"""What may be plugged into what, by its DemoSpec."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec
+
+SPEC = DemoSpec(
+    task="Lift",
+    robot="Panda",
+    simulator="robosuite",
+    simulator_version="1.5.1",
+    controller="OSC_POSE delta",
+    control_hz=20.0,
+    cameras={name: CameraSpec(height=8, width=8) for name in ("front", "hand")},
+    state_names=("x [m]", "y [m]"),
+    action_names=("dx [m]",),
+)
+
+
+def test_what_a_policy_does_not_look_at_does_not_keep_it_from_running() -> None:
+    other = replace(SPEC, cameras={"front": SPEC.cameras["front"]}, state_names=("q [rad]",))
+    assert len(SPEC.differences(other)) == 2
+    assert SPEC.read_by(["front"], state=True).differences(other) == [
+        "state_names: ['x [m]', 'y [m]'] against ['q [rad]']"
+    ]
+    assert SPEC.read_by(["front"], state=False).differences(other) == []
+
+
+def test_what_its_demonstrations_did_not_say_is_told_apart_from_what_differs() -> None:
+    imported = replace(SPEC, render_quality=UNKNOWN, controller=UNKNOWN)
+    assert imported.differences(SPEC) == []
+    assert imported.unknown() == ["controller", "render_quality"]
+    assert replace(imported, robot="Sawyer").differences(SPEC) == ["robot: 'Sawyer' against 'Panda'"]
+    # The other way round it is the environment that does not say, and the policy wants to know.
+    assert len(SPEC.differences(imported)) == 2
