@@ -13,13 +13,14 @@ import enum
 import fcntl
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
@@ -64,11 +65,27 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _input_stamp(path: Path) -> str:
-    """Identity of an input: the digest in the stamp of the stage that made it, else its path."""
+    """Identity of an input: the digest in the stamp of the stage that made it, else what its files look like from
+    outside, else, where there are none (a hub's name), its name."""
     for candidate in (path, *path.parents):
         if candidate.name and stamp_path(candidate).is_file():
             return str(read_json(stamp_path(candidate))["digest"])
-    return str(path)
+    return _look_of(path) if path.exists() else str(path)
+
+
+def _look_of(path: Path) -> str:
+    """Sizes and times of change of a file, or of all below a directory but hidden ones, such as caches and locks."""
+    files = [path] if path.is_file() else []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    total, digest = 0, hashlib.sha256()
+    for file in sorted(files):
+        with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
+            state = file.stat()
+            total += state.st_size
+            digest.update(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}\n".encode(errors="replace"))
+    return f"{len(files)} files of {total} bytes, {digest.hexdigest()[:16]}"
 
 
 def _describe(settings: Any, inputs: Iterable[Path]) -> tuple[dict[str, Any], str]:
@@ -104,13 +121,11 @@ def run_stage(
 def _alone(target: Path) -> Iterator[None]:
     """Keep a second command off the same output; raises UserError when one is at work there."""
     new_parents = [parent for parent in target.parents if not parent.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.lock")
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Another process is at work on {target}; wait for it, or choose another out=.") from None
+    lock = _locked(path)
+    if lock is None:
+        raise UserError(f"Another process is at work on {target}; wait for it, or choose another out=.")
+    with lock:
         try:
             yield
         finally:
@@ -119,6 +134,22 @@ def _alone(target: Path) -> Iterator[None]:
             for parent in new_parents:
                 with contextlib.suppress(OSError):
                     parent.rmdir()
+
+
+def _locked(path: Path) -> TextIO | None:
+    """The file `path`, locked; None where another process has locked it. Whoever has it may unlink it."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack, contextlib.suppress(FileNotFoundError):
+            lock = stack.enter_context(path.open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            # If the one before has unlinked it since it was opened, it keeps nobody off.
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                stack.pop_all()
+                return lock
 
 
 def _run_alone(

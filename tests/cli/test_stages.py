@@ -1,8 +1,11 @@
 """A stage runs once for equal settings, continues what was interrupted, and refuses to mix."""
 
 import dataclasses
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -86,3 +89,41 @@ def test_two_commands_do_not_share_an_output(tmp_path: Path) -> None:
 
     assert run_stage("collect", str(out), Settings(), work) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demos", "demos.stage.json"]
+
+
+def test_the_lock_of_one_who_has_finished_keeps_nobody_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening the lock and taking it: one command finishes, and the next begins."""
+    out, third, lock = tmp_path / "demos", [], fcntl.flock
+
+    def flock(file: TextIO, how: int) -> None:
+        if not third:
+            path = tmp_path / ".demos.lock"
+            path.unlink()
+            third.append(path.open("w"))
+            lock(third[0], how)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match="Another process is at work"):
+        run_stage("collect", str(out), Settings(), lambda: True)
+    third[0].close()
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "store"])
+def test_an_input_that_no_stage_made_is_known_by_its_files(tmp_path: Path, name: str) -> None:
+    source, out, log = tmp_path / "in" / name, tmp_path / "policy", []
+    file = source / "episodes" / "0" if name == "store" else source
+    file.parent.mkdir(parents=True)
+    file.write_text("one")
+
+    def train() -> int:
+        return run_stage("train", str(out), Settings(), make(out, log), inputs=[str(source), "hub/name"])
+
+    train()
+    (file.parent / ".features").mkdir()
+    (file.parent / ".features" / "cached").write_text("by the stage itself")
+    assert train() == 0
+    assert log == ["worked"]
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    with pytest.raises(UserError, match=rf"made with other settings \(input .*{name}: '1 files of 3 bytes, .* then"):
+        train()
