@@ -16,7 +16,7 @@ from pixio_robot.data.mixture import MixedBatches, common_spec, statistics_over
 from pixio_robot.data.stats import Statistics
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import current
+from pixio_robot.training.distributed import Processes, current
 from pixio_robot.types import DemoSpec, Observation
 
 
@@ -41,10 +41,9 @@ class Demonstrations:
     def streams(
         self, policy: Any, features: list[FeatureCache] | None, *, batch_size: int, seed: int, random_views: bool
     ) -> tuple[DemoBatches | MixedBatches, DemoBatches | MixedBatches | None]:
-        """Batches to train on, this process's part of each, and batches of the episodes that were held out."""
-        processes = current()
+        """Batches to train on, and batches of the episodes that were held out: this process's part of each."""
 
-        def of(store: int, episodes: list[int], views: bool, alone: bool) -> DemoBatches:
+        def of(store: int, episodes: list[int], views: bool, processes: Processes) -> DemoBatches:
             return DemoBatches(
                 self.stores[store],
                 observation_steps=policy.observation_steps,
@@ -56,27 +55,30 @@ class Demonstrations:
                 episodes=episodes,
                 features=None if features is None else features[store],
                 random_views=views,
-                rank=0 if alone else processes.rank,
-                world_size=1 if alone else processes.count,
+                rank=processes.rank,
+                world_size=processes.count,
             )
 
-        def stream(chosen: list[list[int]], views: bool, alone: bool) -> DemoBatches | MixedBatches:
+        def stream(chosen: list[list[int]], views: bool, processes: Processes) -> DemoBatches | MixedBatches:
             used = [store for store, episodes in enumerate(chosen) if episodes]
-            parts = [of(store, chosen[store], views, alone) for store in used]
             if len(self.stores) == 1 and not self.goals:
-                return parts[0]
+                return of(0, chosen[0], views, processes)
             return MixedBatches(
-                parts,
+                [of(store, chosen[store], views, Processes()) for store in used],
                 batch_size=batch_size,
                 seed=seed,
                 weights=None if self.weights is None else [self.weights[store] for store in used],
                 goals=[self.goals[self.stores[store].spec.task] for store in used] if self.goals else None,
-                rank=0 if alone else processes.rank,
-                world_size=1 if alone else processes.count,
+                rank=processes.rank,
+                world_size=processes.count,
             )
 
-        held_out = stream(self.validation, False, True) if any(self.validation) else None
-        return stream(self.training, random_views, False), held_out
+        held_out = None
+        if any(self.validation):
+            held_out = stream(self.validation, False, Processes())
+            if held_out.windows >= current().count:  # fewer cannot be shared
+                held_out = stream(self.validation, False, current())
+        return stream(self.training, random_views, current()), held_out
 
 
 def open_demonstrations(

@@ -11,7 +11,7 @@ import torch
 from pixio_robot.data.curation.across import open_selections
 from pixio_robot.data.frames import ImageSource, PixelBatches, open_image_source
 from pixio_robot.data.shards import MANIFEST, read_manifest
-from pixio_robot.training.distributed import current
+from pixio_robot.training.distributed import Processes, current
 from pixio_robot.training.looks import SEED
 
 
@@ -24,6 +24,7 @@ class ImageData:
     """This process's share of every batch; `fit` closes it."""
     held_out: ImageSource | None
     validation: PixelBatches | None
+    """This process's share too, but where a few held-out images cannot be shared evenly: then all of each batch."""
 
     def close(self) -> None:
         """What `fit` does not close."""
@@ -62,7 +63,17 @@ def open_image_data(
     held_out = _held_out(data)
     validation = None
     if held_out is not None:
-        validation = PixelBatches(held_out, min(batch_size, len(held_out)), image_size, SEED, workers)
+        shown = min(batch_size, len(held_out))
+        sharing = processes if shown % processes.count == 0 else Processes()
+        validation = PixelBatches(
+            held_out,
+            sharing.share(shown),
+            image_size,
+            SEED,
+            workers,
+            rank=sharing.rank,
+            world_size=sharing.count,
+        )
     return ImageData(train, batches, held_out, validation)
 
 

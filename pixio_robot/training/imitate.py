@@ -73,8 +73,8 @@ def imitate(
 ) -> FitResult:
     """Train `policy` (an `nn.Module`) in `run_dir`, continuing what is there; it ends up on the device.
 
-    `train_batches` yield this process's part of every `types.Batch`, `validation_batches` whole ones; both are closed
-    at the end. What `save_model` is given holds the averaged weights. `settings`: what else decides the result (data,
+    `train_batches` and `validation_batches` yield this process's part of every `types.Batch`; both are closed at the
+    end. What `save_model` is given holds the averaged weights. `settings`: what else decides the result (data,
     policy), as JSON values. `layer_decay`: learning rate of a layer of the encoder over that of the next deeper one.
     `looks`: hooks that want to save the policy as it stands; each is made from a function that does so. When this
     returns, `policy` itself holds the last weights, not the averages.
@@ -129,7 +129,7 @@ def imitate(
 
 
 class _LossOf(nn.Module):
-    """A policy as a module whose call is its loss (or, with `act`, its actions), which is what can be spread."""
+    """A policy as a module whose call is its loss (or, with `seeds`, its actions), which is what can be spread."""
 
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
@@ -140,10 +140,10 @@ class _LossOf(nn.Module):
         """Compile the loss of training steps; losses and actions of validation, of other shapes, stay as they are."""
         self._compiled = torch.compile(cast(Policy, self.policy).loss, *args, **kwargs)
 
-    def forward(self, batch: Batch, act: bool = False) -> Any:
+    def forward(self, batch: Batch, seeds: Sequence[int] | None = None) -> Any:
         policy = cast(Policy, self.policy)
-        if act:
-            return policy.act(batch.observation, list(range(len(batch.actions))))
+        if seeds is not None:
+            return policy.act(batch.observation, seeds)
         if self._compiled is not None and self.policy.training:
             return self._compiled(batch)
         return policy.loss(batch)
@@ -154,34 +154,47 @@ def _weighted(loss: Tensor, metrics: Mapping[str, Tensor], processes: Processes)
     mean over the processes is the mean over all steps."""
     if processes.count == 1 or "real_share" not in metrics:
         return loss, metrics
-    weight = metrics["real_share"] / processes.mean(metrics["real_share"]).clamp(min=1e-9)
+    weight = _weight(metrics["real_share"], processes)
     weighed = {name: value if name == "real_share" else value * weight for name, value in metrics.items()}
     return loss * weight, weighed
 
 
+def _weight(own: Tensor, processes: Processes) -> Tensor:
+    """`own` over its mean over the processes."""
+    return own / processes.mean(own).clamp(min=1e-9)
+
+
 class _Validation:
-    """Loss, and error of the actions, on the same windows with the same noise every time."""
+    """Loss, and error of the actions, on the same windows with the same noise every time; other noise on another
+    number of processes, for losses that draw some."""
 
     def __init__(self, model: Spread, batches: BatchStream, config: ImitateConfig, device: torch.device) -> None:
         self._model, self._batches, self._config, self._device = model, batches, config, device
         self._beginning = batches.state_dict()
 
     def __call__(self, number: int) -> dict[str, float]:
-        torch.manual_seed(VALIDATION_SEED)
+        processes = current()
+        torch.manual_seed(VALIDATION_SEED + processes.rank)
         self._batches.load_state_dict(self._beginning)
         window = Window()
         for index in range(self._config.validation_batches):
             batch = next(self._batches).to(self._device)
             with self._config.loop.autocast(self._device):
                 loss, metrics = self._model.module(batch)
+            loss, metrics = _weighted(loss, metrics, processes)
             for name, value in {**metrics, "loss": loss}.items():
                 window.add(f"validation_{name}", value)
             if index == 0:
-                window.add("validation_action_error", action_error(self._model.module(batch, act=True), batch))
+                rows = len(batch.actions)
+                seeds = range(processes.rank * rows, (processes.rank + 1) * rows)
+                actions_bna = self._model.module(batch, seeds=list(seeds))
+                weight = _weight((~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum(), processes)
+                window.add("validation_action_error", action_error(actions_bna, batch) * weight)
         for part in self._model.module.modules():
             # Without a backward pass FSDP keeps what it gathered: the averages, which the next update would start from.
             if isinstance(part, FSDPModule):
                 part.reshard()
+        window.average(processes)
         return means(window.fetch())
 
 

@@ -55,7 +55,7 @@ class Panels:
 
 
 class ValidationLoss:
-    """The loss on the first `count` of `batches`, the same at every look."""
+    """The loss on the first `count` of `batches`, the same at every look and on any number of processes."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ValidationLoss:
         count: int,
         autocast: torch.autocast,
     ) -> None:
-        """`model(images, generator)` has a `loss`."""
+        """`model(images, generator, shares, share)` has a `loss`."""
         self.model, self.generator, self.batches, self.count, self.autocast = model, generator, batches, count, autocast
         self.beginning = batches.state_dict()
 
@@ -77,5 +77,6 @@ class ValidationLoss:
         for _ in range(self.count):
             images_bhw3 = to_device(next(self.batches).images, self.generator.device)
             with self.autocast:
-                losses.append(self.model(images_bhw3, self.generator).loss)
-        return {"validation_loss": torch.stack(losses).mean().item()}
+                output = self.model(images_bhw3, self.generator, self.batches.world_size, self.batches.rank)
+            losses.append(output.loss)
+        return {"validation_loss": current().mean(torch.stack(losses).mean()).item()}
