@@ -250,6 +250,9 @@ class EpisodeResult:
     success: bool
     steps: int
     episode_return: float
+    first_success: int | None = None
+    """Steps until the task was first solved; an episode that goes on may fail all the same. None: never, or a result
+    of before this was noted."""
     restarts: int = 0
     """How often a worker died under this episode and it was run again from its seed."""
     video: str | None = None

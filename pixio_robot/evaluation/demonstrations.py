@@ -30,17 +30,24 @@ class DemoRecorder:
 
     def __init__(self, directory: Path, spec: DemoSpec, policy: EvaluatedPolicy) -> None:
         """Raises UserError when `directory` is something else than a store of this environment and this policy."""
-        named = dataclasses.replace(spec, source=f"rollouts of {policy.label} ({policy.policy}); {spec.source}")
-        self._store = DemoStore.create(directory, named, exist_ok=True)
+        source = f"rollouts of {policy.label} ({policy.policy}); {spec.source}"
+        self._directory, self._spec = directory, dataclasses.replace(spec, source=source)
         self._info = {"policy": policy.policy, "label": policy.label, "fingerprint": policy.fingerprint}
+        # A new store waits for its first episode: an evaluation that is refused leaves none behind.
+        self._store = self._opened() if directory.exists() else None
+        self._have = set(() if self._store is None else self._store.seeds)
+        self._running: dict[int, _Steps] = {}
+        if self._store is None:
+            return
         for number in range(len(self._store)):
             if self._store.info(number).get("fingerprint") != policy.fingerprint:
                 raise UserError(
                     f"record={directory} holds episodes that are not of this policy, such as that of seed "
                     f"{self._store.seeds[number]}; record into another directory, and `pixio-robot data merge` the two."
                 )
-        self._have = set(self._store.seeds)
-        self._running: dict[int, _Steps] = {}
+
+    def _opened(self) -> DemoStore:
+        return DemoStore.create(self._directory, self._spec, exist_ok=True)
 
     def lacks(self, seeds: Iterable[int]) -> list[int]:
         """Those whose episodes are not in the store."""
@@ -67,9 +74,11 @@ class DemoRecorder:
         steps = self._running.pop(result.seed)
         # What the last action led to was seen by nobody: a demonstration is what was seen before each action.
         frames = steps.frames[: len(steps.actions)]
+        if self._store is None:
+            self._store = self._opened()
         self._store.append(
             Episode(
-                images={name: np.stack([frame.images[name] for frame in frames]) for name in self._store.spec.cameras},
+                images={name: np.stack([frame.images[name] for frame in frames]) for name in self._spec.cameras},
                 state=np.stack([frame.state for frame in frames]).astype(np.float32),
                 actions=np.stack(steps.actions),
                 rewards=np.array(steps.rewards, np.float32),

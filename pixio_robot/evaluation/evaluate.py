@@ -129,7 +129,7 @@ def summarise(
 
     `interval`: None where the evaluation could have stopped early, for the confidence sequence that allows for it.
     """
-    steps = [result.steps for result in results if result.success]
+    steps = [result.first_success or result.steps for result in results if result.success]
     low, high = (interval or confidence_sequence)(len(steps), len(results))
     return EvaluationSummary(
         **dataclasses.asdict(policy),

@@ -42,6 +42,7 @@ class _Running:
     steps: int = 0
     episode_return: float = 0.0
     success: bool = False
+    first_success: int | None = None
     restarts: int = 0
     watchers: Sequence[Watcher] = ()
 
@@ -108,6 +109,8 @@ class _Rollout:
         episode.episode_return += float(result.reward)
         # At the last step, as collect keeps demonstrations: MetaWorld goes on after a success, which may be undone.
         episode.success = bool(result.success)
+        if episode.success and episode.first_success is None:
+            episode.first_success = episode.steps
         for watcher in episode.watchers:
             watcher.act(episode.seed, action, float(result.reward))
         self._see(slot, result.frame, wanted)
@@ -119,6 +122,7 @@ class _Rollout:
             success=episode.success,
             steps=episode.steps,
             episode_return=episode.episode_return,
+            first_success=episode.first_success,
             restarts=episode.restarts,
         )
         for watcher in episode.watchers:

@@ -29,9 +29,18 @@ def line_spec(**changes) -> DemoSpec:
 
 
 class LinePool:
-    """An in-process `EnvPool`. `lose` maps (seed, step) to how often the worker dies there; step 0 is the reset."""
+    """An in-process `EnvPool`. `lose` maps (seed, step) to how often the worker dies there; step 0 is the reset.
 
-    def __init__(self, num_slots: int, lose: Mapping[tuple[int, int], int] | None = None, spec: DemoSpec | None = None):
+    With `goes_on` an episode does not end by its success, as MetaWorld's do not."""
+
+    def __init__(
+        self,
+        num_slots: int,
+        lose: Mapping[tuple[int, int], int] | None = None,
+        spec: DemoSpec | None = None,
+        goes_on: bool = False,
+    ):
+        self.goes_on = goes_on
         self.spec = spec or line_spec()
         self.num_slots = num_slots
         self.lose = dict(lose or {})
@@ -61,7 +70,7 @@ class LinePool:
                 lost.add(slot)
                 continue
             success = abs(world["x"] - world["goal"]) < 0.05
-            done = success or world["step"] >= HORIZON
+            done = (success and not self.goes_on) or world["step"] >= HORIZON
             reward = -abs(world["x"] - world["goal"])
             results[slot] = StepResult(self._frame(slot, render[slot]), reward, success, done)
         return results, lost

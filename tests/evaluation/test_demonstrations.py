@@ -66,6 +66,7 @@ def test_episodes_that_were_played_unrecorded_are_not_passed_over(line_pool, see
     evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out")
     with pytest.raises(UserError, match=r"has already, played without being recorded, such as that of seed \d+"):
         evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
+    assert not (tmp_path / "demos").exists()
 
 
 def test_another_policys_episodes_are_not_mixed_in(line_pool, seeking_actor, tmp_path):

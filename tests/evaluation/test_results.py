@@ -58,6 +58,14 @@ def test_time_to_success_and_return(line_pool, seeking_actor, tmp_path):
     assert summary.mean_return == pytest.approx(sum(episode.episode_return for episode in episodes) / 20)
 
 
+def test_time_to_success_ends_where_a_task_that_goes_on_was_first_solved(line_pool, seeking_actor, tmp_path):
+    ending = evaluate(line_pool(4), seeking_actor(noise=0.0), POLICY, CONFIG, tmp_path / "ending")
+    lasting = evaluate(line_pool(4, goes_on=True), seeking_actor(noise=0.0), POLICY, CONFIG, tmp_path / "lasting")
+    assert lasting.successes == ending.successes == 20
+    assert {episode.steps for episode in read_episodes(tmp_path / "lasting")} == {20}
+    assert lasting.mean_steps_to_success == ending.mean_steps_to_success
+
+
 def test_a_killed_evaluation_resumes_to_the_same_results(line_pool, seeking_actor, tmp_path):
     whole = evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "whole")
     for count in (3, 9):
