@@ -49,6 +49,7 @@ class Demonstrations:
                 observation_steps=policy.observation_steps,
                 horizon=policy.chunk,
                 past_actions=policy.past_actions,
+                max_padding=policy.max_padding,
                 cameras=policy.cameras,
                 batch_size=batch_size,
                 seed=seed,

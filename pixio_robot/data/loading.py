@@ -42,6 +42,7 @@ class DemoBatches(Prefetched):
         random_views: bool = False,
         prefetch: int = 2,
         past_actions: int = 0,
+        max_padding: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -55,7 +56,7 @@ class DemoBatches(Prefetched):
             raise UserError("random_views=True needs features that are cached in several views.")
         lengths = store.lengths
         self._store = store
-        self._windows = Windows(lengths, observation_steps, horizon, episodes, past_actions)
+        self._windows = Windows(lengths, observation_steps, horizon, episodes, past_actions, max_padding)
         self._cameras = list(cameras)
         # A store smaller than a batch still trains: the batch is as large as the data.
         part_of(batch_size, rank, world_size)

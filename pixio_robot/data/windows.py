@@ -3,7 +3,8 @@
 A window belongs to one step t of one episode. It looks at frames t-observation_steps+1 .. t (before the
 start the first frame is repeated) and asks for actions t .. t+horizon-1 (past the end the last one is
 repeated and marked as padding), as in diffusion policy (Chi et al., IJRR); with `past_actions` = p the same number of
-actions begins at t-p.
+actions begins at t-p. `max_padding` leaves out the steps t near an episode's end whose chunk would repeat more actions
+than that.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Located:
 
 
 class Windows:
-    """One window for every step of the chosen episodes."""
+    """One window for every step of the chosen episodes, those that `max_padding` leaves out excepted."""
 
     def __init__(
         self,
@@ -36,7 +37,10 @@ class Windows:
         horizon: int,
         episodes: Sequence[int] | None = None,
         past_actions: int = 0,
+        max_padding: int | None = None,
     ):
+        if max_padding is not None and max_padding < 0:
+            raise UserError(f"max_padding={max_padding} must not be negative.")
         if not 0 <= past_actions < max(horizon, 1):
             raise UserError(f"past_actions={past_actions} must lie in 0..{horizon - 1}, below the horizon.")
         if observation_steps < 1 or horizon < 1:
@@ -50,7 +54,16 @@ class Windows:
         self.horizon = horizon
         self.past_actions = past_actions
         self._lengths = np.asarray(lengths, np.int64)
-        self._ends = np.cumsum(self._lengths[self.episodes])
+        counts = chosen = self._lengths[self.episodes]
+        if max_padding is not None:
+            counts = np.clip(chosen - (horizon - 1 - past_actions) + max_padding, 0, chosen)
+        self._ends = np.cumsum(counts)
+        self._starts = self._ends - counts
+        if not self._ends[-1]:
+            raise UserError(
+                f"Chunks of {horizon} actions, {max_padding} of them repeated at most, do not fit into episodes of at most "
+                f"{chosen.max()} steps."
+            )
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -62,7 +75,7 @@ class Windows:
         place = np.searchsorted(self._ends, indices, side="right")
         episode = self.episodes[place]
         length = self._lengths[episode]
-        step = indices - (self._ends[place] - length)
+        step = indices - self._starts[place]
         frames = step[:, None] + np.arange(1 - self.observation_steps, 1)
         actions = step[:, None] + np.arange(self.horizon) - self.past_actions
         last = length[:, None] - 1

@@ -71,7 +71,7 @@ def distill(config: DistillConfig) -> FitResult:
     device, processes = pick_device(config.device), current()
     teacher = PixioEncoder.from_pretrained(config.teacher).to(device)
     image_size = config.image_size or teacher.config.resize or teacher.config.image_size
-    model = Distillation(teacher, config.students, config.loop.seed).to(device)
+    model = Distillation(teacher, config.students, config.loop.seed)
     model.check(image_size)
     images = open_image_data(
         config.data,
@@ -83,7 +83,8 @@ def distill(config: DistillConfig) -> FitResult:
         device=device,
     )
     blocks = [block for student in model.students.values() for block in student.encoder.vit.blocks]  # type: ignore[union-attr]
-    spread_model = spread(model, blocks, config.loop.parallel, device, config.loop.compile)
+    loop = config.loop
+    spread_model = spread(model, blocks, loop.parallel, device, loop.compile, loop.precision(device))
     generator = torch.Generator(device)
     hooks = []
     if images.validation is not None:

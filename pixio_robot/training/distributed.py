@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import gc
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, cast
@@ -18,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -185,7 +186,7 @@ def together(stage: Callable[[Callable[[], bool]], int], work: Callable[[], bool
             processes.largest(0.0)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Spread:
     """A model spread over the processes: call `module` in training steps."""
 
@@ -198,12 +199,32 @@ class Spread:
         elif isinstance(self.module, FSDPModule):
             self.module.set_requires_gradient_sync(wanted)
 
+    def renew(self) -> None:
+        """After parameters began or ceased to require gradients: DDP waits for those of which it knew at first."""
+        if isinstance(self.module, DistributedDataParallel):
+            self.module = self.module.module
+            gc.collect()  # the old one's hooks on the parameters go with it
+            self.module = _replicated(self.module)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process has a part of every parameter."""
+        return isinstance(self.module, FSDPModule)
+
 
 def spread(
-    model: nn.Module, blocks: Iterable[nn.Module], strategy: str, device: torch.device, compiled: bool = False
+    model: nn.Module,
+    blocks: Iterable[nn.Module],
+    strategy: str,
+    device: torch.device,
+    compiled: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Spread:
     """`ddp`: every process has all of `model`. `fsdp`: each has its part of every parameter (FSDP2), gathered a block
-    at a time; `model` itself changes. One process has all of it in any case.
+    at a time; `model` itself changes. One process has all of it in any case. It ends up on `device`.
+
+    `dtype`: that of autocast around every call. Blocks are gathered in it, which their matrices are multiplied in
+    anyway; gradients are summed, and weights kept, in float32.
 
     `compiled`: of one process the step becomes one graph, by `model.compile()`; of several each block one, because
     gradients are exchanged, or parameters gathered, between them while the others compute.
@@ -213,16 +234,23 @@ def spread(
     if processes.count == 1:
         if compiled:
             model.compile()
-        return Spread(model)
+        return Spread(model.to(device))
     share_batch_norms(model.train(), device)
     if compiled:
         compile_blocks(blocks)
     if strategy == "ddp":
-        return Spread(DistributedDataParallel(model, gradient_as_bucket_view=True))
+        return Spread(_replicated(model.to(device)))
     mesh = init_device_mesh(device.type, (processes.count,))
-    for part in (*blocks, model):
-        fully_shard(part, mesh=mesh)
+    half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for block in blocks:  # each goes to the device by itself, of which none then has to hold the whole model
+        fully_shard(block, mesh=mesh, mp_policy=half)
+    # What lies outside of them is little, and some of it computes in float32 whatever surrounds it.
+    fully_shard(model, mesh=mesh)
     return Spread(model)
+
+
+def _replicated(model: nn.Module) -> nn.Module:
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -86,7 +86,8 @@ def imitate(
     whole = _LossOf(model)
     encoders = [encoder for _, encoder in encoders_of(model)]
     blocks = [block for encoder in encoders for block in _blocks_of(encoder)]
-    spread_model = spread(whole, blocks, config.loop.parallel, device, config.loop.compile)
+    loop = config.loop
+    spread_model = spread(whole, blocks, loop.parallel, device, loop.compile, loop.precision(device))
 
     def step(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         loss, metrics = spread_model.module(batch.to(device))
@@ -187,7 +188,9 @@ class _Validation:
             if index == 0:
                 rows = len(batch.actions)
                 seeds = range(processes.rank * rows, (processes.rank + 1) * rows)
-                actions_bna = self._model.module(batch, seeds=list(seeds))
+                # Blocks that are gathered in half precision only compute under autocast.
+                with self._config.loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
+                    actions_bna = self._model.module(batch, seeds=list(seeds)).float()
                 weight = _weight((~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum(), processes)
                 window.add("validation_action_error", action_error(actions_bna, batch) * weight)
         for part in self._model.module.modules():

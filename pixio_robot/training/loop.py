@@ -24,7 +24,7 @@ from pixio_robot.training.finite import check_finite
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
 from pixio_robot.training.metrics import means
-from pixio_robot.training.optim import forget_early_gradients, learning_rate, set_learning_rate
+from pixio_robot.training.optim import learning_rate, let_rest, set_learning_rate
 from pixio_robot.training.pace import Pace, peak_tflops
 from pixio_robot.training.progress import TrainingProgress
 from pixio_robot.training.record import RESULT as RESULT_FILE
@@ -86,10 +86,14 @@ class LoopConfig:
         if self.dtype not in DTYPES:
             raise unknown_name("loop.dtype", self.dtype, DTYPES)
 
+    def precision(self, device: torch.device) -> torch.dtype:
+        """Of forward passes on `device`."""
+        half = self.dtype == "bfloat16" or (self.dtype == "auto" and device.type == "cuda")
+        return torch.bfloat16 if half else torch.float32
+
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The precision of forward passes on `device`."""
-        wanted = self.dtype == "bfloat16" or (self.dtype == "auto" and device.type == "cuda")
-        return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+        """Around forward passes on `device`."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision(device) is torch.bfloat16)
 
 
 def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
@@ -191,6 +195,8 @@ class _Run:
     def _update(self) -> None:
         """One step of the optimiser. Nothing in here waits for the device."""
         job, config, state = self.job, self.config, self.state
+        if let_rest(job.groups, state.step):
+            job.spread.renew()
         for number in range(config.accumulate):
             with self.pace.waiting_for_data():
                 batch = next(job.batches)
@@ -201,7 +207,6 @@ class _Run:
             (loss / config.accumulate).backward()
             for name, value in {**metrics, "loss": loss}.items():
                 state.window.add(name, value)
-        forget_early_gradients(job.groups, state.step)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = get_total_norm(gradients)
         if config.grad_clip is not None:

@@ -105,13 +105,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def forget_early_gradients(groups: list[ParameterGroup], step: int) -> None:
-    """Of groups that begin after update number `step` (from 0): they stay as if frozen, neither in the norm that clips
-    the others nor in the optimiser's moments."""
+def let_rest(groups: list[ParameterGroup], step: int) -> bool:
+    """Freeze the groups that begin after update number `step` (from 0), and no others: no gradient is computed for
+    them, and they are neither in the norm that clips the others nor in the optimiser's moments. Returns whether
+    anything changed."""
+    changed = False
     for group in groups:
-        if step < group.begins:
-            for parameter in group.parameters.values():
-                parameter.grad = None
+        for parameter in group.parameters.values() if group.begins else ():
+            changed |= parameter.requires_grad == (step < group.begins)
+            parameter.requires_grad_(step >= group.begins)
+    return changed
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, groups: list[ParameterGroup]) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class PretrainConfig:
 def pretrain(config: PretrainConfig) -> FitResult:
     """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
     device, processes = pick_device(config.device), current()
-    model = build_pixio(config).to(device)
+    model = build_pixio(config)
     model.encoder.grid(config.crop_size, config.crop_size)  # refuses a size that does not fit before data is read
     images = open_image_data(
         config.data,
@@ -100,7 +100,8 @@ def pretrain(config: PretrainConfig) -> FitResult:
         device=device,
     )
     blocks = [*model.encoder.vit.blocks, *model.decoder.blocks]
-    spread_model = spread(model, blocks, config.loop.parallel, device, config.loop.compile)
+    loop = config.loop
+    spread_model = spread(model, blocks, loop.parallel, device, loop.compile, loop.precision(device))
     generator = torch.Generator(device)
     autocast = config.loop.autocast(device)
     panels = Panels(

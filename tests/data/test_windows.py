@@ -29,6 +29,23 @@ def test_laws(lengths: list[int], observation_steps: int, horizon: int) -> None:
     ]
 
 
+@given(LENGTHS, st.integers(1, 12), st.integers(0, 3), st.integers(0, 4))
+def test_the_longest_padding_at_an_end(lengths: list[int], horizon: int, past_actions: int, most: int) -> None:
+    past_actions = min(past_actions, horizon - 1)
+    whole = Windows(np.array(lengths), 1, horizon, past_actions=past_actions)
+    located = whole.locate(np.arange(len(whole)))
+    steps = located.frames[:, 0]
+    beyond = steps - past_actions + horizon - np.array(lengths)[located.episode]
+    expected = list(zip(located.episode[beyond <= most].tolist(), steps[beyond <= most].tolist(), strict=True))
+    if not expected:
+        with pytest.raises(UserError, match="do not fit into episodes of at most"):
+            Windows(np.array(lengths), 1, horizon, past_actions=past_actions, max_padding=most)
+        return
+    fewer = Windows(np.array(lengths), 1, horizon, past_actions=past_actions, max_padding=most)
+    found = fewer.locate(np.arange(len(fewer)))
+    assert list(zip(found.episode.tolist(), found.frames[:, 0].tolist(), strict=True)) == expected
+
+
 def test_only_chosen_episodes() -> None:
     windows = Windows(np.array([3, 4, 5]), 1, 1, episodes=[2, 0])
     assert len(windows) == 8

@@ -28,6 +28,7 @@ SETTINGS = [
     "mask.block=1",
     "batch_size=8",
     "optim.lr=0.03",
+    "encoder_begins=3",
     "loop={steps: 10, log_every: 1, save_every: 5, accumulate: 2}",
     "panels_every=6",
     "validation_batches=2",
@@ -232,6 +233,43 @@ def test_a_vote_is_heard_by_all_when_they_ask_the_next_time(tmp_path):
             process.kill()
     assert outputs == ["[[0.0, 0.0], [0.0, 0.0], [1.0, 10.0], [2.0, 0.0]] ['of 0', 'of 1', 'same']\n"] * 2
     assert Vote(Processes()).largest(3, 4) == [3, 4]
+
+
+HALVES = """
+import sys, torch
+import torch.distributed as dist
+from pixio_robot.training.distributed import spread
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.mae import Pixio
+from pixio_robot.vision.pixio import PixioEncoder
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo", f"file://{sys.argv[2]}/meet", world_size=2, rank=int(sys.argv[1]))
+cpu = torch.device("cpu")
+encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=32))
+model = Pixio(encoder, DecoderConfig(width=32, depth=1, heads=2), MaskConfig(block=1))
+blocks = [*encoder.vit.blocks, *model.decoder.blocks]
+seen = set()
+for block in blocks:
+    block.attn.qkv.register_forward_hook(lambda layer, *_: seen.add(f"block {layer.weight.dtype}"))
+model.decoder.head.register_forward_hook(lambda layer, *_: seen.add(f"head {layer.weight.dtype}"))
+module = spread(model, blocks, "fsdp", cpu, dtype=torch.bfloat16).module
+images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+with torch.autocast("cpu", torch.bfloat16):
+    module(images, torch.Generator().manual_seed(0)).loss.backward()
+print(sorted(seen))
+print([*{(p.dtype, p.grad.dtype) for p in model.parameters()}])
+dist.destroy_process_group()
+"""
+
+
+def test_blocks_are_gathered_in_half_precision_and_their_gradients_summed_in_full(tmp_path):
+    words = [sys.executable, "-c", HALVES]
+    both = [
+        subprocess.Popen([*words, str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True) for rank in range(2)
+    ]
+    said = "['block torch.bfloat16', 'head torch.float32']\n[(torch.float32, torch.float32)]\n"
+    assert [process.communicate(timeout=100)[0] for process in both] == [said] * 2
 
 
 def test_only_tensors_that_share_memory_are_copied_to_be_written(tmp_path):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from pixio_robot.errors import UserError
 from pixio_robot.training.job import Hook
 from pixio_robot.training.loop import LoopConfig, fit
+from pixio_robot.training.optim import parameter_groups
 
 
 def test_it_learns_and_reports(lab, tmp_path):
@@ -165,6 +166,18 @@ def test_wrong_settings_are_named(key, value, message):
 
 def test_default_settings_are_plain(lab):
     assert json.loads(json.dumps(dataclasses.asdict(LoopConfig())))["steps"] == 1000
+
+
+def test_of_what_begins_later_no_gradient_is_computed_before(lab, tmp_path):
+    seen = []
+    job = lab.regression(
+        at_step=lambda step: seen.append((late.weight.requires_grad, bool((late.weight != before).any())))
+    )
+    late = job.model[0]
+    before = late.weight.detach().clone()
+    job.groups = parameter_groups(job.model, begins=lambda name: 3 if name.startswith("0.") else 0)
+    fit(job, lab.loop_config(steps=5), tmp_path)
+    assert seen == [(False, False)] * 3 + [(True, False), (True, True)]
 
 
 def test_ctrl_c_in_a_process_of_its_own(lab, tmp_path):
