@@ -22,7 +22,7 @@ from pixio_robot.data.curation.curate import EMBEDDING, MAE_LOSS
 from pixio_robot.data.curation.views import batches_of
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
-from pixio_robot.machine import to_device
+from pixio_robot.machine import to_device, usable_cores
 from pixio_robot.training.device import pick_device
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
@@ -31,6 +31,7 @@ from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.masking import Mask, sample_mask
 
 BATCH = {"cpu": 32, "cuda": 256}
+DTYPE = {"cpu": torch.float32, "cuda": torch.bfloat16}
 VIEW = "largest central square"
 
 
@@ -62,7 +63,8 @@ def mae_loss_column(checkpoint: str, masks: int, device: str = "auto", gpus: flo
     return Column(
         name=MAE_LOSS,
         title="reconstruction loss",
-        settings={"model": checkpointing.fingerprint(model, _shape(model)), "masks": masks, "view": VIEW},
+        settings={"model": checkpointing.fingerprint(model, _shape(model)), "masks": masks, "view": VIEW}
+        | _precision(device, gpus),
         job=_score_loss,
         argument=lambda chunk: _LossOfChunk(chunk, str(Path(checkpoint).absolute()), masks, device),
         local_workers=_processes(device),
@@ -79,7 +81,7 @@ def embedding_column(source: EncoderSource, size: int, device: str = "auto", gpu
     return Column(
         name=EMBEDDING,
         title="embedding",
-        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW},
+        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW} | _precision(device, gpus),
         job=_embed,
         argument=lambda chunk: _EmbeddingOfChunk(chunk, source, size, device),
         local_workers=_processes(device),
@@ -90,6 +92,22 @@ def embedding_column(source: EncoderSource, size: int, device: str = "auto", gpu
 def _processes(device: str) -> int | None:
     """All processes of this machine would share its one GPU."""
     return 1 if pick_device(device).type == "cuda" else None
+
+
+def _precision(device: str, gpus: float) -> dict[str, str]:
+    """What half precision changes is a part of the score; on a CPU there is none."""
+    on_gpu = gpus > 0 or pick_device(device).type == "cuda"
+    return {"precision": str(DTYPE["cuda"]).removeprefix("torch.")} if on_gpu else {}
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    dtype = DTYPE[device.type]
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+
+def _threads(device: torch.device) -> int:
+    """Those that decode. A GPU has all cores; on a CPU every core has a worker, whose own thread computes."""
+    return usable_cores() if device.type == "cuda" else 2
 
 
 def _shape(model: Pixio) -> dict[str, Any]:
@@ -137,7 +155,7 @@ def _score_loss(job: _LossOfChunk, report: Callable[[float], None]) -> None:
     grid = model.encoder.grid(size, size)
     shards = FrameShards.open(job.chunk.data, job.chunk.split)
     losses = np.full(job.chunk.stop - job.chunk.start, np.nan, np.float32)
-    for rows, images in batches_of(shards, job.chunk, size, BATCH[device.type]):
+    for rows, images in batches_of(shards, job.chunk, size, BATCH[device.type], _threads(device)):
         images_bss3 = to_device(torch.from_numpy(images), device)
         total_b = torch.zeros(len(rows), device=device)
         generators = [_generator(shards.id(row)) for row in rows.tolist()]
@@ -146,7 +164,8 @@ def _score_loss(job: _LossOfChunk, report: Callable[[float], None]) -> None:
             mask = Mask(
                 torch.cat([one.keep for one in drawn]).to(device), torch.cat([one.hidden for one in drawn]).to(device)
             )
-            total_b += model.reconstruct(images_bss3, mask).loss_per_image
+            with _autocast(device):
+                total_b += model.reconstruct(images_bss3, mask).loss_per_image
         losses[rows - job.chunk.start] = (total_b / job.masks).cpu().numpy()
         report(len(rows))
     shards.close()
@@ -164,8 +183,10 @@ def _embed(job: _EmbeddingOfChunk, report: Callable[[float], None]) -> None:
     encoder = _encoder(job.source, device)
     shards = FrameShards.open(job.chunk.data, job.chunk.split)
     vectors = np.zeros((job.chunk.stop - job.chunk.start, encoder.feature_dim), np.float16)
-    for rows, images in batches_of(shards, job.chunk, job.size, BATCH[device.type]):
-        vectors_bd = embedding(encoder(to_device(torch.from_numpy(images), device)))
+    for rows, images in batches_of(shards, job.chunk, job.size, BATCH[device.type], _threads(device)):
+        with _autocast(device):
+            features = encoder(to_device(torch.from_numpy(images), device))
+        vectors_bd = embedding(features)
         vectors[rows - job.chunk.start] = vectors_bd.half().cpu().numpy()
         report(len(rows))
     shards.close()

@@ -127,3 +127,17 @@ def test_mistakes(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="whole patches"):
         embedding_column(source, 65)
     assert embedding_column(EncoderSource(kind=EncoderKind.NONE), 64) is None
+
+
+def test_a_gpu_scores_in_half_precision_and_says_so(shards, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    """Autocast is all that a GPU changes; the same on a CPU keeps to the score in full precision."""
+    assert "precision" not in mae_loss_column(str(checkpoint), 1, "cpu").settings
+    assert mae_loss_column(str(checkpoint), 1, "cpu", gpus=0.5).settings["precision"] == "bfloat16"
+    column, losses = mae_loss_column(str(checkpoint), 4, "cpu"), []
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setitem(scoring.DTYPE, "cpu", dtype)
+        piece = chunk(shards, 0, COUNT, tmp_path)
+        column.job(column.argument(piece), lambda amount: None)
+        losses.append(np.load(piece.target))
+    assert not np.array_equal(*losses)
+    np.testing.assert_allclose(*losses, rtol=0.02)

@@ -12,8 +12,6 @@ from pixio_robot.data.curation.columns import Chunk
 from pixio_robot.data.images import CorruptImage
 from pixio_robot.data.shards import FrameShards
 
-THREADS = 2
-
 
 def central_square(image: np.ndarray, size: int) -> np.ndarray:
     """The largest square in the middle of an image uint8 (h, w, 3), resampled to uint8 (size, size, 3)."""
@@ -24,8 +22,11 @@ def central_square(image: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
-def batches_of(shards: FrameShards, chunk: Chunk, size: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(rows int64 (b,), squares uint8 (b, size, size, 3)) of a chunk's readable frames, decoded one batch ahead."""
+def batches_of(
+    shards: FrameShards, chunk: Chunk, size: int, batch: int, threads: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows int64 (b,), squares uint8 (b, size, size, 3)) of a chunk's readable frames, decoded one batch ahead by so
+    many threads."""
 
     def read(row: int) -> np.ndarray | None:
         try:
@@ -33,13 +34,13 @@ def batches_of(shards: FrameShards, chunk: Chunk, size: int, batch: int) -> Iter
         except CorruptImage:
             return None
 
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(threads) as pool:
         spans = [range(start, min(start + batch, chunk.stop)) for start in range(chunk.start, chunk.stop, batch)]
-        coming = threads.map(read, spans[0])
+        coming = pool.map(read, spans[0])
         for number, span in enumerate(spans):
             views = list(coming)
             if number + 1 < len(spans):
-                coming = threads.map(read, spans[number + 1])
+                coming = pool.map(read, spans[number + 1])
             found = [(row, view) for row, view in zip(span, views, strict=True) if view is not None]
             if found:
                 yield np.array([row for row, _ in found]), np.stack([view for _, view in found])
