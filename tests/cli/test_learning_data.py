@@ -10,7 +10,7 @@ from pixio_robot.training.distributed import Processes
 
 
 class Chunks:
-    observation_steps, chunk, past_actions, cameras = 1, 2, 0, ()
+    observation_steps, chunk, past_actions, max_padding, cameras = 1, 2, 0, None, ()
 
 
 @pytest.mark.parametrize("stores", [1, 2])
