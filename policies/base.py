@@ -24,7 +24,8 @@ from policies.sight import Sight
 class ChunkPolicy(nn.Module, abc.ABC):
     """Predicts the next `horizon` actions at once; action 0 belongs to the step of the newest frame.
 
-    It learns chunks of `chunk` actions, of which the first `past_actions` lie before that step and are not carried out.
+    It learns chunks of `chunk` actions, of which the first `past_actions` lie before that step and are not carried out
+    and the last `max_padding` may be repeated (None: all that there are).
     `goals` says what is wanted in each task by its name, for a policy that is told (`Observation.goal`).
 
     A subclass says how well it explains an action chunk (`_errors`) and how it makes one (`_sample`), both in
@@ -39,6 +40,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.observation_steps = config.observation_steps
         self.chunk, self.past_actions = config.horizon, config.past_actions
         self.horizon = self.chunk - self.past_actions
+        self.max_padding = config.max_padding
         self.goals: Mapping[str, Sequence[float]] = {}
         self.cameras: Sequence[str] = list(config.conditioning.cameras)
         self.conditioning: Sight = self._build_sight(encoder)

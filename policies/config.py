@@ -114,8 +114,8 @@ class PolicyConfig:
     """Temporal ensembling (ACT, Zhao et al. 2023; they use .01 with execute=1): average all predictions for a step, one
     that is i calls newer than the oldest weighted by exp(-weight i). null: follow the newest."""
     learn_padding: bool = False
-    """Learn the repeated actions beyond either end of an episode too, as diffusion policy does: hold still when done.
-    False leaves them out of the loss."""
+    """Learn the repeated actions beyond either end of an episode too, as diffusion policy does: hold still when done,
+    from chunks whose first `execute` actions are not all beyond it. False leaves repeated actions out of the loss."""
     action_normalisation: str = one_of("min_max", NORMALISATIONS)
     """How each number of an action is brought to a common scale, by the statistics of the demonstrations."""
 
@@ -133,6 +133,11 @@ class PolicyConfig:
     def executed(self) -> int:
         """Actions of each chunk that are carried out."""
         return math.ceil((self.horizon - self.past_actions) / 2) if self.execute is None else self.execute
+
+    @property
+    def max_padding(self) -> int | None:
+        """Repeated actions that a chunk to learn from may end in; None: any number, as they do not count."""
+        return self.executed - 1 if self.learn_padding else None
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -6,6 +6,8 @@ The condition is a vector (b, c), or a sequence of frames (b, t, c) for the tran
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ class FiLMBlock(nn.Module):
 
     def forward(self, x_bwn: Tensor, condition_bc: Tensor) -> Tensor:
         scale_bw1, shift_bw1 = self.film(condition_bc)[:, :, None].chunk(2, dim=1)
-        return self.second((1 + scale_bw1) * self.first(x_bwn) + shift_bw1) + self.residual(x_bwn)
+        return self.second(scale_bw1 * self.first(x_bwn) + shift_bw1) + self.residual(x_bwn)
 
 
 def _conv_block(width_in: int, width_out: int, kernel: int, groups: int) -> nn.Sequential:
@@ -36,7 +38,10 @@ def _conv_block(width_in: int, width_out: int, kernel: int, groups: int) -> nn.S
 
 
 class UNet1d(nn.Module):
-    """A U-Net over the time axis of the chunk, conditioned by FiLM at every block (Chi et al., IJRR, sec. 3.1)."""
+    """A U-Net over the time axis of the chunk, conditioned by FiLM at every block (Chi et al., IJRR, sec. 3.1).
+
+    As in their release nothing goes up at the finest level: its skip is not used, and the last growth ends at `out`.
+    """
 
     def __init__(self, config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int):
         super().__init__()
@@ -62,9 +67,8 @@ class UNet1d(nn.Module):
         self.down = nn.ModuleList(pair(narrow, wide) for narrow, wide in steps_down)
         self.shrink = nn.ModuleList(nn.Conv1d(width, width, 3, stride=2, padding=1) for width in widths[:-1])
         self.middle = pair(widths[-1], widths[-1])
-        falling = list(zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True))
         # Each level's input is what came from below beside the skip from its own level on the way down.
-        self.up = nn.ModuleList(pair(2 * wide, narrow) for wide, narrow in falling)
+        self.up = nn.ModuleList(pair(2 * wide, narrow) for narrow, wide in list(itertools.pairwise(widths))[::-1])
         self.grow = nn.ModuleList(nn.ConvTranspose1d(width, width, 4, stride=2, padding=1) for width in widths[-2::-1])
         self.out = nn.Sequential(_conv_block(widths[0], widths[0], kernel, groups), nn.Conv1d(widths[0], action_dim, 1))
 
@@ -78,10 +82,8 @@ class UNet1d(nn.Module):
             if level < len(self.shrink):
                 x = self.shrink[level](x)
         x = self._through(self.middle, x, condition_bc)
-        for level, blocks in enumerate(self.up):
-            x = self._through(blocks, torch.cat([x, skips.pop()], dim=1), condition_bc)
-            if level < len(self.grow):
-                x = self.grow[level](x)
+        for blocks, grow in zip(self.up, self.grow, strict=True):
+            x = grow(self._through(blocks, torch.cat([x, skips.pop()], dim=1), condition_bc))
         return self.out(x).transpose(1, 2)
 
     @staticmethod

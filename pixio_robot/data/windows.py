@@ -61,7 +61,7 @@ class Windows:
         self._starts = self._ends - counts
         if not self._ends[-1]:
             raise UserError(
-                f"Chunks of {horizon} actions, {max_padding} of them repeated at most, do not fit into episodes of at most "
+                f"Chunks of {horizon} actions, {max_padding} of them repeated at most, do not fit into episodes of up to "
                 f"{chosen.max()} steps."
             )
 

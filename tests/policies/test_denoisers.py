@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -42,6 +44,42 @@ def test_every_parameter_is_used(config):
     network = build_denoiser(config, 8, 3, 4)
     network(torch.randn(2, 8, 3), torch.tensor([3, 4]), torch.randn(2, 4)).square().sum().backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+THEIR_NAMES = (
+    (r"diffusion_step_encoder\.(\d)", lambda found: f"step_embedding.network.{int(found[1]) - 1}"),
+    (r"down_modules\.(\d)\.2", r"shrink.\1"),
+    (r"up_modules\.(\d)\.2", r"grow.\1"),
+    (r"(down|up)_modules", r"\1"),
+    (r"mid_modules", "middle"),
+    (r"conv1\.block", "first"),
+    (r"conv2\.block", "second"),
+    (r"cond_encoder", "film"),
+    (r"residual_conv", "residual"),
+    (r"final_conv\.0\.block", "out.0"),
+    (r"final_conv", "out"),
+)
+
+
+def test_the_unet_is_the_published_one():
+    """With the weights of lerobot's, which was ported from the release, it answers the same."""
+    from lerobot.configs.types import FeatureType, PolicyFeature
+    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig as TheirConfig
+    from lerobot.policies.diffusion.modeling_diffusion import DiffusionConditionalUnet1d
+
+    widths = [16, 32, 64]
+    settings = TheirConfig(down_dims=tuple(widths), diffusion_step_embed_dim=12, use_film_scale_modulation=True)
+    settings.output_features = {"action": PolicyFeature(type=FeatureType.ACTION, shape=(5,))}
+    theirs = DiffusionConditionalUnet1d(settings, global_cond_dim=7).eval()
+    ours = build_denoiser(DenoiserConfig(name="unet", widths=widths, step_dim=12), 8, 5, 7).eval()
+    weights = {}
+    for name, value in theirs.state_dict().items():
+        for pattern, ours_is in THEIR_NAMES:
+            name = re.sub(pattern, ours_is, name)
+        weights[name] = value
+    ours.load_state_dict(weights)
+    noisy, steps, condition = torch.randn(3, 8, 5), torch.tensor([1, 50, 99]), torch.randn(3, 7)
+    torch.testing.assert_close(ours(noisy, steps, condition), theirs(noisy, steps, condition))
 
 
 def test_published_recipe_can_be_expressed():
