@@ -1,7 +1,7 @@
 """How often the scripted experts solve their tasks, each on the same seeds, with Wilson 95 % intervals.
 
     OMP_NUM_THREADS=1 python benchmarks/expert_success.py [--seeds 200] [--tasks Lift ...] [--noise 0.1]
-        [--mistakes 0.02] [--robot Sawyer] [--out result.json]
+        [--mistakes 0.02] [--robot Sawyer] [--controller osc_pose_absolute] [--out result.json]
 
 The limit to hold against: 95 % for every task, 90 % for NutAssemblySquare. MetaWorld's tasks are played by MetaWorld's
 own policies and count success at the last of 500 steps.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from envs.config import EnvConfig
+from envs.config import Controller, EnvConfig
 from envs.disturbance import Disturbance
 from envs.recording import run_expert
 from envs.registry import make_env
@@ -33,8 +33,8 @@ FIRST_SEED = 10_000
 LIMIT = {"NutAssemblySquare": 0.90}
 
 
-def measure(task: str, robot: str, disturbance: Disturbance, seeds: int) -> dict[str, Any]:
-    env = make_env(EnvConfig(task=task, robot=robot, cameras=[]))
+def measure(config: EnvConfig, disturbance: Disturbance, seeds: int) -> dict[str, Any]:
+    env, task = make_env(config), config.task
     began = time.perf_counter()
     episodes = [run_expert(env, FIRST_SEED + seed, disturbance) for seed in track(range(seeds), task, transient=True)]
     env.close()
@@ -57,15 +57,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200, help="episodes a task, from seed 10000 on")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--robot", default="Panda", help="for robosuite's tasks")
+    parser.add_argument("--controller", choices=[c.value for c in Controller], default="osc_pose", help="likewise")
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--mistakes", type=float, default=0.0)
     parser.add_argument("--out", type=Path, help="write the result as JSON here, task by task")
     arguments = parser.parse_args()
     disturbance = Disturbance(noise=arguments.noise, mistakes=arguments.mistakes)
-    settings = {"robot": arguments.robot, "noise": arguments.noise, "mistakes": arguments.mistakes}
+    settings = {name: getattr(arguments, name) for name in ("robot", "controller", "noise", "mistakes")}
     result: dict[str, Any] = {"settings": settings, **describe_environment(), "tasks": {}}
     for task in arguments.tasks:
-        found = measure(task, arguments.robot, disturbance, arguments.seeds)
+        controller = Controller(arguments.controller)
+        config = EnvConfig(task=task, robot=arguments.robot, controller=controller, cameras=[])
+        found = measure(config, disturbance, arguments.seeds)
         result["tasks"][task] = found
         low, high = found["interval"]
         print(

@@ -24,6 +24,14 @@ _TILT = 0.6
 """Angle (rad) between the hand that opens the door and straight down."""
 
 
+_DEEPER = {"Sawyer": 0.018}
+"""How far past its grip site (m) a hand takes the handle: Sawyer's short fingers slip off it otherwise."""
+
+
+_STUCK = 20
+"""Steps after which the hand grips where it is: a handle that was left turned lets it come no further."""
+
+
 def nearest_turn(angle: float, period: float) -> float:
     """The angle, plus a multiple of the period, that is nearest to zero."""
     return (angle + period / 2) % period - period / 2
@@ -209,12 +217,14 @@ class DoorExpert(LiftExpert):
 
     def act(self, env: Privileged) -> np.ndarray:
         poses = env.privileged()
+        # All of this is about the point of the hand that shall be on the handle.
+        poses["eef_pos"] = poses["eef_pos"] - _DEEPER.get(env.config.robot, 0.0) * self._approach(poses)
         eef, handle = poses["eef_pos"], poses["door_handle_pos"]
         self._waited += 1
         left = np.linalg.norm(handle - 0.09 * self._approach(poses) - eef)
         if self._phase is _Phase.ABOVE and left < 0.015 and self._turn_left(poses) < 0.12:
-            self._phase = _Phase.DOWN
-        elif self._phase is _Phase.DOWN and np.linalg.norm(handle - eef) < 0.012:
+            self._phase, self._waited = _Phase.DOWN, 0
+        elif self._phase is _Phase.DOWN and (np.linalg.norm(handle - eef) < 0.012 or self._waited > _STUCK):
             self._phase, self._waited = _Phase.GRIP, 0
         elif self._phase is _Phase.GRIP and self._waited > 6:
             self._phase, self._waited = _Phase.LOWER, 0

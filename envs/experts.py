@@ -8,16 +8,13 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.config import Controller, EnvConfig
+from envs.config import EnvConfig
+from envs.motions import DELTA_POS, DELTA_ROT, check_controller
 from envs.registry import Privileged
 from envs.tasks import TASKS, Simulator
 from pixio_robot.errors import UserError, unknown_name
 
 OPEN, CLOSE = -1.0, 1.0
-_DELTA_POS = 0.05
-"""Metres a step that an action of 1 asks for (robosuite's OSC_POSE)."""
-
-_DELTA_ROT = 0.5
 _HOVER = 0.09
 """Height of the fingertips' site over the object's centre before going down, metres."""
 
@@ -31,7 +28,7 @@ class Expert(Protocol):
     def reset(self, env: Privileged, rng: np.random.Generator) -> None: ...
 
     def act(self, env: Privileged) -> np.ndarray:
-        """An action (a,) within the task's bounds, float32."""
+        """A motion (a,), float32, to be `commanded`."""
         ...
 
 
@@ -125,8 +122,8 @@ class LiftExpert:
 
     def _command(self, poses: dict[str, np.ndarray], goal: np.ndarray, gripper: float) -> np.ndarray:
         # The controller settles a fraction of each delta in one step: ask for more than is left.
-        move = 1.6 * (goal - poses["eef_pos"]) / _DELTA_POS
-        turn = 1.2 * self._rotation_error(poses) / _DELTA_ROT
+        move = 1.6 * (goal - poses["eef_pos"]) / DELTA_POS
+        turn = 1.2 * self._rotation_error(poses) / DELTA_ROT
         return np.clip(np.concatenate([move, turn, [gripper]]), -1, 1).astype(np.float32)
 
 
@@ -199,9 +196,10 @@ def make_expert(config: EnvConfig) -> Expert:
     experts = _experts()
     if config.task not in experts:
         raise unknown_name("expert task", config.task, experts)
-    if config.controller is not Controller.OSC_POSE:
-        raise UserError(f"The experts act through controller=OSC_POSE, not {config.controller.name}.")
-    if config.robot != "Panda":
-        # Lift with Sawyer: 1 of 15 solved, because it stalls 2 cm short of where it is sent; with UR5e: none of 15.
-        raise UserError(f"The experts know robot=Panda, not {config.robot}.")
+    check_controller(config)
+    if config.robot == "UR5e":
+        raise UserError(
+            "There is no expert for robot=UR5e: robosuite's model of its gripper stops closing at 6 cm and holds "
+            "nothing here. Use robot=Panda or Sawyer."
+        )
     return experts[config.task]()

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from envs.config import CAMERAS, EnvConfig, plain
 from envs.experts import make_expert
 from envs.fanout import ordered_map
+from envs.motions import commanded
 from envs.play import Play
 from envs.registry import environment_of_process
 from pixio_robot.choice import NAMES
@@ -163,9 +164,9 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
             left -= 1
             if left == 0:
                 return
-            action = actor.act(env)
-            disturbance = np.append(rng.normal(0, config.noise, len(action) - 1), 0.0)
-            result = env.step(np.clip(action + disturbance, -1, 1))
+            motion = actor.act(env)
+            disturbance = np.append(rng.normal(0, config.noise, len(motion) - 1), 0.0)
+            result = env.step(commanded(env, np.clip(motion + disturbance, -1, 1)))
             frame = result.frame
             if result.done:
                 break

@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
 from envs.contacts import robot_touches_object
+from envs.motions import commanded
 from envs.play import Play
 from envs.registry import make_env
 from pixio_robot.choice import one_of
@@ -54,7 +55,7 @@ def gather_ground_truth(
             for _ in range(config.frames_per_episode):
                 for _ in range(config.steps_between):
                     # Play that happens to succeed ends the episode: it goes on from its start.
-                    if env.step(play.act(env), False).done:
+                    if env.step(commanded(env, play.act(env)), False).done:
                         env.reset(seed, False)
                 images.append(env.render(config.camera))
                 depth.append(env.render_depth(config.camera))

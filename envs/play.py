@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.experts import rotation_vector
+from envs.motions import check_controller
 from envs.registry import Environment
 from envs.tasks import TASKS
 from pixio_robot.errors import UserError
@@ -16,6 +17,7 @@ class Play:
     def reset(self, env: Environment, rng: np.random.Generator) -> None:
         if env.config.task not in TASKS:
             raise UserError(f"Random play moves a gripper of ours, which task={env.config.task} has not.")
+        check_controller(env.config)
         self._rng = rng
         task = TASKS[env.config.task]
         self._objects, self._surface = list(task.bodies), np.array(task.surface)

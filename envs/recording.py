@@ -9,6 +9,7 @@ import numpy as np
 from envs.config import EnvConfig
 from envs.disturbance import Disturbance
 from envs.experts import make_expert
+from envs.motions import commanded
 from envs.registry import Environment, Privileged, environment_of_process
 from pixio_robot.types import Episode, Frame, StepResult
 
@@ -26,8 +27,9 @@ class Take:
 
     def act(self) -> np.ndarray:
         """The action to execute now: the expert's, disturbed."""
-        self._actions.append(self._expert.act(self._env))
-        return self._disturb(self._actions[-1])
+        motion = self._expert.act(self._env)
+        self._actions.append(commanded(self._env, motion))
+        return commanded(self._env, self._disturb(motion))
 
     def add(self, result: StepResult) -> None:
         """What came of the action."""

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import warnings
+import xml.etree.ElementTree as ElementTree
 from types import ModuleType
 from typing import Any
 
@@ -66,12 +67,20 @@ def load_robosuite() -> ModuleType:
 
 
 def _mend_sawyer() -> None:
-    """MuJoCo 3.8 refuses Sawyer's flat head mesh, which has no volume to take an inertia from: take its surface's."""
+    """MuJoCo 3.8 refuses Sawyer's flat head mesh, which has no volume to take an inertia from: take its surface's.
+
+    And its first link touches the base exactly: by how a computer rounds it rubs on it or not; here, to a standstill.
+    """
     from robosuite.models.robots import Sawyer as Original
 
     def get_model(self: Original) -> object:
         for mesh in self.asset.findall("mesh"):
             mesh.set("inertia", "shell")
+        if self.contact.find("exclude") is None:
+            bodies = {
+                f"body{i}": f"{self.naming_prefix}{name}" for i, name in ((1, "right_arm_base_link"), (2, "right_l0"))
+            }
+            ElementTree.SubElement(self.contact, "exclude", bodies)
         return Original.get_model(self)
 
     # robosuite's metaclass registers a robot by its class's name: this one takes the place of the original.

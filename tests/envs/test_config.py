@@ -1,9 +1,12 @@
 import importlib.metadata
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from envs.config import Controller, EnvConfig, Variation
 from envs.experts import make_expert
+from envs.play import Play
 from envs.registry import spec_of
 from pixio_robot.errors import UserError
 
@@ -35,8 +38,11 @@ def test_wrong_values_are_named(wrong, says):
 def test_the_experts_say_what_they_know():
     with pytest.raises(UserError, match="Panda"):
         make_expert(EnvConfig(robot="UR5e"))
+    joints = EnvConfig(controller=Controller.JOINT_POSITION)
     with pytest.raises(UserError, match="OSC_POSE"):
-        make_expert(EnvConfig(controller=Controller.JOINT_POSITION))
+        make_expert(joints)
+    with pytest.raises(UserError, match="OSC_POSE"):
+        Play().reset(SimpleNamespace(config=joints), np.random.default_rng(0))  # type: ignore[arg-type]
 
 
 def test_unknown_expert_is_named():

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from envs.config import EnvConfig, Variation
+from envs.config import Controller, EnvConfig, Variation
 from envs.disturbance import Disturbance
+from envs.experts import make_expert
+from envs.motions import commanded
 from envs.recording import run_expert
 from envs.registry import make_env
 from envs.tasks import TASKS, Simulator
@@ -23,6 +25,44 @@ def test_the_expert_solves_its_task(task):
     env = unseen(task)
     assert all(solved(env, range(5)))
     assert all(solved(env, range(2), noise=0.1))
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("robot", "controller"), [("Sawyer", Controller.OSC_POSE), ("Panda", Controller.OSC_POSE_ABSOLUTE)]
+)
+def test_the_expert_works_with_other_robots_and_by_poses(robot, controller):
+    env = unseen("Lift", robot=robot, controller=controller)
+    assert all(solved(env, range(3), noise=0.1))
+    env.close()
+
+
+def test_a_pose_in_the_world_is_the_motion_that_it_stands_for():
+    """The same first steps by either controller, and the recorded action is the pose that is asked for."""
+    moved, placed = (unseen("Lift", controller=kind) for kind in (Controller.OSC_POSE, Controller.OSC_POSE_ABSOLUTE))
+    for env in (moved, placed):
+        env.reset(4)
+    expert = make_expert(placed.config)
+    expert.reset(placed, np.random.default_rng(0))
+    for _ in range(6):
+        motion = expert.act(placed)
+        before = placed.privileged()
+        pose = commanded(placed, motion)
+        np.testing.assert_allclose(pose[:3], before["eef_pos"] + 0.05 * motion[:3], atol=1e-6)
+        assert pose[6] == motion[6]
+        # The pose is told from where the hand was seen, up to a physics step (2 ms) before the controller begins.
+        np.testing.assert_allclose(placed.step(pose).frame.state, moved.step(motion).frame.state, atol=3e-3)
+    assert np.array_equal(commanded(moved, motion), motion)
+    for env in (moved, placed):
+        env.close()
+
+
+def test_sawyers_first_joint_does_not_rub_on_its_base():
+    env = unseen("Lift", robot="Sawyer")
+    env.reset(0)
+    model, data = env._model, env._data  # type: ignore[attr-defined]
+    touching = {model.geom(geom).name for contact in data.contact[: data.ncon] for geom in contact.geom}
+    assert "robot0_base_col" not in touching
     env.close()
 
 
@@ -50,6 +90,14 @@ def test_noise_is_executed_but_not_recorded(lift):
 def test_the_experts_of_longer_tasks_are_reliable(task, least, noise):
     env = unseen(task)
     assert sum(solved(env, range(2000, 2020), noise)) >= least - 2 * (noise > 0)
+    env.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("controller", [Controller.OSC_POSE, Controller.OSC_POSE_ABSOLUTE])
+def test_sawyer_opens_the_door_by_its_short_fingers(controller):
+    env = unseen("Door", robot="Sawyer", controller=controller)
+    assert sum(solved(env, range(2000, 2020), noise=0.1)) >= 18
     env.close()
 
 
