@@ -21,6 +21,8 @@ class ActingConfig:
     """Temporal ensembling, see policy.ensemble_weight of `train`; -inf: none; null: as trained."""
     inference_steps: int | None = None
     """Steps of the sampler, for policies that draw their actions; null: as trained."""
+    noise_seed: int = 0
+    """For policies that draw their actions: another number plays the same initial states with other noise."""
 
 
 def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
@@ -39,4 +41,5 @@ def acting_text(config: PolicyConfig, acting: ActingConfig) -> str:
     """For results: how a policy with that configuration acted, the sampler's steps where they were chosen."""
     ensemble = "" if config.ensemble_weight is None else f", ensemble_weight {config.ensemble_weight}"
     steps = "" if acting.inference_steps is None else f", inference_steps {acting.inference_steps}"
-    return f"{config.executed} actions of each chunk{ensemble}{steps}"
+    noise = f", noise_seed {acting.noise_seed}" if acting.noise_seed else ""
+    return f"{config.executed} actions of each chunk{ensemble}{steps}{noise}"

@@ -14,9 +14,10 @@ from pixio_robot.receding_horizon import RecedingHorizon, check_execute
 from pixio_robot.types import Frame, Observation, Policy
 
 
-def call_seed(episode_seed: int, step: int) -> int:
-    """The noise seed of the policy call at that step of that episode, in [0, 2^63)."""
-    digest = hashlib.blake2b(f"{episode_seed}/{step}".encode(), digest_size=8).digest()
+def call_seed(episode_seed: int, step: int, noise_seed: int = 0) -> int:
+    """The noise seed of the policy call at that step of that episode, in [0, 2^63); each `noise_seed` gives another."""
+    again = f"/{noise_seed}" if noise_seed else ""
+    digest = hashlib.blake2b(f"{episode_seed}/{step}{again}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
@@ -35,9 +36,10 @@ class ChunkedActor:
         batch_size: int = 8,
         ensemble_weight: float | None = None,
         goal: Sequence[float] | None = None,
+        noise_seed: int = 0,
     ):
         """`execute` and `ensemble_weight` as `RecedingHorizon` takes them. `goal` (g,): what is wanted in every slot,
-        for a policy that is told."""
+        for a policy that is told. `noise_seed`: 0, or another number to play the same episodes with other noise."""
         check_execute(execute, policy.horizon)
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1.")
@@ -47,6 +49,7 @@ class ChunkedActor:
         self._batch_size = batch_size
         self._ensemble_weight = ensemble_weight
         self._goal = None if goal is None else torch.tensor(goal, dtype=torch.float32)
+        self._noise_seed = noise_seed
         self._slots: dict[int, tuple[int, RecedingHorizon]] = {}
         """Of each slot: the seed of its episode, and the episode."""
         if isinstance(policy, nn.Module):
@@ -70,7 +73,7 @@ class ChunkedActor:
 
     def _feed(self, hungry: Sequence[tuple[int, RecedingHorizon]]) -> None:
         rows = [*hungry, *[hungry[-1]] * (self._batch_size - len(hungry))]
-        seeds = [call_seed(seed, episode.step) for seed, episode in rows]
+        seeds = [call_seed(seed, episode.step, self._noise_seed) for seed, episode in rows]
         with torch.inference_mode():
             chunks = self._policy.act(self._observe([episode.frames for _, episode in rows]), seeds).cpu().numpy()
         for (_, episode), chunk in zip(hungry, chunks, strict=False):

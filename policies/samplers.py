@@ -30,8 +30,11 @@ def draw(
 
     match sampler:
         case "ddpm":
-            for step in schedule.inference_steps(schedule.num_steps):
-                noisy = schedule.ddpm(at(step, noisy), noisy, step, noise.normal(*shape))
+            steps = schedule.inference_steps(schedule.num_steps)
+            # All at once: a draw and a copy to the device in every step would make a GPU wait for the host.
+            fresh = noise.normal(len(steps), *shape)
+            for index, step in enumerate(steps):
+                noisy = schedule.ddpm(at(step, noisy), noisy, step, fresh[:, index])
             return noisy
         case "ddim":
             steps = schedule.inference_steps(count)

@@ -32,7 +32,8 @@ class ShortcutConfig(GenerativeConfig):
     finest_steps: int = 128
     """The most steps it can be sampled in; a power of two."""
     consistency_share: float = 0.25
-    """Share of each batch that learns long steps from two half ones; the rest learns the flow."""
+    """Share of each batch that learns long steps from two half ones, which costs two more calls; the rest learns the
+    flow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,18 +62,16 @@ class ShortcutPolicy(GenerativePolicy):
     def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         batch, device = len(actions_bna), actions_bna.device
         noise_bna = torch.randn_like(actions_bna)
-        finest = self.config.finest_steps
+        time_b, stride_b = torch.rand(batch, device=device), torch.zeros(batch, device=device)
+        # The first rows learn long steps: which windows they are is a matter of chance already.
+        long = min(max(round(self.config.consistency_share * batch), 1), batch - 1)
         # Strides 1, 1/2, ... 2/finest by their logarithm; a step of stride d begins at a multiple of d.
-        halvings_b = torch.randint(round(math.log2(finest)), (batch,), device=device)
-        pieces_b = 2.0**halvings_b
-        on_grid_b = (torch.rand(batch, device=device) * pieces_b).floor() / pieces_b
-        learns_long_b = torch.rand(batch, device=device) < self.config.consistency_share
-        time_b = torch.where(learns_long_b, on_grid_b, torch.rand(batch, device=device))
-        stride_b = torch.where(learns_long_b, 1 / pieces_b, torch.zeros_like(pieces_b))
+        pieces = 2.0 ** torch.randint(round(math.log2(self.config.finest_steps)), (long,), device=device)
+        time_b[:long], stride_b[:long] = (time_b[:long] * pieces).floor() / pieces, 1 / pieces
         point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])
-        flow_bna = actions_bna - noise_bna
-        long_bna = self._two_halves(point_bna, time_b, stride_b, seen)
-        target_bna = torch.where(learns_long_b[:, None, None], long_bna, flow_bna)
+        target_bna = actions_bna - noise_bna
+        if long:
+            target_bna[:long] = self._two_halves(point_bna[:long], time_b[:long], stride_b[:long], seen[:long])
         return (self._velocity(point_bna, time_b, stride_b, seen) - target_bna) ** 2
 
     @torch.no_grad()

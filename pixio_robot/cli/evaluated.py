@@ -61,7 +61,7 @@ class Evaluated:
         # Calls have a fixed number of rows, the empty ones padded: few on a CPU, where each row costs time.
         rows = slots if device.type == "cuda" else min(CPU_ROWS, slots)
         config, goal = policy.config, policy.goals.get(task)
-        actor = ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal)
+        actor = ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, acting.noise_seed)
         return actor, acting_text(config, acting)
 
 

@@ -55,7 +55,7 @@ def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compi
             pictures = {name: torch.tensor(image)[None] for name, image in images.items()}
             goal = torch.tensor(policy.goals[task])[None] if task in policy.goals else None
             observation = Observation(pictures, torch.tensor(state)[None], goal=goal).to(device)
-            return policy.act(observation, [call_seed(seed, step)])[0, :sent].float().cpu().numpy()
+            return policy.act(observation, [call_seed(seed, step, acting.noise_seed)])[0, :sent].float().cpu().numpy()
 
     return Served(
         spec=policy.spec,

@@ -127,7 +127,17 @@ def test_seeds_of_calls_differ_and_stay():
     seeds = {call_seed(episode, step) for episode, step in itertools.product(range(50), range(50))}
     assert len(seeds) == 2500
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert call_seed(3, 8) == call_seed(3, 8)
+    assert call_seed(3, 8) == call_seed(3, 8) == call_seed(3, 8, noise_seed=0)
+    assert len({call_seed(3, 8, noise_seed) for noise_seed in range(5)}) == 5
+
+
+def test_the_same_episode_is_played_with_other_noise():
+    policies = [Recorder(), Recorder()]
+    for noise_seed, policy in enumerate(policies):
+        run(ChunkedActor(policy, 4, noise_seed=noise_seed), {0: 7}, 5)
+    (_, first), (_, again) = policies[0].calls[0], policies[1].calls[0]
+    assert first[0] == call_seed(7, 0)
+    assert again[0] == call_seed(7, 0, 1)
 
 
 @pytest.mark.parametrize("execute", [0, 9])
