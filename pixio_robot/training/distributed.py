@@ -191,6 +191,7 @@ class Spread:
     """A model spread over the processes: call `module` in training steps."""
 
     module: nn.Module
+    compiled: bool = False
 
     def reduce_gradients(self, wanted: bool) -> None:
         """Whether the next backward pass exchanges gradients: only the last of an accumulated update has to."""
@@ -200,7 +201,10 @@ class Spread:
             self.module.set_requires_gradient_sync(wanted)
 
     def renew(self) -> None:
-        """After parameters began or ceased to require gradients: DDP waits for those of which it knew at first."""
+        """After parameters began or ceased to require gradients: DDP waits for those of which it knew at first, and
+        compiled code goes on without the others'."""
+        if self.compiled:
+            torch._dynamo.reset()  # pyright: ignore[reportPrivateImportUsage]
         if isinstance(self.module, DistributedDataParallel):
             self.module = self.module.module
             gc.collect()  # the old one's hooks on the parameters go with it
@@ -234,19 +238,19 @@ def spread(
     if processes.count == 1:
         if compiled:
             model.compile()
-        return Spread(model.to(device))
+        return Spread(model.to(device), compiled)
     share_batch_norms(model.train(), device)
     if compiled:
         compile_blocks(blocks)
     if strategy == "ddp":
-        return Spread(_replicated(model.to(device)))
+        return Spread(_replicated(model.to(device)), compiled)
     mesh = init_device_mesh(device.type, (processes.count,))
     half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for block in blocks:  # each goes to the device by itself, of which none then has to hold the whole model
         fully_shard(block, mesh=mesh, mp_policy=half)
     # What lies outside of them is little, and some of it computes in float32 whatever surrounds it.
     fully_shard(model, mesh=mesh)
-    return Spread(model)
+    return Spread(model, compiled)
 
 
 def _replicated(model: nn.Module) -> nn.Module:

@@ -10,8 +10,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pixio_robot.errors import UserError
+from pixio_robot.training.distributed import Spread
 from pixio_robot.training.loop import LoopConfig
-from pixio_robot.training.optim import OptimConfig
+from pixio_robot.training.optim import OptimConfig, let_rest, parameter_groups
 from pixio_robot.training.pretrain import PretrainConfig, build_pixio, pretrain
 from pixio_robot.types import Features
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
@@ -115,6 +116,22 @@ def test_a_trained_encoder_waits_for_its_fresh_decoder(config, tmp_path):
     moved = Pixio.load(tmp_path / "b/mae")
     assert not torch.equal(moved.encoder.vit.patch_embed.weight, before["vit.patch_embed.weight"])
     assert not torch.equal(moved.decoder.head.weight, build_pixio(warming).decoder.head.weight)
+
+
+def test_a_compiled_encoder_learns_once_it_begins(config, tmp_path):
+    """Compiled code does not notice by itself that parameters require gradients again."""
+    model = build_pixio(at(config, tmp_path, encoder=EncoderConfig(size="micro", patch=8, image_size=32)))
+    model.compile(backend="aot_eager")
+    spread = Spread(model, compiled=True)
+    groups = parameter_groups(model, begins=lambda name: 1 if name.startswith("encoder.") else 0)
+    images, trained = torch.zeros(2, 32, 32, 3, dtype=torch.uint8), []
+    for step in range(3):
+        if let_rest(groups, step):
+            spread.renew()
+        model(images).loss.backward()
+        trained.append({name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad()
+    assert trained == [{"decoder"}, {"encoder", "decoder"}, {"encoder", "decoder"}]
 
 
 def test_mistakes_are_named(config, tmp_path):
