@@ -235,3 +235,36 @@ def test_episodes_of_two_environments_are_refused(store: DemoStore, tmp_path: Pa
     both.append(dataclasses.replace(episode, info={"env_args": {**env_args, "env_name": "Stack"}}))
     with pytest.raises(UserError, match="episodes 0 and 1 were recorded in different"):
         EnvConfig(task=f"robomimic:{both.path}")
+
+
+def test_two_arms_of_robosuite_1_4_are_built_too(tmp_path: Path) -> None:
+    """robomimic's Transport, in the words of its own files."""
+    arm = {"type": "OSC_POSE", "control_delta": True, "damping": 1, "kp": 150, "impedance_mode": "fixed"}
+    arm |= {
+        "input_max": 1,
+        "input_min": -1,
+        "output_max": [0.05] * 3 + [0.5] * 3,
+        "output_min": [-0.05] * 3 + [-0.5] * 3,
+    }
+    arm |= {"uncouple_pos_ori": True, "kp_limits": [0, 300], "damping_limits": [0, 10], "position_limits": None}
+    kwargs = {"robots": ["Panda", "Panda"], "env_configuration": "single-arm-opposed", "controller_configs": [arm, arm]}
+    env_args = {"env_name": "TwoArmTransport", "env_version": "1.4.1", "type": 1, "env_kwargs": kwargs}
+    with h5py.File(tmp_path / "transport.hdf5", "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps(env_args)
+        demo = data.create_group("demo_0")
+        demo["actions"], demo["rewards"] = np.zeros((2, 14)), np.zeros(2)
+        for arm_number in (0, 1):
+            for key, width in (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2)):
+                demo[f"obs/robot{arm_number}_{key}"] = np.zeros((2, width))
+        demo["obs/object"] = np.zeros((2, 41))
+        demo["obs/shouldercamera0_image"] = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    import_demos(tmp_path / "transport.hdf5", tmp_path / "s", ImportConfig(state=["object", "robot1_eef_pos"]))
+    env = make_env(EnvConfig(task=f"robomimic:{tmp_path / 's'}"))
+    assert (env.config.steps, env.spec.action_dim, env.spec.robot) == (700, 14, "Panda + Panda")
+    env.reset(0)
+    result = env.step(np.ones(14))
+    assert result.frame.state.shape == (44,)
+    assert result.frame.images["shouldercamera0"].std() > 5
+    assert not result.success
+    env.close()
