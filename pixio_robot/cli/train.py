@@ -150,7 +150,7 @@ def _train(command: TrainCommand) -> FitResult:
         if command.trials.execute is not None:
             check_execute(command.trials.execute, policy.horizon, "trials.execute")
         first = command.trials.first_seed
-        check_disjoint(data.seeds, range(first, first + command.trials.episodes))
+        check_disjoint(data.seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= beyond them.")
         trials = open_trials(
             command.trials, command.out, data.spec.read_by(conditioning.cameras, conditioning.use_state)
         )

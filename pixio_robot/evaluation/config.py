@@ -63,12 +63,15 @@ def check_distinct(seeds: Iterable[int]) -> None:
         raise UserError(f"Evaluation seeds must differ from one another; given more than once: {repeated[:5]}.")
 
 
-def check_disjoint(train_seeds: Iterable[int], eval_seeds: Iterable[int]) -> None:
-    """Raise UserError when an evaluation seed is also a demonstration's: that would test memory."""
+def check_disjoint(
+    train_seeds: Iterable[int],
+    eval_seeds: Iterable[int],
+    mend: str = "Set first_seed= beyond them, or name others by seeds=.",
+) -> None:
+    """Raise UserError when an evaluation seed is also a demonstration's: that would test memory. `mend`: what to do."""
     shared = sorted(set(train_seeds) & set(eval_seeds))
     if shared:
         shown = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")
         raise UserError(
-            f"{len(shared)} evaluation seeds were already used to collect demonstrations ({shown}). "
-            "Set first_seed= beyond the demonstrations' seeds, or name others by seeds=."
+            f"{len(shared)} evaluation seeds were already used to collect demonstrations ({shown}). " + mend
         )

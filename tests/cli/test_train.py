@@ -157,7 +157,10 @@ def test_goals_of_a_file_go_along(demos: Path, tmp_path: Path) -> None:
 def test_mistakes_are_named(demos: Path, other_task: Path, tmp_path: Path) -> None:
     for words, message in (
         (["data_weights=[1]"], "data_weights"),
-        (["trials.every=2", "trials.first_seed=0"], "seeds were already used to collect demonstrations"),
+        (
+            ["trials.every=2", "trials.first_seed=0"],
+            r"seeds were already used to collect demonstrations .*Set trials\.first_seed=",
+        ),
         (["trials.every=2"], "trials.env is another environment than that of the demonstrations"),
         (["policy.conditioning.goal_dim=3"], "goal_dim=3, but the goals have 2 numbers"),
     ):
