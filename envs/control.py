@@ -94,6 +94,16 @@ class ArmControl:
         return np.concatenate([place, Rotation.from_matrix(turn).as_rotvec(), action[6:]])
 
 
+def start_anew(env: Any) -> None:
+    """What is outside MuJoCo's state begins as after a reset: controllers, grippers half closed, clocks."""
+    for robot in env.robots:
+        robot.composite_controller.reset()
+        for gripper in robot.gripper.values():
+            if gripper.dof:
+                gripper.current_action = np.zeros(gripper.dof)
+    env.timestep, env.cur_time = 0, 0
+
+
 class PlainControl:
     """robosuite's own loop for controllers that have no faster one here."""
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.actions import checked_action
 from envs.config import EnvConfig
+from envs.control import start_anew
 from envs.robomimic_env_args import Task, build, taking_absolute, translated
 from envs.robomimic_model import load_model
 from envs.robomimic_task import recorded
@@ -112,12 +113,7 @@ class RobomimicEnv(Views):
         env.sim.reset()
         env.sim.set_state_from_flattened(np.asarray(state, np.float64))
         env.sim.forward()
-        for robot in env.robots:
-            robot.composite_controller.reset()
-            for gripper in robot.gripper.values():
-                if gripper.dof:
-                    gripper.current_action = np.zeros(gripper.dof)
-        env.timestep, env.cur_time = 0, 0
+        start_anew(env)
         return self._begin(env._get_observations(force_update=True), render)
 
     def _begin(self, observations: Mapping[str, np.ndarray], render: bool) -> Frame:

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.actions import checked_action
 from envs.config import CAMERAS, Controller, EnvConfig
-from envs.control import ArmControl, PlainControl
+from envs.control import ArmControl, PlainControl, start_anew
 from envs.scene import Scene, dress
 from envs.seeding import global_seed
 from envs.simulator import load_robosuite
@@ -115,7 +115,7 @@ class RobosuiteEnv(Views):
                 f"A state of {self.config.task} with {self.config.robot} has {1 + self._model.nq + self._model.nv} "
                 f"numbers (time, positions, velocities), not the shape {np.shape(state)}."
             )
-        data, robot = self._data, self._env.robots[0]
+        data = self._data
         data.time = state[0]
         data.qpos[:] = state[1 : 1 + self._model.nq]
         data.qvel[:] = state[1 + self._model.nq :]
@@ -124,11 +124,7 @@ class RobosuiteEnv(Views):
         data.ctrl[:] = 0
         data.act[:] = 0
         mujoco.mj_forward(self._model, data)
-        robot.composite_controller.reset()
-        for gripper in robot.gripper.values():
-            if gripper.dof:
-                gripper.current_action = np.zeros(gripper.dof)
-        self._env.timestep, self._env.cur_time = 0, 0
+        start_anew(self._env)
         return self._begin(render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
