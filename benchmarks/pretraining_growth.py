@@ -27,7 +27,8 @@ import torch
 from pixio_step import Shape, build_pixio, images_of, peak_memory, provenance, stepper, timed
 
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed import STRATEGIES, current, joined, spread
+from pixio_robot.training.distributed import current, joined
+from pixio_robot.training.spreading import STRATEGIES, spread
 from pixio_robot.vision.flops import pretraining_flop
 
 STEPS = 4

@@ -1,4 +1,4 @@
-"""Several processes that train one model: who they are, what they agree on, and how the parameters are spread.
+"""Several processes that train one model: who they are, and what they agree on (spreading.py: how they share it).
 
 Start them with `torchrun --nproc-per-node N -m pixio_robot.cli.main ...`, or as the tasks of a Slurm job through
 Hydra's submitit launcher. The first process speaks, writes and keeps the run directory; what decides the result depends
@@ -10,24 +10,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import gc
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.batch_norm import share_batch_norms
-from pixio_robot.vision.layers import compile_blocks
 
-STRATEGIES = ("ddp", "fsdp")
 PATIENCE = datetime.timedelta(days=7)
 """For work that only the first process does. Should it die, its connections close, and so the others' wait ends."""
 
@@ -184,89 +176,3 @@ def together(stage: Callable[[Callable[[], bool]], int], work: Callable[[], bool
     finally:
         if not begun:
             processes.largest(0.0)
-
-
-@dataclasses.dataclass
-class Spread:
-    """A model spread over the processes: call `module` in training steps."""
-
-    module: nn.Module
-    compiled: bool = False
-
-    def reduce_gradients(self, wanted: bool) -> None:
-        """Whether the next backward pass exchanges gradients: only the last of an accumulated update has to."""
-        if isinstance(self.module, DistributedDataParallel):
-            self.module.require_backward_grad_sync = wanted
-        elif isinstance(self.module, FSDPModule):
-            self.module.set_requires_gradient_sync(wanted)
-
-    def renew(self) -> None:
-        """After parameters began or ceased to require gradients: DDP waits for those of which it knew at first, and
-        compiled code goes on without the others'."""
-        if self.compiled:
-            torch._dynamo.reset()  # pyright: ignore[reportPrivateImportUsage]
-        if isinstance(self.module, DistributedDataParallel):
-            self.module = self.module.module
-            gc.collect()  # the old one's hooks on the parameters go with it
-            self.module = _replicated(self.module)
-
-    @property
-    def sharded(self) -> bool:
-        """Whether each process has a part of every parameter."""
-        return isinstance(self.module, FSDPModule)
-
-
-def spread(
-    model: nn.Module,
-    blocks: Iterable[nn.Module],
-    strategy: str,
-    device: torch.device,
-    compiled: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> Spread:
-    """`ddp`: every process has all of `model`. `fsdp`: each has its part of every parameter (FSDP2), gathered a block
-    at a time; `model` itself changes. One process has all of it in any case. It ends up on `device`.
-
-    `dtype`: that of autocast around every call. Blocks are gathered in it, which their matrices are multiplied in
-    anyway; gradients are summed, and weights kept, in float32.
-
-    `compiled`: of one process the step becomes one graph, by `model.compile()`; of several each block one, because
-    gradients are exchanged, or parameters gathered, between them while the others compute.
-
-    Raises UserError where several processes cannot learn what one would (`share_batch_norms`)."""
-    processes, blocks = current(), list(blocks)
-    if processes.count == 1:
-        if compiled:
-            model.compile()
-        return Spread(model.to(device), compiled)
-    share_batch_norms(model.train(), device)
-    if compiled:
-        compile_blocks(blocks)
-    if strategy == "ddp":
-        return Spread(_replicated(model.to(device)), compiled)
-    mesh = init_device_mesh(device.type, (processes.count,))
-    half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for block in blocks:  # each goes to the device by itself, of which none then has to hold the whole model
-        fully_shard(block, mesh=mesh, mp_policy=half)
-    # What lies outside of them is little, and some of it computes in float32 whatever surrounds it.
-    fully_shard(model, mesh=mesh)
-    return Spread(model, compiled)
-
-
-def _replicated(model: nn.Module) -> nn.Module:
-    return DistributedDataParallel(model, gradient_as_bucket_view=True)
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be spread; a collective if it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def whole_on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of all, one at a time, on the first process; the others only take part and get nothing."""
-    copies = {}
-    for name, tensor in tensors.items():
-        complete = whole(tensor.detach())
-        if current().first:
-            copies[name] = complete.to("cpu", copy=True).contiguous()
-    return copies

@@ -15,12 +15,13 @@ from torch.distributed.fsdp import FSDPModule
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed import Processes, Spread, current, spread, whole_on_cpu
+from pixio_robot.training.distributed import Processes, current
 from pixio_robot.training.job import BatchStream, Hook, Job
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.metrics import Window, means
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
+from pixio_robot.training.spreading import Spread, spread, whole_on_cpu
 from pixio_robot.types import Batch, Policy
 from pixio_robot.vision.adapt import lr_scales
 

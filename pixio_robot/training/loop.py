@@ -19,7 +19,7 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import sweep_temporaries
 from pixio_robot.training import randomness
 from pixio_robot.training.checkpoint import latest_checkpoint
-from pixio_robot.training.distributed import STRATEGIES, Vote, current, whole
+from pixio_robot.training.distributed import Vote, current
 from pixio_robot.training.finite import check_finite
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
@@ -30,6 +30,7 @@ from pixio_robot.training.progress import TrainingProgress
 from pixio_robot.training.record import RESULT as RESULT_FILE
 from pixio_robot.training.record import FitResult, claimed, read_result, write_result
 from pixio_robot.training.sinks import MetricsLog
+from pixio_robot.training.spreading import STRATEGIES, whole
 from pixio_robot.training.state import TrainingState
 
 CHECKPOINTS = "checkpoints"

@@ -14,13 +14,14 @@ from pixio_robot.data.frames import PixelBatch
 from pixio_robot.errors import UserError
 from pixio_robot.machine import to_device
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed import current, spread, whole_on_cpu
+from pixio_robot.training.distributed import current
 from pixio_robot.training.image_data import open_image_data
 from pixio_robot.training.job import Hook, Job
 from pixio_robot.training.looks import Panels, ValidationLoss
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
+from pixio_robot.training.spreading import spread, whole_on_cpu
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.flops import pretraining_flop
 from pixio_robot.vision.mae import Pixio

@@ -238,7 +238,7 @@ def test_a_vote_is_heard_by_all_when_they_ask_the_next_time(tmp_path):
 HALVES = """
 import sys, torch
 import torch.distributed as dist
-from pixio_robot.training.distributed import spread
+from pixio_robot.training.spreading import spread
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder

@@ -10,10 +10,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import Spread
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig, let_rest, parameter_groups
 from pixio_robot.training.pretrain import PretrainConfig, build_pixio, pretrain
+from pixio_robot.training.spreading import Spread
 from pixio_robot.types import Features
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
