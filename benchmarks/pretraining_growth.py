@@ -16,7 +16,6 @@ import dataclasses
 import gc
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 from pixio_step import Shape, build_pixio, images_of, peak_memory, provenance, stepper, timed
 
+from pixio_robot.machine import usable_cores
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed import current, joined
 from pixio_robot.training.spreading import STRATEGIES, spread
@@ -111,7 +111,7 @@ def main() -> None:
         "exponent_over_image_sizes": exponent(by_image),
         "two_processes_over_one": {row["strategy"]: row["seconds"] / alone["seconds"] for row in by_processes},
         "decoder": DECODER,
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "worker")},
     }
     for row in result["rows"]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pixio_robot.machine import usable_cores
 
 if TYPE_CHECKING:  # some benchmarks measure the memory of a process without torch
     import torch
@@ -27,7 +28,7 @@ def add_note(parser: argparse.ArgumentParser) -> None:
 
 def provenance(versions: Mapping[str, str], device: str = "", note: str = "") -> dict[str, Any]:
     """device: the CPU and its cores unless given. note: what else ran on the machine, left out where empty."""
-    device = device or f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    device = device or f"{platform.processor() or platform.machine()}, {usable_cores()} cores"
     said = {"note": note} if note else {}
     return {"commit": commit(), "device": device, **said, "versions": dict(versions)}
 
@@ -37,4 +38,4 @@ def torch_device(device: torch.device) -> str:
     import torch
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return f"{name}, {usable_cores()} cores, {torch.get_num_threads()} threads"

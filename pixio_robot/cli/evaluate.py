@@ -79,7 +79,7 @@ def _evaluate(command: EvaluateCommand) -> bool:
     if spec is not None:
         # Before any simulator starts: a policy that does not fit is refused at once.
         check_spec(spec, env_spec)
-        if unknown := spec.unknown():
+        if unknown := sorted(set(spec.unknown()) - set(env_spec.unknown())):
             print(f"evaluate: the demonstrations did not say their {', '.join(unknown)}: taken to be the environment's")
     pool = make_pool(
         command.env,
