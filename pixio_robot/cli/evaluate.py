@@ -23,6 +23,11 @@ from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.types import Actor, EnvPool
 from policies.acting import ActingConfig
 
+ROBOMIMIC_HINT = (
+    " A policy of imported robomimic data is evaluated where they were recorded: env.task=robomimic:STORE, the store "
+    "that it was trained on."
+)
+
 
 @dataclass(kw_only=True)
 class EvaluateCommand(EvaluateConfig, ActingConfig, StageSettings):
@@ -78,7 +83,8 @@ def _evaluate(command: EvaluateCommand) -> bool:
     spec = contestants[0].spec_in(env_spec.task)
     if spec is not None:
         # Before any simulator starts: a policy that does not fit is refused at once.
-        check_spec(spec, env_spec)
+        robomimic = any(name.startswith("robot0_") for name in spec.state_names)
+        check_spec(spec, env_spec, ROBOMIMIC_HINT if robomimic else "")
         if unknown := sorted(set(spec.unknown()) - set(env_spec.unknown())):
             print(f"evaluate: the demonstrations did not say their {', '.join(unknown)}: taken to be the environment's")
     pool = make_pool(

@@ -35,11 +35,11 @@ from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
 _PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite")
 
 
-def check_spec(policy_spec: DemoSpec, env_spec: DemoSpec) -> None:
-    """Raise UserError naming every field that keeps the policy from running in the environment."""
+def check_spec(policy_spec: DemoSpec, env_spec: DemoSpec, hint: str = "") -> None:
+    """Raise UserError naming every field that keeps the policy from running in the environment, and the `hint`."""
     differences = policy_spec.differences(env_spec)
     if differences:
-        raise UserError("The policy was trained for another environment: " + "; ".join(differences) + ".")
+        raise UserError("The policy was trained for another environment: " + "; ".join(differences) + f".{hint}")
 
 
 def evaluate(

@@ -142,3 +142,5 @@ def test_spec_hash_ignores_where_the_data_came_from(make_spec):
     check_spec(make_spec(), make_spec())
     with pytest.raises(UserError, match=r"control_hz: 20\.0 against 10\.0"):
         check_spec(make_spec(), make_spec(control_hz=10.0))
+    with pytest.raises(UserError, match=r"against 10\.0\. Take another\.$"):
+        check_spec(make_spec(), make_spec(control_hz=10.0), " Take another.")
