@@ -34,4 +34,15 @@ def commanded(env: Privileged, motion: np.ndarray) -> np.ndarray:
     poses = env.privileged()
     place = poses["eef_pos"] + DELTA_POS * motion[:3]
     turn = Rotation.from_rotvec(DELTA_ROT * motion[3:6]) * Rotation.from_matrix(poses["eef_mat"])
-    return np.concatenate([place, turn.as_rotvec(), motion[6:]]).astype(np.float32)
+    return np.concatenate([place, _steady(turn.as_rotvec()), motion[6:]]).astype(np.float32)
+
+
+def _steady(turn: np.ndarray) -> np.ndarray:
+    """The same turn (3,) [rad] about an axis on the side of x + y, by up to a whole turn.
+
+    A gripper that points down is turned by nearly half a turn, where the shorter of the two ways changes with the least
+    movement: what learns from such numbers would learn their mean. On this side of their hands' yaw at the start, arms
+    may turn by nearly half a turn either way.
+    """
+    angle = np.linalg.norm(turn)
+    return turn - 2 * np.pi * turn / angle if turn[0] + turn[1] < 0 else turn

@@ -85,13 +85,15 @@ def recorded(task: str) -> Recorded:
                 "name a store of one of them."
             )
     arguments = found.get("env_kwargs")
-    if found.get("type") != 1 or not isinstance(arguments, Mapping):
-        raise UserError(f"task={task} was not recorded in robosuite (its {ENV_ARGS} have type {found.get('type')}).")
+    name = found.get("env_name")
+    if found.get("type") != 1 or not isinstance(arguments, Mapping) or not isinstance(name, str):
+        raise UserError(
+            f"task={task} was not recorded in robosuite: its {ENV_ARGS} have type {found.get('type')}, env_name {name}."
+        )
     sizes = {(camera.height, camera.width) for camera in store.spec.cameras.values()}
     if len(sizes) > 1 or any(height != width for height, width in sizes):
         text = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
         raise UserError(f"task={task} has pictures of {text} pixels; only square ones of one size can be drawn here.")
-    name = str(found.get("env_name"))
     horizon = arguments.get("horizon") or _LONG.get(name, _HORIZON)
     return Recorded(store.spec, found, next(iter(sizes))[0] if sizes else None, int(horizon))
 

@@ -37,8 +37,8 @@ _CONTROLLER_NAMES = {
     Controller.OSC_POSE_ABSOLUTE: "OSC_POSE absolute",
     Controller.JOINT_POSITION: "JOINT_POSITION delta",
 }
-_ABSOLUTE_REACH = (2.0, 2.0, 2.0, np.pi, np.pi, np.pi)
-"""An arm on its table reaches no further than 2 m from the origin."""
+_ABSOLUTE_REACH = (2.0, 2.0, 2.0, 2 * np.pi, 2 * np.pi, 2 * np.pi)
+"""An arm on its table reaches no further than 2 m from the origin; a turn may be told the long way round."""
 
 
 def _arm_actions(config: EnvConfig) -> tuple[str, ...]:

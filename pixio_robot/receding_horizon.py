@@ -16,9 +16,6 @@ import numpy as np
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
-NEWEST_ONLY = -math.inf
-"""As `ensemble_weight`: the limit in which the newest prediction alone counts, which is no ensembling."""
-
 
 def check_execute(execute: int, horizon: int, setting: str = "execute") -> None:
     """Raise UserError where a chunk has no such number of actions to carry out; `setting`: what the user calls it."""
@@ -34,12 +31,11 @@ class RecedingHorizon:
 
     def __init__(self, observation_steps: int, execute: int, ensemble_weight: float | None = None):
         """`ensemble_weight`: average all earlier predictions for a step with weights exp(-w i), i = 0 the oldest
-        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None or minus infinity follow
-        the newest."""
+        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None follows the newest."""
         self.step = 0
         self._frames: collections.deque[Frame] = collections.deque(maxlen=observation_steps)
         self._execute = execute
-        self._weight = None if ensemble_weight == NEWEST_ONLY else ensemble_weight
+        self._weight = ensemble_weight
         self._queue: collections.deque[np.ndarray] = collections.deque()
         self._chunks: list[tuple[int, np.ndarray]] = []
         """(first step, actions) of earlier calls, oldest first; kept only for temporal ensembling."""

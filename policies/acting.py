@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from policies.config import PolicyConfig
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # commands that are only asked for their settings need no torch
     from policies.base import ChunkPolicy
+    from policies.config import PolicyConfig
+
+
+NO_ENSEMBLE = -1.0
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -18,7 +20,7 @@ class ActingConfig:
     execute: int | None = None
     """Actions of each predicted chunk that are carried out before the policy looks again; null: as trained."""
     ensemble_weight: float | None = None
-    """Temporal ensembling, see policy.ensemble_weight of `train`; -inf: none; null: as trained."""
+    """Temporal ensembling, see policy.ensemble_weight of `train`; -1: none; null: as trained."""
     inference_steps: int | None = None
     """Steps of the sampler, for policies that draw their actions; null: as trained."""
     noise_seed: int = 0
@@ -31,10 +33,13 @@ def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
 
     if acting.inference_steps is not None:
         set_inference_steps(policy, acting.inference_steps)
-    given = {"execute": acting.execute, "ensemble_weight": acting.ensemble_weight}
-    policy.config = dataclasses.replace(
-        policy.config, **{key: value for key, value in given.items() if value is not None}
-    )
+    config = policy.config
+    if acting.execute is not None:
+        config = dataclasses.replace(config, execute=acting.execute)
+    if acting.ensemble_weight is not None:
+        weight = None if acting.ensemble_weight == NO_ENSEMBLE else acting.ensemble_weight
+        config = dataclasses.replace(config, ensemble_weight=weight)
+    policy.config = config
 
 
 def acting_text(config: PolicyConfig, acting: ActingConfig) -> str:

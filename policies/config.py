@@ -115,7 +115,7 @@ class PolicyConfig:
     that is i calls newer than the oldest weighted by exp(-weight i). null: follow the newest."""
     learn_padding: bool = False
     """Learn the repeated actions beyond either end of an episode too, as diffusion policy does: hold still when done,
-    from chunks whose first `execute` actions are not all beyond it. False leaves repeated actions out of the loss."""
+    from chunks that end in fewer than `execute` repeated ones. False leaves repeated actions out of the loss."""
     action_normalisation: str = one_of("min_max", NORMALISATIONS)
     """How each number of an action is brought to a common scale, by the statistics of the demonstrations."""
 
@@ -127,6 +127,11 @@ class PolicyConfig:
             f"past_actions = {self.past_actions} must lie in 0..{self.horizon - 1}, below the horizon.",
         )
         check_execute(self.executed, self.horizon - self.past_actions)
+        weight = self.ensemble_weight
+        _require(
+            weight is None or (math.isfinite(weight) and weight >= 0),
+            f"ensemble_weight = {weight} must be a number from 0 on, or null for no ensembling.",
+        )
         _require_name("normalisation", self.action_normalisation, NORMALISATIONS)
 
     @property

@@ -63,15 +63,16 @@ class ShortcutPolicy(GenerativePolicy):
         batch, device = len(actions_bna), actions_bna.device
         noise_bna = torch.randn_like(actions_bna)
         time_b, stride_b = torch.rand(batch, device=device), torch.zeros(batch, device=device)
-        # The first rows learn long steps: which windows they are is a matter of chance already.
-        long = min(max(round(self.config.consistency_share * batch), 1), batch - 1)
+        # Rows at random: those of a batch may stand in the order of their stores.
+        count = min(max(round(self.config.consistency_share * batch), 1), batch - 1)
+        long = torch.randperm(batch, device=device)[:count]
         # Strides 1, 1/2, ... 2/finest by their logarithm; a step of stride d begins at a multiple of d.
-        pieces = 2.0 ** torch.randint(round(math.log2(self.config.finest_steps)), (long,), device=device)
-        time_b[:long], stride_b[:long] = (time_b[:long] * pieces).floor() / pieces, 1 / pieces
+        pieces = 2.0 ** torch.randint(round(math.log2(self.config.finest_steps)), (count,), device=device)
+        time_b[long], stride_b[long] = (time_b[long] * pieces).floor() / pieces, 1 / pieces
         point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])
         target_bna = actions_bna - noise_bna
-        if long:
-            target_bna[:long] = self._two_halves(point_bna[:long], time_b[:long], stride_b[:long], seen[:long])
+        if count:
+            target_bna[long] = self._two_halves(point_bna[long], time_b[long], stride_b[long], seen[long])
         return (self._velocity(point_bna, time_b, stride_b, seen) - target_bna) ** 2
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -140,7 +141,17 @@ def to_dataclass(composed: DictConfig) -> Any:
             f"{missing[0]!r} is needed: give {missing[0]}=... on the command line or in an experiment file."
         )
     OmegaConf.resolve(composed)
+    _refuse_infinite(OmegaConf.to_container(composed, enum_to_str=True))
     return OmegaConf.to_object(composed)
+
+
+def _refuse_infinite(value: Any, key: str = "") -> None:
+    """No setting means anything by infinity, and the JSON that settings are kept in has none."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in inside:
+        _refuse_infinite(item, f"{key}.{name}".lstrip("."))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key} = {value} must be a finite number.")
 
 
 def run(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:

@@ -47,7 +47,8 @@ class EvaluateCommand(EvaluateConfig, ActingConfig, StageSettings):
     start_method: StartMethod = StartMethod.SPAWN
     """How processes are started."""
     egl_devices: list[int] = field(default_factory=list)
-    """GPUs to render on, the workers in turns; empty: all there are."""
+    """GPUs to render on, the workers in turns, by their places in EGL's list (`doctor` shows it); empty: those that EGL
+    opens and CUDA sees."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
 

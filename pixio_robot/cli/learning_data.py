@@ -77,7 +77,8 @@ class Demonstrations:
         held_out = None
         if any(self.validation):
             held_out = stream(self.validation, False, Processes())
-            if held_out.windows >= current().count:  # fewer cannot be shared
+            count = current().count
+            if count > 1 and min(batch_size, held_out.windows) % count == 0:  # others are looked at whole by all
                 held_out = stream(self.validation, False, current())
         return stream(self.training, random_views, current()), held_out
 

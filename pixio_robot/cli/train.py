@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,11 @@ from pixio_robot.cli.training_stage import run_training
 from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
-from pixio_robot.receding_horizon import check_execute
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
+from policies.acting import act_as
 from policies.config import PolicyConfig
 from policies.registry import POLICIES, build_policy
 
@@ -147,8 +148,10 @@ def _train(command: TrainCommand) -> FitResult:
     # Before features are cached and a step is taken: what the rollouts would refuse is refused at once.
     trials = None
     if command.trials.every:
-        if command.trials.execute is not None:
-            check_execute(command.trials.execute, policy.horizon, "trials.execute")
+        try:
+            act_as(copy.copy(policy), command.trials)
+        except UserError as error:
+            raise UserError(f"trials cannot be played so: {error}") from error
         first = command.trials.first_seed
         check_disjoint(data.seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= beyond them.")
         trials = open_trials(

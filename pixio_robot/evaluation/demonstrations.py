@@ -33,6 +33,7 @@ class DemoRecorder:
         source = f"rollouts of {policy.label} ({policy.policy}); {spec.source}"
         self._directory, self._spec = directory, dataclasses.replace(spec, source=source)
         self._info = {"policy": policy.policy, "label": policy.label, "fingerprint": policy.fingerprint}
+        self._info |= {"acting": policy.acting}
         # A new store waits for its first episode: an evaluation that is refused leaves none behind.
         self._store = self._opened() if directory.exists() else None
         self._have = set(() if self._store is None else self._store.seeds)
@@ -40,9 +41,10 @@ class DemoRecorder:
         if self._store is None:
             return
         for number in range(len(self._store)):
-            if self._store.info(number).get("fingerprint") != policy.fingerprint:
+            info = self._store.info(number)
+            if (info.get("fingerprint"), info.get("acting", policy.acting)) != (policy.fingerprint, policy.acting):
                 raise UserError(
-                    f"record={directory} holds episodes that are not of this policy, such as that of seed "
+                    f"record={directory} holds episodes that are not of this policy acting so, such as that of seed "
                     f"{self._store.seeds[number]}; record into another directory, and `pixio-robot data merge` the two."
                 )
 

@@ -78,11 +78,13 @@ def collect_sweep(directory: Path, settings_of: Callable[[Path], Mapping[str, An
     if not found:
         raise UserError(f"{directory} holds evaluations of checkpoints only; `pixio-robot report run=` shows those.")
     summaries = [summary for _, summary in found]
-    settings = [settings_of(path) for path, _ in found]
+    settings = [
+        {**values, "acting": summary.acting} if (values := settings_of(path)) else values for path, summary in found
+    ]
     varied = _varied([each for each in settings if each])
     groups: dict[tuple, list[int]] = {}
     for index, (summary, values) in enumerate(zip(summaries, settings, strict=True)):
-        who = (summary.label, summary.policy, summary.encoder, summary.adaptation)
+        who = (summary.label, summary.policy, summary.encoder, summary.adaptation, summary.acting)
         where = (summary.task, summary.spec_hash, summary.scene)
         groups.setdefault((*who, *where, *(repr(values.get(key)) for key in varied)), []).append(index)
     rows = [

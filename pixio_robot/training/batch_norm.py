@@ -21,7 +21,8 @@ def share_batch_norms(model: nn.Module, device: torch.device) -> None:
     if device.type != "cuda":
         raise UserError(
             f"{measuring[0]} is a BatchNorm and is trained, and on a CPU several processes cannot share its statistics:"
-            " train in one process or on GPUs, freeze the encoder, or take one with GroupNorm, such as resnet18."
+            " train in one process or on GPUs, or without it: policy.input_batch_norm=false where it is the policy's,"
+            " a frozen encoder or one with GroupNorm, such as resnet18, where it is the encoder's."
         )
     try:
         from timm.layers.norm_act import convert_sync_batchnorm  # knows timm's own, which hold an activation

@@ -20,6 +20,12 @@ ENV = ["env=tabletop_reach", "env.image_size=32", "env.cameras=[front]", "env.ho
 FEW = [*ENV, "num_slots=3", "videos=2"]
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_settings_are_finite(value):
+    with pytest.raises(UserError, match=f"ensemble_weight = {value} must be a finite number"):
+        load("evaluate", EvaluateCommand, ["checkpoint=random", f"ensemble_weight={value}"])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run directory with random play, recorded, and a policy trained on it, with its last three checkpoints."""

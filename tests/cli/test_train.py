@@ -139,12 +139,20 @@ def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, t
     assert contestant.spec_in("Third").differences(dataclasses.replace(SPEC, task="Third"))  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("execute", [0, 9])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("execute=0", "execute = 0 must lie between 1 and the policy's horizon, 8"),
+        ("execute=9", "execute = 9 must lie between 1 and the policy's horizon, 8"),
+        ("ensemble_weight=-2", "ensemble_weight = -2.0 must be a number from 0 on"),
+        ("inference_steps=3", "inference_steps=3 is for policies that draw actions from noise"),
+    ],
+)
 def test_rollouts_that_the_policy_cannot_play_are_refused_before_training(
-    demos: Path, tmp_path: Path, execute: int
+    demos: Path, tmp_path: Path, setting: str, message: str
 ) -> None:
-    with pytest.raises(UserError, match=f"trials.execute = {execute} must lie between 1 and the policy's horizon, 8"):
-        run(demos, tmp_path / "no", "trials.every=2", f"trials.execute={execute}", encoder="encoder=none")
+    with pytest.raises(UserError, match=f"trials cannot be played so: {message}"):
+        run(demos, tmp_path / "no", "trials.every=2", f"trials.{setting}", encoder="encoder=none")
     assert not (tmp_path / "no").exists()
 
 

@@ -44,15 +44,20 @@ def test_a_pose_in_the_world_is_the_motion_that_it_stands_for():
         env.reset(4)
     expert = make_expert(placed.config)
     expert.reset(placed, np.random.default_rng(0))
+    poses = []
     for _ in range(6):
         motion = expert.act(placed)
         before = placed.privileged()
         pose = commanded(placed, motion)
+        poses.append(pose)
         np.testing.assert_allclose(pose[:3], before["eef_pos"] + 0.05 * motion[:3], atol=1e-6)
         assert pose[6] == motion[6]
         # The pose is told from where the hand was seen, up to a physics step (2 ms) before the controller begins.
         np.testing.assert_allclose(placed.step(pose).frame.state, moved.step(motion).frame.state, atol=3e-3)
     assert np.array_equal(commanded(moved, motion), motion)
+    # Turned by nearly half a turn, the hand is told to turn by the same way round all the time.
+    assert np.linalg.norm(poses[0][3:6]) > 2.5
+    assert np.abs(np.diff(poses, axis=0)[:, 3:6]).max() < 1.0
     for env in (moved, placed):
         env.close()
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixio_robot.errors import UserError
-from pixio_robot.receding_horizon import NEWEST_ONLY
 from pixio_robot.types import Frame, Observation
 from policies.chunking import ChunkedActor, call_seed
 from policies.config import PolicyConfig
@@ -103,11 +102,10 @@ def test_temporal_ensembling_averages_all_predictions_for_a_step():
         assert actions[0][time] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_newest_alone_is_a_limit_of_ensembling():
-    plain, _ = run(ChunkedActor(Recorder(), 2), {0: 1}, 7)
-    limit, _ = run(ChunkedActor(Recorder(), 2, ensemble_weight=NEWEST_ONLY), {0: 1}, 7)
-    nearly, _ = run(ChunkedActor(Recorder(), 2, ensemble_weight=-50.0), {0: 1}, 7)
-    assert plain == limit == nearly
+@pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])
+def test_a_weight_that_means_nothing_is_refused(weight):
+    with pytest.raises(UserError, match=r"ensemble_weight = .* must be a number from 0 on"):
+        PolicyConfig(ensemble_weight=weight)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,23 @@ def fit(policy, batches: list[Batch], steps: int) -> tuple[float, float]:
     return sum(losses[:share]) / share, sum(losses[-share:]) / share
 
 
+def test_a_shortcut_learns_long_steps_on_rows_of_every_store(make, world, monkeypatch):
+    """A batch of several stores holds the rows of one beside each other."""
+    policy = make("shortcut", cameras=[])
+    learned: list[float] = []
+
+    def two_halves(point_bna, time_b, stride_b, seen):
+        learned.extend(seen[:, 0].tolist())
+        return torch.zeros_like(point_bna)
+
+    monkeypatch.setattr(policy, "_two_halves", two_halves)
+    seen, actions = torch.arange(16.0)[:, None].expand(-1, policy.conditioning.out_dim), torch.zeros(16, HORIZON, 3)
+    for _ in range(40):
+        policy._errors(seen, actions, torch.zeros(16, HORIZON, dtype=torch.bool))
+    assert len(learned) == 40 * 4
+    assert set(learned) == set(range(16))
+
+
 @pytest.mark.parametrize("name", sorted(STEPS))
 def test_finds_both_ways_and_keeps_to_one(make, world, name):
     policy = make(name, cameras=[])
