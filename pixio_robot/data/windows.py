@@ -61,8 +61,8 @@ class Windows:
         self._starts = self._ends - counts
         if not self._ends[-1]:
             raise UserError(
-                f"Chunks of {horizon} actions, {max_padding} of them repeated at most, do not fit into episodes of up "
-                f"to {chosen.max()} steps."
+                f"Chunks of {horizon} actions, of which at most {max_padding} are repeated (policy.learn_padding), "
+                f"do not fit into episodes of up to {chosen.max()} steps."
             )
 
     def __len__(self) -> int:

@@ -38,7 +38,7 @@ def test_the_longest_padding_at_an_end(lengths: list[int], horizon: int, past_ac
     beyond = steps - past_actions + horizon - np.array(lengths)[located.episode]
     expected = list(zip(located.episode[beyond <= most].tolist(), steps[beyond <= most].tolist(), strict=True))
     if not expected:
-        with pytest.raises(UserError, match="do not fit into episodes of up to"):
+        with pytest.raises(UserError, match="not fit into episodes of up to"):
             Windows(np.array(lengths), 1, horizon, past_actions=past_actions, max_padding=most)
         return
     fewer = Windows(np.array(lengths), 1, horizon, past_actions=past_actions, max_padding=most)
