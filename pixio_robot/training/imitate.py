@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.device import pick_device
@@ -194,10 +193,6 @@ class _Validation:
                     actions_bna = self._model.module(batch, seeds=list(seeds)).float()
                 weight = _weight((~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum(), processes)
                 window.add("validation_action_error", action_error(actions_bna, batch) * weight)
-        for part in self._model.module.modules():
-            # Without a backward pass FSDP keeps what it gathered: the averages, which the next update would start from.
-            if isinstance(part, FSDPModule):
-                part.reshard()
         window.average(processes)
         return means(window.fetch())
 

@@ -250,4 +250,5 @@ class _Run:
             try:
                 yield
             finally:
+                job.spread.let_go()
                 job.model.train()

@@ -35,17 +35,21 @@ class Spread:
             self.module.set_requires_gradient_sync(wanted)
 
     def renew(self) -> None:
-        """After parameters began or ceased to require gradients: DDP waits for those of which it knew at first, what
-        FSDP has gathered for a look is as it was, and compiled code goes on without the others'."""
+        """After parameters began or ceased to require gradients: DDP waits for those of which it knew at first, and
+        compiled code goes on without the others'."""
         if self.compiled:
             torch._dynamo.reset()  # pyright: ignore[reportPrivateImportUsage]
-        for part in self.module.modules():
-            if isinstance(part, FSDPModule):
-                part.reshard()
         if isinstance(self.module, DistributedDataParallel):
             self.module = self.module.module
             gc.collect()  # the old one's hooks on the parameters go with it
             self.module = _replicated(self.module)
+
+    def let_go(self) -> None:
+        """After calls without a backward pass, of which FSDP keeps what it gathered: the next update would start from
+        that, averages and parameters that did not require gradients then."""
+        for part in self.module.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
 
     @property
     def sharded(self) -> bool:
