@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.experts import rotation_vector
-from envs.motions import check_controller
+from envs.motions import DELTA_ROT, check_controller
 from envs.registry import Environment
 from envs.tasks import TASKS
 from pixio_robot.errors import UserError
@@ -43,7 +43,7 @@ class Play:
         x -= self._down * (x @ self._down)
         x /= np.linalg.norm(x)
         wanted = np.stack([x, np.cross(self._down, x), self._down], axis=1)
-        turn = np.clip(rotation_vector(wanted @ poses["eef_mat"].T), -0.15, 0.15) / 0.5
+        turn = np.clip(rotation_vector(wanted @ poses["eef_mat"].T), -0.15, 0.15) / DELTA_ROT
         pull = np.clip(6.0 * (self._goal - poses["eef_pos"]), -0.75, 0.75)
         self._speed += 0.35 * (pull - self._speed)
         parts = [self._speed, *([turn] if self._turns else []), [self._gripper]]

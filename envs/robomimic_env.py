@@ -139,12 +139,7 @@ class RobomimicEnv(Views):
 
     def privileged(self) -> dict[str, np.ndarray]:
         robot = self._env.robots[0]
-        grip = robot.eef_site_id[robot.arms[0]]
-        eef = {
-            "eef_pos": self._data.site_xpos[grip].copy(),
-            "eef_mat": self._data.site_xmat[grip].reshape(3, 3).copy(),
-        }
-        return eef | self._body_poses()
+        return self._hand_pose(robot.eef_site_id[robot.arms[0]]) | self._body_poses()
 
     def close(self) -> None:
         self._renderer.close()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.types import DemoSpec
+from pixio_robot.types import UNKNOWN, DemoSpec
 
 PREFIX = "robomimic:"
 ENV_ARGS = "env_args"
@@ -27,10 +27,10 @@ _LONG = {"ToolHang": 700, "TwoArmTransport": 700}
 _HORIZON = 400
 """Control steps robomimic's own evaluations run (Mandlekar et al. 2021), where the file names no limit."""
 
-_QUALITIES = {"unknown": "full"}
+_QUALITIES = {UNKNOWN: "full"}
 """How to draw what somebody else has drawn: robosuite's pictures are what FULL draws here."""
 
-_REACH_M = 2.0
+REACH_M = 2.0
 """An arm on its table reaches no further from the origin."""
 
 
@@ -100,5 +100,5 @@ def recorded(task: str) -> Recorded:
 
 def bounds(action_names: Sequence[str]) -> np.ndarray:
     """The largest action, float64 (a,): a place in the world within reach, an angle up to pi, else robosuite's 1."""
-    units = {"[m]": _REACH_M, "[rad]": np.pi}
+    units = {"[m]": REACH_M, "[rad]": np.pi}
     return np.array([units.get(name[name.rfind("[") :], 1.0) for name in action_names])

@@ -149,11 +149,7 @@ class RobosuiteEnv(Views):
         return np.concatenate(parts).astype(np.float32)
 
     def privileged(self) -> dict[str, np.ndarray]:
-        poses = {
-            "eef_pos": self._data.site_xpos[self._grip_site].copy(),
-            "eef_mat": self._data.site_xmat[self._grip_site].reshape(3, 3).copy(),
-        }
-        return poses | self._body_poses() | self._handles()
+        return self._hand_pose(self._grip_site) | self._body_poses() | self._handles()
 
     def _handles(self) -> dict[str, np.ndarray]:
         """Where nuts and the door are taken by hand."""

@@ -9,7 +9,7 @@ import importlib.metadata
 import numpy as np
 
 from envs.config import Controller, Engine, EnvConfig
-from envs.robomimic_task import bounds, recorded
+from envs.robomimic_task import REACH_M, bounds, recorded
 from envs.tasks import FOREIGN, Simulator, task_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec, DemoSpec
@@ -37,8 +37,8 @@ _CONTROLLER_NAMES = {
     Controller.OSC_POSE_ABSOLUTE: "OSC_POSE absolute",
     Controller.JOINT_POSITION: "JOINT_POSITION delta",
 }
-_ABSOLUTE_REACH = (2.0, 2.0, 2.0, 2 * np.pi, 2 * np.pi, 2 * np.pi)
-"""An arm on its table reaches no further than 2 m from the origin; a turn may be told the long way round."""
+_ABSOLUTE_REACH = (*[REACH_M] * 3, *[2 * np.pi] * 3)
+"""A turn may be told the long way round."""
 
 
 def _arm_actions(config: EnvConfig) -> tuple[str, ...]:

@@ -172,11 +172,7 @@ class TabletopEnv(Views):
         return Frame(images, state.astype(np.float32))
 
     def privileged(self) -> dict[str, np.ndarray]:
-        eef = {
-            "eef_pos": self._data.site_xpos[self._grip].copy(),
-            "eef_mat": self._data.site_xmat[self._grip].reshape(3, 3).copy(),
-        }
-        return eef | self._body_poses()
+        return self._hand_pose(self._grip) | self._body_poses()
 
     def close(self) -> None:
         self._renderer.close()

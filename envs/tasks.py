@@ -7,6 +7,7 @@ import enum
 import functools
 import importlib
 
+from envs.robomimic_task import PREFIX, recorded
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -158,9 +159,7 @@ def task_of(name: str) -> Task:
     `envs.foreign`). Raises UserError for another."""
     if name in TASKS:
         return TASKS[name]
-    if name.startswith(f"{Simulator.ROBOMIMIC.value}:"):
-        from envs.robomimic_task import recorded
-
+    if name.startswith(PREFIX):
         found = recorded(name)
         known = TASKS.get(str(found.env_args["env_name"]), Task(horizon=found.horizon, view=_WIDE))
         return dataclasses.replace(known, simulator=Simulator.ROBOMIMIC, horizon=found.horizon, cubes={})

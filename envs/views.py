@@ -73,6 +73,13 @@ class Views:
         index = self._model.camera(self._model_camera(camera)).id
         return self._data.cam_xpos[index].copy(), self._data.cam_xmat[index].reshape(3, 3).copy()
 
+    def _hand_pose(self, site: int) -> dict[str, np.ndarray]:
+        """Of the gripper, where its site of that number is."""
+        return {
+            "eef_pos": self._data.site_xpos[site].copy(),
+            "eef_mat": self._data.site_xmat[site].reshape(3, 3).copy(),
+        }
+
     def _body_poses(self) -> dict[str, np.ndarray]:
         poses = {}
         for name, body in self._body_ids.items():

@@ -17,10 +17,10 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
 
-def check_execute(execute: int, horizon: int, setting: str = "execute") -> None:
-    """Raise UserError where a chunk has no such number of actions to carry out; `setting`: what the user calls it."""
+def check_execute(execute: int, horizon: int) -> None:
+    """Raise UserError where a chunk has no such number of actions to carry out."""
     if not 1 <= execute <= horizon:
-        raise UserError(f"{setting} = {execute} must lie between 1 and the policy's horizon, {horizon}.")
+        raise UserError(f"execute = {execute} must lie between 1 and the policy's horizon, {horizon}.")
 
 
 class RecedingHorizon:

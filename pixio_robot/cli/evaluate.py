@@ -12,7 +12,6 @@ from envs.pool_process import StartMethod
 from envs.registry import spec_of
 from envs.robomimic_task import PREFIX
 from envs.spec import action_bounds
-from envs.tasks import Simulator
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.evaluated import RANDOM, Evaluated, finished_policy, random_actions, training_checkpoints
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
@@ -138,7 +137,7 @@ def _play(command: EvaluateCommand, pool: EnvPool, contestant: Evaluated, actor:
 
 def _run(command: EvaluateCommand) -> int:
     inputs = [] if command.checkpoint == RANDOM else [str(policy_directory(command.checkpoint))]
-    if command.env.simulator is Simulator.ROBOMIMIC:
+    if command.env.task.startswith(PREFIX):
         inputs.append(command.env.task.removeprefix(PREFIX))
     return run_stage(
         "evaluate", command.out, command, lambda: _evaluate(command), inputs=inputs, overwrite=command.overwrite

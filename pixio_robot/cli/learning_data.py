@@ -77,9 +77,9 @@ class Demonstrations:
         held_out = None
         if any(self.validation):
             held_out = stream(self.validation, False, Processes())
-            count = current().count
-            if count > 1 and min(batch_size, held_out.windows) % count == 0:  # others are looked at whole by all
-                held_out = stream(self.validation, False, current())
+            sharing = current().sharing(min(batch_size, held_out.windows))
+            if sharing.count > 1:
+                held_out = stream(self.validation, False, sharing)
         return stream(self.training, random_views, current()), held_out
 
 

@@ -32,20 +32,26 @@ class DemoRecorder:
         """Raises UserError when `directory` is something else than a store of this environment and this policy."""
         source = f"rollouts of {policy.label} ({policy.policy}); {spec.source}"
         self._directory, self._spec = directory, dataclasses.replace(spec, source=source)
-        self._info = {"policy": policy.policy, "label": policy.label, "fingerprint": policy.fingerprint}
-        self._info |= {"acting": policy.acting}
+        self._info = {
+            "policy": policy.policy,
+            "label": policy.label,
+            "fingerprint": policy.fingerprint,
+            "acting": policy.acting,
+        }
         # A new store waits for its first episode: an evaluation that is refused leaves none behind.
         self._store = self._opened() if directory.exists() else None
         self._have = set(() if self._store is None else self._store.seeds)
         self._running: dict[int, _Steps] = {}
-        if self._store is None:
-            return
-        for number in range(len(self._store)):
-            info = self._store.info(number)
+        if self._store is not None:
+            self._refuse_others(self._store, policy)
+
+    def _refuse_others(self, store: DemoStore, policy: EvaluatedPolicy) -> None:
+        for number in range(len(store)):
+            info = store.info(number)
             if (info.get("fingerprint"), info.get("acting", policy.acting)) != (policy.fingerprint, policy.acting):
                 raise UserError(
-                    f"record={directory} holds episodes that are not of this policy acting so, such as that of seed "
-                    f"{self._store.seeds[number]}; record into another directory, and `pixio-robot data merge` the two."
+                    f"record={store.path} holds episodes that are not of this policy acting so, such as that of seed "
+                    f"{store.seeds[number]}; record into another directory, and `pixio-robot data merge` the two."
                 )
 
     def _opened(self) -> DemoStore:

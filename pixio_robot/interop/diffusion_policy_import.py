@@ -13,7 +13,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Outcome
 from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ImportConfig
-from pixio_robot.types import CameraSpec, DemoSpec, Episode
+from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 STATE, ACTION, REWARD = "state", "action", "reward"
 _ROBOT = "robot"
@@ -166,18 +166,18 @@ class _Reader:
         old = written or DemoSpec(
             task=config.task or path.name.split(".")[0],
             robot=config.robot,
-            simulator="unknown",
-            simulator_version="unknown",
+            simulator=UNKNOWN,
+            simulator_version=UNKNOWN,
             controller=config.controller,
             control_hz=hz,
             cameras={},
             state_names=(),
             action_names=(),
-            render_quality="unknown",
+            render_quality=UNKNOWN,
             source=f"diffusion_policy: {path.name}",
         )
         said = {key: getattr(config, key) for key in ("task", "source", "licence") if getattr(config, key)}
-        said |= {key: getattr(config, key) for key in ("robot", "controller") if getattr(config, key) != "unknown"}
+        said |= {key: getattr(config, key) for key in ("robot", "controller") if getattr(config, key) != UNKNOWN}
         own_state = list(old.state_names) if not config.state else []
         own_actions = list(old.action_names) if not config.actions else []
         fields: dict[str, Any] = old.to_json() | said

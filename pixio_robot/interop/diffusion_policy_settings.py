@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pixio_robot.errors import UserError
+from pixio_robot.types import UNKNOWN
 
 SPEC = "pixio_robot_spec"
 """Attribute of the store: the DemoSpec, which the format has no place for."""
@@ -32,8 +33,8 @@ class ImportConfig:
     success: bool = True
     fill_missing: bool = False
     task: str = ""
-    robot: str = "unknown"
-    controller: str = "unknown"
+    robot: str = UNKNOWN
+    controller: str = UNKNOWN
     state_names: list[str] = field(default_factory=list)
     action_names: list[str] = field(default_factory=list)
     source: str = ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.types import CameraSpec, DemoSpec
+from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec
 
 STATE, ACTION = "observation.state", "action"
 REWARD, DONE, SUCCESS = "next.reward", "next.done", "next.success"
@@ -142,15 +142,15 @@ def spec_of(
     ]
     return DemoSpec(
         task=task,
-        robot=robot or "unknown",
-        simulator="unknown",
-        simulator_version="unknown",
-        controller="unknown",
+        robot=robot or UNKNOWN,
+        simulator=UNKNOWN,
+        simulator_version=UNKNOWN,
+        controller=UNKNOWN,
         control_hz=float(fps),
         cameras=cameras,
         state_names=tuple(state),
         action_names=tuple(_names(features[columns.action], "action")),
-        render_quality="unknown",
+        render_quality=UNKNOWN,
         source=source,
     )
 

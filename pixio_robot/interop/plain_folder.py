@@ -26,7 +26,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.interop.demo_formats import Outcome, new_path
 from pixio_robot.interop.plain_films import film_of, read_film, write_film
-from pixio_robot.types import CameraSpec, DemoSpec, Episode
+from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 NAME = "folder"
 SUMMARY = "a folder with an npz for every episode, and an mp4 for each of its cameras"
@@ -104,7 +104,7 @@ class _Reader:
             "state_names": tuple(f"state.{i}" for i in range(first.state.shape[1])),
             "action_names": tuple(f"action.{i}" for i in range(first.actions.shape[1])),
         }
-        values = dict.fromkeys(_UNKNOWN, "unknown") | {"task": source.name} | names | given
+        values = dict.fromkeys(_UNKNOWN, UNKNOWN) | {"task": source.name} | names | given
         for key, value in (("task", self._config.task), ("robot", self._config.robot)):
             values |= {key: value} if value else {}
         values["control_hz"] = self._config.hz or given.get("control_hz")
@@ -176,7 +176,7 @@ class _Reader:
             found.append("episodes without rewards: theirs are 0")
         if "success" in self._unsaid:
             found.append(f"episodes without success: they count as success={self._config.without_success}")
-        unknown = [name for name in _UNKNOWN if getattr(self.spec, name) == "unknown"]
+        unknown = [name for name in _UNKNOWN if getattr(self.spec, name) == UNKNOWN]
         if unknown:
             found.append(f"unknown: {', '.join(unknown)}")
         return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from pixio_robot.data.named_columns import column_names
 from pixio_robot.interop.robomimic_file import GYM, ROBOSUITE
+from pixio_robot.types import UNKNOWN
 
 ABSOLUTE_ACTIONS = "actions_abs"
 """robomimic's second dataset of actions: poses in the world in place of the deltas in `actions`."""
@@ -39,7 +40,7 @@ def control_hz(env_args: Mapping[str, Any]) -> float | None:
 
 
 def simulator(env_args: Mapping[str, Any]) -> str:
-    return {ROBOSUITE: "robosuite", GYM: "gym"}.get(env_args.get("type", 0), "unknown")
+    return {ROBOSUITE: "robosuite", GYM: "gym"}.get(env_args.get("type", 0), UNKNOWN)
 
 
 def controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -71,13 +72,13 @@ def controller_name(env_args: Mapping[str, Any], key: str) -> str:
     arms = controllers(env_args)
     for controller in arms:
         absolute = _absolute(controller, key)
-        name = f"{controller.get('type', 'unknown')} {'absolute' if absolute else 'delta'}"
+        name = f"{controller.get('type', UNKNOWN)} {'absolute' if absolute else 'delta'}"
         # A single arm stands unturned in the world, so its deltas are the same in both; two arms may face each other.
         in_base = key != ABSOLUTE_ACTIONS and controller.get("input_ref_frame") == "base"
         if in_base and (absolute or len(arms) > 1):
             name += " in the base's frame"
         names.append(name)
-    return " + ".join(dict.fromkeys(names)) or "unknown"
+    return " + ".join(dict.fromkeys(names)) or UNKNOWN
 
 
 def action_names(env_args: Mapping[str, Any], key: str, width: int) -> tuple[list[str], bool]:

@@ -25,7 +25,7 @@ from pixio_robot.interop.robomimic_observations import (
 )
 from pixio_robot.interop.robomimic_scene import Scene
 from pixio_robot.interop.robomimic_settings import SPEC, ImportConfig
-from pixio_robot.types import DemoSpec
+from pixio_robot.types import UNKNOWN, DemoSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +99,15 @@ def _spec(file: RobomimicFile, config: ImportConfig, written: DemoSpec | None, r
         simulator, version = meaning.simulator(env_args), env_args.get("env_version")
         written = DemoSpec(
             task=str(env_args.get("env_name", file.path.stem)),
-            robot=" + ".join(meaning.robots(env_args)) or "unknown",
+            robot=" + ".join(meaning.robots(env_args)) or UNKNOWN,
             simulator=simulator,
-            simulator_version=f"{simulator} {version}" if version else "unknown",
+            simulator_version=f"{simulator} {version}" if version else UNKNOWN,
             controller=meaning.controller_name(env_args, config.actions),
             control_hz=hz,
             cameras={},
             state_names=(),
             action_names=(),
-            render_quality="unknown",
+            render_quality=UNKNOWN,
             source=f"robomimic: {file.path.name}",
         )
     elif config.actions != "actions":

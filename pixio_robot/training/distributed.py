@@ -41,6 +41,10 @@ class Processes:
             raise UserError(f"batch_size={batch_size} cannot be split evenly among {self.count} processes.")
         return batch_size // self.count
 
+    def sharing(self, rows: int) -> Processes:
+        """These processes, if they can share so many rows evenly; else one alone, as which each looks at all."""
+        return self if rows % self.count == 0 else Processes()
+
     def rows(self, batch_size: int) -> slice:
         """Which samples of a whole batch are this process's."""
         part = self.share(batch_size)

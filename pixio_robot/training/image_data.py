@@ -11,7 +11,7 @@ import torch
 from pixio_robot.data.curation.across import open_selections
 from pixio_robot.data.frames import ImageSource, PixelBatches, open_image_source
 from pixio_robot.data.shards import MANIFEST, read_manifest
-from pixio_robot.training.distributed import Processes, current
+from pixio_robot.training.distributed import current
 from pixio_robot.training.looks import SEED
 
 
@@ -64,7 +64,7 @@ def open_image_data(
     validation = None
     if held_out is not None:
         shown = min(batch_size, len(held_out))
-        sharing = processes if shown % processes.count == 0 else Processes()
+        sharing = processes.sharing(shown)
         validation = PixelBatches(
             held_out,
             sharing.share(shown),

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from envs.robomimic_model import Mended, compiled, mended, modernised
 from envs.robomimic_readings import readings
 from envs.robomimic_replay import Replay
 from envs.robomimic_scene import RecordedScene
-from envs.seeding import global_seed
 from envs.simulator import load_robosuite
 from envs.spec import spec_of
 from pixio_robot.cli.main import main
@@ -63,7 +63,7 @@ class Recording:
 
 
 @pytest.fixture(scope="module")
-def recording() -> Recording:
+def recording(begin_recording: Callable) -> Recording:
     robosuite = load_robosuite()
     controller = robosuite.load_composite_controller_config(robot="Panda")
     kwargs = {"robots": ["Panda"], "controller_configs": controller, "control_freq": 20}
@@ -75,13 +75,7 @@ def recording() -> Recording:
         use_camera_obs=False,
         ignore_done=True,
     )
-    with global_seed(3):
-        env.reset()
-        xml, state = env.sim.model.get_xml(), env.sim.get_state().flatten()
-        env.reset_from_xml_string(xml)
-    env.sim.reset()
-    env.sim.set_state_from_flattened(state)
-    env.sim.forward()
+    xml, _ = begin_recording(env)
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 7))
     states = []
     for action in actions:

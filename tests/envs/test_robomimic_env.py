@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from envs.pool import ProcessPool
 from envs.registry import make_env
 from envs.robomimic_env import RobomimicEnv
 from envs.robomimic_task import recorded
-from envs.seeding import global_seed
 from envs.simulator import load_robosuite
 from envs.spec import action_bounds, spec_of
 from pixio_robot.data.demos import DemoStore
@@ -56,19 +56,13 @@ def seen(env: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
+def solved(tmp_path_factory: pytest.TempPathFactory, begin_recording: Callable) -> Solved:
     robosuite = load_robosuite()
     kwargs = {"robots": ["Panda"], "control_freq": 20, "reward_shaping": False, "camera_heights": SIZE}
     kwargs |= {"controller_configs": robosuite.load_composite_controller_config(robot="Panda")}
     hidden = {"has_renderer": False, "use_camera_obs": False, "ignore_done": True}
     env = robosuite.make("Lift", **json.loads(json.dumps(kwargs)), **hidden, has_offscreen_renderer=True)
-    with global_seed(3):
-        env.reset()
-        model_file, start = env.sim.model.get_xml(), env.sim.get_state().flatten()
-        env.reset_from_xml_string(model_file)
-    env.sim.reset()
-    env.sim.set_state_from_flattened(start)
-    env.sim.forward()
+    model_file, _ = begin_recording(env)
     expert = LiftExpert()
     expert.reset(seen(env), np.random.default_rng(0))
     states, actions, rewards, successes, places = [], [], [], [], []
