@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import gc
 import os
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
@@ -17,6 +18,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from pixio_robot.errors import UserError
 
@@ -126,6 +128,16 @@ def current() -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes()
 
 
+_meshes: list[DeviceMesh] = []
+
+
+def mesh_of_all(device: torch.device) -> DeviceMesh:
+    """The processes in one row, for DTensors."""
+    mesh = init_device_mesh(device.type, (current().count,))
+    _meshes.append(mesh)
+    return mesh
+
+
 @contextlib.contextmanager
 def joined(device: str = "auto") -> Iterator[Processes]:
     """Join the other processes that torchrun or submitit started; without them there are none."""
@@ -141,7 +153,19 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     try:
         yield current()
     finally:
-        dist.destroy_process_group()
+        part()
+
+
+def part() -> None:
+    """End the group and gloo's threads, which live as long as anything refers to it.
+
+    A thread that still held a tensor when Python shut down aborted the process: letting go takes Python (pytorch
+    #179291). DTensor's caches keep every mesh, and a mesh its groups (torch 2.11).
+    """
+    dist.destroy_process_group()
+    while _meshes:
+        _meshes.pop()._pg_registry.clear()  # pyright: ignore[reportPrivateUsage]
+    gc.collect()  # models, which know their group, consist of cycles
 
 
 def _started_along_with_others() -> bool:

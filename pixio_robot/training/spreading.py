@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixio_robot.training.batch_norm import share_batch_norms
-from pixio_robot.training.distributed import current
+from pixio_robot.training.distributed import current, mesh_of_all
 from pixio_robot.vision.layers import compile_blocks
 
 STRATEGIES = ("ddp", "fsdp")
@@ -85,7 +84,7 @@ def spread(
         compile_blocks(blocks)
     if strategy == "ddp":
         return Spread(_replicated(model.to(device)), compiled)
-    mesh = init_device_mesh(device.type, (processes.count,))
+    mesh = mesh_of_all(device)
     half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for block in blocks:  # each goes to the device by itself, of which none then has to hold the whole model
         fully_shard(block, mesh=mesh, mp_policy=half)
