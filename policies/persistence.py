@@ -97,6 +97,28 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     return policy.eval().to(device)
 
 
+def load_encoder(directory: Path | str) -> PixioEncoder:
+    """The Pixio encoder that the policy in `directory` looks through, as it was trained along with it.
+
+    Raises UserError for a policy that has none, another one, or one for each camera.
+    """
+    sight = load_policy(directory).conditioning
+    if not isinstance(sight.encoder, PixioEncoder):
+        kind = "no encoder" if sight.encoder is None else f"an encoder of class {type(sight.encoder).__name__}"
+        raise UserError(f"The policy in {directory} looks through {kind}, not through a Pixio.")
+    if len(sight.encoders) > 1:
+        raise UserError(f"The policy in {directory} has an encoder for each camera (conditioning.share_encoder=false).")
+    return sight.encoder
+
+
+def is_policy(path: Path) -> bool:
+    """Whether a policy lies there, of whatever version."""
+    if not (path / checkpointing.CONFIG).is_file():
+        return False
+    description = read_json(path / checkpointing.CONFIG)
+    return isinstance(description, dict) and description.get("kind") == KIND
+
+
 def read_policy_config(directory: Path | str) -> dict[str, Any]:
     """`config.json` of a policy directory, checked for kind and version."""
     path = Path(directory) / checkpointing.CONFIG

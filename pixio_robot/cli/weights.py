@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pixio_robot.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from pixio_robot.vision.pixio import PixioEncoder
 
 HELP = """\
 usage: pixio-robot weights info SRC
            what SRC is: format, size, parameters, fingerprint
        pixio-robot weights convert SRC DST [format=ours|huggingface|official] [overwrite=true]
-           the encoder alone; SRC is a directory of ours or of Hugging Face, an official .pth file, or a hub name
+           the encoder alone
        pixio-robot weights export SRC DST [format=onnx|torch_export] [size=HEIGHTxWIDTH] [overwrite=true]
-           a file that runs without pixio-robot, for uint8 images (batch, height, width, 3); checked after writing"""
+           a file that runs without pixio-robot, for uint8 images (batch, height, width, 3); checked after writing
+
+SRC is a directory of ours or of Hugging Face, an official .pth file, a hub name, or a policy that looks through a Pixio,
+as which `convert` saves the encoder that was trained along with it: for `probe`, or for another policy's `encoder.path`."""
 
 
 def _info(words: list[str]) -> int:
     (source,) = _paths("info", words, 1, {})[0]
-    from pixio_robot.vision.weights.formats import detect_format, load_any, locate
-
-    source = locate(source)
-    encoder = load_any(source)
+    encoder, found = _encoder(source)
     config = encoder.config
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
-    print(f"{source}: format {detect_format(source).value}, size {config.size}, {millions:.1f} M parameters")
+    print(f"{source}: format {found}, size {config.size}, {millions:.1f} M parameters")
     print(f"  width {config.width}, depth {config.depth}, heads {config.heads}, class tokens {config.class_tokens}")
     resize = "as they come" if config.resize is None else f"resized to {config.resize} px"
     print(f"  patch {config.patch} px, positions learned at {config.image_size} px, images {resize}")
@@ -34,32 +38,41 @@ def _info(words: list[str]) -> int:
 
 def _convert(words: list[str]) -> int:
     (source, target), options = _paths("convert", words, 2, {"format": "ours", "overwrite": "false"})
-    from pixio_robot.vision.weights.formats import WeightFormat, detect_format, load_any, locate, save_as
+    from pixio_robot.vision.weights.formats import WeightFormat, load_any, save_as
 
     wanted = _choice(WeightFormat, options["format"])
     _refuse_existing(target, options)
-    source = locate(source)
-    encoder = load_any(source)
+    encoder, found = _encoder(source)
     save_as(encoder, target, wanted)
     if load_any(target).state_dict().keys() != encoder.state_dict().keys():
         raise AssertionError(f"{target} did not come back whole")
-    print(f"{source} ({detect_format(source).value}) -> {target} ({wanted.value})")
+    print(f"{source} ({found}) -> {target} ({wanted.value})")
     return 0
 
 
 def _export(words: list[str]) -> int:
     (source, target), options = _paths("export", words, 2, {"format": "onnx", "size": "", "overwrite": "false"})
     from pixio_robot.interop.export import ExportFormat, export_encoder
-    from pixio_robot.vision.weights.formats import load_any
 
     wanted = _choice(ExportFormat, options["format"])
     _refuse_existing(target, options)
-    encoder = load_any(source)
+    encoder, _ = _encoder(source)
     height, width = _size(options["size"], encoder.config.resize or encoder.config.image_size)
     encoder.grid(height, width)  # refuses a size that does not fit before anything is traced
     difference = export_encoder(encoder, target, wanted, height, width)
     print(f"{source} -> {target} ({wanted.value}, images {height}x{width}); largest difference {difference:.1g}")
     return 0
+
+
+def _encoder(source: Path) -> tuple[PixioEncoder, str]:
+    """The encoder at a path or of a hub name, and what it was found in."""
+    from pixio_robot.vision.weights.formats import detect_format, load_any, locate
+    from policies.persistence import is_policy, load_encoder
+
+    path = locate(source)
+    if is_policy(path):
+        return load_encoder(path), "policy"
+    return load_any(path), detect_format(path).value
 
 
 def _paths(action: str, words: list[str], count: int, defaults: dict[str, str]) -> tuple[list[Path], dict[str, str]]:

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from pixio_robot.errors import UserError
 from pixio_robot.types import Observation
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
-from policies.persistence import load_policy, save_policy
+from policies.persistence import is_policy, load_encoder, load_policy, save_policy
 from policies.registry import POLICIES
 
 
@@ -39,6 +40,30 @@ def test_a_loaded_policy_takes_cached_features(make, world, tmp_path):
     features = loaded.conditioning.encoder(images.flatten(0, 1)).map(lambda x: x.unflatten(0, images.shape[:2]))
     cached = loaded.act(Observation({}, observation.state, {"front": features}))
     torch.testing.assert_close(cached, policy.act(observation), rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_that_a_policy_was_trained_with(make, encoder, tmp_path):
+    policy = make("bc", encoder=copy.deepcopy(encoder))
+    with torch.no_grad():
+        next(policy.conditioning.encoder.parameters()).add_(1)  # as training would
+    save_policy(tmp_path / "policy", policy)
+    assert is_policy(tmp_path / "policy")
+    found = load_encoder(tmp_path / "policy")
+    assert found.fingerprint() == policy.conditioning.encoder.fingerprint() != encoder.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"cameras": []}, "through no encoder, not through a Pixio"),
+        ({"encoder": ResNetEncoder(ResNetConfig(width=16))}, "an encoder of class ResNetEncoder, not"),
+        ({"cameras": ["front", "hand.top"], "share_encoder": False}, "an encoder for each camera"),
+    ],
+)
+def test_encoders_that_a_policy_cannot_give(make, tmp_path, kwargs, message):
+    save_policy(tmp_path / "policy", make("bc", **kwargs))
+    with pytest.raises(UserError, match=message):
+        load_encoder(tmp_path / "policy")
 
 
 @pytest.fixture
