@@ -19,8 +19,8 @@ usage: pixio-robot weights info SRC
        pixio-robot weights export SRC DST [format=onnx|torch_export] [size=HEIGHTxWIDTH] [overwrite=true]
            a file that runs without pixio-robot, for uint8 images (batch, height, width, 3); checked after writing
 
-SRC is a directory of ours or of Hugging Face, an official .pth file, a hub name, or a policy that looks through a Pixio,
-as which `convert` saves the encoder that was trained along with it: for `probe`, or for another policy's `encoder.path`."""
+SRC is a directory of ours or of Hugging Face, an official .pth file, a hub name, or a policy that looks through a
+Pixio: then `convert` saves the encoder that was trained along with it, for `probe` or another `encoder.path`."""
 
 
 def _info(words: list[str]) -> int:
