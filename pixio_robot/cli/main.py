@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 from dataclasses import dataclass
 
+from pixio_robot.cli.signals import Ended, ended_by_signals
 from pixio_robot.cli.stages import remember_command
 from pixio_robot.errors import UserError, unknown_name
 
@@ -88,17 +90,18 @@ def main() -> int:
         if not arguments:
             print(usage())
             return 0
-        return dispatch(arguments)
+        with ended_by_signals():
+            return dispatch(arguments)
     except UserError as error:
         if debug:
             raise
         print(f"pixio-robot: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         if debug:
             raise
         print("\npixio-robot: interrupted. Run the same command again to continue where it stopped.", file=sys.stderr)
-        return 130
+        return 128 + (end.number if isinstance(end, Ended) else signal.SIGINT)
     except BrokenPipeError:
         # The reader of our output went away (`pixio-robot ... | head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

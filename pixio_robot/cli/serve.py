@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
+import signal
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,20 +79,28 @@ def _run(command: ServeCommand) -> int:
     def ready(address: str) -> None:
         print(f"serve: {served.spec.task} policy at {address}, token {token}", flush=True)
 
-    try:
-        asyncio.run(server.run(ready))
-    except KeyboardInterrupt:
-        latency = server.latency()
-        if latency:
-            print(
-                f"serve: {latency['calls']} calls, p50 {latency['p50_ms']:.1f} ms, p90 {latency['p90_ms']:.1f} ms, "
-                f"p99 {latency['p99_ms']:.1f} ms"
-            )
-        # About one end in six crashed while the interpreter was taken down, after all was done: some library's thread
-        # outlives its objects (not found out whose). A server has nothing left to write.
-        sys.stdout.flush()
-        os._exit(0)
-    return 0
+    asyncio.run(_until_told(server, ready))
+    print(f"serve: {_words(server.latency())}")
+    # About one end in six crashed while the interpreter was taken down, after all was done: some library's thread
+    # outlives its objects (not found out whose). A server has nothing left to write.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+async def _until_told(server: PolicyServer, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM: clients are told that the server goes."""
+    serving = asyncio.create_task(server.run(ready))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def _words(latency: Mapping[str, float]) -> str:
+    if not latency:
+        return "no calls"
+    quantiles = ", ".join(f"{name} {latency[f'{name}_ms']:.1f} ms" for name in ("p50", "p90", "p99"))
+    return f"{latency['calls']} calls, {quantiles}"
 
 
 def main(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from pixio_robot.errors import UserError
 from pixio_robot.receding_horizon import RecedingHorizon
 from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec, Frame
+
+CLOSE_TIMEOUT_S = 2.0
+"""A server that does not answer does not take part in closing either."""
 
 
 class PolicyClient:
@@ -40,19 +44,27 @@ class PolicyClient:
                 additional_headers={"Authorization": f"Bearer {token}"},
                 max_size=LARGEST_MESSAGE,
                 open_timeout=timeout_s,
+                close_timeout=CLOSE_TIMEOUT_S,
                 compression=None,
             )
             self._open = contextlib.ExitStack()
             self._connection: Any = self._open.enter_context(connecting)
         except InvalidStatus as error:
-            raise UserError(
-                f"{address} refused the connection: the token is not the one it was started with."
-            ) from error
+            status = error.response.status_code
+            if status == HTTPStatus.UNAUTHORIZED:
+                raise UserError(
+                    f"{address} refused the connection: the token is not the one it was started with."
+                ) from error
+            raise UserError(f"{address} is no policy server: it answers with HTTP status {status}.") from error
         except (OSError, ValueError, WebSocketException) as error:
             raise UserError(f"No policy server answers at {address} ({error}).") from error
-        hello = self._receive()
-        if hello.get("protocol") != PROTOCOL:
-            raise UserError(f"{address} speaks protocol {hello.get('protocol')}, this client {PROTOCOL}.")
+        try:
+            hello = self._exchange(None)
+            if hello.get("protocol") != PROTOCOL:
+                raise UserError(f"{address} speaks protocol {hello.get('protocol')}, this client {PROTOCOL}.")
+        except UserError:
+            self.close()
+            raise
         self.spec = DemoSpec.from_json(hello["spec"])
         self.cameras: list[str] = hello["cameras"]
         self.observation_steps: int = hello["observation_steps"]
@@ -90,21 +102,27 @@ class PolicyClient:
             raise UserError(f"The frame has no image of camera {error}; the policy sees {self.cameras}.") from error
         state = np.stack([np.asarray(frame.state, np.float32) for frame in frames])
         moment = {"seed": self._seed, "step": self._episode.step, "task": self.task}
-        self._connection.send(pack({"images": images, "state": state, **moment}))
-        answer = self._receive()
+        answer = self._exchange({"images": images, "state": state, **moment})
         if "error" in answer:
             raise UserError(answer["error"])
         return answer["actions"]
 
-    def _receive(self) -> dict[str, Any]:
+    def _exchange(self, message: dict[str, Any] | None) -> dict[str, Any]:
+        """Send what is not None, and return what the server says next."""
         from websockets.exceptions import ConnectionClosed
 
         try:
+            if message is not None:
+                self._connection.send(pack(message))
             return unpack(self._connection.recv(self._timeout_s))
         except TimeoutError as error:
-            raise UserError(f"The policy server did not answer within {self._timeout_s:g} s.") from error
+            # An answer that came after all would be taken for that to the next question.
+            self.close()
+            raise UserError(
+                f"The policy server did not answer within {self._timeout_s:g} s; the connection is closed."
+            ) from error
         except ConnectionClosed as error:
-            raise UserError(f"The policy server closed the connection ({error}).") from error
+            raise UserError(f"The connection to the policy server is closed ({error}).") from error
 
     def close(self) -> None:
         self._open.close()

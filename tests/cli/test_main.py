@@ -1,7 +1,10 @@
 """The console command: help is instant, bad input is one sentence and exit code 2."""
 
+import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +122,25 @@ def test_a_full_disk_is_one_sentence(kind: type[BaseException], monkeypatch: pyt
     code, text = run("report", "run=x")
     assert code == 2
     assert text == "pixio-robot: The disk is full. Free some space and run the same command again.\n"
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_command_that_a_script_put_into_the_background(number: signal.Signals, tmp_path: Path) -> None:
+    words = ["env=tabletop_reach", "env.cameras=[]", "checkpoint=random", "episodes=100000", "workers=1", "videos=0"]
+    command = subprocess.Popen(
+        [Path(sys.executable).with_name("pixio-robot"), "evaluate", *words, f"out={tmp_path}/chance"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell without job control ignores Ctrl-C for what it starts by `&`.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    while not (tmp_path / "chance" / "episodes.jsonl").is_file() and command.poll() is None:
+        time.sleep(0.05)
+    command.send_signal(number)
+    _, said = command.communicate(timeout=20)
+    assert command.returncode == 128 + number
+    assert said.endswith("Run the same command again to continue where it stopped.\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chance", "chance.stage.json"]
+    assert not json.loads((tmp_path / "chance.stage.json").read_text())["finished"]

@@ -39,7 +39,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(checkpoint: Path) -> Iterator[str]:
     words = [f"checkpoint={checkpoint}", f"execute={EXECUTE}", "port=0", f"token={TOKEN}", "device=cpu", "warmup=1"]
-    server = subprocess.Popen([PROGRAM, "serve", *words], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [PROGRAM, "serve", *words], stdout=subprocess.PIPE, text=True, preexec_fn=as_in_a_script_s_background
+    )
     assert server.stdout is not None
     line = server.stdout.readline()
     yield line.split(" at ")[1].split(",")[0]
@@ -47,6 +49,11 @@ def address(checkpoint: Path) -> Iterator[str]:
     rest = server.stdout.read()
     assert server.wait(20) == 0
     assert "p99" in rest
+
+
+def as_in_a_script_s_background() -> None:
+    """A shell without job control ignores Ctrl-C for what it starts by `&`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def frames(n: int) -> list[Frame]:
@@ -172,6 +179,21 @@ def test_a_task_is_a_text() -> None:
     served.check(message | {"task": None})
     with pytest.raises(UserError, match="task must be a text"):
         served.check(message | {"task": ["push"]})
+
+
+def test_sigterm_ends_it_well_too(checkpoint: Path) -> None:
+    words = [f"checkpoint={checkpoint}", "port=0", f"token={TOKEN}", "device=cpu", "warmup=1"]
+    server = subprocess.Popen([PROGRAM, "serve", *words], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    address = server.stdout.readline().split(" at ")[1].split(",")[0]
+    with PolicyClient(address, TOKEN) as client:
+        client.act(frames(1)[0])
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+        assert "1 calls, p50" in server.stdout.read()
+        client.reset(0)
+        with pytest.raises(UserError, match="connection to the policy server is closed"):
+            client.act(frames(1)[0])
 
 
 def test_refuses_strangers(address: str) -> None:
