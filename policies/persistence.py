@@ -30,7 +30,10 @@ from policies.base import ChunkPolicy
 from policies.registry import build_policy, policy_entry, policy_name
 
 KIND = "policy"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""To be raised whenever a policy's layers, or their names, change."""
+EARLIEST_VERSION = 1
+"""The earliest that is read: version 1 was kept while the U-Net's layers changed, so its weights may fit or not."""
 ENCODERS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "pixio": (EncoderConfig, PixioEncoder),
     "resnet": (ResNetConfig, ResNetEncoder),
@@ -91,7 +94,15 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
         ) from error
     policy = build_policy(description["policy"], config, spec, statistics, encoder)
     weights = checkpointing.read_weights(directory / checkpointing.WEIGHTS)
-    checkpointing.load_weights(policy, weights, directory)
+    try:
+        checkpointing.load_weights(policy, weights, directory)
+    except UserError as error:
+        if (version := description["format_version"]) == FORMAT_VERSION:
+            raise
+        raise UserError(
+            f"{directory} was saved with format_version {version}, when this policy had other layers: use the version "
+            "of pixio-robot that wrote it, or train it again."
+        ) from error
     policy.goals = description.get("goals", {})
     policy.conditioning.freeze_encoder()
     return policy.eval().to(device)
@@ -126,10 +137,11 @@ def read_policy_config(directory: Path | str) -> dict[str, Any]:
     kind = description.get("kind") if isinstance(description, dict) else None
     if kind != KIND:
         raise UserError(f"{directory} holds a checkpoint of kind {kind!r}, not a policy: give a policy's directory.")
-    if description.get("format_version") != FORMAT_VERSION:
+    version = description.get("format_version")
+    if not isinstance(version, int) or not EARLIEST_VERSION <= version <= FORMAT_VERSION:
         raise UserError(
-            f"{path} has format_version {description.get('format_version')}, but this version of pixio-robot reads "
-            f"{FORMAT_VERSION}: read it with the version that wrote it."
+            f"{path} has format_version {version}, but this version of pixio-robot reads {EARLIEST_VERSION} to "
+            f"{FORMAT_VERSION}: use the version that wrote it, or train the policy again."
         )
     return description
 
