@@ -17,6 +17,8 @@ DROPPED = {
     "unreadable_images": "unreadable images",
 }
 
+LISTED_ENDINGS = 8
+
 
 @dataclass(kw_only=True)
 class IngestCommand(IngestConfig, RunSettings):
@@ -38,6 +40,9 @@ def _ingest(command: IngestCommand) -> bool:
     left_out = [f"{report.dropped[name]} {words}" for name, words in DROPPED.items() if report.dropped[name]]
     if left_out:
         print(f"ingest: left out {', '.join(left_out)}")
+    if report.others:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in list(report.others.items())[:LISTED_ENDINGS])
+        print(f"ingest: passed over {sum(report.others.values())} files that are no footage: {kinds}")
     if command.privacy:
         print(f"ingest: {command.privacy} hid {report.hidden_regions} regions")
     if report.failed:

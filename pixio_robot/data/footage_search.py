@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pixio_robot.data.footage import IMAGE_SUFFIXES, Footage, FootageKind, describe, is_image, is_tar
@@ -12,8 +12,13 @@ from pixio_robot.data.video import VIDEO_SUFFIXES
 from pixio_robot.errors import UserError
 
 
-def find_footage(source: str) -> list[Footage]:
-    """Everything usable below `source`, sorted by id. Raises UserError when there is nothing."""
+def find_footage(
+    source: str, *, leave_out: Path | None = None, on_other: Callable[[str], None] = lambda name: None
+) -> list[Footage]:
+    """Everything usable below `source`, sorted by id. Raises UserError when there is nothing.
+
+    The folder `leave_out` is passed over. `on_other` is told the name of every file that is no footage.
+    """
     root = Path(source)
     expected = (
         f"a folder with {', '.join(VIDEO_SUFFIXES)} videos, {', '.join(IMAGE_SUFFIXES)} images, tars of such images, "
@@ -23,17 +28,17 @@ def find_footage(source: str) -> list[Footage]:
         raise UserError(f"source {source!r} does not exist; it should be {expected}.")
     if not root.is_dir():
         raise UserError(f"source {source!r} is a file; it should be {expected}.")
-    found = sorted(_search(root), key=lambda footage: footage.id)
+    found = sorted(_search(root, leave_out, on_other), key=lambda footage: footage.id)
     if not found:
         raise UserError(f"source {source!r} holds nothing to ingest; it should be {expected}.")
     return found
 
 
-def _search(root: Path) -> Iterator[Footage]:
-    seen: set[str] = set()
+def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None]) -> Iterator[Footage]:
+    seen = set() if leave_out is None else {os.path.realpath(leave_out)}
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
+        if real in seen:  # a link that leads back up, or what is to be left out
             folders.clear()
             continue
         seen.add(real)
@@ -55,6 +60,8 @@ def _search(root: Path) -> Iterator[Footage]:
                 yield describe(prefix + path.name, FootageKind.VIDEO, [path])
             elif is_tar(path):
                 yield describe(prefix + path.name, FootageKind.TAR, [path])
+            elif not is_image(path.name):
+                on_other(path.name)
         images = [path for path in paths if is_image(path.name)]
         if images:
             yield describe(prefix or "./", FootageKind.IMAGES, images)

@@ -114,6 +114,8 @@ class IngestReport:
     hours: float
     dropped: dict[str, int]
     hidden_regions: int
+    others: dict[str, int]
+    """How many files of `source` are no footage, by the endings of their names."""
 
 
 def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHook | None = None) -> IngestReport:
@@ -126,17 +128,21 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     """
     if privacy is not None:
         config = dataclasses.replace(config, privacy=hook_name(privacy))
-    found = find_footage(config.source)
     if not config.out:
         raise UserError("out is empty; it should be the folder to make, such as data/frames.")
     out = Path(config.out).absolute()
     previous = _previous(out)
+    others: Counter[str] = Counter()
+    # Shards are footage too: made inside of their own source, they would be taken in the next time.
+    found = find_footage(
+        config.source, leave_out=out, on_other=lambda name: others.update([Path(name).suffix.lower() or name])
+    )
     extraction = config.extraction()
     keys = [extraction.key(footage) for footage in found]
     if previous is not None and previous["settings"] == config.settings() and _keys(previous) == keys:
         for split in SPLITS:
             check_files(out, previous, split)
-        return _report(out, previous, changed=False)
+        return _report(out, previous, others, changed=False)
 
     work = work_directory(out)
     with _lock(work):
@@ -157,7 +163,7 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
             raise UserError(f"No usable frame in any of {len(found)} files below {config.source}: {shown}.")
         manifest = pack(out, packables, config.settings())
         shutil.rmtree(work)
-    return _report(out, manifest, changed=True)
+    return _report(out, manifest, others, changed=True)
 
 
 def _previous(out: Path) -> dict[str, Any] | None:
@@ -245,7 +251,7 @@ def _extract_all(
     return accidents
 
 
-def _report(out: Path, manifest: dict[str, Any], changed: bool) -> IngestReport:
+def _report(out: Path, manifest: dict[str, Any], others: Counter[str], changed: bool) -> IngestReport:
     return IngestReport(
         out=str(out),
         changed=changed,
@@ -255,6 +261,7 @@ def _report(out: Path, manifest: dict[str, Any], changed: bool) -> IngestReport:
         hours=sum(video["seconds"] for video in manifest["videos"]) / 3600,
         dropped=manifest["counts"]["dropped"],
         hidden_regions=manifest["counts"]["privacy"]["hidden_regions"],
+        others=dict(others.most_common()),
     )
 
 

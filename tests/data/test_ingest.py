@@ -278,6 +278,20 @@ def test_links_that_lead_back_up_end(tmp_path: Path, make_video) -> None:
     assert [footage.id for footage in find_footage(str(tmp_path / "in"))] == ["a.mp4", "gone.mp4"]
 
 
+def test_shards_inside_of_their_source_are_not_taken_for_footage(tmp_path: Path, make_video) -> None:
+    make_video(tmp_path / "in" / "a.mp4", seconds=1)
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes", ".hidden.heic"):
+        (tmp_path / "in" / name).write_text("no footage")
+    inside = config(tmp_path / "in", tmp_path / "in" / "frames")
+    first = ingest(inside, show_progress=False)
+    again = ingest(inside, show_progress=False)
+    assert (again.changed, again.footage, again.frames) == (False, 1, first.frames)
+    assert first.others == again.others == {".heic": 2, "notes": 1}
+    # Under another name they are a source like any other.
+    other = ingest(config(tmp_path / "in", tmp_path / "out"), show_progress=False)
+    assert other.footage > 1
+
+
 def test_split_law() -> None:
     ids = [f"video {i}" for i in range(2000)]
     splits = assign_splits(ids, 0.1)
