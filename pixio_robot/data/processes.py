@@ -29,6 +29,9 @@ class Outcome:
     failure: str | None = None
 
 
+ATTEMPTS = 2
+"""The system may have ended a process for its memory while others used it up; a file that kills its decoder does it
+again."""
 LONGEST_START_S = 120.0
 """On a busy machine the imports alone may outlast a short limit: until it has begun, a worker gets at least so long."""
 
@@ -52,35 +55,44 @@ def run_jobs(
 ) -> Iterator[Outcome]:
     """Run `job` on every argument in `workers` spawned processes; yield outcomes as they come.
 
-    A job that reports nothing for `timeout_s` seconds is killed. An exception in a job is its failure, except
-    UserError (a full disk), which ends the run.
+    A job that reports nothing for `timeout_s` seconds is killed. One whose process dies is tried once more. An
+    exception in a job is its failure, except UserError (a full disk), which ends the run.
     """
     waiting = deque(range(len(arguments)))
+    attempts = [0] * len(arguments)
     pool = [_start(job) for _ in range(min(workers, len(arguments)))]
     try:
         while waiting or any(worker.index is not None for worker in pool):
+            for worker in [worker for worker in pool if worker.index is None and not worker.process.is_alive()]:
+                if waiting:  # what ended it after its last job is not the next one's doing
+                    _replace(pool, worker, job)
             for worker in pool:
                 if worker.index is None and waiting:
                     worker.index = waiting.popleft()
+                    attempts[worker.index] += 1
                     worker.last_sign_of_life = time.monotonic()
                     worker.connection.send(arguments[worker.index])
             busy = [worker for worker in pool if worker.index is not None]
             ready = set(wait([worker.connection for worker in busy], timeout=min(1.0, timeout_s / 4)))
             for worker in busy:
-                outcome = None
+                outcome, hung = None, False
                 if worker.connection in ready:
                     outcome = _receive(worker, on_progress)
                 elif _silent_s(worker) > (timeout_s if worker.begun else max(timeout_s, LONGEST_START_S)):
                     worker.process.kill()
                     worker.process.join()
+                    hung = True
                     outcome = Outcome(_index(worker), failure=f"gave up after {timeout_s:g} s without progress")
                 if outcome is None:
                     continue
                 worker.index = None
-                if outcome.failure is not None and not worker.process.is_alive():
-                    _stop(worker)
-                    pool[pool.index(worker)] = _start(job)
-                yield outcome
+                died = outcome.failure is not None and not worker.process.is_alive()
+                if died:
+                    _replace(pool, worker, job)
+                if died and not hung and attempts[outcome.index] < ATTEMPTS:
+                    waiting.append(outcome.index)
+                else:
+                    yield outcome
     finally:
         for worker in pool:
             worker.process.kill()
@@ -95,6 +107,12 @@ def _start(job: Job) -> _Worker:
     process.start()
     theirs.close()
     return _Worker(process, ours)
+
+
+def _replace(pool: list[_Worker], worker: _Worker, job: Job) -> None:
+    """A worker whose process has ended by a new one."""
+    _stop(worker)
+    pool[pool.index(worker)] = _start(job)
 
 
 def _stop(worker: _Worker) -> None:

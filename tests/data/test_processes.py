@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,18 @@ from pixio_robot.data.processes import run_jobs
 from pixio_robot.errors import UserError
 
 JOBS = """
-import os, signal, time
+import os, signal, threading, time
 from pixio_robot.errors import UserError
 
 def job(argument, report):
     if argument == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if argument == "die once":
+        try:
+            open(__file__ + ".died", "x").close()
+        except FileExistsError:
+            return "LIVES"
+        os.kill(os.getpid(), signal.SIGKILL)
     if argument == "exit":
         os._exit(3)
     if argument == "hang":
@@ -24,6 +31,8 @@ def job(argument, report):
         raise ZeroDivisionError("no")
     if argument == "full":
         raise UserError("disk full")
+    if argument == "die later":
+        threading.Timer(0.1, os._exit, [1]).start()
     if argument == "slow":
         for _ in range(15):
             time.sleep(0.1)
@@ -43,7 +52,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_accidents_cost_one_job_each(job) -> None:
-    arguments = ["a", "die", "b", "hang", "raise", "c", "exit", "slow"]
+    arguments = ["a", "die", "b", "hang", "raise", "c", "exit", "die once", "slow"]
     progress: list[float] = []
     outcomes = run_jobs(job, arguments, workers=2, timeout_s=1.0, on_progress=progress.append)
     found = {arguments[outcome.index]: outcome.result or outcome.failure for outcome in outcomes}
@@ -52,12 +61,21 @@ def test_accidents_cost_one_job_each(job) -> None:
         "b": "B",
         "c": "C",
         "slow": "SLOW",  # longer than the limit, but it kept reporting
+        "die once": "LIVES",
         "die": "decoder process died (SIGSEGV)",
         "exit": "decoder process died (exit code 3)",
         "hang": "gave up after 1 s without progress",
         "raise": "ZeroDivisionError: no",
     }
     assert sum(progress) == pytest.approx(1.5)
+
+
+def test_a_worker_that_dies_between_two_jobs_costs_none(job) -> None:
+    found = []
+    for outcome in run_jobs(job, ["a", "die later", "b", "c"], workers=1, timeout_s=5):
+        found.append(outcome.result or outcome.failure)
+        time.sleep(0.3)
+    assert found == ["A", "DIE LATER", "B", "C"]
 
 
 def test_a_user_error_ends_the_run(job) -> None:
