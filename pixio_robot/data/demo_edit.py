@@ -83,8 +83,12 @@ def chosen(
     spec: DemoSpec | None = None,
 ) -> Recipe:
     """Some episodes of one store, each changed on its way so that it fits to `spec`."""
+    spec = spec or store.spec
+    # `train` tells the tasks of several stores apart by what their DemoSpecs say.
+    if len(tasks := {task_of(store, number) for number in episodes}) == 1:
+        spec = dataclasses.replace(spec, task=tasks.pop())
     return Recipe(
-        spec=spec or store.spec,
+        spec=spec,
         count=len(episodes),
         episodes=(change(store.episode(number)) for number in episodes),
         image_codec=store.image_codec,

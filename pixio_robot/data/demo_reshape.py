@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import cv2
 import numpy as np
 
+from pixio_robot.data.demo_verify import TIMESTAMPS
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
 
@@ -22,6 +23,8 @@ BLOCKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """How the actions of `stride` steps become one: the last for absolute targets; the sum for deltas in physical units;
 the mean for deltas normalised to [-1, 1], when the controller's range is widened by the stride as well."""
+_GRIPPER = "gripper"
+"""Columns with this in their name are commands to open or close, also among deltas: neither sum nor mean is one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Edit:
 
 
 def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
-    """Every `stride`-th frame and state; the rewards between are summed, the actions joined as BLOCKS[actions] does."""
+    """Every `stride`-th frame, state and time stamp; the rewards between are summed, the actions joined as
+    BLOCKS[actions] does, but for the gripper's, of which sum and mean take the last."""
     if stride < 1:
         raise UserError(f"stride={stride} must be at least 1.")
     if actions not in BLOCKS:
@@ -42,14 +46,24 @@ def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
             )
         raise unknown_name("way of joining actions", actions, BLOCKS)
 
+    kept = [column for column, name in enumerate(spec.action_names) if _GRIPPER in name]
+
+    def joined(block: np.ndarray) -> np.ndarray:
+        one = BLOCKS[actions](block)
+        if actions in ("sum", "mean"):
+            one[kept] = block[-1, kept]
+        return one
+
     def change(episode: Episode) -> Episode:
         starts = range(0, len(episode), stride)
+        times = episode.info.get(TIMESTAMPS)
         return dataclasses.replace(
             episode,
             images={camera: frames[::stride] for camera, frames in episode.images.items()},
             state=episode.state[::stride],
-            actions=np.stack([BLOCKS[actions](episode.actions[i : i + stride]) for i in starts]).astype(np.float32),
+            actions=np.stack([joined(episode.actions[i : i + stride]) for i in starts]).astype(np.float32),
             rewards=np.array([episode.rewards[i : i + stride].sum() for i in starts], np.float32),
+            info={**episode.info, TIMESTAMPS: times[::stride]} if isinstance(times, list) else episode.info,
         )
 
     return Edit(dataclasses.replace(spec, control_hz=spec.control_hz / stride), change)

@@ -50,8 +50,10 @@ def test_a_merge_of_two_tasks_says_which_is_which(tmp_path: Path) -> None:
     assert both.spec.task == "Other + Test"
     assert both.spec.licence == "CC0"
     assert [task_of(both, number) for number in range(3)] == ["Test", "Test", "Other"]
+    # Each task's own store says so, as training on several stores wants it.
     write(tmp_path / "one", {"": filtered(both, "task == Other")}, progress=False)
-    assert DemoStore.open(tmp_path / "one").seeds == [5]
+    one = DemoStore.open(tmp_path / "one")
+    assert (one.seeds, one.spec.task) == ([5], "Other")
 
 
 def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
@@ -91,6 +93,19 @@ def test_a_stride_keeps_every_kth_frame_and_the_return(stride: int, length: int,
     if joined == "last":
         assert np.array_equal(found.actions[-1], episode.actions[-1])
     assert edit.spec.control_hz == SPEC.control_hz / stride
+
+
+@pytest.mark.parametrize("joined", ["sum", "mean"])
+def test_a_stride_leaves_a_gripper_its_command_and_a_step_its_time(tmp_path: Path, joined: str) -> None:
+    spec = dataclasses.replace(SPEC, action_names=("eef_delta_pos.x [0.05 m]", "gripper [-1 opens, 1 closes]"))
+    store = DemoStore.create(tmp_path / "s", spec)
+    episode = make_episode(0, 7)
+    episode.actions[:, 1] = [-1, -1, -1, -1, 1, 1, 1]
+    store.append(dataclasses.replace(episode, info={TIMESTAMPS: [step / spec.control_hz for step in range(7)]}))
+    thinned = apply(store, strided(spec, 3, joined), tmp_path / "thinned")  # verified: the times fit the new rate
+    assert thinned.actions(0)[:, 1].tolist() == [-1, 1, 1]
+    assert thinned.info(0)[TIMESTAMPS] == [0.0, 0.3, 0.6]
+    np.testing.assert_allclose(thinned.actions(0)[0, 0], getattr(episode.actions[:3, 0], joined)(), rtol=1e-6)
 
 
 def test_a_stride_asks_how_actions_are_joined() -> None:
