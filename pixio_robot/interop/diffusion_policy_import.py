@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 STATE, ACTION, REWARD = "state", "action", "reward"
 _ROBOT = "robot"
+_OF_THE_EPISODE = ("_demo_start_pose", "_demo_end_pose")
+"""UMI repeats both at every step. Where an episode will end is nothing that a policy can be told."""
 
 
 def import_buffer(source: Path, out: Path, config: ImportConfig) -> Outcome:
@@ -43,7 +46,7 @@ class _Reader:
         self._success = buffer.meta("success")
         self._seeds = buffer.meta("seed")
         self._infos = self._attributes.get(INFOS) or [{}] * len(buffer)
-        self._rewards = config.rewards or (REWARD if REWARD in buffer.arrays else "")
+        self._rewards = self._reward_key()
         self._rounded: set[str] = set()
         self._written = written is not None
 
@@ -126,7 +129,7 @@ class _Reader:
         if written is not None:
             return list(grouped(written.state_names))
         low = [key for key, array in there.items() if not _are_images(array.shape) and key != ACTION]
-        robot = [key for key in low if key.startswith(_ROBOT)]
+        robot = [key for key in low if key.startswith(_ROBOT) and not key.endswith(_OF_THE_EPISODE)]
         if not robot:
             raise UserError(
                 f"{self._buffer.path} has no data/{STATE}: choose the state, state=..., from {', '.join(low)}."
@@ -139,6 +142,12 @@ class _Reader:
             return slice(None)
         joined = [column for columns in grouped(written.state_names).values() for column in columns]
         return np.argsort(joined).tolist() if len(joined) == self.spec.state_dim else slice(None)
+
+    def _reward_key(self) -> str:
+        key = self._config.rewards or (REWARD if REWARD in self._buffer.arrays else "")
+        if key and math.prod(shape := self._buffer.array(key).shape) != shape[0]:
+            raise UserError(f"data/{key} in {self._buffer.path} has the shape {shape}; rewards are a number a step.")
+        return key
 
     def _action_keys(self) -> list[str]:
         if ACTION not in self._buffer.arrays:

@@ -112,7 +112,9 @@ def test_umis_parts_of_the_robot_are_its_state(tmp_path: Path) -> None:
     data = {"robot0_eef_pos": pos, "robot0_eef_rot_axis_angle": turn, "robot0_gripper_width": pos[:, :1] / 10}
     data["camera0_rgb"] = arrays()["img"].astype(np.uint8)
     keys = [key for key in data if key.startswith("robot0")]
-    source = Path(write_buffer(tmp_path / "umi.zarr", data))
+    # Where the episode ends is known to nobody who acts in it.
+    poses = {f"robot0_demo_{when}_pose": np.ones((STEPS, 6)) for when in ("start", "end")}
+    source = Path(write_buffer(tmp_path / "umi.zarr", data | poses))
     with pytest.raises(UserError, match="has no data/action: choose the actions"):
         imported(source, tmp_path / "s")
     store = imported(source, tmp_path / "s", actions=keys)
@@ -268,6 +270,7 @@ def _edit(name: str, **changed: Any) -> Callable[[Path], None]:
         (None, {"control_hz": 0.0}, "say control_hz="),
         (None, {"cameras": ["image"]}, "Unknown key of data in .* Valid choices: action, img"),
         (None, {"cameras": ["state"]}, r"data/state in .* has the shape \(11, 5\); images are"),
+        (None, {"rewards": "action"}, r"data/action in .* has the shape \(11, 2\); rewards are a number a step"),
         (None, {"state_names": ["x"]}, "state_names= has 1 names for 5 numbers of state"),
         (None, {"white": 3.0}, "must be 1 or 255"),
     ],
