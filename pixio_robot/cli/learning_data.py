@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demo_edit import task_of
+from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.features import FeatureCache
 from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches
@@ -87,10 +88,18 @@ def open_demonstrations(
     paths: Sequence[str], *, weights: list[float] | None, goals: str | None, validation_share: float, seed: int
 ) -> Demonstrations:
     """Raises UserError for stores that are empty or do not go together, and for goals that do not fit the tasks."""
-    stores = [DemoStore.open(path) for path in paths]
+    # Together they take no more than one would.
+    stores = [DemoStore.open(path, ram_bytes=DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     for store in stores:
         if len(store) == 0:
             raise UserError(f"{store.path} holds no episode yet; `pixio-robot collect` records some.")
+        within = sorted({task_of(store, number) for number in range(len(store))})
+        if len(within) > 1 and current().rank == 0:
+            print(
+                f"The episodes of {store.path} are of {len(within)} tasks, and the policy is not told of which. It is "
+                "where each has a store of its own, data=[A,B]: "
+                f"`data filter {store.path} out=A where='task == \"{within[0]}\"'`."
+            )
     if weights is not None and len(weights) != len(stores):
         raise UserError(f"data_weights={weights} must be one number for each of the {len(stores)} stores in data.")
     spec = common_spec(stores)

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from pixio_robot.data.demo_arrays import DamagedArray
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.images import CorruptImage
 from pixio_robot.data.shards import KIND, MANIFEST, FrameShards, work_directory
 from pixio_robot.errors import UserError, unknown_name
@@ -45,11 +45,13 @@ class ReducibleSource(ImageSource, Protocol):
 
 
 class DemoFrames:
-    """Every frame of every camera (or of the cameras named) of a demonstration store."""
+    """Every frame of every camera (or of the cameras named) of a demonstration store; see it for `ram_bytes`."""
 
-    def __init__(self, path: str | Path, cameras: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, path: str | Path, cameras: Sequence[str] | None = None, *, ram_bytes: int = DEFAULT_RAM_BYTES
+    ) -> None:
         self.path = Path(path)
-        self._store = DemoStore.open(self.path)
+        self._store = DemoStore.open(self.path, ram_bytes=ram_bytes)
         self._cameras = list(self._store.spec.cameras) if cameras is None else list(cameras)
         for camera in self._cameras:
             if camera not in self._store.spec.cameras:
@@ -114,16 +116,17 @@ class ConcatenatedImages:
 def open_image_source(paths: str | Sequence[str], split: str = "train") -> ImageSource:
     """Open frame shards (their `split`) and demonstration stores, told apart by what is in them.
 
-    Several paths become one source. Raises UserError naming the path that is neither.
+    Several paths become one source; what demonstrations may take of the RAM is shared among them. Raises UserError
+    naming the path that is neither.
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
         raise UserError("No images were named; give a folder of frame shards or a demonstration store.")
-    sources = [_open_one(Path(path), split) for path in paths]
+    sources = [_open_one(Path(path), split, DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     return sources[0] if len(sources) == 1 else ConcatenatedImages(sources, paths)
 
 
-def _open_one(path: Path, split: str) -> ImageSource:
+def _open_one(path: Path, split: str, ram_bytes: int) -> ImageSource:
     if work_directory(path).is_dir() and not path.exists():
         return FrameShards.open(path, split)  # raises: says that the ingest has not finished
     if (path / MANIFEST).is_file():
@@ -131,7 +134,7 @@ def _open_one(path: Path, split: str) -> ImageSource:
         if isinstance(manifest, dict) and manifest.get("kind") == KIND:
             return FrameShards.open(path, split)
     if (path / "zarr.json").is_file():
-        return DemoFrames(path)
+        return DemoFrames(path, ram_bytes=ram_bytes)
     there = "is a file" if path.is_file() else "holds neither" if path.is_dir() else "does not exist"
     raise UserError(
         f"{str(path)!r} {there}; expected a folder of frame shards (with {MANIFEST}, from `pixio-robot ingest`) or a "
