@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pixio_robot.errors import UserError, unknown_name
 
-_SETTING = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+# Cameras, which `rename` takes as keys, may be called such as cam.left or wrist-2.
+_SETTING = re.compile(r"([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 
 
 def paths_and_pairs(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:

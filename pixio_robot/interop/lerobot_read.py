@@ -136,7 +136,7 @@ class LeRobotFiles:
     def _decode(self, number: int, key: str, cells: list[Any]) -> np.ndarray:
         from PIL import Image, UnidentifiedImageError
 
-        frames = []
+        frames: list[np.ndarray] = []
         for step, cell in enumerate(cells):
             try:
                 content = cell["bytes"] or (self.root / cell["path"]).read_bytes()
@@ -146,6 +146,11 @@ class LeRobotFiles:
                 raise UserError(
                     f"{self.root}: {key} of episode {number}, step {step}, is no image ({error})."
                 ) from error
+            if frames[-1].shape != frames[0].shape:
+                raise UserError(
+                    f"{self.root}: {key} of episode {number} has {_pixels(frames[-1])} px at step {step} and "
+                    f"{_pixels(frames[0])} before."
+                )
         return np.stack(frames)
 
     def _film(self, number: int, key: str, times: np.ndarray, tolerance_s: float) -> np.ndarray:
@@ -167,3 +172,7 @@ class LeRobotFiles:
                 ) from error
             parts.append(frames.permute(0, 2, 3, 1).contiguous().numpy())
         return np.concatenate(parts)
+
+
+def _pixels(image: np.ndarray) -> str:
+    return f"{image.shape[0]} x {image.shape[1]}"

@@ -1,6 +1,7 @@
 """LeRobotDataset v3 both ways, held against what lerobot itself wrote and reads, element by element."""
 
 import dataclasses
+import io
 import json
 import shutil
 import sys
@@ -224,6 +225,7 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
         "half a video": lambda root: (root / video).write_bytes((root / video).read_bytes()[:2000]),
         "half the rows": lambda root: _halve(root / "data/chunk-000/file-000.parquet"),
         "no rows": lambda root: (root / "data/chunk-000/file-000.parquet").unlink(),
+        "another image": lambda root: _replace_image(root / "data/chunk-000/file-000.parquet", 1),
     }
     messages = (
         "v2.1",
@@ -232,6 +234,7 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
         "file-000.mp4",
         "file-000.parquet",
         "file-000.parquet",
+        "of episode 0 has 5 x 4 px at step 1 and",
     )
     for (name, damage), message in zip(damages.items(), messages, strict=True):
         root = tmp_path / name
@@ -246,6 +249,18 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
 def _edit_info(root: Path, **values: Any) -> None:
     path = root / "meta/info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def _replace_image(path: Path, row: int) -> None:
+    """By one of another size."""
+    from PIL import Image
+    from pyarrow import Table, parquet
+
+    (key,) = (key for key in SIZES if key != "observation.images.top")
+    rows, content = parquet.read_table(path).to_pylist(), io.BytesIO()
+    Image.new("RGB", (4, 5)).save(content, format="png")
+    rows[row][key] = {"bytes": content.getvalue(), "path": "other.png"}
+    parquet.write_table(Table.from_pylist(rows, parquet.read_schema(path)), path)
 
 
 def _halve(path: Path) -> None:
