@@ -20,6 +20,9 @@ _DELTA_POS, _DELTA_ROT = 0.05, 0.5
 """robosuite's own largest delta, in m and rad, where a file does not say."""
 _GRIP = "gripper [-1 opens, 1 closes]"
 _FINGERS_IN_METRES = ("Panda", "Sawyer", "Baxter")
+_ONE_ARMED = ("Panda", "Sawyer", "IIWA", "Jaco", "Kinova3", "UR5e", "XArm7")
+"""robosuite's, and its robosuite_models': robosuite passes over what a configuration says of arms that they have not, as
+its general `BASIC` does."""
 
 
 def robots(env_args: Mapping[str, Any]) -> list[str]:
@@ -45,10 +48,10 @@ def simulator(env_args: Mapping[str, Any]) -> str:
 
 def controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """One part controller an arm, in the order of the action's numbers; empty where the file does not say."""
-    found = arguments(env_args).get("controller_configs")
-    each = found if isinstance(found, list) else [found] * max(1, len(robots(env_args)))
+    found, names = arguments(env_args).get("controller_configs"), robots(env_args)
+    each = found if isinstance(found, list) else [found] * max(1, len(names))
     arms: list[Mapping[str, Any]] = []
-    for controller in each:
+    for number, controller in enumerate(each):
         if not isinstance(controller, Mapping):
             return []
         parts = controller.get("body_parts")
@@ -56,7 +59,8 @@ def controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             arms.append(controller)
             continue
         parts = parts.get("arms", parts)
-        arms += [parts[arm] for arm in ("right", "left") if isinstance(parts.get(arm), Mapping)]
+        there = [parts[arm] for arm in ("right", "left") if isinstance(parts.get(arm), Mapping)]
+        arms += there[:1] if number < len(names) and names[number] in _ONE_ARMED else there
     return arms
 
 

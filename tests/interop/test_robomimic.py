@@ -18,7 +18,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import recognised_format
 from pixio_robot.interop.robomimic import ExportConfig, ImportConfig, export_demos, import_demos, recognises
 from pixio_robot.interop.robomimic_file import RobomimicFile
-from pixio_robot.interop.robomimic_meaning import controller_name
+from pixio_robot.interop.robomimic_meaning import action_names, controller_name
 from pixio_robot.types import CameraSpec
 
 ARM = {"type": "OSC_POSE", "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5], "control_delta": True}
@@ -41,6 +41,25 @@ def test_deltas_of_two_arms_that_face_each_other_are_not_of_the_world() -> None:
 
     assert named(["Panda"]) == "OSC_POSE delta"
     assert named(["Panda", "Panda"]) == "OSC_POSE delta in the base's frame"
+
+
+def test_a_configuration_for_arms_that_the_robot_has_not_is_of_those_it_has() -> None:
+    arm = ARM | {"input_ref_frame": "base"}
+    general = {"type": "BASIC", "body_parts": {"right": arm, "left": arm, "torso": {"type": "JOINT_POSITION"}}}
+
+    def meant(robots: list[str], configs: Any, width: int) -> tuple[str, list[str], bool]:
+        args = ENV_ARGS | {"env_kwargs": {"robots": robots, "controller_configs": configs}}
+        return controller_name(args, "actions"), *action_names(args, "actions", width)
+
+    one = meant(["Panda"], arm, 7)
+    assert one[0] == "OSC_POSE delta"
+    assert one[2]
+    assert meant(["Panda"], general, 7) == one
+    assert meant(["Panda"], {"body_parts": {"arms": general["body_parts"]}}, 7) == one
+    name, names, known = meant(["Baxter"], general, 14)
+    assert (name, known) == ("OSC_POSE delta in the base's frame", True)
+    assert names == [f"arm{number}_{column}" for number in (0, 1) for column in one[1]]
+    assert meant(["Panda", "Panda"], general, 14) == (name, names, True)
 
 
 def write_file(path: Path, change: Callable[[h5py.File], None] = lambda file: None) -> Path:
