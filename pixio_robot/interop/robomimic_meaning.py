@@ -21,7 +21,7 @@ _DELTA_POS, _DELTA_ROT = 0.05, 0.5
 _GRIP = "gripper [-1 opens, 1 closes]"
 _FINGERS_IN_METRES = ("Panda", "Sawyer", "Baxter")
 _ONE_ARMED = ("Panda", "Sawyer", "IIWA", "Jaco", "Kinova3", "UR5e", "XArm7")
-"""robosuite's, and its robosuite_models': robosuite passes over what a configuration says of arms that they have not, as
+"""Of robosuite and its robosuite_models. robosuite passes over what a configuration says of arms that they have not, as
 its general `BASIC` does."""
 
 
