@@ -64,7 +64,7 @@ def choose_columns(
 
     Raises UserError naming what is not there.
     """
-    pictures = {_camera_name(key): key for key, feature in features.items() if _in_colour(feature)}
+    pictures = {camera_name(key): key for key, feature in features.items() if _in_colour(feature)}
     if len(pictures) < sum(map(_in_colour, features.values())):
         raise UserError(f"Two cameras of the data set would have the same name: {', '.join(features)}.")
     for name in cameras:
@@ -95,7 +95,7 @@ def choose_columns(
     )
 
 
-def _camera_name(key: str) -> str:
+def camera_name(key: str) -> str:
     return key.removeprefix(IMAGES).removeprefix("observation.").replace("/", "_")
 
 

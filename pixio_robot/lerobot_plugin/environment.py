@@ -1,0 +1,95 @@
+"""`--env.type=pixio_robot`: our simulated tasks, as LeRobot's commands play and record them (lerobot 0.6)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import gymnasium
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs.configs import EnvConfig as LeRobotEnvConfig
+from lerobot.envs.utils import freeze_after_episode_end
+
+from envs.config import EnvConfig
+from envs.gymnasium_env import GymnasiumEnv
+from envs.registry import spec_of
+from pixio_robot.interop.lerobot_meaning import ACTION, IMAGES, STATE
+
+
+@LeRobotEnvConfig.register_subclass("pixio_robot")
+@dataclasses.dataclass
+class PixioRobotEnv(LeRobotEnvConfig):
+    """A task as `pixio-robot evaluate env=TASK` knows it; an episode's seed gives the same episode as there."""
+
+    task: str = "lift"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """One of configs/env."""
+    settings: list[str] = dataclasses.field(default_factory=list)
+    """Further settings of the environment as `evaluate` takes them: image_size=84, cameras=[front]."""
+
+    def __post_init__(self) -> None:
+        spec = spec_of(self.chosen())
+        self.fps = round(spec.control_hz)
+        pictures = {
+            f"pixels/{name}": PolicyFeature(FeatureType.VISUAL, (camera.height, camera.width, 3))
+            for name, camera in spec.cameras.items()
+        }
+        numbers = {
+            "agent_pos": PolicyFeature(FeatureType.STATE, (spec.state_dim,)),
+            ACTION: PolicyFeature(FeatureType.ACTION, (spec.action_dim,)),
+        }
+        self.features = pictures | numbers
+        self.features_map = {f"pixels/{name}": f"{IMAGES}{name}" for name in spec.cameras}
+        self.features_map |= {"agent_pos": STATE, ACTION: ACTION}
+
+    def chosen(self) -> EnvConfig:
+        """Raises UserError for a task or a setting that there is not."""
+        from pixio_robot.cli.compose import load
+        from pixio_robot.cli.evaluate import EvaluateCommand
+
+        words = [f"env={self.task}", *(f"env.{word}" for word in self.settings), "checkpoint=random"]
+        return load("evaluate", EvaluateCommand, words).env
+
+    @property
+    def gym_kwargs(self) -> dict[str, Any]:
+        return {}
+
+    def create_envs(
+        self, n_envs: int, use_async_envs: bool = False
+    ) -> dict[str, dict[int, gymnasium.vector.VectorEnv]]:
+        """One task, {type: {0: its environments}}."""
+        # Finished environments stand still until all are: lerobot throws away what they would do.
+        make = [freeze_after_episode_end(functools.partial(_Episodes, self.chosen(), self.task))] * n_envs
+        mode = gymnasium.vector.AutoresetMode.SAME_STEP
+        if use_async_envs and n_envs > 1:
+            vector = gymnasium.vector.AsyncVectorEnv(make, context="forkserver", autoreset_mode=mode)
+        else:
+            vector = gymnasium.vector.SyncVectorEnv(make, autoreset_mode=mode)
+        return {self.type: {0: vector}}
+
+
+class _Episodes(gymnasium.Wrapper):
+    """What lerobot's rollouts read of an environment."""
+
+    def __init__(self, config: EnvConfig, task: str) -> None:
+        settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        super().__init__(GymnasiumEnv(render_mode="rgb_array", **settings))
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": config.control_hz}
+        self.task, self.task_description = task, config.task
+        self._max_episode_steps = config.steps
+        spaces = dict(self.env.observation_space.spaces)  # pyright: ignore[reportAttributeAccessIssue]
+        state = spaces.pop("state")
+        self.observation_space = gymnasium.spaces.Dict({"pixels": gymnasium.spaces.Dict(spaces), "agent_pos": state})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        return _renamed(observation), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return _renamed(observation), reward, terminated, truncated, info | {"is_success": info["success"]}
+
+
+def _renamed(observation: dict[str, Any]) -> dict[str, Any]:
+    images = {name: value for name, value in observation.items() if name != "state"}
+    return {"pixels": images, "agent_pos": observation["state"]}

@@ -1,0 +1,175 @@
+"""`--policy.type=pixio_robot`: a policy that `pixio-robot train` made, as LeRobot runs policies (lerobot 0.6)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
+from lerobot.policies import PreTrainedPolicy
+from lerobot.processor.factory import make_default_pre_post_processors
+from torch import Tensor
+
+from pixio_robot.cli.policy_directory import policy_directory
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.interop.lerobot_meaning import ACTION, STATE
+from pixio_robot.lerobot_plugin.sight import Sight
+from pixio_robot.types import DemoSpec, Observation
+from policies.acting import ActingConfig, act_as
+from policies.chunking import ChunkedActor
+from policies.persistence import load_policy
+
+TRAINED_HERE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands only play them."
+
+
+@PreTrainedConfig.register_subclass("pixio_robot")
+@dataclasses.dataclass
+class PixioRobotConfig(PreTrainedConfig):
+    """Which policy, and how it acts: null as it was trained to, else as `pixio-robot evaluate` takes these settings."""
+
+    checkpoint: str = ""
+    """Directory that `pixio-robot train` wrote."""
+    cameras: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The feature of each camera of the policy, where `data import` would not have called it so."""
+    state: list[str] = dataclasses.field(default_factory=lambda: [STATE])
+    """The features of the policy's state, in their order: those of `data import state=`."""
+    task: str = ""
+    """Of a policy that learned several tasks: the one to play."""
+    execute: int | None = None
+    ensemble_weight: float | None = None
+    inference_steps: int | None = None
+    noise_seed: int = 0
+
+    normalization_mapping: dict[str, NormalizationMode] = dataclasses.field(
+        default_factory=lambda: {kind.value: NormalizationMode.IDENTITY for kind in FeatureType}
+    )
+    """The policy normalises by itself."""
+
+    @property
+    def observation_delta_indices(self) -> None:
+        return None
+
+    @property
+    def action_delta_indices(self) -> None:
+        return None
+
+    @property
+    def reward_delta_indices(self) -> None:
+        return None
+
+    def get_optimizer_preset(self) -> Any:
+        raise UserError(TRAINED_HERE)
+
+    def get_scheduler_preset(self) -> Any:
+        raise UserError(TRAINED_HERE)
+
+    def validate_features(self) -> None:
+        """What the policy reads is compared with what there is when it is opened."""
+
+
+def make_pixio_robot_pre_post_processors(config: PixioRobotConfig, dataset_stats: Any = None) -> tuple[Any, Any]:
+    """LeRobot's usual pipelines, which normalise nothing here."""
+    del dataset_stats
+    return make_default_pre_post_processors(config)
+
+
+class PixioRobotPolicy(PreTrainedPolicy):
+    """Carries out action chunks by receding horizon, in every row of a batch.
+
+    Observations are LeRobot's: images float32 (b, 3, h, w) from 0 to 1, vectors float32 (b, n). Actions are (b, a), in
+    the units of the demonstrations. A row's noise is that of an episode of its own; `reset` begins new episodes.
+    """
+
+    config_class = PixioRobotConfig  # pyright: ignore[reportAssignmentType]
+    name = "pixio_robot"  # pyright: ignore[reportAssignmentType]
+    config: PixioRobotConfig
+
+    def __init__(self, config: PixioRobotConfig, **_: Any):
+        """Raises UserError where there is no policy, or it does not fit the features that `config` names."""
+        super().__init__(config)
+        if not config.checkpoint:
+            raise UserError("--policy.checkpoint=DIR is needed: what `pixio-robot train` wrote.")
+        self.policy = load_policy(policy_directory(config.checkpoint))
+        names = [field.name for field in dataclasses.fields(ActingConfig)]
+        act_as(self.policy, ActingConfig(**{name: getattr(config, name) for name in names}))
+        sight = self.policy.config.conditioning
+        spec = self.policy.spec.read_by(self.policy.cameras, sight.use_state)
+        self._sight = Sight.of(config, spec)
+        self._sight.check({key: tuple(feature.shape) for key, feature in (config.input_features or {}).items()})
+        self._check_actions(spec)
+        self._goal = self._wanted(config.task)
+        self._actor: ChunkedActor | None = None
+        self._rows = self._episodes = 0
+
+    @classmethod
+    def from_pretrained(cls, pretrained_name_or_path: Any, *, config: Any = None, **_: Any) -> PixioRobotPolicy:
+        """How LeRobot opens what it saved itself, which a policy of ours is not. Raises UserError saying so."""
+        if pretrained_name_or_path is not None or not isinstance(config, PixioRobotConfig):
+            raise UserError(f"Say --policy.type=pixio_robot --policy.checkpoint={pretrained_name_or_path or 'DIR'}.")
+        return cls(config).to(config.device).eval()
+
+    def reset(self) -> None:
+        self._actor = None
+
+    def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
+        """The next action of each row, (b, a). Raises UserError for an observation that does not fit the policy."""
+        rows = self._sight.rows(batch)
+        if self._actor is None or rows != self._rows:
+            self._begin(rows)
+        assert self._actor is not None
+        looks = any(self._actor.needs_images(row) for row in range(rows))
+        actions = self._actor.act(dict(enumerate(self._sight.frames(batch, looks))))
+        return torch.from_numpy(np.stack([actions[row] for row in range(rows)])).to(self.config.device)
+
+    def predict_action_chunk(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
+        """(b, horizon, a). Raises UserError for a policy that looks at several frames, of which this is given one."""
+        steps = self.policy.observation_steps
+        if steps > 1:
+            raise UserError(
+                f"The policy looks at {steps} frames and LeRobot's chunked inference gives it one: use the kind that "
+                "asks for an action each step (--inference.type=sync)."
+            )
+        images, state = self._sight.arrays(batch, True)
+        seeds = range(self._episodes, self._episodes + len(state))
+        self._episodes += len(state)
+        goal = None if self._goal is None else torch.tensor(self._goal).expand(len(state), -1)
+        observation = Observation(
+            {camera: torch.from_numpy(pixels[:, None]) for camera, pixels in images.items()},
+            torch.from_numpy(state[:, None]),
+            goal=goal,
+        )
+        with torch.inference_mode():
+            return self.policy.act(observation.to(torch.device(self.config.device or "cpu")), list(seeds))
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any] | None]:
+        raise UserError(TRAINED_HERE)
+
+    def get_optim_params(self) -> dict[str, Any]:
+        raise UserError(TRAINED_HERE)
+
+    def _begin(self, rows: int) -> None:
+        acting, device = self.policy.config, self.config.device or "cpu"
+        self._actor = ChunkedActor(
+            self.policy, acting.executed, device, rows, acting.ensemble_weight, self._goal, self.config.noise_seed
+        )
+        for row in range(rows):
+            self._actor.reset(row, self._episodes + row)
+        self._rows = rows
+        self._episodes += rows
+
+    def _check_actions(self, spec: DemoSpec) -> None:
+        feature = (self.config.output_features or {}).get(ACTION)
+        if feature is not None and tuple(feature.shape) != (spec.action_dim,):
+            raise UserError(
+                f"{ACTION} has shape {tuple(feature.shape)} here, and the policy's {spec.action_dim} numbers are "
+                f"{', '.join(spec.action_names)}."
+            )
+
+    def _wanted(self, task: str) -> Sequence[float] | None:
+        goals = self.policy.goals
+        if goals and task not in goals:
+            raise unknown_name("task (--policy.task)", task, goals)
+        return goals.get(task)

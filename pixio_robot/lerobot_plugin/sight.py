@@ -1,0 +1,89 @@
+"""What a policy sees of LeRobot's observations, and whether they fit it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.interop.lerobot_meaning import IMAGES, camera_name
+from pixio_robot.types import DemoSpec, Frame
+
+if TYPE_CHECKING:
+    from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """`cameras[name]` and `state`: the features that hold the images of a camera, and the numbers of the state."""
+
+    spec: DemoSpec
+    cameras: Mapping[str, str]
+    state: Sequence[str]
+
+    @classmethod
+    def of(cls, config: PixioRobotConfig, spec: DemoSpec) -> Sight:
+        """Features by the names that `data import` gives their cameras. Raises UserError for a camera that the policy
+        does not have."""
+        for camera in config.cameras:
+            if camera not in spec.cameras:
+                raise unknown_name("camera of the policy (--policy.cameras)", camera, spec.cameras)
+        called = {camera_name(key): key for key in config.image_features}
+        cameras = {name: config.cameras.get(name) or called.get(name) or f"{IMAGES}{name}" for name in spec.cameras}
+        return cls(spec, cameras, list(config.state) if spec.state_names else [])
+
+    def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Features and their shapes, without rows; none where nothing is known. Raises UserError for a misfit."""
+        if not shapes:
+            return
+        for camera, key in self.cameras.items():
+            size = self.spec.cameras[camera]
+            wanted = (3, size.height, size.width)
+            if key not in shapes:
+                raise UserError(
+                    f"The policy's camera {camera!r} is looked for in {key}, and there are {', '.join(shapes)}: name "
+                    f'its feature as --policy.cameras=\'{{"{camera}": "FEATURE"}}\'.'
+                )
+            if tuple(shapes[key]) != wanted:
+                raise UserError(f"{key} has shape {tuple(shapes[key])}, and the policy's {camera!r} {wanted}.")
+        missing = [key for key in self.state if key not in shapes]
+        if missing:
+            raise UserError(
+                f"The policy's state is looked for in {missing[0]}, and there are {', '.join(shapes)}: name its "
+                "features as --policy.state='[FEATURE, FEATURE]'."
+            )
+        count = sum(int(np.prod(shapes[key])) for key in self.state)
+        if count != self.spec.state_dim:
+            raise UserError(
+                f"{' and '.join(self.state)} hold {count} numbers, and the policy's state {self.spec.state_dim}: "
+                f"{', '.join(self.spec.state_names)}."
+            )
+
+    def rows(self, batch: Mapping[str, Tensor]) -> int:
+        """How many observations there are. Raises UserError when they do not fit the policy."""
+        known = {key: tensor for key, tensor in batch.items() if isinstance(tensor, Tensor) and tensor.ndim > 1}
+        self.check({key: tensor.shape[1:] for key, tensor in known.items()} or {"nothing": ()})
+        return len(known[[*self.cameras.values(), *self.state][0]])
+
+    def arrays(self, batch: Mapping[str, Tensor], looks: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Images of each camera uint8 (b, h, w, 3), none unless somebody `looks`; state float32 (b, s)."""
+        images = {camera: _pixels(batch[key]) for camera, key in self.cameras.items()} if looks else {}
+        parts = [batch[key].float().flatten(1).cpu().numpy() for key in self.state]
+        state = np.concatenate(parts, axis=1) if parts else np.zeros((self.rows(batch), 0), np.float32)
+        return images, state
+
+    def frames(self, batch: Mapping[str, Tensor], looks: bool) -> list[Frame]:
+        """One a row."""
+        images, state = self.arrays(batch, looks)
+        return [
+            Frame({camera: pixels[row] for camera, pixels in images.items()}, state[row]) for row in range(len(state))
+        ]
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    """(b, 3, h, w) from 0 to 1 as the bytes that they were."""
+    return (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

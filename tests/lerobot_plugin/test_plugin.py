@@ -1,0 +1,224 @@
+"""LeRobot's own rollouts, with our policies and environments in them, are the rollouts that we make."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs import make_env_pre_post_processors
+from lerobot.policies import make_policy, make_pre_post_processors
+from lerobot.rollout.context import _load_pretrained_policy
+from lerobot.scripts.lerobot_eval import rollout
+
+from envs.config import EnvConfig
+from envs.registry import make_env
+from pixio_robot.errors import UserError
+from pixio_robot.lerobot_plugin.environment import PixioRobotEnv
+from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
+from policies.chunking import ChunkedActor
+from policies.config import BCConfig, ConditioningConfig
+from policies.persistence import load_policy, save_policy
+from policies.registry import build_policy
+
+BIN = Path(sys.executable).parent
+SEEDS = [3, 8]
+PLAIN = EnvConfig(task="TabletopReach", image_size=32, horizon=15)
+WORDS = ["env=tabletop_reach", "env.image_size=32"]
+
+
+def run(program: str, *words: str) -> str:
+    done = subprocess.run([BIN / program, *words], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("reach")
+    run("pixio-robot", "collect", *WORDS, "episodes=3", "workers=1", f"out={root}/demos")
+    words = ["encoder=random", "encoder.encoder.size=micro", "encoder.encoder.patch=8", "encoder.encoder.image_size=32"]
+    words += ["policy=flow", "policy.observation_steps=2", "policy.inference_steps=2", "loop.steps=3", "batch_size=4"]
+    run("pixio-robot", "train", f"data={root}/demos", f"out={root}/policy", "device=cpu", *words)
+    return root / "policy"
+
+
+def environment(**settings: Any) -> PixioRobotEnv:
+    return PixioRobotEnv(task="tabletop_reach", settings=["image_size=32", "horizon=15"], **settings)
+
+
+def config(checkpoint: Path | str, **settings: Any) -> PixioRobotConfig:
+    return PixioRobotConfig(checkpoint=str(checkpoint), device="cpu", **settings)
+
+
+def opened(checkpoint: Path, **settings: Any) -> Any:
+    return make_policy(config(checkpoint, **settings), env_cfg=environment())
+
+
+def played_by_lerobot(policy: Any, seeds: list[int]) -> dict[str, Any]:
+    env_config = environment()
+    vector = env_config.create_envs(len(seeds))["pixio_robot"][0]
+    try:
+        around = make_env_pre_post_processors(env_config, policy.config)
+        return rollout(vector, policy, *around, *make_pre_post_processors(policy.config), seeds=seeds)
+    finally:
+        vector.close()
+
+
+def played_here(checkpoint: Path, seeds: list[int], noise: list[int], **acting: Any) -> list[np.ndarray]:
+    """Actions of each episode; `noise` are the seeds of its draws."""
+    policy = load_policy(checkpoint / "model")
+    actor = ChunkedActor(policy, acting.get("execute", policy.config.executed), batch_size=len(seeds))
+    envs = [make_env(PLAIN) for _ in seeds]
+    try:
+        frames = {}
+        for slot, env in enumerate(envs):
+            actor.reset(slot, noise[slot])
+            frames[slot] = env.reset(seeds[slot])
+        steps = []
+        for _ in range(PLAIN.steps):
+            actions = actor.act(frames)
+            steps.append(np.stack([actions[slot] for slot in range(len(envs))]))
+            frames = {slot: env.step(actions[slot]).frame for slot, env in enumerate(envs)}
+        return list(np.stack(steps, axis=1))
+    finally:
+        for env in envs:
+            env.close()
+
+
+@pytest.mark.parametrize("acting", [{}, {"execute": 2}])
+def test_lerobot_plays_the_same_episodes(checkpoint: Path, acting: dict[str, int]) -> None:
+    policy = opened(checkpoint, **acting)
+    for noise in ([0, 1], [2, 3]):  # every episode draws anew
+        found = played_by_lerobot(policy, SEEDS)
+        for mine, theirs, done in zip(
+            played_here(checkpoint, SEEDS, noise, **acting), found["action"].numpy(), found["done"], strict=True
+        ):
+            length = int(done.int().argmax()) + 1
+            np.testing.assert_array_equal(mine[:length], theirs[:length])
+
+
+def test_the_environment_tells_what_its_demonstrations_do(checkpoint: Path) -> None:
+    env = environment()
+    assert env.fps == 20
+    assert env.features["pixels/hand"].shape == (32, 32, 3)
+    assert env.features_map["pixels/hand"] == "observation.images.hand"
+    spec = load_policy(checkpoint / "model").spec
+    assert env.features["agent_pos"].shape == (spec.state_dim,)
+    assert env.features["action"].shape == (spec.action_dim,)
+    with pytest.raises(UserError, match="Did you mean 'tabletop_reach'"):
+        PixioRobotEnv(task="tabletop_reac")
+    with pytest.raises(UserError, match="image_siz"):
+        PixioRobotEnv(task="tabletop_reach", settings=["image_siz=32"])
+
+
+def observation(checkpoint: Path) -> dict[str, torch.Tensor]:
+    spec = load_policy(checkpoint / "model").spec
+    images = {f"observation.images.{name}": torch.rand(1, 3, 32, 32) for name in spec.cameras}
+    return images | {"observation.state": torch.rand(1, spec.state_dim)}
+
+
+def test_on_a_robot_where_nothing_is_known_beforehand(checkpoint: Path) -> None:
+    policy = _load_pretrained_policy(config(checkpoint))  # as lerobot-rollout opens it
+    seen = observation(checkpoint)
+    assert policy.select_action(seen).shape == (1, 4)
+    del seen["observation.images.hand"]
+    with pytest.raises(UserError, match=r"'hand' is looked for in observation\.images\.hand, and there are"):
+        policy.select_action(seen)
+
+
+def test_features_of_other_names(checkpoint: Path) -> None:
+    seen = observation(checkpoint)
+    renamed = {key.replace("images.hand", "wrist"): value for key, value in seen.items()}
+    renamed["observation.arm"], renamed["observation.gripper"] = renamed.pop("observation.state").split([3, 2], 1)
+    names = {"cameras": {"hand": "observation.wrist"}, "state": ["observation.arm", "observation.gripper"]}
+    actions = [
+        _load_pretrained_policy(config(checkpoint, **how)).select_action(batch)
+        for how, batch in (({}, seen), (names, renamed))
+    ]
+    assert torch.equal(*actions)
+
+
+def test_chunks_for_those_who_ask_for_them(checkpoint: Path, tmp_path: Path) -> None:
+    seen = observation(checkpoint)
+    looking_back: Any = _load_pretrained_policy(config(checkpoint))
+    with pytest.raises(UserError, match="looks at 2 frames"):
+        looking_back.predict_action_chunk(seen)
+    other = looking_back.policy
+    blind = BCConfig(conditioning=ConditioningConfig(cameras=[]), observation_steps=1, horizon=6)
+    save_policy(tmp_path / "bc", build_policy("bc", blind, other.spec, other.statistics, None))
+    policy = _load_pretrained_policy(config(tmp_path / "bc"))
+    chunk = policy.predict_action_chunk(seen)
+    assert chunk.shape == (1, 6, 4)
+    assert torch.equal(chunk[:, 0], policy.select_action(seen))
+
+
+def feature(*shape: int, kind: FeatureType = FeatureType.VISUAL) -> PolicyFeature:
+    return PolicyFeature(kind, shape)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"observation.images.hand": None}, "'hand' is looked for in observation.images.hand"),
+        ({"observation.images.hand": feature(3, 64, 64)}, r"has shape \(3, 64, 64\), and the policy's 'hand' \(3, 32"),
+        ({"observation.state": None}, "state is looked for in observation.state"),
+        ({"observation.state": feature(9, kind=FeatureType.STATE)}, "hold 9 numbers, and the policy's state"),
+    ],
+)
+def test_what_does_not_fit_is_named(checkpoint: Path, changes: dict[str, Any], message: str) -> None:
+    features = {**opened(checkpoint).config.input_features, **changes}
+    features = {key: value for key, value in features.items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        opened(checkpoint, input_features=features)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"checkpoint": ""}, "--policy.checkpoint=DIR is needed"),
+        ({"checkpoint": "nowhere"}, "no policy directory nowhere"),
+        ({"cameras": {"side": "x"}}, "Valid choices: front, hand"),
+        ({"execute": 99}, "execute"),
+        ({"output_features": {"action": feature(9, kind=FeatureType.ACTION)}}, r"action has shape \(9,\) here"),
+    ],
+)
+def test_mistakes(checkpoint: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        _load_pretrained_policy(dataclasses.replace(config(checkpoint), **settings))
+
+
+def test_lerobot_does_not_train_it(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="trained by `pixio-robot train`"):
+        config(checkpoint).get_optimizer_preset()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_lerobot_s_commands(checkpoint: Path, tmp_path: Path) -> None:
+    plugin = "discover_packages_path=pixio_robot.lerobot_plugin"
+    env = [f"--env.{plugin}", "--env.type=pixio_robot", "--env.task=tabletop_reach", "--env.settings=[image_size=32]"]
+    ours = [f"--policy.{plugin}", "--policy.type=pixio_robot", f"--policy.checkpoint={checkpoint}"]
+    evaluation = ["--eval.n_episodes=4", "--eval.batch_size=2", "--seed=70", f"--output_dir={tmp_path}/lerobot"]
+    run("lerobot-eval", *ours, *env, *evaluation, "--policy.device=cpu")
+    theirs = json.loads((tmp_path / "lerobot" / "eval_info.json").read_text())
+    assert theirs["overall"]["n_episodes"] == 4
+    assert (tmp_path / "lerobot" / "videos").is_dir()
+
+    # The other way round: a policy of lerobot's, trained on what we export and evaluated in our environment.
+    demos = checkpoint.parent / "demos"
+    run("pixio-robot", "data", "export", str(demos), f"out={tmp_path}/export", "format=lerobot")
+    act = ["--policy.type=act", "--policy.chunk_size=4", "--policy.n_action_steps=4", "--policy.dim_model=16"]
+    act += ["--policy.n_heads=2", "--policy.dim_feedforward=16", "--policy.pretrained_backbone_weights=null"]
+    act += ["--policy.device=cpu", "--policy.push_to_hub=false"]
+    data = ["--dataset.repo_id=local/reach", f"--dataset.root={tmp_path}/export", "--dataset.use_imagenet_stats=false"]
+    loop = ["--steps=1", "--env_eval_freq=1", "--batch_size=2", "--num_workers=0", "--save_checkpoint=false"]
+    said = run("lerobot-train", *act, *data, *env, *loop, *evaluation[:2], f"--output_dir={tmp_path}/act")
+    assert "'n_episodes': 4" in said
