@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pixio_robot.cli.learned import mark
 from pixio_robot.data.demo_edit import task_of
 from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.features import FeatureCache
@@ -38,6 +39,12 @@ class Demonstrations:
     @property
     def seeds(self) -> list[int]:
         return sorted({seed for store in self.stores for seed in store.seeds})
+
+    @property
+    def marks(self) -> set[str]:
+        """Of the episodes that are trained on."""
+        pairs = zip(self.stores, self.training, strict=True)
+        return {mark(store, episode) for store, episodes in pairs for episode in episodes}
 
     def streams(
         self, policy: Any, features: list[FeatureCache] | None, *, batch_size: int, seed: int, random_views: bool
@@ -85,9 +92,19 @@ class Demonstrations:
 
 
 def open_demonstrations(
-    paths: Sequence[str], *, weights: list[float] | None, goals: str | None, validation_share: float, seed: int
+    paths: Sequence[str],
+    *,
+    weights: list[float] | None,
+    goals: str | None,
+    validation_share: float,
+    seed: int,
+    learned: Collection[str] = (),
 ) -> Demonstrations:
-    """Raises UserError for stores that are empty or do not go together, and for goals that do not fit the tasks."""
+    """learned: marks of episodes (`pixio_robot.cli.learned`) that are not to be held out, as the policy knows them.
+
+    Raises UserError for stores that are empty or do not go together, for goals that do not fit the tasks, and where
+    every episode was learned though some are to be held out.
+    """
     # Together they take no more than one would.
     stores = [DemoStore.open(path, ram_bytes=DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     for store in stores:
@@ -105,7 +122,15 @@ def open_demonstrations(
     spec = common_spec(stores)
     tasks = list(dict.fromkeys(store.spec.task for store in stores))
     known = read_goals(goals, tasks) if goals is not None else one_hot_goals(tasks) if len(tasks) > 1 else {}
-    split = [split_episodes(len(store), validation_share, seed) for store in stores]
+    before = [
+        {number for number in range(len(store)) if learned and mark(store, number) in learned} for store in stores
+    ]
+    split = [split_episodes(len(store), validation_share, seed, its) for store, its in zip(stores, before, strict=True)]
+    if validation_share > 0 and any(before) and not any(held_out for _, held_out in split):
+        raise UserError(
+            f"initial_policy has learned every episode of {', '.join(paths)}, so that none can be held out: set "
+            "validation_share=0."
+        )
     training = [episodes for episodes, _ in split]
     return Demonstrations(
         stores,

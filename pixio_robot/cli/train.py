@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.learned import SEEDS, learned_by
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
@@ -71,7 +72,7 @@ class TrainCommand(ImitateConfig, StageSettings):
     window is shown in one of them. 0: the encoder runs in every step, on images augmented anew."""
     initial_policy: str | None = None
     """A trained policy of the same shape whose weights to begin from, such as one on the frozen encoder, which a
-    fresh head could spoil (Kumar et al. 2022, arXiv 2202.10054)."""
+    fresh head could spoil (Kumar et al. 2022, arXiv 2202.10054). Episodes that it has learned are not held out here."""
     trials: TrialsCommand = field(default_factory=TrialsCommand)
     seed: int = 0
     """Of the initial weights, the split, the order of windows and all noise; not of the encoder (`encoder.seed`)."""
@@ -121,13 +122,21 @@ def _train(command: TrainCommand) -> FitResult:
 
     device, processes = pick_device(command.device), current()
     seed = command.loop.seed
+    before = learned_by(command.initial_policy)
+    if before.episodes is None and command.validation_share and processes.first:
+        print(
+            f"train: initial_policy={command.initial_policy} does not say which episodes it has learned, as policies "
+            "of earlier versions; where some are held out now, validation_loss flatters"
+        )
     data = open_demonstrations(
         command.stores,
         weights=command.data_weights,
         goals=command.goals,
         validation_share=command.validation_share,
         seed=seed,
+        learned=before.episodes or (),
     )
+    learned = before.extra(data.marks, data.seeds)
     torch.manual_seed(seed)
     encoder = build_encoder(command.encoder)
     conditioning = command.policy.conditioning
@@ -153,7 +162,9 @@ def _train(command: TrainCommand) -> FitResult:
         except UserError as error:
             raise UserError(f"trials cannot be played so: {error}") from error
         first = command.trials.first_seed
-        check_disjoint(data.seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= beyond them.")
+        check_disjoint(
+            learned[SEEDS], range(first, first + command.trials.episodes), "Set trials.first_seed= beyond them."
+        )
         trials = open_trials(
             command.trials, command.out, data.spec.read_by(conditioning.cameras, conditioning.use_state)
         )
@@ -186,7 +197,7 @@ def _train(command: TrainCommand) -> FitResult:
         "encoder": command.encoder.kind.value,
         "adaptation": command.adapt.mode.value if encoder is not None else "",
         "seed": seed,
-        "train_seeds": data.seeds,
+        SEEDS: learned[SEEDS],
     }
     source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
     settings = {"policy": dataclasses.asdict(command.policy), "data": command.data, "extra": extra}
@@ -194,7 +205,7 @@ def _train(command: TrainCommand) -> FitResult:
 
     def save(directory: Path, trained: Any) -> None:
         trained.goals = data.goals
-        save_policy(directory, trained, encoder_source=source, extra=extra)
+        save_policy(directory, trained, encoder_source=source, extra=extra | learned)
 
     with trials or contextlib.nullcontext():
         result = imitate(

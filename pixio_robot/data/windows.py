@@ -10,7 +10,7 @@ than that.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -82,13 +82,19 @@ class Windows:
         return Located(episode, np.maximum(frames, 0), np.clip(actions, 0, last), (actions < 0) | (actions > last))
 
 
-def split_episodes(count: int, validation_share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Training and validation episodes, disjoint; with at least two episodes and a share above 0 neither is empty."""
+def split_episodes(
+    count: int, validation_share: float, seed: int, learned: Collection[int] = ()
+) -> tuple[list[int], list[int]]:
+    """Training and validation episodes, disjoint; with at least two episodes and a share above 0 neither is empty.
+
+    Those that were `learned` before are never held out, even if then there are fewer than the share, or none.
+    """
     if not 0 <= validation_share < 1:
         raise UserError(f"validation_share={validation_share} must lie in [0, 1).")
     order = np.random.default_rng(seed).permutation(count).tolist()
-    held_out = round(count * validation_share)
+    wanted = round(count * validation_share)
     if validation_share > 0:
-        held_out = max(held_out, 1)
-    held_out = max(min(held_out, count - 1), 0)
-    return sorted(order[held_out:]), sorted(order[:held_out])
+        wanted = max(wanted, 1)
+    wanted = max(min(wanted, count - 1), 0)
+    held_out = [episode for episode in order if episode not in learned][:wanted]
+    return sorted(set(order) - set(held_out)), sorted(held_out)

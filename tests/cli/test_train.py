@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,39 @@ def test_fine_tuning_by_adapters_begins_from_a_trained_head(demos: Path, tmp_pat
     before, after = (load_file(out / "model/model.safetensors") for out in (first, second))
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_what_the_initial_policy_has_learned_is_neither_held_out_nor_evaluated_on(
+    demos: Path, other_task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def learned(out: Path) -> set[str]:
+        return set(read_policy_config(out / "model")["extra"]["learned"])
+
+    half = ["validation_share=0.5", "policy.horizon=2"]
+    first = run(demos, tmp_path / "first", *half, encoder="encoder=none")
+    after = [*half, f"initial_policy={first}"]
+    # By another seed and share, and elsewhere: what it holds out was held out before.
+    shutil.copytree(demos, tmp_path / "copy")
+    second = run(tmp_path / "copy", tmp_path / "second", *after, "loop.seed=5", encoder="encoder=none")
+    assert learned(second) == learned(first)
+    assert len(learned(first)) == 3
+    third = run(demos, tmp_path / "third", *after, "validation_share=0.2", "loop.seed=5", encoder="encoder=none")
+    assert len(learned(third)) == 5
+    assert learned(third) > learned(first)
+    fourth = run(other_task, tmp_path / "fourth", f"initial_policy={third}", "policy.horizon=2", encoder="encoder=none")
+    assert {0, 5, 100, 102} < set(finished_policy(str(fourth), "x").train_seeds)
+    assert learned(fourth) > learned(third)
+    capsys.readouterr()
+    all_of_it = run(demos, tmp_path / "all", "validation_share=0", "policy.horizon=2", encoder="encoder=none")
+    with pytest.raises(UserError, match=r"has learned every episode of .*set validation_share=0"):
+        run(demos, tmp_path / "no", *half, f"initial_policy={all_of_it}", encoder="encoder=none")
+    # Policies of before this was noted.
+    path = first / "model" / "config.json"
+    config = json.loads(path.read_text())
+    del config["extra"]["learned"]
+    path.write_text(json.dumps(config))
+    run(demos, tmp_path / "old", *after, encoder="encoder=none")
+    assert "does not say which episodes it has learned" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["resnet", "resnet18", "timm"])

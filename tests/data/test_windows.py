@@ -91,3 +91,14 @@ def test_split_is_a_partition(count: int, share: float, seed: int) -> None:
     assert (training, validation) == split_episodes(count, share, seed)
     assert bool(validation) == (share > 0 and count > 1)
     assert abs(len(validation) - share * count) <= 1
+
+
+@given(st.integers(1, 50), st.floats(0.01, 0.99), st.integers(0, 5), st.floats(0, 0.99), st.integers(0, 5))
+def test_what_was_learned_is_not_held_out(count: int, share: float, seed: int, later: float, other: int) -> None:
+    learned, held_out = split_episodes(count, share, seed)
+    training, validation = split_episodes(count, later, other, learned)
+    assert sorted(training + validation) == list(range(count))
+    assert training
+    assert not set(validation) & set(learned)
+    if later == share:
+        assert validation == held_out
