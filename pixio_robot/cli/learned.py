@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.data.demos import DemoStore
@@ -21,7 +22,7 @@ class Learned:
     episodes: frozenset[str] | None = frozenset()
     seeds: Sequence[int] = field(default_factory=list)
 
-    def extra(self, episodes: Iterable[str], seeds: Iterable[int]) -> dict[str, list[str] | list[int]]:
+    def extra(self, episodes: Iterable[str], seeds: Iterable[int]) -> dict[str, Any]:
         """For `extra` of a policy that began from this and learned these too."""
         return {EPISODES: sorted({*(self.episodes or ()), *episodes}), SEEDS: sorted({*self.seeds, *seeds})}
 
