@@ -171,7 +171,7 @@ def _run_alone(
             )
         shutil.rmtree(target)
         stamp.unlink()
-    spent = 0.0
+    spent, earlier = 0.0, None
     if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
         if earlier["digest"] != digest and not always:
@@ -193,9 +193,12 @@ def _run_alone(
     save(finished=False)
     try:
         finished = work()
-    except BaseException:
-        # A failed first try leaves no stamp behind, so that the settings can be corrected freely.
-        if target.exists():
+    except BaseException as error:
+        # A failed first try leaves no stamp behind, so that the settings can be corrected freely. Nor is a finished
+        # result that is brought up to date another one for settings that were refused.
+        if always and earlier is not None and earlier["finished"] and isinstance(error, UserError):
+            write_json(stamp, earlier)
+        elif target.exists():
             save(finished=False)
         else:
             stamp.unlink()

@@ -79,6 +79,19 @@ def test_a_first_try_that_failed_early_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_that_are_refused_do_not_change_what_a_result_is_known_by(tmp_path: Path) -> None:
+    out, log = tmp_path / "frames", []
+
+    def refuse() -> bool:
+        raise UserError("no such checkpoint")
+
+    run_stage("curate", str(out), Settings(), make(out, log), always=True)
+    before = stamp_path(out).read_text()
+    with pytest.raises(UserError, match="no such checkpoint"):
+        run_stage("curate", str(out), Settings(steps=2), refuse, always=True)
+    assert stamp_path(out).read_text() == before
+
+
 def test_two_commands_do_not_share_an_output(tmp_path: Path) -> None:
     out = tmp_path / "demos"
 
