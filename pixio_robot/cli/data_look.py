@@ -71,9 +71,12 @@ def _summary(store: DemoStore, console: Console) -> None:
 
     from pixio_robot.data.inspection.words import simulator_of
     from pixio_robot.data.stats import stored_statistics
+    from pixio_robot.types import UNKNOWN
 
     spec, lengths = store.spec, store.lengths
-    what = f"{spec.task} with {spec.robot}, {spec.controller}, {spec.control_hz:g} Hz, {simulator_of(spec)}"
+    robot = "" if spec.robot == UNKNOWN else f" with {spec.robot}"
+    parts = [f"{spec.task}{robot}", spec.controller, f"{spec.control_hz:g} Hz", simulator_of(spec)]
+    what = ", ".join(part for part in parts if part != UNKNOWN)
     console.print(f"{store.path}: {what}", highlight=False, markup=False)
     if not len(store):
         console.print("no episode yet")
@@ -99,7 +102,11 @@ def _summary(store: DemoStore, console: Console) -> None:
     table.add_column("dimension", overflow="fold")
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    for names, values in ((spec.state_names, statistics.state), (spec.action_names, statistics.actions)):
+    for heading, names, values in (
+        ("state", spec.state_names, statistics.state),
+        ("actions", spec.action_names, statistics.actions),
+    ):
+        table.add_row(heading, style="bold")  # foreign data sets call both by the same names
         columns = (values.minimum, values.q01, values.q50, values.q99, values.maximum, values.std)
         for i, name in enumerate(names):
             table.add_row(

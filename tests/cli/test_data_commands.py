@@ -71,6 +71,11 @@ def test_inspect_tells_the_numbers(run) -> None:
     assert code == 0
     for word in ("6 episodes (3 successful)", "camera front: 12 x 10 px", "z [m]", "median", "steps an episode"):
         assert word in text
+    # Columns of state and of actions may be called alike.
+    rows = [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.startswith(" ")]
+    assert [rows.index(word) for word in ("state", "x", "actions", "u")] == sorted(
+        rows.index(word) for word in ("state", "x", "actions", "u")
+    )
 
 
 def test_verify_fails_by_its_exit_code(run) -> None:

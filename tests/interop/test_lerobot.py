@@ -106,7 +106,7 @@ def test_what_lerobot_wrote_is_imported_as_lerobot_reads_it(foreign: Path, tmp_p
     assert (list(spec.state_names), list(spec.action_names)) == (STATE, ["action.0", "action.1"])
     assert (spec.cameras["top"].height, spec.cameras["top"].width) == (16, 24)
     text = "; ".join(outcome.notes)
-    for words in ("observation.effort", "rounded to float32", "rewards are 0", "success=True", "unknown"):
+    for words in ("observation.effort", "rounded to float32", "rewards are 0", "success=True", "2 tasks", "unknown"):
         assert words in text
 
 
