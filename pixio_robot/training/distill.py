@@ -23,7 +23,7 @@ from pixio_robot.training.record import FitResult
 from pixio_robot.training.spreading import spread, whole_on_cpu
 from pixio_robot.vision.distill import Distillation, StudentConfig
 from pixio_robot.vision.flops import distillation_flop
-from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.weights.formats import read_any
 
 
 def _optim() -> OptimConfig:
@@ -70,9 +70,9 @@ class DistillConfig:
 def distill(config: DistillConfig) -> FitResult:
     """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
     device, processes = pick_device(config.device), current()
-    teacher = PixioEncoder.from_pretrained(config.teacher).to(device)
+    teacher = read_any(config.teacher).build(device)
     image_size = config.image_size or teacher.config.resize or teacher.config.image_size
-    model = Distillation(teacher, config.students, config.loop.seed)
+    model = Distillation(teacher, config.students, seed=None)
     model.check(image_size)
     images = open_image_data(
         config.data,
@@ -85,7 +85,8 @@ def distill(config: DistillConfig) -> FitResult:
     )
     blocks = [block for student in model.students.values() for block in student.encoder.vit.blocks]  # type: ignore[union-attr]
     loop = config.loop
-    spread_model = spread(model, blocks, loop.parallel, device, loop.compile, loop.precision(device))
+    fresh = model.fresh(loop.seed)
+    spread_model = spread(model, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights=fresh)
     generator = torch.Generator(device)
     hooks = []
     if images.validation is not None:
@@ -101,8 +102,8 @@ def distill(config: DistillConfig) -> FitResult:
     def save_model(directory: Path) -> None:
         weights = whole_on_cpu(model.state_dict())
         if processes.first:
-            whole = Distillation(teacher, config.students)
-            whole.load_state_dict(weights)
+            whole = Distillation(teacher, config.students, seed=None)
+            whole.load_state_dict(weights, assign=True)
             for name, student in whole.students.items():
                 student.encoder.save(directory / name)  # type: ignore[union-attr]
 

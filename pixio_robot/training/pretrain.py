@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from pixio_robot.training.record import FitResult
 from pixio_robot.training.spreading import spread, whole_on_cpu
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.flops import pretraining_flop
+from pixio_robot.vision.initial import Weights, under
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.weights.formats import read_any
 
 WHOLE_MODEL = "mae"
 PANELS = "panels"
@@ -89,7 +92,7 @@ class PretrainConfig:
 def pretrain(config: PretrainConfig) -> FitResult:
     """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
     device, processes = pick_device(config.device), current()
-    model = build_pixio(config)
+    model, first_weights = build_pixio(config)
     model.encoder.grid(config.crop_size, config.crop_size)  # refuses a size that does not fit before data is read
     images = open_image_data(
         config.data,
@@ -102,7 +105,9 @@ def pretrain(config: PretrainConfig) -> FitResult:
     )
     blocks = [*model.encoder.vit.blocks, *model.decoder.blocks]
     loop = config.loop
-    spread_model = spread(model, blocks, loop.parallel, device, loop.compile, loop.precision(device))
+    spread_model = spread(
+        model, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights=first_weights
+    )
     generator = torch.Generator(device)
     autocast = config.loop.autocast(device)
     panels = Panels(
@@ -126,8 +131,8 @@ def pretrain(config: PretrainConfig) -> FitResult:
     def save_model(directory: Path) -> None:
         weights = whole_on_cpu(model.state_dict())
         if processes.first:
-            whole_model = build_pixio(dataclasses.replace(config, initial_weights=None))
-            whole_model.load_state_dict(weights)
+            whole_model = _without_weights(config)
+            whole_model.load_state_dict(weights, assign=True)
             whole_model.save(directory.with_name(WHOLE_MODEL))
             whole_model.encoder.save(directory)
 
@@ -159,25 +164,32 @@ def scaled_to_batch(optim: OptimConfig, images: int) -> OptimConfig:
     return dataclasses.replace(optim, lr=optim.lr * images / 256, final_lr=optim.final_lr * images / 256)
 
 
-def build_pixio(config: PretrainConfig) -> Pixio:
-    """The model, fresh or from `initial_weights`. Raises UserError when those were trained with another shape."""
-    seed = config.loop.seed
-    model = Pixio(
-        PixioEncoder(config.encoder, seed), config.decoder, config.mask, config.pixel_normalisation, seed=seed
-    )
-    if config.initial_weights is None:
-        return model
-    source = config.initial_weights
-    encoder = PixioEncoder.from_pretrained(source)
-    _refuse_other_shape(
-        "encoder", source, encoder.config, config.encoder, ("size", "patch", "image_size", "class_tokens")
-    )
-    model.encoder.load_state_dict(encoder.state_dict())
+def build_pixio(config: PretrainConfig) -> tuple[Pixio, Weights]:
+    """The model without weights, and those to give it, fresh or from `initial_weights`: an iterable for once.
+
+    Raises UserError when those were trained with another shape.
+    """
+    model, source = _without_weights(config), config.initial_weights
+    if source is None:
+        return model, model.fresh(config.loop.seed)
     if Pixio.is_saved_at(source):
-        earlier = Pixio.load(source)
+        earlier, weights = Pixio.read(source)
+        _refuse_other_encoder(source, earlier.encoder.config, config)
         _refuse_other_shape("decoder", source, earlier.decoder_config, config.decoder, ("width", "depth", "heads"))
-        model.decoder.load_state_dict(earlier.decoder.state_dict())
-    return model
+        return model, weights.items()
+    trained = read_any(source)
+    _refuse_other_encoder(source, trained.config, config)
+    decoder = under("decoder.", model.decoder.fresh(config.loop.seed))
+    return model, itertools.chain(under("encoder.", trained.weights.items()), decoder)
+
+
+def _without_weights(config: PretrainConfig) -> Pixio:
+    encoder = PixioEncoder(config.encoder, seed=None)
+    return Pixio(encoder, config.decoder, config.mask, config.pixel_normalisation, seed=None)
+
+
+def _refuse_other_encoder(source: str, theirs: EncoderConfig, config: PretrainConfig) -> None:
+    _refuse_other_shape("encoder", source, theirs, config.encoder, ("size", "patch", "image_size", "class_tokens"))
 
 
 def _refuse_other_shape(part: str, source: str, theirs: Any, mine: Any, names: tuple[str, ...]) -> None:

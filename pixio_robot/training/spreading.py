@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixio_robot.training.batch_norm import share_batch_norms
 from pixio_robot.training.distributed import current, mesh_of_all
+from pixio_robot.vision.initial import Weights, all_of_it, fill
 from pixio_robot.vision.layers import compile_blocks
 
 STRATEGIES = ("ddp", "fsdp")
@@ -63,6 +64,7 @@ def spread(
     device: torch.device,
     compiled: bool = False,
     dtype: torch.dtype = torch.float32,
+    weights: Weights | None = None,
 ) -> Spread:
     """`ddp`: every process has all of `model`. `fsdp`: each has its part of every parameter (FSDP2), gathered a block
     at a time; `model` itself changes. One process has all of it in any case. It ends up on `device`.
@@ -73,24 +75,44 @@ def spread(
     `compiled`: of one process the step becomes one graph, by `model.compile()`; of several each block one, because
     gradients are exchanged, or parameters gathered, between them while the others compute.
 
+    `weights`: those of a model that was made without. Each goes to the device by itself, and under `fsdp` a process
+    lets go of the others' parts of it before the next is made: none ever holds the whole model.
+
     Raises UserError where several processes cannot learn what one would (`share_batch_norms`)."""
-    processes, blocks = current(), list(blocks)
-    if processes.count == 1:
+    blocks = list(blocks)
+    alone = current().count == 1
+    sharded = strategy == "fsdp" and not alone
+    if not alone:
+        share_batch_norms(model.train(), device)
         if compiled:
-            model.compile()
-        return Spread(model.to(device), compiled)
-    share_batch_norms(model.train(), device)
+            compile_blocks(blocks)
+        if sharded:
+            _shard(model, blocks, device, dtype)
+    if weights is not None:
+        fill(model, weights, device, _part if sharded else all_of_it)
+    if sharded:
+        return Spread(model, compiled)
+    model.to(device)
+    if not alone:
+        return Spread(_replicated(model), compiled)
     if compiled:
-        compile_blocks(blocks)
-    if strategy == "ddp":
-        return Spread(_replicated(model.to(device)), compiled)
+        model.compile()
+    return Spread(model, compiled)
+
+
+def _shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
     mesh = mesh_of_all(device)
     half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for block in blocks:  # each goes to the device by itself, of which none then has to hold the whole model
         fully_shard(block, mesh=mesh, mp_policy=half)
     # What lies outside of them is little, and some of it computes in float32 whatever surrounds it.
     fully_shard(model, mesh=mesh)
-    return Spread(model, compiled)
+
+
+def _part(tensor: Tensor, place: Tensor) -> Tensor:
+    """This process's part of a tensor that every process has."""
+    assert isinstance(place, DTensor)
+    return distribute_tensor(tensor.to(place.device), place.device_mesh, place.placements, src_data_rank=None)
 
 
 def _replicated(model: nn.Module) -> nn.Module:

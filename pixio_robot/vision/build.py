@@ -9,6 +9,7 @@ from torch import nn
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.initial import fill
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
@@ -89,6 +90,6 @@ def _as_it_sees(encoder: PixioEncoder) -> PixioEncoder:
     config = dataclasses.replace(encoder.config, drop_path=0.0, recompute=False)
     if config == encoder.config:
         return encoder
-    plain = PixioEncoder(config)
-    plain.load_state_dict(encoder.state_dict())
+    plain = PixioEncoder(config, seed=None)
+    fill(plain, encoder.state_dict().items())
     return plain

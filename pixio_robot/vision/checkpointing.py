@@ -50,7 +50,8 @@ def read_config(directory: str | Path, kinds: Collection[str]) -> dict[str, Any]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. Raises UserError when missing or damaged."""
+    """The tensors of a safetensors file, on the CPU: mapped, so that none is in RAM before it is looked at. Raises
+    UserError when missing or damaged."""
     if not path.is_file():
         raise UserError(f"There is no weights file {path}.")
     try:
@@ -61,9 +62,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
     """Copy the weights into the module; UserError lists missing, unexpected and misshapen keys."""
-    wanted = {key: value.shape for key, value in module.state_dict().items()}
-    refuse_misfits(wanted, {key: value.shape for key, value in weights.items()}, where)
+    refuse_misfits(shapes(module.state_dict()), shapes(weights), where)
     module.load_state_dict(dict(weights))
+
+
+def shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in weights.items()}
 
 
 def refuse_misfits(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.Size], where: str | Path) -> None:

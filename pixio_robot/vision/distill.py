@@ -6,7 +6,7 @@ Shapes: b batch, n patches, k kept patches, q class tokens, d width of a student
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig, MaskConfig
 from pixio_robot.vision.encoder import take_tokens
-from pixio_robot.vision.layers import initialise_linears
+from pixio_robot.vision.initial import fill, fresh_layers, generator_of, under
 from pixio_robot.vision.masking import sample_mask
 from pixio_robot.vision.pixio import PixioEncoder
 
@@ -39,21 +39,26 @@ class StudentConfig:
 
 
 class Student(nn.Module):
-    """An encoder and the projection of its tokens to the teacher's width."""
+    """An encoder and the projection of its tokens to the teacher's width, with weights drawn from `seed` or none."""
 
-    def __init__(self, config: StudentConfig, teacher_width: int, seed: int) -> None:
+    def __init__(self, config: StudentConfig, teacher_width: int, seed: int | None) -> None:
         super().__init__()
         self.mask_config = config.mask
         self.encoder = PixioEncoder(config.encoder, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch.device("meta"):
             self.projection = nn.Sequential(
                 nn.Linear(config.encoder.width, teacher_width),
                 nn.LayerNorm(teacher_width),
                 nn.GELU(),
                 nn.Linear(teacher_width, teacher_width),
             )
-            initialise_linears(self.projection)
+        if seed is not None:
+            fill(self.projection, fresh_layers(self.projection, generator_of(seed)))
+
+    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Weights drawn from `seed`, name by name."""
+        yield from under("encoder.", self.encoder.fresh(seed))
+        yield from under("projection.", fresh_layers(self.projection, generator_of(seed)))
 
     def draw(self, images_bhw3: Tensor, generator: torch.Generator | None, shares: int, share: int) -> Tensor | None:
         """Which patches (b, k) it is to see; None: all."""
@@ -90,10 +95,11 @@ class DistillationOutput:
 class Distillation(nn.Module):
     """Several students of one teacher pass. The teacher is frozen and no part of the module's state.
 
-    Raises UserError for a student whose class tokens or patch map are not the teacher's.
+    Without a seed the students are made without weights. Raises UserError for a student whose class tokens or patch map
+    are not the teacher's.
     """
 
-    def __init__(self, teacher: PixioEncoder, students: Sequence[StudentConfig], seed: int = 0) -> None:
+    def __init__(self, teacher: PixioEncoder, students: Sequence[StudentConfig], seed: int | None = 0) -> None:
         super().__init__()
         names = [config.name for config in students]
         if not students:
@@ -114,6 +120,11 @@ class Distillation(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the step as one graph, as `mae.Pixio.compile` does."""
         self._compiled = torch.compile(self.compare, *args, fullgraph=True, **kwargs)
+
+    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """The students' weights drawn from `seed`, name by name."""
+        for name, student in self.students.items():
+            yield from under(f"students.{name}.", student.fresh(seed))  # type: ignore[union-attr]
 
     @property
     def teacher(self) -> PixioEncoder:

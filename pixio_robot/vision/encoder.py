@@ -5,13 +5,14 @@ Shapes: b batch, h/w pixels, n patches, k kept patches, q class tokens, d width,
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from pixio_robot.vision.config import EncoderConfig
-from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, initialise_linears, run_blocks
+from pixio_robot.vision.initial import fresh_layers, fresh_positions, fresh_token, generator_of
+from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, run_blocks
 from pixio_robot.vision.positions import interpolate_positions
 
 
@@ -33,6 +34,8 @@ def take_tokens(tokens_bnd: Tensor, index_bk: Tensor) -> Tensor:
 
 
 class VisionTransformer(nn.Module):
+    """As it is made its weights mean nothing: fill it with `fresh` ones or with those of a file."""
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.native = config.image_size // config.patch
@@ -45,10 +48,14 @@ class VisionTransformer(nn.Module):
         rates = [config.drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(width, config.heads, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        initialise_linears(self)
-        nn.init.normal_(self.cls_token, std=0.02)
-        for positions in (self.cls_pos, self.patch_pos):
-            nn.init.trunc_normal_(positions, std=0.02)
+
+    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Weights drawn from `seed`, name by name."""
+        generator = generator_of(seed)
+        yield from fresh_layers(self, generator)
+        yield "cls_token", fresh_token(self.cls_token, generator)
+        for name in ("cls_pos", "patch_pos"):
+            yield name, fresh_positions(getattr(self, name), generator)
 
     def embed(self, patches_bnp: Tensor, grid: tuple[int, int], keep_bk: Tensor | None) -> Tensor:
         """Class tokens, then the kept patches (all without `keep_bk`) with their positions: (b, q + k, d)."""

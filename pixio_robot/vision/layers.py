@@ -59,8 +59,9 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
         self._drops = rate > 0.0
-        # A tensor, so that blocks which differ in nothing else share one compiled graph.
-        self.register_buffer("_rate", torch.tensor(rate), persistent=False)
+        # A tensor, so that blocks which differ in nothing else share one compiled graph; a model that is made without
+        # weights has it all the same.
+        self.register_buffer("_rate", torch.tensor(rate, device="cpu"), persistent=False)
 
     def forward(self, x_bnd: Tensor) -> Tensor:
         if not self._drops or not self.training:
@@ -103,12 +104,3 @@ def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     for block in blocks:
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **options)
-
-
-def initialise_linears(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for every linear layer below `module` (pixio.md, Init)."""
-    for child in module.modules():
-        if isinstance(child, nn.Linear):
-            nn.init.xavier_uniform_(child.weight)
-            if child.bias is not None:
-                nn.init.zeros_(child.bias)

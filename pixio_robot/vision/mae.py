@@ -6,7 +6,7 @@ Shapes: b batch, h/w pixels, n patches, k kept patches, q class tokens, d decode
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from pixio_robot.files import read_json
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, from_json
 from pixio_robot.vision.encoder import unpatchify
-from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, initialise_linears, run_blocks
+from pixio_robot.vision.initial import fill, fresh_layers, fresh_positions, fresh_token, generator_of, under
+from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, run_blocks
 from pixio_robot.vision.masking import Mask, sample_mask
 from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder
 from pixio_robot.vision.positions import interpolate_positions
@@ -38,7 +39,7 @@ class PixioOutput:
 
 
 class Decoder(nn.Module):
-    """Class tokens and visible patches in, pixels of every patch out."""
+    """Class tokens and visible patches in, pixels of every patch out. As it is made its weights mean nothing."""
 
     def __init__(self, encoder: EncoderConfig, config: DecoderConfig) -> None:
         super().__init__()
@@ -53,10 +54,14 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(width, 3 * encoder.patch**2)
-        initialise_linears(self)
-        nn.init.normal_(self.mask_token, std=0.02)
-        for positions in (self.cls_pos, self.patch_pos):
-            nn.init.trunc_normal_(positions, std=0.02)
+
+    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Weights drawn from `seed`, name by name."""
+        generator = generator_of(seed)
+        yield from fresh_layers(self, generator)
+        yield "mask_token", fresh_token(self.mask_token, generator)
+        for name in ("cls_pos", "patch_pos"):
+            yield name, fresh_positions(getattr(self, name), generator)
 
     def forward(self, tokens_bkd: Tensor, keep_bk: Tensor, grid: tuple[int, int]) -> Tensor:
         q = self.class_tokens
@@ -74,7 +79,7 @@ class Pixio(nn.Module):
     """Encoder, decoder and the pixel loss.
 
     The encoder may be a trained one: the decoder starts fresh from `seed`, so pre-training goes on from encoder-only
-    weights, such as the published ones.
+    weights, such as the published ones. Without a seed the decoder is made without weights, as an encoder can be.
 
     `pixel_normalisation` predicts each patch relative to its own mean and standard deviation, as published;
     without it the targets are the ImageNet-normalised pixels.
@@ -86,17 +91,23 @@ class Pixio(nn.Module):
         decoder_config: DecoderConfig,
         mask_config: MaskConfig,
         pixel_normalisation: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder_config = decoder_config
         self.mask_config = mask_config
         self.pixel_normalisation = pixel_normalisation
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch.device("meta"):
             self.decoder = Decoder(encoder.config, decoder_config)
+        if seed is not None:
+            fill(self.decoder, self.decoder.fresh(seed))
         self._compiled: Callable[[Tensor, Mask], PixioOutput] | None = None
+
+    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Weights of encoder and decoder drawn from `seed`, name by name."""
+        yield from under("encoder.", self.encoder.fresh(seed))
+        yield from under("decoder.", self.decoder.fresh(seed))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the step as one graph, without a break; arguments as of `torch.compile`.
@@ -171,18 +182,29 @@ class Pixio(nn.Module):
         return config.is_file() and read_json(config).get("kind") == MODEL_KIND
 
     @classmethod
-    def load(cls, directory: str | Path) -> Pixio:
-        """Read what `save` wrote. Raises UserError for a directory that is none, and for weights that do not fit."""
+    def read(cls, directory: str | Path) -> tuple[Pixio, dict[str, Tensor]]:
+        """What `save` wrote: the model without weights, and these, of which none is in RAM before it is looked at.
+
+        Raises UserError for a directory that is none, and for weights that do not fit."""
         path = Path(directory)
         config = checkpointing.read_config(path, (MODEL_KIND,))
         where = str(path / checkpointing.CONFIG)
         model = cls(
-            PixioEncoder(from_json(EncoderConfig, config.get("encoder"), where)),
+            PixioEncoder(from_json(EncoderConfig, config.get("encoder"), where), seed=None),
             from_json(DecoderConfig, config.get("decoder"), where),
             from_json(MaskConfig, config.get("mask"), where),
             bool(config.get("pixel_normalisation", True)),
+            seed=None,
         )
-        checkpointing.load_weights(model, checkpointing.read_weights(path / checkpointing.WEIGHTS), path)
+        weights = checkpointing.read_weights(path / checkpointing.WEIGHTS)
+        checkpointing.refuse_misfits(checkpointing.shapes(model.state_dict()), checkpointing.shapes(weights), path)
+        return model, weights
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Pixio:
+        """Read what `save` wrote. Raises UserError as `read` does."""
+        model, weights = cls.read(directory)
+        fill(model, weights.items())
         return model
 
 

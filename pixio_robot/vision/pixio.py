@@ -6,7 +6,7 @@ Shapes: b batch, h/w pixels, r/c rows and columns of the patch map, q class toke
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import EncoderConfig, from_json
 from pixio_robot.vision.encoder import VisionTransformer, patchify
+from pixio_robot.vision.initial import fill, under
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 KIND = "pixio_encoder"
@@ -25,16 +26,25 @@ MODEL_KIND = "pixio"
 
 
 class PixioEncoder(nn.Module):
-    """A Pixio encoder with fresh weights drawn from `seed`; `from_pretrained` reads trained ones."""
+    """A Pixio encoder with fresh weights drawn from `seed`; `from_pretrained` reads trained ones.
 
-    def __init__(self, config: EncoderConfig, seed: int = 0) -> None:
+    Without a seed it is made without weights, on the meta device: `initial.fill` or `training.spreading.spread` gives
+    it some.
+    """
+
+    def __init__(self, config: EncoderConfig, seed: int | None = 0) -> None:
         super().__init__()
         self.config = config
         self.feature_dim = config.width
         self.preprocess = Preprocess(config.resize)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch.device("meta"):
             self.vit = VisionTransformer(config)
+        if seed is not None:
+            fill(self, self.fresh(seed))
+
+    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Weights drawn from `seed`, name by name."""
+        return under("vit.", self.vit.fresh(seed))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the patch map for images of that many pixels. Raises UserError if they do not fit."""
@@ -102,12 +112,36 @@ class PixioEncoder(nn.Module):
     @classmethod
     def load(cls, directory: str | Path) -> PixioEncoder:
         """Read what `save` wrote, or the encoder of what `Pixio.save` did. Raises UserError."""
-        path = Path(directory)
-        config = checkpointing.read_config(path, (KIND, MODEL_KIND))
-        encoder = cls(from_json(EncoderConfig, config.get("encoder"), str(path / checkpointing.CONFIG)))
-        weights = checkpointing.read_weights(path / checkpointing.WEIGHTS)
-        if config["kind"] == MODEL_KIND:
-            prefix = "encoder."
-            weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        checkpointing.load_weights(encoder, weights, path)
-        return encoder
+        return read_encoder(directory).build()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedEncoder:
+    """A trained encoder in its file. Raises UserError when the weights are not those of such an encoder."""
+
+    config: EncoderConfig
+    weights: dict[str, Tensor]
+    """By our names. They are mapped from the file, so none is in RAM before it is looked at."""
+    where: str | Path
+
+    def __post_init__(self) -> None:
+        wanted = PixioEncoder(self.config, seed=None).state_dict()
+        checkpointing.refuse_misfits(checkpointing.shapes(wanted), checkpointing.shapes(self.weights), self.where)
+
+    def build(self, device: torch.device | str = "cpu") -> PixioEncoder:
+        encoder = PixioEncoder(self.config, seed=None)
+        fill(encoder, self.weights.items(), device)
+        return encoder.to(device)
+
+
+def read_encoder(directory: str | Path) -> TrainedEncoder:
+    """What `PixioEncoder.save` wrote, or the encoder of what `Pixio.save` did. Raises UserError."""
+    path = Path(directory)
+    config = checkpointing.read_config(path, (KIND, MODEL_KIND))
+    weights = checkpointing.read_weights(path / checkpointing.WEIGHTS)
+    if config["kind"] == MODEL_KIND:
+        prefix = "encoder."
+        weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    return TrainedEncoder(
+        from_json(EncoderConfig, config.get("encoder"), str(path / checkpointing.CONFIG)), weights, path
+    )

@@ -36,8 +36,8 @@ class Preprocess(nn.Module):
             raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
         self.resize = resize
         self.interpolation = interpolation
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(value, device="cpu").view(3, 1, 1), persistent=False)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width [px] after the resize."""

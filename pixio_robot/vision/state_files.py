@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"There is no weights file {path}.")
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped where the format, that of torch since 1.6, lets it be.
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path} is not a plain PyTorch state dict ({str(error).splitlines()[0]}).") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):

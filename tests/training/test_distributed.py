@@ -282,6 +282,51 @@ print(alive, gloo())
 """
 
 
+SHARES = """
+import sys, torch, weakref
+import torch.distributed as dist
+from pixio_robot.training.distributed import part
+from pixio_robot.training.spreading import spread, whole
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
+from pixio_robot.vision.mae import Pixio
+from pixio_robot.vision.pixio import PixioEncoder
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo", f"file://{sys.argv[2]}/meet", world_size=2, rank=int(sys.argv[1]))
+
+def pixio(seed):
+    encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=24, class_tokens=3), seed)
+    return Pixio(encoder, DecoderConfig(width=32, depth=2, heads=2), MaskConfig(block=1), seed=seed)
+
+model, alive, most = pixio(None), [], 0
+
+def watched():
+    global most
+    for name, tensor in model.fresh(7):
+        alive.append(weakref.ref(tensor))
+        # torch forgets to clear such a reference, which then finds the DTensor that took the place.
+        most = max(most, sum(type(one()) is torch.Tensor for one in alive))
+        yield name, tensor
+        del tensor
+
+spread(model, [*model.encoder.vit.blocks, *model.decoder.blocks], "fsdp", torch.device("cpu"), weights=watched())
+alone = pixio(7).state_dict()
+print(all(torch.equal(whole(tensor), alone[name]) for name, tensor in model.state_dict().items()))
+print(most)
+share = sum(tensor.to_local().untyped_storage().nbytes() for tensor in model.state_dict().values())
+print(round(share / sum(tensor.nbytes for tensor in alone.values()), 2))
+images = torch.randint(0, 256, (2, 24, 24, 3), dtype=torch.uint8)
+model(images, torch.Generator().manual_seed(0)).loss.backward()
+del model
+part()
+"""
+
+
+def test_processes_that_share_a_model_never_hold_all_of_it_and_begin_with_the_weights_of_one(tmp_path):
+    same, tensors_at_once, share = "True", "2", "0.5"
+    assert both_say(SHARES, tmp_path) == [[same, tensors_at_once, share]] * 2
+
+
 def test_blocks_are_gathered_in_half_precision_and_their_gradients_summed_in_full(tmp_path):
     for said in both_say(HALVES, tmp_path):
         assert said[:2] == ["['block torch.bfloat16', 'head torch.float32']", "[(torch.float32, torch.float32)]"]

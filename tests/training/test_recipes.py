@@ -48,4 +48,4 @@ def test_the_published_recipe_is_the_published_one():
 def test_the_small_recipe_builds():
     config = composed(config_directory() / "experiment/pixio_micro8_cpu.yaml")
     assert isinstance(config, PretrainCommand)
-    assert build_pixio(config).encoder.grid(config.crop_size, config.crop_size) == (12, 12)
+    assert build_pixio(config)[0].encoder.grid(config.crop_size, config.crop_size) == (12, 12)

@@ -12,8 +12,8 @@ from pixio_robot.vision.build import EncoderSource, build_encoder
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.weights.formats import WeightFormat, save_as
-from pixio_robot.vision.weights.huggingface import load_huggingface, save_huggingface
-from pixio_robot.vision.weights.official import from_official, load_official, to_official
+from pixio_robot.vision.weights.huggingface import read_huggingface, save_huggingface
+from pixio_robot.vision.weights.official import from_official, read_official, to_official
 
 CONFIG = EncoderConfig(size="tiny", patch=16, image_size=256)
 
@@ -55,14 +55,14 @@ def test_the_patch_projection_is_the_convolution_it_was(encoder):
 
 def test_official_files_come_back_the_same(encoder, tmp_path):
     torch.save(to_official(encoder), tmp_path / "pixio.pth")
-    loaded = load_official(tmp_path / "pixio.pth")
+    loaded = read_official(tmp_path / "pixio.pth").build()
     assert loaded.config == CONFIG
     assert loaded.fingerprint() == encoder.fingerprint()
 
 
 def test_huggingface_directories_come_back_the_same(encoder, tmp_path):
     save_huggingface(encoder, tmp_path / "hf")
-    assert load_huggingface(tmp_path / "hf").fingerprint() == encoder.fingerprint()
+    assert read_huggingface(tmp_path / "hf").build().fingerprint() == encoder.fingerprint()
 
 
 @pytest.mark.parametrize("kind", ["ours", "huggingface", "official"])
@@ -98,7 +98,7 @@ class Trap:
 def test_a_pickle_is_not_executed(tmp_path, capsys):
     (tmp_path / "trap.pth").write_bytes(pickle.dumps({"cls_token": Trap()}, protocol=2))
     with pytest.raises(UserError, match="not a plain PyTorch state dict"):
-        load_official(tmp_path / "trap.pth")
+        read_official(tmp_path / "trap.pth")
     assert "executed" not in capsys.readouterr().out
 
 
@@ -114,9 +114,9 @@ def test_official_weights_that_do_not_fit(encoder, tmp_path):
         from_official(weights | {"pos_embed": torch.zeros(1, 100, 192)}, "file")
     (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(UserError, match=r"broken\.pth"):
-        load_official(tmp_path / "broken.pth")
+        read_official(tmp_path / "broken.pth")
     with pytest.raises(UserError, match="no weights file"):
-        load_official(tmp_path / "nowhere.pth")
+        read_official(tmp_path / "nowhere.pth")
 
 
 def test_huggingface_directories_that_do_not_fit(encoder, tmp_path):
@@ -126,18 +126,18 @@ def test_huggingface_directories_that_do_not_fit(encoder, tmp_path):
     spoilt = {k: v for k, v in weights.items() if not k.endswith("0.attention.attention.key.bias")}
     save_file(spoilt | {"head.weight": torch.zeros(1)}, path / "model.safetensors")
     with pytest.raises(UserError, match=r"missing: layers\.0\.attention\.k_proj\.bias; unexpected: head\.weight"):
-        load_huggingface(path)
+        read_huggingface(path)
     config = read_json(path / "config.json")
     for change, words in [({"model_type": "vit"}, "'vit'"), ({"mlp_ratio": 2}, "mlp_ratio=2")]:
         write_json(path / "config.json", config | change)
         with pytest.raises(UserError, match=words):
-            load_huggingface(path)
+            read_huggingface(path)
     save_file(weights, path / "model.safetensors")
     write_json(path / "config.json", config | {"num_attention_heads": 6})
     with pytest.raises(UserError, match="num_attention_heads=6"):
-        load_huggingface(path)
+        read_huggingface(path)
     with pytest.raises(UserError, match="no model directory"):
-        load_huggingface(tmp_path / "nowhere")
+        read_huggingface(tmp_path / "nowhere")
 
 
 def assert_same_outputs(encoder, theirs):
@@ -177,7 +177,7 @@ def test_we_open_what_transformers_writes(spelling, tmp_path):
         theirs.save_pretrained(tmp_path)
     if spelling == "in memory":
         save_file(theirs.state_dict(), tmp_path / "model.safetensors")
-    assert_same_outputs(load_huggingface(tmp_path).eval(), theirs)
+    assert_same_outputs(read_huggingface(tmp_path).build().eval(), theirs)
 
 
 def test_the_image_processor_does_what_the_encoder_does(encoder, tmp_path):

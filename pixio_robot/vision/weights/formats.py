@@ -11,9 +11,9 @@ import torch
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json
 from pixio_robot.vision.checkpointing import CONFIG
-from pixio_robot.vision.pixio import KIND, MODEL_KIND, PixioEncoder
-from pixio_robot.vision.weights.huggingface import INDEX, load_huggingface, save_huggingface
-from pixio_robot.vision.weights.official import load_official, to_official
+from pixio_robot.vision.pixio import KIND, MODEL_KIND, PixioEncoder, TrainedEncoder, read_encoder
+from pixio_robot.vision.weights.huggingface import INDEX, read_huggingface, save_huggingface
+from pixio_robot.vision.weights.official import read_official, to_official
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
@@ -54,6 +54,11 @@ def locate(path_or_name: str | Path) -> Path:
 
 
 def load_any(path_or_name: str | Path) -> PixioEncoder:
+    """As `read_any`, in RAM."""
+    return read_any(path_or_name).build()
+
+
+def read_any(path_or_name: str | Path) -> TrainedEncoder:
     """The encoder at a path, whatever its format, or of a hub name such as `facebook/pixio-vitb16`.
 
     Raises UserError for what is neither, and listing keys that are missing or unexpected.
@@ -61,11 +66,11 @@ def load_any(path_or_name: str | Path) -> PixioEncoder:
     path = locate(path_or_name)
     match detect_format(path):
         case WeightFormat.OURS:
-            return PixioEncoder.load(path)
+            return read_encoder(path)
         case WeightFormat.HUGGINGFACE:
-            return load_huggingface(path)
+            return read_huggingface(path)
         case WeightFormat.OFFICIAL:
-            return load_official(path)
+            return read_official(path)
 
 
 def _download(name: str) -> Path:

@@ -21,7 +21,7 @@ from pixio_robot.files import atomic_directory, read_json, write_json
 from pixio_robot.vision.checkpointing import CONFIG, WEIGHTS, read_weights
 from pixio_robot.vision.config import SIZES
 from pixio_robot.vision.layers import LAYER_NORM_EPS
-from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from pixio_robot.vision.weights.official import from_official, to_official
 
@@ -64,8 +64,11 @@ _TO_DISK = (
 )
 
 
-def load_huggingface(directory: str | Path) -> PixioEncoder:
-    """Read a PixioModel directory in either spelling. Raises UserError listing keys that are missing or unexpected."""
+def read_huggingface(directory: str | Path) -> TrainedEncoder:
+    """What a PixioModel directory in either spelling holds.
+
+    Raises UserError listing keys that are missing or unexpected.
+    """
     path = Path(directory)
     if not path.is_dir():
         raise UserError(f"There is no model directory {path}.")

@@ -12,23 +12,22 @@ import torch
 from torch import Tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.vision.checkpointing import load_weights
 from pixio_robot.vision.config import SIZES, EncoderConfig
 from pixio_robot.vision.lora import merged_state
-from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder
 from pixio_robot.vision.state_files import read_state_dict
 
 OURS = "vit."
 _ANCHORS = ("cls_token", "pos_embed", "patch_embed.proj.weight")
 
 
-def load_official(path: str | Path) -> PixioEncoder:
-    """Read an official `.pth` file. Nothing in it is executed. Raises UserError naming keys that do not fit."""
+def read_official(path: str | Path) -> TrainedEncoder:
+    """What an official `.pth` file holds. Nothing in it is executed. Raises UserError naming keys that do not fit."""
     path = Path(path)
     return from_official(read_state_dict(path), path)
 
 
-def from_official(weights: Mapping[str, Tensor], where: str | Path) -> PixioEncoder:
+def from_official(weights: Mapping[str, Tensor], where: str | Path) -> TrainedEncoder:
     """The encoder of official weights; its size is read off the tensors. Raises UserError."""
     absent = [key for key in _ANCHORS if key not in weights]
     if absent:
@@ -46,7 +45,6 @@ def from_official(weights: Mapping[str, Tensor], where: str | Path) -> PixioEnco
     config = EncoderConfig(
         size=_size(width, depth, where), patch=patch, image_size=side * patch, class_tokens=class_tokens
     )
-    encoder = PixioEncoder(config)
     own = {
         OURS + key: value for key, value in weights.items() if key not in _ANCHORS and key != "patch_embed.proj.bias"
     }
@@ -56,8 +54,7 @@ def from_official(weights: Mapping[str, Tensor], where: str | Path) -> PixioEnco
     own[OURS + "patch_embed.weight"] = proj_d3pp.flatten(1)
     if "patch_embed.proj.bias" in weights:
         own[OURS + "patch_embed.bias"] = weights["patch_embed.proj.bias"]
-    load_weights(encoder, own, where)
-    return encoder
+    return TrainedEncoder(config, own, where)
 
 
 def to_official(encoder: PixioEncoder) -> dict[str, Tensor]:
