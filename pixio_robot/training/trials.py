@@ -25,6 +25,7 @@ from typing import Any
 from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
 from pixio_robot.training.job import Hook
+from pixio_robot.training.tether import tethered
 
 DIRECTORY, RANKING = "trials", "ranking.json"
 MODEL, EVALUATION, LOG = "model", "evaluation", "log.txt"
@@ -73,7 +74,8 @@ class Trials:
 
     `command(model, results)` are the words of a process that evaluates the policy in `model` into `results`, and
     `outcome(results)` reads what it wrote, None where it did not finish. Used as a context it ends the process that is
-    still running: an interrupted run takes up what is missing when it goes on.
+    still running, which on Linux ends too where this one is killed: an interrupted run takes up what is missing when it
+    goes on.
     """
 
     def __init__(
@@ -157,7 +159,7 @@ class Trials:
         place = self._place(step)
         with (place / LOG).open("wb") as log:
             process = subprocess.Popen(
-                self._command(place / MODEL, place / EVALUATION),
+                tethered(self._command(place / MODEL, place / EVALUATION)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -104,6 +105,40 @@ def test_an_interrupted_run_ends_its_process_and_takes_it_up_again(tmp_path):
         play(trials, {200: 0.7})
         done = trials.finish(lambda numbers: None)
     assert [(trial.step, trial.outcome.rate) for trial in done if trial.outcome] == [(100, 0.5), (200, 0.7)]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from pixio_robot.training.trials import Trials, TrialsConfig
+
+def save(directory):
+    directory.mkdir(parents=True)
+
+sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+trials = Trials(sys.argv[1], TrialsConfig(every=1), lambda model, results: sleeper, lambda results: None)
+trials.look(save).call(1)
+print(trials._running[1].pid, flush=True)
+trials.finish(lambda numbers: None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there does the system tell a process that its parent died")
+def test_an_evaluation_ends_with_a_training_that_is_killed(tmp_path):
+    training = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert training.stdout is not None
+    pid = int(training.stdout.readline())
+    command = Path(f"/proc/{pid}/cmdline")
+    while b"time.sleep" not in command.read_bytes() or b"tether" in command.read_bytes():
+        time.sleep(0.02)  # until it is what it was started for
+    training.kill()
+    training.wait()
+    for _ in range(200):
+        if not command.exists() or not command.read_bytes():  # it may stay a zombie where nobody waits for it
+            return
+        time.sleep(0.05)
+    os.kill(pid, 9)
+    pytest.fail("the evaluation outlived its training")
 
 
 def test_a_run_that_was_interrupted_at_its_end_takes_up_what_is_missing(tmp_path):
