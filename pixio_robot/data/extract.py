@@ -31,8 +31,8 @@ RESULT, FRAMES = "result.json", "frames"
 THUMBNAIL = 64
 READ_BYTES = 16 * 2**20
 NO_SHARD_LIMIT = 2**62
-RULES = 2
-"""Part of the key: raise it when the same footage and settings come to give other frames."""
+RULES, RULES_OF_KEYFRAMES = 2, 3
+"""Part of the key: raise them when the same footage and settings come to give other frames."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,8 @@ class Extraction:
     def key(self, footage: Footage) -> str:
         """Equal keys mean equal frames."""
         settings = dataclasses.asdict(self) | {"sampling": self.sampling.value}
-        text = repr((RULES, footage.id, footage.stamp, sorted(settings.items())))
+        rules = RULES_OF_KEYFRAMES if self.sampling is Sampling.KEYFRAMES else RULES
+        text = repr((rules, footage.id, footage.stamp, sorted(settings.items())))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -89,9 +90,12 @@ def decode_frames(
     sampler = Sampler(sampling=sampling, frames_per_second=frames_per_second, every=every)
     with contextlib.closing(_open(path)) as container:
         stream = _video_stream(container)
-        if sampling is Sampling.KEYFRAMES:
-            stream.codec_context.skip_frame = "NONKEY"
-        shown = _decode(container, stream) if end_s is None else _segment(container, stream, begin_s, end_s)
+        pictures = _key_picture if sampling is Sampling.KEYFRAMES else _pictures
+        shown = (
+            _decode(container, stream, pictures)
+            if end_s is None
+            else _segment(container, stream, begin_s, end_s, pictures)
+        )
         first_s = None if end_s is None else _start_s(stream) + begin_s
         empty = True
         for time_s, frame, spoilt in shown:
@@ -107,8 +111,33 @@ def decode_frames(
             raise VideoError("no frame could be decoded")
 
 
+Pictures = Callable[[VideoStream, Packet], Sequence[VideoFrame]]
+"""What a decoder shows once it is given a packet."""
+
+
+def _pictures(stream: VideoStream, packet: Packet) -> Sequence[VideoFrame]:
+    return stream.decode(packet)
+
+
+def _key_picture(stream: VideoStream, packet: Packet) -> Sequence[VideoFrame]:
+    """That of a key frame, decoded by itself; nothing for other packets.
+
+    FFmpeg's `skip_frame` will not do: its VP9 decoder skips nothing, and that of H.264 shows the key frames of open
+    groups in the wrong order, and some of them not at all.
+    """
+    if not (packet.size and packet.is_keyframe):
+        return []
+    frames = [*stream.codec_context.decode(packet), *stream.codec_context.decode(None)]
+    stream.codec_context.flush_buffers()
+    for frame in frames:
+        frame.dts = packet.dts
+        if packet.pts is not None:
+            frame.pts = packet.pts
+    return frames[:1]
+
+
 def _segment(
-    container: InputContainer, stream: VideoStream, begin_s: float, end_s: float
+    container: InputContainer, stream: VideoStream, begin_s: float, end_s: float, pictures: Pictures
 ) -> Iterator[tuple[float, VideoFrame, bool]]:
     """What `_decode` gives between two times; it starts at the key frame before, whose damage it so knows of."""
     half_frame_s = _step_s(stream) / 2
@@ -116,7 +145,7 @@ def _segment(
     if stream.time_base:
         container.seek(int(begin_s / stream.time_base), stream=stream, backward=True)
     last_s = begin_s
-    for time_s, frame, spoilt in _decode(container, stream):
+    for time_s, frame, spoilt in _decode(container, stream, pictures):
         if time_s >= end_s - half_frame_s:
             return
         last_s = time_s
@@ -180,7 +209,9 @@ def _declared_s(container: InputContainer, stream: VideoStream) -> float | None:
     return None
 
 
-def _decode(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, VideoFrame, bool]]:
+def _decode(
+    container: InputContainer, stream: VideoStream, pictures: Pictures
+) -> Iterator[tuple[float, VideoFrame, bool]]:
     """(stream time in seconds, frame, whether it is spoilt) of every frame: damaged, or after one that is and before
     the next key frame. Raises VideoError where decoding ends too early."""
     time_base = float(stream.time_base or 0)
@@ -195,7 +226,7 @@ def _decode(container: InputContainer, stream: VideoStream) -> Iterator[tuple[fl
                 raise VideoError(f"truncated after {end_s - start_s:.1f} s")
             if packet.pts is not None:
                 end_s = max(end_s, (packet.pts + (packet.duration or 0)) * time_base)
-            for frame in stream.decode(packet):
+            for frame in pictures(stream, packet):
                 _check_size(frame.width, frame.height)
                 # Some AVI streams carry no time stamps at all.
                 stamp = frame.dts if by_decoding_order else frame.pts

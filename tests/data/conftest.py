@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -35,7 +36,7 @@ def moving_picture(number: int, width: int = WIDTH, height: int = HEIGHT, seed: 
 
 @pytest.fixture(scope="session")
 def make_video() -> MakeVideo:
-    """make_video(path, seconds=, codec=, times=, size=, still=, seed=, extra_streams=) -> path.
+    """make_video(path, seconds=, codec=, times=, size=, still=, seed=, extra_streams=, options=) -> path.
 
     20 frames a second unless `times`; `extra_streams` adds two of sound before the picture.
     """
@@ -50,13 +51,14 @@ def make_video() -> MakeVideo:
         still: bool = False,
         seed: int = 0,
         extra_streams: bool = False,
+        options: Mapping[str, str] = MappingProxyType({}),
     ) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         times = [i / 20 for i in range(round(seconds * 20))] if times is None else times
-        options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
-        with av.open(str(path), "w", options=options) as container:
+        of_file = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
+        with av.open(str(path), "w", options=of_file) as container:
             sounds = [container.add_stream("aac", rate=16000) for _ in range(2 if extra_streams else 0)]
-            stream = container.add_stream(codec, rate=20, options={"g": "10"} | QUICKLY.get(codec, {}))
+            stream = container.add_stream(codec, rate=20, options={"g": "10"} | QUICKLY.get(codec, {}) | dict(options))
             stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
             stream.codec_context.thread_count = 1
