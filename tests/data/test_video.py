@@ -84,8 +84,8 @@ def test_every_and_keyframes(tmp_path: Path, make_video) -> None:
     assert every == [0, 0.35, 0.7, 1.05, 1.4, 1.75]
 
 
-# In open groups of H.264, FFmpeg's own way of showing key frames alone loses some and turns the order of others round; of
-# VP9 it shows every frame.
+# In open groups of H.264, FFmpeg's own way of showing key frames alone loses some and turns the order of others round;
+# of VP9 it shows every frame.
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [
