@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import hmac
 import ipaddress
@@ -45,8 +46,9 @@ class ServeConfig:
             raise UserError(f"host={self.host!r} must be an IP address, such as 127.0.0.1 or 0.0.0.0.") from error
         if not 0 <= self.port < 2**16 or self.warmup < 0:
             raise UserError(f"port={self.port} must lie in 0..65535 and warmup={self.warmup} must be at least 0.")
-        if self.token is not None and len(self.token) < 8:
-            raise UserError("token must have at least 8 characters.")
+        token = self.token
+        if token is not None and (len(token) < 8 or not all("!" <= character <= "~" for character in token)):
+            raise UserError("token must have at least 8 characters, all of them of ASCII and none a space.")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -83,8 +85,11 @@ class Served:
                 raise UserError(f"{key} must be a whole number, not {message.get(key)!r}.")
         if not isinstance(message.get("task"), str | None):
             raise UserError(f"task must be a text, not {message['task']!r}.")
-        if self.tasks and message.get("task") not in self.tasks:
-            raise unknown_name("task", str(message.get("task")), self.tasks)
+        task = message.get("task")
+        if self.tasks and task not in self.tasks:
+            raise unknown_name("task", str(task), self.tasks)
+        if not self.tasks and task not in (None, self.spec.task):
+            raise UserError(f"The policy is of the task {self.spec.task} alone and cannot be told another, {task!r}.")
 
     def blank(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """An observation of the right shape, to warm up with."""
@@ -129,19 +134,22 @@ class PolicyServer:
             await asyncio.get_running_loop().create_future()
 
     def latency(self) -> dict[str, float]:
-        """Milliseconds of a call, encoder and all, over the latest calls; empty before the first."""
+        """Milliseconds of a call, encoder and all, and of waiting for other clients' calls before it, over the latest
+        calls; empty before the first."""
         if not self._milliseconds:
             return {}
         p50, p90, p99 = np.percentile(self._milliseconds, [50, 90, 99])
         return {"calls": len(self._milliseconds), "p50_ms": float(p50), "p90_ms": float(p90), "p99_ms": float(p99)}
 
     def _admit(self, connection: Any, request: Any) -> Any:
-        given = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+        given = "".join(request.headers.get_all("Authorization"))
+        if not hmac.compare_digest(given.encode(errors="replace"), f"Bearer {self._token}".encode()):
             return connection.respond(HTTPStatus.UNAUTHORIZED, "wrong or missing token\n")
         return None
 
     async def _talk(self, connection: Any) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         served = self._served
         hello = {
             "protocol": PROTOCOL,
@@ -152,13 +160,14 @@ class PolicyServer:
             "ensemble_weight": served.ensemble_weight,
             "tasks": list(served.tasks),
         }
-        await connection.send(pack(hello))
-        async for content in connection:
-            try:
-                answer = await self._answer(content)
-            except UserError as error:
-                answer = {"error": str(error)}
-            await connection.send(pack(answer))
+        with contextlib.suppress(ConnectionClosed):  # a client may go while it is answered
+            await connection.send(pack(hello))
+            async for content in connection:
+                try:
+                    answer = await self._answer(content)
+                except UserError as error:
+                    answer = {"error": str(error)}
+                await connection.send(pack(answer))
 
     async def _answer(self, content: bytes | str) -> dict[str, Any]:
         message = unpack(content)

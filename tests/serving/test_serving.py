@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,7 @@ def address(checkpoint: Path) -> Iterator[str]:
     server.send_signal(signal.SIGINT)
     rest = server.stdout.read()
     assert server.wait(20) == 0
-    assert "p99" in rest
+    assert rest.startswith("serve: ")
 
 
 def as_in_a_script_s_background() -> None:
@@ -177,8 +179,63 @@ def test_a_task_is_a_text() -> None:
     served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.zeros((1, 2), np.float32))
     message = {"images": {}, "state": np.zeros((1, 3), np.float32), "seed": 0, "step": 0}
     served.check(message | {"task": None})
+    served.check(message | {"task": SPEC.task})
     with pytest.raises(UserError, match="task must be a text"):
         served.check(message | {"task": ["push"]})
+    with pytest.raises(UserError, match="is of the task Test alone and cannot be told another, 'push'"):
+        served.check(message | {"task": "push"})
+
+
+def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(caplog: pytest.LogCaptureFixture) -> None:
+    def plan(images: dict, state: np.ndarray, seed: int, step: int, task: str | None) -> np.ndarray:
+        time.sleep(0.4 if seed else 0)
+        return np.full((1, 2), seed, np.float32)
+
+    served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan)
+    frame = Frame({}, np.zeros(3, np.float32))
+
+    def act(address: str) -> None:
+        with PolicyClient(address, TOKEN, timeout_s=0.1) as client:
+            client.reset(1)
+            with pytest.raises(UserError, match=r"did not answer within 0\.1 s; the connection is closed"):
+                client.act(frame)
+            time.sleep(0.4)
+            client.reset(0)
+            with pytest.raises(UserError, match="connection to the policy server is closed"):
+                client.act(frame)
+        with PolicyClient(address, TOKEN) as client:
+            assert client.act(frame).tolist() == [0, 0]
+
+    serving(served, act)
+    assert not caplog.records  # a client that goes is no fault of the server's
+
+
+def test_strange_requests_are_turned_away() -> None:
+    served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.zeros((1, 2), np.float32))
+
+    def ask(address: str) -> None:
+        host, _, port = address.removeprefix("ws://").rpartition(":")
+        for headers in (b"", b"Authorization: Bearer \xff\xfe\r\n", f"Authorization: Bearer {TOKEN}\r\n".encode() * 2):
+            upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(
+                    b"GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n" + upgrade + headers + b"\r\n"
+                )
+                assert connection.recv(100).startswith(b"HTTP/1.1 401")
+
+    serving(served, ask)
+
+
+def serving(served: Served, client: Callable[[str], None]) -> None:
+    """Run `client` in a thread, given the address where `served` is served."""
+
+    async def talk() -> None:
+        ready = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(PolicyServer(served, ServeConfig(port=0, warmup=0), TOKEN).run(ready.set_result))
+        await asyncio.to_thread(client, await ready)
+        running.cancel()
+
+    asyncio.run(talk())
 
 
 def test_sigterm_ends_it_well_too(checkpoint: Path) -> None:
@@ -233,7 +290,12 @@ def test_objects_cannot_be_sent() -> None:
 
 
 def test_settings_are_checked() -> None:
-    for settings, message in (({"host": "example"}, "host"), ({"port": 70000}, "port"), ({"token": "x"}, "token")):
+    for settings, message in (
+        ({"host": "example"}, "host"),
+        ({"port": 70000}, "port"),
+        ({"token": "x"}, "token"),
+        ({"token": "schlüssel"}, "ASCII"),
+    ):
         with pytest.raises(UserError, match=message):
             ServeConfig(**settings)
     assert ServeConfig().host == "127.0.0.1"
