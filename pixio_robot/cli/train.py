@@ -114,7 +114,8 @@ def _train(command: TrainCommand) -> FitResult:
     import torch
 
     from pixio_robot.cli.learning_data import open_demonstrations, some_windows
-    from pixio_robot.data.features import cache_features
+    from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
+    from pixio_robot.data.shared_memory import shared_room
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed import current
     from pixio_robot.training.sinks import MetricsLog
@@ -173,13 +174,14 @@ def _train(command: TrainCommand) -> FitResult:
     features = None
     if views is not None and encoder is not None:
 
-        def cached() -> list[Any]:
+        def encoded() -> list[Encoded]:
             return [
-                cache_features(store, encoder, conditioning.cameras, views=views, device=device)
+                encode_features(store, encoder, conditioning.cameras, views=views, device=device)
                 for store in data.stores
             ]
 
-        features = processes.after_first(cached)
+        room, ram_bytes = shared_room(processes.gather), DEFAULT_RAM_BYTES // len(data.stores)
+        features = [open_features(one, ram_bytes=ram_bytes, room=room) for one in processes.after_first(encoded)]
 
     train_batches, validation_batches = data.streams(
         policy,

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pixio_robot.data.demo_commit import workplace
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.feature_views import Views
+from pixio_robot.data.shared_memory import Room, own_room
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, fsync_parent
 from pixio_robot.types import Features
@@ -48,10 +49,11 @@ class FeatureCache:
         ram_bytes: int = DEFAULT_RAM_BYTES,
         views: int = 0,
         crop: tuple[int, int] | None = None,
+        room: Room = own_room,
     ) -> None:
         """episodes[camera][v * count + e] are the features of episode e of `count` in view v, 0 <= v <= views.
 
-        crop: what part of the images all views show (`Views.crop`).
+        crop: what part of the images all views show (`Views.crop`). room: the RAM to hold them in.
         """
         self.views, self.crop = views, crop
         self._episodes = episodes
@@ -61,12 +63,7 @@ class FeatureCache:
         self._starts = np.cumsum([0, *lengths])
         needed = sum(part.cls.nbytes + part.patches.nbytes for parts in episodes.values() for part in parts)
         if lengths and needed <= ram_bytes:
-            self._flat = {
-                camera: Features(
-                    torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]), crop
-                )
-                for camera, parts in episodes.items()
-            }
+            self._flat = _held(episodes, crop, room)
             # Views in place of the mapped files, which may then be closed.
             self._episodes = {camera: self._split(flat) for camera, flat in self._flat.items()}
 
@@ -109,6 +106,30 @@ class FeatureCache:
         )
 
 
+def _held(episodes: Mapping[str, Sequence[Features]], crop: tuple[int, int] | None, room: Room) -> dict[str, Features]:
+    """All episodes of a camera behind one another, one tensor of class tokens and one of patches."""
+    parts = [
+        tensors
+        for of_camera in episodes.values()
+        for tensors in ([one.cls for one in of_camera], [one.patches for one in of_camera])
+    ]
+    ends = np.cumsum([sum(tensor.nbytes for tensor in tensors) for tensors in parts]).tolist()
+
+    def rows(memory: Tensor) -> list[Tensor]:
+        return [
+            memory[start:end].view(tensors[0].dtype).view(-1, *tensors[0].shape[1:])
+            for start, end, tensors in zip([0, *ends], ends, parts, strict=False)
+        ]
+
+    def fill(memory: Tensor) -> None:
+        for whole, tensors in zip(rows(memory), parts, strict=True):
+            torch.cat(tensors, out=whole)
+
+    whole = rows(room(ends[-1], fill))
+    pairs = zip(whole[::2], whole[1::2], strict=True)
+    return {camera: Features(*pair, crop) for camera, pair in zip(episodes, pairs, strict=True)}
+
+
 def cache_features(
     store: DemoStore,
     encoder: nn.Module,
@@ -120,7 +141,38 @@ def cache_features(
     progress: bool = True,
     ram_bytes: int = DEFAULT_RAM_BYTES,
 ) -> FeatureCache:
-    """Encode what is not cached yet and return everything. `encoder` is a frozen `types.Encoder`.
+    """Encode what is not cached yet and return everything: `encode_features`, then `open_features`."""
+    encoded = encode_features(
+        store, encoder, cameras, views=views, batch_size=batch_size, device=device, progress=progress
+    )
+    return open_features(encoded, ram_bytes=ram_bytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """The files of a store's features, by camera and in the order that `FeatureCache` wants."""
+
+    files: Mapping[str, Sequence[_Wanted]]
+    views: Views
+
+
+def open_features(encoded: Encoded, *, ram_bytes: int = DEFAULT_RAM_BYTES, room: Room = own_room) -> FeatureCache:
+    """What `encode_features` found or made. Raises UserError for a file that is gone meanwhile."""
+    episodes = {camera: [_there(one) for one in wanted] for camera, wanted in encoded.files.items()}
+    return FeatureCache(episodes, ram_bytes, encoded.views.count, encoded.views.crop, room)
+
+
+def encode_features(
+    store: DemoStore,
+    encoder: nn.Module,
+    cameras: Sequence[str],
+    *,
+    views: Views = ONE_VIEW,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Encoded:
+    """Encode what is not cached yet. `encoder` is a frozen `types.Encoder`.
 
     With `views`, what the policy sees while acting is view 0, also cropped, and `views.count` random versions stand
     beside it for training (`FeatureCache.gather`): the encoder runs once for each frame and view. Raises UserError for
@@ -143,12 +195,7 @@ def cache_features(
     missing = [one for parts in everything.values() for one in parts if _load(one) is None]
     if missing:
         _add(missing, reader, encoder, views, batch_size, device, progress)
-    return FeatureCache(
-        {camera: [_there(one) for one in parts] for camera, parts in everything.items()},
-        ram_bytes,
-        views.count,
-        views.crop,
-    )
+    return Encoded(everything, views)
 
 
 @dataclasses.dataclass(frozen=True)

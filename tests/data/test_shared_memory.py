@@ -1,0 +1,71 @@
+"""Processes of one machine look at the same memory, which one of them filled."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pixio_robot.data.shared_memory import own_room, shared_room
+
+PROGRAM = """
+import os, sys, torch
+import torch.distributed as dist
+from pathlib import Path
+from pixio_robot.data.shared_memory import shared_room
+from pixio_robot.errors import UserError
+
+rank, where, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "fails"
+dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
+
+def meet(value):
+    values = [None, None]
+    dist.all_gather_object(values, value)
+    return values
+
+def fill(memory):
+    print(f"filled by {rank}")
+    if fails:
+        raise UserError("no room")
+    memory.copy_(torch.arange(len(memory)))
+
+try:
+    memory = shared_room(meet)(200, fill)
+    meet(None)
+    if rank == 1:
+        memory[7] = 99
+    meet(None)
+    print(memory[:9].tolist(), sum(memory.tolist()) - 99 + 7 == sum(range(200)))
+    print(sum("memfd" in os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such memory: each process has its own")
+@pytest.mark.parametrize("how", ["works", "fails"])
+def test_one_fills_what_all_see(how, tmp_path):
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(rank), str(tmp_path), how], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        first, second = (process.communicate(timeout=100)[0].splitlines() for process in both)
+    finally:
+        for process in both:
+            process.kill()
+    if how == "fails":
+        assert first == ["filled by 0", "no room"]
+        assert second == ["The first process of this machine failed; its own message says at what."]
+    else:
+        seen = ["[0, 1, 2, 3, 4, 5, 6, 99, 8] True", "0"]
+        assert first == ["filled by 0", *seen]
+        assert second == seen
+
+
+def test_a_process_alone_has_its_own_memory():
+    for room in (own_room, shared_room(lambda value: [value])):
+        assert room(3, lambda memory: memory.fill_(5)).tolist() == [5, 5, 5]
+    assert torch.equal(own_room(0, lambda memory: None), torch.empty(0, dtype=torch.uint8))
