@@ -50,7 +50,10 @@ def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
         "histogram": Markup(length_histogram(store.lengths)),
         "state": Markup(curves(spec.state_names, state, labels, _usual(statistics.state), rate)),
         "actions": Markup(curves(spec.action_names, actions, labels, _usual(statistics.actions), rate)),
-        "ranges": _rows(spec.state_names, statistics.state) + _rows(spec.action_names, statistics.actions),
+        "ranges": {
+            "state": _rows(spec.state_names, statistics.state),
+            "actions": _rows(spec.action_names, statistics.actions),
+        },
         "episodes": [_episode(store, number, outliers.get(number, [])) for number in shown],
         "outliers": list(outliers.items())[:LISTED_OUTLIERS],
         "more_outliers": max(0, len(outliers) - LISTED_OUTLIERS),
