@@ -103,10 +103,15 @@ class ShardWriter:
 
 
 class ShardReader:
-    """JPEG bytes by row of `{name}.npy`; safe to use from many threads at once."""
+    """JPEG bytes by row of `{name}.npy`; safe to use from many threads at once.
+
+    It stays with the folder that it opened: another ingest may put a new one in its place, whose shards the rows know
+    nothing of. The old one is gone then, and reading on raises UserError.
+    """
 
     def __init__(self, directory: Path, name: str, shards: list[str]) -> None:
         self.directory, self.shards = directory, shards
+        self._folder = os.open(directory, os.O_RDONLY)
         self.records: np.ndarray = np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         self._descriptors: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -117,7 +122,12 @@ class ShardReader:
         descriptor = self._descriptors.get(number)
         if descriptor is not None:
             return os.pread(descriptor, size, offset)
-        descriptor = os.open(self.directory / self.shards[number], os.O_RDONLY)
+        try:
+            descriptor = os.open(self.shards[number], os.O_RDONLY, dir_fd=self._folder)
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.directory / self.shards[number]} was replaced or removed while it was being read: start again."
+            ) from None
         try:
             data = os.pread(descriptor, size, offset)
         finally:
@@ -135,6 +145,9 @@ class ShardReader:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
             self._descriptors.clear()
+            if self._folder >= 0:
+                os.close(self._folder)
+                self._folder = -1
 
 
 class FrameShards:

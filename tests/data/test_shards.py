@@ -69,6 +69,20 @@ def test_more_shards_than_open_files(folder: Path, monkeypatch: pytest.MonkeyPat
     shards.close()
 
 
+def test_shards_that_are_replaced_under_a_reader_are_not_taken_for_its_own(folder: Path, tmp_path: Path) -> None:
+    shards = FrameShards.open(folder)
+    first = shards.image(0)
+    for number, picture in enumerate(pictures(60, 3)):
+        cv2.imwrite(str(tmp_path / "in" / "a" / f"{number:03d}.png"), picture)
+    config = IngestConfig(source=str(tmp_path / "in"), out=str(folder), workers=1, short_side=0, shard_bytes=50_000)
+    assert ingest(config, show_progress=False).changed
+    assert np.array_equal(shards.image(0), first)  # its shard is open
+    with pytest.raises(UserError, match=r"train-\d+.tar was replaced or removed while it was being read"):
+        shards.image(len(shards) - 1)
+    shards.close()
+    assert len(FrameShards.open(folder)) > len(shards)
+
+
 def test_a_frame_larger_than_a_shard_gets_its_own(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
     writer = ShardWriter(tmp_path, "train", shard_bytes=50_000)
