@@ -6,7 +6,7 @@ import dataclasses
 import enum
 from typing import Any
 
-from envs.robomimic_task import absolute, recorded
+from envs.robomimic_task import absolute, check_alike, recorded
 from envs.tasks import Simulator, task_of
 from pixio_robot.choice import NAMES, Choice, one_of
 from pixio_robot.errors import UserError, unknown_name
@@ -171,6 +171,7 @@ class EnvConfig:
         """What a store of demonstrations lays down, in place of the usual settings; others are refused."""
         self.task = absolute(self.task)
         found = recorded(self.task)
+        check_alike(self.task)
         usual = {field.name: field.default for field in dataclasses.fields(EnvConfig)}
         laid_down = {
             "start_spread": usual["start_spread"],

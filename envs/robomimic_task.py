@@ -61,9 +61,11 @@ def absolute(task: str) -> str:
 
 @functools.cache
 def recorded(task: str) -> Recorded:
-    """Raises UserError where there is no store, where its episodes do not all say the same of their environment, and
-    where that is no environment of robosuite or has pictures that cannot be drawn here."""
-    from pixio_robot.data.demos import DemoStore
+    """As the first episode says. Raises UserError where there is no store, and where that is no environment of
+    robosuite or has pictures that cannot be drawn here."""
+    from pixio_robot.data.demo_header import read_header
+    from pixio_robot.data.demo_recognition import read_root
+    from pixio_robot.data.demos import EPISODES
 
     path = Path(task.removeprefix(PREFIX))
     if path.is_file():
@@ -71,31 +73,43 @@ def recorded(task: str) -> Recorded:
             f"task={task} must name a store: import the file first, `pixio-robot data import {path} format=robomimic "
             "out=STORE`, and train on it."
         )
-    store = DemoStore.open(path)
-    found = store.info(0).get(ENV_ARGS) if len(store) else None
+    spec = read_root(path).spec
+    first = read_header(path / EPISODES / f"{0:06d}")
+    found = None if first is None else first.info.get(ENV_ARGS)
     if not isinstance(found, Mapping):
         raise UserError(
             f"task={task} needs demonstrations imported from a robomimic file, whose episodes say which environment "
             f"they were recorded in ({ENV_ARGS}); those of {path} do not."
         )
-    for number in range(1, len(store)):
-        if store.info(number).get(ENV_ARGS) != found:
-            raise UserError(
-                f"task={task}: episodes 0 and {number} were recorded in different environments ({ENV_ARGS}): "
-                "name a store of one of them."
-            )
     arguments = found.get("env_kwargs")
     name = found.get("env_name")
     if found.get("type") != 1 or not isinstance(arguments, Mapping) or not isinstance(name, str):
         raise UserError(
             f"task={task} was not recorded in robosuite: its {ENV_ARGS} have type {found.get('type')}, env_name {name}."
         )
-    sizes = {(camera.height, camera.width) for camera in store.spec.cameras.values()}
+    sizes = {(camera.height, camera.width) for camera in spec.cameras.values()}
     if len(sizes) > 1 or any(height != width for height, width in sizes):
         text = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
         raise UserError(f"task={task} has pictures of {text} pixels; only square ones of one size can be drawn here.")
     horizon = arguments.get("horizon") or _LONG.get(name, _HORIZON)
-    return Recorded(store.spec, found, next(iter(sizes))[0] if sizes else None, int(horizon))
+    return Recorded(spec, found, next(iter(sizes))[0] if sizes else None, int(horizon))
+
+
+@functools.cache
+def check_alike(task: str) -> None:
+    """Raises UserError where the store's episodes do not all say the same of their environment.
+
+    It reads them all: once, where a configuration is made, and not in every worker that is sent it.
+    """
+    from pixio_robot.data.demos import DemoStore
+
+    store = DemoStore.open(task.removeprefix(PREFIX))
+    for number in range(1, len(store)):
+        if store.info(number).get(ENV_ARGS) != store.info(0).get(ENV_ARGS):
+            raise UserError(
+                f"task={task}: episodes 0 and {number} were recorded in different environments ({ENV_ARGS}): "
+                "name a store of one of them."
+            )
 
 
 def bounds(action_names: Sequence[str]) -> np.ndarray:

@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import pickle
+import shutil
+import subprocess
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +233,18 @@ def test_episodes_of_two_environments_are_refused(store: DemoStore, tmp_path: Pa
     both.append(dataclasses.replace(episode, info={"env_args": {**env_args, "env_name": "Stack"}}))
     with pytest.raises(UserError, match="episodes 0 and 1 were recorded in different"):
         EnvConfig(task=f"robomimic:{both.path}")
+
+
+def test_a_worker_that_is_sent_the_configuration_reads_one_episode(store: DemoStore, tmp_path: Path) -> None:
+    long = DemoStore.create(tmp_path / "long", store.spec)
+    for _ in range(2):
+        long.append(store.episode(0))
+    sent = pickle.dumps(EnvConfig(task=f"robomimic:{long.path}"))
+    shutil.rmtree(long.episode_path(1))
+    (long.episode_path(1)).mkdir()  # no other process could read it now
+    code = f"import pickle; from envs.spec import spec_of; print(spec_of(pickle.loads({sent!r})).task)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["Lift"]
 
 
 def test_two_arms_of_robosuite_1_4_are_built_too(tmp_path: Path) -> None:
