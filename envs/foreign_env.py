@@ -14,8 +14,9 @@ from envs.foreign import build_foreign
 from envs.render import FREE_VIEW
 from envs.seeding import global_seed
 from envs.spec import spec_of
+from envs.states import checked_state
 from envs.views import Views
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import unknown_name
 from pixio_robot.types import Frame, StepResult
 
 FRONT = "front"
@@ -73,9 +74,8 @@ class ForeignEnv(Views):
 
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         size = mujoco.mj_stateSize(self._model, _STATE)
-        if np.shape(state) != (size,):
-            raise UserError(f"A state of {self.config.task} has {size} numbers, not the shape {np.shape(state)}.")
-        mujoco.mj_setState(self._model, self._data, np.asarray(state, np.float64), _STATE)
+        state = checked_state(state, size, self.config.task, "as get_state gives it")
+        mujoco.mj_setState(self._model, self._data, state, _STATE)
         mujoco.mj_forward(self._model, self._data)
         self._observed = self._foreign.observe()
         return self._begin(render)

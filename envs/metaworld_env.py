@@ -15,9 +15,9 @@ from envs.actions import checked_action
 from envs.config import CAMERAS, EnvConfig
 from envs.seeding import global_seed
 from envs.spec import spec_of
+from envs.states import checked_state
 from envs.tasks import TASKS
 from envs.views import Views
-from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
 _SHOWN_GROUPS = (0, 1, 2)
@@ -91,11 +91,9 @@ class MetaworldEnv(Views):
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         model, data = self._model, self._data
         lengths = (1, model.nq, model.nv, 3 * model.nmocap, 4 * model.nmocap)
-        if np.shape(state) != (sum(lengths),):
-            raise UserError(
-                f"A state of {self.config.task} has {sum(lengths)} numbers, not the shape {np.shape(state)}."
-            )
-        time, qpos, qvel, pos, quat = np.split(np.asarray(state, np.float64), np.cumsum(lengths)[:-1])
+        parts = "time, positions, velocities, moved bodies, their turns"
+        state = checked_state(state, sum(lengths), self.config.task, parts)
+        time, qpos, qvel, pos, quat = np.split(state, np.cumsum(lengths)[:-1])
         data.mocap_pos[:], data.mocap_quat[:] = pos.reshape(-1, 3), quat.reshape(-1, 4)
         data.qacc_warmstart[:] = 0
         data.ctrl[:] = 0

@@ -18,6 +18,7 @@ from envs.robomimic_model import load_model
 from envs.robomimic_task import recorded
 from envs.seeding import global_seed
 from envs.spec import action_bounds, spec_of
+from envs.states import checked_state
 from envs.views import Views
 from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError, unknown_name
@@ -104,14 +105,10 @@ class RobomimicEnv(Views):
 
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         size = 1 + self._model.nq + self._model.nv
-        if np.shape(state) != (size,):
-            raise UserError(
-                f"A state of {self.config.task} has {size} numbers (time, positions, velocities), not the shape "
-                f"{np.shape(state)}."
-            )
+        state = checked_state(state, size, self.config.task, "time, positions, velocities")
         env = self._env
         env.sim.reset()
-        env.sim.set_state_from_flattened(np.asarray(state, np.float64))
+        env.sim.set_state_from_flattened(state)
         env.sim.forward()
         start_anew(env)
         return self._begin(env._get_observations(force_update=True), render)

@@ -17,9 +17,9 @@ from envs.scene import Scene, dress
 from envs.seeding import global_seed
 from envs.simulator import load_robosuite
 from envs.spec import action_bounds, spec_of
+from envs.states import checked_state
 from envs.tasks import TASKS
 from envs.views import Views
-from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
 
@@ -110,11 +110,8 @@ class RobosuiteEnv(Views):
         return np.concatenate([[self._data.time], self._data.qpos, self._data.qvel])
 
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
-        if np.shape(state) != (1 + self._model.nq + self._model.nv,):
-            raise UserError(
-                f"A state of {self.config.task} with {self.config.robot} has {1 + self._model.nq + self._model.nv} "
-                f"numbers (time, positions, velocities), not the shape {np.shape(state)}."
-            )
+        whose, parts = f"{self.config.task} with {self.config.robot}", "time, positions, velocities"
+        state = checked_state(state, 1 + self._model.nq + self._model.nv, whose, parts)
         data = self._data
         data.time = state[0]
         data.qpos[:] = state[1 : 1 + self._model.nq]

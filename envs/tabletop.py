@@ -15,9 +15,9 @@ from envs.actions import checked_action
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, Variation
 from envs.scene import Scene, add_camera, add_distractors, add_table_look
 from envs.spec import spec_of
+from envs.states import checked_state
 from envs.tasks import TASKS, Simulator
 from envs.views import Views
-from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
 MODELS = Path(__file__).parent / "tabletop_models"
@@ -129,12 +129,9 @@ class TabletopEnv(Views):
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         model, data = self._model, self._data
         lengths = (1, model.nq, model.nv, 3 * model.nmocap)
-        if np.shape(state) != (sum(lengths),):
-            raise UserError(
-                f"A state of {self.config.task} at variation {self.config.variation.value} has {sum(lengths)} numbers "
-                f"(time, positions, velocities, moved bodies), not the shape {np.shape(state)}."
-            )
-        time, qpos, qvel, mocap = np.split(np.asarray(state, np.float64), np.cumsum(lengths)[:-1])
+        whose = f"{self.config.task} at variation {self.config.variation.value}"
+        state = checked_state(state, sum(lengths), whose, "time, positions, velocities, moved bodies")
+        time, qpos, qvel, mocap = np.split(state, np.cumsum(lengths)[:-1])
         data.time = time[0]
         data.qpos[:], data.qvel[:], data.mocap_pos[:] = qpos, qvel, mocap.reshape(-1, 3)
         data.qacc_warmstart[:] = 0
