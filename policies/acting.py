@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # commands that are only asked for their settings need no torch
     from policies.base import ChunkPolicy
-    from policies.config import PolicyConfig
 
 
 NO_ENSEMBLE = -1.0
@@ -24,7 +23,8 @@ class ActingConfig:
     inference_steps: int | None = None
     """Steps of the sampler, for policies that draw their actions; null: as trained."""
     noise_seed: int = 0
-    """For policies that draw their actions: another number plays the same initial states with other noise."""
+    """For policies that draw their actions: another number plays the same initial states with other noise, and
+    changes nothing for the others."""
 
 
 def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
@@ -42,9 +42,19 @@ def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
     policy.config = config
 
 
-def acting_text(config: PolicyConfig, acting: ActingConfig) -> str:
-    """For results: how a policy with that configuration acted, the sampler's steps where they were chosen."""
+def words_of_noise(policy: ChunkPolicy, acting: ActingConfig) -> str:
+    """That a noise was chosen which the policy does not draw; empty where it does. No error: a sweep over noises may
+    hold policies of both kinds."""
+    if policy.draws or not acting.noise_seed:
+        return ""
+    return f"noise_seed={acting.noise_seed} changes nothing: this policy draws no noise"
+
+
+def acting_text(policy: ChunkPolicy, acting: ActingConfig) -> str:
+    """For results: how the policy acted, the sampler's steps where they were chosen, and its noise where it is not the
+    usual one and the policy draws any."""
+    config = policy.config
     ensemble = "" if config.ensemble_weight is None else f", ensemble_weight {config.ensemble_weight}"
     steps = "" if acting.inference_steps is None else f", inference_steps {acting.inference_steps}"
-    noise = f", noise_seed {acting.noise_seed}" if acting.noise_seed else ""
+    noise = f", noise_seed {acting.noise_seed}" if acting.noise_seed and policy.draws else ""
     return f"{config.executed} actions of each chunk{ensemble}{steps}{noise}"

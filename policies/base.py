@@ -28,9 +28,13 @@ class ChunkPolicy(nn.Module, abc.ABC):
     and the last `max_padding` may be repeated (None: all that there are).
     `goals` says what is wanted in each task by its name, for a policy that is told (`Observation.goal`).
 
+    `draws`: whether what it does follows from noise too, and not from what it sees alone.
+
     A subclass says how well it explains an action chunk (`_errors`) and how it makes one (`_sample`), both in
     normalised units and given what is seen.
     """
+
+    draws = False
 
     def __init__(self, config: PolicyConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
         super().__init__()

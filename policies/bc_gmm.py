@@ -41,6 +41,7 @@ class BCGMMPolicy(ChunkPolicy):
     """The loss is the negative log-likelihood of the demonstrated actions."""
 
     conditioning: Conditioning
+    draws = True
 
     def __init__(self, config: BCGMMConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
         super().__init__(config, spec, statistics, encoder)

@@ -54,6 +54,7 @@ class BCRNNPolicy(ChunkPolicy):
     """Frames one after the other through an LSTM; the mixture comes from its last output."""
 
     conditioning: Conditioning
+    draws = True
 
     def __init__(self, config: BCRNNConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
         super().__init__(config, spec, statistics, encoder)

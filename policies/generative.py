@@ -22,6 +22,7 @@ class GenerativePolicy(ChunkPolicy):
     """
 
     conditioning: Conditioning
+    draws = True
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from pixio_robot.cli.policy_directory import policy_directory, weights_fingerpri
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.types import Actor, DemoSpec
-from policies.acting import ActingConfig, act_as, acting_text
+from policies.acting import ActingConfig, act_as, acting_text, words_of_noise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,9 @@ class Evaluated:
         rows = slots if device.type == "cuda" else min(CPU_ROWS, slots)
         config, goal = policy.config, policy.goals.get(task)
         actor = ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, acting.noise_seed)
-        return actor, acting_text(config, acting)
+        if words := words_of_noise(policy, acting):
+            print(f"evaluate: {words}")
+        return actor, acting_text(policy, acting)
 
 
 def random_actions(name: str, bounds: tuple[np.ndarray, np.ndarray]) -> Evaluated:

@@ -18,7 +18,7 @@ from pixio_robot.cli.compose import run
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
-from policies.acting import ActingConfig, act_as
+from policies.acting import ActingConfig, act_as, words_of_noise
 
 
 @dataclass(kw_only=True)
@@ -47,6 +47,8 @@ def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compi
     policy: Any = load_policy(policy_directory(checkpoint), device)
     policy.eval()
     act_as(policy, acting)
+    if words := words_of_noise(policy, acting):
+        print(f"serve: {words}")
     # Only who averages predictions needs those that are not carried out.
     execute, ensemble_weight = policy.config.executed, policy.config.ensemble_weight
     sent = execute if ensemble_weight is None else policy.horizon

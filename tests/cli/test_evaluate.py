@@ -69,6 +69,15 @@ def test_every_checkpoint_and_the_last_one_is_the_policy(run: Path) -> None:
     assert "Best of 3" in (run / "report.html").read_text()
 
 
+def test_other_noise_says_nothing_new_of_a_policy_that_draws_none(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual, other = evaluate(run, "usual", "videos=0"), evaluate(run, "other", "videos=0", "noise_seed=3")
+    assert "noise_seed=3 changes nothing: this policy draws no noise" in capsys.readouterr().out
+    assert read_summary(other).acting == read_summary(usual).acting
+    assert read_episodes(other) == read_episodes(usual)
+
+
 def test_what_does_not_go_together_is_refused(run: Path) -> None:
     for words, message in (
         (["checkpoint=random", "every_checkpoint=true"], "random has no checkpoints"),

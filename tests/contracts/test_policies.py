@@ -133,6 +133,7 @@ def test_actions_are_in_the_physical_range_and_repeat(policy, sight):
     assert not actions.requires_grad
     assert ((actions >= LOW) & (actions <= HIGH)).all()
     assert torch.equal(policy.act(observation, seeds), actions)
+    assert policy.draws != torch.equal(policy.act(observation, [8, 9, 10]), actions)
 
 
 def test_rows_do_not_mix(policy, sight):
