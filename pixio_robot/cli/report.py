@@ -49,8 +49,10 @@ def _training_settings(evaluation: Path) -> dict[str, Any]:
 def _sweep(directory: Path) -> int:
     from pixio_robot.evaluation.sweep import collect_sweep
     from pixio_robot.evaluation.sweep_report import write_sweep
+    from pixio_robot.training.trials import DIRECTORY as TRIALS
 
-    rows = collect_sweep(directory, _training_settings)
+    # What a policy did in the midst of its training is no repetition of what it does after it.
+    rows = collect_sweep(directory, _training_settings, leave_out=[TRIALS])
     page = write_sweep(rows, directory.resolve().name, directory)
     for row in rows:
         print(f"{row.task}: {row.label} ({row.policy}): {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}")

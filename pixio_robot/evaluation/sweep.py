@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +62,28 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple
     return max(0.0, mean - margin), min(1.0, mean + margin)
 
 
-def collect_sweep(directory: Path, settings_of: Callable[[Path], Mapping[str, Any]]) -> list[SweepRow]:
+def collect_sweep(
+    directory: Path, settings_of: Callable[[Path], Mapping[str, Any]], leave_out: Collection[str] = ()
+) -> list[SweepRow]:
     """Every finished evaluation below `directory`, grouped, best first.
 
-    `settings_of(evaluation directory)` gives the training settings of the policy that was evaluated there.
+    `settings_of(evaluation directory)` gives the training settings of the policy that was evaluated there. `leave_out`:
+    names of folders that are not looked into.
     Raises UserError when there is no directory, or no finished evaluation in it.
     """
     if not directory.is_dir():
         raise UserError(f"There is no directory {directory}; give sweep=DIR, where the evaluations lie.")
-    paths = sorted(path.parent for path in directory.rglob(SUMMARY) if _is_evaluation(path))
+    summaries_below = [
+        path for path in directory.rglob(SUMMARY) if not {*leave_out} & {*path.relative_to(directory).parts}
+    ]
+    paths = sorted(path.parent for path in summaries_below if _is_evaluation(path))
     if not paths:
         raise UserError(f"{directory} holds no finished evaluation (`pixio-robot evaluate ... out={directory}/...`).")
     # The checkpoints of one training are no repetitions of it; `report run=` shows them as a series.
     found = [(path, summary) for path in paths if (summary := read_summary(path)).training_step is None]
     if not found:
         raise UserError(f"{directory} holds evaluations of checkpoints only; `pixio-robot report run=` shows those.")
+    found = _without_repetitions(found)
     summaries = [summary for _, summary in found]
     settings = [
         {**values, "acting": summary.acting} if (values := settings_of(path)) else values for path, summary in found
@@ -92,6 +99,23 @@ def collect_sweep(directory: Path, settings_of: Callable[[Path], Mapping[str, An
         for group in groups.values()
     ]
     return sorted(rows, key=lambda row: (row.task, -row.rate, row.label))
+
+
+def _without_repetitions(found: list[tuple[Path, EvaluationSummary]]) -> list[tuple[Path, EvaluationSummary]]:
+    """Without evaluations whose episodes another one of the same policy has played too, the longest kept: the same
+    episodes, counted again, would make intervals too narrow."""
+    kept: list[tuple[Path, EvaluationSummary]] = []
+    for path, summary in sorted(found, key=lambda each: -each[1].episodes):
+        again = any(_same_actor(summary, other) and not set(summary.seeds).isdisjoint(other.seeds) for _, other in kept)
+        if not again:
+            kept.append((path, summary))
+    return [each for each in found if each in kept]
+
+
+def _same_actor(first: EvaluationSummary, second: EvaluationSummary) -> bool:
+    """Whether both are of the same weights, or of random actions, acting the same in the same scene."""
+    identities = [(run.fingerprint, run.policy, run.acting, run.spec_hash, run.scene) for run in (first, second)]
+    return identities[0] == identities[1] and bool(first.fingerprint or first.policy == "random")
 
 
 def _is_evaluation(path: Path) -> bool:

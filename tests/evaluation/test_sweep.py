@@ -52,6 +52,21 @@ def test_a_single_run_keeps_its_own_interval(sweep) -> None:
     assert "one training seed" in rows[0].interval
 
 
+def test_episodes_count_once_however_often_they_were_played(line_pool, seeking_actor, tmp_path) -> None:
+    def play(name: str, episodes: int, first_seed: int = 0, **who) -> None:
+        policy = EvaluatedPolicy(name=name, label="Seeker", policy="bc", encoder="none", **who)
+        config = EvaluateConfig(episodes=episodes, videos=0, first_seed=first_seed)
+        evaluate(line_pool(4), seeking_actor(), policy, config, tmp_path / name)
+
+    play("short", 4, fingerprint="one")
+    play("long", 8, fingerprint="one")
+    play("elsewhere", 3, first_seed=50, fingerprint="one")
+    play("other", 8, fingerprint="two")
+    play("trials/step_1/evaluation", 8, fingerprint="early")
+    (row,) = collect_sweep(tmp_path, lambda path: {}, leave_out=["trials"])
+    assert sorted((run.name, run.episodes) for run in row.runs) == [("elsewhere", 3), ("long", 8), ("other", 8)]
+
+
 def test_files(sweep) -> None:
     page = write_sweep(collect_sweep(sweep, lambda path: SETTINGS[path.name]), "Rates", sweep)
     text = page.read_text()
