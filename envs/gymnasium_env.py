@@ -42,6 +42,8 @@ class GymnasiumEnv(gymnasium.Env):
         config.setdefault("cameras", [name for name in ("front", "hand") if name in shown])
         settings = EnvConfig(**{name: _member(name, value) for name, value in config.items()})
         self._env = make_env(settings)
+        # For those who film it, in place of the class's.
+        self.metadata = self.metadata | {"render_fps": round(self._env.spec.control_hz)}
         self.render_mode = render_mode
         spec = self._env.spec
         images = {

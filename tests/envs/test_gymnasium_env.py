@@ -43,6 +43,12 @@ def test_unknown_names_are_told():
         gymnasium.make("envs:pixio_robot/TabletopReach-v0", variation="clutered")
 
 
+def test_films_run_at_the_rate_of_control():
+    env = gymnasium.make("envs:pixio_robot/TabletopReach-v0", image_size=32, control_hz=10)
+    assert env.metadata["render_fps"] == env.unwrapped.metadata["render_fps"] == 10
+    env.close()
+
+
 def test_gymnasium_steps_many_in_processes_of_its_own():
     # In a fresh process, as a user has it: what forks after drawing with OpenGL hangs, with any environment.
     code = (
