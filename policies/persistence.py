@@ -26,10 +26,10 @@ from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.timm_encoder import TimmConfig, TimmEncoder
 from pixio_robot.vision.transformers_encoder import TransformersConfig, TransformersEncoder
+from pixio_robot.vision.weights.policy import POLICY
 from policies.base import ChunkPolicy
 from policies.registry import build_policy, policy_entry, policy_name
 
-KIND = "policy"
 FORMAT_VERSION = 2
 """To be raised whenever a policy's layers, or their names, change."""
 EARLIEST_VERSION = 1
@@ -73,7 +73,7 @@ def save_policy(
         },
         "extra": dict(extra or {}),
     }
-    checkpointing.save_checkpoint(directory, KIND, description, policy)
+    checkpointing.save_checkpoint(directory, POLICY, description, policy)
 
 
 def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> ChunkPolicy:
@@ -108,34 +108,12 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     return policy.eval().to(device)
 
 
-def load_encoder(directory: Path | str) -> PixioEncoder:
-    """The Pixio encoder that the policy in `directory` looks through, as it was trained along with it.
-
-    Raises UserError for a policy that has none, another one, or one for each camera.
-    """
-    sight = load_policy(directory).conditioning
-    if not isinstance(sight.encoder, PixioEncoder):
-        kind = "no encoder" if sight.encoder is None else f"an encoder of class {type(sight.encoder).__name__}"
-        raise UserError(f"The policy in {directory} looks through {kind}, not through a Pixio.")
-    if len(sight.encoders) > 1:
-        raise UserError(f"The policy in {directory} has an encoder for each camera (conditioning.share_encoder=false).")
-    return sight.encoder
-
-
-def is_policy(path: Path) -> bool:
-    """Whether a policy lies there, of whatever version."""
-    if not (path / checkpointing.CONFIG).is_file():
-        return False
-    description = read_json(path / checkpointing.CONFIG)
-    return isinstance(description, dict) and description.get("kind") == KIND
-
-
 def read_policy_config(directory: Path | str) -> dict[str, Any]:
     """`config.json` of a policy directory, checked for kind and version."""
     path = Path(directory) / checkpointing.CONFIG
     description = read_json(path)
     kind = description.get("kind") if isinstance(description, dict) else None
-    if kind != KIND:
+    if kind != POLICY:
         raise UserError(f"{directory} holds a checkpoint of kind {kind!r}, not a policy: give a policy's directory.")
     version = description.get("format_version")
     if not isinstance(version, int) or not EARLIEST_VERSION <= version <= FORMAT_VERSION:

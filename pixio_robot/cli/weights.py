@@ -19,8 +19,8 @@ usage: pixio-robot weights info SRC
        pixio-robot weights export SRC DST [format=onnx|torch_export] [size=HEIGHTxWIDTH] [overwrite=true]
            a file that runs without pixio-robot, for uint8 images (batch, height, width, 3); checked after writing
 
-SRC is a directory of ours or of Hugging Face, an official .pth file, a hub name, or a policy that looks through a
-Pixio: then `convert` saves the encoder that was trained along with it, for `probe` or another `encoder.path`."""
+SRC is a directory of ours (of an encoder, or of a policy that looks through one) or of Hugging Face, an official .pth
+file, or a hub name."""
 
 
 def _info(words: list[str]) -> int:
@@ -67,11 +67,8 @@ def _export(words: list[str]) -> int:
 def _encoder(source: Path) -> tuple[PixioEncoder, str]:
     """The encoder at a path or of a hub name, and what it was found in."""
     from pixio_robot.vision.weights.formats import detect_format, load_any, locate
-    from policies.persistence import is_policy, load_encoder
 
     path = locate(source)
-    if is_policy(path):
-        return load_encoder(path), "policy"
     return load_any(path), detect_format(path).value
 
 

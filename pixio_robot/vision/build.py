@@ -19,7 +19,7 @@ from pixio_robot.vision.transformers_encoder import open_transformers
 
 class EncoderKind(Choice):
     PIXIO = "pixio"
-    """Trained weights: a checkpoint of ours, a Hugging Face directory, an official file, or a hub name."""
+    """Trained weights: a checkpoint or a policy of ours, a Hugging Face directory, an official file, or a hub name."""
     RANDOM = "random"
     """An untrained Pixio encoder: the control that tells what pre-training adds."""
     RESNET = "resnet"
@@ -42,8 +42,9 @@ class EncoderSource:
     """PIXIO: trained weights. RANDOM: an untrained Pixio. RESNET, RESNET18: from scratch. TIMM, TRANSFORMERS: a model
     of that library. NONE: no images at all."""
     path: str | None = None
-    """pixio: a directory of ours or of Hugging Face, an official `.pth` file, or a hub name; timm: a weights file
-    (.safetensors, .pth) in place of a download; transformers: a model directory."""
+    """pixio: a directory of ours (of an encoder, or of a policy that was trained with one) or of Hugging Face, an
+    official `.pth` file, or a hub name; timm: a weights file (.safetensors, .pth) in place of a download; transformers:
+    a model directory."""
     name: str | None = None
     """timm: the model's name; pixio, transformers: a hub name, in place of `path`."""
     pretrained: bool = True

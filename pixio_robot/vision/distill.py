@@ -17,7 +17,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig, MaskConfig
 from pixio_robot.vision.encoder import take_tokens
 from pixio_robot.vision.initial import fill, fresh_layers, generator_of, under
-from pixio_robot.vision.masking import sample_mask
+from pixio_robot.vision.masking import kept_patches, sample_mask
 from pixio_robot.vision.pixio import PixioEncoder
 
 
@@ -36,6 +36,8 @@ class StudentConfig:
         self.name = self.name or self.encoder.size
         if not self.name.isidentifier() and not self.name.isalnum():
             raise UserError(f"A student's name must be made of letters, digits and _, unlike {self.name!r}.")
+        if hasattr(nn.ModuleDict, self.name) or self.name == "training":
+            raise UserError(f"A student cannot be called {self.name!r}, which means something to PyTorch; rename it.")
 
 
 class Student(nn.Module):
@@ -131,7 +133,7 @@ class Distillation(nn.Module):
         return self._teacher[0]
 
     def check(self, image_size: int) -> None:
-        """Raises UserError unless images of that side [px] give all the same patch map."""
+        """Raises UserError unless images of that side [px] give all the same patch map, which every mask fits."""
         rows = {name: student.encoder.grid(image_size, image_size) for name, student in self.students.items()}  # type: ignore[union-attr]
         theirs = self.teacher.grid(image_size, image_size)
         for name, own in rows.items():
@@ -140,6 +142,11 @@ class Distillation(nn.Module):
                     f"Student {name} makes a {own[0]}x{own[1]} map of {image_size} px images, the teacher "
                     f"{theirs[0]}x{theirs[1]}; set the student's patch or resize to match."
                 )
+            if (mask := self.students[name].mask_config) is not None:
+                try:
+                    kept_patches(mask, own)  # pyright: ignore[reportArgumentType]
+                except UserError as error:
+                    raise UserError(f"Student {name}: {error}") from error
 
     def forward(
         self, images_bhw3: Tensor, generator: torch.Generator | None = None, shares: int = 1, share: int = 0

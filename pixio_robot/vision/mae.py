@@ -178,8 +178,9 @@ class Pixio(nn.Module):
     @staticmethod
     def is_saved_at(path: str | Path) -> bool:
         """Whether `save` wrote that directory."""
-        config = Path(path) / checkpointing.CONFIG
-        return config.is_file() and read_json(config).get("kind") == MODEL_KIND
+        path = Path(path) / checkpointing.CONFIG
+        config = read_json(path) if path.is_file() else None
+        return isinstance(config, dict) and config.get("kind") == MODEL_KIND
 
     @classmethod
     def read(cls, directory: str | Path) -> tuple[Pixio, dict[str, Tensor]]:

@@ -95,9 +95,9 @@ class PixioEncoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path_or_name: str | Path, resize: int | None = None) -> PixioEncoder:
-        """Trained weights of any format: a checkpoint directory of ours (of an encoder, or of a whole Pixio), a Hugging
-        Face directory of Pixio, an official `.pth` file, or a hub name such as `facebook/pixio-vitb16`, which is
-        downloaded. `resize` overrides the saved one [px].
+        """Trained weights of any format: a checkpoint directory of ours (of an encoder, of a whole Pixio, or of a
+        policy that was trained along with one), a Hugging Face directory of Pixio, an official `.pth` file, or a hub
+        name such as `facebook/pixio-vitb16`, which is downloaded. `resize` overrides the saved one [px].
 
         Raises UserError for what is none of these, and for weights that do not fit.
         """

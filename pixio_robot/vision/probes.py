@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pixio_robot.errors import UserError
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.regressors import Predict, nearest, nearest_patches, ridge, split_episodes
 
 TEST_SHARE = 0.25
+LEAST_EPISODES = 3
 PATCHES_PER_FRAME = 64
 DELTA = 1.25
 """Threshold of delta1 (Eigen et al. 2014, NYUv2)."""
@@ -119,6 +121,12 @@ class Probes:
     """Everything fitted on the training episodes of some frames, to be measured on held-out ones of these or others."""
 
     def __init__(self, features: Features, truth: GroundTruth) -> None:
+        """Raises UserError for less than three episodes."""
+        if (episodes := len(np.unique(truth.episode))) < LEAST_EPISODES:
+            raise UserError(
+                f"Probing needs frames of at least {LEAST_EPISODES} episodes, not {episodes}: some to fit, some to choose "
+                "the penalty by and some to measure."
+            )
         train = ~split_episodes(truth.episode, TEST_SHARE)
         self._train_frames = int(train.sum())
         self._class_names = list(truth.class_names)

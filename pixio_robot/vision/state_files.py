@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -22,8 +21,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         # Mapped where the format, that of torch since 1.6, lets it be.
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path} is not a plain PyTorch state dict ({str(error).splitlines()[0]}).") from error
+    except Exception as error:  # whatever the bytes of a file that is none make of the unpickler
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"{path} is not a plain PyTorch state dict ({reason}).") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} holds something else than a plain state dict of tensors.")
     return weights

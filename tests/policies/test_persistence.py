@@ -7,8 +7,9 @@ from safetensors.torch import load_file, save_file
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Observation
+from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
-from policies.persistence import is_policy, load_encoder, load_policy, save_policy
+from policies.persistence import load_policy, save_policy
 from policies.registry import POLICIES
 
 
@@ -48,23 +49,22 @@ def test_the_encoder_that_a_policy_was_trained_with(make, encoder, tmp_path):
     with torch.no_grad():
         next(policy.conditioning.encoder.parameters()).add_(1)  # as training would
     save_policy(tmp_path / "policy", policy)
-    assert is_policy(tmp_path / "policy")
-    found = load_encoder(tmp_path / "policy")
+    found = PixioEncoder.from_pretrained(tmp_path / "policy")
     assert found.fingerprint() == policy.conditioning.encoder.fingerprint() != encoder.fingerprint()
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"cameras": []}, "through no encoder, not through a Pixio"),
-        ({"encoder": ResNetEncoder(ResNetConfig(width=16))}, "an encoder of class ResNetEncoder, not"),
+        ({"cameras": []}, "an encoder of kind none, not a Pixio"),
+        ({"encoder": ResNetEncoder(ResNetConfig(width=16))}, "an encoder of kind resnet, not"),
         ({"cameras": ["front", "hand.top"], "share_encoder": False}, "an encoder for each camera"),
     ],
 )
 def test_encoders_that_a_policy_cannot_give(make, tmp_path, kwargs, message):
     save_policy(tmp_path / "policy", make("bc", **kwargs))
     with pytest.raises(UserError, match=message):
-        load_encoder(tmp_path / "policy")
+        PixioEncoder.from_pretrained(tmp_path / "policy")
 
 
 @pytest.fixture

@@ -14,7 +14,10 @@ from pixio_robot.vision.checkpointing import CONFIG
 from pixio_robot.vision.pixio import KIND, MODEL_KIND, PixioEncoder, TrainedEncoder, read_encoder
 from pixio_robot.vision.weights.huggingface import INDEX, read_huggingface, save_huggingface
 from pixio_robot.vision.weights.official import read_official, to_official
+from pixio_robot.vision.weights.policy import POLICY, read_encoder_of_policy
 
+MODEL = "model"
+"""What a training leaves in its directory."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
@@ -25,6 +28,8 @@ class WeightFormat(enum.Enum):
     """A directory that `transformers.AutoModel.from_pretrained` reads as a PixioModel."""
     OFFICIAL = "official"
     """One .pth file, a plain state dict under the names of the official weights."""
+    POLICY = "policy"
+    """A policy of ours that looks through a Pixio. It is only read."""
 
 
 def detect_format(path: Path) -> WeightFormat:
@@ -41,15 +46,20 @@ def detect_format(path: Path) -> WeightFormat:
         return WeightFormat.OURS
     if model_type == "pixio":
         return WeightFormat.HUGGINGFACE
+    if kind == POLICY:
+        return WeightFormat.POLICY
     raise UserError(
-        f"{path / CONFIG} describes neither an encoder of pixio-robot (kind {KIND} or {MODEL_KIND}, not {kind!r}) nor "
-        f"a Hugging Face directory of Pixio (model_type 'pixio', not {model_type!r})."
+        f"{path / CONFIG} describes neither an encoder of pixio-robot (kind {KIND}, {MODEL_KIND} or {POLICY}, not "
+        f"{kind!r}) nor a Hugging Face directory of Pixio (model_type 'pixio', not {model_type!r})."
     )
 
 
 def locate(path_or_name: str | Path) -> Path:
-    """The path itself, or where a model of that name on the Hugging Face hub was downloaded to. Raises UserError."""
+    """The path itself, or the `model` of a training's directory, or where a model of that name on the Hugging Face hub
+    was downloaded to. Raises UserError."""
     path = Path(path_or_name)
+    if (path / MODEL / CONFIG).is_file():
+        return path / MODEL
     return _download(str(path_or_name)) if not path.exists() and _HUB_NAME.fullmatch(str(path_or_name)) else path
 
 
@@ -71,6 +81,8 @@ def read_any(path_or_name: str | Path) -> TrainedEncoder:
             return read_huggingface(path)
         case WeightFormat.OFFICIAL:
             return read_official(path)
+        case WeightFormat.POLICY:
+            return read_encoder_of_policy(path)
 
 
 def _download(name: str) -> Path:
@@ -97,3 +109,5 @@ def save_as(encoder: PixioEncoder, path: Path, wanted: WeightFormat) -> None:
             # By name, torch refuses files that begin with a dot and have no suffix.
             with atomic_file(path) as temporary, temporary.open("wb") as file:
                 torch.save(to_official(encoder), file)
+        case WeightFormat.POLICY:
+            raise UserError("An encoder alone is no policy: choose another format to write.")

@@ -1,0 +1,30 @@
+"""The Pixio encoder of a saved policy (`policies/persistence.py` writes it), as it was trained along with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import read_json
+from pixio_robot.vision import checkpointing
+from pixio_robot.vision.config import EncoderConfig, from_json
+from pixio_robot.vision.pixio import TrainedEncoder
+
+POLICY = "policy"
+"""Its `kind`."""
+ENCODER = "conditioning.encoder."
+FURTHER = "conditioning.further.encoder."
+"""Prefixes of the weights: of the encoder of all cameras, or the first; and of the others', if they have their own."""
+
+
+def read_encoder_of_policy(directory: Path) -> TrainedEncoder:
+    """Raises UserError for a policy that looks through no Pixio, or through one for each camera."""
+    path = directory / checkpointing.CONFIG
+    saved = (read_json(path).get("encoder") or {}).get("description") or {"kind": "none"}
+    if saved["kind"] != "pixio":
+        raise UserError(f"The policy in {directory} looks through an encoder of kind {saved['kind']}, not a Pixio.")
+    weights = checkpointing.read_weights(directory / checkpointing.WEIGHTS)
+    if any(key.startswith(FURTHER) for key in weights):
+        raise UserError(f"The policy in {directory} has an encoder for each camera (conditioning.share_encoder=false).")
+    mine = {key.removeprefix(ENCODER): value for key, value in weights.items() if key.startswith(ENCODER)}
+    return TrainedEncoder(from_json(EncoderConfig, saved.get("config"), str(path)), mine, directory)
