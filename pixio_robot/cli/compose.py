@@ -93,6 +93,8 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
     if several:
         key, values = several.groups()
         return UserError(f"{key} takes one value: -m runs `{command}` with each of {values}; a list is [{values}].")
+    if "is not a ListConfig" in first and full_key:
+        return UserError(f"{full_key} takes a list, also of one: {full_key}=[A], or {full_key}=[A,B].")
     missing_group = re.search(r"Could not find '([^']+)'", text)
     if missing_group and "/" in missing_group.group(1):
         group, _, name = missing_group.group(1).rpartition("/")

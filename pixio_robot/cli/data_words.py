@@ -50,11 +50,14 @@ def settings[Settings](action: str, pairs: dict[str, str], schema: type[Settings
             values[key] = [item for item in pairs[key].split(",") if item]
         elif key not in pairs and field.default is MISSING:
             raise UserError(f"`data {action}` needs {key}=...")
-    try:
-        # Values are assigned one by one, so that OmegaConf converts them without reading them as YAML.
-        config = OmegaConf.structured(schema)
-        for key, value in values.items():
+    # Values are assigned one by one, so that OmegaConf converts them without reading them as YAML.
+    config = OmegaConf.structured(schema)
+    for key, value in values.items():
+        try:
             config[key] = value
+        except OmegaConfBaseException as error:
+            raise UserError(f"`data {action}` {key}={pairs[key]}: {str(error).splitlines()[0]}.") from error
+    try:
         return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise UserError(f"`data {action}`: {str(error).splitlines()[0]}") from error

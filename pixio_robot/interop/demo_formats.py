@@ -72,7 +72,8 @@ def recognised_format(path: Path) -> DemoFormat:
         raise UserError(f"There is nothing at {path}; a data set of the Hugging Face hub is downloaded first.")
     found = [name for name in MODULES if demo_format(name).recognises(path)]
     if len(found) != 1:
-        what = f"may be {' or '.join(found)}" if found else "is in none of the known formats"
+        damaged = ", or damaged" if path.is_file() else ""
+        what = f"may be {' or '.join(found)}" if found else f"is in none of the known formats{damaged}"
         raise UserError(f"{path} {what}; say which with format={'|'.join(found or MODULES)}.")
     return demo_format(found[0])
 

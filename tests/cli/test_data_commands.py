@@ -99,7 +99,7 @@ def test_migrate_tells_the_version(run) -> None:
         ("merge s out=x", "at least two paths, not 1"),
         ("merge s s", "`data merge` needs out=..."),
         ("split s out=x validation_shar=0.1", "Did you mean 'validation_share'?"),
-        ("split s out=x validation_share=lots", "'lots'"),
+        ("split s out=x validation_share=lots", "validation_share=lots: Value 'lots'"),
         ("split s out=x validation_share=0", "choose a larger share"),
         ("filter s out=x where=lenth>3", "Did you mean 'length'?"),
         ("filter s out=x out=y where=success", "out= is given twice"),

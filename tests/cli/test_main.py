@@ -74,6 +74,7 @@ BAD_INPUT = [
     ("ingest source=nowhere", "nowhere"),
     ("ingest source=", "source"),
     ("pretrain data=[nowhere]", "nowhere"),
+    ("pretrain data=nowhere", "data takes a list, also of one: data=[A]"),
     ("pretrain encoder.size=tinny", "Did you mean 'tiny'?"),
     ("pretrain mask.ratio=1.5", "1.5"),
     ("train", "'out' is needed"),
