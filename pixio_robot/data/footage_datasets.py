@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,21 @@ def lerobot_info_path(root: Path) -> Path:
     return root / "meta" / "info.json"
 
 
+def is_depth(feature: Mapping[str, Any]) -> bool:
+    """Whether a feature of `info.json` is a depth map, which only looks like a picture."""
+    info = feature.get("info") or {}
+    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+
+
 def lerobot_footage(root: Path, prefix: str) -> Iterator[Footage]:
     """One Footage per episode and video; a data set that cannot be understood becomes one with a `problem`."""
     try:
         info = json.loads(lerobot_info_path(root).read_text())
-        cameras = sorted(name for name, feature in info["features"].items() if feature["dtype"] == "video")
+        cameras = sorted(
+            name for name, feature in info["features"].items() if feature["dtype"] == "video" and not is_depth(feature)
+        )
         if not cameras:
-            raise UserError("a LeRobot data set without videos")
+            raise UserError("a LeRobot data set without videos (`data import` makes a store of its images)")
         places = (
             _episodes_v2(info, cameras) if "episode_index" in info["video_path"] else _episodes_v3(root, info, cameras)
         )

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pixio_robot.data.footage_datasets import is_depth
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec
 
@@ -100,12 +101,7 @@ def camera_name(key: str) -> str:
 
 
 def _in_colour(feature: Mapping[str, Any]) -> bool:
-    return feature["dtype"] in PICTURES and _size(feature)[2] == 3 and not _is_depth(feature)
-
-
-def _is_depth(feature: Mapping[str, Any]) -> bool:
-    info = feature.get("info") or {}
-    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+    return feature["dtype"] in PICTURES and _size(feature)[2] == 3 and not is_depth(feature)
 
 
 def _is_vector(key: str, feature: Mapping[str, Any]) -> bool:

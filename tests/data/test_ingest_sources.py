@@ -212,7 +212,11 @@ def test_lerobot_v2_and_damaged_ones(tmp_path: Path, make_video) -> None:
         "chunks_size": 1000,
         "total_episodes": 2,
         "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-        "features": {"cam": {"dtype": "video"}, "action": {"dtype": "float32"}},
+        "features": {
+            "cam": {"dtype": "video"},
+            "depth": {"dtype": "video", "info": {"video.is_depth_map": True}},
+            "action": {"dtype": "float32"},
+        },
     }
     for name, text in [
         ("old", json.dumps(info)),
@@ -225,7 +229,7 @@ def test_lerobot_v2_and_damaged_ones(tmp_path: Path, make_video) -> None:
     report, _ = take_in(tmp_path / "in", tmp_path / "out")
     assert sum(report.frames.values()) == 8
     reasons = {line["id"]: line["reason"] for line in read_failures(str(tmp_path / "out"))}
-    assert reasons["bare/"] == "a LeRobot data set without videos"
+    assert reasons["bare/"].startswith("a LeRobot data set without videos (`data import`")
     assert reasons["empty/"] == "a LeRobot data set without episodes"
     assert reasons["broken/"].startswith("a LeRobot data set that cannot be read")
 
