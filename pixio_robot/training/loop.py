@@ -187,9 +187,10 @@ class _Run:
 
     def _is_over(self, interrupt: Interrupt) -> tuple[bool, bool]:
         """Whether the run ends here, and whether it was asked to stop; all processes agree. Of several each learns a
-        step later what the others want."""
+        step later what the others want. Time is up after a step at the earliest: without any there is nothing to
+        report."""
         limit = self.config.seconds
-        out_of_time = limit is not None and time.monotonic() - self.began >= limit
+        out_of_time = limit is not None and self.state.step > 0 and time.monotonic() - self.began >= limit
         out_of_time, self.stop_signal = self.vote.largest(out_of_time, interrupt.signal)
         return self.state.step >= self.config.steps or bool(out_of_time), self.stop_signal > 0
 

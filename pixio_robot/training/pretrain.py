@@ -27,6 +27,7 @@ from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.flops import pretraining_flop
 from pixio_robot.vision.initial import Weights, under
 from pixio_robot.vision.mae import Pixio
+from pixio_robot.vision.masking import kept_patches
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.weights.formats import read_any
 
@@ -54,8 +55,8 @@ class PretrainConfig:
     pixel_normalisation: bool = True
     """Predict each patch relative to its own mean and deviation, as published."""
     initial_weights: str | None = None
-    """To begin from: a checkpoint of a whole Pixio, or an encoder alone, for which the decoder starts fresh: whatever
-    `PixioEncoder.from_pretrained` opens, such as an official `.pth` file or a Hugging Face name."""
+    """To begin from: a checkpoint of a whole Pixio, or the run that left one; or an encoder alone, for which the decoder
+    starts fresh: whatever `PixioEncoder.from_pretrained` opens, such as an official `.pth` file or a hub name."""
     encoder_begins: int = 0
     """Updates for which the encoder stays as it is, so that a fresh decoder cannot spoil a trained one."""
     batch_size: int = 64
@@ -93,7 +94,8 @@ def pretrain(config: PretrainConfig) -> FitResult:
     """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
     device, processes = pick_device(config.device), current()
     model, first_weights = build_pixio(config)
-    model.encoder.grid(config.crop_size, config.crop_size)  # refuses a size that does not fit before data is read
+    # A size or a mask that does not fit is refused before data is read.
+    kept_patches(config.mask, model.encoder.grid(config.crop_size, config.crop_size))
     images = open_image_data(
         config.data,
         config.selection,
@@ -172,6 +174,8 @@ def build_pixio(config: PretrainConfig) -> tuple[Pixio, Weights]:
     model, source = _without_weights(config), config.initial_weights
     if source is None:
         return model, model.fresh(config.loop.seed)
+    if Pixio.is_saved_at(Path(source) / WHOLE_MODEL):
+        source = str(Path(source) / WHOLE_MODEL)
     if Pixio.is_saved_at(source):
         earlier, weights = Pixio.read(source)
         _refuse_other_encoder(source, earlier.encoder.config, config)

@@ -124,8 +124,8 @@ class Probes:
         """Raises UserError for less than three episodes."""
         if (episodes := len(np.unique(truth.episode))) < LEAST_EPISODES:
             raise UserError(
-                f"Probing needs frames of at least {LEAST_EPISODES} episodes, not {episodes}: some to fit, some to choose "
-                "the penalty by and some to measure."
+                f"Probing needs frames of at least {LEAST_EPISODES} episodes, not {episodes}: to fit, to choose the "
+                "penalty by, and to measure."
             )
         train = ~split_episodes(truth.episode, TEST_SHARE)
         self._train_frames = int(train.sum())

@@ -110,6 +110,12 @@ def test_students_that_do_not_fit_are_named(config, teacher, tmp_path):
         Distillation(teacher, [StudentConfig(encoder=dataclasses.replace(SHAPE, class_tokens=1))])
     with pytest.raises(UserError, match="must differ in name, unlike tiny, tiny"):
         Distillation(teacher, [StudentConfig(encoder=SHAPE), StudentConfig(encoder=SHAPE)])
+    with pytest.raises(UserError, match="cannot be called 'half'"):
+        StudentConfig(name="half", encoder=SHAPE)
+    with pytest.raises(UserError, match="Student a: mask block=3 does not divide the patch grid 4x4"):
+        distill(
+            dataclasses.replace(config, students=[StudentConfig(name="a", encoder=SHAPE, mask=MaskConfig(block=3))])
+        )
     coarse = [StudentConfig(encoder=dataclasses.replace(SHAPE, patch=16))]
     with pytest.raises(UserError, match="Student tiny makes a 2x2 map of 32 px images, the teacher 4x4"):
         distill(dataclasses.replace(config, students=coarse))

@@ -295,7 +295,7 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo", f"file://{sys.argv[2]}/meet", world_size=2, rank=int(sys.argv[1]))
 
 def pixio(seed):
-    encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=24, class_tokens=3), seed)
+    encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=24, class_tokens=1), seed)
     return Pixio(encoder, DecoderConfig(width=32, depth=2, heads=2), MaskConfig(block=1), seed=seed)
 
 model, alive, most = pixio(None), [], 0

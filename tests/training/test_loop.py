@@ -113,6 +113,9 @@ def test_the_time_limit_ends_a_run_which_a_larger_one_continues(lab, tmp_path):
     assert 0.5 <= result.seconds < 5
     assert (tmp_path / "model").is_dir()
     assert fit(lab.regression(), lab.loop_config(steps=steps, seconds=0.5), tmp_path) == result
+    least = fit(lab.regression(), lab.loop_config(steps=steps, seconds=1e-9), tmp_path / "least")
+    assert least.steps == 1
+    assert "loss" in least.metrics, "commands tell it"
     longer = fit(lab.regression(), lab.loop_config(steps=steps, seconds=result.seconds + 0.5), tmp_path)
     assert longer.steps > result.steps
     assert longer.seconds >= result.seconds + 0.5

@@ -96,6 +96,13 @@ def test_weights_to_begin_from(config, tmp_path):
     second = at(first, tmp_path / "second", initial_weights=str(tmp_path / "first/mae"))
     pretrain(second)
     torch.testing.assert_close(Pixio.load(tmp_path / "second/mae").state_dict(), trained.state_dict())
+    assert dict(build_pixio(at(second, tmp_path / "x", initial_weights=str(tmp_path / "first")))[1]).keys() == (
+        trained.state_dict().keys()
+    ), "a run stands for the whole Pixio that it left"
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/config.json").write_text("[1]")
+    with pytest.raises(UserError, match="describes neither an encoder"):
+        build_pixio(at(first, tmp_path / "x", initial_weights=str(tmp_path / "none")))
     wider = dataclasses.replace(config.encoder, size="small")
     with pytest.raises(UserError, match=r"encoder\.size='small' against 'tiny'"):
         pretrain(at(first, tmp_path / "third", encoder=wider))

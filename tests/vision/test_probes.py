@@ -1,5 +1,7 @@
 """Probes recover what is in the features, find nothing where nothing is, and never fit on what they measure."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,12 @@ def test_what_was_fitted_is_carried_to_other_frames(truth: GroundTruth) -> None:
     assert own == probe(features, truth)[0]
     assert carried.linear.depth_rmse_m > own.linear.depth_rmse_m
     assert carried.positions["cube"].class_tokens > own.positions["cube"].class_tokens
+
+
+def test_two_episodes_are_too_few(truth: GroundTruth) -> None:
+    two = dataclasses.replace(truth, episode=truth.episode % 2)
+    with pytest.raises(UserError, match="at least 3 episodes, not 2"):
+        probe(features_of(two, informed=True), two)
 
 
 def test_roc_area_counts_pairs() -> None:

@@ -115,6 +115,10 @@ def test_official_weights_that_do_not_fit(encoder, tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(UserError, match=r"broken\.pth"):
         read_official(tmp_path / "broken.pth")
+    for content in (b"hello", b"", b"\x80\x02}q\x00."):
+        (tmp_path / "notes.txt").write_bytes(content)
+        with pytest.raises(UserError, match=r"notes\.txt"):
+            read_official(tmp_path / "notes.txt")
     with pytest.raises(UserError, match="no weights file"):
         read_official(tmp_path / "nowhere.pth")
 
