@@ -22,6 +22,7 @@ from pixio_robot.evaluation.results import (
     EvaluationSummary,
     append_episode,
     begin_results,
+    played_before,
     read_outcomes,
     read_summary,
     spec_hash,
@@ -57,15 +58,17 @@ def evaluate(
 
     Run again after a kill it goes on where it stopped; `on_episode` sees only the episodes played now. `record`: a
     demonstration store to add every episode to.
-    Raises UserError as `check_disjoint`, `begin_results`, `EpisodeRecorder`, `DemoRecorder` and `run_episodes` do.
+    Raises UserError as `check_disjoint`, `played_before`, `EpisodeRecorder`, `DemoRecorder` and `run_episodes` do.
     """
     seeds = config.seed_list()
     check_disjoint(train_seeds, seeds)
-    done = [result for result in begin_results(directory, policy, pool.spec) if result.seed in set(seeds)]
+    done = [result for result in played_before(directory, policy, pool.spec) if result.seed in set(seeds)]
     verdict = Verdict(seeds, config.stop, _reference(config.stop, pool.spec))
     for result in done:
         verdict.add(result)
-    camera = config.video_camera or next(iter(pool.spec.cameras), "none")
+    if config.videos and not pool.spec.cameras:
+        raise UserError(f"videos={config.videos} needs a camera, and the environment has none: set videos=0.")
+    camera = config.video_camera or next(iter(pool.spec.cameras), "")
     films = EpisodeRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=camera, done=done)
     watchers: list[Watcher] = [films]
     if record is not None:
@@ -76,6 +79,8 @@ def evaluate(
                 f"recorded, such as that of seed {lacking[0]}. Evaluate into another directory to play and record them."
             )
         watchers.append(recorder)
+    # Nothing of an evaluation that was refused stays, so that its settings can be corrected freely.
+    begin_results(directory, policy, pool.spec)
     (directory / SUMMARY).unlink(missing_ok=True)
 
     def keep(result: EpisodeResult) -> None:

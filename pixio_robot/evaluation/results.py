@@ -98,12 +98,16 @@ def same_environment(first: EvaluationSummary, second: EvaluationSummary) -> boo
     return first.spec_hash == second.spec_hash and len(scenes) < 2
 
 
-def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> list[EpisodeResult]:
-    """Open a results directory for writing and return the episodes already played there.
+def _identity(policy: EvaluatedPolicy, spec: DemoSpec) -> dict[str, Any]:
+    return dataclasses.asdict(policy) | {"spec_hash": spec_hash(spec), "scene": spec.source}
+
+
+def played_before(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> list[EpisodeResult]:
+    """The episodes that a results directory holds already; it need not be there.
 
     Raises UserError naming what differs when the directory holds another policy or environment.
     """
-    identity = dataclasses.asdict(policy) | {"spec_hash": spec_hash(spec), "scene": spec.source}
+    identity = _identity(policy, spec)
     path = directory / IDENTITY
     if path.exists():
         known = read_json(path)
@@ -117,10 +121,14 @@ def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> l
             )
     elif (directory / EPISODES).exists():
         raise UserError(f"{directory} has {EPISODES} but no {IDENTITY}: it is not known which policy played them.")
-    else:
-        write_json(path, identity)
-    _drop_torn_line(directory / EPISODES)
     return read_episodes(directory) if (directory / EPISODES).exists() else []
+
+
+def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> None:
+    """Make a results directory, or go on with one that `played_before` found nothing wrong with."""
+    if not (directory / IDENTITY).exists():
+        write_json(directory / IDENTITY, _identity(policy, spec))
+    _drop_torn_line(directory / EPISODES)
 
 
 def append_episode(directory: Path, result: EpisodeResult) -> None:

@@ -144,3 +144,13 @@ def test_spec_hash_ignores_where_the_data_came_from(make_spec):
         check_spec(make_spec(), make_spec(control_hz=10.0))
     with pytest.raises(UserError, match=r"against 10\.0\. Take another\.$"):
         check_spec(make_spec(), make_spec(control_hz=10.0), " Take another.")
+
+
+@pytest.mark.parametrize("camera", ["frnt", None])
+def test_nothing_stays_of_an_evaluation_that_is_refused(line_pool, seeking_actor, tmp_path, camera):
+    pool = line_pool(2)
+    if camera is None:
+        pool.spec = replace(pool.spec, cameras={})
+    with pytest.raises(UserError, match=r"Did you mean 'front'|environment has none: set videos=0"):
+        evaluate(pool, seeking_actor(), POLICY, replace(CONFIG, video_camera=camera), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
