@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from demo_windows import make_store
-from provenance import provenance
+from provenance import add_note, provenance
 
 from pixio_robot.data.demo_edit import chosen, open_source, write
 from pixio_robot.data.demos import DemoStore
@@ -135,12 +135,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--formats", nargs="+", default=list(MODULES), choices=list(MODULES))
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    add_note(parser)
     arguments = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.episodes, arguments.formats)
     result |= {
-        **provenance({"numpy": np.__version__, "torch": torch.__version__}),
+        **provenance({"numpy": np.__version__, "torch": torch.__version__}, note=arguments.note),
     }
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from provenance import provenance
+from provenance import add_note, provenance
 from torch.utils.data import default_collate
 
 from pixio_robot.data.demo_codecs import JPEG, JPEGXL, ZSTD
@@ -249,12 +249,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--no-lerobot", action="store_true", help="leave LeRobotDataset out")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    add_note(parser)
     arguments = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.episodes, arguments.batch, not arguments.no_lerobot)
     result |= {
-        **provenance({"numpy": np.__version__, "torch": torch.__version__}),
+        **provenance({"numpy": np.__version__, "torch": torch.__version__}, note=arguments.note),
     }
     for name, value in result["windows_per_cpu_second"].items():
         of_lerobot = result["ratio_to_lerobot_video"].get(name)

@@ -26,7 +26,7 @@ import torch
 import torchvision
 import webdataset
 from PIL import Image
-from provenance import provenance
+from provenance import add_note, provenance
 from torchvision.transforms import v2
 
 from pixio_robot.data.frames import RATIO, SCALE, PixelBatches
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="crops a round")
     parser.add_argument("--size", type=int, default=256, help="side of the crops in pixels")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    add_note(parser)
     arguments = parser.parse_args()
     result: dict[str, Any] = {}
     for size in ((320, 427), (720, 960)):
@@ -148,7 +149,8 @@ def main() -> None:
     result |= {
         **provenance(
             {"cv2": cv2.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
-            | {"simplejpeg": version("simplejpeg"), "webdataset": version("webdataset"), "pillow": version("pillow")}
+            | {"simplejpeg": version("simplejpeg"), "webdataset": version("webdataset"), "pillow": version("pillow")},
+            note=arguments.note,
         ),
     }
     for frames in ("320 x 427", "720 x 960"):

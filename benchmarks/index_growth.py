@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from provenance import provenance
+from provenance import add_note, provenance
 
 from pixio_robot.data.shards import FORMAT_VERSION, FRAME_RECORD, KIND, MANIFEST
 
@@ -93,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Opening time and memory of large frame shards.")
     parser.add_argument("--largest", type=int, default=8, help="largest number of frames, as a power of ten")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    add_note(parser)
     arguments = parser.parse_args()
     points = []
     for power in range(3, arguments.largest + 1):
@@ -114,7 +115,7 @@ def main() -> None:
     print(f"memory at 1e{arguments.largest} / size of its index: {share:.4f}")
     result = {
         "points": points,
-        **provenance({"numpy": version("numpy"), "python": platform.python_version()}),
+        **provenance({"numpy": version("numpy"), "python": platform.python_version()}, note=arguments.note),
     }
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")

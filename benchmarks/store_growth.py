@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from provenance import provenance
+from provenance import add_note, provenance
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    add_note(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     sizes: dict[str, Any] = {}
@@ -103,7 +104,7 @@ def main() -> None:
             "sizes": sizes,
             "slowdown": slowdown,
             "limit": LIMIT,
-            **provenance({"numpy": np.__version__, "torch": torch.__version__}),
+            **provenance({"numpy": np.__version__, "torch": torch.__version__}, note=arguments.note),
         }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
