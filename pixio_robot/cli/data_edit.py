@@ -162,7 +162,9 @@ def pack(arguments: list[str]) -> int:
 
     path, config = _one("pack", arguments, Pack)
     codec, store = check_codec(config.codec), open_source(path)
-    if store.image_codec in LOSSY and codec != store.image_codec:
+    if store.image_codec in LOSSY and codec in LOSSY:
+        raise UserError(f"{path} is packed with {store.image_codec} already; packed so again it would lose once more.")
+    if store.image_codec in LOSSY:
         print(f"{path} was packed with {store.image_codec}: what that lost stays lost.")
     recipe = chosen(store, range(len(store)))
     write(Path(config.out), {"": dataclasses.replace(recipe, image_codec=codec)})

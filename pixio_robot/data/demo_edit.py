@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pixio_robot.data.demo_check import check_episode
-from pixio_robot.data.demo_codecs import RAW
+from pixio_robot.data.demo_codecs import LOSSY, RAW
 from pixio_robot.data.demo_commit import publish, workplace
 from pixio_robot.data.demo_where import Facts, parse_where
 from pixio_robot.data.demos import DemoStore, DiskFull
@@ -91,8 +91,13 @@ def chosen(
         spec=spec,
         count=len(episodes),
         episodes=(change(store.episode(number)) for number in episodes),
-        image_codec=store.image_codec,
+        image_codec=_without_loss(store.image_codec),
     )
+
+
+def _without_loss(codec: str) -> str:
+    """Images that were decoded from `codec` must not be coded so that they lose once more."""
+    return RAW if codec in LOSSY else codec
 
 
 def merged(stores: Sequence[DemoStore]) -> Recipe:
@@ -127,7 +132,7 @@ def merged(stores: Sequence[DemoStore]) -> Recipe:
         spec=spec,
         count=len(numbered),
         episodes=(named(store, number) for store, number in numbered),
-        image_codec=stores[0].image_codec,
+        image_codec=_without_loss(stores[0].image_codec),
     )
 
 

@@ -54,10 +54,12 @@ def test_the_edits_one_after_the_other(run) -> None:
         "resize named out=small size=6 cameras=top",
         "pack small out=archive codec=zstd",
         "pack archive out=unpacked codec=raw",
+        "pack archive out=lossy codec=jpeg",
         "verify unpacked",
     ):
         code, text = run(words)
         assert code == 0, text
+    assert "packed with jpeg already" in run("pack lossy out=again codec=jpeg")[1]
     store = DemoStore.open("unpacked")
     assert sorted(store.seeds) == [1, 3]
     assert store.image_codec == "raw"

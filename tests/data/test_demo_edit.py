@@ -56,6 +56,21 @@ def test_a_merge_of_two_tasks_says_which_is_which(tmp_path: Path) -> None:
     assert (one.seeds, one.spec.task) == ([5], "Other")
 
 
+def test_edits_of_lossy_archives_lose_no_more(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=2)
+    write(tmp_path / "packed", {"": dataclasses.replace(chosen(store, range(2)), image_codec="jpeg")}, progress=False)
+    packed = DemoStore.open(tmp_path / "packed")
+    assert not same(packed.episode(0), store.episode(0))
+    # Neither the frames that lost already, nor those of the other store that a merge brings in.
+    for name, recipe in (("one", filtered(packed, "episode == 0")), ("both", merged([packed, store]))):
+        write(tmp_path / name, {"": recipe}, progress=False)
+        assert same(DemoStore.open(tmp_path / name).episode(0), packed.episode(0))
+    assert same(DemoStore.open(tmp_path / "both").episode(2), store.episode(0))
+    # What loses nothing stays as small as it is.
+    write(tmp_path / "z", {"": dataclasses.replace(chosen(store, [0]), image_codec="zstd")}, progress=False)
+    assert filtered(DemoStore.open(tmp_path / "z"), "episode == 0").image_codec == "zstd"
+
+
 def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a", episodes=1)
     other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, control_hz=20.0))
