@@ -101,6 +101,16 @@ def _refuse_existing(target: Path, options: dict[str, str]) -> None:
         raise UserError(f"overwrite={options['overwrite']} must be true or false.")
     if target.exists() and options["overwrite"] == "false":
         raise UserError(f"{target} exists already; overwrite=true replaces it.")
+    # A directory is replaced as a whole.
+    others = [path.name for path in sorted(target.iterdir()) if not _of_weights(path)] if target.is_dir() else []
+    if others:
+        raise UserError(
+            f"{target} holds more than weights, such as {others[0]}, and is left alone: name another place."
+        )
+
+
+def _of_weights(path: Path) -> bool:
+    return path.is_file() and (path.match("model*.safetensors") or path.name in _BESIDE_WEIGHTS)
 
 
 def _size(text: str, default: int) -> tuple[int, int]:
@@ -111,6 +121,8 @@ def _size(text: str, default: int) -> tuple[int, int]:
         raise UserError(f"size={text} must be HEIGHTxWIDTH in pixels, such as 256x256.")
     return int(height), int(width)
 
+
+_BESIDE_WEIGHTS = ("config.json", "preprocessor_config.json", "model.safetensors.index.json")
 
 ACTIONS = {"info": _info, "convert": _convert, "export": _export}
 

@@ -31,6 +31,17 @@ def test_weights_go_round_through_every_format(model, tmp_path, capsys):
     assert model.encoder.fingerprint() in printed
 
 
+def test_overwriting_takes_nothing_but_weights(model, tmp_path):
+    words = ["weights", "convert", str(tmp_path / "mae"), str(tmp_path / "thesis")]
+    assert dispatch(words) == 0
+    assert dispatch([*words, "format=huggingface", "overwrite=true"]) == 0
+    assert dispatch([*words, "overwrite=true"]) == 0
+    (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
+    with pytest.raises(UserError, match=r"holds more than weights, such as chapter1.txt, and is left alone"):
+        dispatch([*words, "overwrite=true"])
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "precious"
+
+
 def test_export(model, tmp_path, capsys):
     target = tmp_path / "encoder.pt2"
     words = ["weights", "export", str(tmp_path / "mae"), str(target), "format=torch_export", "size=32x48"]
