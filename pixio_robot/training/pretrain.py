@@ -11,23 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixio_robot.data.frames import PixelBatch
 from pixio_robot.errors import UserError
-from pixio_robot.machine import to_device
-from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed import current
-from pixio_robot.training.image_data import open_image_data
-from pixio_robot.training.job import Hook, Job
-from pixio_robot.training.looks import Panels, ValidationLoss
-from pixio_robot.training.loop import LoopConfig, fit
-from pixio_robot.training.optim import OptimConfig, parameter_groups
+from pixio_robot.training.image_data import ImageData
+from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, train_on_images
+from pixio_robot.training.job import Hook
+from pixio_robot.training.looks import Panels
+from pixio_robot.training.optim import OptimConfig
 from pixio_robot.training.record import FitResult
-from pixio_robot.training.spreading import spread, whole_on_cpu
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.flops import pretraining_flop
 from pixio_robot.vision.initial import Weights, under
 from pixio_robot.vision.mae import Pixio
-from pixio_robot.vision.masking import kept_patches
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.weights.formats import read_any
 
@@ -42,46 +36,32 @@ def _optim() -> OptimConfig:
 
 
 @dataclasses.dataclass(kw_only=True)
-class PretrainConfig:
-    data: list[str]
-    """Folders of frame shards and demonstration stores."""
-    selection: list[str] = dataclasses.field(default_factory=list)
-    """What `pixio-robot curate` chose of those shards; shards without a selection are shown whole."""
+class PretrainConfig(ImageTrainingConfig):
     out: str
     """Run directory: `model/` (the encoder), `mae/` (encoder and decoder), metrics, panels, checkpoints."""
+    image_size: int | None = None
+    """Side of the random crops [px]; None: what the encoder resizes to, else its own size."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
     pixel_normalisation: bool = True
     """Predict each patch relative to its own mean and deviation, as published."""
     initial_weights: str | None = None
-    """To begin from: a checkpoint of a whole Pixio, or the run that left one; or an encoder alone, for which the decoder
+    """To begin from: a checkpoint of a whole Pixio, or the run that left it; or an encoder alone, for which the decoder
     starts fresh: whatever `PixioEncoder.from_pretrained` opens, such as an official `.pth` file or a hub name."""
     encoder_begins: int = 0
     """Updates for which the encoder stays as it is, so that a fresh decoder cannot spoil a trained one."""
-    batch_size: int = 64
-    """Images of all processes together."""
-    image_size: int | None = None
-    """Side of the random crops [px]; None: what the encoder resizes to, else its own size."""
     optim: OptimConfig = dataclasses.field(default_factory=_optim)
     """AdamW, with a linear warm-up and a cosine; `lr` and `final_lr` are for 256 images an update and grow with their
     number."""
-    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     panels_every: int = 500
     """Steps between reconstructions of fixed images, and validation losses where there is a validation split."""
     panel_images: int = 6
     """How many images are reconstructed."""
-    validation_batches: int = 4
-    """Batches of held-out frames of each validation loss."""
-    workers: int = 2
-    """Threads that decode images."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "panels_every", "panel_images", "validation_batches", "workers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+        super().__post_init__()
+        self._at_least_1("panels_every", "panel_images")
         if self.encoder_begins < 0:
             raise UserError(f"encoder_begins={self.encoder_begins} must not be negative.")
 
@@ -92,73 +72,39 @@ class PretrainConfig:
 
 def pretrain(config: PretrainConfig) -> FitResult:
     """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
-    device, processes = pick_device(config.device), current()
-    model, first_weights = build_pixio(config)
-    # A size or a mask that does not fit is refused before data is read.
-    kept_patches(config.mask, model.encoder.grid(config.crop_size, config.crop_size))
-    images = open_image_data(
-        config.data,
-        config.selection,
-        batch_size=config.batch_size,
-        image_size=config.crop_size,
-        seed=config.loop.seed,
-        workers=config.workers,
-        device=device,
-    )
-    blocks = [*model.encoder.vit.blocks, *model.decoder.blocks]
-    loop = config.loop
-    spread_model = spread(
-        model, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights=first_weights
-    )
-    generator = torch.Generator(device)
-    autocast = config.loop.autocast(device)
-    panels = Panels(
-        model,
-        generator,
-        images.held_out or images.train,
-        count=config.panel_images,
-        image_size=config.crop_size,
-        autocast=autocast,
-        directory=Path(config.out) / PANELS,
-    )
-    hooks = [Hook(every=config.panels_every, call=panels)]
-    if images.validation is not None:
-        look = ValidationLoss(model, generator, images.validation, count=config.validation_batches, autocast=autocast)
-        hooks.append(Hook(every=config.panels_every, call=look))
+    model, weights = build_pixio(config)
+    model.encoder.grid(config.crop_size, config.crop_size)  # refuses a size that does not fit before data is read
 
-    def step(batch: PixelBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        images_bhw3 = to_device(batch.images, device)
-        return spread_model.module(images_bhw3, generator, processes.count, processes.rank).loss, {}
+    def save(weights: Mapping[str, Tensor], directory: Path) -> None:
+        whole = _without_weights(config)
+        whole.load_state_dict(weights, assign=True)
+        whole.save(directory.with_name(WHOLE_MODEL))
+        whole.encoder.save(directory)
 
-    def save_model(directory: Path) -> None:
-        weights = whole_on_cpu(model.state_dict())
-        if processes.first:
-            whole_model = _without_weights(config)
-            whole_model.load_state_dict(weights, assign=True)
-            whole_model.save(directory.with_name(WHOLE_MODEL))
-            whole_model.encoder.save(directory)
+    def looks(images: ImageData, generator: torch.Generator, autocast: torch.autocast) -> list[Hook]:
+        panels = Panels(
+            model,
+            generator,
+            images.held_out or images.train,
+            count=config.panel_images,
+            image_size=config.crop_size,
+            autocast=autocast,
+            directory=Path(config.out) / PANELS,
+        )
+        return [Hook(every=config.panels_every, call=panels)]
 
-    job = Job(
+    learner = ImageModel(
         title="pretrain",
-        model=model,
-        device=device,
-        batches=images.batches,
-        batch_size=config.batch_size,
-        step=step,
-        groups=parameter_groups(model, begins=lambda name: config.encoder_begins if name.startswith("encoder.") else 0),
+        module=model,
+        weights=weights,
+        blocks=[*model.encoder.vit.blocks, *model.decoder.blocks],
+        image_size=config.crop_size,
+        flop=pretraining_flop(config.encoder, config.decoder, config.mask, config.crop_size),
         optim=scaled_to_batch(config.optim, config.batch_size * config.loop.accumulate),
-        save_model=save_model,
-        settings=dataclasses.asdict(config),
-        generators={"masks": generator},
-        hooks=hooks,
-        spread=spread_model,
-        found=lambda: {"unreadable_images": images.batches.corrupt},
-        flop_per_example=pretraining_flop(config.encoder, config.decoder, config.mask, config.crop_size),
+        save=save,
+        begins=lambda name: config.encoder_begins if name.startswith("encoder.") else 0,
     )
-    try:
-        return fit(job, config.loop, config.out)
-    finally:
-        images.close()
+    return train_on_images(config, learner, config.panels_every, looks)
 
 
 def scaled_to_batch(optim: OptimConfig, images: int) -> OptimConfig:
