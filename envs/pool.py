@@ -55,8 +55,9 @@ class WorkerPool:
 
     Slot i lives in worker i % workers for good, and each worker steps its slots in order, so what a slot
     shows depends on its seed and actions alone. `step_timeout_s`: a worker that takes longer over one call is
-    killed and replaced. `lost` holds the slots of a replaced worker that were asked for or in an episode.
-    `restarts` counts replacements. Use it as a context manager, or close it.
+    killed and replaced; it has as long for each environment that it builds on the way. `lost` holds the slots of a
+    replaced worker that were asked for or in an episode. `restarts` counts replacements. Use it as a context manager,
+    or close it.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class WorkerPool:
         self.restarts = 0
         self._timeout = step_timeout_s
         self._running: set[int] = set()
+        self._unbuilt = set(range(num_slots))
         self._workers: list[Worker] = []
         self._on_close = contextlib.ExitStack()
         count = min(num_workers, num_slots)
@@ -122,11 +124,14 @@ class WorkerPool:
                 worker.wait_until_ready()
                 worker.send(command, mine)
                 asked.append((worker, mine))
-        deadline = time.monotonic() + self._timeout
+        # A slot's environment is built at its first reset.
+        builds = max((len(self._unbuilt & set(mine)) for _, mine in asked), default=0)
+        deadline = time.monotonic() + self._timeout * max(1, builds)
         results, lost, failures = {}, set(), []
         for worker, mine in asked:
             kind, value = worker.receive(deadline)
             if kind == "ok":
+                self._unbuilt -= set(mine)
                 for slot, (_, rendered) in mine.items():
                     if rendered:
                         worker.complete(slot, frame_of(value[slot]))
@@ -134,6 +139,7 @@ class WorkerPool:
             elif kind in ("died", "hung"):
                 lost |= set(mine) | (self._running & set(worker.slots))
                 self.restarts += 1
+                self._unbuilt |= set(worker.slots)
                 worker.restart()
             else:
                 failures.append((kind, value))

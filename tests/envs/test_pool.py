@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig
-from envs.pool import ProcessPool
+from envs.pool import ProcessPool, WorkerPool
 from envs.registry import make_env
 from pixio_robot.errors import UserError
-from pixio_robot.types import EnvPool
+from pixio_robot.types import EnvPool, Frame
 
 pytestmark = pytest.mark.sim
 CONFIG = EnvConfig(image_size=32)
@@ -92,6 +92,47 @@ def test_a_hanging_worker_is_replaced(pool):
     assert set(results) == {0}
     assert pool.restarts == restarts + 1
     assert not pool.reset({1: 1}, {1: False})[1]
+
+
+def test_a_worker_has_time_to_build_its_environments():
+    class Patient:
+        """Answers at once, and keeps how long it would have been waited for [s]."""
+
+        def __init__(self, slots):
+            self.slots, self.waits, self.ends = slots, [], "ok"
+
+        def wait_until_ready(self): ...
+
+        def restart(self): ...
+
+        def close(self, deadline): ...
+
+        def complete(self, slot, frame): ...
+
+        def send(self, command, payload):
+            self.asked = payload
+
+        def receive(self, deadline):
+            self.waits.append(deadline - time.monotonic())
+            return self.ends, dict.fromkeys(self.asked or {}, Frame({}, np.zeros(1)))
+
+    workers = []
+
+    def make(index, slots):
+        workers.append(Patient(slots))
+        return workers[-1]
+
+    with WorkerPool(CONFIG, 2, 5, 10.0, make) as pool:
+        first = workers[0]  # of the slots 0, 2 and 4
+        unseen = dict.fromkeys(range(5), False)
+        pool.reset({0: 7}, unseen)
+        pool.reset(dict.fromkeys(range(5), 7), unseen)
+        pool.reset(dict.fromkeys(range(5), 7), unseen)
+        first.ends = "hung"
+        assert pool.reset({0: 7}, unseen)[1] == {0, 2, 4}
+        first.ends = "ok"
+        pool.reset(dict.fromkeys(range(5), 7), unseen)
+        assert [round(wait / 10) for wait in first.waits] == [1, 2, 1, 1, 3]
 
 
 def test_exceptions_come_out_with_their_traceback(pool):
