@@ -123,6 +123,24 @@ class Vote:
         return most.tolist()
 
 
+class Gathered:
+    """How many different things any of the processes has met so far: they exchange those alone that are new. All must
+    ask equally often."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._told: set[str] = set()
+        self._everyones: set[str] = set()
+
+    def count(self, mine: Collection[str]) -> int:
+        """`mine`: all that this process has met, new or not."""
+        new = set(mine) - self._told
+        if self._processes.largest(len(new))[0]:
+            self._told |= new
+            self._everyones.update(*self._processes.gather(sorted(new)))
+        return len(self._everyones)
+
+
 def current() -> Processes:
     """The processes that `joined` brought together; one, outside of it."""
     return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes()

@@ -19,7 +19,7 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import sweep_temporaries
 from pixio_robot.training import randomness
 from pixio_robot.training.checkpoint import latest_checkpoint
-from pixio_robot.training.distributed import Vote, current
+from pixio_robot.training.distributed import Gathered, Vote, current
 from pixio_robot.training.finite import check_finite
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
@@ -128,6 +128,7 @@ class _Run:
         self.job, self.config, self.run_dir = job, config, run_dir
         self.processes = current()
         self.vote = Vote(self.processes)
+        self.found = collections.defaultdict[str, Gathered](lambda: Gathered(self.processes))
         if self.processes.first:
             for directory in (run_dir, run_dir / CHECKPOINTS):
                 sweep_temporaries(directory)
@@ -231,7 +232,7 @@ class _Run:
         state.window.clear()
         rate = learning_rate(state.step - 1, self.config.steps, self.job.optim)
         seconds = time.monotonic() - self.began
-        counts = {name: len(self.processes.united(ids)) for name, ids in self.job.found().items()}
+        counts = {name: self.found[name].count(ids) for name, ids in self.job.found().items()}
         return means(values) | counts | {"lr": rate, "seconds": seconds} | self.pace.take()
 
     def _check_finite(self, values: dict[str, list[float]]) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from pixio_robot.training.distributed import Processes, Vote
+from pixio_robot.training.distributed import Gathered, Processes, Vote
 from pixio_robot.training.spread_files import _separate
 
 COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
@@ -221,7 +221,7 @@ VOTES = """
 import sys, time
 from pathlib import Path
 import torch.distributed as dist
-from pixio_robot.training.distributed import Vote, current, part
+from pixio_robot.training.distributed import Gathered, Vote, current, part
 
 rank, where = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
@@ -235,14 +235,29 @@ for number in range(4):
     if rank == 0:
         (where / str(number)).touch()
 print(heard, current().united(["same", f"of {rank}"]))
+sent = []
+
+class Listening(type(current())):
+    def gather(self, value):
+        sent.append(value)
+        return super().gather(value)
+
+gathered = Gathered(Listening(rank, 2))
+met = [[], [f"of {rank}", "same"], [f"of {rank}", "same"], ["same", f"of {rank}"] + ["late"] * rank]
+print([gathered.count(mine) for mine in met], sent)
 part()
 """
 
 
-def test_a_vote_is_heard_by_all_when_they_ask_the_next_time(tmp_path):
+def test_a_vote_is_heard_by_all_when_they_ask_the_next_time_and_what_is_new_is_exchanged_once(tmp_path):
     said = "[[0.0, 0.0], [0.0, 0.0], [1.0, 10.0], [2.0, 0.0]] ['of 0', 'of 1', 'same']"
-    assert both_say(VOTES, tmp_path) == [[said]] * 2
+    first, second = both_say(VOTES, tmp_path)
+    assert first[0] == second[0] == said
     assert Vote(Processes()).largest(3, 4) == [3, 4]
+    # Nothing is exchanged where nobody has met anything new.
+    assert first[1] == "[0, 3, 3, 4] [['of 0', 'same'], []]"
+    assert second[1] == "[0, 3, 3, 4] [['of 1', 'same'], ['late']]"
+    assert [Gathered(Processes()).count(mine) for mine in ([], ["a", "b"])] == [0, 2]
 
 
 HALVES = """
