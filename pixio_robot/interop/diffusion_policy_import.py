@@ -54,6 +54,8 @@ class _Reader:
         used = {*self._cameras, *self._state, *self._actions, self._rewards}
         left_out = sorted(set(self._buffer.arrays) - used)
         found = [f"left out of data: {', '.join(left_out)}"] if left_out else []
+        if not self._cameras and not self._written:
+            found.append("no array is of images (n, height, width, 3): the store has no camera")
         if self._rounded:
             found.append(f"rounded to fit: {', '.join(sorted(self._rounded))}")
         if not self._rewards:

@@ -63,6 +63,9 @@ def plan(file: RobomimicFile, demo: str, config: ImportConfig, scene: Scene) -> 
     if rendered:
         cameras |= scene.cameras(model_of(file, demo), rendered)
         notes.append(f"rendered from the recorded states: {', '.join(rendered)}")
+    if not cameras and written is None:
+        renders = "; cameras= names those to render" if file.model_file(demo) and "states" in group else ""
+        notes.append(f"the file has no images, so the store has no camera{renders}")
     if written is not None:
         cameras |= {name: camera for name, camera in written.cameras.items() if name in stored}
     if state.computed:

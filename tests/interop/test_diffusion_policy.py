@@ -225,6 +225,16 @@ def test_float_images_up_to_one_are_scaled(tmp_path: Path) -> None:
     assert "rounded to fit: img" in outcome.notes
 
 
+def test_a_buffer_without_images_makes_a_store_without_cameras_and_says_so(tmp_path: Path) -> None:
+    data = {key: values for key, values in arrays().items() if key != "img"}
+    source = Path(write_buffer(tmp_path / "b.zarr", data))
+    outcome = import_demos(source, tmp_path / "s", ImportConfig(control_hz=10.0))
+    assert any("the store has no camera" in note for note in outcome.notes)
+    assert not DemoStore.open(tmp_path / "s").spec.cameras
+    export_demos(tmp_path / "s", tmp_path / "back.zarr", ExportConfig())
+    assert import_demos(tmp_path / "back.zarr", tmp_path / "t", ImportConfig()).notes == []
+
+
 def test_archives_with_a_folder_inside_are_opened(tmp_path: Path) -> None:
     pushed(tmp_path / "inner")
     packed = Path(shutil.make_archive(str(tmp_path / "b.zarr"), "zip", tmp_path / "inner"))

@@ -124,6 +124,19 @@ def test_every_number_arrives_in_numeric_order(tmp_path: Path) -> None:
         assert lost in notes
 
 
+@pytest.mark.parametrize("renders", [True, False])
+def test_a_file_without_images_says_so_and_how_to_have_some(tmp_path: Path, renders: bool) -> None:
+    def without(file: h5py.File) -> None:
+        for name in LENGTHS:
+            del file[f"data/{name}/obs/{CAMERA}"], file[f"data/{name}/next_obs/{CAMERA}"]
+            if not renders:
+                del file[f"data/{name}/states"]
+
+    outcome = import_demos(write_file(tmp_path / "f.hdf5", without), tmp_path / "s", ImportConfig())
+    (said,) = (note for note in outcome.notes if "the store has no camera" in note)
+    assert ("cameras=" in said) == renders
+
+
 def test_masks_choose_and_are_kept(tmp_path: Path) -> None:
     source = write_file(tmp_path / "f.hdf5")
     store = imported(source, tmp_path / "s", mask="train")
