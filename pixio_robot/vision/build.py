@@ -68,9 +68,9 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
                 raise UserError("An encoder of kind `pixio` needs `path`, its checkpoint, or `name`, a hub name.")
             return _as_it_sees(PixioEncoder.from_pretrained(trained, source.resize))
         case EncoderKind.RANDOM:
-            return PixioEncoder(source.encoder, source.seed)
+            return PixioEncoder(_at(source.encoder, source.resize), source.seed)
         case EncoderKind.RESNET:
-            return ResNetEncoder(source.resnet, source.seed)
+            return ResNetEncoder(_at(source.resnet, source.resize), source.seed)
         case EncoderKind.RESNET18:
             return ResNet18Encoder(ResNet18Config(resize=source.resize), source.seed)
         case EncoderKind.TIMM:
@@ -84,6 +84,11 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
             return open_transformers(where, source.resize, source.pretrained, source.seed)
         case EncoderKind.NONE:
             return None
+
+
+def _at[Config: (EncoderConfig, ResNetConfig)](config: Config, resize: int | None) -> Config:
+    """With that `resize` [px] in place of its own; None keeps it."""
+    return config if resize is None else dataclasses.replace(config, resize=resize)
 
 
 def _as_it_sees(encoder: PixioEncoder) -> PixioEncoder:

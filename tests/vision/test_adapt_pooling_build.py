@@ -105,6 +105,13 @@ def test_build_encoder(tmp_path):
     assert isinstance(random, PixioEncoder)
     assert random.fingerprint() == PixioEncoder(CONFIG, seed=4).fingerprint()
     assert isinstance(build_encoder(EncoderSource(kind=EncoderKind.RESNET)), ResNetEncoder)
+    # `resize` means the same for every kind.
+    random = build_encoder(EncoderSource(kind=EncoderKind.RANDOM, encoder=CONFIG, resize=64))
+    assert isinstance(random, PixioEncoder)
+    assert random.grid(30, 40) == (8, 8)
+    resnet = build_encoder(EncoderSource(kind=EncoderKind.RESNET, resize=64))
+    assert isinstance(resnet, ResNetEncoder)
+    assert resnet.config.resize == 64
     assert build_encoder(EncoderSource(kind=EncoderKind.NONE)) is None
     with pytest.raises(UserError, match="needs `path`"):
         build_encoder(EncoderSource())
