@@ -17,7 +17,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 from pixio_robot.receding_horizon import RecedingHorizon
-from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
+from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, check_observation, pack, unpack
 from pixio_robot.types import DemoSpec, Frame
 
 CLOSE_TIMEOUT_S = 2.0
@@ -87,19 +87,25 @@ class PolicyClient:
     def act(self, frame: Frame) -> np.ndarray:
         """The action (a,) for the newest frame, in physical units.
 
-        Raises UserError with the server's words when the observation does not fit the policy.
+        Raises UserError when the frame does not fit the policy; it is forgotten then, and another may take its place.
         """
+        if self._episode.looks_next:
+            self._check(frame)
         self._episode.see(frame)
         if self._episode.hungry:
             self._episode.plan(self._ask())
         return self._episode.next_action()
 
+    def _check(self, frame: Frame) -> None:
+        """What the server would refuse, before the episode has seen it."""
+        if missing := [name for name in self.cameras if name not in frame.images]:
+            raise UserError(f"The frame has no image of camera {missing[0]!r}; the policy sees {self.cameras}.")
+        images = {name: frame.images[name] for name in self.cameras}
+        check_observation(self.spec, images, np.asarray(frame.state, np.float32), ())
+
     def _ask(self) -> np.ndarray:
         frames = self._episode.frames
-        try:
-            images = {name: np.stack([frame.images[name] for frame in frames]) for name in self.cameras}
-        except KeyError as error:
-            raise UserError(f"The frame has no image of camera {error}; the policy sees {self.cameras}.") from error
+        images = {name: np.stack([frame.images[name] for frame in frames]) for name in self.cameras}
         state = np.stack([np.asarray(frame.state, np.float32) for frame in frames])
         moment = {"seed": self._seed, "step": self._episode.step, "task": self.task}
         answer = self._exchange({"images": images, "state": state, **moment})

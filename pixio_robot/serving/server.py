@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
+from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, check_observation, pack, unpack
 from pixio_robot.types import DemoSpec
 
 REMEMBERED_CALLS = 10_000
@@ -68,18 +68,11 @@ class Served:
 
     def check(self, message: dict[str, Any]) -> None:
         """Raises UserError naming what of an observation does not fit the policy's DemoSpec."""
-        t = self.observation_steps
-        images, state = message.get("images"), cast(Any, message.get("state"))
+        images = message.get("images")
         if not isinstance(images, dict) or sorted(images) != sorted(self.cameras):
             given = sorted(images) if isinstance(images, dict) else images
             raise UserError(f"images must be those of the cameras {sorted(self.cameras)}, not {given}.")
-        for name, image in images.items():
-            camera = self.spec.cameras[name]
-            _check_array(f"images[{name!r}]", image, np.uint8, (t, camera.height, camera.width, 3))
-        _check_array("state", state, np.float32, (t, self.spec.state_dim))
-        if not np.isfinite(state).all():
-            index = int(np.argwhere(~np.isfinite(state))[0][1])
-            raise UserError(f"state holds a value that is not finite: {self.spec.state_names[index]}.")
+        check_observation(self.spec, images, message.get("state"), (self.observation_steps,))
         for key in ("seed", "step"):
             if not isinstance(message.get(key), int):
                 raise UserError(f"{key} must be a whole number, not {message.get(key)!r}.")
@@ -96,12 +89,6 @@ class Served:
         t, cameras = self.observation_steps, self.spec.cameras
         images = {name: np.zeros((t, cameras[name].height, cameras[name].width, 3), np.uint8) for name in self.cameras}
         return images, np.zeros((t, self.spec.state_dim), np.float32)
-
-
-def _check_array(name: str, value: Any, dtype: type, shape: tuple[int, ...]) -> None:
-    if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
-        given = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise UserError(f"{name} must be {np.dtype(dtype)} of shape {shape}, not {given}.")
 
 
 class PolicyServer:

@@ -126,7 +126,7 @@ def test_tells_what_it_is(address: str) -> None:
 def test_refuses_what_does_not_fit(address: str) -> None:
     good = frames(1)[0]
     bad = {
-        r"images\['hand'\] must be uint8 of shape \(2, 8, 8, 3\)": Frame(
+        r"images\['hand'\] must be uint8 of shape \(8, 8, 3\)": Frame(
             dict(good.images) | {"hand": np.zeros((9, 8, 3), np.uint8)}, good.state
         ),
         "state must be float32": Frame(good.images, good.state[:2]),
@@ -134,12 +134,32 @@ def test_refuses_what_does_not_fit(address: str) -> None:
         "no image of camera 'hand'": Frame({"front": good.images["front"]}, good.state),
     }
     with PolicyClient(address, TOKEN) as client:
-        for message, frame in bad.items():
-            client.reset(0)
-            with pytest.raises(UserError, match=message):
-                client.act(frame)
+        # What is refused leaves nothing behind: the policy looks at two frames, and none of them is one of these.
+        expected = [client.act(good) for _ in range(EXECUTE + 1)]
         client.reset(0)
-        assert client.act(good).shape == (2,)
+        for step in range(EXECUTE + 1):
+            for message, frame in bad.items():
+                if step in (0, EXECUTE - 1, EXECUTE):
+                    with pytest.raises(UserError, match=message):
+                        client.act(frame)
+            assert np.array_equal(client.act(good), expected[step])
+
+
+def test_the_server_refuses_too_what_other_clients_may_send() -> None:
+    served = Served(spec=SPEC, cameras=["hand"], observation_steps=2, execute=1, plan=lambda *_: np.zeros((1, 2)))
+    good = {"images": {"hand": np.zeros((2, 8, 8, 3), np.uint8)}, "state": np.zeros((2, 3), np.float32)}
+    good |= {"seed": 0, "step": 0}
+    served.check(good)
+    nan = np.array([[0, 0, 0], [0, np.nan, 0]], np.float32)
+    for message, changed in {
+        r"images\['hand'\] must be uint8 of shape \(2, 8, 8, 3\)": {"images": {"hand": np.zeros((8, 8, 3), np.uint8)}},
+        r"images must be those of the cameras \['hand'\], not \[\]": {"images": {}},
+        "state must be float32": {"state": np.zeros((2, 3))},
+        r"not finite: y \[m\]": {"state": nan},
+        "seed must be a whole number": {"seed": "0"},
+    }.items():
+        with pytest.raises(UserError, match=message):
+            served.check(good | changed)
 
 
 def test_a_policy_of_several_tasks_must_be_told_one() -> None:
