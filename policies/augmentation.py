@@ -70,9 +70,18 @@ def color_jitter(images: Tensor, brightness: float, contrast: float, saturation:
     return x.round().clamp(0, 255).to(torch.uint8)
 
 
-@functools.cache
 def _colour_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """`LUMA`, `RGB_TO_YIQ` and its inverse, copied to a device once: a copy in each step would make the host wait."""
+    return _copied_colour_constants(device)
+
+
+# A compiled step would look through the cache and make them each time. This is `torch.compiler.assume_constant_result`,
+# which takes seconds to import.
+_colour_constants._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+@functools.cache
+def _copied_colour_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     to_yiq_33 = torch.tensor(RGB_TO_YIQ)
     return torch.tensor(LUMA).to(device), to_yiq_33.to(device), torch.linalg.inv(to_yiq_33).to(device)
 
