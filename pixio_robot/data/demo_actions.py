@@ -187,8 +187,15 @@ def _start(spec: DemoSpec, action: Block) -> Block:
             if (block.arm, block.what) == (arm, what):
                 return block
     names = ", ".join(f"eef_{what}" for what in wanted)
+    hint = ""
+    if spec.simulator == "robosuite" and any(block.what == QUATERNION for block in there):
+        hint = (
+            " Its eef_quat is that of the hand, which is turned against what the controller moves: import with "
+            "state=robot0_eef_pos,robot0_eef_quat_site,robot0_gripper_qpos."
+        )
     raise UserError(
         f"The state does not say where the {action.arm}gripper is, as one of {names}: {', '.join(spec.state_names)}."
+        + hint
     )
 
 

@@ -114,7 +114,7 @@ def test_blocks_are_read_from_names() -> None:
         (
             {"state_names": (*POSE[:3], *(f"eef_quat.{axis} [1]" for axis in "xyzw"))},
             {"to": "absolute"},
-            "eef_rot6d, eef_quat_site",
+            "eef_rot6d, eef_quat_site.*import with state=robot0_eef_pos,robot0_eef_quat_site",
         ),
         ({"controller": "OSC_POSE absolute in the base's frame"}, {"to": "absolute"}, "not poses in the world"),
     ],
