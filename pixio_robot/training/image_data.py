@@ -21,13 +21,13 @@ class ImageData:
 
     train: ImageSource
     batches: PixelBatches
-    """This process's share of every batch; `fit` closes it."""
+    """This process's share of every batch."""
     held_out: ImageSource | None
     validation: PixelBatches | None
     """This process's share too, but where a few held-out images cannot be shared evenly: then all of each batch."""
 
     def close(self) -> None:
-        """What `fit` does not close."""
+        self.batches.close()
         if self.validation is not None:
             self.validation.close()
 

@@ -88,7 +88,7 @@ def train_on_images(
 ) -> FitResult:
     """Train in `config.out`, continuing what is there. The loss on held-out images, where there are any, is looked at
     every `look_every` steps. Raises UserError for data that is none, and a batch that cannot be shared."""
-    device, processes, loop = pick_device(config.device), current(), config.loop
+    device, loop = pick_device(config.device), config.loop
     images = open_image_data(
         config.data,
         config.selection,
@@ -98,6 +98,21 @@ def train_on_images(
         workers=config.workers,
         device=device,
     )
+    try:
+        return fit(_job(config, model, look_every, looks, images, device), loop, config.out)
+    finally:
+        images.close()
+
+
+def _job(
+    config: ImageTrainingConfig,
+    model: ImageModel,
+    look_every: int,
+    looks: Looks,
+    images: ImageData,
+    device: torch.device,
+) -> Job:
+    processes, loop = current(), config.loop
     spread_model = spread(
         model.module, model.blocks, loop.parallel, device, loop.compile, loop.precision(device), model.weights
     )
@@ -119,7 +134,7 @@ def train_on_images(
         if processes.first:
             model.save(weights, directory)
 
-    job = Job(
+    return Job(
         title=model.title,
         model=model.module,
         device=device,
@@ -136,7 +151,3 @@ def train_on_images(
         found=lambda: {"unreadable_images": images.batches.corrupt},
         flop_per_example=model.flop,
     )
-    try:
-        return fit(job, loop, config.out)
-    finally:
-        images.close()
