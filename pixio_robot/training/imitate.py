@@ -81,8 +81,8 @@ def imitate(
     """
     device, processes = pick_device(config.device), current()
     model = cast(nn.Module, policy).to(device)
-    # Taken before the parameters are spread over the processes; what is saved has all of each.
-    template = copy.deepcopy(model).cpu() if processes.count > 1 else None
+    # Taken before the parameters are spread over the processes; what the first saves has all of each.
+    template = copy.deepcopy(model).cpu() if processes.count > 1 and processes.first else None
     whole = _LossOf(model)
     encoders = [encoder for _, encoder in encoders_of(model)]
     blocks = [block for encoder in encoders for block in _blocks_of(encoder)]
@@ -94,11 +94,11 @@ def imitate(
         return _weighted(loss, metrics, processes)
 
     def save(directory: Path) -> None:
-        if template is None:
+        if processes.count == 1:
             save_model(directory, model)
             return
         weights = whole_on_cpu(model.state_dict())
-        if processes.first:
+        if template is not None:
             template.load_state_dict(weights)
             save_model(directory, template)
 
