@@ -19,7 +19,7 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -87,8 +87,12 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
         hint = next((f" {line}" for line in lines if line.startswith("Did you mean")), "")
         return UserError(f"`{command}` has no group {unknown_group.group(1)!r}.{hint}")
     unparsed = re.search(r"Error parsing override '([^']+)'", first)
-    if unparsed:
-        return UserError(f"`{command}` cannot read {unparsed.group(1)!r}: a setting is written key=value.")
+    word = error.override if isinstance(error, OverrideParseException) else unparsed and unparsed.group(1)
+    if word:
+        return UserError(
+            f"`{command}` cannot read {word!r}: a setting is written key=value, and a value with blanks, brackets, "
+            "braces or commas of its own key=\"'value'\"."
+        )
     several = re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", first)
     if several:
         key, values = several.groups()

@@ -70,6 +70,7 @@ BAD_INPUT = [
     ("collect env.render_quality=fasst", "FAST"),
     ("collect env.cameras=[font]", "front"),
     ("collect foo", "foo"),
+    ("ingest source=footage[a]", "cannot read 'source=footage[a]'"),
     ("footage env.robot=Pandda", "Did you mean 'Panda'?"),
     ("ingest source=nowhere", "nowhere"),
     ("ingest source=", "source"),

@@ -57,7 +57,8 @@ def write_report(path: Path, shards: FrameShards, thresholds: Thresholds, scores
     """Render and write, atomically."""
     page = render(shards, thresholds, scores)
     with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # A name of a file may hold bytes that are no text.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def render(shards: FrameShards, thresholds: Thresholds, scores: Scores) -> str:

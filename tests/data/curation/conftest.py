@@ -35,7 +35,9 @@ def make_shards() -> Callable[[Path, Folders], Path]:
         for name, images in folders.items():
             (root / "in" / name).mkdir(parents=True)
             for number, image in enumerate(images):
-                cv2.imwrite(str(root / "in" / name / f"{number:04d}.png"), image[..., ::-1])
+                # Not imwrite, which crashes at names that are no text.
+                encoded = cv2.imencode(".png", image[..., ::-1])[1]
+                (root / "in" / name / f"{number:04d}.png").write_bytes(encoded.tobytes())
         settings = IngestConfig(
             source=str(root / "in"), out=str(root / "shards"), workers=1, shard_bytes=60_000, validation_share=0.0
         )

@@ -254,6 +254,14 @@ def test_other_frames_are_scored_anew(tmp_path: Path, make_shards, draw) -> None
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
 
+def test_names_of_files_that_are_no_text_are_shown_as_far_as_they_are(tmp_path: Path, make_shards, draw) -> None:
+    folder = os.fsdecode(b"old\xff")
+    shards = make_shards(tmp_path, {folder: [draw(0), draw(0), draw(1)]})
+    report = curate(config(shards, tmp_path / "out"), show_progress=False)
+    assert report.dropped["still"] == 1
+    assert "old?" in (tmp_path / "out" / "curation.html").read_text(encoding="utf-8")
+
+
 def test_the_page_is_one_file_with_every_rule(shards: Path, tmp_path: Path) -> None:
     curate(config(shards, tmp_path / "out"), show_progress=False)
     page = (tmp_path / "out" / "curation.html").read_text()
