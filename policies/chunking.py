@@ -25,7 +25,8 @@ class ChunkedActor:
     """Runs one policy in many slots at once; implements `types.Actor`.
 
     Every call of the policy has exactly `batch_size` rows (the last ones repeat a real row when fewer are needed),
-    so what a slot gets does not depend on which other slots are active.
+    so what a slot gets does not depend on which other slots are active: to the last digit with one row, and but for its
+    row's place in the call with more.
     """
 
     def __init__(

@@ -3,16 +3,21 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from pixio_robot.cli.compose import load
 from pixio_robot.cli.evaluate import EvaluateCommand
+from pixio_robot.cli.evaluated import finished_policy
 from pixio_robot.cli.main import dispatch
 from pixio_robot.cli.report import left_out
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import read_episodes, read_summary
+from pixio_robot.types import Frame
+from policies.acting import ActingConfig
 
 pytestmark = pytest.mark.sim
 
@@ -76,6 +81,24 @@ def test_other_noise_says_nothing_new_of_a_policy_that_draws_none(
     assert "noise_seed=3 changes nothing: this policy draws no noise" in capsys.readouterr().out
     assert read_summary(other).acting == read_summary(usual).acting
     assert read_episodes(other) == read_episodes(usual)
+
+
+def test_on_a_cpu_an_episode_is_the_same_whatever_else_is_played(run: Path) -> None:
+    contestant = finished_policy(f"{run}/policies/bc", "x")
+    assert contestant.spec is not None
+    states = np.random.default_rng(0).normal(size=(9, contestant.spec.state_dim)).astype(np.float32)
+
+    def play(slots: int, seeds: dict[int, int]) -> dict[int, list[list[float]]]:
+        """Actions of each seed, whose episode runs in a slot."""
+        actor, _ = contestant.actor("TabletopReach", ActingConfig(execute=1), slots, torch.device("cpu"))
+        for slot, seed in seeds.items():
+            actor.reset(slot, seed)
+        steps = [actor.act({slot: Frame({}, state + seed) for slot, seed in seeds.items()}) for state in states]
+        return {seed: [step[slot].tolist() for step in steps] for slot, seed in seeds.items()}
+
+    together = play(4, {0: 5, 1: 6, 2: 7, 3: 8})
+    for seed in (5, 6, 7, 8):
+        assert play(1, {0: seed})[seed] == together[seed]
 
 
 def test_what_does_not_go_together_is_refused(run: Path) -> None:
