@@ -35,6 +35,8 @@ from pixio_robot.training.state import TrainingState
 
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+LARGEST_SEED = 2**63
+"""Those of the processes, which lie above, still fit PyTorch's 64 bits."""
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -78,8 +80,8 @@ class LoopConfig:
             raise UserError(f"loop.seconds={self.seconds} must be above 0, or null for no limit.")
         if self.grad_clip is not None and self.grad_clip <= 0:
             raise UserError(f"loop.grad_clip={self.grad_clip} must be above 0, or null to leave gradients alone.")
-        if self.seed < 0:
-            raise UserError(f"loop.seed={self.seed} must not be negative.")
+        if not 0 <= self.seed < LARGEST_SEED:
+            raise UserError(f"loop.seed={self.seed} must not be negative, and below {LARGEST_SEED}.")
         if self.peak_tflops is not None and self.peak_tflops <= 0:
             raise UserError(f"loop.peak_tflops={self.peak_tflops} must be above 0, or null to go by the device's name.")
         if self.parallel not in STRATEGIES:

@@ -38,6 +38,10 @@ class OptimConfig:
                 f"lr={self.lr}, eps={self.eps}, final_lr={self.final_lr}, weight_decay={self.weight_decay}, "
                 f"warmup_steps={self.warmup_steps}."
             )
+        if self.final_lr > self.lr:
+            raise UserError(
+                f"optim.final_lr={self.final_lr} must not be above optim.lr={self.lr}: the rate falls to it."
+            )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"optim.betas={list(self.betas)} must be two numbers in [0, 1), such as [0.9, 0.95].")
 

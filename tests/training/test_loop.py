@@ -160,6 +160,7 @@ def test_training_in_bfloat16_learns(lab, tmp_path):
         ("dtype", "float16", "Unknown loop.dtype 'float16'. Did you mean 'bfloat16'"),
         ("grad_clip", -1.0, "loop.grad_clip"),
         ("seed", -1, "loop.seed"),
+        ("seed", 2**63, "loop.seed"),
     ],
 )
 def test_wrong_settings_are_named(key, value, message):

@@ -64,7 +64,9 @@ def test_groups_leave_out_frozen_parameters_and_decay_only_matrices():
     }
 
 
-@pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"betas": [0.9]}, {"betas": [0.9, 1.0]}, {"warmup_steps": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"lr": 0.0}, {"betas": [0.9]}, {"betas": [0.9, 1.0]}, {"warmup_steps": -1}, {"final_lr": 1.0}]
+)
 def test_wrong_optimiser_settings_are_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         OptimConfig(**wrong)
