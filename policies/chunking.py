@@ -21,6 +21,15 @@ def call_seed(episode_seed: int, step: int, noise_seed: int = 0) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def rows_of_calls(device: torch.device, slots: int) -> int:
+    """How many rows to compute together.
+
+    On a CPU the last digits of a row depend on its place among the others, and with it on which slots are in an
+    episode, as after an interruption: each row is computed alone, for a tenth to a quarter more time.
+    """
+    return slots if device.type == "cuda" else 1
+
+
 class ChunkedActor:
     """Runs one policy in many slots at once; implements `types.Actor`.
 

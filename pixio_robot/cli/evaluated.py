@@ -47,7 +47,7 @@ class Evaluated:
         Raises UserError where the weights cannot be read, or the policy cannot be played so.
         """
         from pixio_robot.evaluation.baselines import RandomActor
-        from policies.chunking import ChunkedActor
+        from policies.chunking import ChunkedActor, rows_of_calls
         from policies.persistence import load_policy
 
         if self.directory is None:
@@ -57,9 +57,7 @@ class Evaluated:
         if self.step_directory is not None:
             _take_weights(policy, self.step_directory)
         act_as(policy, acting)
-        # On a CPU the last digits of a row depend on its place among the others, and with it on which slots are in an
-        # episode, as after an interruption: each row is computed alone, for a tenth to a quarter more time.
-        rows = slots if device.type == "cuda" else 1
+        rows = rows_of_calls(device, slots)
         config, goal = policy.config, policy.goals.get(task)
         actor = ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, acting.noise_seed)
         if words := words_of_noise(policy, acting):

@@ -75,7 +75,7 @@ def played_by_lerobot(policy: Any, seeds: list[int]) -> dict[str, Any]:
 def played_here(checkpoint: Path, seeds: list[int], noise: list[int], **acting: Any) -> list[np.ndarray]:
     """Actions of each episode; `noise` are the seeds of its draws."""
     policy = load_policy(checkpoint / "model")
-    actor = ChunkedActor(policy, acting.get("execute", policy.config.executed), batch_size=len(seeds))
+    actor = ChunkedActor(policy, acting.get("execute", policy.config.executed), batch_size=1)
     envs = [make_env(PLAIN) for _ in seeds]
     try:
         frames = {}
