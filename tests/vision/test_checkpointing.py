@@ -32,7 +32,7 @@ def test_the_directory_holds_plain_files_only(saved):
         (lambda d: (d / "config.json").write_text("[]"), "not None"),
         (lambda d: (d / "model.safetensors").unlink(), "no weights file"),
         (lambda d: (d / "model.safetensors").write_bytes(b"xx"), "not a readable safetensors"),
-        (lambda d: change_config(d, kind="policy"), "kind pixio_encoder or pixio, not 'policy'"),
+        (lambda d: change_config(d, kind="run"), "kind pixio_encoder, pixio or policy, not 'run'"),
         (lambda d: change_config(d, format_version=9), "format_version 9"),
         (lambda d: change_config(d, encoder={"size": "huge"}), "huge"),
         (lambda d: change_config(d, encoder=None), "encoder"),
