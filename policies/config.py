@@ -84,10 +84,6 @@ class ConditioningConfig:
             f"color_jitter = {self.color_jitter} must be four ranges, brightness, contrast, saturation and hue (at "
             "most .5), such as [0.3, 0.4, 0.5, 0.08].",
         )
-        _require(
-            bool(self.cameras) or self.use_state,
-            "conditioning has neither cameras nor use_state: name at least one camera or set use_state to true.",
-        )
 
     @property
     def changes_images(self) -> bool:

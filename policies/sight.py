@@ -48,6 +48,10 @@ class Sight(nn.Module):
         encoder: nn.Module | None,
     ):
         super().__init__()
+        if not (config.cameras or config.use_state):
+            raise UserError(
+                "The policy has neither cameras nor a state to go by: give it an encoder, or set use_state to true."
+            )
         for camera in config.cameras:
             if camera not in spec.cameras:
                 raise unknown_name("camera", camera, spec.cameras)

@@ -165,7 +165,7 @@ def test_bad_inputs_name_what_is_wrong(build, world):
         build()(Observation({}, torch.zeros(1, 3, 2)))
     with pytest.raises(UserError, match="no observation to fit"):
         build().prepare([])
-    with pytest.raises(UserError, match="neither cameras nor use_state"):
-        ConditioningConfig(use_state=False)
+    with pytest.raises(UserError, match="neither cameras nor a state"):
+        build(cameras=[], use_state=False)
     with pytest.raises(UserError, match="names one twice"):
         ConditioningConfig(cameras=["front", "front"])
