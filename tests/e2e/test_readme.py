@@ -35,6 +35,11 @@ def test_the_scripts_it_names_exist() -> None:
     assert all(os.access(README.parent / script, os.X_OK) for script in scripts)
 
 
-def test_the_files_it_links_to_exist() -> None:
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README.read_text())
-    assert all((README.parent / link).is_file() for link in links), links
+def test_the_files_and_headings_it_links_to_exist() -> None:
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", README.read_text()):
+        name, _, heading = link.partition("#")
+        path = README.parent / name
+        assert path.is_file(), link
+        headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if heading else [""]
+        # As hosts of repositories make anchors of headings.
+        assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings], link

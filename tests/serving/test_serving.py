@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import subprocess
@@ -227,7 +228,8 @@ def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(caplog: pytest.
             assert client.act(frame).tolist() == [0, 0]
 
     serving(served, act)
-    assert not caplog.records  # a client that goes is no fault of the server's
+    errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not errors  # a client that goes is no fault of the server's
 
 
 def test_strange_requests_are_turned_away() -> None:
