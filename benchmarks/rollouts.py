@@ -46,10 +46,11 @@ from pixio_robot.machine import usable_cores
 from pixio_robot.types import Frame
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
-from policies.chunking import ChunkedActor
+from policies.chunking import ChunkedActor, rows_of_calls
 from policies.registry import POLICIES, build_policy
 
 EXECUTE, SLOTS, ROWS = 4, 8, 2
+"""ROWS: of the asynchronous vector's policy calls."""
 FIRST_SEED = 100_000
 
 Contestant = tuple[Callable[[int], int], Callable[[], list[int]]]
@@ -142,7 +143,7 @@ def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[Contest
 @contextlib.contextmanager
 def ours(config: EnvConfig, policy: Any, workers: int) -> Iterator[Contestant]:
     with ProcessPool(config, workers, SLOTS) as pool:
-        actor = ChunkedActor(policy, EXECUTE, batch_size=ROWS)
+        actor = ChunkedActor(policy, EXECUTE, batch_size=rows_of_calls(torch.device("cpu"), SLOTS))
 
         def play(episodes: int) -> int:
             seeds = range(FIRST_SEED, FIRST_SEED + episodes)
@@ -206,7 +207,7 @@ def main() -> None:
             "horizon": config.steps,
             "execute": EXECUTE,
             "slots": SLOTS,
-            "rows": ROWS,
+            "rows_of_async": ROWS,
             "threads": torch.get_num_threads(),
             "rounds": arguments.rounds,
             "episodes": arguments.episodes,
