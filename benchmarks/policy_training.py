@@ -37,7 +37,7 @@ from lerobot_twin import (
 )
 
 from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.features import FeatureCache, cache_features
+from pixio_robot.data.features import FeatureCache, encode_features, open_features
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.types import Batch
 
@@ -82,7 +82,8 @@ def contestants(arguments: argparse.Namespace, folder: Path, device: torch.devic
     theirs = build_lerobot(side, crop, widths).train().to(device)
     store = make_store(folder / "demos", side, arguments.episodes)
     dataset = make_lerobot_dataset(store, folder / "lerobot", side)
-    cache = cache_features(store, cached.conditioning.encoder, ["front"], device=device, progress=False)
+    encoder = cached.conditioning.encoder
+    cache = open_features(encode_features(store, encoder, ["front"], device=device, progress=False))
     from_disk, from_cache = our_batches(store, rows, device, None), our_batches(store, rows, device, cache)
     from_video = their_batches(dataset, rows, device)
     batch, theirs_batch = make_batch(rows, side, device)

@@ -130,24 +130,6 @@ def _held(episodes: Mapping[str, Sequence[Features]], crop: tuple[int, int] | No
     return {camera: Features(*pair, crop) for camera, pair in zip(episodes, pairs, strict=True)}
 
 
-def cache_features(
-    store: DemoStore,
-    encoder: nn.Module,
-    cameras: Sequence[str],
-    *,
-    views: Views = ONE_VIEW,
-    batch_size: int = 64,
-    device: torch.device | str = "cpu",
-    progress: bool = True,
-    ram_bytes: int = DEFAULT_RAM_BYTES,
-) -> FeatureCache:
-    """Encode what is not cached yet and return everything: `encode_features`, then `open_features`."""
-    encoded = encode_features(
-        store, encoder, cameras, views=views, batch_size=batch_size, device=device, progress=progress
-    )
-    return open_features(encoded, ram_bytes=ram_bytes)
-
-
 @dataclasses.dataclass(frozen=True)
 class Encoded:
     """The files of a store's features, by camera and in the order that `FeatureCache` wants."""

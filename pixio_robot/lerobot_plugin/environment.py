@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -28,7 +29,8 @@ class PixioRobotEnv(LeRobotEnvConfig):
     """Further settings of the environment as `evaluate` takes them: image_size=84, cameras=[front]."""
 
     def __post_init__(self) -> None:
-        spec = spec_of(self.chosen())
+        self._config = self._chosen()
+        spec = spec_of(self._config)
         self.fps = round(spec.control_hz)
         pictures = {
             f"pixels/{name}": PolicyFeature(FeatureType.VISUAL, (camera.height, camera.width, 3))
@@ -42,7 +44,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
         self.features_map = {f"pixels/{name}": f"{IMAGES}{name}" for name in spec.cameras}
         self.features_map |= {"agent_pos": STATE, ACTION: ACTION}
 
-    def chosen(self) -> EnvConfig:
+    def _chosen(self) -> EnvConfig:
         """Raises UserError for a task or a setting that there is not."""
         from pixio_robot.cli.compose import load
         from pixio_robot.cli.evaluate import EvaluateCommand
@@ -59,7 +61,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
     ) -> dict[str, dict[int, gymnasium.vector.VectorEnv]]:
         """One task, {type: {0: its environments}}."""
         # Finished environments stand still until all are: lerobot throws away what they would do.
-        make = [freeze_after_episode_end(functools.partial(_Episodes, self.chosen(), self.task))] * n_envs
+        make = [freeze_after_episode_end(functools.partial(_Episodes, self._config, self.task))] * n_envs
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         if use_async_envs and n_envs > 1:
             vector = gymnasium.vector.AsyncVectorEnv(make, context="forkserver", autoreset_mode=mode)
@@ -68,28 +70,21 @@ class PixioRobotEnv(LeRobotEnvConfig):
         return {self.type: {0: vector}}
 
 
-class _Episodes(gymnasium.Wrapper):
+class _Episodes(gymnasium.ObservationWrapper):
     """What lerobot's rollouts read of an environment."""
 
     def __init__(self, config: EnvConfig, task: str) -> None:
-        settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        super().__init__(GymnasiumEnv(render_mode="rgb_array", **settings))
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": config.control_hz}
+        super().__init__(GymnasiumEnv(render_mode="rgb_array", **vars(config)))
         self.task, self.task_description = task, config.task
         self._max_episode_steps = config.steps
-        spaces = dict(self.env.observation_space.spaces)  # pyright: ignore[reportAttributeAccessIssue]
-        state = spaces.pop("state")
-        self.observation_space = gymnasium.spaces.Dict({"pixels": gymnasium.spaces.Dict(spaces), "agent_pos": state})
+        spaces = self.observation(self.env.observation_space.spaces)  # pyright: ignore[reportAttributeAccessIssue]
+        pixels = gymnasium.spaces.Dict(spaces["pixels"])
+        self.observation_space = gymnasium.spaces.Dict({**spaces, "pixels": pixels})
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
-        return _renamed(observation), info
+    def observation(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        images = {name: value for name, value in observation.items() if name != "state"}
+        return {"pixels": images, "agent_pos": observation["state"]}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return _renamed(observation), reward, terminated, truncated, info | {"is_success": info["success"]}
-
-
-def _renamed(observation: dict[str, Any]) -> dict[str, Any]:
-    images = {name: value for name, value in observation.items() if name != "state"}
-    return {"pixels": images, "agent_pos": observation["state"]}
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, info | {"is_success": info["success"]}

@@ -98,7 +98,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
         sight = self.policy.config.conditioning
         spec = self.policy.spec.read_by(self.policy.cameras, sight.use_state)
         self._sight = Sight.of(config, spec)
-        self._sight.check({key: tuple(feature.shape) for key, feature in (config.input_features or {}).items()})
+        if config.input_features:  # else the first observation tells
+            self._sight.check({key: tuple(feature.shape) for key, feature in config.input_features.items()})
         self._check_actions(spec)
         self._goal = self._wanted(config.task)
         self._actor: ChunkedActor | None = None

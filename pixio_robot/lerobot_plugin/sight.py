@@ -37,9 +37,7 @@ class Sight:
         return cls(spec, cameras, list(config.state) if spec.state_names else [])
 
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Features and their shapes, without rows; none where nothing is known. Raises UserError for a misfit."""
-        if not shapes:
-            return
+        """Features and their shapes, without rows. Raises UserError for a misfit."""
         for camera, key in self.cameras.items():
             size = self.spec.cameras[camera]
             wanted = (3, size.height, size.width)
@@ -66,7 +64,7 @@ class Sight:
     def rows(self, batch: Mapping[str, Tensor]) -> int:
         """How many observations there are. Raises UserError when they do not fit the policy."""
         known = {key: tensor for key, tensor in batch.items() if isinstance(tensor, Tensor) and tensor.ndim > 1}
-        self.check({key: tensor.shape[1:] for key, tensor in known.items()} or {"nothing": ()})
+        self.check({key: tensor.shape[1:] for key, tensor in known.items()})
         return len(known[[*self.cameras.values(), *self.state][0]])
 
     def arrays(self, batch: Mapping[str, Tensor], looks: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:

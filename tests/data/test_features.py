@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from pixio_robot.data import features
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.feature_views import Views
-from pixio_robot.data.features import FeatureCache, cache_features
+from pixio_robot.data.features import DEFAULT_RAM_BYTES, FeatureCache, encode_features, open_features
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.data.windows import Windows
 from pixio_robot.errors import UserError
@@ -49,6 +50,12 @@ class Encoder(nn.Module):
 
     def fingerprint(self) -> str:
         return f"{self.patch.weight.sum().item():.6f}"
+
+
+def cache_features(
+    store: DemoStore, encoder: nn.Module, cameras: list[str], *, ram_bytes: int = DEFAULT_RAM_BYTES, **settings: Any
+) -> FeatureCache:
+    return open_features(encode_features(store, encoder, cameras, **settings), ram_bytes=ram_bytes)
 
 
 def batches(store: DemoStore, cache: FeatureCache | None) -> DemoBatches:
