@@ -76,6 +76,7 @@ class ACTPolicy(ChunkPolicy):
     Positions are added to tokens once, before the first layer, and not again in each as in the paper.
     """
 
+    config_class = ACTConfig
     config: ACTConfig
 
     def __init__(self, config: ACTConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
@@ -93,13 +94,13 @@ class ACTPolicy(ChunkPolicy):
         self.out = nn.Linear(width, spec.action_dim)
         self.posterior = Posterior(config, spec.action_dim) if config.use_vae else None
 
-    def _build_sight(self, encoder: nn.Module | None) -> Sight:
+    def build_sight(self, encoder: nn.Module | None) -> Sight:
         config = cast(ACTConfig, self.config)
         return TokenSight(
             config.conditioning, config.observation_steps, self.spec, self.statistics, encoder, config.dim_model
         )
 
-    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         divergence_b11 = torch.zeros(())
         latent_bz = None
         if self.posterior is not None:
@@ -113,7 +114,7 @@ class ACTPolicy(ChunkPolicy):
         errors_bna = (self._decode(seen, latent_bz) - actions_bna).abs()
         return errors_bna + self.config.kl_weight * divergence_b11.to(errors_bna)
 
-    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         return self._decode(seen, None)
 
     def _decode(self, seen_bme: Tensor, latent_bz: Tensor | None) -> Tensor:

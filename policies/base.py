@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +31,12 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     `draws`: whether what it does follows from noise too, and not from what it sees alone.
 
-    A subclass says how well it explains an action chunk (`_errors`) and how it makes one (`_sample`), both in
-    normalised units and given what is seen.
+    A subclass says how well it explains an action chunk (`errors`) and how it makes one (`sample`), both in
+    normalised units and given what is seen; and by `config_class` which dataclass its settings are, its own alone.
     """
 
     draws = False
+    config_class: ClassVar[type[PolicyConfig]]
 
     def __init__(self, config: PolicyConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
         super().__init__()
@@ -47,24 +49,24 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.max_padding = config.max_padding
         self.goals: Mapping[str, Sequence[float]] = {}
         self.cameras: Sequence[str] = list(config.conditioning.cameras)
-        self.conditioning: Sight = self._build_sight(encoder)
+        self.conditioning: Sight = self.build_sight(encoder)
         self.actions = Normaliser.of_actions(config.action_normalisation, statistics, spec.action_names)
 
-    def _build_sight(self, encoder: nn.Module | None) -> Sight:
+    def build_sight(self, encoder: nn.Module | None) -> Sight:
         config = self.config
         return Conditioning(config.conditioning, config.observation_steps, self.spec, self.statistics, encoder)
 
     @abc.abstractmethod
-    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         """The error of every action step and dimension, (b, n, a), or of every step, (b, n, 1), to be averaged over
         the steps that are real."""
 
     @abc.abstractmethod
-    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         """A normalised action chunk (b, n, a) for every row."""
 
-    def _see(self, observation: Observation, augment: bool) -> Tensor:
-        """What `_errors` and `_sample` are given. The encoder runs here, once an observation."""
+    def see(self, observation: Observation, augment: bool) -> Tensor:
+        """What `errors` and `sample` are given. The encoder runs here, once an observation."""
         return self.conditioning(observation, augment)
 
     def prepare(self, observations: Iterable[Observation]) -> None:
@@ -80,9 +82,9 @@ class ChunkPolicy(nn.Module, abc.ABC):
                 f"The batch holds actions of shape {tuple(batch.actions.shape[1:])} (steps, dimensions), but the "
                 f"policy was built for {(self.chunk, self.spec.action_dim)}."
             )
-        seen = self._see(batch.observation, augment=self.training)
+        seen = self.see(batch.observation, augment=self.training)
         is_pad_bn = torch.zeros_like(batch.is_pad) if self.config.learn_padding else batch.is_pad
-        errors_bna = self._errors(seen, self.actions(batch.actions.float()), is_pad_bn)
+        errors_bna = self.errors(seen, self.actions(batch.actions.float()), is_pad_bn)
         real_bn1 = (~is_pad_bn)[:, :, None].to(errors_bna.dtype)
         count = (real_bn1.sum() * errors_bna.shape[2]).clamp(min=1)
         loss = (errors_bna * real_bn1).sum() / count
@@ -96,7 +98,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         # What CUDA graphs of an earlier call gave may be overwritten now (policies/acceleration.py).
         torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
-            seen = self._see(observation, augment=False)
+            seen = self.see(observation, augment=False)
             if seeds is not None and len(seeds) != len(seen):
                 raise UserError(f"There are {len(seeds)} seeds for {len(seen)} observations.")
-            return self.actions.bounded_inverse(self._sample(seen, seeds))[:, self.past_actions :]
+            return self.actions.bounded_inverse(self.sample(seen, seeds))[:, self.past_actions :]

@@ -20,6 +20,7 @@ LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 class BCPolicy(ChunkPolicy):
     """A deterministic MLP from the condition to the chunk."""
 
+    config_class = BCConfig
     conditioning: Conditioning
 
     def __init__(self, config: BCConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
@@ -27,8 +28,8 @@ class BCPolicy(ChunkPolicy):
         self._loss = LOSSES[config.loss]
         self.trunk = build_mlp(config, self.conditioning.out_dim, config.horizon * spec.action_dim)
 
-    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
-        return self._loss(self._sample(seen, None), actions_bna, reduction="none")
+    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+        return self._loss(self.sample(seen, None), actions_bna, reduction="none")
 
-    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         return self.trunk(seen).view(-1, self.chunk, self.spec.action_dim)

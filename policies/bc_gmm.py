@@ -40,6 +40,7 @@ def require_bounded_actions(normalisation: str) -> None:
 class BCGMMPolicy(ChunkPolicy):
     """The loss is the negative log-likelihood of the demonstrated actions."""
 
+    config_class = BCGMMConfig
     conditioning: Conditioning
     draws = True
 
@@ -48,8 +49,8 @@ class BCGMMPolicy(ChunkPolicy):
         self.trunk = build_mlp(config, self.conditioning.out_dim, config.width)
         self.head = MixtureHead(config.mixture, config.width, config.horizon, spec.action_dim)
 
-    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         return self.head.negative_log_likelihood(self.head(self.trunk(seen)), actions_bna, is_pad_bn)
 
-    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         return self.head.sample(self.head(self.trunk(seen)), RowNoise(seeds, seen))

@@ -53,6 +53,7 @@ class BCRNNConfig(PolicyConfig):
 class BCRNNPolicy(ChunkPolicy):
     """Frames one after the other through an LSTM; the mixture comes from its last output."""
 
+    config_class = BCRNNConfig
     conditioning: Conditioning
     draws = True
 
@@ -62,13 +63,13 @@ class BCRNNPolicy(ChunkPolicy):
         self.lstm = nn.LSTM(frame_dim, config.rnn_hidden_dim, config.rnn_num_layers, batch_first=True)
         self.head = MixtureHead(config.mixture, config.rnn_hidden_dim, config.horizon, spec.action_dim)
 
-    def _see(self, observation: Observation, augment: bool) -> Tensor:
+    def see(self, observation: Observation, augment: bool) -> Tensor:
         return self.conditioning.frames(observation, augment)
 
-    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         return self.head.negative_log_likelihood(self.head(self._read(seen)), actions_bna, is_pad_bn)
 
-    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         return self.head.sample(self.head(self._read(seen)), RowNoise(seeds, seen))
 
     def _read(self, frames_btp: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from policies.schedules import NoiseSchedule
 class DiffusionPolicy(GenerativePolicy):
     """Trained with DDPM noise; sampled by DDPM in all steps, or by DDIM or DPM-Solver++ in few."""
 
+    config_class = DiffusionConfig
     config: DiffusionConfig
 
     def __init__(self, config: DiffusionConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
@@ -32,14 +33,14 @@ class DiffusionPolicy(GenerativePolicy):
             clip_sample=1.0 if config.clip_sample else None,
         )
 
-    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         steps_b = torch.randint(self.schedule.num_steps, (len(actions_bna),), device=actions_bna.device)
         noise_bna = torch.randn_like(actions_bna)
         noisy_bna = self.schedule.add_noise(actions_bna, noise_bna, steps_b)
         predicted_bna = self.denoiser(noisy_bna, steps_b, seen)
         return (predicted_bna - self.schedule.target(actions_bna, noise_bna, steps_b)) ** 2
 
-    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         return draw(
             self.config.sampler,
             self.schedule,

@@ -42,15 +42,16 @@ class FlowConfig(GenerativeConfig):
 class FlowPolicy(GenerativePolicy):
     """The network says the velocity, chunk minus noise, at a point on the line between them."""
 
+    config_class = FlowConfig
     config: FlowConfig
 
-    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         noise_bna = torch.randn_like(actions_bna)
         time_b = torch.rand(len(actions_bna), device=actions_bna.device)
         point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])
         return (self._velocity(point_bna, time_b, seen) - (actions_bna - noise_bna)) ** 2
 
-    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         point_bna = RowNoise(seeds, seen).normal(self.chunk, self.spec.action_dim)
         count = self.config.inference_steps
         for index in range(count):

@@ -39,7 +39,7 @@ class GenerativePolicy(ChunkPolicy):
         condition_dim = (sight.frame_dim if self.reads_frames else sight.out_dim) + extra_dim
         self.denoiser = build_denoiser(config.denoiser, config.horizon, spec.action_dim, condition_dim)
 
-    def _see(self, observation: Observation, augment: bool) -> Tensor:
+    def see(self, observation: Observation, augment: bool) -> Tensor:
         return (self.conditioning.frames if self.reads_frames else self.conditioning)(observation, augment)
 
 

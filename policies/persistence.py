@@ -6,6 +6,7 @@ It needs nothing else to run, and opening it executes nothing: weights are plain
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ from pixio_robot.vision.timm_encoder import TimmConfig, TimmEncoder
 from pixio_robot.vision.transformers_encoder import TransformersConfig, TransformersEncoder
 from pixio_robot.vision.weights.policy import POLICY
 from policies.base import ChunkPolicy
-from policies.registry import build_policy, policy_entry, policy_name
+from policies.installed import Package
+from policies.registry import PolicyEntry, build_policy, policy_entry, policy_name, policy_names
 
 FORMAT_VERSION = 2
 """To be raised whenever a policy's layers, or their names, change."""
@@ -59,8 +61,9 @@ def save_policy(
     encoder = policy.conditioning.encoder
     description = {
         "format_version": FORMAT_VERSION,
-        "policy": policy_name(policy),
-        "config": dataclasses.asdict(policy.config),
+        "policy": (name := policy_name(policy)),
+        "package": None if (package := policy_entry(name).package) is None else dataclasses.asdict(package),
+        "config": config_to_json(policy.config),
         "spec": policy.spec.to_json(),
         "statistics": policy.statistics.to_json(),
         "goals": {task: list(goal) for task, goal in policy.goals.items()},
@@ -84,7 +87,8 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     directory = Path(directory)
     description = read_policy_config(directory)
     try:
-        config = config_from_json(policy_entry(description["policy"]).config, description["config"])
+        entry = _entry_of(description, directory)
+        config = config_from_json(entry.config, description["config"])
         spec = DemoSpec.from_json(description["spec"])
         statistics = Statistics.from_json(description["statistics"])
         encoder = None if description["encoder"] is None else rebuild_encoder(description["encoder"]["description"])
@@ -97,6 +101,8 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     try:
         checkpointing.load_weights(policy, weights, directory)
     except UserError as error:
+        if entry.package is not None and (saved := Package(**description["package"])) != entry.package:
+            raise UserError(f"{directory} was saved by {saved}, and {entry.package} is installed. {error}") from error
         if (version := description["format_version"]) == FORMAT_VERSION:
             raise
         raise UserError(
@@ -106,6 +112,24 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     policy.goals = description.get("goals", {})
     policy.conditioning.freeze_encoder()
     return policy.eval().to(device)
+
+
+def _entry_of(description: Mapping[str, Any], directory: Path) -> PolicyEntry:
+    """The policy that a checkpoint names. Raises UserError where it comes from a package that is not installed."""
+    name, of = description["policy"], description.get("package")
+    if of is None:
+        return policy_entry(name)
+    saved = Package(**of)
+    what = f"{directory} holds the policy {name!r} of the package {saved}"
+    if name not in policy_names():
+        raise UserError(f"{what}, which is not installed here: install it first.")
+    entry = policy_entry(name)
+    if entry.package is None or entry.package.name != saved.name:
+        raise UserError(
+            f"{what}, but here {name!r} is a policy of {entry.package or 'pixio-robot itself'}: install {saved.name}, "
+            "and uninstall what stands in its place."
+        )
+    return entry
 
 
 def read_policy_config(directory: Path | str) -> dict[str, Any]:
@@ -144,8 +168,19 @@ def rebuild_encoder(description: Mapping[str, Any]) -> nn.Module:
     return cls(config_from_json(config, description["config"]))
 
 
+def config_to_json(value: Any) -> Any:
+    """A config dataclass, or a value in one, as JSON: enumerations by their names."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: config_to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: config_to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [config_to_json(item) for item in value]
+    return value.name if isinstance(value, enum.Enum) else str(value) if isinstance(value, Path) else value
+
+
 def config_from_json(kind: type[Any], value: Mapping[str, Any]) -> Any:
-    """A config dataclass from the JSON of `dataclasses.asdict`; unknown keys are errors."""
+    """A config dataclass from what `config_to_json` made of it; unknown keys are errors."""
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     for key in value:
@@ -155,8 +190,15 @@ def config_from_json(kind: type[Any], value: Mapping[str, Any]) -> Any:
 
 
 def _value_from_json(hint: Any, item: Any) -> Any:
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     if dataclasses.is_dataclass(hint) and isinstance(item, Mapping):
         return config_from_json(typing.cast(type, hint), item)
+    if typing.get_origin(hint) is list and isinstance(item, list):
+        return [_value_from_json(typing.get_args(hint)[0], each) for each in item]
+    if isinstance(hint, type) and item is not None:
+        if issubclass(hint, enum.Enum):
+            return hint[item]
+        if issubclass(hint, Path):
+            return Path(item)
     return item

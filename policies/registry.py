@@ -1,57 +1,80 @@
-"""Policies by name. A new policy is one new file and one `register` line here."""
+"""Policies by name: ours, one `register` line each, and those of installed packages (policies/installed.py)."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any
 
 from torch import nn
 
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec
-from policies.act import ACTConfig, ACTPolicy
+from policies.act import ACTPolicy
 from policies.base import ChunkPolicy
 from policies.bc import BCPolicy
-from policies.bc_gmm import BCGMMConfig, BCGMMPolicy
-from policies.bc_rnn import BCRNNConfig, BCRNNPolicy
-from policies.config import BCConfig, DiffusionConfig, PolicyConfig
+from policies.bc_gmm import BCGMMPolicy
+from policies.bc_rnn import BCRNNPolicy
+from policies.config import PolicyConfig
 from policies.diffusion import DiffusionPolicy
-from policies.flow import FlowConfig, FlowPolicy
-from policies.shortcut import ShortcutConfig, ShortcutPolicy
+from policies.flow import FlowPolicy
+from policies.installed import Package, offers, the_one
+from policies.shortcut import ShortcutPolicy
 
 
 @dataclasses.dataclass(frozen=True)
 class PolicyEntry:
-    """A policy's class and the class of its config."""
+    """A policy's class, called as policy(config, spec, statistics, encoder), and the package that it comes from."""
 
-    config: type[PolicyConfig]
-    policy: Any
-    """Called as policy(config, spec, statistics, encoder); a subclass of ChunkPolicy."""
+    policy: type[ChunkPolicy]
+    package: Package | None = None
+    """None: pixio-robot itself, or a script that called `register`."""
+
+    @property
+    def config(self) -> type[PolicyConfig]:
+        return self.policy.config_class
 
 
 POLICIES: dict[str, PolicyEntry] = {}
+"""Those known to this process; of installed packages only those that were asked for."""
 
 
-def register(name: str, config: type[PolicyConfig], policy: type[ChunkPolicy]) -> None:
+def register(name: str, policy: type[ChunkPolicy], package: Package | None = None) -> None:
+    """Raises UserError for a name that is taken, and for a config class that another policy has."""
     if name in POLICIES:
         raise UserError(f"There already is a policy called {name!r}.")
-    POLICIES[name] = PolicyEntry(config, policy)
+    for other, entry in POLICIES.items():
+        if entry.config is policy.config_class:
+            of = f" of the package {package}" if package else ""
+            raise UserError(
+                f"The policy {name!r}{of} has the config class of {other!r}, {entry.config.__name__}: give it one of "
+                "its own, which may be an empty subclass."
+            )
+    POLICIES[name] = PolicyEntry(policy, package)
 
 
-register("bc", BCConfig, BCPolicy)
-register("bc_gmm", BCGMMConfig, BCGMMPolicy)
-register("bc_rnn", BCRNNConfig, BCRNNPolicy)
-register("act", ACTConfig, ACTPolicy)
-register("diffusion", DiffusionConfig, DiffusionPolicy)
-register("flow", FlowConfig, FlowPolicy)
-register("shortcut", ShortcutConfig, ShortcutPolicy)
+register("bc", BCPolicy)
+register("bc_gmm", BCGMMPolicy)
+register("bc_rnn", BCRNNPolicy)
+register("act", ACTPolicy)
+register("diffusion", DiffusionPolicy)
+register("flow", FlowPolicy)
+register("shortcut", ShortcutPolicy)
+
+
+def policy_names() -> list[str]:
+    """All that there are, those of installed packages too, which are not imported for that."""
+    return sorted({*POLICIES, *offers()})
 
 
 def policy_entry(name: str) -> PolicyEntry:
-    """Raises UserError listing the valid names."""
+    """Raises UserError listing the valid names, or saying why an installed package's policy cannot be used."""
     if name not in POLICIES:
-        raise unknown_name("policy", name, POLICIES)
+        found = offers()
+        if name not in found:
+            raise unknown_name("policy", name, {*POLICIES, *found})
+        offer = the_one(found[name])
+        register(name, offer.load(), offer.package)
     return POLICIES[name]
 
 
@@ -65,11 +88,18 @@ def build_policy(
     return entry.policy(config, spec, statistics, encoder)
 
 
+def name_of_config(config: PolicyConfig) -> str:
+    """The policy that these are the settings of."""
+    return next(name for name, entry in POLICIES.items() if entry.config is type(config))
+
+
 def policy_name(policy: ChunkPolicy) -> str:
-    """The name under which the class of `policy` is registered."""
-    for name, entry in POLICIES.items():
-        if type(policy) is entry.policy:
-            return name
+    """The name under which the class of `policy` is known here. Raises UserError where it has none."""
+    for name in (*list(POLICIES), *offers()):
+        with contextlib.suppress(UserError):  # of a package that this is not about
+            if type(policy) is policy_entry(name).policy:
+                return name
     raise UserError(
-        f"{type(policy).__name__} is not a registered policy: add a `register` line to policies/registry.py."
+        f"{type(policy).__name__} has no name to be saved by: call policies.register(name, {type(policy).__name__}), "
+        "or install it as a package with an entry point (docs/python.md)."
     )

@@ -52,6 +52,7 @@ class ShortcutConfig(GenerativeConfig):
 class ShortcutPolicy(GenerativePolicy):
     """Targets of long steps come from the present weights without gradient; the paper takes them from an average."""
 
+    config_class = ShortcutConfig
     config: ShortcutConfig
 
     def __init__(self, config: ShortcutConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
@@ -59,7 +60,7 @@ class ShortcutPolicy(GenerativePolicy):
         super().__init__(config, spec, statistics, encoder, extra_dim=width)
         self.stride_embedding = StepEmbedding(width)
 
-    def _errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         batch, device = len(actions_bna), actions_bna.device
         noise_bna = torch.randn_like(actions_bna)
         time_b, stride_b = torch.rand(batch, device=device), torch.zeros(batch, device=device)
@@ -84,7 +85,7 @@ class ShortcutPolicy(GenerativePolicy):
         middle_bna = point_bna + half_b[:, None, None] * first_bna
         return (first_bna + self._velocity(middle_bna, time_b + half_b, told_b, seen)) / 2
 
-    def _sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         point_bna = RowNoise(seeds, seen).normal(self.chunk, self.spec.action_dim)
         count = self.config.inference_steps
         told = 0.0 if count == self.config.finest_steps else 1 / count

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import pixio_robot
-from pixio_robot.cli.help import help_text
+from pixio_robot.cli.help import choices, help_text
 from pixio_robot.cli.stages import remember_command
 from pixio_robot.errors import UserError, unknown_name
 
@@ -46,6 +46,14 @@ def _experiment_overrides(command: str, name: str) -> list[str]:
     if (root / name).is_dir():
         return [f"+experiment/{name}={command}"] if (root / name / f"{command}.yaml").is_file() else []
     raise unknown_name("experiment", name, (path.stem for path in root.iterdir()))
+
+
+def experiment_texts(command: str, words: Iterable[str]) -> list[str]:
+    """The files of the experiments that are among the words, as far as they touch the command."""
+    root = config_directory() / "experiment"
+    names = [word.removeprefix("experiment=") for word in words if word.startswith("experiment=")]
+    paths = [path for name in names for path in (root / f"{name}.yaml", root / name / f"{command}.yaml")]
+    return [path.read_text() for path in paths if path.is_file()]
 
 
 def _overrides(command: str, arguments: list[str]) -> list[str]:
@@ -102,7 +110,7 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
     missing_group = re.search(r"Could not find '([^']+)'", text)
     if missing_group and "/" in missing_group.group(1):
         group, _, name = missing_group.group(1).rpartition("/")
-        return unknown_name(group, name, (p.stem for p in (config_directory() / group).glob("*.yaml")))
+        return unknown_name(group, name, choices(config_directory(), group))
     where = f" (setting {full_key!r})" if full_key else ""
     return UserError(f"{first}{where}")
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pixio_robot.cli.explanations import explanation, explanations_inside, paragraphs
@@ -141,15 +143,30 @@ def _groups(configs: Path, command: str, chosen: Mapping[str, str], width: int) 
         yield "Groups: many settings at once, from configs/GROUP/NAME.yaml (*: the present one)."
     for group, name in groups:
         directory, _, package = group.partition("@")
-        options = sorted((configs / directory).glob("*.yaml"))
+        options = choices(configs, directory)
         if package:
             # The same choices as those of the group itself, here for another part of the command.
-            yield from _wrapped(f"  {group}=NAME  ", ", ".join(path.stem for path in options), width)
+            yield from _wrapped(f"  {group}=NAME  ", ", ".join(options), width)
             continue
         yield f"  {group}=NAME"
         present = chosen.get(group, name)
-        heads = [f"   {'*' if path.stem == present else ' '} {path.stem}" for path in options]
-        yield from _beside(heads, [_title(path) for path in options], width)
+        heads = [f"   {'*' if option == present else ' '} {option}" for option in options]
+        yield from _beside(heads, list(options.values()), width)
+
+
+def choices(configs: Path, group: str) -> dict[str, str]:
+    """What may be chosen of a group, with a sentence on each: our files, then what other packages put in Hydra's store,
+    which therefore names them as its provider."""
+    found = {path.stem: _title(path) for path in sorted((configs / group).glob("*.yaml"))}
+    store = ConfigStore.instance()
+    if store.get_type(group) is ObjectType.GROUP:
+        for file in store.list(group):
+            config = store.load(f"{group}/{file}")
+            kind = _schema(config.node)
+            if config.provider and kind is not None:
+                title = _first_sentence("".join(paragraphs(kind)[:1]))
+                found[file.removesuffix(".yaml")] = f"{title} ({config.provider})".strip()
+    return found
 
 
 def _experiments(directory: Path, command: str, width: int) -> Iterator[str]:
@@ -175,7 +192,11 @@ def _title(path: Path) -> str:
         if not line.startswith("#") or re.match(r"# (Command|Cost|Result|Differs):", line):
             break
         opening.append(line.removeprefix("#").strip())
-    return re.split(r"(?<=[.?]) (?=[A-Z`])", " ".join(opening))[0]
+    return _first_sentence(" ".join(opening))
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.?]) (?=[A-Z`])", text)[0]
 
 
 def _beside(heads: list[str], texts: list[str], width: int) -> Iterator[str]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.learned import SEEDS, learned_by
+from pixio_robot.cli.policy_choices import origin, register_policies
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
@@ -26,7 +25,7 @@ from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from policies.acting import act_as
 from policies.config import PolicyConfig
-from policies.registry import POLICIES, build_policy
+from policies.registry import build_policy, name_of_config
 
 WINDOWS_TO_PREPARE = 512
 """Enough for a stable mean and deviation of every feature at every position."""
@@ -90,16 +89,6 @@ class TrainCommand(ImitateConfig, StageSettings):
         return stores
 
 
-def _register_policy_schemas() -> None:
-    store = ConfigStore.instance()
-    for name, entry in POLICIES.items():
-        store.store(group="policy", name=f"{name}_schema", node=entry.config)
-
-
-def _policy_name(config: PolicyConfig) -> str:
-    return next(name for name, entry in POLICIES.items() if entry.config is type(config))
-
-
 def _label(command: TrainCommand) -> str:
     if command.label:
         return command.label
@@ -119,7 +108,7 @@ def _train(command: TrainCommand) -> FitResult:
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed import current
     from pixio_robot.training.sinks import MetricsLog
-    from policies.persistence import load_policy, save_policy
+    from policies.persistence import config_to_json, load_policy, save_policy
 
     device, processes = pick_device(command.device), current()
     seed = command.loop.seed
@@ -150,7 +139,7 @@ def _train(command: TrainCommand) -> FitResult:
     if conditioning.goal_dim not in (0, goal_dim := len(next(iter(data.goals.values()), []))):
         raise UserError(f"policy.conditioning.goal_dim={conditioning.goal_dim}, but the goals have {goal_dim} numbers.")
     conditioning.goal_dim = goal_dim
-    name = _policy_name(command.policy)
+    name = name_of_config(command.policy)
     policy = build_policy(name, command.policy, data.spec, data.statistics, encoder).to(device)
     policy.goals = data.goals
     if command.initial_policy is not None:  # before its encoder's features are cached
@@ -202,8 +191,10 @@ def _train(command: TrainCommand) -> FitResult:
         SEEDS: learned[SEEDS],
     }
     source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
-    settings = {"policy": dataclasses.asdict(command.policy), "data": command.data, "extra": extra}
+    settings = {"policy": config_to_json(command.policy), "data": command.data, "extra": extra}
     settings |= {"data_weights": command.data_weights, "goals": data.goals, "cached_views": command.cached_views}
+    if method := origin(name):  # among policies of packages, the fields of two may be the same
+        settings["method"] = method
 
     def save(directory: Path, trained: Any) -> None:
         trained.goals = data.goals
@@ -274,14 +265,15 @@ def _run(command: TrainCommand) -> int:
     for path in (command.initial_policy, command.goals):
         if path is not None:
             inputs.append(path)
+    name = name_of_config(command.policy)
+    inputs += origin(name)
 
     def words(result: FitResult) -> str:
-        name = _policy_name(command.policy)
         return f"train: {_label(command)} ({name}): {result.steps} steps in {result.seconds:.0f} s -> {command.out}"
 
     return run_training("train", command, lambda: _train(command), words, inputs=inputs)
 
 
 def main(arguments: list[str]) -> int:
-    _register_policy_schemas()
+    register_policies("train", arguments)
     return run("train", TrainCommand, _run, arguments)

@@ -22,6 +22,7 @@ from pixio_robot.cli import train
 from pixio_robot.cli.compose import config_directory, load
 from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluated import finished_policy, training_checkpoints
+from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.trials import TrialsCommand, open_trials
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
@@ -299,7 +300,7 @@ RECIPES = sorted(
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_composes_and_opens_with_command_cost_and_result(name: str) -> None:
     assert len(RECIPES) >= 6
-    train._register_policy_schemas()
+    register_policies("train", [])
     command = load("train", train.TrainCommand, [f"experiment={name}", "out=x", "seed=3"])
     assert command.loop.seed == 3
     head = (config_directory() / "experiment" / f"{name}.yaml").read_text()

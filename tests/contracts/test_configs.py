@@ -16,6 +16,7 @@ from pixio_robot.choice import Choice
 from pixio_robot.cli import collect, curate, distill, evaluate, footage, ingest, pretrain, probe, report, serve, train
 from pixio_robot.cli.compose import config_directory, load
 from pixio_robot.cli.main import COMMANDS
+from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.quickstart import load_steps
 
 SCHEMAS = {
@@ -43,7 +44,7 @@ EXPERIMENTS = sorted({path.parent.name for path in ROOT.glob("experiment/*/steps
 
 @pytest.fixture(autouse=True)
 def _policies() -> None:
-    train._register_policy_schemas()
+    register_policies("train", [])
 
 
 def test_every_command_with_a_config_is_tested_here() -> None:

@@ -60,7 +60,7 @@ def test_a_shortcut_learns_long_steps_on_rows_of_every_store(make, world, monkey
     monkeypatch.setattr(policy, "_two_halves", two_halves)
     seen, actions = torch.arange(16.0)[:, None].expand(-1, policy.conditioning.out_dim), torch.zeros(16, HORIZON, 3)
     for _ in range(40):
-        policy._errors(seen, actions, torch.zeros(16, HORIZON, dtype=torch.bool))
+        policy.errors(seen, actions, torch.zeros(16, HORIZON, dtype=torch.bool))
     assert len(learned) == 40 * 4
     assert set(learned) == set(range(16))
 
@@ -103,9 +103,9 @@ def test_flow_solvers_follow_a_known_field(make, world, solver):
     policy._velocity = lambda point, time, seen: time[:, None, None].expand_as(point)
     policy.config.solver, policy.config.inference_steps = solver, 10
     observation = two_ways(world, 3, 0).observation
-    seen = policy._see(observation, augment=False)
+    seen = policy.see(observation, augment=False)
     start = RowNoise([1, 2, 3], seen).normal(HORIZON, 3)
-    moved = (policy._sample(seen, [1, 2, 3]) - start).mean().item()
+    moved = (policy.sample(seen, [1, 2, 3]) - start).mean().item()
     missed_by = 0.05 if solver == "euler" else 0.005  # Heun's last step is Euler's
     assert moved == pytest.approx(0.5 - missed_by, abs=1e-4)
 

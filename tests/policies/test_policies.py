@@ -123,7 +123,9 @@ def test_config_and_inputs_are_checked(make, world):
     with pytest.raises(UserError, match="takes a BCConfig, not a DiffusionConfig"):
         build_policy("bc", DiffusionConfig(), world.spec, world.statistics, None)
     with pytest.raises(UserError, match="already is a policy called 'bc'"):
-        register("bc", BCConfig, POLICIES["bc"].policy)
+        register("bc", POLICIES["bc"].policy)
+    with pytest.raises(UserError, match="has the config class of 'bc'"):
+        register("bc_again", POLICIES["bc"].policy)
     with pytest.raises(UserError, match="min_max only"):
         DiffusionConfig(action_normalisation="mean_std")
     with pytest.raises(UserError, match="train_steps = 100"):
