@@ -89,6 +89,10 @@ VARIED = (Simulator.ROBOSUITE, Simulator.TABLETOP)
 
 PHYSICS_HZ = {Simulator.ROBOSUITE: 500, Simulator.TABLETOP: 200, Simulator.METAWORLD: 400}
 
+_SET_HERE = {"id", "max_episode_steps", "disable_env_checker"}
+_SET_HERE_BY = "the environment is named by task, and its longest episode by horizon"
+"""Of what gymnasium.make takes."""
+
 TABLE_TOP = 0.8
 """Height of the table's surface in robosuite's world, metres."""
 
@@ -111,9 +115,9 @@ class EnvConfig:
     the world (axis-angle). JOINT_POSITION: joint angles relative to now."""
     cameras: list[str] = dataclasses.field(default_factory=lambda: ["front", "hand"], metadata={NAMES: tuple(CAMERAS)})
     """`front` is fixed and looks at the workspace, `hand` moves with the gripper (not in MetaWorld); `agentview`,
-    `frontview` and `birdview` are robosuite's."""
+    `frontview` and `birdview` are robosuite's. Environments of others have cameras of their own."""
     image_size: int = 96
-    """Side of the square images [px]."""
+    """Side of the square images [px]; an environment that shows its own pictures decides their size."""
     render_quality: RenderQuality = RenderQuality.FAST
     start_spread: float = 0.15
     """Half side [m] of the square on the table, around its centre, where the objects' centres start; where robosuite's
@@ -126,8 +130,11 @@ class EnvConfig:
     horizon: int | None = None
     """Control steps until an episode fails; None: the task's own, about twice what the expert needs."""
     control_hz: int = 20
-    """Control steps a simulated second (MetaWorld's is fixed at 80, a foreign task's by its own settings)."""
+    """Control steps a simulated second (MetaWorld's is fixed at 80, a foreign task's by its own settings if they tell
+    one)."""
     engine: Engine = Engine.MUJOCO
+    make: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """gymnasium:ID: settings of the environment's own, as gymnasium.make takes them: {obs_type: pixels}."""
 
     def __post_init__(self) -> None:
         if self.simulator is Simulator.ROBOMIMIC:
@@ -148,6 +155,10 @@ class EnvConfig:
                 raise UserError(f"engine=warp can draw variation {names}, not {self.variation.name}.")
         if self.look_seed is not None and (self.variation is Variation.NONE or self.look_seed < 0):
             raise UserError(f"look_seed={self.look_seed} must be at least 0, and have a variation to draw.")
+        if self.make and self.simulator is not Simulator.GYMNASIUM:
+            raise UserError(f"make is for environments of Gymnasium; leave it out with task={self.task}.")
+        for name in _SET_HERE & self.make.keys():
+            raise UserError(f"make={self.make} may not hold {name}: {_SET_HERE_BY}.")
         # A foreign model's cameras are known when it is built.
         valid = CAMERAS_OF.get(self.simulator, self.cameras)
         for camera in self.cameras:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from envs.actions import checked_action
+from envs.checked import finite_vector
 from envs.config import EnvConfig
-from envs.foreign import build_foreign
+from envs.foreign import ForeignMujoco
+from envs.foreign_spec import foreign_spec
 from envs.render import FREE_VIEW
-from envs.seeding import global_seed
-from envs.spec import spec_of
-from envs.states import checked_state
+from envs.seeding import OwnGenerators
 from envs.views import Views
-from pixio_robot.errors import unknown_name
+from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
 
 FRONT = "front"
@@ -34,13 +33,13 @@ class ForeignEnv(Views):
     are, after `reset_to`, those of the last `reset`.
     """
 
-    def __init__(self, config: EnvConfig) -> None:
-        self.config = config
-        self.spec = spec_of(config)
-        with global_seed(0):
-            self._foreign = build_foreign(config.task)
-            self._foreign.reset(0)
-        model, data = self._foreign.model, self._foreign.data
+    def __init__(self, config: EnvConfig, foreign: ForeignMujoco) -> None:
+        self.config, self._foreign = config, foreign
+        self.spec = foreign_spec(config, foreign.facts)
+        self._generators = OwnGenerators()
+        with self._generators.reset(0):
+            foreign.reset(0)
+        model, data = foreign.model, foreign.data
         known = [FRONT, *(model.camera(index).name for index in range(model.ncam))]
         for camera in config.cameras:
             if camera not in known:
@@ -59,7 +58,7 @@ class ForeignEnv(Views):
         return FREE_VIEW if name == FRONT else name
 
     def reset(self, seed: int, render: bool = True) -> Frame:
-        with global_seed(seed):
+        with self._generators.reset(seed):
             self._observed = self._foreign.reset(seed)
         return self._begin(render)
 
@@ -74,7 +73,7 @@ class ForeignEnv(Views):
 
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         size = mujoco.mj_stateSize(self._model, _STATE)
-        state = checked_state(state, size, self.config.task, "as get_state gives it")
+        state = finite_vector(state, size, f"The state of {self.config.task}", "as get_state gives it", UserError)
         mujoco.mj_setState(self._model, self._data, state, _STATE)
         mujoco.mj_forward(self._model, self._data)
         self._observed = self._foreign.observe()
@@ -83,9 +82,10 @@ class ForeignEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = checked_action(action, self.spec.action_dim)
+        action = finite_vector(action, self.spec.action_dim, "The action")
         facts = self._foreign.facts
-        self._observed, reward, success, over = self._foreign.step(np.clip(action, facts.low, facts.high))
+        with self._generators.held():
+            self._observed, reward, success, over = self._foreign.step(np.clip(action, facts.low, facts.high))
         self._steps += 1
         self._done = over or self._steps >= self.config.steps
         return StepResult(self._frame(render), reward, success, self._done)

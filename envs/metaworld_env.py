@@ -11,13 +11,13 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs.actions import checked_action
+from envs.checked import finite_vector
 from envs.config import CAMERAS, EnvConfig
 from envs.seeding import global_seed
 from envs.spec import spec_of
-from envs.states import checked_state
 from envs.tasks import TASKS
 from envs.views import Views
+from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
 _SHOWN_GROUPS = (0, 1, 2)
@@ -92,7 +92,7 @@ class MetaworldEnv(Views):
         model, data = self._model, self._data
         lengths = (1, model.nq, model.nv, 3 * model.nmocap, 4 * model.nmocap)
         parts = "time, positions, velocities, moved bodies, their turns"
-        state = checked_state(state, sum(lengths), self.config.task, parts)
+        state = finite_vector(state, sum(lengths), f"The state of {self.config.task}", parts, UserError)
         time, qpos, qvel, pos, quat = np.split(state, np.cumsum(lengths)[:-1])
         data.mocap_pos[:], data.mocap_quat[:] = pos.reshape(-1, 3), quat.reshape(-1, 4)
         data.qacc_warmstart[:] = 0
@@ -107,7 +107,7 @@ class MetaworldEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = checked_action(action, self.spec.action_dim)
+        action = finite_vector(action, self.spec.action_dim, "The action")
         self._observation, _, _, _, info = self._env.step(np.clip(action, -1, 1).astype(np.float32))
         self._steps += 1
         success = bool(info["success"])

@@ -12,11 +12,9 @@ from multiprocessing.connection import wait
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from envs.config import EnvConfig
 from envs.pool_start import wait_for_start
-from envs.pool_worker import Answer, image_layout, run_worker
+from envs.pool_worker import Answer, ImageBlocks, run_worker
 from pixio_robot.choice import Choice
 from pixio_robot.types import Frame
 
@@ -71,16 +69,15 @@ class ProcessWorker:
         self._context: Any = multiprocessing.get_context(start_method.value)
         if start_method is StartMethod.FORKSERVER:
             self._context.set_forkserver_preload(["envs.pool_worker", "mujoco"])
-        self._cameras, self._shape = image_layout(config)
-        size = len(slots) * int(np.prod(self._shape))
+        self._blocks = ImageBlocks.of(config, slots)
         # Anonymous shared memory: nothing to clean up, however the processes end.
-        self._memory = self._context.RawArray("B", size) if size else None
+        self._memory = self._context.RawArray("B", self._blocks.bytes) if self._blocks.bytes else None
         self._start()
 
     def _start(self) -> None:
         self._connection, theirs = self._context.Pipe()
         with one_thread_each(), without_main():
-            arguments = (theirs, self._memory, self._config, self.slots, self._index, self._egl_devices)
+            arguments = (theirs, self._memory, self._blocks, self._config, self.slots, self._index, self._egl_devices)
             self.process = self._context.Process(target=run_worker, args=arguments, daemon=True)
             self.process.start()
         theirs.close()
@@ -111,9 +108,8 @@ class ProcessWorker:
 
     def complete(self, slot: int, frame: Frame) -> None:
         if self._memory is not None:
-            blocks = np.frombuffer(self._memory, np.uint8).reshape(len(self.slots), *self._shape)
             # Copies: the worker writes the next pictures over these.
-            frame.images = dict(zip(self._cameras, blocks[self.slots.index(slot)].copy(), strict=True))
+            frame.images = {name: view.copy() for name, view in self._blocks.views(self._memory, slot).items()}
 
     def restart(self) -> None:
         self._kill()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from envs.config import EnvConfig
 from envs.egl_devices import take_turn
 from envs.registry import Environment, make_env, spec_of
+from envs.tasks import FOREIGN
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
@@ -29,8 +32,13 @@ class SlotServer:
         self._environments: dict[int, Environment] = {}
 
     def warm_up(self) -> None:
-        """The first step compiles robosuite's controller for seconds; that must not count against a step's time."""
+        """The first step compiles robosuite's controller for seconds; that must not count against a step's time.
+
+        An environment of others, which may be a robot, is not moved before it is asked to.
+        """
         first = self._environment(self._slots[0])
+        if self._config.simulator in FOREIGN:
+            return
         first.reset(0, render=False)
         first.step(np.zeros(first.spec.action_dim), render=False)
 
@@ -63,34 +71,61 @@ def frame_of(value: Frame | StepResult) -> Frame:
     return value.frame if isinstance(value, StepResult) else value
 
 
-def image_layout(config: EnvConfig) -> tuple[list[str], tuple[int, int, int, int]]:
-    """The cameras in their order in shared memory, and the shape of one slot's block."""
-    spec = spec_of(config)
-    return list(spec.cameras), (len(spec.cameras), config.image_size, config.image_size, 3)
+@dataclasses.dataclass(frozen=True)
+class ImageBlocks:
+    """Where the pictures lie in memory that is shared: a block for every slot, in it one camera after the other.
+
+    shapes: {camera: (h, w, 3)}.
+    """
+
+    shapes: Mapping[str, tuple[int, int, int]]
+    slots: Sequence[int]
+
+    @classmethod
+    def of(cls, config: EnvConfig, slots: Sequence[int]) -> ImageBlocks:
+        cameras = spec_of(config).cameras
+        return cls({name: (camera.height, camera.width, 3) for name, camera in cameras.items()}, slots)
+
+    @property
+    def bytes(self) -> int:
+        """Of all slots."""
+        return len(self.slots) * sum(map(math.prod, self.shapes.values()))
+
+    def views(self, memory: Any, slot: int) -> dict[str, np.ndarray]:
+        """Of a slot: {camera: uint8 (h, w, 3)}, the very bytes of the memory."""
+        offset, found = self.slots.index(slot) * (self.bytes // len(self.slots)), {}
+        for camera, shape in self.shapes.items():
+            size = math.prod(shape)
+            found[camera] = np.frombuffer(memory, np.uint8, size, offset).reshape(shape)
+            offset += size
+        return found
 
 
 def run_worker(
-    connection: Connection, memory: Any, config: EnvConfig, slots: list[int], worker: int, egl_devices: list[int]
+    connection: Connection,
+    memory: Any,
+    blocks: ImageBlocks,
+    config: EnvConfig,
+    slots: list[int],
+    worker: int,
+    egl_devices: list[int],
 ) -> None:
     """Serve `reset` and `step` for these slots until told to close or the parent is gone.
 
-    memory: a shared byte array with one image block for every slot.
+    memory: a shared byte array of which `blocks` tells what lies where; None where there are no pictures.
     """
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     take_turn(worker, egl_devices)
-    cameras, shape = image_layout(config)
-    blocks = np.frombuffer(memory, np.uint8).reshape(len(slots), *shape) if memory is not None else None
-    rows = {slot: row for row, slot in enumerate(slots)}
     server = SlotServer(config, slots)
 
     def serve(command: str, payload: dict[int, tuple[Any, bool]]) -> Any:
         results = server.serve(command, payload)
         for slot, value in results.items():
             frame = frame_of(value)
-            if frame.images and blocks is not None:
-                for index, camera in enumerate(cameras):
-                    blocks[rows[slot], index] = frame.images[camera]
+            if frame.images and memory is not None:
+                for camera, view in blocks.views(memory, slot).items():
+                    view[:] = frame.images[camera]
             frame.images = {}
         return results
 

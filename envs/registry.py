@@ -97,12 +97,27 @@ def make_env(config: EnvConfig) -> Environment:
 
         return RobomimicEnv(config)
     if config.simulator in FOREIGN:
-        from envs.foreign_env import ForeignEnv
-
-        return ForeignEnv(config)
+        return _foreign_env(config)
     from envs.robosuite_env import RobosuiteEnv
 
     return RobosuiteEnv(config)
+
+
+def _foreign_env(config: EnvConfig) -> Environment:
+    from envs.foreign import ForeignPlain, build_foreign
+
+    foreign = build_foreign(config)
+    try:
+        if isinstance(foreign, ForeignPlain):
+            from envs.plain_env import PlainEnv
+
+            return PlainEnv(config, foreign)
+        from envs.foreign_env import ForeignEnv
+
+        return ForeignEnv(config, foreign)
+    except BaseException:
+        foreign.close()
+        raise
 
 
 _environments: dict[str, Environment] = {}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from envs.actions import checked_action
+from envs.checked import finite_vector
 from envs.config import EnvConfig
 from envs.control import start_anew
 from envs.robomimic_env_args import Task, build, taking_absolute, translated
@@ -18,7 +18,6 @@ from envs.robomimic_model import load_model
 from envs.robomimic_task import recorded
 from envs.seeding import global_seed
 from envs.spec import action_bounds, spec_of
-from envs.states import checked_state
 from envs.views import Views
 from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError, unknown_name
@@ -105,7 +104,8 @@ class RobomimicEnv(Views):
 
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         size = 1 + self._model.nq + self._model.nv
-        state = checked_state(state, size, self.config.task, "time, positions, velocities")
+        what, parts = f"The state of {self.config.task}", "time, positions, velocities"
+        state = finite_vector(state, size, what, parts, UserError)
         env = self._env
         env.sim.reset()
         env.sim.set_state_from_flattened(state)
@@ -120,7 +120,7 @@ class RobomimicEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = np.clip(checked_action(action, self.spec.action_dim), -self._high, self._high)
+        action = np.clip(finite_vector(action, self.spec.action_dim, "The action"), -self._high, self._high)
         observations, reward, _, _ = self._env.step(action)
         self._steps += 1
         success = bool(self._env._check_success())

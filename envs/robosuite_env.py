@@ -10,16 +10,16 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs.actions import checked_action
+from envs.checked import finite_vector
 from envs.config import CAMERAS, Controller, EnvConfig
 from envs.control import ArmControl, PlainControl, start_anew
 from envs.scene import Scene, dress
 from envs.seeding import global_seed
 from envs.simulator import load_robosuite
 from envs.spec import action_bounds, spec_of
-from envs.states import checked_state
 from envs.tasks import TASKS
 from envs.views import Views
+from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
 
@@ -110,8 +110,8 @@ class RobosuiteEnv(Views):
         return np.concatenate([[self._data.time], self._data.qpos, self._data.qvel])
 
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
-        whose, parts = f"{self.config.task} with {self.config.robot}", "time, positions, velocities"
-        state = checked_state(state, 1 + self._model.nq + self._model.nv, whose, parts)
+        what, parts = f"The state of {self.config.task} with {self.config.robot}", "time, positions, velocities"
+        state = finite_vector(state, 1 + self._model.nq + self._model.nv, what, parts, UserError)
         data = self._data
         data.time = state[0]
         data.qpos[:] = state[1 : 1 + self._model.nq]
@@ -127,7 +127,7 @@ class RobosuiteEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = checked_action(action, self.spec.action_dim)
+        action = finite_vector(action, self.spec.action_dim, "The action")
         action = np.clip(action, self._low, self._high)
         absolute = self.config.controller is Controller.OSC_POSE_ABSOLUTE
         self._control.step(self._control.to_base(action) if absolute else action)

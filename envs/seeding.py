@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -20,3 +21,30 @@ def global_seed(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+class OwnGenerators:
+    """Python's and numpy's global generators as one environment has them, whoever else draws between its steps."""
+
+    def __init__(self) -> None:
+        self._states: tuple[Any, Any] | None = None
+
+    def reset(self, seed: int) -> contextlib.AbstractContextManager[None]:
+        """What runs inside draws from that seed."""
+        with global_seed(seed):
+            self._states = random.getstate(), np.random.get_state()  # noqa: NPY002
+        return self.held()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """What runs inside goes on drawing where it was; the global generators stay as they are."""
+        assert self._states is not None, "reset first"
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        random.setstate(self._states[0])
+        np.random.set_state(self._states[1])  # noqa: NPY002
+        try:
+            yield
+        finally:
+            self._states = random.getstate(), np.random.get_state()  # noqa: NPY002
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

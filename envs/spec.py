@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
 
@@ -54,7 +53,7 @@ def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
     if config.simulator in FOREIGN:
         from envs.foreign import facts_of
 
-        facts = facts_of(config.task)
+        facts = facts_of(config)
         return facts.low.copy(), facts.high.copy()
     if config.simulator is Simulator.ROBOMIMIC:
         high = bounds(spec_of(config).action_names)
@@ -76,15 +75,6 @@ def _versions(*names: str) -> str:
         raise UserError(f"{error.name} is not installed: pip install 'pixio-robot[{extra}]'.") from error
 
 
-def _foreign_version(package: str) -> str:
-    """Of somebody's package, which may be installed by another name than it is imported by, or not at all."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return f"{package} {importlib.metadata.version(package)}"
-    for name in importlib.metadata.packages_distributions().get(package, []):
-        return f"{name} {importlib.metadata.version(name)}"
-    return f"{package} of unknown version"
-
-
 def _recorded_spec(config: EnvConfig) -> DemoSpec:
     """What the demonstrations have, which a policy trained on them asks for."""
     found = recorded(config.task)
@@ -103,8 +93,12 @@ def spec_of(config: EnvConfig) -> DemoSpec:
     """The boundary contract of `make_env(config)`. Raises UserError where an extra is missing."""
     if config.simulator is Simulator.ROBOMIMIC:
         return _recorded_spec(config)
+    if config.simulator in FOREIGN:
+        from envs.foreign import facts_of
+        from envs.foreign_spec import foreign_spec
+
+        return foreign_spec(config, facts_of(config))
     fov = {"front": task_of(config.task).view.fov_y, "hand": HAND_FOV_Y}
-    other_fov = None if config.simulator in FOREIGN else _ROBOSUITE_FOV_Y
     robot, controller, hz = config.robot, _CONTROLLER_NAMES[config.controller], float(config.control_hz)
     if config.simulator is Simulator.ROBOSUITE:
         # Wipe's arm ends in an eraser.
@@ -116,13 +110,6 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         robot, controller, versions = "floating gripper", "mocap position delta", _versions("mujoco")
         state = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), *_TWO_FINGERS)
         actions = (*(f"eef_delta_pos.{axis} [0.02 m]" for axis in "xyz"), _GRIP)
-    elif config.simulator in FOREIGN:
-        from envs.foreign import facts_of
-
-        facts = facts_of(config.task)
-        robot, controller, hz = "of the task", "of the task", facts.control_hz
-        versions = ", ".join(map(_foreign_version, facts.versions))
-        state, actions = facts.state_names, facts.action_names
     else:
         robot, controller, hz, versions = "Sawyer", "mocap position delta", 80.0, _versions("metaworld", "mujoco")
         state = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), "gripper.opening [1]")
@@ -144,7 +131,9 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         controller=controller,
         control_hz=hz,
         cameras={
-            name: CameraSpec(height=config.image_size, width=config.image_size, fov_y_degrees=fov.get(name, other_fov))
+            name: CameraSpec(
+                height=config.image_size, width=config.image_size, fov_y_degrees=fov.get(name, _ROBOSUITE_FOV_Y)
+            )
             for name in config.cameras
         },
         state_names=state,

@@ -11,13 +11,13 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from envs.actions import checked_action
+from envs.checked import finite_vector
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, Variation
 from envs.scene import Scene, add_camera, add_distractors, add_table_look
 from envs.spec import spec_of
-from envs.states import checked_state
 from envs.tasks import TASKS, Simulator
 from envs.views import Views
+from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
 MODELS = Path(__file__).parent / "tabletop_models"
@@ -129,8 +129,9 @@ class TabletopEnv(Views):
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         model, data = self._model, self._data
         lengths = (1, model.nq, model.nv, 3 * model.nmocap)
-        whose = f"{self.config.task} at variation {self.config.variation.value}"
-        state = checked_state(state, sum(lengths), whose, "time, positions, velocities, moved bodies")
+        what = f"The state of {self.config.task} at variation {self.config.variation.value}"
+        parts = "time, positions, velocities, moved bodies"
+        state = finite_vector(state, sum(lengths), what, parts, UserError)
         time, qpos, qvel, mocap = np.split(state, np.cumsum(lengths)[:-1])
         data.time = time[0]
         data.qpos[:], data.qvel[:], data.mocap_pos[:] = qpos, qvel, mocap.reshape(-1, 3)
@@ -142,7 +143,7 @@ class TabletopEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = checked_action(action, self.spec.action_dim)
+        action = finite_vector(action, self.spec.action_dim, "The action")
         action = np.clip(action, -1, 1)
         data = self._data
         goal = data.site_xpos[self._grip] + DELTA_POS * action[:3]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # a simulator's worker process needs these values, but not th
 
 UNKNOWN = "unknown"
 """Of text in a DemoSpec: whoever made the demonstrations did not say."""
+OF_THE_TASK = "of the task"
+"""Of robot and controller in the DemoSpec of somebody else's environment, which names neither."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

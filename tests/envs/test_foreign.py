@@ -93,7 +93,7 @@ def test_a_pool_runs_it():
     ("task", "says"),
     [
         ("gymnasium:Pusher-v55", "Pusher"),
-        ("gymnasium:CartPole-v1", "no MuJoCo model"),
+        ("gymnasium:CartPole-v1", "Discrete actions"),
         ("gymnasium:no_such_package:Fetch-v1", "no_such_package"),
         ("dm_contrl:cartpole/balance", "dm_control"),
     ],

@@ -1,0 +1,78 @@
+"""Environments of Gymnasium whose MuJoCo model is drawn here, through any camera and at any size."""
+
+# pyright: reportAttributeAccessIssue=false
+# What Gymnasium's MuJoCo environments have beyond `gymnasium.Env` is no part of any type.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from envs.foreign import Facts
+from envs.foreign_gymnasium import action_facts, succeeded
+
+
+def has_model(env: gymnasium.Env) -> bool:
+    """Whether it is built as Gymnasium's own are: a model, its data, the rate of its steps and what it observes of
+    them; and no wrapper shows or takes anything else."""
+    inner: Any = env.unwrapped
+    return (
+        isinstance(getattr(inner, "model", None), mujoco.MjModel)
+        and isinstance(getattr(inner, "data", None), mujoco.MjData)
+        and hasattr(inner, "dt")
+        and hasattr(inner, "_get_obs")
+        and env.observation_space == inner.observation_space
+        and env.action_space == inner.action_space
+    )
+
+
+def _names(space: gymnasium.Space, prefix: str) -> list[str]:
+    if isinstance(space, gymnasium.spaces.Dict):
+        return [name for key, part in space.items() for name in _names(part, key)]
+    size = gymnasium.spaces.utils.flatdim(space)
+    return [f"{prefix}.{index} [?]" for index in range(size)]
+
+
+class GymnasiumMujoco:
+    """See `ForeignMujoco`. The state is the flattened observation; done is `is_success` or `success` of `info`."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        """env: one that `has_model`."""
+        self._env: Any = env.unwrapped
+        self.facts = Facts(
+            state_names=tuple(_names(self._env.observation_space, "observation")),
+            **action_facts(self._env.action_space),
+            control_hz=round(1 / float(self._env.dt), 6),
+            versions=(type(self._env).__module__.partition(".")[0], "mujoco"),
+            repeats=not (self._env.spec is not None and self._env.spec.nondeterministic),
+        )
+        drawn = getattr(self._env, "mujoco_renderer", None)
+        self.view: Mapping[str, Any] = getattr(drawn, "default_cam_config", None) or {}
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        return self._env.model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        return self._env.data
+
+    def _flat(self, observation: Any) -> np.ndarray:
+        return gymnasium.spaces.utils.flatten(self._env.observation_space, observation)
+
+    def reset(self, seed: int) -> np.ndarray:
+        return self._flat(self._env.reset(seed=seed)[0])
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        observation, reward, terminated, truncated, info = self._env.step(action.astype(np.float32))
+        return self._flat(observation), float(reward), succeeded(info), bool(terminated or truncated)
+
+    def observe(self) -> np.ndarray:
+        return self._flat(self._env._get_obs())
+
+    def close(self) -> None:
+        self._env.close()

@@ -1,0 +1,99 @@
+"""What the spaces of a Gymnasium environment hold: pictures, numbers, and what is neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+from gymnasium.spaces import utils
+
+from pixio_robot.errors import UserError
+
+PIXELS, OBSERVATION = "pixels", "observation"
+"""What an observation without parts is called, if it is a picture and if it is numbers."""
+
+
+class Layout:
+    """Parts of an observation by their keys, those of nested ones joined by `_`.
+
+    pictures: height and width of every uint8 (h, w, 3). state_names: `key.i [?]` for the numbers of every vector, in
+    the space's order; units are unknown. left_out: the rest, such as depth, with its shape.
+    """
+
+    def __init__(self, space: Space, whose: str) -> None:
+        """Raises UserError, which says `whose` it is, where two parts would have one name."""
+        self._whose = whose
+        self._pictures: dict[str, tuple[Any, ...]] = {}
+        self._vectors: list[tuple[tuple[Any, ...], Space]] = []
+        self.pictures: dict[str, tuple[int, int]] = {}
+        self.left_out: list[str] = []
+        names: list[str] = []
+        for path, part in _parts(space):
+            name = "_".join(map(str, path))
+            if _is_picture(part):
+                name = name or PIXELS
+                names.append(name)
+                self._pictures[name], self.pictures[name] = path, part.shape[:2]
+            elif _is_vector(part):
+                names += [f"{name or OBSERVATION}.{index} [?]" for index in range(utils.flatdim(part))]
+                self._vectors.append((path, part))
+            else:
+                self.left_out.append(f"{name or OBSERVATION} ({_kind(part)})")
+        if len(set(names)) < len(names):
+            raise UserError(f"{whose} has two parts of its observation that would have the same name: {names}.")
+        self.state_names = tuple(name for name in names if name not in self.pictures)
+
+    def state(self, observation: Any) -> np.ndarray:
+        """All vectors in a row, float64 (s,)."""
+        parts = [utils.flatten(part, _within(observation, path)) for path, part in self._vectors]
+        return np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts] or [np.zeros(0)])
+
+    def images(self, observation: Any) -> dict[str, np.ndarray]:
+        """Every picture, a copy: environments may draw the next one into the same memory."""
+        found = {name: np.array(_within(observation, path)) for name, path in self._pictures.items()}
+        for name, image in found.items():
+            check_picture(image, self.pictures[name], f"{name} of {self._whose}")
+        return found
+
+
+def check_picture(image: np.ndarray, size: tuple[int, int], what: str) -> None:
+    """Raises UserError for another picture than uint8 (h, w, 3) of that height and width."""
+    if image.dtype != np.uint8 or image.shape != (*size, 3):
+        raise UserError(f"{what} is {image.dtype} {image.shape}, and must be uint8 {(*size, 3)}.")
+
+
+def _parts(space: Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    inside = (
+        space.items()
+        if isinstance(space, spaces.Dict)
+        else enumerate(space.spaces)
+        if isinstance(space, spaces.Tuple)
+        else None
+    )
+    if inside is None:
+        yield path, space
+        return
+    for key, part in inside:
+        yield from _parts(part, (*path, key))
+
+
+def _within(observation: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        observation = observation[key]
+    return observation
+
+
+def _is_picture(space: Space) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[2] == 3
+
+
+def _is_vector(space: Space) -> bool:
+    if isinstance(space, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete):
+        return len(space.shape) <= 1
+    return isinstance(space, spaces.Discrete)
+
+
+def _kind(space: Space) -> str:
+    return f"{space.dtype} {space.shape}" if isinstance(space, spaces.Box) else type(space).__name__

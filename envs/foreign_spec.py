@@ -1,0 +1,89 @@
+"""What a foreign environment means by its numbers, and which settings of ours it leaves no room for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+
+from envs.config import EnvConfig
+from envs.foreign import Facts
+from envs.tasks import task_of
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.types import OF_THE_TASK, UNKNOWN, CameraSpec, DemoSpec
+
+_USUAL = EnvConfig()
+
+
+def foreign_spec(config: EnvConfig, facts: Facts) -> DemoSpec:
+    """Raises UserError for a setting that the environment decides by itself."""
+    if config.start_spread != _USUAL.start_spread:
+        raise UserError(f"{config.task} places things by itself: leave out start_spread={config.start_spread}.")
+    _check_rate(config, facts)
+    # Pictures of its own are not drawn in any quality of ours.
+    look = config.render_quality.value if facts.pictures is None else UNKNOWN
+    scene = f"simulated: variation none, start_spread {config.start_spread} m"
+    scene = scene if facts.pictures is None else "as Gymnasium makes it"
+    scene += "" if config.horizon is None else f", horizon {config.horizon}"
+    scene += f", make {json.dumps(config.make, sort_keys=True)}" if config.make else ""
+    return DemoSpec(
+        task=config.task,
+        robot=OF_THE_TASK,
+        simulator=config.simulator.value,
+        simulator_version=", ".join(map(_version, dict.fromkeys(facts.versions))),
+        controller=OF_THE_TASK,
+        control_hz=float(config.control_hz) if facts.control_hz is None else facts.control_hz,
+        cameras=_drawn_here(config) if facts.pictures is None else _shown(config, facts),
+        state_names=facts.state_names,
+        action_names=facts.action_names,
+        render_quality=look,
+        source=scene,
+    )
+
+
+def _check_rate(config: EnvConfig, facts: Facts) -> None:
+    if facts.control_hz is not None and config.control_hz not in (_USUAL.control_hz, facts.control_hz):
+        raise UserError(
+            f"{config.task} runs at {facts.control_hz:g} steps a second by its own word (a MuJoCo environment's dt, "
+            f"another's metadata['render_fps']): leave out control_hz={config.control_hz}."
+        )
+
+
+def _drawn_here(config: EnvConfig) -> dict[str, CameraSpec]:
+    fov = {"front": task_of(config.task).view.fov_y}
+    return {
+        name: CameraSpec(height=config.image_size, width=config.image_size, fov_y_degrees=fov.get(name))
+        for name in config.cameras
+    }
+
+
+def _shown(config: EnvConfig, facts: Facts) -> dict[str, CameraSpec]:
+    """The cameras that were asked for, at the sizes that the environment shows; all of them where none was named."""
+    assert facts.pictures is not None
+    names = list(facts.pictures) if config.cameras == _USUAL.cameras else config.cameras
+    if facts.blind and config.cameras:
+        raise UserError(f"{config.task} cannot be drawn ({facts.blind}): do without pictures by cameras=[].")
+    for name in names:
+        if name not in facts.pictures:
+            raise unknown_name(f"camera of {config.task}", name, facts.pictures)
+    if config.render_quality is not _USUAL.render_quality:
+        raise UserError(f"{config.task} draws by itself: leave out render_quality={config.render_quality.name}.")
+    for name in names:
+        height, width = facts.pictures[name]
+        if config.image_size not in (_USUAL.image_size, height) or config.image_size not in (_USUAL.image_size, width):
+            raise UserError(
+                f"{config.task} shows {name!r} at {height} x {width} pixels: leave out image_size={config.image_size}; "
+                "if it can be built to show another size, say so by make."
+            )
+    return {name: CameraSpec(height=facts.pictures[name][0], width=facts.pictures[name][1]) for name in names}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Of somebody's package, which may be installed by another name than it is imported by, or not at all."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"{package} {importlib.metadata.version(package)}"
+    for name in importlib.metadata.packages_distributions().get(package, []):
+        return f"{name} {importlib.metadata.version(name)}"
+    return f"{package} of unknown version"

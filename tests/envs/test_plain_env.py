@@ -1,0 +1,152 @@
+"""Environments of others without a MuJoCo model: they show what they show, and are asked for nothing else."""
+
+import contextlib
+
+import gymnasium
+import numpy as np
+import painted
+import pytest
+
+from envs.config import EnvConfig, RenderQuality
+from envs.pool import ProcessPool
+from envs.registry import make_env, spec_of
+from envs.repeatable import repeats
+from pixio_robot.errors import UserError
+
+DOT, PLAIN, ROBOT = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain", "Robot"))
+
+
+def actions(seed, steps=6):
+    return np.random.default_rng(seed).uniform(-1, 1, (steps, 2)).astype(np.float32)
+
+
+@pytest.fixture
+def made():
+    """made(config) -> an environment, which is closed."""
+    with contextlib.ExitStack() as stack:
+        yield lambda config: stack.enter_context(contextlib.closing(make_env(config)))
+
+
+def test_pictures_and_numbers_are_those_of_its_observation(made):
+    env, theirs = made(EnvConfig(task=DOT)), gymnasium.make("painted/Dot-v0")
+    spec = env.spec
+    assert {name: (camera.height, camera.width) for name, camera in spec.cameras.items()} == {
+        "pixels_top": (24, 32),
+        "pixels_wrist": (16, 16),
+    }
+    assert spec.state_names == ("agent_pos.0 [?]", "agent_pos.1 [?]", "target.0 [?]", "target.1 [?]")
+    assert (spec.control_hz, env.config.steps, spec.render_quality) == (10.0, 40, "unknown")
+    frame, (observation, _) = env.reset(3), theirs.reset(seed=3)
+    for action in actions(0):
+        assert np.array_equal(frame.images["pixels_top"], observation["pixels"]["top"])
+        assert np.array_equal(frame.images["pixels_wrist"], observation["pixels"]["wrist"])
+        assert np.array_equal(frame.state, [*observation["agent"]["pos"], *observation["target"]])
+        result = env.step(action)
+        observation, reward, *_ = theirs.step(action)
+        assert result.reward == reward
+        assert np.array_equal(env.render("pixels_top"), result.frame.images["pixels_top"])
+        frame = result.frame
+    assert env.step(actions(1)[0], render=False).frame.images == {}
+
+
+def test_without_pictures_in_it_render_is_the_camera(made):
+    env, theirs = made(EnvConfig(task=PLAIN)), gymnasium.make("painted/Plain-v0", render_mode="rgb_array")
+    frame, (observation, _) = env.reset(5), theirs.reset(seed=5)
+    assert np.array_equal(frame.state, observation)
+    assert list(frame.images) == list(env.spec.cameras) == ["front"]
+    assert np.array_equal(frame.images["front"], theirs.render())
+    assert spec_of(EnvConfig(task=PLAIN, cameras=[])).cameras == {}
+
+
+def test_it_is_solved_by_its_own_word_and_the_horizon_is_ours(made):
+    env = made(EnvConfig(task=PLAIN, cameras=[], horizon=60))
+    state = env.reset(0, False).state
+    steps = 0
+    while not (result := env.step(np.sign(state[2:] - state[:2]), False)).done:
+        state, steps = result.frame.state, steps + 1
+    assert result.success
+    assert 0 < steps < 40
+    env.reset(0, False)
+    away = np.sign(state[:2] - state[2:])
+    assert sum(not env.step(away, False).done for _ in range(60)) == 59  # its own limit is 40
+    with pytest.raises(ValueError, match="over"):
+        env.step(away)
+
+
+def test_its_settings_are_part_of_what_it_is(made):
+    wide, usual = (spec_of(EnvConfig(task=DOT, make=make)) for make in ({"width": 48}, {}))
+    assert wide.cameras["pixels_top"].width == 48
+    assert (wide.source, usual.source) == ('as Gymnasium makes it, make {"width": 48}', "as Gymnasium makes it")
+    assert made(EnvConfig(task=DOT, make={"width": 48})).reset(0).images["pixels_top"].shape == (24, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"make": {"widht": 48}}, "with make=.*widht"),
+        ({"make": {"max_episode_steps": 9}}, "by horizon"),
+        ({"task": "Lift", "make": {"width": 48}}, "make is for environments of Gymnasium"),
+        ({"image_size": 64}, "shows 'pixels_top' at 24 x 32 pixels"),
+        ({"control_hz": 5}, "10 steps a second by its own word"),
+        ({"render_quality": RenderQuality.FULL}, "draws by itself"),
+        ({"start_spread": 0.1}, "places things by itself"),
+        ({"cameras": ["pixels_tpo"]}, "Did you mean 'pixels_top'"),
+        ({"task": "gymnasium:Pendulum-v1"}, r"cannot be drawn \(pygame.*cameras=\[\]"),
+    ],
+)
+def test_what_it_decides_by_itself_is_not_passed_over(settings, says):
+    with pytest.raises(UserError, match=says):
+        spec_of(EnvConfig(**{"task": DOT} | settings))
+
+
+def test_what_only_a_simulator_knows_is_refused(made):
+    env = made(EnvConfig(task=DOT))
+    env.reset(0)
+    asked = ("render_depth", "render_segmentation", "camera_pose", "privileged", "get_state")
+    for ask in (*(getattr(env, name) for name in asked), lambda: env.reset_to(np.zeros(4))):
+        with pytest.raises(UserError, match="has no MuJoCo model of its own to ask for"):
+            ask()
+
+
+def test_a_rate_that_it_does_not_tell_is_taken_as_given(monkeypatch):
+    monkeypatch.setattr(painted.Dot, "metadata", {"render_modes": []})
+    gymnasium.register("painted/Silent-v0", entry_point=painted.Dot)
+    try:
+        spec = spec_of(EnvConfig(task="gymnasium:painted/Silent-v0", control_hz=5))
+    finally:
+        del gymnasium.registry["painted/Silent-v0"]
+    assert spec.control_hz == 5.0
+
+
+@pytest.mark.parametrize(
+    ("task", "wind", "same"),
+    [(DOT, "", True), (PLAIN, "global", True), (DOT, "clock", False), (PLAIN, "remembered", False), (ROBOT, "", False)],
+)
+def test_whether_a_seed_gives_the_same_episode_again_is_found_out(task, wind, same):
+    assert repeats(EnvConfig(task=task, make={"wind": wind})) is same
+
+
+def test_a_robot_whose_starts_differ_is_not_moved(monkeypatch):
+    monkeypatch.setattr(painted.Dot, "step", lambda *_: pytest.fail("moved"))
+    monkeypatch.setattr(painted.Dot, "_observation", lambda self: np.random.default_rng().random(4, np.float32))
+    assert not repeats(EnvConfig(task=PLAIN))
+
+
+def test_episodes_do_not_depend_on_the_number_of_workers():
+    """Pictures of several sizes, and wind out of the global generator, go through two processes as through one."""
+    config = EnvConfig(task=DOT, make={"wind": "global"})
+
+    def play(workers):
+        with ProcessPool(config, workers, 3) as pool:
+            pool.reset({slot: 10 + slot for slot in range(3)}, {})
+            for action in actions(2, steps=3):
+                results, lost = pool.step(dict.fromkeys(range(3), action / 2), {})
+                assert not lost
+            return [results[slot].frame for slot in range(3)]
+
+    for one, two in zip(play(1), play(2), strict=True):
+        assert np.array_equal(one.state, two.state)
+        assert {name: image.tolist() for name, image in one.images.items()} == {
+            name: image.tolist() for name, image in two.images.items()
+        }
+        assert one.images["pixels_top"].std() > 10
