@@ -10,7 +10,7 @@ import numpy as np
 
 from pixio_robot.data.demo_edit import Recipe, write
 from pixio_robot.data.named_columns import column_names, grouped
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Outcome
 from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ImportConfig
@@ -51,7 +51,8 @@ class _Reader:
         self._written = written is not None
 
     def notes(self) -> list[str]:
-        used = {*self._cameras, *self._state, *self._actions, self._rewards}
+        numbers = {self._columns(name)[0] for name in (*self._state, *self._actions)}
+        used = {*self._cameras, *numbers, self._rewards}
         left_out = sorted(set(self._buffer.arrays) - used)
         found = [f"left out of data: {', '.join(left_out)}"] if left_out else []
         if not self._cameras and not self._written:
@@ -86,8 +87,25 @@ class _Reader:
         return self._buffer.array(key).rows(start, stop)
 
     def _joined(self, keys: list[str], start: int, stop: int) -> np.ndarray:
-        parts = [self._float32(key, self._rows(key, start, stop).reshape(stop - start, -1)) for key in keys]
+        parts = []
+        for name in keys:
+            key, columns = self._columns(name)
+            parts.append(self._float32(key, self._rows(key, start, stop).reshape(stop - start, -1)[:, columns]))
         return np.concatenate(parts, axis=1)
+
+    def _columns(self, name: str) -> tuple[str, list[int]]:
+        """The array of that name and all its columns, or the one column that is named so (`state.0`)."""
+        key = name.rpartition(".")[0]
+        if name in self._buffer.arrays or key not in self._buffer.arrays:
+            return name, list(range(len(self._made(name))))
+        known = [made.split(" [")[0] for made in self._made(key)]
+        if name not in known:
+            raise unknown_name(f"column of data/{key} in {self._buffer.path}", name, known)
+        return key, [known.index(name)]
+
+    def _made(self, key: str) -> list[str]:
+        """Names for the columns of an array."""
+        return column_names(key, self._buffer.array(key).shape[1:] or (1,))
 
     def _float32(self, key: str, found: np.ndarray) -> np.ndarray:
         small = found.astype(np.float32)
@@ -161,7 +179,8 @@ class _Reader:
 
     def _names(self, which: str, keys: list[str], said: list[str], written: list[str]) -> tuple[str, ...]:
         """Names of the columns: as the user says, as our export left them, or made from the keys."""
-        made = [name for key in keys for name in column_names(key, self._buffer.array(key).shape[1:] or (1,))]
+        chosen = [self._columns(name) for name in keys]
+        made = [self._made(key)[column] for key, columns in chosen for column in columns]
         for names in (said, written, made):
             if names and len(names) == len(made):
                 return tuple(names)

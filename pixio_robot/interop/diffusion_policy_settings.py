@@ -17,11 +17,12 @@ WHITES = (0.0, 1.0, 255.0)
 
 @dataclass(kw_only=True)
 class ImportConfig:
-    """cameras, state, actions: keys of `data`, state and actions joined in that order; without, all images, `state` or
-    what starts with `robot`, and `action`. rewards: a key. white: what white is in float images (1 or 255; 0: 255, and
-    an error for images that never exceed 1). success: whether the episodes count as solved; the format does not say.
-    fill_missing: take chunks that are missing for the fill value. control_hz is needed, because the format does not
-    know it. task, robot, controller, state_names, action_names, source, licence: for the DemoSpec.
+    """cameras, state, actions: keys of `data`, state and actions joined in that order, or single columns of them
+    (`state.0`); without, all images, `state` or what starts with `robot`, and `action`. rewards: a key. white: what
+    white is in float images (1 or 255; 0: 255, and an error for images that never exceed 1). success: whether the
+    episodes count as solved; the format does not say. fill_missing: take chunks that are missing for the fill value.
+    control_hz is needed, because the format does not know it. task, robot, controller, state_names, action_names,
+    source, licence: for the DemoSpec.
     """
 
     control_hz: float = 0.0

@@ -107,6 +107,18 @@ def test_keys_and_names_can_be_chosen(tmp_path: Path) -> None:
     assert (store.spec.task, store.successes) == ("Push-T", [False] * 3)
 
 
+def test_single_columns_can_be_chosen(tmp_path: Path) -> None:
+    """As of Push-T, whose state also says where the block is."""
+    source, data = pushed(tmp_path), arrays()
+    store = imported(source, tmp_path / "s", state=["state.0", "state.1", "n_contacts"])
+    assert store.spec.state_names == ("state.0", "state.1", "n_contacts.0")
+    np.testing.assert_array_equal(store.state(0), np.concatenate([data["state"], data["n_contacts"]], 1)[:4, [0, 1, 5]])
+    with pytest.raises(UserError, match=r"Unknown column of data/state .*'state\.5'.*state\.4"):
+        imported(source, tmp_path / "t", state=["state.5"])
+    with pytest.raises(UserError, match="Unknown key of data"):
+        imported(source, tmp_path / "t", state=["stat.5"])
+
+
 def test_umis_parts_of_the_robot_are_its_state(tmp_path: Path) -> None:
     pos, turn = np.ones((STEPS, 3), np.float32), np.zeros((STEPS, 3), np.float32)
     data = {"robot0_eef_pos": pos, "robot0_eef_rot_axis_angle": turn, "robot0_gripper_width": pos[:, :1] / 10}
