@@ -18,4 +18,5 @@ class StageSettings(RunSettings):
     """Of a command whose result is replaced as a whole."""
 
     overwrite: bool = False
-    """Replace what is at `out`, if pixio-robot made it; without, only an equal result may be there."""
+    """Replace what is at `out`, if pixio-robot made it, once the new result begins; without, only an equal result may
+    be there."""

@@ -15,13 +15,13 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
+from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 
@@ -108,6 +108,9 @@ def run_stage(
     `work` returns False when it was interrupted and saved a state to continue from; it continues from
     such a state by itself. With `always` it is called in any case, because it brings an existing result
     up to date by itself. Raises UserError when `out` holds the result of other settings.
+
+    With `overwrite` an earlier result, of whatever settings, is removed once `work` has begun a new one at `out`; when
+    `work` ends before, refused or interrupted, the earlier result is there as it was.
     """
     if not Path(out).name:
         raise UserError(
@@ -163,14 +166,22 @@ def _run_alone(
 ) -> int:
     target = Path(out)
     stamp = stamp_path(target)
+    settled(target, stamp)
     flat, digest = _describe(settings, [Path(path) for path in inputs])
     if overwrite and target.exists():
         if not stamp.is_file():
             raise UserError(
                 f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=."
             )
-        shutil.rmtree(target)
-        stamp.unlink()
+        with replaced(target, stamp):
+            return _bring_about(command, target, flat, digest, work, always)
+    return _bring_about(command, target, flat, digest, work, always)
+
+
+def _bring_about(
+    command: str, target: Path, flat: Mapping[str, Any], digest: str, work: Callable[[], bool], always: bool
+) -> int:
+    stamp = stamp_path(target)
     spent, earlier = 0.0, None
     if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
@@ -182,7 +193,7 @@ def _run_alone(
         spent = earlier["seconds"] if earlier["digest"] == digest else 0.0
         if not earlier["finished"]:
             print(f"{command}: continuing {target}")
-    record = {"stage": command, "out": out, "command": _spelled_out(), "digest": digest, "settings": flat}
+    record = {"stage": command, "out": str(target), "command": _spelled_out(), "digest": digest, "settings": flat}
 
     def save(finished: bool) -> None:
         seconds = spent + time.monotonic() - started
