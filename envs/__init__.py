@@ -3,6 +3,16 @@
 Importing it registers every task with Gymnasium: `gymnasium.make("envs:pixio_robot/Lift-v0")`.
 """
 
+from typing import TYPE_CHECKING
+
 from envs.tasks import register_gymnasium
+from pixio_robot.lazy import handed_on
+
+if TYPE_CHECKING:
+    from envs.config import EnvConfig as EnvConfig
+    from envs.pool import make_pool as make_pool
+    from envs.registry import make_env as make_env
 
 register_gymnasium()
+
+__getattr__, __dir__ = handed_on(__name__, {"config": ["EnvConfig"], "pool": ["make_pool"], "registry": ["make_env"]})

@@ -225,7 +225,7 @@ def make_pool(
     config: EnvConfig,
     num_workers: int,
     num_slots: int,
-    step_timeout_s: float,
+    step_timeout_s: float = 60.0,
     *,
     executor: Executor = Executor.PROCESSES,
     start_method: StartMethod = StartMethod.SPAWN,

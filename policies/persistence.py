@@ -27,6 +27,7 @@ from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.timm_encoder import TimmConfig, TimmEncoder
 from pixio_robot.vision.transformers_encoder import TransformersConfig, TransformersEncoder
+from pixio_robot.vision.weights.formats import MODEL
 from pixio_robot.vision.weights.policy import POLICY
 from policies.base import ChunkPolicy
 from policies.installed import Package
@@ -80,11 +81,14 @@ def save_policy(
 
 
 def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> ChunkPolicy:
-    """The policy in `directory`, in evaluation mode and with its encoder frozen (`vision.adapt` thaws it).
+    """The policy in `directory`, or in the `model` of a training's directory, in evaluation mode and with its encoder
+    frozen (`vision.adapt` thaws it).
 
     Raises UserError naming what is wrong with it.
     """
     directory = Path(directory)
+    if (directory / MODEL / checkpointing.CONFIG).is_file():
+        directory = directory / MODEL
     description = read_policy_config(directory)
     try:
         entry = _entry_of(description, directory)

@@ -117,7 +117,7 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
 
 def load(command: str, schema: type, arguments: list[str]) -> Any:
     """Compose `configs/<command>.yaml` with `arguments` into an instance of `schema`."""
-    with _explained(command, schema):
+    with _explained(command, schema, arguments):
         return to_dataclass(_composed(command, arguments))
 
 
@@ -136,16 +136,23 @@ def _composed(command: str, arguments: list[str], **options: Any) -> DictConfig:
 
 
 @contextlib.contextmanager
-def _explained(command: str, schema: type) -> Iterator[None]:
+def _explained(command: str, schema: type, words: list[str]) -> Iterator[None]:
     """Hydra set up for `command`; what it raises becomes a UserError."""
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
-    valid_keys: list[str] = []
-    try:
-        with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
-            valid_keys = _keys(hydra.compose(command))
+    with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
+        try:
             yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, command, valid_keys) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _explain(error, command, _valid_keys(command, words)) from error
+
+
+def _valid_keys(command: str, words: list[str]) -> list[str]:
+    """Every setting that there is with the groups that the words choose, as far as those compose."""
+    chosen = [word for word in words if (config_directory() / word.partition("=")[0]).is_dir()]
+    for choice in (chosen, []):
+        with contextlib.suppress(HydraException, OmegaConfBaseException, UserError):
+            return _keys(_composed(command, choice))
+    return []
 
 
 def to_dataclass(composed: DictConfig) -> Any:
@@ -179,7 +186,7 @@ def run(command: str, schema: type, function: Callable[[Any], int], arguments: l
 
 
 def _help(command: str, schema: type, words: list[str]) -> str:
-    with _explained(command, schema):
+    with _explained(command, schema, words):
         composed = _composed(command, words, return_hydra_config=True)
     chosen = dict(composed.hydra.runtime.choices)
     with open_dict(composed):

@@ -1,1 +1,22 @@
+"""Frames for pretraining and demonstrations for policies: on the disk, checked, and as batches."""
 
+from typing import TYPE_CHECKING
+
+from pixio_robot.lazy import handed_on
+
+if TYPE_CHECKING:
+    from pixio_robot.data.demos import DemoStore as DemoStore
+    from pixio_robot.data.loading import DemoBatches as DemoBatches
+    from pixio_robot.data.stats import Statistics as Statistics
+    from pixio_robot.data.stats import compute_statistics as compute_statistics
+    from pixio_robot.data.windows import split_episodes as split_episodes
+
+__getattr__, __dir__ = handed_on(
+    __name__,
+    {
+        "demos": ["DemoStore"],
+        "loading": ["DemoBatches"],
+        "stats": ["Statistics", "compute_statistics"],
+        "windows": ["split_episodes"],
+    },
+)

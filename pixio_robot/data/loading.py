@@ -32,11 +32,11 @@ class DemoBatches(Prefetched):
         self,
         store: DemoStore,
         *,
-        observation_steps: int,
+        observation_steps: int = 1,
         horizon: int,
-        cameras: Sequence[str],
+        cameras: Sequence[str] | None = None,
         batch_size: int,
-        seed: int,
+        seed: int = 0,
         episodes: Sequence[int] | None = None,
         features: FeatureCache | None = None,
         random_views: bool = False,
@@ -46,7 +46,9 @@ class DemoBatches(Prefetched):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        """`cameras` and `episodes`: None takes all; the others as `Windows` takes them."""
         super().__init__(prefetch)
+        cameras = sorted(store.spec.cameras) if cameras is None else cameras
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1.")
         for camera in cameras:

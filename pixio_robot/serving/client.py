@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import UserError
+from pixio_robot.observed import check_frame
 from pixio_robot.receding_horizon import RecedingHorizon
-from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, check_observation, pack, unpack
+from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec, Frame
 
 CLOSE_TIMEOUT_S = 2.0
@@ -90,18 +91,11 @@ class PolicyClient:
         Raises UserError when the frame does not fit the policy; it is forgotten then, and another may take its place.
         """
         if self._episode.looks_next:
-            self._check(frame)
+            check_frame(self.spec, self.cameras, frame)  # before the episode has seen what would be refused
         self._episode.see(frame)
         if self._episode.hungry:
             self._episode.plan(self._ask())
         return self._episode.next_action()
-
-    def _check(self, frame: Frame) -> None:
-        """What the server would refuse, before the episode has seen it."""
-        if missing := [name for name in self.cameras if name not in frame.images]:
-            raise UserError(f"The frame has no image of camera {missing[0]!r}; the policy sees {self.cameras}.")
-        images = {name: frame.images[name] for name in self.cameras}
-        check_observation(self.spec, images, np.asarray(frame.state, np.float32), ())
 
     def _ask(self) -> np.ndarray:
         frames = self._episode.frames

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, check_observation, pack, unpack
+from pixio_robot.observed import check_observation
+from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec
 
 REMEMBERED_CALLS = 10_000

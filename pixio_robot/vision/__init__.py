@@ -1,1 +1,24 @@
+"""Seeing: Pixio and other encoders, how features are pooled, and how much of an encoder is trained along."""
 
+from typing import TYPE_CHECKING
+
+from pixio_robot.lazy import handed_on
+
+if TYPE_CHECKING:
+    from pixio_robot.vision.build import EncoderSource as EncoderSource
+    from pixio_robot.vision.build import build_encoder as build_encoder
+    from pixio_robot.vision.config import EncoderConfig as EncoderConfig
+    from pixio_robot.vision.config import PoolingConfig as PoolingConfig
+    from pixio_robot.vision.pixio import PixioEncoder as PixioEncoder
+    from pixio_robot.vision.pooling import Pooling as Pooling
+    from pixio_robot.vision.pooling import build_pooling as build_pooling
+
+__getattr__, __dir__ = handed_on(
+    __name__,
+    {
+        "build": ["EncoderSource", "build_encoder"],
+        "config": ["EncoderConfig", "PoolingConfig"],
+        "pixio": ["PixioEncoder"],
+        "pooling": ["Pooling", "build_pooling"],
+    },
+)

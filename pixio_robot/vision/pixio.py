@@ -97,7 +97,8 @@ class PixioEncoder(nn.Module):
     def from_pretrained(cls, path_or_name: str | Path, resize: int | None = None) -> PixioEncoder:
         """Trained weights of any format: a checkpoint directory of ours (of an encoder, of a whole Pixio, or of a
         policy that was trained along with one), a Hugging Face directory of Pixio, an official `.pth` file, or a hub
-        name such as `facebook/pixio-vitb16`, which is downloaded. `resize` overrides the saved one [px].
+        name such as `facebook/pixio-vitb16`, which is downloaded. `resize` overrides the saved one [px]. It comes in
+        evaluation mode.
 
         Raises UserError for what is none of these, and for weights that do not fit.
         """
@@ -107,7 +108,7 @@ class PixioEncoder(nn.Module):
         if resize is not None:
             encoder.config = dataclasses.replace(encoder.config, resize=resize)
             encoder.preprocess = Preprocess(resize)
-        return encoder
+        return encoder.eval()
 
     @classmethod
     def load(cls, directory: str | Path) -> PixioEncoder:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,8 +44,10 @@ class Preprocess(nn.Module):
         """Height and width [px] after the resize."""
         return (height, width) if self.resize is None else (self.resize, self.resize)
 
-    def forward(self, images_bhw3: Tensor) -> Tensor:
-        """Images uint8 (b, h, w, 3) to float32 (b, 3, h', w')."""
+    def forward(self, images_bhw3: Tensor | np.ndarray) -> Tensor:
+        """Images uint8 (b, h, w, 3) to float32 (b, 3, h', w'); an array is copied to where the encoder is."""
+        if isinstance(images_bhw3, np.ndarray):
+            images_bhw3 = torch.tensor(images_bhw3, device=self.mean.device)
         if images_bhw3.ndim != 4 or images_bhw3.shape[-1] != 3 or images_bhw3.dtype != torch.uint8:
             raise UserError(
                 "An encoder takes RGB images as uint8 of shape (batch, height, width, 3), "

@@ -1,6 +1,7 @@
 """One suite for every registered policy, with its default config (smaller where that is large), however it sees.
 
-A new policy is tested by being registered.
+A new policy is tested by being registered, or by being installed as a package with an entry point; then
+`pytest tests/contracts/test_policies.py -k NAME` runs what concerns it alone.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from pixio_robot.vision.pixio import PixioEncoder
 from policies.chunking import ChunkedActor
 from policies.config import ConditioningConfig
 from policies.persistence import load_policy, save_policy
-from policies.registry import POLICIES, build_policy
+from policies.registry import build_policy, policy_entry, policy_names
 
 SIGHTS = ("blind", "frozen", "cached", "adapted")
 SPEC = DemoSpec(
@@ -66,7 +67,7 @@ def sight(request) -> str:
     return request.param
 
 
-@pytest.fixture(params=sorted(POLICIES))
+@pytest.fixture(params=policy_names())
 def name(request) -> str:
     return request.param
 
@@ -76,7 +77,9 @@ def policy(request, name, sight):
     encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16), seed=0)
     encoder.requires_grad_(sight == "adapted")
     conditioning = ConditioningConfig(cameras=[] if sight == "blind" else ["hand", "front"])
-    config = POLICIES[name].config(conditioning=conditioning, observation_steps=request.param, **SMALL.get(name, {}))
+    config = policy_entry(name).config(
+        conditioning=conditioning, observation_steps=request.param, **SMALL.get(name, {})
+    )
     statistics = make_statistics(-np.ones(3), np.ones(3), LOW.numpy(), HIGH.numpy())
     torch.manual_seed(0)
     return build_policy(name, config, SPEC, statistics, None if sight == "blind" else encoder)

@@ -1,0 +1,75 @@
+"""A trained policy in your own loop: a frame in, an action out. `PolicyClient` is the same for one that is served."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pixio_robot.errors import unknown_name
+from pixio_robot.observed import check_frame
+from pixio_robot.types import Frame
+from policies.acting import ActingConfig, act_as
+from policies.base import ChunkPolicy
+from policies.chunking import ChunkedActor, rows_of_calls
+
+
+def actor_of(
+    policy: ChunkPolicy,
+    acting: ActingConfig | None = None,
+    *,
+    task: str | None = None,
+    slots: int = 1,
+    device: torch.device | str = "cpu",
+) -> ChunkedActor:
+    """Who plays `slots` episodes at a time, as the policy was trained to act, or as `acting` says.
+
+    `task`: what is wanted, for a policy of several tasks; others ignore it. Raises UserError where the policy cannot
+    act so, and for a task that it was not told of in training.
+    """
+    acting = acting or ActingConfig()
+    act_as(policy, acting)
+    if policy.config.conditioning.goal_dim and task not in policy.goals:
+        raise unknown_name("task", str(task), policy.goals)
+    config, rows = policy.config, rows_of_calls(torch.device(device), slots)
+    goal = policy.goals.get(task) if task is not None else None
+    return ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, acting.noise_seed)
+
+
+class PolicyPlayer:
+    """One policy in one episode at a time.
+
+    The policy is asked once for a chunk of actions and carries out some of them before it looks again, so the action of
+    most steps costs nothing.
+    """
+
+    def __init__(
+        self,
+        policy: ChunkPolicy,
+        acting: ActingConfig | None = None,
+        *,
+        task: str | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Arguments and errors as those of `actor_of`."""
+        self.spec = policy.spec
+        self.cameras = list(policy.cameras)
+        self._actor = actor_of(policy, acting, task=task, device=device)
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """A new episode begins; its noise follows from `seed`."""
+        self._actor.reset(0, seed)
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether the policy will look at the next frame; if not, it may come without images."""
+        return self._actor.needs_images(0)
+
+    def act(self, frame: Frame) -> np.ndarray:
+        """The action (a,) for the newest frame, in physical units.
+
+        Raises UserError when the frame does not fit the policy; it is forgotten then, and another may take its place.
+        """
+        if self.needs_images:
+            check_frame(self.spec, self.cameras, frame)
+        return self._actor.act({0: frame})[0]

@@ -1,0 +1,21 @@
+"""Packages as pip lays them down: modules, and metadata beside them that importlib finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from policies.installed import GROUP
+
+
+def lay_down(
+    site: Path, name: str, points: Mapping[str, str], modules: Mapping[str, str], version: str = "1.0"
+) -> None:
+    """Package `name` with entry points (name -> module:object) for policies, and modules (name -> source)."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [f"[{GROUP}]", *(f"{point} = {value}" for point, value in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    for module, text in modules.items():
+        (site / f"{module}.py").write_text(text)

@@ -1,0 +1,79 @@
+"""docs/python.md, block for block: its commands, its Python, and its package of a policy, installed as pip would."""
+
+import json
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from site_packages import lay_down
+
+from pixio_robot.cli.main import dispatch
+from policies.installed import GROUP
+from policies.registry import POLICIES
+
+PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+
+
+def blocks(opening: str) -> list[str]:
+    return re.findall(rf"^```{re.escape(opening)}\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def smooth_policy(tmp_path, monkeypatch):
+    project = tomllib.loads(blocks("toml file=pyproject.toml")[0])["project"]
+    modules = {"smooth_policy": blocks("python file=smooth_policy.py")[0]}
+    lay_down(tmp_path / "site", project["name"], project["entry-points"][GROUP], modules, project["version"])
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    yield
+    POLICIES.pop("smooth", None)
+    sys.modules.pop("smooth_policy", None)
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+@pytest.mark.timeout(900)
+def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, smooth_policy, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> None:
+        assert dispatch(list(words)) == 0
+
+    for line in blocks("console test")[0].splitlines():
+        run(*shlex.split(line.removeprefix("$ pixio-robot ")))
+    names: dict = {"__name__": "page"}
+    for number, block in enumerate(blocks("python test")):
+        exec(compile(block, f"docs/python.md, block {number}", "exec"), names)
+    assert names["vector"].shape == (5, 128)
+    assert len(names["results"]) == 6
+    # The method of one's own, through the commands.
+    capsys.readouterr()
+    run("train", "--help", "policy=smooth")
+    text = capsys.readouterr().out
+    assert "* smooth" in text
+    assert "Behaviour cloning whose chunks are smooth. (smooth-policy 0.1.0)" in " ".join(text.split())
+    assert "Price of jumps between neighbouring actions" in text
+    short = ["experiment=smoke", "run=runs/py", "loop.steps=6", "loop.log_every=2"]
+    run("train", *short, "policy=smooth", "policy.smoothness=0.3", "out=runs/py/policies/smooth")
+    saved = json.loads(Path("runs/py/policies/smooth/model/config.json").read_text())
+    assert saved["package"] == {"name": "smooth-policy", "version": "0.1.0"}
+    assert saved["config"]["smoothness"] == 0.3
+    playing = ["experiment=smoke", "run=runs/py", "env=tabletop_reach", "env.horizon=20", "episodes=2", "workers=1"]
+    run("evaluate", *playing, "checkpoint=runs/py/policies/smooth", "videos=0")
+    results = json.loads(Path("runs/py/evaluations/smooth/summary.json").read_text())
+    assert results["policy"] == "smooth"
+    run("report", "run=runs/py")
+    assert "smooth" in Path("runs/py/report.html").read_text()
+
+
+def test_every_python_block_but_that_on_the_robot_is_run():
+    openings = re.findall(r"^```(python.*)$", PAGE.read_text(), re.MULTILINE)
+    assert openings.count("python") == 1
+    assert set(openings) == {"python", "python test", "python file=smooth_policy.py"}
+
+
+def test_the_links_of_the_page_lead_somewhere():
+    for link in re.findall(r"\]\((?!http)([^)#]+)", PAGE.read_text()):
+        assert (PAGE.parent / link).is_file(), link

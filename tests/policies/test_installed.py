@@ -1,0 +1,209 @@
+"""Policies of installed packages: found by name, refused by a sentence that names their package, in nobody's way."""
+
+import dataclasses
+import enum
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from site_packages import lay_down
+
+from pixio_robot.cli import train
+from pixio_robot.cli.compose import load, run
+from pixio_robot.cli.policy_choices import origin, register_policies
+from pixio_robot.cli.train import TrainCommand
+from pixio_robot.errors import UserError
+from policies.config import ConditioningConfig, PolicyConfig
+from policies.persistence import config_from_json, config_to_json, load_policy, save_policy
+from policies.registry import POLICIES, build_policy, policy_entry, policy_name, policy_names
+
+HEAD = """
+import dataclasses
+from policies import ChunkPolicy, PolicyConfig
+from torch import nn
+
+@dataclasses.dataclass(kw_only=True)
+class Config(PolicyConfig):
+    '''A plane through what is seen.'''
+
+    gain: float = 1.0
+    '''How steep it may be.'''
+
+"""
+BODY = """
+    config_class = Config
+
+    def __init__(self, config, spec, statistics, encoder):
+        super().__init__(config, spec, statistics, encoder)
+        self.plane = nn.Linear(self.conditioning.out_dim, self.chunk * spec.action_dim)
+
+    def errors(self, seen, actions, is_pad):
+        return (self.sample(seen) - actions).abs()
+
+    def sample(self, seen, seeds=None):
+        return (self.config.gain * self.plane(seen)).unflatten(1, (self.chunk, -1))
+"""
+LINEAR = f"{HEAD}class Linear(ChunkPolicy):{BODY}"
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """install(name, points, source of its module NAME_policy): a package that is there until the test ends."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    before, modules = dict(POLICIES), set(sys.modules)
+
+    def call(name: str, points: list[str], source: str = LINEAR, version: str = "1.0", found: str = "Linear") -> None:
+        module = f"{name.replace('-', '_')}_policy"
+        lay_down(site, name, dict.fromkeys(points, f"{module}:{found}"), {module: source}, version)
+
+    yield call
+    POLICIES.clear()
+    POLICIES.update(before)
+    for module in set(sys.modules) - modules:
+        if module.endswith("_policy"):
+            del sys.modules[module]
+
+
+def registering(*words: str) -> None:
+    register_policies("train", list(words))
+
+
+def test_an_installed_policy_is_chosen_by_its_name_and_its_settings_are_checked(install):
+    install("lab", ["linear"])
+    assert "linear" in policy_names()
+    registering("policy=bc")
+    assert "lab_policy" not in sys.modules, "nobody asked for it"
+    words = ["policy=linear", "out=x", "data=y"]
+    registering(*words)
+    command = load("train", TrainCommand, [*words, "policy.gain=3", "policy.horizon=4"])
+    assert (command.policy.gain, command.policy.horizon) == (3.0, 4)
+    with pytest.raises(UserError, match="gain"):
+        load("train", TrainCommand, [*words, "policy.gain=steep"])
+    with pytest.raises(UserError, match=r"no setting 'policy.gian'. Did you mean 'policy.gain'"):
+        load("train", TrainCommand, [*words, "policy.gian=3"])
+    with pytest.raises(UserError, match=r"Unknown policy 'liner'. Did you mean 'linear'\? .* bc, .* linear"):
+        registering("policy=liner")
+    assert origin("linear") == ["policy linear of lab"]
+    assert origin("bc") == []
+
+
+def test_a_sweep_holds_it_beside_ours(install, tmp_path):
+    install("lab", ["linear"])
+    words = ["-m", "policy=bc,linear", f"run={tmp_path}", "out=x", "data=y"]
+    registering(*words)
+    seen = []
+    assert run("train", TrainCommand, lambda command: seen.append(type(command.policy).__name__) or 0, words) == 0
+    assert seen == ["BCConfig", "Config"]
+
+
+def test_help_lists_it_with_its_package_and_says_which_cannot_be_used(install, capsys):
+    install("lab", ["linear"])
+    install("torn", ["torn"], "import a_module_that_is_missing")
+    assert train.main(["--help"]) == 0
+    printed = capsys.readouterr()
+    assert "linear" in printed.out
+    assert "A plane through what is seen. (lab 1.0)" in printed.out
+    assert "torn 1.0 cannot be imported" in printed.err.replace("'torn' of the package ", "")
+    assert train.main(["--help", "policy=linear"]) == 0
+    assert "How steep it may be." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import a_module_that_is_missing", "cannot be imported .* No module named 'a_module_that_is_missing'"),
+        ("import sys\nsys.exit(3)", "cannot be imported .* SystemExit: 3"),
+        ("Linear = 3", "must be a subclass of policies.ChunkPolicy"),
+        (f"{HEAD}class Linear(ChunkPolicy):\n    config_class = Config", "does not define errors and sample"),
+        (LINEAR.replace("config_class = Config", "pass"), "needs a config_class of its own"),
+        (LINEAR.replace("@dataclasses.dataclass(kw_only=True)", ""), "lacks its own @dataclasses"),
+        (
+            LINEAR.replace("class Linear", "from policies.config import BCConfig\nclass Linear").replace(
+                "config_class = Config", "config_class = BCConfig"
+            ),
+            "has the config class of 'bc', BCConfig",
+        ),
+        (LINEAR.replace("gain: float", "gain: complex"), "no settings can be made of"),
+    ],
+)
+def test_a_broken_package_is_named_and_only_where_its_policy_is_asked_for(install, source, message):
+    install("torn", ["torn"], source)
+    registering("policy=bc")
+    with pytest.raises(UserError, match=rf"'torn' of the package torn 1\.0.*{message}"):
+        registering("policy=bc,torn")
+
+
+def test_a_name_is_one_policy(install):
+    install("lab", ["linear", "bc", "with-dash"])
+    install("other", ["linear"])
+    registering("policy=flow")
+    with pytest.raises(
+        UserError, match=r"packages (lab|other) 1\.0 and (lab|other) 1\.0 each have a policy .*'linear'"
+    ):
+        registering("policy=linear")
+    with pytest.raises(UserError, match=r"'bc' of the package lab 1\.0 is called like one of pixio-robot's own"):
+        registering("policy=bc")
+    with pytest.raises(UserError, match="letters, digits and underscores"):
+        registering("policy=with-dash")
+
+
+def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, monkeypatch):
+    install("lab", ["linear"])
+    entry = policy_entry("linear")
+    config = entry.config(conditioning=ConditioningConfig(), horizon=4)
+    policy = build_policy("linear", config, world.spec, world.statistics, None)
+    saved = tmp_path / "run" / "model"
+    save_policy(saved, policy)
+    assert json.loads((saved / "config.json").read_text())["package"] == {"name": "lab", "version": "1.0"}
+    observation = world.windows(3, seed=0).observation
+    observation.state = observation.state[:, -1:]
+    del POLICIES["linear"]
+    again = load_policy(tmp_path / "run")  # the directory of a training will do
+    torch.testing.assert_close(again.act(observation), policy.act(observation))
+    assert policy_name(again) == "linear"
+
+    def edited(**changes) -> Path:
+        text = json.loads((saved / "config.json").read_text())
+        (saved / "config.json").write_text(json.dumps(text | changes))
+        return saved
+
+    with pytest.raises(UserError, match=r"'linear' of the package elsewhere 2\.0, but here .* of lab 1\.0: install"):
+        load_policy(edited(package={"name": "elsewhere", "version": "2.0"}))
+    with pytest.raises(UserError, match=r"'bc' of the package lab 1\.0, but here 'bc' is a policy of pixio-robot"):
+        load_policy(edited(policy="bc", package={"name": "lab", "version": "1.0"}))
+    with pytest.raises(UserError, match="not a complete policy description"):
+        load_policy(edited(policy="linear", package="lab"))
+    text = json.loads((saved / "config.json").read_text())["config"] | {"horizon": 6}
+    with pytest.raises(UserError, match=r"was saved by lab 0\.9, and lab 1\.0 is installed\. .* do not fit"):
+        load_policy(edited(package={"name": "lab", "version": "0.9"}, config=text))
+    monkeypatch.setattr("sys.path", [path for path in sys.path if not path.endswith("site")])
+    del POLICIES["linear"]
+    with pytest.raises(UserError, match=r"of the package lab 0\.9, which is not installed here"):
+        load_policy(saved)
+
+
+class Shape(enum.Enum):
+    ROUND = "round"
+    FLAT = "flat"
+
+
+@dataclasses.dataclass(kw_only=True)
+class Part:
+    shape: Shape = Shape.ROUND
+
+
+@dataclasses.dataclass(kw_only=True)
+class Rich(PolicyConfig):
+    where: Path | None = None
+    shape: Shape = Shape.ROUND
+    parts: list[Part] = dataclasses.field(default_factory=list)
+
+
+def test_configs_with_enumerations_paths_and_lists_survive_json():
+    config = Rich(where=Path("a/b"), shape=Shape.FLAT, parts=[Part(shape=Shape.FLAT), Part()])
+    assert config_from_json(Rich, json.loads(json.dumps(config_to_json(config)))) == config
+    assert config_from_json(Rich, json.loads(json.dumps(config_to_json(Rich())))) == Rich()
