@@ -22,9 +22,11 @@ class ReportCommand(RunSettings):
     compare: list[str] = field(default_factory=list)
     """Several run directories: their evaluations on one page, paired where they played the same seeds."""
     out: str | None = None
-    """The page of `compare`, with .md, .csv and .json beside it; unset: comparison.html beside the first run."""
+    """The page of `compare` or `sweep`, with .md, .csv and .json beside it; unset: comparison.html beside the first
+    run, sweep.html in the directory."""
     sweep: str | None = None
-    """Directory with many evaluations below it: one table of them all (sweep.html, .md, .csv) in place of a report."""
+    """Directory with many evaluations below it: a table and figure of them all in place of a report (sweep.html, .svg,
+    .md, .csv, .json)."""
 
 
 def _gather(directory: Path) -> None:
@@ -37,25 +39,56 @@ def _gather(directory: Path) -> None:
     write_json(directory / "environment.json", describe_environment())
 
 
-def _training_settings(evaluation: Path) -> dict[str, Any]:
-    """The settings that the policy evaluated there was trained with; nothing for random actions."""
+def _training_settings(evaluation: Path) -> dict[str, Any] | None:
+    """The settings that the policy evaluated there was trained with; nothing for random actions, None where no stamp
+    tells them. Stamps name paths as they were: where the run directory went elsewhere, they are looked for there."""
     stamp = stamp_path(evaluation)
     if not stamp.is_file():
+        return None
+    record = read_json(stamp)
+    checkpoint = Path(record["settings"]["checkpoint"])
+    if checkpoint == Path("random"):
         return {}
-    trained = stamp_path(Path(read_json(stamp)["settings"]["checkpoint"]))
-    return read_json(trained)["settings"] if trained.is_file() else {}
+    for place in (_moved(checkpoint, Path(record["out"]), evaluation), checkpoint):
+        for candidate in (place, *place.parents):
+            trained = stamp_path(candidate) if candidate.name else None
+            if trained is not None and trained.is_file() and (made := read_json(trained))["stage"] == "train":
+                return made["settings"]
+    return None
 
 
-def _sweep(directory: Path) -> int:
+def _moved(path: Path, before: Path, now: Path) -> Path:
+    """Where `path` is if it moved along with what was at `before` and is at `now`."""
+    old, new = list(before.parts), list(now.resolve().parts)
+    while old and new and old[-1] == new[-1]:
+        old.pop()
+        new.pop()
+    return Path(*new, path.relative_to(Path(*old))) if path.is_relative_to(Path(*old)) else path
+
+
+def _sweep(directory: Path, out: Path) -> int:
     from pixio_robot.evaluation.sweep import collect_sweep
     from pixio_robot.evaluation.sweep_report import write_sweep
     from pixio_robot.training.trials import DIRECTORY as TRIALS
 
+    unknown: list[Path] = []
+
+    def settings_of(evaluation: Path) -> dict[str, Any]:
+        found = _training_settings(evaluation)
+        if found is None:
+            unknown.append(evaluation)
+        return found or {}
+
     # What a policy did in the midst of its training is no repetition of what it does after it.
-    rows = collect_sweep(directory, _training_settings, leave_out=[TRIALS])
-    page = write_sweep(rows, directory.resolve().name, directory)
+    rows = collect_sweep(directory, settings_of, leave_out=[TRIALS])
+    page = write_sweep(rows, directory.resolve().name, out)
     for row in rows:
-        print(f"{row.task}: {row.label} ({row.policy}): {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}")
+        print(f"{row.task}: {row.name}: {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}, {row.interval}")
+    if unknown:
+        print(
+            f"report: how {len(unknown)} of the policies were trained is not known, such as that of {unknown[0]}: its "
+            "NAME.stage.json is gone. They count as one kind where their label, method and encoder agree"
+        )
     print(f"report: {page.resolve()}")
     return 0
 
@@ -66,11 +99,15 @@ def _compare(command: ReportCommand) -> int:
     runs = [Path(run) for run in command.compare]
     if len(runs) < 2:
         raise UserError(f"compare={command.compare} names one run; give at least two: compare=[runs/a,runs/b].")
-    out = Path(command.out) if command.out is not None else runs[0].resolve().parent / "comparison.html"
+    print(f"report: {build_comparison(runs, _page(command, runs[0].resolve().parent / 'comparison.html')).resolve()}")
+    return 0
+
+
+def _page(command: ReportCommand, otherwise: Path) -> Path:
+    out = Path(command.out) if command.out is not None else otherwise
     if out.suffix != ".html":
         raise UserError(f"out={out} must end in .html.")
-    print(f"report: {build_comparison(runs, out).resolve()}")
-    return 0
+    return out
 
 
 def _run(command: ReportCommand) -> int:
@@ -80,10 +117,10 @@ def _run(command: ReportCommand) -> int:
         raise UserError("report makes one page at a time: give compare= or sweep=, not both.")
     if command.compare:
         return _compare(command)
-    if command.out is not None:
-        raise UserError("out= is for compare=; the page of a run is report.html inside it.")
     if command.sweep is not None:
-        return _sweep(Path(command.sweep))
+        return _sweep(Path(command.sweep), _page(command, Path(command.sweep) / "sweep.html"))
+    if command.out is not None:
+        raise UserError("out= is for compare= and sweep=; the page of a run is report.html inside it.")
     directory = Path(command.run)
     if not directory.is_dir():
         raise UserError(

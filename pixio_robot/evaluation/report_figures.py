@@ -17,15 +17,19 @@ _SMOOTH_ABOVE = 40
 """Curves of more points than this are drawn faint, with a running median over them."""
 
 
-def interval_svg(low: float, rate: float, high: float) -> str:
-    """A dot with its interval on a 0 to 100 % axis; it stretches to any width without scaling text."""
+def interval_svg(low: float, rate: float, high: float, parts: Sequence[float] = ()) -> str:
+    """A dot with its interval on a 0 to 100 % axis; it stretches to any width without scaling text. `parts`: rates that
+    `rate` is the mean of, as strokes."""
     ticks = "".join(
         f'<line class="grid" x1="{percent}%" x2="{percent}%" y1="0" y2="24"/>' for percent in (0, 25, 50, 75, 100)
+    )
+    strokes = "".join(
+        f'<line class="part" x1="{100 * part:.2f}%" x2="{100 * part:.2f}%" y1="5" y2="19"/>' for part in parts
     )
     return (
         f'<svg class="interval" width="100%" height="24" role="img" '
         f'aria-label="{100 * rate:.0f} percent, interval {100 * low:.0f} to {100 * high:.0f}">{ticks}'
-        f'<line class="whisker" x1="{100 * low:.2f}%" x2="{100 * high:.2f}%" y1="12" y2="12"/>'
+        f'<line class="whisker" x1="{100 * low:.2f}%" x2="{100 * high:.2f}%" y1="12" y2="12"/>{strokes}'
         f'<circle class="dot" cx="{100 * rate:.2f}%" cy="12" r="5.5"/></svg>'
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.results import SUMMARY, EvaluationSummary, read_summary
+from pixio_robot.evaluation.results import SEQUENTIAL, SUMMARY, EvaluationSummary, read_summary
 from pixio_robot.evaluation.statistics import wilson_interval
 from pixio_robot.files import read_json
 
@@ -26,10 +26,14 @@ class SweepRow:
     policy: str
     task: str
     settings: Mapping[str, Any]
-    """The settings that differ within the sweep, with this variant's values."""
+    """The settings that differ within the sweep, with this variant's values; None where it has no such setting."""
+    telling: Sequence[str]
+    """Those of the settings that tell it from the rows of the same task, label and policy."""
     runs: Sequence[EvaluationSummary]
+    rates: Sequence[float]
+    """Of each trained policy, over all episodes that it played."""
     rate: float
-    """Mean over the runs."""
+    """Mean of `rates`."""
     low: float
     high: float
     interval: str
@@ -46,6 +50,17 @@ class SweepRow:
     @property
     def training_seeds(self) -> list[int | None]:
         return [run.training_seed for run in self.runs]
+
+    @property
+    def name(self) -> str:
+        """`Frozen Pixio (diffusion, policy.inference_steps=4)`: what tells it from all other rows of its task."""
+        values = [f"{'.'.join(key.split('.')[-2:])}={shown(self.settings[key])}" for key in self.telling]
+        return f"{self.label} ({', '.join([self.policy, *values])})"
+
+
+def shown(value: Any) -> str:
+    """A setting for people: a dash where there is none."""
+    return "–" if value in (None, "") else str(value)
 
 
 def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -67,8 +82,8 @@ def collect_sweep(
 ) -> list[SweepRow]:
     """Every finished evaluation below `directory`, grouped, best first.
 
-    `settings_of(evaluation directory)` gives the training settings of the policy that was evaluated there. `leave_out`:
-    names of folders that are not looked into.
+    `settings_of(evaluation directory)` gives the training settings of the policy that was evaluated there, nothing
+    where they are not known. `leave_out`: names of folders that are not looked into.
     Raises UserError when there is no directory, or no finished evaluation in it.
     """
     if not directory.is_dir():
@@ -85,20 +100,30 @@ def collect_sweep(
         raise UserError(f"{directory} holds evaluations of checkpoints only; `pixio-robot report run=` shows those.")
     found = _without_repetitions(found)
     summaries = [summary for _, summary in found]
-    settings = [
-        {**values, "acting": summary.acting} if (values := settings_of(path)) else values for path, summary in found
-    ]
-    varied = _varied([each for each in settings if each])
+    settings = [_of_run(summary, settings_of(path)) for path, summary in found]
+    varied = _varied(settings)
     groups: dict[tuple, list[int]] = {}
     for index, (summary, values) in enumerate(zip(summaries, settings, strict=True)):
-        who = (summary.label, summary.policy, summary.encoder, summary.adaptation, summary.acting)
+        who = (summary.label, summary.policy, summary.encoder, summary.adaptation, summary.acting, summary.sight)
         where = (summary.task, summary.spec_hash, summary.scene)
         groups.setdefault((*who, *where, *(repr(values.get(key)) for key in varied)), []).append(index)
-    rows = [
-        _row([summaries[i] for i in group], {key: settings[group[0]].get(key) for key in varied})
-        for group in groups.values()
-    ]
+    rows = []
+    for group in groups.values():
+        first = summaries[group[0]]
+        alike = [settings[i] for i, each in enumerate(summaries) if _spoken_name(each) == _spoken_name(first)]
+        values = {key: settings[group[0]].get(key) for key in varied}
+        rows.append(_row([summaries[i] for i in group], values, _varied(alike)))
     return sorted(rows, key=lambda row: (row.task, -row.rate, row.label))
+
+
+def _of_run(summary: EvaluationSummary, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that may tell a run from others: how its policy was trained, how it acts, and where."""
+    acting = {"acting": summary.acting} if training else {}
+    return {**training, **acting, "scene": summary.scene}
+
+
+def _spoken_name(summary: EvaluationSummary) -> tuple[str, str, str]:
+    return summary.task, summary.label, summary.policy
 
 
 def _without_repetitions(found: list[tuple[Path, EvaluationSummary]]) -> list[tuple[Path, EvaluationSummary]]:
@@ -114,7 +139,9 @@ def _without_repetitions(found: list[tuple[Path, EvaluationSummary]]) -> list[tu
 
 def _same_actor(first: EvaluationSummary, second: EvaluationSummary) -> bool:
     """Whether both are of the same weights, or of random actions, acting the same in the same scene."""
-    identities = [(run.fingerprint, run.policy, run.acting, run.spec_hash, run.scene) for run in (first, second)]
+    identities = [
+        (run.fingerprint, run.policy, run.acting, run.sight, run.spec_hash, run.scene) for run in (first, second)
+    ]
     return identities[0] == identities[1] and bool(first.fingerprint or first.policy == "random")
 
 
@@ -124,37 +151,63 @@ def _is_evaluation(path: Path) -> bool:
 
 
 def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Settings that all runs have and not all have alike, without the seeds."""
-    shared = set.intersection(*(set(each) for each in settings)) if settings else set()
+    """Settings that not all runs which have them have alike, without the seeds. One that some kinds of policy lack
+    counts too: it tells those apart that have it."""
+    values: dict[str, set[str]] = {}
+    for each in settings:
+        for key, value in each.items():
+            values.setdefault(key, set()).add(repr(value))
     return sorted(
         key
-        for key in shared - SEED_SETTINGS - NAMES_ONLY
-        if not key.startswith("input ") and len({repr(each[key]) for each in settings}) > 1
+        for key, found in values.items()
+        if len(found) > 1 and key not in SEED_SETTINGS | NAMES_ONLY and not key.startswith("input ")
     )
 
 
-def _row(runs: list[EvaluationSummary], settings: dict[str, Any]) -> SweepRow:
+def _row(runs: list[EvaluationSummary], settings: dict[str, Any], telling: list[str]) -> SweepRow:
     first = runs[0]
-    rates = [run.rate for run in runs]
-    if len(runs) > 1:
+    trained = _by_weights(runs)
+    rates = [sum(run.successes for run in of_one) / sum(run.episodes for run in of_one) for of_one in trained]
+    successes, episodes = sum(run.successes for run in runs), sum(run.episodes for run in runs)
+    once = "" if first.policy == "random" else ", one training seed"
+    if len(trained) > 1:
         # Runs that happen to agree say little of the rate where their episodes are few, so the wider one counts.
-        student = student_interval(rates)
-        pooled = wilson_interval(sum(run.successes for run in runs), sum(run.episodes for run in runs))
+        student, pooled = student_interval(rates), wilson_interval(successes, episodes)
         low, high = min(student[0], pooled[0]), max(student[1], pooled[1])
         seeds = len({run.training_seed for run in runs})
-        over = f"{len(runs)} training seeds" if seeds == len(runs) else f"{len(runs)} runs of {seeds} training seeds"
+        over = f"{len(rates)} training seeds"
+        if seeds != len(rates):
+            over = f"{len(rates)} policies of {seeds} training seed{'s' * (seeds > 1)}"
         interval = f"the wider of Student's t over {over} and Wilson over all episodes"
+    elif len(runs) > 1:
+        low, high = wilson_interval(successes, episodes)
+        interval = f"Wilson over {episodes} episodes in {len(runs)} runs{once}"
     else:
         low, high = first.low, first.high
-        interval = f"{first.interval} over {first.episodes} episodes, one training seed"
+        interval = f"{first.interval} over {first.episodes} episodes{once}"
+    if len(runs) > 1 and any(run.interval == SEQUENTIAL for run in runs):
+        interval += "; runs that may stop early are among them, which it does not allow for"
     return SweepRow(
         label=first.label,
         policy=first.policy,
         task=first.task,
         settings=settings,
+        telling=telling,
         runs=runs,
+        rates=rates,
         rate=sum(rates) / len(rates),
         low=low,
         high=high,
         interval=interval,
     )
+
+
+def _by_weights(runs: Sequence[EvaluationSummary]) -> list[list[EvaluationSummary]]:
+    """The runs of each trained policy together: its evaluations on several lists of seeds say nothing of how a rate
+    moves with training, so they are no repetitions. Random actions are one policy; where it is not known whose weights
+    a run is of, it counts by itself."""
+    found: dict[str, list[EvaluationSummary]] = {}
+    for index, run in enumerate(runs):
+        known = run.fingerprint or ("random actions" if run.policy == "random" else f"run {index}")
+        found.setdefault(known, []).append(run)
+    return list(found.values())

@@ -1,4 +1,4 @@
-"""`sweep.html`, `sweep.md`, `sweep.csv` and `sweep.json`: the rows of a sweep for people and for programs."""
+"""`sweep.html`, `.svg`, `.md`, `.csv` and `.json`: the rows of a sweep for people, for papers and for programs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from markupsafe import Markup
 
 from pixio_robot.evaluation.report_figures import interval_svg
 from pixio_robot.evaluation.report_findings import interval_text
-from pixio_robot.evaluation.sweep import SweepRow
+from pixio_robot.evaluation.sweep import SweepRow, shown
+from pixio_robot.evaluation.sweep_figure import sweep_figure
 from pixio_robot.evaluation.templating import render
 from pixio_robot.files import atomic_file
 
 _COLUMNS = ("task", "label", "policy", "runs", "successes", "episodes", "rate", "low", "high", "interval")
 
 
-def write_sweep(rows: Sequence[SweepRow], title: str, directory: Path) -> Path:
-    """Write the four files into `directory` and return the path of the page."""
+def write_sweep(rows: Sequence[SweepRow], title: str, page: Path) -> Path:
+    """Write `page` (an .html file), and .svg, .md, .csv and .json of the same name beside it; returns `page`."""
     context = {
         "title": title,
         "rows": rows,
         "varied": list(rows[0].settings),
         "interval_text": interval_text,
-        "interval_svg": lambda low, rate, high: Markup(interval_svg(low, rate, high)),
+        "shown": shown,
+        "interval_svg": lambda row: Markup(interval_svg(row.low, row.rate, row.high, row.rates)),
     }
-    page = directory / "sweep.html"
     for path, text in (
-        (directory / "sweep.md", render("sweep.md.j2", autoescape=False, **context)),
-        (directory / "sweep.csv", _csv(rows)),
-        (directory / "sweep.json", json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n"),
+        (page.with_suffix(".svg"), sweep_figure(rows)),
+        (page.with_suffix(".md"), render("sweep.md.j2", autoescape=False, **context)),
+        (page.with_suffix(".csv"), _csv(rows)),
+        (page.with_suffix(".json"), json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n"),
         (page, render("sweep.html.j2", autoescape=True, **context)),
     ):
         with atomic_file(path) as temporary:

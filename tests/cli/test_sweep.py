@@ -8,6 +8,9 @@ import pytest
 from demo_data import make_store
 
 from pixio_robot.cli.main import main
+from pixio_robot.cli.report import main as report
+from pixio_robot.cli.stages import stamp_path
+from pixio_robot.files import write_json
 
 
 def test_one_run_for_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +22,39 @@ def test_one_run_for_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [json.loads((tmp_path / f"out/{n}/result.json").read_text())["steps"] for n in (2, 3)] == [2, 2]
     assert not (tmp_path / "outputs").exists()
     assert not (tmp_path / "multirun").exists()
+
+
+def test_training_settings_are_found_where_a_run_was_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = tmp_path / "cluster" / "mine"
+    for name, rate in (("slow", 0.1), ("fast", 0.2)):
+        evaluation, policy = old / "evaluations" / name, old / "policies" / name
+        summary = {"name": name, "label": "BC", "policy": "bc", "encoder": "none", "training_seed": 0}
+        summary |= {"task": "Line", "robot": "Point", "render_quality": "fast", "spec_hash": "x", "seeds": [1, 2]}
+        summary |= {"episodes": 2, "successes": 1, "rate": 0.5, "low": 0.1, "high": 0.9, "restarts": 0}
+        summary |= {"mean_steps_to_success": 3.0, "wall_seconds": 1.0, "resumed_episodes": 0, "versions": {}}
+        write_json(evaluation / "summary.json", summary | {"finished_at": "", "fingerprint": name})
+        settings = {"checkpoint": f"cluster/mine/policies/{name}"}
+        write_json(
+            stamp_path(evaluation),
+            {"stage": "evaluate", "out": f"cluster/mine/evaluations/{name}", "settings": settings},
+        )
+        write_json(stamp_path(policy), {"stage": "train", "out": "", "settings": {"optim.lr": rate, "seed": 0}})
+    (tmp_path / "laptop").mkdir()
+    old.rename(tmp_path / "laptop" / "run")
+    assert report(["sweep=laptop/run", "out=page.html"]) == 0
+    printed = capsys.readouterr().out
+    assert "BC (bc, optim.lr=0.1)" in printed
+    assert "BC (bc, optim.lr=0.2)" in printed
+    assert "not known" not in printed
+    assert (tmp_path / "page.svg").is_file()
+    assert not list((tmp_path / "laptop").rglob("sweep.*"))
+    for stamp in (tmp_path / "laptop").rglob("policies/*.stage.json"):
+        stamp.unlink()
+    assert report(["sweep=laptop/run", "out=page.html"]) == 0
+    assert "how 2 of the policies were trained is not known" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_fails_the_sweep(

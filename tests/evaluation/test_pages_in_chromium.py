@@ -99,7 +99,7 @@ def pages(line_pool, seeking_actor, tmp_path_factory):
         "probes": write_page(root / "probes"),
         "report": build_report(root / "first", root / "report.html"),
         "comparison": build_comparison([root / "first", root / "second"], root / "comparison.html"),
-        "sweep": write_sweep(collect_sweep(root, lambda path: {"optim.lr": 1e-4}), "All", root),
+        "sweep": write_sweep(collect_sweep(root, lambda path: {"optim.lr": 1e-4}), "All", root / "sweep.html"),
     }
 
 

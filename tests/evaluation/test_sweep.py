@@ -1,6 +1,7 @@
 """Runs that differ in their seed only are one row, whatever else was varied is a column."""
 
 import csv
+from xml.etree import ElementTree
 
 import pytest
 
@@ -67,12 +68,53 @@ def test_episodes_count_once_however_often_they_were_played(line_pool, seeking_a
     assert sorted((run.name, run.episodes) for run in row.runs) == [("elsewhere", 3), ("long", 8), ("other", 8)]
 
 
+def test_what_only_some_kinds_of_policy_can_set_tells_them_apart(line_pool, seeking_actor, tmp_path) -> None:
+    settings = {
+        "bc": {"policy.width": 8},
+        "few": {"policy.inference_steps": 4},
+        "many": {"policy.inference_steps": 16},
+    }
+    for name in settings:
+        kind = "bc" if name == "bc" else "diffusion"
+        who = EvaluatedPolicy(name=name, label="Seeker", policy=kind, encoder="none", training_seed=0)
+        evaluate(line_pool(4), seeking_actor(), who, EvaluateConfig(episodes=4, videos=0), tmp_path / name)
+    rows = collect_sweep(tmp_path, lambda path: settings[path.name])
+    assert [len(row.runs) for row in rows] == [1, 1, 1]
+    assert {row.name for row in rows} == {
+        "Seeker (bc)",
+        "Seeker (diffusion, policy.inference_steps=4)",
+        "Seeker (diffusion, policy.inference_steps=16)",
+    }
+
+
+def test_episodes_played_in_two_evaluations_are_no_second_training(line_pool, seeking_actor, tmp_path) -> None:
+    for seed in (0, 1):
+        for part in (0, 1):
+            who = EvaluatedPolicy(
+                name="s", label="Seeker", policy="bc", encoder="none", training_seed=seed, fingerprint=f"weights {seed}"
+            )
+            config = EvaluateConfig(episodes=8, videos=0, first_seed=100 * part)
+            evaluate(line_pool(4), seeking_actor(noise=0.5 + 2 * seed), who, config, tmp_path / f"{seed}_{part}")
+    (row,) = collect_sweep(tmp_path, lambda path: {})
+    assert len(row.runs) == 4
+    assert len(row.rates) == 2
+    assert row.rates[0] != row.rates[1]
+    assert (row.low, row.high) == student_interval(row.rates)
+    assert "2 training seeds" in row.interval
+    (alone,) = collect_sweep(tmp_path, lambda path: {}, leave_out=["1_0", "1_1"])
+    assert (alone.low, alone.high) == wilson_interval(alone.successes, 16)
+
+
 def test_files(sweep) -> None:
-    page = write_sweep(collect_sweep(sweep, lambda path: SETTINGS[path.name]), "Rates", sweep)
+    page = write_sweep(collect_sweep(sweep, lambda path: SETTINGS[path.name]), "Rates", sweep / "sweep.html")
     text = page.read_text()
     assert text.count("Seeker") == 2
     assert "optim.lr=0.001" in text
     assert "http" not in text.replace("http://www.w3.org", "")
+    figure = ElementTree.fromstring((sweep / "sweep.svg").read_text())
+    words = [element.text for element in figure.iter("{http://www.w3.org/2000/svg}text")]
+    assert words.count("Line") == 1
+    assert "Seeker (bc, optim.lr=0.001)" in words
     rows = list(csv.DictReader((sweep / "sweep.csv").open()))
     assert {row["optim.lr"] for row in rows} == {"0.0001", "0.001"}
     assert (sweep / "sweep.md").read_text().count("| Line |") == 2
