@@ -35,16 +35,12 @@ class Demonstrations:
     goals: Goals
     """Empty where there is one task and nobody said what is wanted in it."""
     weights: list[float] | None
+    marks: set[str]
+    """Of the episodes that are trained on (`pixio_robot.cli.learned`)."""
 
     @property
     def seeds(self) -> list[int]:
         return sorted({seed for store in self.stores for seed in store.seeds})
-
-    @property
-    def marks(self) -> set[str]:
-        """Of the episodes that are trained on."""
-        pairs = zip(self.stores, self.training, strict=True)
-        return {mark(store, episode) for store, episodes in pairs for episode in episodes}
 
     def streams(
         self, policy: Any, features: list[FeatureCache] | None, *, batch_size: int, seed: int, random_views: bool
@@ -122,9 +118,8 @@ def open_demonstrations(
     spec = common_spec(stores)
     tasks = list(dict.fromkeys(store.spec.task for store in stores))
     known = read_goals(goals, tasks) if goals is not None else one_hot_goals(tasks) if len(tasks) > 1 else {}
-    before = [
-        {number for number in range(len(store)) if learned and mark(store, number) in learned} for store in stores
-    ]
+    marks = [[mark(store, number) for number in range(len(store))] for store in stores]
+    before = [{number for number, its in enumerate(of_store) if its in learned} for of_store in marks]
     split = [split_episodes(len(store), validation_share, seed, its) for store, its in zip(stores, before, strict=True)]
     if validation_share > 0 and any(before) and not any(held_out for _, held_out in split):
         raise UserError(
@@ -140,6 +135,7 @@ def open_demonstrations(
         statistics_over(list(zip(stores, training, strict=True))),
         known,
         weights,
+        {of_store[number] for of_store, episodes in zip(marks, training, strict=True) for number in episodes},
     )
 
 

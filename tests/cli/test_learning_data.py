@@ -10,6 +10,7 @@ import torch
 from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli import learning_data
+from pixio_robot.cli.learned import mark
 from pixio_robot.cli.learning_data import open_demonstrations
 from pixio_robot.data import image_sources
 from pixio_robot.data.demo_arrays import DamagedArray
@@ -78,3 +79,16 @@ def test_tasks_that_share_a_store_are_not_passed_over_in_silence(tmp_path, capsy
         paths.append(str(tmp_path / f"task{number}"))
         write(Path(paths[-1]), {"": filtered(store, where)}, progress=False)
     assert set(open_demonstrations(paths, **settings).goals) == {"lift the cube", "open the drawer"}
+
+
+def test_every_episode_is_read_once_to_be_known_again(tmp_path, monkeypatch):
+    paths = [str(tmp_path / name) for name in "ab"]
+    stores = [make_store(path, 4) for path in paths]
+    marks, read = [mark(store, number) for store in stores for number in range(4)], []
+    monkeypatch.setattr(learning_data, "mark", lambda *which: read.append(which) or mark(*which))
+    settings = {"weights": None, "goals": None, "validation_share": 0.5, "seed": 0}
+    data = open_demonstrations(paths, **settings, learned=marks[:3])
+    assert set(marks[:3]) <= data.marks
+    trained_on = [mark(store, n) for store, numbers in zip(data.stores, data.training, strict=True) for n in numbers]
+    assert data.marks == set(trained_on)
+    assert len(read) == 8
