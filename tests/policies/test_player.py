@@ -1,0 +1,71 @@
+"""A policy in a loop of one's own does what it does in an evaluation, and refuses what it cannot see."""
+
+import numpy as np
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame
+from policies import ActingConfig, ChunkedActor, PolicyPlayer, actor_of
+
+
+@pytest.fixture
+def frames(world):
+    rng = np.random.default_rng(0)
+    size = world.spec.cameras["front"]
+
+    def frame() -> Frame:
+        image = rng.integers(0, 256, (size.height, size.width, 3), np.uint8)
+        return Frame({"front": image, "hand.top": image}, rng.normal(size=2).astype(np.float32))
+
+    return [frame() for _ in range(9)]
+
+
+def test_it_plays_what_an_evaluation_does(make, frames):
+    policy = make("diffusion")
+    actor = ChunkedActor(policy, policy.config.executed, batch_size=1)
+    actor.reset(3, seed=7)
+    expected = [actor.act({3: frame})[3] for frame in frames]
+    player = PolicyPlayer(policy)
+    player.reset(seed=7)
+    looked = []
+    for frame, action in zip(frames, expected, strict=True):
+        looked.append(player.needs_images)
+        seen = frame if player.needs_images else Frame({}, frame.state)
+        assert np.array_equal(player.act(seen), action)
+    # It looks back over two frames and carries out 4 of 8 actions.
+    assert looked == [True, False, False, True, True, False, False, True, True]
+    player.reset(seed=8)
+    assert not np.array_equal(player.act(frames[0]), expected[0])
+
+
+def test_it_acts_as_it_is_told(make, frames):
+    player = PolicyPlayer(make("bc"), ActingConfig(execute=1))
+    player.act(frames[0])
+    assert player.needs_images
+    with pytest.raises(UserError, match="inference_steps=3 is for policies that draw"):
+        PolicyPlayer(make("bc"), ActingConfig(inference_steps=3))
+
+
+def test_a_frame_that_does_not_fit_is_named_and_forgotten(make, frames):
+    player = PolicyPlayer(make("bc"))
+    first = frames[0]
+    with pytest.raises(UserError, match=r"no image of camera 'front'; the policy sees \['front'\]"):
+        player.act(Frame({}, first.state))
+    with pytest.raises(UserError, match=r"images\['front'\] must be uint8 .* not float64"):
+        player.act(Frame({"front": first.images["front"] / 255}, first.state))
+    with pytest.raises(UserError, match=r"state must be float32 of shape \(2,\), not float32 \(3,\)"):
+        player.act(Frame(first.images, np.zeros(3, np.float32)))
+    again = PolicyPlayer(make("bc"))
+    assert np.array_equal(player.act(first), again.act(first))
+
+
+def test_a_policy_of_several_tasks_must_be_told_one(make):
+    policy = make("bc", cameras=[], goal_dim=2)
+    policy.goals = {"push": [1.0, 0.0], "pull": [0.0, 1.0]}
+    with pytest.raises(UserError, match=r"Unknown task 'None'\. .* pull, push"):
+        actor_of(policy)
+    with pytest.raises(UserError, match="Did you mean 'pull'"):
+        actor_of(policy, task="pul")
+    frame = Frame({}, np.zeros(2, np.float32))
+    pushed, pulled = (PolicyPlayer(policy, task=task).act(frame) for task in ("push", "pull"))
+    assert not np.array_equal(pushed, pulled)
