@@ -229,9 +229,8 @@ def _dense_scores(
 
 def _position_errors(readers: _Readers, features: Features, at_n3: np.ndarray, episode: np.ndarray) -> PositionErrors:
     errors = {way: 100 * np.linalg.norm(read - at_n3, axis=-1) for way, read in readers.read(features).items()}
-    means = [errors["patches"][episode == name].mean() for name in np.unique(episode)]
-    half = 1.96 * float(np.std(means, ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else None
-    return PositionErrors(patches_half_width=half, **_means(errors))
+    means = [float(errors["patches"][episode == name].mean()) for name in np.unique(episode)]
+    return PositionErrors(patches_half_width=half_width(means), **_means(errors))
 
 
 def _angle_errors(readers: _Readers | None, features: Features, axes_n33: np.ndarray) -> AngleErrors | None:
@@ -247,6 +246,16 @@ def _contact_scores(readers: _Readers | None, features: Features, contact_n: np.
     read = readers.read(features)
     areas = {way: roc_area(read[way][:, 0], contact_n) for way in ("knn", "class_tokens", "patches")}
     return ContactScores(share=float(contact_n.mean()), **areas)
+
+
+def half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """Of the interval of their mean by Student's t, which allows for how few they are; None of a single value."""
+    from scipy import stats
+
+    n = len(values)
+    if n < 2:
+        return None
+    return float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
 
 
 def roc_area(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
