@@ -31,7 +31,7 @@ RESULT, FRAMES = "result.json", "frames"
 THUMBNAIL = 64
 READ_BYTES = 16 * 2**20
 NO_SHARD_LIMIT = 2**62
-RULES, RULES_OF_KEYFRAMES = 2, 3
+RULES, RULES_OF_KEYFRAMES, RULES_OF_STILLS = 2, 3, 4
 """Part of the key: raise them when the same footage and settings come to give other frames."""
 
 
@@ -53,6 +53,7 @@ class Extraction:
         """Equal keys mean equal frames."""
         settings = dataclasses.asdict(self) | {"sampling": self.sampling.value}
         rules = RULES_OF_KEYFRAMES if self.sampling is Sampling.KEYFRAMES else RULES
+        rules = RULES_OF_STILLS if footage.kind in (FootageKind.IMAGES, FootageKind.TAR) else rules
         text = repr((rules, footage.id, footage.stamp, sorted(settings.items())))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
@@ -125,6 +126,7 @@ def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], repo
         writer.add(jpeg, video_id=footage.id, number=writer.frames, record=record)
     writer.close()
     result["frames"], result["damaged"] = writer.frames, spoilt.frames
+    result["over_limit"] += spoilt.over_limit
     if writer.frames == 0:
         raise VideoError("no readable image")
 

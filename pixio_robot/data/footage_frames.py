@@ -28,10 +28,12 @@ Frames = Iterator[tuple[float, np.ndarray]]
 
 @dataclasses.dataclass
 class Spoilt:
-    """What could not be used of footage that could: still images by file and reason, damaged frames by number."""
+    """What was not used of footage that was: still images by file and reason, damaged frames by number, and how many
+    still images were left out because there are more than the settings allow."""
 
     images: list[dict[str, str]] = dataclasses.field(default_factory=list)
     frames: int = 0
+    over_limit: int = 0
 
     def frame(self, since_s: float) -> None:
         """Count one more."""
@@ -68,8 +70,8 @@ def read_frames(footage: Footage, wanted: Wanted, spoilt: Spoilt) -> Frames:
         return _video(footage, wanted, spoilt)
     if footage.demonstration is not None:
         return _demonstration(footage.demonstration, wanted)
-    stills = _tar_members(footage.paths[0], spoilt) if footage.kind is FootageKind.TAR else _files(footage, spoilt)
-    return _stills(stills, wanted, spoilt)
+    read = _tar_members if footage.kind is FootageKind.TAR else _files
+    return _stills(read(footage, wanted.max_frames_per_video, spoilt), wanted, spoilt)
 
 
 def _rate(wanted: Wanted, duration_s: float | None) -> float:
@@ -114,9 +116,9 @@ def _demonstration(place: DemoPlace, wanted: Wanted) -> Frames:
         raise VideoError(f"damaged demonstration ({error})") from error
 
 
-def _stills(stills: Iterator[tuple[str, bytes | None]], wanted: Wanted, spoilt: Spoilt) -> Frames:
+def _stills(stills: Iterator[tuple[int, str, bytes | None]], wanted: Wanted, spoilt: Spoilt) -> Frames:
     """Photographs have no time: their number in the folder stands for it. None: reported as bad already."""
-    for number, (name, data) in enumerate(stills):
+    for number, name, data in stills:
         if data is None:
             continue
         try:
@@ -127,33 +129,49 @@ def _stills(stills: Iterator[tuple[str, bytes | None]], wanted: Wanted, spoilt: 
         yield float(number), shrink_short_side(image, wanted.short_side)
 
 
-def _files(footage: Footage, spoilt: Spoilt) -> Iterator[tuple[str, bytes | None]]:
-    for path in footage.paths:
+def _spread(number: int, total: int, most: int) -> bool:
+    """Whether `number` is one of `most` that lie evenly among 0 ... `total` - 1, beginning with 0; all of no more."""
+    return total <= most or number * most // total != (number - 1) * most // total
+
+
+def _files(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[int, str, bytes | None]]:
+    for number, path in enumerate(footage.paths):
+        if not _spread(number, len(footage.paths), most):
+            spoilt.over_limit += 1
+            continue
         try:
-            yield path.name, path.read_bytes()
+            yield number, path.name, path.read_bytes()
         except OSError as error:
             spoilt.image(path.name, f"{path.name}: {error.strerror}")
-            yield path.name, None
+            yield number, path.name, None
 
 
-def _tar_members(path: Path, spoilt: Spoilt) -> Iterator[tuple[str, bytes | None]]:
+def _is_image(member: tarfile.TarInfo) -> bool:
+    return member.isfile() and is_image(member.name) and not Path(member.name).name.startswith(".")
+
+
+def _tar_members(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[int, str, bytes | None]]:
     """The images in a tar, in its order; whatever lies beside them (labels, captions) is passed over."""
+    path = footage.paths[0]
     if path.stat().st_size == 0:
         raise VideoError("zero bytes")
     if path.suffix.lower() == ".tar":
         _check_end(path)
     try:
         with tarfile.open(path, "r|*") as tar:
-            for member in tar:
-                if not member.isfile() or not is_image(member.name) or Path(member.name).name.startswith("."):
+            total = sum(map(_is_image, tar))
+        with tarfile.open(path, "r|*") as tar:
+            for number, member in enumerate(filter(_is_image, tar)):
+                if not _spread(number, total, most):
+                    spoilt.over_limit += 1
                     continue
                 if member.size > MOST_IMAGE_BYTES:
                     spoilt.image(member.name, f"{member.name}: {member.size} bytes")
-                    yield member.name, None
+                    yield number, member.name, None
                     continue
                 file = tar.extractfile(member)
                 assert file is not None  # a regular file
-                yield member.name, file.read()
+                yield number, member.name, file.read()
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise VideoError(f"truncated or not a tar ({error})") from error
 

@@ -51,7 +51,7 @@ class IngestConfig:
     """Each so many-th frame is taken, for EVERY."""
     max_frames_per_video: int = 2000
     """A longer video is sampled at a lower rate over its whole length (with RATE; else its beginning is taken). Of the
-    images of one folder or tar the first so many are taken."""
+    images of one folder or tar so many are taken that lie evenly over all of them."""
     short_side: int = 320
     """Pixels; larger frames are shrunk to it; 0 keeps the size."""
     jpeg_quality: int = 92

@@ -259,6 +259,24 @@ def test_long_videos_are_sampled_over_their_whole_length(tmp_path: Path, make_vi
     assert [shards.id(i) for i in range(len(shards))] == [f"a.mp4@{i}.000" for i in range(5)]
 
 
+def test_more_images_than_are_wanted_are_taken_from_all_over_their_folder_or_tar(tmp_path: Path) -> None:
+    photos = tmp_path / "in" / "photos"
+    photos.mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for number in range(10):
+        image = noise.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        cv2.imwrite(str(photos / f"{number}.png"), image)
+    with tarfile.open(tmp_path / "in" / "films.tar", "w") as tar:
+        for path in sorted(photos.iterdir()):
+            tar.add(path, path.name)
+    settings = {"max_frames_per_video": 4, "validation_share": 0.0}
+    report = ingest(config(tmp_path / "in", tmp_path / "out", **settings), show_progress=False)
+    shards = FrameShards.open(tmp_path / "out")
+    found = [shards.id(i) for i in range(len(shards))]
+    assert found == [f"{of}@{number}.000" for of in ("films.tar", "photos/") for number in (0, 3, 5, 8)]
+    assert report.dropped["over_limit"] == 12
+
+
 def test_a_worker_keeps_nothing_of_the_files_it_did(tmp_path: Path, make_video) -> None:
     make_video(tmp_path / "in" / "a.mp4", seconds=1)
     (footage,) = find_footage(str(tmp_path / "in"))
