@@ -14,6 +14,8 @@ from pixio_robot.cli.stages import STAMP_SUFFIX, stamp_path
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json, write_json
 
+LISTED = 4
+
 
 @dataclass(kw_only=True)
 class ReportCommand(RunSettings):
@@ -130,7 +132,11 @@ def _run(command: ReportCommand) -> int:
     path = build_report(directory, directory / "report.html")
     missing = left_out(directory)
     if missing:
-        print(f"report: left out {', '.join(missing)}, because a report shows what lies in {directory}/evaluations")
+        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        print(
+            f"report: left out {', '.join(missing[:LISTED])}{more}, because a report shows what lies in "
+            f"{directory}/evaluations; compare=[RUN,RUN] and sweep={directory} show those of several runs"
+        )
     print(f"report: {path.resolve()}")
     return 0
 
@@ -142,8 +148,8 @@ def left_out(directory: Path) -> list[str]:
 
     found = []
     for path in sorted(directory.rglob(f"*{STAMP_SUFFIX}")):
-        shown_or_of_a_training = {EVALUATIONS, TRIALS} & set(path.relative_to(directory).parts)
-        if not shown_or_of_a_training and read_json(path)["stage"] == "evaluate":
+        parts = path.relative_to(directory).parts
+        if parts[0] != EVALUATIONS and TRIALS not in parts and read_json(path)["stage"] == "evaluate":
             found.append(str(path).removesuffix(STAMP_SUFFIX))
     return found
 

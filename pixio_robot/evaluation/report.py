@@ -126,7 +126,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
             for title, value in (
                 ("Frames", inputs.frames),
                 ("Demonstrations", inputs.demos),
-                ("Environment", inputs.environment),
+                ("Where this report was made", inputs.environment),
             )
         },
         "total_seconds": sum(stage.seconds or 0.0 for stage in inputs.stages if not stage.skipped),

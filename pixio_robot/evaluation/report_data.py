@@ -12,7 +12,6 @@ evaluations/<name>/                 results directories (`results.py`), or of a 
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import math
@@ -160,15 +159,22 @@ def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, 
     ]
     if len(run_dirs) > 1:
         details.insert(0, lambda evaluation: evaluation.directory.parent.parent.resolve().name)
+    return _told_apart(finished, details), unfinished
+
+
+def _told_apart(evaluations: list[Evaluation], details: Sequence[Callable[[Evaluation], str]]) -> list[Evaluation]:
+    """With titles of their own: each detail is added where it differs among those that share a title so far."""
     for detail in details:
-        titles = collections.Counter(evaluation.title for evaluation in finished)
-        finished = [
-            evaluation
-            if titles[evaluation.title] == 1
-            else dataclasses.replace(evaluation, title=f"{evaluation.title} ({detail(evaluation)})")
-            for evaluation in finished
+        found: dict[str, set[str]] = {}
+        for evaluation in evaluations:
+            found.setdefault(evaluation.title, set()).add(detail(evaluation))
+        evaluations = [
+            dataclasses.replace(evaluation, title=f"{evaluation.title} ({detail(evaluation)})")
+            if len(found[evaluation.title]) > 1
+            else evaluation
+            for evaluation in evaluations
         ]
-    return finished, unfinished
+    return evaluations
 
 
 def _series(run_dirs: Sequence[Path]) -> dict[str, CheckpointSeries]:

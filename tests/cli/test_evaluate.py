@@ -144,8 +144,9 @@ def test_runs_are_compared_on_one_page(run: Path, tmp_path: Path) -> None:
 
 def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> None:
     for place in ("evaluations/shown", "policies/bc/trials/step_00000001/evaluation", "mine"):
-        run_stage("evaluate", str(tmp_path / place), {}, lambda: True)
-    assert left_out(tmp_path) == [str(tmp_path / "mine")]
+        run_stage("evaluate", str(tmp_path / "run" / place), {}, lambda: True)
+    assert left_out(tmp_path / "run") == [str(tmp_path / "run" / "mine")]
+    assert left_out(tmp_path) == [str(tmp_path / "run" / place) for place in ("evaluations/shown", "mine")]
 
 
 @pytest.mark.parametrize(

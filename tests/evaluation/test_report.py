@@ -187,6 +187,24 @@ def test_pairs_have_the_same_method_and_the_best_is_compared(tmp_path, make_spec
     assert " Frozen random (bc) 51/100" in sentences[0]
 
 
+def test_names_say_no_more_than_tells_them_apart_and_many_pairs_are_counted(tmp_path, make_spec):
+    for seed in range(5):
+        for encoder, successes in (("pixio", 60), ("random", 60 if seed else 20), ("none", 5)):
+            path = write_evaluation(tmp_path, make_spec(), encoder, successes, training_seed=seed)
+            path.rename(path.with_name(f"{encoder}-{seed}"))
+    for path in (tmp_path / "evaluations").iterdir():
+        for name in ("summary.json", "identity.json"):
+            (path / name).write_text(json.dumps(json.loads((path / name).read_text()) | {"name": path.name}))
+    inputs = collect_inputs(tmp_path)
+    assert {each.title for each in inputs.evaluations if each.summary.encoder == "none"} == {
+        f"No vision (none-{seed})" for seed in range(5)
+    }
+    assert headlines(inputs) == [
+        "Pixio against its frozen random encoder, same method: no clear difference in 4 of 5 pairs, better in 1.",
+        "Pixio against no vision, same method: better in 5 of 5 pairs.",
+    ]
+
+
 def test_no_headline_holds_one_method_against_another(tmp_path, make_spec):
     write_evaluation(tmp_path, make_spec(), "pixio", 30, policy="diffusion")
     write_evaluation(tmp_path, make_spec(), "random", 60, policy="bc")
@@ -229,8 +247,12 @@ def test_levels_of_variation_are_environments_of_their_own(tmp_path, make_spec):
     for level, sentence in zip(("none", "cluttered"), sentences, strict=True):  # each beside its own twin
         assert sentence.count(f"({level})") == 2
         assert "beats" in sentence
-    best = comparison_tables(inputs)[-1].rows
-    assert [row.paired is not None for row in best] == [False, True, False]
+    best = [table for table in comparison_tables(inputs) if "best" in table.title]
+    assert [table.title for table in best] == [
+        "Against the best in Line, Frozen Pixio (none)",
+        "Against the best in Line, Frozen Pixio (cluttered)",
+    ]
+    assert [row.paired is not None for table in best for row in table.rows] == [True, True]
     assert "same environment" in " ".join(caveats(inputs))
 
 
