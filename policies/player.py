@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
@@ -19,15 +21,17 @@ def actor_of(
     *,
     task: str | None = None,
     slots: int = 1,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> ChunkedActor:
     """Who plays `slots` episodes at a time, as the policy was trained to act, or as `acting` says.
 
-    `task`: what is wanted, for a policy of several tasks; others ignore it. Raises UserError where the policy cannot
-    act so, and for a task that it was not told of in training.
+    `task`: what is wanted, for a policy of several tasks; others ignore it. `device`: None leaves the policy where it
+    is. Raises UserError where the policy cannot act so, and for a task that it was not told of in training.
     """
     acting = acting or ActingConfig()
+    policy = copy.copy(policy)  # the same weights; how it acts is this actor's alone
     act_as(policy, acting)
+    device = policy.actions.offset.device if device is None else device
     if policy.config.conditioning.goal_dim and task not in policy.goals:
         raise unknown_name("task", str(task), policy.goals)
     config, rows = policy.config, rows_of_calls(torch.device(device), slots)
@@ -48,7 +52,7 @@ class PolicyPlayer:
         acting: ActingConfig | None = None,
         *,
         task: str | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
     ) -> None:
         """Arguments and errors as those of `actor_of`."""
         self.spec = policy.spec

@@ -39,9 +39,13 @@ def test_it_plays_what_an_evaluation_does(make, frames):
 
 
 def test_it_acts_as_it_is_told(make, frames):
-    player = PolicyPlayer(make("bc"), ActingConfig(execute=1))
+    policy = make("bc")
+    player = PolicyPlayer(policy, ActingConfig(execute=1))
     player.act(frames[0])
     assert player.needs_images
+    as_trained = PolicyPlayer(policy)
+    as_trained.act(frames[0])
+    assert not as_trained.needs_images
     with pytest.raises(UserError, match="inference_steps=3 is for policies that draw"):
         PolicyPlayer(make("bc"), ActingConfig(inference_steps=3))
 
