@@ -59,7 +59,25 @@ def experiment_texts(command: str, words: Iterable[str]) -> list[str]:
 def _overrides(command: str, arguments: list[str]) -> list[str]:
     experiments = [a.removeprefix("experiment=") for a in arguments if a.startswith("experiment=")]
     rest = [a for a in arguments if not a.startswith("experiment=")]
-    return [*(word for name in experiments for word in _experiment_overrides(command, name)), *rest]
+    # Hydra takes a key that a mapping has not got yet for a mistake.
+    mappings = tuple(key + end for key in _mappings(_stored_schema(command)) for end in ("=", "."))
+    words = [f"++{word}" if mappings and word.startswith(mappings) else word for word in rest]
+    return [*(word for name in experiments for word in _experiment_overrides(command, name)), *words]
+
+
+def _stored_schema(command: str) -> Any:
+    return ConfigStore.instance().load(f"{command}_schema.yaml").node
+
+
+def _mappings(node: Any, prefix: str = "") -> list[str]:
+    """The dotted key of every setting of a schema that is a mapping with keys of the user's."""
+    found = []
+    for key in node if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()) else ():
+        inside = node._get_node(key)
+        if isinstance(inside, DictConfig) and OmegaConf.get_type(inside) is dict:
+            found.append(f"{prefix}{key}")
+        found += _mappings(inside, f"{prefix}{key}.")
+    return found
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:
@@ -107,6 +125,8 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
         return UserError(f"{key} takes one value: -m runs `{command}` with each of {values}; a list is [{values}].")
     if "is not a ListConfig" in first and full_key:
         return UserError(f"{full_key} takes a list, also of one: {full_key}=[A], or {full_key}=[A,B].")
+    if "Cannot merge DictConfig with" in first and full_key:
+        return UserError(f"{full_key} takes keys with values: {full_key}='{{KEY: VALUE}}'.")
     missing_group = re.search(r"Could not find '([^']+)'", text)
     if missing_group and "/" in missing_group.group(1):
         group, _, name = missing_group.group(1).rpartition("/")

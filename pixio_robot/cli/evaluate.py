@@ -12,6 +12,7 @@ from envs.pool_process import StartMethod
 from envs.registry import spec_of
 from envs.robomimic_task import PREFIX
 from envs.spec import action_bounds
+from envs.tasks import FOREIGN
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.evaluated import RANDOM, Evaluated, finished_policy, random_actions, training_checkpoints
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
@@ -21,7 +22,8 @@ from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.sequential import StopRule
-from pixio_robot.types import Actor, EnvPool
+from pixio_robot.evaluation.sight import Sight, SightConfig, look, way_out
+from pixio_robot.types import Actor, DemoSpec, EnvPool
 from policies.acting import ActingConfig
 
 ROBOMIMIC_HINT = (
@@ -31,7 +33,7 @@ ROBOMIMIC_HINT = (
 
 
 @dataclass(kw_only=True)
-class EvaluateCommand(EvaluateConfig, ActingConfig, StageSettings):
+class EvaluateCommand(EvaluateConfig, ActingConfig, SightConfig, StageSettings):
     """Closed-loop rollouts from fixed initial states: success rate, interval, episodes.jsonl, videos."""
 
     checkpoint: str = MISSING
@@ -58,6 +60,8 @@ class EvaluateCommand(EvaluateConfig, ActingConfig, StageSettings):
         self.out = self.out or str(Path(self.run) / "evaluations" / policy_name(self.checkpoint))
         if self.every_checkpoint and self.checkpoint == RANDOM:
             raise UserError("every_checkpoint=true needs a training: checkpoint=random has no checkpoints.")
+        if self.checkpoint == RANDOM and (said := self.words()):
+            raise UserError(f"{said} is for a policy: leave it out with checkpoint=random.")
         if self.every_checkpoint and self.stop.rule is not StopRule.NEVER:
             raise UserError("every_checkpoint=true compares checkpoints on the same episodes; leave out stop.rule.")
         if self.every_checkpoint and self.record is not None:
@@ -73,22 +77,35 @@ def _contestants(command: EvaluateCommand) -> list[Evaluated]:
     return [finished_policy(command.checkpoint, name)]
 
 
+def _sight(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) -> Sight | None:
+    """How the policy sees the environment; None for random actions. Raises UserError where it does not fit."""
+    from pixio_robot.evaluation.evaluate import check_spec
+
+    spec = contestant.spec_in(command.task or env_spec.task)
+    if spec is None:
+        return None
+    sight = look(spec, env_spec, command)
+    robomimic = any(name.startswith("robot0_") for name in spec.state_names)
+    hint = way_out(spec, env_spec, command, contestant.tasks)
+    check_spec(spec, sight.spec, hint + (ROBOMIMIC_HINT if robomimic else ""))
+    if unknown := sorted(set(spec.unknown()) - set(env_spec.unknown())):
+        print(f"evaluate: the demonstrations did not say their {', '.join(unknown)}: taken to be the environment's")
+    return sight
+
+
 def _evaluate(command: EvaluateCommand) -> bool:
     from envs.pool import make_pool
-    from pixio_robot.evaluation.evaluate import check_spec
+    from envs.repeatable import notes
     from pixio_robot.evaluation.series import checkpoint_directory, series_text, write_series
     from pixio_robot.training.device import pick_device
 
     device = pick_device(command.device)
     contestants = _contestants(command)
     env_spec = spec_of(command.env)
-    spec = contestants[0].spec_in(env_spec.task)
-    if spec is not None:
-        # Before any simulator starts: a policy that does not fit is refused at once.
-        robomimic = any(name.startswith("robot0_") for name in spec.state_names)
-        check_spec(spec, env_spec, ROBOMIMIC_HINT if robomimic else "")
-        if unknown := sorted(set(spec.unknown()) - set(env_spec.unknown())):
-            print(f"evaluate: the demonstrations did not say their {', '.join(unknown)}: taken to be the environment's")
+    # Before any simulator starts: a policy that does not fit is refused at once.
+    sight = _sight(command, contestants[0], env_spec)
+    for note in notes(command.env) if command.env.simulator in FOREIGN else ():
+        print(f"evaluate: {note}")
     pool = make_pool(
         command.env,
         command.workers,
@@ -103,8 +120,12 @@ def _evaluate(command: EvaluateCommand) -> bool:
         for contestant in contestants:
             step = contestant.who.training_step
             directory = out if step is None else out / checkpoint_directory(step)
-            actor, acting = contestant.actor(env_spec.task, command, command.num_slots, device)
-            _play(command, pool, replace(contestant, who=replace(contestant.who, acting=acting)), actor, directory)
+            task = env_spec.task if sight is None else sight.spec.task
+            actor, acting = contestant.actor(task, command, command.num_slots, device)
+            who = replace(contestant.who, acting=acting, sight=command.words())
+            _play(
+                command, pool, replace(contestant, who=who), actor if sight is None else sight.actor(actor), directory
+            )
     if command.every_checkpoint:
         print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")
     return True

@@ -100,7 +100,7 @@ def _is_block(node: Any) -> bool:
 
 def _is_whole(node: Any) -> bool:
     """Whether it is a list or a mapping with something to look into."""
-    is_container = isinstance(node, DictConfig | ListConfig)
+    is_container = isinstance(node, ListConfig) or (isinstance(node, DictConfig) and len(node) > 0)
     return is_container and not (node._is_none() or node._is_missing() or node._is_interpolation())
 
 

@@ -35,6 +35,9 @@ NOT_PART_OF_THE_RESULT = frozenset(
     | {"parallel", "peak_tflops", "wandb"}
 )
 
+# Mappings whose keys are no settings of ours, whatever they are called.
+WORDS_OF_THE_USER = ("make.", "cameras.")
+
 
 def stamp_path(out: Path) -> Path:
     return out.with_name(out.name + STAMP_SUFFIX)
@@ -58,7 +61,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
         flat: dict[str, Any] = {}
         for key, item in value.items():
-            if key not in NOT_PART_OF_THE_RESULT:
+            if key not in NOT_PART_OF_THE_RESULT or prefix.endswith(WORDS_OF_THE_USER):
                 flat |= _flat(item, f"{prefix}{key}.")
         return flat
     return {prefix.rstrip("."): value}

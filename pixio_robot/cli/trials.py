@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from envs.config import EnvConfig
 from envs.registry import spec_of
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import SUMMARY, read_summary
+from pixio_robot.evaluation.sight import SightConfig, look, way_out
 from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
 from pixio_robot.types import DemoSpec
 from policies.acting import ActingConfig
@@ -22,7 +23,7 @@ FIRST_SEED = 200_000
 
 
 @dataclass(kw_only=True)
-class TrialsCommand(TrialsConfig, ActingConfig):
+class TrialsCommand(TrialsConfig, ActingConfig, SightConfig):
     """Rollouts every `every` steps of training; 0 for none. They do not change the result."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -39,17 +40,24 @@ class TrialsCommand(TrialsConfig, ActingConfig):
 def open_trials(config: TrialsCommand, out: str, spec: DemoSpec) -> Trials:
     """Raises UserError when the environment does not fit the demonstrations, before anything is trained."""
     env_spec = spec_of(config.env)
-    learned = replace(spec, task=env_spec.task) if env_spec.task in spec.task.split(" + ") else spec
-    differences = learned.differences(env_spec)
-    if differences:
-        raise UserError(f"trials.env is another environment than that of the demonstrations: {'; '.join(differences)}.")
+    task = config.task or env_spec.task
+    tasks = spec.task.split(" + ")
+    learned = replace(spec, task=task) if task in tasks else spec
+    if differences := learned.differences(look(learned, env_spec, config).spec):
+        raise UserError(
+            f"trials.env is another environment than that of the demonstrations: {'; '.join(differences)}."
+            + way_out(learned, env_spec, config, tasks if len(tasks) > 1 else (), "trials.")
+        )
 
     def command(model: Path, results: Path) -> list[str]:
         return [
             *(sys.executable, "-m", "pixio_robot.cli.main", "evaluate"),
             *(f"checkpoint={_word(str(model))}", f"out={_word(str(results))}", f"episodes={config.episodes}"),
             *(f"first_seed={config.first_seed}", f"workers={config.workers}", f"device={config.device}", "videos=0"),
-            *(f"{one.name}={_word(getattr(config, one.name))}" for one in fields(ActingConfig)),
+            *(
+                f"{one.name}={_word(getattr(config, one.name))}"
+                for one in (*fields(ActingConfig), *fields(SightConfig))
+            ),
             *(f"env.{one.name}={_word(getattr(config.env, one.name))}" for one in fields(config.env)),
         ]
 
@@ -65,7 +73,9 @@ def _word(value: Any) -> str:
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(str, value))}]"
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_word(item)}' for key, item in value.items())}}}"
     return str(value)
 
 

@@ -46,6 +46,8 @@ class EvaluatedPolicy:
     """A hash of the policy's weights: a retrained policy must not resume its predecessor's results."""
     acting: str = ""
     """How its predictions become actions, where that can be chosen: `4 actions of each chunk`."""
+    sight: str = ""
+    """How it sees an environment that calls things otherwise, in words of `SightConfig`; empty: by the same names."""
 
 
 @dataclasses.dataclass(kw_only=True)

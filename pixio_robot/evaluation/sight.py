@@ -1,0 +1,159 @@
+"""How a policy sees an environment that calls things otherwise than the demonstrations it learned from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.errors import unknown_name
+from pixio_robot.types import OF_THE_TASK, UNKNOWN, Actor, DemoSpec, Frame
+
+_NOBODYS = (OF_THE_TASK, UNKNOWN)
+_SEVERAL = " + "
+"""Joins the tasks of a policy that learned several."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class SightConfig:
+    """What is what, where a policy and the environment that it plays in do not call it alike."""
+
+    cameras: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The environment's camera for each of the policy's that is called otherwise there: cameras='{image: pixels}'."""
+    state: list[str] = dataclasses.field(default_factory=list)
+    """Parts of the environment's state that the policy's is made of, in their order: `agent_pos` for agent_pos.0,
+    agent_pos.1 and so on; empty: all."""
+    task: str = ""
+    """Of a policy that learned several tasks: the one to play; empty: the environment's name for it."""
+    by_position: bool = False
+    """Numbers of state and action mean the same in their order, whatever they are called; with an environment or
+    demonstrations from elsewhere also the task. Without it names must agree. Sizes and the rate must in any case."""
+
+    def words(self, prefix: str = "") -> str:
+        """The settings as they are given; empty where nothing is."""
+        found = []
+        if self.cameras:
+            found.append(
+                f"{prefix}cameras='{{{', '.join(f'{mine}: {theirs}' for mine, theirs in self.cameras.items())}}}'"
+            )
+        if self.state:
+            found.append(f"{prefix}state=[{','.join(self.state)}]")
+        if self.task:
+            found.append(f"{prefix}task='{self.task}'")
+        if self.by_position:
+            found.append(f"{prefix}by_position=true")
+        return " ".join(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """spec: the environment's, as it is meant for the policy. cameras: the policy's name -> the environment's, where
+    they differ. columns: of the environment's state, those that the policy is given; None for all."""
+
+    spec: DemoSpec
+    cameras: Mapping[str, str]
+    columns: Sequence[int] | None
+
+    def actor(self, actor: Actor) -> Actor:
+        """The same actor, shown frames of the environment."""
+        return actor if not self.cameras and self.columns is None else _Shown(actor, self.cameras, self.columns)
+
+
+class _Shown:
+    """An `Actor` that is shown each frame under the names it knows."""
+
+    def __init__(self, actor: Actor, cameras: Mapping[str, str], columns: Sequence[int] | None) -> None:
+        self._actor, self._cameras, self._columns = actor, cameras, columns
+
+    def reset(self, slot: int, seed: int) -> None:
+        self._actor.reset(slot, seed)
+
+    def needs_images(self, slot: int) -> bool:
+        return self._actor.needs_images(slot)
+
+    def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
+        return self._actor.act({slot: self._shown(frame) for slot, frame in frames.items()})
+
+    def _shown(self, frame: Frame) -> Frame:
+        renamed = {mine: frame.images[theirs] for mine, theirs in self._cameras.items() if frame.images}
+        state = frame.state if self._columns is None else frame.state[list(self._columns)]
+        return Frame({**frame.images, **renamed}, state)
+
+
+def look(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> Sight:
+    """policy: what it reads and gives. Raises UserError for a camera, a part of the state or a task that is not there.
+
+    Whether they fit then is for `policy.differences(sight.spec)` to say.
+    """
+    for mine, theirs in config.cameras.items():
+        if mine not in policy.cameras:
+            raise unknown_name("camera of the policy (cameras=)", mine, policy.cameras)
+        if theirs not in env.cameras:
+            raise unknown_name("camera of the environment (cameras=)", theirs, env.cameras)
+    columns = _columns(env.state_names, config.state) if config.state else None
+    seen = dataclasses.replace(
+        env,
+        cameras={**env.cameras, **{mine: env.cameras[theirs] for mine, theirs in config.cameras.items()}},
+        state_names=env.state_names if columns is None else tuple(env.state_names[column] for column in columns),
+        task=config.task or env.task,
+    )
+    return Sight(_in_order(policy, seen, config) if config.by_position else seen, dict(config.cameras), columns)
+
+
+def _in_order(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> DemoSpec:
+    """The environment's spec in the policy's names, where there are as many, and where nobody named it."""
+    taken: dict[str, Any] = {
+        name: tuple(getattr(policy, name))
+        for name in ("state_names", "action_names")
+        if len(getattr(policy, name)) == len(getattr(env, name))
+    }
+    taken |= {
+        name: getattr(policy, name)
+        for name in ("robot", "controller", "render_quality")
+        if getattr(env, name) in _NOBODYS
+    }
+    from_elsewhere = policy.simulator == UNKNOWN or env.robot in _NOBODYS
+    if from_elsewhere and not config.task and _SEVERAL not in policy.task:
+        taken["task"] = policy.task
+    return dataclasses.replace(env, **taken)
+
+
+def _columns(names: Sequence[str], parts: Sequence[str]) -> list[int]:
+    bare = [name.split(" [")[0] for name in names]
+    keys = [name.rpartition(".")[0] or name for name in bare]
+    found = []
+    for part in parts:
+        mine = [column for column in range(len(names)) if part in (names[column], bare[column], keys[column])]
+        if not mine:
+            raise unknown_name("part of the environment's state (state=)", part, {*keys})
+        found += mine
+    return found
+
+
+def way_out(policy: DemoSpec, env: DemoSpec, config: SightConfig, tasks: Sequence[str] = (), prefix: str = "") -> str:
+    """What to say where the policy would fit but for what things are called, as a sentence; else empty.
+
+    tasks: of a policy that learned several. prefix: of the settings' names.
+    """
+    cameras, sure = dict(config.cameras), True
+    for name, camera in policy.cameras.items():
+        if cameras.get(name, name) in env.cameras:
+            continue
+        fit = [
+            theirs
+            for theirs, size in env.cameras.items()
+            if (size.height, size.width) == (camera.height, camera.width) and theirs not in cameras.values()
+        ]
+        if not fit:
+            return ""
+        sure = sure and len(fit) == 1
+        cameras[name] = fit[0]
+    task = config.task or (tasks[0] if tasks and env.task not in tasks else "")
+    said = dataclasses.replace(config, cameras=cameras, task=task, by_position=True)
+    told = dataclasses.replace(policy, task=task) if task in tasks else policy
+    if told.differences(look(policy, env, said).spec):
+        return ""
+    doubt = "" if sure else " (which camera is which is for you to say)"
+    return f" If they mean the same and are only called otherwise, say {said.words(prefix)}{doubt}."
