@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,8 @@ def _convert(words: list[str]) -> int:
     (source, target), options = _paths("convert", words, 2, {"format": "ours", "overwrite": "false"})
     from pixio_robot.vision.weights.formats import WeightFormat, load_any, save_as
 
-    wanted = _choice(WeightFormat, options["format"])
+    # An encoder alone is no policy.
+    wanted = _choice(WeightFormat, options["format"], but=[WeightFormat.POLICY])
     _refuse_existing(target, options)
     encoder, found = _encoder(source)
     save_as(encoder, target, wanted)
@@ -89,8 +91,8 @@ def _paths(action: str, words: list[str], count: int, defaults: dict[str, str]) 
     return paths, options
 
 
-def _choice[E: enum.Enum](kind: type[E], value: str) -> E:
-    names = [member.value for member in kind]
+def _choice[E: enum.Enum](kind: type[E], value: str, but: Sequence[E] = ()) -> E:
+    names = [member.value for member in kind if member not in but]
     if value not in names:
         raise unknown_name("format", value, names)
     return kind(value)

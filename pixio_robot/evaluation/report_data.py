@@ -164,17 +164,19 @@ def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, 
 
 def _told_apart(evaluations: list[Evaluation], details: Sequence[Callable[[Evaluation], str]]) -> list[Evaluation]:
     """With titles of their own: each detail is added where it differs among those that share a title so far."""
+    titles: list[tuple[str, ...]] = [(evaluation.title,) for evaluation in evaluations]
     for detail in details:
-        found: dict[str, set[str]] = {}
-        for evaluation in evaluations:
-            found.setdefault(evaluation.title, set()).add(detail(evaluation))
-        evaluations = [
-            dataclasses.replace(evaluation, title=f"{evaluation.title} ({detail(evaluation)})")
-            if len(found[evaluation.title]) > 1
-            else evaluation
-            for evaluation in evaluations
+        found: dict[tuple[str, ...], set[str]] = {}
+        for title, evaluation in zip(titles, evaluations, strict=True):
+            found.setdefault(title, set()).add(detail(evaluation))
+        titles = [
+            (*title, detail(evaluation)) if len(found[title]) > 1 else title
+            for title, evaluation in zip(titles, evaluations, strict=True)
         ]
-    return evaluations
+    return [
+        dataclasses.replace(evaluation, title=f"{label} ({', '.join(added)})" if added else label)
+        for (label, *added), evaluation in zip(titles, evaluations, strict=True)
+    ]
 
 
 def _series(run_dirs: Sequence[Path]) -> dict[str, CheckpointSeries]:

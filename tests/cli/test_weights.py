@@ -55,7 +55,7 @@ def test_export(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["convert", "mae", "x", "format=pth"], "Unknown format 'pth'"),
+        (["convert", "mae", "x", "format=pth"], "Unknown format 'pth'.*: huggingface, official, ours\\.$"),
         (["convert", "mae"], "takes 2 paths, not 1"),
         (["convert", "mae", "x", "frmat=ours"], "'format'"),
         (["convert", "nowhere", "x"], "nothing at"),
