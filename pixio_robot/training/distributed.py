@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import gc
 import os
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
 
@@ -170,8 +171,23 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield current()
+    except BaseException as error:
+        _forget_what_it_stopped(error)
+        raise
     finally:
         part()
+
+
+def _forget_what_it_stopped(error: BaseException) -> None:
+    """Clear the variables of the functions that an error has left: while it is told, it would keep the models that they
+    trained, and so the group."""
+    todo, seen = [error], set[int]()
+    while todo:
+        found = todo.pop()
+        if id(found) not in seen:
+            seen.add(id(found))
+            traceback.clear_frames(found.__traceback__)
+            todo += [earlier for earlier in (found.__cause__, found.__context__) if earlier is not None]
 
 
 def part() -> None:
