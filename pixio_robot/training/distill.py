@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import Tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.device import pick_device
-from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, train_on_images
+from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, Onlooker, train_on_images
 from pixio_robot.training.optim import OptimConfig
 from pixio_robot.training.record import FitResult
 from pixio_robot.vision.distill import Distillation, StudentConfig
 from pixio_robot.vision.flops import distillation_flop
+from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.weights.formats import read_any
 
 
@@ -47,7 +47,8 @@ class DistillConfig(ImageTrainingConfig):
 
 def distill(config: DistillConfig) -> FitResult:
     """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
-    teacher = read_any(config.teacher).build(pick_device(config.device))
+    trained = read_any(config.teacher)
+    teacher = PixioEncoder(trained.config, seed=None)
     image_size = config.image_size or teacher.config.resize or teacher.config.image_size
     model = Distillation(teacher, config.students, seed=None)
     model.check(image_size)
@@ -68,5 +69,6 @@ def distill(config: DistillConfig) -> FitResult:
         optim=config.optim,
         save=save,
         logged=lambda output: {f"loss/{name}": loss.detach() for name, loss in output.losses.items()},
+        onlooker=Onlooker(encoder=teacher, weights=trained.weights.items()),
     )
     return train_on_images(config, learner, config.validation_every)

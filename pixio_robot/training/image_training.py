@@ -21,8 +21,9 @@ from pixio_robot.training.looks import ValidationLoss
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
-from pixio_robot.training.spreading import spread, whole_on_cpu
+from pixio_robot.training.spreading import spread, spread_frozen, whole_on_cpu
 from pixio_robot.vision.initial import Weights
+from pixio_robot.vision.pixio import PixioEncoder
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -57,6 +58,14 @@ class ImageTrainingConfig:
 
 
 @dataclasses.dataclass(kw_only=True)
+class Onlooker:
+    """An encoder that `ImageModel.module` asks, and that does not learn: made without weights, and no part of it."""
+
+    encoder: PixioEncoder
+    weights: Weights
+
+
+@dataclasses.dataclass(kw_only=True)
 class ImageModel:
     """What learns. `module(images, generator, shares, share)`, as of `mae.Pixio`, gives an output with a `loss`."""
 
@@ -77,6 +86,7 @@ class ImageModel:
     """What is logged of an output, beside its loss."""
     begins: Callable[[str], int] = lambda name: 0
     """Updates for which the parameter of that name stays as it is."""
+    onlooker: Onlooker | None = None
 
 
 Looks = Callable[[ImageData, torch.Generator, torch.autocast], Sequence[Hook]]
@@ -113,9 +123,11 @@ def _job(
     device: torch.device,
 ) -> Job:
     processes, loop = current(), config.loop
-    spread_model = spread(
-        model.module, model.blocks, loop.parallel, device, loop.compile, loop.precision(device), model.weights
-    )
+    dtype = loop.precision(device)
+    spread_model = spread(model.module, model.blocks, loop.parallel, device, loop.compile, dtype, model.weights)
+    if (onlooker := model.onlooker) is not None:
+        encoder = onlooker.encoder
+        spread_frozen(encoder, encoder.vit.blocks, loop.parallel, device, dtype, onlooker.weights, "intermediate")
     generator, autocast = torch.Generator(device), loop.autocast(device)
     hooks = list(looks(images, generator, autocast))
     if images.validation is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -100,13 +100,39 @@ def spread(
     return Spread(model, compiled)
 
 
-def _shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+def spread_frozen(
+    model: nn.Module,
+    blocks: Iterable[nn.Module],
+    strategy: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    weights: Weights,
+    method: str,
+) -> None:
+    """As `spread`, for a model that does not learn, made without weights. Under `fsdp` it is called by `method` alone,
+    and has let go of what it gathered when that returns."""
+    sharded = strategy == "fsdp" and current().count > 1
+    if sharded:
+        _shard(model, blocks, device, dtype, reshard_after_forward=True)
+        register_fsdp_forward_method(model, method)
+    fill(model, weights, device, _part if sharded else all_of_it)
+    if not sharded:
+        model.to(device)
+
+
+def _shard(
+    model: nn.Module,
+    blocks: Iterable[nn.Module],
+    device: torch.device,
+    dtype: torch.dtype,
+    reshard_after_forward: bool | None = None,
+) -> None:
     mesh = mesh_of_all(device)
     half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for block in blocks:  # each goes to the device by itself, of which none then has to hold the whole model
-        fully_shard(block, mesh=mesh, mp_policy=half)
+        fully_shard(block, mesh=mesh, mp_policy=half, reshard_after_forward=reshard_after_forward)
     # What lies outside of them is little, and some of it computes in float32 whatever surrounds it.
-    fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=reshard_after_forward)
 
 
 def _part(tensor: Tensor, place: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Started by torchrun, and by Hydra's submitit launcher, whose local executor stan
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -297,6 +298,37 @@ print(alive, gloo())
 """
 
 
+FAILS = """
+import os, sys, torch
+from pathlib import Path
+from torch import nn
+from pixio_robot.training.distributed import Vote, current, joined
+from pixio_robot.training.spreading import spread
+
+os.environ |= {"RANK": sys.argv[1], "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[3]}
+
+def gloo():
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+def train():
+    model = spread(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), [], "fsdp", torch.device("cpu")).module
+    vote = Vote(current())
+    model(torch.ones(2, 4)).sum().backward()
+    vote.largest(1)
+    try:
+        raise KeyError("in a library")
+    except KeyError as error:
+        raise ValueError(f"bad step, {gloo() > 0}") from error
+
+try:
+    with joined("cpu"):
+        train()
+except ValueError as error:
+    print(error, gloo())
+"""
+
+
 SHARES = """
 import sys, torch, weakref
 import torch.distributed as dist
@@ -342,11 +374,63 @@ def test_processes_that_share_a_model_never_hold_all_of_it_and_begin_with_the_we
     assert both_say(SHARES, tmp_path) == [[same, tensors_at_once, share]] * 2
 
 
+TEACHER = """
+import sys, torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from pixio_robot.training.distributed import part
+from pixio_robot.training.spreading import spread, spread_frozen
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.distill import Distillation, StudentConfig
+from pixio_robot.vision.pixio import PixioEncoder
+
+torch.set_num_threads(1)
+shape = EncoderConfig(size="tiny", patch=8, image_size=24, class_tokens=1)
+whole = PixioEncoder(shape, seed=3)
+
+def distillation(teacher):
+    return Distillation(teacher, [StudentConfig(name="a", encoder=shape)])
+
+images = torch.randint(0, 256, (2, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+expected = distillation(whole)(images).loss.item()
+
+cpu = torch.device("cpu")
+dist.init_process_group("gloo", f"file://{sys.argv[2]}/meet", world_size=2, rank=int(sys.argv[1]))
+teacher = PixioEncoder(shape, seed=None)
+model = distillation(teacher)
+spread_model = spread(model, model.students["a"].encoder.vit.blocks, "fsdp", cpu)
+spread_frozen(teacher, teacher.vit.blocks, "fsdp", cpu, torch.float32, whole.state_dict().items(), "intermediate")
+for _ in range(2):
+    loss = spread_model.module(images).loss
+    loss.backward()
+    print(abs(loss.item() - expected) < 1e-5, all(isinstance(one, DTensor) for one in teacher.parameters()))
+share = sum(one.to_local().untyped_storage().nbytes() for one in teacher.parameters())
+print(round(share / sum(one.nbytes for one in whole.parameters()), 2))
+del model, spread_model, teacher, loss
+part()
+"""
+
+
+def test_a_teacher_is_spread_and_gathered_a_block_at_a_time(tmp_path):
+    first, second = both_say(TEACHER, tmp_path)
+    assert first == second
+    assert first[:2] == ["True True"] * 2, "another loss, or all of the teacher stays"
+    assert first[2] == "0.5"
+
+
 def test_blocks_are_gathered_in_half_precision_and_their_gradients_summed_in_full(tmp_path):
     for said in both_say(HALVES, tmp_path):
         assert said[:2] == ["['block torch.bfloat16', 'head torch.float32']", "[(torch.float32, torch.float32)]"]
         if sys.platform == "linux":
             assert said[2:] == ["True 0"], "gloo's threads live on, and may abort the process when it ends"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of threads")
+def test_a_process_that_ends_by_an_error_has_let_go_of_its_group_when_it_says_so(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    assert both_say(FAILS, tmp_path, port) == [["bad step, True 0"]] * 2
 
 
 def test_only_tensors_that_share_memory_are_copied_to_be_written(tmp_path):
