@@ -48,13 +48,9 @@ class Demonstrations:
         """Batches to train on, and batches of the episodes that were held out: this process's part of each."""
 
         def of(store: int, episodes: list[int], views: bool, processes: Processes) -> DemoBatches:
-            return DemoBatches(
+            return DemoBatches.of_policy(
+                policy,
                 self.stores[store],
-                observation_steps=policy.observation_steps,
-                horizon=policy.chunk,
-                past_actions=policy.past_actions,
-                max_padding=policy.max_padding,
-                cameras=policy.cameras,
                 batch_size=batch_size,
                 seed=seed,
                 episodes=episodes,

@@ -77,6 +77,20 @@ class DemoBatches(Prefetched):
         self._actions = np.concatenate([store.actions(episode) for episode in range(len(lengths))])
         self._order: tuple[int, np.ndarray] | None = None
 
+    @classmethod
+    def of_policy(cls, policy: Any, store: DemoStore, **others: Any) -> DemoBatches:
+        """The windows that a policy (`policies.ChunkPolicy`) learns from, as long as it wants them, of its cameras;
+        `others` as for the class itself."""
+        return cls(
+            store,
+            observation_steps=policy.observation_steps,
+            horizon=policy.chunk,
+            past_actions=policy.past_actions,
+            max_padding=policy.max_padding,
+            cameras=policy.cameras,
+            **others,
+        )
+
     @property
     def windows(self) -> int:
         """How many windows there are; `gather` takes their numbers."""

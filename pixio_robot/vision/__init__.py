@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pixio_robot.lazy import handed_on
 
 if TYPE_CHECKING:
+    from pixio_robot.vision.build import EncoderKind as EncoderKind
     from pixio_robot.vision.build import EncoderSource as EncoderSource
     from pixio_robot.vision.build import build_encoder as build_encoder
     from pixio_robot.vision.config import EncoderConfig as EncoderConfig
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = handed_on(
     __name__,
     {
-        "build": ["EncoderSource", "build_encoder"],
+        "build": ["EncoderKind", "EncoderSource", "build_encoder"],
         "config": ["EncoderConfig", "PoolingConfig"],
         "pixio": ["PixioEncoder"],
         "pooling": ["Pooling", "build_pooling"],

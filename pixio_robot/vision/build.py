@@ -9,7 +9,6 @@ from torch import nn
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
-from pixio_robot.vision.initial import fill
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
@@ -66,7 +65,7 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
             trained = source.path or source.name
             if trained is None:
                 raise UserError("An encoder of kind `pixio` needs `path`, its checkpoint, or `name`, a hub name.")
-            return _as_it_sees(PixioEncoder.from_pretrained(trained, source.resize))
+            return PixioEncoder.from_pretrained(trained, source.resize)
         case EncoderKind.RANDOM:
             return PixioEncoder(_at(source.encoder, source.resize), source.seed)
         case EncoderKind.RESNET:
@@ -89,13 +88,3 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
 def _at[Config: (EncoderConfig, ResNetConfig)](config: Config, resize: int | None) -> Config:
     """With that `resize` [px] in place of its own; None keeps it."""
     return config if resize is None else dataclasses.replace(config, resize=resize)
-
-
-def _as_it_sees(encoder: PixioEncoder) -> PixioEncoder:
-    """Without what belonged to its own pretraining: dropped paths, and activations computed twice to save memory."""
-    config = dataclasses.replace(encoder.config, drop_path=0.0, recompute=False)
-    if config == encoder.config:
-        return encoder
-    plain = PixioEncoder(config, seed=None)
-    fill(plain, encoder.state_dict().items())
-    return plain

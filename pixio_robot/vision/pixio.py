@@ -98,17 +98,18 @@ class PixioEncoder(nn.Module):
         """Trained weights of any format: a checkpoint directory of ours (of an encoder, of a whole Pixio, or of a
         policy that was trained along with one), a Hugging Face directory of Pixio, an official `.pth` file, or a hub
         name such as `facebook/pixio-vitb16`, which is downloaded. `resize` overrides the saved one [px]. It comes in
-        evaluation mode.
+        evaluation mode, without the dropped paths of its pretraining.
 
         Raises UserError for what is none of these, and for weights that do not fit.
         """
-        from pixio_robot.vision.weights.formats import load_any
+        from pixio_robot.vision.weights.formats import read_any
 
-        encoder = load_any(path_or_name)
-        if resize is not None:
-            encoder.config = dataclasses.replace(encoder.config, resize=resize)
-            encoder.preprocess = Preprocess(resize)
-        return encoder.eval()
+        trained = read_any(path_or_name)
+        # Not what belonged to its own pretraining: dropped paths would blur features wherever a model around it is in
+        # training mode, and activations computed twice only save memory.
+        side = trained.config.resize if resize is None else resize
+        config = dataclasses.replace(trained.config, drop_path=0.0, recompute=False, resize=side)
+        return dataclasses.replace(trained, config=config).build().eval()
 
     @classmethod
     def load(cls, directory: str | Path) -> PixioEncoder:

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -137,11 +138,20 @@ def test_the_fingerprint_is_the_same_in_another_process():
 def test_save_and_load_are_the_identity(tmp_path):
     encoder = PixioEncoder(CONFIG, seed=5).eval()
     encoder.save(tmp_path / "a")
-    loaded = PixioEncoder.from_pretrained(tmp_path / "a").eval()
+    loaded = PixioEncoder.from_pretrained(tmp_path / "a")
+    assert not loaded.training
     assert loaded.config == encoder.config
     assert loaded.fingerprint() == encoder.fingerprint()
     assert torch.equal(loaded(images()).patches, encoder(images()).patches)
     assert PixioEncoder.from_pretrained(tmp_path / "a", resize=16).grid(32, 32) == (2, 2)
+
+
+def test_a_pretrained_encoder_says_the_same_in_a_model_that_is_trained(tmp_path):
+    """Its pretraining dropped paths; and arrays are taken as they are."""
+    PixioEncoder(dataclasses.replace(CONFIG, drop_path=0.9)).save(tmp_path / "a")
+    encoder = PixioEncoder.from_pretrained(tmp_path / "a")
+    before = encoder(images())
+    assert torch.equal(encoder.train()(images().numpy()).patches, before.patches)
 
 
 def test_drop_path_acts_in_training_only():
