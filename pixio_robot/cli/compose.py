@@ -7,6 +7,7 @@ calls `run(...)` with its schema; this file turns Hydra's errors into sentences.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import importlib.util
 import math
@@ -104,9 +105,14 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
     unknown = re.search(r"Key '([^']+)' (?:is )?not in", first)
     if unknown:
         key = full_key or unknown.group(1)
+        siblings = sorted({k for k in valid_keys if k.rpartition(".")[0] == key.rpartition(".")[0]})
+        owner = getattr(chain[-1], "object_type", None)
+        fields = sorted(field.name for field in dataclasses.fields(owner)) if dataclasses.is_dataclass(owner) else []
+        if not {*fields} <= {k.rpartition(".")[2] for k in siblings}:
+            # Of an item of a list, such as students=[{encoder: {...}}], which have no keys of their own.
+            key, siblings, valid_keys = key.rpartition(".")[2], fields, fields
         closest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0.5)
         hint = f" Did you mean {closest[0]!r}?" if closest else ""
-        siblings = sorted({k for k in valid_keys if k.rpartition(".")[0] == key.rpartition(".")[0]})
         return UserError(f"`{command}` has no setting {key!r}.{hint} Valid here: {', '.join(siblings)}.")
     unknown_group = re.search(r"Could not override '([^']+)'", first)
     if unknown_group:

@@ -78,6 +78,7 @@ BAD_INPUT = [
     ("pretrain data=nowhere", "data takes a list, also of one: data=[A]"),
     ("pretrain encoder.size=tinny", "Did you mean 'tiny'?"),
     ("pretrain mask.ratio=1.5", "1.5"),
+    ("distill students=[{encodr:{size:tiny}}]", "Did you mean 'encoder'? Valid here: encoder, mask, name."),
     ("train", "'out' is needed"),
     ("train out=x data=nowhere", "nowhere"),
     ("collect out=", "must name the directory"),
