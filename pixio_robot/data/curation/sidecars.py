@@ -68,7 +68,7 @@ def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
 def read_losses(directory: Path, shards: FrameShards) -> np.ndarray:
     """float32 (n,): the `mae_loss` that sidecars in `directory` give the frames of `shards`; NaN where they say none.
 
-    Raises UserError when a shard has no sidecar there, or none of its members is in it.
+    Raises UserError when a shard has no sidecar there, or none of its members is in it, or nothing has a loss.
     """
     losses = np.full(len(shards), np.nan, np.float32)
     for name, rows in _rows_by_shard(shards):
@@ -77,6 +77,11 @@ def read_losses(directory: Path, shards: FrameShards) -> np.ndarray:
         if not any(member in scores for member in members):
             raise UserError(f"{(directory / name).with_suffix('.json')} names no member of {shards.path / name}.")
         losses[rows.start : rows.stop] = [scores.get(member, {}).get("mae_loss", np.nan) for member in members]
+    if np.isnan(losses).all():
+        raise UserError(
+            f"The sidecars in {directory} have no mae_loss, so there is nothing to weight frames by; "
+            "`pixio-robot curate pixio=CHECKPOINT` computes it."
+        )
     return losses
 
 

@@ -199,6 +199,8 @@ def test_losses_of_sidecars_decide_the_sampling(shards: Path, tmp_path: Path) ->
             values["mae_loss"] = number / 100
             number += 1
         (given / path.name).write_text(json.dumps(scores))
+    with pytest.raises(UserError, match="have no mae_loss"):
+        read_losses(tmp_path / "out" / "sidecars", FrameShards.open(shards))
     losses = read_losses(given, FrameShards.open(shards))
     np.testing.assert_allclose(losses, np.arange(number) / 100, rtol=1e-6)
     report = curate(config(shards, tmp_path / "soft", sidecars=str(given)), show_progress=False)
