@@ -75,11 +75,16 @@ def write_page(directory: Path) -> Path:
     groups: dict[str, list[_Row]] = {}
     for row in sorted(rows, key=lambda row: row.level["own"]["linear"]["depth_rmse_m"]):
         groups.setdefault(row.level["truth"], []).append(row)
+    # Only what was measured on the same frames stands in one table.
+    levelled: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for card in cards:
+        if len(card["levels"]) > 1:
+            levelled.setdefault(tuple(level["truth"] for level in card["levels"]), []).append(card)
     html = render(
         "probes.html.j2",
         autoescape=True,
         groups=list(groups.values()),
-        levelled=[card for card in cards if len(card["levels"]) > 1],
+        levelled=list(levelled.values()),
         columns=PICTURE_COLUMNS,
         objects_cm=objects_cm,
     )

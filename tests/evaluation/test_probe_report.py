@@ -1,0 +1,49 @@
+"""Only encoders that were measured on the same frames stand in one table."""
+
+import re
+
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.probe_report import write_page
+from pixio_robot.files import write_json
+
+
+def result(depth_m: float, frames: int) -> dict:
+    dense = {"depth_rmse_m": depth_m, "depth_delta1": 0.9, "miou": 0.5, "iou": {"robot": 0.5}}
+    errors = {"mean": 9.0, "knn": 8.0, "class_tokens": 7.0, "patches": 6.0, "patches_half_width": 0.5}
+    return {
+        "linear": dense,
+        "knn": dense,
+        "depth_rmse_mean_m": 1.0,
+        "positions": {"cube": errors, "eef": errors},
+        "camera_angle": None,
+        "contact": None,
+        "train_frames": frames,
+        "test_frames": frames // 3,
+    }
+
+
+def test_encoders_measured_on_other_frames_have_tables_of_their_own(tmp_path) -> None:
+    for name, frames in (("first", 30), ("second", 30), ("on_few", 9)):
+        levels = [
+            {"variation": level, "truth": f"{level} {frames}", "own": result(0.3, frames), "carried": carried}
+            for level, carried in (("none", None), ("all", result(0.4, frames)))
+        ]
+        card = {"label": name, "task": "Lift", "camera": "front", "image_size": 96, "levels": levels}
+        write_json(tmp_path / name / "probe.json", card)
+    page = write_page(tmp_path).read_text()
+    summary = page[page.index("Over the levels") : page.index("variation none")]
+    tables = re.split("<h3>", summary)[1:]
+    assert [[name for name in ("first", "second", "on_few") if name in table] for table in tables] == [
+        ["first", "second"],
+        ["on_few"],
+    ]
+    assert "30 frames to fit, 10 to measure" in tables[0]
+    assert "9 frames to fit, 3 to measure" in tables[1]
+    assert len((tmp_path / "probes.csv").read_text().splitlines()) == 1 + 3 * 3 * 2
+
+
+def test_nothing_was_probed(tmp_path) -> None:
+    with pytest.raises(UserError, match="nothing was probed there"):
+        write_page(tmp_path)
