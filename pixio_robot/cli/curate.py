@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.settings import RunSettings
@@ -10,6 +11,7 @@ from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.curation.columns import Column
 from pixio_robot.data.curation.curate import REPORT, CurateConfig, curate
 from pixio_robot.data.curation.wording import REASON_TEXTS
+from pixio_robot.errors import UserError
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 
 
@@ -21,7 +23,8 @@ class CurateCommand(CurateConfig, RunSettings):
     """
 
     pixio: str | None = None
-    """Checkpoint of a whole Pixio (`<pretraining>/mae`), trained on the raw frames, for soft sampling by its loss."""
+    """Whole Pixio, trained on the raw frames, for soft sampling by its loss: the directory of its pretraining, or the
+    `mae` in there."""
     mae_masks: int = 4
     """Masks a frame whose losses are averaged."""
     encoder: EncoderSource = field(default_factory=lambda: EncoderSource(kind=EncoderKind.NONE))
@@ -43,9 +46,24 @@ def _models(command: CurateCommand) -> list[Column]:
 
     columns = []
     if command.pixio is not None:
-        columns.append(mae_loss_column(command.pixio, command.mae_masks, command.device, command.gpus))
+        columns.append(
+            mae_loss_column(str(_whole_pixio(Path(command.pixio))), command.mae_masks, command.device, command.gpus)
+        )
     embedding = embedding_column(command.encoder, command.embedding_size, command.device, command.gpus)
     return columns if embedding is None else [*columns, embedding]
+
+
+def _whole_pixio(path: Path) -> Path:
+    """The encoder with its decoder at `path`, or in the directory of a pretraining there. Raises UserError for the
+    encoder alone that lies beside it."""
+    from pixio_robot.training.pretrain import WHOLE_MODEL
+    from pixio_robot.vision.mae import Pixio
+
+    if Pixio.is_saved_at(path / WHOLE_MODEL):
+        return path / WHOLE_MODEL
+    if not Pixio.is_saved_at(path) and Pixio.is_saved_at(beside := path.with_name(WHOLE_MODEL)):
+        raise UserError(f"pixio={path} is not a whole Pixio, whose decoder a loss takes, too; {beside} is.")
+    return path
 
 
 def _curate(command: CurateCommand) -> bool:

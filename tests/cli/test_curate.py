@@ -100,6 +100,13 @@ def test_pretraining_shows_what_was_selected(run, shards: Path, tmp_path: Path, 
         (state,) = Path(words[-1].removeprefix("out=")).glob("checkpoints/step_*/trainer.json")
         data = json.loads(state.read_text())["data"]
         assert (data["epoch"], data["position"]) == place  # twelve images shown, of epochs of six and of seven
+    small = [f"data={shards}", "min_side=64", "min_sharpness=null", "workers=1", "device=cpu", "out=soft"]
+    code, words = run(*small, "pixio=some/model")
+    assert code == 2
+    assert "some/mae is." in words
+    code, words = run(*small, "pixio=some", "mae_masks=1")
+    assert code == 0, words
+    assert "an epoch sees" in words
     code, words = pretrain("selection=[none]", "out=nothing")
     assert code == 2
     assert "keeps no frame" in words
