@@ -20,7 +20,8 @@ from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation
 from pixio_robot.vision.config import EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
-from policies.config import ConditioningConfig, DenoiserConfig, DiffusionConfig
+from policies.config import ConditioningConfig, DenoiserConfig
+from policies.diffusion import DiffusionConfig
 from policies.registry import build_policy
 
 STATE, ACTION, FRAMES, HORIZON = 9, 10, 2, 16

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pixio_robot.choice import one_of
 from pixio_robot.data.stats import Statistics
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.conditioning import Conditioning
-from policies.config import BCConfig
-from policies.mlp import build_mlp
+from policies.config import require_name
+from policies.mlp import MLPConfig, build_mlp
 
 LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
+
+
+@dataclasses.dataclass(kw_only=True)
+class BCConfig(MLPConfig):
+    """An MLP of `depth` hidden layers that predicts one chunk."""
+
+    loss: str = one_of("l1", LOSSES)
+    """Of normalised actions: absolute (l1) or squared (mse) difference."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_name("behaviour cloning loss", self.loss, tuple(LOSSES))
 
 
 class BCPolicy(ChunkPolicy):

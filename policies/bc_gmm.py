@@ -12,9 +12,8 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.conditioning import Conditioning
-from policies.config import MLPConfig
 from policies.mixture import MixtureConfig, MixtureHead
-from policies.mlp import build_mlp
+from policies.mlp import MLPConfig, build_mlp
 from policies.noise import RowNoise
 
 

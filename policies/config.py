@@ -1,4 +1,4 @@
-"""What can be set about a policy. Every policy's config nests `ConditioningConfig`: what it looks at."""
+"""What can be set about every policy, and about the networks that several share; the rest lies with each method."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.receding_horizon import check_execute
 from pixio_robot.vision.config import PoolingConfig
 from policies.normalisation import NORMALISATIONS
-from policies.schedules import BETAS, PREDICTIONS, SAMPLERS
 
-BC_LOSSES = ("l1", "mse")
-ACTIVATIONS = ("gelu", "relu")
 FUSIONS = ("concat", "difference")
 DENOISERS = ("unet", "mlp", "transformer")
 
 
-def _require(condition: bool, sentence: str) -> None:
+def require(condition: bool, sentence: str) -> None:
+    """Raises UserError where a setting cannot be so."""
     if not condition:
         raise UserError(sentence)
 
 
-def _require_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
+def require_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
+    """Raises UserError where a name is none of the valid ones."""
     if name not in valid:
         raise unknown_name(kind, name, valid)
 
@@ -62,24 +61,24 @@ class ConditioningConfig:
     """Numbers that the goal becomes, by a learned linear map, beside the others that are seen."""
 
     def __post_init__(self) -> None:
-        _require_name("normalisation", self.state_normalisation, NORMALISATIONS)
-        _require(self.random_shift >= 0, f"random_shift = {self.random_shift} pixels must not be negative.")
-        _require(len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} names one twice.")
-        _require_name("fusion", self.fusion, FUSIONS)
-        _require(
+        require_name("normalisation", self.state_normalisation, NORMALISATIONS)
+        require(self.random_shift >= 0, f"random_shift = {self.random_shift} pixels must not be negative.")
+        require(len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} names one twice.")
+        require_name("fusion", self.fusion, FUSIONS)
+        require(
             self.goal_dim >= 0 and self.goal_width >= 1,
             f"goal_dim = {self.goal_dim} must not be negative, and goal_width = {self.goal_width} at least 1.",
         )
-        _require(
+        require(
             not self.joint_pooling or self.pooling.name == "attention",
             f"joint_pooling pools by attention: set pooling.name to attention, not {self.pooling.name}.",
         )
-        _require(
+        require(
             self.crop_shape is None or (len(self.crop_shape) == 2 and min(self.crop_shape) >= 1),
             f"crop_shape = {self.crop_shape} must be a height and a width in pixels, such as [76, 76].",
         )
         jitter = [0.0] * 4 if self.color_jitter is None else self.color_jitter
-        _require(
+        require(
             len(jitter) == 4 and min(jitter) >= 0 and jitter[-1] <= 0.5,
             f"color_jitter = {self.color_jitter} must be four ranges, brightness, contrast, saturation and hue (at "
             "most .5), such as [0.3, 0.4, 0.5, 0.08].",
@@ -116,19 +115,19 @@ class PolicyConfig:
     """How each number of an action is brought to a common scale, by the statistics of the demonstrations."""
 
     def __post_init__(self) -> None:
-        _require(self.observation_steps >= 1, f"observation_steps = {self.observation_steps} must be at least 1.")
-        _require(self.horizon >= 1, f"horizon = {self.horizon} must be at least 1.")
-        _require(
+        require(self.observation_steps >= 1, f"observation_steps = {self.observation_steps} must be at least 1.")
+        require(self.horizon >= 1, f"horizon = {self.horizon} must be at least 1.")
+        require(
             0 <= self.past_actions < self.horizon,
             f"past_actions = {self.past_actions} must lie in 0..{self.horizon - 1}, below the horizon.",
         )
         check_execute(self.executed, self.horizon - self.past_actions)
         weight = self.ensemble_weight
-        _require(
+        require(
             weight is None or (math.isfinite(weight) and weight >= 0),
             f"ensemble_weight = {weight} must be a number from 0 on, or null for no ensembling.",
         )
-        _require_name("normalisation", self.action_normalisation, NORMALISATIONS)
+        require_name("normalisation", self.action_normalisation, NORMALISATIONS)
 
     @property
     def executed(self) -> int:
@@ -139,44 +138,6 @@ class PolicyConfig:
     def max_padding(self) -> int | None:
         """Repeated actions that a chunk to learn from may end in; None: any number, as they do not count."""
         return self.executed - 1 if self.learn_padding else None
-
-
-@dataclasses.dataclass(kw_only=True)
-class MLPConfig(PolicyConfig):
-    """A trunk of `depth` hidden layers."""
-
-    width: int = 512
-    """Of the hidden layers."""
-    depth: int = 2
-    """How many there are."""
-    activation: str = one_of("gelu", ACTIVATIONS)
-    """Between them."""
-    layer_norm: bool = True
-    """Normalise every hidden layer."""
-    input_batch_norm: bool = False
-    """Normalise the condition by running statistics of the batches (CortexBench)."""
-    dropout: float = 0.0
-    """Share of activations set to 0 in training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_name("activation", self.activation, ACTIVATIONS)
-        _require(
-            self.width >= 1 and self.depth >= 1, f"width = {self.width} and depth = {self.depth} must be positive."
-        )
-        _require(0 <= self.dropout < 1, f"dropout = {self.dropout} must lie in [0, 1).")
-
-
-@dataclasses.dataclass(kw_only=True)
-class BCConfig(MLPConfig):
-    """An MLP of `depth` hidden layers that predicts one chunk."""
-
-    loss: str = one_of("l1", BC_LOSSES)
-    """Of normalised actions: absolute (l1) or squared (mse) difference."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_name("behaviour cloning loss", self.loss, BC_LOSSES)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -204,77 +165,20 @@ class DenoiserConfig:
     """Of attention and layers (transformer)."""
 
     def __post_init__(self) -> None:
-        _require_name("denoiser", self.name, DENOISERS)
-        _require(bool(self.widths) and min(self.widths) >= 1, f"widths = {list(self.widths)} needs positive numbers.")
-        _require(
-            self.step_dim >= 2 and self.step_dim % 2 == 0, f"step_dim = {self.step_dim} must be even and positive."
-        )
+        require_name("denoiser", self.name, DENOISERS)
+        require(bool(self.widths) and min(self.widths) >= 1, f"widths = {list(self.widths)} needs positive numbers.")
+        require(self.step_dim >= 2 and self.step_dim % 2 == 0, f"step_dim = {self.step_dim} must be even and positive.")
         if self.name == "unet":
-            _require(self.kernel >= 1 and self.kernel % 2 == 1, f"kernel = {self.kernel} must be odd and positive.")
-            _require(
+            require(self.kernel >= 1 and self.kernel % 2 == 1, f"kernel = {self.kernel} must be odd and positive.")
+            require(
                 self.groups >= 1 and all(width % self.groups == 0 for width in self.widths),
                 f"groups = {self.groups} must divide every one of widths = {list(self.widths)}.",
             )
         else:
-            _require(len(set(self.widths)) == 1, f"widths = {list(self.widths)} must all be equal for {self.name}.")
+            require(len(set(self.widths)) == 1, f"widths = {list(self.widths)} must all be equal for {self.name}.")
         if self.name == "transformer":
-            _require(
+            require(
                 self.heads >= 1 and self.widths[0] % (2 * self.heads) == 0,
                 f"heads = {self.heads} must divide half of widths = {list(self.widths)}.",
             )
-            _require(0 <= self.dropout < 1, f"dropout = {self.dropout} must lie in [0, 1).")
-
-
-@dataclasses.dataclass(kw_only=True)
-class GenerativeConfig(PolicyConfig):
-    """Of policies that draw a chunk from noise."""
-
-    denoiser: DenoiserConfig = dataclasses.field(default_factory=DenoiserConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(
-            self.denoiser.name != "transformer" or self.conditioning.fusion == "concat",
-            "The transformer reads frames one by one: leave conditioning.fusion at concat.",
-        )
-
-
-@dataclasses.dataclass(kw_only=True)
-class DiffusionConfig(GenerativeConfig):
-    """A denoiser of action chunks, its noise schedule and its sampler (diffusion policy, Chi et al., IJRR)."""
-
-    train_steps: int = 100
-    """Levels of noise that are learned."""
-    inference_steps: int = 10
-    """Steps of the sampler: of ddim and dpm_solver; ddpm always takes all `train_steps`."""
-    sampler: str = one_of("ddim", SAMPLERS)
-    """How a chunk is drawn from noise."""
-    betas: str = one_of("squaredcos_cap_v2", BETAS)
-    """How fast noise grows from level to level."""
-    beta_start: float = 1e-4
-    """First beta of `linear`; the squared cosine has none."""
-    beta_end: float = 0.02
-    """Last beta of `linear`."""
-    prediction: str = one_of("epsilon", PREDICTIONS)
-    """What the network says: the noise (epsilon), the clean chunk (sample), or v_prediction, a mixture of both."""
-    clip_sample: bool = True
-    """Keep the chunk within [-1, 1] while it is drawn; needs action_normalisation=min_max."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_name("sampler", self.sampler, SAMPLERS)
-        _require_name("beta schedule", self.betas, tuple(BETAS))
-        _require_name("diffusion prediction", self.prediction, PREDICTIONS)
-        _require(
-            1 <= self.inference_steps <= self.train_steps,
-            f"inference_steps = {self.inference_steps} must lie between 1 and train_steps = {self.train_steps}.",
-        )
-        _require(
-            0 < self.beta_start <= self.beta_end < 1,
-            f"beta_start = {self.beta_start} and beta_end = {self.beta_end} must satisfy 0 < start <= end < 1.",
-        )
-        _require(
-            not self.clip_sample or self.action_normalisation == "min_max",
-            "clip_sample bounds normalised actions to [-1, 1], which fits action_normalisation = min_max only: "
-            f"with {self.action_normalisation} set clip_sample to false.",
-        )
+            require(0 <= self.dropout < 1, f"dropout = {self.dropout} must lie in [0, 1).")

@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from pixio_robot.choice import one_of
 from pixio_robot.data.stats import Statistics
 from pixio_robot.types import DemoSpec
-from policies.config import DiffusionConfig
-from policies.generative import GenerativePolicy
+from policies.config import require, require_name
+from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.noise import RowNoise
 from policies.samplers import draw
-from policies.schedules import NoiseSchedule
+from policies.schedules import BETAS, PREDICTIONS, SAMPLERS, NoiseSchedule
+
+
+@dataclasses.dataclass(kw_only=True)
+class DiffusionConfig(GenerativeConfig):
+    """A denoiser of action chunks, its noise schedule and its sampler (diffusion policy, Chi et al., IJRR)."""
+
+    train_steps: int = 100
+    """Levels of noise that are learned."""
+    inference_steps: int = 10
+    """Steps of the sampler: of ddim and dpm_solver; ddpm always takes all `train_steps`."""
+    sampler: str = one_of("ddim", SAMPLERS)
+    """How a chunk is drawn from noise."""
+    betas: str = one_of("squaredcos_cap_v2", BETAS)
+    """How fast noise grows from level to level."""
+    beta_start: float = 1e-4
+    """First beta of `linear`; the squared cosine has none."""
+    beta_end: float = 0.02
+    """Last beta of `linear`."""
+    prediction: str = one_of("epsilon", PREDICTIONS)
+    """What the network says: the noise (epsilon), the clean chunk (sample), or v_prediction, a mixture of both."""
+    clip_sample: bool = True
+    """Keep the chunk within [-1, 1] while it is drawn; needs action_normalisation=min_max."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_name("sampler", self.sampler, SAMPLERS)
+        require_name("beta schedule", self.betas, tuple(BETAS))
+        require_name("diffusion prediction", self.prediction, PREDICTIONS)
+        require(
+            1 <= self.inference_steps <= self.train_steps,
+            f"inference_steps = {self.inference_steps} must lie between 1 and train_steps = {self.train_steps}.",
+        )
+        require(
+            0 < self.beta_start <= self.beta_end < 1,
+            f"beta_start = {self.beta_start} and beta_end = {self.beta_end} must satisfy 0 < start <= end < 1.",
+        )
+        require(
+            not self.clip_sample or self.action_normalisation == "min_max",
+            "clip_sample bounds normalised actions to [-1, 1], which fits action_normalisation = min_max only: "
+            f"with {self.action_normalisation} set clip_sample to false.",
+        )
 
 
 class DiffusionPolicy(GenerativePolicy):

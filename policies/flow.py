@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
-from policies.config import GenerativeConfig
-from policies.generative import GenerativePolicy
+from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.noise import RowNoise
 
 SOLVERS = ("euler", "heun")

@@ -11,8 +11,22 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Observation
 from policies.base import ChunkPolicy
 from policies.conditioning import Conditioning
-from policies.config import GenerativeConfig
+from policies.config import DenoiserConfig, PolicyConfig, require
 from policies.denoisers import build_denoiser
+
+
+@dataclasses.dataclass(kw_only=True)
+class GenerativeConfig(PolicyConfig):
+    """Of policies that draw a chunk from noise."""
+
+    denoiser: DenoiserConfig = dataclasses.field(default_factory=DenoiserConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.denoiser.name != "transformer" or self.conditioning.fusion == "concat",
+            "The transformer reads frames one by one: leave conditioning.fusion at concat.",
+        )
 
 
 class GenerativePolicy(ChunkPolicy):

@@ -25,11 +25,12 @@ def actor_of(
 ) -> ChunkedActor:
     """Who plays `slots` episodes at a time, as the policy was trained to act, or as `acting` says.
 
-    `task`: what is wanted, for a policy of several tasks; others ignore it. `device`: None leaves the policy where it
-    is. Raises UserError where the policy cannot act so, and for a task that it was not told of in training.
+    The policy is put into evaluation mode. `task`: what is wanted, for one of several tasks; others ignore it.
+    `device`: None leaves it where it is. Raises UserError where the policy cannot act so, and for a task that it was
+    not told of in training.
     """
     acting = acting or ActingConfig()
-    policy = copy.copy(policy)  # the same weights; how it acts is this actor's alone
+    policy = copy.copy(policy.eval())  # the same weights; how it acts is this actor's alone
     act_as(policy, acting)
     device = policy.actions.offset.device if device is None else device
     if policy.config.conditioning.goal_dim and task not in policy.goals:

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
-from policies.config import GenerativeConfig
 from policies.flow import TIME_SCALE
-from policies.generative import GenerativePolicy
+from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.noise import RowNoise
 from policies.step_embedding import StepEmbedding
 

@@ -23,8 +23,9 @@ from envs.registry import make_env
 from pixio_robot.errors import UserError
 from pixio_robot.lerobot_plugin.environment import PixioRobotEnv
 from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
+from policies.bc import BCConfig
 from policies.chunking import ChunkedActor
-from policies.config import BCConfig, ConditioningConfig
+from policies.config import ConditioningConfig
 from policies.persistence import load_policy, save_policy
 from policies.registry import build_policy
 

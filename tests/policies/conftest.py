@@ -15,9 +15,11 @@ from pixio_robot.types import Batch, CameraSpec, DemoSpec, Observation
 from pixio_robot.vision.config import EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from policies.act import ACTConfig
+from policies.bc import BCConfig
 from policies.bc_gmm import BCGMMConfig
 from policies.bc_rnn import BCRNNConfig
-from policies.config import BCConfig, ConditioningConfig, DenoiserConfig, DiffusionConfig
+from policies.config import ConditioningConfig, DenoiserConfig
+from policies.diffusion import DiffusionConfig
 from policies.flow import FlowConfig
 from policies.registry import build_policy
 from policies.shortcut import ShortcutConfig

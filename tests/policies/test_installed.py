@@ -122,7 +122,7 @@ def test_help_lists_it_with_its_package_and_says_which_cannot_be_used(install, c
         (LINEAR.replace("config_class = Config", "pass"), "needs a config_class of its own"),
         (LINEAR.replace("@dataclasses.dataclass(kw_only=True)", ""), "lacks its own @dataclasses"),
         (
-            LINEAR.replace("class Linear", "from policies.config import BCConfig\nclass Linear").replace(
+            LINEAR.replace("class Linear", "from policies.bc import BCConfig\nclass Linear").replace(
                 "config_class = Config", "config_class = BCConfig"
             ),
             "has the config class of 'bc', BCConfig",

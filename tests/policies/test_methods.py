@@ -5,7 +5,8 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, Observation
-from policies.config import ConditioningConfig, DenoiserConfig, DiffusionConfig
+from policies.config import ConditioningConfig, DenoiserConfig
+from policies.diffusion import DiffusionConfig
 from policies.flow import FlowConfig
 from policies.mixture import MixtureConfig, MixtureHead
 from policies.noise import RowNoise

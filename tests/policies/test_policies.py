@@ -5,7 +5,8 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, Observation
-from policies.config import BCConfig, DiffusionConfig
+from policies.bc import BCConfig
+from policies.diffusion import DiffusionConfig
 from policies.registry import POLICIES, build_policy, policy_name, register
 
 NAMES = sorted(POLICIES)
