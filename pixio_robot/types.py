@@ -258,6 +258,8 @@ class EpisodeResult:
     restarts: int = 0
     """How often a worker died under this episode and it was run again from its seed."""
     video: str | None = None
+    highest_reward: float | None = None
+    """Of all its steps, which is what diffusion_policy scores Push-T by. None in results of before this was noted."""
 
 
 @runtime_checkable

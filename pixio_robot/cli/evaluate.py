@@ -21,6 +21,7 @@ from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
+from pixio_robot.evaluation.results import EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.evaluation.sight import Sight, SightConfig, look, way_out
 from pixio_robot.types import Actor, DemoSpec, EnvPool
@@ -150,10 +151,18 @@ def _play(command: EvaluateCommand, pool: EnvPool, contestant: Evaluated, actor:
     print(
         f"evaluate: {summary.label}{at}: {summary.successes} of {summary.episodes} succeeded "
         f"({summary.rate:.0%}, 95 % interval {summary.low:.0%} to {summary.high:.0%})"
+        + (_rewards(summary) if command.env.simulator in FOREIGN else "")
         + (f"; ended early, because {summary.stopped}" if summary.stopped else "")
         + (f"; {summary.restarts} episodes were played again because a worker died" if summary.restarts else ""),
         flush=True,
     )
+
+
+def _rewards(summary: EvaluationSummary) -> str:
+    """Of environments that may say nothing of success."""
+    found = "" if summary.mean_return is None else f"; mean return {summary.mean_return:.4g}"
+    highest = summary.mean_highest_reward
+    return found + ("" if highest is None else f", mean of each episode's highest reward {highest:.4g}")
 
 
 def _run(command: EvaluateCommand) -> int:

@@ -36,7 +36,7 @@ NOT_PART_OF_THE_RESULT = frozenset(
 )
 
 # Mappings whose keys are no settings of ours, whatever they are called.
-WORDS_OF_THE_USER = ("make.", "cameras.")
+WORDS_OF_THE_USER = frozenset({"make", "cameras"})
 
 
 def stamp_path(out: Path) -> Path:
@@ -61,7 +61,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
         flat: dict[str, Any] = {}
         for key, item in value.items():
-            if key not in NOT_PART_OF_THE_RESULT or prefix.endswith(WORDS_OF_THE_USER):
+            if key not in NOT_PART_OF_THE_RESULT or not WORDS_OF_THE_USER.isdisjoint(prefix.split(".")):
                 flat |= _flat(item, f"{prefix}{key}.")
         return flat
     return {prefix.rstrip("."): value}

@@ -80,7 +80,8 @@ class EvaluationSummary(EvaluatedPolicy):
     mean_seconds_to_success: float | None = None
     """Simulated seconds, of the episodes that succeeded."""
     mean_return: float | None = None
-    """Over all episodes."""
+    mean_highest_reward: float | None = None
+    """Both over all episodes: of the sum of an episode's rewards, and of the highest of them."""
     scene: str = ""
     """What the environment shows besides (`DemoSpec.source`: the variation, how far apart objects start). Policies may
     be played in other scenes than they learned in, but results of two scenes are not compared."""

@@ -41,6 +41,7 @@ class _Running:
     seed: int
     steps: int = 0
     episode_return: float = 0.0
+    highest_reward: float | None = None
     success: bool = False
     first_success: int | None = None
     restarts: int = 0
@@ -106,13 +107,15 @@ class _Rollout:
     def _advance(self, slot: int, action: np.ndarray, result: StepResult, wanted: bool) -> EpisodeResult | None:
         episode = self.running[slot]
         episode.steps += 1
-        episode.episode_return += float(result.reward)
+        reward = float(result.reward)
+        episode.episode_return += reward
+        episode.highest_reward = reward if episode.highest_reward is None else max(reward, episode.highest_reward)
         # At the last step, as collect keeps demonstrations: MetaWorld goes on after a success, which may be undone.
         episode.success = bool(result.success)
         if episode.success and episode.first_success is None:
             episode.first_success = episode.steps
         for watcher in episode.watchers:
-            watcher.act(episode.seed, action, float(result.reward))
+            watcher.act(episode.seed, action, reward)
         self._see(slot, result.frame, wanted)
         if not result.done:
             return None
@@ -124,6 +127,7 @@ class _Rollout:
             episode_return=episode.episode_return,
             first_success=episode.first_success,
             restarts=episode.restarts,
+            highest_reward=episode.highest_reward,
         )
         for watcher in episode.watchers:
             watcher.end(ended)

@@ -1,6 +1,7 @@
 """`evaluate`: recorded rollouts train a policy, whose checkpoints are evaluated, here or on a Ray cluster."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import read_episodes, read_summary
-from pixio_robot.types import Frame
+from pixio_robot.types import UNKNOWN, EpisodeResult, Frame
 from policies.acting import ActingConfig
 
 pytestmark = pytest.mark.sim
@@ -101,9 +102,62 @@ def test_on_a_cpu_an_episode_is_the_same_whatever_else_is_played(run: Path) -> N
         assert play(1, {0: seed})[seed] == together[seed]
 
 
+def test_what_is_called_otherwise_plays_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In somebody else's environment, whose rollouts train two policies: one under its names, one under others."""
+    dots = ["env.task=gymnasium:painted:painted/Dot-v0", "env.make={width: 16}", "env.horizon=6"]
+    dots += ["device=cpu", "workers=1", "num_slots=2", "episodes=2", "videos=1"]
+    assert dispatch(["evaluate", *dots, "checkpoint=random", f"out={tmp_path}/chance", f"record={tmp_path}/same"]) == 0
+    store = DemoStore.open(tmp_path / "same")
+    assert [store.spec.cameras[name].width for name in ("pixels_top", "pixels_wrist")] == [16, 16]
+    names = {"eye_1": "pixels_top", "eye_2": "pixels_wrist"}
+    foreign = replace(
+        store.spec,
+        task="push the dot",
+        simulator=UNKNOWN,
+        robot=UNKNOWN,
+        controller=UNKNOWN,
+        cameras={mine: store.spec.cameras[theirs] for mine, theirs in names.items()},
+        state_names=tuple("abcd"),
+        action_names=("u", "v"),
+    )
+    other = DemoStore.create(tmp_path / "other", foreign)
+    for number in range(len(store)):
+        episode = store.episode(number)
+        images = {mine: episode.images[theirs] for mine, theirs in names.items()}
+        other.append(replace(episode, images=images))
+    micro = ["encoder=random", "encoder.encoder.size=micro", "encoder.encoder.patch=8", "encoder.encoder.resize=16"]
+    train = ["loop.steps=2", "validation_share=0", "batch_size=4", "policy=bc", "device=cpu", *micro]
+    for name in ("same", "other"):
+        assert dispatch(["train", *train, f"data={tmp_path}/{name}", f"out={tmp_path}/policies/{name}"]) == 0
+
+    def play(name: str, *words: str) -> list[EpisodeResult]:
+        out = f"out={tmp_path}/played_{name}"
+        assert dispatch(["evaluate", *dots, "seeds=[7,8]", f"checkpoint={tmp_path}/policies/{name}", out, *words]) == 0
+        return read_episodes(tmp_path / f"played_{name}")
+
+    mapping = "cameras={eye_1: pixels_top, eye_2: pixels_wrist}"
+    with pytest.raises(UserError, match=r"eye_1.*say cameras='\{eye_1: pixels_top, .*\}' by_position=true"):
+        play("other")
+    with pytest.raises(UserError, match=r"trials\.by_position=true"):
+        # The same words in training.
+        dots_of_trials = [f"trials.{word}" for word in dots[:3]]
+        again = [f"data={tmp_path}/other", f"out={tmp_path}/no", "trials.every=1"]
+        dispatch(["train", *train, *again, *dots_of_trials, f"trials.{mapping}"])
+    assert play("other", mapping, "by_position=true") == play("same")
+    summary = read_summary(tmp_path / "played_other")
+    assert summary.sight == "cameras='{eye_1: pixels_top, eye_2: pixels_wrist}' by_position=true"
+    assert summary.mean_highest_reward == pytest.approx(
+        np.mean([episode.highest_reward for episode in read_episodes(tmp_path / "played_same")])
+    )
+    assert "not shown to policies, because neither a picture in colour nor a vector: depth" in capsys.readouterr().out
+
+
 def test_what_does_not_go_together_is_refused(run: Path) -> None:
     for words, message in (
         (["checkpoint=random", "every_checkpoint=true"], "random has no checkpoints"),
+        (["checkpoint=random", "by_position=true"], "by_position=true is for a policy"),
+        ([f"checkpoint={run}/policies/bc", "cameras=[front]"], "cameras takes keys with values"),
+        (["checkpoint=random", "env.make={width: 3}"], "make is for environments of Gymnasium"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "record=x"], "record= keeps the episodes of one"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "stop.rule=WIDTH"], "leave out stop.rule"),
         ([f"checkpoint={run}/policies/bc/model", "every_checkpoint=true"], "keeps no training checkpoints"),

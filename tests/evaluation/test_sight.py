@@ -1,0 +1,132 @@
+"""Policies in environments that call things otherwise: what is said is taken up, what is not said is no accident."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.sight import SightConfig, look, way_out
+from pixio_robot.types import OF_THE_TASK, UNKNOWN, CameraSpec, Frame
+
+SIZE = CameraSpec(height=24, width=32)
+
+
+@pytest.fixture
+def env(make_spec):
+    """Somebody's environment: two pictures, four numbers."""
+    return make_spec(
+        task="gymnasium:Theirs-v0",
+        robot=OF_THE_TASK,
+        controller=OF_THE_TASK,
+        render_quality=UNKNOWN,
+        cameras={"pixels": SIZE, "wrist": CameraSpec(height=16, width=16)},
+        state_names=("block.0 [?]", "block.1 [?]", "agent_pos.0 [?]", "agent_pos.1 [?]"),
+        action_names=("action.0 [?]", "action.1 [?]"),
+    )
+
+
+@pytest.fixture
+def policy(make_spec):
+    """Of imported demonstrations."""
+    return make_spec(
+        task="pusht",
+        robot=UNKNOWN,
+        controller=UNKNOWN,
+        simulator=UNKNOWN,
+        cameras={"image": SIZE},
+        state_names=("state.0", "state.1"),
+        action_names=("action.0", "action.1"),
+        render_quality=UNKNOWN,
+    )
+
+
+ALL = SightConfig(cameras={"image": "pixels"}, state=["agent_pos"], by_position=True)
+
+
+def test_what_is_said_to_be_the_same_fits_and_nothing_else_does(policy, env):
+    assert policy.differences(look(policy, env, ALL).spec) == []
+    for less, field in (
+        (dataclasses.replace(ALL, cameras={}), "cameras"),
+        (dataclasses.replace(ALL, state=[]), "state_names"),
+        (dataclasses.replace(ALL, by_position=False), "action_names"),
+    ):
+        assert any(found.startswith(field) for found in policy.differences(look(policy, env, less).spec))
+
+
+def test_sizes_and_the_rate_must_agree_whatever_is_said(policy, env):
+    small = dataclasses.replace(env, cameras={"pixels": CameraSpec(height=24, width=24)})
+    (found,) = policy.differences(look(policy, small, ALL).spec)
+    assert "24x32 against 24x24" in found
+    (found,) = policy.differences(look(policy, dataclasses.replace(env, control_hz=5.0), ALL).spec)
+    assert found.startswith("control_hz")
+    (found,) = policy.differences(look(policy, dataclasses.replace(env, action_names=("a",)), ALL).spec)
+    assert found == "action_names: ['action.0', 'action.1'] against ['a']"
+
+
+def test_what_both_sides_know_is_no_matter_of_position(make_spec):
+    ours = make_spec()
+    for changes in ({"robot": "Panda"}, {"controller": "torque"}, {"task": "Plane"}, {"render_quality": "fast"}):
+        other = dataclasses.replace(ours, **changes)
+        assert len(ours.differences(look(ours, other, SightConfig(by_position=True)).spec)) == 1
+        assert way_out(ours, other, SightConfig()) == ""
+
+
+def test_the_actor_is_shown_the_frames_under_its_names(policy, env):
+    class Actor:
+        def reset(self, slot, seed):
+            self.begun = slot, seed
+
+        def needs_images(self, slot):
+            return slot == 3
+
+        def act(self, frames):
+            self.frames = frames
+            return {slot: np.zeros(2) for slot in frames}
+
+    actor = Actor()
+    shown = look(policy, env, ALL).actor(actor)
+    image, wrist = np.full((24, 32, 3), 7, np.uint8), np.zeros((16, 16, 3), np.uint8)
+    frames = {0: Frame({"pixels": image, "wrist": wrist}, np.arange(4.0)), 1: Frame({}, np.arange(4.0) + 4)}
+    shown.reset(2, 9)
+    assert actor.begun == (2, 9)
+    assert [shown.needs_images(slot) for slot in (2, 3)] == [False, True]
+    assert list(shown.act(frames)) == [0, 1]
+    assert actor.frames[0].images["image"] is image
+    assert actor.frames[1].images == {}
+    assert [frame.state.tolist() for frame in actor.frames.values()] == [[2.0, 3.0], [6.0, 7.0]]
+    assert look(policy, env, SightConfig(by_position=True)).actor(actor) is actor
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (SightConfig(cameras={"img": "pixels"}), "camera of the policy .*'img'.*Valid choices: image"),
+        (SightConfig(cameras={"image": "pixel"}), "camera of the environment .*'pixel'.*Did you mean 'pixels'"),
+        (SightConfig(state=["agent"]), "part of the environment's state .*'agent'.*agent_pos, block"),
+    ],
+)
+def test_names_that_are_not_there_are_answered_with_those_that_are(policy, env, config, says):
+    with pytest.raises(UserError, match=says):
+        look(policy, env, config)
+
+
+def test_the_way_out_is_named_where_there_is_one(policy, env):
+    state = SightConfig(state=["agent_pos.1", "agent_pos.0"])
+    said = "say cameras='{image: pixels}' state=[agent_pos.1,agent_pos.0] by_position=true."
+    assert way_out(policy, env, state).endswith(said)
+    assert look(policy, env, state).columns == [3, 2]
+    assert "trials.by_position=true" in way_out(policy, env, state, prefix="trials.")
+    assert way_out(policy, env, SightConfig()) == ""  # four numbers are not two
+    twins = dataclasses.replace(env, cameras={"left": SIZE, "right": SIZE})
+    assert "(which camera is which is for you to say)" in way_out(policy, twins, state)
+
+
+def test_of_several_tasks_one_is_to_be_named(policy, env):
+    several = dataclasses.replace(policy, task="push + pull")
+    state = SightConfig(state=["agent_pos"])
+    assert "task='push'" in way_out(several, env, state, ["push", "pull"])
+    told = dataclasses.replace(several, task="pull")
+    assert told.differences(look(told, env, dataclasses.replace(ALL, task="pull")).spec) == []
+    (found,) = several.differences(look(several, env, ALL).spec)
+    assert found.startswith("task")
