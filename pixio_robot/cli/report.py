@@ -29,6 +29,8 @@ class ReportCommand(RunSettings):
     sweep: str | None = None
     """Directory with many evaluations below it: a table and figure of them all in place of a report (sweep.html, .svg,
     .md, .csv, .json)."""
+    against: str | None = None
+    """Label or name of a row of `sweep`: how far every other one is from it, by Welch's t over training seeds."""
 
 
 def _gather(directory: Path) -> None:
@@ -68,7 +70,7 @@ def _moved(path: Path, before: Path, now: Path) -> Path:
     return Path(*new, path.relative_to(Path(*old))) if path.is_relative_to(Path(*old)) else path
 
 
-def _sweep(directory: Path, out: Path) -> int:
+def _sweep(directory: Path, out: Path, against: str | None) -> int:
     from pixio_robot.evaluation.sweep import collect_sweep
     from pixio_robot.evaluation.sweep_report import write_sweep
     from pixio_robot.training.trials import DIRECTORY as TRIALS
@@ -83,7 +85,7 @@ def _sweep(directory: Path, out: Path) -> int:
 
     # What a policy did in the midst of its training is no repetition of what it does after it.
     rows = collect_sweep(directory, settings_of, leave_out=[TRIALS])
-    page = write_sweep(rows, directory.resolve().name, out)
+    page = write_sweep(rows, directory.resolve().name, out, against)
     for row in rows:
         print(f"{row.task}: {row.name}: {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}, {row.interval}")
     if unknown:
@@ -117,10 +119,12 @@ def _run(command: ReportCommand) -> int:
 
     if command.compare and command.sweep is not None:
         raise UserError("report makes one page at a time: give compare= or sweep=, not both.")
-    if command.compare:
+    if command.compare and command.against is None:
         return _compare(command)
     if command.sweep is not None:
-        return _sweep(Path(command.sweep), _page(command, Path(command.sweep) / "sweep.html"))
+        return _sweep(Path(command.sweep), _page(command, Path(command.sweep) / "sweep.html"), command.against)
+    if command.against is not None:
+        raise UserError("against= names a row of a sweep: give it with sweep=DIR.")
     if command.out is not None:
         raise UserError("out= is for compare= and sweep=; the page of a run is report.html inside it.")
     directory = Path(command.run)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from pixio_robot.evaluation.contrast import Contrast, contrast, find_row
 from pixio_robot.evaluation.report_figures import interval_svg
-from pixio_robot.evaluation.report_findings import interval_text
+from pixio_robot.evaluation.report_findings import interval_text, p_text
 from pixio_robot.evaluation.sweep import SweepRow, shown
 from pixio_robot.evaluation.sweep_figure import sweep_figure
 from pixio_robot.evaluation.templating import render
@@ -21,21 +22,35 @@ from pixio_robot.files import atomic_file
 _COLUMNS = ("task", "label", "policy", "runs", "successes", "episodes", "rate", "low", "high", "interval")
 
 
-def write_sweep(rows: Sequence[SweepRow], title: str, page: Path) -> Path:
-    """Write `page` (an .html file), and .svg, .md, .csv and .json of the same name beside it; returns `page`."""
+def write_sweep(rows: Sequence[SweepRow], title: str, page: Path, against: str | None = None) -> Path:
+    """Write `page` (an .html file), and .svg, .md, .csv and .json of the same name beside it; returns `page`.
+
+    `against`: the name or label of a row that the others are held against. Raises UserError where there is none.
+    """
+    references = {} if against is None else {row.task: row for row in find_row(rows, against)}
+    contrasts = {
+        id(row): contrast(row, references[row.task])
+        for row in rows
+        if row.task in references and row is not references[row.task]
+    }
     context = {
         "title": title,
         "rows": rows,
         "varied": list(rows[0].settings),
+        "references": references,
+        "contrast_of": lambda row: contrasts.get(id(row)),
         "interval_text": interval_text,
+        "p_text": p_text,
         "shown": shown,
-        "interval_svg": lambda row: Markup(interval_svg(row.low, row.rate, row.high, row.rates)),
+        "interval_svg": lambda row: Markup(
+            interval_svg(row.low, row.rate, row.high, row.rates if len(row.rates) > 1 else ())
+        ),
     }
     for path, text in (
         (page.with_suffix(".svg"), sweep_figure(rows)),
         (page.with_suffix(".md"), render("sweep.md.j2", autoescape=False, **context)),
-        (page.with_suffix(".csv"), _csv(rows)),
-        (page.with_suffix(".json"), json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n"),
+        (page.with_suffix(".csv"), _csv(rows, [contrasts.get(id(row)) for row in rows], against)),
+        (page.with_suffix(".json"), _json(rows, [contrasts.get(id(row)) for row in rows], against)),
         (page, render("sweep.html.j2", autoescape=True, **context)),
     ):
         with atomic_file(path) as temporary:
@@ -43,13 +58,24 @@ def write_sweep(rows: Sequence[SweepRow], title: str, page: Path) -> Path:
     return page
 
 
-def _csv(rows: Sequence[SweepRow]) -> str:
+def _json(rows: Sequence[SweepRow], contrasts: Sequence[Contrast | None], against: str | None) -> str:
+    values = [
+        dataclasses.asdict(row)
+        | {"name": row.name, "against": against, "contrast": None if found is None else dataclasses.asdict(found)}
+        for row, found in zip(rows, contrasts, strict=True)
+    ]
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _csv(rows: Sequence[SweepRow], contrasts: Sequence[Contrast | None], against: str | None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     varied = list(rows[0].settings)
-    writer.writerow([*_COLUMNS, "training_seeds", *varied])
-    for row in rows:
+    fields = [field.name for field in dataclasses.fields(Contrast)] if against is not None else []
+    writer.writerow([*_COLUMNS, "training_seeds", *varied, *(f"{name} against {against}" for name in fields)])
+    for row, found in zip(rows, contrasts, strict=True):
         values = [len(row.runs) if column == "runs" else getattr(row, column) for column in _COLUMNS]
         seeds = " ".join(str(seed) for seed in row.training_seeds)
-        writer.writerow([*values, seeds, *(row.settings[key] for key in varied)])
+        compared = [getattr(found, name, "") for name in fields]
+        writer.writerow([*values, seeds, *(row.settings[key] for key in varied), *compared])
     return text.getvalue()

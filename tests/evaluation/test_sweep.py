@@ -132,3 +132,17 @@ def test_nothing_to_report(tmp_path) -> None:
         collect_sweep(tmp_path, lambda path: {})
     with pytest.raises(UserError, match="no directory"):
         collect_sweep(tmp_path / "x", lambda path: {})
+
+
+def test_rows_are_held_against_the_one_that_is_named(sweep) -> None:
+    rows = collect_sweep(sweep, lambda path: SETTINGS[path.name])
+    slow = "Seeker (bc, optim.lr=0.0001)"
+    page = write_sweep(rows, "Rates", sweep / "sweep.html", slow).read_text()
+    assert page.count(f"Against {slow}: 0 points") == 1  # both seek alike
+    fast, own = sorted(csv.DictReader((sweep / "sweep.csv").open()), key=lambda row: row["optim.lr"], reverse=True)
+    assert (fast[f"difference against {slow}"], own[f"difference against {slow}"]) == ("0.0", "")
+    table = [line for line in (sweep / "sweep.md").read_text().splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert "p = 1.00" in "".join(table)
+    with pytest.raises(UserError, match="Unknown row of the sweep 'Seker'"):
+        write_sweep(rows, "Rates", sweep / "sweep.html", "Seker")
