@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -89,17 +90,30 @@ def build_policy(
 
 
 def name_of_config(config: PolicyConfig) -> str:
-    """The policy that these are the settings of."""
-    return next(name for name, entry in POLICIES.items() if entry.config is type(config))
+    """The policy that these are the settings of. Raises UserError where there is none."""
+    for name, entry in _all_policies():
+        if entry.config is type(config):
+            return name
+    raise UserError(f"{type(config).__name__} is the config class of no policy that is known here.")
 
 
 def policy_name(policy: ChunkPolicy) -> str:
     """The name under which the class of `policy` is known here. Raises UserError where it has none."""
-    for name in (*list(POLICIES), *offers()):
-        with contextlib.suppress(UserError):  # of a package that this is not about
-            if type(policy) is policy_entry(name).policy:
-                return name
+    for name, entry in _all_policies():
+        if entry.policy is type(policy):
+            return name
     raise UserError(
         f"{type(policy).__name__} has no name to be saved by: call policies.register(name, {type(policy).__name__}), "
         "or install it as a package with an entry point (docs/python.md)."
     )
+
+
+def _all_policies() -> Iterator[tuple[str, PolicyEntry]]:
+    """Those known to this process, then those of installed packages, which are imported on the way.
+
+    A process that a launcher started may meet the settings of a package's policy before anybody asked for it by name.
+    """
+    yield from list(POLICIES.items())
+    for name in offers():
+        with contextlib.suppress(UserError):  # of a package that this is not about
+            yield name, policy_entry(name)

@@ -17,7 +17,7 @@ from pixio_robot.cli.train import TrainCommand
 from pixio_robot.errors import UserError
 from policies.config import ConditioningConfig, PolicyConfig
 from policies.persistence import config_from_json, config_to_json, load_policy, save_policy
-from policies.registry import POLICIES, build_policy, policy_entry, policy_name, policy_names
+from policies.registry import POLICIES, build_policy, name_of_config, policy_entry, policy_name, policy_names
 
 HEAD = """
 import dataclasses
@@ -165,6 +165,10 @@ def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, mon
     again = load_policy(tmp_path / "run")  # the directory of a training will do
     torch.testing.assert_close(again.act(observation), policy.act(observation))
     assert policy_name(again) == "linear"
+    del POLICIES["linear"]
+    assert name_of_config(config) == "linear"  # as in a process that a launcher started
+    with pytest.raises(UserError, match="Rich is the config class of no policy"):
+        name_of_config(Rich())
 
     def edited(**changes) -> Path:
         text = json.loads((saved / "config.json").read_text())
