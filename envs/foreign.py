@@ -111,7 +111,7 @@ def _build(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
 
         return DmControl(name)
     except ImportError as error:
-        raise UserError(f"task={task} needs a package that is not installed ({error}).") from error
+        raise UserError(f"task={task} needs what cannot be imported ({error}): install it.") from error
 
 
 _known: dict[str, Facts] = {}

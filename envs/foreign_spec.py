@@ -26,6 +26,7 @@ def foreign_spec(config: EnvConfig, facts: Facts) -> DemoSpec:
     scene = f"simulated: variation none, start_spread {config.start_spread} m"
     scene = scene if facts.pictures is None else "as Gymnasium makes it"
     scene += "" if config.horizon is None else f", horizon {config.horizon}"
+    scene += "" if facts.repeats else ", episodes do not follow from their seeds"
     scene += f", make {json.dumps(config.make, sort_keys=True)}" if config.make else ""
     return DemoSpec(
         task=config.task,

@@ -180,8 +180,10 @@ def _gymnasium_horizon(task: str) -> int | None:
         if module:
             importlib.import_module(module)
         return gymnasium.spec(name).max_episode_steps
-    except ModuleNotFoundError as error:
-        raise UserError(f"task={task} needs a package that is not installed ({error}).") from error
+    except ImportError as error:
+        raise UserError(
+            f"task={task} needs what cannot be imported ({error}): install it, or put its folder on PYTHONPATH."
+        ) from error
     except gymnasium.error.Error as error:
         raise UserError(f"Gymnasium does not know task={task}: {error}") from error
 

@@ -10,7 +10,7 @@ import pytest
 from envs.config import EnvConfig, RenderQuality
 from envs.pool import ProcessPool
 from envs.registry import make_env, spec_of
-from envs.repeatable import repeats
+from envs.repeatable import notes, repeats
 from pixio_robot.errors import UserError
 
 DOT, PLAIN, ROBOT = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain", "Robot"))
@@ -124,6 +124,14 @@ def test_a_rate_that_it_does_not_tell_is_taken_as_given(monkeypatch):
 )
 def test_whether_a_seed_gives_the_same_episode_again_is_found_out(task, wind, same):
     assert repeats(EnvConfig(task=task, make={"wind": wind})) is same
+
+
+def test_what_is_not_promised_is_said():
+    said = notes(EnvConfig(task=DOT, make={"wind": "clock"}))
+    assert said[0].endswith("depth (float32 (24, 32, 1))")
+    assert "does not give the same episode again from the same seed" in said[1]
+    assert notes(EnvConfig(task=PLAIN)) == []
+    assert spec_of(EnvConfig(task=ROBOT)).source == "as Gymnasium makes it, episodes do not follow from their seeds"
 
 
 def test_a_robot_whose_starts_differ_is_not_moved(monkeypatch):
