@@ -14,7 +14,7 @@ from pixio_robot.errors import UserError, unknown_name
 
 
 class DmControl:
-    """See `ForeignMujoco`. The state is all observations one after the other. The suite knows rewards but no success."""
+    """See `ForeignMujoco`. The state is all observations one after the other. It knows rewards but no success."""
 
     view: Mapping[str, Any] = {}
 
