@@ -1,10 +1,13 @@
 """docs/python.md, block for block: its commands, its Python, and its package of a policy, installed as pip would."""
 
+import contextlib
 import json
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from pixio_robot.cli.main import dispatch
 from policies.installed import GROUP
 from policies.registry import POLICIES
 
+TOKEN = "a-token-for-tests"
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
@@ -32,6 +36,17 @@ def smooth_policy(tmp_path, monkeypatch):
     sys.modules.pop("smooth_policy", None)
 
 
+@contextlib.contextmanager
+def served(checkpoint: str) -> Iterator[str]:
+    command = [Path(sys.executable).with_name("pixio-robot"), "serve", f"checkpoint={checkpoint}", "port=0"]
+    with subprocess.Popen([*command, f"token={TOKEN}"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().split(" at ")[1].split(",")[0]
+        finally:
+            server.terminate()
+
+
 @pytest.mark.slow
 @pytest.mark.sim
 @pytest.mark.timeout(900)
@@ -46,6 +61,10 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, smooth_policy, 
     names: dict = {"__name__": "page"}
     for number, block in enumerate(blocks("python test")):
         exec(compile(block, f"docs/python.md, block {number}", "exec"), names)
+    with served("runs/py/policies/bc") as names["address"]:
+        names["token"] = TOKEN
+        exec(compile(blocks("python served")[0], "docs/python.md, on the robot", "exec"), names)
+    assert names["done"]
     assert names["vector"].shape == (5, 128)
     assert len(names["results"]) == 6
     # The method of one's own, through the commands.
@@ -68,10 +87,10 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, smooth_policy, 
     assert "smooth" in Path("runs/py/report.html").read_text()
 
 
-def test_every_python_block_but_that_on_the_robot_is_run():
+def test_every_python_block_is_run():
     openings = re.findall(r"^```(python.*)$", PAGE.read_text(), re.MULTILINE)
-    assert openings.count("python") == 1
-    assert set(openings) == {"python", "python test", "python file=smooth_policy.py"}
+    assert set(openings) == {"python test", "python served", "python file=smooth_policy.py"}
+    assert openings.index("python served") == openings.index("python file=smooth_policy.py") - 1, "it runs last"
 
 
 def test_the_links_of_the_page_lead_somewhere():
