@@ -107,12 +107,21 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except BaseException as error:
-        # The one failure that every library words in its own exception, with the system's text inside; that of
-        # torch.distributed.checkpoint is no Exception.
-        if debug or os.strerror(errno.ENOSPC) not in str(error):
+        if debug or (sentence := _of_the_disk(error)) is None:
             raise
-        print("pixio-robot: The disk is full. Free some space and run the same command again.", file=sys.stderr)
+        print(f"pixio-robot: {sentence}", file=sys.stderr)
         return 2
+
+
+def _of_the_disk(error: BaseException) -> str | None:
+    """What to do about a disk that is full, or may not be written to; None for other errors."""
+    # A full disk every library words in its own exception, with the system's text inside; that of
+    # torch.distributed.checkpoint is no Exception.
+    if os.strerror(errno.ENOSPC) in str(error):
+        return "The disk is full. Free some space and run the same command again."
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+        return f"{error.strerror}: {error.filename}. Choose another place, or have its rights mended."
+    return None
 
 
 if __name__ == "__main__":

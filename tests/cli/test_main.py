@@ -1,5 +1,6 @@
 """The console command: help is instant, bad input is one sentence and exit code 2."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -125,6 +126,16 @@ def test_a_full_disk_is_one_sentence(kind: type[BaseException], monkeypatch: pyt
     code, text = run("report", "run=x")
     assert code == 2
     assert text == "pixio-robot: The disk is full. Free some space and run the same command again.\n"
+
+
+def test_a_folder_that_may_not_be_written_to_is_one_sentence(monkeypatch: pytest.MonkeyPatch, run) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "/shared/sweep.html")
+
+    monkeypatch.setattr("pixio_robot.cli.report.main", fail)
+    code, text = run("report", "sweep=/shared")
+    assert code == 2
+    assert text.startswith("pixio-robot: Permission denied: /shared/sweep.html. Choose another place")
 
 
 @pytest.mark.sim
