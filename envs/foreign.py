@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from envs.config import EnvConfig
 
 
+FRONT = "front"
+"""The camera that needs no name: MuJoCo's free view of all, or what `render()` shows."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a foreign environment's numbers are: low, high (a,) bound its action, control_hz is in steps a second."""

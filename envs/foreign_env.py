@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.checked import finite_vector
 from envs.config import EnvConfig
-from envs.foreign import ForeignMujoco
+from envs.foreign import FRONT, ForeignMujoco
 from envs.foreign_spec import foreign_spec
 from envs.render import FREE_VIEW
 from envs.seeding import OwnGenerators
@@ -18,7 +18,6 @@ from envs.views import Views
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
 
-FRONT = "front"
 _SHOWN_GROUPS = (0, 1, 2)
 """The geom groups MuJoCo draws by default."""
 
@@ -41,7 +40,7 @@ class ForeignEnv(Views):
             foreign.reset(0)
         model, data = foreign.model, foreign.data
         known = [FRONT, *(model.camera(index).name for index in range(model.ncam))]
-        for camera in config.cameras:
+        for camera in self.spec.cameras:
             if camera not in known:
                 raise unknown_name("camera", camera, known)
         model.geom_group[np.isin(model.geom_group, _SHOWN_GROUPS)] = 1
@@ -54,7 +53,7 @@ class ForeignEnv(Views):
         self._steps, self._done = 0, True
 
     def _model_camera(self, camera: str | None) -> str:
-        name = camera or (self.config.cameras or [FRONT])[0]
+        name = camera or next(iter(self.spec.cameras), FRONT)
         return FREE_VIEW if name == FRONT else name
 
     def reset(self, seed: int, render: bool = True) -> Frame:
@@ -91,7 +90,7 @@ class ForeignEnv(Views):
         return StepResult(self._frame(render), reward, success, self._done)
 
     def _frame(self, render: bool) -> Frame:
-        images = {name: self.render(name) for name in self.config.cameras} if render else {}
+        images = {name: self.render(name) for name in self.spec.cameras} if render else {}
         return Frame(images, self._observed.astype(np.float32))
 
     def privileged(self) -> dict[str, np.ndarray]:

@@ -8,13 +8,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.foreign import Facts, ForeignMujoco, ForeignPlain
+from envs.foreign import FRONT, Facts, ForeignMujoco, ForeignPlain
 from envs.foreign_spaces import Layout, check_picture
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
-FRONT = "front"
-"""What `render()` shows."""
 _DRAWN = "rgb_array"
 
 

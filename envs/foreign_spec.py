@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 
 from envs.config import EnvConfig
-from envs.foreign import Facts
+from envs.foreign import FRONT, Facts
 from envs.tasks import task_of
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import OF_THE_TASK, UNKNOWN, CameraSpec, DemoSpec
@@ -52,10 +52,12 @@ def _check_rate(config: EnvConfig, facts: Facts) -> None:
 
 
 def _drawn_here(config: EnvConfig) -> dict[str, CameraSpec]:
-    fov = {"front": task_of(config.task).view.fov_y}
+    """The cameras that were asked for, of which the model tells whether it has them; `front` where none was named."""
+    names = [FRONT] if config.cameras == _USUAL.cameras else config.cameras
+    fov = {FRONT: task_of(config.task).view.fov_y}
     return {
         name: CameraSpec(height=config.image_size, width=config.image_size, fov_y_degrees=fov.get(name))
-        for name in config.cameras
+        for name in names
     }
 
 

@@ -55,6 +55,7 @@ def test_every_camera_of_the_model_can_be_looked_through():
     assert images["front"].std() > 10
     assert images["track"].std() > 10
     assert not np.array_equal(images["front"], images["track"])
+    assert list(spec_of(EnvConfig(task="gymnasium:Ant-v5")).cameras) == ["front"]
     position, rotation = env.camera_pose("front")
     # It looks at the middle of the model, from above.
     assert position[2] > 1
