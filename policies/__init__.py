@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from policies.acting import ActingConfig as ActingConfig
     from policies.base import ChunkPolicy as ChunkPolicy
     from policies.chunking import ChunkedActor as ChunkedActor
+    from policies.conditioning import Conditioning as Conditioning
     from policies.config import ConditioningConfig as ConditioningConfig
     from policies.config import PolicyConfig as PolicyConfig
     from policies.persistence import load_policy as load_policy
@@ -23,6 +24,7 @@ __getattr__, __dir__ = handed_on(
         "acting": ["ActingConfig"],
         "base": ["ChunkPolicy"],
         "chunking": ["ChunkedActor"],
+        "conditioning": ["Conditioning"],
         "config": ["ConditioningConfig", "PolicyConfig"],
         "persistence": ["load_policy", "save_policy"],
         "player": ["PolicyPlayer", "actor_of"],

@@ -15,6 +15,7 @@ import dataclasses
 import importlib.metadata
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
@@ -66,7 +67,11 @@ def offers() -> dict[str, list[Offer]]:
     """By name, of everything installed; several of one name where packages clash. Takes some 10 ms."""
     found: dict[str, list[Offer]] = {}
     for point in importlib.metadata.entry_points(group=GROUP):
-        package = Package("unknown", "") if point.dist is None else Package(point.dist.name, point.dist.version)
+        # `python -m` looks into the working directory too. What lies there, beside a stranger's checkpoint perhaps, was
+        # installed by nobody.
+        if point.dist is None or Path(str(point.dist.locate_file(""))).resolve() == Path.cwd():
+            continue
+        package = Package(point.dist.name, point.dist.version)
         found.setdefault(point.name, []).append(Offer(point.name, package, point))
     return found
 

@@ -190,6 +190,17 @@ def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, mon
         load_policy(saved)
 
 
+def test_what_lies_in_the_working_directory_is_not_installed(install, tmp_path, monkeypatch):
+    """`python -m` and torchrun look there first, and it may have come with a checkpoint."""
+    install("lab", ["linear"])
+    assert "linear" in policy_names()
+    monkeypatch.chdir(tmp_path / "site")
+    assert "linear" not in policy_names()
+    monkeypatch.syspath_prepend("")
+    with pytest.raises(UserError, match="Unknown policy 'linear'"):
+        policy_entry("linear")
+
+
 class Shape(enum.Enum):
     ROUND = "round"
     FLAT = "flat"
