@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _moved(path: Path, before: Path, now: Path) -> Path:
 
 
 def _sweep(directory: Path, out: Path, against: str | None) -> int:
-    from pixio_robot.evaluation.sweep import collect_sweep
+    from pixio_robot.evaluation.sweep import collect_sweep, unfinished_below
     from pixio_robot.evaluation.sweep_report import write_sweep
     from pixio_robot.training.trials import DIRECTORY as TRIALS
 
@@ -88,6 +89,8 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
     page = write_sweep(rows, directory.resolve().name, out, against)
     for row in rows:
         print(f"{row.task}: {row.name}: {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}, {row.interval}")
+    if unfinished := unfinished_below(directory, leave_out=[TRIALS]):
+        print(f"report: left out {_some(unfinished)}, which have not finished")
     if unknown:
         print(
             f"report: how {len(unknown)} of the policies were trained is not known, such as that of {unknown[0]}: its "
@@ -136,13 +139,18 @@ def _run(command: ReportCommand) -> int:
     path = build_report(directory, directory / "report.html")
     missing = left_out(directory)
     if missing:
-        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
         print(
-            f"report: left out {', '.join(missing[:LISTED])}{more}, because a report shows what lies in "
+            f"report: left out {_some(missing)}, because a report shows what lies in "
             f"{directory}/evaluations; compare=[RUN,RUN] and sweep={directory} show those of several runs"
         )
     print(f"report: {path.resolve()}")
     return 0
+
+
+def _some(names: Sequence[str | Path]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(map(str, names[:LISTED])) + more
 
 
 def left_out(directory: Path) -> list[str]:

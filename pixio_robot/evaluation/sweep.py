@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.results import SEQUENTIAL, SUMMARY, EvaluationSummary, read_summary
+from pixio_robot.evaluation.results import EPISODES, SEQUENTIAL, SUMMARY, EvaluationSummary, read_summary
 from pixio_robot.evaluation.statistics import wilson_interval
 from pixio_robot.files import read_json
 
@@ -114,6 +114,16 @@ def collect_sweep(
         values = {key: settings[group[0]].get(key) for key in varied}
         rows.append(_row([summaries[i] for i in group], values, _varied(alike)))
     return sorted(rows, key=lambda row: (row.task, -row.rate, row.label))
+
+
+def unfinished_below(directory: Path, leave_out: Collection[str] = ()) -> list[Path]:
+    """Evaluations that have begun and have no summary, which `collect_sweep` passes over."""
+    begun = (path.parent for path in directory.rglob(EPISODES))
+    return sorted(
+        path
+        for path in begun
+        if not (path / SUMMARY).is_file() and not {*leave_out} & {*path.relative_to(directory).parts}
+    )
 
 
 def _of_run(summary: EvaluationSummary, training: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,10 +51,15 @@ def test_training_settings_are_found_where_a_run_was_moved(
     assert "not known" not in printed
     assert (tmp_path / "page.svg").is_file()
     assert not list((tmp_path / "laptop").rglob("sweep.*"))
+    assert "not finished" not in printed
+    (tmp_path / "laptop/run/evaluations/late").mkdir()
+    (tmp_path / "laptop/run/evaluations/late/episodes.jsonl").touch()
     for stamp in (tmp_path / "laptop").rglob("policies/*.stage.json"):
         stamp.unlink()
     assert report(["sweep=laptop/run", "out=page.html"]) == 0
-    assert "how 2 of the policies were trained is not known" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "how 2 of the policies were trained is not known" in printed
+    assert "left out laptop/run/evaluations/late, which have not finished" in printed
 
 
 def test_a_run_that_fails_fails_the_sweep(
