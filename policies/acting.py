@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pixio_robot.errors import UserError
 
 if TYPE_CHECKING:  # commands that are only asked for their settings need no torch
     from policies.base import ChunkPolicy
@@ -29,8 +31,6 @@ class ActingConfig:
 
 def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
     """Take the choices up in the policy's configuration. Raises UserError where it cannot act so."""
-    from policies.generative import set_inference_steps
-
     if acting.inference_steps is not None:
         set_inference_steps(policy, acting.inference_steps)
     config = policy.config
@@ -40,6 +40,20 @@ def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
         weight = None if acting.ensemble_weight == NO_ENSEMBLE else acting.ensemble_weight
         config = dataclasses.replace(config, ensemble_weight=weight)
     policy.config = config
+
+
+def set_inference_steps(policy: ChunkPolicy, steps: int) -> None:
+    """Let a trained policy draw its actions in that many steps.
+
+    Raises UserError for one that draws none, or not in any number but one, and for a number that does not fit.
+    """
+    config = policy.config
+    if not (policy.draws and hasattr(config, "inference_steps")):
+        raise UserError(f"inference_steps={steps} is for policies that draw actions from noise, not for this one.")
+    if getattr(config, "sampler", "") == "ddpm":
+        raise UserError("ddpm takes as many steps as it was trained with; set policy.sampler=ddim to train for fewer.")
+    changed: Any = {"inference_steps": steps}  # which not every policy's config has
+    policy.config = dataclasses.replace(config, **changed)
 
 
 def words_of_noise(policy: ChunkPolicy, acting: ActingConfig) -> str:

@@ -7,7 +7,6 @@ import dataclasses
 from torch import Tensor, nn
 
 from pixio_robot.data.stats import Statistics
-from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Observation
 from policies.base import ChunkPolicy
 from policies.conditioning import Conditioning
@@ -55,16 +54,3 @@ class GenerativePolicy(ChunkPolicy):
 
     def see(self, observation: Observation, augment: bool) -> Tensor:
         return (self.conditioning.frames if self.reads_frames else self.conditioning)(observation, augment)
-
-
-def set_inference_steps(policy: ChunkPolicy, steps: int) -> None:
-    """Let a trained policy draw its actions in that many steps.
-
-    Raises UserError for one that draws none, or not in any number but one, and for a number that does not fit.
-    """
-    config = policy.config
-    if not isinstance(policy, GenerativePolicy) or not hasattr(config, "inference_steps"):
-        raise UserError(f"inference_steps={steps} is for policies that draw actions from noise, not for this one.")
-    if getattr(config, "sampler", "") == "ddpm":
-        raise UserError("ddpm takes as many steps as it was trained with; set policy.sampler=ddim to train for fewer.")
-    policy.config = dataclasses.replace(config, inference_steps=steps)

@@ -1,11 +1,15 @@
 """A policy in a loop of one's own does what it does in an evaluation, and refuses what it cannot see."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 from policies import ActingConfig, ChunkedActor, PolicyPlayer, actor_of
+from policies.acting import act_as
+from policies.bc import BCConfig, BCPolicy
 
 
 @pytest.fixture
@@ -73,3 +77,21 @@ def test_a_policy_of_several_tasks_must_be_told_one(make):
     frame = Frame({}, np.zeros(2, np.float32))
     pushed, pulled = (PolicyPlayer(policy, task=task).act(frame) for task in ("push", "pull"))
     assert not np.array_equal(pushed, pulled)
+
+
+@dataclasses.dataclass(kw_only=True)
+class DrawnConfig(BCConfig):
+    inference_steps: int = 4
+
+
+class Drawn(BCPolicy):
+    """Of somebody who draws actions in a way of their own."""
+
+    config_class = DrawnConfig
+    draws = True
+
+
+def test_any_policy_that_draws_in_steps_may_take_others(world):
+    policy = Drawn(DrawnConfig(), world.spec, world.statistics, None)
+    act_as(policy, ActingConfig(inference_steps=2))
+    assert policy.config.inference_steps == 2
