@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from envs.config import EnvConfig
+from envs.registry import spec_of
 from pixio_robot.cli.compose import load
 from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluated import finished_policy
 from pixio_robot.cli.main import dispatch
 from pixio_robot.cli.report import left_out
 from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.trials import TrialsCommand, open_trials
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import read_episodes, read_summary
@@ -150,6 +153,21 @@ def test_what_is_called_otherwise_plays_the_same(tmp_path: Path, capsys: pytest.
         np.mean([episode.highest_reward for episode in read_episodes(tmp_path / "played_same")])
     )
     assert "not shown to policies, because neither a picture in colour nor a vector: depth" in capsys.readouterr().out
+
+
+def test_mappings_arrive_in_the_rollouts_of_a_training(tmp_path: Path) -> None:
+    task, make = "gymnasium:painted:painted/Dot-v0", {"width": 16, "wind": "it's a, b = {c}"}
+    settings = TrialsCommand(
+        every=1, env=EnvConfig(task=task, make=make), cameras={"a": "pixels_top"}, by_position=True
+    )
+    env = spec_of(settings.env)
+    learned = replace(env, cameras={"a": env.cameras["pixels_top"]})
+    words = open_trials(settings, str(tmp_path), learned)._command(tmp_path / "model", tmp_path / "results")
+    command = load("evaluate", EvaluateCommand, words[words.index("evaluate") + 1 :])
+    assert (command.env, command.words()) == (settings.env, "cameras='{a: pixels_top}' by_position=true")
+    # One key of a mapping is a setting like others, and so is one more.
+    command = load("evaluate", EvaluateCommand, ["checkpoint=x", f"env.task={task}", "env.make.width=8", "cameras.b=c"])
+    assert (command.env.make, command.cameras) == ({"width": 8}, {"b": "c"})
 
 
 def test_what_does_not_go_together_is_refused(run: Path) -> None:

@@ -45,6 +45,16 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     assert log == ["worked", "worked"]
 
 
+def test_words_of_the_user_are_part_of_the_result_whatever_they_are_called(tmp_path: Path) -> None:
+    out, log = tmp_path / "results", []
+    for device in ("cpu", "cuda"):
+        settings = {"device": device, "env": {"make": {"device": "cpu", "inside": {"workers": 1}}}}
+        run_stage("evaluate", str(out), settings, make(out, log))
+    assert log == ["worked"]
+    with pytest.raises(UserError, match=r"env\.make\.inside\.workers: 1 then, 2 now"):
+        run_stage("evaluate", str(out), {"env": {"make": {"device": "cpu", "inside": {"workers": 2}}}}, make(out, log))
+
+
 def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
     out, log = tmp_path / "demos", []
     assert run_stage("collect", str(out), Settings(), make(out, log, finished=False)) == 130
