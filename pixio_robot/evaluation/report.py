@@ -84,9 +84,10 @@ def render_csv(inputs: ReportInputs) -> str:
     """One row per finished evaluation, best first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_CSV_COLUMNS)
+    writer.writerow([*_CSV_COLUMNS, "title", "directory"])
     for evaluation in inputs.evaluations:
-        writer.writerow([getattr(evaluation.summary, column) for column in _CSV_COLUMNS])
+        values = [getattr(evaluation.summary, column) for column in _CSV_COLUMNS]
+        writer.writerow([*values, evaluation.title, evaluation.directory])
     return text.getvalue()
 
 

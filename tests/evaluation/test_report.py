@@ -359,6 +359,9 @@ def test_several_runs_on_one_page(tmp_path, make_spec):
     assert "−30" in page.text  # the second against the best, on the seeds that both played
     assert "Pretraining" not in page.text
     assert sorted(path.name for path in out.parent.iterdir()) == ["page.csv", "page.html", "page.json", "page.md"]
+    table = list(csv.DictReader((out.parent / "page.csv").open()))
+    assert [row["title"] for row in table] == ["Frozen Pixio (first)", "Frozen Pixio (second)"]
+    assert table[0]["directory"] == str(tmp_path / "first" / "evaluations" / "bc_pixio")
     (row,) = json.loads((out.parent / "page.json").read_text())["comparisons"]
     assert row["verdict"] == "worse"
     assert row["paired"]["difference"] == pytest.approx(-0.3)
