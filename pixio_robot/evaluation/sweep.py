@@ -102,6 +102,16 @@ def collect_sweep(
     summaries = [summary for _, summary in found]
     settings = [_of_run(summary, settings_of(path)) for path, summary in found]
     varied = _varied(settings)
+    environments: dict[tuple, set[str]] = {}
+    for summary, values in zip(summaries, settings, strict=True):
+        what = (*_spoken_name(summary), *(repr(values.get(key)) for key in varied))
+        environments.setdefault(what, set()).add(summary.spec_hash)
+    if any(len(hashes) > 1 for hashes in environments.values()):
+        # Nothing else tells these rows apart: another controller, cameras of another size.
+        settings = [
+            {**values, "environment": summary.spec_hash} for summary, values in zip(summaries, settings, strict=True)
+        ]
+        varied = _varied(settings)
     groups: dict[tuple, list[int]] = {}
     for index, (summary, values) in enumerate(zip(summaries, settings, strict=True)):
         who = (summary.label, summary.policy, summary.encoder, summary.adaptation, summary.acting, summary.sight)
@@ -129,7 +139,8 @@ def unfinished_below(directory: Path, leave_out: Collection[str] = ()) -> list[P
 def _of_run(summary: EvaluationSummary, training: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that may tell a run from others: how its policy was trained, how it acts, and where."""
     acting = {"acting": summary.acting} if training else {}
-    return {**training, **acting, "scene": summary.scene}
+    where = {"scene": summary.scene, "robot": summary.robot, "render_quality": summary.render_quality}
+    return {**training, **acting, **where}
 
 
 def _spoken_name(summary: EvaluationSummary) -> tuple[str, str, str]:

@@ -87,6 +87,18 @@ def test_what_only_some_kinds_of_policy_can_set_tells_them_apart(line_pool, seek
     }
 
 
+def test_rows_of_other_environments_have_names_of_their_own(line_pool, make_spec, seeking_actor, tmp_path) -> None:
+    for name, changes in (("a", {}), ("b", {"control_hz": 10.0}), ("c", {"robot": "Dot"})):
+        who = EvaluatedPolicy(name=name, label="Seeker", policy="bc", encoder="none", training_seed=0)
+        pool = line_pool(4, spec=make_spec(**changes))
+        evaluate(pool, seeking_actor(), who, EvaluateConfig(episodes=3, videos=0), tmp_path / name)
+    assert len({row.name for row in collect_sweep(tmp_path, lambda path: {})}) == 3
+    (name,) = {row.name for row in collect_sweep(tmp_path, lambda path: {}, leave_out=["b", "c"])}
+    assert name == "Seeker (bc)"
+    names = {row.name for row in collect_sweep(tmp_path, lambda path: {}, leave_out=["b"])}
+    assert names == {"Seeker (bc, robot=Dot)", "Seeker (bc, robot=Point)"}
+
+
 def test_episodes_played_in_two_evaluations_are_no_second_training(line_pool, seeking_actor, tmp_path) -> None:
     for seed in (0, 1):
         for part in (0, 1):
