@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ from pixio_robot.cli.training_stage import run_training
 from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
-from pixio_robot.training.imitate import ImitateConfig, imitate
+from pixio_robot.training.imitate import ImitateConfig, encoders_of, imitate
 from pixio_robot.training.record import FitResult
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
+from pixio_robot.vision.checkpointing import WEIGHTS, read_weights
+from pixio_robot.vision.initial import Weights, fill, under
+from pixio_robot.vision.later import empty, encoder_for_later
+from pixio_robot.vision.lora import BASE, has_adapters, without_adapters
 from policies.acting import act_as
 from policies.config import PolicyConfig
 from policies.registry import build_policy, name_of_config
@@ -108,7 +113,7 @@ def _train(command: TrainCommand) -> FitResult:
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed import current
     from pixio_robot.training.sinks import MetricsLog
-    from policies.persistence import config_to_json, load_policy, save_policy
+    from policies.persistence import config_to_json, save_policy
 
     device, processes = pick_device(command.device), current()
     seed = command.loop.seed
@@ -128,7 +133,13 @@ def _train(command: TrainCommand) -> FitResult:
     )
     learned = before.extra(data.marks, data.seeds)
     torch.manual_seed(seed)
-    encoder = build_encoder(command.encoder)
+    views = _views(command, command.encoder.kind is not EncoderKind.NONE)
+    # Where each process is to have a part of the policy, none has all of the encoder before: unless it encodes all
+    # frames first.
+    later = None
+    if command.loop.parallel == "fsdp" and processes.count > 1 and views is None:
+        later = encoder_for_later(command.encoder)
+    encoder = build_encoder(command.encoder) if later is None else later.encoder
     conditioning = command.policy.conditioning
     if encoder is None:
         conditioning.cameras = []
@@ -140,10 +151,17 @@ def _train(command: TrainCommand) -> FitResult:
         raise UserError(f"policy.conditioning.goal_dim={conditioning.goal_dim}, but the goals have {goal_dim} numbers.")
     conditioning.goal_dim = goal_dim
     name = name_of_config(command.policy)
-    policy = build_policy(name, command.policy, data.spec, data.statistics, encoder).to(device)
+    policy = build_policy(name, command.policy, data.spec, data.statistics, encoder)
     policy.goals = data.goals
-    if command.initial_policy is not None:  # before its encoder's features are cached
-        _begin_from(policy, load_policy(policy_directory(command.initial_policy), device), command.initial_policy)
+    weights = None if later is None else _of_encoders(policy, later.weights)
+    if command.initial_policy is not None:
+        weights = _weights_of(command.initial_policy, policy)
+    if later is None:  # before its encoder's features are cached
+        fill(policy.to(device), weights or ())
+        weights = None
+    else:
+        for part in policy.conditioning.encoders:
+            empty(part)
     # Before features are cached and a step is taken: what the rollouts would refuse is refused at once.
     trials = None
     if command.trials.every:
@@ -159,7 +177,6 @@ def _train(command: TrainCommand) -> FitResult:
             command.trials, command.out, data.spec.read_by(conditioning.cameras, conditioning.use_state)
         )
 
-    views = _views(command, encoder is not None)
     features = None
     if views is not None and encoder is not None:
 
@@ -179,9 +196,9 @@ def _train(command: TrainCommand) -> FitResult:
         seed=seed,
         random_views=views is not None and views.count > 0,
     )
+    windows = []
     if command.initial_policy is None:
         windows = some_windows(train_batches, WINDOWS_TO_PREPARE, PREPARE_BATCH, seed)
-        policy.prepare(observation.to(device) for observation in windows)
 
     extra: dict[str, Any] = {
         "label": _label(command),
@@ -211,6 +228,8 @@ def _train(command: TrainCommand) -> FitResult:
             settings=settings,
             layer_decay=command.adapt.layer_decay,
             looks=[] if trials is None else [lambda save: trials.look(save, processes.first)],
+            weights=weights,
+            prepare_on=windows,
         )
         if trials is not None and processes.first and not result.interrupted:
             with MetricsLog(Path(command.out), result.steps, command.loop.wandb) as log:
@@ -241,11 +260,9 @@ def _views(command: TrainCommand, sees: bool) -> Any:
     )
 
 
-def _begin_from(policy: Any, earlier: Any, path: str) -> None:
-    """Take over the weights of a trained policy, standardisation of features included."""
-    from pixio_robot.vision.lora import BASE, has_adapters, without_adapters
-
-    theirs = earlier.state_dict()
+def _weights_of(path: str, policy: Any) -> Weights:
+    """Those of a trained policy, standardisation of features included, under the names that `policy` has for them."""
+    theirs = read_weights(policy_directory(path) / WEIGHTS)
     mine = policy.state_dict()
     wanted = without_adapters(mine) if has_adapters(policy) else mine
     different = sorted(wanted.keys() ^ theirs.keys()) or [n for n in wanted if wanted[n].shape != theirs[n].shape]
@@ -253,9 +270,19 @@ def _begin_from(policy: Any, earlier: Any, path: str) -> None:
         raise UserError(
             f"initial_policy={path} has another shape than the policy to train: {', '.join(different[:3])} differ."
         )
-    for key in mine:
-        if (plain := key.replace(BASE, ".")) in theirs:
-            mine[key].copy_(theirs[plain])
+    return _named_in(policy, theirs.items())
+
+
+def _of_encoders(policy: Any, weights: Callable[[], Weights]) -> Weights:
+    """The same for each of the policy's encoders, under the names that `policy` has for them."""
+    names = [name for name, _ in encoders_of(policy)]
+    return _named_in(policy, (pair for name in names for pair in under(f"{name}.", weights())))
+
+
+def _named_in(policy: Any, weights: Weights) -> Weights:
+    """Adapters change the names of what they stand beside."""
+    names = {name.replace(BASE, "."): name for name in policy.state_dict()}
+    return ((names[name], tensor) for name, tensor in weights)
 
 
 def _run(command: TrainCommand) -> int:

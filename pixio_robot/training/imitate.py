@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.device import pick_device
@@ -21,8 +22,9 @@ from pixio_robot.training.metrics import Window, means
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
 from pixio_robot.training.spreading import Spread, spread, whole_on_cpu
-from pixio_robot.types import Batch, Policy
+from pixio_robot.types import Batch, Observation, Policy
 from pixio_robot.vision.adapt import lr_scales
+from pixio_robot.vision.initial import Weights, under
 
 VALIDATION_SEED = 0
 
@@ -70,24 +72,35 @@ def imitate(
     *,
     layer_decay: float = 1.0,
     looks: Sequence[Callable[[Callable[[Path], None]], Hook]] = (),
+    weights: Weights | None = None,
+    prepare_on: Collection[Observation] = (),
 ) -> FitResult:
     """Train `policy` (an `nn.Module`) in `run_dir`, continuing what is there; it ends up on the device.
 
     `train_batches` and `validation_batches` yield this process's part of every `types.Batch`; both are closed at the
     end. What `save_model` is given holds the averaged weights. `settings`: what else decides the result (data,
     policy), as JSON values. `layer_decay`: learning rate of a layer of the encoder over that of the next deeper one.
-    `looks`: hooks that want to save the policy as it stands; each is made from a function that does so. When this
-    returns, `policy` itself holds the last weights, not the averages.
+    `looks`: hooks that want to save the policy as it stands; each is made from a function that does so. `weights`: of
+    what of the policy lies on the meta device, at least, and on which observations to prepare it when it has them. When
+    this returns, `policy` itself holds the last weights, not the averages.
     """
     device, processes = pick_device(config.device), current()
-    model = cast(nn.Module, policy).to(device)
+    model = cast(nn.Module, policy)
     # Taken before the parameters are spread over the processes; what the first saves has all of each.
-    template = copy.deepcopy(model).cpu() if processes.count > 1 and processes.first else None
+    template = _without_weights(model) if processes.count > 1 and processes.first else None
     whole = _LossOf(model)
     encoders = [encoder for _, encoder in encoders_of(model)]
     blocks = [block for encoder in encoders for block in _blocks_of(encoder)]
     loop = config.loop
-    spread_model = spread(whole, blocks, loop.parallel, device, loop.compile, loop.precision(device))
+    if weights is not None:
+        weights = under("policy.", weights)
+    spread_model = spread(whole, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights)
+    if prepare_on:
+        register_fsdp_forward_method(whole, "prepare")
+        # Where blocks are gathered in half precision, what surrounds them has to be told.
+        with loop.autocast(device) if spread_model.sharded else contextlib.nullcontext():
+            whole.prepare(observation.to(device) for observation in prepare_on)
+        spread_model.let_go()
 
     def step(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         loss, metrics = spread_model.module(batch.to(device))
@@ -97,10 +110,11 @@ def imitate(
         if processes.count == 1:
             save_model(directory, model)
             return
-        weights = whole_on_cpu(model.state_dict())
+        complete = whole_on_cpu(model.state_dict())
         if template is not None:
-            template.load_state_dict(weights)
-            save_model(directory, template)
+            saved = copy.deepcopy(template)
+            saved.load_state_dict(complete, assign=True)
+            save_model(directory, saved)
 
     hooks = [look(save) for look in looks]
     if validation_batches is not None:
@@ -129,6 +143,16 @@ def imitate(
             validation_batches.close()
 
 
+def _without_weights(model: nn.Module) -> nn.Module:
+    """A copy on the CPU that has everything but its state."""
+    copies = {id(constant): constant.to("cpu", copy=True) for constant in model.buffers() if not constant.is_meta}
+    for tensor in model.state_dict(keep_vars=True).values():
+        nothing = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        copies[id(tensor)] = nn.Parameter(nothing, tensor.requires_grad) if is_parameter else nothing
+    return copy.deepcopy(model, copies)
+
+
 class _LossOf(nn.Module):
     """A policy as a module whose call is its loss (or, with `seeds`, its actions), which is what can be spread."""
 
@@ -140,6 +164,9 @@ class _LossOf(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the loss of training steps; losses and actions of validation, of other shapes, stay as they are."""
         self._compiled = torch.compile(cast(Policy, self.policy).loss, *args, **kwargs)
+
+    def prepare(self, observations: Iterable[Observation]) -> None:
+        cast(Any, self.policy).prepare(observations)
 
     def forward(self, batch: Batch, seeds: Sequence[int] | None = None) -> Any:
         policy = cast(Policy, self.policy)

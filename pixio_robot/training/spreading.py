@@ -75,8 +75,8 @@ def spread(
     `compiled`: of one process the step becomes one graph, by `model.compile()`; of several each block one, because
     gradients are exchanged, or parameters gathered, between them while the others compute.
 
-    `weights`: those of a model that was made without. Each goes to the device by itself, and under `fsdp` a process
-    lets go of the others' parts of it before the next is made: none ever holds the whole model.
+    `weights`: those of what of the model was made without, at least. Each goes to the device by itself, and under
+    `fsdp` a process lets go of the others' parts of it before the next is made: none ever holds the whole model.
 
     Raises UserError where several processes cannot learn what one would (`share_batch_norms`)."""
     blocks = list(blocks)
@@ -136,8 +136,9 @@ def _shard(
 
 
 def _part(tensor: Tensor, place: Tensor) -> Tensor:
-    """This process's part of a tensor that every process has."""
-    assert isinstance(place, DTensor)
+    """This process's part of a tensor that every process has; all of it where it is not spread, as a constant."""
+    if not isinstance(place, DTensor):
+        return tensor
     return distribute_tensor(tensor.to(place.device), place.device_mesh, place.placements, src_data_rank=None)
 
 

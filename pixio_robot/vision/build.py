@@ -9,7 +9,7 @@ from torch import nn
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
-from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder, read_pretrained
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.timm_encoder import open_timm
@@ -62,12 +62,9 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
     """The encoder of a source, an `nn.Module` that is a `types.Encoder`; None for kind `none`."""
     match source.kind:
         case EncoderKind.PIXIO:
-            trained = source.path or source.name
-            if trained is None:
-                raise UserError("An encoder of kind `pixio` needs `path`, its checkpoint, or `name`, a hub name.")
-            return PixioEncoder.from_pretrained(trained, source.resize)
+            return trained_pixio(source).build().eval()
         case EncoderKind.RANDOM:
-            return PixioEncoder(_at(source.encoder, source.resize), source.seed)
+            return PixioEncoder(untrained_pixio(source), source.seed)
         case EncoderKind.RESNET:
             return ResNetEncoder(_at(source.resnet, source.resize), source.seed)
         case EncoderKind.RESNET18:
@@ -83,6 +80,19 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
             return open_transformers(where, source.resize, source.pretrained, source.seed)
         case EncoderKind.NONE:
             return None
+
+
+def trained_pixio(source: EncoderSource) -> TrainedEncoder:
+    """That of a source of kind `pixio`, in its file."""
+    trained = source.path or source.name
+    if trained is None:
+        raise UserError("An encoder of kind `pixio` needs `path`, its checkpoint, or `name`, a hub name.")
+    return read_pretrained(trained, source.resize)
+
+
+def untrained_pixio(source: EncoderSource) -> EncoderConfig:
+    """The shape of that of a source of kind `random`."""
+    return _at(source.encoder, source.resize)
 
 
 def _at[Config: (EncoderConfig, ResNetConfig)](config: Config, resize: int | None) -> Config:

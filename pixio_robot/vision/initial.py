@@ -63,8 +63,14 @@ def all_of_it(tensor: Tensor, place: Tensor) -> Tensor:
 
 
 def fill(module: nn.Module, weights: Weights, device: torch.device | str = "cpu", mine: Mine = all_of_it) -> None:
-    """Give a module that was made on the meta device its weights, on `device`."""
+    """Give what of a module was made on the meta device its weights, on `device`. The rest may be given others too,
+    where it is."""
     # Room for everything first: between the tensors that come and go it would be scattered.
-    places = {name: torch.empty_like(empty, device=device) for name, empty in module.state_dict().items()}
-    filled = {name: places[name].copy_(mine(tensor, places[name])) for name, tensor in weights}
-    module.load_state_dict(filled, assign=True)
+    here = module.state_dict()
+    room = {name: torch.empty_like(it, device=device) for name, it in here.items() if it.is_meta}
+    places, filled = here | room, set[str]()
+    for name, tensor in weights:
+        places[name].copy_(mine(tensor, places[name]))
+        filled.add(name)
+    assert room.keys() <= filled, "a module that is made without weights is given all"
+    module.load_state_dict(room, strict=False, assign=True)

@@ -31,11 +31,11 @@ def insert_adapters(encoder: nn.Module, targets: Sequence[str], rank: int, alpha
         torch.manual_seed(seed)
         inject_adapter_in_model(config, encoder, ADAPTER)
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(_of_adapter(name))
+        parameter.requires_grad_(of_adapter(name))
 
 
 def has_adapters(module: nn.Module) -> bool:
-    return any(_of_adapter(name) for name, _ in module.named_parameters())
+    return any(of_adapter(name) for name, _ in module.named_parameters())
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
@@ -55,8 +55,9 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
 
 def without_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state under the names that it has without adapters, whose own part is left out."""
-    return {key.replace(BASE, "."): value for key, value in state.items() if not _of_adapter(key)}
+    return {key.replace(BASE, "."): value for key, value in state.items() if not of_adapter(key)}
 
 
-def _of_adapter(name: str) -> bool:
+def of_adapter(name: str) -> bool:
+    """Whether a tensor of that name belongs to an adapter."""
     return ".lora_" in name

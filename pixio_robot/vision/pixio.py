@@ -102,14 +102,7 @@ class PixioEncoder(nn.Module):
 
         Raises UserError for what is none of these, and for weights that do not fit.
         """
-        from pixio_robot.vision.weights.formats import read_any
-
-        trained = read_any(path_or_name)
-        # Not what belonged to its own pretraining: dropped paths would blur features wherever a model around it is in
-        # training mode, and activations computed twice only save memory.
-        side = trained.config.resize if resize is None else resize
-        config = dataclasses.replace(trained.config, drop_path=0.0, recompute=False, resize=side)
-        return dataclasses.replace(trained, config=config).build().eval()
+        return read_pretrained(path_or_name, resize).build().eval()
 
     @classmethod
     def load(cls, directory: str | Path) -> PixioEncoder:
@@ -130,10 +123,22 @@ class TrainedEncoder:
         wanted = PixioEncoder(self.config, seed=None).state_dict()
         checkpointing.refuse_misfits(checkpointing.shapes(wanted), checkpointing.shapes(self.weights), self.where)
 
-    def build(self, device: torch.device | str = "cpu") -> PixioEncoder:
+    def build(self) -> PixioEncoder:
         encoder = PixioEncoder(self.config, seed=None)
-        fill(encoder, self.weights.items(), device)
-        return encoder.to(device)
+        fill(encoder, self.weights.items())
+        return encoder
+
+
+def read_pretrained(path_or_name: str | Path, resize: int | None = None) -> TrainedEncoder:
+    """What `PixioEncoder.from_pretrained` opens, in its file."""
+    from pixio_robot.vision.weights.formats import read_any
+
+    trained = read_any(path_or_name)
+    # Not what belonged to its own pretraining: dropped paths would blur features wherever a model around it is in
+    # training mode, and activations computed twice only save memory.
+    side = trained.config.resize if resize is None else resize
+    config = dataclasses.replace(trained.config, drop_path=0.0, recompute=False, resize=side)
+    return dataclasses.replace(trained, config=config)
 
 
 def read_encoder(directory: str | Path) -> TrainedEncoder:

@@ -27,6 +27,9 @@ from pixio_robot.cli.trials import TrialsCommand, open_trials
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.weights.formats import WeightFormat, save_as
 from policies.acting import ActingConfig
 from policies.persistence import load_policy, read_policy_config
 
@@ -263,6 +266,67 @@ def test_two_processes_learn_what_one_does(demos: Path, tmp_path: Path, parallel
             assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
     weights = [load_file(tmp_path / name / "model/model.safetensors") for name in ("one", "two")]
     torch.testing.assert_close(*weights, rtol=1e-2, atol=2e-4)
+
+
+SPREAD = """
+import json, sys
+import torch
+import torch.distributed as dist
+from pixio_robot.cli import train
+from pixio_robot.cli.compose import load
+from pixio_robot.cli.policy_choices import register_policies
+from pixio_robot.training.distributed import part
+from pixio_robot.vision.later import LaterEncoder
+
+rank, where, runs = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
+register_policies("train", ["policy=bc"])
+made = []
+was_made = LaterEncoder.__init__
+LaterEncoder.__init__ = lambda self, *arguments: made.append(self) or was_made(self, *arguments)
+for words in runs:
+    train._train(load("train", train.TrainCommand, [*words, "loop.parallel=fsdp"]))
+print(len(made))
+part()
+"""
+
+
+@pytest.mark.slow
+def test_a_spread_policy_begins_with_the_weights_of_a_whole_one(demos: Path, tmp_path: Path) -> None:
+    """Whatever its encoder is, however it is adapted, and wherever it begins; frozen ones are not cached here."""
+    pixio = PixioEncoder(EncoderConfig(size="micro", patch=8, image_size=16, drop_path=0.1), seed=3)
+    pixio.save(tmp_path / "ours")
+    save_as(pixio, tmp_path / "theirs.pth", WeightFormat.OFFICIAL)
+    head = run(demos, tmp_path / "head")
+    cases = [
+        ["adapt.mode=FULL", "policy.conditioning.share_encoder=false"],
+        ["adapt.mode=LORA", f"encoder.path={tmp_path / 'theirs.pth'}"],
+        ["adapt.mode=LAST_K", "adapt.last_k=1", f"encoder.path={tmp_path / 'ours'}"],
+        ["policy.conditioning.crop_shape=[8,8]", f"encoder.path={tmp_path / 'ours'}"],
+        ["adapt.mode=LORA", f"initial_policy={head}"],
+    ]
+
+    def words(case: list[str], out: Path) -> list[str]:
+        pixio = "encoder=pixio encoder.resize=16"
+        encoder = pixio.split() if any(word.startswith("encoder.path") for word in case) else TINY.split()
+        # No update changes a weight by so little.
+        still = ["optim.lr=1e-60", "loop.steps=1", "policy=bc"]
+        return [f"data={demos}", f"out={out}", *encoder, *SHORT.split(), *still, *case]
+
+    runs = [words(case, tmp_path / f"two{number}") for number, case in enumerate(cases)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", SPREAD, str(rank), str(tmp_path), json.dumps(runs)], text=True, stdout=-1
+        )
+        for rank in range(2)
+    ]
+    assert [process.communicate(timeout=250)[0].splitlines()[-1] for process in both] == [str(len(cases))] * 2
+    for number, case in enumerate(cases):
+        assert train.main(words(case, tmp_path / f"one{number}")) == 0
+        one, two = (load_file(tmp_path / f"{name}{number}/model/model.safetensors") for name in ("one", "two"))
+        assert one.keys() == two.keys(), case
+        assert [name for name in one if not torch.equal(one[name], two[name])] == [], case
 
 
 @pytest.mark.slow
