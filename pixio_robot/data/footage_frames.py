@@ -146,8 +146,12 @@ def _files(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[int, s
             yield number, path.name, None
 
 
-def _is_image(member: tarfile.TarInfo) -> bool:
-    return member.isfile() and is_image(member.name) and not Path(member.name).name.startswith(".")
+def _images_in(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in tar:
+        # It would remember all of them, at half a kilobyte each: of millions more than a worker should take.
+        tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+        if member.isfile() and is_image(member.name) and not Path(member.name).name.startswith("."):
+            yield member
 
 
 def _tar_members(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[int, str, bytes | None]]:
@@ -159,9 +163,9 @@ def _tar_members(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[
         _check_end(path)
     try:
         with tarfile.open(path, "r|*") as tar:
-            total = sum(map(_is_image, tar))
+            total = sum(1 for _ in _images_in(tar))
         with tarfile.open(path, "r|*") as tar:
-            for number, member in enumerate(filter(_is_image, tar)):
+            for number, member in enumerate(_images_in(tar)):
                 if not _spread(number, total, most):
                     spoilt.over_limit += 1
                     continue

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +22,10 @@ import pytest
 from av import VideoFrame
 
 from pixio_robot.data.extract import ExtractJob, extract
+from pixio_robot.data.footage_frames import _images_in
 from pixio_robot.data.footage_search import find_footage
 from pixio_robot.data.ingest import IngestConfig, ingest, read_failures
-from pixio_robot.data.packing import assign_splits
+from pixio_robot.data.packing import assign_splits, first_of_equals
 from pixio_robot.data.shards import FrameShards, work_directory
 from pixio_robot.errors import UserError
 
@@ -277,6 +280,18 @@ def test_more_images_than_are_wanted_are_taken_from_all_over_their_folder_or_tar
     assert report.dropped["over_limit"] == 12
 
 
+def test_a_tar_of_millions_of_frames_takes_no_memory_a_frame(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "films.tar", "w") as tar:
+        for number in range(50):
+            member = tarfile.TarInfo(f"{number}.jpg")
+            member.size = 3
+            tar.addfile(member, io.BytesIO(b"abc"))
+    with tarfile.open(tmp_path / "films.tar", "r|*") as tar:
+        names = [(member.name, len(vars(tar)["members"])) for member in _images_in(tar)]
+    assert [name for name, _ in names] == [f"{number}.jpg" for number in range(50)]
+    assert max(known for _, known in names) <= 1
+
+
 def test_a_worker_keeps_nothing_of_the_files_it_did(tmp_path: Path, make_video) -> None:
     make_video(tmp_path / "in" / "a.mp4", seconds=1)
     (footage,) = find_footage(str(tmp_path / "in"))
@@ -308,6 +323,29 @@ def test_shards_inside_of_their_source_are_not_taken_for_footage(tmp_path: Path,
     # Under another name they are a source like any other.
     other = ingest(config(tmp_path / "in", tmp_path / "out"), show_progress=False)
     assert other.footage > 1
+
+
+def test_equal_files_go_to_the_same_split(tmp_path: Path, make_video) -> None:
+    """Also when the copy comes later, to shards of a time when that was not seen to."""
+    names = [f"{number}.mp4" for number in range(8)]
+    by_name = assign_splits(names, 0.5)
+    first = next(name for name in names if by_name[name] == "train")
+    copies = [name for name in names if by_name[name] == "validation"]
+    shown = make_video(tmp_path / "in" / first, seconds=1)
+    make_video(tmp_path / "in" / "other.mp4", seconds=1, seed=1)
+    settings = config(tmp_path / "in", tmp_path / "out", validation_share=0.5)
+    ingest(settings, show_progress=False)
+    for name in copies:
+        shutil.copyfile(shown, shown.with_name(name))
+    ingest(settings, show_progress=False)
+    videos = json.loads((tmp_path / "out" / "manifest.json").read_text())["videos"]
+    assert len({video["split"] for video in videos if video["id"] in (first, *copies)}) == 1
+    assert {video["split"] for video in videos} == {"train", "validation"}
+
+
+def test_what_shows_the_same_goes_by_its_first_name() -> None:
+    pairs = [("c", "x"), ("b", "y"), ("b", "x"), ("a", "z"), ("d", "z"), ("e", "y"), ("f", "w")]
+    assert first_of_equals(pairs) == {"a": "a", "b": "b", "c": "b", "d": "a", "e": "b", "f": "f"}
 
 
 def test_split_law() -> None:
