@@ -61,8 +61,12 @@ def _types(schema: type, name: str) -> list[type]:
 
 @functools.cache
 def _docstrings(schema: type) -> dict[str, str]:
-    """Field -> the text right after it, of the fields that the class itself declares."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(schema))).body
+    """Field -> the text right after it, of the fields that the class itself declares; nothing without its source."""
+    try:
+        source = inspect.getsource(schema)
+    except (OSError, TypeError):  # a package may come without
+        return {}
+    (definition,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(definition, ast.ClassDef)
     found = {}
     for field, after in zip(definition.body, definition.body[1:], strict=False):

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from hydra.core.config_store import ConfigStore
-from omegaconf.errors import OmegaConfBaseException
 
 from pixio_robot.cli.compose import config_directory, experiment_texts
 from pixio_robot.cli.help import choices
@@ -62,7 +61,7 @@ def _register(name: str, offers: list[Offer]) -> None:
     entry = policy_entry(name)
     try:
         ConfigStore.instance().store(group="policy", name=name, node=entry.config, provider=str(entry.package))
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
+    except Exception as error:  # whatever another's annotations lead to
         raise UserError(
             f"{offers[0]} has a config class that no settings can be made of, {entry.config.__name__}: {error}"
         ) from error

@@ -1,10 +1,13 @@
 """`--help` explains every setting, and what it prints can be typed."""
 
+import dataclasses
 import importlib
 import re
 
 import pytest
 
+from pixio_robot.cli.explanations import explanation
+from pixio_robot.cli.settings import RunSettings
 from policies.registry import POLICIES
 
 COMMANDS = [
@@ -70,6 +73,12 @@ def test_groups_and_experiments_are_those_that_the_command_takes(help_of):
     assert re.search(r"^  env=NAME", collect, re.MULTILINE)
     assert "policy=NAME" not in collect
     assert "diffusion_policy_cnn" not in collect
+
+
+def test_settings_whose_source_is_not_there_are_left_unexplained():
+    schema = dataclasses.make_dataclass("Schema", [("width", int, 3)], bases=(RunSettings,))
+    assert explanation(schema, "width") == ""
+    assert explanation(schema, "run").startswith("Directory that the commands share")
 
 
 @pytest.mark.parametrize("words", [["help", "report"], ["report", "help"], ["report", "-h"]], ids=" ".join)

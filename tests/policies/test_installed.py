@@ -128,6 +128,10 @@ def test_help_lists_it_with_its_package_and_says_which_cannot_be_used(install, c
             "has the config class of 'bc', BCConfig",
         ),
         (LINEAR.replace("gain: float", "gain: complex"), "no settings can be made of"),
+        (
+            f"from __future__ import annotations\n{LINEAR.replace('gain: float', 'gain: Nowhere')}",
+            "no settings can be made of, Config: name 'Nowhere' is not defined",
+        ),
     ],
 )
 def test_a_broken_package_is_named_and_only_where_its_policy_is_asked_for(install, source, message):
