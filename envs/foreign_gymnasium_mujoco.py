@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from envs.foreign import Facts
-from envs.foreign_gymnasium import action_facts, succeeded
+from envs.foreign_spaces import action_facts, succeeded
 
 
 def has_model(env: gymnasium.Env) -> bool:

@@ -1,8 +1,8 @@
-"""What the spaces of a Gymnasium environment hold: pictures, numbers, and what is neither."""
+"""What a Gymnasium environment shows and takes: pictures, numbers, what is neither, and its word for success."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,12 @@ class Layout:
         self.state_names = tuple(name for name in names if name not in self.pictures)
 
     def state(self, observation: Any) -> np.ndarray:
-        """All vectors in a row, float64 (s,)."""
+        """All vectors in a row, float64 (s,). Raises UserError where they are not as many as the space has."""
         parts = [utils.flatten(part, _within(observation, path)) for path, part in self._vectors]
-        return np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts] or [np.zeros(0)])
+        state = np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts] or [np.zeros(0)])
+        if len(state) != len(self.state_names):
+            raise UserError(f"{self._whose} shows {len(state)} numbers, and its space has {len(self.state_names)}.")
+        return state
 
     def images(self, observation: Any) -> dict[str, np.ndarray]:
         """Every picture, a copy: environments may draw the next one into the same memory."""
@@ -62,6 +65,21 @@ def check_picture(image: np.ndarray, size: tuple[int, int], what: str) -> None:
     """Raises UserError for another picture than uint8 (h, w, 3) of that height and width."""
     if image.dtype != np.uint8 or image.shape != (*size, 3):
         raise UserError(f"{what} is {image.dtype} {image.shape}, and must be uint8 {(*size, 3)}.")
+
+
+def action_facts(space: Space) -> dict[str, Any]:
+    """Names and bounds of the numbers of a Box, in one row."""
+    assert isinstance(space, spaces.Box)
+    return {
+        "action_names": tuple(f"action.{index} [?]" for index in range(int(np.prod(space.shape)))),
+        "low": space.low.astype(np.float64).ravel(),
+        "high": space.high.astype(np.float64).ravel(),
+    }
+
+
+def succeeded(info: Mapping[str, Any]) -> bool:
+    """By the environment's own word."""
+    return bool(info.get("is_success", info.get("success", False)))
 
 
 def _parts(space: Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -14,8 +14,10 @@ class RandomActor:
     """Uniform actions in [low, high], drawn from the episode's seed alone: neither slot nor worker matters."""
 
     def __init__(self, action_dim: int, low: float | np.ndarray = -1.0, high: float | np.ndarray = 1.0) -> None:
-        if action_dim < 1 or not np.all(low < high):
-            raise UserError(f"Random actions need a dimension >= 1 and low < high, got {action_dim}, {low}, {high}.")
+        if action_dim < 1 or not np.all(low < high) or not np.isfinite(np.subtract(high, low)).all():
+            raise UserError(
+                f"Random actions need a dimension >= 1 and low < high, both finite, got {action_dim}, {low}, {high}."
+            )
         self._action_dim, self._low, self._high = action_dim, low, high
         self._generators: dict[int, np.random.Generator] = {}
 

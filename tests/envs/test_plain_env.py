@@ -108,6 +108,16 @@ def test_what_only_a_simulator_knows_is_refused(made):
             ask()
 
 
+def test_what_it_shows_must_be_what_its_space_says(made, monkeypatch):
+    plain, seen = made(EnvConfig(task=PLAIN, cameras=[])), made(EnvConfig(task=DOT))
+    monkeypatch.setattr(painted.Dot, "_picture", lambda *_: np.zeros((24, 32, 3)))
+    with pytest.raises(UserError, match=r"pixels_top of .* is float64 \(24, 32, 3\), and must be uint8"):
+        seen.reset(0)
+    monkeypatch.setattr(painted.Dot, "_observation", lambda _: np.zeros(5))
+    with pytest.raises(UserError, match="shows 5 numbers, and its space has 4"):
+        plain.reset(0)
+
+
 def test_a_rate_that_it_does_not_tell_is_taken_as_given(monkeypatch):
     monkeypatch.setattr(painted.Dot, "metadata", {"render_modes": []})
     gymnasium.register("painted/Silent-v0", entry_point=painted.Dot)

@@ -1,0 +1,74 @@
+"""Environments of Gymnasium that show their own pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from envs.foreign import FRONT, Facts
+from envs.foreign_spaces import Layout, action_facts, check_picture, succeeded
+from pixio_robot.types import Frame
+
+DRAWN = "rgb_array"
+"""The render mode in which `render()` is the camera `front`."""
+
+
+class GymnasiumPlain:
+    """See `ForeignPlain`: an environment, in its wrappers, of which nothing is known but its spaces and `render`."""
+
+    def __init__(self, task: str, env: gymnasium.Env) -> None:
+        self._env, self._task = env, task
+        self._layout = Layout(env.observation_space, task)
+        self._observation: Any = None
+        self._draws = not self._layout.pictures and env.render_mode == DRAWN
+        pictures, blind = dict(self._layout.pictures), ""
+        if self._draws:
+            pictures, blind = self._try_to_draw()
+        rate = env.metadata.get("render_fps")
+        self.facts = Facts(
+            state_names=self._layout.state_names,
+            **action_facts(env.action_space),
+            # Not `dt`, which may be a step of physics.
+            control_hz=None if rate is None else float(rate),
+            versions=(type(env.unwrapped).__module__.partition(".")[0], "gymnasium"),
+            pictures=pictures,
+            blind=blind,
+            left_out=tuple(self._layout.left_out),
+            repeats=not (env.unwrapped.spec is not None and env.unwrapped.spec.nondeterministic),
+        )
+
+    def _try_to_draw(self) -> tuple[dict[str, tuple[int, int]], str]:
+        """The size of what `render` shows, or why it shows nothing."""
+        self._env.reset(seed=0)
+        try:
+            height, width = np.array(self._env.render()).shape[:2]
+        except Exception as error:  # whatever keeps somebody else's code from drawing
+            return {}, str(error) or type(error).__name__
+        return {FRONT: (height, width)}, ""
+
+    def reset(self, seed: int, look: bool) -> Frame:
+        self._observation = self._env.reset(seed=seed)[0]
+        return self._frame(look)
+
+    def step(self, action: np.ndarray, look: bool) -> tuple[Frame, float, bool, bool]:
+        space = self._env.action_space
+        given = action.astype(space.dtype).reshape(space.shape)
+        self._observation, reward, terminated, truncated, info = self._env.step(given)
+        return self._frame(look), float(reward), succeeded(info), bool(terminated or truncated)
+
+    def _frame(self, look: bool) -> Frame:
+        state = self._layout.state(self._observation).astype(np.float32)
+        return Frame(self.shown() if look else {}, state)
+
+    def shown(self) -> dict[str, np.ndarray]:
+        if not self._draws:
+            return self._layout.images(self._observation)
+        assert self.facts.pictures is not None
+        picture = np.array(self._env.render())
+        check_picture(picture, self.facts.pictures[FRONT], f"render() of {self._task}")
+        return {FRONT: picture}
+
+    def close(self) -> None:
+        self._env.close()
