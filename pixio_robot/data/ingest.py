@@ -59,8 +59,8 @@ class IngestConfig:
     min_change: float = 0.5
     """Mean absolute grey-level difference (0-255) to the last kept frame below which a frame counts as static."""
     validation_share: float = 0.1
-    """Share of the videos, not of the frames, chosen by a hash of each video's path. All cameras of an episode go to
-    the same split."""
+    """Share of the videos, not of the frames, chosen by a hash of each video's path. All cameras of an episode, and
+    equal files, go to the same split."""
     shard_bytes: int = 256_000_000
     """Bytes after which a new tar begins."""
     privacy: str = ""
@@ -161,7 +161,7 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
             shutil.rmtree(work)
             shown = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
             raise UserError(f"No usable frame in any of {len(found)} files below {config.source}: {shown}.")
-        manifest = pack(out, packables, config.settings())
+        manifest = pack(out, packables, [footage.segment_s for footage in found], config.settings())
         shutil.rmtree(work)
     return _report(out, manifest, others, changed=True)
 

@@ -55,21 +55,25 @@ class Packable:
         return cls(result=result, open_reader=open_reader, first_row=video["first_row"])
 
 
-def pack(out: Path, packables: Sequence[Packable], settings: Mapping[str, Any]) -> dict[str, Any]:
+def pack(out: Path, packables: Sequence[Packable], parts: Sequence[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Write the finished folder at `out`, replacing the one there, and return its manifest.
 
-    `packables` are in order of their ids; the folder's bytes depend on nothing but the arguments.
+    `packables` are in order of their ids, and `parts` says which part of its files each is; the folder's bytes depend
+    on nothing but the arguments.
     """
-    splits = assign_splits(
-        [packable.result["group"] for packable in packables if packable.result["frames"]], settings["validation_share"]
+    groups = first_of_equals(
+        (packable.result["group"], f"{packable.result['sha256']} {part}")
+        for packable, part in zip(packables, parts, strict=True)
+        if packable.result["frames"]
     )
+    splits = assign_splits(groups.values(), settings["validation_share"])
     with atomic_directory(out) as directory:
         writers = {split: ShardWriter(directory, split, settings["shard_bytes"]) for split in SPLITS}
         videos = []
         for number, packable in enumerate(packables):
             entry = dict(packable.result) | {"split": None, "first_row": 0}
             if packable.open_reader is not None:
-                entry["split"] = splits[entry["group"]]
+                entry["split"] = splits[groups[entry["group"]]]
                 writer = writers[entry["split"]]
                 entry["first_row"] = writer.frames
                 _copy_frames(packable, packable.open_reader(), number, writer)
@@ -87,6 +91,24 @@ def pack(out: Path, packables: Sequence[Packable], settings: Mapping[str, Any]) 
         (directory / FAILURES).write_text("".join(json.dumps(line) + "\n" for line in _failures(videos)))
         write_json(directory / MANIFEST, manifest)
     return manifest
+
+
+def first_of_equals(footage: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of (group, content) pairs, for every group the first by name of all that show the same, itself maybe: copies of
+    one file are one piece of footage to be split."""
+    earlier: dict[str, str] = {}
+    shows: dict[str, str] = {}
+
+    def first(group: str) -> str:
+        while earlier[group] != group:
+            group = earlier[group]
+        return group
+
+    for group, content in footage:
+        earlier.setdefault(group, group)
+        one, other = sorted((first(group), first(shows.setdefault(content, group))))
+        earlier[other] = one
+    return {group: first(group) for group in earlier}
 
 
 def assign_splits(groups: Iterable[str], validation_share: float) -> dict[str, str]:
