@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pixio_robot.evaluation.report_data import ReportInputs, collect_comparison, collect_inputs
+from pixio_robot.evaluation.report_data import ReportInputs, collect_comparison, collect_inputs, run_name
 from pixio_robot.evaluation.report_figures import interval_svg, loss_svg, series_svg
 from pixio_robot.evaluation.report_findings import (
     caveats,
@@ -118,7 +118,8 @@ def render_json(inputs: ReportInputs) -> str:
 def _context(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "inputs": inputs,
-        "title": ", ".join(path.resolve().name for path in inputs.compared) or inputs.run_dir.resolve().name,
+        "title": ", ".join(run_name(inputs.compared, path) for path in inputs.compared)
+        or inputs.run_dir.resolve().name,
         "headlines": headlines(inputs),
         "tables": comparison_tables(inputs),
         "caveats": caveats(inputs),

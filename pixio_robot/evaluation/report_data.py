@@ -158,7 +158,7 @@ def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, 
         lambda evaluation: evaluation.summary.name,
     ]
     if len(run_dirs) > 1:
-        details.insert(0, lambda evaluation: evaluation.directory.parent.parent.resolve().name)
+        details.insert(0, lambda evaluation: run_name(run_dirs, evaluation.directory.parent.parent))
     return _told_apart(finished, details), unfinished
 
 
@@ -195,7 +195,13 @@ def _results(run_dirs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 
 
 def _name(run_dirs: Sequence[Path], run_dir: Path, path: Path) -> str:
-    return f"{run_dir.resolve().name}/{path.name}" if len(run_dirs) > 1 else path.name
+    return f"{run_name(run_dirs, run_dir)}/{path.name}" if len(run_dirs) > 1 else path.name
+
+
+def run_name(run_dirs: Sequence[Path], run_dir: Path) -> str:
+    """Of one of several run directories: that of its folder, or its path where another folder is called the same."""
+    name = run_dir.resolve().name
+    return name if sum(other.resolve().name == name for other in run_dirs) == 1 else str(run_dir)
 
 
 def _curve(path: Path) -> Curve | None:

@@ -374,6 +374,17 @@ def test_several_runs_on_one_page(tmp_path, make_spec):
         build_comparison([tmp_path / "first", tmp_path / "first"], tmp_path / "x.html")
 
 
+def test_runs_whose_folders_are_called_the_same_are_told_apart(tmp_path, make_spec):
+    runs = [tmp_path / name / "run" for name in ("first", "second")]
+    for run in runs:
+        write_evaluation(run, make_spec(), "pixio", 50)
+        (run / "evaluations" / "late").mkdir()
+        (run / "evaluations" / "late" / "episodes.jsonl").touch()
+    inputs = collect_comparison(runs)
+    assert {evaluation.title for evaluation in inputs.evaluations} == {f"Frozen Pixio ({run})" for run in runs}
+    assert set(inputs.unfinished) == {f"{run}/late" for run in runs}
+
+
 def test_durations():
     assert [duration_text(s) for s in (None, 0.52, 41.2, 200, 7500)] == [
         "–",
