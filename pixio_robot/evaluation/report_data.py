@@ -155,7 +155,7 @@ def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, 
     finished.sort(key=lambda evaluation: (-evaluation.summary.rate, evaluation.summary.name))
     details: list[Callable[[Evaluation], str]] = [
         lambda evaluation: evaluation.summary.policy,
-        lambda evaluation: evaluation.summary.name,
+        lambda evaluation: evaluation.directory.name,
     ]
     if len(run_dirs) > 1:
         details.insert(0, lambda evaluation: run_name(run_dirs, evaluation.directory.parent.parent))
