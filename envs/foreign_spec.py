@@ -11,7 +11,7 @@ from envs.config import EnvConfig
 from envs.foreign import FRONT, Facts
 from envs.tasks import task_of
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.types import OF_THE_TASK, UNKNOWN, CameraSpec, DemoSpec
+from pixio_robot.types import OF_THE_TASK, UNKNOWN, UNSEEDED, CameraSpec, DemoSpec
 
 _USUAL = EnvConfig()
 
@@ -26,7 +26,7 @@ def foreign_spec(config: EnvConfig, facts: Facts) -> DemoSpec:
     scene = f"simulated: variation none, start_spread {config.start_spread} m"
     scene = scene if facts.pictures is None else "as Gymnasium makes it"
     scene += "" if config.horizon is None else f", horizon {config.horizon}"
-    scene += "" if facts.repeats else ", episodes do not follow from their seeds"
+    scene += "" if facts.repeats else f", {UNSEEDED}"
     scene += f", make {json.dumps(config.make, sort_keys=True)}" if config.make else ""
     return DemoSpec(
         task=config.task,

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from pixio_robot.evaluation.report_data import Evaluation, ReportInputs
-from pixio_robot.evaluation.results import SEQUENTIAL, same_environment
+from pixio_robot.evaluation.results import SEQUENTIAL, EvaluationSummary, same_environment
 from pixio_robot.evaluation.statistics import PairedComparison, compare_paired
+from pixio_robot.types import OF_THE_TASK, UNSEEDED
 
 SIGNIFICANCE = 0.05
 MOST_SENTENCES = 8
@@ -42,6 +43,8 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Compare on the shared seeds, unless the environments differ or no seed is shared."""
     if not same_environment(first.summary, second.summary):
         return Comparison(first=first, second=second, paired=None, reason="different environments: not comparable")
+    if UNSEEDED in first.summary.scene:
+        return Comparison(first=first, second=second, paired=None, reason=f"{UNSEEDED} there: no pairs")
     if SEQUENTIAL in (first.summary.interval, second.summary.interval):
         reason = "one may have stopped early, when it looked good or bad, where no exact test holds: not comparable"
         return Comparison(first=first, second=second, paired=None, reason=reason)
@@ -185,8 +188,7 @@ def caveats(inputs: ReportInputs) -> list[str]:
             f"With {widest.episodes} episodes a rate is known to about ±{50 * (widest.high - widest.low):.0f} points "
             "at worst; differences of a few points stay invisible."
         )
-        settings = sorted({f"{summary.task} with {summary.robot}" for summary in summaries})
-        found.append(f"All of it is simulation: {', '.join(settings)}. Nothing here was tried on a real robot.")
+        found += _where(summaries)
     if any(summary.render_quality == "fast" for summary in summaries):
         found.append("Images were rendered at the fast quality (no shadows, no antialiasing): unlike real ones.")
     if not all(same_environment(summary, summaries[0]) for summary in summaries):
@@ -217,3 +219,21 @@ def caveats(inputs: ReportInputs) -> list[str]:
     for name, played in inputs.unfinished.items():
         found.append(f"The evaluation {name} is unfinished ({played} episodes so far) and left out.")
     return found
+
+
+def _where(summaries: Sequence[EvaluationSummary]) -> list[str]:
+    """Which of it is simulation. Of an environment that only shows itself, nobody here knows."""
+    unknown = [summary for summary in summaries if summary.scene and not summary.scene.startswith("simulated")]
+    found = []
+    if places := sorted({_place(summary) for summary in summaries if summary not in unknown}):
+        found.append(f"All of it is simulation: {', '.join(places)}. Nothing here was tried on a real robot.")
+        if unknown:
+            found[0] = f"Simulation: {', '.join(places)}."
+    if unknown:
+        places = sorted({_place(summary) for summary in unknown})
+        found.append(f"Environments of others, which may be simulations or robots: {', '.join(places)}.")
+    return found
+
+
+def _place(summary: EvaluationSummary) -> str:
+    return summary.task if summary.robot == OF_THE_TASK else f"{summary.task} with {summary.robot}"

@@ -19,7 +19,7 @@ from pixio_robot.evaluation.report_findings import caveats, comparison_tables, h
 from pixio_robot.evaluation.report_media import clips
 from pixio_robot.evaluation.results import SEQUENTIAL, EvaluatedPolicy, append_episode, begin_results, write_summary
 from pixio_robot.evaluation.templating import duration_text
-from pixio_robot.types import EpisodeResult
+from pixio_robot.types import OF_THE_TASK, UNSEEDED, EpisodeResult
 
 LABELS = {"pixio": "Frozen Pixio", "random": "Frozen random", "none": "No vision", "resnet": "ResNet from scratch"}
 
@@ -225,6 +225,17 @@ def test_other_environments_and_other_seeds_are_not_compared(tmp_path, make_spec
     for words in ("same environment", "same seeds", "fast quality", "trained once", "simulation"):
         assert words in text
     parse(render_html(inputs))
+
+
+def test_episodes_that_do_not_follow_from_their_seeds_are_no_pairs(tmp_path, make_spec):
+    spec = make_spec(task="gymnasium:lab:Arm-v0", robot=OF_THE_TASK, source=f"as Gymnasium makes it, {UNSEEDED}")
+    write_evaluation(tmp_path, spec, "pixio", 60)
+    write_evaluation(tmp_path, spec, "random", 40)
+    inputs = collect_inputs(tmp_path)
+    assert {row.verdict for table in comparison_tables(inputs) for row in table.rows} == {f"{UNSEEDED} there: no pairs"}
+    # Nor is it known here whether it is a robot.
+    assert any(found.endswith("simulations or robots: gymnasium:lab:Arm-v0.") for found in caveats(inputs))
+    assert "All of it is simulation" not in " ".join(caveats(inputs))
 
 
 def test_no_exact_test_holds_where_an_evaluation_may_have_stopped_early(tmp_path, make_spec):
