@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pixio_robot.lazy import handed_on
 
 if TYPE_CHECKING:
+    from pixio_robot.evaluation.evaluate import check_spec as check_spec
     from pixio_robot.evaluation.rollout import run_episodes as run_episodes
     from pixio_robot.evaluation.statistics import clopper_pearson_interval as clopper_pearson_interval
     from pixio_robot.evaluation.statistics import mcnemar_exact as mcnemar_exact
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = handed_on(
     __name__,
     {
+        "evaluate": ["check_spec"],
         "rollout": ["run_episodes"],
         "statistics": ["clopper_pearson_interval", "mcnemar_exact", "paired_difference_interval", "wilson_interval"],
     },
