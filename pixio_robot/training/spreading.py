@@ -128,6 +128,8 @@ def _shard(
     reshard_after_forward: bool | None = None,
 ) -> None:
     mesh = mesh_of_all(device)
+    for parameter in model.parameters():  # FSDP takes no kernels that lie channels last, as those of our ResNets
+        parameter.data = parameter.data.contiguous()
     half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for block in blocks:  # each goes to the device by itself, of which none then has to hold the whole model
         fully_shard(block, mesh=mesh, mp_policy=half, reshard_after_forward=reshard_after_forward)

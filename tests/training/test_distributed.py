@@ -364,14 +364,19 @@ share = sum(tensor.to_local().untyped_storage().nbytes() for tensor in model.sta
 print(round(share / sum(tensor.nbytes for tensor in alone.values()), 2))
 images = torch.randint(0, 256, (2, 24, 24, 3), dtype=torch.uint8)
 model(images, torch.Generator().manual_seed(0)).loss.backward()
-del model
+torch.manual_seed(0)
+kernels = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+expected = kernels(torch.ones(1, 3, 5, 5))
+found = spread(kernels, [], "fsdp", torch.device("cpu")).module(torch.ones(1, 3, 5, 5))
+print(torch.allclose(found, expected))
+del model, kernels, found
 part()
 """
 
 
 def test_processes_that_share_a_model_never_hold_all_of_it_and_begin_with_the_weights_of_one(tmp_path):
-    same, tensors_at_once, share = "True", "2", "0.5"
-    assert both_say(SHARES, tmp_path) == [[same, tensors_at_once, share]] * 2
+    same, tensors_at_once, share, channels_last = "True", "2", "0.5", "True"
+    assert both_say(SHARES, tmp_path) == [[same, tensors_at_once, share, channels_last]] * 2
 
 
 TEACHER = """
