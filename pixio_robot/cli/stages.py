@@ -7,9 +7,7 @@ seconds of work, and whether it is finished. Beside, not inside, because outputs
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
-import enum
 import fcntl
 import hashlib
 import json
@@ -24,6 +22,7 @@ from typing import Any, TextIO
 from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
+from pixio_robot.training.record import plain
 
 STAMP_SUFFIX = ".stage.json"
 
@@ -41,19 +40,6 @@ WORDS_OF_THE_USER = frozenset({"make", "cameras"})
 
 def stamp_path(out: Path) -> Path:
     return out.with_name(out.name + STAMP_SUFFIX)
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, enums and tuples as JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.name.lower()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -92,7 +78,7 @@ def _look_of(path: Path) -> str:
 
 
 def _describe(settings: Any, inputs: Iterable[Path]) -> tuple[dict[str, Any], str]:
-    flat = _flat(_plain(settings)) | {f"input {path}": _input_stamp(path) for path in inputs}
+    flat = _flat(plain(settings)) | {f"input {path}": _input_stamp(path) for path in inputs}
     return flat, hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 
