@@ -80,9 +80,9 @@ def imitate(
     `train_batches` and `validation_batches` yield this process's part of every `types.Batch`; both are closed at the
     end. What `save_model` is given holds the averaged weights. `settings`: what else decides the result (data,
     policy), as JSON values. `layer_decay`: learning rate of a layer of the encoder over that of the next deeper one.
-    `looks`: hooks that want to save the policy as it stands; each is made from a function that does so. `weights`: of
-    what of the policy lies on the meta device, at least, and on which observations to prepare it when it has them. When
-    this returns, `policy` itself holds the last weights, not the averages.
+    `looks`: hooks that want to save the policy as it stands; each is made from a function that does so. `weights`:
+    those of what of the policy lies on the meta device, at least. `prepare_on`: what it is prepared on (`prepare`) once
+    it has them. When this returns, `policy` itself holds the last weights, not the averages.
     """
     device, processes = pick_device(config.device), current()
     model = cast(nn.Module, policy)
