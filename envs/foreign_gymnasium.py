@@ -18,8 +18,8 @@ from pixio_robot.errors import UserError
 def open_gymnasium(name: str, settings: Mapping[str, Any]) -> ForeignMujoco | ForeignPlain:
     """`gymnasium.make(name, **settings)`, whose time limit is left to `EnvConfig.horizon`.
 
-    One with a MuJoCo model, and no pictures in its observation, is drawn by us. Raises UserError where it cannot be
-    made, or takes other actions than a vector of numbers.
+    One with a bare MuJoCo model, and no pictures in its observation, is drawn by us. Raises UserError where it cannot
+    be made, or takes other actions than a vector of numbers.
     """
     task = f"task=gymnasium:{name}"
     env = _made(task, name, settings)
@@ -28,11 +28,14 @@ def open_gymnasium(name: str, settings: Mapping[str, Any]) -> ForeignMujoco | Fo
         layout = Layout(env.observation_space, task)
         if has_model(env) and not layout.pictures:
             return GymnasiumMujoco(env)
-        could_draw = DRAWN in (env.metadata.get("render_modes") or ())
+        could_draw, blind = DRAWN in (env.metadata.get("render_modes") or ()), ""
         if not layout.pictures and could_draw and env.render_mode != DRAWN and "render_mode" not in settings:
             env.close()
-            env = _made(task, name, {**settings, "render_mode": DRAWN})
-        return GymnasiumPlain(task, env)
+            try:
+                env = _made(task, name, {**settings, "render_mode": DRAWN})
+            except UserError as error:  # a function that makes it may not take the setting
+                env, blind = _made(task, name, settings), str(error)
+        return GymnasiumPlain(task, env, blind)
     except BaseException:
         env.close()
         raise

@@ -13,20 +13,24 @@ import mujoco
 import numpy as np
 
 from envs.foreign import Facts
-from envs.foreign_spaces import action_facts, succeeded
+from envs.foreign_spaces import action_facts, as_action, succeeded
+
+_WATCHING = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
+"""Wrappers that change nothing."""
 
 
 def has_model(env: gymnasium.Env) -> bool:
     """Whether it is built as Gymnasium's own are: a model, its data, the rate of its steps and what it observes of
-    them; and no wrapper shows or takes anything else."""
-    inner: Any = env.unwrapped
+    them; and no wrapper changes what it shows, takes, rewards or ends by."""
+    inner: Any = env
+    while type(inner) in _WATCHING:
+        inner = inner.env
     return (
-        isinstance(getattr(inner, "model", None), mujoco.MjModel)
+        inner is env.unwrapped
+        and isinstance(getattr(inner, "model", None), mujoco.MjModel)
         and isinstance(getattr(inner, "data", None), mujoco.MjData)
         and hasattr(inner, "dt")
         and hasattr(inner, "_get_obs")
-        and env.observation_space == inner.observation_space
-        and env.action_space == inner.action_space
     )
 
 
@@ -68,7 +72,7 @@ class GymnasiumMujoco:
         return self._flat(self._env.reset(seed=seed)[0])
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-        observation, reward, terminated, truncated, info = self._env.step(action.astype(np.float32))
+        observation, reward, terminated, truncated, info = self._env.step(as_action(self._env.action_space, action))
         return self._flat(observation), float(reward), succeeded(info), bool(terminated or truncated)
 
     def observe(self) -> np.ndarray:

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from envs.foreign import FRONT, Facts
-from envs.foreign_spaces import Layout, action_facts, check_picture, succeeded
+from envs.foreign_spaces import Layout, action_facts, as_action, check_picture, succeeded
 from pixio_robot.types import Frame
 
 DRAWN = "rgb_array"
@@ -18,12 +18,13 @@ DRAWN = "rgb_array"
 class GymnasiumPlain:
     """See `ForeignPlain`: an environment, in its wrappers, of which nothing is known but its spaces and `render`."""
 
-    def __init__(self, task: str, env: gymnasium.Env) -> None:
+    def __init__(self, task: str, env: gymnasium.Env, blind: str = "") -> None:
+        """blind: why it was not made so that it draws."""
         self._env, self._task = env, task
         self._layout = Layout(env.observation_space, task)
         self._observation: Any = None
         self._draws = not self._layout.pictures and env.render_mode == DRAWN
-        pictures, blind = dict(self._layout.pictures), ""
+        pictures = dict(self._layout.pictures)
         if self._draws:
             pictures, blind = self._try_to_draw()
         rate = env.metadata.get("render_fps")
@@ -43,9 +44,12 @@ class GymnasiumPlain:
         """The size of what `render` shows, or why it shows nothing."""
         self._env.reset(seed=0)
         try:
-            height, width = np.array(self._env.render()).shape[:2]
+            picture = np.array(self._env.render())
         except Exception as error:  # whatever keeps somebody else's code from drawing
             return {}, str(error) or type(error).__name__
+        if picture.ndim != 3:
+            return {}, f"render() gives {picture.dtype} {picture.shape}, and should give uint8 (h, w, 3)"
+        height, width, _ = picture.shape
         return {FRONT: (height, width)}, ""
 
     def reset(self, seed: int, look: bool) -> Frame:
@@ -53,8 +57,7 @@ class GymnasiumPlain:
         return self._frame(look)
 
     def step(self, action: np.ndarray, look: bool) -> tuple[Frame, float, bool, bool]:
-        space = self._env.action_space
-        given = action.astype(space.dtype).reshape(space.shape)
+        given = as_action(self._env.action_space, action)
         self._observation, reward, terminated, truncated, info = self._env.step(given)
         return self._frame(look), float(reward), succeeded(info), bool(terminated or truncated)
 

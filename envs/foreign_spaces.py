@@ -77,6 +77,12 @@ def action_facts(space: Space) -> dict[str, Any]:
     }
 
 
+def as_action(space: Space, numbers: np.ndarray) -> np.ndarray:
+    """The numbers of a row in the type and shape of a Box."""
+    assert isinstance(space, spaces.Box)
+    return numbers.astype(space.dtype).reshape(space.shape)
+
+
 def succeeded(info: Mapping[str, Any]) -> bool:
     """By the environment's own word."""
     return bool(info.get("is_success", info.get("success", False)))

@@ -90,6 +90,30 @@ def test_a_pool_runs_it():
     assert not np.array_equal(frames[0].state, frames[1].state)
 
 
+def test_what_is_wrapped_around_a_model_is_kept():
+    """It is then one that shows itself: only the bare model is drawn here."""
+
+    class Tenfold(gymnasium.RewardWrapper):
+        def reward(self, reward):
+            return 10 * float(reward)
+
+    def wrapped():
+        return Tenfold(gymnasium.make("InvertedPendulum-v5", max_episode_steps=3))
+
+    gymnasium.register("Tenfold-v0", wrapped)
+    try:
+        env = make_env(config("gymnasium:Tenfold-v0", cameras=[], image_size=96))
+        with pytest.raises(UserError, match=r"cannot be drawn \(.*render_mode.*cameras=\[\]"):
+            spec_of(config("gymnasium:Tenfold-v0"))
+    finally:
+        del gymnasium.registry["Tenfold-v0"]
+    env.reset(0)
+    results = [env.step(np.zeros(1)) for _ in range(3)]
+    assert [result.reward for result in results] == [10.0, 10.0, 10.0]
+    assert [result.done for result in results] == [False, False, True]
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("task", "says"),
     [
