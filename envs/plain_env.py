@@ -38,7 +38,7 @@ class PlainEnv:
 
     def reset(self, seed: int, render: bool = True) -> Frame:
         with self._generators.reset(seed):
-            frame = self._foreign.reset(seed, render)
+            frame = self._foreign.reset(seed, self._looks(render))
         self._steps, self._done = 0, False
         return self._shown(frame)
 
@@ -48,10 +48,14 @@ class PlainEnv:
         facts = self._foreign.facts
         action = np.clip(finite_vector(action, self.spec.action_dim, "The action"), facts.low, facts.high)
         with self._generators.held():
-            frame, reward, success, over = self._foreign.step(action, render)
+            frame, reward, success, over = self._foreign.step(action, self._looks(render))
         self._steps += 1
         self._done = over or self._steps >= self.config.steps
         return StepResult(self._shown(frame), reward, success, self._done)
+
+    def _looks(self, render: bool) -> bool:
+        """Nothing is drawn where no camera is wanted; where drawing fails that is the way to play."""
+        return render and bool(self.spec.cameras)
 
     def _shown(self, frame: Frame) -> Frame:
         return Frame({name: frame.images[name] for name in self.spec.cameras if frame.images}, frame.state)

@@ -99,6 +99,14 @@ def test_what_it_decides_by_itself_is_not_passed_over(settings, says):
         spec_of(EnvConfig(**{"task": DOT} | settings))
 
 
+def test_what_cannot_be_drawn_plays_without_pictures(made):
+    config = EnvConfig(task="gymnasium:Pendulum-v1", cameras=[])  # it draws with pygame, which is not installed
+    env = made(config)
+    assert env.reset(0).images == {}
+    assert env.step(np.zeros(1)).frame.images == {}
+    assert repeats(config)
+
+
 def test_what_only_a_simulator_knows_is_refused(made):
     env = made(EnvConfig(task=DOT))
     env.reset(0)
@@ -113,6 +121,9 @@ def test_what_it_shows_must_be_what_its_space_says(made, monkeypatch):
     monkeypatch.setattr(painted.Dot, "_picture", lambda *_: np.zeros((24, 32, 3)))
     with pytest.raises(UserError, match=r"pixels_top of .* is float64 \(24, 32, 3\), and must be uint8"):
         seen.reset(0)
+    monkeypatch.setattr(painted.Dot, "render", lambda _: None)
+    with pytest.raises(UserError, match=r"cannot be drawn \(render\(\) gives object \(\)"):
+        spec_of(EnvConfig(task=PLAIN, make={"width": 20}))
     monkeypatch.setattr(painted.Dot, "_observation", lambda _: np.zeros(5))
     with pytest.raises(UserError, match="shows 5 numbers, and its space has 4"):
         plain.reset(0)
