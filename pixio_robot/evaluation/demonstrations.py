@@ -37,6 +37,7 @@ class DemoRecorder:
             "label": policy.label,
             "fingerprint": policy.fingerprint,
             "acting": policy.acting,
+            "sight": policy.sight,
         }
         # A new store waits for its first episode: an evaluation that is refused leaves none behind.
         self._store = self._opened() if directory.exists() else None
@@ -48,10 +49,12 @@ class DemoRecorder:
     def _refuse_others(self, store: DemoStore, policy: EvaluatedPolicy) -> None:
         for number in range(len(store)):
             info = store.info(number)
-            if (info.get("fingerprint"), info.get("acting", policy.acting)) != (policy.fingerprint, policy.acting):
+            theirs = info.get("fingerprint"), info.get("acting", policy.acting), info.get("sight", "")
+            if theirs != (policy.fingerprint, policy.acting, policy.sight):
                 raise UserError(
-                    f"record={store.path} holds episodes that are not of this policy acting so, such as that of seed "
-                    f"{store.seeds[number]}; record into another directory, and `pixio-robot data merge` the two."
+                    f"record={store.path} holds episodes that are not of this policy seeing and acting so, such as "
+                    f"that of seed {store.seeds[number]}; record into another directory, and `pixio-robot data merge` "
+                    "the two."
                 )
 
     def _opened(self) -> DemoStore:
