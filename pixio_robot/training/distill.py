@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, Onlooker, train_on_images
+from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, Teacher, train_on_images
 from pixio_robot.training.optim import OptimConfig
 from pixio_robot.training.record import FitResult
 from pixio_robot.vision.distill import Distillation, StudentConfig
@@ -69,6 +69,6 @@ def distill(config: DistillConfig) -> FitResult:
         optim=config.optim,
         save=save,
         logged=lambda output: {f"loss/{name}": loss.detach() for name, loss in output.losses.items()},
-        onlooker=Onlooker(encoder=teacher, weights=trained.weights.items()),
+        teacher=Teacher(encoder=teacher, weights=trained.weights.items()),
     )
     return train_on_images(config, learner, config.validation_every)

@@ -58,8 +58,8 @@ class ImageTrainingConfig:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Onlooker:
-    """An encoder that `ImageModel.module` asks, and that does not learn: made without weights, and no part of it."""
+class Teacher:
+    """An encoder that `ImageModel.module` learns from, made without weights. It does not learn, and is no part of it."""
 
     encoder: PixioEncoder
     weights: Weights
@@ -86,7 +86,7 @@ class ImageModel:
     """What is logged of an output, beside its loss."""
     begins: Callable[[str], int] = lambda name: 0
     """Updates for which the parameter of that name stays as it is."""
-    onlooker: Onlooker | None = None
+    teacher: Teacher | None = None
 
 
 Looks = Callable[[ImageData, torch.Generator, torch.autocast], Sequence[Hook]]
@@ -125,9 +125,9 @@ def _job(
     processes, loop = current(), config.loop
     dtype = loop.precision(device)
     spread_model = spread(model.module, model.blocks, loop.parallel, device, loop.compile, dtype, model.weights)
-    if (onlooker := model.onlooker) is not None:
-        encoder = onlooker.encoder
-        spread_frozen(encoder, encoder.vit.blocks, loop.parallel, device, dtype, onlooker.weights, "intermediate")
+    if (teacher := model.teacher) is not None:
+        encoder = teacher.encoder
+        spread_frozen(encoder, encoder.vit.blocks, loop.parallel, device, dtype, teacher.weights, "intermediate")
     generator, autocast = torch.Generator(device), loop.autocast(device)
     hooks = list(looks(images, generator, autocast))
     if images.validation is not None:
