@@ -133,27 +133,33 @@ def _columns(names: Sequence[str], parts: Sequence[str]) -> list[int]:
 
 
 def way_out(policy: DemoSpec, env: DemoSpec, config: SightConfig, tasks: Sequence[str] = (), prefix: str = "") -> str:
-    """What to say where the policy would fit but for what things are called, as a sentence; else empty.
+    """The least to say where the policy would fit but for what things are called, as a sentence; else empty.
 
     tasks: of a policy that learned several. prefix: of the settings' names.
     """
-    cameras, sure = dict(config.cameras), True
+    cameras, doubts = dict(config.cameras), []
     for name, camera in policy.cameras.items():
         if cameras.get(name, name) in env.cameras:
             continue
+        taken = {cameras.get(mine, mine) for mine in policy.cameras}
         fit = [
             theirs
             for theirs, size in env.cameras.items()
-            if (size.height, size.width) == (camera.height, camera.width) and theirs not in cameras.values()
+            if (size.height, size.width) == (camera.height, camera.width) and theirs not in taken
         ]
         if not fit:
             return ""
-        sure = sure and len(fit) == 1
+        if len(fit) > 1:
+            doubts = ["which camera is which"]
         cameras[name] = fit[0]
-    task = config.task or (tasks[0] if tasks and env.task not in tasks else "")
-    said = dataclasses.replace(config, cameras=cameras, task=task, by_position=True)
+    task = config.task
+    if not task and tasks and env.task not in tasks:
+        task = tasks[0]
+        doubts += [f"which task of {', '.join(tasks)}"] if len(tasks) > 1 else []
     told = dataclasses.replace(policy, task=task) if task in tasks else policy
-    if told.differences(look(policy, env, said).spec):
-        return ""
-    doubt = "" if sure else " (which camera is which is for you to say)"
-    return f" If they mean the same and are only called otherwise, say {said.words(prefix)}{doubt}."
+    doubt = f" ({' and '.join(doubts)} is for you to say)" if doubts else ""
+    for by_position in (config.by_position, True):
+        said = dataclasses.replace(config, cameras=cameras, task=task, by_position=by_position)
+        if not told.differences(look(policy, env, said).spec):
+            return f" If they mean the same and are only called otherwise, say {said.words(prefix)}{doubt}."
+    return ""

@@ -122,10 +122,18 @@ def test_the_way_out_is_named_where_there_is_one(policy, env):
     assert "(which camera is which is for you to say)" in way_out(policy, twins, state)
 
 
+def test_no_more_is_said_than_is_needed(make_spec):
+    """A camera that the policy sees by its own name is no candidate, and names that agree are left to agree."""
+    policy = make_spec(cameras={"front": SIZE, "image": SIZE})
+    env = dataclasses.replace(policy, cameras={"front": SIZE, "pixels": SIZE})
+    assert way_out(policy, env, SightConfig()).endswith("say cameras='{image: pixels}'.")
+
+
 def test_of_several_tasks_one_is_to_be_named(policy, env):
     several = dataclasses.replace(policy, task="push + pull")
     state = SightConfig(state=["agent_pos"])
-    assert "task='push'" in way_out(several, env, state, ["push", "pull"])
+    said = way_out(several, env, state, ["push", "pull"])
+    assert "task='push' by_position=true (which task of push, pull is for you to say)" in said
     told = dataclasses.replace(several, task="pull")
     assert told.differences(look(told, env, dataclasses.replace(ALL, task="pull")).spec) == []
     (found,) = several.differences(look(several, env, ALL).spec)
