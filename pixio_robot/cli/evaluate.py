@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -24,6 +25,7 @@ from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.results import EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.evaluation.sight import Sight, SightConfig, look, way_out
+from pixio_robot.training.record import plain
 from pixio_robot.types import Actor, DemoSpec, EnvPool
 from policies.acting import ActingConfig
 
@@ -170,8 +172,20 @@ def _run(command: EvaluateCommand) -> int:
     if command.env.task.startswith(PREFIX):
         inputs.append(command.env.task.removeprefix(PREFIX))
     return run_stage(
-        "evaluate", command.out, command, lambda: _evaluate(command), inputs=inputs, overwrite=command.overwrite
+        "evaluate",
+        command.out,
+        _settings(command),
+        lambda: _evaluate(command),
+        inputs=inputs,
+        overwrite=command.overwrite,
     )
+
+
+def _settings(command: EvaluateCommand) -> dict[str, Any]:
+    """Those that the stage is known by, without a sight that is not said: so results of before it could be said stay
+    up to date, and those that were interrupted go on."""
+    unsaid = {one.name for one in fields(SightConfig) if not getattr(command, one.name)}
+    return {name: value for name, value in plain(command).items() if name not in unsaid}
 
 
 def main(arguments: list[str]) -> int:
