@@ -45,9 +45,16 @@ class Preprocess(nn.Module):
         return (height, width) if self.resize is None else (self.resize, self.resize)
 
     def forward(self, images_bhw3: Tensor | np.ndarray) -> Tensor:
-        """Images uint8 (b, h, w, 3) to float32 (b, 3, h', w'); an array is copied to where the encoder is."""
+        """Images uint8 (b, h, w, 3) to (b, 3, h', w'), float32 or what the encoder was cast to. An array is copied to
+        where the encoder is."""
         if isinstance(images_bhw3, np.ndarray):
-            images_bhw3 = torch.tensor(images_bhw3, device=self.mean.device)
+            # torch takes no array that runs backwards, as one that was mirrored, or turned from BGR to RGB.
+            images_bhw3 = torch.tensor(np.ascontiguousarray(images_bhw3), device=self.mean.device)
+        if not isinstance(images_bhw3, Tensor):
+            raise UserError(
+                "An encoder takes RGB images as one tensor or array, uint8 of shape (batch, height, width, 3), not as "
+                f"{type(images_bhw3).__name__}: np.stack makes one of several."
+            )
         if images_bhw3.ndim != 4 or images_bhw3.shape[-1] != 3 or images_bhw3.dtype != torch.uint8:
             raise UserError(
                 "An encoder takes RGB images as uint8 of shape (batch, height, width, 3), "
@@ -59,7 +66,7 @@ class Preprocess(nn.Module):
             antialias = self.interpolation != "nearest"
             pixels_b3hw = functional.interpolate(pixels_b3hw, size, mode=self.interpolation, antialias=antialias)
             pixels_b3hw = pixels_b3hw.clamp(0, 255)  # bicubic overshoots at edges
-        return (pixels_b3hw / 255.0 - self.mean) / self.std
+        return ((pixels_b3hw / 255.0 - self.mean) / self.std).to(self.mean.dtype)
 
     def to_uint8(self, pixels_b3hw: Tensor) -> Tensor:
         """The inverse of scaling and normalising: uint8 (b, h, w, 3)."""

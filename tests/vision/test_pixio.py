@@ -154,6 +154,23 @@ def test_a_pretrained_encoder_says_the_same_in_a_model_that_is_trained(tmp_path)
     assert torch.equal(encoder.train()(images().numpy()).patches, before.patches)
 
 
+def test_images_come_as_arrays_do():
+    encoder, array = PixioEncoder(CONFIG).eval(), images().numpy()
+    for view in (array[:, :, ::-1], array[..., ::-1], array.transpose(0, 2, 1, 3)):
+        assert torch.equal(encoder(view).cls, encoder(view.copy()).cls)
+    with pytest.raises(UserError, match=r"one tensor or array, .* not as list: np.stack"):
+        encoder(list(array))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_encoder_may_be_cast(dtype):
+    encoder = PixioEncoder(CONFIG).eval()
+    before = encoder(images()).cls
+    features = encoder.to(dtype)(images())
+    assert features.cls.dtype == dtype
+    torch.testing.assert_close(features.cls.float(), before, atol=0.1, rtol=0)
+
+
 def test_drop_path_acts_in_training_only():
     encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=32, drop_path=0.9))
     assert [block.drop_path.rate for block in encoder.vit.blocks] == pytest.approx([0, 0.18, 0.36, 0.54, 0.72, 0.9])
