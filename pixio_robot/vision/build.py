@@ -59,10 +59,15 @@ class EncoderSource:
 
 
 def build_encoder(source: EncoderSource) -> nn.Module | None:
-    """The encoder of a source, an `nn.Module` that is a `types.Encoder`; None for kind `none`."""
+    """The encoder of a source, an `nn.Module` that is a `types.Encoder`, in evaluation mode; None for kind `none`."""
+    encoder = _build(source)
+    return None if encoder is None else encoder.eval()
+
+
+def _build(source: EncoderSource) -> nn.Module | None:
     match source.kind:
         case EncoderKind.PIXIO:
-            return trained_pixio(source).build().eval()
+            return trained_pixio(source).build()
         case EncoderKind.RANDOM:
             return PixioEncoder(untrained_pixio(source), source.seed)
         case EncoderKind.RESNET:
@@ -80,6 +85,8 @@ def build_encoder(source: EncoderSource) -> nn.Module | None:
             return open_transformers(where, source.resize, source.pretrained, source.seed)
         case EncoderKind.NONE:
             return None
+        case _:  # from Python, where nothing has looked at it yet
+            raise UserError(f"kind={source.kind!r} is no EncoderKind: choose among {', '.join(map(str, EncoderKind))}.")
 
 
 def trained_pixio(source: EncoderSource) -> TrainedEncoder:

@@ -167,7 +167,7 @@ def test_whatever_is_trained_gets_a_gradient(name, mode, tmp_path):
         source = EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path))
     else:
         source = EncoderSource(kind=EncoderKind.TIMM, name=name, pretrained=False, resize=32)
-    encoder = build_encoder(source)
+    encoder = build_encoder(source).train()
     adapt(encoder, AdaptConfig(mode=mode, last_k=1))
     assert encoder.training
     features = encoder(images(32, 32))

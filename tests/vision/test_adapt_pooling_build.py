@@ -104,7 +104,9 @@ def test_build_encoder(tmp_path):
     random = build_encoder(EncoderSource(kind=EncoderKind.RANDOM, encoder=CONFIG, seed=4))
     assert isinstance(random, PixioEncoder)
     assert random.fingerprint() == PixioEncoder(CONFIG, seed=4).fingerprint()
-    assert isinstance(build_encoder(EncoderSource(kind=EncoderKind.RESNET)), ResNetEncoder)
+    plain = build_encoder(EncoderSource(kind=EncoderKind.RESNET))
+    assert isinstance(plain, ResNetEncoder)
+    assert not any(encoder.training for encoder in (pixio, random, plain))
     # `resize` means the same for every kind.
     random = build_encoder(EncoderSource(kind=EncoderKind.RANDOM, encoder=CONFIG, resize=64))
     assert isinstance(random, PixioEncoder)
@@ -115,6 +117,8 @@ def test_build_encoder(tmp_path):
     assert build_encoder(EncoderSource(kind=EncoderKind.NONE)) is None
     with pytest.raises(UserError, match="needs `path`"):
         build_encoder(EncoderSource())
+    with pytest.raises(UserError, match=r"kind='random' is no EncoderKind: choose among .*EncoderKind.RANDOM"):
+        build_encoder(EncoderSource(kind="random"))  # type: ignore[arg-type]
 
 
 def test_a_policy_does_not_inherit_the_dropped_paths_of_pretraining(tmp_path):
