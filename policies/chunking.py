@@ -69,8 +69,12 @@ class ChunkedActor:
         episode = RecedingHorizon(self._policy.observation_steps, self._execute, self._ensemble_weight)
         self._slots[slot] = seed, episode
 
+    def looks_next(self, slot: int) -> bool:
+        """Whether the policy will see the slot's next frame, be it for the state alone."""
+        return self._slots[slot][1].looks_next
+
     def needs_images(self, slot: int) -> bool:
-        return bool(self._policy.cameras) and self._slots[slot][1].looks_next
+        return bool(self._policy.cameras) and self.looks_next(slot)
 
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
         running = {slot: self._slots[slot] for slot in frames}

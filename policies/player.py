@@ -75,6 +75,6 @@ class PolicyPlayer:
 
         Raises UserError when the frame does not fit the policy; it is forgotten then, and another may take its place.
         """
-        if self.needs_images:
+        if self._actor.looks_next(0):
             check_frame(self.spec, self.cameras, frame)
         return self._actor.act({0: frame})[0]

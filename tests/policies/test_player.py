@@ -67,6 +67,15 @@ def test_a_frame_that_does_not_fit_is_named_and_forgotten(make, frames):
     assert np.array_equal(player.act(first), again.act(first))
 
 
+def test_a_blind_policy_refuses_a_state_that_does_not_fit(make):
+    player = PolicyPlayer(make("bc", cameras=[]))
+    with pytest.raises(UserError, match="state holds a value that is not finite"):
+        player.act(Frame({}, np.full(2, np.nan, np.float32)))
+    with pytest.raises(UserError, match=r"state must be float32 of shape \(2,\)"):
+        player.act(Frame({}, np.zeros(3, np.float32)))
+    assert np.isfinite(player.act(Frame({}, np.zeros(2, np.float32)))).all()
+
+
 def test_a_policy_of_several_tasks_must_be_told_one(make):
     policy = make("bc", cameras=[], goal_dim=2)
     policy.goals = {"push": [1.0, 0.0], "pull": [0.0, 1.0]}
