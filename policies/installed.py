@@ -58,7 +58,7 @@ class Offer:
                 f"{self} cannot be imported from {self.entry_point.value}: {type(error).__name__}: {error}. Mend or "
                 "uninstall that package."
             ) from error
-        if problem := _problem(found):
+        if problem := problem_with(found):
             raise UserError(f"{self}, {self.entry_point.value}, {problem}.")
         return found
 
@@ -66,13 +66,21 @@ class Offer:
 def offers() -> dict[str, list[Offer]]:
     """By name, of everything installed; several of one name where packages clash. Takes some 10 ms."""
     found: dict[str, list[Offer]] = {}
-    for point in importlib.metadata.entry_points(group=GROUP):
+    met: set[str] = set()
+    # Not `importlib.metadata.entry_points`: of a package that lies in the working directory too, where `pip install .`
+    # leaves its traces, that would tell only of the one there.
+    for distribution in importlib.metadata.distributions():
+        points = distribution.entry_points.select(group=GROUP)
         # `python -m` looks into the working directory too. What lies there, beside a stranger's checkpoint perhaps, was
         # installed by nobody.
-        if point.dist is None or Path(str(point.dist.locate_file(""))).resolve() == Path.cwd():
+        if not points or Path(str(distribution.locate_file(""))).resolve() == Path.cwd():
             continue
-        package = Package(point.dist.name, point.dist.version)
-        found.setdefault(point.name, []).append(Offer(point.name, package, point))
+        package = Package(distribution.name, distribution.version)
+        if (normal := re.sub(r"[-_.]+", "-", package.name).lower()) in met:
+            continue  # the first on the path is the one that is imported
+        met.add(normal)
+        for point in points:
+            found.setdefault(point.name, []).append(Offer(point.name, package, point))
     return found
 
 
@@ -87,7 +95,7 @@ def the_one(offers: list[Offer]) -> Offer:
     return first
 
 
-def _problem(found: Any) -> str:
+def problem_with(found: Any) -> str:
     """What is wrong with what an entry point led to; empty where it is a policy."""
     if not (inspect.isclass(found) and issubclass(found, ChunkPolicy)):
         return "must be a subclass of policies.ChunkPolicy"

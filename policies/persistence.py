@@ -105,7 +105,8 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     try:
         checkpointing.load_weights(policy, weights, directory)
     except UserError as error:
-        if entry.package is not None and (saved := Package(**description["package"])) != entry.package:
+        if entry.package is not None and (of := description.get("package")) != dataclasses.asdict(entry.package):
+            saved = "a script" if of is None else Package(**of)
             raise UserError(f"{directory} was saved by {saved}, and {entry.package} is installed. {error}") from error
         if (version := description["format_version"]) == FORMAT_VERSION:
             raise

@@ -19,7 +19,7 @@ from policies.bc_rnn import BCRNNPolicy
 from policies.config import PolicyConfig
 from policies.diffusion import DiffusionPolicy
 from policies.flow import FlowPolicy
-from policies.installed import Package, offers, the_one
+from policies.installed import Package, offers, problem_with, the_one
 from policies.shortcut import ShortcutPolicy
 
 
@@ -41,17 +41,26 @@ POLICIES: dict[str, PolicyEntry] = {}
 
 
 def register(name: str, policy: type[ChunkPolicy], package: Package | None = None) -> None:
-    """Raises UserError for a name that is taken, and for a config class that another policy has."""
-    if name in POLICIES:
+    """The same class again, as of a notebook's cell that is run anew, takes the place of what it was.
+
+    Raises UserError for a name that is taken, for what is no policy, and for a config class that another policy has.
+    """
+    if package is None and (problem := problem_with(policy)):
+        raise UserError(f"The policy {name!r} {problem}.")
+    if name in POLICIES and _written_as(POLICIES[name].policy) != _written_as(policy):
         raise UserError(f"There already is a policy called {name!r}.")
     for other, entry in POLICIES.items():
-        if entry.config is policy.config_class:
+        if other != name and entry.config is policy.config_class:
             of = f" of the package {package}" if package else ""
             raise UserError(
                 f"The policy {name!r}{of} has the config class of {other!r}, {entry.config.__name__}: give it one of "
                 "its own, which may be an empty subclass."
             )
     POLICIES[name] = PolicyEntry(policy, package)
+
+
+def _written_as(policy: type[ChunkPolicy]) -> tuple[str, str]:
+    return policy.__module__, policy.__qualname__
 
 
 register("bc", BCPolicy)
@@ -82,10 +91,18 @@ def policy_entry(name: str) -> PolicyEntry:
 def build_policy(
     name: str, config: PolicyConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None
 ) -> ChunkPolicy:
-    """A fresh policy around `encoder`, which may be None only for a config without cameras."""
+    """A fresh policy around `encoder`, which is None for a config without cameras, and for no other.
+
+    Raises UserError where these do not fit one another.
+    """
     entry = policy_entry(name)
     if not isinstance(config, entry.config):
         raise UserError(f"The policy {name!r} takes a {entry.config.__name__}, not a {type(config).__name__}.")
+    if encoder is not None and not config.conditioning.cameras:
+        raise UserError(
+            "The policy is given an encoder and no camera to see through it: name some in conditioning.cameras (of "
+            f"these demonstrations: {', '.join(sorted(spec.cameras)) or 'none'}), or give it no encoder."
+        )
     return entry.policy(config, spec, statistics, encoder)
 
 

@@ -123,6 +123,7 @@ def make(world, encoder):
         options.setdefault("pooling", PoolingConfig(name="spatial_softmax", keypoints=8))
         conditioning = ConditioningConfig(cameras=["front"] if cameras is None else cameras, **options)
         torch.manual_seed(0)
-        return build_policy(name, make_config(name, conditioning), world.spec, world.statistics, encoder)
+        seen_through = encoder if conditioning.cameras else None
+        return build_policy(name, make_config(name, conditioning), world.spec, world.statistics, seen_through)
 
     return build

@@ -17,7 +17,16 @@ from pixio_robot.cli.train import TrainCommand
 from pixio_robot.errors import UserError
 from policies.config import ConditioningConfig, PolicyConfig
 from policies.persistence import config_from_json, config_to_json, load_policy, save_policy
-from policies.registry import POLICIES, build_policy, name_of_config, policy_entry, policy_name, policy_names
+from policies.registry import (
+    POLICIES,
+    PolicyEntry,
+    build_policy,
+    name_of_config,
+    policy_entry,
+    policy_name,
+    policy_names,
+    register,
+)
 
 HEAD = """
 import dataclasses
@@ -188,6 +197,9 @@ def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, mon
     text = json.loads((saved / "config.json").read_text())["config"] | {"horizon": 6}
     with pytest.raises(UserError, match=r"was saved by lab 0\.9, and lab 1\.0 is installed\. .* do not fit"):
         load_policy(edited(package={"name": "lab", "version": "0.9"}, config=text))
+    with pytest.raises(UserError, match=r"was saved by a script, and lab 1\.0 is installed\. .* do not fit"):
+        load_policy(edited(package=None, config=text))
+    edited(package={"name": "lab", "version": "0.9"})
     monkeypatch.setattr("sys.path", [path for path in sys.path if not path.endswith("site")])
     del POLICIES["linear"]
     with pytest.raises(UserError, match=r"of the package lab 0\.9, which is not installed here"):
@@ -203,6 +215,30 @@ def test_what_lies_in_the_working_directory_is_not_installed(install, tmp_path, 
     monkeypatch.syspath_prepend("")
     with pytest.raises(UserError, match="Unknown policy 'linear'"):
         policy_entry("linear")
+
+
+def test_an_installed_package_is_found_from_its_own_folder(install, tmp_path, monkeypatch):
+    """`pip install .` leaves an egg-info there."""
+    install("lab", ["linear"])
+    lay_down(tmp_path / "source", "lab", {"linear": "lab_policy:Linear"}, {"lab_policy": LINEAR})
+    monkeypatch.chdir(tmp_path / "source")
+    monkeypatch.syspath_prepend(str(tmp_path / "source"))
+    assert "linear" in policy_names()
+
+
+def test_a_script_registers_a_class_again_and_nothing_that_is_no_policy(install):
+    install("lab", ["linear"])
+    POLICIES["mine"] = PolicyEntry(policy_entry("linear").policy)
+    del POLICIES["linear"]
+    scope = {"__name__": "a_notebook"}
+    for _ in range(2):  # one cell, run twice
+        exec(LINEAR, scope)
+        register("own", scope["Linear"])
+    assert POLICIES["own"].policy is scope["Linear"]
+    with pytest.raises(UserError, match="There already is a policy called 'mine'"):
+        register("mine", scope["Linear"])
+    with pytest.raises(UserError, match="The policy 'bare' needs a config_class of its own"):
+        register("bare", type("Bare", (scope["Linear"],), {}))
 
 
 class Shape(enum.Enum):

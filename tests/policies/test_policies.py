@@ -118,13 +118,15 @@ def test_the_encoder_runs_once_an_observation(make, world):
     assert len(calls) == 1
 
 
-def test_config_and_inputs_are_checked(make, world):
+def test_config_and_inputs_are_checked(make, world, encoder):
     with pytest.raises(UserError, match="Did you mean 'diffusion'"):
         build_policy("difusion", BCConfig(), world.spec, world.statistics, None)
     with pytest.raises(UserError, match="takes a BCConfig, not a DiffusionConfig"):
         build_policy("bc", DiffusionConfig(), world.spec, world.statistics, None)
+    with pytest.raises(UserError, match=r"an encoder and no camera .* \(of these demonstrations: front, "):
+        build_policy("bc", BCConfig(), world.spec, world.statistics, encoder)
     with pytest.raises(UserError, match="already is a policy called 'bc'"):
-        register("bc", POLICIES["bc"].policy)
+        register("bc", POLICIES["flow"].policy)
     with pytest.raises(UserError, match="has the config class of 'bc'"):
         register("bc_again", POLICIES["bc"].policy)
     with pytest.raises(UserError, match="min_max only"):
