@@ -76,9 +76,11 @@ def _read_settings(path: Path) -> Any:
 
 
 def _compare(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    # What could not be said of rollouts when the run began, and is not said now.
+    unsaid = {key for key in now.keys() - earlier.keys() if key.startswith("trials.") and not now[key]}
     changed = [
         f"{key}: {earlier.get(key, 'unset')!r} there, {now.get(key, 'unset')!r} now"
-        for key in sorted(earlier.keys() | now.keys())
+        for key in sorted((earlier.keys() | now.keys()) - unsaid)
         if key.rpartition(".")[2] not in FREE and earlier.get(key, "unset") != now.get(key, "unset")
     ]
     if changed:

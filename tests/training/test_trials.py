@@ -175,6 +175,18 @@ def test_how_often_may_change_between_the_parts_of_a_run_but_not_what_is_played(
         pass
 
 
+def test_a_run_of_before_a_setting_of_its_rollouts_goes_on_where_it_is_not_said(tmp_path):
+    before = {"trials": {"episodes": 20}}
+    with claimed(tmp_path, before, started=False):
+        pass
+    said = claimed(tmp_path, {"trials": {"episodes": 20, "by_position": True}}, started=True)
+    with pytest.raises(UserError, match=r"\(trials\.by_position: 'unset' there, True now\)"), said:
+        pass
+    unsaid = {"trials": {"episodes": 20, "by_position": False, "state": [], "task": "", "cameras": {}}}
+    with claimed(tmp_path, unsaid, started=True):
+        pass
+
+
 def test_settings_are_checked():
     with pytest.raises(UserError, match=r"trials\.every=-1"):
         TrialsConfig(every=-1)
