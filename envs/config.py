@@ -90,7 +90,6 @@ VARIED = (Simulator.ROBOSUITE, Simulator.TABLETOP)
 PHYSICS_HZ = {Simulator.ROBOSUITE: 500, Simulator.TABLETOP: 200, Simulator.METAWORLD: 400}
 
 _SET_HERE = {"id", "max_episode_steps", "disable_env_checker"}
-_SET_HERE_BY = "the environment is named by task, and its longest episode by horizon"
 """Of what gymnasium.make takes."""
 
 TABLE_TOP = 0.8
@@ -158,7 +157,7 @@ class EnvConfig:
         if self.make and self.simulator is not Simulator.GYMNASIUM:
             raise UserError(f"make is for environments of Gymnasium; leave it out with task={self.task}.")
         for name in _SET_HERE & self.make.keys():
-            raise UserError(f"make={self.make} may not hold {name}: {_SET_HERE_BY}.")
+            raise UserError(f"make may not hold {name}: task names the environment, horizon its longest episode.")
         # A foreign model's cameras are known when it is built.
         valid = CAMERAS_OF.get(self.simulator, self.cameras)
         for camera in self.cameras:
