@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.learned import SEEDS, learned_by
+from pixio_robot.cli.new_policy import new_policy
 from pixio_robot.cli.policy_choices import origin, register_policies
-from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
 from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
-from pixio_robot.training.imitate import ImitateConfig, encoders_of, imitate
+from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
-from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
-from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
-from pixio_robot.vision.checkpointing import WEIGHTS, read_weights
-from pixio_robot.vision.initial import Weights, fill, under
-from pixio_robot.vision.later import empty, encoder_for_later
-from pixio_robot.vision.lora import BASE, has_adapters, without_adapters
+from pixio_robot.vision.adapt import Adaptation, AdaptConfig
+from pixio_robot.vision.build import EncoderKind, EncoderSource
 from policies.acting import act_as
 from policies.config import PolicyConfig
-from policies.registry import build_policy, name_of_config
+from policies.registry import name_of_config
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.feature_views import Views
+    from pixio_robot.data.features import FeatureCache
+    from pixio_robot.training.trials import Trials
+    from pixio_robot.types import DemoSpec
+    from policies.base import ChunkPolicy
 
 WINDOWS_TO_PREPARE = 512
 """Enough for a stable mean and deviation of every feature at every position."""
@@ -108,8 +115,6 @@ def _train(command: TrainCommand) -> FitResult:
     import torch
 
     from pixio_robot.cli.learning_data import open_demonstrations, some_windows
-    from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
-    from pixio_robot.data.shared_memory import shared_room
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed import current
     from pixio_robot.training.sinks import MetricsLog
@@ -133,62 +138,13 @@ def _train(command: TrainCommand) -> FitResult:
     )
     learned = before.extra(data.marks, data.seeds)
     torch.manual_seed(seed)
-    views = _views(command, command.encoder.kind is not EncoderKind.NONE)
-    # Where each process is to have a part of the policy, none has all of the encoder before: unless it encodes all
-    # frames first.
-    later = None
-    if command.loop.parallel == "fsdp" and processes.count > 1 and views is None:
-        later = encoder_for_later(command.encoder)
-    encoder = build_encoder(command.encoder) if later is None else later.encoder
-    conditioning = command.policy.conditioning
-    if encoder is None:
-        conditioning.cameras = []
-    elif not conditioning.cameras:
-        conditioning.cameras = sorted(data.spec.cameras)
-    if encoder is not None:
-        adapt(encoder, command.adapt)
-    if conditioning.goal_dim not in (0, goal_dim := len(next(iter(data.goals.values()), []))):
-        raise UserError(f"policy.conditioning.goal_dim={conditioning.goal_dim}, but the goals have {goal_dim} numbers.")
-    conditioning.goal_dim = goal_dim
-    name = name_of_config(command.policy)
-    policy = build_policy(name, command.policy, data.spec, data.statistics, encoder)
-    policy.goals = data.goals
-    weights = None if later is None else _of_encoders(policy, later.weights)
-    if command.initial_policy is not None:
-        weights = _weights_of(command.initial_policy, policy)
-    if later is None:  # before its encoder's features are cached
-        fill(policy.to(device), weights or ())
-        weights = None
-    else:
-        for part in policy.conditioning.encoders:
-            empty(part)
+    new = new_policy(command, data, device)
+    policy, encoder, views, conditioning = new.policy, new.encoder, new.views, command.policy.conditioning
     # Before features are cached and a step is taken: what the rollouts would refuse is refused at once.
-    trials = None
-    if command.trials.every:
-        try:
-            act_as(copy.copy(policy), command.trials)
-        except UserError as error:
-            raise UserError(f"trials cannot be played so: {error}") from error
-        first = command.trials.first_seed
-        check_disjoint(
-            learned[SEEDS], range(first, first + command.trials.episodes), "Set trials.first_seed= beyond them."
-        )
-        trials = open_trials(
-            command.trials, command.out, data.spec.read_by(conditioning.cameras, conditioning.use_state)
-        )
-
+    trials = _trials(command, policy, data.spec, learned[SEEDS]) if command.trials.every else None
     features = None
     if views is not None and encoder is not None:
-
-        def encoded() -> list[Encoded]:
-            return [
-                encode_features(store, encoder, conditioning.cameras, views=views, device=device)
-                for store in data.stores
-            ]
-
-        room, ram_bytes = shared_room(processes.gather), DEFAULT_RAM_BYTES // len(data.stores)
-        features = [open_features(one, ram_bytes=ram_bytes, room=room) for one in processes.after_first(encoded)]
-
+        features = _cached(data.stores, encoder, conditioning.cameras, views, device)
     train_batches, validation_batches = data.streams(
         policy,
         features,
@@ -210,7 +166,8 @@ def _train(command: TrainCommand) -> FitResult:
     source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
     settings = {"policy": config_to_json(command.policy), "data": command.data, "extra": extra}
     settings |= {"data_weights": command.data_weights, "goals": data.goals, "cached_views": command.cached_views}
-    if method := origin(name):  # among policies of packages, the fields of two may be the same
+    method = origin(name_of_config(command.policy))
+    if method:  # among policies of packages, the fields of two may be the same
         settings["method"] = method
 
     def save(directory: Path, trained: Any) -> None:
@@ -228,7 +185,7 @@ def _train(command: TrainCommand) -> FitResult:
             settings=settings,
             layer_decay=command.adapt.layer_decay,
             looks=[] if trials is None else [lambda save: trials.look(save, processes.first)],
-            weights=weights,
+            weights=new.weights,
             prepare_on=windows,
         )
         if trials is not None and processes.first and not result.interrupted:
@@ -238,51 +195,32 @@ def _train(command: TrainCommand) -> FitResult:
     return result
 
 
-def _views(command: TrainCommand, sees: bool) -> Any:
-    """Which versions of every frame are encoded once; None where the encoder runs in every step."""
-    from pixio_robot.data.feature_views import Views
-
+def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_seeds: Sequence[int]) -> Trials:
+    """The rollouts while it trains. Raises UserError where the policy cannot be played so."""
+    try:
+        act_as(copy.copy(policy), command.trials)
+    except UserError as error:
+        raise UserError(f"trials cannot be played so: {error}") from error
+    first = command.trials.first_seed
+    check_disjoint(train_seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= beyond them.")
     conditioning = command.policy.conditioning
-    if not sees or command.adapt.mode is not Adaptation.FROZEN:
-        if command.cached_views:
-            raise UserError("cached_views are of a frozen encoder: set adapt.mode=FROZEN, or cached_views=0.")
-        return None
-    if conditioning.changes_images and not command.cached_views:
-        return None
-    if conditioning.color_jitter is not None:
-        raise UserError("Cached views are crops and shifts; colours cannot change in them: leave color_jitter out.")
-    crop = conditioning.crop_shape
-    return Views(
-        count=command.cached_views,
-        crop=None if crop is None else (crop[0], crop[1]),
-        shift=conditioning.random_shift,
-        seed=command.loop.seed,
-    )
+    return open_trials(command.trials, command.out, spec.read_by(conditioning.cameras, conditioning.use_state))
 
 
-def _weights_of(path: str, policy: Any) -> Weights:
-    """Those of a trained policy, standardisation of features included, under the names that `policy` has for them."""
-    theirs = read_weights(policy_directory(path) / WEIGHTS)
-    mine = policy.state_dict()
-    wanted = without_adapters(mine) if has_adapters(policy) else mine
-    different = sorted(wanted.keys() ^ theirs.keys()) or [n for n in wanted if wanted[n].shape != theirs[n].shape]
-    if different:
-        raise UserError(
-            f"initial_policy={path} has another shape than the policy to train: {', '.join(different[:3])} differ."
-        )
-    return _named_in(policy, theirs.items())
+def _cached(
+    stores: Sequence[DemoStore], encoder: nn.Module, cameras: Sequence[str], views: Views, device: torch.device
+) -> list[FeatureCache]:
+    """The features of every store, encoded by the first process and held in RAM once a machine."""
+    from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
+    from pixio_robot.data.shared_memory import shared_room
+    from pixio_robot.training.distributed import current
 
+    def encoded() -> list[Encoded]:
+        return [encode_features(store, encoder, cameras, views=views, device=device) for store in stores]
 
-def _of_encoders(policy: Any, weights: Callable[[], Weights]) -> Weights:
-    """The same for each of the policy's encoders, under the names that `policy` has for them."""
-    names = [name for name, _ in encoders_of(policy)]
-    return _named_in(policy, (pair for name in names for pair in under(f"{name}.", weights())))
-
-
-def _named_in(policy: Any, weights: Weights) -> Weights:
-    """Adapters change the names of what they stand beside."""
-    names = {name.replace(BASE, "."): name for name in policy.state_dict()}
-    return ((names[name], tensor) for name, tensor in weights)
+    processes = current()
+    room, ram_bytes = shared_room(processes.gather), DEFAULT_RAM_BYTES // len(stores)
+    return [open_features(one, ram_bytes=ram_bytes, room=room) for one in processes.after_first(encoded)]
 
 
 def _run(command: TrainCommand) -> int:

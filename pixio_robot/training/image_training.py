@@ -59,7 +59,8 @@ class ImageTrainingConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class Teacher:
-    """An encoder that `ImageModel.module` learns from, made without weights. It does not learn, and is no part of it."""
+    """An encoder that `ImageModel.module` learns from, made without weights. It stays as it is, and is no part of the
+    module."""
 
     encoder: PixioEncoder
     weights: Weights

@@ -1,0 +1,118 @@
+"""The policy that `train` begins with: an encoder, a method around it, and where their weights come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pixio_robot.cli.policy_directory import policy_directory
+from pixio_robot.data.feature_views import Views
+from pixio_robot.errors import UserError
+from pixio_robot.training.distributed import current
+from pixio_robot.training.imitate import encoders_of
+from pixio_robot.vision.adapt import Adaptation, adapt
+from pixio_robot.vision.build import EncoderKind, build_encoder
+from pixio_robot.vision.checkpointing import WEIGHTS, read_weights
+from pixio_robot.vision.initial import Weights, fill, under
+from pixio_robot.vision.later import empty, encoder_for_later
+from pixio_robot.vision.lora import BASE, has_adapters, without_adapters
+from policies.base import ChunkPolicy
+from policies.registry import build_policy, name_of_config
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pixio_robot.cli.learning_data import Demonstrations
+    from pixio_robot.cli.train import TrainCommand
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewPolicy:
+    """policy: on its device, unless `weights` are still to come, of what lies on the meta device at least.
+    encoder: None without vision. views: which versions of every frame are encoded once; None where the encoder runs in
+    every step."""
+
+    policy: ChunkPolicy
+    encoder: nn.Module | None
+    views: Views | None
+    weights: Weights | None
+
+
+def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device) -> NewPolicy:
+    """Raises UserError for settings that do not go together, and for weights that do not fit."""
+    conditioning = command.policy.conditioning
+    views = _views(command)
+    # Where each process is to have a part of the policy, none has all of the encoder before: unless it encodes all
+    # frames first.
+    later = None
+    if command.loop.parallel == "fsdp" and current().count > 1 and views is None:
+        later = encoder_for_later(command.encoder)
+    encoder = build_encoder(command.encoder) if later is None else later.encoder
+    if encoder is None:
+        conditioning.cameras = []
+    elif not conditioning.cameras:
+        conditioning.cameras = sorted(data.spec.cameras)
+    if encoder is not None:
+        adapt(encoder, command.adapt)
+    if conditioning.goal_dim not in (0, goal_dim := len(next(iter(data.goals.values()), []))):
+        raise UserError(f"policy.conditioning.goal_dim={conditioning.goal_dim}, but the goals have {goal_dim} numbers.")
+    conditioning.goal_dim = goal_dim
+    name = name_of_config(command.policy)
+    policy = build_policy(name, command.policy, data.spec, data.statistics, encoder)
+    policy.goals = data.goals
+    weights = None if later is None else _of_encoders(policy, later.weights)
+    if command.initial_policy is not None:
+        weights = _weights_of(command.initial_policy, policy)
+    if later is None:  # before its encoder's features are cached
+        fill(policy.to(device), weights or ())
+        weights = None
+    else:
+        for part in policy.conditioning.encoders:
+            empty(part)
+    return NewPolicy(policy=policy, encoder=encoder, views=views, weights=weights)
+
+
+def _views(command: TrainCommand) -> Views | None:
+    conditioning = command.policy.conditioning
+    if command.encoder.kind is EncoderKind.NONE or command.adapt.mode is not Adaptation.FROZEN:
+        if command.cached_views:
+            raise UserError("cached_views are of a frozen encoder: set adapt.mode=FROZEN, or cached_views=0.")
+        return None
+    if conditioning.changes_images and not command.cached_views:
+        return None
+    if conditioning.color_jitter is not None:
+        raise UserError("Cached views are crops and shifts; colours cannot change in them: leave color_jitter out.")
+    crop = conditioning.crop_shape
+    return Views(
+        count=command.cached_views,
+        crop=None if crop is None else (crop[0], crop[1]),
+        shift=conditioning.random_shift,
+        seed=command.loop.seed,
+    )
+
+
+def _weights_of(path: str, policy: Any) -> Weights:
+    """Those of a trained policy, standardisation of features included, under the names that `policy` has for them."""
+    theirs = read_weights(policy_directory(path) / WEIGHTS)
+    mine = policy.state_dict()
+    wanted = without_adapters(mine) if has_adapters(policy) else mine
+    different = sorted(wanted.keys() ^ theirs.keys()) or [n for n in wanted if wanted[n].shape != theirs[n].shape]
+    if different:
+        raise UserError(
+            f"initial_policy={path} has another shape than the policy to train: {', '.join(different[:3])} differ."
+        )
+    return _named_in(policy, theirs.items())
+
+
+def _of_encoders(policy: Any, weights: Callable[[], Weights]) -> Weights:
+    """The same for each of the policy's encoders, under the names that `policy` has for them."""
+    names = [name for name, _ in encoders_of(policy)]
+    return _named_in(policy, (pair for name in names for pair in under(f"{name}.", weights())))
+
+
+def _named_in(policy: Any, weights: Weights) -> Weights:
+    """Adapters change the names of what they stand beside."""
+    names = {name.replace(BASE, "."): name for name in policy.state_dict()}
+    return ((names[name], tensor) for name, tensor in weights)
