@@ -147,6 +147,18 @@ def test_whether_a_seed_gives_the_same_episode_again_is_found_out(task, wind, sa
     assert repeats(EnvConfig(task=task, make={"wind": wind})) is same
 
 
+def test_drawing_that_changes_the_episode_is_found_out(monkeypatch):
+    drawn = painted.Dot.render
+
+    def render(self):
+        self._pos = self._pos + 0.001
+        return drawn(self)
+
+    assert repeats(EnvConfig(task=PLAIN))
+    monkeypatch.setattr(painted.Dot, "render", render)
+    assert not repeats(EnvConfig(task=PLAIN))
+
+
 def test_what_is_not_promised_is_said():
     said = notes(EnvConfig(task=DOT, make={"wind": "clock"}))
     assert said[0].endswith("depth (float32 (24, 32, 1))")
