@@ -138,7 +138,7 @@ def unfinished_below(directory: Path, leave_out: Collection[str] = ()) -> list[P
 
 def _of_run(summary: EvaluationSummary, training: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that may tell a run from others: how its policy was trained, how it acts, and where."""
-    acting = {"acting": summary.acting} if training else {}
+    acting = {"acting": summary.acting, "sight": summary.sight} if training else {}
     where = {"scene": summary.scene, "robot": summary.robot, "render_quality": summary.render_quality}
     return {**training, **acting, **where}
 

@@ -99,6 +99,14 @@ def test_rows_of_other_environments_have_names_of_their_own(line_pool, make_spec
     assert names == {"Seeker (bc, robot=Dot)", "Seeker (bc, robot=Point)"}
 
 
+def test_a_policy_that_is_shown_things_by_other_names_is_another_row(line_pool, seeking_actor, tmp_path) -> None:
+    for name, sight in (("a", ""), ("b", "by_position=true")):
+        who = EvaluatedPolicy(name=name, label="Seeker", policy="bc", encoder="none", training_seed=0, sight=sight)
+        evaluate(line_pool(4), seeking_actor(), who, EvaluateConfig(episodes=3, videos=0), tmp_path / name)
+    names = {row.name for row in collect_sweep(tmp_path, lambda path: {"loop.steps": 10})}
+    assert names == {"Seeker (bc, sight=–)", "Seeker (bc, sight=by_position=true)"}
+
+
 def test_episodes_played_in_two_evaluations_are_no_second_training(line_pool, seeking_actor, tmp_path) -> None:
     for seed in (0, 1):
         for part in (0, 1):
