@@ -85,6 +85,9 @@ class ChunkPolicy(nn.Module, abc.ABC):
         seen = self.see(batch.observation, augment=self.training)
         is_pad_bn = torch.zeros_like(batch.is_pad) if self.config.learn_padding else batch.is_pad
         errors_bna = self.errors(seen, self.actions(batch.actions.float()), is_pad_bn)
+        of_steps = (*is_pad_bn.shape, 1)
+        if errors_bna.shape not in (of_steps, batch.actions.shape):
+            raise self._misshapen("errors", errors_bna, f"{of_steps} or {tuple(batch.actions.shape)}")
         real_bn1 = (~is_pad_bn)[:, :, None].to(errors_bna.dtype)
         count = (real_bn1.sum() * errors_bna.shape[2]).clamp(min=1)
         loss = (errors_bna * real_bn1).sum() / count
@@ -101,4 +104,13 @@ class ChunkPolicy(nn.Module, abc.ABC):
             seen = self.see(observation, augment=False)
             if seeds is not None and len(seeds) != len(seen):
                 raise UserError(f"There are {len(seeds)} seeds for {len(seen)} observations.")
-            return self.actions.bounded_inverse(self.sample(seen, seeds))[:, self.past_actions :]
+            chunk_bna = self.sample(seen, seeds)
+            if chunk_bna.shape != (wanted := (len(seen), self.chunk, self.spec.action_dim)):
+                raise self._misshapen("sample", chunk_bna, str(wanted))
+            return self.actions.bounded_inverse(chunk_bna)[:, self.past_actions :]
+
+    def _misshapen(self, method: str, given: Tensor, wanted: str) -> UserError:
+        return UserError(
+            f"`{method}` of {type(self).__name__} gave shape {tuple(given.shape)}, and it must be {wanted}: windows, "
+            "steps, numbers."
+        )

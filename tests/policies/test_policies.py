@@ -141,3 +141,17 @@ def test_config_and_inputs_are_checked(make, world, encoder):
     batch.actions = batch.actions[:, :4]
     with pytest.raises(UserError, match=r"\(4, 3\).*\(8, 3\)"):
         policy.loss(batch)
+
+
+def test_a_method_that_gives_another_shape_is_named(make, world, monkeypatch):
+    """Sums of errors and chunks that are too short would broadcast, or come out later."""
+    policy, batch = make("bc", cameras=[]), world.windows(3, seed=0)
+    monkeypatch.setattr(policy, "errors", lambda seen, actions, is_pad: actions.abs().mean(2))
+    with pytest.raises(UserError, match=r"`errors` of BCPolicy gave shape \(3, 8\), .* \(3, 8, 1\) or \(3, 8, 3\)"):
+        policy.loss(batch)
+    monkeypatch.setattr(policy, "errors", lambda seen, actions, is_pad: actions.abs().mean(1, keepdim=True))
+    with pytest.raises(UserError, match=r"gave shape \(3, 1, 3\)"):
+        policy.loss(batch)
+    monkeypatch.setattr(policy, "sample", lambda seen, seeds: torch.zeros(3, 2, 3))
+    with pytest.raises(UserError, match=r"`sample` of BCPolicy gave shape \(3, 2, 3\), .* \(3, 8, 3\)"):
+        policy.act(batch.observation)
