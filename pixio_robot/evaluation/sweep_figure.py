@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from html import escape
 
 from pixio_robot.evaluation.report_findings import interval_text
 from pixio_robot.evaluation.sweep import SweepRow
 
-_PLOT, _VALUES, _ROW, _MARGIN = 320, 132, 24, 14
+_PLOT, _VALUES, _ROW, _LINE, _MARGIN = 320, 132, 24, 14, 14
+_LETTERS = 48
+"""Of a name that fit into a line."""
 _CHARACTER = 6.4
 """Width of a letter of 12 px, a little more than most are."""
 _BLUE, _SOFT, _GRID = "#0b6e8f", "#5c666e", "#d4d9dc"
@@ -17,7 +20,7 @@ _BLUE, _SOFT, _GRID = "#0b6e8f", "#5c666e", "#d4d9dc"
 
 def sweep_figure(rows: Sequence[SweepRow]) -> str:
     """Rates as dots, their 95 % intervals as bars, and each trained policy as a stroke; a panel a task."""
-    left = _MARGIN + _CHARACTER * max(len(row.name) for row in rows) + 10
+    left = _MARGIN + _CHARACTER * max(len(line) for row in rows for line in _lines(row)) + 10
     width = left + _PLOT + _VALUES
     parts: list[str] = []
     top = 0.0
@@ -25,15 +28,17 @@ def sweep_figure(rows: Sequence[SweepRow]) -> str:
         parts.append(_text(left, top + 20, task, weight="bold"))
         top += 32
         drawn = list(group)
-        bottom = top + _ROW * len(drawn)
+        heights = [_ROW + _LINE * (len(_lines(row)) - 1) for row in drawn]
+        bottom = top + sum(heights)
         for percent in (0, 25, 50, 75, 100):
             x = left + _PLOT * percent / 100
             parts.append(_line(x, top, x, bottom, _GRID, 1))
             parts.append(
                 _text(x, bottom + 15, f"{percent} %" if percent in (0, 100) else f"{percent}", "middle", _SOFT)
             )
-        for index, row in enumerate(drawn):
-            parts += _row(row, left, top + _ROW * (index + 0.5))
+        for row, height in zip(drawn, heights, strict=True):
+            parts += _row(row, left, top + height / 2)
+            top += height
         top = bottom + 26
     parts.append(_text(left + _PLOT / 2, top + 4, "success rate", "middle", _SOFT))
     height = top + 14
@@ -44,11 +49,17 @@ def sweep_figure(rows: Sequence[SweepRow]) -> str:
     )
 
 
+def _lines(row: SweepRow) -> list[str]:
+    return textwrap.wrap(row.name, _LETTERS, break_on_hyphens=False)
+
+
 def _row(row: SweepRow, left: float, y: float) -> list[str]:
     def x(rate: float) -> float:
         return left + _PLOT * rate
 
-    parts = [_text(left - 10, y + 4, row.name, "end")]
+    lines = _lines(row)
+    first = y + 4 - _LINE * (len(lines) - 1) / 2
+    parts = [_text(left - 10, first + _LINE * index, line, "end") for index, line in enumerate(lines)]
     parts.append(_line(x(row.low), y, x(row.high), y, _BLUE, 2))
     if len(row.rates) > 1:
         parts += [_line(x(rate), y - 6, x(rate), y + 6, _SOFT, 1) for rate in row.rates]
