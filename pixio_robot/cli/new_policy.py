@@ -85,11 +85,11 @@ def _views(command: TrainCommand) -> Views | None:
     if conditioning.color_jitter is not None:
         raise UserError("Cached views are crops and shifts; colours cannot change in them: leave color_jitter out.")
     crop = conditioning.crop_shape
+    # The same versions whatever the training's seed, which draws among them: trainings share what is encoded.
     return Views(
         count=command.cached_views,
         crop=None if crop is None else (crop[0], crop[1]),
         shift=conditioning.random_shift,
-        seed=command.loop.seed,
     )
 
 

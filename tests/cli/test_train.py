@@ -146,8 +146,11 @@ def test_crops_of_a_frozen_encoder_are_encoded_anew_or_once_in_several_views(dem
     crop = ["policy.conditioning.crop_shape=[8,8]", "policy.conditioning.random_shift=1"]
     run(demos, tmp_path / "anew", *crop)
     run(demos, tmp_path / "cached", *crop, "cached_views=2")
-    folders = {path.name.partition(".")[2] for path in (demos / ".features").iterdir()}
+    cached = {path.name for path in (demos / ".features").iterdir()}
+    folders = {name.partition(".")[2] for name in cached}
     assert {"crop-8x8", "crop-8x8.shift-1.seed-0.view-1", "crop-8x8.shift-1.seed-0.view-2"} <= folders
+    run(demos, tmp_path / "seed", *crop, "cached_views=2", "seed=1")
+    assert {path.name for path in (demos / ".features").iterdir()} == cached
     with pytest.raises(UserError, match="cached_views are of a frozen encoder"):
         run(demos, tmp_path / "no", "cached_views=2", "adapt.mode=FULL")
     with pytest.raises(UserError, match="equal views"):
