@@ -97,7 +97,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file(
     (tmp_path / "hook_of_the_accidents_test.py").write_text(HOOK)
     monkeypatch.syspath_prepend(tmp_path)
     source = tmp_path / "in"
-    for name, height in (("a.mp4", 96), ("b_crash.mp4", 64), ("c_hang.mp4", 80), ("d.mp4", 96)):
+    for name, height in (("a.mp4", 96), ("b_crash.mp4", 64), ("c_hang.mp4", 80), ("d.mp4", 112)):
         make_video(source / name, seconds=1, size=(160, height))
     config = IngestConfig(
         source=str(source),
