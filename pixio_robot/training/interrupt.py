@@ -44,7 +44,7 @@ class Interrupt:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._put_back()
         if error is None and self.signal == self.PASSED_ON:
-            os.kill(os.getpid(), self.signal)
+            signal.raise_signal(self.signal)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal == 0:
@@ -52,7 +52,7 @@ class Interrupt:
             os.write(2, MESSAGE)  # `print` is not safe inside a signal handler
         elif time.monotonic() - self._at > SAME_SIGNAL_SECONDS:
             self._put_back()
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # to this thread: the kernel may give another one what `os.kill` sends
 
     def _put_back(self) -> None:
         while self._earlier:

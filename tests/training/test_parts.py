@@ -196,12 +196,12 @@ def test_a_model_of_another_shape_does_not_resume(lab, tmp_path):
 
 def test_the_first_signal_asks_and_the_second_acts(monkeypatch):
     with Interrupt() as interrupt:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert interrupt.signal == signal.SIGINT
-        os.kill(os.getpid(), signal.SIGINT)  # at once: the same one, passed on by a launcher
+        signal.raise_signal(signal.SIGINT)  # at once: the same one, passed on by a launcher
         monkeypatch.setattr("pixio_robot.training.interrupt.SAME_SIGNAL_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     earlier = signal.getsignal(signal.SIGTERM)
     with Interrupt():
         assert signal.getsignal(signal.SIGTERM) != earlier
