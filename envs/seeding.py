@@ -10,17 +10,32 @@ from typing import Any
 import numpy as np
 
 
+def _states() -> tuple[Any, Any]:
+    return random.getstate(), np.random.get_state()  # noqa: NPY002
+
+
+def _set_states(states: tuple[Any, Any]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+
+
 @contextlib.contextmanager
-def global_seed(seed: int) -> Iterator[None]:
-    """Seed python's and numpy's global generators, and give them back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+def _given_back() -> Iterator[None]:
+    """The global generators are afterwards as they were."""
+    states = _states()
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        _set_states(states)
+
+
+@contextlib.contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed python's and numpy's global generators, and give them back as they were."""
+    with _given_back():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        yield
 
 
 class OwnGenerators:
@@ -32,19 +47,16 @@ class OwnGenerators:
     def reset(self, seed: int) -> contextlib.AbstractContextManager[None]:
         """What runs inside draws from that seed."""
         with global_seed(seed):
-            self._states = random.getstate(), np.random.get_state()  # noqa: NPY002
+            self._states = _states()
         return self.held()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """What runs inside goes on drawing where it was; the global generators stay as they are."""
         assert self._states is not None, "reset first"
-        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-        random.setstate(self._states[0])
-        np.random.set_state(self._states[1])  # noqa: NPY002
-        try:
-            yield
-        finally:
-            self._states = random.getstate(), np.random.get_state()  # noqa: NPY002
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+        with _given_back():
+            _set_states(self._states)
+            try:
+                yield
+            finally:
+                self._states = _states()

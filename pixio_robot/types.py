@@ -22,6 +22,8 @@ UNKNOWN = "unknown"
 """Of text in a DemoSpec: whoever made the demonstrations did not say."""
 OF_THE_TASK = "of the task"
 """Of robot and controller in the DemoSpec of somebody else's environment, which names neither."""
+SEVERAL = " + "
+"""Joins in a DemoSpec what several stores call otherwise, such as the tasks that one policy learned."""
 UNSEEDED = "episodes do not follow from their seeds"
 """In `source` of an environment that says so of itself: episodes of the same seed are no pairs there."""
 

@@ -80,13 +80,13 @@ def _contestants(command: EvaluateCommand) -> list[Evaluated]:
     return [finished_policy(command.checkpoint, name)]
 
 
-def _sight(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) -> Sight | None:
-    """How the policy sees the environment; None for random actions. Raises UserError where it does not fit."""
+def _sight(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) -> Sight:
+    """How the policy sees the environment; random actions do as it is. Raises UserError where it does not fit."""
     from pixio_robot.evaluation.evaluate import check_spec
 
     spec = contestant.spec_in(command.task or env_spec.task)
     if spec is None:
-        return None
+        return Sight(env_spec, {}, None)
     sight = look(spec, env_spec, command)
     robomimic = any(name.startswith("robot0_") for name in spec.state_names)
     hint = way_out(spec, env_spec, command, contestant.tasks)
@@ -123,12 +123,9 @@ def _evaluate(command: EvaluateCommand) -> bool:
         for contestant in contestants:
             step = contestant.who.training_step
             directory = out if step is None else out / checkpoint_directory(step)
-            task = env_spec.task if sight is None else sight.spec.task
-            actor, acting = contestant.actor(task, command, command.num_slots, device)
+            actor, acting = contestant.actor(sight.spec.task, command, command.num_slots, device)
             who = replace(contestant.who, acting=acting, sight=command.words())
-            _play(
-                command, pool, replace(contestant, who=who), actor if sight is None else sight.actor(actor), directory
-            )
+            _play(command, pool, replace(contestant, who=who), sight.actor(actor), directory)
     if command.every_checkpoint:
         print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")
     return True

@@ -18,7 +18,7 @@ from pixio_robot.data.demo_where import Facts, parse_where
 from pixio_robot.data.demos import DemoStore, DiskFull
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
-from pixio_robot.types import DemoSpec, Episode
+from pixio_robot.types import SEVERAL, DemoSpec, Episode
 
 TASK = "task"
 """The key of an episode's info that names its task in a store of several."""
@@ -137,7 +137,7 @@ def merged(stores: Sequence[DemoStore]) -> Recipe:
 
 
 def _joined(names: Iterable[str]) -> str:
-    return " + ".join(dict.fromkeys(name for name in names if name))
+    return SEVERAL.join(dict.fromkeys(name for name in names if name))
 
 
 def filtered(store: DemoStore, where: str) -> Recipe:

@@ -14,7 +14,7 @@ from pixio_robot.data.loading import DemoBatches, part_of
 from pixio_robot.data.prefetch import Prefetched
 from pixio_robot.data.stats import Statistics, statistics_of
 from pixio_robot.errors import UserError
-from pixio_robot.types import Batch, DemoSpec, Features, Observation
+from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
 
 
 class MixedBatches(Prefetched):
@@ -120,7 +120,7 @@ def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
             raise UserError(
                 f"One policy cannot learn from both {stores[0].path} and {store.path}: {'; '.join(differences)}."
             )
-    return dataclasses.replace(first, task=" + ".join(dict.fromkeys(store.spec.task for store in stores)))
+    return dataclasses.replace(first, task=SEVERAL.join(dict.fromkeys(store.spec.task for store in stores)))
 
 
 def statistics_over(chosen: Sequence[tuple[DemoStore, Sequence[int]]]) -> Statistics:

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import unknown_name
-from pixio_robot.types import OF_THE_TASK, UNKNOWN, Actor, DemoSpec, Frame
+from pixio_robot.types import OF_THE_TASK, SEVERAL, UNKNOWN, Actor, DemoSpec, Frame
 
 _NOBODYS = (OF_THE_TASK, UNKNOWN)
-_SEVERAL = " + "
-"""Joins the tasks of a policy that learned several."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -115,7 +113,7 @@ def _in_order(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> DemoSpec:
         if getattr(env, name) in _NOBODYS
     }
     from_elsewhere = policy.simulator == UNKNOWN or env.robot in _NOBODYS
-    if from_elsewhere and not config.task and _SEVERAL not in policy.task:
+    if from_elsewhere and not config.task and SEVERAL not in policy.task:
         taken["task"] = policy.task
     return dataclasses.replace(env, **taken)
 
