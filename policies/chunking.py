@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import nn
 from pixio_robot.errors import UserError
 from pixio_robot.receding_horizon import RecedingHorizon, check_execute
 from pixio_robot.types import Frame, Observation, Policy
+
+if TYPE_CHECKING:
+    from policies.base import ChunkPolicy
 
 
 def call_seed(episode_seed: int, step: int, noise_seed: int = 0) -> int:
@@ -101,3 +105,17 @@ class ChunkedActor:
         state = torch.from_numpy(np.stack([[frame.state for frame in frames] for frames in rows]))
         goal = None if self._goal is None else self._goal.expand(len(rows), -1)
         return Observation(images, state.float(), goal=goal).to(self._device)
+
+
+def chunked_actor(
+    policy: ChunkPolicy,
+    slots: int,
+    device: torch.device | str,
+    goal: Sequence[float] | None = None,
+    noise_seed: int = 0,
+) -> ChunkedActor:
+    """Who plays `slots` episodes at a time, in the way that the policy's configuration says; `goal` and `noise_seed`
+    as of `ChunkedActor`."""
+    config, device = policy.config, torch.device(device)
+    rows = rows_of_calls(device, slots)
+    return ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, noise_seed)

@@ -12,7 +12,7 @@ from pixio_robot.observed import check_frame
 from pixio_robot.types import Frame
 from policies.acting import ActingConfig, act_as
 from policies.base import ChunkPolicy
-from policies.chunking import ChunkedActor, rows_of_calls
+from policies.chunking import ChunkedActor, chunked_actor
 
 
 def actor_of(
@@ -35,9 +35,8 @@ def actor_of(
     device = policy.actions.offset.device if device is None else device
     if policy.config.conditioning.goal_dim and task not in policy.goals:
         raise unknown_name("task", str(task), policy.goals)
-    config, rows = policy.config, rows_of_calls(torch.device(device), slots)
     goal = policy.goals.get(task) if task is not None else None
-    return ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, acting.noise_seed)
+    return chunked_actor(policy, slots, device, goal, acting.noise_seed)
 
 
 class PolicyPlayer:

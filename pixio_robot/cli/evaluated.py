@@ -47,7 +47,7 @@ class Evaluated:
         Raises UserError where the weights cannot be read, or the policy cannot be played so.
         """
         from pixio_robot.evaluation.baselines import RandomActor
-        from policies.chunking import ChunkedActor, rows_of_calls
+        from policies.chunking import chunked_actor
         from policies.persistence import load_policy
 
         if self.directory is None:
@@ -57,9 +57,7 @@ class Evaluated:
         if self.step_directory is not None:
             _take_weights(policy, self.step_directory)
         act_as(policy, acting)
-        rows = rows_of_calls(device, slots)
-        config, goal = policy.config, policy.goals.get(task)
-        actor = ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, acting.noise_seed)
+        actor = chunked_actor(policy, slots, device, policy.goals.get(task), acting.noise_seed)
         if words := words_of_noise(policy, acting):
             print(f"evaluate: {words}")
         return actor, acting_text(policy, acting)

@@ -19,7 +19,7 @@ from pixio_robot.interop.lerobot_meaning import ACTION, STATE
 from pixio_robot.lerobot_plugin.sight import Sight
 from pixio_robot.types import DemoSpec, Observation
 from policies.acting import ActingConfig, act_as
-from policies.chunking import ChunkedActor, rows_of_calls
+from policies.chunking import ChunkedActor, chunked_actor
 from policies.persistence import load_policy
 
 TRAINED_HERE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands only play them."
@@ -152,11 +152,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
         raise UserError(TRAINED_HERE)
 
     def _begin(self, rows: int) -> None:
-        acting, device = self.policy.config, torch.device(self.config.device or "cpu")
-        together, noise_seed = rows_of_calls(device, rows), self.config.noise_seed
-        self._actor = ChunkedActor(
-            self.policy, acting.executed, device, together, acting.ensemble_weight, self._goal, noise_seed
-        )
+        device = self.config.device or "cpu"
+        self._actor = chunked_actor(self.policy, rows, device, self._goal, self.config.noise_seed)
         for row in range(rows):
             self._actor.reset(row, self._episodes + row)
         self._rows = rows
