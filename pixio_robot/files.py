@@ -106,14 +106,17 @@ def fsync_parent(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep_temporaries(directory: Path) -> None:
+def sweep_temporaries(directory: Path, of: str = "") -> None:
     """Remove what an interrupted `atomic_directory` or `atomic_file` left behind in `directory`.
 
-    A directory that was about to be replaced, and has not been, is put back. Only safe while no other process writes
-    there.
+    With `of`, only what was to become the directory of that name there. A directory that was about to be replaced, and
+    has not been, is put back. Only safe while no other process writes there.
     """
     for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
-        replaced = directory / leftover.name.removeprefix(RETIRED_PREFIX).rpartition("-")[0]
+        name = leftover.name.removeprefix(RETIRED_PREFIX).removeprefix(TEMPORARY_PREFIX).rpartition("-")[0]
+        if of and name != of:
+            continue
+        replaced = directory / name
         if leftover.name.startswith(RETIRED_PREFIX) and (leftover / "old").is_dir() and not replaced.exists():
             (leftover / "old").rename(replaced)
         if leftover.is_dir():

@@ -29,7 +29,7 @@ from pixio_robot.data.privacy import PrivacyHook, hook_name, hook_sha256
 from pixio_robot.data.sampling import Sampling
 from pixio_robot.data.shards import MANIFEST, SPLITS, ShardReader, check_files, read_manifest, work_directory
 from pixio_robot.errors import UserError
-from pixio_robot.files import TEMPORARY_PREFIX, read_json, sweep_temporaries
+from pixio_robot.files import read_json, sweep_temporaries
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -131,7 +131,7 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     if not config.out:
         raise UserError("out is empty; it should be the folder to make, such as data/frames.")
     out = Path(config.out).absolute()
-    previous = _previous(out)
+    _previous(out)  # a folder of something else is refused before the footage is searched
     others: Counter[str] = Counter()
     # Shards are footage too: made inside of their own source, they would be taken in the next time.
     found = find_footage(
@@ -139,18 +139,17 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     )
     extraction = config.extraction()
     keys = [extraction.key(footage) for footage in found]
-    if previous is not None and previous["settings"] == config.settings() and _keys(previous) == keys:
-        for split in SPLITS:
-            check_files(out, previous, split)
-        return _report(out, previous, others, changed=False)
-
     work = work_directory(out)
+    if not work.exists() and (manifest := _finished(out, config, keys)) is not None:
+        return _report(out, manifest, others, changed=False)
     with _lock(work):
         # Only the lock's holder writes here, and an orphaned worker of a killed run loses nothing that counts.
         sweep_temporaries(work)
-        for leftover in out.parent.glob(f"{TEMPORARY_PREFIX}{out.name}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        kept = _kept(out, previous)
+        sweep_temporaries(out.parent, of=out.name)
+        if (manifest := _finished(out, config, keys)) is not None:  # killed before it had cleared up
+            shutil.rmtree(work)
+            return _report(out, manifest, others, changed=False)
+        kept = _kept(out, _previous(out))
         accidents = _extract_all(config, found, keys, work, set(kept), show_progress)
         packables = [
             kept[key] if key in kept else _packable(footage, key, work / key, accidents.get(key))
@@ -175,8 +174,16 @@ def _previous(out: Path) -> dict[str, Any] | None:
     return read_manifest(out)
 
 
-def _keys(manifest: dict[str, Any]) -> list[str]:
-    return [video["key"] for video in manifest["videos"]]
+def _finished(out: Path, config: IngestConfig, keys: list[str]) -> dict[str, Any] | None:
+    """The manifest of `out` where it holds just what is wanted."""
+    manifest = _previous(out)
+    if manifest is None or manifest["settings"] != config.settings():
+        return None
+    if [video["key"] for video in manifest["videos"]] != keys:
+        return None
+    for split in SPLITS:
+        check_files(out, manifest, split)
+    return manifest
 
 
 @contextlib.contextmanager

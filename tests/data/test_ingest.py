@@ -28,6 +28,7 @@ from pixio_robot.data.ingest import IngestConfig, ingest, read_failures
 from pixio_robot.data.packing import assign_splits, first_of_equals
 from pixio_robot.data.shards import FrameShards, work_directory
 from pixio_robot.errors import UserError
+from pixio_robot.files import RETIRED_PREFIX, TEMPORARY_PREFIX
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -215,6 +216,26 @@ def test_killed_many_times_equals_uninterrupted(source: Path, finished: Path, tm
         ingest(config(source, out), show_progress=False)
         assert contents(out) == contents(finished)
         assert not work_directory(out).exists()
+
+
+def test_killed_before_clearing_up(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "frames"
+    ingest(config(source, out), show_progress=False)
+    before = contents(out)
+    (work_directory(out) / "some-key").mkdir(parents=True)
+    assert not ingest(config(source, out), show_progress=False).changed
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+
+    # Between the two renames that replace a folder.
+    retired = tmp_path / f"{RETIRED_PREFIX}frames-abc"
+    retired.mkdir()
+    out.rename(retired / "old")
+    (tmp_path / f"{TEMPORARY_PREFIX}frames-abc").mkdir()
+    (tmp_path / f"{TEMPORARY_PREFIX}others-abc").mkdir()
+    work_directory(out).mkdir()
+    assert not ingest(config(source, out), show_progress=False).changed
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{TEMPORARY_PREFIX}others-abc", "frames"]
+    assert contents(out) == before
 
 
 def test_unfinished_says_how_to_finish(tmp_path: Path) -> None:
