@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -25,7 +24,6 @@ from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.results import EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.evaluation.sight import Sight, SightConfig, look, way_out
-from pixio_robot.training.record import plain
 from pixio_robot.types import Actor, DemoSpec, EnvPool
 from policies.acting import ActingConfig
 
@@ -171,18 +169,11 @@ def _run(command: EvaluateCommand) -> int:
     return run_stage(
         "evaluate",
         command.out,
-        _settings(command),
+        command,
         lambda: _evaluate(command),
         inputs=inputs,
         overwrite=command.overwrite,
     )
-
-
-def _settings(command: EvaluateCommand) -> dict[str, Any]:
-    """Those that the stage is known by, without a sight that is not said: so results of before it could be said stay
-    up to date, and those that were interrupted go on."""
-    unsaid = {one.name for one in fields(SightConfig) if not getattr(command, one.name)}
-    return {name: value for name, value in plain(command).items() if name not in unsaid}
 
 
 def main(arguments: list[str]) -> int:

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.training.record import plain
+from pixio_robot.training.settings import defaults, differences, flatten, plain
 
 STAMP_SUFFIX = ".stage.json"
 
@@ -42,15 +42,13 @@ def stamp_path(out: Path) -> Path:
     return out.with_name(out.name + STAMP_SUFFIX)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{'loop.steps': 10, ...} without the settings that do not change the result."""
-    if isinstance(value, dict):
-        flat: dict[str, Any] = {}
-        for key, item in value.items():
-            if key not in NOT_PART_OF_THE_RESULT or not WORDS_OF_THE_USER.isdisjoint(prefix.split(".")):
-                flat |= _flat(item, f"{prefix}{key}.")
-        return flat
-    return {prefix.rstrip("."): value}
+def _decides(name: str) -> bool:
+    """Whether a flat setting can change the result."""
+    parts = name.split(".")
+    return not any(
+        part in NOT_PART_OF_THE_RESULT and WORDS_OF_THE_USER.isdisjoint(parts[:place])
+        for place, part in enumerate(parts)
+    )
 
 
 def _input_stamp(path: Path) -> str:
@@ -78,7 +76,8 @@ def _look_of(path: Path) -> str:
 
 
 def _describe(settings: Any, inputs: Iterable[Path]) -> tuple[dict[str, Any], str]:
-    flat = _flat(plain(settings)) | {f"input {path}": _input_stamp(path) for path in inputs}
+    flat = {name: value for name, value in flatten(plain(settings)).items() if _decides(name)}
+    flat |= {f"input {path}": _input_stamp(path) for path in inputs}
     return flat, hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 
@@ -157,25 +156,35 @@ def _run_alone(
     stamp = stamp_path(target)
     settled(target, stamp)
     flat, digest = _describe(settings, [Path(path) for path in inputs])
+    unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
     if overwrite and target.exists():
         if not stamp.is_file():
             raise UserError(
                 f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=."
             )
         with replaced(target, stamp):
-            return _bring_about(command, target, flat, digest, work, always)
-    return _bring_about(command, target, flat, digest, work, always)
+            return _bring_about(command, target, flat, unsaid, digest, work, always)
+    return _bring_about(command, target, flat, unsaid, digest, work, always)
 
 
 def _bring_about(
-    command: str, target: Path, flat: Mapping[str, Any], digest: str, work: Callable[[], bool], always: bool
+    command: str,
+    target: Path,
+    flat: Mapping[str, Any],
+    unsaid: Mapping[str, Any],
+    digest: str,
+    work: Callable[[], bool],
+    always: bool,
 ) -> int:
     stamp = stamp_path(target)
     spent, earlier = 0.0, None
     if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
-        if earlier["digest"] != digest and not always:
-            raise UserError(_conflict(target, earlier["settings"], flat))
+        changed = differences(earlier["settings"], flat, unsaid)
+        if changed and not always:
+            raise UserError(_conflict(target, changed))
+        if not changed:  # those that were made from it know it by this
+            digest = earlier["digest"]
         if earlier["finished"] and not always:
             print(f"{command}: {target} is up to date ({earlier['seconds']:.0f} s of work earlier)")
             return 0
@@ -222,11 +231,7 @@ def _spelled_out() -> str:
     return shlex.join(["pixio-robot", *_words.get()])
 
 
-def _conflict(target: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    changed = [
-        f"{key}: {earlier.get(key, 'unset')!r} then, {now.get(key, 'unset')!r} now"
-        for key in sorted(earlier.keys() | now.keys())
-        if earlier.get(key, "unset") != now.get(key, "unset")
-    ]
-    shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if len(changed) > 4 else "")
+def _conflict(target: Path, changed: Mapping[str, tuple[Any, Any]]) -> str:
+    told = [f"{name}: {then!r} then, {now!r} now" for name, (then, now) in changed.items()]
+    shown = "; ".join(told[:4]) + (f"; and {len(told) - 4} more" if len(told) > 4 else "")
     return f"{target} was made with other settings ({shown}). Use another out=, or overwrite=true to replace it."

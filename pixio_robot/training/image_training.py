@@ -21,6 +21,7 @@ from pixio_robot.training.looks import ValidationLoss
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
+from pixio_robot.training.settings import defaults
 from pixio_robot.training.spreading import spread, spread_frozen, whole_on_cpu
 from pixio_robot.vision.initial import Weights
 from pixio_robot.vision.pixio import PixioEncoder
@@ -158,6 +159,7 @@ def _job(
         optim=model.optim,
         save_model=save_model,
         settings=dataclasses.asdict(config),
+        unsaid=defaults(config),
         generators={"masks": generator},
         hooks=hooks,
         spread=spread_model,

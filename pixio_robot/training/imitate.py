@@ -21,6 +21,7 @@ from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.metrics import Window, means
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.record import FitResult
+from pixio_robot.training.settings import defaults
 from pixio_robot.training.spreading import Spread, spread, whole_on_cpu
 from pixio_robot.types import Batch, Observation, Policy
 from pixio_robot.vision.adapt import lr_scales
@@ -132,6 +133,7 @@ def imitate(
         optim=config.optim,
         save_model=save,
         settings={**dataclasses.asdict(config), **(settings or {})},
+        unsaid=defaults(config),
         hooks=hooks,
         use_ema=config.use_ema,
         spread=spread_model,

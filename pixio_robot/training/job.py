@@ -62,6 +62,8 @@ class Job:
     """Write the deployable model into a directory that may exist already. Called on every process."""
     settings: Mapping[str, Any]
     """Everything that decides the result, as JSON values: a run directory is resumed only by equal settings."""
+    unsaid: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What flat settings are where nobody says them, by `settings.defaults`: runs begun before one existed go on."""
     generators: Mapping[str, torch.Generator] = dataclasses.field(default_factory=dict)
     """Generators that `step` draws from beside the global ones; the loop seeds and checkpoints them. Every process
     draws the same from them, for the examples of all; the global ones differ."""

@@ -29,6 +29,7 @@ from pixio_robot.training.pace import Pace, peak_tflops
 from pixio_robot.training.progress import TrainingProgress
 from pixio_robot.training.record import RESULT as RESULT_FILE
 from pixio_robot.training.record import FitResult, claimed, read_result, write_result
+from pixio_robot.training.settings import defaults
 from pixio_robot.training.sinks import MetricsLog
 from pixio_robot.training.spreading import STRATEGIES, whole
 from pixio_robot.training.state import TrainingState
@@ -109,10 +110,11 @@ def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
     """
     run_dir = Path(run_dir)
     settings = {**job.settings, "loop": config, "optim": job.optim, "use_ema": job.use_ema}
+    unsaid = {**job.unsaid, **defaults({"loop": config, "optim": job.optim})}
     try:
         result = read_result(run_dir)
         started = result is not None or latest_checkpoint(run_dir / CHECKPOINTS) is not None
-        claim = claimed(run_dir, settings, started) if current().first else contextlib.nullcontext()
+        claim = claimed(run_dir, settings, unsaid, started) if current().first else contextlib.nullcontext()
         with claim:
             if result is not None and _is_done(result, config) and (run_dir / MODEL).is_dir():
                 return result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 import fcntl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
+from pixio_robot.training.settings import differences, flatten, plain
 
 KIND = "training_run"
 FORMAT_VERSION = 1
@@ -44,10 +44,11 @@ class FitResult:
 
 
 @contextlib.contextmanager
-def claimed(run_dir: Path, settings: Mapping[str, Any], started: bool) -> Iterator[None]:
+def claimed(run_dir: Path, settings: Mapping[str, Any], unsaid: Mapping[str, Any], started: bool) -> Iterator[None]:
     """Keep other processes out of `run_dir` and hold its settings against these; `started`: there is work to lose.
 
-    Raises UserError when another process trains there, or when the settings differ and `started`.
+    `unsaid`: what flat settings are that no run of before they existed has recorded. Raises UserError when another
+    process trains there, or when the settings differ and `started`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("w") as lock:
@@ -61,7 +62,7 @@ def claimed(run_dir: Path, settings: Mapping[str, Any], started: bool) -> Iterat
         if path.is_file():
             earlier = _read_settings(path)
             if started:
-                _compare(run_dir, flatten(earlier), flatten(mine))
+                _compare(run_dir, flatten(earlier), flatten(mine), unsaid)
         write_json(path, {"kind": KIND, "format_version": FORMAT_VERSION, "settings": mine})
         yield
 
@@ -75,42 +76,17 @@ def _read_settings(path: Path) -> Any:
     return config["settings"]
 
 
-def _compare(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    # What could not be said of rollouts when the run began, and is not said now.
-    unsaid = {key for key in now.keys() - earlier.keys() if key.startswith("trials.") and not now[key]}
+def _compare(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapping[str, Any]) -> None:
     changed = [
-        f"{key}: {earlier.get(key, 'unset')!r} there, {now.get(key, 'unset')!r} now"
-        for key in sorted((earlier.keys() | now.keys()) - unsaid)
-        if key.rpartition(".")[2] not in FREE and earlier.get(key, "unset") != now.get(key, "unset")
+        f"{name}: {there!r} there, {here!r} now"
+        for name, (there, here) in differences(earlier, now, unsaid).items()
+        if name.rpartition(".")[2] not in FREE
     ]
     if changed:
         raise UserError(
             f"{run_dir} holds a run with other settings ({'; '.join(changed)}). "
             "Use another directory, or overwrite=true to start again."
         )
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses and enums as JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.name.lower()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{'loop.steps': 10, ...}."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
-    return flat
 
 
 def write_result(run_dir: Path, result: FitResult) -> None:

@@ -11,7 +11,7 @@ import torch
 from envs.config import EnvConfig
 from envs.registry import spec_of
 from pixio_robot.cli.compose import load
-from pixio_robot.cli.evaluate import EvaluateCommand, _settings
+from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluated import finished_policy
 from pixio_robot.cli.main import dispatch
 from pixio_robot.cli.report import left_out
@@ -168,16 +168,6 @@ def test_mappings_arrive_in_the_rollouts_of_a_training(tmp_path: Path) -> None:
     # One key of a mapping is a setting like others, and so is one more.
     command = load("evaluate", EvaluateCommand, ["checkpoint=x", f"env.task={task}", "env.make.width=8", "cameras.b=c"])
     assert (command.env.make, command.cameras) == ({"width": 8}, {"b": "c"})
-
-
-def test_a_sight_that_is_not_said_is_no_setting(tmp_path: Path) -> None:
-    """Results of before it could be said were made with equal settings; one that is said makes others."""
-    words = ["checkpoint=x", "env.cameras=[front]", f"out={tmp_path}"]
-    silent = _settings(load("evaluate", EvaluateCommand, words))
-    assert {"cameras", "state", "task", "by_position"}.isdisjoint(silent)
-    assert silent["env"]["cameras"] == ["front"]
-    said = _settings(load("evaluate", EvaluateCommand, [*words, "by_position=true", "cameras={a: front}"]))
-    assert said == silent | {"by_position": True, "cameras": {"a": "front"}}
 
 
 def test_what_does_not_go_together_is_refused(run: Path) -> None:

@@ -25,7 +25,7 @@ def lab() -> ModuleType:
     return module
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
 

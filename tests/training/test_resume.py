@@ -129,6 +129,15 @@ def test_other_settings_are_refused_by_name(lab, whole):
     fit(lab.regression(), lab.loop_config(log_every=9, save_every=20, keep_checkpoints=1), whole)
 
 
+def test_a_run_of_before_a_setting_existed_goes_on_where_it_is_not_said(lab, whole):
+    config = json.loads((whole / "config.json").read_text())
+    del config["settings"]["optim"]["betas"], config["settings"]["loop"]["grad_clip"]
+    (whole / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"loop\.grad_clip: .* there, 7\.0 now"):
+        fit(lab.regression(), lab.loop_config(grad_clip=7.0), whole)
+    assert fit(lab.regression(), lab.loop_config(), whole).steps == 60
+
+
 def test_settings_may_change_before_there_is_anything_to_lose(lab, tmp_path):
     def crash(step):
         raise RuntimeError("out of memory")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pixio_robot.cli.trials import TrialsCommand
 from pixio_robot.errors import UserError
 from pixio_robot.training.record import claimed
+from pixio_robot.training.settings import defaults
 from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
 
 EVALUATE = """
@@ -166,24 +168,24 @@ def test_of_equal_rates_the_later_is_better():
 
 def test_how_often_may_change_between_the_parts_of_a_run_but_not_what_is_played(tmp_path):
     first = {"trials": {"every": 100, "keep_best": 2, "episodes": 20}}
-    with claimed(tmp_path, first, started=False):
+    with claimed(tmp_path, first, {}, started=False):
         pass
-    with claimed(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 20}}, started=True):
+    with claimed(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 20}}, {}, started=True):
         pass
-    other = claimed(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 5}}, started=True)
+    other = claimed(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 5}}, {}, started=True)
     with pytest.raises(UserError, match=r"\(trials\.episodes: 20 there, 5 now\)"), other:
         pass
 
 
 def test_a_run_of_before_a_setting_of_its_rollouts_goes_on_where_it_is_not_said(tmp_path):
-    before = {"trials": {"episodes": 20}}
-    with claimed(tmp_path, before, started=False):
+    before, new = {"trials": {"episodes": 20}}, defaults({"trials": TrialsCommand()})
+    with claimed(tmp_path, before, {}, started=False):
         pass
-    said = claimed(tmp_path, {"trials": {"episodes": 20, "by_position": True}}, started=True)
-    with pytest.raises(UserError, match=r"\(trials\.by_position: 'unset' there, True now\)"), said:
+    said = claimed(tmp_path, {"trials": {"episodes": 20, "by_position": True}}, new, started=True)
+    with pytest.raises(UserError, match=r"\(trials\.by_position: False there, True now\)"), said:
         pass
     unsaid = {"trials": {"episodes": 20, "by_position": False, "state": [], "task": "", "cameras": {}}}
-    with claimed(tmp_path, unsaid, started=True):
+    with claimed(tmp_path, unsaid, new, started=True):
         pass
 
 

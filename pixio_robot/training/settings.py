@@ -1,0 +1,65 @@
+"""Settings as JSON values, and how those of now differ from recorded ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+UNSET = "unset"
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and enums as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{'loop.steps': 10, ...}."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= flatten(item, _joined(prefix, key))
+    return flat
+
+
+def defaults(value: Any, prefix: str = "") -> dict[str, Any]:
+    """What `flatten` gives of those settings, in dataclasses and mappings of them, that nobody has to say, unsaid."""
+    flat: dict[str, Any] = {}
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            flat |= defaults(item, _joined(prefix, key))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            name, item = _joined(prefix, field.name), getattr(value, field.name)
+            if dataclasses.is_dataclass(item):
+                flat |= defaults(item, name)
+            elif field.default is not dataclasses.MISSING:
+                flat[name] = plain(field.default)
+            elif field.default_factory is not dataclasses.MISSING:
+                flat[name] = plain(field.default_factory())
+    return flat
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapping[str, Any]) -> dict[str, tuple]:
+    """Flat settings that differ: name -> (earlier, now).
+
+    What is not in `earlier` was `unsaid` then: a setting that has come since, and is not said now, is no difference.
+    """
+    before = {name: value for name, value in unsaid.items() if name in now} | dict(earlier)
+    pairs = {name: (before.get(name, UNSET), now.get(name, UNSET)) for name in sorted(before.keys() | now.keys())}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _joined(prefix: str, name: Any) -> str:
+    return f"{prefix}.{name}" if prefix else str(name)
