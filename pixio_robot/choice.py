@@ -7,6 +7,8 @@ import enum
 from collections.abc import Iterable
 from typing import Any
 
+from pixio_robot.errors import unknown_name
+
 
 class _AnyCase(enum.EnumMeta):
     def __getitem__(cls, name: str) -> Any:
@@ -16,6 +18,18 @@ class _AnyCase(enum.EnumMeta):
 
 class Choice(enum.Enum, metaclass=_AnyCase):
     """An enumeration whose members, named in capitals, are found by their name in any case."""
+
+
+def chosen[Member: Choice](kind: type[Member], value: Member | str, setting: str) -> Member:
+    """A member, or the one of that name in any case: dataclasses made in Python were looked at by no OmegaConf.
+
+    Raises UserError naming `setting` where it is neither.
+    """
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, str) or value.upper() not in kind.__members__:
+        raise unknown_name(setting, str(value), [name.lower() for name in kind.__members__])
+    return kind[value]
 
 
 NAMES = "names"

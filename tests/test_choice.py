@@ -5,7 +5,8 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
-from pixio_robot.choice import Choice
+from pixio_robot.choice import Choice, chosen
+from pixio_robot.errors import UserError
 
 
 class Colour(Choice):
@@ -31,3 +32,10 @@ def test_an_unknown_name_is_refused_with_the_valid_ones() -> None:
 
 def test_members_survive_pickling() -> None:
     assert pickle.loads(pickle.dumps(Colour.RED)) is Colour.RED
+
+
+def test_a_member_is_found_by_its_name_where_no_configuration_was_read() -> None:
+    assert chosen(Colour, Colour.RED, "colour") is chosen(Colour, "Red", "colour") is Colour.RED
+    for wrong in ("green", 0):
+        with pytest.raises(UserError, match=f"Unknown colour '{wrong}'.*dark_blue, red"):
+            chosen(Colour, wrong, "colour")  # type: ignore[arg-type]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import assert_never
 
 from torch import nn
 
-from pixio_robot.choice import Choice
+from pixio_robot.choice import Choice, chosen
 from pixio_robot.errors import UserError
 from pixio_robot.vision.foreign import ForeignEncoder
 from pixio_robot.vision.lora import insert_adapters
@@ -42,6 +43,7 @@ class AdaptConfig:
     """Of their initial weights."""
 
     def __post_init__(self) -> None:
+        self.mode = chosen(Adaptation, self.mode, "adapt.mode")
         for name in ("last_k", "lora_rank"):
             if getattr(self, name) < 1:
                 raise UserError(f"adapt.{name}={getattr(self, name)} must be at least 1.")
@@ -70,7 +72,7 @@ def parameter_depths(module: nn.Module) -> dict[str, int]:
 def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
     """Set `requires_grad` of every parameter, and evaluation mode when frozen; under `lora` insert the adapters.
 
-    What no feature depends on is frozen in any case.
+    What no feature depends on is frozen in any case. Raises UserError under `lora` for an encoder that has adapters.
     """
     _choose(encoder, config)
     if isinstance(encoder, ForeignEncoder):  # our own have nothing of the kind
@@ -80,22 +82,25 @@ def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
 
 def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
     depths = parameter_depths(encoder)
-    if config.mode is Adaptation.LORA:
-        targets = [
-            name
-            for name, child in encoder.named_modules()
-            if isinstance(child, nn.Linear) and _BLOCK.search(f"{name}.") is not None
-        ]
-        insert_adapters(encoder, targets, config.lora_rank, config.lora_alpha, config.lora_seed)
-        return
-    if config.mode is Adaptation.FROZEN:
-        first = max(depths.values(), default=0) + 1
-    elif config.mode is Adaptation.FULL:
-        first = 0
-    else:
-        # What lies behind the last block (the final norm) is trained with it.
-        deepest_block = max((depths[name] for name in depths if _BLOCK.search(name)), default=0)
-        first = max(deepest_block - config.last_k + 1, 0)
+    match config.mode:
+        case Adaptation.LORA:
+            targets = [
+                name
+                for name, child in encoder.named_modules()
+                if isinstance(child, nn.Linear) and _BLOCK.search(f"{name}.") is not None
+            ]
+            insert_adapters(encoder, targets, config.lora_rank, config.lora_alpha, config.lora_seed)
+            return
+        case Adaptation.FROZEN:
+            first = max(depths.values(), default=0) + 1
+        case Adaptation.FULL:
+            first = 0
+        case Adaptation.LAST_K:
+            # What lies behind the last block (the final norm) is trained with it.
+            deepest_block = max((depths[name] for name in depths if _BLOCK.search(name)), default=0)
+            first = max(deepest_block - config.last_k + 1, 0)
+        case _:
+            assert_never(config.mode)
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(depths[name] >= first)
     if config.mode is Adaptation.FROZEN:

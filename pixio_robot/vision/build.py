@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import assert_never
 
 from torch import nn
 
-from pixio_robot.choice import Choice
+from pixio_robot.choice import Choice, chosen
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder, read_pretrained
@@ -57,6 +58,9 @@ class EncoderSource:
     seed: int = 0
     """Of initial weights, where they are not loaded."""
 
+    def __post_init__(self) -> None:
+        self.kind = chosen(EncoderKind, self.kind, "kind of encoder")
+
 
 def build_encoder(source: EncoderSource) -> nn.Module | None:
     """The encoder of a source, an `nn.Module` that is a `types.Encoder`, in evaluation mode; None for kind `none`."""
@@ -85,8 +89,8 @@ def _build(source: EncoderSource) -> nn.Module | None:
             return open_transformers(where, source.resize, source.pretrained, source.seed)
         case EncoderKind.NONE:
             return None
-        case _:  # from Python, where nothing has looked at it yet
-            raise UserError(f"kind={source.kind!r} is no EncoderKind: choose among {', '.join(map(str, EncoderKind))}.")
+        case _:
+            assert_never(source.kind)
 
 
 def trained_pixio(source: EncoderSource) -> TrainedEncoder:

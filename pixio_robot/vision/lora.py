@@ -19,11 +19,19 @@ BASE = ".base_layer."
 
 
 def insert_adapters(encoder: nn.Module, targets: Sequence[str], rank: int, alpha: float, seed: int) -> None:
-    """Put adapters on these linear layers (full names), which change nothing until trained. Only they are trainable."""
+    """Put adapters on these linear layers (full names), which change nothing until trained. Only they are trainable.
+
+    Raises UserError where there is no such layer, and where the encoder has adapters.
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise UserError("adapt.mode=LORA needs peft: pip install 'pixio-robot[encoders]'.") from None
+    if has_adapters(encoder):
+        raise UserError(
+            "adapt.mode=LORA: this encoder has adapters already, which go on learning as they are. For fresh ones "
+            "save it, which merges them into its weights, and open what was saved."
+        )
     if not targets:
         raise UserError(f"adapt.mode=LORA finds no linear layer in the blocks of a {type(encoder).__name__}.")
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets))  # pyright: ignore[reportArgumentType]

@@ -75,6 +75,15 @@ def test_adaptation_trains_what_it_says(encoder):
     assert trained == ({6, 7} if isinstance(encoder, PixioEncoder) else {3})
 
 
+@pytest.mark.parametrize("mode", Adaptation)
+def test_an_adaptation_may_be_named_by_a_text(mode):
+    for text in (mode.value, mode.name):
+        assert AdaptConfig(mode=text).mode is mode  # type: ignore[arg-type]
+    encoder = PixioEncoder(CONFIG)
+    adapt(encoder, AdaptConfig(mode="frozen"))  # type: ignore[arg-type]
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
 @pytest.mark.parametrize("encoder", [PixioEncoder(CONFIG), ResNetEncoder(ResNetConfig())], ids=["pixio", "resnet"])
 def test_layers_nearer_the_pixels_learn_slower(encoder):
     scales = lr_scales(encoder, 0.5)
@@ -89,7 +98,13 @@ def test_layers_nearer_the_pixels_learn_slower(encoder):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"last_k": 0}, "last_k"), ({"layer_decay": 1.5}, "layer_decay"), ({"lora_alpha": 0.0}, "lora_alpha")],
+    [
+        ({"mode": "frozn"}, "Unknown adapt.mode 'frozn'. Did you mean 'frozen'"),
+        ({"mode": 3}, "last_k, lora"),
+        ({"last_k": 0}, "last_k"),
+        ({"layer_decay": 1.5}, "layer_decay"),
+        ({"lora_alpha": 0.0}, "lora_alpha"),
+    ],
 )
 def test_adaptations_that_make_no_sense(values, words):
     with pytest.raises(UserError, match=words):
@@ -117,8 +132,9 @@ def test_build_encoder(tmp_path):
     assert build_encoder(EncoderSource(kind=EncoderKind.NONE)) is None
     with pytest.raises(UserError, match="needs `path`"):
         build_encoder(EncoderSource())
-    with pytest.raises(UserError, match=r"kind='random' is no EncoderKind: choose among .*EncoderKind.RANDOM"):
-        build_encoder(EncoderSource(kind="random"))  # type: ignore[arg-type]
+    assert EncoderSource(kind="Random").kind is EncoderKind.RANDOM  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"Unknown kind of encoder 'randm'\. Did you mean 'random'"):
+        EncoderSource(kind="randm")  # type: ignore[arg-type]
 
 
 def test_a_policy_does_not_inherit_the_dropped_paths_of_pretraining(tmp_path):

@@ -70,3 +70,9 @@ def test_adapters_follow_their_seed_and_leave_the_global_generator_alone():
 def test_an_encoder_without_linear_layers_in_blocks():
     with pytest.raises(UserError, match="no linear layer in the blocks of a ResNetEncoder"):
         adapt(ResNetEncoder(ResNetConfig()), LORA)
+
+
+def test_adapters_are_not_put_on_adapters():
+    encoder = trained_a_little()
+    with pytest.raises(UserError, match="has adapters already"):
+        adapt(encoder, LORA)
