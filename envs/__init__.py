@@ -15,4 +15,6 @@ if TYPE_CHECKING:
 
 register_gymnasium()
 
-__getattr__, __dir__ = handed_on(__name__, {"config": ["EnvConfig"], "pool": ["make_pool"], "registry": ["make_env"]})
+__getattr__, __dir__, __all__ = handed_on(
+    __name__, {"config": ["EnvConfig"], "pool": ["make_pool"], "registry": ["make_env"]}
+)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def handed_on(package: str, modules: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list]]:
-    """A package's `__getattr__` and `__dir__` (PEP 562). `modules`: names by the package's own modules."""
+def handed_on(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list], list[str]]:
+    """A package's `__getattr__`, `__dir__` (PEP 562) and `__all__`. `modules`: names by the package's own modules."""
     where = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
 
     def find(name: str) -> Any:
@@ -20,4 +22,4 @@ def handed_on(package: str, modules: Mapping[str, Sequence[str]]) -> tuple[Calla
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(where[name]), name)
 
-    return find, lambda: sorted(where)
+    return find, lambda: sorted(where), sorted(where)

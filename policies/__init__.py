@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from policies.registry import build_policy as build_policy
     from policies.registry import register as register
 
-__getattr__, __dir__ = handed_on(
+__getattr__, __dir__, __all__ = handed_on(
     __name__,
     {
         "acting": ["ActingConfig"],

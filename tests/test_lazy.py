@@ -20,6 +20,9 @@ def test_every_name_is_there_for_people_and_for_type_checkers(package):
     assert sorted(seen) == dir(module)
     for name, where in seen.items():
         assert getattr(module, name) is getattr(importlib.import_module(where), name)
+    starred: dict = {}
+    exec(f"from {package} import *", starred)
+    assert seen.keys() <= starred.keys()
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
         _ = module.nothing
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pixio_robot.data.stats import compute_statistics as compute_statistics
     from pixio_robot.data.windows import split_episodes as split_episodes
 
-__getattr__, __dir__ = handed_on(
+__getattr__, __dir__, __all__ = handed_on(
     __name__,
     {
         "demos": ["DemoStore"],

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pixio_robot.evaluation.statistics import paired_difference_interval as paired_difference_interval
     from pixio_robot.evaluation.statistics import wilson_interval as wilson_interval
 
-__getattr__, __dir__ = handed_on(
+__getattr__, __dir__, __all__ = handed_on(
     __name__,
     {
         "evaluate": ["check_spec"],

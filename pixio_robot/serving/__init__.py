@@ -7,7 +7,7 @@ from pixio_robot.lazy import handed_on
 if TYPE_CHECKING:
     from pixio_robot.serving.client import PolicyClient as PolicyClient
 
-__getattr__, __dir__ = handed_on(
+__getattr__, __dir__, __all__ = handed_on(
     __name__,
     {
         "client": ["PolicyClient"],

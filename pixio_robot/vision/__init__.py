@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pixio_robot.vision.pooling import Pooling as Pooling
     from pixio_robot.vision.pooling import build_pooling as build_pooling
 
-__getattr__, __dir__ = handed_on(
+__getattr__, __dir__, __all__ = handed_on(
     __name__,
     {
         "build": ["EncoderKind", "EncoderSource", "build_encoder"],
