@@ -8,6 +8,10 @@ from pathlib import Path
 from pixio_robot.errors import UserError
 
 
+BEST, TRIALS = "best", "trials"
+"""Where a training keeps policies of its earlier steps: training/best.py, training/trials.py."""
+
+
 def policy_directory(checkpoint: str) -> Path:
     """The saved policy inside a training run, or the directory itself if it is one."""
     path = Path(checkpoint)
@@ -23,9 +27,11 @@ def policy_directory(checkpoint: str) -> Path:
 
 
 def policy_name(checkpoint: str) -> str:
-    """What a policy is called after where it lies: `foo` for `policies/foo`, and for the `policies/foo/model` in it."""
+    """What a policy is called after where it lies: `foo` for `policies/foo`, and for the `policies/foo/model` in it;
+    `foo-step_00001000` for those of its steps that were kept in `best` or `trials`."""
     path = Path(checkpoint).resolve()
-    return path.parent.name if path.name == "model" else path.name
+    path = path.parent if path.name == "model" else path
+    return f"{path.parents[1].name}-{path.name}" if path.parent.name in (BEST, TRIALS) else path.name
 
 
 def weights_fingerprint(directory: Path) -> str:

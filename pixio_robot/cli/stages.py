@@ -14,7 +14,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.training.settings import defaults, differences, flatten, plain
+from pixio_robot.training.settings import GROWING, defaults, differences, flatten, grown, plain
 
 STAMP_SUFFIX = ".stage.json"
 
@@ -31,7 +31,7 @@ NOT_PART_OF_THE_RESULT = frozenset(
     {"overwrite", "out", "run", "workers", "device", "step_timeout_s", "timeout_s"}
     | {"log_every", "save_every", "keep_checkpoints", "trials"}
     | {"executor", "start_method", "egl_devices"}
-    | {"parallel", "peak_tflops", "wandb"}
+    | {"parallel", "peak_tflops", "wandb", "extend"}
 )
 
 # Mappings whose keys are no settings of ours, whatever they are called.
@@ -90,12 +90,14 @@ def run_stage(
     inputs: Iterable[str] = (),
     overwrite: bool = False,
     always: bool = False,
+    may_grow: Collection[str] = (),
 ) -> int:
     """Do `work` unless `out` was already made by equal settings from equal inputs. Returns an exit code.
 
     `work` returns False when it was interrupted and saved a state to continue from; it continues from
     such a state by itself. With `always` it is called in any case, because it brings an existing result
-    up to date by itself. Raises UserError when `out` holds the result of other settings.
+    up to date by itself. A result whose flat settings differ only in that some of `may_grow` are larger now is continued.
+    Raises UserError when `out` holds the result of other settings.
 
     With `overwrite` an earlier result, of whatever settings, is removed once `work` has begun a new one at `out`; when
     `work` ends before, refused or interrupted, the earlier result is there as it was.
@@ -105,7 +107,7 @@ def run_stage(
             f"out={out!r} is no place for the result of `{command}`; name a directory, such as runs/mine/{command}."
         )
     with _alone(Path(out)):
-        return _run_alone(command, out, settings, work, inputs, overwrite, always)
+        return _run_alone(command, out, settings, work, inputs, overwrite, always, may_grow)
 
 
 @contextlib.contextmanager
@@ -151,6 +153,7 @@ def _run_alone(
     inputs: Iterable[str],
     overwrite: bool,
     always: bool,
+    may_grow: Collection[str],
 ) -> int:
     target = Path(out)
     stamp = stamp_path(target)
@@ -163,8 +166,8 @@ def _run_alone(
                 f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=."
             )
         with replaced(target, stamp):
-            return _bring_about(command, target, flat, unsaid, digest, work, always)
-    return _bring_about(command, target, flat, unsaid, digest, work, always)
+            return _bring_about(command, target, flat, unsaid, digest, work, always, may_grow)
+    return _bring_about(command, target, flat, unsaid, digest, work, always, may_grow)
 
 
 def _bring_about(
@@ -175,21 +178,23 @@ def _bring_about(
     digest: str,
     work: Callable[[], bool],
     always: bool,
+    may_grow: Collection[str],
 ) -> int:
     stamp = stamp_path(target)
     spent, earlier = 0.0, None
     if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
         changed = differences(earlier["settings"], flat, unsaid)
-        if changed and not always:
+        larger = grown(changed, may_grow)
+        if changed.keys() - larger and not always:
             raise UserError(_conflict(target, changed))
         if not changed:  # those that were made from it know it by this
             digest = earlier["digest"]
-        if earlier["finished"] and not always:
+        if earlier["finished"] and not always and not larger:
             print(f"{command}: {target} is up to date ({earlier['seconds']:.0f} s of work earlier)")
             return 0
-        spent = earlier["seconds"] if earlier["digest"] == digest else 0.0
-        if not earlier["finished"]:
+        spent = earlier["seconds"] if earlier["digest"] == digest or larger else 0.0
+        if not earlier["finished"] or larger:
             print(f"{command}: continuing {target}")
     record = {"stage": command, "out": str(target), "command": _spelled_out(), "digest": digest, "settings": flat}
 
@@ -234,4 +239,7 @@ def _spelled_out() -> str:
 def _conflict(target: Path, changed: Mapping[str, tuple[Any, Any]]) -> str:
     told = [f"{name}: {then!r} then, {now!r} now" for name, (then, now) in changed.items()]
     shown = "; ".join(told[:4]) + (f"; and {len(told) - 4} more" if len(told) > 4 else "")
-    return f"{target} was made with other settings ({shown}). Use another out=, or overwrite=true to replace it."
+    further = "loop.extend=true to train on, " if grown(changed, GROWING) == changed.keys() else ""
+    return (
+        f"{target} was made with other settings ({shown}). Use another out=, {further}or overwrite=true to replace it."
+    )

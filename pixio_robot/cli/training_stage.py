@@ -7,6 +7,7 @@ from typing import Any
 
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.training.distributed import current, joined, together
+from pixio_robot.training.loop import may_grow
 from pixio_robot.training.record import FitResult
 
 
@@ -34,7 +35,15 @@ def run_training(
         return not result.interrupted
 
     def stage(work: Callable[[], bool]) -> int:
-        return run_stage(command, settings.out, settings, work, inputs=inputs, overwrite=settings.overwrite)
+        return run_stage(
+            command,
+            settings.out,
+            settings,
+            work,
+            inputs=inputs,
+            overwrite=settings.overwrite,
+            may_grow=may_grow(settings.loop),
+        )
 
     with joined(settings.device):
         code = together(stage, work)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 
-from pixio_robot.errors import UserError
+from pixio_robot.choice import one_of
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.training.best import MEASURES, Best
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed import Processes, current
 from pixio_robot.training.job import BatchStream, Hook, Job
@@ -43,6 +45,10 @@ class ImitateConfig:
     """Steps between losses on the held-out episodes."""
     validation_batches: int = 8
     """Batches of each such loss; the error of the actions, which takes the sampler, is of the first alone."""
+    keep_best: int = 0
+    """Policies that are kept in `best/` of the run beside the last one: those that did best on the held-out episodes."""
+    best_by: str = one_of("validation_action_error", MEASURES)
+    """What the best have least of."""
     encoder_lr_scale: float = 0.1
     """Learning rate of a trained encoder over the policy's (UMI)."""
     use_ema: bool = True
@@ -56,6 +62,10 @@ class ImitateConfig:
         for name in ("batch_size", "validation_every", "validation_batches"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.keep_best < 0:
+            raise UserError(f"keep_best={self.keep_best} must not be negative.")
+        if self.best_by not in MEASURES:
+            raise unknown_name("best_by", self.best_by, MEASURES)
         if not 0 <= self.validation_share < 1:
             raise UserError(f"validation_share={self.validation_share} must lie in [0, 1).")
         if self.encoder_lr_scale <= 0:
@@ -120,7 +130,10 @@ def imitate(
     hooks = [look(save) for look in looks]
     if validation_batches is not None:
         look = _Validation(spread_model, validation_batches, config, device)
-        hooks.append(Hook(every=config.validation_every, call=look))
+        best = Best(run_dir, config.keep_best, config.best_by, look, save) if config.keep_best else look
+        hooks.append(Hook(every=config.validation_every, call=best))
+    elif config.keep_best:
+        raise UserError(f"keep_best={config.keep_best} goes by held-out episodes, and none are held out.")
     rates = encoder_rates(model, config.encoder_lr_scale, layer_decay)
     job = Job(
         title="train",

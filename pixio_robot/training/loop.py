@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from pixio_robot.training.pace import Pace, peak_tflops
 from pixio_robot.training.progress import TrainingProgress
 from pixio_robot.training.record import RESULT as RESULT_FILE
 from pixio_robot.training.record import FitResult, claimed, read_result, write_result
-from pixio_robot.training.settings import defaults
+from pixio_robot.training.settings import GROWING, defaults
 from pixio_robot.training.sinks import MetricsLog
 from pixio_robot.training.spreading import STRATEGIES, whole
 from pixio_robot.training.state import TrainingState
@@ -49,6 +49,9 @@ class LoopConfig:
     """Updates; the learning rate's schedule spans them."""
     seconds: float | None = None
     """Stop after this much work [s], at a step; the model is written then too. The schedule does not follow it."""
+    extend: bool = False
+    """Let a run of fewer `steps` go on to these, with its optimiser and averages. From there on the learning rate is that
+    of the longer schedule, so it is not the run that had these steps from the beginning."""
     accumulate: int = 1
     """Batches an update."""
     grad_clip: float | None = 1.0
@@ -114,13 +117,22 @@ def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
     try:
         result = read_result(run_dir)
         started = result is not None or latest_checkpoint(run_dir / CHECKPOINTS) is not None
-        claim = claimed(run_dir, settings, unsaid, started) if current().first else contextlib.nullcontext()
+        claim = (
+            claimed(run_dir, settings, unsaid, started, may_grow(config))
+            if current().first
+            else contextlib.nullcontext()
+        )
         with claim:
             if result is not None and _is_done(result, config) and (run_dir / MODEL).is_dir():
                 return result
             return _Run(job, config, run_dir).train()
     finally:
         job.batches.close()
+
+
+def may_grow(config: LoopConfig) -> Collection[str]:
+    """Flat settings of a run that may be larger when it goes on."""
+    return GROWING if config.extend else ()
 
 
 def _is_done(result: FitResult, config: LoopConfig) -> bool:

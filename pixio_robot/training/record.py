@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.training.settings import differences, flatten, plain
+from pixio_robot.training.settings import differences, flatten, grown, plain
 
 KIND = "training_run"
 FORMAT_VERSION = 1
 CONFIG = "config.json"
 RESULT = "result.json"
+GREW = "grew"
+"""Settings that grew when a finished run went on, and what they were: its schedule is not that of a run in one piece."""
 LOCK = ".lock"
 
 # Settings that may change between the parts of one run: they do not decide what it computes.
 FREE = frozenset(
     {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints", "seconds"}
-    | {"parallel", "peak_tflops", "wandb"}
+    | {"parallel", "peak_tflops", "wandb", "extend"}
     | {"every", "keep_best"}  # of the rollouts while it trains
 )
 
@@ -44,11 +46,18 @@ class FitResult:
 
 
 @contextlib.contextmanager
-def claimed(run_dir: Path, settings: Mapping[str, Any], unsaid: Mapping[str, Any], started: bool) -> Iterator[None]:
+def claimed(
+    run_dir: Path,
+    settings: Mapping[str, Any],
+    unsaid: Mapping[str, Any],
+    started: bool,
+    may_grow: Collection[str] = (),
+) -> Iterator[None]:
     """Keep other processes out of `run_dir` and hold its settings against these; `started`: there is work to lose.
 
-    `unsaid`: what flat settings are that no run of before they existed has recorded. Raises UserError when another
-    process trains there, or when the settings differ and `started`.
+    `unsaid`: what flat settings are that no run of before they existed has recorded. Those that `may_grow` may be larger
+    than they were, which is recorded. Raises UserError when another process trains there, or when the settings differ
+    and `started`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("w") as lock:
@@ -59,34 +68,47 @@ def claimed(run_dir: Path, settings: Mapping[str, Any], unsaid: Mapping[str, Any
                 f"Another process is training in {run_dir}; wait for it, or use another directory."
             ) from None
         path, mine = run_dir / CONFIG, plain(settings)
+        grew: list[dict[str, Any]] = []
         if path.is_file():
-            earlier = _read_settings(path)
+            config = _read(path)
             if started:
-                _compare(run_dir, flatten(earlier), flatten(mine), unsaid)
-        write_json(path, {"kind": KIND, "format_version": FORMAT_VERSION, "settings": mine})
+                grew = config.get(GREW, [])
+                grew += _compare(run_dir, flatten(config["settings"]), flatten(mine), unsaid, may_grow)
+        record = {"kind": KIND, "format_version": FORMAT_VERSION, "settings": mine}
+        write_json(path, record | ({GREW: grew} if grew else {}))
         yield
 
 
-def _read_settings(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any]:
     config = read_json(path)
     if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path} is not the config of a training run of format_version {FORMAT_VERSION}; use another directory."
         )
-    return config["settings"]
+    return config
 
 
-def _compare(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapping[str, Any]) -> None:
+def _compare(
+    run_dir: Path,
+    earlier: Mapping[str, Any],
+    now: Mapping[str, Any],
+    unsaid: Mapping[str, Any],
+    may_grow: Collection[str],
+) -> list[dict[str, Any]]:
+    """What grew: its name, and what it was. Raises UserError for other differences."""
+    found = differences(earlier, now, unsaid)
+    larger = grown(found, may_grow)
     changed = [
         f"{name}: {there!r} there, {here!r} now"
-        for name, (there, here) in differences(earlier, now, unsaid).items()
-        if name.rpartition(".")[2] not in FREE
+        for name, (there, here) in found.items()
+        if name.rpartition(".")[2] not in FREE and name not in larger
     ]
     if changed:
         raise UserError(
             f"{run_dir} holds a run with other settings ({'; '.join(changed)}). "
             "Use another directory, or overwrite=true to start again."
         )
+    return [{"setting": name, "was": found[name][0]} for name in sorted(larger)]
 
 
 def write_result(run_dir: Path, result: FitResult) -> None:

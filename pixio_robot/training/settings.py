@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 UNSET = "unset"
+GROWING = frozenset({"loop.steps"})
+"""Flat settings that may be larger when a run goes on, where `loop.extend` is said."""
 
 
 def plain(value: Any) -> Any:
@@ -59,6 +61,11 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapp
     before = {name: value for name, value in unsaid.items() if name in now} | dict(earlier)
     pairs = {name: (before.get(name, UNSET), now.get(name, UNSET)) for name in sorted(before.keys() | now.keys())}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def grown(changed: Mapping[str, tuple], may_grow: Collection[str]) -> set[str]:
+    """Of what `differences` found, that which is allowed to become larger and did."""
+    return {name for name in may_grow if name in changed and changed[name][0] < changed[name][1]}
 
 
 def _joined(prefix: str, name: Any) -> str:

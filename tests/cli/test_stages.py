@@ -71,6 +71,25 @@ def test_a_setting_that_has_come_since_and_is_not_said_is_no_other_setting(tmp_p
         run_stage("collect", str(out), Settings(), make(out, log))
 
 
+def test_a_result_goes_on_where_all_that_differs_may_grow_and_did(tmp_path: Path) -> None:
+    out, log = tmp_path / "policy", []
+
+    def run(may_grow: tuple[str, ...] = (), **loop: int) -> int:
+        return run_stage("train", str(out), {"loop": loop}, make(out, log), may_grow=may_grow)
+
+    run(steps=10, warmup=1)
+    digest = read_json(stamp_path(out))["digest"]
+    with pytest.raises(UserError, match=r"loop\.extend=true to train on"):
+        run(steps=20, warmup=1)
+    for wrong in ({"steps": 9, "warmup": 1}, {"steps": 20, "warmup": 2}):
+        with pytest.raises(UserError, match="other settings"):
+            run(("loop.steps",), **wrong)
+    assert run(("loop.steps",), steps=20, warmup=1) == 0
+    assert run(steps=20, warmup=1) == 0
+    assert log == ["worked", "worked"]
+    assert read_json(stamp_path(out))["digest"] != digest
+
+
 def test_words_of_the_user_are_part_of_the_result_whatever_they_are_called(tmp_path: Path) -> None:
     out, log = tmp_path / "results", []
     for device in ("cpu", "cuda"):

@@ -26,6 +26,7 @@ from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.trials import TrialsCommand, open_trials
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
+from pixio_robot.files import read_json
 from pixio_robot.types import Frame
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -84,6 +85,30 @@ def test_every_adaptation_trains_and_opens_again(demos: Path, tmp_path: Path, wo
     measured = metrics(out)
     assert np.isfinite(measured["validation_loss"])
     assert measured["validation_action_error"] > 0
+
+
+def test_the_best_on_held_out_episodes_are_kept_and_a_run_is_trained_on(
+    demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = ("keep_best=1", "best_by=validation_loss", "loop.save_every=2")
+    out = run(demos, tmp_path / "run", *best)
+    ranking = read_json(out / "best" / "ranking.json")
+    assert [look["step"] for look in ranking["looks"]] == [2, 4]
+    lowest = min(ranking["looks"], key=lambda look: look["value"])
+    assert ranking["kept"] == [lowest["step"]]
+    kept = load_policy(out / "best" / f"step_{lowest['step']:08d}")
+    last = load_policy(out / "model")
+    assert (lowest["step"] == 4) == all(map(torch.equal, kept.state_dict().values(), last.state_dict().values()))
+    with pytest.raises(UserError, match="none are held out"):
+        run(demos, tmp_path / "other", "keep_best=1", "validation_share=0")
+
+    with pytest.raises(UserError, match=r"loop\.steps: 4 then, 6 now.*loop\.extend=true to train on"):
+        run(demos, out, *best, "loop.steps=6")
+    run(demos, out, *best, "loop.steps=6", "loop.extend=true")
+    assert [look["step"] for look in read_json(out / "best" / "ranking.json")["looks"]] == [2, 4, 6]
+    capsys.readouterr()
+    run(demos, out, *best, "loop.steps=6")
+    assert "is up to date" in capsys.readouterr().out
 
 
 def test_fine_tuning_by_adapters_begins_from_a_trained_head(demos: Path, tmp_path: Path) -> None:

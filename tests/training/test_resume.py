@@ -138,6 +138,24 @@ def test_a_run_of_before_a_setting_existed_goes_on_where_it_is_not_said(lab, who
     assert fit(lab.regression(), lab.loop_config(), whole).steps == 60
 
 
+def test_a_finished_run_goes_on_to_more_steps_where_that_is_said(lab, tmp_path):
+    fit(lab.regression(), lab.loop_config(steps=20), tmp_path)
+    with pytest.raises(UserError, match=r"loop\.steps: 20 there, 30 now"):
+        fit(lab.regression(), lab.loop_config(steps=30), tmp_path)
+    with pytest.raises(UserError, match=r"optim\.lr"):
+        fit(lab.regression(lr=0.5), lab.loop_config(steps=30, extend=True), tmp_path)
+    stream = lab.PointStream()
+    assert fit(lab.regression(stream), lab.loop_config(steps=30, extend=True), tmp_path).steps == 30
+    assert stream.position == 30
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["grew"] == [{"setting": "loop.steps", "was": 20}]
+    # It is a run of 30 steps now, and no shorter one.
+    assert fit(lab.regression(), lab.loop_config(steps=30), tmp_path).steps == 30
+    with pytest.raises(UserError, match=r"loop\.steps: 30 there, 20 now"):
+        fit(lab.regression(), lab.loop_config(steps=20, extend=True), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["grew"] == config["grew"]
+
+
 def test_settings_may_change_before_there_is_anything_to_lose(lab, tmp_path):
     def crash(step):
         raise RuntimeError("out of memory")
