@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pixio_robot.errors import UserError
 
-
 BEST, TRIALS = "best", "trials"
 """Where a training keeps policies of its earlier steps: training/best.py, training/trials.py."""
 

@@ -46,7 +46,7 @@ class ImitateConfig:
     validation_batches: int = 8
     """Batches of each such loss; the error of the actions, which takes the sampler, is of the first alone."""
     keep_best: int = 0
-    """Policies that are kept in `best/` of the run beside the last one: those that did best on the held-out episodes."""
+    """Policies that are kept in `best/` of the run beside the last one: the best on the held-out episodes."""
     best_by: str = one_of("validation_action_error", MEASURES)
     """What the best have least of."""
     encoder_lr_scale: float = 0.1

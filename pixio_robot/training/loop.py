@@ -50,8 +50,8 @@ class LoopConfig:
     seconds: float | None = None
     """Stop after this much work [s], at a step; the model is written then too. The schedule does not follow it."""
     extend: bool = False
-    """Let a run of fewer `steps` go on to these, with its optimiser and averages. From there on the learning rate is that
-    of the longer schedule, so it is not the run that had these steps from the beginning."""
+    """Let a run of fewer `steps` go on to these, with its optimiser and averages. From there on the learning rate is
+    that of the longer schedule, so it is not the run that had these steps from the beginning."""
     accumulate: int = 1
     """Batches an update."""
     grad_clip: float | None = 1.0

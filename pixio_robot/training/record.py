@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 CONFIG = "config.json"
 RESULT = "result.json"
 GREW = "grew"
-"""Settings that grew when a finished run went on, and what they were: its schedule is not that of a run in one piece."""
+"""Settings that grew when a finished run went on, and what they were: its schedule is not that of one run."""
 LOCK = ".lock"
 
 # Settings that may change between the parts of one run: they do not decide what it computes.
@@ -55,8 +55,8 @@ def claimed(
 ) -> Iterator[None]:
     """Keep other processes out of `run_dir` and hold its settings against these; `started`: there is work to lose.
 
-    `unsaid`: what flat settings are that no run of before they existed has recorded. Those that `may_grow` may be larger
-    than they were, which is recorded. Raises UserError when another process trains there, or when the settings differ
+    `unsaid`: what flat settings are that no run of before they existed has recorded. Those that `may_grow` may be
+    larger than they were, which is recorded. Raises UserError when another process trains there, or when the settings differ
     and `started`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)

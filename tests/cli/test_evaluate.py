@@ -223,8 +223,14 @@ def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("checkpoint", "name"),
-    [("policies/flow", "flow"), ("a/flow/model", "flow"), ("random", "random"), ("flow/", "flow")]
-    + [("a/flow/best/step_0020", "flow-step_0020"), ("flow/trials/step_0020/model", "flow-step_0020")],
+    [
+        ("policies/flow", "flow"),
+        ("a/flow/model", "flow"),
+        ("random", "random"),
+        ("flow/", "flow"),
+        ("a/flow/best/step_0020", "flow-step_0020"),
+        ("flow/trials/step_0020/model", "flow-step_0020"),
+    ],
 )
 def test_results_are_named_after_the_policy(checkpoint, name):
     assert load("evaluate", EvaluateCommand, [f"checkpoint={checkpoint}", "run=r"]).out == f"r/evaluations/{name}"
