@@ -96,8 +96,8 @@ def run_stage(
 
     `work` returns False when it was interrupted and saved a state to continue from; it continues from
     such a state by itself. With `always` it is called in any case, because it brings an existing result
-    up to date by itself. A result that differs only in flat settings that `may_grow`, and have grown, is continued. Raises
-    UserError when `out` holds the result of other settings.
+    up to date by itself. A result that differs only in flat settings that `may_grow`, and have grown, is continued.
+    Raises UserError when `out` holds the result of other settings.
 
     With `overwrite` an earlier result, of whatever settings, is removed once `work` has begun a new one at `out`; when
     `work` ends before, refused or interrupted, the earlier result is there as it was.

@@ -56,8 +56,8 @@ def claimed(
     """Keep other processes out of `run_dir` and hold its settings against these; `started`: there is work to lose.
 
     `unsaid`: what flat settings are that no run of before they existed has recorded. Those that `may_grow` may be
-    larger than they were, which is recorded. Raises UserError when another process trains there, or when the settings differ
-    and `started`.
+    larger than they were, which is recorded. Raises UserError when another process trains there, or when the settings
+    differ and `started`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("w") as lock:
