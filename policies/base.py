@@ -52,6 +52,12 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.conditioning: Sight = self.build_sight(encoder)
         self.actions = Normaliser.of_actions(config.action_normalisation, statistics, spec.action_names)
 
+    @property
+    def state_range(self) -> tuple[list[float], list[float]] | None:
+        """Lowest and highest state (s,) of the demonstrations; None for a policy that does not feel its state."""
+        of = self.statistics.state
+        return (of.minimum.tolist(), of.maximum.tolist()) if self.conditioning.config.use_state else None
+
     def build_sight(self, encoder: nn.Module | None) -> Sight:
         config = self.config
         return Conditioning(config.conditioning, config.observation_steps, self.spec, self.statistics, encoder)

@@ -89,6 +89,8 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     directory = Path(directory)
     if (directory / MODEL / checkpointing.CONFIG).is_file():
         directory = directory / MODEL
+    if not directory.is_dir():
+        raise UserError(f"There is no policy directory {directory}; `pixio-robot train out={directory}` would make it.")
     description = read_policy_config(directory)
     try:
         entry = _entry_of(description, directory)

@@ -47,6 +47,7 @@ class Evaluated:
         Raises UserError where the weights cannot be read, or the policy cannot be played so.
         """
         from pixio_robot.evaluation.baselines import RandomActor
+        from pixio_robot.state_watch import StateWatch, WatchedActor
         from policies.chunking import chunked_actor
         from policies.persistence import load_policy
 
@@ -57,7 +58,10 @@ class Evaluated:
         if self.step_directory is not None:
             _take_weights(policy, self.step_directory)
         act_as(policy, acting)
-        actor = chunked_actor(policy, slots, device, policy.goals.get(task), acting.noise_seed)
+        actor: Actor = chunked_actor(policy, slots, device, policy.goals.get(task), acting.noise_seed)
+        if policy.state_range is not None:
+            watch = StateWatch(policy.spec.state_names, *policy.state_range)
+            actor = WatchedActor(actor, watch, lambda words: print(f"evaluate: {words}"))
         if words := words_of_noise(policy, acting):
             print(f"evaluate: {words}")
         return actor, acting_text(policy, acting)

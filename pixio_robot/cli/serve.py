@@ -70,6 +70,7 @@ def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compi
         ensemble_weight=ensemble_weight,
         plan=plan,
         tasks=list(policy.goals),
+        state_range=policy.state_range,
     )
 
 

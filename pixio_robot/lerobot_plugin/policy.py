@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.lerobot_meaning import ACTION, STATE
 from pixio_robot.lerobot_plugin.sight import Sight
+from pixio_robot.state_watch import StateWatch
 from pixio_robot.types import DemoSpec, Observation
 from policies.acting import ActingConfig, act_as
 from policies.chunking import ChunkedActor, chunked_actor
@@ -104,6 +106,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
         self._goal = self._wanted(config.task)
         self._actor: ChunkedActor | None = None
         self._rows = self._episodes = 0
+        learned = self.policy.state_range
+        self._watch = None if learned is None else StateWatch(spec.state_names, *learned)
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: Any, *, config: Any = None, **_: Any) -> PixioRobotPolicy:
@@ -122,7 +126,11 @@ class PixioRobotPolicy(PreTrainedPolicy):
             self._begin(rows)
         assert self._actor is not None
         looks = any(self._actor.needs_images(row) for row in range(rows))
-        actions = self._actor.act(dict(enumerate(self._sight.frames(batch, looks))))
+        frames = list(self._sight.frames(batch, looks))
+        for frame in frames:
+            if self._watch is not None and (words := self._watch.words(frame.state)):
+                warnings.warn(words, stacklevel=2)
+        actions = self._actor.act(dict(enumerate(frames)))
         return torch.from_numpy(np.stack([actions[row] for row in range(rows)])).to(self.config.device)
 
     def predict_action_chunk(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
@@ -169,6 +177,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
 
     def _wanted(self, task: str) -> Sequence[float] | None:
         goals = self.policy.goals
+        if goals and not task:
+            raise UserError(f"This policy does several tasks: say --policy.task= one of {', '.join(map(repr, goals))}.")
         if goals and task not in goals:
             raise unknown_name("task (--policy.task)", task, goals)
         return goals.get(task)

@@ -9,6 +9,7 @@ with PolicyClient("ws://127.0.0.1:8765", token) as policy:
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.observed import check_frame
+from pixio_robot.observed import check_frame, check_task
 from pixio_robot.receding_horizon import RecedingHorizon
-from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
+from pixio_robot.serving.messages import LARGEST_MESSAGE, NEEDED, PROTOCOL, pack, unpack
+from pixio_robot.state_watch import StateWatch
 from pixio_robot.types import DemoSpec, Frame
 
 CLOSE_TIMEOUT_S = 2.0
@@ -28,16 +30,23 @@ CLOSE_TIMEOUT_S = 2.0
 class PolicyClient:
     """One connection, one episode at a time. The server is asked once per chunk of `execute` actions.
 
-    `task`: what is wanted, for a policy of several tasks (`tasks`); it may be changed between episodes.
+    `task`: what is wanted, for a policy of several tasks (`tasks`); it may be changed between episodes. A state far
+    from all that the policy learned from is warned of once.
     """
 
     def __init__(self, address: str, token: str, timeout_s: float = 30.0, task: str | None = None) -> None:
-        """Raises UserError when nobody answers, the token is refused, or the server speaks another protocol."""
+        """`address`: as `serve` prints it, ws://HOST:PORT; `timeout_s`: for connecting, and for every answer.
+
+        Raises UserError when nobody answers, the token is refused, the server speaks another protocol, or its policy
+        cannot be told that task.
+        """
         try:
-            from websockets.exceptions import InvalidStatus, WebSocketException
+            from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
             from websockets.sync.client import connect
         except ImportError as error:
-            raise UserError("Serving needs the extra `serve`: pip install 'pixio-robot[serve]'.") from error
+            raise UserError(NEEDED) from error
+        if not str(address).startswith(("ws://", "wss://")):
+            raise UserError(f"address={address!r} must begin with ws:// as `serve` prints it: ws://HOST:PORT.")
         self._timeout_s = timeout_s
         try:
             connecting = connect(
@@ -57,23 +66,39 @@ class PolicyClient:
                     f"{address} refused the connection: the token is not the one it was started with."
                 ) from error
             raise UserError(f"{address} is no policy server: it answers with HTTP status {status}.") from error
-        except (OSError, ValueError, WebSocketException) as error:
+        except (InvalidURI, ValueError) as error:
+            raise UserError(f"address={address!r} is not understood ({error}): it is ws://HOST:PORT.") from error
+        except OSError as error:
             raise UserError(f"No policy server answers at {address} ({error}).") from error
+        except WebSocketException as error:
+            raise UserError(f"What answers at {address} is no policy server ({error}).") from error
         try:
             hello = self._exchange(None)
             if hello.get("protocol") != PROTOCOL:
                 raise UserError(f"{address} speaks protocol {hello.get('protocol')}, this client {PROTOCOL}.")
+            self.spec = DemoSpec.from_json(hello["spec"])
+            self.cameras: list[str] = hello["cameras"]
+            self.observation_steps: int = hello["observation_steps"]
+            self.execute: int = hello["execute"]
+            self.ensemble_weight: float | None = hello["ensemble_weight"]
+            self.tasks: list[str] = hello.get("tasks", [])
+            self.task = task
         except UserError:
             self.close()
             raise
-        self.spec = DemoSpec.from_json(hello["spec"])
-        self.cameras: list[str] = hello["cameras"]
-        self.observation_steps: int = hello["observation_steps"]
-        self.execute: int = hello["execute"]
-        self.ensemble_weight: float | None = hello["ensemble_weight"]
-        self.tasks: list[str] = hello.get("tasks", [])
-        self.task = task
+        learned = hello.get("state_range")  # not sent for a policy that does not feel its state
+        self._watch = None if learned is None else StateWatch(self.spec.state_names, *learned)
         self.reset(0)
+
+    @property
+    def task(self) -> str | None:
+        """What is wanted. Setting it raises UserError for what is none of `tasks`."""
+        return self._task
+
+    @task.setter
+    def task(self, task: str | None) -> None:
+        check_task(task, self.tasks, self.spec.task)
+        self._task = task
 
     def reset(self, seed: int) -> None:
         """A new episode begins; its noise follows from `seed`."""
@@ -90,8 +115,10 @@ class PolicyClient:
 
         Raises UserError when the frame does not fit the policy; it is forgotten then, and another may take its place.
         """
-        if self._episode.looks_next:
-            check_frame(self.spec, self.cameras, frame)  # before the episode has seen what would be refused
+        # Before the episode has seen what would be refused.
+        state = check_frame(self.spec, self.cameras, frame, looked_at=self._episode.looks_next)
+        if self._watch is not None and (words := self._watch.words(state)):
+            warnings.warn(words, stacklevel=2)
         self._episode.see(frame)
         if self._episode.hungry:
             self._episode.plan(self._ask())

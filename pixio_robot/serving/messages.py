@@ -1,10 +1,13 @@
 """What goes over the wire: msgpack maps with numpy arrays inside. Nothing is ever unpickled.
 
-Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute", "ensemble_weight", "tasks"}
+Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute", "ensemble_weight", "tasks",
+                        "state_range"}
 Client                 {"images": {camera: uint8 (t, h, w, 3)}, "state": float32 (t, s), "seed", "step", "task"}
 Server                 {"actions": float32 (n, a), "milliseconds"} or {"error"}
 
 t is the policy's number of observation steps, the newest frame last. `task` is one of `tasks` where there are any.
+`state_range` is the lowest and the highest state of the demonstrations, [[s numbers], [s numbers]], or null for a
+policy that does not feel its state.
 n >= `execute`, which is how many of the actions are carried out; with `ensemble_weight` the client averages all that it
 was sent for a step.
 """
@@ -20,6 +23,10 @@ from pixio_robot.errors import UserError
 PROTOCOL = 2
 LARGEST_MESSAGE = 64 * 2**20
 """Bytes; enough for eight 1080p frames."""
+NEEDED = (
+    "Serving needs msgpack and websockets: `pip install msgpack websockets` (pixio-robot's extra `serve`). A robot's "
+    "computer needs the client alone, which `pip install ./client` in a clone of pixio-robot installs with both."
+)
 _ARRAY = 1
 _DTYPES = ("|u1", "<f4")
 
@@ -28,7 +35,7 @@ def _msgpack() -> Any:
     try:
         import msgpack
     except ImportError as error:
-        raise UserError("Serving needs the extra `serve`: pip install 'pixio-robot[serve]'.") from error
+        raise UserError(NEEDED) from error
     return msgpack
 
 

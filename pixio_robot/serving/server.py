@@ -12,15 +12,15 @@ import dataclasses
 import hmac
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 
-from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.observed import check_observation
+from pixio_robot.errors import UserError
+from pixio_robot.observed import check_observation, check_task
 from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec
 
@@ -66,6 +66,8 @@ class Served:
     """As `RecedingHorizon` takes it: clients average what they were sent."""
     tasks: list[str] = dataclasses.field(default_factory=list)
     """Those that the policy must be told one of; empty for a policy that is not told."""
+    state_range: tuple[Sequence[float], Sequence[float]] | None = None
+    """Lowest and highest state (s,) of the demonstrations; None for a policy that does not feel its state."""
 
     def check(self, message: dict[str, Any]) -> None:
         """Raises UserError naming what of an observation does not fit the policy's DemoSpec."""
@@ -79,11 +81,7 @@ class Served:
                 raise UserError(f"{key} must be a whole number, not {message.get(key)!r}.")
         if not isinstance(message.get("task"), str | None):
             raise UserError(f"task must be a text, not {message['task']!r}.")
-        task = message.get("task")
-        if self.tasks and task not in self.tasks:
-            raise unknown_name("task", str(task), self.tasks)
-        if not self.tasks and task not in (None, self.spec.task):
-            raise UserError(f"The policy is of the task {self.spec.task} alone and cannot be told another, {task!r}.")
+        check_task(message.get("task"), self.tasks, self.spec.task)
 
     def blank(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """An observation of the right shape, to warm up with."""
@@ -147,6 +145,7 @@ class PolicyServer:
             "execute": served.execute,
             "ensemble_weight": served.ensemble_weight,
             "tasks": list(served.tasks),
+            "state_range": None if served.state_range is None else [list(ends) for ends in served.state_range],
         }
         with contextlib.suppress(ConnectionClosed):  # a client may go while it is answered
             await connection.send(pack(hello))

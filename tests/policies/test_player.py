@@ -1,6 +1,8 @@
 """A policy in a loop of one's own does what it does in an evaluation, and refuses what it cannot see."""
 
 import dataclasses
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from pixio_robot.types import Frame
 from policies import ActingConfig, ChunkedActor, PolicyPlayer, actor_of
 from policies.acting import act_as
 from policies.bc import BCConfig, BCPolicy
+from policies.persistence import save_policy
 
 
 @pytest.fixture
@@ -67,6 +70,57 @@ def test_a_frame_that_does_not_fit_is_named_and_forgotten(make, frames):
     assert np.array_equal(player.act(first), again.act(first))
 
 
+def test_a_frame_that_the_policy_does_not_look_at_is_checked_too(make, frames):
+    player, again = PolicyPlayer(make("bc")), PolicyPlayer(make("bc"))
+    for one in (player, again):
+        one.act(frames[0])
+        assert not one.needs_images
+    for message, frame in NO_FRAMES.items():
+        with pytest.raises(UserError, match=message):
+            player.act(frame)
+    state = frames[1].state
+    with pytest.raises(UserError, match=r"images\['front'\] must be uint8"):
+        player.act(Frame({"front": np.zeros((1, 2, 3), np.uint8)}, state))
+    assert np.array_equal(player.act(Frame({}, state)), again.act(Frame({}, state.tolist())))
+
+
+NO_FRAMES = {
+    "not finite": Frame({}, np.full(2, np.inf, np.float32)),
+    r"of shape \(2,\), not float32 \(3,\)": Frame({}, np.zeros(3, np.float32)),
+    "state must be 2 numbers": Frame({}, np.array(["a", "b"])),
+    r"A frame is Frame\(images, state\).*, not dict": {"images": {}, "state": np.zeros(2)},
+    r"not Frame\(NoneType, ndarray\)": Frame(None, np.zeros(2)),
+}
+
+
+def test_a_state_in_other_units_is_warned_of_once(make, world):
+    player = PolicyPlayer(make("bc", cameras=[]))
+    low, high = world.statistics.state.minimum, world.statistics.state.maximum
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        player.act(Frame({}, high + 2 * (high - low)))
+    degrees = high + 50 * (high - low) * [0, 1]
+    with pytest.warns(UserWarning, match=rf"{re.escape(world.spec.state_names[1])} is .* same units") as said:
+        player.act(Frame({}, degrees))
+    assert world.spec.state_names[0] not in str(said[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        player.act(Frame({}, degrees))
+
+
+def test_a_player_takes_the_directory_of_a_policy(make, tmp_path):
+    policy = make("bc", cameras=[])
+    save_policy(tmp_path / "run" / "model", policy)
+    frame = Frame({}, np.zeros(2, np.float32))
+    expected = PolicyPlayer(policy).act(frame)
+    for path in (tmp_path / "run", str(tmp_path / "run" / "model")):
+        assert np.array_equal(PolicyPlayer(path).act(frame), expected)
+    with pytest.raises(UserError, match="There is no policy directory"):
+        PolicyPlayer("some/path")
+    with pytest.raises(UserError, match="a policy, or the directory of one, not dict"):
+        PolicyPlayer({"policy": policy})  # pyright: ignore[reportArgumentType]
+
+
 def test_a_blind_policy_refuses_a_state_that_does_not_fit(make):
     player = PolicyPlayer(make("bc", cameras=[]))
     with pytest.raises(UserError, match="state holds a value that is not finite"):
@@ -79,7 +133,7 @@ def test_a_blind_policy_refuses_a_state_that_does_not_fit(make):
 def test_a_policy_of_several_tasks_must_be_told_one(make):
     policy = make("bc", cameras=[], goal_dim=2)
     policy.goals = {"push": [1.0, 0.0], "pull": [0.0, 1.0]}
-    with pytest.raises(UserError, match=r"Unknown task 'None'\. .* pull, push"):
+    with pytest.raises(UserError, match="several tasks: say task= one of 'push', 'pull'"):
         actor_of(policy)
     with pytest.raises(UserError, match="Did you mean 'pull'"):
         actor_of(policy, task="pul")

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,6 +147,53 @@ def test_refuses_what_does_not_fit(address: str) -> None:
             assert np.array_equal(client.act(good), expected[step])
 
 
+def test_what_does_not_fit_is_refused_between_two_questions_too(address: str) -> None:
+    good = frames(1)[0]
+    bad = {
+        r"A frame is Frame\(images, state\).*, not dict": {"images": good.images, "state": good.state},
+        "not finite": Frame({}, np.array([0, np.nan, 0], np.float32)),
+        r"of shape \(3,\), not float32 \(2,\)": Frame({}, good.state[:2]),
+        r"images\['hand'\] must be uint8": Frame({"hand": np.zeros((8, 8, 3))}, good.state),
+    }
+    with PolicyClient(address, TOKEN) as client:
+        expected = [client.act(good) for _ in range(EXECUTE)]
+        client.reset(0)
+        client.act(good)
+        assert not client.needs_images
+        for message, frame in bad.items():
+            with pytest.raises(UserError, match=message):
+                client.act(frame)  # pyright: ignore[reportArgumentType]
+        assert np.array_equal(client.act(Frame({}, good.state)), expected[1])
+
+
+def test_a_state_in_other_units_is_warned_of_once() -> None:
+    served = Served(
+        spec=SPEC,
+        cameras=[],
+        observation_steps=1,
+        execute=5,
+        plan=lambda *_: np.zeros((5, 2), np.float32),
+        state_range=([-1.5, -1.5, 0.2], [1.5, 1.0, 0.2]),
+    )
+
+    def act(address: str) -> None:
+        with PolicyClient(address, TOKEN) as client:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                client.act(Frame({}, np.array([3, -4, 5], np.float32)))
+            with pytest.warns(
+                UserWarning, match=r"y \[m\] is 90, which was -1\.5 to 1\. Is it in the same units"
+            ) as said:
+                client.act(Frame({}, np.array([0, 90, 0], np.float32)))
+            assert len(said) == 1
+            assert "x [m]" not in str(said[0].message)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                client.act(Frame({}, np.array([1000, 90, 0], np.float32)))
+
+    serving(served, act)
+
+
 def test_the_server_refuses_too_what_other_clients_may_send() -> None:
     served = Served(spec=SPEC, cameras=["hand"], observation_steps=2, execute=1, plan=lambda *_: np.zeros((1, 2)))
     good = {"images": {"hand": np.zeros((2, 8, 8, 3), np.uint8)}, "state": np.zeros((2, 3), np.float32)}
@@ -183,11 +231,12 @@ def test_a_policy_of_several_tasks_must_be_told_one() -> None:
             with PolicyClient(address, TOKEN, task="pick") as client:
                 assert client.tasks == ["push", "pick"]
                 client.act(frame)
-            with (
-                PolicyClient(address, TOKEN) as client,
-                pytest.raises(UserError, match="'None'"),
-            ):
-                client.act(frame)
+                with pytest.raises(UserError, match="Did you mean 'push'"):
+                    client.task = "pus"
+                assert client.task == "pick"
+            for task, message in ((None, "several tasks: say task= one of 'push', 'pick'"), ("pull", "Unknown task")):
+                with pytest.raises(UserError, match=message):
+                    PolicyClient(address, TOKEN, task=task)
 
         await asyncio.to_thread(act)
         running.cancel()
@@ -283,6 +332,18 @@ def test_refuses_strangers(address: str) -> None:
 def test_nobody_there() -> None:
     with pytest.raises(UserError, match="No policy server answers"):
         PolicyClient("ws://127.0.0.1:9", TOKEN, timeout_s=2)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8911", "http://127.0.0.1:8911"])
+def test_an_address_begins_with_ws(address: str) -> None:
+    with pytest.raises(UserError, match=r"must begin with ws:// .* ws://HOST:PORT"):
+        PolicyClient(address, TOKEN, timeout_s=2)
+
+
+@pytest.mark.parametrize("address", ["ws://", "ws://127.0.0.1:many"])
+def test_an_address_is_host_and_port(address: str) -> None:
+    with pytest.raises(UserError, match=r"is not understood .* ws://HOST:PORT"):
+        PolicyClient(address, TOKEN, timeout_s=2)
 
 
 def test_the_client_does_not_need_torch() -> None:
