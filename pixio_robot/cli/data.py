@@ -31,7 +31,12 @@ ACTIONS = {
     "split": Action("data_edit", "split", "PATH out=DIR [validation_share= seed=]", "DIR/train and DIR/validation"),
     "filter": Action("data_edit", "filter", "PATH out=PATH where='success and length<90'", "the episodes that fit"),
     "subsample": Action("data_edit", "subsample", "PATH out=PATH [episodes=N] [stride=K actions=HOW]", "less of it"),
-    "rename": Action("data_edit", "rename", "PATH out=PATH OLD=NEW ...", "other names for cameras"),
+    "rename": Action(
+        "data_edit",
+        "rename",
+        "PATH out=PATH [OLD=NEW ...] [action_names=a,b,... state_names= robot= controller= task=]",
+        "other names for cameras, columns, robot, controller, task",
+    ),
     "resize": Action("data_edit", "resize", "PATH out=PATH size=PIXELS [cameras=a,b]", "images of another size"),
     "actions": Action(
         "data_edit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,19 @@ class Subsample:
     seed: int = 0
     stride: int = 1
     actions: str = ""
+
+
+@dataclass(kw_only=True)
+class Rename:
+    """Beside OLD=NEW. `state_names`, `action_names`: all of them, in their order. A camera that is called like one of
+    these settings is meant before it."""
+
+    out: str = MISSING
+    task: str = ""
+    robot: str = ""
+    controller: str = ""
+    state_names: list[str] = field(default_factory=list)
+    action_names: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -117,17 +131,22 @@ def subsample(arguments: list[str]) -> int:
 
 def rename(arguments: list[str]) -> int:
     from pixio_robot.data.demo_edit import chosen, open_source, write
-    from pixio_robot.data.demo_reshape import renamed
+    from pixio_robot.data.demo_rename import Named, renamed
 
     paths, pairs = paths_and_pairs(arguments)
     need_paths("rename", paths)
-    config = settings("rename", {key: pairs.pop(key) for key in ("out",) if key in pairs}, Merge)
-    if not pairs:
-        raise UserError("`data rename` needs the cameras as OLD=NEW.")
     store = open_source(paths[0])
-    edit = renamed(store.spec, pairs)
+    own = {field.name for field in dataclasses.fields(Rename)} - set(store.spec.cameras) | {"out"}
+    config = settings("rename", {key: pairs.pop(key) for key in list(pairs) if key in own}, Rename)
+    words = {field.name: getattr(config, field.name) for field in dataclasses.fields(Named)}
+    if not pairs and not any(words.values()):
+        raise UserError(
+            "`data rename` needs cameras or columns as OLD=NEW, or robot=, controller=, task=, state_names=, "
+            "action_names=."
+        )
+    edit = renamed(store.spec, pairs, Named(**words))
     write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
-    return _tell(config.out)
+    return _tell(config.out, edit.notes)
 
 
 def resize(arguments: list[str]) -> int:
@@ -144,8 +163,9 @@ def resize(arguments: list[str]) -> int:
 
 
 def actions(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_actions import converted
+    from pixio_robot.data.demo_actions import DELTA, converted, motionless
     from pixio_robot.data.demo_edit import chosen, open_source, write
+    from pixio_robot.data.demos import DemoStore
 
     path, config = _one("actions", arguments, Actions)
     if not config.to and not config.rotation:
@@ -153,7 +173,14 @@ def actions(arguments: list[str]) -> int:
     store = open_source(path)
     edit = converted(store.spec, config.to, config.rotation, config.scale_position, config.scale_rotation)
     write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
-    return _tell(config.out)
+    notes = list(edit.notes)
+    made = DemoStore.open(config.out, ram_bytes=0)
+    if config.to == DELTA and motionless(made.spec, map(made.actions, range(len(made)))):
+        notes.append(
+            "warning: every delta is 0, because each action is the pose of its own step, as UMI records it: a policy "
+            "learns from them to stand still. Train on the absolute poses."
+        )
+    return _tell(config.out, notes)
 
 
 def pack(arguments: list[str]) -> int:
@@ -179,11 +206,13 @@ def _one[Settings](action: str, arguments: list[str], schema: type[Settings]) ->
     return paths[0], settings(action, pairs, schema)
 
 
-def _tell(out: str) -> int:
+def _tell(out: str, notes: Iterable[str] = ()) -> int:
     from pixio_robot.data.demos import DemoStore
 
     store = DemoStore.open(out)
     print(f"{out}: {len(store)} episodes, {store.lengths.sum()} steps")
+    for note in notes:
+        print(f"  {note}")
     return 0
 
 

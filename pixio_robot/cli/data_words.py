@@ -15,6 +15,9 @@ from pixio_robot.errors import UserError, unknown_name
 # Cameras, which `rename` takes as keys, may be called such as cam.left or wrist-2.
 _SETTING = re.compile(r"([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 
+_COMMA = re.compile(r",(?![^\[\]]*\])")
+"""Between the items of a list; those within a unit, `gripper [-1 opens, 1 closes]`, are none."""
+
 
 def paths_and_pairs(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
     """Words without a key, and the others; a path that looks like `key=value` is written `./key=value`."""
@@ -47,7 +50,7 @@ def settings[Settings](action: str, pairs: dict[str, str], schema: type[Settings
     values: dict[str, Any] = dict(pairs)
     for key, field in fields.items():
         if key in pairs and "list" in str(field.type):
-            values[key] = [item for item in pairs[key].split(",") if item]
+            values[key] = [item for item in _COMMA.split(pairs[key]) if item]
         elif key not in pairs and field.default is MISSING:
             raise UserError(f"`data {action}` needs {key}=...")
     # Values are assigned one by one, so that OmegaConf converts them without reading them as YAML.

@@ -1,19 +1,14 @@
 """A store's actions said in another way: relative to the pose of their step or absolute, and with other rotations.
 
-What the columns mean is read from their names, those of our environments and of imported robosuite data:
-
-    [ARM_]eef_delta_pos.x [0.05 m]      1 means 0.05 m further along x        [ARM_]eef_pos.x [m]          a place
-    [ARM_]eef_delta_axis_angle.x [0.5 rad]                                    [ARM_]eef_axis_angle.x [rad]
-                                                                   [ARM_]eef_rot6d.xx [1], eef_quat.x [1], ...
-
-The pose that a delta starts from is that of the same step's state, which names it in the same way.
+What the columns mean is read from their names (`pose_columns`). The pose that a delta starts from is that of the same
+step's state, which names it in the same way.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -25,87 +20,18 @@ from pixio_robot.data.actions import (
     ROT6D_ROWS,
     WIDTHS,
     between,
-    matrices,
     moved,
     rotations,
 )
 from pixio_robot.data.demo_reshape import Edit
+from pixio_robot.data.pose_columns import POSITION, Block, blocks, look_like_poses, others, suggested
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.types import DemoSpec, Episode
+from pixio_robot.types import UNKNOWN, DemoSpec, Episode
 
 DELTA, ABSOLUTE = "delta", "absolute"
-_AXES = {
-    "pos": "xyz",
-    AXIS_ANGLE: "xyz",
-    QUATERNION: "xyzw",
-    ROT6D: [f"{column}{axis}" for column in "xy" for axis in "xyz"],
-    ROT6D_ROWS: [f"{axis}{column}" for axis in "xy" for column in "xyz"],
-    MATRIX: [f"{axis}{column}" for axis in "xyz" for column in "xyz"],
-}
-"""What the columns of each are called."""
-_STEM = re.compile(r"(?P<arm>.*?)eef_(?P<delta>delta_)?(?P<what>pos|axis_angle|quat(_site)?|rot6d_rows|rot6d|matrix)")
-_NAME = re.compile(r"(?P<stem>.+)\.(?P<axis>\w+) \[(?P<scale>[\d.]+ )?(?P<unit>\w+)\]")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Block:
-    """Columns that are one position or rotation, from number `first` on."""
-
-    arm: str
-    what: str
-    """`pos`, or the form of a rotation (`actions.WIDTHS`; quat_site: of the point that robosuite controls)."""
-    delta: bool
-    first: int
-    scale: tuple[float, ...]
-    """How many m or rad (or 1) one unit of each number is."""
-
-    @property
-    def stop(self) -> int:
-        return self.first + len(self.scale)
-
-    @property
-    def form(self) -> str:
-        return self.what.removesuffix("_site")
-
-    def read(self, columns: np.ndarray) -> np.ndarray:
-        """columns (n, all) -> positions (n, 3) in m, or rotation matrices (n, 3, 3)."""
-        values = columns[:, self.first : self.stop].astype(np.float64) * self.scale
-        return values if self.what == "pos" else matrices(values, self.form)
-
-    def write(self, values: np.ndarray) -> np.ndarray:
-        """The reverse, of these columns alone."""
-        return (values if self.what == "pos" else rotations(values, self.form)) / self.scale
-
-    def names(self) -> list[str]:
-        unit = {"pos": "m", AXIS_ANGLE: "rad"}.get(self.what, "1")
-        stem = f"{self.arm}eef_{'delta_' if self.delta else ''}{self.what}"
-        return [
-            f"{stem}.{axis} [{'' if scale == 1 else f'{scale:g} '}{unit}]"
-            for axis, scale in zip(_AXES[self.form], self.scale, strict=True)
-        ]
-
-
-def blocks(names: Sequence[str]) -> list[Block]:
-    """The positions and rotations among columns of those names; the others, such as grippers, are in none.
-
-    Raises UserError where a position or rotation misses columns.
-    """
-    found: list[Block] = []
-    place = 0
-    while place < len(names):
-        match = _NAME.fullmatch(names[place])
-        stem = _STEM.fullmatch(match["stem"]) if match else None
-        if match is None or stem is None:
-            place += 1
-            continue
-        axes = _AXES[stem["what"].removesuffix("_site")]
-        parts = [_NAME.fullmatch(name) for name in names[place : place + len(axes)]]
-        if [part and (part["stem"], part["axis"]) for part in parts] != [(match["stem"], axis) for axis in axes]:
-            raise UserError(f"From {names[place]!r} on, the columns are not {match['stem']}.{', .'.join(axes)}.")
-        scale = tuple(float(part["scale"] or 1) for part in parts if part)
-        found.append(Block(arm=stem["arm"], what=stem["what"], delta=bool(stem["delta"]), first=place, scale=scale))
-        place += len(axes)
-    return found
+ROBOSUITE = "robosuite"
+_STILL = 1e-5
+"""In m, rad or 1: above what float32 leaves of a difference of equal poses, below what any hand is held still to."""
 
 
 def converted(
@@ -124,8 +50,8 @@ def converted(
     if min(scale_position, scale_rotation) <= 0:
         raise UserError("scale_position and scale_rotation must be above 0: the m and rad of a delta of 1.")
     before = blocks(spec.action_names)
-    if not before:
-        raise UserError(f"The DemoSpec names no action eef_pos.x or eef_delta_pos.x: {', '.join(spec.action_names)}.")
+    rest = others(spec.action_names, before)
+    _check_all_are_known(spec, before, rest, to, rotation)
     after = [_wanted(block, to, rotation, scale_position, scale_rotation) for block in before]
     if before == after:
         raise UserError(f"The actions are that already: {', '.join(spec.action_names)}.")
@@ -134,26 +60,77 @@ def converted(
 
     def change(episode: Episode) -> Episode:
         parts = [
-            other.write(_turned(one.read(episode.actions), one, other, start and start.read(episode.state)))
+            episode.actions[:, one.first : one.stop]
+            if one == other
+            else other.write(_turned(one.read(episode.actions), one, other, start and start.read(episode.state)))
             for one, other, start in zip(before, after, starts, strict=True)
         ]
         columns = _woven(list(episode.actions.T), before, [list(part.T) for part in parts])
         return dataclasses.replace(episode, actions=np.stack(columns, 1).astype(np.float32))
 
-    names = _woven(list(spec.action_names), before, [block.names() for block in after])
-    return Edit(
-        dataclasses.replace(spec, action_names=tuple(names), controller=_controller(spec.controller, after)), change
+    kept = [list(spec.action_names[block.first : block.stop]) for block in before]
+    parts = [old if one == other else other.names() for old, one, other in zip(kept, before, after, strict=True)]
+    names = _woven(list(spec.action_names), before, parts)
+    controller = _controller(spec.controller, after) if to else spec.controller
+    spec = dataclasses.replace(spec, action_names=tuple(names), controller=controller)
+    return Edit(spec, change, _told(before, after, rest))
+
+
+def _check_all_are_known(spec: DemoSpec, found: Sequence[Block], rest: Sequence[str], to: str, rotation: str) -> None:
+    """Raises UserError where the actions have poses under names that are not known, which would stay as they are."""
+    strange = look_like_poses(rest, rotations_only=not to)
+    say = (
+        f"in their order by `data rename` or as you import: action_names='{suggested(spec.action_dim)}' "
+        "(docs/demonstrations.md, Actions)."
     )
+    if not found:
+        raise UserError(
+            f"The DemoSpec names no action eef_pos.x or eef_delta_pos.x: {', '.join(rest)}. "
+            f"If they are poses, say so {say}"
+        )
+    if strange:
+        raise UserError(
+            f"These actions look like a pose, and are called by no name known here: {', '.join(strange)}. "
+            f"Say what all are, {say}"
+        )
+    if rotation and all(block.is_position for block in found):
+        raise UserError(
+            f"rotation={rotation}, and none of the actions is known as a rotation: {', '.join(spec.action_names)}. If "
+            f"there is one, say so {say}"
+        )
+
+
+def _told(before: Sequence[Block], after: Sequence[Block], rest: Sequence[str]) -> tuple[str, ...]:
+    pairs = list(zip(before, after, strict=True))
+    changed = [f"{one.described()} -> {other.described()}" for one, other in pairs if one != other]
+    kept = [one.described() for one, other in pairs if one == other]
+    kept += dict.fromkeys(re.sub(r"\.\d+$", "", name.split(" [")[0]) for name in rest)
+    return (f"converted: {'; '.join(changed)}", *([f"kept as they are: {', '.join(kept)}"] if kept else []))
+
+
+def motionless(spec: DemoSpec, actions: Iterable[np.ndarray]) -> bool:
+    """Whether the poses of these actions (each (n, a)) are deltas that are all 0, so that they lead nowhere."""
+    deltas = [block for block in blocks(spec.action_names) if block.delta]
+    return bool(deltas) and all(
+        np.abs(episode[:, block.first : block.stop] * np.array(block.scale) - _rest(block)).max(initial=0) < _STILL
+        for episode in actions
+        for block in deltas
+    )
+
+
+def _rest(block: Block) -> np.ndarray:
+    """The numbers of no motion."""
+    return np.zeros(3) if block.is_position else rotations(np.eye(3), block.form)
 
 
 def _wanted(block: Block, to: str, rotation: str, scale_position: float, scale_rotation: float) -> Block:
     delta = to == DELTA if to else block.delta
-    what = block.what if block.what == "pos" or not rotation else rotation
+    what = block.what if block.is_position or rotation in ("", block.form) else rotation
     if (what, delta) == (block.what, block.delta):
         return block
-    scale = {"pos": scale_position, AXIS_ANGLE: scale_rotation}.get(what, 1.0) if delta else 1.0
-    width = WIDTHS.get(what.removesuffix("_site"), 3)
-    return dataclasses.replace(block, what=what, delta=delta, scale=(scale,) * width)
+    wanted = dataclasses.replace(block, what=what, delta=delta)
+    scale = {POSITION: scale_position, AXIS_ANGLE: scale_rotation}.get(wanted.form, 1.0) if delta else 1.0
+    return dataclasses.replace(wanted, scale=(scale,) * WIDTHS.get(wanted.form, 3))
 
 
 def _turned(values: np.ndarray, before: Block, after: Block, start: np.ndarray | None) -> np.ndarray:
@@ -173,34 +150,48 @@ def _woven[Column](columns: list[Column], before: Sequence[Block], parts: Sequen
 
 def _start(spec: DemoSpec, action: Block) -> Block:
     """Where the state says what the delta `action` starts from."""
-    wanted = ("pos",) if action.what == "pos" else (ROT6D, f"{QUATERNION}_site", AXIS_ANGLE, ROT6D_ROWS, MATRIX)
-    if action.what != "pos" and spec.simulator != "robosuite":
-        # robosuite's eef_quat is that of the hand, which is turned against the point that its controllers move.
-        wanted = (*wanted, QUATERNION)
-    there = [block for block in blocks(spec.state_names) if not block.delta]
+    forms = [POSITION] if action.is_position else [ROT6D, QUATERNION, AXIS_ANGLE, ROT6D_ROWS, MATRIX]
+    there = [block for block in blocks(spec.state_names) if not block.delta and block.form in forms]
     arms = dict.fromkeys(block.arm for block in there)
     arm = action.arm.replace("arm", "robot") if action.arm not in arms else action.arm
     if arm not in arms and len(arms) == 1:
         arm = next(iter(arms))
-    for what in wanted:
-        for block in there:
-            if (block.arm, block.what) == (arm, what):
-                return block
-    names = ", ".join(f"eef_{what}" for what in wanted)
-    hint = ""
-    if spec.simulator == "robosuite" and any(block.what == QUATERNION for block in there):
-        hint = (
-            " Its eef_quat is that of the hand, which is turned against what the controller moves: import with "
-            "state=robot0_eef_pos,robot0_eef_quat_site,robot0_gripper_qpos."
+    of_the_hand = [block for block in there if block.what == QUATERNION and spec.simulator == ROBOSUITE]
+    usable = [block for block in there if block.arm == arm and block not in of_the_hand]
+    if usable:
+        # In robosuite's data of another simulator's name, too, the point's pose goes before the hand's.
+        return min(usable, key=lambda block: (forms.index(block.form), block.what == QUATERNION))
+    site = "_site" if spec.simulator == ROBOSUITE else ""
+    names = ", ".join(f"eef_{form}{site if form == QUATERNION else ''}" for form in forms)
+    if of_the_hand:
+        keys = list(dict.fromkeys(name.split(" [")[0].rpartition(".")[0] for name in spec.state_names))
+        way_out = (
+            "Its eef_quat is that of the hand, which is turned against what the controller moves: import with "
+            f"state={','.join(state_with_site(keys))}."
+        )
+    else:
+        way_out = (
+            "Where it is there under another name, say so by `data rename` or as you import: "
+            f"state_names='{suggested(spec.state_dim)}'."
         )
     raise UserError(
-        f"The state does not say where the {action.arm}gripper is, as one of {names}: {', '.join(spec.state_names)}."
-        + hint
+        f"The state does not say where the {action.arm}gripper is, as one of {names}: {', '.join(spec.state_names)}. "
+        + way_out
     )
 
 
+def state_with_site(keys: Sequence[str]) -> list[str]:
+    """robosuite's observations of those keys, but with the pose of what its controllers move in place of the hand's."""
+    return [f"{key}_site" if key.endswith(f"eef_{QUATERNION}") else key for key in keys]
+
+
 def _controller(name: str, actions: Sequence[Block]) -> str:
-    """`name` with its word delta or absolute set right. Raises UserError for poses that are not in the world."""
+    """`name` with its word delta or absolute set right; of an unknown one there is nothing to say.
+
+    Raises UserError for poses that are not in the world.
+    """
+    if name == UNKNOWN:
+        return name
     if "base" in name:
         raise UserError(f"The actions of controller {name!r} are not poses in the world, as those of the state are.")
     ways = {DELTA if block.delta else ABSOLUTE for block in actions}

@@ -85,7 +85,8 @@ def chosen(
     """Some episodes of one store, each changed on its way so that it fits to `spec`."""
     spec = spec or store.spec
     # `train` tells the tasks of several stores apart by what their DemoSpecs say.
-    if len(tasks := {task_of(store, number) for number in episodes}) == 1:
+    tasks = {task_of(store, number) for number in episodes}
+    if len(tasks) == 1 and spec.task == store.spec.task:
         spec = dataclasses.replace(spec, task=tasks.pop())
     return Recipe(
         spec=spec,

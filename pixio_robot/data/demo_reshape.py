@@ -1,4 +1,4 @@
-"""Episodes at another rate, with other camera names, or with other image sizes.
+"""Episodes at another rate, or with other image sizes.
 
 An `Edit` is the DemoSpec that comes out and the change of an episode that makes it fit.
 """
@@ -6,7 +6,7 @@ An `Edit` is the DemoSpec that comes out and the change of an episode that makes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -31,6 +31,8 @@ _GRIPPER = "gripper"
 class Edit:
     spec: DemoSpec
     change: Callable[[Episode], Episode]
+    notes: tuple[str, ...] = ()
+    """What was done and what was not, a line each, for the user."""
 
 
 def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
@@ -67,24 +69,6 @@ def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
         )
 
     return Edit(dataclasses.replace(spec, control_hz=spec.control_hz / stride), change)
-
-
-def renamed(spec: DemoSpec, names: Mapping[str, str]) -> Edit:
-    """Cameras under other names, {old: new}. Raises UserError for an unknown one, and when two would share a name."""
-    for old in names:
-        if old not in spec.cameras:
-            raise unknown_name("camera", old, spec.cameras)
-    after = [names.get(camera, camera) for camera in spec.cameras]
-    if len(set(after)) < len(after):
-        raise UserError(f"Two cameras would have the same name: {', '.join(sorted(after))}.")
-
-    def rename[Value](cameras: Mapping[str, Value]) -> dict[str, Value]:
-        return {names.get(camera, camera): value for camera, value in cameras.items()}
-
-    return Edit(
-        dataclasses.replace(spec, cameras=rename(spec.cameras)),
-        lambda episode: dataclasses.replace(episode, images=rename(episode.images)),
-    )
 
 
 def resized(spec: DemoSpec, height: int, width: int, cameras: Sequence[str] = ()) -> Edit:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 
-_COMPONENTS = {
+COMPONENTS = {
     "eef_pos": ("xyz", "m"),
     "eef_quat": ("xyzw", "1"),
     "eef_quat_site": ("xyzw", "1"),
@@ -55,7 +55,7 @@ def column_names(key: str, shape: Sequence[int], gripper_unit: str = "") -> list
 
 
 def _known(key: str) -> tuple[str, str]:
-    for ending in sorted(_COMPONENTS, key=len, reverse=True):
+    for ending in sorted(COMPONENTS, key=len, reverse=True):
         if key == ending or key.endswith(f"_{ending}"):
-            return _COMPONENTS[ending]
+            return COMPONENTS[ending]
     return "", ""

@@ -51,7 +51,8 @@ def test_the_edits_one_after_the_other(run) -> None:
         "subsample good out=half stride=2 actions=last",
         "rename half out=dotted front=cam.top-1",
         "rename dotted out=named cam.top-1=top",
-        "resize named out=small size=6 cameras=top",
+        "rename named out=spoken robot=UR5 action_names=eef_pos.x~[m],gripper~[-1~opens,~1~closes]",
+        "resize spoken out=small size=6 cameras=top",
         "pack small out=archive codec=zstd",
         "pack archive out=unpacked codec=raw",
         "pack archive out=lossy codec=jpeg",
@@ -64,6 +65,8 @@ def test_the_edits_one_after_the_other(run) -> None:
     assert sorted(store.seeds) == [1, 3]
     assert store.image_codec == "raw"
     assert store.spec.control_hz == 5.0
+    assert store.spec.robot == "UR5"
+    assert store.spec.action_names == ("eef_pos.x [m]", "gripper [-1 opens, 1 closes]")
     assert store.images(0, "top").shape[1:] == (6, 6, 3)
     assert all(same(DemoStore.open("s").episode(number), make_episode(number)) for number in range(6))
 

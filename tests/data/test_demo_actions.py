@@ -10,9 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from pixio_robot.cli.main import main
 from pixio_robot.data.actions import WIDTHS
-from pixio_robot.data.demo_actions import blocks, converted
+from pixio_robot.data.demo_actions import converted, motionless
 from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.pose_columns import blocks, look_like_poses
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Episode
 
@@ -102,6 +103,60 @@ def test_blocks_are_read_from_names() -> None:
         blocks(("eef_pos.x [m]", "eef_pos.z [m]", "eef_pos.y [m]"))
 
 
+UMI = (*(f"robot0_eef_pos.{axis} [m]" for axis in "xyz"), *(f"robot0_eef_rot_axis_angle.{a} [rad]" for a in "xyz"))
+
+
+def test_umis_rotations_are_converted_and_keep_their_name() -> None:
+    spec = dataclasses.replace(
+        SPEC, controller="unknown", action_names=(*UMI, "robot0_gripper_width.0 [m]"), state_names=UMI
+    )
+    edit = converted(spec, "delta")
+    assert [name.split(".")[0] for name in edit.spec.action_names[2:6]] == [
+        "robot0_eef_delta_pos",
+        *["robot0_eef_delta_rot_axis_angle"] * 3,
+    ]
+    assert edit.spec.controller == "unknown"
+    assert edit.notes[1] == "kept as they are: robot0_gripper_width"
+    assert "robot0_eef_rot_axis_angle [rad] -> robot0_eef_delta_rot_axis_angle [0.5 rad]" in edit.notes[0]
+    rng = np.random.default_rng(0)
+    before = dataclasses.replace(
+        episode(), state=rng.normal(size=(7, 6)).astype(np.float32), actions=rng.normal(size=(7, 7)).astype(np.float32)
+    )
+    back = converted(edit.spec, "absolute")
+    assert back.spec.action_names == spec.action_names
+    np.testing.assert_allclose(back.change(edit.change(before)).actions[:, :3], before.actions[:, :3], atol=1e-5)
+    # A form alone leaves the positions bit for bit.
+    turned = converted(spec, rotation="rot6d").change(before)
+    assert np.array_equal(turned.actions[:, [0, 1, 2, 9]], before.actions[:, [0, 1, 2, 6]])
+    still = edit.change(dataclasses.replace(before, actions=np.concatenate([before.state, before.actions[:, 6:]], 1)))
+    assert motionless(edit.spec, [still.actions])
+    assert not motionless(edit.spec, [edit.change(before).actions])
+
+
+@pytest.mark.parametrize(
+    ("name", "poses", "rotations"),
+    [
+        ("eef_rot.x [rad]", True, True),
+        ("robot_eef_pose.3", True, False),
+        ("tcp.rotvec.x", True, True),
+        ("euler.roll [rad]", True, True),
+        ("roll", True, True),
+        ("pos.x [m]", True, False),
+        ("quat0", True, True),
+        ("left_forearm_roll [rad]", False, False),
+        ("left_wrist_angle [rad]", False, False),
+        ("joint_pos.0 [rad]", False, False),
+        ("robot0_eef_vel_lin.x [m/s]", False, False),
+        ("robot0_gripper_qpos.0 [m]", False, False),
+        ("gripper_pos", False, False),
+        ("action.3", False, False),
+    ],
+)
+def test_what_looks_like_a_pose(name: str, poses: bool, rotations: bool) -> None:
+    assert bool(look_like_poses([name])) == poses
+    assert bool(look_like_poses([name], rotations_only=True)) == rotations
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
@@ -114,8 +169,21 @@ def test_blocks_are_read_from_names() -> None:
         (
             {"state_names": (*POSE[:3], *(f"eef_quat.{axis} [1]" for axis in "xyzw"))},
             {"to": "absolute"},
-            "eef_rot6d, eef_quat_site.*import with state=robot0_eef_pos,robot0_eef_quat_site",
+            "eef_rot6d, eef_quat_site.*import with state=eef_pos,eef_quat_site",
         ),
+        (
+            {"action_names": ("a", *"bcdefg")},
+            {"to": "delta"},
+            r"action_names='eef_pos.x \[m\],.*_angle.z \[rad\],gripper'",
+        ),
+        ({"state_names": ("x [m]",) * 7}, {"to": "absolute"}, r"state_names='eef_pos.x \[m\],.*,gripper'"),
+        ({"action_names": DELTAS[:3]}, {"rotation": "rot6d"}, "none of the actions is known as a rotation"),
+        (
+            {"action_names": (*DELTAS[:3], "eef_rot.x [rad]", "eef_rot.y [rad]", "gripper")},
+            {"to": "absolute"},
+            r"look like a pose.*: eef_rot.x \[rad\], eef_rot.y \[rad\]\. ",
+        ),
+        ({"action_names": ("eef_pos.x [mm]", "eef_pos.y [mm]", "eef_pos.z [mm]")}, {"to": "delta"}, "must be in m"),
         ({"controller": "OSC_POSE absolute in the base's frame"}, {"to": "absolute"}, "not poses in the world"),
     ],
 )
@@ -135,6 +203,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         return main()
 
     assert run("s out=absolute to=absolute rotation=rot6d") == 0
+    assert "kept as they are: gripper" in capsys.readouterr().out
     assert run("absolute out=back to=delta rotation=axis_angle") == 0
     back = DemoStore.open(tmp_path / "back")
     assert verify(back, action_range=(-1.001, 1.001)) == []
@@ -143,3 +212,15 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert run("s out=x") == 2
     assert "needs to=delta|absolute, rotation=FORM, or both" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_deltas_that_lead_nowhere_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = DemoStore.create(tmp_path / "s", dataclasses.replace(SPEC, action_names=UMI, state_names=UMI))
+    pose = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    store.append(dataclasses.replace(episode(n=5), state=pose, actions=pose))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pixio-robot", "data", "actions", "s", "out=x", "to=delta"])
+    assert main() == 0
+    assert "warning: every delta is 0" in capsys.readouterr().out

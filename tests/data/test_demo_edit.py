@@ -13,8 +13,9 @@ from demo_data import SPEC, make_episode, make_store, same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.demo_edit import Recipe, chosen, drawn, filtered, merged, split, task_of, write
-from pixio_robot.data.demo_reshape import BLOCKS, Edit, renamed, resized, strided
+from pixio_robot.data.demo_edit import TASK, Recipe, chosen, drawn, filtered, merged, split, task_of, write
+from pixio_robot.data.demo_rename import Named, renamed
+from pixio_robot.data.demo_reshape import BLOCKS, Edit, resized, strided
 from pixio_robot.data.demo_verify import TIMESTAMPS, verify
 from pixio_robot.data.demo_where import COMPARISONS, Facts, parse_where
 from pixio_robot.data.demos import DemoStore
@@ -138,6 +139,40 @@ def test_renaming_there_and_back(tmp_path: Path) -> None:
         renamed(SPEC, {"front": "hand"})
     with pytest.raises(UserError, match="Did you mean 'front'"):
         renamed(SPEC, {"frnt": "x"})
+
+
+def test_columns_robot_and_task_are_renamed_and_their_numbers_stay(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, state_names=("eef.x [m]", "eef.y [m]", "u"), cameras=SPEC.cameras)
+    store = DemoStore.create(tmp_path / "s", spec)
+    for seed in range(2):
+        store.append(dataclasses.replace(make_episode(seed), info={TASK: "Test"}))
+    words = Named(robot="UR5e", controller="cartesian", task="Pick")
+    edit = renamed(spec, {"eef": "eef_pos", "u": "grip [1]", "front": "top"}, words)
+    # What is called alike in state and actions means the same.
+    assert edit.spec.state_names == ("eef_pos.x [m]", "eef_pos.y [m]", "grip [1]")
+    assert edit.spec.action_names == ("grip [1]", "v")
+    assert "action_names: u -> grip [1]" in edit.notes
+    done = apply(store, edit, tmp_path / "t")
+    assert (done.spec.robot, done.spec.controller, done.spec.task) == ("UR5e", "cartesian", "Pick")
+    assert task_of(done, 1) == "Pick"
+    assert np.array_equal(done.actions(1), store.actions(1))
+    assert np.array_equal(done.images(1, "top"), store.images(1, "front"))
+    whole = renamed(spec, {}, Named(action_names=["eef_pos.x [m]", "eef_pos.y [m]"])).spec
+    assert whole.action_names == ("eef_pos.x [m]", "eef_pos.y [m]")
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "message"),
+    [
+        ({"ux": "w"}, Named(), "Unknown camera or column 'ux'"),
+        ({"u": "v"}, Named(), "Two columns of action_names would have the same name: v"),
+        ({}, Named(action_names=["a", "b", "c"]), "action_names= has 3 names for 2: u, v"),
+        ({}, Named(task="Both"), "would hide that the store holds several"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(names: dict, words: Named, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        renamed(dataclasses.replace(SPEC, task="One + Other"), names, words)
 
 
 def test_resizing_averages_and_intrinsics_follow(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ import zarr
 from demo_data import SPEC, make_episode, make_store, same
 from numcodecs import Blosc, Zlib
 
+from pixio_robot.data.demo_actions import converted
 from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.named_columns import COMPONENTS
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import recognised_format
 from pixio_robot.interop.diffusion_policy import ExportConfig, ImportConfig, export_demos, import_demos, recognises
@@ -137,6 +139,20 @@ def test_umis_parts_of_the_robot_are_its_state(tmp_path: Path) -> None:
     back: Any = zarr.open_group(tmp_path / "back.zarr", mode="r")
     for key, values in data.items():
         np.testing.assert_array_equal(back["data"][key][:], values)
+
+
+@pytest.mark.parametrize("key", sorted(COMPONENTS))
+def test_actions_know_every_name_that_an_import_makes(tmp_path: Path, key: str) -> None:
+    """A pose becomes a delta; what is none is said to be kept, and neither is passed over in silence."""
+    width = len(COMPONENTS[key][0]) or 2
+    values = np.random.default_rng(0).normal(size=(STEPS, width)).astype(np.float32)
+    data = {"robot0_eef_pos": np.ones((STEPS, 3), np.float32), f"robot0_{key}": values}
+    source = Path(write_buffer(tmp_path / "umi.zarr", data))
+    store = imported(source, tmp_path / "s", actions=list(data), state=list(data))
+    edit = converted(store.spec, "delta")
+    is_pose = key in ("eef_pos", "eef_quat", "eef_quat_site", "eef_rot_axis_angle")
+    assert (f"robot0_{key.replace('eef_', 'eef_delta_')}" in edit.notes[0]) == is_pose
+    assert any(f"robot0_{key}" in note for note in edit.notes[1:]) != is_pose
 
 
 @pytest.mark.parametrize("out", ["b.zarr", "b.zarr.zip"])

@@ -1,0 +1,108 @@
+"""Cameras, columns, robot, controller and task under other names; the numbers and pictures stay."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from pixio_robot.data.demo_edit import TASK
+from pixio_robot.data.demo_reshape import Edit
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.types import SEVERAL, DemoSpec, Episode
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named:
+    """What to put in the DemoSpec in place of what stands there; what is empty stays."""
+
+    task: str = ""
+    robot: str = ""
+    controller: str = ""
+    state_names: Sequence[str] = ()
+    """All of them, in order."""
+    action_names: Sequence[str] = ()
+
+
+def renamed(spec: DemoSpec, names: Mapping[str, str], words: Named | None = None) -> Edit:
+    """{old: new}: a camera; or a column of state and actions without its unit (`action.0`), or what several begin
+    with (`eef_rot` for eef_rot.x, .y and .z). A camera goes before columns of that name; the unit of a column stays
+    where the new name has none.
+
+    Raises UserError for an unknown name, when two would share a name, and for a task in place of several.
+    """
+    words = words or Named()
+    columns = {old: new for old, new in names.items() if old not in spec.cameras}
+    fields = ("state_names", "action_names")
+    before = {field: list(getattr(spec, field)) for field in fields}
+    known = [key for field in fields for name in before[field] for key in _keys(name)]
+    for old in columns:
+        if old not in known:
+            raise unknown_name("camera or column", old, {*spec.cameras, *known})
+    after = {field: [_of_column(name, columns) for name in before[field]] for field in fields}
+    for field in fields:
+        if given := list(getattr(words, field)):
+            if len(given) != len(before[field]):
+                raise UserError(
+                    f"{field}= has {len(given)} names for {len(before[field])}: {', '.join(before[field])}."
+                )
+            after[field] = given
+    camera = _namer({old: new for old, new in names.items() if old in spec.cameras})
+    _check_different("cameras", [camera(name) for name in spec.cameras])
+    for field in fields:
+        _check_different(f"columns of {field}", after[field])
+    said = {key: text for key in ("task", "robot", "controller") if (text := getattr(words, key))}
+    if "task" in said and SEVERAL in spec.task:
+        raise UserError(
+            f"task={said['task']} would hide that the store holds several: {spec.task}. Take them apart first: "
+            "`data filter where='task == ...'`."
+        )
+
+    def change(episode: Episode) -> Episode:
+        info = {**episode.info, TASK: said["task"]} if "task" in said and TASK in episode.info else episode.info
+        images = {camera(name): frames for name, frames in episode.images.items()}
+        return dataclasses.replace(episode, images=images, info=info)
+
+    new = dataclasses.replace(
+        spec,
+        cameras={camera(name): seen for name, seen in spec.cameras.items()},
+        state_names=tuple(after["state_names"]),
+        action_names=tuple(after["action_names"]),
+        **said,
+    )
+    notes = [f"camera {name} -> {camera(name)}" for name in spec.cameras if camera(name) != name]
+    notes += [
+        f"{field}: {old} -> {now}"
+        for field in fields
+        for old, now in zip(before[field], after[field], strict=True)
+        if old != now
+    ]
+    notes += [f"{key}: {getattr(spec, key)} -> {text}" for key, text in said.items()]
+    return Edit(new, change, tuple(notes))
+
+
+def _namer(names: Mapping[str, str]) -> Callable[[str], str]:
+    return lambda name: names.get(name, name)
+
+
+def _keys(name: str) -> list[str]:
+    """What a column may be called by: its name without the unit, and what stands before each of its dots."""
+    parts = _bare(name).split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def _of_column(name: str, names: Mapping[str, str]) -> str:
+    for key in _keys(name):
+        if key in names:
+            new = _bare(names[key])
+            unit = names[key][len(new) :] or name[len(_bare(name)) :]
+            return f"{new}{_bare(name)[len(key) :]}{unit}"
+    return name
+
+
+def _bare(name: str) -> str:
+    return name.partition(" [")[0]
+
+
+def _check_different(kind: str, names: Sequence[str]) -> None:
+    if twice := sorted({name for name in names if list(names).count(name) > 1}):
+        raise UserError(f"Two {kind} would have the same name: {', '.join(twice)}.")
