@@ -27,7 +27,7 @@ ACTIONS = {
     "view": Action("data_look", "view", "PATH [episode=N] [save=FILE.rrd]", "stream an episode to rerun"),
     "verify": Action("data_check", "verify", "PATH [actions=LOW..HIGH]", "read and check everything; exit code 1"),
     "migrate": Action("data_check", "migrate", "PATH", "bring a store of an older version up to date"),
-    "merge": Action("data_edit", "merge", "PATH PATH ... out=PATH", "all episodes in one store"),
+    "merge": Action("data_edit", "merge", "PATH PATH ... out=PATH [twins=drop]", "all episodes in one store"),
     "split": Action("data_edit", "split", "PATH out=DIR [validation_share= seed=]", "DIR/train and DIR/validation"),
     "filter": Action("data_edit", "filter", "PATH out=PATH where='success and length<90'", "the episodes that fit"),
     "subsample": Action("data_edit", "subsample", "PATH out=PATH [episodes=N] [stride=K actions=HOW]", "less of it"),

@@ -9,13 +9,25 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+from pixio_robot.choice import Choice
 from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
 from pixio_robot.errors import UserError
 
 
+class Twins(Choice):
+    """KEEP: all of them. DROP: the first alone."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
 @dataclass(kw_only=True)
 class Merge:
+    """`twins`: episodes with the same state and actions, to the last bit; keep them (with a warning), or drop all but
+    the first of each."""
+
     out: str = MISSING
+    twins: Twins = Twins.KEEP
 
 
 @dataclass(kw_only=True)
@@ -86,13 +98,25 @@ class Pack:
 
 
 def merge(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_edit import merged, open_source, write
+    from pixio_robot.data.demo_edit import open_source, write
+    from pixio_robot.data.demo_merge import merged, twins
 
     paths, pairs = paths_and_pairs(arguments)
     need_paths("merge", paths, many=True)
     config = settings("merge", pairs, Merge)
-    write(Path(config.out), {"": merged([open_source(path) for path in paths])})
-    return _tell(config.out)
+    stores = [open_source(path) for path in paths]
+    # What does not fit is said before every number of the others is read.
+    recipe = merged(stores)
+    twice = twins(stores)
+    drop = config.twins is Twins.DROP
+    write(Path(config.out), {"": merged(stores, twice) if drop else recipe})
+    if drop:
+        return _tell(config.out, [f"left out: {len(twice)} episodes that are there already"] if twice else [])
+    warning = (
+        f"warning: {len(twice)} episodes are there twice (the same state and actions), and a validation split may put "
+        "one on each side; twins=drop keeps the first of each"
+    )
+    return _tell(config.out, [warning] if twice else [])
 
 
 def split(arguments: list[str]) -> int:

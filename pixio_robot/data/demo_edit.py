@@ -6,7 +6,7 @@ An edit is a `Recipe`: the DemoSpec of what comes out, and its episodes. The sou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from pixio_robot.data.demo_where import Facts, parse_where
 from pixio_robot.data.demos import DemoStore, DiskFull
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
-from pixio_robot.types import SEVERAL, DemoSpec, Episode
+from pixio_robot.types import DemoSpec, Episode
 
 TASK = "task"
 """The key of an episode's info that names its task in a store of several."""
@@ -92,53 +92,13 @@ def chosen(
         spec=spec,
         count=len(episodes),
         episodes=(change(store.episode(number)) for number in episodes),
-        image_codec=_without_loss(store.image_codec),
+        image_codec=without_loss(store.image_codec),
     )
 
 
-def _without_loss(codec: str) -> str:
+def without_loss(codec: str) -> str:
     """Images that were decoded from `codec` must not be coded so that they lose once more."""
     return RAW if codec in LOSSY else codec
-
-
-def merged(stores: Sequence[DemoStore]) -> Recipe:
-    """All episodes of all stores. Tasks may differ; then every episode's info names its own.
-
-    Raises UserError naming the store and the field, when anything else differs.
-    """
-    first = stores[0].spec
-    for store in stores[1:]:
-        theirs = dataclasses.replace(store.spec, task=first.task)
-        differences = list(dict.fromkeys(first.differences(theirs) + theirs.differences(first)))
-        if differences:
-            raise UserError(f"{store.path} does not fit to {stores[0].path}: {'; '.join(differences)}.")
-    numbered = [(store, number) for store in stores for number in range(len(store))]
-    tasks = sorted({task_of(store, number) for store, number in numbered})
-
-    def named(store: DemoStore, number: int) -> Episode:
-        episode = store.episode(number)
-        if len(tasks) == 1:
-            return episode
-        return dataclasses.replace(episode, info={**episode.info, TASK: task_of(store, number)})
-
-    specs = [store.spec for store in stores]
-    spec = dataclasses.replace(
-        first,
-        task=_joined(tasks),
-        source=_joined(spec.source for spec in specs),
-        licence=_joined(spec.licence for spec in specs),
-        simulator_version=_joined(spec.simulator_version for spec in specs),
-    )
-    return Recipe(
-        spec=spec,
-        count=len(numbered),
-        episodes=(named(store, number) for store, number in numbered),
-        image_codec=_without_loss(stores[0].image_codec),
-    )
-
-
-def _joined(names: Iterable[str]) -> str:
-    return SEVERAL.join(dict.fromkeys(name for name in names if name))
 
 
 def filtered(store: DemoStore, where: str) -> Recipe:

@@ -25,6 +25,7 @@ from pixio_robot.data.demo_codecs import RAW
 from pixio_robot.data.demo_commit import publish, workplace
 from pixio_robot.data.demo_header import Header, read_header, write_header
 from pixio_robot.data.demo_recognition import Root, read_root, root_attributes
+from pixio_robot.data.spec_differences import differing
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Episode
 
@@ -86,9 +87,8 @@ class DemoStore:
         if not exist_ok:
             raise UserError(f"{path} exists already; choose another place for the demonstrations.")
         store = cls.open(path)
-        differences = spec.differences(store.spec) + store.spec.differences(spec)
-        if differences:
-            raise UserError(f"{path} holds demonstrations of something else: {'; '.join(differences)}.")
+        if differences := differing(store.spec, spec, "it", "what is to be added"):
+            raise UserError(f"{path} holds demonstrations of something else: {'; '.join(differences.values())}.")
         return store
 
     @classmethod

@@ -71,6 +71,17 @@ def test_the_edits_one_after_the_other(run) -> None:
     assert all(same(DemoStore.open("s").episode(number), make_episode(number)) for number in range(6))
 
 
+def test_a_merge_warns_of_what_is_there_twice(run) -> None:
+    run("split s out=parts validation_share=0.34 seed=1")
+    code, text = run("merge s parts/validation out=both")
+    assert code == 0
+    assert "warning: 2 episodes are there twice" in text
+    code, text = run("merge s parts/validation out=once twins=drop")
+    assert code == 0
+    assert "left out: 2 episodes" in text
+    assert sorted(DemoStore.open("once").seeds) == list(range(6))
+
+
 def test_inspect_tells_the_numbers(run) -> None:
     code, text = run("inspect s")
     assert code == 0
@@ -102,6 +113,7 @@ def test_migrate_tells_the_version(run) -> None:
     ("words", "message"),
     [
         ("merge s out=x", "at least two paths, not 1"),
+        ("merge s s out=x", "s is named twice"),
         ("merge s s", "`data merge` needs out=..."),
         ("split s out=x validation_shar=0.1", "Did you mean 'validation_share'?"),
         ("split s out=x validation_share=lots", "validation_share=lots: Value 'lots'"),

@@ -13,12 +13,14 @@ from demo_data import SPEC, make_episode, make_store, same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.demo_edit import TASK, Recipe, chosen, drawn, filtered, merged, split, task_of, write
+from pixio_robot.data.demo_edit import TASK, Recipe, chosen, drawn, filtered, split, task_of, write
+from pixio_robot.data.demo_merge import merged, twins
 from pixio_robot.data.demo_rename import Named, renamed
 from pixio_robot.data.demo_reshape import BLOCKS, Edit, resized, strided
 from pixio_robot.data.demo_verify import TIMESTAMPS, verify
 from pixio_robot.data.demo_where import COMPARISONS, Facts, parse_where
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.spec_differences import told_apart
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec
 
@@ -76,8 +78,40 @@ def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a", episodes=1)
     other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, control_hz=20.0))
     other.append(make_episode(1))
-    with pytest.raises(UserError, match=r"/b does not fit to .*/a: control_hz: 10.0 against 20.0"):
+    with pytest.raises(UserError, match=r"/b does not fit to .*/a. control_hz: .*/a has 10, .*/b has 20. `data sub"):
         merged([store, other])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"robot": "Panda"}, "robot: A has 'none', B has 'Panda'. `data rename` makes names alike that mean the same."),
+        (
+            {"action_names": ("u", "w"), "state_names": SPEC.state_names[:2], "controller": "OSC"},
+            "controller: A has 'none', B has 'OSC'; state_names: only A has z [m]; action_names: only A has v, only B "
+            "has w. `data rename` makes names alike that mean the same. `data actions` says poses in another way.",
+        ),
+        ({"action_names": ("v", "u")}, "action_names: in another order: number 0 of A is u, of B v. `data"),
+        ({"cameras": {"front": CameraSpec(height=6, width=10)}}, "cameras: only A has hand; camera 'front': A has 12"),
+        ({"source": "elsewhere", "licence": "CC0", "simulator_version": "1"}, ""),
+    ],
+)
+def test_each_difference_is_told_once(change: dict, message: str) -> None:
+    told = told_apart(SPEC, dataclasses.replace(SPEC, **change), "A", "B")
+    assert told.startswith(message)
+    assert bool(told) == bool(message)
+
+
+def test_episodes_that_are_there_twice_are_found(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a", episodes=3)
+    with pytest.raises(UserError, match="/a is named twice"):
+        merged([store, DemoStore.open(tmp_path / "a" / ".." / "a")])
+    again = DemoStore.create(tmp_path / "b", SPEC)
+    for seed in (7, 1):
+        again.append(make_episode(seed))
+    assert twins([store, again]) == {(1, 1)}
+    write(tmp_path / "both", {"": merged([store, again], {(1, 1)})}, progress=False)
+    assert DemoStore.open(tmp_path / "both").seeds == [0, 1, 2, 7]
 
 
 def test_nothing_is_left_behind_when_an_edit_fails(tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""All episodes of several stores in one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from pixio_robot.data.demo_edit import TASK, Recipe, task_of, without_loss
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.spec_differences import told_apart
+from pixio_robot.errors import UserError
+from pixio_robot.types import SEVERAL, Episode
+
+
+def twins(stores: Sequence[DemoStore]) -> set[tuple[int, int]]:
+    """(Number of the store, episode) of all that have state and actions of one before them, to the last bit."""
+    seen: set[bytes] = set()
+    found = set()
+    for place, store in enumerate(stores):
+        for number in range(len(store)):
+            checksum = hashlib.sha256(store.actions(number).tobytes() + store.state(number).tobytes()).digest()
+            if checksum in seen:
+                found.add((place, number))
+            seen.add(checksum)
+    return found
+
+
+def merged(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ()) -> Recipe:
+    """All episodes of all stores, but those `without` (as `twins` names them). Tasks may differ; then every episode's
+    info names its own.
+
+    Raises UserError naming the store and the field, when anything else differs, and for a store that is there twice.
+    """
+    first = stores[0].spec
+    for number, store in enumerate(stores):
+        if store.path.resolve() in [other.path.resolve() for other in stores[:number]]:
+            raise UserError(f"{store.path} is named twice: every episode would be there twice.")
+        theirs = dataclasses.replace(store.spec, task=first.task)
+        if differences := told_apart(first, theirs, str(stores[0].path), str(store.path)):
+            raise UserError(f"{store.path} does not fit to {stores[0].path}. {differences}")
+    left_out = set(without)
+    numbered = [
+        (store, number)
+        for place, store in enumerate(stores)
+        for number in range(len(store))
+        if (place, number) not in left_out
+    ]
+    tasks = sorted({task_of(store, number) for store, number in numbered})
+
+    def named(store: DemoStore, number: int) -> Episode:
+        episode = store.episode(number)
+        if len(tasks) == 1:
+            return episode
+        return dataclasses.replace(episode, info={**episode.info, TASK: task_of(store, number)})
+
+    specs = [store.spec for store in stores]
+    spec = dataclasses.replace(
+        first,
+        task=_joined(tasks),
+        source=_joined(spec.source for spec in specs),
+        licence=_joined(spec.licence for spec in specs),
+        simulator_version=_joined(spec.simulator_version for spec in specs),
+    )
+    return Recipe(
+        spec=spec,
+        count=len(numbered),
+        episodes=(named(store, number) for store, number in numbered),
+        image_codec=without_loss(stores[0].image_codec),
+    )
+
+
+def _joined(names: Iterable[str]) -> str:
+    return SEVERAL.join(dict.fromkeys(name for name in names if name))

@@ -1,0 +1,66 @@
+"""How two DemoSpecs differ, told to somebody who wants their demonstrations in one place; and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pixio_robot.types import DemoSpec
+
+_WORDS = ("task", "robot", "controller", "render_quality")
+_NAMES = ("state_names", "action_names")
+_RENAME = "`data rename` makes names alike that mean the same."
+_WAYS = {
+    "render_quality": "Pictures of another render_quality are other pictures: make one of them again.",
+    "control_hz": "`data subsample stride=` lowers a rate to a whole part of it.",
+    "action_names": f"{_RENAME} `data actions` says poses in another way.",
+    "size": "`data resize` changes the size of images.",
+}
+"""Field -> what helps, other than renaming."""
+
+
+def differing(one: DemoSpec, other: DemoSpec, a: str, b: str) -> dict[str, str]:
+    """Field -> how it differs, of those fields that `DemoSpec.differences` minds; `a` and `b` are what to call the two.
+
+    The field of images of another size is called `size`.
+    """
+    found = {}
+    for field in _WORDS:
+        mine, theirs = getattr(one, field), getattr(other, field)
+        if mine != theirs:
+            found[field] = f"{field}: {a} has {mine!r}, {b} has {theirs!r}"
+    if one.control_hz != other.control_hz:
+        found["control_hz"] = f"control_hz: {a} has {one.control_hz:g}, {b} has {other.control_hz:g}"
+    for field in _NAMES:
+        mine, theirs = list(getattr(one, field)), list(getattr(other, field))
+        if mine != theirs:
+            found[field] = f"{field}: {_only(mine, theirs, a, b)}"
+    if set(one.cameras) != set(other.cameras):
+        found["cameras"] = f"cameras: {_only(list(one.cameras), list(other.cameras), a, b)}"
+    sizes = []
+    for name, camera in one.cameras.items():
+        theirs = other.cameras.get(name, camera)
+        if (camera.height, camera.width) != (theirs.height, theirs.width):
+            pixels = f"{a} has {camera.height}x{camera.width}, {b} has {theirs.height}x{theirs.width} pixels"
+            sizes.append(f"camera {name!r}: {pixels}")
+    return found | ({"size": "; ".join(sizes)} if sizes else {})
+
+
+def told_apart(one: DemoSpec, other: DemoSpec, a: str, b: str) -> str:
+    """The same as text, and what helps somebody who wants to have them alike; empty where nothing differs."""
+    found = differing(one, other, a, b)
+    ways = dict.fromkeys(_WAYS.get(field, _RENAME) for field in found)
+    if _WAYS["action_names"] in ways:
+        ways.pop(_RENAME, None)
+    return f"{'; '.join(found.values())}. {' '.join(ways)}" if found else ""
+
+
+def _only(mine: Sequence[str], theirs: Sequence[str], a: str, b: str) -> str:
+    parts = [
+        f"only {who} has {', '.join(extra)}"
+        for who, names, others in ((a, mine, theirs), (b, theirs, mine))
+        if (extra := [name for name in names if name not in others])
+    ]
+    if parts:
+        return ", ".join(parts)
+    place = next(i for i, (left, right) in enumerate(zip(mine, theirs, strict=False)) if left != right)
+    return f"in another order: number {place} of {a} is {mine[place]}, of {b} {theirs[place]}"
