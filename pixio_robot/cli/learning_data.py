@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.cli.learned import mark
-from pixio_robot.data.demo_edit import task_of
+from pixio_robot.data.demo_tasks import tasks_of
 from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.features import FeatureCache
 from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
@@ -19,7 +20,7 @@ from pixio_robot.data.stats import Statistics
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed import Processes, current
-from pixio_robot.types import DemoSpec, Observation
+from pixio_robot.types import SEVERAL, DemoSpec, Observation
 
 
 @dataclass
@@ -33,7 +34,10 @@ class Demonstrations:
     statistics: Statistics
     """Of the training episodes alone."""
     goals: Goals
-    """Empty where there is one task and nobody said what is wanted in it."""
+    """Of each task; empty where the policy is not told: there is one task and nobody said what is wanted in it, or it
+    is not to be told."""
+    tasks: list[list[str]]
+    """Of every episode of every store."""
     weights: list[float] | None
     marks: set[str]
     """Of the episodes that are trained on (`pixio_robot.cli.learned`)."""
@@ -55,6 +59,7 @@ class Demonstrations:
                 seed=seed,
                 episodes=episodes,
                 features=None if features is None else features[store],
+                goals=[self.goals[task] for task in self.tasks[store]] if self.goals else None,
                 random_views=views,
                 rank=processes.rank,
                 world_size=processes.count,
@@ -69,7 +74,6 @@ class Demonstrations:
                 batch_size=batch_size,
                 seed=seed,
                 weights=None if self.weights is None else [self.weights[store] for store in used],
-                goals=[self.goals[self.stores[store].spec.task] for store in used] if self.goals else None,
                 rank=processes.rank,
                 world_size=processes.count,
             )
@@ -88,11 +92,13 @@ def open_demonstrations(
     *,
     weights: list[float] | None,
     goals: str | None,
+    tell_task: bool = True,
     validation_share: float,
     seed: int,
     learned: Collection[str] = (),
 ) -> Demonstrations:
-    """learned: marks of episodes (`pixio_robot.cli.learned`) that are not to be held out, as the policy knows them.
+    """goals: file of what is wanted in each task. tell_task: whether the policy is told which of several it is.
+    learned: marks of episodes (`pixio_robot.cli.learned`) that are not to be held out, as the policy knows them.
 
     Raises UserError for stores that are empty or do not go together, for goals that do not fit the tasks, and where
     every episode was learned though some are to be held out.
@@ -102,18 +108,17 @@ def open_demonstrations(
     for store in stores:
         if len(store) == 0:
             raise UserError(f"{store.path} holds no episode yet; `pixio-robot collect` records some.")
-        within = sorted({task_of(store, number) for number in range(len(store))})
-        if len(within) > 1 and current().rank == 0:
-            print(
-                f"The episodes of {store.path} are of {len(within)} tasks, and the policy is not told of which. It is "
-                "where each has a store of its own, data=[A,B]: "
-                f"`data filter {store.path} out=A where='task == \"{within[0]}\"'`."
-            )
     if weights is not None and len(weights) != len(stores):
         raise UserError(f"data_weights={weights} must be one number for each of the {len(stores)} stores in data.")
-    spec = common_spec(stores)
-    tasks = list(dict.fromkeys(store.spec.task for store in stores))
-    known = read_goals(goals, tasks) if goals is not None else one_hot_goals(tasks) if len(tasks) > 1 else {}
+    spec, known = common_spec(stores), {}
+    of_episodes = [tasks_of(store) for store in stores]
+    tasks = list(dict.fromkeys(task for of_store in of_episodes for task in of_store))
+    if tell_task and len(tasks) > 1:
+        spec = dataclasses.replace(spec, task=SEVERAL.join(tasks))
+    if goals is not None:
+        known = read_goals(goals, tasks)
+    elif tell_task and len(tasks) > 1:
+        known = one_hot_goals(tasks)
     marks = [[mark(store, number) for number in range(len(store))] for store in stores]
     before = [{number for number, its in enumerate(of_store) if its in learned} for of_store in marks]
     split = [split_episodes(len(store), validation_share, seed, its) for store, its in zip(stores, before, strict=True)]
@@ -130,6 +135,7 @@ def open_demonstrations(
         spec,
         statistics_over(list(zip(stores, training, strict=True))),
         known,
+        of_episodes,
         weights,
         {of_store[number] for of_store, episodes in zip(marks, training, strict=True) for number in episodes},
     )

@@ -65,12 +65,15 @@ class TrainCommand(ImitateConfig, StageSettings):
     """A policy learns from demonstrations: one store, or several that share it by weight."""
 
     data: Any = MISSING
-    """Demonstration store, or a list of several: one policy for the tasks of all."""
+    """Demonstration store, or a list of several: one policy for the tasks of all. A store may hold several tasks."""
     data_weights: list[float] | None = None
     """Share of each store in a batch, in any scale; null: by its number of windows."""
     goals: str | None = None
     """File of what is wanted in each task (.json or .safetensors, task -> numbers), such as embeddings of
     instructions. null: with several tasks a learned embedding of each."""
+    tell_task: bool = True
+    """Whether a policy of several tasks is told which it is to do; False: they are learned as one, such as several
+    wordings of the same."""
     out: str = MISSING
     """Run directory: `model/` (the policy), metrics, checkpoints."""
     label: str = ""
@@ -92,6 +95,8 @@ class TrainCommand(ImitateConfig, StageSettings):
         super().__post_init__()
         if self.cached_views < 0:
             raise UserError(f"cached_views={self.cached_views} must not be negative.")
+        if self.goals is not None and not self.tell_task:
+            raise UserError("goals= says what is wanted in each task: leave it out with tell_task=false.")
 
     @property
     def stores(self) -> list[str]:
@@ -132,6 +137,7 @@ def _train(command: TrainCommand) -> FitResult:
         command.stores,
         weights=command.data_weights,
         goals=command.goals,
+        tell_task=command.tell_task,
         validation_share=command.validation_share,
         seed=seed,
         learned=before.episodes or (),
@@ -204,7 +210,8 @@ def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_se
     first = command.trials.first_seed
     check_disjoint(train_seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= beyond them.")
     conditioning = command.policy.conditioning
-    return open_trials(command.trials, command.out, spec.read_by(conditioning.cameras, conditioning.use_state))
+    spec = spec.read_by(conditioning.cameras, conditioning.use_state)
+    return open_trials(command.trials, command.out, spec, list(policy.goals))
 
 
 def _cached(

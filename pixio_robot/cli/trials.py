@@ -15,7 +15,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import SUMMARY, read_summary
 from pixio_robot.evaluation.sight import SightConfig, look, way_out
 from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
-from pixio_robot.types import SEVERAL, DemoSpec
+from pixio_robot.types import DemoSpec
 from policies.acting import ActingConfig
 
 FIRST_SEED = 200_000
@@ -37,16 +37,18 @@ class TrialsCommand(TrialsConfig, ActingConfig, SightConfig):
     """Of the policy in these rollouts: `cpu`, `cuda` or `auto`."""
 
 
-def open_trials(config: TrialsCommand, out: str, spec: DemoSpec) -> Trials:
-    """Raises UserError when the environment does not fit the demonstrations, before anything is trained."""
+def open_trials(config: TrialsCommand, out: str, spec: DemoSpec, tasks: Sequence[str] = ()) -> Trials:
+    """`tasks`: those that the policy is told of, as when it is evaluated.
+
+    Raises UserError when the environment does not fit the demonstrations, before anything is trained.
+    """
     env_spec = spec_of(config.env)
     task = config.task or env_spec.task
-    tasks = spec.task.split(SEVERAL)
     learned = replace(spec, task=task) if task in tasks else spec
     if differences := learned.differences(look(learned, env_spec, config).spec):
         raise UserError(
             f"trials.env is another environment than that of the demonstrations: {'; '.join(differences)}."
-            + way_out(learned, env_spec, config, tasks if len(tasks) > 1 else (), "trials.")
+            + way_out(learned, env_spec, config, tasks, "trials.")
         )
 
     def command(model: Path, results: Path) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
 
 Goals = dict[str, list[float]]
@@ -35,9 +35,11 @@ def read_goals(path: str, tasks: Sequence[str]) -> Goals:
     if len({len(vector) for vector in found.values()}) > 1:
         lengths = ", ".join(f"{task} {len(vector)}" for task, vector in found.items())
         raise UserError(f"{path}: the goals must have one length, not {lengths}.")
-    for task in tasks:
-        if task not in found:
-            raise unknown_name(f"task of the demonstrations in {path}", task, found)
+    if lacking := [task for task in tasks if task not in found]:
+        raise UserError(
+            f"{path} has no numbers for {'the task' if len(lacking) == 1 else 'the tasks'} "
+            f"{', '.join(map(repr, lacking))} of the demonstrations; it has {', '.join(map(repr, found)) or 'none'}."
+        )
     return {task: vector.astype(np.float64).tolist() for task, vector in found.items()}
 
 

@@ -24,8 +24,9 @@ class DemoBatches(Prefetched):
     """An infinite iterator of `Batch`; every epoch is a new permutation of all windows, the last short batch dropped.
 
     With `features`, `Observation.features` is filled in place of images; with `random_views` as well, each window is
-    shown in one of their random views, drawn anew in every epoch, and otherwise as when acting. Of several processes
-    each gathers its part of every batch.
+    shown in one of their random views, drawn anew in every epoch, and otherwise as when acting. With `goals`, what is
+    wanted in each episode of the store (g,), `Observation.goal` is filled. Of several processes each gathers its part
+    of every batch.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class DemoBatches(Prefetched):
         episodes: Sequence[int] | None = None,
         features: FeatureCache | None = None,
         random_views: bool = False,
+        goals: Sequence[Sequence[float]] | None = None,
         prefetch: int = 2,
         past_actions: int = 0,
         max_padding: int | None = None,
@@ -57,6 +59,8 @@ class DemoBatches(Prefetched):
         if random_views and (features is None or features.views == 0):
             raise UserError("random_views=True needs features that are cached in several views.")
         lengths = store.lengths
+        if goals is not None and len(goals) != len(lengths):
+            raise UserError(f"There are {len(goals)} goals for the {len(lengths)} episodes of {store.path}.")
         self._store = store
         self._windows = Windows(lengths, observation_steps, horizon, episodes, past_actions, max_padding)
         self._cameras = list(cameras)
@@ -71,6 +75,7 @@ class DemoBatches(Prefetched):
         self._seed = seed
         self._features = features
         self._random_views = random_views
+        self._goals = None if goals is None else torch.tensor(goals, dtype=torch.float32)
         # Of all episodes one after the other, so that a batch is one look-up; episode e starts at row starts[e].
         self._starts = np.cumsum(lengths) - lengths
         self._state = np.concatenate([store.state(episode) for episode in range(len(lengths))])
@@ -132,7 +137,8 @@ class DemoBatches(Prefetched):
                 features[camera] = self._features.gather(camera, located.episode, located.frames, shown)
         state = torch.from_numpy(self._state[starts_b1 + located.frames])
         actions = torch.from_numpy(self._actions[starts_b1 + located.actions])
-        return Batch(Observation(images, state, features), actions, torch.from_numpy(located.is_pad))
+        goal = None if self._goals is None else self._goals[torch.from_numpy(located.episode)]
+        return Batch(Observation(images, state, features, goal), actions, torch.from_numpy(located.is_pad))
 
     def _images(self, camera: str, located: Located) -> np.ndarray:
         """uint8 (b, t, h, w, 3). The frames of a window lie side by side, but for the repeated first one."""

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from demo_data import SPEC, make_episode, make_store
@@ -14,8 +16,9 @@ from pixio_robot.cli.learned import mark
 from pixio_robot.cli.learning_data import open_demonstrations
 from pixio_robot.data import image_sources
 from pixio_robot.data.demo_arrays import DamagedArray
-from pixio_robot.data.demo_edit import filtered, write
+from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.images import CorruptImage
+from pixio_robot.errors import UserError
 from pixio_robot.training.distributed import Processes
 
 BYTES_A_STEP = sum(camera.height * camera.width * 3 for camera in SPEC.cameras.values())
@@ -62,23 +65,54 @@ def test_stores_together_keep_no_more_in_ram_than_one(stores, kept, tmp_path, mo
         images.image(0)
 
 
-def test_tasks_that_share_a_store_are_not_passed_over_in_silence(tmp_path, capsys):
-    store = make_store(tmp_path / "one", 2)
-    settings = {"weights": None, "goals": None, "validation_share": 0.0, "seed": 0}
-    open_demonstrations([str(store.path)], **settings)
-    assert not capsys.readouterr().out
-    for task in ("lift the cube", "open the drawer"):
-        store.append(dataclasses.replace(make_episode(7), info={"task": task}))
-    assert open_demonstrations([str(store.path)], **settings).goals == {}
-    assert "of 3 tasks" in (told := capsys.readouterr().out)
-    # What it says is understood, and leads to a policy that is told.
-    paths = []
-    for number, task in enumerate(("lift the cube", "open the drawer")):
-        where = f'task == "{task}"'
-        assert where in told.replace("Test", task)
-        paths.append(str(tmp_path / f"task{number}"))
-        write(Path(paths[-1]), {"": filtered(store, where)}, progress=False)
-    assert set(open_demonstrations(paths, **settings).goals) == {"lift the cube", "open the drawer"}
+TASKS = ("lift the cube", "open the drawer", "lift the cube")
+
+
+def several_tasks(path: Path) -> DemoStore:
+    """Every action of an episode is its number."""
+    store = DemoStore.create(path, dataclasses.replace(SPEC, task="3 tasks of a set"))
+    for number, task in enumerate(TASKS):
+        episode = make_episode(number, length=5)
+        store.append(dataclasses.replace(episode, info={"task": task}, actions=np.full((5, 2), number, np.float32)))
+    return store
+
+
+def goals_by_action(data) -> dict[float, list[float]]:
+    """What was wanted in the windows of one batch, by the first action of each."""
+    batches, _ = data.streams(Chunks(), None, batch_size=64, seed=0, random_views=False)
+    with batches:
+        batch = next(batches)
+    return dict(zip(batch.actions[:, 0, 0].tolist(), batch.observation.goal.tolist(), strict=True))
+
+
+def test_a_store_of_several_tasks_says_which_each_window_is_of(tmp_path):
+    path = str(several_tasks(tmp_path / "demos").path)
+    settings = {"weights": None, "validation_share": 0.0, "seed": 0}
+    data = open_demonstrations([path], goals=None, **settings)
+    assert data.goals == {"lift the cube": [1.0, 0.0], "open the drawer": [0.0, 1.0]}
+    assert data.spec.task == "lift the cube + open the drawer"
+    assert goals_by_action(data) == {0.0: [1.0, 0.0], 1.0: [0.0, 1.0], 2.0: [1.0, 0.0]}
+    (tmp_path / "goals.json").write_text(json.dumps({"open the drawer": [1, 2, 3], "lift the cube": [4, 5, 6]}))
+    data = open_demonstrations([path], goals=str(tmp_path / "goals.json"), **settings)
+    assert goals_by_action(data) == {0.0: [4, 5, 6], 1.0: [1, 2, 3], 2.0: [4, 5, 6]}
+    (tmp_path / "goals.json").write_text(json.dumps({"lift the cub": [1, 2]}))
+    with pytest.raises(
+        UserError, match=r"no numbers for the tasks 'lift the cube', 'open the drawer' .*; it has 'lift the cub'\."
+    ):
+        open_demonstrations([path], goals=str(tmp_path / "goals.json"), **settings)
+    data = open_demonstrations([path], goals=None, tell_task=False, **settings)
+    assert data.goals == {}
+    assert data.spec.task == "3 tasks of a set"
+
+
+def test_stores_of_several_tasks_and_of_one_learn_together(tmp_path):
+    paths = [str(several_tasks(tmp_path / "demos").path), str(make_store(tmp_path / "more", 2).path)]
+    data = open_demonstrations(paths, weights=[1, 1], goals=None, validation_share=0.0, seed=0)
+    assert list(data.goals) == ["lift the cube", "open the drawer", "Test"]
+    found = goals_by_action(data)
+    assert found.pop(0.0) == found.pop(2.0) == [1, 0, 0]
+    assert found.pop(1.0) == [0, 1, 0]
+    assert set(map(tuple, found.values())) == {(0, 0, 1)}
 
 
 def test_every_episode_is_read_once_to_be_known_again(tmp_path, monkeypatch):

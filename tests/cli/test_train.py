@@ -184,8 +184,17 @@ def test_crops_of_a_frozen_encoder_are_encoded_anew_or_once_in_several_views(dem
         run(demos, tmp_path / "no", *crop, "cached_views=2", "policy.conditioning.color_jitter=[.1,.1,.1,.1]")
 
 
-def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, tmp_path: Path) -> None:
-    out = run(f"[{demos},{other_task}]", tmp_path / "run", "data_weights=[1,3]", "optim.lr=1e-2", "loop.steps=20")
+@pytest.mark.parametrize("stores", [1, 2])
+def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, tmp_path: Path, stores: int) -> None:
+    data, settings = f"[{demos},{other_task}]", ["data_weights=[1,3]"]
+    if stores == 1:
+        both = DemoStore.create(tmp_path / "both", dataclasses.replace(SPEC, task="2 tasks of a set"))
+        for path in (demos, other_task):
+            store = DemoStore.open(path)
+            for number in range(len(store)):
+                both.append(dataclasses.replace(store.episode(number), info={"task": store.spec.task}))
+        data, settings = str(tmp_path / "both"), []
+    out = run(data, tmp_path / "run", *settings, "optim.lr=1e-2", "loop.steps=20")
     policy = load_policy(out / "model")
     assert policy.goals == {"Test": [1.0, 0.0], "Other": [0.0, 1.0]}
     contestant = finished_policy(str(out), "x")
@@ -240,6 +249,8 @@ def test_mistakes_are_named(demos: Path, other_task: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(UserError, match=message):
             run(f"[{demos},{other_task}]", tmp_path / "no", *words)
+    with pytest.raises(UserError, match="leave it out with tell_task=false"):
+        run(str(demos), tmp_path / "no", "goals=goals.json", "tell_task=false")
     with pytest.raises(UserError, match="list of some"):
         run("[]", tmp_path / "no")
     assert not (tmp_path / "no").exists()

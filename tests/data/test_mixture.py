@@ -129,7 +129,8 @@ def test_goals_are_one_hot_or_read_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": [1, 2]}', "Did you mean|valid|'b'"),
+        ('{"a": [1, 2]}', r"no numbers for the task 'b' of the demonstrations; it has 'a'\."),
+        ("{}", r"no numbers for the tasks 'a', 'b' of the demonstrations; it has none\."),
         ('{"a": [1], "b": [1, 2]}', "one length, not a 1, b 2"),
         ('{"a": [1], "b": ["x"]}', "finite numbers"),
         ('{"a": [1], "b": []}', "finite numbers"),
