@@ -28,7 +28,12 @@ ACTIONS = {
     "verify": Action("data_check", "verify", "PATH [actions=LOW..HIGH]", "read and check everything; exit code 1"),
     "migrate": Action("data_check", "migrate", "PATH", "bring a store of an older version up to date"),
     "merge": Action("data_edit", "merge", "PATH PATH ... out=PATH [twins=drop]", "all episodes in one store"),
-    "split": Action("data_edit", "split", "PATH out=DIR [validation_share= seed=]", "DIR/train and DIR/validation"),
+    "split": Action(
+        "data_edit",
+        "split",
+        "PATH out=DIR [validation_share= seed=] [by=task]",
+        "DIR/train, DIR/validation; or one a task",
+    ),
     "filter": Action("data_edit", "filter", "PATH out=PATH where='success and length<90'", "the episodes that fit"),
     "subsample": Action("data_edit", "subsample", "PATH out=PATH [episodes=N] [stride=K actions=HOW]", "less of it"),
     "rename": Action(

@@ -32,9 +32,11 @@ class Merge:
 
 @dataclass(kw_only=True)
 class Split:
-    """Held-out episodes are the ones that `train` holds out with the same share and seed."""
+    """Held-out episodes are the ones that `train` holds out with the same share and seed; `by` task: a store of each
+    task instead."""
 
     out: str = MISSING
+    by: str = ""
     validation_share: float = 0.1
     seed: int = 0
 
@@ -121,10 +123,21 @@ def merge(arguments: list[str]) -> int:
 
 def split(arguments: list[str]) -> int:
     from pixio_robot.data.demo_edit import open_source, split, write
+    from pixio_robot.data.demo_tasks import split_by_task
 
     path, config = _one("split", arguments, Split)
-    write(Path(config.out), split(open_source(path), config.validation_share, config.seed))
-    return _tell(f"{config.out}/train") + _tell(f"{config.out}/validation")
+    if config.by not in ("", "task"):
+        raise UserError(
+            f"`data split` by={config.by}: by=task makes a store of each task; without it, of held-out episodes."
+        )
+    if config.by:
+        if said := [word for word in arguments if word.startswith(("validation_share=", "seed="))]:
+            raise UserError(f"`data split` by=task holds nothing out: leave out {' and '.join(said)}.")
+        recipes = split_by_task(open_source(path))
+    else:
+        recipes = split(open_source(path), config.validation_share, config.seed)
+    write(Path(config.out), recipes)
+    return sum(_tell(f"{config.out}/{name}") for name in recipes)
 
 
 def filter(arguments: list[str]) -> int:

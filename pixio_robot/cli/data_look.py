@@ -67,8 +67,10 @@ def view(arguments: list[str]) -> int:
 def _summary(store: DemoStore, console: Console) -> None:
     import numpy as np
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
+    from pixio_robot.data.demo_tasks import shares_of_tasks
     from pixio_robot.data.inspection.words import simulator_of
     from pixio_robot.data.stats import stored_statistics
     from pixio_robot.types import UNKNOWN
@@ -86,6 +88,14 @@ def _summary(store: DemoStore, console: Console) -> None:
         f"{len(store)} episodes ({sum(store.successes)} successful), {lengths.sum()} steps; "
         f"shortest {low}, median {middle}, longest {high}"
     )
+    if len(shares := shares_of_tasks(store)) > 1:
+        tasks = Table(box=SIMPLE_HEAD, pad_edge=False)
+        tasks.add_column("task", overflow="fold")
+        for heading in ("episodes", "successful", "steps"):
+            tasks.add_column(heading, justify="right", no_wrap=True)
+        for task, share in shares.items():
+            tasks.add_row(escape(task), str(len(share.episodes)), str(share.successes), str(share.steps))
+        console.print(tasks)
     for name, camera in spec.cameras.items():
         console.print(f"camera {name}: {camera.height} x {camera.width} px, render quality {spec.render_quality}")
     size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())

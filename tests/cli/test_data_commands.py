@@ -1,5 +1,6 @@
 """`pixio-robot data ...` from the words on the command line to the store on the disk."""
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
@@ -92,6 +93,26 @@ def test_inspect_tells_the_numbers(run) -> None:
     assert [rows.index(word) for word in ("state", "x", "actions", "u")] == sorted(
         rows.index(word) for word in ("state", "x", "actions", "u")
     )
+
+
+def test_a_store_of_several_tasks_is_told_and_taken_apart(run) -> None:
+    store = DemoStore.open("s")
+    for number, task in enumerate(("pick [red]", "pull", "pull")):
+        store.append(dataclasses.replace(make_episode(10 + number, length=4), info={"task": task}))
+    rows = [line.split() for line in run("inspect s")[1].splitlines()]
+    assert ["pick", "[red]", "1", "0", "4"] in rows
+    assert ["pull", "2", "1", "8"] in rows
+    code, text = run("split s out=apart by=task")
+    assert code == 0
+    assert "apart/pull: 2 episodes, 8 steps" in text
+    assert DemoStore.open("apart/pull").spec.task == "pull"
+    assert sorted(path.name for path in Path("apart").iterdir()) == ["pick-red", "pull", "test"]
+    for words, message in (
+        ("split apart/pull out=no by=task", "is of one task, 'pull'"),
+        ("split s out=no by=seed", "by=task makes a store of each task"),
+        ("split s out=no by=task seed=1", "holds nothing out: leave out seed=1"),
+    ):
+        assert message in run(words)[1]
 
 
 def test_verify_fails_by_its_exit_code(run) -> None:
