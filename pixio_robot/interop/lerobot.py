@@ -165,7 +165,7 @@ class _Reader:
         if columns.success is None and self._ours is None:
             found.append(f"no success column: every episode counts as success={self._config.without_success}")
         if self._ours is None and (count := len(self._files.tasks)) > 1:
-            found.append(f"{count} tasks: every episode's info names its own, and `data filter` takes them apart")
+            found.append(f"{count} tasks: every episode's info names its own, which `train` tells its policy")
         if self._mixed:
             found.append(f"{self._mixed} episodes name several tasks, of which the first is kept")
         if self._forgotten:
