@@ -4,7 +4,9 @@
     both       = one { "and" one }
     one        = "not" one | "(" choice ")" | "success" | NAME OPERATOR VALUE
     OPERATOR   = == != < <= > >= in
-    VALUE      = number | true | false | word | 'text' | "text" | number..number (with `in`; both ends belong to it)
+    VALUE      = number | true | false | word | 'text' | "text"
+               | with `in`: RANGE | "(" (VALUE | RANGE) { "," (VALUE | RANGE) } ")"
+    RANGE      = LOW..HIGH, two numbers or two texts in quotes; both ends belong to it, and texts go by the alphabet
 
 The names are those of `Facts`, and `info.KEY` for what a recorder noted. Nothing is ever evaluated as Python.
 """
@@ -44,14 +46,29 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
-    "in": lambda value, ends: ends[0] <= value <= ends[1],
+    "in": lambda value, those: any(one.holds(value) if isinstance(one, _Range) else value == one for one in those),
 }
+EXAMPLE = "success and length >= 20 and not (episode in (0, 1, 7..9) or task == 'pick cube')"
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_QUOTED = r"""'[^']*'|"[^"]*\""""
 _TOKEN = re.compile(
-    rf"""\s*(?: (?P<range>{_NUMBER}\.\.{_NUMBER}) | (?P<number>{_NUMBER})(?![\w.]) | (?P<text>'[^']*'|"[^"]*")
-        | (?P<sign>==|!=|<=|>=|<|>|\(|\)) | (?P<word>[^\W\d][\w.\-]*) )""",
+    rf"""\s*(?: (?P<range>{_NUMBER}\.\.{_NUMBER}(?![\w.])|(?:{_QUOTED})\.\.(?:{_QUOTED}))
+        | (?P<number>{_NUMBER})(?![\w.]) | (?P<text>{_QUOTED})
+        | (?P<sign>==|!=|<=|>=|<|>|\(|\)|,) | (?P<word>[^\W\d][\w.\-]*) )""",
     re.VERBOSE,
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    low: float | str
+    high: float | str
+
+    def holds(self, value: Any) -> bool:
+        return self.low <= value <= self.high
+
+    def __repr__(self) -> str:
+        return f"{self.low}..{self.high}"
 
 
 def parse_where(text: str) -> Predicate:
@@ -69,7 +86,10 @@ class _Parser:
         while text[place:].strip():
             match = _TOKEN.match(text, place)
             if match is None:
-                raise UserError(f"where={text!r} is not understood from {text[place:].strip()!r} on.")
+                raise UserError(
+                    f"where={text!r} is not understood from {text[place:].strip()!r} on. "
+                    f"Such as this is understood: {EXAMPLE}."
+                )
             self._tokens.append((match.lastgroup or "", match.group(match.lastgroup or 0)))
             place = match.end()
 
@@ -124,26 +144,43 @@ class _Parser:
             try:
                 return compare(found, value)
             except TypeError:
+                known = ", ".join(map(repr, value)) if sign == "in" else repr(value)
                 raise UserError(
                     f"where={self._text!r}: {name} is {found!r} in episode {facts.episode}, which is not compared with "
-                    f"{value!r}."
+                    f"{known}."
                 ) from None
 
         return holds
 
     def _value(self, name: str, sign: str) -> Any:
+        """One value, or with `in` the list of values and ranges."""
+        if sign != "in":
+            return self._single(name)
+        if not self._take("("):
+            kind, text = self._next("LOW..HIGH or (A, B, ...)")
+            if kind != "range":
+                raise self._expected("LOW..HIGH or (A, B, ...) after 'in'", text)
+            return [_range(text)]
+        found = []
+        while True:
+            is_range = bool(self._tokens) and self._tokens[0][0] == "range"
+            found.append(_range(self._tokens.pop(0)[1]) if is_range else self._single(name))
+            if self._take(")"):
+                return found
+            if not self._take(","):
+                raise self._expected("',' or ')'")
+
+    def _single(self, name: str) -> float | str | bool:
         kind, text = self._next(f"a value for {name}")
-        if (kind == "range") != (sign == "in"):
-            raise self._expected("LOW..HIGH after 'in'" if sign == "in" else "a single value", text)
-        if kind == "range":
-            return tuple(float(end) for end in text.split(".."))
         if kind == "number":
             return float(text)
         if kind == "text":
             return text[1:-1]
         if kind == "word":
             return {"true": True, "false": False}.get(text, text)
-        raise self._expected(f"a value for {name}", text)
+        raise self._expected(
+            "a single value (a range stands after 'in')" if kind == "range" else f"a value for {name}", text
+        )
 
     def _take(self, word: str) -> bool:
         if self._tokens and self._tokens[0] in (("word", word), ("sign", word)):
@@ -159,5 +196,15 @@ class _Parser:
     def _expected(self, wanted: str, found: str = "") -> UserError:
         found = found or (self._tokens[0][1] if self._tokens else "")
         return UserError(
-            f"where={self._text!r}: expected {wanted}, and there is {repr(found) if found else 'nothing'}."
+            f"where={self._text!r}: expected {wanted}, and there is {repr(found) if found else 'nothing'}. "
+            f"Such as this is understood: {EXAMPLE}."
         )
+
+
+def _range(text: str) -> _Range:
+    quote = text[0] if text[0] in "'\"" else ""
+    if quote:
+        low, high = re.fullmatch(rf"({_QUOTED})\.\.({_QUOTED})", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        return _Range(low[1:-1], high[1:-1])
+    low, high = text.split("..")
+    return _Range(float(low), float(high))

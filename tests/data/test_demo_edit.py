@@ -18,7 +18,7 @@ from pixio_robot.data.demo_merge import merged, twins
 from pixio_robot.data.demo_rename import Named, renamed
 from pixio_robot.data.demo_reshape import BLOCKS, Edit, resized, strided
 from pixio_robot.data.demo_verify import TIMESTAMPS, verify
-from pixio_robot.data.demo_where import COMPARISONS, Facts, parse_where
+from pixio_robot.data.demo_where import COMPARISONS, EXAMPLE, Facts, parse_where
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.spec_differences import told_apart
 from pixio_robot.errors import UserError
@@ -255,6 +255,15 @@ FACTS = Facts(episode=3, length=40, seed=7, success=True, task="Lift", reward=1.
         ("info.n >= 3", False),
         ("info.absent == 1", False),
         ("reward > -1e3", True),
+        ("episode in (0, 1, 3)", True),
+        ("episode in (0,1,2)", False),
+        ("not episode in (0, 2..4)", False),
+        ("task in (Stack, Lift)", True),
+        ("task in ('Pick Place')", False),
+        ("task in 'K'..'M'", True),
+        ("task in ('A'..'C', \"X\"..'Z')", False),
+        ("info.operator in (a, b) and success", True),
+        ("success in (true)", True),
     ],
 )
 def test_choices(where: str, expected: bool) -> None:
@@ -268,7 +277,12 @@ def test_choices(where: str, expected: bool) -> None:
         ("sucess", "Did you mean 'success'"),
         ("length", "expected a comparison"),
         ("length = 3", "not understood from '= 3'"),
-        ("length in 3", "expected LOW..HIGH"),
+        ("length in 3", r"expected LOW..HIGH or \(A, B, ...\) after 'in'.*Such as this is understood: success and"),
+        ("episode in 0,1", "expected LOW..HIGH"),
+        ("episode == 0,1", "expected 'and', 'or' or the end, and there is ','"),
+        ("episode in (0 1)", r"expected ',' or '\)'"),
+        ("episode in (0,", "there is nothing"),
+        ("episode in (3..)", "not understood from '3..\\)'"),
         ("length == 1..3", "expected a single value"),
         ("length < 3 seed == 1", "expected 'and', 'or' or the end"),
         ("(success", r"expected '\)'"),
@@ -280,7 +294,14 @@ def test_choices_that_are_not_understood(where: str, message: str) -> None:
         parse_where(where)
 
 
+def test_the_example_of_the_message_is_understood() -> None:
+    assert parse_where(EXAMPLE)(FACTS)
+    assert not parse_where(EXAMPLE)(dataclasses.replace(FACTS, episode=8))
+
+
 def test_text_is_not_compared_with_numbers() -> None:
+    with pytest.raises(UserError, match=r"which is not compared with 1\.0\.\.3\.0"):
+        parse_where("task in (1..3)")(FACTS)
     with pytest.raises(UserError, match="task is 'Lift' in episode 3"):
         parse_where("task < 3")(FACTS)
 
