@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 
 def import_demos(arguments: list[str]) -> int:
-    from pixio_robot.interop.demo_formats import demo_format, recognised_format
+    from pixio_robot.interop.demo_formats import demo_format, nothing_at, recognised_format
 
     if _asks_for_help(arguments):
         return _help("import", "SRC out=STORE [format=NAME]", "ImportConfig")
     paths, pairs = paths_and_pairs(arguments)
     need_paths("import", paths)
     out, name = _out("import", pairs), pairs.pop("format", "")
+    if not paths[0].exists():
+        raise nothing_at(paths[0])
     form = demo_format(name) if name else recognised_format(paths[0])
     config = settings("import", pairs, form.ImportConfig)
     outcome = form.import_demos(paths[0], out, config, **SIMULATORS.get(form.NAME, {}))

@@ -167,7 +167,7 @@ def _start(spec: DemoSpec, action: Block) -> Block:
         keys = list(dict.fromkeys(name.split(" [")[0].rpartition(".")[0] for name in spec.state_names))
         way_out = (
             "Its eef_quat is that of the hand, which is turned against what the controller moves: import with "
-            f"state={','.join(state_with_site(keys))}."
+            f"state={','.join(state_for_poses(spec, keys))}."
         )
     else:
         way_out = (
@@ -180,9 +180,18 @@ def _start(spec: DemoSpec, action: Block) -> Block:
     )
 
 
-def state_with_site(keys: Sequence[str]) -> list[str]:
-    """robosuite's observations of those keys, but with the pose of what its controllers move in place of the hand's."""
-    return [f"{key}_site" if key.endswith(f"eef_{QUATERNION}") else key for key in keys]
+def _turns(names: Sequence[str]) -> list[Block]:
+    return [block for block in blocks(names) if not block.is_position and not block.delta]
+
+
+def state_for_poses(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
+    """robosuite's observations of those keys, which are the state, but with what `converted` wants of them: the pose of
+    what its controllers move in place of the hand's. Empty where the actions are no poses or the state is enough."""
+    turned = any(not block.is_position for block in blocks(spec.action_names))
+    if spec.simulator != ROBOSUITE or not turned or any(block.what != QUATERNION for block in _turns(spec.state_names)):
+        return []
+    wanted = [f"{key}_site" if key.endswith(f"eef_{QUATERNION}") else key for key in keys]
+    return wanted if wanted != list(keys) else []
 
 
 def _controller(name: str, actions: Sequence[Block]) -> str:

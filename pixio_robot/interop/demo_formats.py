@@ -6,7 +6,9 @@ A module is imported only when its format is chosen or looked for, and imports w
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,11 @@ MODULES = {
     "folder": "pixio_robot.interop.plain_folder",
 }
 """Format -> its module, which is a `DemoFormat`."""
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+"""What the Hugging Face hub calls a data set: owner/name."""
+_SUFFIXES = (".zarr", ".zip", ".hdf5", ".h5")
+_SHOWN = 8
+"""Names in an error."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,33 @@ def demo_format(name: str) -> DemoFormat:
 def recognised_format(path: Path) -> DemoFormat:
     """The format of what lies at `path`. Raises UserError when it is none of them, or may be several."""
     if not path.exists():
-        raise UserError(f"There is nothing at {path}; a data set of the Hugging Face hub is downloaded first.")
+        raise nothing_at(path)
     found = [name for name in MODULES if demo_format(name).recognises(path)]
     if len(found) != 1:
         damaged = ", or damaged" if path.is_file() else ""
         what = f"may be {' or '.join(found)}" if found else f"is in none of the known formats{damaged}"
         raise UserError(f"{path} {what}; say which with format={'|'.join(found or MODULES)}.")
     return demo_format(found[0])
+
+
+def nothing_at(path: Path) -> UserError:
+    """An error for a source that is not there: what is there and called nearly so; for what can only be a name of the
+    Hugging Face hub, how to get it."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    missing = path.absolute().relative_to(folder).parts[0]
+    there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    closest = difflib.get_close_matches(missing, there, n=1, cutoff=0.6)
+    if closest:
+        return UserError(f"There is nothing at {path}. Did you mean {closest[0]!r} in {folder}?")
+    if _HUB.fullmatch(str(path)) and path.suffix not in _SUFFIXES and missing == path.parts[0]:
+        return UserError(
+            f"There is nothing at {path}. A data set of the Hugging Face hub is downloaded first: "
+            f"hf download --repo-type dataset {path} --local-dir {path.name}."
+        )
+    more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+    return UserError(
+        f"There is nothing at {path}. In {folder} there is {', '.join(there[:_SHOWN]) or 'nothing'}{more}."
+    )
 
 
 @contextlib.contextmanager

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 
 import h5py
 
+from pixio_robot.data.demo_actions import ABSOLUTE, DELTA, state_for_poses
 from pixio_robot.errors import UserError
 from pixio_robot.interop import robomimic_meaning as meaning
 from pixio_robot.interop.robomimic_file import RobomimicFile, dataset
@@ -79,7 +80,19 @@ def plan(file: RobomimicFile, demo: str, config: ImportConfig, scene: Scene) -> 
     left_out = sorted(set(observations) - set(state.columns) - set(stored.values()))
     if left_out:
         notes.append(f"left out of the observations: {', '.join(left_out)} (state= chooses)")
+    if (needed := state_for_poses(spec, list(state.columns))) and _knows_sites(file, demo, observations, needed):
+        notes.append(
+            f"`data actions to={DELTA if ABSOLUTE in spec.controller else ABSOLUTE}` needs the pose of what the "
+            f"controller moves, which eef_quat is not: import with state={','.join(needed)}"
+        )
     return Plan(spec, stored, rendered, state, tuple(notes))
+
+
+def _knows_sites(file: RobomimicFile, demo: str, observations: Container[str], keys: Sequence[str]) -> bool:
+    """Whether the file has those observations, or what a simulator works them out from."""
+    return all(key in observations for key in keys) or (
+        "states" in file.demo(demo) and file.model_file(demo) is not None
+    )
 
 
 def _written_spec(file: RobomimicFile) -> DemoSpec | None:

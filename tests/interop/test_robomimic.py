@@ -118,6 +118,9 @@ def test_every_number_arrives_in_numeric_order(tmp_path: Path) -> None:
     assert (spec.task, spec.robot, spec.control_hz, spec.controller) == ("Square", "Panda", 20, "OSC_POSE delta")
     assert spec.state_names[:4] == ("robot0_eef_pos.x [m]", *spec.state_names[1:3], "robot0_eef_quat.x [1]")
     assert spec.action_names[3] == "eef_delta_axis_angle.x [0.5 rad]"
+    # What converting the actions later needs of the state, which a store has no more.
+    needed = "robot0_eef_pos,robot0_eef_quat_site,robot0_gripper_qpos"
+    assert any(note.endswith(f"import with state={needed}") for note in outcome.notes)
     assert spec.cameras == {"agentview": CameraSpec(height=6, width=8)}
     notes = "\n".join(outcome.notes)
     for lost in ("left out of the observations: object", "rounded to float32: actions, robot0_eef_pos", "model_file"):
