@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import register_fsdp_forward_method
 
 from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
@@ -107,7 +106,7 @@ def imitate(
         weights = under("policy.", weights)
     spread_model = spread(whole, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights)
     if prepare_on:
-        register_fsdp_forward_method(whole, "prepare")
+        spread_model.shard_method("prepare")
         # Where blocks are gathered in half precision, what surrounds them has to be told.
         with loop.autocast(device) if spread_model.sharded else contextlib.nullcontext():
             whole.prepare(observation.to(device) for observation in prepare_on)

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed import current
@@ -35,6 +34,8 @@ def save_spread(directory: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """safetensors refuses tensors that share memory, as tied weights do: the second of them becomes a copy."""
+    from torch.distributed.tensor import DTensor
+
     seen: set[int] = set()
     separate = {}
     for name, tensor in tensors.items():

@@ -1,21 +1,27 @@
-"""How the parameters of one model are spread over the processes that train it."""
+"""How the parameters of one model are spread over the processes that train it.
+
+FSDP and DTensor are imported where something is spread: they bring sympy along, five seconds that one process would
+pay for nothing.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixio_robot.training.batch_norm import share_batch_norms
 from pixio_robot.training.distributed import current, mesh_of_all
 from pixio_robot.vision.initial import Weights, all_of_it, fill
 from pixio_robot.vision.layers import compile_blocks
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 STRATEGIES = ("ddp", "fsdp")
 
@@ -26,13 +32,15 @@ class Spread:
 
     module: nn.Module
     compiled: bool = False
+    sharded: bool = False
+    """Whether each process has a part of every parameter (FSDP)."""
 
     def reduce_gradients(self, wanted: bool) -> None:
         """Whether the next backward pass exchanges gradients: only the last of an accumulated update has to."""
         if isinstance(self.module, DistributedDataParallel):
             self.module.require_backward_grad_sync = wanted
-        elif isinstance(self.module, FSDPModule):
-            self.module.set_requires_gradient_sync(wanted)
+        elif self.sharded:
+            cast("FSDPModule", self.module).set_requires_gradient_sync(wanted)
 
     def renew(self) -> None:
         """After parameters began or ceased to require gradients: DDP waits for those of which it knew at first, and
@@ -47,14 +55,20 @@ class Spread:
     def let_go(self) -> None:
         """After calls without a backward pass, of which FSDP keeps what it gathered: the next update would start from
         that, averages and parameters that did not require gradients then."""
+        if not self.sharded:
+            return
+        from torch.distributed.fsdp import FSDPModule
+
         for part in self.module.modules():
             if isinstance(part, FSDPModule):
                 part.reshard()
 
-    @property
-    def sharded(self) -> bool:
-        """Whether each process has a part of every parameter."""
-        return isinstance(self.module, FSDPModule)
+    def shard_method(self, name: str) -> None:
+        """Let the module be called by this method too, as it is for training steps."""
+        if self.sharded:
+            from torch.distributed.fsdp import register_fsdp_forward_method
+
+            register_fsdp_forward_method(self.module, name)
 
 
 def spread(
@@ -91,7 +105,7 @@ def spread(
     if weights is not None:
         fill(model, weights, device, _part if sharded else all_of_it)
     if sharded:
-        return Spread(model, compiled)
+        return Spread(model, compiled, sharded)
     model.to(device)
     if not alone:
         return Spread(_replicated(model), compiled)
@@ -113,6 +127,8 @@ def spread_frozen(
     and has let go of what it gathered when that returns."""
     sharded = strategy == "fsdp" and current().count > 1
     if sharded:
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
         _shard(model, blocks, device, dtype, reshard_after_forward=True)
         register_fsdp_forward_method(model, method)
     fill(model, weights, device, _part if sharded else all_of_it)
@@ -127,6 +143,8 @@ def _shard(
     dtype: torch.dtype,
     reshard_after_forward: bool | None = None,
 ) -> None:
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     mesh = mesh_of_all(device)
     for parameter in model.parameters():  # FSDP takes no kernels that lie channels last, as those of our ResNets
         parameter.data = parameter.data.contiguous()
@@ -139,6 +157,8 @@ def _shard(
 
 def _part(tensor: Tensor, place: Tensor) -> Tensor:
     """This process's part of a tensor that every process has; all of it where it is not spread, as a constant."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if not isinstance(place, DTensor):
         return tensor
     return distribute_tensor(tensor.to(place.device), place.device_mesh, place.placements, src_data_rank=None)
@@ -150,6 +170,10 @@ def _replicated(model: nn.Module) -> nn.Module:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that may be spread; a collective if it is."""
+    if type(tensor) in (Tensor, nn.Parameter):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -25,10 +25,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return call
 
 
-def imported_by(words: str) -> set[str]:
+def imported_by(*lines: str) -> set[str]:
+    """The modules that a process has which runs the commands one after the other."""
     code = (
-        f"import sys; sys.argv = ['pixio-robot', {words!r}]\n"
-        "from pixio_robot.cli.main import main\nmain()\nprint('MODULES', *sys.modules)"
+        "import sys\nfrom pixio_robot.cli.main import main\n"
+        f"for words in {[line.split() for line in lines]}:\n    sys.argv = ['pixio-robot', *words]\n    main()\n"
+        "print('MODULES', *sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return set(output.split("MODULES")[1].split())
@@ -37,6 +39,22 @@ def imported_by(words: str) -> set[str]:
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"torch", "hydra", "numpy", "robosuite", "mujoco", "lerobot", "zarr"}
     assert not heavy & imported_by("--help")
+
+
+SLOW = {"sympy", "scipy", "matplotlib", "mujoco", "robosuite", "lerobot", "transformers", "timm", "torchvision"}
+"""Seconds each, and none is needed to compose settings: of those that only some runs use, imported there."""
+
+
+def test_settings_of_a_training_are_composed_without_what_only_some_need() -> None:
+    of_several_processes = {"torch.distributed.fsdp", "torch.distributed.tensor", "torch.distributed.checkpoint"}
+    modules = imported_by("train --help", "pretrain --help", "distill --help", "train data=nowhere out=x")
+    assert "pixio_robot.training.imitate" in modules
+    assert not (SLOW | of_several_processes) & modules
+
+
+def test_settings_of_what_does_not_train_are_composed_without_torch() -> None:
+    modules = imported_by("evaluate --help", "collect --help", "report --help", "data inspect --help")
+    assert not (SLOW | {"torch"}) & modules
 
 
 def test_the_check_above_can_fail() -> None:
