@@ -70,12 +70,13 @@ def _all_same(first: list[tuple[Frame, float]], second: list[tuple[Frame, float]
     )
 
 
-def notes(config: EnvConfig) -> list[str]:
-    """What a user of somebody else's environment should know before it is played, as sentences."""
+def notes(config: EnvConfig, repeating: bool) -> list[str]:
+    """What a user of somebody else's environment, which is `repeating` itself or not, should know before it is played,
+    as sentences."""
     found = []
     if left_out := facts_of(config).left_out:
         found.append(f"not shown to policies, because neither a picture in colour nor a vector: {', '.join(left_out)}")
-    if not repeats(config):
+    if not repeating:
         found.append(
             f"{config.task} does not give the same episode again from the same seed: one that is played again, because "
             "its worker died or the evaluation was interrupted, is another one; so is one in another number of slots "

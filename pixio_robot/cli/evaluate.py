@@ -96,7 +96,7 @@ def _sight(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) 
 
 def _evaluate(command: EvaluateCommand) -> bool:
     from envs.pool import make_pool
-    from envs.repeatable import notes
+    from envs.repeatable import notes, repeats
     from pixio_robot.evaluation.series import checkpoint_directory, series_text, write_series
     from pixio_robot.training.device import pick_device
 
@@ -105,7 +105,8 @@ def _evaluate(command: EvaluateCommand) -> bool:
     env_spec = spec_of(command.env)
     # Before any simulator starts: a policy that does not fit is refused at once.
     sight = _sight(command, contestants[0], env_spec)
-    for note in notes(command.env) if command.env.simulator in FOREIGN else ():
+    repeating = command.env.simulator not in FOREIGN or repeats(command.env)
+    for note in notes(command.env, repeating) if command.env.simulator in FOREIGN else ():
         print(f"evaluate: {note}")
     pool = make_pool(
         command.env,
@@ -123,13 +124,15 @@ def _evaluate(command: EvaluateCommand) -> bool:
             directory = out if step is None else out / checkpoint_directory(step)
             actor, acting = contestant.actor(sight.spec.task, command, command.num_slots, device)
             who = replace(contestant.who, acting=acting, sight=command.words())
-            _play(command, pool, replace(contestant, who=who), sight.actor(actor), directory)
+            _play(command, pool, replace(contestant, who=who), sight.actor(actor), directory, repeating)
     if command.every_checkpoint:
         print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")
     return True
 
 
-def _play(command: EvaluateCommand, pool: EnvPool, contestant: Evaluated, actor: Actor, directory: Path) -> None:
+def _play(
+    command: EvaluateCommand, pool: EnvPool, contestant: Evaluated, actor: Actor, directory: Path, repeating: bool
+) -> None:
     from pixio_robot.evaluation.evaluate import evaluate
     from pixio_robot.evaluation.progress import EvaluationProgress
 
@@ -141,6 +144,7 @@ def _play(command: EvaluateCommand, pool: EnvPool, contestant: Evaluated, actor:
             command,
             directory,
             train_seeds=contestant.train_seeds,
+            repeats=repeating,
             record=Path(command.record) if command.record else None,
             on_episode=count,
         )

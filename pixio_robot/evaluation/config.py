@@ -28,7 +28,8 @@ class EvaluateConfig:
     interval: Interval = Interval.WILSON
     """Of the success rate; where `stop` is used it is a confidence sequence, whatever stands here."""
     videos: int = 6
-    """Episodes to keep as mp4, and in one grid: the first successes and the first failures, half of each."""
+    """Episodes to keep as mp4, and in one grid: the first successes and the first failures, half of each where there
+    are enough of both."""
     video_camera: str | None = None
     """The one that is filmed; null: the environment's first."""
     step_timeout_s: float = 60.0

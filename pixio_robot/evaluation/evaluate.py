@@ -22,6 +22,7 @@ from pixio_robot.evaluation.results import (
     EvaluationSummary,
     append_episode,
     begin_results,
+    note_videos,
     played_before,
     read_outcomes,
     read_summary,
@@ -51,19 +52,21 @@ def evaluate(
     directory: Path,
     *,
     train_seeds: Iterable[int] = (),
+    repeats: bool = True,
     record: Path | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
 ) -> EvaluationSummary:
     """Play what `directory` does not hold yet of the configured seeds, then write and return its summary.
 
-    Run again after a kill it goes on where it stopped; `on_episode` sees only the episodes played now. `record`: a
-    demonstration store to add every episode to.
+    Run again after a kill it goes on where it stopped; `on_episode` sees only the episodes played now. `repeats`:
+    whether the environment gives the same episode again from the same seed. `record`: a demonstration store to add
+    every episode to.
     Raises UserError as `check_disjoint`, `played_before`, `EpisodeRecorder`, `DemoRecorder` and `run_episodes` do.
     """
     seeds = config.seed_list()
     check_disjoint(train_seeds, seeds)
     done = [result for result in played_before(directory, policy, pool.spec) if result.seed in set(seeds)]
-    verdict = Verdict(seeds, config.stop, _reference(config.stop, pool.spec))
+    verdict = Verdict(seeds, config.stop, _reference(config.stop, pool.spec, repeats))
     for result in done:
         verdict.add(result)
     if config.videos and not pool.spec.cameras:
@@ -100,10 +103,13 @@ def evaluate(
         enough=lambda: bool(verdict.text),
         max_restarts=config.max_restarts,
     )
-    films.write_grid(read_outcomes(directory, sorted(verdict.ended)))
+    ended = read_outcomes(directory, sorted(verdict.ended))
+    note_videos(directory, films.fill_up(ended))
+    films.write_grid(ended)
     counted = read_outcomes(directory, verdict.counted)
     interval = config.interval if config.stop.rule is StopRule.NEVER else None
     summary = summarise(policy, pool.spec, counted, interval)
+    summary.repeats = repeats
     summary.stopped = verdict.text
     summary.wall_seconds = round(time.monotonic() - started, 3)
     summary.resumed_episodes = len(done)
@@ -111,8 +117,9 @@ def evaluate(
     return summary
 
 
-def _reference(stop: StopConfig, spec: DemoSpec) -> dict[int, bool]:
-    """{seed: success} of the evaluation to compare with. UserError when it is of another environment."""
+def _reference(stop: StopConfig, spec: DemoSpec, repeats: bool) -> dict[int, bool]:
+    """{seed: success} of the evaluation to compare with. UserError when it is of another environment, or of one whose
+    episodes are not the same again."""
     if stop.rule is not StopRule.VERSUS or stop.versus is None:
         return {}
     directory = Path(stop.versus)
@@ -120,6 +127,11 @@ def _reference(stop: StopConfig, spec: DemoSpec) -> dict[int, bool]:
     if summary.spec_hash != spec_hash(spec) or summary.scene not in ("", spec.source):
         raise UserError(
             f"stop.versus={directory} was evaluated in another environment ({summary.task}, {summary.scene})."
+        )
+    if not (repeats and summary.repeats):
+        raise UserError(
+            f"stop.versus={directory} compares policies on the same episodes, and {spec.task} does not give the same "
+            "episode again from the same seed. Leave out stop.rule."
         )
     return {result.seed: result.success for result in read_outcomes(directory, summary.seeds)}
 

@@ -15,6 +15,8 @@ from pixio_robot.types import DemoSpec, EpisodeResult, Frame
 CANDIDATES_PER_VIDEO = 4
 """A policy that always succeeds has no failure to show: stop looking after this many episodes a video."""
 GRID = "grid.mp4"
+SPARE_PREFIX = ".spare-"
+"""Of a film for which there is a place only if too few episodes of the other outcome come."""
 
 
 @dataclasses.dataclass
@@ -26,10 +28,12 @@ class _Film:
 class EpisodeRecorder:
     """Keeps the frames of candidate episodes in memory and writes those it has room for; a `rollout.Watcher`.
 
+    Once all are over, `fill_up` gives places that no success took to failures, and the other way round.
+
     Args:
         directory: where `seed_<seed>.mp4` files go; created when the first one is written.
         spec: what the environment shows; gives the frame rate and checks the camera's name.
-        videos: episodes to keep; half of them (rounded up) successes, the others failures.
+        videos: episodes to keep; half of them (rounded up) successes, the others failures, as far as there are any.
         camera: which camera to film.
         done: results of an interrupted evaluation; the videos they name count as kept.
 
@@ -48,6 +52,9 @@ class EpisodeRecorder:
         for result in done:
             if result.video is not None:
                 self._room[result.success] -= 1
+        for success, room in self._room.items():  # places that `fill_up` gave to the other kind before
+            self._room[not success] += min(room, 0)
+        self._spares = {result.seed: result.success for result in done if self._spare(result.seed).is_file()}
         self._candidates_left = CANDIDATES_PER_VIDEO * videos - len(done)
         self._films: dict[int, _Film] = {}
 
@@ -79,13 +86,41 @@ class EpisodeRecorder:
         The path noted is relative to the parent of the recorder's directory, the results directory.
         """
         film = self._films.pop(result.seed)
-        if self._room[result.success] <= 0:
+        if self._room[result.success] > 0:
+            self._room[result.success] -= 1
+            path = self._path(result.seed)
+            result.video = self._noted(result.seed)
+        elif list(self._spares.values()).count(result.success) < self._room[not result.success]:
+            self._spares[result.seed] = result.success
+            path = self._spare(result.seed)
+        else:
             return
-        self._room[result.success] -= 1
-        name = f"seed_{result.seed}.mp4"
         frames = caption_frames(film.frames, film.actions, result.seed, result.success)
-        write_video(self._directory / name, frames, self._frames_per_second)
-        result.video = f"{self._directory.name}/{name}"
+        write_video(path, frames, self._frames_per_second)
+
+    def fill_up(self, results: Sequence[EpisodeResult]) -> dict[int, str]:
+        """Keep the first spare films to end, of those among the results, as far as the other outcome left places.
+
+        What is kept is noted in its result, and returned by its seed."""
+        by_seed, kept = {result.seed: result for result in results}, {}
+        for seed, success in self._spares.items():
+            if seed in by_seed and self._room[not success] > 0:
+                self._room[not success] -= 1
+                self._spare(seed).replace(self._path(seed))
+                kept[seed] = by_seed[seed].video = self._noted(seed)
+        self._spares.clear()
+        for left in self._directory.glob(f"{SPARE_PREFIX}*"):
+            left.unlink()
+        return kept
+
+    def _path(self, seed: int) -> Path:
+        return self._directory / f"seed_{seed}.mp4"
+
+    def _spare(self, seed: int) -> Path:
+        return self._directory / f"{SPARE_PREFIX}seed_{seed}.mp4"
+
+    def _noted(self, seed: int) -> str:
+        return f"{self._directory.name}/{self._path(seed).name}"
 
     def write_grid(self, results: Sequence[EpisodeResult]) -> None:
         """All filmed episodes in one `grid.mp4`, failures first; nothing where fewer than two were filmed."""

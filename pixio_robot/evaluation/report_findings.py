@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from pixio_robot.evaluation.report_data import Evaluation, ReportInputs
 from pixio_robot.evaluation.results import SEQUENTIAL, EvaluationSummary, same_environment
-from pixio_robot.evaluation.statistics import PairedComparison, compare_paired
+from pixio_robot.evaluation.sequential import confidence_sequence
+from pixio_robot.evaluation.statistics import Interval, PairedComparison, compare_paired
 from pixio_robot.types import OF_THE_TASK, UNSEEDED
 
 SIGNIFICANCE = 0.05
@@ -40,10 +41,10 @@ class ComparisonTable:
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
-    """Compare on the shared seeds, unless the environments differ or no seed is shared."""
+    """Compare on the shared seeds, unless the environments differ, do not repeat themselves, or no seed is shared."""
     if not same_environment(first.summary, second.summary):
         return Comparison(first=first, second=second, paired=None, reason="different environments: not comparable")
-    if UNSEEDED in first.summary.scene:
+    if UNSEEDED in first.summary.scene or not (first.summary.repeats and second.summary.repeats):
         return Comparison(first=first, second=second, paired=None, reason=f"{UNSEEDED} there: no pairs")
     if SEQUENTIAL in (first.summary.interval, second.summary.interval):
         reason = "one may have stopped early, when it looked good or bad, where no exact test holds: not comparable"
@@ -183,10 +184,10 @@ def caveats(inputs: ReportInputs) -> list[str]:
             "how much a rate moves when training starts from another seed was not measured."
         )
     if summaries:
-        widest = max(summaries, key=lambda summary: summary.high - summary.low)
+        margin, episodes = max((_widest(summary) / 2, summary.episodes) for summary in summaries)
         found.append(
-            f"With {widest.episodes} episodes a rate is known to about ±{50 * (widest.high - widest.low):.0f} points "
-            "at worst; differences of a few points stay invisible."
+            f"With {episodes} episodes a rate is known to about ±{100 * margin:.0f} points at worst, where half "
+            "of them succeed; differences of a few points stay invisible."
         )
         found += _where(summaries)
     if any(summary.render_quality == "fast" for summary in summaries):
@@ -219,6 +220,13 @@ def caveats(inputs: ReportInputs) -> list[str]:
     for name, played in inputs.unfinished.items():
         found.append(f"The evaluation {name} is unfinished ({played} episodes so far) and left out.")
     return found
+
+
+def _widest(summary: EvaluationSummary) -> float:
+    """Width of the interval that so many episodes give where half of them succeed, whatever came out."""
+    kind = confidence_sequence if summary.interval == SEQUENTIAL else Interval(summary.interval)
+    low, high = kind(summary.episodes // 2, summary.episodes)
+    return high - low
 
 
 def _where(summaries: Sequence[EvaluationSummary]) -> list[str]:

@@ -12,13 +12,13 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.statistics import Interval
-from pixio_robot.files import read_json, write_json
+from pixio_robot.files import atomic_file, read_json, write_json
 from pixio_robot.types import DemoSpec, EpisodeResult
 
 SEQUENTIAL = "confidence sequence"
@@ -85,6 +85,9 @@ class EvaluationSummary(EvaluatedPolicy):
     scene: str = ""
     """What the environment shows besides (`DemoSpec.source`: the variation, how far apart objects start). Policies may
     be played in other scenes than they learned in, but results of two scenes are not compared."""
+    repeats: bool = True
+    """Whether the environment gave the same episode again from the same seed where that was tried (`envs.repeatable`,
+    of environments of others); without, episodes of the same seed are no pairs. True of before it was noted."""
     stopped: str = ""
     """Why the evaluation ended before its last episode; empty when it did not."""
 
@@ -139,9 +142,13 @@ def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> N
 def append_episode(directory: Path, result: EpisodeResult) -> None:
     """Append one line and flush it to the disk."""
     with (directory / EPISODES).open("a") as file:
-        file.write(json.dumps(dataclasses.asdict(result), allow_nan=False) + "\n")
+        file.write(_line(result))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _line(result: EpisodeResult) -> str:
+    return json.dumps(dataclasses.asdict(result), allow_nan=False) + "\n"
 
 
 def read_episodes(directory: Path) -> list[EpisodeResult]:
@@ -160,6 +167,17 @@ def read_episodes(directory: Path) -> list[EpisodeResult]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"{path} holds a seed more than once: two evaluations wrote to it at the same time.")
     return results
+
+
+def note_videos(directory: Path, videos: Mapping[int, str]) -> None:
+    """Note in `episodes.jsonl` the films, by seed, that were chosen after their episodes were noted."""
+    if not videos:
+        return
+    results = read_episodes(directory)
+    for result in results:
+        result.video = videos.get(result.seed, result.video)
+    with atomic_file(directory / EPISODES) as temporary:
+        temporary.write_text("".join(map(_line, results)))
 
 
 def write_summary(directory: Path, summary: EvaluationSummary) -> None:

@@ -15,6 +15,7 @@ def test_videos_decode_with_one_frame_per_observation(line_pool, seeking_actor, 
     pool = line_pool(4)
     recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=4, camera="front")
     results = run_episodes(pool, seeking_actor(noise=4.0), SEEDS, watchers=[recorder])
+    recorder.fill_up(results)
     filmed = [result for result in results if result.video]
     assert sum(result.success for result in filmed) == 2
     assert sum(not result.success for result in filmed) == 2
@@ -42,6 +43,7 @@ def test_a_policy_without_failures_is_not_filmed_for_ever(line_pool, seeking_act
     results = run_episodes(pool, seeking_actor(noise=0.0), SEEDS, watchers=[recorder])
     assert all(result.success for result in results)
     assert sum(result.video is not None for result in results) == 1
+    assert len(recorder.fill_up(results)) == 1
     assert pool.rendered <= sum(result.steps + 1 for result in results[:9])
 
 
@@ -65,6 +67,56 @@ def test_videos_of_an_interrupted_evaluation_count(make_spec, tmp_path):
     done = [EpisodeResult(seed=1, success=True, steps=3, episode_return=0.0, video="videos/seed_1.mp4")]
     recorder = EpisodeRecorder(tmp_path / "videos", make_spec(), videos=1, camera="front", done=done)
     assert not recorder.begin(2)
+
+
+def failing(line_pool, seeking_actor, directory, seeds, videos, slots=2, done=()):
+    """An actor that walks at random fails on all of these; the recorder, and the results of the seeds played now."""
+    pool = line_pool(slots)
+    recorder = EpisodeRecorder(directory / "videos", pool.spec, videos=videos, camera="front", done=done)
+    results = run_episodes(pool, seeking_actor(noise=400.0), seeds, watchers=[recorder])
+    assert not any(result.success for result in results)
+    return recorder, results
+
+
+HARD = [0, 2, 3, 4, 6, 7, 8]
+
+
+def test_places_that_no_success_took_go_to_failures(line_pool, seeking_actor, tmp_path):
+    recorder, results = failing(line_pool, seeking_actor, tmp_path, HARD, videos=4)
+    assert sum(result.video is not None for result in results) == 2
+    kept = recorder.fill_up(results)
+    assert len(kept) == 2
+    filmed = {result.seed: result.video for result in results if result.video}
+    assert len(filmed) == 4
+    assert kept.items() <= filmed.items()
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == sorted(f"seed_{s}.mp4" for s in filmed)
+
+
+def test_spare_films_survive_an_interruption(line_pool, seeking_actor, tmp_path):
+    whole, _ = failing(line_pool, seeking_actor, tmp_path / "whole", HARD, videos=4, slots=1)
+    _, done = failing(line_pool, seeking_actor, tmp_path / "two", HARD[:3], videos=4, slots=1)
+    recorder, rest = failing(line_pool, seeking_actor, tmp_path / "two", HARD[3:], videos=4, slots=1, done=done)
+    results = [*done, *rest]
+    recorder.fill_up(results)
+    whole.fill_up(results)
+    assert _names(tmp_path / "two") == _names(tmp_path / "whole")
+    # A finished one has no place left.
+    again = EpisodeRecorder(tmp_path / "two" / "videos", line_pool(1).spec, videos=4, camera="front", done=results)
+    assert not again.begin(99)
+
+
+def _names(directory):
+    return sorted(path.name for path in (directory / "videos").iterdir())
+
+
+def test_places_that_are_taken_in_the_end_are_not_given_away(line_pool, seeking_actor, tmp_path):
+    pool = line_pool(1)
+    recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=4, camera="front")
+    results = run_episodes(pool, seeking_actor(noise=400.0), HARD, watchers=[recorder])
+    results += run_episodes(pool, seeking_actor(noise=0.0), [20, 21, 22], watchers=[recorder])
+    assert not recorder.fill_up(results)
+    assert sum(result.success for result in results if result.video) == 2
+    assert len(_names(tmp_path)) == 4
 
 
 def test_unknown_camera_lists_the_cameras(make_spec, tmp_path):

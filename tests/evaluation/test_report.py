@@ -17,7 +17,14 @@ from pixio_robot.evaluation.report_data import Curve, collect_comparison, collec
 from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines, rate_text
 from pixio_robot.evaluation.report_media import clips
-from pixio_robot.evaluation.results import SEQUENTIAL, EvaluatedPolicy, append_episode, begin_results, write_summary
+from pixio_robot.evaluation.results import (
+    SEQUENTIAL,
+    SUMMARY,
+    EvaluatedPolicy,
+    append_episode,
+    begin_results,
+    write_summary,
+)
 from pixio_robot.evaluation.templating import duration_text
 from pixio_robot.types import OF_THE_TASK, UNSEEDED, EpisodeResult
 
@@ -225,6 +232,28 @@ def test_other_environments_and_other_seeds_are_not_compared(tmp_path, make_spec
     for words in ("same environment", "same seeds", "fast quality", "trained once", "simulation"):
         assert words in text
     parse(render_html(inputs))
+
+
+def test_episodes_that_were_found_not_to_repeat_are_no_pairs(tmp_path, make_spec):
+    directories = [write_evaluation(tmp_path, make_spec(), encoder, 60) for encoder in ("pixio", "random")]
+    path = directories[1] / SUMMARY
+    summary = json.loads(path.read_text())
+    del summary["repeats"]  # as of before it was noted
+    path.write_text(json.dumps(summary))
+    assert all(row.paired for table in comparison_tables(collect_inputs(tmp_path)) for row in table.rows)
+    path.write_text(json.dumps(summary | {"repeats": False}))
+    rows = [row for table in comparison_tables(collect_inputs(tmp_path)) for row in table.rows]
+    assert {row.verdict for row in rows} == {f"{UNSEEDED} there: no pairs"}
+
+
+@pytest.mark.parametrize(("episodes", "successes", "points"), [(6, 0, 31), (6, 6, 31), (100, 2, 10)])
+def test_what_a_rate_is_known_to_at_worst_does_not_depend_on_what_came_out(
+    tmp_path, make_spec, episodes, successes, points
+):
+    write_evaluation(tmp_path, make_spec(), "pixio", successes, n=episodes)
+    assert f"With {episodes} episodes a rate is known to about ±{points} points at worst" in " ".join(
+        caveats(collect_inputs(tmp_path))
+    )
 
 
 def test_episodes_that_do_not_follow_from_their_seeds_are_no_pairs(tmp_path, make_spec):

@@ -7,6 +7,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import check_spec, evaluate
 from pixio_robot.evaluation.results import EvaluatedPolicy, read_episodes, read_outcomes, read_summary, spec_hash
+from pixio_robot.evaluation.sequential import StopConfig, StopRule
 from pixio_robot.evaluation.statistics import Interval, clopper_pearson_interval, wilson_interval
 
 POLICY = EvaluatedPolicy(name="seeker", label="Seeker", policy="bc", encoder="none", fingerprint="abc")
@@ -46,6 +47,24 @@ def test_explicit_seeds_are_played_in_their_order_and_saved(line_pool, seeking_a
     assert summary.interval == "Clopper-Pearson"
     assert (summary.low, summary.high) == clopper_pearson_interval(summary.successes, 3)
     assert {result.seed for result in read_episodes(tmp_path)} == {3, 7, 9}
+
+
+def test_where_all_fail_all_films_are_failures_and_noted_in_order(line_pool, seeking_actor, tmp_path):
+    config = EvaluateConfig(seeds=[0, 2, 3, 4, 6], num_slots=1, videos=4)
+    summary = evaluate(line_pool(1), seeking_actor(noise=400.0), POLICY, config, tmp_path)
+    assert summary.successes == 0
+    filmed = [episode for episode in read_episodes(tmp_path) if episode.video]
+    assert [episode.seed for episode in filmed] == [0, 2, 3, 4]
+    assert all((tmp_path / str(episode.video)).is_file() for episode in filmed)
+
+
+def test_an_environment_that_does_not_repeat_itself_is_noted_and_gives_no_pairs(line_pool, seeking_actor, tmp_path):
+    first = evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "first", repeats=False)
+    assert not first.repeats
+    assert not read_summary(tmp_path / "first").repeats
+    versus = replace(CONFIG, stop=StopConfig(rule=StopRule.VERSUS, versus=str(tmp_path / "first")))
+    with pytest.raises(UserError, match="does not give the same episode again"):
+        evaluate(line_pool(4), seeking_actor(), POLICY, versus, tmp_path / "second")
 
 
 def test_time_to_success_and_return(line_pool, seeking_actor, tmp_path):
