@@ -111,11 +111,12 @@ def _probe(command: ProbeCommand) -> bool:
 
 
 def _tell(label: str, level: Variation, result: ProbeResult) -> None:
-    linear = result.linear
+    linear, without = result.linear, result.no_features
     print(
-        f"probe: {label} ({level.value}): depth RMSE {100 * linear.depth_rmse_m:.1f} cm "
-        f"(delta1 {linear.depth_delta1:.0%}), mIoU {linear.miou:.0%}; "
-        + ", ".join(f"{name} {each.patches:.1f} cm" for name, each in result.positions.items())
+        f"probe: {label} ({level.value}; in brackets what one has without looking): "
+        f"depth RMSE {100 * linear.depth_rmse_m:.1f} cm ({100 * without.depth_rmse_m:.1f}), "
+        f"delta1 {linear.depth_delta1:.0%} ({without.depth_delta1:.0%}), mIoU {linear.miou:.0%} ({without.miou:.0%}); "
+        + ", ".join(f"{name} {each.patches:.1f} cm ({each.mean:.1f})" for name, each in result.positions.items())
         + (f"; contact {result.contact.patches:.2f}" if result.contact is not None else ""),
         flush=True,
     )

@@ -103,9 +103,9 @@ class _Row:
     level: dict[str, Any]
 
 
-def objects_cm(result: dict[str, Any]) -> float | None:
-    """Mean error of the objects' positions, read off the patch map; None where nothing moves."""
-    found = [errors["patches"] for name, errors in result["positions"].items() if name not in ("eef", "camera")]
+def objects_cm(result: dict[str, Any], way: str = "patches") -> float | None:
+    """Mean error of the objects' positions, read off the patch map or in another way; None where nothing moves."""
+    found = [errors[way] for name, errors in result["positions"].items() if name not in ("eef", "camera")]
     return float(np.mean(found)) if found else None
 
 
@@ -136,10 +136,11 @@ def _csv(cards: list[dict[str, Any]]) -> str:
     head = ["label", "task", "camera", "variation", "fitted_on", "way", "depth_rmse_m", "depth_delta1", "miou"]
     writer.writerow([*head, *(f"{name}_cm" for name in names), "camera_degrees", "contact_auc"])
     for card, level, fitted, result in results:
-        for way, dense in (("linear", "linear"), ("knn", "knn")):
-            whole = {"linear": "patches", "knn": "knn"}[way]
+        for way, whole in (("linear", "patches"), ("knn", "knn"), ("no_features", "mean")):
+            if way not in result:  # measured before there was one
+                continue
             plain = [card["label"], card["task"], card["camera"], level["variation"], fitted, way]
-            numbers = [result[dense][key] for key in ("depth_rmse_m", "depth_delta1", "miou")]
+            numbers = [result[way][key] for key in ("depth_rmse_m", "depth_delta1", "miou")]
             errors = [result["positions"].get(name, {}).get(whole, "") for name in names]
             others = [(result[key] or {}).get(whole, "") for key in ("camera_angle", "contact")]
             writer.writerow([*plain, *numbers, *errors, *others])

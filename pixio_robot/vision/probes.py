@@ -79,8 +79,9 @@ class ProbeResult:
 
     linear: DenseScores
     knn: DenseScores
-    depth_rmse_mean_m: float
-    """Of a constant depth, for scale."""
+    no_features: DenseScores
+    """What is scored without looking: at every pixel the mean depth of the training frames, and their most frequent
+    class there. A class that is nowhere the most frequent has an IoU of 0."""
     positions: dict[str, PositionErrors]
     camera_angle: AngleErrors | None
     """None where the camera does not turn."""
@@ -130,7 +131,9 @@ class Probes:
         train = ~split_episodes(truth.episode, TEST_SHARE)
         self._train_frames = int(train.sum())
         self._class_names = list(truth.class_names)
-        self._mean_depth = float(truth.depth[train].mean())
+        self._mean_depth_hw = truth.depth[train].mean(0, dtype=np.float64)
+        counts = [(truth.classes[train] == index).sum(0) for index in range(len(truth.class_names))]
+        self._usual_class_hw = np.argmax(counts, axis=0)
         self._dense = _fit_dense(features, truth, train)
         episode, kept = truth.episode[train], torch.from_numpy(train)
 
@@ -152,7 +155,13 @@ class Probes:
         result = ProbeResult(
             linear=_dense_scores(*linear, depth, classes, self._class_names),
             knn=_dense_scores(*knn, depth, classes, self._class_names),
-            depth_rmse_mean_m=_rms(self._mean_depth - depth),
+            no_features=_dense_scores(
+                np.broadcast_to(self._mean_depth_hw, depth.shape),
+                np.broadcast_to(self._usual_class_hw, classes.shape),
+                depth,
+                classes,
+                self._class_names,
+            ),
             positions={
                 name: _position_errors(readers, features, truth.positions[name][held], episode)
                 for name, readers in self._positions.items()

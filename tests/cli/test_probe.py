@@ -29,7 +29,7 @@ def test_two_encoders_side_by_side_over_two_levels(tmp_path: Path) -> None:
         own = first["own"]
         assert {"cube", "eef"} <= set(own["positions"])
         assert own["train_frames"] + own["test_frames"] == 24
-        for way in ("linear", "knn"):
+        for way in ("linear", "knn", "no_features"):
             assert 0 < own[way]["depth_delta1"] <= 1
             assert 0 < own[way]["miou"] <= 1
     plain, varied = cards[0]["levels"]
@@ -43,8 +43,10 @@ def test_two_encoders_side_by_side_over_two_levels(tmp_path: Path) -> None:
     page = (tmp_path / "probes" / "probes.html").read_text()
     assert page.count("<img") == 4
     assert "http" not in page
-    # Two encoders, three results (two of their own and a carried one), two ways of reading.
-    assert len(list(csv.DictReader((tmp_path / "probes" / "probes.csv").open()))) == 2 * 3 * 2
+    # What one has without looking is no matter of the encoder.
+    assert plain["own"]["no_features"] == cards[1]["levels"][0]["own"]["no_features"]
+    # Two encoders, three results (two of their own and a carried one), two ways of reading, and without.
+    assert len(list(csv.DictReader((tmp_path / "probes" / "probes.csv").open()))) == 2 * 3 * 3
 
 
 def test_no_encoder_is_nothing_to_probe(tmp_path: Path) -> None:

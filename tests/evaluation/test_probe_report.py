@@ -44,6 +44,29 @@ def test_encoders_measured_on_other_frames_have_tables_of_their_own(tmp_path) ->
     assert len((tmp_path / "probes.csv").read_text().splitlines()) == 1 + 3 * 3 * 2
 
 
+def test_what_one_has_without_looking_stands_beside_it_where_it_was_measured(tmp_path) -> None:
+    for name, truth in (("older", "a"), ("newer", "b")):
+        own = result(0.3, 30)
+        if name == "newer":
+            dense = {"depth_rmse_m": 0.234, "depth_delta1": 0.81, "miou": 0.123, "iou": {"robot": 0.123}}
+            own |= {"no_features": dense}
+            del own["depth_rmse_mean_m"]
+        level = {"variation": "none", "truth": truth, "own": own, "carried": None}
+        card = {"label": name, "task": "Lift", "camera": "front", "image_size": 96, "levels": [level]}
+        write_json(tmp_path / name / "probe.json", card)
+    page = write_page(tmp_path).read_text()
+    older, newer = sorted(re.split("<h2>", page)[1:3], key=lambda part: "newer" in part)
+    assert "one depth everywhere" in older
+    assert "100.0 cm" in older
+    assert "no features" not in older
+    assert all(words in newer for words in ("no features", "23.4 cm", "81.0 %", "12.3 %"))
+    lines = (tmp_path / "probes.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 + 3
+    assert [line for line in lines if ",no_features," in line] == [
+        "newer,Lift,front,none,none,no_features,0.234,0.81,0.123,9.0,9.0,,"
+    ]
+
+
 def test_nothing_was_probed(tmp_path) -> None:
     with pytest.raises(UserError, match="nothing was probed there"):
         write_page(tmp_path)

@@ -57,8 +57,8 @@ def features_of(truth: GroundTruth, informed: bool) -> Features:
 def test_what_is_there_is_found(truth: GroundTruth) -> None:
     result, pictures = probe(features_of(truth, informed=True), truth)
     nothing, _ = probe(features_of(truth, informed=False), truth)
-    assert result.linear.depth_rmse_m < 0.5 * result.depth_rmse_mean_m
-    assert nothing.linear.depth_rmse_m > 0.95 * nothing.depth_rmse_mean_m
+    assert result.linear.depth_rmse_m < 0.5 * result.no_features.depth_rmse_m
+    assert nothing.linear.depth_rmse_m > 0.95 * nothing.no_features.depth_rmse_m
     assert result.linear.miou > 0.8 > nothing.linear.miou
     assert set(result.linear.iou) == {"near", "far"}
     assert result.positions["cube"].class_tokens < 5 < 50 < nothing.positions["cube"].class_tokens
@@ -107,6 +107,24 @@ def test_what_was_fitted_is_carried_to_other_frames(truth: GroundTruth) -> None:
     assert own == probe(features, truth)[0]
     assert carried.linear.depth_rmse_m > own.linear.depth_rmse_m
     assert carried.positions["cube"].class_tokens > own.positions["cube"].class_tokens
+
+
+def test_without_features_one_says_what_is_usual_at_each_pixel_of_the_training_frames(truth: GroundTruth) -> None:
+    held = split_episodes(truth.episode, 0.25)
+    rows = np.arange(PIXELS)[:, None]
+    # Depth grows downwards, the same in every training frame; what is measured lies a metre deeper in its left half.
+    truth.depth[:] = 1 + rows / PIXELS
+    truth.depth[held, :, : PIXELS // 2] += 1
+    # One training frame in five shows `absent` all over; it is nowhere the most frequent.
+    truth.classes[:] = (rows >= PIXELS // 4).astype(np.int32)
+    truth.classes[np.flatnonzero(~held)[::5]] = 2
+    truth.classes[np.flatnonzero(held)[0]] = 2
+    found = probe(features_of(truth, informed=False), truth)[0].no_features
+    assert found.depth_rmse_m == pytest.approx(0.5**0.5)
+    assert found.depth_delta1 == 0.5
+    measured = held.sum()
+    assert found.iou == pytest.approx({"near": 1 - 1 / measured, "far": 1 - 1 / measured, "absent": 0.0})
+    assert found.miou == pytest.approx(sum(found.iou.values()) / 3)
 
 
 def test_two_episodes_are_too_few(truth: GroundTruth) -> None:
