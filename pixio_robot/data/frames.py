@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pixio_robot.data.crops import crop_and_resize, crop_draws, random_crop_box, reduced_box, reduction
-from pixio_robot.data.image_order import Epoch, EpochSelection, ImageOrder, Place
+from pixio_robot.data.image_order import Epoch, EpochSelection, ImageOrder, Order, Place
 from pixio_robot.data.image_sources import (
     ConcatenatedImages,
     DemoFrames,
@@ -57,7 +57,8 @@ class PixelBatches:
     Sample number p of an epoch is a function of (seed, epoch, p) and the selection alone, so neither the number of
     threads nor an interruption changes it. Of several ranks each takes its share of a step's `world_size` x
     `batch_size` samples; together they see what one rank with batches that large would see. `selection` chooses the
-    images of each epoch; without one every epoch shows all of them. `pinned` batches lie in memory that a GPU reads
+    images of each epoch; without one every epoch shows all of them. `order`, which nothing else may use, shows them in
+    another way than that, such as `image_mixture.MixedOrder`. `pinned` batches lie in memory that a GPU reads
     by itself.
 
     A corrupt image gives its place to the next readable one of the epoch's order; `corrupt` collects the ids. Not for
@@ -77,6 +78,7 @@ class PixelBatches:
         rank: int = 0,
         world_size: int = 1,
         selection: EpochSelection | None = None,
+        order: Order | None = None,
         pinned: bool = False,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("image_size", image_size), ("workers", workers)):
@@ -98,7 +100,7 @@ class PixelBatches:
         """Ids of unreadable images met in the batches handed out so far."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pixels")
         self._ahead: deque[tuple[PixelBatch, list[Future[set[str]]]]] = deque()
-        self._order = ImageOrder(len(source), seed, selection)
+        self._order = ImageOrder(len(source), seed, selection) if order is None else order
         self._handed_out = self._submitted = Place(0, 0)
 
     def __iter__(self) -> PixelBatches:
@@ -130,18 +132,20 @@ class PixelBatches:
             "samples_a_step": self._step_size,
             "images": len(self.source),
             "corrupt": sorted(self.corrupt),
-        }
+        } | self._order.identity
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly there, also with another number of threads or ranks.
 
-        Raises UserError when the seed, the samples of a step (batch size x ranks) or the number of images differ.
+        Raises UserError when the seed, the samples of a step (batch size x ranks), the number of images or the weights
+        of their sources differ.
         """
         mine = {"seed": self.seed, "samples_a_step": self._step_size, "images": len(self.source)}
+        mine |= {"weights": None} | self._order.identity
         for name, value in mine.items():
-            if state[name] != value:
+            if state.get(name) != value:
                 raise UserError(
-                    f"Cannot resume the image stream: {name} was {state[name]} and is {value} now; "
+                    f"Cannot resume the image stream: {name} was {state.get(name)} and is {value} now; "
                     "use the same data and settings, or start a new run."
                 )
         self._drop_ahead()

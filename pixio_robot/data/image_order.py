@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from pixio_robot.data.chosen import Chosen
 from pixio_robot.data.shuffle import Shuffle
 from pixio_robot.errors import UserError
+
+MOST_EMPTY = 100
+"""Epochs without any image, one after the other, before something is taken to be wrong."""
 
 
 class EpochSelection(Protocol):
@@ -29,8 +33,20 @@ class Place:
     position: int
 
 
-class Epoch:
+class Epoch(Protocol):
     """The order of one epoch."""
+
+    number: int
+
+    def __len__(self) -> int: ...
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """int64 (n,): numbers of the images at `positions` (int64, n); past the end it begins anew."""
+        ...
+
+
+class ShuffledEpoch:
+    """Each of `count` images, or of those selected, once."""
 
     def __init__(self, number: int, seed: int, count: int, selected: Chosen | None) -> None:
         self.number = number
@@ -41,26 +57,26 @@ class Epoch:
         return len(self._shuffle)
 
     def at(self, positions: np.ndarray) -> np.ndarray:
-        """int64 (n,): numbers of the images at `positions` (int64, n); past the end it begins anew."""
         found = self._shuffle.at(positions % len(self))
         return found if self._selected is None else self._selected[found]
 
 
-class ImageOrder:
-    """Order number p of an epoch is a function of (seed, epoch, p) and the selection alone."""
+class Order(abc.ABC):
+    """Epoch after epoch. What stands in one is a function of its number alone, whatever was asked for before."""
 
-    def __init__(self, count: int, seed: int, selection: EpochSelection | None) -> None:
-        self._count, self._seed, self._selection = count, seed, selection
+    def __init__(self, identity: Mapping[str, Any] | None = None) -> None:
+        """identity: JSON values that must be the same for a stream to go on, beside the images and the seed."""
+        self.identity = dict(identity or {})
         self._epochs: dict[int, Epoch] = {}
+
+    @abc.abstractmethod
+    def _begin(self, number: int) -> Epoch: ...
 
     def epoch(self, number: int) -> Epoch:
         if number not in self._epochs:
             # The epoch before may still be asked for where two of them meet; older ones can go.
             self._epochs = {kept: epoch for kept, epoch in self._epochs.items() if kept == number - 1}
-            selected = None if self._selection is None else self._selection.epoch(self._seed, number)
-            if selected is not None and len(selected) == 0:
-                raise UserError(f"The selection accepts no image at all in epoch {number}; loosen its thresholds.")
-            self._epochs[number] = Epoch(number, self._seed, self._count, selected)
+            self._epochs[number] = self._begin(number)
         return self._epochs[number]
 
     def advance(self, place: Place, count: int) -> Place:
@@ -78,3 +94,23 @@ class ImageOrder:
             yield epoch, np.arange(place.position, place.position + here)
             count -= here
             place = self.advance(place, here)
+
+
+class ImageOrder(Order):
+    """Order number p of an epoch is a function of (seed, epoch, p) and the selection alone."""
+
+    def __init__(self, count: int, seed: int, selection: EpochSelection | None) -> None:
+        super().__init__()
+        self._count, self._seed, self._selection = count, seed, selection
+        self._empty = 0
+
+    def _begin(self, number: int) -> ShuffledEpoch:
+        selected = None if self._selection is None else self._selection.epoch(self._seed, number)
+        # Of few frames that are accepted by chance, an epoch may have none: it is passed over.
+        self._empty = self._empty + 1 if selected is not None and len(selected) == 0 else 0
+        if self._empty > MOST_EMPTY:
+            raise UserError(
+                f"The selection accepts no image at all in {self._empty} epochs up to epoch {number}; loosen its "
+                "thresholds."
+            )
+        return ShuffledEpoch(number, self._seed, self._count, selected)

@@ -113,15 +113,30 @@ class ConcatenatedImages:
         return number, i - (int(self._ends[number - 1]) if number else 0)
 
 
+def parts_of(source: ImageSource) -> list[ImageSource]:
+    """Those that it joins, or itself."""
+    return source.sources if isinstance(source, ConcatenatedImages) else [source]
+
+
 def open_image_source(paths: str | Sequence[str], split: str = "train") -> ImageSource:
     """Open frame shards (their `split`) and demonstration stores, told apart by what is in them.
 
     Several paths become one source; what demonstrations may take of the RAM is shared among them. Raises UserError
-    naming the path that is neither.
+    naming the path that is neither, and one that is there twice.
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
         raise UserError("No images were named; give a folder of frame shards or a demonstration store.")
+    places: dict[Path, str] = {}
+    for path in paths:
+        place = Path(path).resolve()
+        if place in places:
+            same = "" if places[place] == path else f", which is {places[place]}"
+            raise UserError(
+                f"data names {path} twice{same}. Name it once; how often it is drawn, data_weights says, a number for "
+                "each of data."
+            )
+        places[place] = path
     sources = [_open_one(Path(path), split, DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     return sources[0] if len(sources) == 1 else ConcatenatedImages(sources, paths)
 

@@ -12,6 +12,7 @@ import torch
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches, part_of
 from pixio_robot.data.prefetch import Prefetched
+from pixio_robot.data.shares import shares
 from pixio_robot.data.stats import Statistics, statistics_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
@@ -39,7 +40,7 @@ class MixedBatches(Prefetched):
         """Raises UserError for weights that fit no store, and a batch that the processes cannot share."""
         super().__init__(prefetch)
         self._parts = list(parts)
-        self._weights = _checked_weights(weights, [part.windows for part in parts])
+        self._weights = shares(weights, [part.windows for part in parts], "stores")
         self._goals = None if goals is None else torch.tensor(goals, dtype=torch.float32)
         self._batch_size, self._seed = batch_size, seed
         self._mine = part_of(batch_size, rank, world_size)
@@ -71,16 +72,6 @@ class MixedBatches(Prefetched):
                     batch = dataclasses.replace(batch, observation=dataclasses.replace(batch.observation, goal=goal_bg))
                 found.append(batch)
         return _joined(found)
-
-
-def _checked_weights(weights: Sequence[float] | None, windows: Sequence[int]) -> np.ndarray:
-    given = np.asarray(windows if weights is None else weights, np.float64)
-    if given.shape != (len(windows),) or not (np.isfinite(given) & (given >= 0)).all() or given.sum() <= 0:
-        raise UserError(
-            f"data_weights={list(weights or [])} must be one number of at least 0 for each of the {len(windows)} "
-            "stores, and not all 0."
-        )
-    return given / given.sum()
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

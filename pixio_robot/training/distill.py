@@ -35,6 +35,8 @@ class DistillConfig(ImageTrainingConfig):
     """A list, such as students=[{encoder: {size: small}, mask: {ratio: 0.5}}]. They share the teacher's pass and the
     gradient's clipping, nothing else."""
     optim: OptimConfig = dataclasses.field(default_factory=_optim)
+    """AdamW, with a linear warm-up and a cosine, betas and decay as in pretraining; but `lr` is taken as it is,
+    whatever the number of images an update. The default is for batches of 8192: give less for smaller ones."""
     validation_every: int = 500
     """Steps between losses on held-out frames, where there is a validation split."""
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
-from pixio_robot.data.curation.across import open_selections
+from pixio_robot.data.curation.across import SelectionAcross, open_selections
 from pixio_robot.data.frames import ImageSource, PixelBatches, open_image_source
+from pixio_robot.data.image_mixture import MixedOrder
+from pixio_robot.data.image_sources import parts_of
 from pixio_robot.data.shards import MANIFEST, read_manifest
 from pixio_robot.training.distributed import current
 from pixio_robot.training.looks import SEED
@@ -35,6 +37,7 @@ class ImageData:
 def open_image_data(
     data: Sequence[str],
     selection: Sequence[str],
+    weights: Sequence[float] | None = None,
     *,
     batch_size: int,
     image_size: int,
@@ -44,11 +47,14 @@ def open_image_data(
 ) -> ImageData:
     """Open shards and demonstrations; `batch_size` counts the images of all processes.
 
-    Raises UserError for data that is none, a selection that fits none of it, and a batch that cannot be shared.
+    `weights`: how often each of `data` is drawn in proportion; None: by its images. What is held out counts by its
+    images in any case. Raises UserError for data that is none, a selection that fits none of it, weights that do not
+    fit, and a batch that cannot be shared.
     """
     processes = current()
     share = processes.share(batch_size)
     train = open_image_source(data)
+    selected = open_selections(selection, train)
     batches = PixelBatches(
         train,
         share,
@@ -57,7 +63,8 @@ def open_image_data(
         workers,
         rank=processes.rank,
         world_size=processes.count,
-        selection=open_selections(selection, train),
+        selection=selected,
+        order=None if weights is None else _mixed(train, selected, weights, seed),
         pinned=device.type == "cuda",
     )
     held_out = _held_out(data)
@@ -75,6 +82,12 @@ def open_image_data(
             world_size=sharing.count,
         )
     return ImageData(train, batches, held_out, validation)
+
+
+def _mixed(source: ImageSource, selected: SelectionAcross | None, weights: Sequence[float], seed: int) -> MixedOrder:
+    counts = [len(part) for part in parts_of(source)]
+    selections = [None] * len(counts) if selected is None else [selection for _, selection in selected.parts]
+    return MixedOrder(counts, selections, weights, seed)
 
 
 def _held_out(paths: Sequence[str]) -> ImageSource | None:

@@ -33,6 +33,9 @@ class ImageTrainingConfig:
 
     data: list[str]
     """Folders of frame shards and demonstration stores."""
+    data_weights: list[float] | None = None
+    """How often each of `data` is drawn, in any scale: [3,1] shows three images of the first for one of the second;
+    null: by their numbers of images. Each goes on through its own images, all of them before any comes again."""
     selection: list[str] = dataclasses.field(default_factory=list)
     """What `pixio-robot curate` chose of those shards; shards without a selection are shown whole."""
     out: str
@@ -104,6 +107,7 @@ def train_on_images(
     images = open_image_data(
         config.data,
         config.selection,
+        config.data_weights,
         batch_size=config.batch_size,
         image_size=model.image_size,
         seed=loop.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -205,7 +206,7 @@ def test_a_selection_of_nothing_is_explained(folder: Path) -> None:
     source = FrameShards.open(folder)
     with (
         PixelBatches(source, 4, 8, seed=0, selection=Nothing()) as batches,
-        pytest.raises(UserError, match="accepts no image at all in epoch 0"),
+        pytest.raises(UserError, match="accepts no image at all in 101 epochs"),
     ):
         next(batches)
 
@@ -260,7 +261,8 @@ def test_bad_settings(settings: dict) -> None:
 
 def test_sources_are_told_apart_and_joined(folder: Path, tmp_path: Path) -> None:
     one = open_image_source(str(folder))
-    both = open_image_source([str(folder), str(folder)])
+    shutil.copytree(folder, tmp_path / "copy")
+    both = open_image_source([str(folder), str(tmp_path / "copy")])
     assert len(both) == 2 * len(one)
     assert np.array_equal(both.image(len(one) + 5), one.image(5))
     assert len({both.id(i) for i in (5, len(one) - 1, len(one))}) == 3
@@ -269,6 +271,11 @@ def test_sources_are_told_apart_and_joined(folder: Path, tmp_path: Path) -> None
             open_image_source(str(path))
     with pytest.raises(UserError, match="No images were named"):
         open_image_source([])
+    with pytest.raises(UserError, match=r"twice\. Name it once; .* data_weights"):
+        open_image_source([str(folder), str(folder)])
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(UserError, match=f"link twice, which is {folder}"):
+        open_image_source([str(folder), str(tmp_path / "link")])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pixio_robot.data.chosen import AllImages, ChosenInTurn
 from pixio_robot.data.curation.columns import data_digest
 from pixio_robot.data.curation.selection import Selection
-from pixio_robot.data.image_sources import ConcatenatedImages, ImageSource
+from pixio_robot.data.image_sources import ImageSource, parts_of
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
 
@@ -36,7 +36,7 @@ def open_selections(paths: Sequence[str], source: ImageSource) -> SelectionAcros
     """
     if not paths:
         return None
-    sources = source.sources if isinstance(source, ConcatenatedImages) else [source]
+    sources = parts_of(source)
     chosen: list[Selection | None] = [None] * len(sources)
     for path in paths:
         selection = Selection.open(path)

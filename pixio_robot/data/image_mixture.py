@@ -1,0 +1,77 @@
+"""Images of several sources, each drawn as often as its weight says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pixio_robot.data.image_order import EpochSelection, ImageOrder, Order, Place
+from pixio_robot.data.shares import shares
+from pixio_robot.data.shuffle import Shuffle
+
+ROUND = 2**14
+"""Images of an epoch here, in which every source has its share to within half an image."""
+
+
+class MixedOrder(Order):
+    """Every source goes through epochs of its own, each of its images once in each, while they are drawn in proportion:
+    an epoch here is a round of ROUND images, or a few more, in which every source goes on from where it was.
+
+    What stands at a place is a function of the seed, the weights and the selections alone.
+    """
+
+    def __init__(
+        self, counts: Sequence[int], selections: Sequence[EpochSelection | None], weights: Sequence[float], seed: int
+    ) -> None:
+        """counts: images of every source, which are numbered on from source to source. weights: in any scale; a source
+        of weight 0 is left out. Raises UserError for weights that do not fit."""
+        weighed = shares(weights, counts, "sources").tolist()
+        super().__init__({"weights": weighed})
+        self._seed = seed
+        self._first = np.cumsum([0, *counts[:-1]])
+        # Sources of equal length must not be shuffled alike, nor as the rounds are.
+        self._sources = [
+            ImageOrder(count, seed + 1 + number, selection)
+            for number, (count, selection) in enumerate(zip(counts, selections, strict=True))
+        ]
+        self._drawn = [max(1, round(share * ROUND)) if share else 0 for share in weighed]
+        self._known = 0, [Place(0, 0) for _ in counts]
+        """A round and where every source is when it begins: going on from there saves counting from the start."""
+
+    def _begin(self, number: int) -> MixedEpoch:
+        parts = [
+            epoch.at(positions) + first
+            for source, place, count, first in zip(
+                self._sources, self._places(number), self._drawn, self._first, strict=True
+            )
+            for epoch, positions in source.runs(place, count)
+        ]
+        return MixedEpoch(number, self._seed, np.concatenate(parts))
+
+    def _places(self, number: int) -> list[Place]:
+        known, places = self._known
+        if known > number:
+            known, places = 0, [Place(0, 0) for _ in places]
+        rounds = number - known
+        places = [
+            source.advance(place, rounds * count) if count else place
+            for source, place, count in zip(self._sources, places, self._drawn, strict=True)
+        ]
+        self._known = number, places
+        return places
+
+
+class MixedEpoch:
+    """A round."""
+
+    def __init__(self, number: int, seed: int, images: np.ndarray) -> None:
+        """images: int64 (n,), numbers of those that it shows."""
+        self.number = number
+        self._images = images[Shuffle(len(images), seed, number).at(np.arange(len(images)))]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        return self._images[positions % len(self)]
