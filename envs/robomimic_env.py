@@ -13,11 +13,12 @@ import numpy as np
 from envs.checked import finite_vector
 from envs.config import EnvConfig
 from envs.control import start_anew
+from envs.robomimic_actions import arms_of, taken
 from envs.robomimic_env_args import Task, build, taking_absolute, translated
 from envs.robomimic_model import load_model
-from envs.robomimic_task import recorded
+from envs.robomimic_task import bounds, recorded
 from envs.seeding import global_seed
-from envs.spec import action_bounds, spec_of
+from envs.spec import spec_of
 from envs.views import Views
 from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError, unknown_name
@@ -48,11 +49,13 @@ class RobomimicEnv(Views):
         self.config = config
         self.spec = spec_of(config)
         self._env = build(_task(config))
-        self._high = action_bounds(config)[1]
-        if self._env.action_dim != self.spec.action_dim:
+        # The demonstrations may say in another way what the controllers take.
+        self._taken = taken(self.spec.action_names, arms_of(self._env))
+        self._high = bounds(self._taken.names(self.spec.action_names))
+        if self._env.action_dim != len(self._high):
             raise UserError(
-                f"The demonstrations of {config.task} have actions of {self.spec.action_dim} numbers, but their "
-                f"environment takes {self._env.action_dim}."
+                f"The demonstrations of {config.task} have actions of {self.spec.action_dim} numbers "
+                f"({', '.join(self.spec.action_names)}), but their environment takes {self._env.action_dim}."
             )
         self._attach()
         cameras = [self._model.camera(index).name for index in range(self._model.ncam)]
@@ -120,8 +123,8 @@ class RobomimicEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = np.clip(finite_vector(action, self.spec.action_dim, "The action"), -self._high, self._high)
-        observations, reward, _, _ = self._env.step(action)
+        action = self._taken(finite_vector(action, self.spec.action_dim, "The action"))
+        observations, reward, _, _ = self._env.step(np.clip(action, -self._high, self._high))
         self._steps += 1
         success = bool(self._env._check_success())
         self._done = success or self._steps >= self.config.steps

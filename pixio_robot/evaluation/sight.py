@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pixio_robot.data.action_forms import Restated, restated
 from pixio_robot.errors import unknown_name
 from pixio_robot.types import OF_THE_TASK, SEVERAL, UNKNOWN, Actor, DemoSpec, Frame
 
@@ -48,22 +49,32 @@ class SightConfig:
 @dataclasses.dataclass(frozen=True)
 class Sight:
     """spec: the environment's, as it is meant for the policy. cameras: the policy's name -> the environment's, where
-    they differ. columns: of the environment's state, those that the policy is given; None for all."""
+    they differ. columns: of the environment's state, those that the policy is given; None for all. actions: from the
+    policy's to the environment's, where they say rotations in another form or deltas in another unit."""
 
     spec: DemoSpec
     cameras: Mapping[str, str]
     columns: Sequence[int] | None
+    actions: Restated | None = None
 
     def actor(self, actor: Actor) -> Actor:
-        """The same actor, shown frames of the environment."""
-        return actor if not self.cameras and self.columns is None else _Shown(actor, self.cameras, self.columns)
+        """The same actor, shown frames of the environment and acting in it."""
+        if not self.cameras and self.columns is None and self.actions is None:
+            return actor
+        return _Shown(actor, self.cameras, self.columns, self.actions)
 
 
 class _Shown:
-    """An `Actor` that is shown each frame under the names it knows."""
+    """An `Actor` that is shown each frame under the names it knows, and whose actions are said as they are taken."""
 
-    def __init__(self, actor: Actor, cameras: Mapping[str, str], columns: Sequence[int] | None) -> None:
-        self._actor, self._cameras, self._columns = actor, cameras, columns
+    def __init__(
+        self,
+        actor: Actor,
+        cameras: Mapping[str, str],
+        columns: Sequence[int] | None,
+        actions: Restated | None,
+    ) -> None:
+        self._actor, self._cameras, self._columns, self._actions = actor, cameras, columns, actions
 
     def reset(self, slot: int, seed: int) -> None:
         self._actor.reset(slot, seed)
@@ -72,7 +83,10 @@ class _Shown:
         return self._actor.needs_images(slot)
 
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
-        return self._actor.act({slot: self._shown(frame) for slot, frame in frames.items()})
+        given = self._actor.act({slot: self._shown(frame) for slot, frame in frames.items()})
+        if self._actions is None:
+            return given
+        return {slot: self._actions(action).astype(np.float32) for slot, action in given.items()}
 
     def _shown(self, frame: Frame) -> Frame:
         renamed = {mine: frame.images[theirs] for mine, theirs in self._cameras.items() if frame.images}
@@ -97,7 +111,14 @@ def look(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> Sight:
         state_names=env.state_names if columns is None else tuple(env.state_names[column] for column in columns),
         task=config.task or env.task,
     )
-    return Sight(_in_order(policy, seen, config) if config.by_position else seen, dict(config.cameras), columns)
+    if config.by_position:
+        seen = _in_order(policy, seen, config)
+    actions = None
+    if list(policy.action_names) != list(seen.action_names):
+        actions = restated(policy.action_names, seen.action_names)
+        if actions is not None:
+            seen = dataclasses.replace(seen, action_names=policy.action_names)
+    return Sight(seen, dict(config.cameras), columns, actions)
 
 
 def _in_order(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> DemoSpec:

@@ -25,6 +25,7 @@ from envs.robomimic_env import RobomimicEnv
 from envs.robomimic_task import recorded
 from envs.simulator import load_robosuite
 from envs.spec import action_bounds, spec_of
+from pixio_robot.data.demo_actions import converted
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.interop.robomimic import ImportConfig, import_demos
@@ -199,6 +200,36 @@ def test_state_of_any_key_and_poses_in_the_world(solved: Solved, tmp_path: Path)
     for _ in range(20):
         frame = env.step(np.array([*place, *turn, -1]), render=False).frame
     np.testing.assert_allclose(frame.state[-3:], place, atol=0.01)
+    env.close()
+
+
+@pytest.mark.parametrize("changes", [{"to": "absolute", "rotation": "rot6d_rows"}, {"to": "delta", "rotation": "quat"}])
+def test_actions_in_another_form_play_as_the_recorded_ones(
+    changes: dict[str, str], solved: Solved, tmp_path: Path
+) -> None:
+    """As diffusion_policy's robomimic recipe has them. Deltas are in 1 cm, too, where the controller takes 5 cm."""
+    keys = ["robot0_eef_pos", "robot0_eef_quat_site"]
+    import_demos(solved.file, tmp_path / "s", ImportConfig(state=keys, cameras=["agentview"]))
+    source = DemoStore.open(tmp_path / "s")
+    absolute = converted(source.spec, to="absolute")
+    edit = converted(source.spec, to="absolute", rotation="rot6d_rows")
+    episode = edit.change(source.episode(0))
+    if changes["to"] == "delta":
+        edit = converted(absolute.spec, scale_position=0.01, **changes)
+        episode = edit.change(absolute.change(source.episode(0)))
+    DemoStore.create(tmp_path / "other", edit.spec).append(episode)
+    env = make_env(EnvConfig(task=f"robomimic:{tmp_path / 'other'}", cameras=[]))
+    assert env.spec.action_names == edit.spec.action_names
+    assert action_bounds(env.config)[1].shape == (edit.spec.action_dim,)
+    env.reset(0, render=False)
+    env.load_model(solved.model_file)  # type: ignore[attr-defined]
+    env.reset_to(solved.states[0], render=False)
+    for action, success in zip(episode.actions, solved.successes, strict=True):
+        result = env.step(action, render=False)
+        assert result.success == success
+        if result.done:
+            break
+    assert result.success
     env.close()
 
 

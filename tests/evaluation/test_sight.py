@@ -138,3 +138,23 @@ def test_of_several_tasks_one_is_to_be_named(policy, env):
     assert told.differences(look(told, env, dataclasses.replace(ALL, task="pull")).spec) == []
     (found,) = several.differences(look(several, env, ALL).spec)
     assert found.startswith("task")
+
+
+def test_rotations_that_a_policy_says_in_another_form_are_turned_into_the_environments(make_spec):
+    place = [f"eef_pos.{axis} [m]" for axis in "xyz"]
+    turn = [f"eef_axis_angle.{axis} [rad]" for axis in "xyz"]
+    six = [f"eef_rot6d.{column}{axis} [1]" for column in "xy" for axis in "xyz"]
+    theirs = make_spec(action_names=(*place, *turn, "gripper"))
+    mine = dataclasses.replace(theirs, action_names=(*place, *six, "gripper"))
+
+    class Actor:
+        def act(self, frames):
+            return {slot: np.array([1, 2, 3, 1, 0, 0, 0, 0, 1, -1], np.float32) for slot in frames}
+
+    sight = look(mine, theirs, SightConfig())
+    assert mine.differences(sight.spec) == []
+    (action,) = sight.actor(Actor()).act({0: Frame({}, np.zeros(3))}).values()  # type: ignore[arg-type]
+    assert action.dtype == np.float32
+    np.testing.assert_allclose(action, [1, 2, 3, np.pi / 2, 0, 0, -1], atol=1e-6)
+    deltas = dataclasses.replace(theirs, action_names=tuple(f"eef_delta_pos.{axis} [0.05 m]" for axis in "xyz"))
+    assert mine.differences(look(mine, deltas, SightConfig()).spec)
