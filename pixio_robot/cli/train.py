@@ -119,6 +119,7 @@ def _label(command: TrainCommand) -> str:
 def _train(command: TrainCommand) -> FitResult:
     import torch
 
+    from pixio_robot.cli.before_training import notes
     from pixio_robot.cli.learning_data import open_demonstrations, some_windows
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed import current
@@ -142,6 +143,8 @@ def _train(command: TrainCommand) -> FitResult:
         seed=seed,
         learned=before.episodes or (),
     )
+    for note in notes(data.stores, data.training, command.policy) if processes.first else ():
+        print(f"train: {note}", flush=True)
     learned = before.extra(data.marks, data.seeds)
     torch.manual_seed(seed)
     new = new_policy(command, data, device)
