@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import av
+import chromium as browser
 import numpy as np
 import pytest
 from demo_data import SPEC, make_episode, make_store
@@ -19,6 +20,7 @@ from pixio_robot.data.inspection.page import write_page
 from pixio_robot.data.inspection.pictures import contact_sheet, film
 from pixio_robot.data.inspection.stream import stream
 from pixio_robot.errors import UserError
+from pixio_robot.types import CameraSpec
 
 
 def test_the_page_holds_everything_and_asks_for_nothing(tmp_path: Path) -> None:
@@ -28,7 +30,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path: Path) -> None:
     for name in (*SPEC.cameras, *SPEC.state_names, *SPEC.action_names):
         assert name in page
     assert page.count("<video") == page.count("<img") == 2 * len(SPEC.cameras)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 1 + len(SPEC.state_names) + len(SPEC.action_names)
     sources = re.findall(r'(?:src|href)="([^"#]*)"', page)
     assert sources
     assert all(source.startswith("data:") for source in sources if not source.startswith("#"))
@@ -108,3 +110,22 @@ def test_an_episode_streams_to_rerun(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert name in content
     with pytest.raises(UserError, match="no episode=2"):
         stream(store, 2, tmp_path / "x.rrd")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.program() is None, reason="no Chromium here: apt-get install -y chromium")
+def test_the_page_fits_a_phone_and_uses_a_desk(tmp_path: Path) -> None:
+    names = tuple(f"robot0_gripper_position_{i} [m]" for i in range(4))
+    spec = dataclasses.replace(SPEC, state_names=names, cameras={"front": CameraSpec(height=96, width=128)})
+    store = DemoStore.create(tmp_path / "s", spec)
+    for seed in range(2):
+        images = {"front": np.zeros((40, 96, 128, 3), np.uint8)}
+        store.append(dataclasses.replace(make_episode(seed, 40), state=np.ones((40, 4), np.float32), images=images))
+    write_page(store, tmp_path / "page.html")
+    columns = "getComputedStyle(document.querySelector('.plots')).gridTemplateColumns.split(' ').length"
+    with browser.chromium(tmp_path / "profile") as tab:
+        for width, side_by_side in ((390, 1), (1200, 3)):
+            tab.open(tmp_path / "page.html", width)
+            assert tab.errors == []
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.evaluate(columns) == side_by_side

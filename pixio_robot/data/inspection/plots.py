@@ -1,14 +1,17 @@
-"""Curves of every state and action dimension, and the histogram of lengths, as SVG."""
+"""Curves of every state and action dimension, and the histogram of lengths, as SVG in markup."""
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Sequence
 
 import numpy as np
 
-COLUMNS = 3
 BINS = 30
+PANEL = (3.6, 1.6)
+"""Inches of the plot of one dimension; the page puts as many side by side as it has room for."""
+LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 
 
 def _svg(figure) -> str:
@@ -36,24 +39,27 @@ def curves(
     usual: np.ndarray | None,
     rate_hz: float,
 ) -> str:
-    """One panel a dimension, one line an episode (n, dimensions); `usual` (2, dimensions) is shaded: 1 % to 99 %."""
+    """Markup: one plot a dimension, one line an episode (n, dimensions); `usual` (2, dimensions) is shaded: 1 % to
+    99 %."""
     from matplotlib.figure import Figure
 
-    rows = -(-len(names) // COLUMNS)
-    figure = Figure(figsize=(11, 1.5 * rows))
-    panels = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True).ravel()
-    for i, (panel, name) in enumerate(zip(panels, names, strict=False)):
+    colours = [LINES[number % len(LINES)] for number in range(len(episodes))]
+    longest = max((len(values) - 1) / rate_hz for values in episodes)
+    panels = []
+    for i, name in enumerate(names):
+        figure = Figure(figsize=PANEL)
+        panel = figure.subplots()
         if usual is not None:
             panel.axhspan(usual[0, i], usual[1, i], color="#4878a8", alpha=0.12, linewidth=0)
-        for values, label in zip(episodes, labels, strict=True):
-            panel.plot(np.arange(len(values)) / rate_hz, values[:, i], linewidth=0.9, label=label)
+        for values, colour in zip(episodes, colours, strict=True):
+            panel.plot(np.arange(len(values)) / rate_hz, values[:, i], linewidth=0.9, color=colour)
+        panel.set_xlim(-0.04 * longest, 1.04 * longest or None)
         panel.set_title(name.replace("$", r"\$"), fontsize=8)
+        panel.set_xlabel("s", fontsize=7, labelpad=1)
         panel.tick_params(labelsize=7)
-    for panel in panels[len(names) :]:
-        panel.axis("off")
-    for panel in panels[max(0, len(names) - COLUMNS) : len(names)]:
-        panel.set_xlabel("s", fontsize=8)
-        panel.tick_params(labelbottom=True)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(labels), fontsize=7)
-    figure.set_layout_engine("constrained")
-    return _svg(figure)
+        panels.append(_svg(figure))
+    key = "".join(
+        f'<span><i style="background:{colour}"></i>{html.escape(label)}</span>'
+        for label, colour in zip(labels, colours, strict=True)
+    )
+    return f'<p class="key">{key}</p>\n<div class="plots">\n{"".join(panels)}\n</div>'
