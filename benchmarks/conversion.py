@@ -26,9 +26,9 @@ from provenance import add_note, provenance
 
 from pixio_robot.data.demo_edit import chosen, open_source, write
 from pixio_robot.data.demos import DemoStore
-from pixio_robot.interop.demo_formats import MODULES, demo_format
+from pixio_robot.interop.demo_formats import EXPORTS, export_format
 
-CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in MODULES} | {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in EXPORTS} | {
     "lerobot_video": ("lerobot", {"images": "VIDEO"}),
     "lerobot_video_h264": ("lerobot", {"images": "VIDEO", "codec": "h264"}),
     "folder_npz": ("folder", {"images": "NPZ"}),
@@ -97,7 +97,7 @@ def measure(folder: Path, episodes: int, formats: list[str]) -> dict[str, Any]:
     for case, (name, settings) in CASES.items():
         if name not in formats:
             continue
-        form = demo_format(name)
+        form = export_format(name)
         there, back = folder / f"{case}{SUFFIXES.get(name, '')}", folder / f"{case}-back"
         config = export_config(form, settings)
         # The first use imports libraries, which is no part of the rate.
@@ -133,7 +133,7 @@ def measure(folder: Path, episodes: int, formats: list[str]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Frames a second of data import and data export.")
     parser.add_argument("--episodes", type=int, default=10)
-    parser.add_argument("--formats", nargs="+", default=list(MODULES), choices=list(MODULES))
+    parser.add_argument("--formats", nargs="+", default=list(EXPORTS), choices=list(EXPORTS))
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     add_note(parser)
     arguments = parser.parse_args()

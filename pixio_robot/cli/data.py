@@ -19,6 +19,7 @@ class Action:
 
 
 FORMATS = "LeRobot, robomimic, diffusion_policy, or folders of npz and mp4"
+IMPORTED = f"ALOHA, {FORMATS}"
 OWN_HELP = ("import", "export")
 """Actions that list the settings of every format."""
 
@@ -55,7 +56,7 @@ ACTIONS = {
     "replay": Action(
         "data_replay", "replay", "FILE.hdf5 [demos=N] [tolerance_mm=]", "do robomimic's actions reproduce it?"
     ),
-    "import": Action("data_interop", "import_demos", "SRC out=PATH [format=NAME ...]", f"from {FORMATS}"),
+    "import": Action("data_interop", "import_demos", "SRC out=PATH [format=NAME ...]", f"from {IMPORTED}"),
     "export": Action("data_interop", "export_demos", "PATH out=PATH format=NAME [...]", f"to {FORMATS}"),
 }
 

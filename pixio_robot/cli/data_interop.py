@@ -14,11 +14,11 @@ from pixio_robot.errors import UserError
 
 if TYPE_CHECKING:
     from envs.robomimic_scene import RecordedScene
-    from pixio_robot.interop.demo_formats import DemoFormat, Outcome
+    from pixio_robot.interop.demo_formats import ImportFormat, Outcome
 
 
 def import_demos(arguments: list[str]) -> int:
-    from pixio_robot.interop.demo_formats import demo_format, nothing_at, recognised_format
+    from pixio_robot.interop.demo_formats import import_format, nothing_at, recognised_format
 
     if _asks_for_help(arguments):
         return _help("import", "SRC out=STORE [format=NAME]", "ImportConfig")
@@ -27,14 +27,14 @@ def import_demos(arguments: list[str]) -> int:
     out, name = _out("import", pairs), pairs.pop("format", "")
     if not paths[0].exists():
         raise nothing_at(paths[0])
-    form = demo_format(name) if name else recognised_format(paths[0])
+    form = import_format(name) if name else recognised_format(paths[0])
     config = settings("import", pairs, form.ImportConfig)
     outcome = form.import_demos(paths[0], out, config, **SIMULATORS.get(form.NAME, {}))
     return _tell(f"{paths[0]} ({form.NAME}) -> {out}", outcome)
 
 
 def export_demos(arguments: list[str]) -> int:
-    from pixio_robot.interop.demo_formats import MODULES, demo_format
+    from pixio_robot.interop.demo_formats import EXPORTS, export_format
 
     if _asks_for_help(arguments):
         return _help("export", "STORE out=PATH format=NAME", "ExportConfig")
@@ -42,8 +42,8 @@ def export_demos(arguments: list[str]) -> int:
     need_paths("export", paths)
     out, name = _out("export", pairs), pairs.pop("format", "")
     if not name:
-        raise UserError(f"`data export` needs format={'|'.join(MODULES)}.")
-    form = demo_format(name)
+        raise UserError(f"`data export` needs format={'|'.join(EXPORTS)}.")
+    form = export_format(name)
     outcome = form.export_demos(paths[0], out, settings("export", pairs, form.ExportConfig))
     return _tell(f"{paths[0]} -> {out} ({form.NAME})", outcome)
 
@@ -76,16 +76,16 @@ def _asks_for_help(arguments: Iterable[str]) -> bool:
 
 
 def _help(action: str, usage: str, config: str) -> int:
-    from pixio_robot.interop.demo_formats import MODULES, demo_format
+    from pixio_robot.interop.demo_formats import EXPORTS, MODULES, import_format
 
     print(f"usage: pixio-robot data {action} {usage} [key=value ...]")
-    for form in map(demo_format, MODULES):
+    for form in map(import_format, MODULES if config == "ImportConfig" else EXPORTS):
         print(f"\nformat={form.NAME}: {form.SUMMARY}")
         _explain(form, getattr(form, config))
     return 0
 
 
-def _explain(form: DemoFormat, config: Any) -> None:
+def _explain(form: ImportFormat, config: Any) -> None:
     fields = dataclasses.fields(config)
     for field in fields:
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default  # pyright: ignore[reportCallIssue]

@@ -94,11 +94,13 @@ def read_attributes(path: Path) -> dict[str, Any]:
 def _what_it_is(path: Path) -> str:
     """Names the formats of other tools that people are likely to point at."""
     if path.is_file():
-        return "a robomimic HDF5 file" if path.suffix in (".hdf5", ".h5") else "a file"
+        return "an HDF5 file, such as robomimic's or ALOHA's" if path.suffix in (".hdf5", ".h5") else "a file"
     if (path / "meta" / "info.json").is_file():
         return "a LeRobot data set"
     if (path / "meta" / "episode_ends").is_dir():
         return "a replay buffer of diffusion_policy"
+    if any(path.glob("episode_*.hdf5")):
+        return "a folder of ALOHA's HDF5 files"
     if (path / "manifest.json").is_file() and list(path.glob("*.tar")):
         return "a folder of frame shards"
     if (path / NODE).is_file() or (path / ".zgroup").is_file() or (path / ".zarray").is_file():

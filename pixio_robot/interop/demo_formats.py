@@ -22,9 +22,12 @@ MODULES = {
     "lerobot": "pixio_robot.interop.lerobot",
     "robomimic": "pixio_robot.interop.robomimic",
     "diffusion_policy": "pixio_robot.interop.diffusion_policy",
+    "aloha": "pixio_robot.interop.aloha",
     "folder": "pixio_robot.interop.plain_folder",
 }
-"""Format -> its module, which is a `DemoFormat`."""
+"""Format -> its module, which is an `ImportFormat`, and a `DemoFormat` where it is one of EXPORTS."""
+EXPORTS = tuple(name for name in MODULES if name != "aloha")
+"""ALOHA's files have nowhere to put what a DemoSpec says; what reads them reads LeRobot's as well."""
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 """What the Hugging Face hub calls a data set: owner/name."""
 _SUFFIXES = (".zarr", ".zip", ".hdf5", ".h5")
@@ -41,17 +44,16 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-class DemoFormat(Protocol):
-    """What a module offers. `ImportConfig` and `ExportConfig` are dataclasses of its own settings.
+class ImportFormat(Protocol):
+    """What a module offers. `ImportConfig` is a dataclass of its own settings.
 
-    Both directions hold one episode in RAM at a time, show progress, refuse an `out` that exists, and leave nothing
+    Import and export hold one episode in RAM at a time, show progress, refuse an `out` that exists, and leave nothing
     half-written. They raise UserError for input that does not fit, naming the file and key, and what would be right.
     """
 
     NAME: str
     SUMMARY: str
     ImportConfig: type[Any]
-    ExportConfig: type[Any]
 
     def recognises(self, path: Path) -> bool:
         """Whether `path` looks like this format; quick, and never an error."""
@@ -61,28 +63,41 @@ class DemoFormat(Protocol):
         """Make a demonstration store at `out` of the data set at `source`."""
         ...
 
+
+class DemoFormat(ImportFormat, Protocol):
+    """The same, both ways."""
+
+    ExportConfig: type[Any]
+
     def export_demos(self, store: Path, out: Path, config: Any) -> Outcome:
         """Write the demonstration store at `store` to `out`."""
         ...
 
 
-def demo_format(name: str) -> DemoFormat:
+def import_format(name: str) -> ImportFormat:
     """Raises UserError for a name that is none of MODULES."""
     if name not in MODULES:
         raise unknown_name("format of demonstrations", name, MODULES)
-    return cast(DemoFormat, importlib.import_module(MODULES[name]))
+    return cast(ImportFormat, importlib.import_module(MODULES[name]))
 
 
-def recognised_format(path: Path) -> DemoFormat:
+def export_format(name: str) -> DemoFormat:
+    """Raises UserError for a name that is none of EXPORTS."""
+    if name in MODULES and name not in EXPORTS:
+        raise UserError(f"format={name} is imported only; there are {', '.join(EXPORTS)} to export to.")
+    return cast(DemoFormat, import_format(name))
+
+
+def recognised_format(path: Path) -> ImportFormat:
     """The format of what lies at `path`. Raises UserError when it is none of them, or may be several."""
     if not path.exists():
         raise nothing_at(path)
-    found = [name for name in MODULES if demo_format(name).recognises(path)]
+    found = [name for name in MODULES if import_format(name).recognises(path)]
     if len(found) != 1:
         damaged = ", or damaged" if path.is_file() else ""
         what = f"may be {' or '.join(found)}" if found else f"is in none of the known formats{damaged}"
         raise UserError(f"{path} {what}; say which with format={'|'.join(found or MODULES)}.")
-    return demo_format(found[0])
+    return import_format(found[0])
 
 
 def nothing_at(path: Path) -> UserError:

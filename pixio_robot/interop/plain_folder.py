@@ -71,7 +71,7 @@ def recognises(path: Path) -> bool:
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
     if not source.is_dir():
         raise UserError(f"{source} is not a folder.")
-    paths = sorted(source.glob("*.npz"), key=_by_numbers)
+    paths = sorted(source.glob("*.npz"), key=by_numbers)
     if not paths:
         raise UserError(f"{source} has no .npz file; an episode is one of them.")
     reader = _Reader(source, paths, config)
@@ -80,7 +80,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
     return Outcome(len(store), int(store.lengths.sum()), reader.notes())
 
 
-def _by_numbers(path: Path) -> list[Any]:
+def by_numbers(path: Path) -> list[Any]:
     """episode_9 before episode_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
 

@@ -274,7 +274,7 @@ def store_without_its_episodes(path: Path) -> None:
         (diffusion_policy, "s", "a replay buffer of diffusion_policy"),
         (other_zarr, "s", "another tool's Zarr store"),
         (old_zarr, "s", "another tool's Zarr store"),
-        (a_file, "s.hdf5", "a robomimic HDF5 file"),
+        (a_file, "s.hdf5", "an HDF5 file, such as robomimic's"),
         (frame_shards, "s", "a folder of frame shards"),
         (lambda path: path.mkdir(), "s", "is a folder, not"),
         (damaged_store, "s", r"zarr.json is damaged"),

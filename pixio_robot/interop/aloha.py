@@ -1,0 +1,326 @@
+"""ALOHA's recordings, as ACT's and Mobile ALOHA's scripts write them: a folder with an HDF5 file an episode.
+
+    episode_0.hdf5    attributes sim, and compress where images are JPEG
+        observations/images/CAMERA    uint8 (t, h, w, 3); or (t, bytes), a JPEG a row, filled up with zeros
+        observations/qpos, qvel, effort    (t, 14): six joints and the gripper of the left arm, then of the right one
+        action                             (t, 14): where the joints of the leading arms stand
+        base_action                        (t, 2), Mobile ALOHA: forward and turning velocity
+        compress_len                       (cameras, t): bytes of each JPEG, which its end says as well
+
+Zhao et al. 2023 (arXiv 2304.13705): record_sim_episodes.py of tonyzhaozh/act, record_episodes.py of tonyzhaozh/aloha.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pixio_robot.choice import Choice
+from pixio_robot.data.demo_edit import Recipe, write
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.plain_folder import by_numbers
+from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
+
+if TYPE_CHECKING:
+    import h5py
+
+NAME = "aloha"
+SUMMARY = "a folder of ALOHA's episode_0.hdf5, episode_1.hdf5, ..., as ACT and Mobile ALOHA record them"
+PUBLISHED_HZ = 50.0
+"""DT = 0.02 in constants.py of both."""
+FILE, SIM = "file", "sim"
+"""Keys of an episode's info."""
+_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
+"""JOINT_NAMES in constants.py. The gripper is brought to 0 (closed) to 1 (open) by the recorder."""
+_GRIPPER = "gripper"
+_UNITS = {
+    "qpos": ("", " [rad]", " [0 closed, 1 open]"),
+    "action": ("", " [rad]", " [0 closed, 1 open]"),
+    "qvel": ("_vel", " [rad/s]", " [1/s]"),
+    "effort": ("_effort", "", ""),
+}
+"""Array -> what its names end with, the unit of its joints and of its grippers."""
+_BASE = ("base_linear_vel [m/s]", "base_angular_vel [rad/s]")
+_IMAGES = "observations/images"
+_SUFFIXES = (".hdf5", ".h5")
+
+
+class Jpeg(Choice):
+    """ACT: red and blue stand exchanged in the files, since the recorder hands RGB to OpenCV, which takes it for BGR.
+    STANDARD: as any viewer shows them."""
+
+    ACT = "act"
+    STANDARD = "standard"
+
+
+@dataclass(kw_only=True)
+class ImportConfig:
+    """state: arrays of `observations`, in order (qpos, qvel, effort). actions: arrays of the file, in order (action,
+    base_action). cameras: without, all. control_hz: the files do not know it; 50 is that of the published recorders.
+    jpeg: whose colours (act: red and blue are exchanged back; standard). success: whether the episodes count as solved,
+    which the files do not say. task (without, the folder's name), robot, controller, state_names, action_names, source,
+    licence: for the DemoSpec.
+    """
+
+    state: list[str] = field(default_factory=lambda: ["qpos"])
+    actions: list[str] = field(default_factory=lambda: ["action"])
+    cameras: list[str] = field(default_factory=list)
+    control_hz: float = PUBLISHED_HZ
+    jpeg: Jpeg = Jpeg.ACT
+    success: bool = True
+    task: str = ""
+    robot: str = "ALOHA"
+    controller: str = "joint positions"
+    state_names: list[str] = field(default_factory=list)
+    action_names: list[str] = field(default_factory=list)
+    source: str = ""
+    licence: str = ""
+
+
+def recognises(path: Path) -> bool:
+    found = files_of(path)
+    if not found:
+        return False
+    import h5py
+
+    try:
+        with h5py.File(found[0], "r") as file:
+            return "action" in file and "observations/qpos" in file
+    except OSError:
+        return False
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or those of a folder in the order of their numbers."""
+    if path.is_file():
+        return [path] if path.suffix in _SUFFIXES else []
+    if not path.is_dir():
+        return []
+    return sorted((entry for entry in path.iterdir() if entry.suffix in _SUFFIXES), key=by_numbers)
+
+
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
+    """Raises UserError for files or settings that do not fit; then nothing is written."""
+    paths = files_of(source)
+    if not paths:
+        raise UserError(f"{source} has no .hdf5 file; an episode is one of them.")
+    if config.control_hz <= 0:
+        raise UserError(f"control_hz={config.control_hz:g} must be above 0.")
+    reader = _Reader(source, paths, config)
+    write(out, {"": Recipe(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
+    return Outcome(episodes=len(paths), frames=reader.frames, notes=reader.notes())
+
+
+class _Reader:
+    """Episodes of one folder; notices what gets lost on the way."""
+
+    def __init__(self, source: Path, paths: Sequence[Path], config: ImportConfig) -> None:
+        self._paths, self._config = paths, config
+        self._left_out: dict[str, None] = {}
+        self._rounded: dict[str, None] = {}
+        self._jpeg = False
+        self.frames = 0
+        self.spec = self._spec(source)
+
+    def episodes(self) -> Iterator[Episode]:
+        for number, path in enumerate(self._paths):
+            with _opened(path) as file:
+                yield self._episode(number, path, file)
+
+    def _episode(self, number: int, path: Path, file: h5py.File) -> Episode:
+        actions = self._joined(path, file, "", self._config.actions)
+        state = self._joined(path, file, "observations/", self._config.state)
+        images = {name: self._images(path, file, name) for name in self.spec.cameras}
+        for what, rows in {"observations": state, **images}.items():
+            if len(rows) != len(actions):
+                raise UserError(
+                    f"{path} has {len(rows)} rows of {what} and {len(actions)} of {self._config.actions[0]}."
+                )
+        self.frames += len(actions)
+        self._left_out |= dict.fromkeys(_left_out(file, self._config, self.spec))
+        return Episode(
+            images=images,
+            state=state,
+            actions=actions,
+            rewards=np.zeros(len(actions), np.float32),
+            success=self._config.success,
+            seed=number,
+            info={FILE: path.name} | ({SIM: bool(file.attrs[SIM])} if SIM in file.attrs else {}),
+        )
+
+    def _joined(self, path: Path, file: h5py.File, group: str, keys: Sequence[str]) -> np.ndarray:
+        """float32 (t, all of them)."""
+        parts = []
+        for key in keys:
+            values = _read(path, _array(path, file, f"{group}{key}"))
+            if values.ndim != 2 or values.dtype.kind not in "fiu":
+                raise UserError(
+                    f"{path}: {group}{key} is {values.dtype} {values.shape} and must be numbers (t, width)."
+                )
+            small = values.astype(np.float32)
+            if not np.array_equal(small.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
+                self._rounded[key] = None
+            parts.append(small)
+        if len({len(part) for part in parts}) != 1:
+            raise UserError(f"{path}: {', '.join(keys)} have {', '.join(str(len(part)) for part in parts)} rows.")
+        return np.concatenate(parts, axis=1)
+
+    def _images(self, path: Path, file: h5py.File, camera: str) -> np.ndarray:
+        """uint8 (t, h, w, 3), RGB."""
+        found = _read(path, _array(path, file, f"{_IMAGES}/{camera}"))
+        if found.ndim == 4:
+            return found
+        self._jpeg = True
+        frames = [self._decoded(path, camera, number, row) for number, row in enumerate(found)]
+        if len({frame.shape for frame in frames}) != 1:
+            raise UserError(f"{path}: the images of {camera} are not all of one size, or there are none.")
+        return np.stack(frames)
+
+    def _decoded(self, path: Path, camera: str, number: int, row: Any) -> np.ndarray:
+        """A JPEG says itself where it ends: `compress_len`, whose order of cameras no file tells, is not needed."""
+        import cv2
+
+        coded = row if isinstance(row, np.ndarray) else np.frombuffer(bytes(row), np.uint8)
+        frame = cv2.imdecode(coded.astype(np.uint8, copy=False), cv2.IMREAD_COLOR) if len(coded) else None
+        if frame is None:
+            raise UserError(f"{path}: image {number} of {camera} is no JPEG, or damaged.")
+        # OpenCV decodes to BGR, by which what ACT handed to its encoder as RGB comes back as that.
+        return frame if self._config.jpeg is Jpeg.ACT else frame[..., ::-1]
+
+    def _spec(self, source: Path) -> DemoSpec:
+        config, path = self._config, self._paths[0]
+        with _opened(path) as file:
+            there = _cameras(file)
+            for camera in config.cameras:
+                if camera not in there:
+                    raise unknown_name(f"camera in {path}", camera, there)
+            sizes = {}
+            for camera in config.cameras or there:
+                dataset = _array(path, file, f"{_IMAGES}/{camera}")
+                if dataset.ndim == 4:
+                    sizes[camera] = dataset.shape[1:3]
+                elif not len(dataset):
+                    raise UserError(f"{path}: {camera} has no image.")
+                else:
+                    sizes[camera] = self._decoded(path, camera, 0, dataset[0]).shape[:2]
+            states = self._names(path, file, "observations/", config.state, config.state_names, "state_names")
+            actions = self._names(path, file, "", config.actions, config.action_names, "action_names")
+        return DemoSpec(
+            task=config.task or source.resolve().name.removesuffix(source.suffix if source.is_file() else ""),
+            robot=config.robot,
+            simulator=UNKNOWN,
+            simulator_version=UNKNOWN,
+            controller=config.controller,
+            control_hz=config.control_hz,
+            cameras={name: CameraSpec(height=height, width=width) for name, (height, width) in sizes.items()},
+            state_names=states,
+            action_names=actions,
+            render_quality=UNKNOWN,
+            source=config.source or f"ALOHA: {source.resolve().name}",
+            licence=config.licence,
+        )
+
+    def _names(
+        self, path: Path, file: h5py.File, group: str, keys: Sequence[str], said: Sequence[str], setting: str
+    ) -> tuple[str, ...]:
+        widths = {key: int(np.prod(_array(path, file, f"{group}{key}").shape[1:])) for key in keys}
+        made = [name for key, width in widths.items() for name in column_names(key, width)]
+        if said and len(said) != len(made):
+            raise UserError(f"{setting}= has {len(said)} names for {len(made)} numbers of {', '.join(keys)}.")
+        return tuple(said or made)
+
+    def notes(self) -> list[str]:
+        config = self._config
+        found = []
+        if config.control_hz == PUBLISHED_HZ:
+            found.append(
+                "the files do not say how many steps a second there are: control_hz=50, as published, is taken"
+            )
+        if self._jpeg:
+            other = next(one for one in Jpeg if one is not config.jpeg)
+            found.append(f"JPEG images, read as jpeg={config.jpeg.value}; where red is blue, say jpeg={other.value}")
+        if not self.spec.cameras:
+            found.append("the files have no images: the store has no camera")
+        if self._left_out:
+            found.append(f"left out: {', '.join(self._left_out)} (state=, actions= and cameras= choose)")
+        if self._rounded:
+            found.append(f"rounded to float32: {', '.join(self._rounded)}")
+        found.append(
+            f"the files have no rewards (all are 0) and no success: success={str(config.success).lower()} for all"
+        )
+        return found
+
+
+def column_names(key: str, width: int) -> list[str]:
+    """Of an array; numbered where it has another width than ALOHA's."""
+    if key == "base_action" and width == len(_BASE):
+        return list(_BASE)
+    if key not in _UNITS or width != 2 * (len(_JOINTS) + 1):
+        return [f"{key}.{number}" for number in range(width)]
+    end, unit, gripper_unit = _UNITS[key]
+    return [
+        f"{arm}_{joint}{end}{gripper_unit if joint == _GRIPPER else unit}"
+        for arm in ("left", "right")
+        for joint in (*_JOINTS, _GRIPPER)
+    ]
+
+
+def _opened(path: Path) -> h5py.File:
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened as HDF5: {error}.") from error
+
+
+def _array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
+    import h5py
+
+    found = file.get(key)
+    if not isinstance(found, h5py.Dataset):
+        group = file.get(key.rpartition("/")[0] or "/")
+        there = sorted(group) if isinstance(group, h5py.Group) else []
+        raise UserError(f"{path} has no array {key}; beside it there are {', '.join(there) or 'none'}.")
+    return found
+
+
+def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    try:
+        return dataset[()]
+    except OSError as error:
+        raise UserError(f"{path}: {dataset.name} cannot be read ({error}).") from error
+
+
+def _cameras(file: h5py.File) -> list[str]:
+    """In alphabetical order, which is HDF5's. Pictures of depth are none."""
+    import h5py
+
+    group = file.get(_IMAGES)
+    there = dict(group.items()) if isinstance(group, h5py.Group) else {}
+    return [name for name, found in there.items() if isinstance(found, h5py.Dataset) and _in_colour(found)]
+
+
+def _in_colour(images: h5py.Dataset) -> bool:
+    raw = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
+    return raw or (images.ndim == 2 and images.dtype == np.uint8) or (images.ndim == 1 and images.dtype.kind in "OS")
+
+
+def _left_out(file: h5py.File, config: ImportConfig, spec: DemoSpec) -> list[str]:
+    import h5py
+
+    used = {*(f"observations/{key}" for key in config.state), *config.actions, "compress_len"}
+    used |= {f"{_IMAGES}/{camera}" for camera in spec.cameras}
+    found: list[str] = []
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and name not in used:
+            found.append(name)
+
+    file.visititems(visit)
+    return found
