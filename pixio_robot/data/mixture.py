@@ -1,4 +1,4 @@
-"""Windows of several demonstration stores in one batch, drawn by weight; each says what is wanted in it."""
+"""Windows of several demonstration stores in one batch, drawn by weight."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
 
 class MixedBatches(Prefetched):
     """An infinite iterator of `Batch`. Every row is drawn by itself, with replacement: first a store, by `weights`
-    (None: by the number of its windows, so that every window is equally likely), then one of its windows.
-
-    `goals`: what is wanted in each store, (g,) each; they come back as `Observation.goal`.
+    (None: by the number of its windows, so that every window is equally likely), then one of its windows. Either all
+    parts say what is wanted (`DemoBatches(goals=)`), or none.
     """
 
     def __init__(
@@ -32,7 +31,6 @@ class MixedBatches(Prefetched):
         batch_size: int,
         seed: int,
         weights: Sequence[float] | None = None,
-        goals: Sequence[Sequence[float]] | None = None,
         prefetch: int = 2,
         rank: int = 0,
         world_size: int = 1,
@@ -41,7 +39,6 @@ class MixedBatches(Prefetched):
         super().__init__(prefetch)
         self._parts = list(parts)
         self._weights = shares(weights, [part.windows for part in parts], "stores")
-        self._goals = None if goals is None else torch.tensor(goals, dtype=torch.float32)
         self._batch_size, self._seed = batch_size, seed
         self._mine = part_of(batch_size, rank, world_size)
 
@@ -62,15 +59,11 @@ class MixedBatches(Prefetched):
         found = []
         before = np.cumsum(counts) - counts
         first, stop, _ = rows.indices(count)
-        for index, (part, size, start) in enumerate(zip(self._parts, counts.tolist(), before.tolist(), strict=True)):
+        for part, size, start in zip(self._parts, counts.tolist(), before.tolist(), strict=True):
             windows, views = random.integers(0, part.windows, size), part.draw_views(random, size)
             chosen = slice(max(first - start, 0), max(min(stop - start, size), 0))
             if len(windows[chosen]):
-                batch = part.gather(windows[chosen], None if views is None else views[:, chosen])
-                if self._goals is not None:
-                    goal_bg = self._goals[index].expand(len(batch.actions), -1)
-                    batch = dataclasses.replace(batch, observation=dataclasses.replace(batch.observation, goal=goal_bg))
-                found.append(batch)
+                found.append(part.gather(windows[chosen], None if views is None else views[:, chosen]))
         return _joined(found)
 
 

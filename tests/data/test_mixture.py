@@ -32,9 +32,19 @@ def stores(tmp_path_factory) -> list[DemoStore]:
     return found
 
 
-def mixed(stores, **settings) -> MixedBatches:
+def mixed(stores, goals=None, **settings) -> MixedBatches:
+    """goals: of each store, the same in all of its episodes."""
     parts = [
-        DemoBatches(store, observation_steps=2, horizon=3, cameras=["hand"], batch_size=4, seed=0) for store in stores
+        DemoBatches(
+            store,
+            observation_steps=2,
+            horizon=3,
+            cameras=["hand"],
+            batch_size=4,
+            seed=0,
+            goals=None if goals is None else [goals[number]] * len(store),
+        )
+        for number, store in enumerate(stores)
     ]
     return MixedBatches(parts, **{"batch_size": 12, "seed": 7, **settings})
 
