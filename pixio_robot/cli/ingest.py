@@ -14,7 +14,6 @@ DROPPED = {
     "static": "frames that stood still",
     "over_limit": "beyond max_frames_per_video",
     "damaged": "damaged frames",
-    "unreadable_images": "unreadable images",
 }
 
 LISTED_ENDINGS = 8
@@ -45,8 +44,17 @@ def _ingest(command: IngestCommand) -> bool:
         print(f"ingest: passed over {sum(report.others.values())} files that are no footage: {kinds}")
     if command.privacy:
         print(f"ingest: {command.privacy} hid {report.hidden_regions} regions")
-    if report.failed:
-        print(f"ingest: {report.failed} files could not be used; see {Path(report.out) / 'failures.jsonl'}")
+    if report.copies:
+        print(
+            f"ingest: {report.copies} files are copies of others (equal sha256 in manifest.json) and are in as well; "
+            "`curate` drops the frames of copies with encoder=..."
+        )
+    images = report.dropped["unreadable_images"]
+    if report.failed or images:
+        print(
+            f"ingest: {report.failed} files could not be used, {images} single images could not be read: "
+            f"{report.failed + images} lines in {Path(report.out) / 'failures.jsonl'}"
+        )
     return True
 
 

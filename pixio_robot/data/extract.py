@@ -88,11 +88,20 @@ def extract(job: ExtractJob, report: Callable[[float], None]) -> float:
             for written in directory.iterdir():
                 written.unlink()
             kept = {name: result[name] for name in ("sha256", "seconds", "bad_images")}
-            result = nothing(str(error)) | kept
+            result = nothing(_reason(error, job.footage)) | kept
         write_json(directory / RESULT, result)
     # PyAV's frames and their side data refer to each other: a worker would keep pictures of many files.
     gc.collect()
     return result["seconds"]
+
+
+def _reason(error: VideoError | PrivacyError | OSError, footage: Footage) -> str:
+    """In words that say nothing of where the footage lies: its id stands beside them."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if any(path.is_symlink() and not path.exists() for path in footage.paths):
+        return "dangling link"
+    return f"could not be read ({error.strerror})"
 
 
 def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], report: Callable[[float], None]) -> None:

@@ -142,7 +142,8 @@ def _files(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[int, s
         try:
             yield number, path.name, path.read_bytes()
         except OSError as error:
-            spoilt.image(path.name, f"{path.name}: {error.strerror}")
+            dangling = path.is_symlink() and not path.exists()
+            spoilt.image(path.name, f"{path.name}: {'dangling link' if dangling else error.strerror}")
             yield number, path.name, None
 
 

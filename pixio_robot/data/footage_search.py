@@ -35,6 +35,7 @@ def find_footage(
 
 
 def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None]) -> Iterator[Footage]:
+    plain: list[tuple[str, str, list[Path]]] = []
     seen = set() if leave_out is None else {os.path.realpath(leave_out)}
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -54,7 +55,8 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         # Hidden files are not footage: macOS leaves a `._clip.mp4` beside every clip.
-        paths = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        plain.append((prefix, real, [Path(folder, name) for name in sorted(names) if not name.startswith(".")]))
+    for prefix, paths in _each_file_once(plain):
         for path in paths:
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 yield describe(prefix + path.name, FootageKind.VIDEO, [path])
@@ -65,3 +67,24 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
         images = [path for path in paths if is_image(path.name)]
         if images:
             yield describe(prefix or "./", FootageKind.IMAGES, images)
+
+
+def _each_file_once(folders: list[tuple[str, str, list[Path]]]) -> list[tuple[str, list[Path]]]:
+    """(prefix, files) of every (prefix, real path, files), without links to files that are among these anyway: of a
+    file and links to it the file stays, of several links to one that lies elsewhere the first."""
+    chosen: dict[str, Path] = {}
+    links: dict[Path, str] = {}
+    for _, _, paths in folders:
+        for path in paths:
+            if path.is_symlink():
+                links[path] = os.path.realpath(path)
+                chosen.setdefault(links[path], path)
+    if links:
+        for _, real, paths in folders:
+            for path in paths:
+                if path not in links and (place := os.path.join(real, path.name)) in chosen:  # noqa: PTH118 (many files)
+                    chosen[place] = path
+    return [
+        (prefix, [path for path in paths if path not in links or chosen[links[path]] == path])
+        for prefix, _, paths in folders
+    ]

@@ -116,6 +116,8 @@ class IngestReport:
     hidden_regions: int
     others: dict[str, int]
     """How many files of `source` are no footage, by the endings of their names."""
+    copies: int
+    """How many pieces of footage show what another shows, byte for byte; they are in."""
 
 
 def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHook | None = None) -> IngestReport:
@@ -141,14 +143,14 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     keys = [extraction.key(footage) for footage in found]
     work = work_directory(out)
     if not work.exists() and (manifest := _finished(out, config, keys)) is not None:
-        return _report(out, manifest, others, changed=False)
+        return _report(out, manifest, found, others, changed=False)
     with _lock(work):
         # Only the lock's holder writes here, and an orphaned worker of a killed run loses nothing that counts.
         sweep_temporaries(work)
         sweep_temporaries(out.parent, of=out.name)
         if (manifest := _finished(out, config, keys)) is not None:  # killed before it had cleared up
             shutil.rmtree(work)
-            return _report(out, manifest, others, changed=False)
+            return _report(out, manifest, found, others, changed=False)
         kept = _kept(out, _previous(out))
         accidents = _extract_all(config, found, keys, work, set(kept), show_progress)
         packables = [
@@ -162,7 +164,7 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
             raise UserError(f"No usable frame in any of {len(found)} files below {config.source}: {shown}.")
         manifest = pack(out, packables, [footage.segment_s for footage in found], config.settings())
         shutil.rmtree(work)
-    return _report(out, manifest, others, changed=True)
+    return _report(out, manifest, found, others, changed=True)
 
 
 def _previous(out: Path) -> dict[str, Any] | None:
@@ -258,7 +260,17 @@ def _extract_all(
     return accidents
 
 
-def _report(out: Path, manifest: dict[str, Any], others: Counter[str], changed: bool) -> IngestReport:
+def _copies(videos: list[dict[str, Any]], found: list[Footage]) -> int:
+    groups: dict[tuple, set[str]] = {}  # those of one group, such as the cameras of an episode, share their files
+    for video, footage in zip(videos, found, strict=True):
+        if video["frames"]:
+            groups.setdefault((video["sha256"], footage.segment_s), set()).add(footage.group)
+    return sum(len(of_content) - 1 for of_content in groups.values())
+
+
+def _report(
+    out: Path, manifest: dict[str, Any], found: list[Footage], others: Counter[str], changed: bool
+) -> IngestReport:
     return IngestReport(
         out=str(out),
         changed=changed,
@@ -269,10 +281,12 @@ def _report(out: Path, manifest: dict[str, Any], others: Counter[str], changed: 
         dropped=manifest["counts"]["dropped"],
         hidden_regions=manifest["counts"]["privacy"]["hidden_regions"],
         others=dict(others.most_common()),
+        copies=_copies(manifest["videos"], found),
     )
 
 
 def read_failures(out: str) -> list[dict[str, str]]:
-    """The lines of `failures.jsonl`: `id` and `reason` of every file that gave nothing."""
+    """The lines of `failures.jsonl`: `id` and `reason` of every file that gave nothing, and of every image, of a
+    folder or a tar, that could not be read."""
     text = (Path(out) / "failures.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]

@@ -27,7 +27,10 @@ from av.video.stream import VideoStream
 from pixio_robot.data.images import absurd_size, shrink_short_side, shrunk_size
 from pixio_robot.data.sampling import Sampler, Sampling
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"),
+    *(".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp"),
+)
 
 SMALLEST_SIDE = 16
 # No camera is faster; a file with more pictures a second of its clock was made to keep a decoder busy for ever.

@@ -40,6 +40,20 @@ def test_settings_arrive_and_the_privacy_hook_is_audited(source: Path, tmp_path:
     assert manifest["counts"]["privacy"] == {"hidden_regions": 12, "frames_hidden_in": 4}
 
 
+def test_the_words_count_the_lines_of_the_list_of_failures(source: Path, tmp_path: Path, capsys) -> None:
+    (source / "bad.png").write_text("no picture")
+    (source / "empty.mp4").touch()
+    (source / "copy").mkdir()
+    for number in range(4):
+        (source / "copy" / f"{number}.png").write_bytes((source / f"{number}.png").read_bytes())
+    (source / "copy" / "bad.png").write_text("no picture")
+    assert main([f"source={source}", f"out={tmp_path / 'out'}", "workers=1"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 files could not be used, 2 single images could not be read: 3 lines in" in printed
+    assert len((tmp_path / "out" / "failures.jsonl").read_text().splitlines()) == 3
+    assert "ingest: 1 files are copies of others" in printed
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

@@ -332,6 +332,47 @@ def test_links_that_lead_back_up_end(tmp_path: Path, make_video) -> None:
     assert [footage.id for footage in find_footage(str(tmp_path / "in"))] == ["a.mp4", "gone.mp4"]
 
 
+def test_a_file_with_links_to_it_is_taken_once(tmp_path: Path, make_video) -> None:
+    source = tmp_path / "in"
+    for name in ("b/clip.mp4", ".annex/hidden.mp4", "../elsewhere/far.mp4"):
+        make_video(source / name, seconds=0.5)
+    cv2.imwrite(str(source / "b" / "photo.png"), np.zeros((20, 20, 3), np.uint8))
+    (source / "a").mkdir()
+    links = {
+        "a/again.mp4": source / "b" / "clip.mp4",  # met before the file itself
+        "a/photo.png": source / "b" / "photo.png",
+        "hidden1.mp4": source / ".annex" / "hidden.mp4",  # as git-annex lays files down
+        "hidden2.mp4": source / ".annex" / "hidden.mp4",
+        "near.mp4": tmp_path / "elsewhere" / "far.mp4",
+        "z.mp4": source / "a" / "again.mp4",
+    }
+    for name, target in links.items():
+        (source / name).symlink_to(target)
+    assert [footage.id for footage in find_footage(str(source))] == ["b/", "b/clip.mp4", "hidden1.mp4", "near.mp4"]
+
+
+def test_copies_are_counted_and_dangling_links_said_to_be_such(tmp_path: Path, make_video) -> None:
+    source = tmp_path / "in"
+    first = make_video(source / "a.mp4", seconds=0.5)
+    make_video(source / "other.mp4", seconds=0.5, seed=1)
+    for name in ("b.mp4", "c.mp4"):
+        shutil.copyfile(first, source / name)
+    (source / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (source / "photos").mkdir()
+    cv2.imwrite(str(source / "photos" / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    (source / "photos" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    settings = config(source, tmp_path / "out")
+    report = ingest(settings, show_progress=False)
+    assert (report.copies, report.failed, report.dropped["unreadable_images"]) == (2, 1, 1)
+    assert ingest(settings, show_progress=False).copies == 2
+    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
+    assert counts["failed_by_reason"] == {"dangling link": 1}
+    assert read_failures(str(tmp_path / "out")) == [
+        {"id": "gone.mp4", "reason": "dangling link"},
+        {"id": "photos/gone.png", "reason": "gone.png: dangling link"},
+    ]
+
+
 def test_shards_inside_of_their_source_are_not_taken_for_footage(tmp_path: Path, make_video) -> None:
     make_video(tmp_path / "in" / "a.mp4", seconds=1)
     for name in ("IMG_1.HEIC", "IMG_2.heic", "notes", ".hidden.heic"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pixio_robot.data.images import shrink_short_side
-from pixio_robot.data.video import Sampling, VideoError, decode_frames, probe
+from pixio_robot.data.video import VIDEO_SUFFIXES, Sampling, VideoError, decode_frames, probe
 
 WIDTH, HEIGHT = 160, 96  # of `make_video`
 
@@ -43,6 +43,37 @@ def test_frames_at_a_rate_are_the_frames_of_those_times(
     for time_s, image in frames:
         assert close(image, picture(round(time_s * 20)))
     assert probe(path).duration_s == pytest.approx(2, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mpg", "mpeg1video", {}),
+        ("a.mpeg", "mpeg2video", {}),
+        ("a.ts", "libx264", {}),
+        ("a.mts", "libx264", {"mpegts_m2ts_mode": "1"}),
+        ("a.m2ts", "libx264", {"mpegts_m2ts_mode": "1"}),
+        ("a.3gp", "mpeg4", {}),
+        ("a.3gp", "libx264", {}),
+    ],
+)
+def test_older_and_camcorders_wrappings(tmp_path: Path, picture, name: str, codec: str, options: dict) -> None:
+    path = tmp_path / name
+    wrapping = {".mpg": "mpeg", ".mpeg": "mpeg", ".3gp": "3gp"}.get(path.suffix, "mpegts")
+    with av.open(str(path), "w", format=wrapping, options=options) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 4_000_000
+        for number in range(50):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode())
+    assert path.suffix in VIDEO_SUFFIXES
+    assert probe(path).duration_s == pytest.approx(2, abs=0.15)
+    frames = list(decode_frames(path, frames_per_second=5))
+    assert [round(time_s, 2) for time_s, _ in frames] == [round(i / 5, 2) for i in range(10)]
+    for time_s, image in frames:
+        assert close(image, picture(round(time_s * 25)))
+    every = list(decode_frames(path, sampling=Sampling.EVERY, every=10))
+    assert [round(time_s, 2) for time_s, _ in every] == [0.0, 0.4, 0.8, 1.2, 1.6]
 
 
 def test_odd_sizes_and_other_streams(tmp_path: Path, make_video, picture) -> None:
