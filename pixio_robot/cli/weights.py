@@ -38,11 +38,16 @@ def _info(words: list[str]) -> int:
 
 
 def _convert(words: list[str]) -> int:
-    (source, target), options = _paths("convert", words, 2, {"format": "ours", "overwrite": "false"})
+    (source, target), options = _paths("convert", words, 2, {"format": "", "overwrite": "false"})
     from pixio_robot.vision.weights.formats import WeightFormat, load_any, save_as
 
     # An encoder alone is no policy.
-    wanted = _choice(WeightFormat, options["format"], but=[WeightFormat.POLICY])
+    wanted = _choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
+    if not options["format"] and target.suffix.lower() in _FILES:
+        raise UserError(
+            f"{target} has the name of a file, and our format is a directory: say format=official for one .pth file, "
+            "or format=ours for a directory of that name."
+        )
     _refuse_existing(target, options)
     encoder, found = _encoder(source)
     save_as(encoder, target, wanted)
@@ -124,6 +129,7 @@ def _size(text: str, default: int) -> tuple[int, int]:
     return int(height), int(width)
 
 
+_FILES = (".pth", ".pt")
 _BESIDE_WEIGHTS = ("config.json", "preprocessor_config.json", "model.safetensors.index.json")
 
 ACTIONS = {"info": _info, "convert": _convert, "export": _export}

@@ -31,6 +31,15 @@ def test_weights_go_round_through_every_format(model, tmp_path, capsys):
     assert model.encoder.fingerprint() in printed
 
 
+def test_a_directory_is_not_called_like_a_file_unasked(model, tmp_path):
+    words = ["weights", "convert", str(tmp_path / "mae"), str(tmp_path / "x.pth")]
+    with pytest.raises(UserError, match=r"say format=official for one \.pth file"):
+        dispatch(words)
+    assert not (tmp_path / "x.pth").exists()
+    assert dispatch([*words, "format=official"]) == 0
+    assert (tmp_path / "x.pth").is_file()
+
+
 def test_overwriting_takes_nothing_but_weights(model, tmp_path):
     words = ["weights", "convert", str(tmp_path / "mae"), str(tmp_path / "thesis")]
     assert dispatch(words) == 0

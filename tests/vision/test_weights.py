@@ -95,6 +95,33 @@ class Trap:
         return (print, ("executed",))
 
 
+def test_the_state_of_a_training_is_no_encoder(encoder, tmp_path):
+    run = tmp_path / "run"
+    encoder.save(run / "model")
+    state = run / "checkpoints" / "step_00000010"
+    state.mkdir(parents=True)
+    write_json(state / "trainer.json", {})
+    (run / "checkpoints" / "latest").write_text(state.name)
+    for path in (run / "checkpoints", run / "checkpoints" / "latest", state):
+        with pytest.raises(UserError, match=f"{path} is the state of a training, .* that is {run / 'model'}, once"):
+            PixioEncoder.from_pretrained(path)
+
+
+def test_a_distillation_has_several_encoders(encoder, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "latest").touch()
+    names = [run / "model" / name for name in ("small", "tiny")]
+    for name in names:
+        encoder.save(name)
+    for path in (run, run / "model"):
+        with pytest.raises(UserError, match=f"holds several encoders; name one: {names[0]}, {names[1]}"):
+            PixioEncoder.from_pretrained(path)
+    with pytest.raises(UserError, match=f"that is {names[0]} or {names[1]}, once"):
+        PixioEncoder.from_pretrained(run / "checkpoints" / "latest")
+    assert PixioEncoder.from_pretrained(names[1]).fingerprint() == encoder.fingerprint()
+
+
 def test_a_pickle_is_not_executed(tmp_path, capsys):
     (tmp_path / "trap.pth").write_bytes(pickle.dumps({"cls_token": Trap()}, protocol=2))
     with pytest.raises(UserError, match="not a plain PyTorch state dict"):

@@ -18,6 +18,8 @@ from pixio_robot.vision.weights.policy import POLICY, read_encoder_of_policy
 
 MODEL = "model"
 """What a training leaves in its directory."""
+CHECKPOINTS, LATEST, TRAINER = "checkpoints", "latest", "trainer.json"
+"""What it goes on from, beside that (`training.checkpoint`, which lies above this)."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
@@ -34,6 +36,7 @@ class WeightFormat(enum.Enum):
 
 def detect_format(path: Path) -> WeightFormat:
     """Raises UserError for what is none of them."""
+    _refuse_parts_of_a_training(path)
     if path.is_file():
         return WeightFormat.OFFICIAL
     if not path.is_dir():
@@ -51,6 +54,27 @@ def detect_format(path: Path) -> WeightFormat:
     raise UserError(
         f"{path / CONFIG} describes neither an encoder of pixio-robot (kind {KIND}, {MODEL_KIND} or {POLICY}, not "
         f"{kind!r}) nor a Hugging Face directory of Pixio (model_type 'pixio', not {model_type!r})."
+    )
+
+
+def _refuse_parts_of_a_training(path: Path) -> None:
+    """Raises UserError for what a training leaves beside its encoder, naming the encoder."""
+    if path.name == CHECKPOINTS and path.is_dir():
+        run = path.parent
+    elif path.parent.name == CHECKPOINTS and (path.name == LATEST or (path / TRAINER).is_file()):
+        run = path.parent.parent
+    else:
+        # A distillation leaves an encoder of each student.
+        if path.is_file() or (path / CONFIG).is_file():
+            return
+        students = [student.parent for at in (path, path / MODEL) for student in sorted(at.glob(f"*/{CONFIG}"))]
+        if students:
+            raise UserError(f"{path} holds several encoders; name one: {', '.join(map(str, students))}.")
+        return
+    students = [student.parent for student in sorted((run / MODEL).glob(f"*/{CONFIG}"))]
+    raise UserError(
+        f"{path} is the state of a training, for it to go on from, not an encoder; that is "
+        f"{' or '.join(map(str, students)) or run / MODEL}, once the training has finished."
     )
 
 
