@@ -1,14 +1,19 @@
-"""Where a result comes from: commit, device and versions, as every JSON of `results/` has them."""
+"""Where a result comes from: commit, device and versions, as every JSON of `results/` has them.
+
+A script that imports this prints a user's mistake as one line.
+"""
 
 from __future__ import annotations
 
 import argparse
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 
 if TYPE_CHECKING:  # some benchmarks measure the memory of a process without torch
@@ -39,3 +44,13 @@ def torch_device(device: torch.device) -> str:
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     return f"{name}, {usable_cores()} cores, {torch.get_num_threads()} threads"
+
+
+def _in_one_line(kind: type[BaseException], error: BaseException, where: Any) -> None:
+    if issubclass(kind, UserError):
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, where)
+
+
+sys.excepthook = _in_one_line
