@@ -37,8 +37,8 @@ def merged(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ())
         if store.path.resolve() in [other.path.resolve() for other in stores[:number]]:
             raise UserError(f"{store.path} is named twice: every episode would be there twice.")
         theirs = dataclasses.replace(store.spec, task=first.task)
-        if differences := told_apart(first, theirs, str(stores[0].path), str(store.path)):
-            raise UserError(f"{store.path} does not fit to {stores[0].path}. {differences}")
+        if differences := told_apart(first, theirs, "A", "B"):
+            raise UserError(f"{stores[0].path} (A) and {store.path} (B) do not fit. {differences}")
     left_out = set(without)
     numbered = [
         (store, number)

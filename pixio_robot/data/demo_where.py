@@ -3,9 +3,9 @@
     choice     = both { "or" both }
     both       = one { "and" one }
     one        = "not" one | "(" choice ")" | "success" | NAME OPERATOR VALUE
-    OPERATOR   = == != < <= > >= in
+    OPERATOR   = == != < <= > >= in "not in"
     VALUE      = number | true | false | word | 'text' | "text"
-               | with `in`: RANGE | "(" (VALUE | RANGE) { "," (VALUE | RANGE) } ")"
+               | with `in` and `not in`: RANGE | "(" (VALUE | RANGE) { "," (VALUE | RANGE) } ")"
     RANGE      = LOW..HIGH, two numbers or two texts in quotes; both ends belong to it, and texts go by the alphabet
 
 The names are those of `Facts`, and `info.KEY` for what a recorder noted. Nothing is ever evaluated as Python.
@@ -131,7 +131,10 @@ class _Parser:
             raise unknown_name("property of an episode", name, (*NAMES, "info.KEY"))
         if name == "success" and (not self._tokens or self._tokens[0][1] not in COMPARISONS):
             return lambda facts: facts.success
-        _, sign = self._next("a comparison")
+        negated = self._take("not")
+        _, sign = self._next("'in'" if negated else "a comparison")
+        if negated and sign != "in":
+            raise self._expected("'in' after 'not'", sign)
         if sign not in COMPARISONS:
             raise self._expected(f"one of {' '.join(COMPARISONS)}", sign)
         value = self._value(name, sign)
@@ -142,7 +145,7 @@ class _Parser:
                 return False
             found = facts.info[key] if key is not None else getattr(facts, name)
             try:
-                return compare(found, value)
+                return compare(found, value) != negated
             except TypeError:
                 known = ", ".join(map(repr, value)) if sign == "in" else repr(value)
                 raise UserError(

@@ -13,6 +13,7 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches, part_of
 from pixio_robot.data.prefetch import Prefetched
 from pixio_robot.data.shares import shares
+from pixio_robot.data.spec_differences import told_apart
 from pixio_robot.data.stats import Statistics, statistics_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
@@ -100,9 +101,9 @@ def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
     first = stores[0].spec
     for store in stores[1:]:
         alike = dataclasses.replace(store.spec, task=first.task)
-        if differences := [*first.differences(alike), *alike.differences(first)]:
+        if differences := told_apart(first, alike, "A", "B"):
             raise UserError(
-                f"One policy cannot learn from both {stores[0].path} and {store.path}: {'; '.join(differences)}."
+                f"One policy cannot learn from both {stores[0].path} (A) and {store.path} (B). {differences}"
             )
     return dataclasses.replace(first, task=SEVERAL.join(dict.fromkeys(store.spec.task for store in stores)))
 

@@ -78,7 +78,7 @@ def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a", episodes=1)
     other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, control_hz=20.0))
     other.append(make_episode(1))
-    with pytest.raises(UserError, match=r"/b does not fit to .*/a. control_hz: .*/a has 10, .*/b has 20. `data sub"):
+    with pytest.raises(UserError, match=r"/a \(A\) and .*/b \(B\) do not fit. control_hz: A has 10, B has 20. `"):
         merged([store, other])
 
 
@@ -258,6 +258,9 @@ FACTS = Facts(episode=3, length=40, seed=7, success=True, task="Lift", reward=1.
         ("episode in (0, 1, 3)", True),
         ("episode in (0,1,2)", False),
         ("not episode in (0, 2..4)", False),
+        ("episode not in (0, 2..4)", False),
+        ("task not in ('Pick Place', Stack) and success", True),
+        ("info.absent not in (1, 2)", False),
         ("task in (Stack, Lift)", True),
         ("task in ('Pick Place')", False),
         ("task in 'K'..'M'", True),
@@ -280,6 +283,7 @@ def test_choices(where: str, expected: bool) -> None:
         ("length in 3", r"expected LOW..HIGH or \(A, B, ...\) after 'in'.*Such as this is understood: success and"),
         ("episode in 0,1", "expected LOW..HIGH"),
         ("episode == 0,1", "expected 'and', 'or' or the end, and there is ','"),
+        ("episode not == 3", "expected 'in' after 'not'"),
         ("episode in (0 1)", r"expected ',' or '\)'"),
         ("episode in (0,", "there is nothing"),
         ("episode in (3..)", "not understood from '3..\\)'"),
