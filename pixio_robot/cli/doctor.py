@@ -18,6 +18,10 @@ GPU_GL_FIX = (
     "install the NVIDIA driver's EGL library (libnvidia-gl-...); in a container, NVIDIA_DRIVER_CAPABILITIES=all"
 )
 OSMESA_FIX = "apt-get install -y libosmesa6 libgl1 libglib2.0-0 (only needed where EGL does not work)"
+TORCHCODEC_FIX = (
+    "nothing: no command here needs it. lerobot's own decode videos with PyAV then; it wants FFmpeg's libraries "
+    "(apt-get install -y ffmpeg)"
+)
 REINSTALL_FIX = "run ./scripts/bootstrap again"
 
 # Each runs in a fresh process: a GL backend is chosen once per process, and a broken driver may crash it.
@@ -185,6 +189,15 @@ def check_extras() -> list[Check]:
     return checks
 
 
+def check_torchcodec() -> list[Check]:
+    """lerobot brings it and takes it, where it can, to look at its own videos; here PyAV decodes all."""
+    if (version := _version("torchcodec")) is None:
+        return []
+    error = _probe("import torchcodec", {})
+    detail = f"{version}, {'loaded' if error is None else 'cannot be loaded'}"
+    return [Check("torchcodec, of lerobot", error is None, detail, TORCHCODEC_FIX, required=False)]
+
+
 def check_disk() -> Check:
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     fix = f"free at least {MINIMUM_FREE_GB:.0f} GB here"
@@ -213,6 +226,14 @@ def main(arguments: list[str]) -> int:
         return 0
     checks = check_rendering()
     if "--gl-only" not in arguments:
-        checks = [check_python(), *check_torch(), *checks, *check_simulators(), *check_extras(), check_disk()]
+        checks = [
+            check_python(),
+            *check_torch(),
+            *checks,
+            *check_simulators(),
+            *check_extras(),
+            *check_torchcodec(),
+            check_disk(),
+        ]
     print_table(checks)
     return 0 if all(check.ok for check in checks if check.required) else 1

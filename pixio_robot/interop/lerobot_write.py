@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -119,7 +120,8 @@ def _check_films(dataset: Any, store: DemoStore, number: int) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what `datasets`, FFmpeg and the AV1 encoder say of every episode."""
+    """Without what `datasets`, FFmpeg and the AV1 encoder say of every episode, and lerobot of torchcodec: that it
+    cannot be loaded is written in ninety lines, and writing takes none (`pixio-robot doctor` tells)."""
     import av.logging
     import datasets
 
@@ -128,8 +130,12 @@ def _quiet() -> Iterator[None]:
     av.logging.set_libav_level(av.logging.ERROR)
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
+    decoders = logging.getLogger("lerobot.utils.import_utils")
+    level = decoders.level
+    decoders.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        decoders.setLevel(level)
         if shown:
             datasets.enable_progress_bars()

@@ -33,6 +33,18 @@ def test_exit_code_1_when_something_required_is_missing(monkeypatch: pytest.Monk
     assert doctor.main(["--gl-only"]) == 1
 
 
+@pytest.mark.parametrize("error", [None, "OSError: libavutil.so.60: cannot open shared object file"])
+def test_torchcodec_is_told_and_missed_by_nothing(error: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_probe", lambda *_: error)
+    monkeypatch.setattr(doctor, "_version", lambda _: "0.10")
+    (check,) = doctor.check_torchcodec()
+    assert (check.ok, check.required) == (error is None, False)
+    assert "cannot be loaded" in check.detail or error is None
+    assert "no command here needs it" in check.fix
+    monkeypatch.setattr(doctor, "_version", lambda _: None)
+    assert doctor.check_torchcodec() == []
+
+
 def test_extras_are_those_of_the_package() -> None:
     import tomllib
 
