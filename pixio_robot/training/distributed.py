@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import gc
+import importlib
 import os
 import traceback
 from collections.abc import Callable, Collection, Iterator
@@ -163,6 +164,8 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     if not _started_along_with_others():
         yield Processes()
         return
+    # What of torch is imported later takes the group for the default of its arguments, and keeps it (torch 2.11).
+    importlib.import_module("torch.distributed.fsdp")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         # Slurm may have shown each process its own GPU only.

@@ -271,6 +271,8 @@ from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
 
+import torch.distributed.fsdp  # as `joined` does, before there is a group that it could keep
+
 torch.set_num_threads(1)
 dist.init_process_group("gloo", f"file://{sys.argv[2]}/meet", world_size=2, rank=int(sys.argv[1]))
 cpu = torch.device("cpu")
