@@ -10,6 +10,7 @@ from envs.config import EnvConfig
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage
+from pixio_robot.data.demos import EPISODES
 from pixio_robot.files import write_json
 
 
@@ -40,8 +41,15 @@ def _collect(command: CollectCommand) -> bool:
     return True
 
 
+def _holds_an_episode(out: Path) -> bool:
+    """Before, an earlier store is worth more: a simulator may fail when it is first stepped."""
+    return any(out.glob(f"{EPISODES}/[0-9]*"))
+
+
 def _run(command: CollectCommand) -> int:
-    return run_stage("collect", command.out, command, lambda: _collect(command), overwrite=command.overwrite)
+    return run_stage(
+        "collect", command.out, command, lambda: _collect(command), overwrite=command.overwrite, begun=_holds_an_episode
+    )
 
 
 def main(arguments: list[str]) -> int:

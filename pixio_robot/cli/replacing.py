@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pixio_robot.errors import UserError
@@ -19,10 +19,12 @@ GONE = "gone"
 
 
 @contextlib.contextmanager
-def replaced(target: Path, stamp: Path) -> Iterator[None]:
+def replaced(target: Path, stamp: Path, begun: Callable[[Path], bool] = Path.exists) -> Iterator[None]:
     """Inside, what was at `target` and its `stamp` are aside, beside it. They are removed about a second after
-    something new has appeared at `target`, so that two copies do not lie on the disk for long; where nothing has when
-    the block is left, by whatever error or signal, they are put back. After a kill `settled` does either."""
+    something new has `begun` at `target`, so that two copies do not lie on the disk for long; where nothing has when
+    the block is left, by whatever error or signal, they are put back. After a kill `settled` does either.
+
+    `begun`: whether what is at a path, if anything, is worth keeping."""
     if target.is_symlink():
         raise UserError(f"{target} is a link, which overwrite=true leaves alone: remove it, or choose another out=.")
     aside = _aside(target)
@@ -33,7 +35,7 @@ def replaced(target: Path, stamp: Path) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(LOOK_SECONDS):
-            if target.exists():
+            if begun(target):
                 _remove(aside, target)
                 return
 
@@ -44,13 +46,14 @@ def replaced(target: Path, stamp: Path) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-        settled(target, stamp)
+        settled(target, stamp, begun)
 
 
-def settled(target: Path, stamp: Path) -> None:
-    """What was aside is put back where there is nothing new at `target`, and removed where there is."""
+def settled(target: Path, stamp: Path, begun: Callable[[Path], bool] = Path.exists) -> None:
+    """What was aside is put back where nothing new has `begun` at `target`, and removed where it has."""
     aside = _aside(target)
-    if not target.exists() and (aside / target.name).exists():
+    if (aside / target.name).exists() and not begun(target):
+        shutil.rmtree(target, ignore_errors=True)
         if (aside / stamp.name).exists():
             (aside / stamp.name).replace(stamp)
         (aside / target.name).rename(target)

@@ -91,6 +91,7 @@ def run_stage(
     overwrite: bool = False,
     always: bool = False,
     may_grow: Collection[str] = (),
+    begun: Callable[[Path], bool] = Path.exists,
 ) -> int:
     """Do `work` unless `out` was already made by equal settings from equal inputs. Returns an exit code.
 
@@ -99,15 +100,15 @@ def run_stage(
     up to date by itself. A result that differs only in flat settings that `may_grow`, and have grown, is continued.
     Raises UserError when `out` holds the result of other settings.
 
-    With `overwrite` an earlier result, of whatever settings, is removed once `work` has begun a new one at `out`; when
-    `work` ends before, refused or interrupted, the earlier result is there as it was.
+    With `overwrite` an earlier result, of whatever settings, is removed once `work` has `begun` a new one at `out`, as
+    far as that is worth keeping; when `work` ends before, refused or interrupted, the earlier result is there as it was.
     """
     if not Path(out).name:
         raise UserError(
             f"out={out!r} is no place for the result of `{command}`; name a directory, such as runs/mine/{command}."
         )
     with _alone(Path(out)):
-        return _run_alone(command, out, settings, work, inputs, overwrite, always, may_grow)
+        return _run_alone(command, out, settings, work, inputs, overwrite, always, may_grow, begun)
 
 
 @contextlib.contextmanager
@@ -154,10 +155,11 @@ def _run_alone(
     overwrite: bool,
     always: bool,
     may_grow: Collection[str],
+    begun: Callable[[Path], bool],
 ) -> int:
     target = Path(out)
     stamp = stamp_path(target)
-    settled(target, stamp)
+    settled(target, stamp, begun)
     flat, digest = _describe(settings, [Path(path) for path in inputs])
     unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
     if overwrite and target.exists():
@@ -165,7 +167,7 @@ def _run_alone(
             raise UserError(
                 f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=."
             )
-        with replaced(target, stamp):
+        with replaced(target, stamp, begun):
             return _bring_about(command, target, flat, unsaid, digest, work, always, may_grow)
     return _bring_about(command, target, flat, unsaid, digest, work, always, may_grow)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pixio_robot.cli import replacing
+from pixio_robot.cli.collect import _holds_an_episode
 from pixio_robot.cli.stages import run_stage, stamp_path
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
@@ -87,6 +88,41 @@ def test_after_a_kill_the_next_command_finds_the_old_result_or_the_new_one(
     assert run(made, 2 if began else 1, lambda: write(made, "new, finished")) == 0
     assert (made / "text").read_text() == ("new, finished" if began else "old")
     assert names(made.parent) == ["demos", "demos.stage.json"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_result_comes_back_when_nothing_of_the_new_one_is_worth_keeping(
+    made: Path, stored: bool, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stamp_path(made).read_text()
+
+    def begun(out: Path) -> bool:
+        return (out / "episode").exists()
+
+    def work() -> bool:
+        write(made, "new")
+        if stored:
+            (made / "episode").touch()
+        raise RuntimeError("the simulator failed")
+
+    if killed:
+        monkeypatch.setattr(replacing, "settled", lambda *_: None)
+    with pytest.raises(RuntimeError):
+        run_stage("collect", str(made), {"setting": 2}, work, overwrite=True, begun=begun)
+    monkeypatch.undo()
+    if killed:
+        replacing.settled(made, stamp_path(made), begun)
+    assert (made / "text").read_text() == ("new" if stored else "old")
+    assert (stamp_path(made).read_text() == before) == (not stored)
+    assert names(made.parent) == ["demos", "demos.stage.json"]
+
+
+def test_a_store_without_an_episode_gives_way_to_the_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "demos" / "episodes" / ".tmp-demos-1").mkdir(parents=True)
+    assert not _holds_an_episode(tmp_path / "demos")
+    (tmp_path / "demos" / "episodes" / "000000").mkdir()
+    assert _holds_an_episode(tmp_path / "demos")
 
 
 def test_a_link_is_left_alone(made: Path) -> None:
