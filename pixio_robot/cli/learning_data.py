@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pixio_robot.cli.held_out import BY_SHARE, Choice, divided
 from pixio_robot.cli.learned import mark
 from pixio_robot.data.demo_tasks import tasks_of
 from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
@@ -17,7 +18,6 @@ from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.data.mixture import MixedBatches, common_spec, statistics_over
 from pixio_robot.data.stats import Statistics
-from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed import Processes, current
 from pixio_robot.types import SEVERAL, DemoSpec, Observation
@@ -25,7 +25,7 @@ from pixio_robot.types import SEVERAL, DemoSpec, Observation
 
 @dataclass
 class Demonstrations:
-    """Stores, and which of their episodes are trained on and which held out."""
+    """Stores, and which of their episodes are trained on and which held out; the last may be for holding out alone."""
 
     stores: list[DemoStore]
     training: list[list[int]]
@@ -39,8 +39,12 @@ class Demonstrations:
     tasks: list[list[str]]
     """Of every episode of every store."""
     weights: list[float] | None
+    """Of the stores that are trained on."""
     marks: set[str]
     """Of the episodes that are trained on (`pixio_robot.cli.learned`)."""
+
+    trained_stores: int
+    """How many of the stores, from the first on, are there to be trained on."""
 
     @property
     def seeds(self) -> list[int]:
@@ -51,6 +55,8 @@ class Demonstrations:
     ) -> tuple[DemoBatches | MixedBatches, DemoBatches | MixedBatches | None]:
         """Batches to train on, and batches of the episodes that were held out: this process's part of each."""
 
+        unknown = next(iter(self.goals.values()), [])
+
         def of(store: int, episodes: list[int], views: bool, processes: Processes) -> DemoBatches:
             return DemoBatches.of_policy(
                 policy,
@@ -59,7 +65,8 @@ class Demonstrations:
                 seed=seed,
                 episodes=episodes,
                 features=None if features is None else features[store],
-                goals=[self.goals[task] for task in self.tasks[store]] if self.goals else None,
+                # What is neither trained on nor held out may be of another task.
+                goals=[self.goals.get(task, unknown) for task in self.tasks[store]] if self.goals else None,
                 random_views=views,
                 rank=processes.rank,
                 world_size=processes.count,
@@ -67,13 +74,14 @@ class Demonstrations:
 
         def stream(chosen: list[list[int]], views: bool, processes: Processes) -> DemoBatches | MixedBatches:
             used = [store for store, episodes in enumerate(chosen) if episodes]
-            if len(self.stores) == 1 and not self.goals:
-                return of(0, chosen[0], views, processes)
+            if len(used) == 1 and not self.goals and 1 in (len(self.stores), self.trained_stores):
+                return of(used[0], chosen[used[0]], views, processes)
+            weighed = self.weights is not None and used[-1] < len(self.weights)
             return MixedBatches(
                 [of(store, chosen[store], views, Processes()) for store in used],
                 batch_size=batch_size,
                 seed=seed,
-                weights=None if self.weights is None else [self.weights[store] for store in used],
+                weights=[self.weights[store] for store in used] if self.weights and weighed else None,
                 rank=processes.rank,
                 world_size=processes.count,
             )
@@ -96,48 +104,65 @@ def open_demonstrations(
     validation_share: float,
     seed: int,
     learned: Collection[str] = (),
+    choice: Choice = BY_SHARE,
 ) -> Demonstrations:
     """goals: file of what is wanted in each task. tell_task: whether the policy is told which of several it is.
     learned: marks of episodes (`pixio_robot.cli.learned`) that are not to be held out, as the policy knows them.
+    choice: which episodes are trained on and held out, where that is not for `validation_share` to say.
 
-    Raises UserError for stores that are empty or do not go together, for goals that do not fit the tasks, and where
-    every episode was learned though some are to be held out.
+    Raises UserError for stores that are empty or do not go together, for goals that do not fit the tasks, where
+    every episode was learned though some are to be held out, and for a choice of none.
     """
+    count, paths = len(paths), [*paths, *choice.stores]
     # Together they take no more than one would.
     stores = [DemoStore.open(path, ram_bytes=DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     for store in stores:
         if len(store) == 0:
             raise UserError(f"{store.path} holds no episode yet; `pixio-robot collect` records some.")
-    if weights is not None and len(weights) != len(stores):
-        raise UserError(f"data_weights={weights} must be one number for each of the {len(stores)} stores in data.")
-    spec, known = common_spec(stores), {}
+    if weights is not None and len(weights) != count:
+        raise UserError(f"data_weights={weights} must be one number for each of the {count} stores in data.")
+    marks = [[mark(store, number) for number in range(len(store))] for store in stores]
+    training, validation = divided(
+        stores, count, marks, choice, validation_share=validation_share, seed=seed, learned=learned
+    )
     of_episodes = [tasks_of(store) for store in stores]
-    tasks = list(dict.fromkeys(task for of_store in of_episodes for task in of_store))
-    if tell_task and len(tasks) > 1:
-        spec = dataclasses.replace(spec, task=SEVERAL.join(tasks))
+    used = [sorted([*kept, *held_out]) for kept, held_out in zip(training, validation, strict=True)]
+    # A random share of few episodes may hold out all of a task, which is told of none the less.
+    tasks = _tasks(of_episodes, training if choice.names_validation else used)
+    spec, known = common_spec(stores), {}
+    strange = [task for task in _tasks(of_episodes, validation) if task not in tasks]
+    if tell_task:
+        if strange:
+            raise UserError(
+                f"Episodes of {', '.join(strange)} are held out, but none of the tasks trained on is that: "
+                f"{', '.join(tasks)}. Hold out others, or set tell_task=false."
+            )
+        if len(tasks) > 1 or choice:
+            spec = dataclasses.replace(spec, task=SEVERAL.join(tasks))
+    elif choice.stores:
+        spec = dataclasses.replace(spec, task=common_spec(stores[:count]).task)
     if goals is not None:
         known = read_goals(goals, tasks)
     elif tell_task and len(tasks) > 1:
         known = one_hot_goals(tasks)
-    marks = [[mark(store, number) for number in range(len(store))] for store in stores]
-    before = [{number for number, its in enumerate(of_store) if its in learned} for of_store in marks]
-    split = [split_episodes(len(store), validation_share, seed, its) for store, its in zip(stores, before, strict=True)]
-    if validation_share > 0 and any(before) and not any(held_out for _, held_out in split):
-        raise UserError(
-            f"initial_policy has learned every episode of {', '.join(paths)}, so that none can be held out: set "
-            "validation_share=0."
-        )
-    training = [episodes for episodes, _ in split]
     return Demonstrations(
         stores,
         training,
-        [episodes for _, episodes in split],
+        validation,
         spec,
         statistics_over(list(zip(stores, training, strict=True))),
         known,
         of_episodes,
         weights,
         {of_store[number] for of_store, episodes in zip(marks, training, strict=True) for number in episodes},
+        count,
+    )
+
+
+def _tasks(of_episodes: Sequence[Sequence[str]], chosen: Sequence[Sequence[int]]) -> list[str]:
+    """Of the chosen episodes, in the order of stores and episodes."""
+    return list(
+        dict.fromkeys(of_store[number] for of_store, its in zip(of_episodes, chosen, strict=True) for number in its)
     )
 
 

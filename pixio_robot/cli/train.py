@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
+from pixio_robot.cli.held_out import Choice
 from pixio_robot.cli.learned import SEEDS, learned_by
 from pixio_robot.cli.new_policy import new_policy
 from pixio_robot.cli.policy_choices import origin, register_policies
@@ -74,6 +75,13 @@ class TrainCommand(ImitateConfig, StageSettings):
     tell_task: bool = True
     """Whether a policy of several tasks is told which it is to do; False: they are learned as one, such as several
     wordings of the same."""
+    train_where: str = ""
+    """Of `data`, the episodes to use, such as 'info.mask.train == true' for a robomimic file's own filter key; the
+    grammar is that of `data filter where=`. Empty: all."""
+    validation_where: str = ""
+    """Of `data`, the episodes to hold out, such as 'info.mask.valid == true', in place of a random share."""
+    validation_data: list[str] = field(default_factory=list)
+    """More stores, all of whose episodes are held out, in place of a random share."""
     out: str = MISSING
     """Run directory: `model/` (the policy), metrics, checkpoints."""
     label: str = ""
@@ -97,6 +105,12 @@ class TrainCommand(ImitateConfig, StageSettings):
             raise UserError(f"cached_views={self.cached_views} must not be negative.")
         if self.goals is not None and not self.tell_task:
             raise UserError("goals= says what is wanted in each task: leave it out with tell_task=false.")
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(
+            train_where=self.train_where, validation_where=self.validation_where, stores=tuple(self.validation_data)
+        )
 
     @property
     def stores(self) -> list[str]:
@@ -128,8 +142,8 @@ def _train(command: TrainCommand) -> FitResult:
 
     device, processes = pick_device(command.device), current()
     seed = command.loop.seed
-    before = learned_by(command.initial_policy)
-    if before.episodes is None and command.validation_share and processes.first:
+    before, choice = learned_by(command.initial_policy), command.choice
+    if before.episodes is None and (command.validation_share or choice.names_validation) and processes.first:
         print(
             f"train: initial_policy={command.initial_policy} does not say which episodes it has learned, as policies "
             "of earlier versions; where some are held out now, validation_loss flatters"
@@ -142,7 +156,11 @@ def _train(command: TrainCommand) -> FitResult:
         validation_share=command.validation_share,
         seed=seed,
         learned=before.episodes or (),
+        choice=choice,
     )
+    if choice and processes.first:
+        kept, held_out = (sum(map(len, episodes)) for episodes in (data.training, data.validation))
+        print(f"train: {kept} episodes to train on, {held_out} held out", flush=True)
     for note in notes(data.stores, data.training, command.policy) if processes.first else ():
         print(f"train: {note}", flush=True)
     learned = before.extra(data.marks, data.seeds)
@@ -153,7 +171,9 @@ def _train(command: TrainCommand) -> FitResult:
     trials = _trials(command, policy, data.spec, learned[SEEDS]) if command.trials.every else None
     features = None
     if views is not None and encoder is not None:
-        features = _cached(data.stores, encoder, conditioning.cameras, views, device)
+        only_held_out = len(data.stores) - data.trained_stores
+        of_stores = [views] * data.trained_stores + [replace(views, count=0)] * only_held_out
+        features = _cached(data.stores, encoder, conditioning.cameras, of_stores, device)
     train_batches, validation_batches = data.streams(
         policy,
         features,
@@ -218,7 +238,11 @@ def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_se
 
 
 def _cached(
-    stores: Sequence[DemoStore], encoder: nn.Module, cameras: Sequence[str], views: Views, device: torch.device
+    stores: Sequence[DemoStore],
+    encoder: nn.Module,
+    cameras: Sequence[str],
+    views: Sequence[Views],
+    device: torch.device,
 ) -> list[FeatureCache]:
     """The features of every store, encoded by the first process and held in RAM once a machine."""
     from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
@@ -226,7 +250,10 @@ def _cached(
     from pixio_robot.training.distributed import current
 
     def encoded() -> list[Encoded]:
-        return [encode_features(store, encoder, cameras, views=views, device=device) for store in stores]
+        return [
+            encode_features(store, encoder, cameras, views=its, device=device)
+            for store, its in zip(stores, views, strict=True)
+        ]
 
     processes = current()
     room, ram_bytes = shared_room(processes.gather), DEFAULT_RAM_BYTES // len(stores)
@@ -234,7 +261,7 @@ def _cached(
 
 
 def _run(command: TrainCommand) -> int:
-    inputs = command.stores
+    inputs = [*command.stores, *command.validation_data]
     if command.encoder.kind is EncoderKind.PIXIO and command.encoder.path is not None:
         inputs.append(command.encoder.path)
     for path in (command.initial_policy, command.goals):

@@ -103,12 +103,17 @@ def without_loss(codec: str) -> str:
 
 def filtered(store: DemoStore, where: str) -> Recipe:
     """The episodes that `where` (`demo_where`) holds for. Raises UserError when there is none."""
-    predicate = parse_where(where)
-    lengths = store.lengths.tolist()
-    episodes = [number for number, length in enumerate(lengths) if predicate(_facts(store, number, length))]
+    episodes = holding(store, where)
     if not episodes:
         raise UserError(f"where={where!r} holds for none of the {len(store)} episodes of {store.path}.")
     return chosen(store, episodes)
+
+
+def holding(store: DemoStore, where: str) -> list[int]:
+    """The numbers of the episodes that `where` (`demo_where`) holds for."""
+    predicate = parse_where(where)
+    lengths = store.lengths.tolist()
+    return [number for number, length in enumerate(lengths) if predicate(_facts(store, number, length))]
 
 
 def _facts(store: DemoStore, number: int, length: int) -> Facts:

@@ -12,6 +12,7 @@ import torch
 from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli import learning_data
+from pixio_robot.cli.held_out import Choice
 from pixio_robot.cli.learned import mark
 from pixio_robot.cli.learning_data import open_demonstrations
 from pixio_robot.data import image_sources
@@ -126,3 +127,73 @@ def test_every_episode_is_read_once_to_be_known_again(tmp_path, monkeypatch):
     trained_on = [mark(store, n) for store, numbers in zip(data.stores, data.training, strict=True) for n in numbers]
     assert data.marks == set(trained_on)
     assert len(read) == 8
+
+
+def masked(path: Path, valid: tuple[int, ...], count: int = 5, first_seed: int = 0) -> DemoStore:
+    """As imported from a robomimic file with a split of its own."""
+    store = DemoStore.create(path, SPEC)
+    for number in range(count):
+        info = {"mask.valid" if number in valid else "mask.train": True}
+        store.append(dataclasses.replace(make_episode(first_seed + number), info=info))
+    return store
+
+
+ANY = {"weights": None, "goals": None, "validation_share": 0.5, "seed": 0}
+
+
+def test_episodes_that_are_named_are_held_out_in_place_of_a_share(tmp_path):
+    path = str(masked(tmp_path / "a", valid=(1, 3)).path)
+    data = open_demonstrations([path], **ANY, choice=Choice(validation_where="info.mask.valid == true"))
+    assert (data.training, data.validation) == ([[0, 2, 4]], [[1, 3]])
+    state = np.concatenate([data.stores[0].state(number) for number in (0, 2, 4)])
+    np.testing.assert_allclose(data.statistics.state.mean, state.mean(0), rtol=1e-5)
+    data = open_demonstrations(
+        [path], **ANY, choice=Choice(train_where="episode in 0..3", validation_where="info.mask.valid == true")
+    )
+    assert (data.training, data.validation) == ([[0, 2]], [[1, 3]])
+    data = open_demonstrations([path], **ANY, choice=Choice(train_where="info.mask.train == true"))
+    assert sorted(data.training[0] + data.validation[0]) == [0, 2, 4]
+    assert data.validation[0]
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 3.0]])
+def test_another_store_is_held_out_whole_and_what_is_in_both_not_trained_on(weights, tmp_path):
+    paths = [str(masked(tmp_path / "a", (1,)).path), str(masked(tmp_path / "b", (), first_seed=50).path)]
+    other = DemoStore.create(tmp_path / "c", SPEC)
+    other.append(make_episode(99))
+    other.append(DemoStore.open(paths[0]).episode(2))
+    settings = ANY | {"weights": weights}
+    data = open_demonstrations(paths, **settings, choice=Choice(stores=(str(other.path),)))
+    assert data.training == [[0, 1, 3, 4], [0, 1, 2, 3, 4], []]
+    assert data.validation == [[], [], [0, 1]]
+    training, validation = data.streams(Chunks(), None, batch_size=4, seed=0, random_views=False)
+    with training, validation:
+        assert len(next(training).actions) == len(next(validation).actions) == 4
+        assert validation.windows == other.lengths.sum()
+
+
+def test_a_single_store_trains_on_the_same_batches_whatever_is_held_out_elsewhere(tmp_path):
+    path = str(masked(tmp_path / "a", (1,)).path)
+    other = masked(tmp_path / "other", (), count=2, first_seed=50)
+    batches = []
+    for choice in (Choice(), Choice(stores=(str(other.path),))):
+        data = open_demonstrations([path], **(ANY | {"validation_share": 0.0}), choice=choice)
+        with data.streams(Chunks(), None, batch_size=4, seed=0, random_views=False)[0] as training:
+            batches.append(next(training).actions)
+    assert torch.equal(*batches)
+
+
+def test_a_choice_of_nothing_or_of_what_was_learned_is_refused(tmp_path):
+    path = str(masked(tmp_path / "a", valid=(1, 3)).path)
+    known = mark(DemoStore.open(path), 3)
+    for choice, learned, says in (
+        (Choice(validation_where="info.mask.vaild == true"), (), "validation_where=.* none of the 5 episodes of"),
+        (Choice(train_where="length >"), (), "train_where: where='length >': expected a value"),
+        (Choice(validation_where="episode >= 0"), (), "none is left to train on"),
+        (Choice(validation_where="info.mask.valid == true"), (known,), "has learned 1 of the 2 episodes"),
+    ):
+        with pytest.raises(UserError, match=says):
+            open_demonstrations([path], **ANY, choice=choice, learned=learned)
+    tasks = str(several_tasks(tmp_path / "tasks").path)
+    with pytest.raises(UserError, match=r"Episodes of open the drawer are held out.*tell_task=false"):
+        open_demonstrations([tasks], **ANY, choice=Choice(validation_where="task == 'open the drawer'"))

@@ -111,12 +111,37 @@ def test_the_best_on_held_out_episodes_are_kept_and_a_run_is_trained_on(
     assert "is up to date" in capsys.readouterr().out
 
 
+def test_failed_episodes_and_padding_are_told_once_before_training(
+    demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(demos, tmp_path / "run", "policy.horizon=16", "loop.steps=2")
+    told = capsys.readouterr().out
+    assert told.count(f"data filter {demos} out=NEW where=success") == 1
+    assert told.count("train: policy.horizon=16 actions are more than most episodes have") == 1
+
+
 def test_fine_tuning_by_adapters_begins_from_a_trained_head(demos: Path, tmp_path: Path) -> None:
     first = run(demos, tmp_path / "first")
     second = run(demos, tmp_path / "second", "adapt.mode=LORA", f"initial_policy={first}", "optim.lr=1e-12")
     before, after = (load_file(out / "model/model.safetensors") for out in (first, second))
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_named_episodes_are_held_out_of_cached_views_too_and_a_run_goes_on_with_them(
+    demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store = DemoStore.create(tmp_path / "held_out", SPEC)
+    store.append(make_episode(77))
+    words = [f"validation_data=[{store.path}]", "validation_where='episode == 5'", "train_where='episode > 0'"]
+    crop = ["policy.conditioning.random_shift=1", "cached_views=2"]
+    whole = run(demos, tmp_path / "whole", *words, *crop)
+    assert "train: 4 episodes to train on, 2 held out" in capsys.readouterr().out
+    assert metrics(whole)["validation_loss"] > 0
+    parts = run(demos, tmp_path / "parts", *words, *crop, "loop.steps=2")
+    with pytest.raises(UserError, match="validation_data"):
+        run(demos, parts, *crop, "loop.extend=true")
+    run(demos, parts, *words, *crop, "loop.extend=true")
 
 
 def test_what_the_initial_policy_has_learned_is_neither_held_out_nor_evaluated_on(

@@ -1,0 +1,107 @@
+"""Which episodes a policy is trained on and which are held out: a random share, or those that are named."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+from pixio_robot.data.demo_edit import holding
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.windows import split_episodes
+from pixio_robot.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """train_where: of the stores that are trained on, the episodes to use; "" for all. validation_where: of the same
+    stores, those that are held out. stores: more to hold out, whole. The texts are those of `demo_where`."""
+
+    train_where: str = ""
+    validation_where: str = ""
+    stores: Sequence[str] = ()
+
+    @property
+    def names_validation(self) -> bool:
+        return bool(self.validation_where or self.stores)
+
+    def __bool__(self) -> bool:
+        return self.names_validation or bool(self.train_where)
+
+
+BY_SHARE = Choice()
+"""All episodes are used, and a random share of them is held out."""
+
+
+def divided(
+    stores: Sequence[DemoStore],
+    count: int,
+    marks: Sequence[Sequence[str]],
+    choice: Choice,
+    *,
+    validation_share: float,
+    seed: int,
+    learned: Collection[str],
+) -> tuple[list[list[int]], list[list[int]]]:
+    """(Episodes of each store to train on, episodes of each to hold out). The first `count` stores are trained on.
+
+    marks: of every episode of every store (`pixio_robot.cli.learned`); `learned` those that are not to be held out.
+    What is held out is not trained on, nor is its like in another store. Raises UserError where one of both is
+    nothing that was to be something, and where what is named to be held out was learned.
+    """
+    candidates = [*_where(stores[:count], choice.train_where, "train_where"), *([] for _ in stores[count:])]
+    if not choice.names_validation:
+        return _shared(stores, candidates, marks, validation_share, seed, learned)
+    held_out: list[list[int]] = [[] for _ in stores[:count]]
+    if choice.validation_where:
+        held_out = _where(stores[:count], choice.validation_where, "validation_where")
+    held_out += [list(range(len(store))) for store in stores[count:]]
+    held_out_marks = [its[number] for its, numbers in zip(marks, held_out, strict=True) for number in numbers]
+    if known := sum(one in learned for one in held_out_marks):
+        raise UserError(
+            f"initial_policy has learned {known} of the {len(held_out_marks)} episodes that validation_data= and "
+            "validation_where= name, so that a loss on them would say nothing: name others."
+        )
+    taken = set(held_out_marks)
+    training = [[n for n in numbers if its[n] not in taken] for its, numbers in zip(marks, candidates, strict=True)]
+    if not any(training):
+        raise UserError("validation_data= and validation_where= hold out every episode: none is left to train on.")
+    return training, held_out
+
+
+def _where(stores: Sequence[DemoStore], where: str, setting: str) -> list[list[int]]:
+    if not where:
+        return [list(range(len(store))) for store in stores]
+    try:
+        found = [holding(store, where) for store in stores]
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from error
+    if not any(found):
+        episodes, paths = sum(map(len, stores)), ", ".join(str(store.path) for store in stores)
+        raise UserError(f"{setting}={where!r} holds for none of the {episodes} episodes of {paths}.")
+    return found
+
+
+def _shared(
+    stores: Sequence[DemoStore],
+    candidates: Sequence[Sequence[int]],
+    marks: Sequence[Sequence[str]],
+    validation_share: float,
+    seed: int,
+    learned: Collection[str],
+) -> tuple[list[list[int]], list[list[int]]]:
+    training: list[list[int]] = []
+    held_out: list[list[int]] = []
+    before = False
+    for its, numbers in zip(marks, candidates, strict=True):
+        known = {place for place, number in enumerate(numbers) if its[number] in learned}
+        before = before or bool(known)
+        kept, left_out = split_episodes(len(numbers), validation_share, seed, known)
+        training.append([numbers[place] for place in kept])
+        held_out.append([numbers[place] for place in left_out])
+    if validation_share > 0 and before and not any(held_out):
+        paths = ", ".join(str(store.path) for store in stores)
+        raise UserError(
+            f"initial_policy has learned every episode of {paths}, so that none can be held out: set "
+            "validation_share=0."
+        )
+    return training, held_out
