@@ -14,7 +14,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import pixio_robot
+from pixio_robot.cli.elsewhere import ours, remark
 from pixio_robot.cli.help import choices, help_text
 from pixio_robot.cli.stages import remember_command
 from pixio_robot.errors import UserError, unknown_name
@@ -90,8 +91,8 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError:
-    """One sentence from Hydra's chain of exceptions."""
+def _explain(error: Exception, command: str, valid_keys: list[str], words: Sequence[str]) -> UserError:
+    """One sentence from Hydra's chain of exceptions; `words` were typed."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
@@ -111,8 +112,11 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
         if not {*fields} <= {k.rpartition(".")[2] for k in siblings}:
             # Of an item of a list, such as students=[{encoder: {...}}], which have no keys of their own.
             key, siblings, valid_keys = key.rpartition(".")[2], fields, fields
-        closest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0.5)
-        hint = f" Did you mean {closest[0]!r}?" if closest else ""
+        # Hydra names the first part that is unknown, such as `dataloader` of dataloader.batch_size.
+        typed = next((word.partition("=")[0] for word in words if word.startswith(f"{key}.")), key)
+        known = ours(typed, valid_keys)
+        closest = [known] if known else difflib.get_close_matches(key, valid_keys, n=1, cutoff=0.5)
+        hint = f" Did you mean {closest[0]!r}{remark(typed)}?" if closest else ""
         return UserError(f"`{command}` has no setting {key!r}.{hint} Valid here: {', '.join(siblings)}.")
     unknown_group = re.search(r"Could not override '([^']+)'", first)
     if unknown_group:
@@ -120,6 +124,12 @@ def _explain(error: Exception, command: str, valid_keys: list[str]) -> UserError
         return UserError(f"`{command}` has no group {unknown_group.group(1)!r}.{hint}")
     unparsed = re.search(r"Error parsing override '([^']+)'", first)
     word = error.override if isinstance(error, OverrideParseException) else unparsed and unparsed.group(1)
+    if word and (flag := re.fullmatch(r"--([\w.]+)(=.*)?", str(word))):
+        known = ours(flag[1], valid_keys) or (flag[1] if flag[1] in valid_keys else "")
+        hint = f": {known}=..." if known else f" (`{command} --help` lists all)"
+        return UserError(
+            f"`{command}` has no option --{flag[1]}; a setting is written key=value, without dashes{hint}."
+        )
     if word:
         return UserError(
             f"`{command}` cannot read {word!r}: a setting is written key=value, and a value with blanks, brackets, "
@@ -169,7 +179,7 @@ def _explained(command: str, schema: type, words: list[str]) -> Iterator[None]:
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:
-            raise _explain(error, command, _valid_keys(command, words)) from error
+            raise _explain(error, command, _valid_keys(command, words), words) from error
 
 
 def _valid_keys(command: str, words: list[str]) -> list[str]:
@@ -240,5 +250,5 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
     try:
         wrapped()
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, command, []) from error
+        raise _explain(error, command, [], words) from error
     return max(codes)

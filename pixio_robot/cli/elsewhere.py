@@ -1,0 +1,47 @@
+"""What robomimic, diffusion_policy and LeRobot call settings of ours: for the hint where one of theirs is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "n_obs_steps": ("policy.observation_steps",),
+    "frame_stack": ("policy.observation_steps",),
+    "n_action_steps": ("policy.execute",),
+    "horizon": ("policy.horizon",),
+    "chunk_size": ("policy.horizon",),
+    "seq_length": ("policy.horizon",),
+    "num_epochs": ("loop.steps",),
+    "max_steps": ("loop.steps",),
+    "steps": ("loop.steps",),
+    "batch_size": ("batch_size",),
+    "lr": ("optim.lr",),
+    "learning_rate": ("optim.lr",),
+    "optimizer_lr": ("optim.lr",),
+    "weight_decay": ("optim.weight_decay",),
+    "use_ema": ("use_ema",),
+    "val_ratio": ("validation_share",),
+    "hdf5_filter_key": ("train_where",),
+    "hdf5_validation_filter_key": ("validation_where",),
+    "repo_id": ("data",),
+    "dataset_path": ("data",),
+    "zarr_path": ("data",),
+    "type": ("policy",),
+    "path": ("checkpoint", "initial_policy"),
+    "pretrained_path": ("checkpoint", "initial_policy"),
+    "output_dir": ("out",),
+    "n_episodes": ("episodes",),
+}
+"""The last word of theirs -> ours, the first that the command has."""
+_EPOCHS = " (training steps, not passes over the data)"
+
+
+def ours(key: str, there: Collection[str]) -> str:
+    """The setting, of those that are `there`, that another project's `key` stands for; empty where none is known."""
+    word = key.rpartition(".")[2]
+    return next((name for name in NAMES.get(word, ()) if name in there and name != key), "")
+
+
+def remark(key: str) -> str:
+    """What else is to be known of it."""
+    return _EPOCHS if key.rpartition(".")[2] == "num_epochs" else ""
