@@ -100,8 +100,8 @@ def run_stage(
     up to date by itself. A result that differs only in flat settings that `may_grow`, and have grown, is continued.
     Raises UserError when `out` holds the result of other settings.
 
-    With `overwrite` an earlier result, of whatever settings, is removed once `work` has `begun` a new one at `out`, as
-    far as that is worth keeping; when `work` ends before, refused or interrupted, the earlier result is there as it was.
+    With `overwrite` an earlier result, of whatever settings, is removed once `work` has `begun` a new one at `out` that
+    is worth keeping; when `work` ends before, refused or interrupted, the earlier result is there as it was.
     """
     if not Path(out).name:
         raise UserError(
