@@ -7,7 +7,6 @@ and a rotation multiplied from the left, so deltas are the group R^3 x SO(3). Ev
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from pixio_robot.errors import UserError, unknown_name
 
@@ -27,6 +26,8 @@ def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
 
     Raises UserError for an unknown form, another width, and numbers that are no rotation (a zero quaternion).
     """
+    from scipy.spatial.transform import Rotation  # slow to import, and not needed to read settings
+
     _check(rotations, form)
     values = rotations.astype(np.float64)
     if form in (ROT6D, ROT6D_ROWS, MATRIX):
@@ -46,6 +47,8 @@ def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
 
 def rotations(matrices: np.ndarray, form: str) -> np.ndarray:
     """Rotation matrices (..., 3, 3) -> (..., k) in that form."""
+    from scipy.spatial.transform import Rotation
+
     if form not in WIDTHS:
         raise unknown_name("form of rotations", form, WIDTHS)
     shape = (*matrices.shape[:-2], WIDTHS[form])
