@@ -46,7 +46,10 @@ def taken(names: Sequence[str], arms: Sequence[Arm]) -> Restated:
 
     Raises UserError for deltas where the controllers take places, and the other way round.
     """
-    found = blocks(names)
+    try:
+        found = blocks(names)
+    except UserError:  # names that begin like a pose's and are none
+        return Restated([])
     order = list(dict.fromkeys(block.arm for block in found))
     if len(order) != len(arms):
         return Restated([])

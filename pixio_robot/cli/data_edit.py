@@ -182,7 +182,10 @@ def rename(arguments: list[str]) -> int:
             "action_names=."
         )
     edit = renamed(store.spec, pairs, Named(**words))
-    write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
+    recipe = chosen(store, range(len(store)), edit.change, edit.spec)
+    if config.task:  # that, and not what the episodes said
+        recipe = dataclasses.replace(recipe, spec=edit.spec)
+    write(Path(config.out), {"": recipe})
     return _tell(config.out, edit.notes)
 
 

@@ -24,7 +24,7 @@ from pixio_robot.data.actions import (
     rotations,
 )
 from pixio_robot.data.demo_reshape import Edit
-from pixio_robot.data.pose_columns import POSITION, Block, blocks, look_like_poses, others, suggested
+from pixio_robot.data.pose_columns import POSITION, Block, blocks, look_like_poses, may_be_of_gripper, others, suggested
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import UNKNOWN, DemoSpec, Episode
 
@@ -79,6 +79,8 @@ def converted(
 def _check_all_are_known(spec: DemoSpec, found: Sequence[Block], rest: Sequence[str], to: str, rotation: str) -> None:
     """Raises UserError where the actions have poses under names that are not known, which would stay as they are."""
     strange = look_like_poses(rest, rotations_only=not to)
+    if found:  # beside poses that are known, another body's, such as head.yaw, stay as they are
+        strange = [name for name in strange if may_be_of_gripper(name, {block.arm for block in found})]
     say = (
         f"in their order by `data rename` or as you import: action_names='{suggested(spec.action_dim)}' "
         "(docs/demonstrations.md, Actions)."
@@ -187,8 +189,9 @@ def _turns(names: Sequence[str]) -> list[Block]:
 def state_for_poses(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
     """robosuite's observations of those keys, which are the state, but with what `converted` wants of them: the pose of
     what its controllers move in place of the hand's. Empty where the actions are no poses or the state is enough."""
-    turned = any(not block.is_position for block in blocks(spec.action_names))
-    if spec.simulator != ROBOSUITE or not turned or any(block.what != QUATERNION for block in _turns(spec.state_names)):
+    if spec.simulator != ROBOSUITE or not any(not block.is_position for block in blocks(spec.action_names)):
+        return []
+    if any(block.what != QUATERNION for block in _turns(spec.state_names)):
         return []
     wanted = [f"{key}_site" if key.endswith(f"eef_{QUATERNION}") else key for key in keys]
     return wanted if wanted != list(keys) else []

@@ -129,7 +129,7 @@ class _Parser:
         key = name.removeprefix("info.") if name.startswith("info.") else None
         if key is None and name not in NAMES:
             raise unknown_name("property of an episode", name, (*NAMES, "info.KEY"))
-        if name == "success" and (not self._tokens or self._tokens[0][1] not in COMPARISONS):
+        if name == "success" and (not self._tokens or self._tokens[0][1] not in (*COMPARISONS, "not")):
             return lambda facts: facts.success
         negated = self._take("not")
         _, sign = self._next("'in'" if negated else "a comparison")

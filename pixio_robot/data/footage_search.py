@@ -69,6 +69,10 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
             yield describe(prefix or "./", FootageKind.IMAGES, images)
 
 
+def _is_footage(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES or is_tar(path) or is_image(path.name)
+
+
 def _each_file_once(folders: list[tuple[str, str, list[Path]]]) -> list[tuple[str, list[Path]]]:
     """(prefix, files) of every (prefix, real path, files), without links to files that are among these anyway: of a
     file and links to it the file stays, of several links to one that lies elsewhere the first."""
@@ -76,13 +80,14 @@ def _each_file_once(folders: list[tuple[str, str, list[Path]]]) -> list[tuple[st
     links: dict[Path, str] = {}
     for _, _, paths in folders:
         for path in paths:
-            if path.is_symlink():
+            # In a hub's cache the files have no suffix: what links to them says that they are footage.
+            if _is_footage(path) and path.is_symlink():
                 links[path] = os.path.realpath(path)
                 chosen.setdefault(links[path], path)
     if links:
         for _, real, paths in folders:
             for path in paths:
-                if path not in links and (place := os.path.join(real, path.name)) in chosen:  # noqa: PTH118 (many files)
+                if path not in links and _is_footage(path) and (place := os.path.join(real, path.name)) in chosen:  # noqa: PTH118 (many files)
                     chosen[place] = path
     return [
         (prefix, [path for path in paths if path not in links or chosen[links[path]] == path])

@@ -82,9 +82,16 @@ class Order(abc.ABC):
     def advance(self, place: Place, count: int) -> Place:
         """The place `count` images later."""
         epoch, position = place.epoch, place.position + count
+        if (length := self._constant_length()) is not None:
+            more, position = divmod(position, length)
+            return Place(epoch + more, position)
         while position >= (length := len(self.epoch(epoch))):
             epoch, position = epoch + 1, position - length
         return Place(epoch, position)
+
+    def _constant_length(self) -> int | None:
+        """Images of every epoch, where all have the same number."""
+        return None
 
     def runs(self, place: Place, count: int) -> Iterator[tuple[Epoch, np.ndarray]]:
         """(epoch, positions int64) of `count` images from `place` on: one pair, or more where epochs meet."""
@@ -103,6 +110,9 @@ class ImageOrder(Order):
         super().__init__()
         self._count, self._seed, self._selection = count, seed, selection
         self._empty = 0
+
+    def _constant_length(self) -> int | None:
+        return self._count if self._selection is None else None
 
     def _begin(self, number: int) -> ShuffledEpoch:
         selected = None if self._selection is None else self._selection.epoch(self._seed, number)

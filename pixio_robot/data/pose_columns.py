@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -41,7 +41,7 @@ _FORMS = {"rot_axis_angle": AXIS_ANGLE, "quat_site": QUATERNION} | {form: form f
 """Word of a name -> form. rot_axis_angle: UMI's word; quat_site: of the point that robosuite controls."""
 _WORDS = "|".join(sorted(_FORMS, key=len, reverse=True))
 _STEM = re.compile(rf"(?P<arm>.*?)eef_(?P<delta>delta_)?(?P<what>{_WORDS})")
-_NAME = re.compile(r"(?P<stem>.+)\.(?P<axis>\w+)( \[(?P<scale>[\d.]+ )?(?P<unit>\w+)\])?")
+_NAME = re.compile(r"(?P<stem>.+)\.(?P<axis>\w+)( \[(?P<scale>[\d.]+(?:e-?\d+)? )?(?P<unit>\w+)\])?")
 _UNITS = {POSITION: "m", AXIS_ANGLE: "rad"}
 """Of what has one; the numbers of other rotations have none, or 1."""
 _ROTATIONS = r"rot(ation)?|orn|orientation|quat(ernion)?|axis_?angle|euler|rotvec|rpy|roll|pitch|yaw|rot6d"
@@ -141,6 +141,14 @@ def look_like_poses(names: Sequence[str], rotations_only: bool = False) -> list[
     """Of columns in no block, those whose names say that they place or turn a gripper, in words not known here."""
     words = _ROTATIONS if rotations_only else f"{_ROTATIONS}|{_POSITIONS}"
     return [name for name in names if _has(name, words) and not _has(name, _OTHERS)]
+
+
+def may_be_of_gripper(name: str, arms: Collection[str]) -> bool:
+    """Whether a column that looks like a pose says that it is the gripper's, or of none: `rot.x`, `left_tcp.x`, what
+    begins as those `arms` do; not `head.yaw`."""
+    first = re.split(r"[._\d]", name.lower(), maxsplit=1)[0]
+    says_none = re.fullmatch(f"{_ROTATIONS}|{_POSITIONS}", first) is not None
+    return says_none or _has(name, "eef|tcp|ee") or any(arm and name.startswith(arm) for arm in arms)
 
 
 def _has(name: str, words: str) -> bool:

@@ -96,12 +96,15 @@ def recognises(path: Path) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or those of a folder in the order of their numbers."""
+    """The file itself, or those of a folder in the order of their numbers, without hidden ones (macOS leaves them)."""
     if path.is_file():
         return [path] if path.suffix in _SUFFIXES else []
     if not path.is_dir():
         return []
-    return sorted((entry for entry in path.iterdir() if entry.suffix in _SUFFIXES), key=by_numbers)
+    return sorted(
+        (entry for entry in path.iterdir() if entry.suffix in _SUFFIXES and not entry.name.startswith(".")),
+        key=by_numbers,
+    )
 
 
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:

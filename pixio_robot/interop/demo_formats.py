@@ -103,6 +103,9 @@ def recognised_format(path: Path) -> ImportFormat:
 def nothing_at(path: Path) -> UserError:
     """An error for a source that is not there: what is there and called nearly so; for what can only be a name of the
     Hugging Face hub, how to get it."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            return UserError(f"{place} is a link to {place.readlink()}, where there is nothing.")
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     missing = path.absolute().relative_to(folder).parts[0]
     there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))

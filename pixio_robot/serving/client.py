@@ -66,10 +66,10 @@ class PolicyClient:
                     f"{address} refused the connection: the token is not the one it was started with."
                 ) from error
             raise UserError(f"{address} is no policy server: it answers with HTTP status {status}.") from error
+        except OSError as error:  # before ValueError: a certificate that is not trusted is both
+            raise UserError(f"No policy server answers at {address} ({error}).") from error
         except (InvalidURI, ValueError) as error:
             raise UserError(f"address={address!r} is not understood ({error}): it is ws://HOST:PORT.") from error
-        except OSError as error:
-            raise UserError(f"No policy server answers at {address} ({error}).") from error
         except WebSocketException as error:
             raise UserError(f"What answers at {address} is no policy server ({error}).") from error
         try:
@@ -87,7 +87,8 @@ class PolicyClient:
             self.close()
             raise
         learned = hello.get("state_range")  # not sent for a policy that does not feel its state
-        self._watch = None if learned is None else StateWatch(self.spec.state_names, *learned)
+        self.watch = None if learned is None else StateWatch(self.spec.state_names, *learned)
+        """Says once where a state is far from the demonstrations; None for a policy that does not feel its state."""
         self.reset(0)
 
     @property
@@ -117,7 +118,7 @@ class PolicyClient:
         """
         # Before the episode has seen what would be refused.
         state = check_frame(self.spec, self.cameras, frame, looked_at=self._episode.looks_next)
-        if self._watch is not None and (words := self._watch.words(state)):
+        if self.watch is not None and (words := self.watch.words(state)):
             warnings.warn(words, stacklevel=2)
         self._episode.see(frame)
         if self._episode.hungry:
@@ -170,7 +171,9 @@ class RemoteActor:
 
     def reset(self, slot: int, seed: int) -> None:
         if slot not in self._clients:
-            self._clients[slot] = PolicyClient(self._address, self._token, task=self._task)
+            client = PolicyClient(self._address, self._token, task=self._task)
+            self._clients[slot] = client
+            client.watch = next(iter(self._clients.values())).watch  # one for all: it speaks once
         self._clients[slot].reset(seed)
 
     def needs_images(self, slot: int) -> bool:

@@ -103,6 +103,20 @@ def test_blocks_are_read_from_names() -> None:
         blocks(("eef_pos.x [m]", "eef_pos.z [m]", "eef_pos.y [m]"))
 
 
+def test_poses_of_other_bodies_stay_and_the_grippers_own_under_other_names_are_refused() -> None:
+    beside = dataclasses.replace(SPEC, action_names=(*SPEC.action_names, "head.yaw", "camera.pitch"))
+    assert converted(beside, "absolute").spec.action_names[-2:] == ("head.yaw", "camera.pitch")
+    for name in ("rot.x", "left_tcp.x", "pose0"):
+        with pytest.raises(UserError, match=f"called by no name known here: {name}"):
+            converted(dataclasses.replace(SPEC, action_names=(*SPEC.action_names, name)), "absolute")
+
+
+def test_very_small_units_are_read_as_they_are_written() -> None:
+    small = converted(converted(SPEC, "absolute").spec, "delta", scale_rotation=1e-5).spec.action_names
+    assert small[3] == "eef_delta_axis_angle.x [1e-05 rad]"
+    assert blocks(small)[1].scale[0] == 1e-5
+
+
 UMI = (*(f"robot0_eef_pos.{axis} [m]" for axis in "xyz"), *(f"robot0_eef_rot_axis_angle.{a} [rad]" for a in "xyz"))
 
 

@@ -267,6 +267,7 @@ FACTS = Facts(episode=3, length=40, seed=7, success=True, task="Lift", reward=1.
         ("task in ('A'..'C', \"X\"..'Z')", False),
         ("info.operator in (a, b) and success", True),
         ("success in (true)", True),
+        ("success not in (true)", False),
     ],
 )
 def test_choices(where: str, expected: bool) -> None:

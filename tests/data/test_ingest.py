@@ -345,10 +345,19 @@ def test_a_file_with_links_to_it_is_taken_once(tmp_path: Path, make_video) -> No
         "hidden2.mp4": source / ".annex" / "hidden.mp4",
         "near.mp4": tmp_path / "elsewhere" / "far.mp4",
         "z.mp4": source / "a" / "again.mp4",
+        "hub.mp4": source / "blobs" / "abc123",  # as a hub's cache does
+        "a.latest": source / "z.mp4",
     }
+    make_video(source / "blobs" / "abc123.mp4", seconds=0.5).rename(source / "blobs" / "abc123")
     for name, target in links.items():
         (source / name).symlink_to(target)
-    assert [footage.id for footage in find_footage(str(source))] == ["b/", "b/clip.mp4", "hidden1.mp4", "near.mp4"]
+    assert [footage.id for footage in find_footage(str(source))] == [
+        "b/",
+        "b/clip.mp4",
+        "hidden1.mp4",
+        "hub.mp4",
+        "near.mp4",
+    ]
 
 
 def test_copies_are_counted_and_dangling_links_said_to_be_such(tmp_path: Path, make_video) -> None:

@@ -85,6 +85,7 @@ def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
 
 def test_every_number_arrives_in_numeric_order(tmp_path: Path) -> None:
     source = write_simulated(tmp_path / "sim_transfer_cube_scripted")
+    (source / "._episode_0.hdf5").write_bytes(b"as macOS leaves beside a file")
     outcome = import_demos(source, tmp_path / "s", ImportConfig())
     store = DemoStore.open(tmp_path / "s")
     assert (outcome.episodes, outcome.frames) == (4, sum(LENGTHS.values()))
