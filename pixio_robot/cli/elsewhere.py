@@ -33,12 +33,16 @@ NAMES: dict[str, tuple[str, ...]] = {
     "n_episodes": ("episodes",),
 }
 """The last word of theirs -> ours, the first that the command has."""
+THEIRS = ("", "policy")
+"""Groups of theirs that are called as ours are, with the same meaning."""
 _EPOCHS = " (training steps, not passes over the data)"
 
 
 def ours(key: str, there: Collection[str]) -> str:
     """The setting, of those that are `there`, that another project's `key` stands for; empty where none is known."""
-    word = key.rpartition(".")[2]
+    group, _, word = key.rpartition(".")
+    if group not in THEIRS and any(name.startswith(f"{group}.") for name in there):
+        return ""  # a group of ours, of which another member is meant
     return next((name for name in NAMES.get(word, ()) if name in there and name != key), "")
 
 

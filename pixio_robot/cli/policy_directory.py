@@ -30,7 +30,11 @@ def policy_name(checkpoint: str) -> str:
     `foo-step_00001000` for those of its steps that were kept in `best` or `trials`."""
     path = Path(checkpoint).resolve()
     path = path.parent if path.name == "model" else path
-    return f"{path.parents[1].name}-{path.name}" if path.parent.name in (BEST, TRIALS) else path.name
+    return (
+        f"{path.parents[1].name}-{path.name}"
+        if path.parent.name in (BEST, TRIALS) and path.name.startswith("step_")
+        else path.name
+    )
 
 
 def weights_fingerprint(directory: Path) -> str:

@@ -183,7 +183,7 @@ def _bring_about(
     may_grow: Collection[str],
 ) -> int:
     stamp = stamp_path(target)
-    spent, earlier = 0.0, None
+    spent, earlier, larger = 0.0, None, set[str]()
     if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
         changed = differences(earlier["settings"], flat, unsaid)
@@ -206,7 +206,8 @@ def _bring_about(
         write_json(stamp, record | {"seconds": round(seconds, 2), "finished": finished, "finished_at": now})
 
     started = time.monotonic()
-    save(finished=False)
+    if not larger:
+        save(finished=False)
     try:
         finished = work()
     except BaseException as error:
@@ -214,12 +215,16 @@ def _bring_about(
         # result that is brought up to date another one for settings that were refused.
         if always and earlier is not None and earlier["finished"] and isinstance(error, UserError):
             write_json(stamp, earlier)
+        elif larger:
+            pass
         elif target.exists():
             save(finished=False)
         else:
             stamp.unlink()
         raise
-    save(finished)
+    # Until one that grows has grown, what is there is the earlier result, and what is made from it is made from that.
+    if finished or not larger:
+        save(finished)
     if not finished:
         print(f"{command}: stopped; run the same command again to continue {target}")
         return 130

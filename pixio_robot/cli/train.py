@@ -23,6 +23,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
+from pixio_robot.training.settings import BEFORE, EITHER
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 from policies.acting import act_as
@@ -72,7 +73,7 @@ class TrainCommand(ImitateConfig, StageSettings):
     goals: str | None = None
     """File of what is wanted in each task (.json or .safetensors, task -> numbers), such as embeddings of
     instructions. null: with several tasks a learned embedding of each."""
-    tell_task: bool = True
+    tell_task: bool = field(default=True, metadata={BEFORE: EITHER})
     """Whether a policy of several tasks is told which it is to do; False: they are learned as one, such as several
     wordings of the same."""
     train_where: str = ""

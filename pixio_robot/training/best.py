@@ -9,6 +9,7 @@ The lowest of many losses is too low: what was chosen by it is to be judged by s
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,14 +26,16 @@ MEASURES = ("validation_action_error", "validation_loss")
 @dataclasses.dataclass(frozen=True)
 class _Look:
     step: int
-    value: float
+    value: float | None
+    """None where it is not finite: such a policy is not kept."""
 
 
 class Best:
     """A look at held-out episodes that keeps the policies of the `keep` lowest values of `measure`.
 
     Called with the step of the run, on every process, as a hook is. What a part of the run that was lost had kept is
-    forgotten when its steps are trained again, so an interrupted run keeps what an uninterrupted one does.
+    forgotten when its steps are trained again. Where these come to the same values, as they do on a CPU, an interrupted
+    run keeps what an uninterrupted one does.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class Best:
 
     def __call__(self, step: int) -> Mapping[str, float]:
         values = self._look(step)
-        self._looks = [look for look in self._looks if look.step < step] + [_Look(step, values[self._measure])]
+        value = values[self._measure]
+        self._looks = [look for look in self._looks if look.step < step]
+        self._looks.append(_Look(step, value if math.isfinite(value) else None))
         kept = self._kept()
         if step in kept:
             self._save(self._place(step))
@@ -58,8 +63,12 @@ class Best:
         return values
 
     def _kept(self) -> list[int]:
-        """Steps, best first; of equal ones the later, which has learned more."""
-        ranked = sorted(self._looks, key=lambda look: (look.value, -look.step))
+        """Steps, best first; of equal ones the later, which has learned more. Those that a part of the run pushed out
+        which was lost since, with the look that was better, are gone: the first process says which are there."""
+        now = self._looks[-1].step
+        there = current().gather([look.step for look in self._looks if self._place(look.step).is_dir()])[0]
+        found = [look for look in self._looks if look.value is not None and look.step in {*there, now}]
+        ranked = sorted(found, key=lambda look: (look.value, -look.step))
         return [look.step for look in ranked[: self._keep]]
 
     def _place(self, step: int) -> Path:

@@ -8,7 +8,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 UNSET = "unset"
-GROWING = frozenset({"loop.steps"})
+BEFORE = "before"
+"""Key of a dataclass field's metadata: what the setting was before it could be said, where that is not its default."""
+EITHER = object()
+"""In that place: it depended on other things, so no record without it tells of a difference."""
+GROWING = frozenset({"loop.steps", "loop.seconds"})
 """Flat settings that may be larger when a run goes on, where `loop.extend` is said."""
 
 
@@ -44,7 +48,9 @@ def defaults(value: Any, prefix: str = "") -> dict[str, Any]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             name, item = _joined(prefix, field.name), getattr(value, field.name)
-            if dataclasses.is_dataclass(item):
+            if BEFORE in field.metadata:
+                flat[name] = field.metadata[BEFORE]
+            elif dataclasses.is_dataclass(item):
                 flat |= defaults(item, name)
             elif field.default is not dataclasses.MISSING:
                 flat[name] = plain(field.default)
@@ -58,14 +64,20 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapp
 
     What is not in `earlier` was `unsaid` then: a setting that has come since, and is not said now, is no difference.
     """
-    before = {name: value for name, value in unsaid.items() if name in now} | dict(earlier)
+    before = {name: now[name] if value is EITHER else value for name, value in unsaid.items() if name in now}
+    before |= earlier
     pairs = {name: (before.get(name, UNSET), now.get(name, UNSET)) for name in sorted(before.keys() | now.keys())}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def grown(changed: Mapping[str, tuple], may_grow: Collection[str]) -> set[str]:
     """Of what `differences` found, that which is allowed to become larger and did."""
-    return {name for name in may_grow if name in changed and changed[name][0] < changed[name][1]}
+    numbers = {
+        name: pair
+        for name, pair in changed.items()
+        if name in may_grow and all(isinstance(value, int | float) for value in pair)
+    }
+    return {name for name, (before, now) in numbers.items() if before < now}
 
 
 def _joined(prefix: str, name: Any) -> str:

@@ -230,6 +230,7 @@ def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> No
         ("flow/", "flow"),
         ("a/flow/best/step_0020", "flow-step_0020"),
         ("flow/trials/step_0020/model", "flow-step_0020"),
+        ("runs/best/bc", "bc"),
     ],
 )
 def test_results_are_named_after_the_policy(checkpoint, name):

@@ -88,6 +88,25 @@ def test_a_result_goes_on_where_all_that_differs_may_grow_and_did(tmp_path: Path
     assert run(steps=20, warmup=1) == 0
     assert log == ["worked", "worked"]
     assert read_json(stamp_path(out))["digest"] != digest
+    with pytest.raises(UserError, match=r"loop\.steps: 20 then, 'unset' now"):
+        run_stage("evaluate", str(out), {"episodes": 3}, make(out, log))
+
+
+def test_a_result_is_the_earlier_one_until_it_has_grown(tmp_path: Path) -> None:
+    out, log = tmp_path / "policy", []
+    run_stage("train", str(out), {"loop": {"steps": 10}}, make(out, log))
+    before = read_json(stamp_path(out))
+    longer = {"loop": {"steps": 20}}
+
+    def refused() -> bool:
+        raise UserError("no such environment")
+
+    with pytest.raises(UserError, match="no such environment"):
+        run_stage("train", str(out), longer, refused, may_grow=("loop.steps",))
+    assert run_stage("train", str(out), longer, make(out, log, finished=False), may_grow=("loop.steps",)) == 130
+    assert read_json(stamp_path(out)) == before
+    assert run_stage("train", str(out), longer, make(out, log), may_grow=("loop.steps",)) == 0
+    assert read_json(stamp_path(out))["settings"] == {"loop.steps": 20}
 
 
 def test_words_of_the_user_are_part_of_the_result_whatever_they_are_called(tmp_path: Path) -> None:

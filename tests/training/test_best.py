@@ -63,6 +63,17 @@ def test_an_interrupted_run_keeps_what_an_uninterrupted_one_does(tmp_path: Path)
     assert again.kept() == [10, 40]
 
 
+def test_what_a_lost_part_pushed_out_is_not_ranked_again(tmp_path: Path) -> None:
+    run = Run(tmp_path, {10: 2.0, 20: 1.0}, keep=1)
+    run.go(10, 20)
+    again = Run(tmp_path, {20: 3.0, 30: float("nan"), 40: 4.0}, keep=1)
+    again.go(20)
+    assert again.kept() == [20]
+    assert again.best(30)["validation_loss"] != again.best(30)["validation_loss"]
+    again.go(40)
+    assert again.kept() == [20]
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     run = Run(tmp_path, {10: 2.0})
     run.go(10)

@@ -59,13 +59,15 @@ def detect_format(path: Path) -> WeightFormat:
 
 def _refuse_parts_of_a_training(path: Path) -> None:
     """Raises UserError for what a training leaves beside its encoder, naming the encoder."""
-    if path.name == CHECKPOINTS and path.is_dir():
+    if (path / CONFIG).is_file():
+        return
+    if path.name == CHECKPOINTS and any(path.glob(f"*/{TRAINER}")):
         run = path.parent
-    elif path.parent.name == CHECKPOINTS and (path.name == LATEST or (path / TRAINER).is_file()):
+    elif path.parent.name == CHECKPOINTS and ((path / TRAINER).is_file() or (path.name == LATEST and path.is_file())):
         run = path.parent.parent
     else:
         # A distillation leaves an encoder of each student.
-        if path.is_file() or (path / CONFIG).is_file():
+        if path.is_file():
             return
         students = [student.parent for at in (path, path / MODEL) for student in sorted(at.glob(f"*/{CONFIG}"))]
         if students:
