@@ -44,7 +44,7 @@ def divided(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """(Episodes of each store to train on, episodes of each to hold out). The first `count` stores are trained on.
 
-    marks: of every episode of every store (`pixio_robot.cli.learned`); `learned` those that are not to be held out.
+    marks: of every episode of every store (`pixio_robot.data.demo_marks`); `learned` those that are not to be held out.
     What is held out is not trained on, nor is its like in another store. Raises UserError where one of both is
     nothing that was to be something, and where what is named to be held out was learned.
     """

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pixio_robot.cli.policy_directory import policy_directory
-from pixio_robot.data.demos import DemoStore
 
 EPISODES, SEEDS = "learned", "train_seeds"
 """Keys of a saved policy's `extra`."""
@@ -16,8 +14,8 @@ EPISODES, SEEDS = "learned", "train_seeds"
 
 @dataclass(frozen=True)
 class Learned:
-    """episodes: marks of those that were trained on; None where the policy does not say. seeds: of all that its stores
-    held, those that were held out too."""
+    """episodes: marks (`data.demo_marks`) of those that were trained on; None where the policy does not say. seeds: of
+    all that its stores held, those that were held out too."""
 
     episodes: frozenset[str] | None = frozenset()
     seeds: Sequence[int] = field(default_factory=list)
@@ -35,11 +33,3 @@ def learned_by(policy: str | None) -> Learned:
 
     extra = read_policy_config(policy_directory(policy))["extra"]
     return Learned(frozenset(extra[EPISODES]) if EPISODES in extra else None, extra.get(SEEDS, []))
-
-
-def mark(store: DemoStore, episode: int) -> str:
-    """The same for the same states and actions, whichever store they lie in and by whichever number."""
-    digest = hashlib.blake2b(digest_size=8)
-    for values in (store.state(episode), store.actions(episode)):
-        digest.update(values.tobytes())
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.cli.held_out import BY_SHARE, Choice, divided
-from pixio_robot.cli.learned import mark
+from pixio_robot.data.demo_marks import mark
 from pixio_robot.data.demo_tasks import tasks_of
 from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.features import FeatureCache
@@ -41,7 +41,7 @@ class Demonstrations:
     weights: list[float] | None
     """Of the stores that are trained on."""
     marks: set[str]
-    """Of the episodes that are trained on (`pixio_robot.cli.learned`)."""
+    """Of the episodes that are trained on (`pixio_robot.data.demo_marks`)."""
 
     trained_stores: int
     """How many of the stores, from the first on, are there to be trained on."""
@@ -107,7 +107,7 @@ def open_demonstrations(
     choice: Choice = BY_SHARE,
 ) -> Demonstrations:
     """goals: file of what is wanted in each task. tell_task: whether the policy is told which of several it is.
-    learned: marks of episodes (`pixio_robot.cli.learned`) that are not to be held out, as the policy knows them.
+    learned: marks of episodes (`pixio_robot.data.demo_marks`) that are not to be held out, as the policy knows them.
     choice: which episodes are trained on and held out, where that is not for `validation_share` to say.
 
     Raises UserError for stores that are empty or do not go together, for goals that do not fit the tasks, where

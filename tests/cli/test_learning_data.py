@@ -13,10 +13,10 @@ from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli import learning_data
 from pixio_robot.cli.held_out import Choice
-from pixio_robot.cli.learned import mark
 from pixio_robot.cli.learning_data import open_demonstrations
 from pixio_robot.data import image_sources
 from pixio_robot.data.demo_arrays import DamagedArray
+from pixio_robot.data.demo_marks import mark
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.images import CorruptImage
 from pixio_robot.errors import UserError
