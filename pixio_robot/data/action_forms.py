@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixio_robot.data.pose_columns import Block, blocks
+from pixio_robot.data.pose_columns import Block, blocks, woven
 from pixio_robot.errors import UserError
 
 
@@ -23,21 +23,21 @@ class Restated:
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
         """action (a,) -> (a',), float64. Raises UserError for numbers that are no rotation."""
-        parts, place = [], 0
-        for before, after in self.pairs:
-            own = action[before.first : before.stop]
-            parts += [action[place : before.first], own if before == after else _written(before, after, action)]
-            place = before.stop
-        return np.concatenate([*parts, action[place:]])
+        found = [before for before, _ in self.pairs]
+        parts = [
+            list(action[before.first : before.stop] if before == after else _written(before, after, action))
+            for before, after in self.pairs
+        ]
+        return np.array(woven(list(action), found, parts))
 
     def names(self, names: Sequence[str]) -> list[str]:
         """What the columns are called afterwards."""
-        found, place = [], 0
-        for before, after in self.pairs:
-            own = names[before.first : before.stop] if before == after else after.names()
-            found += [*names[place : before.first], *own]
-            place = before.stop
-        return found + list(names[place:])
+        found = [before for before, _ in self.pairs]
+        parts = [
+            list(names[before.first : before.stop]) if before == after else after.names()
+            for before, after in self.pairs
+        ]
+        return woven(list(names), found, parts)
 
 
 def _written(before: Block, after: Block, action: np.ndarray) -> np.ndarray:

@@ -24,7 +24,16 @@ from pixio_robot.data.actions import (
     rotations,
 )
 from pixio_robot.data.demo_reshape import Edit
-from pixio_robot.data.pose_columns import POSITION, Block, blocks, look_like_poses, may_be_of_gripper, others, suggested
+from pixio_robot.data.pose_columns import (
+    POSITION,
+    Block,
+    blocks,
+    look_like_poses,
+    may_be_of_gripper,
+    others,
+    suggested,
+    woven,
+)
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import UNKNOWN, DemoSpec, Episode
 
@@ -65,12 +74,12 @@ def converted(
             else other.write(_turned(one.read(episode.actions), one, other, start and start.read(episode.state)))
             for one, other, start in zip(before, after, starts, strict=True)
         ]
-        columns = _woven(list(episode.actions.T), before, [list(part.T) for part in parts])
+        columns = woven(list(episode.actions.T), before, [list(part.T) for part in parts])
         return dataclasses.replace(episode, actions=np.stack(columns, 1).astype(np.float32))
 
     kept = [list(spec.action_names[block.first : block.stop]) for block in before]
     parts = [old if one == other else other.names() for old, one, other in zip(kept, before, after, strict=True)]
-    names = _woven(list(spec.action_names), before, parts)
+    names = woven(list(spec.action_names), before, parts)
     controller = _controller(spec.controller, after) if to else spec.controller
     spec = dataclasses.replace(spec, action_names=tuple(names), controller=controller)
     return Edit(spec, change, _told(before, after, rest))
@@ -139,15 +148,6 @@ def _turned(values: np.ndarray, before: Block, after: Block, start: np.ndarray |
     if start is None:
         return values
     return moved(start, values) if before.delta else between(start, values)
-
-
-def _woven[Column](columns: list[Column], before: Sequence[Block], parts: Sequence[list[Column]]) -> list[Column]:
-    """`columns` with those of each block replaced."""
-    found, place = [], 0
-    for block, part in zip(before, parts, strict=True):
-        found += [*columns[place : block.first], *part]
-        place = block.stop
-    return found + columns[place:]
 
 
 def _start(spec: DemoSpec, action: Block) -> Block:

@@ -131,6 +131,15 @@ def blocks(names: Sequence[str]) -> list[Block]:
     return found
 
 
+def woven[Column](columns: list[Column], before: Sequence[Block], parts: Sequence[list[Column]]) -> list[Column]:
+    """`columns` with those of each block replaced."""
+    found, place = [], 0
+    for block, part in zip(before, parts, strict=True):
+        found += [*columns[place : block.first], *part]
+        place = block.stop
+    return found + columns[place:]
+
+
 def others(names: Sequence[str], found: Sequence[Block]) -> list[str]:
     """The columns that are in no block."""
     inside = {column for block in found for column in range(block.first, block.stop)}
