@@ -29,6 +29,11 @@ class StateWatch:
         self._reach = np.where(span < STILL, np.inf, FAR * span)
         self._said = False
 
+    @classmethod
+    def of(cls, names: Sequence[str], state_range: tuple[Sequence[float], Sequence[float]] | None) -> StateWatch | None:
+        """state_range: lowest and highest; None for a policy that does not feel its state, which nobody watches."""
+        return None if state_range is None else cls(names, *state_range)
+
     def words(self, state: np.ndarray) -> str:
         """What to say of a state (s,) with its names; empty where there is nothing, and after the first time."""
         if self._said:

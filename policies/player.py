@@ -74,7 +74,7 @@ class PolicyPlayer:
         self.spec = policy.spec
         self.cameras = list(policy.cameras)
         self._actor = actor_of(policy, acting, task=task, device=device)
-        self._watch = None if policy.state_range is None else StateWatch(policy.spec.state_names, *policy.state_range)
+        self._watch = StateWatch.of(policy.spec.state_names, policy.state_range)
         self.reset(0)
 
     def reset(self, seed: int) -> None:

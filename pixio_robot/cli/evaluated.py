@@ -59,8 +59,7 @@ class Evaluated:
             _take_weights(policy, self.step_directory)
         act_as(policy, acting)
         actor: Actor = chunked_actor(policy, slots, device, policy.goals.get(task), acting.noise_seed)
-        if policy.state_range is not None:
-            watch = StateWatch(policy.spec.state_names, *policy.state_range)
+        if (watch := StateWatch.of(policy.spec.state_names, policy.state_range)) is not None:
             actor = WatchedActor(actor, watch, lambda words: print(f"evaluate: {words}"))
         if words := words_of_noise(policy, acting):
             print(f"evaluate: {words}")

@@ -106,8 +106,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
         self._goal = self._wanted(config.task)
         self._actor: ChunkedActor | None = None
         self._rows = self._episodes = 0
-        learned = self.policy.state_range
-        self._watch = None if learned is None else StateWatch(spec.state_names, *learned)
+        self._watch = StateWatch.of(spec.state_names, self.policy.state_range)
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: Any, *, config: Any = None, **_: Any) -> PixioRobotPolicy:

@@ -86,8 +86,7 @@ class PolicyClient:
         except UserError:
             self.close()
             raise
-        learned = hello.get("state_range")  # not sent for a policy that does not feel its state
-        self.watch = None if learned is None else StateWatch(self.spec.state_names, *learned)
+        self.watch = StateWatch.of(self.spec.state_names, hello.get("state_range"))
         """Says once where a state is far from the demonstrations; None for a policy that does not feel its state."""
         self.reset(0)
 
