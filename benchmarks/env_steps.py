@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import provenance  # noqa: F401  a user's mistake is one line
 
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, RenderQuality
 from envs.registry import make_env

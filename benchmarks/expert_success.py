@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import provenance  # noqa: F401  a user's mistake is one line
 from rich.progress import track
 
 from envs.config import Controller, EnvConfig

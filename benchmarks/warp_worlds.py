@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import provenance  # noqa: F401  a user's mistake is one line
 
 from envs.config import Engine, EnvConfig
 from envs.registry import make_env
