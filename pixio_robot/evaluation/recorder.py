@@ -52,6 +52,8 @@ class EpisodeRecorder:
         for result in done:
             if result.video is not None:
                 self._room[result.success] -= 1
+            elif self._path(result.seed).is_file():  # killed after `fill_up`, before that was noted
+                self._path(result.seed).replace(self._spare(result.seed))
         for success, room in self._room.items():  # places that `fill_up` gave to the other kind before
             self._room[not success] += min(room, 0)
         self._spares = {result.seed: result.success for result in done if self._spare(result.seed).is_file()}

@@ -100,6 +100,12 @@ def test_spare_films_survive_an_interruption(line_pool, seeking_actor, tmp_path)
     recorder.fill_up(results)
     whole.fill_up(results)
     assert _names(tmp_path / "two") == _names(tmp_path / "whole")
+    # One that was killed after that and before it was noted does it again.
+    for result in results:
+        result.video = result.video if result in done else None
+    after = EpisodeRecorder(tmp_path / "two" / "videos", line_pool(1).spec, videos=4, camera="front", done=results)
+    assert after.fill_up(results)
+    assert _names(tmp_path / "two") == _names(tmp_path / "whole")
     # A finished one has no place left.
     again = EpisodeRecorder(tmp_path / "two" / "videos", line_pool(1).spec, videos=4, camera="front", done=results)
     assert not again.begin(99)
