@@ -12,7 +12,7 @@ from pixio_robot.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice:
+class Division:
     """train_where: of the stores that are trained on, the episodes to use; "" for all. validation_where: of the same
     stores, those that are held out. stores: more to hold out, whole. The texts are those of `demo_where`."""
 
@@ -28,7 +28,7 @@ class Choice:
         return self.names_validation or bool(self.train_where)
 
 
-BY_SHARE = Choice()
+BY_SHARE = Division()
 """All episodes are used, and a random share of them is held out."""
 
 
@@ -36,7 +36,7 @@ def divided(
     stores: Sequence[DemoStore],
     count: int,
     marks: Sequence[Sequence[str]],
-    choice: Choice,
+    division: Division,
     *,
     validation_share: float,
     seed: int,
@@ -48,12 +48,12 @@ def divided(
     What is held out is not trained on, nor is its like in another store. Raises UserError where one of both is
     nothing that was to be something, and where what is named to be held out was learned.
     """
-    candidates = [*_where(stores[:count], choice.train_where, "train_where"), *([] for _ in stores[count:])]
-    if not choice.names_validation:
+    candidates = [*_where(stores[:count], division.train_where, "train_where"), *([] for _ in stores[count:])]
+    if not division.names_validation:
         return _shared(stores, candidates, marks, validation_share, seed, learned)
     held_out: list[list[int]] = [[] for _ in stores[:count]]
-    if choice.validation_where:
-        held_out = _where(stores[:count], choice.validation_where, "validation_where")
+    if division.validation_where:
+        held_out = _where(stores[:count], division.validation_where, "validation_where")
     held_out += [list(range(len(store))) for store in stores[count:]]
     held_out_marks = [its[number] for its, numbers in zip(marks, held_out, strict=True) for number in numbers]
     if known := sum(one in learned for one in held_out_marks):
@@ -64,7 +64,11 @@ def divided(
     taken = set(held_out_marks)
     training = [[n for n in numbers if its[n] not in taken] for its, numbers in zip(marks, candidates, strict=True)]
     if not any(training):
-        raise UserError("validation_data= and validation_where= hold out every episode: none is left to train on.")
+        twins = sum(len(set(numbers).difference(its)) for numbers, its in zip(candidates, held_out, strict=True))
+        raise UserError(
+            "validation_data= and validation_where= hold out every episode: none is left to train on."
+            + (f" {twins} have the very states and actions of one that is held out." if twins else "")
+        )
     return training, held_out
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.cli.held_out import BY_SHARE, Choice, divided
+from pixio_robot.cli.held_out import BY_SHARE, Division, divided
 from pixio_robot.data.demo_marks import mark
 from pixio_robot.data.demo_tasks import tasks_of
 from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
@@ -104,16 +104,16 @@ def open_demonstrations(
     validation_share: float,
     seed: int,
     learned: Collection[str] = (),
-    choice: Choice = BY_SHARE,
+    division: Division = BY_SHARE,
 ) -> Demonstrations:
     """goals: file of what is wanted in each task. tell_task: whether the policy is told which of several it is.
     learned: marks of episodes (`pixio_robot.data.demo_marks`) that are not to be held out, as the policy knows them.
-    choice: which episodes are trained on and held out, where that is not for `validation_share` to say.
+    division: which episodes are trained on and held out, where that is not for `validation_share` to say.
 
     Raises UserError for stores that are empty or do not go together, for goals that do not fit the tasks, where
-    every episode was learned though some are to be held out, and for a choice of none.
+    every episode was learned though some are to be held out, and for a division that leaves none.
     """
-    count, paths = len(paths), [*paths, *choice.stores]
+    count, paths = len(paths), [*paths, *division.stores]
     # Together they take no more than one would.
     stores = [DemoStore.open(path, ram_bytes=DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     for store in stores:
@@ -123,12 +123,12 @@ def open_demonstrations(
         raise UserError(f"data_weights={weights} must be one number for each of the {count} stores in data.")
     marks = [[mark(store, number) for number in range(len(store))] for store in stores]
     training, validation = divided(
-        stores, count, marks, choice, validation_share=validation_share, seed=seed, learned=learned
+        stores, count, marks, division, validation_share=validation_share, seed=seed, learned=learned
     )
     of_episodes = [tasks_of(store) for store in stores]
     used = [sorted([*kept, *held_out]) for kept, held_out in zip(training, validation, strict=True)]
     # A random share of few episodes may hold out all of a task, which is told of none the less.
-    tasks = _tasks(of_episodes, training if choice.names_validation else used)
+    tasks = _tasks(of_episodes, training if division.names_validation else used)
     spec, known = common_spec(stores), {}
     strange = [task for task in _tasks(of_episodes, validation) if task not in tasks]
     if tell_task:
@@ -137,9 +137,9 @@ def open_demonstrations(
                 f"Episodes of {', '.join(strange)} are held out, but none of the tasks trained on is that: "
                 f"{', '.join(tasks)}. Hold out others, or set tell_task=false."
             )
-        if len(tasks) > 1 or choice:
+        if len(tasks) > 1 or division:
             spec = dataclasses.replace(spec, task=SEVERAL.join(tasks))
-    elif choice.stores:
+    elif division.stores:
         spec = dataclasses.replace(spec, task=common_spec(stores[:count]).task)
     if goals is not None:
         known = read_goals(goals, tasks)

@@ -7,6 +7,7 @@ seconds of work, and whether it is finished. Beside, not inside, because outputs
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import hashlib
@@ -162,31 +163,35 @@ def _run_alone(
     settled(target, stamp, begun)
     flat, digest = _describe(settings, [Path(path) for path in inputs])
     unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
+    asked = _Asked(command, target, flat, unsaid, digest)
     if overwrite and target.exists():
         if not stamp.is_file():
             raise UserError(
                 f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=."
             )
         with replaced(target, stamp, begun):
-            return _bring_about(command, target, flat, unsaid, digest, work, always, may_grow)
-    return _bring_about(command, target, flat, unsaid, digest, work, always, may_grow)
+            return _bring_about(asked, work, always, may_grow)
+    return _bring_about(asked, work, always, may_grow)
 
 
-def _bring_about(
-    command: str,
-    target: Path,
-    flat: Mapping[str, Any],
-    unsaid: Mapping[str, Any],
-    digest: str,
-    work: Callable[[], bool],
-    always: bool,
-    may_grow: Collection[str],
-) -> int:
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    command: str
+    target: Path
+    flat: Mapping[str, Any]
+    """The settings that decide the result, and stamps of the inputs."""
+    unsaid: Mapping[str, Any]
+    """The defaults of those settings, which stand for what an earlier release did not know."""
+    digest: str
+
+
+def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:
+    command, target, flat, digest = asked.command, asked.target, asked.flat, asked.digest
     stamp = stamp_path(target)
     spent, earlier, larger = 0.0, None, set[str]()
     if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
-        changed = differences(earlier["settings"], flat, unsaid)
+        changed = differences(earlier["settings"], flat, asked.unsaid)
         larger = grown(changed, may_grow)
         if changed.keys() - larger and not always:
             raise UserError(_conflict(target, changed))
@@ -215,12 +220,10 @@ def _bring_about(
         # result that is brought up to date another one for settings that were refused.
         if always and earlier is not None and earlier["finished"] and isinstance(error, UserError):
             write_json(stamp, earlier)
-        elif larger:
-            pass
-        elif target.exists():
-            save(finished=False)
-        else:
+        elif not target.exists():
             stamp.unlink()
+        elif not larger:
+            save(finished=False)
         raise
     # Until one that grows has grown, what is there is the earlier result, and what is made from it is made from that.
     if finished or not larger:

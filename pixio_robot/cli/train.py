@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
-from pixio_robot.cli.held_out import Choice
+from pixio_robot.cli.held_out import Division
 from pixio_robot.cli.learned import SEEDS, learned_by
 from pixio_robot.cli.new_policy import new_policy
 from pixio_robot.cli.policy_choices import origin, register_policies
@@ -108,8 +108,8 @@ class TrainCommand(ImitateConfig, StageSettings):
             raise UserError("goals= says what is wanted in each task: leave it out with tell_task=false.")
 
     @property
-    def choice(self) -> Choice:
-        return Choice(
+    def division(self) -> Division:
+        return Division(
             train_where=self.train_where, validation_where=self.validation_where, stores=tuple(self.validation_data)
         )
 
@@ -143,8 +143,8 @@ def _train(command: TrainCommand) -> FitResult:
 
     device, processes = pick_device(command.device), current()
     seed = command.loop.seed
-    before, choice = learned_by(command.initial_policy), command.choice
-    if before.episodes is None and (command.validation_share or choice.names_validation) and processes.first:
+    before, division = learned_by(command.initial_policy), command.division
+    if before.episodes is None and (command.validation_share or division.names_validation) and processes.first:
         print(
             f"train: initial_policy={command.initial_policy} does not say which episodes it has learned, as policies "
             "of earlier versions; where some are held out now, validation_loss flatters"
@@ -157,9 +157,9 @@ def _train(command: TrainCommand) -> FitResult:
         validation_share=command.validation_share,
         seed=seed,
         learned=before.episodes or (),
-        choice=choice,
+        division=division,
     )
-    if choice and processes.first:
+    if division and processes.first:
         kept, held_out = (sum(map(len, episodes)) for episodes in (data.training, data.validation))
         print(f"train: {kept} episodes to train on, {held_out} held out", flush=True)
     for note in notes(data.stores, data.training, command.policy) if processes.first else ():

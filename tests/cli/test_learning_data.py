@@ -12,7 +12,7 @@ import torch
 from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli import learning_data
-from pixio_robot.cli.held_out import Choice
+from pixio_robot.cli.held_out import Division
 from pixio_robot.cli.learning_data import open_demonstrations
 from pixio_robot.data import image_sources
 from pixio_robot.data.demo_arrays import DamagedArray
@@ -143,15 +143,15 @@ ANY = {"weights": None, "goals": None, "validation_share": 0.5, "seed": 0}
 
 def test_episodes_that_are_named_are_held_out_in_place_of_a_share(tmp_path):
     path = str(masked(tmp_path / "a", valid=(1, 3)).path)
-    data = open_demonstrations([path], **ANY, choice=Choice(validation_where="info.mask.valid == true"))
+    data = open_demonstrations([path], **ANY, division=Division(validation_where="info.mask.valid == true"))
     assert (data.training, data.validation) == ([[0, 2, 4]], [[1, 3]])
     state = np.concatenate([data.stores[0].state(number) for number in (0, 2, 4)])
     np.testing.assert_allclose(data.statistics.state.mean, state.mean(0), rtol=1e-5)
     data = open_demonstrations(
-        [path], **ANY, choice=Choice(train_where="episode in 0..3", validation_where="info.mask.valid == true")
+        [path], **ANY, division=Division(train_where="episode in 0..3", validation_where="info.mask.valid == true")
     )
     assert (data.training, data.validation) == ([[0, 2]], [[1, 3]])
-    data = open_demonstrations([path], **ANY, choice=Choice(train_where="info.mask.train == true"))
+    data = open_demonstrations([path], **ANY, division=Division(train_where="info.mask.train == true"))
     assert sorted(data.training[0] + data.validation[0]) == [0, 2, 4]
     assert data.validation[0]
 
@@ -163,7 +163,7 @@ def test_another_store_is_held_out_whole_and_what_is_in_both_not_trained_on(weig
     other.append(make_episode(99))
     other.append(DemoStore.open(paths[0]).episode(2))
     settings = ANY | {"weights": weights}
-    data = open_demonstrations(paths, **settings, choice=Choice(stores=(str(other.path),)))
+    data = open_demonstrations(paths, **settings, division=Division(stores=(str(other.path),)))
     assert data.training == [[0, 1, 3, 4], [0, 1, 2, 3, 4], []]
     assert data.validation == [[], [], [0, 1]]
     training, validation = data.streams(Chunks(), None, batch_size=4, seed=0, random_views=False)
@@ -176,8 +176,8 @@ def test_a_single_store_trains_on_the_same_batches_whatever_is_held_out_elsewher
     path = str(masked(tmp_path / "a", (1,)).path)
     other = masked(tmp_path / "other", (), count=2, first_seed=50)
     batches = []
-    for choice in (Choice(), Choice(stores=(str(other.path),))):
-        data = open_demonstrations([path], **(ANY | {"validation_share": 0.0}), choice=choice)
+    for division in (Division(), Division(stores=(str(other.path),))):
+        data = open_demonstrations([path], **(ANY | {"validation_share": 0.0}), division=division)
         with data.streams(Chunks(), None, batch_size=4, seed=0, random_views=False)[0] as training:
             batches.append(next(training).actions)
     assert torch.equal(*batches)
@@ -186,14 +186,15 @@ def test_a_single_store_trains_on_the_same_batches_whatever_is_held_out_elsewher
 def test_a_choice_of_nothing_or_of_what_was_learned_is_refused(tmp_path):
     path = str(masked(tmp_path / "a", valid=(1, 3)).path)
     known = mark(DemoStore.open(path), 3)
-    for choice, learned, says in (
-        (Choice(validation_where="info.mask.vaild == true"), (), "validation_where=.* none of the 5 episodes of"),
-        (Choice(train_where="length >"), (), "train_where: where='length >': expected a value"),
-        (Choice(validation_where="episode >= 0"), (), "none is left to train on"),
-        (Choice(validation_where="info.mask.valid == true"), (known,), "has learned 1 of the 2 episodes"),
+    for division, learned, says in (
+        (Division(validation_where="info.mask.vaild == true"), (), "validation_where=.* none of the 5 episodes of"),
+        (Division(train_where="length >"), (), "train_where: where='length >': expected a value"),
+        (Division(validation_where="episode >= 0"), (), "none is left to train on.$"),
+        (Division(stores=(path,)), (), "none is left to train on. 5 have the very states and actions of one"),
+        (Division(validation_where="info.mask.valid == true"), (known,), "has learned 1 of the 2 episodes"),
     ):
         with pytest.raises(UserError, match=says):
-            open_demonstrations([path], **ANY, choice=choice, learned=learned)
+            open_demonstrations([path], **ANY, division=division, learned=learned)
     tasks = str(several_tasks(tmp_path / "tasks").path)
     with pytest.raises(UserError, match=r"Episodes of open the drawer are held out.*tell_task=false"):
-        open_demonstrations([tasks], **ANY, choice=Choice(validation_where="task == 'open the drawer'"))
+        open_demonstrations([tasks], **ANY, division=Division(validation_where="task == 'open the drawer'"))
