@@ -134,14 +134,14 @@ def _take_weights(policy: nn.Module, step_directory: Path) -> None:
     """Fill the policy with a checkpoint's averaged weights; with the plain ones where no average was kept."""
     import torch
 
-    from pixio_robot.training.checkpoint import read_checkpoint
+    from pixio_robot.training.checkpoint import load_weights, read_checkpoint
     from pixio_robot.training.spread_files import load_spread
     from pixio_robot.vision.checkpointing import refuse_misfits
 
     sizes, _, _ = read_checkpoint(step_directory)
     weights = policy.state_dict()  # the very tensors of the policy
     refuse_misfits({name: value.shape for name, value in weights.items()}, sizes.get("model", {}), step_directory)
-    load_spread(step_directory / "model", weights)
+    load_weights(step_directory, weights)
     # Averages are kept in float32 whatever the weights are.
     averages = {name: torch.empty_like(weights[name], dtype=torch.float32) for name in sizes.get("ema", {})}
     load_spread(step_directory / "ema", averages)

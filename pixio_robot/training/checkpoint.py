@@ -4,6 +4,9 @@
     random.safetensors, window.safetensors
     trainer.json                     everything else, and the names of all files: written last
 
+`checkpoints/frozen/`, written once, has those of the model's weights that no step of the run changes: an encoder of
+2 GB is not stored anew with every checkpoint of a small policy on it.
+
 Nothing in them is ever unpickled.
 """
 
@@ -12,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +27,41 @@ from torch import Tensor
 from pixio_robot.errors import UserError
 from pixio_robot.files import TEMPORARY_PREFIX, atomic_directory, atomic_file, read_json, write_json
 from pixio_robot.training.distributed import current
-from pixio_robot.training.spread_files import SUFFIX, save_spread, spread_sizes
+from pixio_robot.training.spread_files import SUFFIX, load_spread, save_spread, spread_sizes
 
 KIND = "training_state"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+READABLE = (3, FORMAT_VERSION)  # 3 had all weights of the model in model/
 TRAINER = "trainer.json"
 LATEST = "latest"
+MODEL = "model"
+FROZEN = "frozen"
 
 Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 def write_checkpoint(
-    directory: Path, step: int, spread: Parts, parts: Parts, trainer: Mapping[str, Any], keep: int
+    directory: Path,
+    step: int,
+    spread: Parts,
+    parts: Parts,
+    trainer: Mapping[str, Any],
+    keep: int,
+    frozen: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write one checkpoint, point `latest` to it and remove all but the newest `keep`. A crash leaves the old ones.
 
     A collective, into a directory that all processes see: each writes its part of `spread`, the first all else.
+    `frozen`: weights of the model that the whole run leaves as they are, written with its first checkpoint.
     """
     processes = current()
+    # What lies there without a checkpoint may be another run's, killed before its first one.
+    known = (directory / FROZEN).is_dir() and latest_checkpoint(directory) is not None
+    if frozen and not processes.gather(known)[0]:
+        with _filled_by_all(directory / FROZEN) as temporary:
+            save_spread(temporary, frozen)
     path = directory / f"step_{step:08d}"
-    with atomic_directory(path) if processes.first else contextlib.nullcontext() as own:
-        temporary = Path(processes.gather(str(own))[0])
+    with _filled_by_all(path) as temporary:
         for name, tensors in spread.items():
             save_spread(temporary / name, tensors)
         if processes.first:
@@ -53,6 +70,7 @@ def write_checkpoint(
                 save_file(copies, temporary / f"{name}{SUFFIX}")
             files = sorted(str(file.relative_to(temporary)) for file in temporary.rglob(f"*{SUFFIX}"))
             header = {"kind": KIND, "format_version": FORMAT_VERSION, "step": step, "files": files}
+            header["frozen"] = bool(frozen)
             write_json(temporary / TRAINER, header | dict(trainer))
     if processes.first:
         with atomic_file(directory / LATEST) as pointer:
@@ -61,6 +79,14 @@ def write_checkpoint(
             if old != path:
                 _remove(old)
     return path
+
+
+@contextlib.contextmanager
+def _filled_by_all(path: Path) -> Iterator[Path]:
+    """`atomic_directory`, which the first process makes and all may write into."""
+    processes = current()
+    with atomic_directory(path) if processes.first else contextlib.nullcontext() as own:
+        yield Path(processes.gather(str(own))[0])
 
 
 def _all(directory: Path) -> list[Path]:
@@ -88,13 +114,13 @@ def latest_checkpoint(directory: Path) -> Path | None:
 def read_checkpoint(
     path: Path,
 ) -> tuple[dict[str, dict[str, torch.Size]], dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What is spread, by part: names and sizes, to be read with `load_spread(path / part, ...)`; the other parts; and
-    the trainer's values. Raises UserError for a damaged checkpoint and for one of another version."""
+    """What is spread, by part: names and sizes, to be read with `load_weights` and `load_spread(path / part, ...)`; the
+    other parts; and the trainer's values. Raises UserError for a damaged checkpoint and for one of another version."""
     way_out = f"remove {path} to continue from the checkpoint before it"
     trainer = read_json(path / TRAINER)
     if not isinstance(trainer, dict) or trainer.get("kind") != KIND:
         raise UserError(f"{path / TRAINER} is not a training checkpoint (kind {KIND!r}); {way_out}.")
-    if trainer.get("format_version") != FORMAT_VERSION:
+    if trainer.get("format_version") not in READABLE:
         raise UserError(
             f"{path} has format_version {trainer.get('format_version')!r}; this release reads {FORMAT_VERSION}."
         )
@@ -113,4 +139,15 @@ def read_checkpoint(
         raise UserError(f"{error}; {way_out}.") from error
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path / file} cannot be read ({error}); {way_out}.") from error
+    if trainer.get("frozen"):
+        if not (frozen := spread_sizes(path.parent / FROZEN)):
+            raise UserError(f"{path.parent / FROZEN} is missing: the weights that no step changes, of all checkpoints.")
+        sizes[MODEL] = frozen | sizes.get(MODEL, {})
     return sizes, parts, trainer
+
+
+def load_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Fill the tensors of a model, which have the names and sizes that `read_checkpoint` gave, in place."""
+    moving = spread_sizes(path / MODEL)
+    load_spread(path / MODEL, {name: tensor for name, tensor in weights.items() if name in moving})
+    load_spread(path.parent / FROZEN, {name: tensor for name, tensor in weights.items() if name not in moving})

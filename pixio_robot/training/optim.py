@@ -77,6 +77,13 @@ def parameter_groups(
     return list(groups.values())
 
 
+def frozen_names(model: nn.Module, groups: list[ParameterGroup]) -> set[str]:
+    """Of the parameters that are in none of the groups: no step changes them."""
+    trained = {id(parameter) for group in groups for parameter in group.parameters.values()}
+    everything = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in everything if id(parameter) not in trained}
+
+
 def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
     """One torch group a ParameterGroup, in their order."""
     return torch.optim.AdamW(

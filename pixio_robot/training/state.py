@@ -16,6 +16,7 @@ from pixio_robot.training.metrics import Window
 from pixio_robot.training.optim import (
     build_optimizer,
     empty_optimizer_tensors,
+    frozen_names,
     load_optimizer_tensors,
     optimizer_tensors,
 )
@@ -45,7 +46,12 @@ class TrainingState:
         """Write a checkpoint below `directory` that any number of processes can take up."""
         job = self.job
         everyones = self.processes.gather(randomness.capture(job.device, job.generators))
-        spread = {"model": job.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer, job.groups)}
+        frozen = frozen_names(job.model, job.groups)
+        weights = job.model.state_dict()
+        spread = {
+            "model": {name: weight for name, weight in weights.items() if name not in frozen},
+            "optimizer": optimizer_tensors(self.optimizer, job.groups),
+        }
         random_states = {
             f"{rank}/{name}": state for rank, (states, _) in enumerate(everyones) for name, state in states.items()
         }
@@ -59,7 +65,8 @@ class TrainingState:
         if self.ema:
             spread["ema"] = self.ema.tensors()
             trainer["ema_step"] = self.ema.step
-        checkpoint.write_checkpoint(directory, self.step, spread, parts, trainer, keep)
+        still = {name: weights[name] for name in weights if name in frozen}
+        checkpoint.write_checkpoint(directory, self.step, spread, parts, trainer, keep, still)
 
     def load(self, path: Path) -> None:
         """Take up the checkpoint at `path`. Raises UserError when it does not fit the job."""
@@ -67,7 +74,7 @@ class TrainingState:
         sizes, parts, trainer = checkpoint.read_checkpoint(path)
         weights = job.model.state_dict()
         refuse_misfits({name: weight.shape for name, weight in weights.items()}, sizes.get("model", {}), path)
-        load_spread(path / "model", weights)
+        checkpoint.load_weights(path, weights)
         try:
             optimizer_state = empty_optimizer_tensors(job.groups, sizes.get("optimizer", {}))
             load_spread(path / "optimizer", optimizer_state)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import threading
 
@@ -16,7 +17,7 @@ from torch import nn
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 from pixio_robot.training import randomness
-from pixio_robot.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+from pixio_robot.training.checkpoint import latest_checkpoint, load_weights, read_checkpoint, write_checkpoint
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.ema import Ema, decay_at
 from pixio_robot.training.interrupt import Interrupt
@@ -123,7 +124,33 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
         load_spread(path / name, found)
         assert all(torch.equal(found[key], tensors[key]) for key in tensors)
     header = [trainer[key] for key in ("kind", "format_version", "step", "x")]
-    assert header == ["training_state", 3, 7, [1, None]]
+    assert header == ["training_state", 4, 7, [1, None]]
+
+
+def test_weights_that_no_step_changes_are_written_once(tmp_path):
+    encoder, head = torch.arange(3.0), torch.ones(2)
+
+    def save(step, encoder):
+        return write_checkpoint(tmp_path, step, {"model": {"head": head * step}}, {}, {}, 2, {"encoder": encoder})
+
+    def load(path):
+        assert read_checkpoint(path)[0] == {"model": {"head": (2,), "encoder": (3,)}}
+        load_weights(path, weights := {"encoder": torch.zeros(3), "head": torch.zeros(2)})
+        return weights["encoder"].tolist(), weights["head"].tolist()
+
+    save(1, encoder + 5)
+    shutil.rmtree(tmp_path / "step_00000001")  # as of another run, killed before it had a checkpoint
+    first = save(1, encoder)
+    (written,) = (tmp_path / "frozen").iterdir()
+    before = written.stat()
+    second = save(2, encoder)
+    assert written.stat() == before
+    assert load(first) == ([0, 1, 2], [1, 1])
+    assert load(second) == ([0, 1, 2], [2, 2])
+    assert latest_checkpoint(tmp_path) == second
+    written.unlink()
+    with pytest.raises(UserError, match="frozen is missing"):
+        read_checkpoint(second)
 
 
 def test_the_pointer_may_be_lost(tmp_path):
@@ -151,8 +178,8 @@ def test_damage_is_named_with_the_way_out(tmp_path):
     trainer.write_text(whole.replace('"files"', '"filets"'))
     with pytest.raises(UserError, match=r"does not say which files.*remove .*step_00000003 to continue"):
         read_checkpoint(path)
-    trainer.write_text(whole.replace('"format_version": 3', '"format_version": 1'))
-    with pytest.raises(UserError, match="format_version 1; this release reads 3"):
+    trainer.write_text(whole.replace('"format_version": 4', '"format_version": 1'))
+    with pytest.raises(UserError, match="format_version 1; this release reads 4"):
         read_checkpoint(path)
     trainer.write_text("[]")
     with pytest.raises(UserError, match="not a training checkpoint"):
