@@ -171,7 +171,7 @@ def test_signals_end_a_command_that_a_script_put_into_the_background(number: sig
     while not (tmp_path / "chance" / "episodes.jsonl").is_file() and command.poll() is None:
         time.sleep(0.05)
     command.send_signal(number)
-    _, said = command.communicate(timeout=20)
+    _, said = command.communicate(timeout=200)
     assert command.returncode == 128 + number
     assert said.endswith("Run the same command again to continue where it stopped.\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chance", "chance.stage.json"]

@@ -52,7 +52,7 @@ def test_one_fills_what_all_see(how, tmp_path):
         for rank in range(2)
     ]
     try:
-        first, second = (process.communicate(timeout=100)[0].splitlines() for process in both)
+        first, second = (process.communicate(timeout=250)[0].splitlines() for process in both)
     finally:
         for process in both:
             process.kill()

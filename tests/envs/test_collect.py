@@ -85,13 +85,13 @@ def test_a_killed_collection_goes_on_where_it_was(tmp_path, blow):
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     process = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 250
     while len(list((tmp_path / "two" / "episodes").glob("0*"))) < 2:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(blow)
-    process.wait(timeout=30)
+    process.wait(timeout=200)
     seeds = DemoStore.open(tmp_path / "two").seeds
     episodes = len(seeds) + 2
     continued = collect(ENV, config(tmp_path / "two", episodes=episodes))

@@ -83,7 +83,7 @@ def test_a_hanging_worker_is_replaced(pool):
     pool.reset({0: 0, 1: 1}, {})
     restarts, timeout = pool.restarts, pool._timeout
     os.kill(pool.worker_pids[1], signal.SIGSTOP)
-    pool._timeout = 0.5
+    pool._timeout = 2.0
     try:
         results, lost = pool.step({0: np.zeros(7), 1: np.zeros(7)}, {})
     finally:

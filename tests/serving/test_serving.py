@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +51,7 @@ def address(checkpoint: Path) -> Iterator[str]:
     yield line.split(" at ")[1].split(",")[0]
     server.send_signal(signal.SIGINT)
     rest = server.stdout.read()
-    assert server.wait(20) == 0
+    assert server.wait(200) == 0
     assert rest.startswith("serve: ")
 
 
@@ -257,19 +257,21 @@ def test_a_task_is_a_text() -> None:
 
 
 def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(caplog: pytest.LogCaptureFixture) -> None:
+    given_up = threading.Event()
+
     def plan(images: dict, state: np.ndarray, seed: int, step: int, task: str | None) -> np.ndarray:
-        time.sleep(0.4 if seed else 0)
+        assert not seed or given_up.wait(60)
         return np.full((1, 2), seed, np.float32)
 
     served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan)
     frame = Frame({}, np.zeros(3, np.float32))
 
     def act(address: str) -> None:
-        with PolicyClient(address, TOKEN, timeout_s=0.1) as client:
+        with PolicyClient(address, TOKEN, timeout_s=1.0) as client:
             client.reset(1)
-            with pytest.raises(UserError, match=r"did not answer within 0\.1 s; the connection is closed"):
+            with pytest.raises(UserError, match=r"did not answer within 1 s; the connection is closed"):
                 client.act(frame)
-            time.sleep(0.4)
+            given_up.set()
             client.reset(0)
             with pytest.raises(UserError, match="connection to the policy server is closed"):
                 client.act(frame)
@@ -317,7 +319,7 @@ def test_sigterm_ends_it_well_too(checkpoint: Path) -> None:
     with PolicyClient(address, TOKEN) as client:
         client.act(frames(1)[0])
         server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+        assert server.wait(200) == 0
         assert "1 calls, p50" in server.stdout.read()
         client.reset(0)
         with pytest.raises(UserError, match="connection to the policy server is closed"):

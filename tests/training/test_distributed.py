@@ -159,7 +159,7 @@ def test_sigterm_saves_and_exits_with_0(processes, shards, lab, tmp_path):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=200)[0]
+    output = process.communicate(timeout=250)[0]
     # torchrun itself reports the signal that it passed on.
     assert process.returncode == 0 if processes == 1 else "continue" in output, output
     assert "run the same command again to continue" in output
@@ -169,7 +169,7 @@ def test_sigterm_saves_and_exits_with_0(processes, shards, lab, tmp_path):
 
 def test_a_batch_that_cannot_be_shared_is_named(shards, tmp_path):
     process = start(shards, tmp_path / "run", 2, "batch_size=9")
-    output = process.communicate(timeout=200)[0]
+    output = process.communicate(timeout=250)[0]
     assert process.returncode != 0
     assert "batch_size=9 cannot be split evenly among 2 processes" in output
 
@@ -183,7 +183,7 @@ def both_say(program: str, where: Path, *arguments: str) -> list[list[str]]:
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=100)[0].splitlines() for process in both]
+        said = [process.communicate(timeout=250)[0].splitlines() for process in both]
     finally:
         for process in both:
             process.kill()

@@ -194,7 +194,7 @@ def test_ctrl_c_in_a_process_of_its_own(lab, tmp_path):
     while "step" not in process.stdout.readline():
         time.sleep(0.01)
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=250)
     assert process.returncode == 0
     assert "saving a checkpoint" in errors
     assert (tmp_path / "checkpoints/latest").is_file()

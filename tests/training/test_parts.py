@@ -221,6 +221,15 @@ def test_a_model_of_another_shape_does_not_resume(lab, tmp_path):
         fit(lab.regression(use_ema=False), lab.loop_config(), tmp_path)
 
 
+@pytest.fixture
+def sigint_heard():
+    """Tests that a script has put into the background by `&` are started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_heard")
 def test_the_first_signal_asks_and_the_second_acts(monkeypatch):
     with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)

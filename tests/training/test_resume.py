@@ -176,7 +176,7 @@ def test_killed_at_random_moments_and_resumed(lab, tmp_path):
     """SIGKILL a real process again and again; whatever it was doing, the end is the same."""
     child = Path(__file__).with_name("train_in_a_process.py")
     command = [sys.executable, str(child)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=120)
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=250)
     dice, kills = random.Random(0), 0
     for _ in range(6):
         process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
@@ -189,6 +189,6 @@ def test_killed_at_random_moments_and_resumed(lab, tmp_path):
         if (tmp_path / "killed" / "result.json").is_file():
             break
     assert kills >= 3
-    subprocess.run([*command, str(tmp_path / "killed")], check=True, timeout=120)
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, timeout=250)
     lab.assert_same_run(tmp_path / "whole", tmp_path / "killed")
     assert not list((tmp_path / "killed").rglob(".tmp-*"))
