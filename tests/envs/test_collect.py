@@ -32,6 +32,7 @@ def content(path):
     ]
 
 
+@pytest.mark.slow
 def test_the_store_is_the_same_however_it_came_about(tmp_path):
     report = collect(ENV, config(tmp_path / "one"))
     assert report.kept == len(report.seeds) == 4

@@ -167,6 +167,7 @@ def test_sigterm_saves_and_exits_with_0(processes, shards, lab, tmp_path):
     assert not (out / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_named(shards, tmp_path):
     process = start(shards, tmp_path / "run", 2, "batch_size=9")
     output = process.communicate(timeout=250)[0]
@@ -377,6 +378,7 @@ part()
 """
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_model_never_hold_all_of_it_and_begin_with_the_weights_of_one(tmp_path):
     same, tensors_at_once, share, channels_last = "True", "2", "0.5", "True"
     assert both_say(SHARES, tmp_path) == [[same, tensors_at_once, share, channels_last]] * 2
@@ -419,6 +421,7 @@ part()
 """
 
 
+@pytest.mark.slow
 def test_a_teacher_is_spread_and_gathered_a_block_at_a_time(tmp_path):
     first, second = both_say(TEACHER, tmp_path)
     assert first == second
@@ -426,6 +429,7 @@ def test_a_teacher_is_spread_and_gathered_a_block_at_a_time(tmp_path):
     assert first[2] == "0.5"
 
 
+@pytest.mark.slow
 def test_blocks_are_gathered_in_half_precision_and_their_gradients_summed_in_full(tmp_path):
     for said in both_say(HALVES, tmp_path):
         assert said[:2] == ["['block torch.bfloat16', 'head torch.float32']", "[(torch.float32, torch.float32)]"]
@@ -433,6 +437,7 @@ def test_blocks_are_gathered_in_half_precision_and_their_gradients_summed_in_ful
             assert said[2:] == ["True 0"], "gloo's threads live on, and may abort the process when it ends"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names of threads")
 def test_a_process_that_ends_by_an_error_has_let_go_of_its_group_when_it_says_so(tmp_path):
     with socket.socket() as free:
@@ -459,6 +464,7 @@ def _same_memory(*tensors: torch.Tensor) -> bool:
     return len(places) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "said"),
     [

@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 
 from pixio_robot.data import image_mixture
@@ -30,6 +31,7 @@ def shown(paths, selection=(), weights=None, workers=1) -> list[str]:
         return [identity for _, batch in zip(range(40), batches, strict=False) for identity in batch.ids]
 
 
+@pytest.mark.slow
 def test_sources_come_by_weight_and_go_together_with_a_selection(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(image_mixture, "ROUND", 200)
     copy = str(tmp_path / "copy")

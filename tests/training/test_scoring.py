@@ -82,6 +82,7 @@ def test_a_loss_is_the_mean_over_masks(shards, checkpoint: Path, tmp_path: Path)
     assert np.load(piece.target)[0] == pytest.approx(float(drawn.mean()), abs=4.5 * error)
 
 
+@pytest.mark.slow
 def test_embeddings_find_the_repeated_photo_and_losses_weight_the_rest(
     shards, checkpoint: Path, tmp_path: Path
 ) -> None:
