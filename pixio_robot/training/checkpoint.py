@@ -70,8 +70,7 @@ def write_checkpoint(
                 save_file(copies, temporary / f"{name}{SUFFIX}")
             files = sorted(str(file.relative_to(temporary)) for file in temporary.rglob(f"*{SUFFIX}"))
             header = {"kind": KIND, "format_version": FORMAT_VERSION, "step": step, "files": files}
-            header["frozen"] = bool(frozen)
-            write_json(temporary / TRAINER, header | dict(trainer))
+            write_json(temporary / TRAINER, header | {"frozen": bool(frozen)} | dict(trainer))
     if processes.first:
         with atomic_file(directory / LATEST) as pointer:
             pointer.write_text(path.name + "\n")

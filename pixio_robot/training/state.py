@@ -46,10 +46,11 @@ class TrainingState:
         """Write a checkpoint below `directory` that any number of processes can take up."""
         job = self.job
         everyones = self.processes.gather(randomness.capture(job.device, job.generators))
-        frozen = frozen_names(job.model, job.groups)
         weights = job.model.state_dict()
+        still = frozen_names(job.model, job.groups)
+        frozen = {name: weights.pop(name) for name in list(weights) if name in still}
         spread = {
-            "model": {name: weight for name, weight in weights.items() if name not in frozen},
+            "model": weights,
             "optimizer": optimizer_tensors(self.optimizer, job.groups),
         }
         random_states = {
@@ -65,8 +66,7 @@ class TrainingState:
         if self.ema:
             spread["ema"] = self.ema.tensors()
             trainer["ema_step"] = self.ema.step
-        still = {name: weights[name] for name in weights if name in frozen}
-        checkpoint.write_checkpoint(directory, self.step, spread, parts, trainer, keep, still)
+        checkpoint.write_checkpoint(directory, self.step, spread, parts, trainer, keep, frozen)
 
     def load(self, path: Path) -> None:
         """Take up the checkpoint at `path`. Raises UserError when it does not fit the job."""
