@@ -42,7 +42,7 @@ ROOT = config_directory()
 EXPERIMENTS = sorted({path.parent.name for path in ROOT.glob("experiment/*/steps.yaml")})
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _policies() -> None:
     register_policies("train", [])
 
@@ -94,13 +94,18 @@ def test_every_step_of_an_experiment_composes(experiment: str) -> None:
 
 
 def _runs(words: list[str]) -> list[tuple[str, ...]]:
-    """The words of every run of a sweep (`-m`), whose `out` names what only a run knows; else just the words."""
+    """The words of the runs of a sweep (`-m`), whose `out` names what only a run knows; else just the words.
+
+    Each choice of a group composes in its own way; of a plain setting, such as a seed, one value stands for all."""
     if "-m" not in words:
         return [tuple(words)]
     assert all("${hydra:" not in word or word.startswith("out=") for word in words)
     words = ["out=x" if word.startswith("out=") else word for word in words if word != "-m"]
     keys_and_values = [word.split("=", maxsplit=1) for word in words]
-    return list(itertools.product(*([f"{key}={one}" for one in value.split(",")] for key, value in keys_and_values)))
+    values = [value.split(",") if (ROOT / key).is_dir() else value.split(",")[:1] for key, value in keys_and_values]
+    return list(
+        itertools.product(*([f"{key}={one}" for one in of] for (key, _), of in zip(keys_and_values, values, strict=True)))
+    )
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.yaml")), ids=lambda path: str(path.relative_to(ROOT)))
