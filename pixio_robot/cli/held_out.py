@@ -76,13 +76,9 @@ def _where(stores: Sequence[DemoStore], where: str, setting: str) -> list[list[i
     if not where:
         return [list(range(len(store))) for store in stores]
     try:
-        found = [holding(store, where) for store in stores]
+        return holding(stores, where)
     except UserError as error:
         raise UserError(f"{setting}: {error}") from error
-    if not any(found):
-        episodes, paths = sum(map(len, stores)), ", ".join(str(store.path) for store in stores)
-        raise UserError(f"{setting}={where!r} holds for none of the {episodes} episodes of {paths}.")
-    return found
 
 
 def _shared(

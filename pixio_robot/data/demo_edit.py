@@ -14,10 +14,10 @@ import numpy as np
 from pixio_robot.data.demo_check import check_episode
 from pixio_robot.data.demo_codecs import LOSSY, RAW
 from pixio_robot.data.demo_commit import publish, workplace
-from pixio_robot.data.demo_where import Facts, parse_where
+from pixio_robot.data.demo_where import NAMES, Facts, parse_where
 from pixio_robot.data.demos import DemoStore, DiskFull
 from pixio_robot.data.windows import split_episodes
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Episode
 
 TASK = "task"
@@ -103,17 +103,26 @@ def without_loss(codec: str) -> str:
 
 def filtered(store: DemoStore, where: str) -> Recipe:
     """The episodes that `where` (`demo_where`) holds for. Raises UserError when there is none."""
-    episodes = holding(store, where)
-    if not episodes:
-        raise UserError(f"where={where!r} holds for none of the {len(store)} episodes of {store.path}.")
+    [episodes] = holding([store], where)
     return chosen(store, episodes)
 
 
-def holding(store: DemoStore, where: str) -> list[int]:
-    """The numbers of the episodes that `where` (`demo_where`) holds for."""
-    predicate = parse_where(where)
-    lengths = store.lengths.tolist()
-    return [number for number, length in enumerate(lengths) if predicate(_facts(store, number, length))]
+def holding(stores: Sequence[DemoStore], where: str) -> list[list[int]]:
+    """Of each store the numbers of the episodes that `where` (`demo_where`) holds for.
+
+    Raises UserError when there is none, and for an `info.KEY` that nothing is noted under in any of the stores."""
+    choice = parse_where(where)
+    facts = [
+        [_facts(store, number, length) for number, length in enumerate(store.lengths.tolist())] for store in stores
+    ]
+    noted = {key for of_store in facts for of_episode in of_store for key in of_episode.info}
+    for key in sorted(choice.info_keys - noted):
+        raise unknown_name("property of an episode", f"info.{key}", [*NAMES, *(f"info.{one}" for one in noted)])
+    found = [[one.episode for one in of_store if choice.holds(one)] for of_store in facts]
+    if not any(found):
+        paths = ", ".join(str(store.path) for store in stores)
+        raise UserError(f"where={where!r} holds for none of the {sum(map(len, stores))} episodes of {paths}.")
+    return found
 
 
 def _facts(store: DemoStore, number: int, length: int) -> Facts:

@@ -71,9 +71,19 @@ class _Range:
         return f"{self.low}..{self.high}"
 
 
-def parse_where(text: str) -> Predicate:
-    """The predicate that `text` spells. Raises UserError saying where it is not understood."""
-    return _Parser(text).whole()
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """A choice of episodes."""
+
+    holds: Predicate
+    info_keys: frozenset[str]
+    """Every KEY of an `info.KEY` that it names."""
+
+
+def parse_where(text: str) -> Where:
+    """What `text` spells. Raises UserError saying where it is not understood."""
+    parser = _Parser(text)
+    return Where(parser.whole(), frozenset(parser.info_keys))
 
 
 class _Parser:
@@ -82,6 +92,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._tokens: list[tuple[str, str]] = []
+        self.info_keys: set[str] = set()
         place = 0
         while text[place:].strip():
             match = _TOKEN.match(text, place)
@@ -129,6 +140,8 @@ class _Parser:
         key = name.removeprefix("info.") if name.startswith("info.") else None
         if key is None and name not in NAMES:
             raise unknown_name("property of an episode", name, (*NAMES, "info.KEY"))
+        if key is not None:
+            self.info_keys.add(key)
         if name == "success" and (not self._tokens or self._tokens[0][1] not in (*COMPARISONS, "not")):
             return lambda facts: facts.success
         negated = self._take("not")

@@ -187,7 +187,12 @@ def test_a_choice_of_nothing_or_of_what_was_learned_is_refused(tmp_path):
     path = str(masked(tmp_path / "a", valid=(1, 3)).path)
     known = mark(DemoStore.open(path), 3)
     for division, learned, says in (
-        (Division(validation_where="info.mask.vaild == true"), (), "validation_where=.* none of the 5 episodes of"),
+        (Division(validation_where="length > 1000"), (), "validation_where: where=.* none of the 5 episodes of"),
+        (
+            Division(validation_where="info.mask.vaild == true"),
+            (),
+            "validation_where: .* Did you mean 'info.mask.valid'",
+        ),
         (Division(train_where="length >"), (), "train_where: where='length >': expected a value"),
         (Division(validation_where="episode >= 0"), (), "none is left to train on.$"),
         (Division(stores=(path,)), (), "none is left to train on. 5 have the very states and actions of one"),

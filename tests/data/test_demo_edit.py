@@ -13,7 +13,7 @@ from demo_data import SPEC, make_episode, make_store, same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.demo_edit import TASK, Recipe, chosen, drawn, filtered, split, task_of, write
+from pixio_robot.data.demo_edit import TASK, Recipe, chosen, drawn, filtered, holding, split, task_of, write
 from pixio_robot.data.demo_merge import merged, twins
 from pixio_robot.data.demo_rename import Named, renamed
 from pixio_robot.data.demo_reshape import BLOCKS, Edit, resized, strided
@@ -271,7 +271,7 @@ FACTS = Facts(episode=3, length=40, seed=7, success=True, task="Lift", reward=1.
     ],
 )
 def test_choices(where: str, expected: bool) -> None:
-    assert parse_where(where)(FACTS) is expected
+    assert parse_where(where).holds(FACTS) is expected
 
 
 @pytest.mark.parametrize(
@@ -300,26 +300,34 @@ def test_choices_that_are_not_understood(where: str, message: str) -> None:
 
 
 def test_the_example_of_the_message_is_understood() -> None:
-    assert parse_where(EXAMPLE)(FACTS)
-    assert not parse_where(EXAMPLE)(dataclasses.replace(FACTS, episode=8))
+    assert parse_where(EXAMPLE).holds(FACTS)
+    assert not parse_where(EXAMPLE).holds(dataclasses.replace(FACTS, episode=8))
 
 
 def test_text_is_not_compared_with_numbers() -> None:
     with pytest.raises(UserError, match=r"which is not compared with 1\.0\.\.3\.0"):
-        parse_where("task in (1..3)")(FACTS)
+        parse_where("task in (1..3)").holds(FACTS)
     with pytest.raises(UserError, match="task is 'Lift' in episode 3"):
-        parse_where("task < 3")(FACTS)
+        parse_where("task < 3").holds(FACTS)
 
 
 @given(sign=st.sampled_from(sorted(set(COMPARISONS) - {"in"})), value=st.integers(-50, 50), length=st.integers(0, 50))
 def test_comparisons_are_those_of_numbers(sign: str, value: int, length: int) -> None:
     facts = dataclasses.replace(FACTS, length=length)
-    assert parse_where(f"length {sign} {value}")(facts) == COMPARISONS[sign](length, value)
+    assert parse_where(f"length {sign} {value}").holds(facts) == COMPARISONS[sign](length, value)
 
 
 def test_none_fits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds for none of the 2 episodes"):
         filtered(make_store(tmp_path / "s", episodes=2), "length > 1000")
+
+
+def test_a_key_that_was_noted_somewhere_is_known_everywhere_and_others_are_not(tmp_path: Path) -> None:
+    plain, noted = make_store(tmp_path / "plain", episodes=1), DemoStore.create(tmp_path / "noted", SPEC)
+    noted.append(dataclasses.replace(make_episode(0), info={"operator": "ann"}))
+    assert holding([plain, noted], "info.operator == ann") == [[], [0]]
+    with pytest.raises(UserError, match=r"'info\.operater'\. Did you mean 'info\.operator'"):
+        holding([plain, noted], "success or info.operater == ann")
 
 
 @pytest.mark.parametrize(
