@@ -104,7 +104,9 @@ def _runs(words: list[str]) -> list[tuple[str, ...]]:
     keys_and_values = [word.split("=", maxsplit=1) for word in words]
     values = [value.split(",") if (ROOT / key).is_dir() else value.split(",")[:1] for key, value in keys_and_values]
     return list(
-        itertools.product(*([f"{key}={one}" for one in of] for (key, _), of in zip(keys_and_values, values, strict=True)))
+        itertools.product(
+            *([f"{key}={one}" for one in of] for (key, _), of in zip(keys_and_values, values, strict=True))
+        )
     )
 
 
