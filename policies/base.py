@@ -47,6 +47,8 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.chunk, self.past_actions = config.horizon, config.past_actions
         self.horizon = self.chunk - self.past_actions
         self.max_padding = config.max_padding
+        self.replays_graphs = False
+        """Whether it was compiled into CUDA graphs (policies/acceleration.py)."""
         self.goals: Mapping[str, Sequence[float]] = {}
         self.cameras: Sequence[str] = list(config.conditioning.cameras)
         self.conditioning: Sight = self.build_sight(encoder)
@@ -104,8 +106,9 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
         Row i draws its noise from seeds[i] alone; None draws from torch's global generator.
         """
-        # What CUDA graphs of an earlier call gave may be overwritten now (policies/acceleration.py).
-        torch.compiler.cudagraph_mark_step_begin()
+        if self.replays_graphs:
+            # What CUDA graphs of an earlier call gave may be overwritten now.
+            torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
             seen = self.see(observation, augment=False)
             if seeds is not None and len(seeds) != len(seen):

@@ -72,7 +72,8 @@ class ShortcutPolicy(GenerativePolicy):
         point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])
         target_bna = actions_bna - noise_bna
         if count:
-            target_bna[long] = self._two_halves(point_bna[long], time_b[long], stride_b[long], seen[long])
+            halves_bna = self._two_halves(point_bna[long], time_b[long], stride_b[long], seen[long])
+            target_bna[long] = halves_bna.to(target_bna.dtype)  # bfloat16 under autocast
         return (self._velocity(point_bna, time_b, stride_b, seen) - target_bna) ** 2
 
     @torch.no_grad()

@@ -75,9 +75,10 @@ class Sight(nn.Module):
         self.cls = nn.ModuleList()
         self.patches = nn.ModuleList()
         self.shapes: list[FeatureShape] = []
+        device = next((weight.device for encoder in self.encoders for weight in encoder.parameters()), None)
         for index, camera in enumerate(config.cameras):
             size = spec.cameras[camera]
-            blank = torch.zeros(1, 1, size.height, size.width, 3, dtype=torch.uint8)
+            blank = torch.zeros(1, 1, size.height, size.width, 3, dtype=torch.uint8, device=device)
             sample = self._probe(self._prepared(blank, augment=False).flatten(0, 1), index)
             shape = FeatureShape(sample.cls.shape[1], *sample.patches.shape[1:])
             self.shapes.append(shape)

@@ -93,6 +93,23 @@ def make_statistics(state_low, state_high, action_low, action_high) -> Statistic
     return Statistics.from_json({"state": span(state_low, state_high), "actions": span(action_low, action_high)})
 
 
+@pytest.mark.parametrize("policy", [2], indirect=True, ids=["2 frames"])
+def test_it_learns_and_acts_in_bfloat16(policy, name, sight):
+    """As `loop.dtype=auto` has it on a GPU: what a device's autocast rounds meets what it leaves alone."""
+    if name == "bc_rnn":
+        pytest.skip("PyTorch's LSTM takes bfloat16 on GPUs alone")
+    batch = make_batch(4, policy, sight)
+    policy.prepare([batch.observation])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = policy.loss(batch)
+        loss.backward()
+        actions = policy.eval().act(batch.observation, [1, 2, 3, 4])
+    assert loss.dtype == torch.float32
+    assert actions.dtype == torch.float32
+    assert torch.isfinite(actions).all()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in policy.parameters())
+
+
 def test_it_is_a_policy(policy, sight):
     assert isinstance(policy, types.Policy)
     assert isinstance(policy, torch.nn.Module)

@@ -32,6 +32,12 @@ def build(world, encoder):
     return conditioning
 
 
+def test_an_encoder_may_lie_on_another_device(build):
+    """`meta` refuses operations across devices as a GPU does."""
+    elsewhere = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16)).to("meta")
+    assert build(encoder=elsewhere).shapes == build(encoder=elsewhere.to_empty(device="cpu")).shapes
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_images_and_their_features_give_the_same(build, world, pooling):
     conditioning = build(pooling=PoolingConfig(name=pooling)).eval()

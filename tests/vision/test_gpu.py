@@ -28,7 +28,7 @@ def loss_and_gradients(model, mask, autocast=False):
         reconstruct = model._compiled or model.reconstruct
         loss = reconstruct(images().to(device), mask).loss
     loss.backward()
-    return loss.item(), {name: parameter.grad.cpu() for name, parameter in model.named_parameters()}
+    return loss.item(), {name: parameter.grad.to("cpu", copy=True) for name, parameter in model.named_parameters()}
 
 
 def on_gpu(mask):
