@@ -1,4 +1,4 @@
-"""Settings with a fixed list of values: `adapt.mode=lora`, in any case, and texts that a registry names."""
+"""Settings with a fixed set of values: case-insensitive enumerations (`adapt.mode=lora`) and registry names."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pixio_robot.errors import unknown_name
 
 class _AnyCase(enum.EnumMeta):
     def __getitem__(cls, name: str) -> Any:
-        """The member of that name. OmegaConf looks up what a user wrote by this."""
+        """The member with that name, in any case. OmegaConf resolves user input through this method."""
         return super().__getitem__(name.upper())
 
 
 class Choice(enum.Enum, metaclass=_AnyCase):
-    """An enumeration whose members, named in capitals, are found by their name in any case."""
+    """An enumeration with upper-case member names that can be looked up in any case."""
 
 
 def chosen[Member: Choice](kind: type[Member], value: Member | str, setting: str) -> Member:
-    """A member, or the one of that name in any case: dataclasses made in Python were looked at by no OmegaConf.
+    """Convert a member or its name (in any case) to a member, for dataclasses that are created without OmegaConf.
 
-    Raises UserError naming `setting` where it is neither.
+    Raises UserError naming `setting` if it is neither.
     """
     if isinstance(value, kind):
         return value
@@ -33,9 +33,9 @@ def chosen[Member: Choice](kind: type[Member], value: Member | str, setting: str
 
 
 NAMES = "names"
-"""Key of a dataclass field's metadata: the texts that it, or its list, may hold."""
+"""Metadata key of a dataclass field: the valid values of the field, or of the items of its list."""
 
 
 def one_of(default: str, names: Iterable[str]) -> Any:
-    """A dataclass field that holds one of `names`. `--help` lists them; refusing others is up to the dataclass."""
+    """A dataclass field that holds one of `names`. `--help` lists them; the dataclass itself must reject others."""
     return dataclasses.field(default=default, metadata={NAMES: tuple(names)})

@@ -1,4 +1,4 @@
-"""Errors that are the user's to fix: one sentence that names the thing and the way out."""
+"""User-facing errors: one sentence that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
-    """An error for a name that is not registered, with the closest match and all valid choices."""
+    """An error for an unknown name that suggests the closest match and lists all valid choices."""
     choices = sorted(valid)
     closest = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f" Did you mean {closest[0]!r}?" if closest else ""

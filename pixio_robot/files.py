@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one where a whole one is expected."""
+"""Atomic file and directory writes: a crash never leaves a partial file in place of a complete one."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def fsync_tree(path: Path) -> None:
 
 @contextlib.contextmanager
 def disk_full_is_a_user_error(path: Path) -> Iterator[None]:
-    """For the writing of `path`, of which nothing incomplete is kept."""
+    """Turn a full disk into a UserError while `path` is written; the caller must discard the partial output."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"No space left on the disk while writing {path}. Nothing incomplete was kept there; "
+            f"No space left on the disk while writing {path}. The incomplete output was removed; "
             "free some space and run the same command again."
         ) from error
 
@@ -77,9 +77,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling file name to write; on success it is fsynced and renamed to `path`.
+    """Yield a temporary sibling file to write; on success it is fsynced and renamed to `path`.
 
-    The sibling keeps the suffix of `path`, because many writers choose their format by it.
+    The sibling keeps the suffix of `path`, because many writers infer the format from it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
@@ -98,7 +98,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def fsync_parent(path: Path) -> None:
-    """Make the rename of `path` itself durable."""
+    """Flush the parent directory of `path`, which makes a rename to `path` durable."""
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -109,8 +109,8 @@ def fsync_parent(path: Path) -> None:
 def sweep_temporaries(directory: Path, of: str = "") -> None:
     """Remove what an interrupted `atomic_directory` or `atomic_file` left behind in `directory`.
 
-    With `of`, only what was to become the directory of that name there. A directory that was about to be replaced, and
-    has not been, is put back. Only safe while no other process writes there.
+    With `of`, remove only leftovers of the directory with that name. A directory that was moved aside but not yet
+    replaced is restored. Only safe while no other process writes there.
     """
     for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
         name = leftover.name.removeprefix(RETIRED_PREFIX).removeprefix(TEMPORARY_PREFIX).rpartition("-")[0]

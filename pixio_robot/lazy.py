@@ -1,7 +1,7 @@
-"""Names that a package hands on from its modules, imported when they are first asked for.
+"""Lazy re-exports: a package exposes names of its modules, which are imported on first access.
 
-So `from pixio_robot.vision import PixioEncoder` needs no knowledge of where it lies, and commands that import a module
-of a package do not pay for the rest of it.
+`from pixio_robot.vision import PixioEncoder` works without knowing which module defines it, and importing one module of
+a package does not load the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 def handed_on(
     package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list], list[str]]:
-    """A package's `__getattr__`, `__dir__` (PEP 562) and `__all__`. `modules`: names by the package's own modules."""
+    """Return `__getattr__`, `__dir__` (PEP 562) and `__all__` for a package. `modules`: module -> names to export."""
     where = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Whether what a robot or a client shows and wants fits the policy that is to act. Nothing here needs torch."""
+"""Check that observations and task requests of a robot or client match the policy. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pixio_robot.types import DemoSpec, Frame
 
 
 def check_frame(spec: DemoSpec, cameras: Sequence[str], frame: Frame, *, looked_at: bool = True) -> np.ndarray:
-    """The frame's state, float32 (s,). Only those cameras count; the images of all of them must be there where the
-    policy looks at the frame (`looked_at`), and those that are there must fit in any case.
+    """Check a frame against the spec and return its state as float32 (s,).
 
-    Raises UserError naming what does not fit the spec.
+    Images of cameras other than `cameras` are ignored. If the policy will use the frame (`looked_at`), every one of
+    `cameras` needs an image; images that are present must always match. Raises UserError naming the mismatch.
     """
     images, state = getattr(frame, "images", None), getattr(frame, "state", None)
     if not isinstance(images, Mapping) or state is None:
@@ -25,11 +25,11 @@ def check_frame(spec: DemoSpec, cameras: Sequence[str], frame: Frame, *, looked_
             else type(frame).__name__
         )
         raise UserError(
-            f"A frame is Frame(images, state), images {{camera: uint8 (h, w, 3)}} and state (s,), not {given}."
+            f"A frame must be Frame(images, state) with images {{camera: uint8 (h, w, 3)}} and state (s,), not {given}."
         )
     missing = [name for name in cameras if name not in images]
     if missing and looked_at:
-        raise UserError(f"The frame has no image of camera {missing[0]!r}; the policy sees {list(cameras)}.")
+        raise UserError(f"The frame has no image of camera {missing[0]!r}; the policy uses {list(cameras)}.")
     try:
         values = np.asarray(state, np.float32)
     except (TypeError, ValueError) as error:
@@ -39,15 +39,15 @@ def check_frame(spec: DemoSpec, cameras: Sequence[str], frame: Frame, *, looked_
 
 
 def check_observation(spec: DemoSpec, images: Mapping[str, Any], state: Any, leading: tuple[int, ...]) -> None:
-    """Raises UserError naming what does not fit the spec: images uint8 (*leading, h, w, 3), each of a camera of the
-    spec, and the state, finite float32 (*leading, s)."""
+    """Raise UserError naming the mismatch unless each image is uint8 (*leading, h, w, 3) of a camera in the spec, and
+    the state is finite float32 (*leading, s)."""
     for name, image in images.items():
         camera = spec.cameras[name]
         _check_array(f"images[{name!r}]", image, np.uint8, (*leading, camera.height, camera.width, 3))
     _check_array("state", state, np.float32, (*leading, spec.state_dim))
     if not np.isfinite(state).all():
         index = int(np.argwhere(~np.isfinite(state))[0][-1])
-        raise UserError(f"state holds a value that is not finite: {spec.state_names[index]}.")
+        raise UserError(f"state contains a non-finite value: {spec.state_names[index]}.")
 
 
 def _check_array(name: str, value: Any, dtype: type, shape: tuple[int, ...]) -> None:
@@ -57,15 +57,14 @@ def _check_array(name: str, value: Any, dtype: type, shape: tuple[int, ...]) -> 
 
 
 def check_task(task: str | None, tasks: Iterable[str], own: str) -> None:
-    """Raises UserError where a policy that is told one of `tasks` cannot be told this one. With no tasks it is of the
-    task `own` alone."""
+    """Raise UserError if the policy does not support this task. `tasks` are the tasks it can be asked for; if there are
+    none, it only does its `own` task."""
     known = list(tasks)
     if not known:
         if task not in (None, own):
-            raise UserError(f"The policy is of the task {own} alone and cannot be told another, {task!r}.")
+            raise UserError(f"The policy only does the task {own} and cannot be asked for {task!r}.")
         return
     if task is None:
-        does = "several tasks" if len(known) > 1 else "what it is told"
-        raise UserError(f"This policy does {does}: say task= one of {', '.join(map(repr, known))}.")
+        raise UserError(f"This policy needs a task: set task= to one of {', '.join(map(repr, known))}.")
     if task not in known:
         raise unknown_name("task", str(task), known)

@@ -1,8 +1,8 @@
 """Receding-horizon execution: the one place where action chunks become one action per control step.
 
-A policy's chunk starts at the step of its newest frame. `execute` of its actions are carried out, then it is asked
-again. Frames that no call will look at need not be rendered, which is most of the cost of a simulated step. Robots
-that talk to a server run this too: nothing here needs torch.
+A policy's chunk starts at the step of its newest frame. The first `execute` actions are carried out, then the policy
+is called again. Frames that no call will use need not be rendered, which saves most of the cost of a simulated step.
+Clients of a policy server run this too, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pixio_robot.types import Frame
 
 
 def check_execute(execute: int, horizon: int) -> None:
-    """Raise UserError where a chunk has no such number of actions to carry out."""
+    """Raise UserError unless 1 <= execute <= horizon."""
     if not 1 <= execute <= horizon:
         raise UserError(f"execute = {execute} must lie between 1 and the policy's horizon, {horizon}.")
 
 
 class RecedingHorizon:
-    """One episode: frames in, chunks in where it is `hungry`, one action a step out.
+    """Action queue of one episode: takes frames and action chunks, yields one action per step.
 
-    At each step: `see` its frame, `plan` a chunk if `hungry`, take the `next_action`.
+    At each step: `see` the frame, `plan` a new chunk if `hungry`, then take the `next_action`.
     """
 
     def __init__(self, observation_steps: int, execute: int, ensemble_weight: float | None = None):
         """`ensemble_weight`: average all earlier predictions for a step with weights exp(-w i), i = 0 the oldest
-        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None follows the newest."""
+        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None uses the newest only."""
         self.step = 0
         self._frames: collections.deque[Frame] = collections.deque(maxlen=observation_steps)
         self._execute = execute
@@ -42,26 +42,26 @@ class RecedingHorizon:
 
     @property
     def looks_next(self) -> bool:
-        """Whether a call of the policy will see the frame after the next action (or the first one)."""
+        """Whether a policy call will use the frame that follows the next action (or the first frame)."""
         # With q actions still queued the next call comes q frames after the next one, and looks back over
-        # `observation_steps` frames. The very first frame always counts: it stands in for the missing history.
+        # `observation_steps` frames. The first frame is always used: it pads the missing history.
         return len(self._queue) < (self._frames.maxlen or 0)
 
     @property
     def hungry(self) -> bool:
+        """Whether the queue is empty and the next action needs a new chunk."""
         return not self._queue
 
     @property
     def frames(self) -> Sequence[Frame]:
-        """What the policy looks at, the newest frame last; the first frame of an episode stands in for those before
-        it."""
+        """The observation history, newest frame last; the first frame of an episode pads the missing history."""
         return self._frames
 
     def see(self, frame: Frame) -> None:
         self._frames.extend([frame] * (1 if self._frames else self._frames.maxlen or 0))
 
     def plan(self, chunk: np.ndarray) -> None:
-        """`chunk` (n, a) begins at this step; n >= `execute`."""
+        """Add a chunk (n, a) that starts at the current step; n >= `execute`."""
         if self._weight is None:
             self._queue.extend(chunk[: self._execute].copy())
             return

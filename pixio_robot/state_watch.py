@@ -1,6 +1,6 @@
-"""A warning where a state lies far from all that a policy learned from, as degrees do where it learned from radians.
+"""Warn about states far outside the range of the demonstrations, such as degrees where radians are expected.
 
-Not an error: a robot may well be where none of the demonstrations was. Nothing here needs torch.
+Only a warning: a robot may legitimately leave the range of the demonstrations. Does not import torch.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 from pixio_robot.types import Actor, Frame
 
 FAR = 3.0
-"""Ranges of the demonstrations (highest minus lowest) by which a number may lie outside them. Degrees for radians are
-57 times too large, millimetres for metres 1000 times."""
+"""How far a value may lie outside the demonstrations before a warning, in multiples of their range (maximum minus
+minimum). Degrees given as radians are 57 times too large, millimetres given as metres 1000 times."""
 STILL = 1e-4
-"""A number that varied less than this, in its own unit, says nothing of how far it may go (as in normalisation)."""
+"""Dimensions with a range below this, in their own unit, are treated as constant and ignored (as in normalisation)."""
 NAMED = 3
 
 
 class StateWatch:
-    """Looks at the states of one player, and says once what is far from the demonstrations."""
+    """Checks the states of one actor and warns once when a state is far outside the demonstrations."""
 
     def __init__(self, names: Sequence[str], low: Sequence[float], high: Sequence[float]) -> None:
-        """names, low and high (s,): of each number its name, and its lowest and highest value in the demonstrations."""
+        """names, low, high (s,): name, minimum and maximum of each state dimension in the demonstrations."""
         self._names, self._low, self._high = list(names), np.asarray(low, np.float64), np.asarray(high, np.float64)
         span = self._high - self._low
         self._reach = np.where(span < STILL, np.inf, FAR * span)
@@ -31,11 +31,11 @@ class StateWatch:
 
     @classmethod
     def of(cls, names: Sequence[str], state_range: tuple[Sequence[float], Sequence[float]] | None) -> StateWatch | None:
-        """state_range: lowest and highest; None for a policy that does not feel its state, which nobody watches."""
+        """state_range: minimum and maximum; None for a policy that does not use the state, which needs no watch."""
         return None if state_range is None else cls(names, *state_range)
 
     def words(self, state: np.ndarray) -> str:
-        """What to say of a state (s,) with its names; empty where there is nothing, and after the first time."""
+        """The warning for a state (s,); empty if the state is in range or a warning was already given."""
         if self._said:
             return ""
         far = np.flatnonzero(np.maximum(self._low - state, state - self._high) > self._reach)
@@ -43,18 +43,18 @@ class StateWatch:
             return ""
         self._said = True
         parts = [
-            f"{self._names[i]} is {state[i]:.4g}, which was {self._low[i]:.4g} to {self._high[i]:.4g}"
+            f"{self._names[i]} is {state[i]:.4g}, in the demonstrations {self._low[i]:.4g} to {self._high[i]:.4g}"
             for i in far[:NAMED].tolist()
         ]
         more = f"; and {len(far) - NAMED} more" if len(far) > NAMED else ""
         return (
-            f"The state is far from the demonstrations that the policy learned from: {'; '.join(parts)}{more}. Is it "
-            "in the same units? (Said once.)"
+            f"The state is far outside the range of the training demonstrations: {'; '.join(parts)}{more}. Is it in "
+            "the same units? (This warning is shown once.)"
         )
 
 
 class WatchedActor:
-    """A `types.Actor` whose states are looked at: `tell` is given the words, once."""
+    """A `types.Actor` wrapper that checks every state; `tell` receives the warning, once."""
 
     def __init__(self, actor: Actor, watch: StateWatch, tell: Callable[[str], None]) -> None:
         self._actor, self._watch, self._tell = actor, watch, tell

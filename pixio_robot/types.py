@@ -1,7 +1,7 @@
-"""The values that cross between rooms, and the protocols that tie them together.
+"""Shared data types and protocols: the interface between the packages.
 
 Axis names: b batch, t time, h height, w width, k class tokens, d feature width, s state, a action.
-Nothing here imports a simulator, a policy or a trainer, and no room needs another room's classes.
+Nothing here imports a simulator, a policy or a trainer, so that packages depend on these types and not on each other.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pixio_robot.machine import to_device
 
-if TYPE_CHECKING:  # a simulator's worker process needs these values, but not the seconds and megabytes of torch
+if TYPE_CHECKING:  # simulator workers need these types, but not the import time and memory of torch
     import numpy as np
     import torch
     from torch import Tensor
 
 
 UNKNOWN = "unknown"
-"""Of text in a DemoSpec: whoever made the demonstrations did not say."""
+"""Value of a DemoSpec text field that the source of the demonstrations did not specify."""
 OF_THE_TASK = "of the task"
-"""Of robot and controller in the DemoSpec of somebody else's environment, which names neither."""
+"""Value of DemoSpec.robot and .controller for third-party environments, which name neither."""
 SEVERAL = " + "
-"""Joins in a DemoSpec what several stores call otherwise, such as the tasks that one policy learned."""
+"""Separator in a DemoSpec for values that differ between stores, such as the tasks of a multi-task policy."""
 UNSEEDED = "episodes do not follow from their seeds"
-"""In `source` of an environment that says so of itself: episodes of the same seed are no pairs there."""
+"""Marks, in `source`, an environment that is not reproducible from seeds: equal seeds give no paired episodes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,15 @@ class CameraSpec:
     width: int
     fov_y_degrees: float | None = None
     intrinsics: Sequence[float] | None = None
-    """fx, fy, cx, cy in pixels of this stream, where known."""
+    """fx, fy, cx, cy in pixels of this stream; None if unknown."""
     extrinsics: Sequence[Sequence[float]] | None = None
     """Pose of the camera (OpenCV axes: x right, y down, z forward) as a homogeneous 4 x 4 matrix in metres, relative
-    to `mounted_on`, where known."""
+    to `mounted_on`; None if unknown."""
     mounted_on: str | None = None
-    """The frame that carries the camera: `world`, or the name of a moving link."""
+    """Reference frame that the camera is fixed to: `world`, or the name of a moving link."""
 
     def __post_init__(self) -> None:
-        # JSON has lists only; as tuples, a spec that was read again equals the one that was written.
+        # JSON only has lists; converting to tuples makes a spec equal to its JSON round trip.
         if self.intrinsics is not None:
             object.__setattr__(self, "intrinsics", tuple(map(float, self.intrinsics)))
         if self.extrinsics is not None:
@@ -53,9 +53,9 @@ class CameraSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoSpec:
-    """What a demonstration, an environment or a policy means by its numbers.
+    """Meaning of the observations and actions of a demonstration, an environment or a policy.
 
-    Two things with equal specs (`differences` empty) can be plugged into each other.
+    Specs without `differences` are compatible: a policy can run in that environment.
     """
 
     task: str
@@ -69,8 +69,8 @@ class DemoSpec:
     """One name per state dimension, unit in square brackets: `eef_pos.x [m]`."""
     action_names: Sequence[str]
     render_quality: str = "full"
-    """`full`, `fast` (either after `ray traced, ` where MuJoCo Warp drew) or `unknown`; part of the contract,
-    because it changes the images."""
+    """`full`, `fast` (either prefixed with `ray traced, ` if rendered by MuJoCo Warp) or `unknown`; part of the
+    spec because it changes the images."""
     source: str = ""
     licence: str = ""
 
@@ -99,7 +99,7 @@ class DemoSpec:
         )
 
     def read_by(self, cameras: Sequence[str], state: bool) -> DemoSpec:
-        """The same without what a policy does not look at: other cameras, and the state if it does not feel it."""
+        """A copy reduced to what a policy uses: only these cameras, and no state unless `state`."""
         return dataclasses.replace(
             self,
             cameras={name: self.cameras[name] for name in cameras},
@@ -107,15 +107,14 @@ class DemoSpec:
         )
 
     def unknown(self) -> list[str]:
-        """The fields that the origin of imported demonstrations left open, which nobody can compare."""
+        """The fields that the source of imported demonstrations did not specify, which cannot be compared."""
         return [name for name in ("robot", "controller", "render_quality") if getattr(self, name) == UNKNOWN]
 
     def differences(self, other: DemoSpec) -> list[str]:
-        """Every field that keeps a policy made for `self` from running on `other`, as text.
+        """Describe every field that prevents a policy made for `self` from running on `other`.
 
-        Names of source and licence, the simulator's version, and where a camera is known to stand do not matter for
-        that; nor does what is `unknown` of `self`. `other` may have more cameras than `self`, and a state where `self`
-        has none.
+        Ignored are source, licence, simulator, its version, camera calibration, and fields that are `unknown` in
+        `self`. `other` may have more cameras than `self`, and a state where `self` has none.
         """
         found = []
         for field in ("task", "robot", "controller", "control_hz", "render_quality"):
@@ -140,7 +139,7 @@ class DemoSpec:
 
 @dataclasses.dataclass(kw_only=True)
 class Episode:
-    """One demonstration of n steps: what was seen before each action, and the action.
+    """One demonstration of n steps: the observation before each action, and the action.
 
     images[camera] uint8 (n, h, w, 3), state float32 (n, s), actions float32 (n, a), rewards float32 (n,).
     """
@@ -159,7 +158,7 @@ class Episode:
 
 @dataclasses.dataclass(kw_only=True)
 class GroundTruth:
-    """What a simulator knows of n frames of one camera.
+    """Simulator ground truth for n frames of one camera.
 
     images uint8 (n, h, w, 3); depth float32 (n, h, w), metres along the camera's axis; classes int32 (n, h, w), indices
     into `class_names`; positions[name] float32 (n, 3), metres in the world; camera_axes float32 (n, 3, 3), the camera's
@@ -178,12 +177,12 @@ class GroundTruth:
 
 @dataclasses.dataclass
 class Features:
-    """What an encoder says of b frames: class tokens (b, k, d) and a patch map (b, h, w, d)."""
+    """Encoder output for b frames: class tokens (b, k, d) and a patch map (b, h, w, d)."""
 
     cls: Tensor
     patches: Tensor
     crop: tuple[int, int] | None = None
-    """Of cached features: height and width [px] of the part of every image that they are of; None: the whole."""
+    """Cached features: height and width [px] of the image crop that was encoded; None: the whole image."""
 
     def map(self, function: Any) -> Features:
         return Features(function(self.cls), function(self.patches), self.crop)
@@ -193,9 +192,9 @@ class Features:
 class Observation:
     """b observation windows of t frames.
 
-    images[camera] uint8 (b, t, h, w, 3) or, where features are cached, features[camera] whose
-    tensors have the leading axes (b, t); state float32 (b, t, s) in physical units; goal float32 (b, g), what is
-    wanted (the embedding of an instruction or of a task), for policies that are told.
+    images[camera] uint8 (b, t, h, w, 3) or, where features are cached, features[camera] whose tensors have the
+    leading axes (b, t); state float32 (b, t, s) in physical units; goal float32 (b, g), the embedding of an
+    instruction or task, for goal-conditioned policies.
     """
 
     images: Mapping[str, Tensor]
@@ -214,7 +213,7 @@ class Observation:
 
 @dataclasses.dataclass
 class Batch:
-    """Training windows: what is seen, then the actions (b, horizon, a) and which of them are padding."""
+    """Training windows: observations, actions (b, horizon, a), and a mask of the padded actions (b, horizon)."""
 
     observation: Observation
     actions: Tensor
@@ -230,9 +229,9 @@ class Batch:
 
 @dataclasses.dataclass
 class Frame:
-    """What one environment shows at one step: images[camera] uint8 (h, w, 3), state float32 (s,).
+    """Observation of one environment at one step: images[camera] uint8 (h, w, 3), state float32 (s,).
 
-    `images` is empty when nobody asked for them: rendering is the expensive part of a step.
+    `images` is empty when no images were requested: rendering is the expensive part of a step.
     """
 
     images: Mapping[str, np.ndarray]
@@ -245,7 +244,7 @@ class StepResult:
     reward: float
     success: bool
     done: bool
-    """The episode is over: success or the horizon."""
+    """The episode is over: success or horizon reached."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -257,18 +256,18 @@ class EpisodeResult:
     steps: int
     episode_return: float
     first_success: int | None = None
-    """Steps until the task was first solved; an episode that goes on may fail all the same. None: never, or a result
-    of before this was noted."""
+    """Steps until the task was first solved; an episode that continues may still fail. None: never solved, or a result
+    that predates this field."""
     restarts: int = 0
-    """How often a worker died under this episode and it was run again from its seed."""
+    """How often the episode was restarted from its seed because its worker died."""
     video: str | None = None
     highest_reward: float | None = None
-    """Of all its steps, which is what diffusion_policy scores Push-T by. None in results of before this was noted."""
+    """Maximum reward over all steps, the Push-T score of diffusion_policy. None in results that predate this field."""
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Pixels to features. It owns its resize and its mean/std: nobody else normalises pixels.
+    """Maps images to features. It does its own resizing and mean/std normalisation; no other code normalises pixels.
 
     A concrete encoder is a `torch.nn.Module`; calling it takes images uint8 (b, h, w, 3).
     """
@@ -278,7 +277,7 @@ class Encoder(Protocol):
     def __call__(self, images: Tensor) -> Features: ...
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the patch map for images of that many pixels."""
+        """Rows and columns of the patch map for images of this size in pixels."""
         ...
 
     def fingerprint(self) -> str:
@@ -288,7 +287,7 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Policy(Protocol):
-    """A policy owns the normalisation of actions and state both ways. It is a `torch.nn.Module`."""
+    """A policy normalises state and actions, and unnormalises its output, itself. It is a `torch.nn.Module`."""
 
     spec: DemoSpec
     observation_steps: int
@@ -306,14 +305,14 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Actor(Protocol):
-    """Closes the loop over many environments at once: history in, one action a step out."""
+    """Closed-loop control of many environments at once: takes frames, returns one action per step."""
 
     def reset(self, slot: int, seed: int) -> None:
         """A new episode begins in this slot."""
         ...
 
     def needs_images(self, slot: int) -> bool:
-        """Whether the frame after the coming step (or reset) will be looked at."""
+        """Whether the images of the frame after the next step (or reset) will be used."""
         ...
 
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
@@ -325,14 +324,14 @@ class Actor(Protocol):
 class EnvPool(Protocol):
     """`num_slots` environments in worker processes, stepped together.
 
-    A worker that dies or hangs is started again; its slots come back in `lost` and must be reset.
+    A worker that dies or hangs is restarted; its slots are returned in `lost` and must be reset.
     """
 
     spec: DemoSpec
     num_slots: int
 
     def reset(self, seeds: Mapping[int, int], render: Mapping[int, bool]) -> tuple[dict[int, Frame], set[int]]:
-        """Start the episode of that seed in each slot: (frames, lost slots)."""
+        """Start an episode with the given seed in each slot: (frames, lost slots)."""
         ...
 
     def step(

@@ -1,4 +1,4 @@
-"""States far from the demonstrations are told of, once, and those that may well be are not."""
+"""States far outside the demonstrations cause one warning; plausible ones cause none."""
 
 import numpy as np
 
@@ -9,20 +9,20 @@ NAMES = ("shoulder [rad]", "elbow [rad]", "fixed [m]", "a", "b")
 LOW, HIGH = [-1.0, 0.0, 0.3, 0, 0], [1.0, 0.5, 0.3, 1, 1]
 
 
-def test_what_is_far_is_named_with_its_range():
+def test_a_state_far_outside_is_named_with_its_range():
     words = StateWatch(NAMES, LOW, HIGH).words(np.array([57.0, 0.2, 0.3, 0, 0], np.float32))
-    assert "shoulder [rad] is 57, which was -1 to 1" in words
+    assert "shoulder [rad] is 57, in the demonstrations -1 to 1" in words
     assert "elbow" not in words
 
 
-def test_a_little_outside_and_what_never_moved_are_no_matter():
+def test_small_excursions_and_constant_dimensions_cause_no_warning():
     watch = StateWatch(NAMES, LOW, HIGH)
     assert not watch.words(np.array([6.9, -1.4, 1000.0, 0, 0], np.float32))
     assert watch.words(np.array([7.1, 0, 0.3, 0, 0], np.float32))
     assert not watch.words(np.array([7.1, 0, 0.3, 0, 0], np.float32))
 
 
-def test_of_many_the_first_are_named():
+def test_only_the_first_of_many_dimensions_are_named():
     words = StateWatch(NAMES, LOW, HIGH).words(np.full(5, 100.0))
     assert "; a is 100" in words
     assert "b is" not in words

@@ -27,4 +27,4 @@ def test_states_in_other_units_are_told_of_once(tmp_path: Path, capsys: pytest.C
         actor.act({0: Frame({}, state.astype(np.float32))})
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 1
-    assert told[0].startswith("evaluate: The state is far from the demonstrations that the policy learned from: y [m]")
+    assert told[0].startswith("evaluate: The state is far outside the range of the training demonstrations: y [m]")

@@ -88,7 +88,7 @@ NO_FRAMES = {
     "not finite": Frame({}, np.full(2, np.inf, np.float32)),
     r"of shape \(2,\), not float32 \(3,\)": Frame({}, np.zeros(3, np.float32)),
     "state must be 2 numbers": Frame({}, np.array(["a", "b"])),
-    r"A frame is Frame\(images, state\).*, not dict": {"images": {}, "state": np.zeros(2)},
+    r"A frame must be Frame\(images, state\).*, not dict": {"images": {}, "state": np.zeros(2)},
     r"not Frame\(NoneType, ndarray\)": Frame(None, np.zeros(2)),
 }
 
@@ -123,7 +123,7 @@ def test_a_player_takes_the_directory_of_a_policy(make, tmp_path):
 
 def test_a_blind_policy_refuses_a_state_that_does_not_fit(make):
     player = PolicyPlayer(make("bc", cameras=[]))
-    with pytest.raises(UserError, match="state holds a value that is not finite"):
+    with pytest.raises(UserError, match="state contains a non-finite value"):
         player.act(Frame({}, np.full(2, np.nan, np.float32)))
     with pytest.raises(UserError, match=r"state must be float32 of shape \(2,\)"):
         player.act(Frame({}, np.zeros(3, np.float32)))
@@ -133,7 +133,7 @@ def test_a_blind_policy_refuses_a_state_that_does_not_fit(make):
 def test_a_policy_of_several_tasks_must_be_told_one(make):
     policy = make("bc", cameras=[], goal_dim=2)
     policy.goals = {"push": [1.0, 0.0], "pull": [0.0, 1.0]}
-    with pytest.raises(UserError, match="several tasks: say task= one of 'push', 'pull'"):
+    with pytest.raises(UserError, match="needs a task: set task= to one of 'push', 'pull'"):
         actor_of(policy)
     with pytest.raises(UserError, match="Did you mean 'pull'"):
         actor_of(policy, task="pul")

@@ -150,7 +150,7 @@ def test_refuses_what_does_not_fit(address: str) -> None:
 def test_what_does_not_fit_is_refused_between_two_questions_too(address: str) -> None:
     good = frames(1)[0]
     bad = {
-        r"A frame is Frame\(images, state\).*, not dict": {"images": good.images, "state": good.state},
+        r"A frame must be Frame\(images, state\).*, not dict": {"images": good.images, "state": good.state},
         "not finite": Frame({}, np.array([0, np.nan, 0], np.float32)),
         r"of shape \(3,\), not float32 \(2,\)": Frame({}, good.state[:2]),
         r"images\['hand'\] must be uint8": Frame({"hand": np.zeros((8, 8, 3))}, good.state),
@@ -182,7 +182,7 @@ def test_a_state_in_other_units_is_warned_of_once() -> None:
                 warnings.simplefilter("error")
                 client.act(Frame({}, np.array([3, -4, 5], np.float32)))
             with pytest.warns(
-                UserWarning, match=r"y \[m\] is 90, which was -1\.5 to 1\. Is it in the same units"
+                UserWarning, match=r"y \[m\] is 90, in the demonstrations -1\.5 to 1\. Is it in the same units"
             ) as said:
                 client.act(Frame({}, np.array([0, 90, 0], np.float32)))
             assert len(said) == 1
@@ -234,7 +234,7 @@ def test_a_policy_of_several_tasks_must_be_told_one() -> None:
                 with pytest.raises(UserError, match="Did you mean 'push'"):
                     client.task = "pus"
                 assert client.task == "pick"
-            for task, message in ((None, "several tasks: say task= one of 'push', 'pick'"), ("pull", "Unknown task")):
+            for task, message in ((None, "needs a task: set task= to one of 'push', 'pick'"), ("pull", "Unknown task")):
                 with pytest.raises(UserError, match=message):
                     PolicyClient(address, TOKEN, task=task)
 
@@ -252,7 +252,7 @@ def test_a_task_is_a_text() -> None:
     served.check(message | {"task": SPEC.task})
     with pytest.raises(UserError, match="task must be a text"):
         served.check(message | {"task": ["push"]})
-    with pytest.raises(UserError, match="is of the task Test alone and cannot be told another, 'push'"):
+    with pytest.raises(UserError, match="only does the task Test and cannot be asked for 'push'"):
         served.check(message | {"task": "push"})
 
 
