@@ -162,7 +162,7 @@ def epochs(folder: Path, largest: int) -> list[dict[str, float]]:
             acceptance[start : start + 1_000_000] = 0.5
         acceptance.flush()
         mapped = np.load(folder / "acceptance.npy", mmap_mode="r")
-        selection = Selection(folder, {"frames": frames, "kept": frames}, mapped, mapped)
+        selection = Selection({"frames": frames, "kept": frames}, mapped)
         began = time.process_time()
         chosen = selection.epoch(0, 0)
         drawn_s = time.process_time() - began

@@ -1,16 +1,18 @@
-"""The arrays of one episode: standard Zarr v3 to every tool, and one file each to us.
+"""The arrays of one episode: standard Zarr v3 to other tools, one file per array to this reader.
 
-Images: one shard an episode, one inner chunk a frame with `crc32c`. Uncoded, frame i lies at a fixed stride; coded
-(`demo_codecs`), at the place that the shard's index names. The rest: one chunk with a checksum. zarr-python's 2-5 ms
-a read is why frames are read past it (docs/design.md).
+Images: one shard per episode, one inner chunk per frame with `crc32c`. Raw frames lie at a fixed stride, encoded ones
+(`demo_codecs`) at the offsets in the shard's index. Other arrays: one chunk with a checksum. Frames are read without
+zarr-python, which takes 2-5 ms per read (docs/design.md).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import google_crc32c
@@ -22,17 +24,26 @@ from pixio_robot.data.demo_codecs import RAW, decode, zarr_codecs
 from pixio_robot.errors import UserError
 
 CRC_BYTES = 4
-_MOST_PLACES = 1024  # of one preadv: IOV_MAX of Linux, an even number
+_MOST_PLACES = 1024  # buffers per preadv: Linux's IOV_MAX, an even number
 _INDEX_ENTRY = 16  # offset and length of one inner chunk, two little-endian uint64 (Zarr v3 sharding spec)
 
 
 class DamagedArray(UserError):
-    """Bytes on the disk are not what was written."""
+    """The bytes on disk are not what was written."""
+
+
+@contextlib.contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Turn an OSError while reading the array's data into DamagedArray."""
+    try:
+        yield
+    except OSError as error:
+        raise DamagedArray(f"The data of {directory} cannot be read ({error}).") from error
 
 
 def write_frames(group: zarr.Group, name: str, frames: np.ndarray, codec: str = RAW) -> None:
     """Add uint8 (n, h, w, 3) as one shard of n checksummed frames."""
-    # Chunks that hold only the fill value must be written too: a missing chunk is then always damage.
+    # Chunks that hold only the fill value are written too, so that a missing chunk always means damage.
     array = group.create_array(
         name,
         shape=frames.shape,
@@ -61,14 +72,14 @@ def write_values(group: zarr.Group, name: str, values: np.ndarray) -> None:
 
 
 def _check_metadata(directory: Path, shape: tuple[int, ...], dtype: str) -> None:
-    """`zarr.json` must describe the array that the episode and the DemoSpec ask for."""
+    """Check that `zarr.json` describes an array of this shape and dtype. Raises DamagedArray."""
     try:
         metadata = json.loads((directory / "zarr.json").read_text())
         found = metadata["data_type"], tuple(metadata["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedArray(f"{directory} is not a readable Zarr array ({error!r}).") from error
     if found != (dtype, shape):
-        raise DamagedArray(f"{directory} is damaged: it claims to be {found[0]} {found[1]} instead of {dtype} {shape}.")
+        raise DamagedArray(f"{directory} is damaged: its metadata say {found[0]} {found[1]}, not {dtype} {shape}.")
 
 
 def _chunk_file(directory: Path, dimensions: int) -> Path:
@@ -76,35 +87,30 @@ def _chunk_file(directory: Path, dimensions: int) -> Path:
 
 
 def read_values(directory: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A float32 array of that shape, its checksum verified. Raises DamagedArray."""
+    """Read a float32 array of this shape and verify its checksum. Raises DamagedArray."""
     _check_metadata(directory, shape, "float32")
-    try:
+    with _reading(directory):
         raw = _chunk_file(directory, len(shape)).read_bytes()
-    except OSError as error:
-        raise DamagedArray(f"{directory} misses its data ({error}).") from error
     payload, checksum = raw[:-CRC_BYTES], raw[-CRC_BYTES:]
     if len(payload) != 4 * math.prod(shape) or google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
-        raise DamagedArray(f"{directory} is damaged: its checksum does not fit.")
+        raise DamagedArray(f"{directory} is damaged: its checksum does not match.")
     return np.frombuffer(payload, "<f4").reshape(shape)
 
 
 def stored_checksum(directory: Path, dimensions: int) -> bytes:
-    """The checksum that a low-dimensional array was written with; different contents have different ones."""
-    try:
-        with _chunk_file(directory, dimensions).open("rb") as file:
-            file.seek(-CRC_BYTES, os.SEEK_END)
-            return file.read()
-    except OSError as error:
-        raise DamagedArray(f"{directory} misses its data ({error}).") from error
+    """The checksum that a low-dimensional array was written with, which identifies its contents."""
+    with _reading(directory), _chunk_file(directory, dimensions).open("rb") as file:
+        file.seek(-CRC_BYTES, os.SEEK_END)
+        return file.read()
 
 
 def open_frames(directory: Path, shape: tuple[int, ...], codec: str = RAW) -> FrameFile:
-    """Of one camera in one episode; `shape` (n, h, w, 3) is what the DemoSpec asks for. Raises DamagedArray."""
+    """Open the frames of one camera in one episode; `shape` (n, h, w, 3) is expected. Raises DamagedArray."""
     return FrameFile(directory, shape) if codec == RAW else CodedFrameFile(directory, shape, codec)
 
 
 class FrameFile:
-    """The uncoded frames of one camera in one episode, read at their places in the shard file."""
+    """The raw frames of one camera in one episode, read directly from the shard file."""
 
     def __init__(self, directory: Path, shape: tuple[int, ...]) -> None:
         self.directory = directory
@@ -116,22 +122,19 @@ class FrameFile:
         self._check_layout()
 
     def _places(self) -> np.ndarray:
-        """Where frame i begins, int64 (n + 1,): the frames lie one after the other, and the index follows them."""
+        """Offset of each frame and of the end, int64 (n + 1,): frames are stored back to back before the index."""
         count = self.shape[0]
         index_bytes = count * _INDEX_ENTRY
-        try:
-            with self._path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                end = size - index_bytes - CRC_BYTES
-                if end <= 0:
-                    raise self._damaged(f"its file has {size} bytes, not what {count} frames take.")
-                file.seek(end)
-                raw = file.read(index_bytes + CRC_BYTES)
-        except OSError as error:
-            raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
+        with _reading(self.directory), self._path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            end = size - index_bytes - CRC_BYTES
+            if end <= 0:
+                raise self._damaged(f"its file has {size} bytes, too few for {count} frames.")
+            file.seek(end)
+            raw = file.read(index_bytes + CRC_BYTES)
         if google_crc32c.value(raw[:index_bytes]) != int.from_bytes(raw[index_bytes:], "little"):
-            raise self._damaged("the checksum of its index does not fit.")
-        # A missing chunk, which Zarr would read as zeros, has 2**64 - 1 here and so fits no layout.
+            raise self._damaged("the checksum of its index does not match.")
+        # A missing chunk, which Zarr would read as zeros, has the offset 2**64 - 1 and so matches no layout.
         index = np.frombuffer(raw[:index_bytes], "<u8").reshape(count, 2).astype(np.int64)
         offsets = np.append(index[:, 0], end)
         if offsets[0] != 0 or not np.array_equal(np.diff(offsets), index[:, 1]):
@@ -146,13 +149,10 @@ class FrameFile:
         return DamagedArray(f"{self.directory} is damaged: {why}")
 
     def fingerprint(self) -> int:
-        """A number that changes with any frame: the checksum of the frames' checksums. Reads 4 bytes a frame."""
-        try:
-            with self._path.open("rb", buffering=0) as file:
-                ends = (self._offsets[1:] - CRC_BYTES).tolist()
-                return google_crc32c.value(b"".join(os.pread(file.fileno(), CRC_BYTES, end) for end in ends))
-        except OSError as error:
-            raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
+        """The checksum of the frames' checksums, which changes with any frame. Reads 4 bytes per frame."""
+        with _reading(self.directory), self._path.open("rb", buffering=0) as file:
+            ends = (self._offsets[1:] - CRC_BYTES).tolist()
+            return google_crc32c.value(b"".join(os.pread(file.fileno(), CRC_BYTES, end) for end in ends))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames start..stop as uint8 (n, h, w, 3)."""
@@ -161,9 +161,9 @@ class FrameFile:
         return frames
 
     def read_into(self, start: int, frames: np.ndarray) -> None:
-        """Fill `frames`, contiguous uint8 (n, h, w, 3), with those from `start` on, straight from the disk.
+        """Read the frames from `start` on into `frames`, contiguous uint8 (n, h, w, 3), without a copy.
 
-        Each one's checksum is verified: at 84 px that takes 1 us beside the 30 us of the read itself.
+        Verifies every frame's checksum, which at 84 px adds 1 us to the 30 us of the read itself.
         """
         rows = frames.reshape(len(frames), self._frame_bytes)
         checksums = np.empty((len(frames), CRC_BYTES), np.uint8)
@@ -174,23 +174,21 @@ class FrameFile:
             if self._fill(some, offset) != sum(part.nbytes for part in some):
                 raise self._damaged(f"it ends before frame {start + (first + len(some)) // 2}.")
         for number, (row, checksum) in enumerate(zip(rows, checksums.view("<u4")[:, 0].tolist(), strict=True), start):
-            # The extension takes any contiguous buffer, though its annotation names bytes.
+            # The extension takes any contiguous buffer, though it is annotated as bytes.
             if google_crc32c.value(row) != checksum:  # pyright: ignore[reportArgumentType]
-                raise self._damaged(f"the checksum of frame {number} does not fit.")
+                raise self._damaged(f"the checksum of frame {number} does not match.")
 
     def _fill(self, places: list[np.ndarray], offset: int) -> int:
-        try:
+        with _reading(self.directory):
             descriptor = os.open(self._path, os.O_RDONLY)
             try:
                 return os.preadv(descriptor, places, offset) if places else 0
             finally:
                 os.close(descriptor)
-        except OSError as error:
-            raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
 
 
 class CodedFrameFile(FrameFile):
-    """The same for frames of an archive, each decoded when it is read."""
+    """The same for encoded frames, each decoded when it is read."""
 
     def __init__(self, directory: Path, shape: tuple[int, ...], codec: str) -> None:
         self._codec = codec
@@ -207,20 +205,17 @@ class CodedFrameFile(FrameFile):
         for number, (first, end) in enumerate(itertools.pairwise(places)):
             payload, checksum = raw[first : end - CRC_BYTES], raw[end - CRC_BYTES : end]
             if google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
-                raise self._damaged(f"the checksum of frame {start + number} does not fit.")
+                raise self._damaged(f"the checksum of frame {start + number} does not match.")
             try:
                 frames[number] = decode(self._codec, payload, self.shape[1:])
             except (ValueError, RuntimeError) as error:
-                raise self._damaged(f"frame {start + number} does not decode ({error}).") from error
+                raise self._damaged(f"frame {start + number} cannot be decoded ({error}).") from error
 
     def _bytes(self, start: int, stop: int) -> bytes:
-        """Frames start..stop with their checksums, as they lie on the disk."""
+        """Frames start..stop with their checksums, as stored on disk."""
         first, count = int(self._offsets[start]), int(self._offsets[stop] - self._offsets[start])
-        try:
-            with self._path.open("rb", buffering=0) as file:
-                raw = os.pread(file.fileno(), count, first)
-        except OSError as error:
-            raise DamagedArray(f"{self.directory} misses its data ({error}).") from error
+        with _reading(self.directory), self._path.open("rb", buffering=0) as file:
+            raw = os.pread(file.fileno(), count, first)
         if len(raw) != count:
             raise self._damaged(f"it ends before frame {stop}.")
         return raw

@@ -1,4 +1,4 @@
-"""The frames of one piece of footage, whichever kind it is."""
+"""Read the frames of one piece of footage of any kind."""
 
 from __future__ import annotations
 
@@ -23,29 +23,27 @@ from pixio_robot.errors import UserError
 MOST_IMAGE_BYTES = 512 * 2**20
 
 Frames = Iterator[tuple[float, np.ndarray]]
-"""(seconds since the beginning, uint8 (h, w, 3) RGB). Images without a clock are numbered instead."""
+"""(seconds since the beginning, uint8 (h, w, 3) RGB). Still images have their number in place of the time."""
 
 
 @dataclasses.dataclass
 class Spoilt:
-    """What was not used of footage that was: still images by file and reason, damaged frames by number, and how many
-    still images were left out because there are more than the settings allow."""
+    """What was skipped in footage that was otherwise used: unreadable still images with the reason, the number of
+    damaged frames, and the number of still images beyond `max_frames_per_video`."""
 
     images: list[dict[str, str]] = dataclasses.field(default_factory=list)
     frames: int = 0
     over_limit: int = 0
 
-    def frame(self, since_s: float) -> None:
-        """Count one more."""
+    def add_frame(self) -> None:
         self.frames += 1
 
-    def image(self, file: str, reason: str) -> None:
-        """Note one more."""
+    def add_image(self, file: str, reason: str) -> None:
         self.images.append({"file": file, "reason": reason})
 
 
 class Wanted(Protocol):
-    """The part of the settings that decides which frames are read and how large."""
+    """The settings that decide which frames are read and at what size."""
 
     @property
     def sampling(self) -> Sampling: ...
@@ -60,9 +58,9 @@ class Wanted(Protocol):
 
 
 def read_frames(footage: Footage, wanted: Wanted, spoilt: Spoilt) -> Frames:
-    """Yield its frames in order; what is unreadable among them is added to `spoilt`.
+    """Yield the footage's frames in order; what cannot be read is recorded in `spoilt`.
 
-    Raises VideoError or OSError, possibly after frames were yielded: then discard those.
+    Raises VideoError or OSError. If that happens after some frames were yielded, discard them.
     """
     if footage.problem:
         raise VideoError(footage.problem)
@@ -75,7 +73,7 @@ def read_frames(footage: Footage, wanted: Wanted, spoilt: Spoilt) -> Frames:
 
 
 def _rate(wanted: Wanted, duration_s: float | None) -> float:
-    """Spread the frames of a long video over all of it, instead of taking its beginning."""
+    """Frames per second, lowered so that the frames of a long video span all of it."""
     if not duration_s:
         return wanted.frames_per_second
     return min(wanted.frames_per_second, wanted.max_frames_per_video / duration_s)
@@ -93,13 +91,13 @@ def _video(footage: Footage, wanted: Wanted, spoilt: Spoilt) -> Frames:
         short_side=wanted.short_side,
         begin_s=begin_s,
         end_s=end_s,
-        on_damaged=spoilt.frame,
+        on_damaged=lambda since_s: spoilt.add_frame(),
     )
 
 
 @functools.lru_cache(maxsize=1)
 def _open_store(path: Path) -> DemoStore:
-    """Opening lists every episode, and a worker reads one after the other."""
+    """Cached because opening a store lists every episode, and a worker reads many episodes of one store."""
     return DemoStore.open(path, ram_bytes=0)
 
 
@@ -117,20 +115,20 @@ def _demonstration(place: DemoPlace, wanted: Wanted) -> Frames:
 
 
 def _stills(stills: Iterator[tuple[int, str, bytes | None]], wanted: Wanted, spoilt: Spoilt) -> Frames:
-    """Photographs have no time: their number in the folder stands for it. None: reported as bad already."""
+    """Decode still images, with their number in the folder as the time. Data of None: already reported as bad."""
     for number, name, data in stills:
         if data is None:
             continue
         try:
             image = decode_photo(data, name)
         except CorruptImage as error:
-            spoilt.image(name, str(error))
+            spoilt.add_image(name, str(error))
             continue
         yield float(number), shrink_short_side(image, wanted.short_side)
 
 
 def _spread(number: int, total: int, most: int) -> bool:
-    """Whether `number` is one of `most` that lie evenly among 0 ... `total` - 1, beginning with 0; all of no more."""
+    """Whether `number` is one of at most `most` evenly spaced numbers in 0 ... `total` - 1, starting with 0."""
     return total <= most or number * most // total != (number - 1) * most // total
 
 
@@ -143,20 +141,20 @@ def _files(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[int, s
             yield number, path.name, path.read_bytes()
         except OSError as error:
             dangling = path.is_symlink() and not path.exists()
-            spoilt.image(path.name, f"{path.name}: {'dangling link' if dangling else error.strerror}")
+            spoilt.add_image(path.name, f"{path.name}: {'dangling link' if dangling else error.strerror}")
             yield number, path.name, None
 
 
 def _images_in(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in tar:
-        # It would remember all of them, at half a kilobyte each: of millions more than a worker should take.
+        # tarfile keeps every member, at half a kilobyte each: too much memory when there are millions.
         tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
         if member.isfile() and is_image(member.name) and not Path(member.name).name.startswith("."):
             yield member
 
 
 def _tar_members(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[int, str, bytes | None]]:
-    """The images in a tar, in its order; whatever lies beside them (labels, captions) is passed over."""
+    """The images in a tar, in its order; other members (labels, captions) are ignored."""
     path = footage.paths[0]
     if path.stat().st_size == 0:
         raise VideoError("zero bytes")
@@ -171,7 +169,7 @@ def _tar_members(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[
                     spoilt.over_limit += 1
                     continue
                 if member.size > MOST_IMAGE_BYTES:
-                    spoilt.image(member.name, f"{member.name}: {member.size} bytes")
+                    spoilt.add_image(member.name, f"{member.name}: {member.size} bytes")
                     yield number, member.name, None
                     continue
                 file = tar.extractfile(member)
@@ -182,7 +180,7 @@ def _tar_members(footage: Footage, most: int, spoilt: Spoilt) -> Iterator[tuple[
 
 
 def _check_end(path: Path) -> None:
-    """A tar ends in two empty blocks; one cut between two members would otherwise pass for a whole one."""
+    """Check for the two empty blocks that end a tar; without this, one truncated between members passes as complete."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 2 * tarfile.BLOCKSIZE))
         if file.read().strip(b"\0"):

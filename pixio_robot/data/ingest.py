@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import json
 import os
 import shutil
 from collections import Counter
@@ -283,10 +282,3 @@ def _report(
         others=dict(others.most_common()),
         copies=_copies(manifest["videos"], found),
     )
-
-
-def read_failures(out: str) -> list[dict[str, str]]:
-    """The lines of `failures.jsonl`: `id` and `reason` of every file that gave nothing, and of every image, of a
-    folder or a tar, that could not be read."""
-    text = (Path(out) / "failures.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]

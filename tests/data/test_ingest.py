@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 import pytest
 from av import VideoFrame
+from ingest_failures import read_failures
 
 from pixio_robot.data.extract import ExtractJob, extract
 from pixio_robot.data.footage_frames import _images_in
 from pixio_robot.data.footage_search import find_footage
-from pixio_robot.data.ingest import IngestConfig, ingest, read_failures
+from pixio_robot.data.ingest import IngestConfig, ingest
 from pixio_robot.data.packing import assign_splits, first_of_equals
 from pixio_robot.data.shards import FrameShards, work_directory
 from pixio_robot.errors import UserError

@@ -9,8 +9,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from ingest_failures import read_failures
 
-from pixio_robot.data.ingest import IngestConfig, ingest, read_failures
+from pixio_robot.data.ingest import IngestConfig, ingest
 from pixio_robot.data.shards import FrameShards
 
 HOOK = """

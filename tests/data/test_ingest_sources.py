@@ -13,12 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from ingest_failures import read_failures
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.executor import Executor
 from pixio_robot.data.footage_search import find_footage
 from pixio_robot.data.images import CorruptImage, decode_photo, encode_jpeg
-from pixio_robot.data.ingest import IngestConfig, IngestReport, ingest, read_failures
+from pixio_robot.data.ingest import IngestConfig, IngestReport, ingest
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec, DemoSpec, Episode

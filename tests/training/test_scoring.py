@@ -15,6 +15,7 @@ from pixio_robot.data.curation.curate import CurateConfig, curate
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.curation.sidecars import read_losses
 from pixio_robot.data.curation.views import central_square
+from pixio_robot.data.executor import Executor
 from pixio_robot.data.ingest import IngestConfig, ingest
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
@@ -101,7 +102,7 @@ def test_embeddings_find_the_repeated_photo_and_losses_weight_the_rest(
     assert report.dropped["near_duplicate"] == 1
     selection = Selection.open(tmp_path / "out")
     losses = np.load(tmp_path / "out" / "scores" / "mae_loss.npy")
-    assert np.flatnonzero(selection.reasons).tolist() == [9]
+    assert np.flatnonzero(np.load(tmp_path / "out" / "reasons.npy")).tolist() == [9]
     np.testing.assert_array_equal(selection.acceptance[:9], np.minimum(losses[:9], 1))
     np.testing.assert_allclose(read_losses(tmp_path / "out" / "sidecars", shards), losses, atol=1e-6)
     vectors = np.load(tmp_path / "out" / "scores" / "embedding.npy")
@@ -133,7 +134,6 @@ def test_mistakes(checkpoint: Path, tmp_path: Path) -> None:
 def test_a_gpu_scores_in_half_precision_and_says_so(shards, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     """Autocast is all that a GPU changes; the same on a CPU keeps to the score in full precision."""
     assert "precision" not in mae_loss_column(str(checkpoint), 1, "cpu").settings
-    assert mae_loss_column(str(checkpoint), 1, "cpu", gpus=0.5).settings["precision"] == "bfloat16"
     column, losses = mae_loss_column(str(checkpoint), 4, "cpu"), []
     for dtype in (torch.float32, torch.bfloat16):
         monkeypatch.setitem(scoring.DTYPE, "cpu", dtype)
@@ -142,3 +142,38 @@ def test_a_gpu_scores_in_half_precision_and_says_so(shards, checkpoint: Path, tm
         losses.append(np.load(piece.target))
     assert not np.array_equal(*losses)
     np.testing.assert_allclose(*losses, rtol=0.02)
+
+
+@pytest.mark.parametrize("here", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("executor", "device", "gpus", "computes"),
+    [
+        (Executor.RAY, "auto", 0.0, "cpu"),
+        (Executor.RAY, "auto", 0.5, "cuda"),
+        (Executor.RAY, "cuda", 1.0, "cuda"),
+        (Executor.RAY, "cpu", 1.0, "cpu"),
+        (Executor.PROCESSES, "auto", 0.5, None),
+    ],
+)
+def test_the_precision_is_that_of_whoever_computes(
+    here: str, executor: Executor, device: str, gpus: float, computes: str | None, checkpoint: Path, monkeypatch
+) -> None:
+    """Ray's workers by what they reserve, processes of this machine (None) by what is `here`."""
+    monkeypatch.setattr(scoring, "pick_device", lambda name: torch.device(here))
+    source = EncoderSource(kind=EncoderKind.RANDOM, encoder=ENCODER)
+    columns = (
+        mae_loss_column(str(checkpoint), 1, device, gpus, executor),
+        embedding_column(source, 64, device, gpus, executor),
+    )
+    for column in columns:
+        assert column is not None
+        computing = computes or here
+        assert column.settings.get("precision") == ("bfloat16" if computing == "cuda" else None)
+        assert column.argument(Chunk("data", "train", 0, 1, "target")).device == computing
+
+
+def test_a_gpu_that_no_worker_of_ray_reserves_cannot_compute(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="device=cuda with executor=ray needs gpus=1"):
+        mae_loss_column(str(checkpoint), 1, "cuda", 0.0, Executor.RAY)
+    with pytest.raises(UserError, match="device"):
+        mae_loss_column(str(checkpoint), 1, "tpu", 1.0, Executor.RAY)

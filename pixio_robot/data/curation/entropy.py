@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 
 BINS = 8
-HIGHEST = 9.0
-"""log2(8 ** 3) bits."""
 
 
 def colour_entropy(image: np.ndarray) -> float:

@@ -32,8 +32,8 @@ BLOCK = 1_000_000
 class Selection:
     """A finished selection, memory-mapped: opening takes no time and no memory, whatever the number of frames."""
 
-    def __init__(self, path: Path, info: Mapping[str, Any], acceptance: np.ndarray, reasons: np.ndarray) -> None:
-        self.path, self.info, self.acceptance, self.reasons = path, info, acceptance, reasons
+    def __init__(self, info: Mapping[str, Any], acceptance: np.ndarray) -> None:
+        self.info, self.acceptance = info, acceptance
 
     @classmethod
     def open(cls, path: str | Path) -> Selection:
@@ -44,30 +44,19 @@ class Selection:
         info = read_json(path / SELECTION)
         if not isinstance(info, dict) or info.get("kind") != KIND or info.get("format_version") != FORMAT_VERSION:
             raise UserError(f"{path / SELECTION} is not a selection of format {FORMAT_VERSION}; curate again.")
-        arrays = []
-        for name, dtype in ((ACCEPTANCE, np.float32), (REASONS, np.uint8)):
-            try:
-                array = np.load(path / name, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise UserError(f"{path / name} cannot be read ({error}); curate again.") from error
-            if array.dtype != dtype or array.shape != (info["frames"],):
-                raise UserError(f"{path / name} does not fit {path / SELECTION}; curate again.")
-            arrays.append(array)
+        try:
+            acceptance = np.load(path / ACCEPTANCE, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path / ACCEPTANCE} cannot be read ({error}); curate again.") from error
+        if acceptance.dtype != np.float32 or acceptance.shape != (info["frames"],):
+            raise UserError(f"{path / ACCEPTANCE} does not match {path / SELECTION}; curate again.")
         if info["kept"] == 0:
             raise UserError(f"The selection {path} keeps no frame; see its curation.html and move the thresholds.")
-        return cls(path, info, *arrays)
+        return cls(info, acceptance)
 
     def __len__(self) -> int:
         """Frames it was made of, kept or not."""
         return int(self.info["frames"])
-
-    def check(self, shards: FrameShards) -> None:
-        """Raises UserError unless it was made of exactly these frames."""
-        if self.info["data"] != data_digest(shards) or self.info["split"] != shards.split:
-            raise UserError(
-                f"The selection {self.path} was made of other frames than those in {shards.path} "
-                f"({shards.split}); run `pixio-robot curate data={shards.path}` again."
-            )
 
     def epoch(self, seed: int, epoch: int) -> ChosenBits:
         """The frames accepted in this epoch, a function of (seed, epoch) alone; a bit for every frame there is."""
@@ -80,10 +69,6 @@ class Selection:
                 yield probability > u
 
         return ChosenBits(blocks())
-
-    def expected_epoch_frames(self) -> float:
-        """How many frames an epoch has on average."""
-        return float(self.info["expected_epoch_frames"])
 
 
 def acceptance_of(reasons: np.ndarray, losses: np.ndarray | None) -> np.ndarray:
