@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,10 @@ OSMESA_FIX = "apt-get install -y libosmesa6 libgl1 libglib2.0-0 (only needed whe
 TORCHCODEC_FIX = (
     "nothing: no command here needs it. lerobot's own decode videos with PyAV then; it wants FFmpeg's libraries "
     "(apt-get install -y ffmpeg)"
+)
+COMPILER_FIX = (
+    f"only for compile=true: apt-get install -y gcc libc6-dev python{sys.version_info[0]}.{sys.version_info[1]}-dev; "
+    "CC names another compiler"
 )
 REINSTALL_FIX = "run ./scripts/bootstrap again"
 
@@ -118,9 +123,22 @@ def check_torch() -> list[Check]:
             detail = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
             checks.append(Check(f"CUDA device {index}", True, detail, required=False))
     else:
-        fix = "nothing to do without an NVIDIA GPU; with one, see that `nvidia-smi` works"
+        from pixio_robot.training.device import unseen_gpu
+
+        fix = unseen_gpu() or "nothing to do without an NVIDIA GPU; with one, see that `nvidia-smi` works"
         checks.append(Check("CUDA device", False, "none found: everything runs on the CPU", fix, required=False))
     return checks
+
+
+def check_compiler() -> list[Check]:
+    """What torch.compile needs on a GPU: Triton builds a module of Python's in C (its runtime/build.py)."""
+    if not _cuda_devices():
+        return []
+    compiler = shutil.which(os.environ["CC"]) if "CC" in os.environ else shutil.which("gcc") or shutil.which("clang")
+    # The scheme that Triton looks in: Debian's own, of Pythons outside of an environment, would lead to /usr/local.
+    header = Path(sysconfig.get_path("include", "posix_prefix")) / "Python.h"
+    detail = f"{compiler or 'no C compiler'}, {header if header.is_file() else f'no {header}'}"
+    return [Check("compile on a GPU", bool(compiler) and header.is_file(), detail, COMPILER_FIX, required=False)]
 
 
 def check_rendering() -> list[Check]:
@@ -229,6 +247,7 @@ def main(arguments: list[str]) -> int:
         checks = [
             check_python(),
             *check_torch(),
+            *check_compiler(),
             *checks,
             *check_simulators(),
             *check_extras(),

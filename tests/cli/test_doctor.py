@@ -50,3 +50,37 @@ def test_extras_are_those_of_the_package() -> None:
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"all"}
+
+
+def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from pixio_robot.training import device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device, "unseen_gpu", lambda: "NVIDIA's driver 535.104.05 is here")
+    assert "535.104.05" in doctor.check_torch()[-1].fix
+
+
+@pytest.mark.parametrize("compiler", ["", "sh", "no-such-compiler"])
+@pytest.mark.parametrize("headers", [True, False])
+def test_what_compiling_on_a_gpu_takes(
+    compiler: str, headers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_cuda_devices", lambda: 1)
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda *_: str(tmp_path))
+    if headers:
+        (tmp_path / "Python.h").touch()
+    if compiler:
+        monkeypatch.setenv("CC", compiler)
+    else:
+        monkeypatch.delenv("CC", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        (tmp_path / "clang").touch(0o755)
+    (check,) = doctor.check_compiler()
+    assert check.ok == (headers and compiler != "no-such-compiler")
+    assert not check.required
+    assert str(tmp_path / "Python.h") in check.detail
+    assert "gcc" in check.fix
+    monkeypatch.setattr(doctor, "_cuda_devices", lambda: 0)
+    assert doctor.check_compiler() == []
