@@ -14,7 +14,7 @@ import gc
 import importlib
 import os
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -24,6 +24,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from pixio_robot.errors import UserError
 
+RANKS = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+)
+"""What torchrun tells each of its processes, beside TORCHELASTIC_*; submitit's export has some of them."""
 PATIENCE = datetime.timedelta(days=7)
 """For work that only the first process does. Should it die, its connections close, and so the others' wait ends."""
 
@@ -160,7 +165,8 @@ def mesh_of_all(device: torch.device) -> DeviceMesh:
 
 @contextlib.contextmanager
 def joined(device: str = "auto") -> Iterator[Processes]:
-    """Join the other processes that torchrun or submitit started; without them there are none."""
+    """Join the other processes that torchrun or submitit started; without them there are none. Raises UserError where
+    they would have to share GPUs."""
     if not _started_along_with_others():
         yield Processes()
         return
@@ -168,8 +174,7 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     importlib.import_module("torch.distributed.fsdp")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
-        # Slurm may have shown each process its own GPU only.
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        torch.cuda.set_device(_own_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
     # Numbers on the host travel by gloo, so that agreeing on something never waits for a device.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
@@ -179,6 +184,18 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         raise
     finally:
         part()
+
+
+def _own_gpu(rank: int, processes: int) -> int:
+    """That of one of several processes of this machine. Raises UserError where there are too few: NCCL takes no GPU
+    twice, and would say so only when they exchange something."""
+    gpus = torch.cuda.device_count()
+    if 1 < gpus < processes:
+        raise UserError(
+            f"{processes} processes on this machine, but {gpus} GPUs: start one a GPU (torchrun --nproc-per-node "
+            f"{gpus}, on Slurm hydra.launcher.tasks_per_node={gpus}), or take device=cpu."
+        )
+    return rank % gpus  # Slurm may have shown each process its own GPU only
 
 
 def _forget_what_it_stopped(error: BaseException) -> None:
@@ -217,6 +234,17 @@ def _started_along_with_others() -> bool:
         return False
     submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     return True
+
+
+def environment_of_one(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for a program that one of several processes starts and that is none of them."""
+    ours = {
+        name: value for name, value in environment.items() if name not in RANKS and not name.startswith("TORCHELASTIC_")
+    }
+    # Where nobody set it, torchrun gives each of its processes one thread; anything but 1 is the user's.
+    if "TORCHELASTIC_RUN_ID" in environment and ours.get("OMP_NUM_THREADS") == "1":
+        del ours["OMP_NUM_THREADS"]
+    return ours
 
 
 def together(stage: Callable[[Callable[[], bool]], int], work: Callable[[], bool]) -> int:

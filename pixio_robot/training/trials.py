@@ -24,6 +24,7 @@ from typing import Any
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
+from pixio_robot.training.distributed import environment_of_one
 from pixio_robot.training.job import Hook
 from pixio_robot.training.tether import tethered
 
@@ -160,6 +161,7 @@ class Trials:
         with (place / LOG).open("wb") as log:
             process = subprocess.Popen(
                 tethered(self._command(place / MODEL, place / EVALUATION)),
+                env=environment_of_one(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

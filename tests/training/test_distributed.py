@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from pixio_robot.training.distributed import Gathered, Processes, Vote
+from pixio_robot.errors import UserError
+from pixio_robot.training.distributed import Gathered, Processes, Vote, _own_gpu, joined
 from pixio_robot.training.spread_files import _separate
 
 COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
@@ -474,3 +475,19 @@ def _same_memory(*tensors: torch.Tensor) -> bool:
 )
 def test_the_others_wait_for_what_the_first_does_alone(how, said, tmp_path):
     assert [lines[-1] for lines in both_say(FIRST_WORKS, tmp_path, how)] == said
+
+
+@pytest.mark.parametrize(("gpus", "processes", "taken"), [(4, 4, [0, 1, 2, 3]), (4, 2, [0, 1]), (1, 2, [0, 0])])
+def test_each_process_has_its_own_gpu(gpus: int, processes: int, taken: list[int], monkeypatch):
+    """One alone may be all that Slurm shows of several."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert [_own_gpu(rank, processes) for rank in range(processes)] == taken
+
+
+def test_more_processes_than_gpus_are_refused_before_they_meet(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"3 processes .* 2 GPUs.*--nproc-per-node 2"), joined("auto"):
+        pass

@@ -11,6 +11,7 @@ import pytest
 
 from pixio_robot.cli.trials import TrialsCommand
 from pixio_robot.errors import UserError
+from pixio_robot.training.distributed import environment_of_one
 from pixio_robot.training.record import claimed
 from pixio_robot.training.settings import defaults
 from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
@@ -192,3 +193,23 @@ def test_a_run_of_before_a_setting_of_its_rollouts_goes_on_where_it_is_not_said(
 def test_settings_are_checked():
     with pytest.raises(UserError, match=r"trials\.every=-1"):
         TrialsConfig(every=-1)
+
+
+def test_an_evaluation_beside_torchrun_is_none_of_its_processes(tmp_path, monkeypatch):
+    told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "MINE": "kept"}
+    for name, value in (told | {"OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    code = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    seen = tmp_path / "environment.json"
+    config = TrialsConfig(every=100)
+    with Trials(tmp_path, config, lambda *_: [sys.executable, "-c", code, str(seen)], lambda _: None) as trials:
+        play(trials, {100: 0.5})
+        trials.finish(lambda numbers: None)
+    environment = json.loads(seen.read_text())
+    assert environment["MINE"] == "kept"
+    assert not environment.keys() & (told.keys() - {"MINE"} | {"OMP_NUM_THREADS"})
+
+
+def test_threads_that_torchrun_did_not_set_stay():
+    assert environment_of_one({"OMP_NUM_THREADS": "1"}) == {"OMP_NUM_THREADS": "1"}
+    assert environment_of_one({"OMP_NUM_THREADS": "4", "TORCHELASTIC_RUN_ID": "none"}) == {"OMP_NUM_THREADS": "4"}
