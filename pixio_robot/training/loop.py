@@ -64,7 +64,8 @@ class LoopConfig:
     parallel: str = one_of("ddp", STRATEGIES)
     """How several processes (torchrun) share a model: `ddp`, every one has all of it, or `fsdp`, each has a part."""
     peak_tflops: float | None = None
-    """What a device could do at best [TFLOP/s], for the reported MFU; None: known from its name, for common GPUs."""
+    """What a device could do at best in `dtype` [TFLOP/s], for the reported MFU; None: known from its name, for common
+    GPUs."""
     wandb: bool = False
     """Log to Weights & Biases too, whose own variables (WANDB_PROJECT, WANDB_MODE=offline ...) count."""
     seed: int = 0
@@ -157,7 +158,7 @@ class _Run:
         self.recent: collections.deque[Any] = collections.deque(maxlen=config.log_every * config.accumulate)
         """The `ids` of the latest batches."""
         self.began = time.monotonic() - self.state.seconds
-        peak = config.peak_tflops or peak_tflops(job.device)
+        peak = config.peak_tflops or peak_tflops(job.device, config.precision(job.device))
         self.pace = Pace(job.flop_per_example, peak and peak * 1e12 * self.processes.count)
         self.stop_signal = 0
 

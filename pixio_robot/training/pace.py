@@ -8,10 +8,13 @@ from collections.abc import Iterator
 
 import torch
 
-# Dense bfloat16 TFLOP/s of the makers' data sheets, by a part of the device's name; the first that fits counts.
+# Dense bfloat16 TFLOP/s of the makers' data sheets (which print twice as much, with sparsity, for some), by a part of
+# the device's name; the first that fits counts. Of TF32 all of these do half as much.
 PEAK_TFLOPS = {
     "B200": 2250.0,
+    "H200 NVL": 835.0,
     "H200": 989.0,
+    "H100 NVL": 835.0,
     "H100 PCIe": 756.0,
     "H100": 989.0,
     "A100": 312.0,
@@ -20,12 +23,14 @@ PEAK_TFLOPS = {
 }
 
 
-def peak_tflops(device: torch.device) -> float | None:
-    """What `device` could do at best; None for a CPU and for a GPU that is not in the table."""
+def peak_tflops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float | None:
+    """What `device` could do at best in products of `dtype`, where float32 is TF32, as `pick_device` has it; None for a
+    CPU and for a GPU that is not in the table."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    peak = next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    return peak / 2 if peak and dtype is torch.float32 else peak
 
 
 class Pace:
