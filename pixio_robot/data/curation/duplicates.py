@@ -5,7 +5,9 @@ Shapes: n frames, d width of an embedding, p pairs.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -59,6 +61,18 @@ class NearDuplicates:
     original: np.ndarray
 
 
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """TF32's cosines are off by up to 1e-3, which at a limit near 1 decides: a GPU is to find what a CPU does."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@_full_float32()
 def near_duplicates(
     embeddings: np.ndarray, videos: np.ndarray, usable: np.ndarray, limit: float, device: torch.device | None = None
 ) -> NearDuplicates:

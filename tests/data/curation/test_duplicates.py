@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,3 +80,23 @@ def test_one_video_alone_has_no_duplicates() -> None:
     assert np.isnan(found.similarity).all()
     nothing = near_duplicates(np.ones((5, 1), np.float16), np.arange(5), np.zeros(5, bool), 0.5)
     assert (nothing.original == NO_FRAME).all()
+
+
+def test_cosines_are_computed_in_full_float32_whatever_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pick_device leaves it for a GPU: TF32."""
+    before, during = torch.get_float32_matmul_precision(), set()
+    unite_all = unite
+
+    def spy(*arguments: np.ndarray) -> None:
+        during.add(torch.get_float32_matmul_precision())
+        unite_all(*arguments)
+
+    monkeypatch.setattr(duplicates, "unite", spy)
+    torch.set_float32_matmul_precision("high")
+    try:
+        for _ in range(2):
+            near_duplicates(np.eye(6, dtype=np.float16), np.arange(6), np.ones(6, bool), 0.9)
+            assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert during == {"highest"}
