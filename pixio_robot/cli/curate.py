@@ -44,12 +44,10 @@ def _models(command: CurateCommand) -> list[Column]:
         return []
     from pixio_robot.training.scoring import embedding_column, mae_loss_column
 
-    columns = []
+    columns, where = [], (command.device, command.gpus, command.executor)
     if command.pixio is not None:
-        columns.append(
-            mae_loss_column(str(_whole_pixio(Path(command.pixio))), command.mae_masks, command.device, command.gpus)
-        )
-    embedding = embedding_column(command.encoder, command.embedding_size, command.device, command.gpus)
+        columns.append(mae_loss_column(str(_whole_pixio(Path(command.pixio))), command.mae_masks, *where))
+    embedding = embedding_column(command.encoder, command.embedding_size, *where)
     return columns if embedding is None else [*columns, embedding]
 
 

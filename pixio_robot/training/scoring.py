@@ -20,10 +20,11 @@ from torch.nn import functional
 from pixio_robot.data.curation.columns import Chunk, Column
 from pixio_robot.data.curation.curate import EMBEDDING, MAE_LOSS
 from pixio_robot.data.curation.views import batches_of
+from pixio_robot.data.executor import Executor
 from pixio_robot.data.shards import FrameShards
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.machine import to_device, usable_cores
-from pixio_robot.training.device import pick_device
+from pixio_robot.training.device import DEVICES, pick_device
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.build import EncoderSource, build_encoder
@@ -51,53 +52,76 @@ class _EmbeddingOfChunk:
     device: str
 
 
-def mae_loss_column(checkpoint: str, masks: int, device: str = "auto", gpus: float = 0.0) -> Column:
+def mae_loss_column(
+    checkpoint: str, masks: int, device: str = "auto", gpus: float = 0.0, executor: Executor = Executor.PROCESSES
+) -> Column:
     """The loss of a Pixio (encoder and decoder), the mean over `masks` masks a frame; float32 (n,), NaN if unreadable.
 
     The masks are drawn from the frame's id, so a frame's loss does not depend on its neighbours, its batch or the
-    number of workers. Raises UserError for a directory that holds no whole Pixio.
+    number of workers. `executor` is what will run it, with `gpus` a worker on Ray. Raises UserError for a directory
+    that holds no whole Pixio, and for a GPU that is not there.
     """
     if masks < 1:
         raise UserError(f"mae_masks must be at least 1, not {masks}.")
+    takes = _device_of_workers(device, executor, gpus)
     model = Pixio.load(checkpoint)
     return Column(
         name=MAE_LOSS,
         title="reconstruction loss",
         settings={"model": checkpointing.fingerprint(model, _shape(model)), "masks": masks, "view": VIEW}
-        | _precision(device, gpus),
+        | _precision(takes),
         job=_score_loss,
-        argument=lambda chunk: _LossOfChunk(chunk, str(Path(checkpoint).absolute()), masks, device),
-        local_workers=_processes(device),
+        argument=lambda chunk: _LossOfChunk(chunk, str(Path(checkpoint).absolute()), masks, takes),
+        local_workers=_processes(takes),
         gpus=gpus,
     )
 
 
-def embedding_column(source: EncoderSource, size: int, device: str = "auto", gpus: float = 0.0) -> Column | None:
-    """Mean class token of an encoder at `size` pixels, of length 1: float16 (n, d). None for kind none."""
+def embedding_column(
+    source: EncoderSource,
+    size: int,
+    device: str = "auto",
+    gpus: float = 0.0,
+    executor: Executor = Executor.PROCESSES,
+) -> Column | None:
+    """Mean class token of an encoder at `size` pixels, of length 1: float16 (n, d). None for kind none. `executor` is
+    what will run it, with `gpus` a worker on Ray. Raises UserError for a GPU that is not there."""
     encoder: Any = build_encoder(source)
     if encoder is None:
         return None
+    takes = _device_of_workers(device, executor, gpus)
     encoder.grid(size, size)  # refuses a size that does not fit before data is read
     return Column(
         name=EMBEDDING,
         title="embedding",
-        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW} | _precision(device, gpus),
+        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW} | _precision(takes),
         job=_embed,
-        argument=lambda chunk: _EmbeddingOfChunk(chunk, source, size, device),
-        local_workers=_processes(device),
+        argument=lambda chunk: _EmbeddingOfChunk(chunk, source, size, takes),
+        local_workers=_processes(takes),
         gpus=gpus,
     )
 
 
+def _device_of_workers(device: str, executor: Executor, gpus: float) -> str:
+    """`cpu` or `cuda`, which each worker then takes or fails, so that a score is of the precision that its key says.
+    Ray's workers have the GPUs that they reserve, whatever is in the machine that starts them."""
+    if executor is Executor.PROCESSES:
+        return pick_device(device).type
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
+    if device == "cuda" and gpus <= 0:
+        raise UserError("device=cuda with executor=ray needs gpus=1, or the share of a GPU that each worker reserves.")
+    return "cuda" if gpus > 0 and device != "cpu" else "cpu"
+
+
 def _processes(device: str) -> int | None:
     """All processes of this machine would share its one GPU."""
-    return 1 if pick_device(device).type == "cuda" else None
+    return 1 if device == "cuda" else None
 
 
-def _precision(device: str, gpus: float) -> dict[str, str]:
+def _precision(device: str) -> dict[str, str]:
     """What half precision changes is a part of the score; on a CPU there is none."""
-    on_gpu = gpus > 0 or pick_device(device).type == "cuda"
-    return {"precision": str(DTYPE["cuda"]).removeprefix("torch.")} if on_gpu else {}
+    return {"precision": str(DTYPE["cuda"]).removeprefix("torch.")} if device == "cuda" else {}
 
 
 def _autocast(device: torch.device) -> torch.autocast:
