@@ -1,4 +1,4 @@
-"""`--env.type=pixio_robot`: our simulated tasks, as LeRobot's commands play and record them (lerobot 0.6)."""
+"""`--env.type=pixio_robot`: pixio-robot's simulated tasks as LeRobot environments (lerobot 0.6)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pixio_robot.interop.lerobot_meaning import ACTION, IMAGES, STATE
 @LeRobotEnvConfig.register_subclass("pixio_robot")
 @dataclasses.dataclass
 class PixioRobotEnv(LeRobotEnvConfig):
-    """A task as `pixio-robot evaluate env=TASK` knows it; an episode's seed gives the same episode as there."""
+    """A task of `pixio-robot evaluate env=TASK`; equal seeds give the same episodes as there."""
 
     task: str = "lift"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """One of configs/env."""
+    """Name of a file in configs/env."""
     settings: list[str] = dataclasses.field(default_factory=list)
-    """Further settings of the environment as `evaluate` takes them: image_size=84, cameras=[front]."""
+    """Further environment settings, in the syntax of `evaluate`: image_size=84, cameras=[front]."""
 
     def __post_init__(self) -> None:
         self._config = self._chosen()
@@ -45,7 +45,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
         self.features_map |= {"agent_pos": STATE, ACTION: ACTION}
 
     def _chosen(self) -> EnvConfig:
-        """Raises UserError for a task or a setting that there is not."""
+        """Raises UserError for an unknown task or setting."""
         from pixio_robot.cli.compose import load
         from pixio_robot.cli.evaluate import EvaluateCommand
 
@@ -59,8 +59,8 @@ class PixioRobotEnv(LeRobotEnvConfig):
     def create_envs(
         self, n_envs: int, use_async_envs: bool = False
     ) -> dict[str, dict[int, gymnasium.vector.VectorEnv]]:
-        """One task, {type: {0: its environments}}."""
-        # Finished environments stand still until all are: lerobot throws away what they would do.
+        """Environments of the one task, as {type: {0: vector environment}}."""
+        # Finished environments freeze until all are done: lerobot discards their further steps anyway.
         make = [freeze_after_episode_end(functools.partial(_Episodes, self._config, self.task))] * n_envs
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         if use_async_envs and n_envs > 1:
@@ -71,7 +71,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
 
 
 class _Episodes(gymnasium.ObservationWrapper):
-    """What lerobot's rollouts read of an environment."""
+    """Observations and info in the layout that lerobot's rollouts expect."""
 
     def __init__(self, config: EnvConfig, task: str) -> None:
         super().__init__(GymnasiumEnv(render_mode="rgb_array", **vars(config)))

@@ -1,4 +1,4 @@
-"""`--policy.type=pixio_robot`: a policy that `pixio-robot train` made, as LeRobot runs policies (lerobot 0.6)."""
+"""`--policy.type=pixio_robot`: a policy trained by `pixio-robot train` as a LeRobot policy (lerobot 0.6)."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from policies.acting import ActingConfig, act_as
 from policies.chunking import ChunkedActor, chunked_actor
 from policies.persistence import load_policy
 
-TRAINED_HERE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands only play them."
+TRAINED_HERE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands can only run them."
 
 
 @PreTrainedConfig.register_subclass("pixio_robot")
 @dataclasses.dataclass
 class PixioRobotConfig(PreTrainedConfig):
-    """Which policy, and how it acts: null as it was trained to, else as `pixio-robot evaluate` takes these settings."""
+    """Which policy to run, and how it acts: the settings of `pixio-robot evaluate`; null keeps the trained value."""
 
     checkpoint: str = ""
-    """Directory that `pixio-robot train` wrote."""
+    """Output directory of `pixio-robot train`."""
     cameras: dict[str, str] = dataclasses.field(default_factory=dict)
-    """The feature of each camera of the policy, where `data import` would not have called it so."""
+    """Policy camera -> LeRobot feature, for cameras whose feature does not have the name that `data import` uses."""
     state: list[str] = dataclasses.field(default_factory=lambda: [STATE])
-    """The features of the policy's state, in their order: those of `data import state=`."""
+    """LeRobot features that form the policy's state, in order, as in `data import state=`."""
     task: str = ""
-    """Of a policy that learned several tasks: the one to play."""
+    """Task to do, for a policy trained on several tasks."""
     execute: int | None = None
     ensemble_weight: float | None = None
     inference_steps: int | None = None
@@ -48,7 +48,7 @@ class PixioRobotConfig(PreTrainedConfig):
     normalization_mapping: dict[str, NormalizationMode] = dataclasses.field(
         default_factory=lambda: {kind.value: NormalizationMode.IDENTITY for kind in FeatureType}
     )
-    """The policy normalises by itself."""
+    """Identity: the policy does its own normalisation."""
 
     @property
     def observation_delta_indices(self) -> None:
@@ -69,20 +69,20 @@ class PixioRobotConfig(PreTrainedConfig):
         raise UserError(TRAINED_HERE)
 
     def validate_features(self) -> None:
-        """What the policy reads is compared with what there is when it is opened."""
+        """Nothing to do here: PixioRobotPolicy checks the features when it is created."""
 
 
 def make_pixio_robot_pre_post_processors(config: PixioRobotConfig, dataset_stats: Any = None) -> tuple[Any, Any]:
-    """LeRobot's usual pipelines, which normalise nothing here."""
+    """LeRobot's default pipelines, which do not normalise here."""
     del dataset_stats
     return make_default_pre_post_processors(config)
 
 
 class PixioRobotPolicy(PreTrainedPolicy):
-    """Carries out action chunks by receding horizon, in every row of a batch.
+    """Receding-horizon execution of action chunks, separately for every row of a batch.
 
     Observations are LeRobot's: images float32 (b, 3, h, w) from 0 to 1, vectors float32 (b, n). Actions are (b, a), in
-    the units of the demonstrations. A row's noise is that of an episode of its own; `reset` begins new episodes.
+    the units of the demonstrations. Each row is an episode with its own noise; `reset` starts new episodes.
     """
 
     config_class = PixioRobotConfig  # pyright: ignore[reportAssignmentType]
@@ -90,17 +90,17 @@ class PixioRobotPolicy(PreTrainedPolicy):
     config: PixioRobotConfig
 
     def __init__(self, config: PixioRobotConfig, **_: Any):
-        """Raises UserError where there is no policy, or it does not fit the features that `config` names."""
+        """Raises UserError if there is no policy, or if it does not match the features in `config`."""
         super().__init__(config)
         if not config.checkpoint:
-            raise UserError("--policy.checkpoint=DIR is needed: what `pixio-robot train` wrote.")
+            raise UserError("--policy.checkpoint=DIR is required: the output directory of `pixio-robot train`.")
         self.policy = load_policy(policy_directory(config.checkpoint))
         names = [field.name for field in dataclasses.fields(ActingConfig)]
         act_as(self.policy, ActingConfig(**{name: getattr(config, name) for name in names}))
         sight = self.policy.config.conditioning
         spec = self.policy.spec.read_by(self.policy.cameras, sight.use_state)
         self._sight = Sight.of(config, spec)
-        if config.input_features:  # else the first observation tells
+        if config.input_features:  # otherwise checked with the first observation
             self._sight.check({key: tuple(feature.shape) for key, feature in config.input_features.items()})
         self._check_actions(spec)
         self._goal = self._wanted(config.task)
@@ -110,16 +110,16 @@ class PixioRobotPolicy(PreTrainedPolicy):
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: Any, *, config: Any = None, **_: Any) -> PixioRobotPolicy:
-        """How LeRobot opens what it saved itself, which a policy of ours is not. Raises UserError saying so."""
+        """LeRobot's loader for its own saved policies. Raises UserError if asked to load a path that way."""
         if pretrained_name_or_path is not None or not isinstance(config, PixioRobotConfig):
-            raise UserError(f"Say --policy.type=pixio_robot --policy.checkpoint={pretrained_name_or_path or 'DIR'}.")
+            raise UserError(f"Use --policy.type=pixio_robot --policy.checkpoint={pretrained_name_or_path or 'DIR'}.")
         return cls(config).to(config.device).eval()
 
     def reset(self) -> None:
         self._actor = None
 
     def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
-        """The next action of each row, (b, a). Raises UserError for an observation that does not fit the policy."""
+        """The next action of each row, (b, a). Raises UserError for an observation that does not match the policy."""
         rows = self._sight.rows(batch)
         if self._actor is None or rows != self._rows:
             self._begin(rows)
@@ -133,12 +133,12 @@ class PixioRobotPolicy(PreTrainedPolicy):
         return torch.from_numpy(np.stack([actions[row] for row in range(rows)])).to(self.config.device)
 
     def predict_action_chunk(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
-        """(b, horizon, a). Raises UserError for a policy that looks at several frames, of which this is given one."""
+        """Action chunks (b, horizon, a). Raises UserError for a policy that needs several frames: only one is given."""
         steps = self.policy.observation_steps
         if steps > 1:
             raise UserError(
-                f"The policy looks at {steps} frames and LeRobot's chunked inference gives it one: use the kind that "
-                "asks for an action each step (--inference.type=sync)."
+                f"The policy needs {steps} frames, but LeRobot's chunked inference provides one: use the mode that "
+                "requests one action per step (--inference.type=sync)."
             )
         images, state = self._sight.arrays(batch, True)
         seeds = range(self._episodes, self._episodes + len(state))
@@ -170,14 +170,14 @@ class PixioRobotPolicy(PreTrainedPolicy):
         feature = (self.config.output_features or {}).get(ACTION)
         if feature is not None and tuple(feature.shape) != (spec.action_dim,):
             raise UserError(
-                f"{ACTION} has shape {tuple(feature.shape)} here, and the policy's {spec.action_dim} numbers are "
+                f"{ACTION} has shape {tuple(feature.shape)} here, but the policy outputs {spec.action_dim} numbers: "
                 f"{', '.join(spec.action_names)}."
             )
 
     def _wanted(self, task: str) -> Sequence[float] | None:
         goals = self.policy.goals
         if goals and not task:
-            raise UserError(f"This policy does several tasks: say --policy.task= one of {', '.join(map(repr, goals))}.")
+            raise UserError(f"This policy needs a task: set --policy.task= to one of {', '.join(map(repr, goals))}.")
         if goals and task not in goals:
             raise unknown_name("task (--policy.task)", task, goals)
         return goals.get(task)

@@ -1,4 +1,4 @@
-"""What a policy sees of LeRobot's observations, and whether they fit it."""
+"""Map LeRobot's observations to a policy's inputs, and check that they match."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Sight:
-    """`cameras[name]` and `state`: the features that hold the images of a camera, and the numbers of the state."""
+    """`cameras[name]`: the feature with the images of a camera; `state`: the features that form the state vector."""
 
     spec: DemoSpec
     cameras: Mapping[str, str]
@@ -27,8 +27,8 @@ class Sight:
 
     @classmethod
     def of(cls, config: PixioRobotConfig, spec: DemoSpec) -> Sight:
-        """Features by the names that `data import` gives their cameras. Raises UserError for a camera that the policy
-        does not have."""
+        """Match features to cameras by the names that `data import` uses, unless `config` names them. Raises UserError
+        for a camera that the policy does not have."""
         for camera in config.cameras:
             if camera not in spec.cameras:
                 raise unknown_name("camera of the policy (--policy.cameras)", camera, spec.cameras)
@@ -37,45 +37,47 @@ class Sight:
         return cls(spec, cameras, list(config.state) if spec.state_names else [])
 
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Features and their shapes, without rows. Raises UserError for a misfit."""
+        """shapes: feature -> shape without the batch axis. Raises UserError for a mismatch."""
         for camera, key in self.cameras.items():
             size = self.spec.cameras[camera]
             wanted = (3, size.height, size.width)
             if key not in shapes:
                 raise UserError(
-                    f"The policy's camera {camera!r} is looked for in {key}, and there are {', '.join(shapes)}: name "
-                    f'its feature as --policy.cameras=\'{{"{camera}": "FEATURE"}}\'.'
+                    f"There is no feature {key} for the policy's camera {camera!r}, only {', '.join(shapes)}: name "
+                    f'its feature with --policy.cameras=\'{{"{camera}": "FEATURE"}}\'.'
                 )
             if tuple(shapes[key]) != wanted:
-                raise UserError(f"{key} has shape {tuple(shapes[key])}, and the policy's {camera!r} {wanted}.")
+                raise UserError(
+                    f"{key} has shape {tuple(shapes[key])}, but the policy's camera {camera!r} needs {wanted}."
+                )
         missing = [key for key in self.state if key not in shapes]
         if missing:
             raise UserError(
-                f"The policy's state is looked for in {missing[0]}, and there are {', '.join(shapes)}: name its "
-                "features as --policy.state='[FEATURE, FEATURE]'."
+                f"There is no feature {missing[0]} for the policy's state, only {', '.join(shapes)}: name its "
+                "features with --policy.state='[FEATURE, FEATURE]'."
             )
         count = sum(int(np.prod(shapes[key])) for key in self.state)
         if count != self.spec.state_dim:
             raise UserError(
-                f"{' and '.join(self.state)} hold {count} numbers, and the policy's state {self.spec.state_dim}: "
+                f"{' and '.join(self.state)} hold {count} numbers, but the policy's state has {self.spec.state_dim}: "
                 f"{', '.join(self.spec.state_names)}."
             )
 
     def rows(self, batch: Mapping[str, Tensor]) -> int:
-        """How many observations there are. Raises UserError when they do not fit the policy."""
+        """The batch size. Raises UserError if the observations do not match the policy."""
         known = {key: tensor for key, tensor in batch.items() if isinstance(tensor, Tensor) and tensor.ndim > 1}
         self.check({key: tensor.shape[1:] for key, tensor in known.items()})
         return len(known[[*self.cameras.values(), *self.state][0]])
 
     def arrays(self, batch: Mapping[str, Tensor], looks: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Images of each camera uint8 (b, h, w, 3), none unless somebody `looks`; state float32 (b, s)."""
+        """Images of each camera uint8 (b, h, w, 3), empty unless `looks`; state float32 (b, s)."""
         images = {camera: _pixels(batch[key]) for camera, key in self.cameras.items()} if looks else {}
         parts = [batch[key].float().flatten(1).cpu().numpy() for key in self.state]
         state = np.concatenate(parts, axis=1) if parts else np.zeros((self.rows(batch), 0), np.float32)
         return images, state
 
     def frames(self, batch: Mapping[str, Tensor], looks: bool) -> list[Frame]:
-        """One a row."""
+        """One frame per row."""
         images, state = self.arrays(batch, looks)
         return [
             Frame({camera: pixels[row] for camera, pixels in images.items()}, state[row]) for row in range(len(state))
@@ -83,5 +85,5 @@ class Sight:
 
 
 def _pixels(images: Tensor) -> np.ndarray:
-    """(b, 3, h, w) from 0 to 1 as the bytes that they were."""
+    """Convert images (b, 3, h, w) from 0 to 1 back to uint8 (b, h, w, 3)."""
     return (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

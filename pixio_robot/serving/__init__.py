@@ -1,4 +1,4 @@
-"""A policy behind a websocket: a server next to the GPU, a client without torch next to the robot."""
+"""Policy serving over a websocket: the server runs next to the GPU, the client next to the robot without torch."""
 
 from typing import TYPE_CHECKING
 

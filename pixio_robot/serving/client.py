@@ -1,4 +1,4 @@
-"""The robot's side: numpy, msgpack and a websocket. No torch.
+"""Client of a policy server, for the robot's computer. Needs numpy, msgpack and websockets, but not torch.
 
 with PolicyClient("ws://127.0.0.1:8765", token) as policy:
     policy.reset(seed=0)
@@ -24,21 +24,21 @@ from pixio_robot.state_watch import StateWatch
 from pixio_robot.types import DemoSpec, Frame
 
 CLOSE_TIMEOUT_S = 2.0
-"""A server that does not answer does not take part in closing either."""
+"""Kept short: a server that stopped answering will not complete the closing handshake either."""
 
 
 class PolicyClient:
-    """One connection, one episode at a time. The server is asked once per chunk of `execute` actions.
+    """One connection that runs one episode at a time. The server is called once per chunk of `execute` actions.
 
-    `task`: what is wanted, for a policy of several tasks (`tasks`); it may be changed between episodes. A state far
-    from all that the policy learned from is warned of once.
+    `task`: the task to do, for a policy with several `tasks`; it may be changed between episodes. The first state far
+    outside the range of the training demonstrations causes a warning.
     """
 
     def __init__(self, address: str, token: str, timeout_s: float = 30.0, task: str | None = None) -> None:
-        """`address`: as `serve` prints it, ws://HOST:PORT; `timeout_s`: for connecting, and for every answer.
+        """`address`: ws://HOST:PORT, as printed by `serve`; `timeout_s`: for connecting and for every answer.
 
-        Raises UserError when nobody answers, the token is refused, the server speaks another protocol, or its policy
-        cannot be told that task.
+        Raises UserError if no server answers, the token is rejected, the server speaks another protocol, or its policy
+        does not support the task.
         """
         try:
             from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
@@ -46,7 +46,7 @@ class PolicyClient:
         except ImportError as error:
             raise UserError(NEEDED) from error
         if not str(address).startswith(("ws://", "wss://")):
-            raise UserError(f"address={address!r} must begin with ws:// as `serve` prints it: ws://HOST:PORT.")
+            raise UserError(f"address={address!r} must be ws://HOST:PORT, as printed by `serve`.")
         self._timeout_s = timeout_s
         try:
             connecting = connect(
@@ -63,15 +63,15 @@ class PolicyClient:
             status = error.response.status_code
             if status == HTTPStatus.UNAUTHORIZED:
                 raise UserError(
-                    f"{address} refused the connection: the token is not the one it was started with."
+                    f"{address} refused the connection: the token is not the one that the server was started with."
                 ) from error
-            raise UserError(f"{address} is no policy server: it answers with HTTP status {status}.") from error
-        except OSError as error:  # before ValueError: a certificate that is not trusted is both
+            raise UserError(f"{address} is not a policy server: it answers with HTTP status {status}.") from error
+        except OSError as error:  # before ValueError: an untrusted certificate is both
             raise UserError(f"No policy server answers at {address} ({error}).") from error
         except (InvalidURI, ValueError) as error:
-            raise UserError(f"address={address!r} is not understood ({error}): it is ws://HOST:PORT.") from error
+            raise UserError(f"address={address!r} is not valid ({error}); it must be ws://HOST:PORT.") from error
         except WebSocketException as error:
-            raise UserError(f"What answers at {address} is no policy server ({error}).") from error
+            raise UserError(f"{address} is not a policy server ({error}).") from error
         try:
             hello = self._exchange(None)
             if hello.get("protocol") != PROTOCOL:
@@ -87,12 +87,12 @@ class PolicyClient:
             self.close()
             raise
         self.watch = StateWatch.of(self.spec.state_names, hello.get("state_range"))
-        """Says once where a state is far from the demonstrations; None for a policy that does not feel its state."""
+        """Warns once about a state far outside the demonstrations; None for a policy that does not use the state."""
         self.reset(0)
 
     @property
     def task(self) -> str | None:
-        """What is wanted. Setting it raises UserError for what is none of `tasks`."""
+        """The task to do. Setting it raises UserError unless it is one of `tasks`."""
         return self._task
 
     @task.setter
@@ -101,21 +101,21 @@ class PolicyClient:
         self._task = task
 
     def reset(self, seed: int) -> None:
-        """A new episode begins; its noise follows from `seed`."""
+        """Start a new episode; `seed` determines the noise of the policy's sampler."""
         self._seed = seed
         self._episode = RecedingHorizon(self.observation_steps, self.execute, self.ensemble_weight)
 
     @property
     def needs_images(self) -> bool:
-        """Whether the server will look at the next frame; if not, it may come without images."""
+        """Whether the policy will use the next frame's images; if not, they may be left out."""
         return bool(self.cameras) and self._episode.looks_next
 
     def act(self, frame: Frame) -> np.ndarray:
         """The action (a,) for the newest frame, in physical units.
 
-        Raises UserError when the frame does not fit the policy; it is forgotten then, and another may take its place.
+        Raises UserError if the frame does not match the policy; it is then discarded, and another frame may be passed.
         """
-        # Before the episode has seen what would be refused.
+        # Checked first, so that an invalid frame never enters the history.
         state = check_frame(self.spec, self.cameras, frame, looked_at=self._episode.looks_next)
         if self.watch is not None and (words := self.watch.words(state)):
             warnings.warn(words, stacklevel=2)
@@ -135,7 +135,7 @@ class PolicyClient:
         return answer["actions"]
 
     def _exchange(self, message: dict[str, Any] | None) -> dict[str, Any]:
-        """Send what is not None, and return what the server says next."""
+        """Send `message`, unless it is None, and return the next message of the server."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -143,7 +143,7 @@ class PolicyClient:
                 self._connection.send(pack(message))
             return unpack(self._connection.recv(self._timeout_s))
         except TimeoutError as error:
-            # An answer that came after all would be taken for that to the next question.
+            # Otherwise a late answer would be taken for the answer to the next request.
             self.close()
             raise UserError(
                 f"The policy server did not answer within {self._timeout_s:g} s; the connection is closed."
@@ -162,7 +162,7 @@ class PolicyClient:
 
 
 class RemoteActor:
-    """Many clients as one `types.Actor`: a served policy can be evaluated like one that is at hand."""
+    """Many clients as one `types.Actor`, so that a served policy can be evaluated like a local one."""
 
     def __init__(self, address: str, token: str, task: str | None = None) -> None:
         self._address, self._token, self._task = address, token, task
@@ -172,7 +172,7 @@ class RemoteActor:
         if slot not in self._clients:
             client = PolicyClient(self._address, self._token, task=self._task)
             self._clients[slot] = client
-            client.watch = next(iter(self._clients.values())).watch  # one for all: it speaks once
+            client.watch = next(iter(self._clients.values())).watch  # shared, so that it warns only once
         self._clients[slot].reset(seed)
 
     def needs_images(self, slot: int) -> bool:

@@ -1,15 +1,15 @@
-"""What goes over the wire: msgpack maps with numpy arrays inside. Nothing is ever unpickled.
+"""Wire format: msgpack maps that contain numpy arrays. Nothing is ever unpickled.
 
 Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute", "ensemble_weight", "tasks",
                         "state_range"}
 Client                 {"images": {camera: uint8 (t, h, w, 3)}, "state": float32 (t, s), "seed", "step", "task"}
 Server                 {"actions": float32 (n, a), "milliseconds"} or {"error"}
 
-t is the policy's number of observation steps, the newest frame last. `task` is one of `tasks` where there are any.
-`state_range` is the lowest and the highest state of the demonstrations, [[s numbers], [s numbers]], or null for a
-policy that does not feel its state.
-n >= `execute`, which is how many of the actions are carried out; with `ensemble_weight` the client averages all that it
-was sent for a step.
+t is the policy's number of observation steps, the newest frame last. `task` is one of `tasks`, unless that is empty.
+`state_range` is the minimum and maximum state in the demonstrations, [[s numbers], [s numbers]], or null for a policy
+that does not use the state.
+n >= `execute`, the number of actions that are carried out; with `ensemble_weight` the client averages all actions that
+it has received for a step.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PROTOCOL = 2
 LARGEST_MESSAGE = 64 * 2**20
 """Bytes; enough for eight 1080p frames."""
 NEEDED = (
-    "Serving needs msgpack and websockets: `pip install msgpack websockets` (pixio-robot's extra `serve`). A robot's "
-    "computer needs the client alone, which `pip install ./client` in a clone of pixio-robot installs with both."
+    "Serving needs msgpack and websockets: `pip install msgpack websockets` (pixio-robot's extra `serve`). On a robot's "
+    "computer the client alone is enough: `pip install ./client` in a clone of pixio-robot installs it with both."
 )
 _ARRAY = 1
 _DTYPES = ("|u1", "<f4")
@@ -40,7 +40,7 @@ def _msgpack() -> Any:
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """Arrays must be uint8 or float32."""
+    """Encode a message. Arrays must be uint8 or float32."""
     msgpack = _msgpack()
 
     def array(value: Any) -> Any:
@@ -53,7 +53,7 @@ def pack(message: dict[str, Any]) -> bytes:
 
 
 def unpack(content: bytes | str) -> dict[str, Any]:
-    """Inverse of `pack`; the arrays are read-only. Raises UserError on anything that `pack` does not make."""
+    """Inverse of `pack`; the arrays are read-only. Raises UserError for input that `pack` cannot have produced."""
     msgpack = _msgpack()
 
     def extension(code: int, data: bytes) -> Any:
@@ -69,5 +69,5 @@ def unpack(content: bytes | str) -> dict[str, Any]:
         if not isinstance(message, dict):
             raise TypeError("not a map")
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise UserError(f"The message is not one of pixio-robot's serving protocol ({error}).") from error
+        raise UserError(f"The message does not follow pixio-robot's serving protocol ({error}).") from error
     return message

@@ -1,6 +1,6 @@
-"""The policy's side: one process, one policy, many connections.
+"""Policy server: one process, one policy, many connections.
 
-Calls of the policy are made one after another in one thread, so that the event loop never waits for the device.
+Policy calls run one at a time in a separate thread, so that the event loop never waits for the device.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ REMEMBERED_CALLS = 10_000
 
 @dataclasses.dataclass(kw_only=True)
 class ServeConfig:
-    """Where a policy is served."""
+    """Where and how a policy is served."""
 
     host: str = "127.0.0.1"
     """Address to listen on; the default is reachable from this machine only."""
     port: int = 8765
-    """0 takes any free port."""
+    """TCP port to listen on; 0 picks a free one."""
     token: str | None = None
-    """What clients must present; None makes one up and prints it."""
+    """Token that clients must present, at least 8 ASCII characters; None: generate one and print it."""
     warmup: int = 5
-    """Calls before the first client is let in: the first ones compile and allocate."""
+    """Policy calls made before clients are accepted: the first calls compile and allocate."""
 
     def __post_init__(self) -> None:
         try:
@@ -46,15 +46,15 @@ class ServeConfig:
         except ValueError as error:
             raise UserError(f"host={self.host!r} must be an IP address, such as 127.0.0.1 or 0.0.0.0.") from error
         if not 0 <= self.port < 2**16 or self.warmup < 0:
-            raise UserError(f"port={self.port} must lie in 0..65535 and warmup={self.warmup} must be at least 0.")
+            raise UserError(f"port={self.port} must be in 0..65535 and warmup={self.warmup} must be at least 0.")
         token = self.token
         if token is not None and (len(token) < 8 or not all("!" <= character <= "~" for character in token)):
-            raise UserError("token must have at least 8 characters, all of them of ASCII and none a space.")
+            raise UserError("token must have at least 8 characters, all of them printable ASCII and none a space.")
 
 
 @dataclasses.dataclass(kw_only=True)
 class Served:
-    """A policy as the server needs it."""
+    """What the server needs to know about a policy."""
 
     spec: DemoSpec
     cameras: list[str]
@@ -63,35 +63,35 @@ class Served:
     plan: Callable[[dict[str, np.ndarray], np.ndarray, int, int, str | None], np.ndarray]
     """(images[camera] uint8 (t, h, w, 3), state (t, s), episode seed, step, task) -> actions (n, a), n >= execute."""
     ensemble_weight: float | None = None
-    """As `RecedingHorizon` takes it: clients average what they were sent."""
+    """As in `RecedingHorizon`; clients do the averaging."""
     tasks: list[str] = dataclasses.field(default_factory=list)
-    """Those that the policy must be told one of; empty for a policy that is not told."""
+    """Tasks that a client must choose from; empty for a policy that takes no task."""
     state_range: tuple[Sequence[float], Sequence[float]] | None = None
-    """Lowest and highest state (s,) of the demonstrations; None for a policy that does not feel its state."""
+    """Minimum and maximum state (s,) in the demonstrations; None for a policy that does not use the state."""
 
     def check(self, message: dict[str, Any]) -> None:
-        """Raises UserError naming what of an observation does not fit the policy's DemoSpec."""
+        """Raise UserError naming the mismatch if an observation does not fit the policy's DemoSpec."""
         images = message.get("images")
         if not isinstance(images, dict) or sorted(images) != sorted(self.cameras):
             given = sorted(images) if isinstance(images, dict) else images
-            raise UserError(f"images must be those of the cameras {sorted(self.cameras)}, not {given}.")
+            raise UserError(f"images must contain exactly the cameras {sorted(self.cameras)}, not {given}.")
         check_observation(self.spec, images, message.get("state"), (self.observation_steps,))
         for key in ("seed", "step"):
             if not isinstance(message.get(key), int):
-                raise UserError(f"{key} must be a whole number, not {message.get(key)!r}.")
+                raise UserError(f"{key} must be an integer, not {message.get(key)!r}.")
         if not isinstance(message.get("task"), str | None):
-            raise UserError(f"task must be a text, not {message['task']!r}.")
+            raise UserError(f"task must be a string, not {message['task']!r}.")
         check_task(message.get("task"), self.tasks, self.spec.task)
 
     def blank(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """An observation of the right shape, to warm up with."""
+        """An all-zero observation of the right shape, for warming up."""
         t, cameras = self.observation_steps, self.spec.cameras
         images = {name: np.zeros((t, cameras[name].height, cameras[name].width, 3), np.uint8) for name in self.cameras}
         return images, np.zeros((t, self.spec.state_dim), np.float32)
 
 
 class PolicyServer:
-    """`run` serves until it is cancelled."""
+    """Serves one policy to websocket clients; `run` serves until it is cancelled."""
 
     def __init__(self, served: Served, config: ServeConfig, token: str) -> None:
         self._served, self._config, self._token = served, config, token
@@ -99,9 +99,9 @@ class PolicyServer:
         self._milliseconds: collections.deque[float] = collections.deque(maxlen=REMEMBERED_CALLS)
 
     async def run(self, on_ready: Callable[[str], None] = lambda address: None) -> None:
-        """Warm up, listen, and call `on_ready` with the address clients connect to.
+        """Warm up, listen, and call `on_ready` with the address that clients connect to.
 
-        Raises UserError when the port is taken.
+        Raises UserError if the port is in use.
         """
         from websockets.asyncio.server import serve
 
@@ -120,8 +120,8 @@ class PolicyServer:
             await asyncio.get_running_loop().create_future()
 
     def latency(self) -> dict[str, float]:
-        """Milliseconds of a call, encoder and all, and of waiting for other clients' calls before it, over the latest
-        calls; empty before the first."""
+        """Quantiles of the call latency in milliseconds, including the encoder and waiting for the calls of other
+        clients, over the latest calls; empty before the first call."""
         if not self._milliseconds:
             return {}
         p50, p90, p99 = np.percentile(self._milliseconds, [50, 90, 99])
@@ -147,7 +147,7 @@ class PolicyServer:
             "tasks": list(served.tasks),
             "state_range": None if served.state_range is None else [list(ends) for ends in served.state_range],
         }
-        with contextlib.suppress(ConnectionClosed):  # a client may go while it is answered
+        with contextlib.suppress(ConnectionClosed):  # a client may disconnect while it is answered
             await connection.send(pack(hello))
             async for content in connection:
                 try:
@@ -165,5 +165,5 @@ class PolicyServer:
         milliseconds = 1000 * (time.perf_counter() - began)
         self._milliseconds.append(milliseconds)
         if not np.isfinite(actions).all():
-            raise UserError("The policy gave an action that is not finite: its training has probably diverged.")
+            raise UserError("The policy returned a non-finite action: its training has probably diverged.")
         return {"actions": np.asarray(actions, np.float32), "milliseconds": milliseconds}

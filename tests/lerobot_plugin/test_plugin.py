@@ -131,7 +131,7 @@ def test_on_a_robot_where_nothing_is_known_beforehand(checkpoint: Path) -> None:
     seen = observation(checkpoint)
     assert policy.select_action(seen).shape == (1, 4)
     del seen["observation.images.hand"]
-    with pytest.raises(UserError, match=r"'hand' is looked for in observation\.images\.hand, and there are"):
+    with pytest.raises(UserError, match=r"no feature observation\.images\.hand for the policy's camera 'hand', only"):
         policy.select_action(seen)
 
 
@@ -150,7 +150,7 @@ def test_features_of_other_names(checkpoint: Path) -> None:
 def test_chunks_for_those_who_ask_for_them(checkpoint: Path, tmp_path: Path) -> None:
     seen = observation(checkpoint)
     looking_back: Any = _load_pretrained_policy(config(checkpoint))
-    with pytest.raises(UserError, match="looks at 2 frames"):
+    with pytest.raises(UserError, match="needs 2 frames"):
         looking_back.predict_action_chunk(seen)
     other = looking_back.policy
     blind = BCConfig(conditioning=ConditioningConfig(cameras=[]), observation_steps=1, horizon=6)
@@ -168,10 +168,10 @@ def feature(*shape: int, kind: FeatureType = FeatureType.VISUAL) -> PolicyFeatur
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"observation.images.hand": None}, "'hand' is looked for in observation.images.hand"),
-        ({"observation.images.hand": feature(3, 64, 64)}, r"has shape \(3, 64, 64\), and the policy's 'hand' \(3, 32"),
-        ({"observation.state": None}, "state is looked for in observation.state"),
-        ({"observation.state": feature(9, kind=FeatureType.STATE)}, "hold 9 numbers, and the policy's state"),
+        ({"observation.images.hand": None}, "no feature observation.images.hand for the policy's camera 'hand'"),
+        ({"observation.images.hand": feature(3, 64, 64)}, r"but the policy's camera 'hand' needs \(3, 32"),
+        ({"observation.state": None}, "no feature observation.state for the policy's state"),
+        ({"observation.state": feature(9, kind=FeatureType.STATE)}, "hold 9 numbers, but the policy's state"),
     ],
 )
 def test_what_does_not_fit_is_named(checkpoint: Path, changes: dict[str, Any], message: str) -> None:
@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_named(checkpoint: Path, changes: dict[str, Any], m
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"checkpoint": ""}, "--policy.checkpoint=DIR is needed"),
+        ({"checkpoint": ""}, "--policy.checkpoint=DIR is required"),
         ({"checkpoint": "nowhere"}, "no policy directory nowhere"),
         ({"cameras": {"side": "x"}}, "Valid choices: front, hand"),
         ({"execute": 99}, "execute"),

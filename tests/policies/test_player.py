@@ -60,7 +60,7 @@ def test_it_acts_as_it_is_told(make, frames):
 def test_a_frame_that_does_not_fit_is_named_and_forgotten(make, frames):
     player = PolicyPlayer(make("bc"))
     first = frames[0]
-    with pytest.raises(UserError, match=r"no image of camera 'front'; the policy sees \['front'\]"):
+    with pytest.raises(UserError, match=r"no image of camera 'front'; the policy uses \['front'\]"):
         player.act(Frame({}, first.state))
     with pytest.raises(UserError, match=r"images\['front'\] must be uint8 .* not float64"):
         player.act(Frame({"front": first.images["front"] / 255}, first.state))
@@ -85,7 +85,7 @@ def test_a_frame_that_the_policy_does_not_look_at_is_checked_too(make, frames):
 
 
 NO_FRAMES = {
-    "not finite": Frame({}, np.full(2, np.inf, np.float32)),
+    "non-finite value": Frame({}, np.full(2, np.inf, np.float32)),
     r"of shape \(2,\), not float32 \(3,\)": Frame({}, np.zeros(3, np.float32)),
     "state must be 2 numbers": Frame({}, np.array(["a", "b"])),
     r"A frame must be Frame\(images, state\).*, not dict": {"images": {}, "state": np.zeros(2)},
