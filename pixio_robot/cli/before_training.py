@@ -1,4 +1,4 @@
-"""What a user should know of the demonstrations before a policy is trained on them, as sentences."""
+"""Notes about the demonstrations for the user before a policy is trained on them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from pixio_robot.data.windows import Windows
 from policies.config import PolicyConfig
 
 WINDOWS_LOOKED_AT = 2000
-"""Evenly over all, to tell the share of their actions that are padding."""
+"""Number of evenly spaced windows sampled to estimate the share of padded actions."""
 WHOLE = 8
-"""A horizon to try is a multiple of this, which a U-Net of up to four levels takes."""
+"""A suggested horizon is a multiple of this, so that it works with a U-Net of up to four levels."""
 
 
 def notes(stores: Sequence[DemoStore], training: Sequence[Sequence[int]], policy: PolicyConfig) -> list[str]:
-    """`training`: the episodes of each store that are trained on."""
+    """Warnings, one string each. `training`: the training episodes of each store."""
     found = [_of_failures(store, episodes) for store, episodes in zip(stores, training, strict=True) if episodes]
     lengths = [store.lengths[list(episodes)] for store, episodes in zip(stores, training, strict=True) if episodes]
     return [note for note in [*found, _of_padding(np.concatenate(lengths), policy)] if note]
 
 
 def _of_failures(store: DemoStore, episodes: Iterable[int]) -> str:
-    """Nothing where none of them succeeded, as where a format did not say which did (`success=none`)."""
+    """Note on failed episodes; empty if all failed, as with formats that do not record success (`success=none`)."""
     episodes = list(episodes)
     failed = [episode for episode in episodes if not store.successes[episode]]
     if not 0 < len(failed) < len(episodes):
         return ""
     share = store.lengths[failed].sum() / store.lengths[episodes].sum()
     return (
-        f"{len(failed)} of the {len(episodes)} episodes of {store.path} that are trained on did not succeed, "
-        f"{share:.0%} of their steps, and are learned like the others. To leave them out: `pixio-robot data filter "
+        f"{len(failed)} of the {len(episodes)} training episodes in {store.path} failed ({share:.0%} of the steps), "
+        f"and the policy imitates them like the others. To leave them out: `pixio-robot data filter "
         f"{store.path} out=NEW where=success`, then data=NEW."
     )
 
 
 def _of_padding(lengths: np.ndarray, policy: PolicyConfig) -> str:
-    """Of a chunk that is longer than most episodes."""
+    """Note on a chunk that is longer than most episodes; empty otherwise."""
     median = int(np.median(lengths))
     if policy.horizon <= median:
         return ""
@@ -52,6 +52,6 @@ def _of_padding(lengths: np.ndarray, policy: PolicyConfig) -> str:
     if policy.execute is not None and policy.execute > horizon - policy.past_actions:
         words += f" policy.execute={(horizon - policy.past_actions + 1) // 2}"
     return (
-        f"policy.horizon={policy.horizon} actions are more than most episodes have (median {median} steps): "
-        f"{padding:.0%} of the actions in the windows are padding after the end. {words} would do."
+        f"policy.horizon={policy.horizon} is longer than most episodes (median {median} steps): {padding:.0%} of the "
+        f"actions in the windows are padding after the end. Consider {words}."
     )

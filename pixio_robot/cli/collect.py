@@ -1,4 +1,4 @@
-"""`pixio-robot collect`: a scripted expert records demonstrations into Zarr."""
+"""`pixio-robot collect`: record demonstrations of a scripted expert to a Zarr store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixio_robot.files import write_json
 
 @dataclass(kw_only=True)
 class CollectCommand(CollectConfig, RunSettings):
-    """Demonstrations of a scripted expert, recorded in parallel; failed episodes are dropped and counted."""
+    """Record demonstrations of a scripted expert in parallel; failed episodes are dropped and counted."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
 
@@ -42,7 +42,7 @@ def _collect(command: CollectCommand) -> bool:
 
 
 def _holds_an_episode(out: Path) -> bool:
-    """Before, an earlier store is worth more: a simulator may fail when it is first stepped."""
+    """Until this is true the earlier store is kept: a simulator may fail when it is first stepped."""
     return any(out.glob(f"{EPISODES}/[0-9]*"))
 
 

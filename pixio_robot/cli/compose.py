@@ -1,7 +1,7 @@
-"""From `key=value` words and YAML to one typed configuration object.
+"""Compose `key=value` arguments and YAML files into one typed configuration object.
 
-Hydra composes; the schema is the dataclass that lives beside what it configures. A command module
-calls `run(...)` with its schema; this file turns Hydra's errors into sentences.
+Hydra does the composition; the schema is the dataclass that lives next to what it configures. A command module
+calls `run(...)` with its schema; this file turns Hydra's errors into readable messages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def config_directory() -> Path:
 
 
 def _experiment_overrides(command: str, name: str) -> list[str]:
-    """Hydra's spelling of `experiment=NAME`: one YAML file, or a directory with one per command that it touches."""
+    """Translate `experiment=NAME` to Hydra overrides: NAME is a YAML file, or a directory with one file per command."""
     root = config_directory() / "experiment"
     if (root / f"{name}.yaml").is_file():
         return [f"+experiment={name}"]
@@ -51,7 +51,7 @@ def _experiment_overrides(command: str, name: str) -> list[str]:
 
 
 def experiment_texts(command: str, words: Iterable[str]) -> list[str]:
-    """The files of the experiments that are among the words, as far as they touch the command."""
+    """Contents of the files that the experiments among `words` have for the command."""
     root = config_directory() / "experiment"
     names = [word.removeprefix("experiment=") for word in words if word.startswith("experiment=")]
     paths = [path for name in names for path in (root / f"{name}.yaml", root / name / f"{command}.yaml")]
@@ -61,7 +61,7 @@ def experiment_texts(command: str, words: Iterable[str]) -> list[str]:
 def _overrides(command: str, arguments: list[str]) -> list[str]:
     experiments = [a.removeprefix("experiment=") for a in arguments if a.startswith("experiment=")]
     rest = [a for a in arguments if not a.startswith("experiment=")]
-    # Hydra takes a key that a mapping has not got yet for a mistake.
+    # Hydra rejects a key that a mapping does not contain yet, unless it is prefixed with ++.
     mappings = tuple(key + end for key in _mappings(_stored_schema(command)) for end in ("=", "."))
     words = [f"++{word}" if mappings and word.startswith(mappings) else word for word in rest]
     return [*(word for name in experiments for word in _experiment_overrides(command, name)), *words]
@@ -72,7 +72,7 @@ def _stored_schema(command: str) -> Any:
 
 
 def _mappings(node: Any, prefix: str = "") -> list[str]:
-    """The dotted key of every setting of a schema that is a mapping with keys of the user's."""
+    """The dotted keys of all settings that are mappings with user-defined keys."""
     found = []
     for key in node if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()) else ():
         inside = node._get_node(key)
@@ -92,7 +92,7 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 
 def _explain(error: Exception, command: str, valid_keys: list[str], words: Sequence[str]) -> UserError:
-    """One sentence from Hydra's chain of exceptions; `words` were typed."""
+    """Turn Hydra's chain of exceptions into one UserError; `words` are the arguments as typed."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
@@ -110,14 +110,14 @@ def _explain(error: Exception, command: str, valid_keys: list[str], words: Seque
         owner = getattr(chain[-1], "object_type", None)
         fields = sorted(field.name for field in dataclasses.fields(owner)) if dataclasses.is_dataclass(owner) else []
         if not {*fields} <= {k.rpartition(".")[2] for k in siblings}:
-            # Of an item of a list, such as students=[{encoder: {...}}], which have no keys of their own.
+            # Inside a list item, such as students=[{encoder: {...}}], which has no keys in `valid_keys`.
             key, siblings, valid_keys = key.rpartition(".")[2], fields, fields
-        # Hydra names the first part that is unknown, such as `dataloader` of dataloader.batch_size.
+        # Hydra reports only the first unknown part, such as `dataloader` of dataloader.batch_size.
         typed = next((word.partition("=")[0] for word in words if word.startswith(f"{key}.")), key)
         known = ours(typed, valid_keys)
         closest = [known] if known else difflib.get_close_matches(key, valid_keys, n=1, cutoff=0.5)
         hint = f" Did you mean {closest[0]!r}{remark(typed)}?" if closest else ""
-        return UserError(f"`{command}` has no setting {key!r}.{hint} Valid here: {', '.join(siblings)}.")
+        return UserError(f"`{command}` has no setting {key!r}.{hint} Valid settings here: {', '.join(siblings)}.")
     unknown_group = re.search(r"Could not override '([^']+)'", first)
     if unknown_group:
         hint = next((f" {line}" for line in lines if line.startswith("Did you mean")), "")
@@ -126,23 +126,25 @@ def _explain(error: Exception, command: str, valid_keys: list[str], words: Seque
     word = error.override if isinstance(error, OverrideParseException) else unparsed and unparsed.group(1)
     if word and (flag := re.fullmatch(r"--([\w.]+)(=.*)?", str(word))):
         known = ours(flag[1], valid_keys) or (flag[1] if flag[1] in valid_keys else "")
-        hint = f": {known}=..." if known else f" (`{command} --help` lists all)"
+        hint = f": {known}=..." if known else f" (`{command} --help` lists all settings)"
         return UserError(
-            f"`{command}` has no option --{flag[1]}; a setting is written key=value, without dashes{hint}."
+            f"`{command}` has no option --{flag[1]}; settings are written key=value, without dashes{hint}."
         )
     if word:
         return UserError(
-            f"`{command}` cannot read {word!r}: a setting is written key=value, and a value with blanks, brackets, "
-            "braces or commas of its own key=\"'value'\"."
+            f"`{command}` cannot parse {word!r}: settings are written key=value; quote a value that contains spaces, "
+            "brackets, braces or commas: key=\"'value'\"."
         )
     several = re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", first)
     if several:
         key, values = several.groups()
-        return UserError(f"{key} takes one value: -m runs `{command}` with each of {values}; a list is [{values}].")
+        return UserError(
+            f"{key} takes one value. Add -m to run `{command}` with each of {values}, or pass a list: [{values}]."
+        )
     if "is not a ListConfig" in first and full_key:
-        return UserError(f"{full_key} takes a list, also of one: {full_key}=[A], or {full_key}=[A,B].")
+        return UserError(f"{full_key} takes a list: {full_key}=[A] or {full_key}=[A,B].")
     if "Cannot merge DictConfig with" in first and full_key:
-        return UserError(f"{full_key} takes keys with values: {full_key}='{{KEY: VALUE}}'.")
+        return UserError(f"{full_key} takes a mapping: {full_key}='{{KEY: VALUE}}'.")
     missing_group = re.search(r"Could not find '([^']+)'", text)
     if missing_group and "/" in missing_group.group(1):
         group, _, name = missing_group.group(1).rpartition("/")
@@ -161,19 +163,19 @@ def _composed(command: str, arguments: list[str], **options: Any) -> DictConfig:
     try:
         return hydra.compose(command, _overrides(command, arguments), **options)
     except (AttributeError, AssertionError) as error:
-        # OmegaConf 2.3 fails so at a setting inside one that is null, which only items of lists have.
+        # OmegaConf 2.3 fails this way for a setting inside a null value, which only occurs in list items.
         inside = [word for word in arguments if re.match(r"[\w.]+\.\d+\.", word)]
         if not inside:
             raise
         raise UserError(
-            f"`{command}` cannot set {' '.join(inside)}: what it lies in is null. Write that as a whole, such as "
-            "students=[{encoder: {size: small}, mask: {ratio: 0.5}}]."
+            f"`{command}` cannot set {' '.join(inside)}: the setting that contains it is null. Set the whole list "
+            "instead, such as students=[{encoder: {size: small}, mask: {ratio: 0.5}}]."
         ) from error
 
 
 @contextlib.contextmanager
 def _explained(command: str, schema: type, words: list[str]) -> Iterator[None]:
-    """Hydra set up for `command`; what it raises becomes a UserError."""
+    """Set up Hydra for `command`, and turn its exceptions into UserErrors."""
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
         try:
@@ -183,7 +185,7 @@ def _explained(command: str, schema: type, words: list[str]) -> Iterator[None]:
 
 
 def _valid_keys(command: str, words: list[str]) -> list[str]:
-    """Every setting that there is with the groups that the words choose, as far as those compose."""
+    """All settings that exist with the config groups chosen in `words`, or by default if those do not compose."""
     chosen = [word for word in words if (config_directory() / word.partition("=")[0]).is_dir()]
     for choice in (chosen, []):
         with contextlib.suppress(HydraException, OmegaConfBaseException, UserError):
@@ -195,7 +197,7 @@ def to_dataclass(composed: DictConfig) -> Any:
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise UserError(
-            f"{missing[0]!r} is needed: give {missing[0]}=... on the command line or in an experiment file."
+            f"{missing[0]!r} is required: set {missing[0]}=... on the command line or in an experiment file."
         )
     OmegaConf.resolve(composed)
     _refuse_infinite(OmegaConf.to_container(composed, enum_to_str=True))
@@ -203,7 +205,7 @@ def to_dataclass(composed: DictConfig) -> Any:
 
 
 def _refuse_infinite(value: Any, key: str = "") -> None:
-    """No setting means anything by infinity, and the JSON that settings are kept in has none."""
+    """Reject infinity and NaN: no setting has a use for them, and JSON, in which settings are stored, has neither."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in inside:
         _refuse_infinite(item, f"{key}.{name}".lstrip("."))
@@ -212,7 +214,7 @@ def _refuse_infinite(value: Any, key: str = "") -> None:
 
 
 def run(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
-    """Entry of every command: help, a single run, or a Hydra sweep (`-m`, with any launcher)."""
+    """Entry point of every command: help, a single run, or a Hydra sweep (`-m`, with any launcher)."""
     if "-h" in arguments or "--help" in arguments:
         print(_help(command, schema, [word for word in arguments if not word.startswith("-")]))
         return 0
@@ -231,21 +233,21 @@ def _help(command: str, schema: type, words: list[str]) -> str:
 
 
 def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
-    """One run for each combination of the comma-separated values; the exit code is that of the worst run."""
+    """One run per combination of the comma-separated values; returns the highest exit code."""
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach main() instead of Hydra's own printer
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach main() instead of Hydra's own handler
     codes = [0]
     launcher = next((word for word in arguments if word.startswith("hydra/launcher=")), "")
     if any(name in launcher for name in ("slurm", "submitit")) and importlib.util.find_spec("submitit") is None:
         raise UserError(f"{launcher} needs submitit: pip install 'pixio-robot[slurm]'.")
 
     def job(composed: DictConfig) -> None:
-        remember_command([command, *arguments])  # a launcher may have brought us to another process
+        remember_command([command, *arguments])  # a launcher may run this in another process
         codes.append(function(to_dataclass(composed)))
 
     wrapped = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)
     words = [word for word in arguments if word not in ("-m", "--multirun")]
-    # Hydra's parser takes its flag before the overrides only. Its own files go beside the results.
+    # Hydra's parser accepts its flag only before the overrides. Hydra's own files go next to the results.
     sys.argv = [f"pixio-robot {command}", "-m", *_overrides(command, [*SWEEP_FILES, *words])]
     try:
         wrapped()

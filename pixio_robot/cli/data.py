@@ -1,4 +1,4 @@
-"""`pixio-robot data ACTION ...`: demonstration stores, looked at, checked, edited, imported and exported."""
+"""`pixio-robot data ACTION ...`: inspect, check, edit, import and export demonstration stores."""
 
 from __future__ import annotations
 
@@ -21,52 +21,72 @@ class Action:
 FORMATS = "LeRobot, robomimic, diffusion_policy, or folders of npz and mp4"
 IMPORTED = f"ALOHA, {FORMATS}"
 OWN_HELP = ("import", "export")
-"""Actions that list the settings of every format."""
+"""Actions that print their own help, with the settings of every format."""
 
 ACTIONS = {
-    "inspect": Action("data_look", "inspect", "PATH [html=FILE]", "episodes, lengths, cameras, ranges; a page with it"),
+    "inspect": Action(
+        "data_look",
+        "inspect",
+        "PATH [html=FILE]",
+        "summarise episodes, lengths, cameras and ranges; html= writes a page",
+    ),
     "view": Action("data_look", "view", "PATH [episode=N] [save=FILE.rrd]", "stream an episode to rerun"),
-    "verify": Action("data_check", "verify", "PATH [actions=LOW..HIGH]", "read and check everything; exit code 1"),
-    "migrate": Action("data_check", "migrate", "PATH", "bring a store of an older version up to date"),
-    "merge": Action("data_edit", "merge", "PATH PATH ... out=PATH [twins=drop]", "all episodes in one store"),
+    "verify": Action(
+        "data_check", "verify", "PATH [actions=LOW..HIGH]", "read and check all data; exit code 1 if there are problems"
+    ),
+    "migrate": Action("data_check", "migrate", "PATH", "upgrade a store from an older version of the format"),
+    "merge": Action(
+        "data_edit", "merge", "PATH PATH ... out=PATH [twins=drop]", "combine the episodes of several stores"
+    ),
     "split": Action(
         "data_edit",
         "split",
         "PATH out=DIR [validation_share= seed=] [by=task]",
-        "DIR/train, DIR/validation; or one a task",
+        "write DIR/train and DIR/validation; by=task: one store per task",
     ),
-    "filter": Action("data_edit", "filter", "PATH out=PATH where='success and length<90'", "the episodes that fit"),
-    "subsample": Action("data_edit", "subsample", "PATH out=PATH [episodes=N] [stride=K actions=HOW]", "less of it"),
+    "filter": Action(
+        "data_edit", "filter", "PATH out=PATH where='success and length<90'", "keep the episodes that match a condition"
+    ),
+    "subsample": Action(
+        "data_edit",
+        "subsample",
+        "PATH out=PATH [episodes=N] [stride=K actions=HOW]",
+        "keep N random episodes, every K-th step, or both",
+    ),
     "rename": Action(
         "data_edit",
         "rename",
         "PATH out=PATH [OLD=NEW ...] [action_names=a,b,... state_names= robot= controller= task=]",
-        "other names for cameras, columns, robot, controller, task",
+        "rename cameras, columns, robot, controller or task",
     ),
-    "resize": Action("data_edit", "resize", "PATH out=PATH size=PIXELS [cameras=a,b]", "images of another size"),
+    "resize": Action("data_edit", "resize", "PATH out=PATH size=PIXELS [cameras=a,b]", "resize images"),
     "actions": Action(
         "data_edit",
         "actions",
         "PATH out=PATH [to=delta|absolute] [rotation=axis_angle|quat|rot6d|...]",
-        "poses said in another way",
+        "convert actions between absolute and delta poses, or between rotation forms",
     ),
     "pack": Action(
-        "data_edit", "pack", "PATH out=PATH [codec=zstd|jpegxl|jpeg|raw]", "an archive, or an archive unpacked"
+        "data_edit",
+        "pack",
+        "PATH out=PATH [codec=zstd|jpegxl|jpeg|raw]",
+        "change the image codec: compress a store, or decompress it (raw)",
     ),
     "replay": Action(
-        "data_replay", "replay", "FILE.hdf5 [demos=N] [tolerance_mm=]", "do robomimic's actions reproduce it?"
+        "data_replay",
+        "replay",
+        "FILE.hdf5 [demos=N] [tolerance_mm=]",
+        "check that replaying robomimic's actions reproduces the states",
     ),
-    "import": Action("data_interop", "import_demos", "SRC out=PATH [format=NAME ...]", f"from {IMPORTED}"),
-    "export": Action("data_interop", "export_demos", "PATH out=PATH format=NAME [...]", f"to {FORMATS}"),
+    "import": Action("data_interop", "import_demos", "SRC out=PATH [format=NAME ...]", f"import from {IMPORTED}"),
+    "export": Action("data_interop", "export_demos", "PATH out=PATH format=NAME [...]", f"export to {FORMATS}"),
 }
 
 
 def usage() -> str:
     rows = [(f"pixio-robot data {name} {action.usage}", action.summary) for name, action in ACTIONS.items()]
     lines = "\n".join(f"  {words}\n      {summary}" for words, summary in rows)
-    return (
-        f"usage:\n{lines}\n\nEdits write a new store, which appears whole or not at all, and leave their sources alone."
-    )
+    return f"usage:\n{lines}\n\nEdits never change their sources: they write a new store, complete or not at all."
 
 
 def main(arguments: list[str]) -> int:

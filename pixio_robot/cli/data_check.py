@@ -1,16 +1,16 @@
-"""`pixio-robot data verify|migrate PATH`: whether a store is whole, and whether it is of today's version."""
+"""`pixio-robot data verify|migrate PATH`: check a store, or upgrade it to the current format version."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+from pixio_robot.cli.data_words import one_path
 from pixio_robot.errors import UserError
 
 
 @dataclass(kw_only=True)
 class Verify:
-    """`actions`: LOW..HIGH that the controller accepts."""
+    """`actions`: range LOW..HIGH that the controller accepts. Default: not checked."""
 
     actions: str = ""
 
@@ -19,15 +19,13 @@ def verify(arguments: list[str]) -> int:
     from pixio_robot.data.demo_verify import verify
     from pixio_robot.data.demos import DemoStore
 
-    paths, pairs = paths_and_pairs(arguments)
-    need_paths("verify", paths)
-    config = settings("verify", pairs, Verify)
+    path, config = one_path("verify", arguments, Verify)
     action_range = _range(config.actions) if config.actions else None
-    store = DemoStore.open(paths[0])
+    store = DemoStore.open(path)
     problems = verify(store, action_range=action_range, progress=True)
     for problem in problems:
         print(problem)
-    print(f"{paths[0]}: {len(store)} episodes, {len(problems)} problems")
+    print(f"{path}: {len(store)} episodes, {len(problems)} problems")
     return 1 if problems else 0
 
 
@@ -42,11 +40,9 @@ def _range(text: str) -> tuple[float, float]:
 def migrate(arguments: list[str]) -> int:
     from pixio_robot.data.demo_recognition import migrate
 
-    paths, pairs = paths_and_pairs(arguments)
-    need_paths("migrate", paths)
-    settings("migrate", pairs, Nothing)
-    before, after = migrate(paths[0])
-    print(f"{paths[0]}: version {after}" + (" already" if before == after else f", was {before}"))
+    path, _ = one_path("migrate", arguments, Nothing)
+    before, after = migrate(path)
+    print(f"{path}: version {after}" + (" already" if before == after else f", was {before}"))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`pixio-robot data merge|split|filter|subsample|rename|resize|actions|pack`: new stores out of old ones."""
+"""`pixio-robot data merge|split|filter|subsample|rename|resize|actions|pack`: write an edited copy."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from pixio_robot.choice import Choice
-from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+from pixio_robot.cli.data_words import need_paths, one_path, paths_and_pairs, print_result, settings
 from pixio_robot.errors import UserError
 
 
 class Twins(Choice):
-    """KEEP: all of them. DROP: the first alone."""
+    """KEEP: keep all duplicates. DROP: keep only the first of each."""
 
     KEEP = "keep"
     DROP = "drop"
@@ -23,8 +23,8 @@ class Twins(Choice):
 
 @dataclass(kw_only=True)
 class Merge:
-    """`twins`: episodes with the same state and actions, to the last bit; keep them (with a warning), or drop all but
-    the first of each."""
+    """`twins`: what to do with duplicates, episodes with exactly equal state and actions: keep them (with a warning),
+    or drop all but the first of each."""
 
     out: str = MISSING
     twins: Twins = Twins.KEEP
@@ -32,8 +32,8 @@ class Merge:
 
 @dataclass(kw_only=True)
 class Split:
-    """Held-out episodes are the ones that `train` holds out with the same share and seed; `by` task: a store of each
-    task instead."""
+    """Hold out the same episodes as `train` does with the same share and seed. `by=task`: write one store per task
+    instead."""
 
     out: str = MISSING
     by: str = ""
@@ -49,7 +49,8 @@ class Filter:
 
 @dataclass(kw_only=True)
 class Subsample:
-    """`episodes` at random (0: all), and of those every `stride`-th step; `actions` says how the actions are joined."""
+    """Keep `episodes` random episodes (0: all), and every `stride`-th step of them; `actions`: how the actions of
+    skipped steps are combined."""
 
     out: str = MISSING
     episodes: int = 0
@@ -60,8 +61,8 @@ class Subsample:
 
 @dataclass(kw_only=True)
 class Rename:
-    """Beside OLD=NEW. `state_names`, `action_names`: all of them, in their order. A camera that is called like one of
-    these settings is meant before it."""
+    """Settings besides OLD=NEW. `state_names`, `action_names`: the complete list, in order. If a camera has the name of
+    one of these settings, the key refers to the camera."""
 
     out: str = MISSING
     task: str = ""
@@ -73,7 +74,7 @@ class Rename:
 
 @dataclass(kw_only=True)
 class Resize:
-    """To `size` x `size`, or `height` x `width` pixels; `cameras` a,b,c, all of them without."""
+    """Resize to `size` x `size` or `height` x `width` pixels. `cameras`: comma-separated names. Default: all."""
 
     out: str = MISSING
     size: int = 0
@@ -84,7 +85,7 @@ class Resize:
 
 @dataclass(kw_only=True)
 class Actions:
-    """The scales are what a new delta of 1 stands for, in m and rad."""
+    """`scale_position`, `scale_rotation`: motion in m and rad that a delta action of 1 stands for."""
 
     out: str = MISSING
     to: str = ""
@@ -107,16 +108,16 @@ def merge(arguments: list[str]) -> int:
     need_paths("merge", paths, many=True)
     config = settings("merge", pairs, Merge)
     stores = [open_source(path) for path in paths]
-    # What does not fit is said before every number of the others is read.
+    # Report incompatible stores before reading all data to find duplicates.
     recipe = merged(stores)
     twice = twins(stores)
     drop = config.twins is Twins.DROP
     write(Path(config.out), {"": merged(stores, twice) if drop else recipe})
     if drop:
-        return _tell(config.out, [f"left out: {len(twice)} episodes that are there already"] if twice else [])
+        return _tell(config.out, [f"left out {len(twice)} duplicate episodes"] if twice else [])
     warning = (
-        f"warning: {len(twice)} episodes are there twice (the same state and actions), and a validation split may put "
-        "one on each side; twins=drop keeps the first of each"
+        f"warning: {len(twice)} episodes are duplicates (same state and actions), and a validation split may put one "
+        "copy on each side; twins=drop keeps the first of each"
     )
     return _tell(config.out, [warning] if twice else [])
 
@@ -125,14 +126,14 @@ def split(arguments: list[str]) -> int:
     from pixio_robot.data.demo_edit import open_source, split, write
     from pixio_robot.data.demo_tasks import split_by_task
 
-    path, config = _one("split", arguments, Split)
+    path, config = one_path("split", arguments, Split)
     if config.by not in ("", "task"):
         raise UserError(
-            f"`data split` by={config.by}: by=task makes a store of each task; without it, of held-out episodes."
+            f"`data split` by={config.by} is not valid: use by=task for one store per task, or leave by= out."
         )
     if config.by:
         if said := [word for word in arguments if word.startswith(("validation_share=", "seed="))]:
-            raise UserError(f"`data split` by=task holds nothing out: leave out {' and '.join(said)}.")
+            raise UserError(f"`data split` by=task does not hold out episodes: leave out {' and '.join(said)}.")
         recipes = split_by_task(open_source(path))
     else:
         recipes = split(open_source(path), config.validation_share, config.seed)
@@ -143,7 +144,7 @@ def split(arguments: list[str]) -> int:
 def filter(arguments: list[str]) -> int:
     from pixio_robot.data.demo_edit import filtered, open_source, write
 
-    path, config = _one("filter", arguments, Filter)
+    path, config = one_path("filter", arguments, Filter)
     write(Path(config.out), {"": filtered(open_source(path), config.where)})
     return _tell(config.out)
 
@@ -152,7 +153,7 @@ def subsample(arguments: list[str]) -> int:
     from pixio_robot.data.demo_edit import chosen, drawn, open_source, write
     from pixio_robot.data.demo_reshape import Edit, strided
 
-    path, config = _one("subsample", arguments, Subsample)
+    path, config = one_path("subsample", arguments, Subsample)
     if config.episodes == 0 and config.stride == 1:
         raise UserError("`data subsample` needs episodes=N, stride=K, or both.")
     store = open_source(path)
@@ -183,7 +184,7 @@ def rename(arguments: list[str]) -> int:
         )
     edit = renamed(store.spec, pairs, Named(**words))
     recipe = chosen(store, range(len(store)), edit.change, edit.spec)
-    if config.task:  # that, and not what the episodes said
+    if config.task:  # overrides the task recorded with each episode
         recipe = dataclasses.replace(recipe, spec=edit.spec)
     write(Path(config.out), {"": recipe})
     return _tell(config.out, edit.notes)
@@ -193,7 +194,7 @@ def resize(arguments: list[str]) -> int:
     from pixio_robot.data.demo_edit import chosen, open_source, write
     from pixio_robot.data.demo_reshape import resized
 
-    path, config = _one("resize", arguments, Resize)
+    path, config = one_path("resize", arguments, Resize)
     if bool(config.size) == bool(config.height or config.width):
         raise UserError("`data resize` needs size=PIXELS, or height=PIXELS and width=PIXELS.")
     store = open_source(path)
@@ -207,7 +208,7 @@ def actions(arguments: list[str]) -> int:
     from pixio_robot.data.demo_edit import chosen, open_source, write
     from pixio_robot.data.demos import DemoStore
 
-    path, config = _one("actions", arguments, Actions)
+    path, config = one_path("actions", arguments, Actions)
     if not config.to and not config.rotation:
         raise UserError("`data actions` needs to=delta|absolute, rotation=FORM, or both.")
     store = open_source(path)
@@ -217,8 +218,8 @@ def actions(arguments: list[str]) -> int:
     made = DemoStore.open(config.out, ram_bytes=0)
     if config.to == DELTA and motionless(made.spec, map(made.actions, range(len(made)))):
         notes.append(
-            "warning: every delta is 0, because each action is the pose of its own step, as UMI records it: a policy "
-            "learns from them to stand still. Train on the absolute poses."
+            "warning: every delta is 0, because each action is the pose of its own step, as in UMI: a policy trained "
+            "on them would stand still. Train on the absolute poses."
         )
     return _tell(config.out, notes)
 
@@ -227,12 +228,14 @@ def pack(arguments: list[str]) -> int:
     from pixio_robot.data.demo_codecs import LOSSY, check_codec
     from pixio_robot.data.demo_edit import chosen, open_source, write
 
-    path, config = _one("pack", arguments, Pack)
+    path, config = one_path("pack", arguments, Pack)
     codec, store = check_codec(config.codec), open_source(path)
     if store.image_codec in LOSSY and codec in LOSSY:
-        raise UserError(f"{path} is packed with {store.image_codec} already; packed so again it would lose once more.")
+        raise UserError(
+            f"{path} is already packed with the lossy codec {store.image_codec}; packing again loses more quality."
+        )
     if store.image_codec in LOSSY:
-        print(f"{path} was packed with {store.image_codec}: what that lost stays lost.")
+        print(f"{path} was packed with the lossy codec {store.image_codec}: the lost quality cannot be restored.")
     recipe = chosen(store, range(len(store)))
     write(Path(config.out), {"": dataclasses.replace(recipe, image_codec=codec)})
     before, after = _bytes(path), _bytes(Path(config.out))
@@ -240,22 +243,13 @@ def pack(arguments: list[str]) -> int:
     return _tell(config.out)
 
 
-def _one[Settings](action: str, arguments: list[str], schema: type[Settings]) -> tuple[Path, Settings]:
-    paths, pairs = paths_and_pairs(arguments)
-    need_paths(action, paths)
-    return paths[0], settings(action, pairs, schema)
-
-
 def _tell(out: str, notes: Iterable[str] = ()) -> int:
     from pixio_robot.data.demos import DemoStore
 
     store = DemoStore.open(out)
-    print(f"{out}: {len(store)} episodes, {store.lengths.sum()} steps")
-    for note in notes:
-        print(f"  {note}")
-    return 0
+    return print_result(out, len(store), int(store.lengths.sum()), notes)
 
 
 def _bytes(path: Path) -> int:
-    """Of the episodes; caches beside them do not count."""
+    """Size of the episodes, without the caches next to them."""
     return sum(file.stat().st_size for file in (path / "episodes").rglob("*") if file.is_file())

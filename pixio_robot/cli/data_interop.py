@@ -1,4 +1,4 @@
-"""`pixio-robot data import|export`: demonstrations from and to the formats of other tools."""
+"""`pixio-robot data import|export`: convert demonstrations from and to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+from pixio_robot.cli.data_words import need_paths, paths_and_pairs, print_result, settings
 from pixio_robot.errors import UserError
 
 if TYPE_CHECKING:
     from envs.robomimic_scene import RecordedScene
-    from pixio_robot.interop.demo_formats import ImportFormat, Outcome
+    from pixio_robot.interop.demo_formats import ImportFormat
 
 
 def import_demos(arguments: list[str]) -> int:
@@ -30,7 +30,7 @@ def import_demos(arguments: list[str]) -> int:
     form = import_format(name) if name else recognised_format(paths[0])
     config = settings("import", pairs, form.ImportConfig)
     outcome = form.import_demos(paths[0], out, config, **SIMULATORS.get(form.NAME, {}))
-    return _tell(f"{paths[0]} ({form.NAME}) -> {out}", outcome)
+    return print_result(f"{paths[0]} ({form.NAME}) -> {out}", outcome.episodes, outcome.frames, outcome.notes)
 
 
 def export_demos(arguments: list[str]) -> int:
@@ -45,7 +45,7 @@ def export_demos(arguments: list[str]) -> int:
         raise UserError(f"`data export` needs format={'|'.join(EXPORTS)}.")
     form = export_format(name)
     outcome = form.export_demos(paths[0], out, settings("export", pairs, form.ExportConfig))
-    return _tell(f"{paths[0]} -> {out} ({form.NAME})", outcome)
+    return print_result(f"{paths[0]} -> {out} ({form.NAME})", outcome.episodes, outcome.frames, outcome.notes)
 
 
 def _robosuite_scene(image_size: int, render_quality: str) -> RecordedScene:
@@ -55,20 +55,13 @@ def _robosuite_scene(image_size: int, render_quality: str) -> RecordedScene:
 
 
 SIMULATORS: dict[str, dict[str, Any]] = {"robomimic": {"open_scene": _robosuite_scene}}
-"""What a format may ask of a simulator: rooms beside each other meet here only."""
+"""Simulator access for import formats; passed in here because `interop` does not import `envs`."""
 
 
 def _out(action: str, pairs: dict[str, str]) -> Path:
     if not pairs.get("out"):
         raise UserError(f"`data {action}` needs out=...")
     return Path(pairs.pop("out"))
-
-
-def _tell(what: str, outcome: Outcome) -> int:
-    print(f"{what}: {outcome.episodes} episodes, {outcome.frames} steps")
-    for note in outcome.notes:
-        print(f"  {note}")
-    return 0
 
 
 def _asks_for_help(arguments: Iterable[str]) -> bool:
@@ -90,6 +83,6 @@ def _explain(form: ImportFormat, config: Any) -> None:
     for field in fields:
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default  # pyright: ignore[reportCallIssue]
         value = ",".join(default) if isinstance(default, list) else getattr(default, "value", default)
-        print(f"  {field.name}=" + ("... (needed)" if value == MISSING else f"{value}"))
+        print(f"  {field.name}=" + ("... (required)" if value == MISSING else f"{value}"))
     for line in (config.__doc__ or "").strip().splitlines() if fields else ():
         print(f"    {line.strip()}")

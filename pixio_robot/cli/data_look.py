@@ -1,4 +1,4 @@
-"""`pixio-robot data inspect|view PATH`: what a demonstration store holds."""
+"""`pixio-robot data inspect|view PATH`: show the contents of a demonstration store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+from pixio_robot.cli.data_words import one_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ BAR_WIDTH = 40
 
 @dataclass(kw_only=True)
 class Inspect:
-    """`html`: where to write a page with pictures, plots and films; none without."""
+    """`html`: file for a page with images, plots and videos of `episodes` episodes. Default: no page."""
 
     html: str = ""
     episodes: int = 6
@@ -30,10 +30,8 @@ def inspect(arguments: list[str]) -> int:
 
     from pixio_robot.data.demos import DemoStore
 
-    paths, pairs = paths_and_pairs(arguments)
-    need_paths("inspect", paths)
-    config = settings("inspect", pairs, Inspect)
-    store = DemoStore.open(paths[0], ram_bytes=0)
+    path, config = one_path("inspect", arguments, Inspect)
+    store = DemoStore.open(path, ram_bytes=0)
     _summary(store, Console())
     if config.html:
         from pixio_robot.data.inspection.page import write_page
@@ -45,7 +43,7 @@ def inspect(arguments: list[str]) -> int:
 
 @dataclass(kw_only=True)
 class View:
-    """`save`: a file that rerun opens later; its viewer is started without."""
+    """`save`: write a file for the rerun viewer. Default: start the viewer."""
 
     episode: int = 0
     save: str = ""
@@ -55,10 +53,8 @@ def view(arguments: list[str]) -> int:
     from pixio_robot.data.demos import DemoStore
     from pixio_robot.data.inspection.stream import stream
 
-    paths, pairs = paths_and_pairs(arguments)
-    need_paths("view", paths)
-    config = settings("view", pairs, View)
-    stream(DemoStore.open(paths[0], ram_bytes=0), config.episode, Path(config.save) if config.save else None)
+    path, config = one_path("view", arguments, View)
+    stream(DemoStore.open(path, ram_bytes=0), config.episode, Path(config.save) if config.save else None)
     if config.save:
         print(f"wrote {config.save}; open it with: rerun {config.save}")
     return 0
@@ -81,7 +77,7 @@ def _summary(store: DemoStore, console: Console) -> None:
     what = ", ".join(part for part in parts if part != UNKNOWN)
     console.print(f"{store.path}: {what}", highlight=False, markup=False)
     if not len(store):
-        console.print("no episode yet")
+        console.print("no episodes yet")
         return
     low, middle, high = np.percentile(lengths, [0, 50, 100]).astype(int)
     console.print(
@@ -99,10 +95,10 @@ def _summary(store: DemoStore, console: Console) -> None:
     for name, camera in spec.cameras.items():
         console.print(f"camera {name}: {camera.height} x {camera.width} px, render quality {spec.render_quality}")
     size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
-    console.print(f"{size / 1e6:.1f} MB with caches, images {store.image_codec}")
+    console.print(f"{size / 1e6:.1f} MB including caches, image codec {store.image_codec}")
     if high > low:
         counts, edges = np.histogram(lengths, bins=min(BARS, high - low))
-        console.print("\nsteps an episode")
+        console.print("\nsteps per episode")
         for count, start, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
             bar = "█" * round(BAR_WIDTH * count / counts.max()) or ("▏" if count else "")
             console.print(f"{start:8.0f} - {end:<6.0f} {bar} {count}", highlight=False)
@@ -116,7 +112,7 @@ def _summary(store: DemoStore, console: Console) -> None:
         ("state", spec.state_names, statistics.state),
         ("actions", spec.action_names, statistics.actions),
     ):
-        table.add_row(heading, style="bold")  # foreign data sets call both by the same names
+        table.add_row(heading, style="bold")  # imported data sets may use the same names for both
         columns = (values.minimum, values.q01, values.q50, values.q99, values.maximum, values.std)
         for i, name in enumerate(names):
             table.add_row(

@@ -1,18 +1,19 @@
-"""`pixio-robot data replay PATH`: whether the actions of a robomimic file reproduce its recorded states."""
+"""`pixio-robot data replay PATH`: check that the actions of a robomimic file reproduce its recorded states."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from pixio_robot.cli.data_words import need_paths, paths_and_pairs, settings
+from pixio_robot.cli.data_words import one_path
 from pixio_robot.errors import UserError
 
 
 @dataclass(kw_only=True)
 class Replaying:
-    """demos: how many, 0 for all. mask: only those of that filter. tolerance_mm: how far the replayed gripper may be
-    from the recorded one at any step; a file of the installed robosuite is reproduced to the last bit."""
+    """demos: number of demonstrations to replay; 0: all. mask: replay only those of this filter key. tolerance_mm:
+    largest allowed distance between the replayed and the recorded gripper at any step; a file recorded with the
+    installed robosuite is reproduced exactly."""
 
     demos: int = 0
     mask: str = ""
@@ -24,20 +25,18 @@ class Replaying:
 
 
 def replay(arguments: list[str]) -> int:
-    """Exit code 1 where a demonstration strays further than the tolerance."""
+    """Replay demonstrations; returns exit code 1 if one deviates by more than the tolerance."""
     from envs.robomimic_replay import Replay
     from pixio_robot.interop.robomimic_file import RobomimicFile, values
     from pixio_robot.interop.robomimic_observations import model_of
 
-    paths, pairs = paths_and_pairs(arguments)
-    need_paths("replay", paths)
-    config = settings("replay", pairs, Replaying)
-    with RobomimicFile(paths[0]) as file:
+    path, config = one_path("replay", arguments, Replaying)
+    with RobomimicFile(path) as file:
         demos = file.chosen(config.mask)[: config.demos or None]
         models = [model_of(file, demo) for demo in demos]
         simulation = Replay(file.env_args)
         if simulation.task.left_out:
-            print(f"this robosuite does not know: {', '.join(simulation.task.left_out)}")
+            print(f"ignored, unknown to the installed robosuite: {', '.join(simulation.task.left_out)}")
         strayed = worst_mm = solved = 0
         try:
             for demo, model in zip(demos, models, strict=True):
@@ -46,11 +45,11 @@ def replay(arguments: list[str]) -> int:
                 states, actions = (values(group, key, file.path) for key in ("states", "actions"))
                 error = simulation.run(model, states, actions)
                 hand_mm = 1000 * error.hand_m
-                # Not-a-number strays.
+                # Written so that NaN counts as a deviation.
                 away = not hand_mm <= config.tolerance_mm
                 strayed, worst_mm, solved = strayed + away, max(worst_mm, hand_mm), solved + error.success
                 print(
-                    f"{demo}: {error.steps} steps, gripper at most {hand_mm:.3g} mm away, joints {error.position:.3g}"
+                    f"{demo}: {error.steps} steps, gripper off by at most {hand_mm:.3g} mm, joints {error.position:.3g}"
                     f"{f' ({error.joint})' if error.joint else ''}, "
                     f"{'exact' if error.first_step is None else f'differs from step {error.first_step} on'}; "
                     f"{'solved' if error.success else 'not solved'} at the end"
@@ -60,7 +59,7 @@ def replay(arguments: list[str]) -> int:
         finally:
             simulation.close()
     print(
-        f"{paths[0]}: {len(demos)} demonstrations, {solved} solved, {strayed} strayed further than "
-        f"{config.tolerance_mm:g} mm, the worst {worst_mm:.3g} mm"
+        f"{path}: {len(demos)} demonstrations, {solved} solved, {strayed} deviated by more than "
+        f"{config.tolerance_mm:g} mm, the worst by {worst_mm:.3g} mm"
     )
     return 1 if strayed else 0

@@ -1,9 +1,10 @@
-"""`PATH ... key=value ...` of the `data` actions: paths, and a small dataclass of settings."""
+"""Argument parsing and output of the `data` actions: `PATH ... key=value ...`, with a dataclass of settings."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pixio_robot.errors import UserError, unknown_name
 
-# Cameras, which `rename` takes as keys, may be called such as cam.left or wrist-2.
+# `rename` takes camera names as keys, which may look like cam.left or wrist-2.
 _SETTING = re.compile(r"([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 
 _COMMA = re.compile(r",(?![^\[\]]*\])")
-"""Between the items of a list; those within a unit, `gripper [-1 opens, 1 closes]`, are none."""
+"""Separates list items; commas inside brackets, as in `gripper [-1 opens, 1 closes]`, do not."""
 
 
 def paths_and_pairs(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
-    """Words without a key, and the others; a path that looks like `key=value` is written `./key=value`."""
+    """Split arguments into paths and `key=value` pairs; write `./key=value` for a path that looks like a pair."""
     paths: list[Path] = []
     pairs: dict[str, str] = {}
     for word in arguments:
@@ -41,8 +42,15 @@ def need_paths(action: str, paths: list[Path], many: bool = False) -> None:
         raise UserError(f"`data {action}` takes one path, not {len(paths)}.")
 
 
+def one_path[Settings](action: str, arguments: list[str], schema: type[Settings]) -> tuple[Path, Settings]:
+    """The path and the settings of an action that takes exactly one path."""
+    paths, pairs = paths_and_pairs(arguments)
+    need_paths(action, paths)
+    return paths[0], settings(action, pairs, schema)
+
+
 def settings[Settings](action: str, pairs: dict[str, str], schema: type[Settings]) -> Settings:
-    """An instance of the dataclass `schema`; raises UserError for an unknown key, a wrong type or a missing value."""
+    """Create the dataclass `schema`; raises UserError for an unknown key, a wrong type or a missing value."""
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     for key in pairs:
         if key not in fields:
@@ -53,7 +61,7 @@ def settings[Settings](action: str, pairs: dict[str, str], schema: type[Settings
             values[key] = [item for item in _COMMA.split(pairs[key]) if item]
         elif key not in pairs and field.default is MISSING:
             raise UserError(f"`data {action}` needs {key}=...")
-    # Values are assigned one by one, so that OmegaConf converts them without reading them as YAML.
+    # Values are assigned one by one, so that OmegaConf converts them without parsing them as YAML.
     config = OmegaConf.structured(schema)
     for key, value in values.items():
         try:
@@ -64,3 +72,11 @@ def settings[Settings](action: str, pairs: dict[str, str], schema: type[Settings
         return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise UserError(f"`data {action}`: {str(error).splitlines()[0]}") from error
+
+
+def print_result(what: str, episodes: int, steps: int, notes: Iterable[str] = ()) -> int:
+    """Report what an action has written; returns exit code 0."""
+    print(f"{what}: {episodes} episodes, {steps} steps")
+    for note in notes:
+        print(f"  {note}")
+    return 0

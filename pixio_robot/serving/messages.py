@@ -24,8 +24,8 @@ PROTOCOL = 2
 LARGEST_MESSAGE = 64 * 2**20
 """Bytes; enough for eight 1080p frames."""
 NEEDED = (
-    "Serving needs msgpack and websockets: `pip install msgpack websockets` (pixio-robot's extra `serve`). On a robot's "
-    "computer the client alone is enough: `pip install ./client` in a clone of pixio-robot installs it with both."
+    "Serving needs msgpack and websockets: `pip install msgpack websockets` (pixio-robot's extra `serve`). On a "
+    "robot's computer the client alone is enough: `pip install ./client` in a clone of pixio-robot installs all three."
 )
 _ARRAY = 1
 _DTYPES = ("|u1", "<f4")

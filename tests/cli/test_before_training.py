@@ -21,8 +21,8 @@ def store_of(path: Path, seeds: range | list[int], length: int) -> DemoStore:
 def test_failures_are_counted_store_by_store_among_those_trained_on(tmp_path: Path) -> None:
     mixed, good = store_of(tmp_path / "mixed", range(5), 20), store_of(tmp_path / "good", [1, 3], 20)
     (note,) = notes([mixed, good], [[0, 1, 2, 3], [0, 1]], PolicyConfig())
-    assert "2 of the 4 episodes" in note
-    assert "50% of their steps" in note
+    assert "2 of the 4 training episodes" in note
+    assert "50% of the steps" in note
     assert f"`pixio-robot data filter {mixed.path} out=NEW where=success`" in note
 
 
@@ -37,7 +37,7 @@ def test_a_horizon_beyond_the_episodes_is_told_with_one_that_would_do(tmp_path: 
     # Of the windows with r = 1..41 actions left, each of 100 places: 1 - 21 / 100.
     assert "policy.horizon=100 actions" in note
     assert "median 41 steps): 79%" in note
-    assert "policy.horizon=16 would do" in note
+    assert "Consider policy.horizon=16." in note
     assert notes([store], [[0, 1, 2]], ACTConfig(horizon=16, execute=8)) == []
 
 

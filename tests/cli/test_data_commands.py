@@ -76,17 +76,17 @@ def test_a_merge_warns_of_what_is_there_twice(run) -> None:
     run("split s out=parts validation_share=0.34 seed=1")
     code, text = run("merge s parts/validation out=both")
     assert code == 0
-    assert "warning: 2 episodes are there twice" in text
+    assert "warning: 2 episodes are duplicates" in text
     code, text = run("merge s parts/validation out=once twins=drop")
     assert code == 0
-    assert "left out: 2 episodes" in text
+    assert "left out 2 duplicate episodes" in text
     assert sorted(DemoStore.open("once").seeds) == list(range(6))
 
 
 def test_inspect_tells_the_numbers(run) -> None:
     code, text = run("inspect s")
     assert code == 0
-    for word in ("6 episodes (3 successful)", "camera front: 12 x 10 px", "z [m]", "median", "steps an episode"):
+    for word in ("6 episodes (3 successful)", "camera front: 12 x 10 px", "z [m]", "median", "steps per episode"):
         assert word in text
     # Columns of state and of actions may be called alike.
     rows = [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.startswith(" ")]
@@ -108,9 +108,9 @@ def test_a_store_of_several_tasks_is_told_and_taken_apart(run) -> None:
     assert DemoStore.open("apart/pull").spec.task == "pull"
     assert sorted(path.name for path in Path("apart").iterdir()) == ["pick-red", "pull", "test"]
     for words, message in (
-        ("split apart/pull out=no by=task", "is of one task, 'pull'"),
-        ("split s out=no by=seed", "by=task makes a store of each task"),
-        ("split s out=no by=task seed=1", "holds nothing out: leave out seed=1"),
+        ("split apart/pull out=no by=task", "belong to one task, 'pull'"),
+        ("split s out=no by=seed", "use by=task for one store per task"),
+        ("split s out=no by=task seed=1", "does not hold out episodes: leave out seed=1"),
     ):
         assert message in run(words)[1]
 
@@ -134,7 +134,7 @@ def test_migrate_tells_the_version(run) -> None:
     ("words", "message"),
     [
         ("merge s out=x", "at least two paths, not 1"),
-        ("merge s s out=x", "s is named twice"),
+        ("merge s s out=x", "s is listed twice"),
         ("merge s s", "`data merge` needs out=..."),
         ("split s out=x validation_shar=0.1", "Did you mean 'validation_share'?"),
         ("split s out=x validation_share=lots", "validation_share=lots: Value 'lots'"),

@@ -174,7 +174,7 @@ def test_what_does_not_go_together_is_refused(run: Path) -> None:
     for words, message in (
         (["checkpoint=random", "every_checkpoint=true"], "random has no checkpoints"),
         (["checkpoint=random", "by_position=true"], "by_position=true is for a policy"),
-        ([f"checkpoint={run}/policies/bc", "cameras=[front]"], "cameras takes keys with values"),
+        ([f"checkpoint={run}/policies/bc", "cameras=[front]"], "cameras takes a mapping"),
         (["checkpoint=random", "env.make={width: 3}"], "make is for environments of Gymnasium"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "record=x"], "record= keeps the episodes of one"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "stop.rule=WIDTH"], "leave out stop.rule"),

@@ -117,7 +117,7 @@ def test_failed_episodes_and_padding_are_told_once_before_training(
     run(demos, tmp_path / "run", "policy.horizon=16", "loop.steps=2")
     told = capsys.readouterr().out
     assert told.count(f"data filter {demos} out=NEW where=success") == 1
-    assert told.count("train: policy.horizon=16 actions are more than most episodes have") == 1
+    assert told.count("train: policy.horizon=16 is longer than most episodes") == 1
 
 
 def test_fine_tuning_by_adapters_begins_from_a_trained_head(demos: Path, tmp_path: Path) -> None:

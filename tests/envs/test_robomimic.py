@@ -326,12 +326,12 @@ def test_the_command_tells_how_far_a_replay_strays(run, recording: Recording) ->
     recording.write(Path("demo.hdf5"))
     code, text = run("replay demo.hdf5 demos=1")
     assert code == 0, text
-    assert "demo_2: 8 steps, gripper at most 0 mm away, joints 0, exact; not solved at the end" in text
+    assert "demo_2: 8 steps, gripper off by at most 0 mm, joints 0, exact; not solved at the end" in text
     old, model_file = as_version_1_4(recording)
     dataclasses.replace(recording, actions=-recording.actions).write(Path("old.hdf5"), old, model_file)
     code, text = run("replay old.hdf5 demos=1")
     assert code == 1
-    assert "does not know: gripper_visualization" in text
+    assert "unknown to the installed robosuite: gripper_visualization" in text
     assert "differs from step 1 on; not solved at the end  <- more than 5 mm" in text
     with h5py.File("bare.hdf5", "w") as file:
         file.create_group("data/demo_0")["actions"] = recording.actions
