@@ -1,4 +1,4 @@
-"""`pixio-robot distill`: small encoders learn from a large one."""
+"""`pixio-robot distill`: distil a trained encoder into smaller ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pixio_robot.training.record import FitResult
 
 @dataclass(kw_only=True)
 class DistillCommand(DistillConfig, StageSettings):
-    """Students learn the tokens of a trained Pixio encoder, several at a time (Pixio, arXiv 2512.15715)."""
+    """Train one or more student encoders to predict the tokens of a trained Pixio encoder (Pixio, arXiv 2512.15715)."""
 
     teacher: str = MISSING
-    """A Pixio encoder: a directory of ours or of Hugging Face, an official `.pth` file, or a hub name."""
+    """Pixio encoder: a pixio-robot or Hugging Face directory, an official `.pth` file, or a hub name."""
     seed: int = 0
-    """Of the initial weights, the order of images, crops and masks."""
+    """Seed of the initial weights, the order of images, crops and masks."""
 
 
 def _run(command: DistillCommand) -> int:

@@ -1,4 +1,4 @@
-"""What robomimic, diffusion_policy and LeRobot call settings of ours: for the hint where one of theirs is typed."""
+"""Setting names of robomimic, diffusion_policy and LeRobot, for hints when a user types one of them here."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ NAMES: dict[str, tuple[str, ...]] = {
     "output_dir": ("out",),
     "n_episodes": ("episodes",),
 }
-"""The last word of theirs -> ours, the first that the command has."""
+"""Last part of their name -> candidate settings here; the first that the command has is suggested."""
 THEIRS = ("", "policy")
-"""Groups of theirs that are called as ours are, with the same meaning."""
+"""Groups that have the same name and meaning there and here."""
 _EPOCHS = " (training steps, not passes over the data)"
 
 
 def ours(key: str, there: Collection[str]) -> str:
-    """The setting, of those that are `there`, that another project's `key` stands for; empty where none is known."""
+    """The setting among `there` that corresponds to another project's `key`; empty if none is known."""
     group, _, word = key.rpartition(".")
     if group not in THEIRS and any(name.startswith(f"{group}.") for name in there):
-        return ""  # a group of ours, of which another member is meant
+        return ""  # one of our groups: the user means another setting of it
     return next((name for name in NAMES.get(word, ()) if name in there and name != key), "")
 
 
 def remark(key: str) -> str:
-    """What else is to be known of it."""
+    """Additional note on the suggested setting; empty if there is none."""
     return _EPOCHS if key.rpartition(".")[2] == "num_epochs" else ""

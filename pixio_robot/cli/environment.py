@@ -1,4 +1,4 @@
-"""What a result was made with: versions, devices, the commit."""
+"""Provenance of a result: versions, devices, commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite", "gymnasium",
 
 
 def _commit() -> str:
-    """The checkout's commit, with `+changes` when files differ from it; `unknown` outside a checkout."""
+    """The commit of the checkout, with `+changes` if tracked files are modified; `unknown` outside a checkout."""
     root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""`pixio-robot evaluate`: roll a policy, its training's checkpoints, or random actions out in the simulator."""
+"""`pixio-robot evaluate`: evaluate a policy, its training checkpoints, or random actions in a simulator."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ from pixio_robot.types import Actor, DemoSpec, EnvPool
 from policies.acting import ActingConfig
 
 ROBOMIMIC_HINT = (
-    " A policy of imported robomimic data is evaluated where they were recorded: env.task=robomimic:STORE, the store "
-    "that it was trained on."
+    " A policy trained on imported robomimic data must be evaluated in its recording environment: "
+    "env.task=robomimic:STORE, where STORE is the training store."
 )
 
 
 @dataclass(kw_only=True)
 class EvaluateCommand(EvaluateConfig, ActingConfig, SightConfig, StageSettings):
-    """Closed-loop rollouts from fixed initial states: success rate, interval, episodes.jsonl, videos."""
+    """Closed-loop rollouts from fixed initial states: success rate with interval, episodes.jsonl, videos."""
 
     checkpoint: str = MISSING
-    """Directory that `train` wrote, or the word `random` for uniformly random actions."""
+    """Output directory of `train`, or `random` for uniformly random actions."""
     every_checkpoint: bool = False
-    """Evaluate every training checkpoint that is kept there, each on the same seeds: last, mean of last ten, best."""
+    """Evaluate every kept training checkpoint on the same seeds; report the last, the best and the mean of the last ten."""
     out: str = ""
-    """Results directory; empty: `evaluations/NAME` of the run, after the policy's directory (or `random`)."""
+    """Results directory; empty: `evaluations/NAME` in the run; NAME is the policy's directory name, or `random`."""
     record: str | None = None
-    """A demonstration store to add every episode to, with all images; `pixio-robot data filter` keeps successes."""
+    """Demonstration store to add every episode to, with all images; `data filter` can then keep the successful ones."""
     env: EnvConfig = field(default_factory=EnvConfig)
     executor: Executor = Executor.PROCESSES
-    """Where the simulators run: processes of this machine, or the Ray cluster of RAY_ADDRESS. Same results."""
+    """Where the simulators run: processes on this machine, or the Ray cluster at RAY_ADDRESS. Same results."""
     start_method: StartMethod = StartMethod.SPAWN
-    """How processes are started."""
+    """How worker processes are started."""
     egl_devices: list[int] = field(default_factory=list)
-    """GPUs to render on, the workers in turns, by their places in EGL's list (`doctor` shows it); empty: those that EGL
-    opens and CUDA sees."""
+    """GPUs to render on, as indices in EGL's device list (shown by `doctor`), assigned to workers in turn; empty: all
+    GPUs that are available to both EGL and CUDA."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if available."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.out = self.out or str(Path(self.run) / "evaluations" / policy_name(self.checkpoint))
         if self.every_checkpoint and self.checkpoint == RANDOM:
-            raise UserError("every_checkpoint=true needs a training: checkpoint=random has no checkpoints.")
+            raise UserError("every_checkpoint=true needs a trained policy: checkpoint=random has no checkpoints.")
         if self.checkpoint == RANDOM and (said := self.words()):
-            raise UserError(f"{said} is for a policy: leave it out with checkpoint=random.")
+            raise UserError(f"{said} only applies to policies: leave it out with checkpoint=random.")
         if self.every_checkpoint and self.stop.rule is not StopRule.NEVER:
             raise UserError("every_checkpoint=true compares checkpoints on the same episodes; leave out stop.rule.")
         if self.every_checkpoint and self.record is not None:
@@ -79,7 +79,7 @@ def _contestants(command: EvaluateCommand) -> list[Evaluated]:
 
 
 def _sight(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) -> Sight:
-    """How the policy sees the environment; random actions do as it is. Raises UserError where it does not fit."""
+    """Map the environment's observations to the policy's inputs. Raises UserError if they are incompatible."""
     from pixio_robot.evaluation.evaluate import check_spec
 
     spec = contestant.spec_in(command.task or env_spec.task)
@@ -90,7 +90,9 @@ def _sight(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) 
     hint = way_out(spec, env_spec, command, contestant.tasks)
     check_spec(spec, sight.spec, hint + (ROBOMIMIC_HINT if robomimic else ""))
     if unknown := sorted(set(spec.unknown()) - set(env_spec.unknown())):
-        print(f"evaluate: the demonstrations did not say their {', '.join(unknown)}: taken to be the environment's")
+        print(
+            f"evaluate: the demonstrations do not specify {', '.join(unknown)}: assuming the same as in the environment"
+        )
     return sight
 
 
@@ -103,7 +105,7 @@ def _evaluate(command: EvaluateCommand) -> bool:
     device = pick_device(command.device)
     contestants = _contestants(command)
     env_spec = spec_of(command.env)
-    # Before any simulator starts: a policy that does not fit is refused at once.
+    # Checked before any simulator starts, so that an incompatible policy fails at once.
     sight = _sight(command, contestants[0], env_spec)
     repeating = command.env.simulator not in FOREIGN or repeats(command.env)
     for note in notes(command.env, repeating) if command.env.simulator in FOREIGN else ():
@@ -153,14 +155,14 @@ def _play(
         f"evaluate: {summary.label}{at}: {summary.successes} of {summary.episodes} succeeded "
         f"({summary.rate:.0%}, 95 % interval {summary.low:.0%} to {summary.high:.0%})"
         + (_rewards(summary) if command.env.simulator in FOREIGN else "")
-        + (f"; ended early, because {summary.stopped}" if summary.stopped else "")
-        + (f"; {summary.restarts} episodes were played again because a worker died" if summary.restarts else ""),
+        + (f"; stopped early because {summary.stopped}" if summary.stopped else "")
+        + (f"; {summary.restarts} episodes were repeated because a worker died" if summary.restarts else ""),
         flush=True,
     )
 
 
 def _rewards(summary: EvaluationSummary) -> str:
-    """Of environments that may say nothing of success."""
+    """Rewards, for environments that may not report success."""
     found = "" if summary.mean_return is None else f"; mean return {summary.mean_return:.4g}"
     highest = summary.mean_highest_reward
     return found + ("" if highest is None else f", mean of each episode's highest reward {highest:.4g}")

@@ -1,4 +1,4 @@
-"""Who is evaluated: a finished policy, the checkpoints of its training, or random actions; and the actor that plays."""
+"""What is evaluated: a finished policy, its training checkpoints, or random actions; and the actor that runs it."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One contestant: where its weights are, and who it is in results. `directory` is None for random actions."""
+    """One policy to evaluate: its weights and its identity in the results. `directory` is None for random actions."""
 
     who: EvaluatedPolicy
     directory: Path | None = None
     step_directory: Path | None = None
-    """A training checkpoint to take the weights from, in place of the directory's own."""
+    """Training checkpoint whose weights replace those in `directory`."""
     spec: DemoSpec | None = None
     bounds: tuple[np.ndarray, np.ndarray] | None = None
-    """Lowest and highest action (a,) each, for random ones."""
+    """Lower and upper action limits, (a,) each, for random actions."""
     tasks: Sequence[str] = ()
-    """Those that a policy of several tasks was told of in training; `spec` names all that it learned."""
+    """Tasks that the policy can be asked for; empty if it takes no task. `spec.task` names all that it learned."""
     train_seeds: Sequence[int] = ()
 
     def spec_in(self, task: str) -> DemoSpec | None:
-        """What the policy means by the numbers that it reads and gives in that task."""
+        """The policy's DemoSpec for that task."""
         return replace(self.spec, task=task) if self.spec is not None and task in self.tasks else self.spec
 
     def actor(self, task: str, acting: ActingConfig, slots: int, device: torch.device) -> tuple[Actor, str]:
-        """Who plays the task, and how in words.
+        """The actor for the task, and a description of its acting settings.
 
-        Raises UserError where the weights cannot be read, or the policy cannot be played so.
+        Raises UserError if the weights cannot be read, or the policy does not support the acting settings.
         """
         from pixio_robot.evaluation.baselines import RandomActor
         from pixio_robot.state_watch import StateWatch, WatchedActor
@@ -67,13 +67,13 @@ class Evaluated:
 
 
 def random_actions(name: str, bounds: tuple[np.ndarray, np.ndarray]) -> Evaluated:
-    """Uniform between the bounds."""
+    """Actions drawn uniformly between the bounds."""
     who = EvaluatedPolicy(name=name, label="Random actions", policy="random", encoder="none")
     return Evaluated(who, bounds=bounds)
 
 
 def finished_policy(checkpoint: str, name: str) -> Evaluated:
-    """The policy that a training ended with, or a policy's own directory. Raises UserError where there is none."""
+    """The final policy of a training run, or a policy directory itself. Raises UserError if there is none."""
     from policies.persistence import read_policy_config
 
     directory = policy_directory(checkpoint)
@@ -95,23 +95,23 @@ def finished_policy(checkpoint: str, name: str) -> Evaluated:
 
 
 def training_checkpoints(checkpoint: str, name: str) -> list[Evaluated]:
-    """Every checkpoint that a finished training kept, the earliest first; its averaged weights where there are any.
+    """All checkpoints that a finished training run kept, earliest first, with averaged weights where available.
 
-    Raises UserError where there is none, and for a training of LoRA adapters.
+    Raises UserError if there is none, or if the run trained LoRA adapters.
     """
     from pixio_robot.vision.adapt import Adaptation
 
     final = finished_policy(checkpoint, name)
     if final.who.adaptation == Adaptation.LORA.value:
         raise UserError(
-            f"every_checkpoint=true cannot play {checkpoint}: its checkpoints hold LoRA adapters apart from the other "
-            "weights, and only the finished policy has them merged."
+            f"every_checkpoint=true does not support {checkpoint}: its checkpoints store LoRA adapters separately, and "
+            "only the finished policy has them merged."
         )
     steps = sorted(path.parent for path in Path(checkpoint).glob("checkpoints/step_*/trainer.json"))
     if not steps:
         raise UserError(
-            f"{checkpoint} keeps no training checkpoints to evaluate; give the directory that `train` wrote (its "
-            "loop.keep_checkpoints says how many it keeps, loop.save_every how often)."
+            f"{checkpoint} has no training checkpoints to evaluate; give the output directory of `train` (its settings "
+            "loop.save_every and loop.keep_checkpoints determine which checkpoints are kept)."
         )
     found = []
     for path in steps:
@@ -122,7 +122,7 @@ def training_checkpoints(checkpoint: str, name: str) -> list[Evaluated]:
 
 
 def _checkpoint_fingerprint(step_directory: Path) -> str:
-    """Identity of a training checkpoint's weights and their averages."""
+    """Hash of a training checkpoint's weights and averaged weights."""
     digest = hashlib.sha256()
     for file in sorted(step_directory.glob("[em]*/*.safetensors")):  # ema/ and model/
         with file.open("rb") as content:
@@ -131,7 +131,7 @@ def _checkpoint_fingerprint(step_directory: Path) -> str:
 
 
 def _take_weights(policy: nn.Module, step_directory: Path) -> None:
-    """Fill the policy with a checkpoint's averaged weights; with the plain ones where no average was kept."""
+    """Load a checkpoint's averaged weights into the policy; the plain weights where no average was kept."""
     import torch
 
     from pixio_robot.training.checkpoint import load_weights, read_checkpoint
@@ -139,10 +139,10 @@ def _take_weights(policy: nn.Module, step_directory: Path) -> None:
     from pixio_robot.vision.checkpointing import refuse_misfits
 
     sizes, _, _ = read_checkpoint(step_directory)
-    weights = policy.state_dict()  # the very tensors of the policy
+    weights = policy.state_dict()  # shares memory with the policy
     refuse_misfits({name: value.shape for name, value in weights.items()}, sizes.get("model", {}), step_directory)
     load_weights(step_directory, weights)
-    # Averages are kept in float32 whatever the weights are.
+    # Averages are stored in float32 whatever the dtype of the weights.
     averages = {name: torch.empty_like(weights[name], dtype=torch.float32) for name in sizes.get("ema", {})}
     load_spread(step_directory / "ema", averages)
     for name, value in averages.items():

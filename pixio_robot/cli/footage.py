@@ -1,4 +1,4 @@
-"""`pixio-robot footage`: egocentric video of the simulated robot, expert and at play."""
+"""`pixio-robot footage`: record egocentric video of the simulated robot, expert and random motion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixio_robot.cli.stages import run_stage
 
 @dataclass(kw_only=True)
 class FootageCommand(FootageConfig, RunSettings):
-    """mp4 from the moving hand camera (and the fixed front one), to stand in for footage of your own."""
+    """Record mp4 videos from the moving hand camera (and the fixed front camera), as a stand-in for your own footage."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
 

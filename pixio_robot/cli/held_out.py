@@ -1,4 +1,4 @@
-"""Which episodes a policy is trained on and which are held out: a random share, or those that are named."""
+"""Split episodes into training and held-out ones: by a random share, or by explicit selection."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pixio_robot.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Division:
-    """train_where: of the stores that are trained on, the episodes to use; "" for all. validation_where: of the same
-    stores, those that are held out. stores: more to hold out, whole. The texts are those of `demo_where`."""
+    """train_where: which episodes of the training stores to train on; "" for all. validation_where: which episodes of
+    the same stores to hold out. stores: additional stores, held out completely. Conditions as in `demo_where`."""
 
     train_where: str = ""
     validation_where: str = ""
@@ -29,7 +29,7 @@ class Division:
 
 
 BY_SHARE = Division()
-"""All episodes are used, and a random share of them is held out."""
+"""Use all episodes, and hold out a random share of them."""
 
 
 def divided(
@@ -44,9 +44,9 @@ def divided(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """(Episodes of each store to train on, episodes of each to hold out). The first `count` stores are trained on.
 
-    marks: of every episode of every store (`pixio_robot.data.demo_marks`); `learned` those that are not to be held out.
-    What is held out is not trained on, nor is its like in another store. Raises UserError where one of both is
-    nothing that was to be something, and where what is named to be held out was learned.
+    marks: content hash of every episode of every store (`pixio_robot.data.demo_marks`); learned: marks that must not be
+    held out. Duplicates of held-out episodes are not trained on either. Raises UserError if nothing is left to train on
+    or to hold out, and if an episode selected for holding out is in `learned`.
     """
     candidates = [*_where(stores[:count], division.train_where, "train_where"), *([] for _ in stores[count:])]
     if not division.names_validation:
@@ -58,8 +58,8 @@ def divided(
     held_out_marks = [its[number] for its, numbers in zip(marks, held_out, strict=True) for number in numbers]
     if known := sum(one in learned for one in held_out_marks):
         raise UserError(
-            f"initial_policy has learned {known} of the {len(held_out_marks)} episodes that validation_data= and "
-            "validation_where= name, so that a loss on them would say nothing: name others."
+            f"initial_policy was trained on {known} of the {len(held_out_marks)} episodes selected by validation_data= "
+            "and validation_where=, so a loss on them would be meaningless: select others."
         )
     taken = set(held_out_marks)
     training = [[n for n in numbers if its[n] not in taken] for its, numbers in zip(marks, candidates, strict=True)]
@@ -67,7 +67,7 @@ def divided(
         twins = sum(len(set(numbers).difference(its)) for numbers, its in zip(candidates, held_out, strict=True))
         raise UserError(
             "validation_data= and validation_where= hold out every episode: none is left to train on."
-            + (f" {twins} have the very states and actions of one that is held out." if twins else "")
+            + (f" {twins} are duplicates of held-out episodes." if twins else "")
         )
     return training, held_out
 
@@ -101,7 +101,6 @@ def _shared(
     if validation_share > 0 and before and not any(held_out):
         paths = ", ".join(str(store.path) for store in stores)
         raise UserError(
-            f"initial_policy has learned every episode of {paths}, so that none can be held out: set "
-            "validation_share=0."
+            f"initial_policy was trained on every episode of {paths}, so none can be held out: set validation_share=0."
         )
     return training, held_out

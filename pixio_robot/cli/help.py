@@ -1,4 +1,4 @@
-"""`pixio-robot COMMAND --help`: every setting with its value and what it is, groups of settings, experiments."""
+"""`pixio-robot COMMAND --help`: all settings with their values and help texts, config groups, and experiments."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pixio_robot.cli.explanations import explanation, explanations_inside, parag
 
 WIDEST, NARROWEST, USUAL_WIDTH = 120, 80, 110
 LONGEST_HEAD = 36
-"""A key and its value that need more characters have their explanation below, not beside them."""
+"""If a key and its value are longer than this, the help text starts on the next line."""
 FIRST = ("source", "data", "selection", "checkpoint", "teacher", "out", "run", "overwrite")
-"""What goes in and where results go is what a newcomer looks for."""
+"""Settings listed first: inputs and outputs, which newcomers look for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One setting, or the head of a block of them, whose `value` is None."""
+    """One setting, or the heading of a block of settings, whose `value` is None."""
 
     key: str
-    """With dots, as it is written on the command line."""
+    """Dotted key, as on the command line."""
     value: str | None
     explanation: str
-    """One paragraph, or several on lines of their own."""
+    """Help text, one paragraph per line."""
 
     @property
     def head(self) -> str:
@@ -43,13 +43,13 @@ class Line:
 def help_text(
     command: str, schema: type, words: list[str], composed: DictConfig, chosen: Mapping[str, str], configs: Path
 ) -> str:
-    """`composed`: the settings that `words` (key=value) lead to; `chosen`: group -> its present name."""
+    """The full help text. `composed`: the configuration for `words` (key=value); `chosen`: group -> selected option."""
     width = max(NARROWEST, min(shutil.get_terminal_size((USUAL_WIDTH, 0)).columns, WIDEST))
     lines = list(setting_lines(composed))
     inner = next((line for line in lines if line.key.count(".") == 1 and line.value is not None), None)
     intro = [
-        "Settings, with the values that they have where you give none; ??? must be given.",
-        *([f"A setting inside another is written with a dot: {inner.key}={inner.value}."] if inner else []),
+        "Settings with their default values; ??? marks required settings.",
+        *([f"Use dots for nested settings: {inner.key}={inner.value}."] if inner else []),
     ]
     parts = [
         *(textwrap.fill(part, width) for part in paragraphs(schema)),
@@ -63,7 +63,7 @@ def help_text(
 
 
 def setting_lines(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[Line]:
-    """Every setting below a node; those of each block before the blocks inside it."""
+    """All settings below a node; within each block, plain settings come before nested blocks."""
     schema, children = _schema(node), _children(node)
 
     def order(key: str) -> tuple[bool, int]:
@@ -73,7 +73,7 @@ def setting_lines(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[L
         child = children[key]
         text = "" if schema is None else explanation(schema, key)
         if _is_block(child):
-            # What a group's dataclass says of itself depends on what is chosen of the group.
+            # The dataclass of a config group depends on the selected option, so its docstring is read from the node.
             kind = _schema(child)
             yield Line(f"{prefix}{key}", None, text or ("" if kind is None else "".join(paragraphs(kind)[:1])))
             yield from setting_lines(child, f"{prefix}{key}.")
@@ -89,7 +89,7 @@ def _children(node: DictConfig | ListConfig) -> dict[str, Any]:
 
 
 def _schema(node: Any) -> type | None:
-    """The dataclass that a node is an instance of."""
+    """The dataclass of a node, if it has one."""
     kind = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
     return kind if dataclasses.is_dataclass(kind) else None
 
@@ -99,13 +99,13 @@ def _is_block(node: Any) -> bool:
 
 
 def _is_whole(node: Any) -> bool:
-    """Whether it is a list or a mapping with something to look into."""
+    """Whether the node is a list or non-empty mapping with an actual value."""
     is_container = isinstance(node, ListConfig) or (isinstance(node, DictConfig) and len(node) > 0)
     return is_container and not (node._is_none() or node._is_missing() or node._is_interpolation())
 
 
 def written(node: Any) -> str:
-    """A value as the command line takes it; interpolations as they are."""
+    """A value in command-line syntax; interpolations are left unresolved."""
     if _is_whole(node):
         return f"[{','.join(map(written, _children(node).values()))}]"
     value = node._value()
@@ -117,7 +117,7 @@ def written(node: Any) -> str:
 
 
 def _table(lines: list[Line], width: int) -> Iterator[str]:
-    """Keys and values on the left, explanations in one column on the right."""
+    """Keys and values on the left, help texts in a column on the right."""
     column = 2 + max((len(line.head) for line in lines if len(line.head) <= LONGEST_HEAD), default=0)
     was_inside = False
     for line in lines:
@@ -134,18 +134,18 @@ def _table(lines: list[Line], width: int) -> Iterator[str]:
 
 
 def _groups(configs: Path, command: str, chosen: Mapping[str, str], width: int) -> Iterator[str]:
-    """The groups of the command's defaults list, except those that follow another one by themselves."""
+    """The config groups in the command's defaults list, except those derived from another group."""
     settings = OmegaConf.to_container(OmegaConf.load(configs / f"{command}.yaml"))
     assert isinstance(settings, dict)
     entries = [entry for entry in settings["defaults"] if isinstance(entry, dict)]
     groups = [(group, name) for entry in entries for group, name in entry.items() if "${" not in name]
     if groups:
-        yield "Groups: many settings at once, from configs/GROUP/NAME.yaml (*: the present one)."
+        yield "Groups: presets of several settings, from configs/GROUP/NAME.yaml (*: selected)."
     for group, name in groups:
         directory, _, package = group.partition("@")
         options = choices(configs, directory)
         if package:
-            # The same choices as those of the group itself, here for another part of the command.
+            # The options are those of the group itself, used for another part of the command.
             yield from _wrapped(f"  {group}=NAME  ", ", ".join(options), width)
             continue
         yield f"  {group}=NAME"
@@ -155,8 +155,8 @@ def _groups(configs: Path, command: str, chosen: Mapping[str, str], width: int) 
 
 
 def choices(configs: Path, group: str) -> dict[str, str]:
-    """What may be chosen of a group, with a sentence on each: our files, then what other packages put in Hydra's store,
-    which therefore names them as its provider."""
+    """Options of a config group -> one-sentence description: our files first, then options that other packages have
+    registered in Hydra's store, recognised by their provider."""
     found = {path.stem: _title(path) for path in sorted((configs / group).glob("*.yaml"))}
     store = ConfigStore.instance()
     if store.get_type(group) is ObjectType.GROUP:
@@ -170,7 +170,7 @@ def choices(configs: Path, group: str) -> dict[str, str]:
 
 
 def _experiments(directory: Path, command: str, width: int) -> Iterator[str]:
-    """Experiments that touch the command: a file that says so, or a directory with a file for it."""
+    """Experiments for the command: files whose comment mentions it, and directories with a file for it."""
     says_so = re.compile(rf"(?:pixio-robot|pixio_robot\.cli\.main) {command} experiment=")
     found = {}
     for path in sorted(directory.iterdir()):
@@ -180,12 +180,12 @@ def _experiments(directory: Path, command: str, width: int) -> Iterator[str]:
             steps = path / "steps.yaml"
             found[path.name] = _title(steps if steps.is_file() else path / f"{command}.yaml")
     if found:
-        yield "Experiments: experiment=NAME takes the settings of configs/experiment/NAME; other keys win over it."
+        yield "Experiments: experiment=NAME applies the settings of configs/experiment/NAME; other keys override them."
         yield from _beside([f"  {name}" for name in found], list(found.values()), width)
 
 
 def _title(path: Path) -> str:
-    """The first sentence of the comment that a configuration file opens with; empty where there is none."""
+    """First sentence of the comment at the top of a configuration file; empty if there is none."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
     opening = []
     for line in lines:

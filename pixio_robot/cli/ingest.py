@@ -1,4 +1,4 @@
-"""`pixio-robot ingest`: video and images -> frames -> shards."""
+"""`pixio-robot ingest`: decode videos and images into shards of frames."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.ingest import IngestConfig, ingest
 
 DROPPED = {
-    "static": "frames that stood still",
-    "over_limit": "beyond max_frames_per_video",
+    "static": "static frames",
+    "over_limit": "frames beyond max_frames_per_video",
     "damaged": "damaged frames",
 }
 
@@ -23,12 +23,12 @@ LISTED_ENDINGS = 8
 class IngestCommand(IngestConfig, RunSettings):
     """Decode a folder of footage into shards of JPEG frames, split by video.
 
-    Videos, images, tars of images, LeRobot data sets and Zarr demonstrations at any depth are taken.
-    executor=ray works on all machines of a Ray cluster. privacy=module:function runs your own code on every frame.
+    Videos, images, tars of images, LeRobot data sets and Zarr demonstrations are found at any depth.
+    executor=ray uses all machines of a Ray cluster. privacy=module:function runs your own code on every frame.
     """
 
     overwrite: bool = False
-    """Begin anew, instead of bringing what is at `out` up to date."""
+    """Start over instead of updating an existing result at `out`."""
 
 
 def _ingest(command: IngestCommand) -> bool:
@@ -41,13 +41,13 @@ def _ingest(command: IngestCommand) -> bool:
         print(f"ingest: left out {', '.join(left_out)}")
     if report.others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in list(report.others.items())[:LISTED_ENDINGS])
-        print(f"ingest: passed over {sum(report.others.values())} files that are no footage: {kinds}")
+        print(f"ingest: skipped {sum(report.others.values())} files that are not footage: {kinds}")
     if command.privacy:
         print(f"ingest: {command.privacy} hid {report.hidden_regions} regions")
     if report.copies:
         print(
-            f"ingest: {report.copies} files are copies of others (equal sha256 in manifest.json) and are in as well; "
-            "`curate` drops the frames of copies with encoder=..."
+            f"ingest: {report.copies} files are copies of others (equal sha256 in manifest.json) and are included too; "
+            "`curate encoder=...` drops duplicate frames"
         )
     images = report.dropped["unreadable_images"]
     if report.failed or images:
@@ -59,7 +59,7 @@ def _ingest(command: IngestCommand) -> bool:
 
 
 def _run(command: IngestCommand) -> int:
-    # `ingest` notices changed footage file by file, so it always has a look.
+    # `ingest` detects changed footage file by file, so it always runs.
     return run_stage(
         "ingest",
         command.out,

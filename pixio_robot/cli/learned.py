@@ -1,4 +1,4 @@
-"""What a policy has learned from, so that one that begins from it neither holds out nor is tested on the same."""
+"""What a policy was trained on, so that fine-tuning neither holds out those episodes nor tests on their seeds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ EPISODES, SEEDS = "learned", "train_seeds"
 
 @dataclass(frozen=True)
 class Learned:
-    """episodes: marks (`data.demo_marks`) of those that were trained on; None where the policy does not say. seeds: of
-    all that its stores held, those that were held out too."""
+    """episodes: marks (`data.demo_marks`) of the training episodes; None if the policy does not record them. seeds: all
+    seeds in its stores, including those of held-out episodes."""
 
     episodes: frozenset[str] | None = frozenset()
     seeds: Sequence[int] = field(default_factory=list)
 
     def extra(self, episodes: Iterable[str], seeds: Iterable[int]) -> dict[str, Any]:
-        """For `extra` of a policy that began from this and learned these too."""
+        """Entries for `extra` of a policy that started from this one and was trained on these episodes too."""
         return {EPISODES: sorted({*(self.episodes or ()), *episodes}), SEEDS: sorted({*self.seeds, *seeds})}
 
 
 def learned_by(policy: str | None) -> Learned:
-    """By the saved policy; nothing for None."""
+    """What the saved policy was trained on; nothing for None."""
     if policy is None:
         return Learned()
     from policies.persistence import read_policy_config

@@ -1,4 +1,4 @@
-"""What a policy learns from: one store of demonstrations or several, split, measured, and as streams of batches."""
+"""Training data of a policy: demonstration stores with split and statistics, and their streams of batches."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from pixio_robot.types import SEVERAL, DemoSpec, Observation
 
 @dataclass
 class Demonstrations:
-    """Stores, and which of their episodes are trained on and which held out; the last may be for holding out alone."""
+    """Stores with their training and held-out episodes; the last stores may be held out completely."""
 
     stores: list[DemoStore]
     training: list[list[int]]
     validation: list[list[int]]
     spec: DemoSpec
     statistics: Statistics
-    """Of the training episodes alone."""
+    """Statistics of the training episodes only."""
     goals: Goals
-    """Of each task; empty where the policy is not told: there is one task and nobody said what is wanted in it, or it
-    is not to be told."""
+    """Task -> goal; empty for a policy without task conditioning: tell_task=false, or a single task without a goals
+    file."""
     tasks: list[list[str]]
-    """Of every episode of every store."""
+    """Task of every episode of every store."""
     weights: list[float] | None
-    """Of the stores that are trained on."""
+    """Sampling weights of the training stores."""
     marks: set[str]
-    """Of the episodes that are trained on (`pixio_robot.data.demo_marks`)."""
+    """Marks of the training episodes (`pixio_robot.data.demo_marks`)."""
 
     trained_stores: int
-    """How many of the stores, from the first on, are there to be trained on."""
+    """Number of stores to train on; they come first in `stores`."""
 
     @property
     def seeds(self) -> list[int]:
@@ -53,7 +53,7 @@ class Demonstrations:
     def streams(
         self, policy: Any, features: list[FeatureCache] | None, *, batch_size: int, seed: int, random_views: bool
     ) -> tuple[DemoBatches | MixedBatches, DemoBatches | MixedBatches | None]:
-        """Batches to train on, and batches of the episodes that were held out: this process's part of each."""
+        """This process's share of the training batches and of the held-out batches."""
 
         unknown = next(iter(self.goals.values()), [])
 
@@ -65,7 +65,7 @@ class Demonstrations:
                 seed=seed,
                 episodes=episodes,
                 features=None if features is None else features[store],
-                # What is neither trained on nor held out may be of another task.
+                # Episodes that are neither trained on nor held out may have an unknown task.
                 goals=[self.goals.get(task, unknown) for task in self.tasks[store]] if self.goals else None,
                 random_views=views,
                 rank=processes.rank,
@@ -106,35 +106,35 @@ def open_demonstrations(
     learned: Collection[str] = (),
     division: Division = BY_SHARE,
 ) -> Demonstrations:
-    """goals: file of what is wanted in each task. tell_task: whether the policy is told which of several it is.
-    learned: marks of episodes (`pixio_robot.data.demo_marks`) that are not to be held out, as the policy knows them.
-    division: which episodes are trained on and held out, where that is not for `validation_share` to say.
+    """goals: file with a goal vector for each task. tell_task: whether the policy is conditioned on the task.
+    learned: marks of episodes (`pixio_robot.data.demo_marks`) that must not be held out, because the initial policy
+    was trained on them. division: explicit selection of training and held-out episodes, instead of `validation_share`.
 
-    Raises UserError for stores that are empty or do not go together, for goals that do not fit the tasks, where
-    every episode was learned though some are to be held out, and for a division that leaves none.
+    Raises UserError for empty or incompatible stores, for goals that do not match the tasks, if episodes are to be
+    held out but all are in `learned`, and for a division that leaves none.
     """
     count, paths = len(paths), [*paths, *division.stores]
-    # Together they take no more than one would.
+    # The memory limit of a single store is shared among all.
     stores = [DemoStore.open(path, ram_bytes=DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     for store in stores:
         if len(store) == 0:
-            raise UserError(f"{store.path} holds no episode yet; `pixio-robot collect` records some.")
+            raise UserError(f"{store.path} contains no episodes; record some with `pixio-robot collect`.")
     if weights is not None and len(weights) != count:
-        raise UserError(f"data_weights={weights} must be one number for each of the {count} stores in data.")
+        raise UserError(f"data_weights={weights} must have one number for each of the {count} stores in data.")
     marks = [[mark(store, number) for number in range(len(store))] for store in stores]
     training, validation = divided(
         stores, count, marks, division, validation_share=validation_share, seed=seed, learned=learned
     )
     of_episodes = [tasks_of(store) for store in stores]
     used = [sorted([*kept, *held_out]) for kept, held_out in zip(training, validation, strict=True)]
-    # A random share of few episodes may hold out all of a task, which is told of none the less.
+    # A random share of few episodes may hold out all of a task, which still counts as a task of the policy.
     tasks = _tasks(of_episodes, training if division.names_validation else used)
     spec, known = common_spec(stores), {}
     strange = [task for task in _tasks(of_episodes, validation) if task not in tasks]
     if tell_task:
         if strange:
             raise UserError(
-                f"Episodes of {', '.join(strange)} are held out, but none of the tasks trained on is that: "
+                f"The held-out episodes contain {', '.join(strange)}, which is not among the training tasks: "
                 f"{', '.join(tasks)}. Hold out others, or set tell_task=false."
             )
         if len(tasks) > 1 or division:
@@ -160,7 +160,7 @@ def open_demonstrations(
 
 
 def _tasks(of_episodes: Sequence[Sequence[str]], chosen: Sequence[Sequence[int]]) -> list[str]:
-    """Of the chosen episodes, in the order of stores and episodes."""
+    """Distinct tasks of the chosen episodes, in the order of stores and episodes."""
     return list(
         dict.fromkeys(of_store[number] for of_store, its in zip(of_episodes, chosen, strict=True) for number in its)
     )

@@ -1,6 +1,6 @@
-"""The one console command: `pixio-robot COMMAND key=value ...`.
+"""Command-line entry point: `pixio-robot COMMAND key=value ...`.
 
-Only this file decides what an error looks like. Nothing heavy is imported before a command is known.
+All errors are formatted here. Heavy modules are imported only once the command is known.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class Command:
 
 COMMANDS = {
     "doctor": Command("pixio_robot.cli.doctor", "check this machine: Python, torch, GPUs, rendering, simulators"),
-    "quickstart": Command("pixio_robot.cli.quickstart", "run every stage below, from footage to report.html"),
-    "collect": Command("pixio_robot.cli.collect", "a scripted expert records demonstrations into Zarr"),
-    "footage": Command("pixio_robot.cli.footage", "record egocentric video of expert and random play"),
-    "ingest": Command("pixio_robot.cli.ingest", "video -> frames -> shards"),
-    "curate": Command("pixio_robot.cli.curate", "score, filter, deduplicate and weight the frames of shards"),
+    "quickstart": Command("pixio_robot.cli.quickstart", "run all stages below, from footage to report.html"),
+    "collect": Command("pixio_robot.cli.collect", "record demonstrations of a scripted expert to a Zarr store"),
+    "footage": Command("pixio_robot.cli.footage", "record egocentric video of expert and random motion"),
+    "ingest": Command("pixio_robot.cli.ingest", "decode videos and images into shards of frames"),
+    "curate": Command("pixio_robot.cli.curate", "score, filter, deduplicate and weight ingested frames"),
     "pretrain": Command("pixio_robot.cli.pretrain", "train a Pixio encoder on shards and demonstrations"),
-    "distill": Command("pixio_robot.cli.distill", "small encoders learn from a trained one"),
+    "distill": Command("pixio_robot.cli.distill", "distil a trained encoder into smaller ones"),
     "train": Command("pixio_robot.cli.train", "train a policy on demonstrations"),
-    "evaluate": Command("pixio_robot.cli.evaluate", "roll a policy out in the simulator"),
-    "probe": Command("pixio_robot.cli.probe", "an encoder's report card: depth, segmentation, positions"),
-    "report": Command("pixio_robot.cli.report", "one self-contained report.html of a run"),
-    "serve": Command("pixio_robot.cli.serve", "a trained policy behind a websocket, for clients without torch"),
-    "weights": Command("pixio_robot.cli.weights", "convert, inspect and export the weights of encoders"),
+    "evaluate": Command("pixio_robot.cli.evaluate", "evaluate a policy with rollouts in a simulator"),
+    "probe": Command("pixio_robot.cli.probe", "evaluate an encoder with linear probes: depth, segmentation, positions"),
+    "report": Command("pixio_robot.cli.report", "write a self-contained report.html of a run"),
+    "serve": Command("pixio_robot.cli.serve", "serve a trained policy over a websocket, for clients without torch"),
+    "weights": Command("pixio_robot.cli.weights", "convert, inspect and export encoder weights"),
     "data": Command("pixio_robot.cli.data", "demonstration stores: inspect, verify, edit, import, export"),
 }
 
@@ -48,7 +48,7 @@ usage: pixio-robot COMMAND [key=value ...]
 {commands}
 
 `pixio-robot COMMAND --help` explains a command's settings; `--debug` anywhere shows tracebacks.
-`experiment=NAME` takes the settings of configs/experiment/NAME; later keys win."""
+`experiment=NAME` applies the settings of configs/experiment/NAME; other keys override them."""
 
 
 def usage() -> str:
@@ -57,7 +57,7 @@ def usage() -> str:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Run one command in this process; raises what the command raises."""
+    """Run one command in this process; its exceptions propagate."""
     name, *rest = arguments
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
@@ -69,7 +69,7 @@ HELP = ("-h", "--help", "help")
 
 
 def _asking_for_help(arguments: list[str]) -> list[str]:
-    """`help train` and `train help` as `train --help`; nothing where no command is named."""
+    """Rewrite `help train` and `train help` as `train --help`; empty if no command is named."""
     if arguments and arguments[0] in HELP:
         rest = [word for word in arguments if word not in HELP]
         return [*rest, "--help"] if rest else []
@@ -82,9 +82,9 @@ def main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     arguments = _asking_for_help(arguments)
-    # Chosen before the first `import mujoco`; a user's own choice stays.
+    # Must be set before the first `import mujoco`; a value set by the user is kept.
     os.environ.setdefault("MUJOCO_GL", "egl")
-    # Threads of torch that wait by spinning made a policy call 8 times slower while simulators used the same cores.
+    # Spinning torch threads made a policy call 8 times slower while simulators used the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         if not arguments:
@@ -103,24 +103,24 @@ def main() -> int:
         print("\npixio-robot: interrupted. Run the same command again to continue where it stopped.", file=sys.stderr)
         return 128 + (end.number if isinstance(end, Ended) else signal.SIGINT)
     except BrokenPipeError:
-        # The reader of our output went away (`pixio-robot ... | head`): not an error of ours.
+        # The reader closed the pipe (`pixio-robot ... | head`), which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except BaseException as error:
-        if debug or (sentence := _of_the_disk(error)) is None:
+        if debug or (sentence := _disk_error_message(error)) is None:
             raise
         print(f"pixio-robot: {sentence}", file=sys.stderr)
         return 2
 
 
-def _of_the_disk(error: BaseException) -> str | None:
-    """What to do about a disk that is full, or may not be written to; None for other errors."""
-    # A full disk every library words in its own exception, with the system's text inside; that of
-    # torch.distributed.checkpoint is no Exception.
+def _disk_error_message(error: BaseException) -> str | None:
+    """The message for a full disk or a missing permission; None for other errors."""
+    # Each library raises its own exception for a full disk, but all contain the system's message; that of
+    # torch.distributed.checkpoint is not an Exception.
     if os.strerror(errno.ENOSPC) in str(error):
         return "The disk is full. Free some space and run the same command again."
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
-        return f"{error.strerror}: {error.filename}. Choose another place, or have its rights mended."
+        return f"{error.strerror}: {error.filename}. Choose another folder or fix its permissions."
     return None
 
 

@@ -173,12 +173,12 @@ def test_mappings_arrive_in_the_rollouts_of_a_training(tmp_path: Path) -> None:
 def test_what_does_not_go_together_is_refused(run: Path) -> None:
     for words, message in (
         (["checkpoint=random", "every_checkpoint=true"], "random has no checkpoints"),
-        (["checkpoint=random", "by_position=true"], "by_position=true is for a policy"),
+        (["checkpoint=random", "by_position=true"], "by_position=true only applies to policies"),
         ([f"checkpoint={run}/policies/bc", "cameras=[front]"], "cameras takes a mapping"),
         (["checkpoint=random", "env.make={width: 3}"], "make is for environments of Gymnasium"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "record=x"], "record= keeps the episodes of one"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "stop.rule=WIDTH"], "leave out stop.rule"),
-        ([f"checkpoint={run}/policies/bc/model", "every_checkpoint=true"], "keeps no training checkpoints"),
+        ([f"checkpoint={run}/policies/bc/model", "every_checkpoint=true"], "has no training checkpoints"),
     ):
         with pytest.raises(UserError, match=message):
             dispatch(["evaluate", *FEW, *words, f"out={run}/evaluations/refused"])

@@ -195,11 +195,11 @@ def test_a_choice_of_nothing_or_of_what_was_learned_is_refused(tmp_path):
         ),
         (Division(train_where="length >"), (), "train_where: where='length >': expected a value"),
         (Division(validation_where="episode >= 0"), (), "none is left to train on.$"),
-        (Division(stores=(path,)), (), "none is left to train on. 5 have the very states and actions of one"),
-        (Division(validation_where="info.mask.valid == true"), (known,), "has learned 1 of the 2 episodes"),
+        (Division(stores=(path,)), (), "none is left to train on. 5 are duplicates of held-out episodes"),
+        (Division(validation_where="info.mask.valid == true"), (known,), "was trained on 1 of the 2 episodes"),
     ):
         with pytest.raises(UserError, match=says):
             open_demonstrations([path], **ANY, division=division, learned=learned)
     tasks = str(several_tasks(tmp_path / "tasks").path)
-    with pytest.raises(UserError, match=r"Episodes of open the drawer are held out.*tell_task=false"):
+    with pytest.raises(UserError, match=r"held-out episodes contain open the drawer.*tell_task=false"):
         open_demonstrations([tasks], **ANY, division=Division(validation_where="task == 'open the drawer'"))

@@ -153,7 +153,7 @@ def test_a_folder_that_may_not_be_written_to_is_one_sentence(monkeypatch: pytest
     monkeypatch.setattr("pixio_robot.cli.report.main", fail)
     code, text = run("report", "sweep=/shared")
     assert code == 2
-    assert text.startswith("pixio-robot: Permission denied: /shared/sweep.html. Choose another place")
+    assert text.startswith("pixio-robot: Permission denied: /shared/sweep.html. Choose another folder")
 
 
 @pytest.mark.sim

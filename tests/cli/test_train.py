@@ -78,7 +78,7 @@ def test_every_adaptation_trains_and_opens_again(demos: Path, tmp_path: Path, wo
     out = run(demos, tmp_path / "run", *words.split())
     assert read_policy_config(out / "model")["extra"]["label"] == label
     if "LORA" in words:
-        with pytest.raises(UserError, match="LoRA adapters apart"):
+        with pytest.raises(UserError, match="LoRA adapters separately"):
             training_checkpoints(str(out), "x")
     policy = load_policy(out / "model")
     assert not any(".lora_" in name for name in policy.state_dict())
@@ -166,7 +166,7 @@ def test_what_the_initial_policy_has_learned_is_neither_held_out_nor_evaluated_o
     assert learned(fourth) > learned(third)
     capsys.readouterr()
     all_of_it = run(demos, tmp_path / "all", "validation_share=0", "policy.horizon=2", encoder="encoder=none")
-    with pytest.raises(UserError, match=r"has learned every episode of .*set validation_share=0"):
+    with pytest.raises(UserError, match=r"was trained on every episode of .*set validation_share=0"):
         run(demos, tmp_path / "no", *half, f"initial_policy={all_of_it}", encoder="encoder=none")
     # Policies of before this was noted.
     path = first / "model" / "config.json"
