@@ -40,7 +40,7 @@ class EvaluateCommand(EvaluateConfig, ActingConfig, SightConfig, StageSettings):
     checkpoint: str = MISSING
     """Output directory of `train`, or `random` for uniformly random actions."""
     every_checkpoint: bool = False
-    """Evaluate every kept training checkpoint on the same seeds; report the last, the best and the mean of the last ten."""
+    """Evaluate every kept training checkpoint on the same seeds; reports last, best, and mean of the last ten."""
     out: str = ""
     """Results directory; empty: `evaluations/NAME` in the run; NAME is the policy's directory name, or `random`."""
     record: str | None = None

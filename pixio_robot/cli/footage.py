@@ -13,7 +13,7 @@ from pixio_robot.cli.stages import run_stage
 
 @dataclass(kw_only=True)
 class FootageCommand(FootageConfig, RunSettings):
-    """Record mp4 videos from the moving hand camera (and the fixed front camera), as a stand-in for your own footage."""
+    """Record mp4 videos from the moving hand camera (and the fixed front one), as a stand-in for your own footage."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
 

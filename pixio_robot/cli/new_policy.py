@@ -1,4 +1,4 @@
-"""The policy that `train` begins with: an encoder, a method around it, and where their weights come from."""
+"""Build the policy that `train` starts from: encoder, method, and the source of their initial weights."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewPolicy:
-    """policy: on its device, unless `weights` are still to come, of what lies on the meta device at least.
-    encoder: None without vision. views: which versions of every frame are encoded once; None where the encoder runs in
-    every step."""
+    """policy: on its device, except for parameters on the meta device that `weights` will fill later. encoder: None
+    without vision. views: versions of every frame that are encoded once; None if the encoder runs in every step."""
 
     policy: ChunkPolicy
     encoder: nn.Module | None
@@ -41,11 +40,11 @@ class NewPolicy:
 
 
 def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device) -> NewPolicy:
-    """Raises UserError for settings that do not go together, and for weights that do not fit."""
+    """Build the policy. Raises UserError for incompatible settings, and for weights that do not fit."""
     conditioning = command.policy.conditioning
     views = _views(command)
-    # Where each process is to have a part of the policy, none has all of the encoder before: unless it encodes all
-    # frames first.
+    # With FSDP each process holds only a part of the policy, so none builds the whole encoder, unless it has to encode
+    # all frames first.
     later = None
     if command.loop.parallel == "fsdp" and current().count > 1 and views is None:
         later = encoder_for_later(command.encoder)
@@ -65,7 +64,7 @@ def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device
     weights = None if later is None else _of_encoders(policy, later.weights)
     if command.initial_policy is not None:
         weights = _weights_of(command.initial_policy, policy)
-    if later is None:  # before its encoder's features are cached
+    if later is None:  # before the features of its encoder are cached
         fill(policy.to(device), weights or ())
         weights = None
     else:
@@ -78,14 +77,14 @@ def _views(command: TrainCommand) -> Views | None:
     conditioning = command.policy.conditioning
     if command.encoder.kind is EncoderKind.NONE or command.adapt.mode is not Adaptation.FROZEN:
         if command.cached_views:
-            raise UserError("cached_views are of a frozen encoder: set adapt.mode=FROZEN, or cached_views=0.")
+            raise UserError("cached_views needs a frozen encoder: set adapt.mode=FROZEN, or cached_views=0.")
         return None
     if conditioning.changes_images and not command.cached_views:
         return None
     if conditioning.color_jitter is not None:
-        raise UserError("Cached views are crops and shifts; colours cannot change in them: leave color_jitter out.")
+        raise UserError("Cached views support crops and shifts but not color_jitter: leave color_jitter out.")
     crop = conditioning.crop_shape
-    # The same versions whatever the training's seed, which draws among them: trainings share what is encoded.
+    # Views do not depend on the training seed, which only selects among them, so runs share the encoded features.
     return Views(
         count=command.cached_views,
         crop=None if crop is None else (crop[0], crop[1]),
@@ -94,25 +93,25 @@ def _views(command: TrainCommand) -> Views | None:
 
 
 def _weights_of(path: str, policy: Any) -> Weights:
-    """Those of a trained policy, standardisation of features included, under the names that `policy` has for them."""
+    """Weights of a trained policy, including feature standardisation, under the parameter names of `policy`."""
     theirs = read_weights(policy_directory(path) / WEIGHTS)
     mine = policy.state_dict()
     wanted = without_adapters(mine) if has_adapters(policy) else mine
     different = sorted(wanted.keys() ^ theirs.keys()) or [n for n in wanted if wanted[n].shape != theirs[n].shape]
     if different:
         raise UserError(
-            f"initial_policy={path} has another shape than the policy to train: {', '.join(different[:3])} differ."
+            f"initial_policy={path} does not have the shape of the policy to train: {', '.join(different[:3])} differ."
         )
     return _named_in(policy, theirs.items())
 
 
 def _of_encoders(policy: Any, weights: Callable[[], Weights]) -> Weights:
-    """The same for each of the policy's encoders, under the names that `policy` has for them."""
+    """Encoder weights for each encoder of the policy, under the parameter names of `policy`."""
     names = [name for name, _ in encoders_of(policy)]
     return _named_in(policy, (pair for name in names for pair in under(f"{name}.", weights())))
 
 
 def _named_in(policy: Any, weights: Weights) -> Weights:
-    """Adapters change the names of what they stand beside."""
+    """Rename weights to the parameter names of `policy`: adapters rename the parameters that they wrap."""
     names = {name.replace(BASE, "."): name for name in policy.state_dict()}
     return ((names[name], tensor) for name, tensor in weights)

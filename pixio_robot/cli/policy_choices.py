@@ -1,4 +1,4 @@
-"""The choices of the settings' group `policy`, for Hydra: our own policies, and those of installed packages."""
+"""Register the options of the config group `policy` with Hydra: our policies, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from policies.registry import POLICIES, policy_entry
 def register_policies(command: str, words: Sequence[str]) -> None:
     """Make `policy=NAME` composable, for our policies and for those of installed packages that `words` ask for.
 
-    No other package is imported, so that a broken one is in nobody's way. `--help` lists them all: those that cannot be
-    imported are named on stderr then. Raises UserError for one that is asked for and cannot be used.
+    No other package is imported, so that a broken package only affects those who ask for it. `--help` lists all of
+    them, and names those that cannot be imported on stderr. Raises UserError if a requested policy cannot be used.
     """
     store = ConfigStore.instance()
     for name, entry in POLICIES.items():
@@ -28,7 +28,7 @@ def register_policies(command: str, words: Sequence[str]) -> None:
     asked, listed, found = _asked_for(command, words), bool({"-h", "--help"} & set(words)), offers()
     known = {*choices(config_directory(), "policy"), *found}
     for word in words:
-        # Hydra's own message would not name what is installed and was not asked for.
+        # Hydra's own message would not list installed policies that were not asked for.
         if plain := re.fullmatch(r"policy=(\w+(?:,\w+)*)", word):
             for name in set(plain[1].split(",")) - known:
                 raise unknown_name("policy", name, known)
@@ -44,7 +44,7 @@ def register_policies(command: str, words: Sequence[str]) -> None:
 
 
 def _asked_for(command: str, words: Sequence[str]) -> set[str]:
-    """Every word that stands where a policy is chosen, be it one of a sweep's."""
+    """All policy names that are selected on the command line, in a sweep, or by an experiment."""
     values = [word.partition("=")[2] for word in words if word.startswith("policy=")]
     for text in experiment_texts(command, words):
         values += re.findall(r"override /policy: *(.+)", text)
@@ -54,21 +54,21 @@ def _asked_for(command: str, words: Sequence[str]) -> set[str]:
 def _register(name: str, offers: list[Offer]) -> None:
     if name in POLICIES and POLICIES[name].package is None:
         raise UserError(
-            f"{offers[0]} is called like one of pixio-robot's own: rename or uninstall it, or nobody knows which of "
-            f"the two policy={name} is."
+            f"{offers[0]} has the name of one of pixio-robot's own policies, so policy={name} is ambiguous: rename or "
+            "uninstall it."
         )
     the_one(offers)
     entry = policy_entry(name)
     try:
         ConfigStore.instance().store(group="policy", name=name, node=entry.config, provider=str(entry.package))
-    except Exception as error:  # whatever another's annotations lead to
+    except Exception as error:  # annotations of third-party classes can raise anything
         raise UserError(
-            f"{offers[0]} has a config class that no settings can be made of, {entry.config.__name__}: {error}"
+            f"{offers[0]} has a config class that cannot be used for settings, {entry.config.__name__}: {error}"
         ) from error
 
 
 def origin(name: str) -> list[str]:
-    """What tells a policy of an installed package from others in the record of a training; nothing for one of ours,
-    whose settings do."""
+    """Identifies a policy from an installed package in the record of a training run; empty for our own policies, which
+    their settings identify."""
     package = policy_entry(name).package
     return [] if package is None else [f"policy {name} of {package.name}"]

@@ -1,4 +1,4 @@
-"""`pixio-robot pretrain`: a Pixio learns to see from shards of frames and from demonstrations."""
+"""`pixio-robot pretrain`: pretrain a Pixio encoder on shards of frames and on demonstrations."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pixio_robot.training.record import FitResult
 
 @dataclass(kw_only=True)
 class PretrainCommand(PretrainConfig, StageSettings):
-    """Masked autoencoding (Pixio, arXiv 2512.15715): hide blocks of patches, predict their pixels."""
+    """Pretrain an encoder by masked autoencoding (Pixio, arXiv 2512.15715): predict pixels of masked patch blocks."""
 
     seed: int = 0
-    """Of the initial weights, the order of images, crops and masks."""
+    """Seed of the initial weights, the order of images, crops and masks."""
 
 
 def _run(command: PretrainCommand) -> int:
@@ -31,7 +31,7 @@ def _run(command: PretrainCommand) -> int:
         for data in [] if command.selection else command.data:
             curation = CurateConfig(data=data).place()
             if current().first and (curation / SELECTION).is_file():
-                print(f"pretrain: all of {data} is shown; what curate chose of it counts with selection=[{curation}]")
+                print(f"pretrain: using all of {data}; to use only what `curate` selected, set selection=[{curation}]")
         return pretrain(command)
 
     inputs = [*command.data, *command.selection, *([command.initial_weights] if command.initial_weights else [])]

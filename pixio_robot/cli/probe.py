@@ -1,4 +1,4 @@
-"""`pixio-robot probe`: an encoder's report card, from the simulator's own ground truth."""
+"""`pixio-robot probe`: evaluate a frozen encoder with probes on simulator ground truth."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ _TRUTH_VERSION = 2
 
 @dataclass(kw_only=True)
 class ProbeCommand(StageSettings):
-    """Depth, segmentation, positions, camera pose and contact, read off frozen features by ridge and neighbours."""
+    """Probe frozen features for depth, segmentation, positions, camera pose and contact, by ridge regression and
+    nearest neighbours."""
 
     out: str = MISSING
-    """Result directory; probes.html beside it compares all probes there."""
+    """Result directory; probes.html next to it compares all probes in the same folder."""
     label: str = ""
-    """The encoder's name for people; empty: the name of `out`."""
+    """Display name of the encoder; empty: the name of `out`."""
     encoder: EncoderSource = field(default_factory=EncoderSource)
     env: EnvConfig = field(default_factory=EnvConfig)
     levels: list[Variation] = field(default_factory=list)
-    """Visual variations to probe at, each by itself and with what was fitted at the first; empty: env.variation."""
+    """Visual variations to probe, each with probes fitted on it and with those of the first; empty: env.variation."""
     truth: GroundTruthConfig = field(default_factory=GroundTruthConfig)
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if available."""
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) < len(self.levels):
-            raise UserError(f"levels names a variation twice: {[level.name for level in self.levels]}.")
+            raise UserError(f"levels lists a variation twice: {[level.name for level in self.levels]}.")
 
 
 def _truth(command: ProbeCommand, env: EnvConfig) -> tuple[GroundTruth, str]:
-    """The frames, from the disk where an earlier probe gathered the same ones; and their identity."""
+    """The frames, read from disk if an earlier probe gathered the same ones; and their hash."""
     import numpy as np
 
     from envs.ground_truth import gather_ground_truth
@@ -80,7 +81,7 @@ def _probe(command: ProbeCommand) -> bool:
 
     encoder = build_encoder(command.encoder)
     if encoder is None:
-        raise UserError("There is nothing to probe without an encoder; choose another than encoder=none.")
+        raise UserError("There is nothing to probe with encoder=none; choose an encoder.")
     device, out = pick_device(command.device), Path(command.out)
     card: dict[str, Any] = {
         "label": command.label or out.name,
@@ -113,7 +114,7 @@ def _probe(command: ProbeCommand) -> bool:
 def _tell(label: str, level: Variation, result: ProbeResult) -> None:
     linear, without = result.linear, result.no_features
     print(
-        f"probe: {label} ({level.value}; in brackets what one has without looking): "
+        f"probe: {label} ({level.value}; in parentheses the baseline without features): "
         f"depth RMSE {100 * linear.depth_rmse_m:.1f} cm ({100 * without.depth_rmse_m:.1f}), "
         f"delta1 {linear.depth_delta1:.0%} ({without.depth_delta1:.0%}), mIoU {linear.miou:.0%} ({without.miou:.0%}); "
         + ", ".join(f"{name} {each.patches:.1f} cm ({each.mean:.1f})" for name, each in result.positions.items())

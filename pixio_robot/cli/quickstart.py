@@ -1,4 +1,4 @@
-"""`pixio-robot quickstart`: the stages of an experiment in order, each printed as the command it is."""
+"""`pixio-robot quickstart`: run the stages of an experiment in order, printing each as a command."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pixio_robot.errors import UserError, unknown_name
 HELP = """\
 usage: pixio-robot quickstart [experiment=NAME] [run=DIR]
 
-Runs the commands listed in configs/experiment/NAME/steps.yaml one after another. Each can be repeated by
-hand; each skips itself when its result is already there. Without experiment=, `quickstart_gpu` is taken
-where there is a CUDA device and `quickstart` where there is none."""
+Runs the commands listed in configs/experiment/NAME/steps.yaml one after another. Each can also be run by
+hand, and is skipped if its result already exists. The default experiment is `quickstart_gpu` if there is a
+CUDA device, else `quickstart`."""
 
 
 @dataclass(kw_only=True)
 class Steps:
-    """Contents of steps.yaml: `run` is the directory that holds all results."""
+    """Contents of steps.yaml: `run` is the directory for all results."""
 
     run: str
     steps: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or key not in ("experiment", "run"):
-            raise UserError(f"`quickstart` has no setting {argument!r}. Valid here: experiment=NAME, run=DIR.")
+            raise UserError(f"`quickstart` has no setting {argument!r}. Valid settings: experiment=NAME, run=DIR.")
         chosen[key] = value
     experiment = chosen.get("experiment") or default_experiment()
     steps = load_steps(experiment, chosen.get("run"))

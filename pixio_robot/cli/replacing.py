@@ -1,6 +1,6 @@
-"""A result that is to be made anew steps aside, until there is something new in its place.
+"""Move an existing result aside while it is remade, and restore it if nothing new takes its place.
 
-.demos.replaced/demos              what lay at `demos`
+.demos.replaced/demos              the earlier result at `demos`
 .demos.replaced/demos.stage.json   and its stamp
 """
 
@@ -20,13 +20,15 @@ GONE = "gone"
 
 @contextlib.contextmanager
 def replaced(target: Path, stamp: Path, begun: Callable[[Path], bool] = Path.exists) -> Iterator[None]:
-    """Inside, what was at `target` and its `stamp` are aside, beside it. They are removed about a second after
-    something new has `begun` at `target`, so that two copies do not lie on the disk for long; where nothing has when
-    the block is left, by whatever error or signal, they are put back. After a kill `settled` does either.
+    """Context in which the result at `target` and its `stamp` are moved aside. They are deleted about a second after a
+    new result has `begun` at `target`, so that two copies do not occupy the disk for long; if none has begun when the
+    block ends, by any error or signal, they are restored. After a kill, `settled` does the same.
 
-    `begun`: whether what is at a path, if anything, is worth keeping."""
+    `begun`: whether there is something at a path that is worth keeping."""
     if target.is_symlink():
-        raise UserError(f"{target} is a link, which overwrite=true leaves alone: remove it, or choose another out=.")
+        raise UserError(
+            f"{target} is a symbolic link, which overwrite=true does not replace: remove it, or choose another out=."
+        )
     aside = _aside(target)
     aside.mkdir()
     target.rename(aside / target.name)
@@ -50,7 +52,8 @@ def replaced(target: Path, stamp: Path, begun: Callable[[Path], bool] = Path.exi
 
 
 def settled(target: Path, stamp: Path, begun: Callable[[Path], bool] = Path.exists) -> None:
-    """What was aside is put back where nothing new has `begun` at `target`, and removed where it has."""
+    """Finish an interrupted replacement: restore the earlier result if nothing new has `begun` at `target`, else delete
+    it."""
     aside = _aside(target)
     if (aside / target.name).exists() and not begun(target):
         shutil.rmtree(target, ignore_errors=True)
@@ -66,6 +69,6 @@ def _aside(target: Path) -> Path:
 
 def _remove(aside: Path, target: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        # What has lost some of its files already is never put back.
+        # Renamed first, so that a partially deleted result is never restored.
         (aside / target.name).rename(aside / GONE)
     shutil.rmtree(aside, ignore_errors=True)

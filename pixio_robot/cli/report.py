@@ -1,4 +1,4 @@
-"""`pixio-robot report`: one self-contained page of a run directory, of several compared, or of a sweep."""
+"""`pixio-robot report`: a self-contained page for one run, a comparison of runs, or a sweep."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ LISTED = 4
 
 @dataclass(kw_only=True)
 class ReportCommand(RunSettings):
-    """Success rates with intervals, loss curves, reconstructions, videos and timings of one run."""
+    """Write a page with success rates and intervals, loss curves, reconstructions, videos and timings of a run."""
 
     compare: list[str] = field(default_factory=list)
-    """Several run directories: their evaluations on one page, paired where they played the same seeds."""
+    """Run directories to compare: their evaluations on one page, paired where they used the same seeds."""
     out: str | None = None
-    """The page of `compare` or `sweep`, with .md, .csv and .json beside it; unset: comparison.html beside the first
-    run, sweep.html in the directory."""
+    """Output page of `compare` or `sweep`, with .md, .csv and .json next to it; null: comparison.html next to the first
+    run, or sweep.html in the sweep directory."""
     sweep: str | None = None
-    """Directory with many evaluations below it: a table and figure of them all in place of a report (sweep.html, .svg,
-    .md, .csv, .json)."""
+    """Directory with many evaluations below it: write a table and a figure of all of them instead of a report
+    (sweep.html, .svg, .md, .csv, .json)."""
     against: str | None = None
-    """Label or name of a row of `sweep`: how far every other one is from it, by Welch's t over training seeds."""
+    """Label or name of a row of `sweep`, the baseline: adds the difference of every other row to it, with Welch's t
+    interval over training seeds."""
 
 
 def _gather(directory: Path) -> None:
-    """What the report wants to know of the run as a whole, from the stamps of its stages."""
+    """Collect what the report needs about the run as a whole from the stamps of its stages."""
     stamps = [read_json(path) for path in directory.rglob(f"*{STAMP_SUFFIX}")]
     stamps.sort(key=lambda stamp: stamp["finished_at"])
     lines = [{key: stamp[key] for key in ("stage", "out", "command", "seconds", "finished_at")} for stamp in stamps]
@@ -45,8 +46,8 @@ def _gather(directory: Path) -> None:
 
 
 def _training_settings(evaluation: Path) -> dict[str, Any] | None:
-    """The settings that the policy evaluated there was trained with; nothing for random actions, None where no stamp
-    tells them. Stamps name paths as they were: where the run directory went elsewhere, they are looked for there."""
+    """Training settings of the evaluated policy; empty for random actions, None if no stamp records them. Stamps
+    contain the original paths: if the run directory was moved, they are looked up in its new place."""
     stamp = stamp_path(evaluation)
     if not stamp.is_file():
         return None
@@ -63,7 +64,7 @@ def _training_settings(evaluation: Path) -> dict[str, Any] | None:
 
 
 def _moved(path: Path, before: Path, now: Path) -> Path:
-    """Where `path` is if it moved along with what was at `before` and is at `now`."""
+    """Where `path` is now, if it was moved along with what was at `before` and is at `now`."""
     old, new = list(before.parts), list(now.resolve().parts)
     while old and new and old[-1] == new[-1]:
         old.pop()
@@ -84,7 +85,7 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
             unknown.append(evaluation)
         return found or {}
 
-    # What a policy did in the midst of its training is no repetition of what it does after it.
+    # Trials during training are not repetitions of the evaluation after it.
     rows = collect_sweep(directory, settings_of, leave_out=[TRIALS])
     page = write_sweep(rows, directory.resolve().name, out, against)
     for row in rows:
@@ -93,8 +94,8 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
         print(f"report: left out {_some(unfinished)}, which have not finished")
     if unknown:
         print(
-            f"report: how {len(unknown)} of the policies were trained is not known, such as that of {unknown[0]}: its "
-            "NAME.stage.json is gone. They count as one kind where their label, method and encoder agree"
+            f"report: the training settings of {len(unknown)} policies are unknown, such as that of {unknown[0]}: its "
+            "NAME.stage.json is missing. They are grouped by label, method and encoder"
         )
     print(f"report: {page.resolve()}")
     return 0
@@ -105,7 +106,7 @@ def _compare(command: ReportCommand) -> int:
 
     runs = [Path(run) for run in command.compare]
     if len(runs) < 2:
-        raise UserError(f"compare={command.compare} names one run; give at least two: compare=[runs/a,runs/b].")
+        raise UserError(f"compare={command.compare} needs at least two runs: compare=[runs/a,runs/b].")
     print(f"report: {build_comparison(runs, _page(command, runs[0].resolve().parent / 'comparison.html')).resolve()}")
     return 0
 
@@ -121,7 +122,7 @@ def _run(command: ReportCommand) -> int:
     from pixio_robot.evaluation.report import build_report
 
     if command.compare and command.sweep is not None:
-        raise UserError("report makes one page at a time: give compare= or sweep=, not both.")
+        raise UserError("report writes one page at a time: give compare= or sweep=, not both.")
     if command.compare and command.against is None:
         return _compare(command)
     if command.sweep is not None:
@@ -129,7 +130,7 @@ def _run(command: ReportCommand) -> int:
     if command.against is not None:
         raise UserError("against= names a row of a sweep: give it with sweep=DIR.")
     if command.out is not None:
-        raise UserError("out= is for compare= and sweep=; the page of a run is report.html inside it.")
+        raise UserError("out= only applies to compare= and sweep=; the report of a run is always RUN/report.html.")
     directory = Path(command.run)
     if not directory.is_dir():
         raise UserError(
@@ -140,21 +141,21 @@ def _run(command: ReportCommand) -> int:
     missing = left_out(directory)
     if missing:
         print(
-            f"report: left out {_some(missing)}, because a report shows what lies in "
-            f"{directory}/evaluations; compare=[RUN,RUN] and sweep={directory} show those of several runs"
+            f"report: left out {_some(missing)}, because a report only shows {directory}/evaluations; "
+            f"compare=[RUN,RUN] and sweep={directory} show the evaluations of several runs"
         )
     print(f"report: {path.resolve()}")
     return 0
 
 
 def _some(names: Sequence[str | Path]) -> str:
-    """The first of them, and how many more there are."""
+    """The first few names, and the number of further ones."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(map(str, names[:LISTED])) + more
 
 
 def left_out(directory: Path) -> list[str]:
-    """The evaluations below the directory that are not where the report looks for them."""
+    """Evaluations below the directory that are outside the folder that the report shows."""
     from pixio_robot.evaluation.report_data import EVALUATIONS
     from pixio_robot.training.trials import DIRECTORY as TRIALS
 

@@ -1,4 +1,4 @@
-"""`pixio-robot serve`: a trained policy behind a websocket."""
+"""`pixio-robot serve`: serve a trained policy over a websocket."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from policies.acting import ActingConfig, act_as, words_of_noise
 
 @dataclass(kw_only=True)
 class ServeCommand(ServeConfig, ActingConfig, RunSettings):
-    """Serve a policy to `pixio_robot.serving.client.PolicyClient`, which needs no torch."""
+    """Serve a policy over a websocket to `pixio_robot.serving.PolicyClient`, which does not need torch."""
 
     checkpoint: str = MISSING
-    """Directory that `train` wrote."""
+    """Output directory of `train`."""
     compile: bool = False
-    """Compile the policy (on a GPU: CUDA graphs); the warm-up then takes up to minutes."""
+    """Compile the policy (on a GPU: CUDA graphs); the warm-up can then take minutes."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if available."""
 
 
 def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compiled: bool = False) -> Served:
-    """The policy in the form that the server takes."""
+    """Load a policy in the form that the server needs."""
     import torch
 
     from pixio_robot.training.device import pick_device
@@ -49,7 +49,7 @@ def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compi
     act_as(policy, acting)
     if words := words_of_noise(policy, acting):
         print(f"serve: {words}")
-    # Only who averages predictions needs those that are not carried out.
+    # Actions beyond `execute` are sent only if the client averages predictions.
     execute, ensemble_weight = policy.config.executed, policy.config.ensemble_weight
     sent = execute if ensemble_weight is None else policy.horizon
     if compiled:
@@ -84,14 +84,14 @@ def _run(command: ServeCommand) -> int:
 
     asyncio.run(_until_told(server, ready))
     print(f"serve: {_words(server.latency())}")
-    # About one end in six crashed while the interpreter was taken down, after all was done: some library's thread
-    # outlives its objects (not found out whose). A server has nothing left to write.
+    # About one shutdown in six crashed during interpreter teardown, because a thread of some library (not identified)
+    # outlives its objects. A server has nothing left to write, so it skips the teardown.
     sys.stdout.flush()
     os._exit(0)
 
 
 async def _until_told(server: PolicyServer, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM: clients are told that the server goes."""
+    """Serve until SIGINT or SIGTERM, then close the connections properly."""
     serving = asyncio.create_task(server.run(ready))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)

@@ -1,4 +1,4 @@
-"""Settings that commands share."""
+"""Settings shared by several commands."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class RunSettings:
-    """Of a command that finds in a run directory what others left there."""
+    """Settings of a command that works in a run directory shared with other commands."""
 
     run: str = "runs/default"
-    """Directory that the commands share; ${run} stands for it."""
+    """Run directory shared by the commands; ${run} in other settings refers to it."""
 
 
 @dataclass(kw_only=True)
 class StageSettings(RunSettings):
-    """Of a command whose result is replaced as a whole."""
+    """Settings of a command whose result is replaced as a whole."""
 
     overwrite: bool = False
-    """Replace what is at `out`, if pixio-robot made it, once the new result begins; without, only an equal result may
-    be there."""
+    """Replace an existing result at `out`, if pixio-robot made it, once the new one begins. false: a result of other
+    settings at `out` is an error."""

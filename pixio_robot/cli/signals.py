@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end every command alike: what it has begun is put away, and it can be continued."""
+"""Ctrl-C and SIGTERM end every command in the same way: it cleans up, and can be continued later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 
 class Ended(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived, of that `number`."""
+    """SIGINT or SIGTERM arrived; `number` is the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
@@ -20,10 +20,11 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM raise `Ended` in the main thread; elsewhere Python handles no signals.
+    """Context in which SIGINT and SIGTERM raise `Ended`. No effect outside the main thread, where Python handles no
+    signals.
 
-    Also where SIGINT was ignored: a shell without job control starts so what it puts into the background, and Python
-    leaves that be.
+    This also applies if SIGINT was ignored: a shell without job control starts background commands that way, and Python
+    does not change it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
-"""Stages that skip themselves: a stamp beside each output says what made it.
+"""Stages that are skipped if their result is up to date: a stamp next to each output records how it was made.
 
 `runs/a/demos` is described by `runs/a/demos.stage.json`: command, settings, the stamps of its inputs,
-seconds of work, and whether it is finished. Beside, not inside, because outputs are other tools' formats.
+seconds of work, and whether it is finished. It is not inside the output, which may be in another tool's format.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pixio_robot.training.settings import GROWING, defaults, differences, flatte
 
 STAMP_SUFFIX = ".stage.json"
 
-# Settings that change how fast a result comes, or where it is put, but not what it is.
+# Settings that affect the speed or the location of a result, but not its content.
 NOT_PART_OF_THE_RESULT = frozenset(
     {"overwrite", "out", "run", "workers", "device", "step_timeout_s", "timeout_s"}
     | {"log_every", "save_every", "keep_checkpoints", "trials"}
@@ -35,7 +35,7 @@ NOT_PART_OF_THE_RESULT = frozenset(
     | {"parallel", "peak_tflops", "wandb", "extend"}
 )
 
-# Mappings whose keys are no settings of ours, whatever they are called.
+# Mappings with user-defined keys, which are never settings even if they have the same name.
 WORDS_OF_THE_USER = frozenset({"make", "cameras"})
 
 
@@ -53,8 +53,8 @@ def _decides(name: str) -> bool:
 
 
 def _input_stamp(path: Path) -> str:
-    """Identity of an input: the digest in the stamp of the stage that made it, else what its files look like from
-    outside, else, where there are none (a hub's name), its name."""
+    """Identity of an input: the digest in the stamp of the stage that made it, else a hash of its file sizes and
+    times, else, if there are no files (a hub name), its name."""
     for candidate in (path, *path.parents):
         if candidate.name and stamp_path(candidate).is_file():
             return str(read_json(stamp_path(candidate))["digest"])
@@ -62,14 +62,15 @@ def _input_stamp(path: Path) -> str:
 
 
 def _look_of(path: Path) -> str:
-    """Sizes and times of change of a file, or of all below a directory but hidden ones, such as caches and locks."""
+    """Summary of sizes and modification times of a file, or of all non-hidden files below a directory (hidden: caches,
+    locks)."""
     files = [path] if path.is_file() else []
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(folder, name) for name in names if not name.startswith(".")]
     total, digest = 0, hashlib.sha256()
     for file in sorted(files):
-        with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
+        with contextlib.suppress(FileNotFoundError):  # a dangling symbolic link
             state = file.stat()
             total += state.st_size
             digest.update(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}\n".encode(errors="replace"))
@@ -94,19 +95,19 @@ def run_stage(
     may_grow: Collection[str] = (),
     begun: Callable[[Path], bool] = Path.exists,
 ) -> int:
-    """Do `work` unless `out` was already made by equal settings from equal inputs. Returns an exit code.
+    """Run `work` unless `out` was already made with equal settings from equal inputs. Returns an exit code.
 
-    `work` returns False when it was interrupted and saved a state to continue from; it continues from
-    such a state by itself. With `always` it is called in any case, because it brings an existing result
-    up to date by itself. A result that differs only in flat settings that `may_grow`, and have grown, is continued.
-    Raises UserError when `out` holds the result of other settings.
+    `work` returns False if it was interrupted and saved a state to continue from; it resumes from such a state by
+    itself. With `always` it is called in any case, because it updates an existing result itself. A result that differs
+    only in flat settings listed in `may_grow`, and only by larger values, is continued. Raises UserError if `out`
+    contains a result of other settings.
 
-    With `overwrite` an earlier result, of whatever settings, is removed once `work` has `begun` a new one at `out` that
-    is worth keeping; when `work` ends before, refused or interrupted, the earlier result is there as it was.
+    With `overwrite` an earlier result, whatever its settings, is deleted once `work` has `begun` a new one at `out`
+    that is worth keeping; if `work` fails or is interrupted before that, the earlier result is left unchanged.
     """
     if not Path(out).name:
         raise UserError(
-            f"out={out!r} is no place for the result of `{command}`; name a directory, such as runs/mine/{command}."
+            f"out={out!r} cannot hold the result of `{command}`; choose a directory such as runs/mine/{command}."
         )
     with _alone(Path(out)):
         return _run_alone(command, out, settings, work, inputs, overwrite, always, may_grow, begun)
@@ -114,25 +115,25 @@ def run_stage(
 
 @contextlib.contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Keep a second command off the same output; raises UserError when one is at work there."""
+    """Lock an output against other commands; raises UserError if another process is writing to it."""
     new_parents = [parent for parent in target.parents if not parent.exists()]
     path = target.with_name(f".{target.name}.lock")
     lock = _locked(path)
     if lock is None:
-        raise UserError(f"Another process is at work on {target}; wait for it, or choose another out=.")
+        raise UserError(f"Another process is writing to {target}; wait for it, or choose another out=.")
     with lock:
         try:
             yield
         finally:
             path.unlink()
-            # What was made only for the lock goes with it.
+            # Remove directories that were created only for the lock.
             for parent in new_parents:
                 with contextlib.suppress(OSError):
                     parent.rmdir()
 
 
 def _locked(path: Path) -> TextIO | None:
-    """The file `path`, locked; None where another process has locked it. Whoever has it may unlink it."""
+    """Lock the file `path` and return it; None if another process holds the lock. The holder may unlink it."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack, contextlib.suppress(FileNotFoundError):
@@ -141,7 +142,7 @@ def _locked(path: Path) -> TextIO | None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-            # If the one before has unlinked it since it was opened, it keeps nobody off.
+            # If the previous holder unlinked the file after it was opened here, this lock is void.
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 stack.pop_all()
                 return lock
@@ -167,7 +168,7 @@ def _run_alone(
     if overwrite and target.exists():
         if not stamp.is_file():
             raise UserError(
-                f"{target} was not made by pixio-robot, so overwrite=true leaves it alone. Choose another out=."
+                f"{target} was not made by pixio-robot, so overwrite=true does not replace it. Choose another out=."
             )
         with replaced(target, stamp, begun):
             return _bring_about(asked, work, always, may_grow)
@@ -179,9 +180,9 @@ class _Asked:
     command: str
     target: Path
     flat: Mapping[str, Any]
-    """The settings that decide the result, and stamps of the inputs."""
+    """The settings that determine the result, and the stamps of the inputs."""
     unsaid: Mapping[str, Any]
-    """The defaults of those settings, which stand for what an earlier release did not know."""
+    """The defaults of those settings, used for settings missing from the stamp of an earlier release."""
     digest: str
 
 
@@ -195,10 +196,10 @@ def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow
         larger = grown(changed, may_grow)
         if changed.keys() - larger and not always:
             raise UserError(_conflict(target, changed))
-        if not changed:  # those that were made from it know it by this
+        if not changed:  # results made from it refer to it by this digest
             digest = earlier["digest"]
         if earlier["finished"] and not always and not larger:
-            print(f"{command}: {target} is up to date ({earlier['seconds']:.0f} s of work earlier)")
+            print(f"{command}: {target} is up to date (took {earlier['seconds']:.0f} s)")
             return 0
         spent = earlier["seconds"] if earlier["digest"] == digest or larger else 0.0
         if not earlier["finished"] or larger:
@@ -216,8 +217,8 @@ def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow
     try:
         finished = work()
     except BaseException as error:
-        # A failed first try leaves no stamp behind, so that the settings can be corrected freely. Nor is a finished
-        # result that is brought up to date another one for settings that were refused.
+        # A failed first attempt leaves no stamp, so that the settings can be corrected freely. A finished result keeps
+        # its stamp if the settings for an update were rejected.
         if always and earlier is not None and earlier["finished"] and isinstance(error, UserError):
             write_json(stamp, earlier)
         elif not target.exists():
@@ -225,7 +226,7 @@ def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow
         elif not larger:
             save(finished=False)
         raise
-    # Until one that grows has grown, what is there is the earlier result, and what is made from it is made from that.
+    # While a result is being extended, the output is still the earlier result, and so is what others read from it.
     if finished or not larger:
         save(finished)
     if not finished:
@@ -238,7 +239,7 @@ _words: ContextVar[tuple[str, ...]] = ContextVar("words of the command being run
 
 
 def remember_command(words: Sequence[str]) -> None:
-    """Keep the words of the command being run, for the stamps and so for the report."""
+    """Remember the arguments of the running command, which go into the stamps and from there into the report."""
     _words.set(tuple(words))
 
 
@@ -249,7 +250,7 @@ def _spelled_out() -> str:
 def _conflict(target: Path, changed: Mapping[str, tuple[Any, Any]]) -> str:
     told = [f"{name}: {then!r} then, {now!r} now" for name, (then, now) in changed.items()]
     shown = "; ".join(told[:4]) + (f"; and {len(told) - 4} more" if len(told) > 4 else "")
-    further = "loop.extend=true to train on, " if grown(changed, GROWING) == changed.keys() else ""
+    further = "loop.extend=true to continue training, " if grown(changed, GROWING) == changed.keys() else ""
     return (
         f"{target} was made with other settings ({shown}). Use another out=, {further}or overwrite=true to replace it."
     )

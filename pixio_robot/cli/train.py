@@ -1,4 +1,4 @@
-"""`pixio-robot train`: a policy learns from demonstrations, on a frozen or a trained encoder."""
+"""`pixio-robot train`: train a policy on demonstrations, with a frozen or trainable encoder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from policies.base import ChunkPolicy
 
 WINDOWS_TO_PREPARE = 512
-"""Enough for a stable mean and deviation of every feature at every position."""
+"""Enough windows for a stable mean and standard deviation of every feature at every position."""
 PREPARE_BATCH = 64
 
 LABELS = {
@@ -64,48 +64,52 @@ HOW = {
 
 @dataclass(kw_only=True)
 class TrainCommand(ImitateConfig, StageSettings):
-    """A policy learns from demonstrations: one store, or several that share it by weight."""
+    """Train a policy by imitation on one demonstration store, or on a weighted mixture of several."""
 
     data: Any = MISSING
-    """Demonstration store, or a list of several: one policy for the tasks of all. A store may hold several tasks."""
+    """Demonstration store, or a list of stores to train one policy on all of their tasks. A store may contain several
+    tasks."""
     data_weights: list[float] | None = None
-    """Share of each store in a batch, in any scale; null: by its number of windows."""
+    """Sampling weight of each store in `data`; normalised to sum to 1. null: proportional to its number of windows."""
     goals: str | None = None
-    """File of what is wanted in each task (.json or .safetensors, task -> numbers), such as embeddings of
-    instructions. null: with several tasks a learned embedding of each."""
+    """File with a goal vector for each task (.json or .safetensors, task -> numbers), such as embeddings of language
+    instructions. null: with several tasks, the policy learns an embedding of each."""
     tell_task: bool = field(default=True, metadata={BEFORE: EITHER})
-    """Whether a policy of several tasks is told which it is to do; False: they are learned as one, such as several
-    wordings of the same."""
+    """Condition a multi-task policy on the task. false: treat all tasks as one, for example when they are different
+    wordings of the same task."""
     train_where: str = ""
-    """Of `data`, the episodes to use, such as 'info.mask.train == true' for a robomimic file's own filter key; the
-    grammar is that of `data filter where=`. Empty: all."""
+    """Condition that selects the training episodes in `data`, such as 'info.mask.train == true' for a filter key of a
+    robomimic file; same syntax as `data filter where=`. Empty: all episodes."""
     validation_where: str = ""
-    """Of `data`, the episodes to hold out, such as 'info.mask.valid == true', in place of a random share."""
+    """Condition that selects the episodes of `data` to hold out, such as 'info.mask.valid == true', instead of a random
+    share."""
     validation_data: list[str] = field(default_factory=list)
-    """More stores, all of whose episodes are held out, in place of a random share."""
+    """Additional stores whose episodes are all held out, instead of a random share of `data`."""
     out: str = MISSING
-    """Run directory: `model/` (the policy), metrics, checkpoints."""
+    """Output directory: `model/` (the policy), metrics, checkpoints."""
     label: str = ""
-    """The policy's name for people, in reports; empty: from encoder and adaptation."""
+    """Display name of the policy in reports; empty: derived from encoder and adaptation."""
     policy: PolicyConfig = MISSING
     encoder: EncoderSource = field(default_factory=EncoderSource)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     cached_views: int = 0
-    """For a frozen encoder where the policy crops or shifts images: random versions of every frame, encoded once; each
-    window is shown in one of them. 0: the encoder runs in every step, on images augmented anew."""
+    """Number of augmented versions of every frame to encode once and cache, for a frozen encoder with random crops or
+    shifts; each training window uses one of them. 0: run the encoder on freshly augmented images."""
     initial_policy: str | None = None
-    """A trained policy of the same shape whose weights to begin from, such as one on the frozen encoder, which a
-    fresh head could spoil (Kumar et al. 2022, arXiv 2202.10054). Episodes that it has learned are not held out here."""
+    """Trained policy of the same shape to start from, such as one trained on the frozen encoder before fine-tuning it,
+    as an untrained head distorts the features (Kumar et al. 2022, arXiv 2202.10054). Its training episodes are not
+    held out."""
     trials: TrialsCommand = field(default_factory=TrialsCommand)
     seed: int = 0
-    """Of the initial weights, the split, the order of windows and all noise; not of the encoder (`encoder.seed`)."""
+    """Seed of the initial weights, the split, the order of windows and all noise, but not of the encoder
+    (`encoder.seed`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cached_views < 0:
             raise UserError(f"cached_views={self.cached_views} must not be negative.")
         if self.goals is not None and not self.tell_task:
-            raise UserError("goals= says what is wanted in each task: leave it out with tell_task=false.")
+            raise UserError("goals= conditions the policy on the task: leave it out with tell_task=false.")
 
     @property
     def division(self) -> Division:
@@ -117,7 +121,7 @@ class TrainCommand(ImitateConfig, StageSettings):
     def stores(self) -> list[str]:
         stores = [self.data] if isinstance(self.data, str) else list(self.data)
         if not stores or not all(isinstance(store, str) for store in stores):
-            raise UserError(f"data={self.data} must be a demonstration store, or a list of some.")
+            raise UserError(f"data={self.data} must be a demonstration store or a list of stores.")
         return stores
 
 
@@ -146,8 +150,8 @@ def _train(command: TrainCommand) -> FitResult:
     before, division = learned_by(command.initial_policy), command.division
     if before.episodes is None and (command.validation_share or division.names_validation) and processes.first:
         print(
-            f"train: initial_policy={command.initial_policy} does not say which episodes it has learned, as policies "
-            "of earlier versions; where some are held out now, validation_loss flatters"
+            f"train: initial_policy={command.initial_policy} does not record its training episodes, because it is from "
+            "an earlier version; if some of them are held out now, validation_loss is too optimistic"
         )
     data = open_demonstrations(
         command.stores,
@@ -168,7 +172,7 @@ def _train(command: TrainCommand) -> FitResult:
     torch.manual_seed(seed)
     new = new_policy(command, data, device)
     policy, encoder, views, conditioning = new.policy, new.encoder, new.views, command.policy.conditioning
-    # Before features are cached and a step is taken: what the rollouts would refuse is refused at once.
+    # Created before features are cached and training starts, so that invalid rollout settings fail at once.
     trials = _trials(command, policy, data.spec, learned[SEEDS]) if command.trials.every else None
     features = None
     if views is not None and encoder is not None:
@@ -197,7 +201,7 @@ def _train(command: TrainCommand) -> FitResult:
     settings = {"policy": config_to_json(command.policy), "data": command.data, "extra": extra}
     settings |= {"data_weights": command.data_weights, "goals": data.goals, "cached_views": command.cached_views}
     method = origin(name_of_config(command.policy))
-    if method:  # among policies of packages, the fields of two may be the same
+    if method:  # policies of different packages may have the same settings
         settings["method"] = method
 
     def save(directory: Path, trained: Any) -> None:
@@ -226,13 +230,13 @@ def _train(command: TrainCommand) -> FitResult:
 
 
 def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_seeds: Sequence[int]) -> Trials:
-    """The rollouts while it trains. Raises UserError where the policy cannot be played so."""
+    """Rollouts during training. Raises UserError if the policy does not support their settings."""
     try:
         act_as(copy.copy(policy), command.trials)
     except UserError as error:
-        raise UserError(f"trials cannot be played so: {error}") from error
+        raise UserError(f"The settings in trials do not fit the policy: {error}") from error
     first = command.trials.first_seed
-    check_disjoint(train_seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= beyond them.")
+    check_disjoint(train_seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= above them.")
     conditioning = command.policy.conditioning
     spec = spec.read_by(conditioning.cameras, conditioning.use_state)
     return open_trials(command.trials, command.out, spec, list(policy.goals))
@@ -245,7 +249,7 @@ def _cached(
     views: Sequence[Views],
     device: torch.device,
 ) -> list[FeatureCache]:
-    """The features of every store, encoded by the first process and held in RAM once a machine."""
+    """Features of every store, encoded by the first process and held in memory once per machine."""
     from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
     from pixio_robot.data.shared_memory import shared_room
     from pixio_robot.training.distributed import current

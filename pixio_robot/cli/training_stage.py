@@ -1,4 +1,4 @@
-"""A training run as a stage: alone or under torchrun, where the first process keeps the directory."""
+"""Run a training as a stage: in one process or under torchrun, where the first process manages the directory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def run_training(
     *,
     inputs: Iterable[str] = (),
 ) -> int:
-    """Run `train` unless `settings.out` holds its result; `words` says how a finished run ended. Returns an exit code.
+    """Run `train` unless `settings.out` already has its result; `words` describes a finished run. Returns an exit code.
 
-    Raises SystemExit(0) when the run was preempted: it saved its state, and whoever sent SIGTERM takes any other code
-    for a failure.
+    Raises SystemExit(0) if the run was preempted: it has saved its state, and the sender of SIGTERM would take any
+    other code for a failure.
     """
     preempted = False
 

@@ -1,4 +1,4 @@
-"""`pixio-robot weights info|convert|export`: Pixio weights of any format, and encoders for use elsewhere."""
+"""`pixio-robot weights info|convert|export`: inspect, convert and export Pixio encoder weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 HELP = """\
 usage: pixio-robot weights info SRC
-           what SRC is: format, size, parameters, fingerprint
+           show format, size, parameters and fingerprint
        pixio-robot weights convert SRC DST [format=ours|huggingface|official] [overwrite=true]
-           the encoder alone
+           convert the encoder to another weight format; default: ours
        pixio-robot weights export SRC DST [format=onnx|torch_export] [size=HEIGHTxWIDTH] [overwrite=true]
-           a file that runs without pixio-robot, for uint8 images (batch, height, width, 3); checked after writing
+           export a model that runs without pixio-robot, on uint8 images (batch, height, width, 3); verified after
+           writing; default: onnx
 
-SRC is a directory of ours (of an encoder, or of a policy that looks through one) or of Hugging Face, an official .pth
-file, or a hub name."""
+SRC is a pixio-robot directory (an encoder, or a policy with one), a Hugging Face directory, an official .pth file, or a
+hub name."""
 
 
 def _info(words: list[str]) -> int:
@@ -31,8 +32,8 @@ def _info(words: list[str]) -> int:
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
     print(f"{source}: format {found}, size {config.size}, {millions:.1f} M parameters")
     print(f"  width {config.width}, depth {config.depth}, heads {config.heads}, class tokens {config.class_tokens}")
-    resize = "as they come" if config.resize is None else f"resized to {config.resize} px"
-    print(f"  patch {config.patch} px, positions learned at {config.image_size} px, images {resize}")
+    resize = "not resized" if config.resize is None else f"resized to {config.resize} px"
+    print(f"  patch {config.patch} px, position embeddings for {config.image_size} px, images {resize}")
     print(f"  fingerprint {encoder.fingerprint()}")
     return 0
 
@@ -41,18 +42,18 @@ def _convert(words: list[str]) -> int:
     (source, target), options = _paths("convert", words, 2, {"format": "", "overwrite": "false"})
     from pixio_robot.vision.weights.formats import WeightFormat, load_any, save_as
 
-    # An encoder alone is no policy.
+    # An encoder cannot be saved as a policy.
     wanted = _choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
     if not options["format"] and target.suffix.lower() in _FILES:
         raise UserError(
-            f"{target} has the name of a file, and our format is a directory: say format=official for one .pth file, "
-            "or format=ours for a directory of that name."
+            f"{target} looks like a file, but our format is a directory: set format=official for a .pth file, or "
+            "format=ours for a directory of that name."
         )
     _refuse_existing(target, options)
     encoder, found = _encoder(source)
     save_as(encoder, target, wanted)
     if load_any(target).state_dict().keys() != encoder.state_dict().keys():
-        raise AssertionError(f"{target} did not come back whole")
+        raise AssertionError(f"{target} does not contain all weights after writing")
     print(f"{source} ({found}) -> {target} ({wanted.value})")
     return 0
 
@@ -65,14 +66,14 @@ def _export(words: list[str]) -> int:
     _refuse_existing(target, options)
     encoder, _ = _encoder(source)
     height, width = _size(options["size"], encoder.config.resize or encoder.config.image_size)
-    encoder.grid(height, width)  # refuses a size that does not fit before anything is traced
+    encoder.grid(height, width)  # rejects an unsuitable size before tracing
     difference = export_encoder(encoder, target, wanted, height, width)
     print(f"{source} -> {target} ({wanted.value}, images {height}x{width}); largest difference {difference:.1g}")
     return 0
 
 
 def _encoder(source: Path) -> tuple[PixioEncoder, str]:
-    """The encoder at a path or of a hub name, and what it was found in."""
+    """The encoder at a path or hub name, and the format it was stored in."""
     from pixio_robot.vision.weights.formats import detect_format, load_any, locate
 
     path = locate(source)
@@ -80,7 +81,7 @@ def _encoder(source: Path) -> tuple[PixioEncoder, str]:
 
 
 def _paths(action: str, words: list[str], count: int, defaults: dict[str, str]) -> tuple[list[Path], dict[str, str]]:
-    """The paths and the `key=value` options of an action, which has these options with these defaults."""
+    """Split the arguments of an action into paths and `key=value` options; `defaults` lists the valid options."""
     options = dict(defaults)
     paths = []
     for word in words:
@@ -108,11 +109,11 @@ def _refuse_existing(target: Path, options: dict[str, str]) -> None:
         raise UserError(f"overwrite={options['overwrite']} must be true or false.")
     if target.exists() and options["overwrite"] == "false":
         raise UserError(f"{target} exists already; overwrite=true replaces it.")
-    # A directory is replaced as a whole.
+    # A directory is replaced as a whole, so it must contain nothing else.
     others = [path.name for path in sorted(target.iterdir()) if not _of_weights(path)] if target.is_dir() else []
     if others:
         raise UserError(
-            f"{target} holds more than weights, such as {others[0]}, and is left alone: name another place."
+            f"{target} contains more than weights, such as {others[0]}, and is not replaced: choose another path."
         )
 
 

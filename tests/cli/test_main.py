@@ -101,7 +101,7 @@ BAD_INPUT = [
     ("train", "'out' is required"),
     ("train out=x data=nowhere", "nowhere"),
     ("collect out=", "must name the directory"),
-    ("evaluate out=. checkpoint=random", "is no place for the result"),
+    ("evaluate out=. checkpoint=random", "cannot hold the result"),
     ("train out=x env=lift", "Did you mean to override env@trials.env?"),
     ("train out=x policy=bcc", "Did you mean 'bc'?"),
     ("train out=x policy.conditioning.pooling.name=spatial_softmx", "spatial_softmax"),

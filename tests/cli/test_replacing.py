@@ -128,6 +128,6 @@ def test_a_store_without_an_episode_gives_way_to_the_earlier_one(tmp_path: Path)
 def test_a_link_is_left_alone(made: Path) -> None:
     made.rename(made.with_name("elsewhere"))
     made.symlink_to(made.with_name("elsewhere"))
-    with pytest.raises(UserError, match="is a link, which overwrite=true leaves alone"):
+    with pytest.raises(UserError, match="is a symbolic link, which overwrite=true does not replace"):
         run(made, 2, lambda: write(made, "new"), overwrite=True)
     assert (made / "text").read_text() == "old"

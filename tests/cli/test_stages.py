@@ -79,7 +79,7 @@ def test_a_result_goes_on_where_all_that_differs_may_grow_and_did(tmp_path: Path
 
     run(steps=10, warmup=1)
     digest = read_json(stamp_path(out))["digest"]
-    with pytest.raises(UserError, match=r"loop\.extend=true to train on"):
+    with pytest.raises(UserError, match=r"loop\.extend=true to continue training"):
         run(steps=20, warmup=1)
     for wrong in ({"steps": 9, "warmup": 1}, {"steps": 20, "warmup": 2}):
         with pytest.raises(UserError, match="other settings"):
@@ -170,7 +170,7 @@ def test_two_commands_do_not_share_an_output(tmp_path: Path) -> None:
     out = tmp_path / "demos"
 
     def work() -> bool:
-        with pytest.raises(UserError, match="Another process is at work"):
+        with pytest.raises(UserError, match="Another process is writing"):
             run_stage("collect", str(out), Settings(), lambda: True)
         return make(out, [])()
 
@@ -191,7 +191,7 @@ def test_the_lock_of_one_who_has_finished_keeps_nobody_off(tmp_path: Path, monke
         lock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(UserError, match="Another process is at work"):
+    with pytest.raises(UserError, match="Another process is writing"):
         run_stage("collect", str(out), Settings(), lambda: True)
     third[0].close()
 

@@ -58,7 +58,7 @@ def test_training_settings_are_found_where_a_run_was_moved(
         stamp.unlink()
     assert report(["sweep=laptop/run", "out=page.html"]) == 0
     printed = capsys.readouterr().out
-    assert "how 2 of the policies were trained is not known" in printed
+    assert "the training settings of 2 policies are unknown" in printed
     assert "left out laptop/run/evaluations/late, which have not finished" in printed
 
 

@@ -102,7 +102,7 @@ def test_the_best_on_held_out_episodes_are_kept_and_a_run_is_trained_on(
     with pytest.raises(UserError, match="none are held out"):
         run(demos, tmp_path / "other", "keep_best=1", "validation_share=0")
 
-    with pytest.raises(UserError, match=r"loop\.steps: 4 then, 6 now.*loop\.extend=true to train on"):
+    with pytest.raises(UserError, match=r"loop\.steps: 4 then, 6 now.*loop\.extend=true to continue training"):
         run(demos, out, *best, "loop.steps=6")
     run(demos, out, *best, "loop.steps=6", "loop.extend=true")
     assert [look["step"] for look in read_json(out / "best" / "ranking.json")["looks"]] == [2, 4, 6]
@@ -174,7 +174,7 @@ def test_what_the_initial_policy_has_learned_is_neither_held_out_nor_evaluated_o
     del config["extra"]["learned"]
     path.write_text(json.dumps(config))
     run(demos, tmp_path / "old", *after, encoder="encoder=none")
-    assert "does not say which episodes it has learned" in capsys.readouterr().out
+    assert "does not record its training episodes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["resnet", "resnet18", "timm"])
@@ -201,7 +201,7 @@ def test_crops_of_a_frozen_encoder_are_encoded_anew_or_once_in_several_views(dem
     assert {"crop-8x8", "crop-8x8.shift-1.seed-0.view-1", "crop-8x8.shift-1.seed-0.view-2"} <= folders
     run(demos, tmp_path / "seed", *crop, "cached_views=2", "seed=1")
     assert {path.name for path in (demos / ".features").iterdir()} == cached
-    with pytest.raises(UserError, match="cached_views are of a frozen encoder"):
+    with pytest.raises(UserError, match="cached_views needs a frozen encoder"):
         run(demos, tmp_path / "no", "cached_views=2", "adapt.mode=FULL")
     with pytest.raises(UserError, match="equal views"):
         run(demos, tmp_path / "no", "cached_views=2")
@@ -251,7 +251,7 @@ def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, t
 def test_rollouts_that_the_policy_cannot_play_are_refused_before_training(
     demos: Path, tmp_path: Path, setting: str, message: str
 ) -> None:
-    with pytest.raises(UserError, match=f"trials cannot be played so: {message}"):
+    with pytest.raises(UserError, match=f"settings in trials do not fit the policy: {message}"):
         run(demos, tmp_path / "no", "trials.every=2", f"trials.{setting}", encoder="encoder=none")
     assert not (tmp_path / "no").exists()
 
@@ -276,7 +276,7 @@ def test_mistakes_are_named(demos: Path, other_task: Path, tmp_path: Path) -> No
             run(f"[{demos},{other_task}]", tmp_path / "no", *words)
     with pytest.raises(UserError, match="leave it out with tell_task=false"):
         run(str(demos), tmp_path / "no", "goals=goals.json", "tell_task=false")
-    with pytest.raises(UserError, match="list of some"):
+    with pytest.raises(UserError, match="a list of stores"):
         run("[]", tmp_path / "no")
     assert not (tmp_path / "no").exists()
 

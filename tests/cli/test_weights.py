@@ -33,7 +33,7 @@ def test_weights_go_round_through_every_format(model, tmp_path, capsys):
 
 def test_a_directory_is_not_called_like_a_file_unasked(model, tmp_path):
     words = ["weights", "convert", str(tmp_path / "mae"), str(tmp_path / "x.pth")]
-    with pytest.raises(UserError, match=r"say format=official for one \.pth file"):
+    with pytest.raises(UserError, match=r"set format=official for a \.pth file"):
         dispatch(words)
     assert not (tmp_path / "x.pth").exists()
     assert dispatch([*words, "format=official"]) == 0
@@ -46,7 +46,7 @@ def test_overwriting_takes_nothing_but_weights(model, tmp_path):
     assert dispatch([*words, "format=huggingface", "overwrite=true"]) == 0
     assert dispatch([*words, "overwrite=true"]) == 0
     (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
-    with pytest.raises(UserError, match=r"holds more than weights, such as chapter1.txt, and is left alone"):
+    with pytest.raises(UserError, match=r"contains more than weights, such as chapter1.txt, and is not replaced"):
         dispatch([*words, "overwrite=true"])
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "precious"
 

@@ -136,10 +136,10 @@ def test_help_lists_it_with_its_package_and_says_which_cannot_be_used(install, c
             ),
             "has the config class of 'bc', BCConfig",
         ),
-        (LINEAR.replace("gain: float", "gain: complex"), "no settings can be made of"),
+        (LINEAR.replace("gain: float", "gain: complex"), "cannot be used for settings"),
         (
             f"from __future__ import annotations\n{LINEAR.replace('gain: float', 'gain: Nowhere')}",
-            "no settings can be made of, Config: name 'Nowhere' is not defined",
+            "cannot be used for settings, Config: name 'Nowhere' is not defined",
         ),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_name_is_one_policy(install):
         UserError, match=r"packages (lab|other) 1\.0 and (lab|other) 1\.0 each have a policy .*'linear'"
     ):
         registering("policy=linear")
-    with pytest.raises(UserError, match=r"'bc' of the package lab 1\.0 is called like one of pixio-robot's own"):
+    with pytest.raises(UserError, match=r"'bc' of the package lab 1\.0 has the name of one of pixio-robot's own"):
         registering("policy=bc")
     with pytest.raises(UserError, match="letters, digits and underscores"):
         registering("policy=with-dash")
