@@ -1,4 +1,4 @@
-"""The difference of two rows of a sweep: do two ways of training differ, and not only two trained policies?"""
+"""Difference between two rows of a sweep: do two training methods differ, rather than just two trained policies?"""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.evaluation.results import same_environment
 from pixio_robot.evaluation.sweep import SweepRow
+from pixio_robot.student_t import quantile, standard_error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """mean rate(row) - mean rate(reference), with its 95 % interval, and a two-sided p-value."""
+    """mean rate(row) - mean rate(reference), with its 95 % interval and two-sided p-value."""
 
     difference: float
     low: float
@@ -22,9 +23,9 @@ class Contrast:
 
 
 def find_row(rows: Sequence[SweepRow], name: str) -> list[SweepRow]:
-    """The row of that name, or of that label where no other has it; one in every task that has it.
+    """The rows with this name, or else with this label; at most one per task.
 
-    Raises UserError listing the names where there is none, or several of a task.
+    Raises UserError listing the names if there is none, or if several rows of one task match.
     """
     found = [row for row in rows if row.name == name] or [row for row in rows if row.label == name]
     if not found:
@@ -32,29 +33,30 @@ def find_row(rows: Sequence[SweepRow], name: str) -> list[SweepRow]:
     for row in found:
         alike = sorted(other.name for other in found if other.task == row.task)
         if len(alike) > 1:
-            raise UserError(f"{name!r} may mean several rows of {row.task}; give one of: {'; '.join(alike)}.")
+            raise UserError(f"{name!r} matches several rows of {row.task}; use one of: {'; '.join(alike)}.")
     return found
 
 
 def contrast(row: SweepRow, reference: SweepRow, confidence: float = 0.95) -> Contrast | None:
-    """By Welch's t over the rates of the trained policies (Welch 1947, Biometrika 34:28), which are the repetitions;
-    None where one side has a single one, or the two were played in different environments.
+    """Welch's t-test on the rates of the trained policies, which are the repetitions (Welch 1947, Biometrika 34:28).
 
-    Rates of few seeds may agree by luck. So no side's squared error counts for less than what its episodes alone would
-    give, p (1 - p) / n with p = (successes + 1) / (n + 2), so that it is not nothing at 0 or n successes.
+    None if one side has only one policy, or if the two were evaluated in different environments.
+
+    The rates of a few seeds may agree by chance. Each side's squared standard error is therefore at least that of its
+    episodes, p (1 - p) / n with p = (successes + 1) / (n + 2), which is positive even at 0 or n successes.
     """
     from scipy import stats
 
     sides = (row, reference)
     if min(len(side.rates) for side in sides) < 2 or not same_environment(row.runs[0], reference.runs[0]):
         return None
-    squared = [max(_between(side.rates), _within(side.successes, side.episodes)) for side in sides]
+    squared = [max(standard_error(side.rates) ** 2, _within(side.successes, side.episodes)) for side in sides]
     error = math.sqrt(sum(squared))
     freedom = sum(squared) ** 2 / sum(
         each**2 / (len(side.rates) - 1) for each, side in zip(squared, sides, strict=True)
     )
     difference = row.rate - reference.rate
-    margin = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
+    margin = quantile(freedom, confidence) * error
     return Contrast(
         difference=difference,
         low=max(-1.0, difference - margin),
@@ -63,12 +65,7 @@ def contrast(row: SweepRow, reference: SweepRow, confidence: float = 0.95) -> Co
     )
 
 
-def _between(rates: Sequence[float]) -> float:
-    """Squared standard error of the mean."""
-    mean = sum(rates) / len(rates)
-    return sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1) / len(rates)
-
-
 def _within(successes: int, episodes: int) -> float:
+    """Squared standard error of a rate over its episodes."""
     rate = (successes + 1) / (episodes + 2)
     return rate * (1 - rate) / episodes

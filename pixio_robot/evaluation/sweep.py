@@ -1,9 +1,8 @@
-"""Many evaluations as one table: runs that differ in nothing but the training seed make one row."""
+"""Many evaluations as one table: runs that differ only in the training seed form one row."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,32 +11,33 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EPISODES, SEQUENTIAL, SUMMARY, EvaluationSummary, read_summary
 from pixio_robot.evaluation.statistics import wilson_interval
 from pixio_robot.files import read_json
+from pixio_robot.student_t import half_width
 
 SEED_SETTINGS = frozenset({"loop.seed", "seed"})
-"""Settings of `train` that are repetitions, not variants."""
+"""Settings of `train` whose values are repetitions, not variants."""
 NAMES_ONLY = frozenset({"label", "initial_policy"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepRow:
-    """One variant with its repetitions."""
+    """One variant and its repetitions."""
 
     label: str
     policy: str
     task: str
     settings: Mapping[str, Any]
-    """The settings that differ within the sweep, with this variant's values; None where it has no such setting."""
+    """The settings that vary within the sweep, with this variant's values; None if it has no such setting."""
     telling: Sequence[str]
-    """Those of the settings that tell it from the rows of the same task, label and policy."""
+    """The settings that distinguish it from other rows with the same task, label and policy."""
     runs: Sequence[EvaluationSummary]
     rates: Sequence[float]
-    """Of each trained policy, over all episodes that it played."""
+    """Success rate of each trained policy over all its episodes."""
     rate: float
     """Mean of `rates`."""
     low: float
     high: float
     interval: str
-    """What `low` and `high` allow for."""
+    """Description of the interval `low` to `high`."""
 
     @property
     def successes(self) -> int:
@@ -53,27 +53,22 @@ class SweepRow:
 
     @property
     def name(self) -> str:
-        """`Frozen Pixio (diffusion, policy.inference_steps=4)`: what tells it from all other rows of its task."""
+        """Unique within its task: `Frozen Pixio (diffusion, policy.inference_steps=4)`."""
         values = [f"{'.'.join(key.split('.')[-2:])}={shown(self.settings[key])}" for key in self.telling]
         return f"{self.label} ({', '.join([self.policy, *values])})"
 
 
 def shown(value: Any) -> str:
-    """A setting for people: a dash where there is none."""
+    """A setting as text; a dash if it is unset."""
     return "–" if value in (None, "") else str(value)
 
 
 def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean of at least two rates, by Student's t, cut to [0, 1].
+    """Student's t interval for the mean of at least two rates, clipped to [0, 1].
 
-    It covers what the episodes' interval leaves out: how a rate moves when training starts from another seed.
+    It covers what the interval over episodes leaves out: the variation between training seeds.
     """
-    from scipy import stats
-
-    n = len(values)
-    mean = sum(values) / n
-    error = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    margin = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
+    mean, margin = sum(values) / len(values), half_width(values, confidence)
     return max(0.0, mean - margin), min(1.0, mean + margin)
 
 
@@ -82,22 +77,24 @@ def collect_sweep(
 ) -> list[SweepRow]:
     """Every finished evaluation below `directory`, grouped, best first.
 
-    `settings_of(evaluation directory)` gives the training settings of the policy that was evaluated there, nothing
-    where they are not known. `leave_out`: names of folders that are not looked into.
-    Raises UserError when there is no directory, or no finished evaluation in it.
+    `settings_of(evaluation directory)` returns the training settings of the policy evaluated there, empty if unknown.
+    `leave_out`: names of directories to skip.
+    Raises UserError if the directory does not exist or contains no finished evaluation.
     """
     if not directory.is_dir():
-        raise UserError(f"There is no directory {directory}; give sweep=DIR, where the evaluations lie.")
+        raise UserError(f"There is no directory {directory}; set sweep= to the one that contains the evaluations.")
     summaries_below = [
         path for path in directory.rglob(SUMMARY) if not {*leave_out} & {*path.relative_to(directory).parts}
     ]
     paths = sorted(path.parent for path in summaries_below if _is_evaluation(path))
     if not paths:
         raise UserError(f"{directory} holds no finished evaluation (`pixio-robot evaluate ... out={directory}/...`).")
-    # The checkpoints of one training are no repetitions of it; `report run=` shows them as a series.
+    # Checkpoints of one training run are not repetitions; `report run=` shows them as a series.
     found = [(path, summary) for path in paths if (summary := read_summary(path)).training_step is None]
     if not found:
-        raise UserError(f"{directory} holds evaluations of checkpoints only; `pixio-robot report run=` shows those.")
+        raise UserError(
+            f"{directory} holds only evaluations of intermediate checkpoints; see those with `pixio-robot report run=`."
+        )
     found = _without_repetitions(found)
     summaries = [summary for _, summary in found]
     settings = [_of_run(summary, settings_of(path)) for path, summary in found]
@@ -107,7 +104,7 @@ def collect_sweep(
         what = (*_spoken_name(summary), *(repr(values.get(key)) for key in varied))
         environments.setdefault(what, set()).add(summary.spec_hash)
     if any(len(hashes) > 1 for hashes in environments.values()):
-        # Nothing else tells these rows apart: another controller, cameras of another size.
+        # Only the environment distinguishes these rows: another controller, or cameras of another size.
         settings = [
             {**values, "environment": summary.spec_hash} for summary, values in zip(summaries, settings, strict=True)
         ]
@@ -127,7 +124,7 @@ def collect_sweep(
 
 
 def unfinished_below(directory: Path, leave_out: Collection[str] = ()) -> list[Path]:
-    """Evaluations that have begun and have no summary, which `collect_sweep` passes over."""
+    """Evaluations that were started but have no summary, which `collect_sweep` skips."""
     begun = (path.parent for path in directory.rglob(EPISODES))
     return sorted(
         path
@@ -137,7 +134,7 @@ def unfinished_below(directory: Path, leave_out: Collection[str] = ()) -> list[P
 
 
 def _of_run(summary: EvaluationSummary, training: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that may tell a run from others: how its policy was trained, how it acts, and where."""
+    """Everything that may distinguish a run: how its policy was trained, how it acts, and in which environment."""
     acting = {"acting": summary.acting, "sight": summary.sight} if training else {}
     where = {"scene": summary.scene, "robot": summary.robot, "render_quality": summary.render_quality}
     return {**training, **acting, **where}
@@ -148,8 +145,8 @@ def _spoken_name(summary: EvaluationSummary) -> tuple[str, str, str]:
 
 
 def _without_repetitions(found: list[tuple[Path, EvaluationSummary]]) -> list[tuple[Path, EvaluationSummary]]:
-    """Without evaluations whose episodes another one of the same policy has played too, the longest kept: the same
-    episodes, counted again, would make intervals too narrow."""
+    """Drop evaluations that share episodes with a longer one of the same policy: counting the same episodes twice would
+    make the intervals too narrow."""
     kept: list[tuple[Path, EvaluationSummary]] = []
     for path, summary in sorted(found, key=lambda each: -each[1].episodes):
         again = any(_same_actor(summary, other) and not set(summary.seeds).isdisjoint(other.seeds) for _, other in kept)
@@ -159,7 +156,7 @@ def _without_repetitions(found: list[tuple[Path, EvaluationSummary]]) -> list[tu
 
 
 def _same_actor(first: EvaluationSummary, second: EvaluationSummary) -> bool:
-    """Whether both are of the same weights, or of random actions, acting the same in the same scene."""
+    """Whether both evaluate the same weights (or random actions), acting the same way in the same scene."""
     identities = [
         (run.fingerprint, run.policy, run.acting, run.sight, run.spec_hash, run.scene) for run in (first, second)
     ]
@@ -172,8 +169,8 @@ def _is_evaluation(path: Path) -> bool:
 
 
 def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Settings that not all runs which have them have alike, without the seeds. One that some kinds of policy lack
-    counts too: it tells those apart that have it."""
+    """Settings, other than seeds, whose values differ among the runs that have them. A setting that only some kinds of
+    policy have counts too: it distinguishes the runs that have it."""
     values: dict[str, set[str]] = {}
     for each in settings:
         for key, value in each.items():
@@ -192,13 +189,13 @@ def _row(runs: list[EvaluationSummary], settings: dict[str, Any], telling: list[
     successes, episodes = sum(run.successes for run in runs), sum(run.episodes for run in runs)
     once = "" if first.policy == "random" else ", one training seed"
     if len(trained) > 1:
-        # Runs that happen to agree say little of the rate where their episodes are few, so the wider one counts.
+        # A few runs with few episodes may agree by chance, so use the wider interval.
         student, pooled = student_interval(rates), wilson_interval(successes, episodes)
         low, high = min(student[0], pooled[0]), max(student[1], pooled[1])
         seeds = len({run.training_seed for run in runs})
         over = f"{len(rates)} training seeds"
         if seeds != len(rates):
-            over = f"{len(rates)} policies of {seeds} training seed{'s' * (seeds > 1)}"
+            over = f"{len(rates)} policies from {seeds} training seed{'s' * (seeds > 1)}"
         interval = f"the wider of Student's t over {over} and Wilson over all episodes"
     elif len(runs) > 1:
         low, high = wilson_interval(successes, episodes)
@@ -207,7 +204,7 @@ def _row(runs: list[EvaluationSummary], settings: dict[str, Any], telling: list[
         low, high = first.low, first.high
         interval = f"{first.interval} over {first.episodes} episodes{once}"
     if len(runs) > 1 and any(run.interval == SEQUENTIAL for run in runs):
-        interval += "; runs that may stop early are among them, which it does not allow for"
+        interval += "; some runs may have stopped early, which it does not account for"
     return SweepRow(
         label=first.label,
         policy=first.policy,
@@ -224,9 +221,9 @@ def _row(runs: list[EvaluationSummary], settings: dict[str, Any], telling: list[
 
 
 def _by_weights(runs: Sequence[EvaluationSummary]) -> list[list[EvaluationSummary]]:
-    """The runs of each trained policy together: its evaluations on several lists of seeds say nothing of how a rate
-    moves with training, so they are no repetitions. Random actions are one policy; where it is not known whose weights
-    a run is of, it counts by itself."""
+    """Group the runs by trained policy: several evaluations of one policy say nothing about the variation between
+    training seeds, so they are not repetitions. Random actions count as one policy; a run without a fingerprint counts
+    by itself."""
     found: dict[str, list[EvaluationSummary]] = {}
     for index, run in enumerate(runs):
         known = run.fingerprint or ("random actions" if run.policy == "random" else f"run {index}")

@@ -8,7 +8,6 @@ Shapes: n frames, h w the patch map or pixels, d features, c outputs.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixio_robot.errors import UserError
+from pixio_robot.student_t import half_width
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.regressors import Predict, nearest, nearest_patches, ridge, split_episodes
 
@@ -239,7 +239,8 @@ def _dense_scores(
 def _position_errors(readers: _Readers, features: Features, at_n3: np.ndarray, episode: np.ndarray) -> PositionErrors:
     errors = {way: 100 * np.linalg.norm(read - at_n3, axis=-1) for way, read in readers.read(features).items()}
     means = [float(errors["patches"][episode == name].mean()) for name in np.unique(episode)]
-    return PositionErrors(patches_half_width=half_width(means), **_means(errors))
+    margin = half_width(means) if len(means) > 1 else None
+    return PositionErrors(patches_half_width=margin, **_means(errors))
 
 
 def _angle_errors(readers: _Readers | None, features: Features, axes_n33: np.ndarray) -> AngleErrors | None:
@@ -255,16 +256,6 @@ def _contact_scores(readers: _Readers | None, features: Features, contact_n: np.
     read = readers.read(features)
     areas = {way: roc_area(read[way][:, 0], contact_n) for way in ("knn", "class_tokens", "patches")}
     return ContactScores(share=float(contact_n.mean()), **areas)
-
-
-def half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
-    """Of the interval of their mean by Student's t, which allows for how few they are; None of a single value."""
-    from scipy import stats
-
-    n = len(values)
-    if n < 2:
-        return None
-    return float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
 
 
 def roc_area(scores_n: np.ndarray, positive_n: np.ndarray) -> float:

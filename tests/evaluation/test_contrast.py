@@ -111,7 +111,7 @@ def test_rows_are_found_by_name_or_label_in_every_task() -> None:
     ]
     assert [found.task for found in find_row(rows, "a")] == ["Line", "Plane"]
     assert find_row(rows, "b (flow)") == [rows[3]]
-    with pytest.raises(UserError, match=r"several rows of Line; give one of: b \(bc\); b \(flow\)"):
+    with pytest.raises(UserError, match=r"several rows of Line; use one of: b \(bc\); b \(flow\)"):
         find_row(rows, "b")
     with pytest.raises(UserError, match="Unknown row of the sweep 'c'"):
         find_row(rows, "c")
