@@ -1,4 +1,4 @@
-"""Actors that need no training: the floor under every success rate."""
+"""Actors that need no training, as a lower bound for every success rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixio_robot.types import Frame
 
 
 class RandomActor:
-    """Uniform actions in [low, high], drawn from the episode's seed alone: neither slot nor worker matters."""
+    """Uniform random actions in [low, high]. They depend only on the episode's seed, not on the slot or worker."""
 
     def __init__(self, action_dim: int, low: float | np.ndarray = -1.0, high: float | np.ndarray = 1.0) -> None:
         if action_dim < 1 or not np.all(low < high) or not np.isfinite(np.subtract(high, low)).all():

@@ -1,4 +1,4 @@
-"""How a policy is evaluated."""
+"""Evaluation settings."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from pixio_robot.evaluation.statistics import Interval
 
 @dataclasses.dataclass(kw_only=True)
 class EvaluateConfig:
-    """How a policy is evaluated. The defaults hold every result apart from the training seeds."""
+    """How a policy is evaluated. The default seeds never overlap with those of demonstrations."""
 
     episodes: int = 100
-    """Number of episodes; a 95 % interval on a rate near one half is +-10 points wide at 100."""
+    """Number of episodes. With 100, the 95 % interval around a success rate near 50 % is about +-10 points."""
     first_seed: int = 100_000
-    """Episode i starts from seed `first_seed + i`; demonstrations must not use these seeds."""
+    """Episode i uses seed `first_seed + i`. These seeds must not have been used to collect demonstrations."""
     seeds: list[int] = dataclasses.field(default_factory=list)
-    """Exactly these episodes, in place of `episodes` and `first_seed`; each once."""
+    """Explicit list of distinct episode seeds; overrides `episodes` and `first_seed`."""
     num_slots: int = 8
-    """Episodes in flight at once. On a GPU also the rows of each call of the policy, whose last digits may differ with
-    their number; on a CPU it decides nothing about the outcome."""
+    """Episodes run in parallel, which is also the policy's batch size. On a GPU the batch size can change the last
+    digits of the actions; on a CPU it does not affect the results."""
     workers: int = 0
-    """Simulator processes; 0 means one per core, and never more than `num_slots`."""
+    """Simulator processes, at most `num_slots`; 0: one per CPU core."""
     interval: Interval = Interval.WILSON
-    """Of the success rate; where `stop` is used it is a confidence sequence, whatever stands here."""
+    """Confidence interval for the success rate. Ignored with `stop`, which uses a confidence sequence."""
     videos: int = 6
-    """Episodes to keep as mp4, and in one grid: the first successes and the first failures, half of each where there
-    are enough of both."""
+    """Episodes to save as mp4, and together in one grid video: the first successes and the first failures, half of
+    each if there are enough of both."""
     video_camera: str | None = None
-    """The one that is filmed; null: the environment's first."""
+    """Camera to record videos from; null: the environment's first camera."""
     step_timeout_s: float = 60.0
-    """Seconds after which a silent worker counts as dead."""
+    """Seconds without a response after which a worker is considered dead."""
     max_restarts: int = 3
-    """How often one episode may lose its worker before the evaluation gives up."""
+    """How many times an episode may be restarted after its worker died before the evaluation fails."""
     stop: StopConfig = dataclasses.field(default_factory=StopConfig)
-    """When to end before the last episode."""
+    """Early stopping."""
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("first_seed", 0), ("num_slots", 1), ("workers", 0), ("videos", 0)):
@@ -57,19 +57,22 @@ class EvaluateConfig:
 
 
 def check_distinct(seeds: Iterable[int]) -> None:
-    """Raise UserError when a seed is given twice: the second episode would repeat the first, not add to it."""
+    """Raise UserError for duplicate seeds: the second episode would only repeat the first."""
     seen: set[int] = set()
     repeated = sorted({seed for seed in seeds if seed in seen or seen.add(seed)})
     if repeated:
-        raise UserError(f"Evaluation seeds must differ from one another; given more than once: {repeated[:5]}.")
+        raise UserError(f"Evaluation seeds must be distinct; given more than once: {repeated[:5]}.")
 
 
 def check_disjoint(
     train_seeds: Iterable[int],
     eval_seeds: Iterable[int],
-    mend: str = "Set first_seed= beyond them, or name others by seeds=.",
+    mend: str = "Set first_seed= to a value above them, or choose other seeds with seeds=.",
 ) -> None:
-    """Raise UserError when an evaluation seed is also a demonstration's: that would test memory. `mend`: what to do."""
+    """Raise UserError if an evaluation seed was also used for demonstrations: that would test memorisation.
+
+    `mend`: how to fix it, appended to the message.
+    """
     shared = sorted(set(train_seeds) & set(eval_seeds))
     if shared:
         shown = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")

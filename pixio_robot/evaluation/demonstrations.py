@@ -1,4 +1,4 @@
-"""Rollouts kept as demonstrations: whole episodes of a policy in a store that `train` and `data` open."""
+"""Record rollouts as demonstrations: whole episodes in a store that `train` and `data` can open."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class _Steps:
 
 
 class DemoRecorder:
-    """Appends every episode, failures too, to a store; a `rollout.Watcher`.
+    """Append every episode, including failures, to a demonstration store; a `rollout.Watcher`.
 
-    An episode that the store holds is not added again, so an interrupted evaluation may be continued. Every image of
-    every step is rendered, which costs what a policy that seldom looks would have saved.
+    Episodes already in the store are not added again, so an interrupted evaluation can be continued. All images of
+    every step are rendered, which is slower for policies that do not need an image at every step.
     """
 
     def __init__(self, directory: Path, spec: DemoSpec, policy: EvaluatedPolicy) -> None:
-        """Raises UserError when `directory` is something else than a store of this environment and this policy."""
+        """Raises UserError if `directory` is not a store of episodes of this environment and this policy."""
         source = f"rollouts of {policy.label} ({policy.policy}); {spec.source}"
         self._directory, self._spec = directory, dataclasses.replace(spec, source=source)
         self._info = {
@@ -39,7 +39,7 @@ class DemoRecorder:
             "acting": policy.acting,
             "sight": policy.sight,
         }
-        # A new store waits for its first episode: an evaluation that is refused leaves none behind.
+        # A new store is created with its first episode, so that a rejected evaluation leaves none behind.
         self._store = self._opened() if directory.exists() else None
         self._have = set(() if self._store is None else self._store.seeds)
         self._running: dict[int, _Steps] = {}
@@ -52,16 +52,16 @@ class DemoRecorder:
             theirs = info.get("fingerprint"), info.get("acting", policy.acting), info.get("sight", "")
             if theirs != (policy.fingerprint, policy.acting, policy.sight):
                 raise UserError(
-                    f"record={store.path} holds episodes that are not of this policy seeing and acting so, such as "
-                    f"that of seed {store.seeds[number]}; record into another directory, and `pixio-robot data merge` "
-                    "the two."
+                    f"record={store.path} holds episodes of another policy, or recorded with other settings for how it "
+                    f"sees and acts, for example seed {store.seeds[number]}; record into another directory and combine "
+                    "the two with `pixio-robot data merge`."
                 )
 
     def _opened(self) -> DemoStore:
         return DemoStore.create(self._directory, self._spec, exist_ok=True)
 
     def lacks(self, seeds: Iterable[int]) -> list[int]:
-        """Those whose episodes are not in the store."""
+        """The seeds whose episodes are not in the store."""
         return [seed for seed in seeds if seed not in self._have]
 
     def begin(self, seed: int) -> bool:
@@ -83,7 +83,7 @@ class DemoRecorder:
 
     def end(self, result: EpisodeResult) -> None:
         steps = self._running.pop(result.seed)
-        # What the last action led to was seen by nobody: a demonstration is what was seen before each action.
+        # The frame after the last action is dropped: a demonstration has one observation before each action.
         frames = steps.frames[: len(steps.actions)]
         if self._store is None:
             self._store = self._opened()

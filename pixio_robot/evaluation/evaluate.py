@@ -1,4 +1,4 @@
-"""One evaluation from start to summary: resumable, with videos, refusing seeds that were trained on."""
+"""Run one evaluation from start to summary: resumable, with videos, rejecting seeds used for training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite")
 
 
 def check_spec(policy_spec: DemoSpec, env_spec: DemoSpec, hint: str = "") -> None:
-    """Raise UserError naming every field that keeps the policy from running in the environment, and the `hint`."""
+    """Raise UserError if the policy cannot run in the environment, listing every differing field, then `hint`."""
     differences = policy_spec.differences(env_spec)
     if differences:
         raise UserError("The policy was trained for another environment: " + "; ".join(differences) + f".{hint}")
@@ -56,11 +56,11 @@ def evaluate(
     record: Path | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
 ) -> EvaluationSummary:
-    """Play what `directory` does not hold yet of the configured seeds, then write and return its summary.
+    """Run the configured seeds that `directory` has no results for yet, then write and return the summary.
 
-    Run again after a kill it goes on where it stopped; `on_episode` sees only the episodes played now. `repeats`:
-    whether the environment gives the same episode again from the same seed. `record`: a demonstration store to add
-    every episode to.
+    An interrupted evaluation continues where it stopped; `on_episode` is called only for episodes of this session.
+    `repeats`: whether the environment reproduces an episode from its seed. `record`: demonstration store to which every
+    episode is added.
     Raises UserError as `check_disjoint`, `played_before`, `EpisodeRecorder`, `DemoRecorder` and `run_episodes` do.
     """
     seeds = config.seed_list()
@@ -70,7 +70,7 @@ def evaluate(
     for result in done:
         verdict.add(result)
     if config.videos and not pool.spec.cameras:
-        raise UserError(f"videos={config.videos} needs a camera, and the environment has none: set videos=0.")
+        raise UserError(f"videos={config.videos} needs a camera, but the environment has none; set videos=0.")
     camera = config.video_camera or next(iter(pool.spec.cameras), "")
     films = EpisodeRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=camera, done=done)
     watchers: list[Watcher] = [films]
@@ -78,11 +78,11 @@ def evaluate(
         recorder = DemoRecorder(record, pool.spec, policy)
         if lacking := recorder.lacks(result.seed for result in done):
             raise UserError(
-                f"record={record} lacks {len(lacking)} episodes that {directory} has already, played without being "
-                f"recorded, such as that of seed {lacking[0]}. Evaluate into another directory to play and record them."
+                f"{len(lacking)} episodes in {directory} were played without being recorded to record={record}, for "
+                f"example seed {lacking[0]}. Use another output directory to play and record them again."
             )
         watchers.append(recorder)
-    # Nothing of an evaluation that was refused stays, so that its settings can be corrected freely.
+    # Nothing is written before all checks pass, so the settings of a rejected evaluation can still be corrected.
     begin_results(directory, policy, pool.spec)
     (directory / SUMMARY).unlink(missing_ok=True)
 
@@ -118,8 +118,8 @@ def evaluate(
 
 
 def _reference(stop: StopConfig, spec: DemoSpec, repeats: bool) -> dict[int, bool]:
-    """{seed: success} of the evaluation to compare with. UserError when it is of another environment, or of one whose
-    episodes are not the same again."""
+    """{seed: success} of the evaluation to compare with. Raises UserError if its environment differs or does not
+    reproduce episodes from their seeds."""
     if stop.rule is not StopRule.VERSUS or stop.versus is None:
         return {}
     directory = Path(stop.versus)
@@ -130,8 +130,8 @@ def _reference(stop: StopConfig, spec: DemoSpec, repeats: bool) -> dict[int, boo
         )
     if not (repeats and summary.repeats):
         raise UserError(
-            f"stop.versus={directory} compares policies on the same episodes, and {spec.task} does not give the same "
-            "episode again from the same seed. Leave out stop.rule."
+            f"stop.versus={directory} compares policies on the same episodes, but {spec.task} does not reproduce an "
+            "episode from its seed. Leave out stop.rule."
         )
     return {result.seed: result.success for result in read_outcomes(directory, summary.seeds)}
 
@@ -142,9 +142,9 @@ def summarise(
     results: list[EpisodeResult],
     interval: Interval | None = Interval.WILSON,
 ) -> EvaluationSummary:
-    """Counts, rate and interval of the results (at least one), with what is needed to compare them.
+    """Counts, success rate and interval of the results (at least one), with the metadata needed to compare them.
 
-    `interval`: None where the evaluation could have stopped early, for the confidence sequence that allows for it.
+    `interval`: None if the evaluation could have stopped early, which requires the confidence sequence.
     """
     steps = [result.first_success or result.steps for result in results if result.success]
     low, high = (interval or confidence_sequence)(len(steps), len(results))

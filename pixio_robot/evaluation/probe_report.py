@@ -1,4 +1,4 @@
-"""Encoders side by side: `probes.html` and `probes.csv` from the probe.json files of a directory."""
+"""Compare encoders: write `probes.html` and `probes.csv` from the probe.json files in a directory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _CLASS_COLOURS = np.array(
     [[38, 50, 56], [120, 144, 156], [255, 167, 38], [239, 83, 80], [66, 165, 245], [102, 187, 106], [171, 71, 188]],
     np.uint8,
 )
-PICTURE_COLUMNS = ("image", "true depth", "read depth", "true classes", "read classes")
+PICTURE_COLUMNS = ("image", "true depth", "predicted depth", "true classes", "predicted classes")
 
 
 class Pictures(Protocol):
-    """Frames uint8 (n, h, w, 3) with true and read depth (n, h, w) and classes (n, h, w)."""
+    """Frames, uint8 (n, h, w, 3), with true and predicted depth (n, h, w) and classes (n, h, w)."""
 
     images: np.ndarray
     depth: np.ndarray
@@ -35,7 +35,7 @@ class Pictures(Protocol):
 
 
 def strip(pictures: Pictures, count: int, path: Path) -> None:
-    """Write `count` frames, spread over all, as rows of PICTURE_COLUMNS; colours of depth span its true range."""
+    """Write `count` evenly spaced frames as rows of PICTURE_COLUMNS; depth colours span the true range."""
     rows = []
     for index in np.linspace(0, len(pictures.images) - 1, min(count, len(pictures.images))).astype(int):
         low, high = pictures.depth[index].min(), pictures.depth[index].max()
@@ -59,23 +59,23 @@ def strip(pictures: Pictures, count: int, path: Path) -> None:
 
 
 def picture_name(variation: str) -> str:
-    """Of a level's pictures, beside `probe.json`."""
+    """File name of the pictures of a variation level, beside `probe.json`."""
     return f"pictures_{variation}.png"
 
 
 def write_page(directory: Path) -> Path:
     """Write the page and the table of all probes below `directory`; returns the page.
 
-    Raises UserError when there is none, or one was made by another version.
+    Raises UserError if there is none, or if one was written by an incompatible version.
     """
     cards = [_card(path) for path in sorted(directory.glob("*/probe.json"))]
     if not cards:
-        raise UserError(f"{directory} holds no probe.json: nothing was probed there.")
+        raise UserError(f"{directory} contains no probe.json; run `pixio-robot probe` first.")
     rows = [_Row(card, level) for card in cards for level in card["levels"]]
     groups: dict[str, list[_Row]] = {}
     for row in sorted(rows, key=lambda row: row.level["own"]["linear"]["depth_rmse_m"]):
         groups.setdefault(row.level["truth"], []).append(row)
-    # Only what was measured on the same frames stands in one table.
+    # A table contains only results measured on the same frames.
     levelled: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for card in cards:
         if len(card["levels"]) > 1:
@@ -97,14 +97,14 @@ def write_page(directory: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One encoder at one level."""
+    """One encoder at one variation level."""
 
     card: dict[str, Any]
     level: dict[str, Any]
 
 
 def objects_cm(result: dict[str, Any], way: str = "patches") -> float | None:
-    """Mean error of the objects' positions, read off the patch map or in another way; None where nothing moves."""
+    """Mean error of the object positions for one readout (default: patch map); None if there are no objects."""
     found = [errors[way] for name, errors in result["positions"].items() if name not in ("eef", "camera")]
     return float(np.mean(found)) if found else None
 
@@ -112,7 +112,7 @@ def objects_cm(result: dict[str, Any], way: str = "patches") -> float | None:
 def _card(path: Path) -> dict[str, Any]:
     card = read_json(path)
     if not isinstance(card, dict) or "levels" not in card:
-        raise UserError(f"{path} was made by another version: probe that encoder again with overwrite=true.")
+        raise UserError(f"{path} was written by an incompatible version; probe that encoder again with overwrite=true.")
     for level in card["levels"]:
         picture = path.with_name(picture_name(level["variation"]))
         level["picture"] = (
@@ -122,7 +122,7 @@ def _card(path: Path) -> dict[str, Any]:
 
 
 def _csv(cards: list[dict[str, Any]]) -> str:
-    """A row for an encoder, a level, where it was fitted (here, or at the first level), and the way of reading."""
+    """One row per encoder, level, level of fitting (this one or the first), and readout."""
     results = [
         (card, level, fitted, level[key])
         for card in cards
@@ -137,7 +137,7 @@ def _csv(cards: list[dict[str, Any]]) -> str:
     writer.writerow([*head, *(f"{name}_cm" for name in names), "camera_degrees", "contact_auc"])
     for card, level, fitted, result in results:
         for way, whole in (("linear", "patches"), ("knn", "knn"), ("no_features", "mean")):
-            if way not in result:  # measured before there was one
+            if way not in result:  # written by an older version
                 continue
             plain = [card["label"], card["task"], card["camera"], level["variation"], fitted, way]
             numbers = [result[way][key] for key in ("depth_rmse_m", "depth_delta1", "miou")]

@@ -1,4 +1,4 @@
-"""A bar of episodes on the terminal."""
+"""Progress bar for evaluation episodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixio_robot.types import EpisodeResult
 
 
 class EvaluationProgress:
-    """As a context it gives the function to call with every episode's result; silent where there is no terminal."""
+    """Context manager that returns a callback for each episode's result; shows nothing without a terminal."""
 
     def __init__(self, episodes: int) -> None:
         console = Console(stderr=True)

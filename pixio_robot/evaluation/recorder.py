@@ -1,4 +1,4 @@
-"""Filming a few episodes: the first successes and the first failures, each alone and all in one grid."""
+"""Record videos of the first successes and the first failures, each as a file and all in one grid."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pixio_robot.evaluation.video import caption_frames, write_grid, write_video
 from pixio_robot.types import DemoSpec, EpisodeResult, Frame
 
 CANDIDATES_PER_VIDEO = 4
-"""A policy that always succeeds has no failure to show: stop looking after this many episodes a video."""
+"""Stop recording candidates after this many episodes per video: a policy may never fail, or never succeed."""
 GRID = "grid.mp4"
 SPARE_PREFIX = ".spare-"
-"""Of a film for which there is a place only if too few episodes of the other outcome come."""
+"""File name prefix of a spare video, which is kept only if there are too few episodes of the other outcome."""
 
 
 @dataclasses.dataclass
@@ -26,18 +26,18 @@ class _Film:
 
 
 class EpisodeRecorder:
-    """Keeps the frames of candidate episodes in memory and writes those it has room for; a `rollout.Watcher`.
+    """Keep the frames of candidate episodes in memory and write those that are selected; a `rollout.Watcher`.
 
-    Once all are over, `fill_up` gives places that no success took to failures, and the other way round.
+    When all episodes have ended, `fill_up` gives places left over by successes to failures, and vice versa.
 
     Args:
-        directory: where `seed_<seed>.mp4` files go; created when the first one is written.
-        spec: what the environment shows; gives the frame rate and checks the camera's name.
-        videos: episodes to keep; half of them (rounded up) successes, the others failures, as far as there are any.
-        camera: which camera to film.
-        done: results of an interrupted evaluation; the videos they name count as kept.
+        directory: output directory for `seed_<seed>.mp4`; created with the first file.
+        spec: the environment's spec, for the frame rate and to check the camera's name.
+        videos: number of episodes to keep; half (rounded up) successes, the rest failures, if there are enough.
+        camera: camera to record.
+        done: results of an interrupted evaluation; videos that they refer to count as kept.
 
-    Raises UserError (with the valid names) when the environment has no such camera.
+    Raises UserError (with the valid names) if the environment has no such camera.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class EpisodeRecorder:
         for result in done:
             if result.video is not None:
                 self._room[result.success] -= 1
-            elif self._path(result.seed).is_file():  # killed after `fill_up`, before that was noted
+            elif self._path(result.seed).is_file():  # killed after `fill_up`, before the results were updated
                 self._path(result.seed).replace(self._spare(result.seed))
-        for success, room in self._room.items():  # places that `fill_up` gave to the other kind before
+        for success, room in self._room.items():  # places that an earlier `fill_up` gave to the other outcome
             self._room[not success] += min(room, 0)
         self._spares = {result.seed: result.success for result in done if self._spare(result.seed).is_file()}
         self._candidates_left = CANDIDATES_PER_VIDEO * videos - len(done)
@@ -83,9 +83,9 @@ class EpisodeRecorder:
         self._candidates_left += 1
 
     def end(self, result: EpisodeResult) -> None:
-        """Write the episode's video if there is still room for its outcome, and note it in the result.
+        """Write the episode's video if a place is left for its outcome, and set `result.video`.
 
-        The path noted is relative to the parent of the recorder's directory, the results directory.
+        The path is relative to the results directory, which is the parent of the recorder's directory.
         """
         film = self._films.pop(result.seed)
         if self._room[result.success] > 0:
@@ -101,9 +101,10 @@ class EpisodeRecorder:
         write_video(path, frames, self._frames_per_second)
 
     def fill_up(self, results: Sequence[EpisodeResult]) -> dict[int, str]:
-        """Keep the first spare films to end, of those among the results, as far as the other outcome left places.
+        """Fill places left over by the other outcome with spare videos of episodes in `results`, first ended first.
 
-        What is kept is noted in its result, and returned by its seed."""
+        Sets `video` of these results and returns the paths by seed.
+        """
         by_seed, kept = {result.seed: result for result in results}, {}
         for seed, success in self._spares.items():
             if seed in by_seed and self._room[not success] > 0:
@@ -125,7 +126,7 @@ class EpisodeRecorder:
         return f"{self._directory.name}/{self._path(seed).name}"
 
     def write_grid(self, results: Sequence[EpisodeResult]) -> None:
-        """All filmed episodes in one `grid.mp4`, failures first; nothing where fewer than two were filmed."""
+        """Write all recorded episodes to one `grid.mp4`, failures first, if there are at least two."""
         filmed = sorted((result.success, result.seed, result.video) for result in results if result.video)
         paths = [self._directory.parent / video for _, _, video in filmed]
         paths = [path for path in paths if path.is_file()]

@@ -1,4 +1,4 @@
-"""`report.html`, `report.md`, `results.csv` and `results.json` from a run directory; the same of several compared."""
+"""Write `report.html`, `report.md`, `results.csv` and `results.json` for a run directory, or compare several."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pixio_robot.evaluation.templating import render
 from pixio_robot.files import atomic_file
 
 MEDIA_BYTES = 6_000_000
-"""Bound on the videos' share of the report, so that it stays small enough to mail."""
+"""Limit on the total size of embedded videos, so that the report stays small enough to email."""
 _CSV_COLUMNS = [
     field.name for field in dataclasses.fields(EvaluationSummary) if field.name not in ("seeds", "versions")
 ]
@@ -37,13 +37,13 @@ _CSV_COLUMNS = [
 def build_report(run_dir: Path, out: Path) -> Path:
     """Write `out` (an .html file), and `report.md`, `results.csv` and `results.json` beside it; returns `out`.
 
-    The page is one file that needs no network. Raises UserError as `collect_inputs` does.
+    The page is one self-contained file that needs no network access. Raises UserError as `collect_inputs` does.
     """
     return _write(collect_inputs(run_dir), out, out.with_name("report.md"), out.with_name("results"))
 
 
 def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
-    """Several runs on one page, `out` (an .html file), with .md, .csv and .json of the same name; returns `out`.
+    """Compare several runs on one page, `out` (.html), with .md, .csv and .json of the same name; returns `out`.
 
     Raises UserError as `collect_comparison` does.
     """
@@ -142,7 +142,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _time_text(summary: EvaluationSummary) -> str:
-    """`3.2 s (64 steps)`; steps alone in summaries of before seconds were kept."""
+    """`3.2 s (64 steps)`; only steps for older summaries without seconds."""
     if summary.mean_steps_to_success is None:
         return "–"
     steps = f"{summary.mean_steps_to_success:.0f} steps"

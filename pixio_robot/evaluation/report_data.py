@@ -1,13 +1,13 @@
-"""Reading what a run directory holds into one value, `ReportInputs`; every part may be missing.
+"""Read a run directory into `ReportInputs`; any part may be missing.
 
-stages.jsonl                        {"stage", "command", "seconds", "skipped", "finished_at"} a line
+stages.jsonl                        {"stage", "command", "seconds", "skipped", "finished_at"} per line
 environment.json                    {"versions", "device", "cpu", "commit", "seeds"}
-frames/manifest.json                counts of the ingest
+frames/manifest.json                frame counts of the ingest
 demos_report.json                   counts of the demonstrations
-pretrain/metrics.jsonl              {"step", "loss", "lr", ..., "seconds"} a line
+pretrain/metrics.jsonl              {"step", "loss", "lr", ..., "seconds"} per line
 pretrain/panels/step_*.png          rows of masked / predicted / original
 policies/<name>/metrics.jsonl       as above
-evaluations/<name>/                 results directories (`results.py`), or of a training's checkpoints (`series.py`)
+evaluations/<name>/                 results directory (`results.py`), or a series of checkpoints (`series.py`)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A training run's loss over its steps. Values that were not finite are kept as NaN."""
+    """Loss over the steps of a training run. Non-finite values are stored as NaN."""
 
     steps: Sequence[int]
     losses: Sequence[float]
@@ -51,13 +51,13 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One finished evaluation, with its episodes in the order of its seeds."""
+    """One finished evaluation, with its episodes in seed order."""
 
     summary: EvaluationSummary
     episodes: Sequence[EpisodeResult]
     directory: Path
     title: str
-    """The label, with what is needed to tell it from the others: `Frozen Pixio (diffusion)`."""
+    """The label, plus whatever is needed to make it unique: `Frozen Pixio (diffusion)`."""
 
     @property
     def outcomes(self) -> dict[int, bool]:
@@ -66,7 +66,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportInputs:
-    """Everything the report is computed from. None or an empty collection: not run."""
+    """All inputs of the report. None or an empty collection: not run."""
 
     run_dir: Path
     stages: Sequence[Stage] = ()
@@ -78,18 +78,18 @@ class ReportInputs:
     policies: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
     evaluations: Sequence[Evaluation] = ()
     series: Mapping[str, CheckpointSeries] = dataclasses.field(default_factory=dict)
-    """Evaluations of a training's checkpoints, by the name of their directory."""
+    """Evaluations of the checkpoints of a training run, by directory name."""
     compared: Sequence[Path] = ()
-    """The run directories that are held against each other, where it is not one run that is reported."""
+    """The run directories being compared; empty for a report on one run."""
     unfinished: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Evaluations without a summary: episodes played so far."""
+    """Number of episodes so far of each evaluation without a summary."""
 
 
 def collect_inputs(run_dir: Path) -> ReportInputs:
     """Read a run directory.
 
-    Raises UserError when it does not exist or holds none of the known parts, and naming file and
-    line of anything malformed. A torn last line (the run was killed) is left out.
+    Raises UserError if it does not exist or contains none of the known parts, and for anything malformed, naming the
+    file and line. An incomplete last line (of a killed run) is ignored.
     """
     if not run_dir.is_dir():
         raise UserError(f"There is no run directory {run_dir}.")
@@ -117,9 +117,9 @@ def collect_inputs(run_dir: Path) -> ReportInputs:
 
 
 def collect_comparison(run_dirs: Sequence[Path]) -> ReportInputs:
-    """The evaluations of several run directories, to be held against each other.
+    """Read the evaluations of several run directories for comparison.
 
-    Raises UserError when a directory does not exist, is given twice, or holds no evaluation.
+    Raises UserError if a directory does not exist, is given twice, or contains no evaluation.
     """
     for run_dir in run_dirs:
         if not run_dir.is_dir():
@@ -127,7 +127,7 @@ def collect_comparison(run_dirs: Sequence[Path]) -> ReportInputs:
         if not any((run_dir / EVALUATIONS).rglob(EPISODES)):
             raise UserError(f"{run_dir} holds no evaluation to compare ({run_dir / EVALUATIONS}/*).")
     if len({run_dir.resolve() for run_dir in run_dirs}) < len(run_dirs):
-        raise UserError("compare= names one run directory twice.")
+        raise UserError("compare= contains the same run directory twice.")
     evaluations, unfinished = _evaluations(run_dirs)
     return ReportInputs(
         run_dir=run_dirs[0],
@@ -139,7 +139,7 @@ def collect_comparison(run_dirs: Sequence[Path]) -> ReportInputs:
 
 
 def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, int]]:
-    """All finished ones, best first, and the episodes played by the others."""
+    """All finished evaluations, best first, and the number of episodes of each unfinished one."""
     finished: list[Evaluation] = []
     unfinished: dict[str, int] = {}
     for run_dir, path in _results(run_dirs):
@@ -163,7 +163,7 @@ def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, 
 
 
 def _told_apart(evaluations: list[Evaluation], details: Sequence[Callable[[Evaluation], str]]) -> list[Evaluation]:
-    """With titles of their own: each detail is added where it differs among those that share a title so far."""
+    """Make titles unique: add each detail to those titles that are shared and for which the detail differs."""
     titles: list[tuple[str, ...]] = [(evaluation.title,) for evaluation in evaluations]
     for detail in details:
         found: dict[tuple[str, ...], set[str]] = {}
@@ -199,7 +199,7 @@ def _name(run_dirs: Sequence[Path], run_dir: Path, path: Path) -> str:
 
 
 def run_name(run_dirs: Sequence[Path], run_dir: Path) -> str:
-    """Of one of several run directories: that of its folder, or its path where another folder is called the same."""
+    """Name of one of several run directories: its folder name, or its path if folder names are not unique."""
     name = run_dir.resolve().name
     return name if sum(other.resolve().name == name for other in run_dirs) == 1 else str(run_dir)
 
@@ -214,7 +214,7 @@ def _curve(path: Path) -> Curve | None:
         seconds = float(seconds) if seconds is not None else None
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} has a step, loss or seconds that is not a number ({error}).") from error
-    # A resumed run may log a step twice; the later line is the one that counted.
+    # A resumed run may log a step twice; the later line is the valid one.
     steps = sorted(points)
     losses = [points[step] if math.isfinite(points[step]) else math.nan for step in steps]
     return Curve(steps=steps, losses=losses, seconds=seconds)

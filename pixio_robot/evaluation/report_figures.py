@@ -1,4 +1,4 @@
-"""The report's drawings: small inline SVGs coloured by CSS variables, so that they follow light and dark."""
+"""Figures of the report: small inline SVGs coloured by CSS variables, so that they follow light and dark mode."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WIDTH, _HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
 _MOST_POINTS = 300
 _SMOOTH_ABOVE = 40
-"""Curves of more points than this are drawn faint, with a running median over them."""
+"""Curves with more points than this are drawn faint, with a running median on top."""
 
 
 def interval_svg(low: float, rate: float, high: float, parts: Sequence[float] = ()) -> str:
-    """A dot with its interval on a 0 to 100 % axis; it stretches to any width without scaling text. `parts`: rates that
-    `rate` is the mean of, as strokes."""
+    """A dot with its interval on a 0 to 100 % axis; stretches to any width without scaling text. `parts`: individual
+    rates whose mean is `rate`, drawn as ticks."""
     ticks = "".join(
         f'<line class="grid" x1="{percent}%" x2="{percent}%" y1="0" y2="24"/>' for percent in (0, 25, 50, 75, 100)
     )
@@ -35,7 +35,7 @@ def interval_svg(low: float, rate: float, high: float, parts: Sequence[float] = 
 
 
 def loss_svg(curve: Curve, label: str) -> str:
-    """Loss over training steps; logarithmic when the losses are positive and span over a factor of ten."""
+    """Loss over training steps; logarithmic if the losses are positive and span more than a factor of ten."""
     steps, losses = np.asarray(curve.steps, float), np.asarray(curve.losses, float)
     finite = np.isfinite(losses)
     if not finite.any():
@@ -65,7 +65,7 @@ def loss_svg(curve: Curve, label: str) -> str:
 
 
 def series_svg(series: CheckpointSeries, label: str) -> str:
-    """Success rates of checkpoints over training steps, with their intervals; the mean of the last ten as a line."""
+    """Success rates of checkpoints over training steps, with intervals, and the mean of the last ten as a line."""
     _, last, step_ticks = _linear_ticks(0.0, max(float(series.steps[-1]), 1.0), count=4)
 
     def x(step: float) -> float:
@@ -106,7 +106,7 @@ def _step_axis(x: Callable[[float], float], ticks: Sequence[float]) -> list[str]
 
 
 def _path(steps: np.ndarray, losses: np.ndarray, x, y, css_class: str) -> str:
-    """A polyline thinned to `_MOST_POINTS`, broken where the loss is not finite."""
+    """A polyline with at most `_MOST_POINTS` points, interrupted where the loss is not finite."""
     keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_POINTS)).round().astype(int))
     commands, pen_down = [], False
     for step, loss in zip(steps[keep], losses[keep], strict=True):
@@ -120,7 +120,7 @@ def _path(steps: np.ndarray, losses: np.ndarray, x, y, css_class: str) -> str:
 
 
 def _running_median(losses: np.ndarray) -> np.ndarray:
-    """Median over a window of a twentieth of the curve; gaps stay gaps."""
+    """Running median over a window of a twentieth of the curve; gaps are preserved."""
     half = max(1, len(losses) // 40)
     smooth = np.full(len(losses), np.nan)
     for index in np.flatnonzero(np.isfinite(losses)):
@@ -129,7 +129,7 @@ def _running_median(losses: np.ndarray) -> np.ndarray:
 
 
 def _linear_ticks(low: float, high: float, count: int = 4) -> tuple[float, float, list[float]]:
-    """Round numbers that enclose [low, high]: (first tick, last tick, ticks)."""
+    """Round tick values that enclose [low, high]: (first tick, last tick, ticks)."""
     span = high - low if high > low else max(abs(high), 1.0)
     raw = span / count
     unit = 10 ** math.floor(math.log10(raw))

@@ -1,4 +1,4 @@
-"""What the evaluations say, in numbers and in plain words, and what they do not show."""
+"""What the evaluations show, in numbers and in plain sentences, and their limitations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pixio_robot.types import OF_THE_TASK, UNSEEDED
 
 SIGNIFICANCE = 0.05
 MOST_SENTENCES = 8
-"""Of more pairs the headline gives the counts; the tables have them all."""
+"""With more pairs, the headline only counts outcomes; the tables list them all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One evaluation against a reference; `paired` is None, with the reason, where pairs make no sense."""
+    """One evaluation against a reference; if they cannot be paired, `paired` is None and `reason` says why."""
 
     first: Evaluation
     second: Evaluation
@@ -41,13 +41,13 @@ class ComparisonTable:
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
-    """Compare on the shared seeds, unless the environments differ, do not repeat themselves, or no seed is shared."""
+    """Paired comparison on the shared seeds, if the environments match and reproduce episodes from their seeds."""
     if not same_environment(first.summary, second.summary):
         return Comparison(first=first, second=second, paired=None, reason="different environments: not comparable")
     if UNSEEDED in first.summary.scene or not (first.summary.repeats and second.summary.repeats):
-        return Comparison(first=first, second=second, paired=None, reason=f"{UNSEEDED} there: no pairs")
+        return Comparison(first=first, second=second, paired=None, reason=f"{UNSEEDED}: cannot be paired")
     if SEQUENTIAL in (first.summary.interval, second.summary.interval):
-        reason = "one may have stopped early, when it looked good or bad, where no exact test holds: not comparable"
+        reason = "early stopping was enabled, so the exact test is not valid: not comparable"
         return Comparison(first=first, second=second, paired=None, reason=reason)
     if not first.outcomes.keys() & second.outcomes.keys():
         return Comparison(first=first, second=second, paired=None, reason="no shared seed: not comparable")
@@ -55,12 +55,12 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
 
 
 def comparison_tables(inputs: ReportInputs) -> list[ComparisonTable]:
-    """Everyone against the frozen random encoder, against no vision, and against the best in the same environment."""
+    """All policies against the frozen random encoder, against no vision, and against the best in each environment."""
     evaluations = inputs.evaluations
     tables = []
     for title, encoder in (
         ("Against a frozen random encoder", "random"),
-        ("Against a policy that sees nothing", "none"),
+        ("Against a policy without vision", "none"),
     ):
         rows = []
         for evaluation in evaluations:
@@ -89,10 +89,10 @@ def _by_environment(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]
 
 
 def headlines(inputs: ReportInputs) -> list[str]:
-    """The result in sentences: every Pixio policy against its random-encoder and its blind twin.
+    """The main results as sentences: each Pixio policy against the same method with a random encoder or no vision.
 
-    Pairs are fixed by method and encoder kind, not by who scored best; where no twin of the same method was evaluated,
-    nothing is said. More than MOST_SENTENCES pairs are counted by how they came out.
+    Pairs are determined by method and kind of encoder, not by score; a policy without such a counterpart is skipped.
+    More than MOST_SENTENCES pairs are summarised by counting their outcomes.
     """
     if not inputs.evaluations:
         return ["No policy has been evaluated yet."]
@@ -129,7 +129,7 @@ def rate_text(evaluation: Evaluation) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """`62–79 %`, with a space that does not break."""
+    """`62–79 %`, with a no-break space."""
     return f"{100 * low:.0f}–{100 * high:.0f}\N{NO-BREAK SPACE}%"
 
 
@@ -150,7 +150,7 @@ def _sentence(comparison: Comparison) -> str:
 
 
 def _is_reference(evaluation: Evaluation, encoder: str) -> bool:
-    """The random encoder counts as a reference where it is frozen; trained in full it is a contender."""
+    """Whether it serves as a reference: the random encoder does only if it is frozen, not if it is trained."""
     summary = evaluation.summary
     if summary.encoder != encoder or summary.policy == "random":
         return False
@@ -158,8 +158,8 @@ def _is_reference(evaluation: Evaluation, encoder: str) -> bool:
 
 
 def _reference(evaluation: Evaluation, evaluations: Sequence[Evaluation], encoder: str) -> Evaluation | None:
-    """The reference with the same kind of policy, else the first one; of several, one in the same environment, and of
-    those the one of the same training seed, not the one that scored best."""
+    """The reference with the same kind of policy, or else the first; if there are several, prefer the same environment,
+    then the same training seed, never the best score."""
     references = [candidate for candidate in evaluations if _is_reference(candidate, encoder)]
     same = [candidate for candidate in references if candidate.summary.policy == evaluation.summary.policy]
     here = [candidate for candidate in same or references if same_environment(candidate.summary, evaluation.summary)]
@@ -169,7 +169,7 @@ def _reference(evaluation: Evaluation, evaluations: Sequence[Evaluation], encode
 
 
 def caveats(inputs: ReportInputs) -> list[str]:
-    """What the numbers do not show, computed from them."""
+    """Limitations of the results, derived from the data."""
     found = []
     summaries = [evaluation.summary for evaluation in inputs.evaluations]
     trained = [summary for summary in summaries if summary.policy != "random"]
@@ -181,65 +181,65 @@ def caveats(inputs: ReportInputs) -> list[str]:
         who = "Every policy was" if len(once) == len(seeds) else f"{len(once)} of {len(seeds)} kinds of policy were"
         found.append(
             f"{who} trained once. The intervals cover the choice of evaluation episodes only; "
-            "how much a rate moves when training starts from another seed was not measured."
+            "the variation between training seeds was not measured."
         )
     if summaries:
         margin, episodes = max((_widest(summary) / 2, summary.episodes) for summary in summaries)
         found.append(
-            f"With {episodes} episodes a rate is known to about ±{100 * margin:.0f} points at worst, where half "
-            "of them succeed; differences of a few points stay invisible."
+            f"With {episodes} episodes, a success rate is known to within ±{100 * margin:.0f} points in the worst case "
+            "(a rate near 50 %); differences of a few points cannot be detected."
         )
         found += _where(summaries)
     if any(summary.render_quality == "fast" for summary in summaries):
-        found.append("Images were rendered at the fast quality (no shadows, no antialiasing): unlike real ones.")
+        found.append("Images were rendered at fast quality (no shadows, no antialiasing), unlike real images.")
     if not all(same_environment(summary, summaries[0]) for summary in summaries):
-        found.append("Not all evaluations used the same environment; those that differ are not compared.")
+        found.append("Not all evaluations used the same environment; different environments are not compared.")
     if len({tuple(summary.seeds) for summary in summaries}) > 1:
         found.append("Not all evaluations used the same seeds; comparisons use the seeds that both sides share.")
     tests = sum(row.paired is not None for table in comparison_tables(inputs) for row in table.rows)
     if tests > 1:
         found.append(
-            f"The {tests} paired comparisons are not corrected for their number; "
-            f"p < {SIGNIFICANCE / tests:.2g} would be the Bonferroni threshold."
+            f"The p-values of the {tests} paired comparisons are not corrected for multiple testing; "
+            f"the Bonferroni threshold would be p < {SIGNIFICANCE / tests:.2g}."
         )
     if len(summaries) > 2:
-        found.append("Which policy is “the best” was decided on these same episodes, which flatters it.")
+        found.append("The “best” policy was selected on these same episodes, so its rate is biased upwards.")
     restarts = sum(summary.restarts for summary in summaries)
     if restarts:
-        found.append(f"{restarts} episodes were played again from their seed because a simulator worker died.")
+        found.append(f"{restarts} episodes were restarted from their seed because a simulator worker died.")
     if inputs.pretraining is not None and any(summary.encoder == "pixio" for summary in summaries):
         found.append(
             f"The Pixio encoder here was pretrained in this run for {inputs.pretraining.steps[-1]:,} steps; "
-            "that says nothing about the published Pixio weights, which saw vastly more."
+            "this says nothing about the published Pixio weights, which were trained on vastly more data."
         )
     if inputs.series:
         found.append(
-            "The best of several checkpoints was chosen by the episodes that it is reported on, which flatters it; "
-            "the last checkpoint and the mean of the last ten were not chosen."
+            "The best of several checkpoints was selected on the same episodes that its rate is reported on, so the "
+            "rate is biased upwards; the last checkpoint and the mean of the last ten are not selected."
         )
     for name, played in inputs.unfinished.items():
-        found.append(f"The evaluation {name} is unfinished ({played} episodes so far) and left out.")
+        found.append(f"The evaluation {name} is unfinished ({played} episodes so far) and not included.")
     return found
 
 
 def _widest(summary: EvaluationSummary) -> float:
-    """Width of the interval that so many episodes give where half of them succeed, whatever came out."""
+    """Width of the interval at a success rate of 50 % with this number of episodes."""
     kind = confidence_sequence if summary.interval == SEQUENTIAL else Interval(summary.interval)
     low, high = kind(summary.episodes // 2, summary.episodes)
     return high - low
 
 
 def _where(summaries: Sequence[EvaluationSummary]) -> list[str]:
-    """Which of it is simulation. Of an environment that only shows itself, nobody here knows."""
+    """Which evaluations were simulated; unknown for third-party environments."""
     unknown = [summary for summary in summaries if summary.scene and not summary.scene.startswith("simulated")]
     found = []
     if places := sorted({_place(summary) for summary in summaries if summary not in unknown}):
-        found.append(f"All of it is simulation: {', '.join(places)}. Nothing here was tried on a real robot.")
+        found.append(f"All evaluations ran in simulation: {', '.join(places)}. Nothing was tested on a real robot.")
         if unknown:
             found[0] = f"Simulation: {', '.join(places)}."
     if unknown:
         places = sorted({_place(summary) for summary in unknown})
-        found.append(f"Environments of others, which may be simulations or robots: {', '.join(places)}.")
+        found.append(f"Third-party environments, which may be simulations or real robots: {', '.join(places)}.")
     return found
 
 

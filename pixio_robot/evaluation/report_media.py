@@ -1,4 +1,4 @@
-"""Pictures and videos of a run as data URIs, within a bound on the report's size."""
+"""Images and videos of a run as data URIs, within a size limit for the report."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One rollout: data URIs of the mp4 and of the picture shown before it plays."""
+    """One rollout: data URIs of the mp4 and of its poster image."""
 
     episode: EpisodeResult | None
-    """None for a grid of many."""
+    """None for a grid of several episodes."""
     source: str
     poster: str
     width: int
@@ -39,23 +39,23 @@ class Clip:
 
     @property
     def cost(self) -> int:
-        """Bytes of the page."""
+        """Size in the page [bytes]."""
         return len(self.source) + len(self.poster)
 
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-    """The clips of one evaluation, failures first; `left_out` more are only on the disk."""
+    """The clips of one evaluation, failures first; `left_out` more are only on disk."""
 
     evaluation: Evaluation
     grid: Clip | None
-    """All of them side by side; None where there is none, or no room for it."""
+    """All of them in one grid; None if there is no grid or it is too large."""
     shown: Sequence[Clip]
     left_out: int
 
 
 def panels(paths: Sequence[Path]) -> list[Panel]:
-    """Up to four panels spread over training, first and last among them, as JPEG.
+    """Up to four panels spread over training, including the first and the last, as JPEG.
 
     Raises UserError naming a file that is not an image.
     """
@@ -76,9 +76,9 @@ def panels(paths: Sequence[Path]) -> list[Panel]:
 
 
 def clips(evaluations: Sequence[Evaluation], budget_bytes: int) -> list[Clips]:
-    """The evaluations' videos, handed out in turns until `budget_bytes` of base64 are used.
+    """The videos of the evaluations, taken in turns until `budget_bytes` of base64 are used.
 
-    A video whose file is gone is passed over; one that does not decode raises UserError.
+    Videos whose file is missing are skipped; one that cannot be decoded raises UserError.
     """
     grids: list[Clip | None] = []
     for evaluation in evaluations:
@@ -90,7 +90,7 @@ def clips(evaluations: Sequence[Evaluation], budget_bytes: int) -> list[Clips]:
         else:
             grids.append(None)
     queues = [[episode for episode in evaluation.episodes if _video(evaluation, episode)] for evaluation in evaluations]
-    # Failures and successes alternate, so that a tight budget shows both; failures teach more, so they begin.
+    # Failures and successes alternate, so that a small budget shows both; failures come first, as more informative.
     queues = [_alternate(queue) for queue in queues]
     shown: list[list[Clip]] = [[] for _ in evaluations]
     for turn in range(max(map(len, queues), default=0)):
@@ -121,7 +121,7 @@ def _alternate(episodes: Sequence[EpisodeResult]) -> list[EpisodeResult]:
 
 
 def _video(evaluation: Evaluation, episode: EpisodeResult) -> Path | None:
-    """The episode's video inside its results directory; a path that leads out of it is not followed."""
+    """Path of the episode's video; None if it is missing or outside the results directory."""
     if episode.video is None:
         return None
     path = (evaluation.directory / episode.video).resolve()
@@ -142,7 +142,7 @@ def _read_clip(path: Path, episode: EpisodeResult | None) -> Clip:
     finally:
         capture.release()
     if not read:
-        raise UserError(f"{path} is not a readable video; delete it to report without it.")
+        raise UserError(f"{path} is not a readable video; delete it to create the report without it.")
     height, width = first.shape[:2]
     content = base64.b64encode(path.read_bytes()).decode()
     return Clip(episode, f"data:video/mp4;base64,{content}", _jpeg(first), width, height)

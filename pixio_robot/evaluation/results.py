@@ -1,7 +1,7 @@
-"""The results directory of one evaluation: survives a kill, resumes, and says when it is unfinished.
+"""The results directory of one evaluation: crash-safe, resumable, and recognisable as unfinished.
 
-identity.json    who was evaluated; written first, a resumed run must match it
-episodes.jsonl   one EpisodeResult a line, appended as each episode ends
+identity.json    what was evaluated; written first, a resumed run must match it
+episodes.jsonl   one EpisodeResult per line, appended as each episode ends
 videos/          seed_<seed>.mp4
 summary.json     written last: its presence means the evaluation is complete
 """
@@ -27,12 +27,12 @@ IDENTITY, EPISODES, SUMMARY, VIDEOS = "identity.json", "episodes.jsonl", "summar
 
 @dataclasses.dataclass(kw_only=True)
 class EvaluatedPolicy:
-    """Who is evaluated. Two runs with equal identity are the same evaluation."""
+    """The policy under evaluation. Two runs with equal identity are the same evaluation."""
 
     name: str
-    """Short and unique within a report, also the directory's name: `bc_pixio_frozen`."""
+    """Short name, unique within a report and used for the directory: `bc_pixio_frozen`."""
     label: str
-    """For people: `Frozen Pixio`."""
+    """Display name: `Frozen Pixio`."""
     policy: str
     """`bc`, `diffusion`, ... or `random`."""
     encoder: str
@@ -41,13 +41,13 @@ class EvaluatedPolicy:
     """`frozen`, `full`, `last_k`; empty without an encoder."""
     training_seed: int | None = None
     training_step: int | None = None
-    """Of a checkpoint from the midst of training; None for the policy that training ended with."""
+    """Training step of an intermediate checkpoint; None for the final policy."""
     fingerprint: str = ""
-    """A hash of the policy's weights: a retrained policy must not resume its predecessor's results."""
+    """Hash of the policy's weights, so that a retrained policy does not resume the results of the earlier one."""
     acting: str = ""
-    """How its predictions become actions, where that can be chosen: `4 actions of each chunk`."""
+    """How predictions are turned into actions, if configurable: `4 actions of each chunk`."""
     sight: str = ""
-    """How it sees an environment that calls things otherwise, in words of `SightConfig`; empty: by the same names."""
+    """Name mapping between policy and environment, as text of `SightConfig`; empty if the names agree."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -58,7 +58,7 @@ class EvaluationSummary(EvaluatedPolicy):
     robot: str
     render_quality: str
     spec_hash: str
-    """Equal hashes: same task, robot, controller, cameras and simulator."""
+    """Equal hashes mean the same task, robot, controller, cameras and simulator."""
     seeds: list[int]
     episodes: int
     successes: int
@@ -69,37 +69,37 @@ class EvaluationSummary(EvaluatedPolicy):
     mean_steps_to_success: float | None
     restarts: int
     wall_seconds: float
-    """Of the session that finished the evaluation."""
+    """Duration of the session that finished the evaluation."""
     resumed_episodes: int
-    """Episodes that earlier, interrupted sessions had played; they are not in `wall_seconds`."""
+    """Episodes played in earlier, interrupted sessions; not included in `wall_seconds`."""
     versions: dict[str, str]
     finished_at: str
     """UTC, ISO 8601."""
     interval: str = Interval.WILSON.value
-    """What `low` and `high` are: an `Interval`, or a confidence sequence where stopping early was allowed."""
+    """Type of the interval `low` to `high`: an `Interval`, or a confidence sequence with early stopping."""
     mean_seconds_to_success: float | None = None
-    """Simulated seconds, of the episodes that succeeded."""
+    """Simulated seconds, mean over the successful episodes."""
     mean_return: float | None = None
     mean_highest_reward: float | None = None
-    """Both over all episodes: of the sum of an episode's rewards, and of the highest of them."""
+    """Means over all episodes of the sum of rewards (`mean_return`) and of the highest reward."""
     scene: str = ""
-    """What the environment shows besides (`DemoSpec.source`: the variation, how far apart objects start). Policies may
-    be played in other scenes than they learned in, but results of two scenes are not compared."""
+    """Details of the scene (`DemoSpec.source`: visual variation, spread of the objects' initial positions). A
+    policy may be evaluated in another scene than it was trained in, but results of two scenes are not compared."""
     repeats: bool = True
-    """Whether the environment gave the same episode again from the same seed where that was tried (`envs.repeatable`,
-    of environments of others); without, episodes of the same seed are no pairs. True of before it was noted."""
+    """Whether the environment reproduces an episode from its seed, where that was tested (`envs.repeatable`, for
+    third-party environments). If not, episodes with the same seed cannot be paired. Older summaries count as True."""
     stopped: str = ""
-    """Why the evaluation ended before its last episode; empty when it did not."""
+    """Reason for stopping early; empty if all episodes were played."""
 
 
 def spec_hash(spec: DemoSpec) -> str:
-    """A hash of everything that decides what an episode from a given seed looks like."""
+    """Hash of everything that determines what the episode of a given seed looks like."""
     value = {key: item for key, item in spec.to_json().items() if key not in ("source", "licence")}
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def same_environment(first: EvaluationSummary, second: EvaluationSummary) -> bool:
-    """Whether a seed starts the same episode in both. Summaries of before scenes were noted count as alike."""
+    """Whether a seed starts the same episode in both. Older summaries without a scene match any scene."""
     scenes = {first.scene, second.scene} - {""}
     return first.spec_hash == second.spec_hash and len(scenes) < 2
 
@@ -109,31 +109,31 @@ def _identity(policy: EvaluatedPolicy, spec: DemoSpec) -> dict[str, Any]:
 
 
 def played_before(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> list[EpisodeResult]:
-    """The episodes that a results directory holds already; it need not be there.
+    """The episodes already in a results directory, which need not exist.
 
-    Raises UserError naming what differs when the directory holds another policy or environment.
+    Raises UserError naming the differing fields if the directory belongs to another policy or environment.
     """
     identity = _identity(policy, spec)
     path = directory / IDENTITY
     if path.exists():
         known = read_json(path)
         if not isinstance(known, dict):
-            raise UserError(f"{path} does not say whose results these are; delete {directory} to evaluate anew.")
-        # Before it was noted, everything was seen by its own names.
+            raise UserError(f"{path} does not say which policy was evaluated; delete {directory} to start over.")
+        # Older results have no `sight`: names had to agree.
         known = {"sight": ""} | known
         differing = sorted(key for key in identity if key in known and known[key] != identity[key])
         if differing:
             raise UserError(
                 f"{directory} holds the results of another evaluation (differs in {', '.join(differing)}). "
-                "Choose another output directory, or delete that one to evaluate anew."
+                "Choose another output directory, or delete that one to start over."
             )
     elif (directory / EPISODES).exists():
-        raise UserError(f"{directory} has {EPISODES} but no {IDENTITY}: it is not known which policy played them.")
+        raise UserError(f"{directory} has {EPISODES} but no {IDENTITY}, so it is unknown which policy was evaluated.")
     return read_episodes(directory) if (directory / EPISODES).exists() else []
 
 
 def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> None:
-    """Make a results directory, or go on with one that `played_before` found nothing wrong with."""
+    """Create a results directory, or continue one that `played_before` has checked."""
     if not (directory / IDENTITY).exists():
         write_json(directory / IDENTITY, _identity(policy, spec))
     _drop_torn_line(directory / EPISODES)
@@ -152,10 +152,10 @@ def _line(result: EpisodeResult) -> str:
 
 
 def read_episodes(directory: Path) -> list[EpisodeResult]:
-    """All whole lines of `episodes.jsonl`, in the order played; a torn last line is left out."""
+    """All complete lines of `episodes.jsonl`, in order of completion; an incomplete last line is ignored."""
     path = directory / EPISODES
     if not path.exists():
-        raise UserError(f"There is no {EPISODES} in {directory}: nothing was evaluated there.")
+        raise UserError(f"There is no {EPISODES} in {directory}: it holds no evaluation.")
     results = []
     for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
         if line.endswith("\n"):
@@ -165,12 +165,12 @@ def read_episodes(directory: Path) -> list[EpisodeResult]:
                 raise UserError(f"Line {number} of {path} is not an episode result ({error}).") from error
     seeds = [result.seed for result in results]
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"{path} holds a seed more than once: two evaluations wrote to it at the same time.")
+        raise UserError(f"{path} contains a seed more than once: two evaluations wrote to it at the same time.")
     return results
 
 
 def note_videos(directory: Path, videos: Mapping[int, str]) -> None:
-    """Note in `episodes.jsonl` the films, by seed, that were chosen after their episodes were noted."""
+    """Add videos, by seed, to `episodes.jsonl` that were selected after their episodes had been written."""
     if not videos:
         return
     results = read_episodes(directory)
@@ -187,7 +187,7 @@ def write_summary(directory: Path, summary: EvaluationSummary) -> None:
 def read_summary(directory: Path) -> EvaluationSummary:
     """The summary of a finished evaluation.
 
-    Raises UserError when the evaluation is missing, unfinished, or its summary lacks something.
+    Raises UserError if the evaluation is missing or unfinished, or if its summary lacks a field.
     """
     path = directory / SUMMARY
     if not path.exists():
@@ -201,7 +201,7 @@ def read_summary(directory: Path) -> EvaluationSummary:
 
 
 def read_outcomes(directory: Path, seeds: Sequence[int]) -> list[EpisodeResult]:
-    """The episodes of exactly those seeds, in their order. UserError when one is missing."""
+    """The episodes with exactly these seeds, in this order. Raises UserError if one is missing."""
     by_seed = {result.seed: result for result in read_episodes(directory)}
     missing = [seed for seed in seeds if seed not in by_seed]
     if missing:
@@ -220,7 +220,7 @@ def _from_json(path: Path, value: Any) -> EvaluationSummary:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a killed process did not finish, so that appending stays sound."""
+    """Remove an incomplete last line left by a killed process, so that appending is safe."""
     if not path.exists():
         return
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Closing the loop: an actor plays one episode per seed in the slots of an environment pool."""
+"""Closed-loop rollouts: an actor plays one episode per seed in the slots of an environment pool."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pixio_robot.types import Actor, EnvPool, EpisodeResult, Frame, StepResult
 
 
 class Watcher(Protocol):
-    """Is shown whole episodes while they are played: a frame, then an action and the frame it led to, and so on."""
+    """Observes episodes while they are played: a frame, then an action and the resulting frame, and so on."""
 
     def begin(self, seed: int) -> bool:
-        """Whether to be shown the episode of that seed; if so every image of it is rendered."""
+        """Return whether to observe the episode with this seed; if so, all its images are rendered."""
         ...
 
     def see(self, seed: int, frame: Frame) -> None: ...
@@ -26,17 +26,17 @@ class Watcher(Protocol):
     def act(self, seed: int, action: np.ndarray, reward: float) -> None: ...
 
     def discard(self, seed: int) -> None:
-        """Forget an episode whose worker died; it will begin again."""
+        """Discard an episode whose worker died or that was abandoned; after a worker's death it starts again."""
         ...
 
     def end(self, result: EpisodeResult) -> None:
-        """The episode is over; what it left on the disk may be noted in the result."""
+        """The episode has ended. The watcher may record in the result which files it wrote."""
         ...
 
 
 @dataclasses.dataclass
 class _Running:
-    """An episode in flight."""
+    """A running episode."""
 
     seed: int
     steps: int = 0
@@ -52,7 +52,7 @@ class _Running:
 
 
 class _Rollout:
-    """The bookkeeping of one `run_episodes` call."""
+    """State of one `run_episodes` call."""
 
     def __init__(self, pool: EnvPool, actor: Actor, watchers: Sequence[Watcher], max_restarts: int) -> None:
         self.pool = pool
@@ -63,7 +63,7 @@ class _Rollout:
         self.frames: dict[int, Frame] = {}
 
     def start(self, starting: Mapping[int, _Running]) -> None:
-        """Reset every slot given to its episode; slots lost while resetting are tried again."""
+        """Reset each given slot to its episode, retrying slots whose worker died during the reset."""
         waiting = dict(starting)
         while waiting:
             for slot, episode in waiting.items():
@@ -80,7 +80,7 @@ class _Rollout:
             waiting = {slot: self._lose(slot) for slot in sorted(lost)}
 
     def step(self) -> tuple[dict[int, EpisodeResult], dict[int, _Running]]:
-        """One control step in every running slot: (episodes that ended, episodes to run again)."""
+        """Take one control step in every running slot. Returns (episodes that ended, episodes to restart)."""
         actions = self.actor.act(self.frames)
         for slot in self.frames:
             self._check_action(slot, actions)
@@ -101,7 +101,7 @@ class _Rollout:
         episode = self.running[slot]
         for watcher in episode.watchers:
             watcher.see(episode.seed, frame)
-        # Images that only watchers asked for are withheld, so watching cannot change the outcome.
+        # Images rendered only for watchers are hidden from the actor, so watching cannot change the outcome.
         self.frames[slot] = frame if wanted else Frame({}, frame.state)
 
     def _advance(self, slot: int, action: np.ndarray, result: StepResult, wanted: bool) -> EpisodeResult | None:
@@ -110,7 +110,7 @@ class _Rollout:
         reward = float(result.reward)
         episode.episode_return += reward
         episode.highest_reward = reward if episode.highest_reward is None else max(reward, episode.highest_reward)
-        # At the last step, as collect keeps demonstrations: MetaWorld goes on after a success, which may be undone.
+        # Judged at the last step, as in `collect`: MetaWorld continues after a success, which may be undone.
         episode.success = bool(result.success)
         if episode.success and episode.first_success is None:
             episode.first_success = episode.steps
@@ -140,14 +140,14 @@ class _Rollout:
             watcher.discard(episode.seed)
         if episode.restarts >= self.max_restarts:
             raise UserError(
-                f"The episode of seed {episode.seed} lost its simulator worker {episode.restarts + 1} times "
+                f"The simulator worker of the episode with seed {episode.seed} died {episode.restarts + 1} times "
                 f"(max_restarts={self.max_restarts}). Use fewer workers if memory is short, "
                 "or raise step_timeout_s if the machine is slow."
             )
         return episode.again()
 
     def abandon(self) -> None:
-        """Leave the running episodes unfinished."""
+        """Abandon the running episodes."""
         for episode in self.running.values():
             for watcher in episode.watchers:
                 watcher.discard(episode.seed)
@@ -157,11 +157,11 @@ class _Rollout:
     def _check_action(self, slot: int, actions: Mapping[int, np.ndarray]) -> None:
         action, expected = np.asarray(actions[slot]), (self.pool.spec.action_dim,)
         episode = self.running[slot]
-        where = f"at step {episode.steps} of the episode of seed {episode.seed}"
+        where = f"at step {episode.steps} of the episode with seed {episode.seed}"
         if action.shape != expected:
-            raise UserError(f"The policy gave an action of shape {action.shape} {where}, expected {expected}.")
+            raise UserError(f"The policy returned an action of shape {action.shape} {where}, expected {expected}.")
         if not np.isfinite(action).all():
-            raise UserError(f"The policy gave a non-finite action {where}: its training has probably diverged.")
+            raise UserError(f"The policy returned a non-finite action {where}: its training has probably diverged.")
 
 
 def run_episodes(
@@ -176,14 +176,14 @@ def run_episodes(
 ) -> list[EpisodeResult]:
     """Play one episode per seed and return the results in the order of `seeds`.
 
-    All running slots step together; a slot whose episode ended takes the next seed. Which slot plays
-    which seed therefore follows from the episodes' lengths alone, never from the speed or number of
-    workers. An episode whose worker died is run again from its seed. `on_episode` sees each result
-    as it ends, which is not the order of `seeds`. An episode succeeds if its last step does. Once `enough`
-    says so the rest is not played, and the results are those of the episodes that had ended.
+    All running slots step in lockstep; when an episode ends, its slot takes the next seed. Which slot plays which seed
+    therefore depends only on the lengths of the episodes, not on the speed or number of workers. An episode whose
+    worker died restarts from its seed. `on_episode` is called with each result in order of completion, not in the order
+    of `seeds`. An episode counts as a success if its last step is one. Once `enough()` returns True, no further steps
+    are taken and only the episodes that have ended are returned.
 
-    Raises UserError on duplicated seeds, on actions of the wrong shape or not finite, and when one
-    episode loses its worker more than `max_restarts` times.
+    Raises UserError for duplicate seeds, for actions of the wrong shape or that are not finite, and if the worker of an
+    episode dies more than `max_restarts` times.
     """
     check_distinct(seeds)
     rollout = _Rollout(pool, actor, watchers, max_restarts)

@@ -1,7 +1,7 @@
-"""Stopping an evaluation as soon as the answer is clear, without spoiling its error rate.
+"""Stop an evaluation as soon as the answer is clear, without inflating its error rate.
 
-Looking at a 95 % Wilson interval after every episode and stopping when it pleases is wrong far more often
-than one time in twenty. A confidence sequence holds at all episodes at once, so one may look, and stop, at any time.
+Checking a 95 % Wilson interval after every episode and stopping when it looks good is wrong far more often than one
+time in twenty. A confidence sequence is valid after every episode simultaneously, so it can be checked at any time.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import EpisodeResult
 
 LEAST_EPISODES = 10
-"""No rule looks earlier: an honest answer from fewer episodes convinces nobody."""
+"""No rule stops before this many episodes: a result from fewer would not be convincing."""
 
 
 class StopRule(Choice):
     NEVER = "never"
     WIDTH = "width"
-    """The rate is known to within +-`half_width`."""
+    """Stop once the success rate is known to within +-`half_width`."""
     RATE = "rate"
-    """The rate is clearly above or clearly below `rate`."""
+    """Stop once the success rate is clearly above or below `rate`."""
     VERSUS = "versus"
-    """It is clearly better or clearly worse than the evaluation in `versus`, on the same seeds."""
+    """Stop once the policy is clearly better or worse than the evaluation in `versus` on the same seeds."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class StopConfig:
-    """When an evaluation may end before its last episode."""
+    """When an evaluation may stop early."""
 
     rule: StopRule = StopRule.NEVER
-    """NEVER; WIDTH: as soon as the success rate is known to within +-`half_width`; RATE: as soon as it is clearly above
-    or below `rate`; VERSUS: clearly better or worse than the evaluation in `versus`, on the same seeds."""
+    """NEVER: do not stop early. WIDTH: stop once the success rate is known to within +-`half_width`. RATE: once it is
+    clearly above or below `rate`. VERSUS: once it is clearly better or worse than `versus` on the same seeds."""
     half_width: float = 0.1
-    """Share of episodes, for `width`."""
+    """Target half width of the interval as a fraction, for rule WIDTH."""
     rate: float = 0.5
-    """Share of episodes, for `rate`."""
+    """Success rate to compare with as a fraction, for rule RATE."""
     versus: str | None = None
-    """Directory of a finished evaluation of the same environment and first seed, for `versus`."""
+    """Directory of a finished evaluation of the same environment with the same seeds, for rule VERSUS."""
     confidence: float = 0.95
-    """Of the interval that the rule looks at."""
+    """Confidence level of the confidence sequence that the rule uses."""
 
     def __post_init__(self) -> None:
         for name in ("half_width", "rate", "confidence"):
@@ -53,11 +53,11 @@ class StopConfig:
 
 
 def confidence_sequence(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Bounds of a rate that hold after every number of episodes at once, with probability `confidence`.
+    """Bounds on a rate that hold for all numbers of episodes simultaneously, with probability `confidence`.
 
-    The rates whose prior-to-posterior ratio is below 1 / (1 - confidence), with a uniform prior: that ratio
-    at the true rate is a martingale that starts at 1, so by Ville's inequality it hardly ever gets that large
-    (Robbins 1970, Ann. Math. Stat. 41:1397; Waudby-Smith & Ramdas 2020, arXiv 2006.04347, section 2).
+    The set of rates whose prior-to-posterior ratio, with a uniform prior, is below 1 / (1 - confidence). At the true
+    rate this ratio is a martingale that starts at 1, so by Ville's inequality it rarely gets that large (Robbins 1970,
+    Ann. Math. Stat. 41:1397; Waudby-Smith & Ramdas 2020, arXiv 2006.04347, section 2).
     """
     from scipy import optimize, stats
 
@@ -77,10 +77,10 @@ def confidence_sequence(successes: int, n: int, confidence: float = 0.95) -> tup
 
 
 def stopping(config: StopConfig, reference: Mapping[int, bool]) -> Callable[[Sequence[EpisodeResult]], str]:
-    """A function of the episodes so far, in the order of their seeds: why to stop, or an empty text.
+    """A function that takes the episodes so far, in seed order, and returns the reason to stop, or an empty string.
 
-    `reference` is {seed: success} of the evaluation in `config.versus`. Seeds that both sides solve or both fail
-    say nothing of which is better; among the others a tie is a fair coin.
+    `reference` is {seed: success} of the evaluation in `config.versus`. Seeds that both policies solve or both fail
+    say nothing about which is better; if they are equally good, each wins half of the remaining seeds on average.
     """
 
     def bounds(successes: int, n: int) -> tuple[float, float]:
@@ -99,40 +99,40 @@ def stopping(config: StopConfig, reference: Mapping[int, bool]) -> Callable[[Seq
             decided = [result.success for result in results if result.success != reference[result.seed]]
             low, high = bounds(sum(decided), len(decided))
             if not low <= 0.5 <= high:
-                return f"it is {'better' if low > 0.5 else 'worse'} than {config.versus}"
+                return f"the policy is {'better' if low > 0.5 else 'worse'} than {config.versus}"
         return ""
 
     return reason
 
 
 class Verdict:
-    """Watches an evaluation and settles at the first episode, in the order of `seeds`, after which the rule says stop.
+    """Decide when to stop: at the first episode, in the order of `seeds`, after which the rule says so.
 
-    Episodes that succeed end sooner than those that fail. Judging them as they come in would favour success, so
-    an episode counts only once all before it have ended; the answer then depends on nothing but the seeds.
+    Successful episodes end sooner than failed ones. Counting them in order of completion would be biased towards
+    success, so an episode counts only once all earlier ones have ended; the outcome depends on the seeds alone.
     """
 
     def __init__(self, seeds: Sequence[int], config: StopConfig, reference: Mapping[int, bool]) -> None:
-        """Raises UserError when the rule is `versus` and `reference` lacks a seed."""
+        """Raises UserError if the rule is VERSUS and `reference` lacks a seed."""
         missing = [seed for seed in seeds if seed not in reference] if config.rule is StopRule.VERSUS else []
         if missing:
             raise UserError(
-                f"stop.versus={config.versus} has no episode of seed {missing[0]}; compare with one of the same seeds."
+                f"stop.versus={config.versus} has no episode with seed {missing[0]}; both need the same seeds."
             )
         self._seeds, self._reason = seeds, stopping(config, reference)
         self._ended: dict[int, EpisodeResult] = {}
         self._in_order: list[EpisodeResult] = []
         self.text = ""
-        """Why the evaluation ended early; empty while it goes on."""
+        """Reason for stopping early; empty while the evaluation goes on."""
 
     @property
     def ended(self) -> list[int]:
-        """The seeds of all episodes so far."""
+        """Seeds of all episodes that have ended."""
         return list(self._ended)
 
     @property
     def counted(self) -> list[int]:
-        """The seeds that the answer rests on."""
+        """Seeds of the episodes that count towards the result."""
         return [result.seed for result in self._in_order]
 
     def add(self, result: EpisodeResult) -> None:

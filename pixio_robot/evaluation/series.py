@@ -1,7 +1,7 @@
-"""The checkpoints of one training, each evaluated: the last, the mean of the last ten, and the best, named as such.
+"""Evaluations of all checkpoints of one training run: the last, the mean of the last ten, and the best.
 
-The best of k checkpoints, chosen by the very episodes it is reported on, is what several published tables show; it
-flatters, and the more so the more checkpoints there are. So it never stands alone here.
+Several published tables report the best of k checkpoints, selected on the very episodes it is reported on. This is
+biased upwards, the more so the more checkpoints there are, so it is never reported alone here.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ LAST = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointSeries:
-    """Success rates over training; all checkpoints played the same seeds."""
+    """Success rates over the course of training; all checkpoints were evaluated on the same seeds."""
 
     label: str
     policy: str
     task: str
     episodes: int
     steps: Sequence[int]
-    """Updates, rising."""
+    """Training steps, in ascending order."""
     successes: Sequence[int]
     rates: Sequence[float]
     lows: Sequence[float]
@@ -37,10 +37,10 @@ class CheckpointSeries:
     last: float
     mean_of_last: float
     averaged: int
-    """How many checkpoints `mean_of_last` is over: LAST, or all where there are fewer."""
+    """Number of checkpoints in `mean_of_last`: LAST, or all if there are fewer."""
     best: float
     best_step: int
-    """The earliest of the best."""
+    """Step of the best checkpoint; the earliest in case of a tie."""
 
     @property
     def best_of(self) -> int:
@@ -48,12 +48,12 @@ class CheckpointSeries:
 
 
 def checkpoint_directory(step: int) -> str:
-    """The name of one checkpoint's evaluation inside the series's directory."""
+    """Name of a checkpoint's evaluation directory inside the directory of the series."""
     return f"step_{step:08d}"
 
 
 def series_of(summaries: Sequence[EvaluationSummary]) -> CheckpointSeries:
-    """Raises UserError where there are none, or they did not play the same seeds in one environment."""
+    """Summarise the series. Raises UserError if it is empty, or if seeds or environments differ."""
     if not summaries:
         raise UserError("There is no evaluated checkpoint to summarise.")
     ordered = sorted(summaries, key=lambda summary: summary.training_step or 0)
@@ -61,8 +61,8 @@ def series_of(summaries: Sequence[EvaluationSummary]) -> CheckpointSeries:
     for summary in ordered:
         if summary.spec_hash != first.spec_hash or summary.seeds != first.seeds:
             raise UserError(
-                f"The checkpoints at steps {first.training_step} and {summary.training_step} were evaluated on other "
-                "seeds or environments; evaluate all of them by one command, without stop.rule."
+                f"The checkpoints at steps {first.training_step} and {summary.training_step} were evaluated on "
+                "different seeds or environments; evaluate all of them with one command, without stop.rule."
             )
     rates = [summary.rate for summary in ordered]
     best = max(range(len(rates)), key=lambda index: (rates[index], -index))
@@ -86,7 +86,7 @@ def series_of(summaries: Sequence[EvaluationSummary]) -> CheckpointSeries:
 
 
 def read_series(directory: Path) -> CheckpointSeries:
-    """From the evaluations of checkpoints in `directory`. Raises UserError as `series_of` and `read_summary` do."""
+    """Read the evaluations of checkpoints in `directory`. Raises UserError as `series_of` and `read_summary` do."""
     return series_of([read_summary(path.parent) for path in directory.glob(f"step_*/{SUMMARY}")])
 
 
@@ -98,9 +98,9 @@ def write_series(directory: Path) -> CheckpointSeries:
 
 
 def series_text(series: CheckpointSeries) -> str:
-    """`last 45 %, mean of the last 10 43 %, best of 20 checkpoints 60 % (step 800; chosen on these episodes)`."""
+    """`last 45 %, mean of the last 10 43 %, best of 20 checkpoints 60 % (step 800; ...)`."""
     return (
         f"last {series.last:.0%}, mean of the last {series.averaged} {series.mean_of_last:.0%}, "
         f"best of {series.best_of} checkpoints {series.best:.0%} "
-        f"(step {series.best_step:,}; chosen by these same episodes, which flatters it)"
+        f"(step {series.best_step:,}; selected on these same episodes, so biased upwards)"
     )

@@ -1,4 +1,4 @@
-"""How a policy sees an environment that calls things otherwise than the demonstrations it learned from."""
+"""Map an environment's cameras, state, actions and task to the names that a policy was trained with."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _NOBODYS = (OF_THE_TASK, UNKNOWN)
 
 @dataclasses.dataclass(kw_only=True)
 class SightConfig:
-    """What is what, where a policy and the environment that it plays in do not call it alike."""
+    """Name mapping between a policy and an environment that uses different names."""
 
     cameras: dict[str, str] = dataclasses.field(default_factory=dict)
-    """The environment's camera for each of the policy's that is called otherwise there: cameras='{image: pixels}'."""
+    """Map from the policy's camera names to the environment's, where they differ: cameras='{image: pixels}'."""
     state: list[str] = dataclasses.field(default_factory=list)
-    """Parts of the environment's state that the policy's is made of, in their order: `agent_pos` for agent_pos.0,
-    agent_pos.1 and so on; empty: all."""
+    """Parts of the environment's state to pass to the policy, in this order; `agent_pos` selects agent_pos.0,
+    agent_pos.1 and so on. Empty: all."""
     task: str = ""
-    """Of a policy that learned several tasks: the one to play; empty: the environment's name for it."""
+    """Which task to perform, for a policy trained on several; empty: the environment's task name."""
     by_position: bool = False
-    """Numbers of state and action mean the same in their order, whatever they are called; with an environment or
-    demonstrations from elsewhere also the task. Without it names must agree. Sizes and the rate must in any case."""
+    """Match the dimensions of state and action by position instead of by name; with third-party environments or
+    demonstrations, also ignore the task's name. Sizes and control rate must match in any case."""
 
     def words(self, prefix: str = "") -> str:
-        """The settings as they are given; empty where nothing is."""
+        """The settings as command-line text; empty if nothing is set."""
         found = []
         if self.cameras:
             found.append(
@@ -48,9 +48,9 @@ class SightConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Sight:
-    """spec: the environment's, as it is meant for the policy. cameras: the policy's name -> the environment's, where
-    they differ. columns: of the environment's state, those that the policy is given; None for all. actions: from the
-    policy's to the environment's, where they say rotations in another form or deltas in another unit."""
+    """spec: the environment's spec in the policy's names. cameras: policy's name -> environment's name, where they
+    differ. columns: indices of the environment's state passed to the policy; None for all. actions: conversion from the
+    policy's actions to the environment's, if they use another rotation representation or other units for deltas."""
 
     spec: DemoSpec
     cameras: Mapping[str, str]
@@ -58,14 +58,14 @@ class Sight:
     actions: Restated | None = None
 
     def actor(self, actor: Actor) -> Actor:
-        """The same actor, shown frames of the environment and acting in it."""
+        """Wrap the actor so that it receives frames and returns actions in its own names and units."""
         if not self.cameras and self.columns is None and self.actions is None:
             return actor
         return _Shown(actor, self.cameras, self.columns, self.actions)
 
 
 class _Shown:
-    """An `Actor` that is shown each frame under the names it knows, and whose actions are said as they are taken."""
+    """An `Actor` wrapper that renames what the actor observes and converts the actions it returns."""
 
     def __init__(
         self,
@@ -95,9 +95,9 @@ class _Shown:
 
 
 def look(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> Sight:
-    """policy: what it reads and gives. Raises UserError for a camera, a part of the state or a task that is not there.
+    """Apply the mapping to the environment's spec. Raises UserError for an unknown camera or part of the state.
 
-    Whether they fit then is for `policy.differences(sight.spec)` to say.
+    This does not check that the two match; use `policy.differences(sight.spec)` for that.
     """
     for mine, theirs in config.cameras.items():
         if mine not in policy.cameras:
@@ -122,7 +122,7 @@ def look(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> Sight:
 
 
 def _in_order(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> DemoSpec:
-    """The environment's spec in the policy's names, where there are as many, and where nobody named it."""
+    """The environment's spec with the policy's names, where the sizes match, and its robot etc. where unknown."""
     taken: dict[str, Any] = {
         name: tuple(getattr(policy, name))
         for name in ("state_names", "action_names")
@@ -152,9 +152,9 @@ def _columns(names: Sequence[str], parts: Sequence[str]) -> list[int]:
 
 
 def way_out(policy: DemoSpec, env: DemoSpec, config: SightConfig, tasks: Sequence[str] = (), prefix: str = "") -> str:
-    """The least to say where the policy would fit but for what things are called, as a sentence; else empty.
+    """A sentence suggesting the smallest mapping if policy and environment differ in names only; else empty.
 
-    tasks: of a policy that learned several. prefix: of the settings' names.
+    tasks: the tasks of a policy trained on several. prefix: prefix of the settings' names.
     """
     cameras, doubts = dict(config.cameras), []
     for name, camera in policy.cameras.items():
@@ -176,9 +176,9 @@ def way_out(policy: DemoSpec, env: DemoSpec, config: SightConfig, tasks: Sequenc
         task = tasks[0]
         doubts += [f"which task of {', '.join(tasks)}"] if len(tasks) > 1 else []
     told = dataclasses.replace(policy, task=task) if task in tasks else policy
-    doubt = f" ({' and '.join(doubts)} is for you to say)" if doubts else ""
+    doubt = f" (check {' and '.join(doubts)})" if doubts else ""
     for by_position in (config.by_position, True):
         said = dataclasses.replace(config, cameras=cameras, task=task, by_position=by_position)
         if not told.differences(look(policy, env, said).spec):
-            return f" If they mean the same and are only called otherwise, say {said.words(prefix)}{doubt}."
+            return f" If only the names differ, add {said.words(prefix)}{doubt}."
     return ""

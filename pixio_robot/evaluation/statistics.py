@@ -1,4 +1,4 @@
-"""Success rates with honest intervals, and two policies compared on the same seeds."""
+"""Confidence intervals for success rates, and paired comparison of two policies on the same seeds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pixio_robot.errors import UserError
 
 
 class Interval(Choice):
-    """Which 95 % interval a success rate gets."""
+    """Type of 95 % confidence interval for a success rate."""
 
     WILSON = "Wilson"
-    """Right 95 % of the time on average over all rates: the shorter one."""
+    """95 % coverage on average over all rates: shorter."""
     CLOPPER_PEARSON = "Clopper-Pearson"
-    """Right at least 95 % of the time at every rate, so mostly more often: the cautious one."""
+    """At least 95 % coverage at every rate: conservative."""
 
     def __call__(self, successes: int, n: int) -> tuple[float, float]:
         of = wilson_interval if self is Interval.WILSON else clopper_pearson_interval
@@ -25,7 +25,7 @@ class Interval(Choice):
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a rate (Newcombe 1998, Statist. Med. 17:857, method 3).
+    """Wilson score interval for a rate (Newcombe 1998, Statist. Med. 17:857, method 3).
 
     Unlike the normal approximation it stays within [0, 1] and is not empty at 0 or n successes.
     """
@@ -36,16 +36,16 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     centre = rate + z * z / (2 * n)
     spread = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # The bounds are exact at the edges; rounding must not push them past.
+    # The bounds are exact at the edges; do not let rounding push them outside [0, 1].
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == n else (centre + spread) / scale
     return low, high
 
 
 def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a rate (Clopper & Pearson 1934, Biometrika 26:404), by quantiles of the beta distribution.
+    """Exact interval for a rate (Clopper & Pearson 1934, Biometrika 26:404), from quantiles of the beta distribution.
 
-    The rates at which neither so many successes nor so few are rarer than (1 - confidence) / 2.
+    It contains the rates that neither one-sided test at level (1 - confidence) / 2 rejects.
     """
     from scipy import stats
 
@@ -58,7 +58,7 @@ def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided exact p-value of McNemar's test: are the seeds that only one side solves a fair coin?"""
+    """Two-sided exact p-value of McNemar's test: are seeds solved by only one policy split evenly between the two?"""
     n, fewer = only_first + only_second, min(only_first, only_second)
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
@@ -66,9 +66,9 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 def paired_difference_interval(
     both: int, only_first: int, only_second: int, neither: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of rate(first) - rate(second) on shared seeds (Newcombe 1998, Statist. Med. 17:2635, method 10).
+    """Interval for rate(first) - rate(second) on shared seeds (Newcombe 1998, Statist. Med. 17:2635, method 10).
 
-    Wilson intervals of the two rates, squared and added with their correlation.
+    Combines the Wilson intervals of the two rates, accounting for their correlation.
     """
     n = both + only_first + only_second + neither
     first, second = both + only_first, both + only_second
@@ -92,7 +92,7 @@ def paired_difference_interval(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """Two policies on the same seeds: counts of seeds by who solved them, and what follows."""
+    """Two policies on the same seeds: how many seeds both, one or neither solved, and the resulting statistics."""
 
     both: int
     only_first: int
@@ -113,7 +113,7 @@ class PairedComparison:
 def compare_paired(first: Mapping[int, bool], second: Mapping[int, bool]) -> PairedComparison:
     """Compare two evaluations given as {seed: success} on the seeds they share.
 
-    Raises UserError when they share none.
+    Raises UserError if they share none.
     """
     shared = first.keys() & second.keys()
     if not shared:

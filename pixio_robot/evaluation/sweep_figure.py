@@ -1,4 +1,4 @@
-"""A sweep as one drawing for a paper: an SVG that stands alone, black on white whatever a browser prefers."""
+"""A sweep as one figure for a paper: a standalone SVG, always black on white."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pixio_robot.evaluation.sweep import SweepRow
 
 _PLOT, _VALUES, _ROW, _LINE, _MARGIN = 320, 132, 24, 14, 14
 _LETTERS = 48
-"""Of a name that fit into a line."""
+"""Maximum characters of a name per line."""
 _CHARACTER = 6.4
-"""Width of a letter of 12 px, a little more than most are."""
+"""Width of a character at 12 px, slightly overestimated."""
 _BLUE, _SOFT, _GRID = "#0b6e8f", "#5c666e", "#d4d9dc"
 
 
 def sweep_figure(rows: Sequence[SweepRow]) -> str:
-    """Rates as dots, their 95 % intervals as bars, and each trained policy as a stroke; a panel a task."""
+    """Rates as dots, 95 % intervals as bars, and each trained policy as a tick; one panel per task."""
     left = _MARGIN + _CHARACTER * max(len(line) for row in rows for line in _lines(row)) + 10
     width = left + _PLOT + _VALUES
     parts: list[str] = []

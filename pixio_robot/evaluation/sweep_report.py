@@ -1,4 +1,4 @@
-"""`sweep.html`, `.svg`, `.md`, `.csv` and `.json`: the rows of a sweep for people, for papers and for programs."""
+"""Write a sweep as `sweep.html`, `.svg` (for papers), `.md`, `.csv` and `.json`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS = ("task", "label", "policy", "runs", "successes", "episodes", "rate", 
 def write_sweep(rows: Sequence[SweepRow], title: str, page: Path, against: str | None = None) -> Path:
     """Write `page` (an .html file), and .svg, .md, .csv and .json of the same name beside it; returns `page`.
 
-    `against`: the name or label of a row that the others are held against. Raises UserError where there is none.
+    `against`: name or label of the row that the others are compared with. Raises UserError if there is none.
     """
     references = {} if against is None else {row.task: row for row in find_row(rows, against)}
     contrasts = {

@@ -1,4 +1,4 @@
-"""Pages from templates: one style, and the few words that templates format values with."""
+"""Render pages from templates with a shared style sheet and a few formatting filters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 
 def render(name: str, *, autoescape: bool, **context: Any) -> str:
-    """The template `templates/<name>` filled in; `style` is there for every page. A missing value is an error."""
+    """Render `templates/<name>`; `style` is always available. A missing variable is an error."""
     environment = jinja2.Environment(
         autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -35,7 +35,7 @@ def duration_text(seconds: float | None) -> str:
 
 
 def _points_text(difference: float) -> str:
-    """A difference of rates in percentage points with its sign: `+31`, `−4`, `0`."""
+    """A difference of rates in percentage points, with sign: `+31`, `−4`, `0`."""
     points = round(100 * difference)
     return f"+{points}" if points > 0 else f"−{-points}" if points < 0 else "0"
 

@@ -1,4 +1,4 @@
-"""Episodes as mp4 that a browser plays: captions with step, outcome and action, and grids of many episodes."""
+"""Write episodes as mp4 for browsers, with captions (step, outcome, action), and grids of several episodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
 
 SHORTEST_SIDE = 256
-"""Smaller frames are enlarged to this many pixels, so that captions can be read."""
+"""Smaller frames are enlarged to this size [px], so that captions are readable."""
 CAPTION_HEIGHT, ACTION_HEIGHT = 28, 36
 TILE_WIDTH = 160
 MOST_TILES = 36
@@ -28,11 +28,11 @@ _LABEL_WIDTH = 52
 def caption_frames(
     frames: Sequence[np.ndarray], actions: Sequence[np.ndarray], seed: int, success: bool
 ) -> list[np.ndarray]:
-    """n + 1 frames uint8 (h, w, 3) around n actions (a,), with strips below; the image itself is untouched.
+    """Add caption strips below n + 1 frames, uint8 (h, w, 3), of an episode with n actions (a,).
 
-    The first strip says seed, step and outcome, in the outcome's colour. The second shows the action that comes next,
-    a bar for each number, up for positive; a full bar is 1, or the largest of the episode where that is more. Sides
-    come out even, as yuv420p needs.
+    The first strip shows seed, step and outcome, coloured by outcome. The second shows the next action, one bar per
+    dimension, upwards for positive values; a full bar is 1, or the episode's largest magnitude if that is greater.
+    Output sides are even, as yuv420p requires.
     """
     height, width = frames[0].shape[:2]
     scale = max(1.0, SHORTEST_SIDE / min(height, width))
@@ -55,7 +55,7 @@ def _words(text: str, width: int, success: bool) -> np.ndarray:
 
 
 def _bars(share_a: np.ndarray | None, width: int) -> np.ndarray:
-    """The action as bars, each from -1 to 1 of the strip's height; only the line after the last action."""
+    """The action as bars, scaled from -1 to 1 over the strip's height; without an action, only the zero line."""
     strip = np.full((ACTION_HEIGHT, width, 3), _DARK, np.uint8)
     middle, half = ACTION_HEIGHT // 2, ACTION_HEIGHT // 2 - 3
     cv2.putText(strip, "action", (6, middle + 4), _FONT, 0.4, (220, 224, 227), 1, cv2.LINE_AA)
@@ -71,7 +71,7 @@ def _bars(share_a: np.ndarray | None, width: int) -> np.ndarray:
 
 
 def write_video(path: Path, frames: Iterator[np.ndarray] | Sequence[np.ndarray], frames_per_second: float) -> None:
-    """Write frames uint8 (h, w, 3) with even sides as H.264 yuv420p, its index first, atomically."""
+    """Write frames, uint8 (h, w, 3) with even sides, as H.264 yuv420p with the index first, atomically."""
     import imageio.v3 as iio
 
     imopen: Any = iio.imopen  # its type hints know plugins as classes only, not by name
@@ -82,7 +82,7 @@ def write_video(path: Path, frames: Iterator[np.ndarray] | Sequence[np.ndarray],
 
 
 def write_grid(path: Path, videos: Sequence[Path], frames_per_second: float) -> None:
-    """Write up to MOST_TILES videos side by side, in the order given, row by row; one that has ended stands still.
+    """Write up to MOST_TILES videos as one grid, in the given order, row by row; a video that has ended freezes.
 
     Raises UserError naming a video that cannot be read.
     """
@@ -96,7 +96,7 @@ def _tiled(videos: Sequence[Path]) -> Iterator[np.ndarray]:
         shown = [_next_tile(capture) for capture in captures]
         for video, tile in zip(videos, shown, strict=True):
             if tile is None:
-                raise UserError(f"{video} is not a readable video; delete it to go on without it.")
+                raise UserError(f"{video} is not a readable video; delete it to continue without it.")
         tiles: list[np.ndarray] = [tile for tile in shown if tile is not None]
         height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
         running = True

@@ -139,7 +139,7 @@ def test_what_is_called_otherwise_plays_the_same(tmp_path: Path, capsys: pytest.
         return read_episodes(tmp_path / f"played_{name}")
 
     mapping = "cameras={eye_1: pixels_top, eye_2: pixels_wrist}"
-    with pytest.raises(UserError, match=r"eye_1.*say cameras='\{eye_1: pixels_top, .*\}' by_position=true"):
+    with pytest.raises(UserError, match=r"eye_1.*add cameras='\{eye_1: pixels_top, .*\}' by_position=true"):
         play("other")
     with pytest.raises(UserError, match=r"trials\.by_position=true"):
         # The same words in training.

@@ -66,7 +66,7 @@ def test_an_interrupted_or_lost_episode_is_recorded_once(line_pool, seeking_acto
 
 def test_episodes_that_were_played_unrecorded_are_not_passed_over(line_pool, seeking_actor, tmp_path):
     evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out")
-    with pytest.raises(UserError, match=r"has already, played without being recorded, such as that of seed \d+"):
+    with pytest.raises(UserError, match=r"were played without being recorded to .*, for example seed \d+"):
         evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
     assert not (tmp_path / "demos").exists()
 
@@ -74,11 +74,11 @@ def test_episodes_that_were_played_unrecorded_are_not_passed_over(line_pool, see
 def test_another_policys_episodes_are_not_mixed_in(line_pool, seeking_actor, tmp_path):
     evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
     other = EvaluatedPolicy(name="b", label="B", policy="bc", encoder="none", fingerprint="xyz")
-    with pytest.raises(UserError, match=r"not of this policy seeing and acting so, such as that of seed \d+"):
+    with pytest.raises(UserError, match=r"episodes of another policy, or .*, for example seed \d+"):
         evaluate(line_pool(4), seeking_actor(), other, CONFIG, tmp_path / "b", record=tmp_path / "demos")
     for otherwise in ({"acting": "4 actions of each chunk, noise_seed 1"}, {"sight": "cameras='{front: hand}'"}):
         again = dataclasses.replace(POLICY, **otherwise)
-        with pytest.raises(UserError, match="not of this policy seeing and acting so"):
+        with pytest.raises(UserError, match="episodes of another policy, or"):
             evaluate(line_pool(4), seeking_actor(), again, CONFIG, tmp_path / "c", record=tmp_path / "demos")
 
 

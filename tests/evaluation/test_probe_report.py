@@ -39,8 +39,8 @@ def test_encoders_measured_on_other_frames_have_tables_of_their_own(tmp_path) ->
         ["first", "second"],
         ["on_few"],
     ]
-    assert "30 frames to fit, 10 to measure" in tables[0]
-    assert "9 frames to fit, 3 to measure" in tables[1]
+    assert "30 frames for fitting, 10 for testing" in tables[0]
+    assert "9 frames for fitting, 3 for testing" in tables[1]
     assert len((tmp_path / "probes.csv").read_text().splitlines()) == 1 + 3 * 3 * 2
 
 
@@ -68,5 +68,5 @@ def test_what_one_has_without_looking_stands_beside_it_where_it_was_measured(tmp
 
 
 def test_nothing_was_probed(tmp_path) -> None:
-    with pytest.raises(UserError, match="nothing was probed there"):
+    with pytest.raises(UserError, match=r"contains no probe\.json"):
         write_page(tmp_path)

@@ -243,7 +243,7 @@ def test_episodes_that_were_found_not_to_repeat_are_no_pairs(tmp_path, make_spec
     assert all(row.paired for table in comparison_tables(collect_inputs(tmp_path)) for row in table.rows)
     path.write_text(json.dumps(summary | {"repeats": False}))
     rows = [row for table in comparison_tables(collect_inputs(tmp_path)) for row in table.rows]
-    assert {row.verdict for row in rows} == {f"{UNSEEDED} there: no pairs"}
+    assert {row.verdict for row in rows} == {f"{UNSEEDED}: cannot be paired"}
 
 
 @pytest.mark.parametrize(("episodes", "successes", "points"), [(6, 0, 31), (6, 6, 31), (100, 2, 10)])
@@ -251,8 +251,9 @@ def test_what_a_rate_is_known_to_at_worst_does_not_depend_on_what_came_out(
     tmp_path, make_spec, episodes, successes, points
 ):
     write_evaluation(tmp_path, make_spec(), "pixio", successes, n=episodes)
-    assert f"With {episodes} episodes a rate is known to about ±{points} points at worst" in " ".join(
-        caveats(collect_inputs(tmp_path))
+    assert (
+        f"With {episodes} episodes, a success rate is known to within ±{points} points in the worst case"
+        in " ".join(caveats(collect_inputs(tmp_path)))
     )
 
 
@@ -261,10 +262,12 @@ def test_episodes_that_do_not_follow_from_their_seeds_are_no_pairs(tmp_path, mak
     write_evaluation(tmp_path, spec, "pixio", 60)
     write_evaluation(tmp_path, spec, "random", 40)
     inputs = collect_inputs(tmp_path)
-    assert {row.verdict for table in comparison_tables(inputs) for row in table.rows} == {f"{UNSEEDED} there: no pairs"}
+    assert {row.verdict for table in comparison_tables(inputs) for row in table.rows} == {
+        f"{UNSEEDED}: cannot be paired"
+    }
     # Nor is it known here whether it is a robot.
-    assert any(found.endswith("simulations or robots: gymnasium:lab:Arm-v0.") for found in caveats(inputs))
-    assert "All of it is simulation" not in " ".join(caveats(inputs))
+    assert any(found.endswith("simulations or real robots: gymnasium:lab:Arm-v0.") for found in caveats(inputs))
+    assert "All evaluations ran in simulation" not in " ".join(caveats(inputs))
 
 
 def test_no_exact_test_holds_where_an_evaluation_may_have_stopped_early(tmp_path, make_spec):
@@ -273,7 +276,7 @@ def test_no_exact_test_holds_where_an_evaluation_may_have_stopped_early(tmp_path
     path.write_text(json.dumps(json.loads(path.read_text()) | {"interval": SEQUENTIAL}))
     inputs = collect_inputs(tmp_path)
     assert all(row.paired is None for table in comparison_tables(inputs) for row in table.rows)
-    assert "may have stopped early" in headlines(inputs)[0]
+    assert "early stopping was enabled" in headlines(inputs)[0]
 
 
 def test_levels_of_variation_are_environments_of_their_own(tmp_path, make_spec):
@@ -410,7 +413,7 @@ def test_several_runs_on_one_page(tmp_path, make_spec):
     assert names == ["page.2.csv", "page.2.html", "page.2.json", "page.2.md"]
     with pytest.raises(UserError, match="holds no evaluation to compare"):
         build_comparison([tmp_path / "first", tmp_path], tmp_path / "x.html")
-    with pytest.raises(UserError, match="one run directory twice"):
+    with pytest.raises(UserError, match="the same run directory twice"):
         build_comparison([tmp_path / "first", tmp_path / "first"], tmp_path / "x.html")
 
 

@@ -63,7 +63,7 @@ def test_an_environment_that_does_not_repeat_itself_is_noted_and_gives_no_pairs(
     assert not first.repeats
     assert not read_summary(tmp_path / "first").repeats
     versus = replace(CONFIG, stop=StopConfig(rule=StopRule.VERSUS, versus=str(tmp_path / "first")))
-    with pytest.raises(UserError, match="does not give the same episode again"):
+    with pytest.raises(UserError, match="does not reproduce an episode"):
         evaluate(line_pool(4), seeking_actor(), POLICY, versus, tmp_path / "second")
 
 
@@ -180,6 +180,6 @@ def test_nothing_stays_of_an_evaluation_that_is_refused(line_pool, seeking_actor
     pool = line_pool(2)
     if camera is None:
         pool.spec = replace(pool.spec, cameras={})
-    with pytest.raises(UserError, match=r"Did you mean 'front'|environment has none: set videos=0"):
+    with pytest.raises(UserError, match=r"Did you mean 'front'|environment has none; set videos=0"):
         evaluate(pool, seeking_actor(), POLICY, replace(CONFIG, video_camera=camera), tmp_path / "out")
     assert not (tmp_path / "out").exists()

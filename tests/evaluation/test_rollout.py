@@ -58,7 +58,7 @@ def test_all_slots_lost_at_once(line_pool, seeking_actor):
 @pytest.mark.parametrize("step", [0, 2])
 def test_too_many_restarts_names_the_seed(line_pool, seeking_actor, step):
     pool = line_pool(4, lose={(507, step): 3})
-    with pytest.raises(UserError, match=r"seed 507 lost its simulator worker 3 times"):
+    with pytest.raises(UserError, match=r"worker of the episode with seed 507 died 3 times"):
         run_episodes(pool, seeking_actor(), SEEDS, max_restarts=2)
 
 
@@ -103,7 +103,7 @@ def test_bad_actions_name_the_seed_and_step(line_pool, seeking_actor, value, mes
         def act(self, frames):
             return super().act(frames) | {slot: value for slot in frames if self.steps[slot] == 2}
 
-    with pytest.raises(UserError, match=message + ".* at step 1 of the episode of seed 500"):
+    with pytest.raises(UserError, match=message + ".* at step 1 of the episode with seed 500"):
         run_episodes(line_pool(2), Broken(), SEEDS)
 
 

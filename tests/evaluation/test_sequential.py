@@ -113,5 +113,5 @@ def test_where_it_ends_does_not_depend_on_how_many_play_at_once(line_pool, seeki
 def test_versus_needs_the_same_seeds(line_pool, seeking_actor, tmp_path) -> None:
     evaluate(line_pool(4), seeking_actor(), POLICY, EvaluateConfig(episodes=20, videos=0), tmp_path / "short")
     stop = StopConfig(rule=StopRule.VERSUS, versus=str(tmp_path / "short"))
-    with pytest.raises(UserError, match="no episode of seed"):
+    with pytest.raises(UserError, match="no episode with seed"):
         evaluate(line_pool(4), seeking_actor(), POLICY, EvaluateConfig(episodes=30, stop=stop), tmp_path / "long")

@@ -45,11 +45,11 @@ def test_the_three_numbers(run_dir):
 def test_the_best_is_always_labelled(run_dir, tmp_path):
     text = series_text(read_series(run_dir / "evaluations" / "bc"))
     assert "best of 12 checkpoints" in text
-    assert "flatters" in text
+    assert "biased upwards" in text
     page = build_report(run_dir, tmp_path / "report.html")
     assert "Best of 12" in page.read_text()
     assert "Mean of the last 10" in page.read_text()
-    assert "flatters" in (tmp_path / "report.md").read_text()
+    assert "biased upwards" in (tmp_path / "report.md").read_text()
     assert json.loads((tmp_path / "results.json").read_text())["checkpoints"]["bc"]["best_of"] == 12
     # A checkpoint is not a policy of its own: it competes with nobody.
     assert collect_inputs(run_dir).evaluations == []
@@ -66,7 +66,7 @@ def test_checkpoints_of_other_seeds_are_no_series(line_pool, seeking_actor, tmp_
         who = EvaluatedPolicy(name="bc", label="Seeker", policy="bc", encoder="none", training_step=step)
         config = EvaluateConfig(episodes=4, videos=0, first_seed=first_seed)
         evaluate(line_pool(2), seeking_actor(), who, config, tmp_path / checkpoint_directory(step))
-    with pytest.raises(UserError, match="other seeds"):
+    with pytest.raises(UserError, match="different seeds"):
         write_series(tmp_path)
     with pytest.raises(UserError, match="no evaluated checkpoint"):
         write_series(tmp_path / "nowhere")

@@ -113,27 +113,27 @@ def test_names_that_are_not_there_are_answered_with_those_that_are(policy, env, 
 
 def test_the_way_out_is_named_where_there_is_one(policy, env):
     state = SightConfig(state=["agent_pos.1", "agent_pos.0"])
-    said = "say cameras='{image: pixels}' state=[agent_pos.1,agent_pos.0] by_position=true."
+    said = "add cameras='{image: pixels}' state=[agent_pos.1,agent_pos.0] by_position=true."
     assert way_out(policy, env, state).endswith(said)
     assert look(policy, env, state).columns == [3, 2]
     assert "trials.by_position=true" in way_out(policy, env, state, prefix="trials.")
     assert way_out(policy, env, SightConfig()) == ""  # four numbers are not two
     twins = dataclasses.replace(env, cameras={"left": SIZE, "right": SIZE})
-    assert "(which camera is which is for you to say)" in way_out(policy, twins, state)
+    assert "(check which camera is which)" in way_out(policy, twins, state)
 
 
 def test_no_more_is_said_than_is_needed(make_spec):
     """A camera that the policy sees by its own name is no candidate, and names that agree are left to agree."""
     policy = make_spec(cameras={"front": SIZE, "image": SIZE})
     env = dataclasses.replace(policy, cameras={"front": SIZE, "pixels": SIZE})
-    assert way_out(policy, env, SightConfig()).endswith("say cameras='{image: pixels}'.")
+    assert way_out(policy, env, SightConfig()).endswith("add cameras='{image: pixels}'.")
 
 
 def test_of_several_tasks_one_is_to_be_named(policy, env):
     several = dataclasses.replace(policy, task="push + pull")
     state = SightConfig(state=["agent_pos"])
     said = way_out(several, env, state, ["push", "pull"])
-    assert "task='push' by_position=true (which task of push, pull is for you to say)" in said
+    assert "task='push' by_position=true (check which task of push, pull)" in said
     told = dataclasses.replace(several, task="pull")
     assert told.differences(look(told, env, dataclasses.replace(ALL, task="pull")).spec) == []
     (found,) = several.differences(look(several, env, ALL).spec)
