@@ -25,8 +25,17 @@ def usable_cores() -> int:
     return max(cores, 1)
 
 
+def pinned(tensor: Tensor) -> Tensor:
+    """In memory that a GPU reads by itself if this process uses one, else as it is: for a thread that prepares what
+    another will take `to_device`."""
+    import torch
+
+    return tensor.pin_memory() if torch.cuda.is_initialized() else tensor
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy without making the host wait for what the GPU is still busy with, which takes pinned memory."""
+    """Copy without making the host wait for what the GPU is still busy with. That takes pinned memory: what is not
+    `pinned` yet is copied there first, on the thread that calls."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -7,7 +7,7 @@ Nothing here imports a simulator, a policy or a trainer, so that packages depend
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pixio_robot.machine import to_device
@@ -202,13 +202,16 @@ class Observation:
     features: Mapping[str, Features] = dataclasses.field(default_factory=dict)
     goal: Tensor | None = None
 
-    def to(self, device: torch.device) -> Observation:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Observation:
         return Observation(
-            {name: to_device(value, device) for name, value in self.images.items()},
-            to_device(self.state, device),
-            {name: value.map(lambda tensor: to_device(tensor, device)) for name, value in self.features.items()},
-            None if self.goal is None else to_device(self.goal, device),
+            {name: function(value) for name, value in self.images.items()},
+            function(self.state),
+            {name: value.map(function) for name, value in self.features.items()},
+            None if self.goal is None else function(self.goal),
         )
+
+    def to(self, device: torch.device) -> Observation:
+        return self.map(lambda tensor: to_device(tensor, device))
 
 
 @dataclasses.dataclass
@@ -219,12 +222,11 @@ class Batch:
     actions: Tensor
     is_pad: Tensor
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(self.observation.map(function), function(self.actions), function(self.is_pad))
+
     def to(self, device: torch.device) -> Batch:
-        return Batch(
-            self.observation.to(device),
-            to_device(self.actions, device),
-            to_device(self.is_pad, device),
-        )
+        return self.map(lambda tensor: to_device(tensor, device))
 
 
 @dataclasses.dataclass

@@ -1,4 +1,5 @@
-"""Endless batches of which each is a function of its number, gathered ahead by one thread."""
+"""Endless batches of which each is a function of its number, gathered ahead by one thread, which also pins them where
+this process uses a GPU."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from pixio_robot.errors import UserError
+from pixio_robot.machine import pinned
 from pixio_robot.types import Batch
 
 
@@ -102,6 +104,6 @@ class _Producer:
                 self._free.acquire()
                 if self._stopped:
                     return
-                self._ready.put(batches._batch(number))
+                self._ready.put(batches._batch(number).map(pinned))
         except BaseException as error:
             self._ready.put(error)

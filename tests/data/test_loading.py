@@ -48,6 +48,25 @@ def test_fewer_windows_than_processes_are_refused(tmp_path: Path) -> None:
         batches(store, batch_size=64, rank=0, world_size=64)
 
 
+def test_only_where_a_gpu_is_used_the_thread_that_gathers_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, by = make_store(tmp_path / "s"), []
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        by.append(threading.current_thread())
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    with batches(store) as loader:
+        expected = next(loader).to(torch.device("cpu"))
+    assert not by
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with batches(store, prefetch=1) as loader:
+        assert equal(next(loader), expected)
+    tensors = 2 + 3  # two cameras; state, actions, padding
+    assert len(by) >= tensors
+    assert threading.current_thread() not in by
+
+
 def test_an_epoch_is_a_permutation_and_the_next_another(tmp_path: Path) -> None:
     loader = batches(make_store(tmp_path / "s"), batch_size=1, observation_steps=1)
     epochs = [[next(loader).actions.numpy().tobytes() for _ in range(loader.windows)] for _ in range(2)]
