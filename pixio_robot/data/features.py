@@ -12,7 +12,10 @@ are added.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ from pixio_robot.data.feature_views import Views
 from pixio_robot.data.shared_memory import Room, own_room
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, fsync_parent
+from pixio_robot.machine import pinned, to_device
 from pixio_robot.types import Features
 
 DIRECTORY = ".features"
@@ -202,20 +206,45 @@ def _add(
     device: torch.device | str,
     progress: bool,
 ) -> None:
+    """While the device encodes, one thread reads the frames that come next, and another writes the last file."""
     from rich.progress import track
 
-    directory = store.path / DIRECTORY
+    directory, device = store.path / DIRECTORY, torch.device(device)
     directory.mkdir(exist_ok=True)
     was_training = encoder.training
     encoder = encoder.to(device).eval()
+
+    def read(one: _Wanted, start: int) -> Tensor:
+        images = store.images(one.episode, one.camera, start, min(start + batch_size, one.length))
+        return pinned(torch.from_numpy(views.apply(images, one.camera, one.episode, one.view).copy()))
+
+    places = [(one, range(0, one.length, batch_size)) for one in missing]
+    reads = (functools.partial(read, one, start) for one, starts in places for start in starts)
+
+    def saves(batches: Iterator[Tensor]) -> Iterator[Callable[[], None]]:
+        for one, starts in track(places, "encode demonstrations", disable=not progress, transient=True):
+            parts = _encode(encoder, itertools.islice(batches, len(starts)), device)
+            yield functools.partial(_save, one, parts, temporary)
+
     try:
-        with workplace(directory) as temporary:
-            for one in track(missing, "encode demonstrations", disable=not progress, transient=True):
-                images = store.images(one.episode, one.camera)
-                shown = views.apply(images, one.camera, one.episode, one.view)
-                _save(one, _encode(encoder, shown, batch_size, device), temporary)
+        with workplace(directory) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            for _ in _meanwhile(writer, saves(_meanwhile(reader, reads))):
+                pass
     finally:
         encoder.train(was_training)
+
+
+def _meanwhile[T](thread: ThreadPoolExecutor, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """What each call gives, in their order: the thread makes one while the result of the one before is used, or while
+    the one after is got ready."""
+    running: Future[T] | None = None
+    for call in calls:
+        following = thread.submit(call)
+        if running is not None:
+            yield running.result()
+        running = following
+    if running is not None:
+        yield running.result()
 
 
 def _there(one: _Wanted) -> Features:
@@ -238,8 +267,9 @@ def _load(one: _Wanted) -> Features | None:
     return features if len(features.cls) == len(features.patches) == one.length else None
 
 
-def _save(one: _Wanted, features: Features, temporary: Path) -> None:
+def _save(one: _Wanted, parts: Sequence[Features], temporary: Path) -> None:
     """By way of `temporary`, which the next run removes should this one be killed."""
+    features = Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
     for tensor in (features.cls, features.patches):
         if not tensor.isfinite().all():
             raise UserError(f"The encoder gives features that are not finite in float16 (for {one.path}).")
@@ -252,12 +282,13 @@ def _save(one: _Wanted, features: Features, temporary: Path) -> None:
 
 
 @torch.inference_mode()
-def _encode(encoder: nn.Module, images: np.ndarray, batch_size: int, device: torch.device | str) -> Features:
-    """images uint8 (n, h, w, 3)."""
-    parts: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, len(images), batch_size):
-        frames = torch.from_numpy(images[start : start + batch_size].copy()).to(device)
-        found = encoder(frames).map(lambda tensor: tensor.half().cpu())
-        parts.append((found.cls, found.patches))
-    cls, patches = zip(*parts, strict=True)
-    return Features(torch.cat(cls), torch.cat(patches))
+def _encode(encoder: nn.Module, batches: Iterable[Tensor], device: torch.device) -> list[Features]:
+    """Of frames uint8 (b, h, w, 3) each; only the last waits for the device."""
+    # To the CPU without waiting means into pinned memory.
+    parts = [
+        encoder(to_device(frames, device)).map(lambda tensor: tensor.half().to("cpu", non_blocking=True))
+        for frames in batches
+    ]
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return parts

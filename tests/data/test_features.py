@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,65 @@ def test_features_are_computed_once_and_grow_with_the_store(tmp_path: Path) -> N
     encoder.seen = 0
     cache_features(store, encoder, ["front"], progress=False)
     assert encoder.seen == 6
+
+
+def test_the_next_frames_are_read_while_these_are_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, read, images = make_store(tmp_path / "s"), threading.Semaphore(0), DemoStore.images
+
+    def counted(*arguments: Any) -> np.ndarray:
+        found = images(*arguments)
+        read.release()
+        return found
+
+    class Waiting(Encoder):
+        def forward(self, images: Tensor) -> Features:
+            if self.seen == 0:
+                assert all(read.acquire(timeout=60) for _ in range(2))
+            return super().forward(images)
+
+    monkeypatch.setattr(DemoStore, "images", counted)
+    cache_features(store, Waiting(0), CAMERAS, progress=False)
+
+
+def test_a_file_is_written_while_the_next_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = cache_features(make_store(tmp_path / "t", episodes=2), Encoder(0), ["front"], progress=False)
+    store, encoded, save = make_store(tmp_path / "s", episodes=2), threading.Semaphore(0), features._save
+
+    class Told(Encoder):
+        def forward(self, images: Tensor) -> Features:
+            encoded.release()
+            return super().forward(images)
+
+    def waiting(*arguments: Any) -> None:
+        if arguments[0].episode == 0:
+            assert all(encoded.acquire(timeout=60) for _ in range(2))
+        save(*arguments)
+
+    monkeypatch.setattr(features, "_save", waiting)
+    cache = cache_features(store, Told(0), ["front"], progress=False)
+    for episode in range(2):
+        assert torch.equal(cache.features(episode, "front").patches, expected.features(episode, "front").patches)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_a_cpu_does(tmp_path: Path) -> None:
+    stores = make_store(tmp_path / "s", episodes=6), make_store(tmp_path / "t", episodes=6)
+    found, expected = (
+        cache_features(store, Encoder(0), CAMERAS, batch_size=2, device=device, progress=False)
+        for store, device in zip(stores, ("cuda", "cpu"), strict=True)
+    )
+    for episode in range(6):
+        for camera in CAMERAS:
+            one, other = found.features(episode, camera), expected.features(episode, camera)
+            torch.testing.assert_close(one.patches, other.patches, rtol=1e-2, atol=1e-2)  # TF32
+            torch.testing.assert_close(one.cls, other.cls, rtol=1e-2, atol=1e-2)
+
+
+def test_what_stops_the_reading_is_told_and_leaves_no_thread(tmp_path: Path) -> None:
+    store, before = make_store(tmp_path / "s"), threading.active_count()
+    with pytest.raises(UserError, match="does not fit"):
+        cache_features(store, Encoder(0), CAMERAS, views=Views(crop=(100, 100)), progress=False)
+    assert threading.active_count() == before
 
 
 def test_other_weights_never_meet_old_features(tmp_path: Path) -> None:
