@@ -35,7 +35,7 @@ def test_a_horizon_beyond_the_episodes_is_told_with_one_that_would_do(tmp_path: 
     store = store_of(tmp_path / "short", [1, 3, 5], 41)
     (note,) = notes([store], [[0, 1, 2]], ACTConfig())
     # Of the windows with r = 1..41 actions left, each of 100 places: 1 - 21 / 100.
-    assert "policy.horizon=100 actions" in note
+    assert "policy.horizon=100 is longer" in note
     assert "median 41 steps): 79%" in note
     assert "Consider policy.horizon=16." in note
     assert notes([store], [[0, 1, 2]], ACTConfig(horizon=16, execute=8)) == []

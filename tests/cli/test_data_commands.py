@@ -61,7 +61,7 @@ def test_the_edits_one_after_the_other(run) -> None:
     ):
         code, text = run(words)
         assert code == 0, text
-    assert "packed with jpeg already" in run("pack lossy out=again codec=jpeg")[1]
+    assert "already packed with the lossy codec jpeg" in run("pack lossy out=again codec=jpeg")[1]
     store = DemoStore.open("unpacked")
     assert sorted(store.seeds) == [1, 3]
     assert store.image_codec == "raw"
@@ -142,7 +142,7 @@ def test_migrate_tells_the_version(run) -> None:
         ("filter s out=x where=lenth>3", "Did you mean 'length'?"),
         ("filter s out=x out=y where=success", "out= is given twice"),
         ("subsample s out=x", "needs episodes=N, stride=K, or both"),
-        ("subsample s out=x stride=2", "say how with actions="),
+        ("subsample s out=x stride=2", "choose how with actions="),
         ("subsample s out=x stride=2 actions=lst", "Did you mean 'last'?"),
         ("rename s out=x", "OLD=NEW"),
         ("rename s out=x frnt=top", "Did you mean 'front'?"),

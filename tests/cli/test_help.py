@@ -78,7 +78,7 @@ def test_groups_and_experiments_are_those_that_the_command_takes(help_of):
 def test_settings_whose_source_is_not_there_are_left_unexplained():
     schema = dataclasses.make_dataclass("Schema", [("width", int, 3)], bases=(RunSettings,))
     assert explanation(schema, "width") == ""
-    assert explanation(schema, "run").startswith("Directory that the commands share")
+    assert explanation(schema, "run").startswith("Run directory shared by the commands")
 
 
 @pytest.mark.parametrize("words", [["help", "report"], ["report", "help"], ["report", "-h"]], ids=" ".join)
