@@ -1,11 +1,11 @@
-"""ALOHA's recordings, as ACT's and Mobile ALOHA's scripts write them: a folder with an HDF5 file an episode.
+"""ALOHA recordings, as written by the scripts of ACT and Mobile ALOHA: a folder with one HDF5 file per episode.
 
-    episode_0.hdf5    attributes sim, and compress where images are JPEG
-        observations/images/CAMERA    uint8 (t, h, w, 3); or (t, bytes), a JPEG a row, filled up with zeros
+    episode_0.hdf5    attributes: sim; compress if images are JPEG
+        observations/images/CAMERA    uint8 (t, h, w, 3); or (t, bytes), one zero-padded JPEG per row
         observations/qpos, qvel, effort    (t, 14): six joints and the gripper of the left arm, then of the right one
-        action                             (t, 14): where the joints of the leading arms stand
-        base_action                        (t, 2), Mobile ALOHA: forward and turning velocity
-        compress_len                       (cameras, t): bytes of each JPEG, which its end says as well
+        action                             (t, 14): joint positions of the leader arms
+        base_action                        (t, 2), Mobile ALOHA: linear and angular velocity
+        compress_len                       (cameras, t): bytes of each JPEG (redundant: a JPEG marks its own end)
 
 Zhao et al. 2023 (arXiv 2304.13705): record_sim_episodes.py of tonyzhaozh/act, record_episodes.py of tonyzhaozh/aloha.
 """
@@ -34,9 +34,9 @@ SUMMARY = "a folder of ALOHA's episode_0.hdf5, episode_1.hdf5, ..., as ACT and M
 PUBLISHED_HZ = 50.0
 """DT = 0.02 in constants.py of both."""
 FILE, SIM = "file", "sim"
-"""Keys of an episode's info."""
+"""Keys of an episode's `info`."""
 _JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
-"""JOINT_NAMES in constants.py. The gripper is brought to 0 (closed) to 1 (open) by the recorder."""
+"""JOINT_NAMES in constants.py. The recorder normalises the gripper to 0 (closed) to 1 (open)."""
 _GRIPPER = "gripper"
 _UNITS = {
     "qpos": ("", " [rad]", " [0 closed, 1 open]"),
@@ -44,15 +44,18 @@ _UNITS = {
     "qvel": ("_vel", " [rad/s]", " [1/s]"),
     "effort": ("_effort", "", ""),
 }
-"""Array -> what its names end with, the unit of its joints and of its grippers."""
+"""Array -> (suffix of its column names, unit of the joints, unit of the grippers)."""
 _BASE = ("base_linear_vel [m/s]", "base_angular_vel [rad/s]")
 _IMAGES = "observations/images"
 _SUFFIXES = (".hdf5", ".h5")
 
 
 class Jpeg(Choice):
-    """ACT: red and blue stand exchanged in the files, since the recorder hands RGB to OpenCV, which takes it for BGR.
-    STANDARD: as any viewer shows them."""
+    """Channel order of the JPEG images.
+
+    ACT: red and blue are swapped in the files, because the recorder passes RGB images to OpenCV, which expects BGR.
+    STANDARD: as in any ordinary JPEG.
+    """
 
     ACT = "act"
     STANDARD = "standard"
@@ -60,11 +63,14 @@ class Jpeg(Choice):
 
 @dataclass(kw_only=True)
 class ImportConfig:
-    """state: arrays of `observations`, in order (qpos, qvel, effort). actions: arrays of the file, in order (action,
-    base_action). cameras: without, all. control_hz: the files do not know it; 50 is that of the published recorders.
-    jpeg: whose colours (act: red and blue are exchanged back; standard). success: whether the episodes count as solved,
-    which the files do not say. task (without, the folder's name), robot, controller, state_names, action_names, source,
-    licence: for the DemoSpec.
+    """state: arrays of `observations` to concatenate, in this order; of qpos, qvel and effort.
+    actions: arrays of the file to concatenate, in this order; of action and base_action.
+    cameras: default all.
+    control_hz: not stored in the files; 50 is the rate of the published recorders.
+    jpeg: channel order of JPEG images; act (red and blue are swapped in the file, and swapped back here) or standard.
+    success: whether to count the episodes as successful; the files do not say.
+    task: default the folder's name.
+    robot, controller, state_names, action_names, source, licence: written to the DemoSpec.
     """
 
     state: list[str] = field(default_factory=lambda: ["qpos"])
@@ -96,7 +102,7 @@ def recognises(path: Path) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or those of a folder in the order of their numbers, without hidden ones (macOS leaves them)."""
+    """The file itself, or the files of a folder in numeric order, without hidden ones (macOS leaves some)."""
     if path.is_file():
         return [path] if path.suffix in _SUFFIXES else []
     if not path.is_dir():
@@ -108,19 +114,19 @@ def files_of(path: Path) -> list[Path]:
 
 
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
-    """Raises UserError for files or settings that do not fit; then nothing is written."""
+    """Import the recordings. Raises UserError for invalid files or settings, and then writes nothing."""
     paths = files_of(source)
     if not paths:
-        raise UserError(f"{source} has no .hdf5 file; an episode is one of them.")
+        raise UserError(f"{source} contains no .hdf5 file; expected one per episode.")
     if config.control_hz <= 0:
-        raise UserError(f"control_hz={config.control_hz:g} must be above 0.")
+        raise UserError(f"control_hz={config.control_hz:g} must be positive.")
     reader = _Reader(source, paths, config)
     write(out, {"": Recipe(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
     return Outcome(episodes=len(paths), frames=reader.frames, notes=reader.notes())
 
 
 class _Reader:
-    """Episodes of one folder; notices what gets lost on the way."""
+    """Reads the episodes of one folder and keeps track of what is lost in conversion."""
 
     def __init__(self, source: Path, paths: Sequence[Path], config: ImportConfig) -> None:
         self._paths, self._config = paths, config
@@ -157,20 +163,21 @@ class _Reader:
         )
 
     def _joined(self, path: Path, file: h5py.File, group: str, keys: Sequence[str]) -> np.ndarray:
-        """float32 (t, all of them)."""
+        """The arrays concatenated along their columns: float32 (t, columns)."""
         parts = []
         for key in keys:
             values = _read(path, _array(path, file, f"{group}{key}"))
             if values.ndim != 2 or values.dtype.kind not in "fiu":
                 raise UserError(
-                    f"{path}: {group}{key} is {values.dtype} {values.shape} and must be numbers (t, width)."
+                    f"{path}: {group}{key} is {values.dtype} {values.shape}, but must be a numeric array (t, width)."
                 )
             small = values.astype(np.float32)
             if not np.array_equal(small.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
                 self._rounded[key] = None
             parts.append(small)
         if len({len(part) for part in parts}) != 1:
-            raise UserError(f"{path}: {', '.join(keys)} have {', '.join(str(len(part)) for part in parts)} rows.")
+            lengths = ", ".join(str(len(part)) for part in parts)
+            raise UserError(f"{path}: {', '.join(keys)} must have the same number of rows, but have {lengths}.")
         return np.concatenate(parts, axis=1)
 
     def _images(self, path: Path, file: h5py.File, camera: str) -> np.ndarray:
@@ -181,18 +188,18 @@ class _Reader:
         self._jpeg = True
         frames = [self._decoded(path, camera, number, row) for number, row in enumerate(found)]
         if len({frame.shape for frame in frames}) != 1:
-            raise UserError(f"{path}: the images of {camera} are not all of one size, or there are none.")
+            raise UserError(f"{path}: {camera} must have at least one image, and all must have the same size.")
         return np.stack(frames)
 
     def _decoded(self, path: Path, camera: str, number: int, row: Any) -> np.ndarray:
-        """A JPEG says itself where it ends: `compress_len`, whose order of cameras no file tells, is not needed."""
+        """Decode one JPEG, which marks its own end: `compress_len` is not needed (its camera order is not recorded)."""
         import cv2
 
         coded = row if isinstance(row, np.ndarray) else np.frombuffer(bytes(row), np.uint8)
         frame = cv2.imdecode(coded.astype(np.uint8, copy=False), cv2.IMREAD_COLOR) if len(coded) else None
         if frame is None:
-            raise UserError(f"{path}: image {number} of {camera} is no JPEG, or damaged.")
-        # OpenCV decodes to BGR, by which what ACT handed to its encoder as RGB comes back as that.
+            raise UserError(f"{path}: image {number} of {camera} is not a JPEG, or is damaged.")
+        # OpenCV decodes to BGR. ACT encoded RGB as if it were BGR, so its images come back as RGB.
         return frame if self._config.jpeg is Jpeg.ACT else frame[..., ::-1]
 
     def _spec(self, source: Path) -> DemoSpec:
@@ -208,7 +215,7 @@ class _Reader:
                 if dataset.ndim == 4:
                     sizes[camera] = dataset.shape[1:3]
                 elif not len(dataset):
-                    raise UserError(f"{path}: {camera} has no image.")
+                    raise UserError(f"{path}: {camera} has no images.")
                 else:
                     sizes[camera] = self._decoded(path, camera, 0, dataset[0]).shape[:2]
             states = self._names(path, file, "observations/", config.state, config.state_names, "state_names")
@@ -234,33 +241,35 @@ class _Reader:
         widths = {key: int(np.prod(_array(path, file, f"{group}{key}").shape[1:])) for key in keys}
         made = [name for key, width in widths.items() for name in column_names(key, width)]
         if said and len(said) != len(made):
-            raise UserError(f"{setting}= has {len(said)} names for {len(made)} numbers of {', '.join(keys)}.")
+            raise UserError(f"{setting}= has {len(said)} names, but {', '.join(keys)} has {len(made)} columns.")
         return tuple(said or made)
 
     def notes(self) -> list[str]:
         config = self._config
         found = []
         if config.control_hz == PUBLISHED_HZ:
-            found.append(
-                "the files do not say how many steps a second there are: control_hz=50, as published, is taken"
-            )
+            found.append("the files do not store the control rate; assuming control_hz=50, as published")
         if self._jpeg:
             other = next(one for one in Jpeg if one is not config.jpeg)
-            found.append(f"JPEG images, read as jpeg={config.jpeg.value}; where red is blue, say jpeg={other.value}")
+            found.append(
+                f"JPEG images were read with jpeg={config.jpeg.value}; if red and blue look swapped, use "
+                f"jpeg={other.value}"
+            )
         if not self.spec.cameras:
-            found.append("the files have no images: the store has no camera")
+            found.append("the files have no images, so the store has no cameras")
         if self._left_out:
-            found.append(f"left out: {', '.join(self._left_out)} (state=, actions= and cameras= choose)")
+            found.append(f"left out: {', '.join(self._left_out)} (select with state=, actions= and cameras=)")
         if self._rounded:
             found.append(f"rounded to float32: {', '.join(self._rounded)}")
         found.append(
-            f"the files have no rewards (all are 0) and no success: success={str(config.success).lower()} for all"
+            "the files store neither rewards nor success: all rewards are 0, and all episodes have "
+            f"success={str(config.success).lower()}"
         )
         return found
 
 
 def column_names(key: str, width: int) -> list[str]:
-    """Of an array; numbered where it has another width than ALOHA's."""
+    """Column names of an array; numbered if its width is not that of ALOHA."""
     if key == "base_action" and width == len(_BASE):
         return list(_BASE)
     if key not in _UNITS or width != 2 * (len(_JOINTS) + 1):
@@ -289,7 +298,7 @@ def _array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
     if not isinstance(found, h5py.Dataset):
         group = file.get(key.rpartition("/")[0] or "/")
         there = sorted(group) if isinstance(group, h5py.Group) else []
-        raise UserError(f"{path} has no array {key}; beside it there are {', '.join(there) or 'none'}.")
+        raise UserError(f"{path} has no array {key}; its group contains {', '.join(there) or 'nothing'}.")
     return found
 
 
@@ -301,7 +310,7 @@ def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
 
 
 def _cameras(file: h5py.File) -> list[str]:
-    """In alphabetical order, which is HDF5's. Pictures of depth are none."""
+    """The colour cameras, in alphabetical order (HDF5's own). Depth images are not counted."""
     import h5py
 
     group = file.get(_IMAGES)

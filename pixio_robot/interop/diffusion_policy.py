@@ -1,4 +1,4 @@
-"""diffusion_policy's replay buffers (also UMI's): Zarr v2, a folder or a zip archive, all episodes in a row."""
+"""Replay buffers of diffusion_policy and UMI: Zarr v2, a folder or a zip archive, with all episodes concatenated."""
 
 from __future__ import annotations
 

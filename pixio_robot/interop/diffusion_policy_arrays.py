@@ -1,7 +1,7 @@
-"""Arrays of Zarr's format 2, read and written a few rows at a time, whatever version of zarr is installed.
+"""Arrays of Zarr format 2, read and written a few rows at a time, independently of the installed zarr version.
 
-A chunk that is not there stands for the fill value in Zarr, so damage reads as black frames and zeros: it is an
-error here unless the caller asks for it.
+In Zarr a missing chunk means the fill value, so a damaged store would read as black frames and zeros: here a missing
+chunk is an error unless the caller allows it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SEPARATORS = (".", "/")
 
 
 class ArrayReader:
-    """One array `key` of the store `where` (a name for messages)."""
+    """Reads the array `key`; `where` names its store in error messages."""
 
     def __init__(self, container: Container, key: str, where: str, *, fill_missing: bool = False) -> None:
-        """Raises UserError where there is no such array, or one that cannot be read here."""
+        """Raises UserError if there is no such array, or if it cannot be read here."""
         self._container, self._key, self._name, self._fill_missing = container, key, f"{key} in {where}", fill_missing
         content = container.read(f"{key}/{NODE}")
         if content is None:
@@ -44,7 +44,7 @@ class ArrayReader:
         if self.dtype.hasobject or not self.shape or len(self._chunks) != len(self.shape) or min(self._chunks) < 1:
             raise UserError(
                 f"{self._name} has dtype {self.dtype}, shape {self.shape} and chunks {self._chunks}, "
-                "which is no array of numbers over time."
+                "and is not a numeric array with a time axis."
             )
         self._kept: tuple[int, np.ndarray] | None = None
 
@@ -58,7 +58,7 @@ class ArrayReader:
         return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
 
     def _block(self, number: int) -> np.ndarray:
-        """All columns of one row of chunks; the last one read is kept, since episodes follow each other."""
+        """All columns of one row of chunks; the last one is cached, because episodes are read in order."""
         if self._kept is None or self._kept[0] != number:
             block = np.empty((self._chunks[0], *self.shape[1:]), self.dtype)
             counts = [-(-size // chunk) for size, chunk in zip(self.shape[1:], self._chunks[1:], strict=True)]
@@ -76,8 +76,8 @@ class ArrayReader:
         if content is None:
             if not self._fill_missing:
                 raise UserError(
-                    f"{self._name}: chunk {name} is missing. If it was left out because all of it equals the fill "
-                    f"value {self._fill!r}, say fill_missing=true."
+                    f"{self._name}: chunk {name} is missing. If it was omitted because all its values equal the fill "
+                    f"value {self._fill!r}, set fill_missing=true."
                 )
             return np.full(self._chunks, 0 if self._fill is None else self._fill, self.dtype)
         try:
@@ -91,19 +91,19 @@ class ArrayReader:
             return flat.reshape(self._chunks, order=self._order)
         except UserError:
             raise
-        except Exception as error:  # every codec has its own
+        except Exception as error:  # each codec raises its own kind
             raise UserError(f"{self._name}: chunk {name} is damaged ({error!r}).") from error
 
 
 class ArrayWriter:
-    """One array of `shape`, appended to until it is full; `close` then. Chunks are `chunk_rows` whole rows."""
+    """Writes one array of `shape`: append until it is full, then `close`. Chunks are `chunk_rows` whole rows."""
 
     def __init__(
         self, sink: Sink, key: str, shape: tuple[int, ...], dtype: Any, chunk_rows: int, compressor: dict[str, Any]
     ) -> None:
         self._sink, self._key, self._shape = sink, key, shape
         self._compressor = compressor
-        # Little-endian on every machine, as it says in the description.
+        # Little-endian on every machine, as declared in the array's metadata.
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._chunk = np.zeros((chunk_rows, *shape[1:]), self._dtype)
         self._written = self._filled = 0
@@ -120,7 +120,7 @@ class ArrayWriter:
         write_json(sink, f"{key}/{NODE}", node)
 
     def append(self, rows: np.ndarray) -> None:
-        """rows (n, ...)."""
+        """Append rows (n, ...)."""
         while len(rows):
             count = min(len(rows), len(self._chunk) - self._filled)
             self._chunk[self._filled : self._filled + count] = rows[:count]
@@ -130,10 +130,10 @@ class ArrayWriter:
                 self._flush()
 
     def close(self) -> None:
-        """The rest of the last chunk is padded with zeros."""
+        """Pad the last chunk with zeros and write it."""
         count = self._written * len(self._chunk) + self._filled
         if count != self._shape[0]:
-            raise ValueError(f"{self._key} was given {count} rows and announced {self._shape[0]}.")
+            raise ValueError(f"{self._key} was declared with {self._shape[0]} rows, but {count} were written.")
         if self._filled:
             self._chunk[self._filled :] = 0
             self._flush()

@@ -1,5 +1,4 @@
-"""A replay buffer of diffusion_policy as it lies on the disk: `data/<key>` with all episodes in a row, and where each
-of them ends."""
+"""A diffusion_policy replay buffer on disk: arrays `data/<key>` of concatenated episodes, and the episode ends."""
 
 from __future__ import annotations
 
@@ -16,10 +15,9 @@ from pixio_robot.interop.diffusion_policy_container import EPISODE_ENDS, open_co
 
 
 class ReplayBuffer:
-    """Open for reading; a context manager.
+    """A replay buffer opened for reading; a context manager.
 
-    Raises UserError for a store that is not of this format, and for one whose arrays do not end where the last
-    episode does.
+    Raises UserError for a store of another format, or if the arrays do not end where the last episode ends.
     """
 
     def __init__(self, path: Path, *, fill_missing: bool = False) -> None:
@@ -28,7 +26,7 @@ class ReplayBuffer:
         self._container = open_container(path)
         try:
             if self._container.read(f"{EPISODE_ENDS}/zarr.json") is not None:
-                raise UserError(f"{path} is written in Zarr's format 3; replay buffers are read in format 2.")
+                raise UserError(f"{path} is in Zarr format 3; only format 2 is supported for replay buffers.")
             self.ends = self._read_ends()
             self.arrays = {key: self._array(f"data/{key}") for key in self._container.children("data")}
             self._check_lengths()
@@ -46,7 +44,7 @@ class ReplayBuffer:
         return len(self.ends)
 
     def steps(self, episode: int) -> tuple[int, int]:
-        """The first row of that episode, and the one after its last."""
+        """Start and end row of an episode (end exclusive)."""
         return (int(self.ends[episode - 1]) if episode else 0), int(self.ends[episode])
 
     def array(self, key: str) -> ArrayReader:
@@ -55,16 +53,16 @@ class ReplayBuffer:
         return self.arrays[key]
 
     def meta(self, key: str) -> np.ndarray | None:
-        """`meta/<key>`, one number an episode; None where there is none."""
+        """`meta/<key>`, one number per episode; None if there is no such array."""
         if key not in self._container.children("meta"):
             return None
         array = self._array(f"meta/{key}")
         if array.shape != self.ends.shape:
-            raise UserError(f"meta/{key} in {self.path} has the shape {array.shape} for {len(self)} episodes.")
+            raise UserError(f"meta/{key} in {self.path} has shape {array.shape}, but there are {len(self)} episodes.")
         return array.rows(0, len(self))
 
     def attributes(self) -> dict[str, Any]:
-        """Of the whole store."""
+        """Attributes of the store."""
         content = self._container.read(".zattrs")
         try:
             found = {} if content is None else json.loads(content)
@@ -81,16 +79,18 @@ class ReplayBuffer:
             raise UserError(f"{EPISODE_ENDS} in {self.path} has dtype {array.dtype} and shape {array.shape}.")
         ends = array.rows(0, array.shape[0]).astype(np.int64)
         if len(ends) == 0:
-            raise UserError(f"{self.path} has no episode.")
+            raise UserError(f"{self.path} has no episodes.")
         lengths = np.diff(ends, prepend=0)
         if lengths.min() <= 0:
             episode = int(np.argmax(lengths <= 0))
-            raise UserError(f"{EPISODE_ENDS} in {self.path} must rise: episode {episode} has {lengths[episode]} steps.")
+            raise UserError(
+                f"{EPISODE_ENDS} in {self.path} must increase, but episode {episode} has {lengths[episode]} steps."
+            )
         return ends
 
     def _check_lengths(self) -> None:
         if not self.arrays:
-            raise UserError(f"{self.path} has no arrays below data.")
+            raise UserError(f"{self.path} has no arrays under data/.")
         for key, array in self.arrays.items():
             if array.shape[0] != self.ends[-1]:
                 raise UserError(

@@ -1,7 +1,7 @@
-"""The compressors of Zarr v2 chunks: numcodecs' own, and images through imagecodecs (extra `formats`).
+"""Compressors of Zarr v2 chunks: those of numcodecs, and image codecs of imagecodecs (extra `formats`).
 
-diffusion_policy registers classes of its own under ids like `imagecodecs_jpeg2k`. Their stored settings differ from
-version to version, and decoding needs none of them, so such chunks are decoded directly and not through a registry.
+diffusion_policy registers its own codec classes under ids like `imagecodecs_jpeg2k`. Their stored settings differ
+between versions, but decoding needs none of them, so these chunks are decoded directly and not through a registry.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pixio_robot.errors import UserError, unknown_name
 PREFIX = "imagecodecs_"
 IMAGE_CODECS = ("jpeg2k", "jpegxl", "jpeg", "png", "webp", "avif")
 BLOSC: dict[str, Any] = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 0, "blocksize": 0}
-"""What diffusion_policy compresses everything with that is no image."""
+"""The compressor of diffusion_policy for everything but images."""
 WRITABLE: dict[str, dict[str, Any]] = {
     "blosc": BLOSC,
     # The settings that diffusion_policy and UMI write with.
@@ -24,11 +24,11 @@ WRITABLE: dict[str, dict[str, Any]] = {
 }
 LOSSY = ("jpeg2k", "jpegxl")
 _EXECUTES = "pickle"
-"""numcodecs knows it too, and older releases unpickle what a stranger wrote."""
+"""numcodecs registers it too, and its older releases unpickle untrusted data."""
 
 
 def check_writable(name: str) -> dict[str, Any]:
-    """The compressor's stored form. Raises UserError for an unknown one, and where its package is missing."""
+    """The compressor's stored configuration. Raises UserError if it is unknown or its package is missing."""
     if name not in WRITABLE:
         raise unknown_name("codec", name, WRITABLE)
     if name in LOSSY:
@@ -37,8 +37,11 @@ def check_writable(name: str) -> dict[str, Any]:
 
 
 def decode(compressor: dict[str, Any] | None, content: bytes) -> Any:
-    """bytes, or an array where the codec knows the shape. Raises UserError for a codec that is unknown or could execute
-    code, or a missing extra, and whatever the codec raises for damaged content."""
+    """Decode a chunk to bytes, or to an array if the codec stores the shape.
+
+    Raises UserError for a codec that is unknown or could execute code and for a missing extra; for damaged content,
+    raises whatever the codec raises.
+    """
     if compressor is None:
         return content
     name = str(compressor.get("id"))
@@ -51,7 +54,7 @@ def decode(compressor: dict[str, Any] | None, content: bytes) -> Any:
 
 
 def encode(compressor: dict[str, Any] | None, chunk: np.ndarray) -> bytes:
-    """`chunk` contiguous; one image (1, h, w, 3) for the image codecs."""
+    """Encode a contiguous chunk; image codecs take one image (1, h, w, 3)."""
     if compressor is None:
         return chunk.tobytes()
     name = str(compressor["id"])
@@ -67,18 +70,20 @@ def _numcodecs(config: dict[str, Any]) -> Any:
 
     if config.get("id") == _EXECUTES:
         raise UserError(
-            "The store is compressed with pickle, which can execute any code when it is read: have it written with "
+            "The store uses the pickle codec, which can execute arbitrary code when it is read: rewrite it with "
             "another compressor, such as blosc."
         )
     try:
         return numcodecs.get_codec(dict(config))
     except (UnknownCodecError, ValueError, TypeError) as error:
-        raise UserError(f"The store is compressed with {config!r}, which numcodecs does not know ({error}).") from error
+        raise UserError(
+            f"The store is compressed with {config!r}, which numcodecs does not support ({error})."
+        ) from error
 
 
 def _imagecodecs(name: str) -> Any:
     try:
         import imagecodecs
     except ImportError:
-        raise UserError(f"Images coded with {name} need pip install 'pixio-robot[formats]'.") from None
+        raise UserError(f"Images encoded with {name} need an extra: pip install 'pixio-robot[formats]'.") from None
     return imagecodecs

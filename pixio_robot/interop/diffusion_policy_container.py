@@ -1,4 +1,4 @@
-"""Where a Zarr v2 store keeps its files: a folder, or a zip archive. Keys are paths like `data/img/0.0.0.0`."""
+"""Storage of a Zarr v2 store: a folder or a zip archive. Keys are paths like `data/img/0.0.0.0`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MARKS = tuple(f"{EPISODE_ENDS}/{name}" for name in (".zarray", "zarr.json"))
 
 
 class Container(Protocol):
-    """What is read from. Close it at the end."""
+    """A store to read from. Close it after use."""
 
     def read(self, key: str) -> bytes | None:
-        """A file's content; None where there is none."""
+        """The content of a file; None if it does not exist."""
         ...
 
     def children(self, key: str) -> list[str]:
-        """The names of the folders right below `key`, sorted."""
+        """The names of the folders directly below `key`, sorted."""
         ...
 
     def close(self) -> None: ...
@@ -46,7 +46,7 @@ class Folder:
 
 
 class Archive:
-    """`prefix`: the folder inside the archive that holds the store; empty for one zipped by zarr itself."""
+    """A zip archive. The store may be in a folder of the archive; zarr itself writes it at the top level."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -76,7 +76,7 @@ class Archive:
 
 
 def archive_prefix(names: set[str]) -> str | None:
-    """What stands before `meta/episode_ends` in the archive; None where there is no such array."""
+    """The part of the path before `meta/episode_ends` in the archive; None if there is no such array."""
     for name in sorted(names, key=len):
         for mark in _MARKS:
             if name == mark or name.endswith(f"/{mark}"):
@@ -85,7 +85,7 @@ def archive_prefix(names: set[str]) -> str | None:
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder or an archive holds `meta/episode_ends`."""
+    """Whether a folder or an archive contains `meta/episode_ends`."""
     if path.is_dir():
         return any((path / mark).is_file() for mark in _MARKS)
     if not path.is_file() or not zipfile.is_zipfile(path):
@@ -95,16 +95,16 @@ def is_store(path: Path) -> bool:
 
 
 def open_container(path: Path) -> Container:
-    """Raises UserError where there is neither a folder nor a zip archive."""
+    """Open a folder or a zip archive. Raises UserError if `path` is neither."""
     if path.is_dir():
         return Folder(path)
     if not path.exists():
-        raise UserError(f"There is no store {path}.")
+        raise UserError(f"{path} does not exist.")
     return Archive(path)
 
 
 class Sink(Protocol):
-    """What is written to; nothing is written twice."""
+    """A store to write to; each key is written once."""
 
     def write(self, key: str, content: bytes) -> None: ...
 
@@ -123,7 +123,7 @@ class FolderSink:
 
 
 class ArchiveSink:
-    """Uncompressed, as zarr's own ZipStore writes it: the chunks are compressed already. Close it at the end."""
+    """An uncompressed zip archive, like zarr's own ZipStore: the chunks are already compressed. Close it after use."""
 
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)

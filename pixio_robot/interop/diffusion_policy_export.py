@@ -1,4 +1,4 @@
-"""A replay buffer out of a store of demonstrations, one episode at a time."""
+"""Export of a demonstration store to a diffusion_policy replay buffer, one episode at a time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ExportCon
 from pixio_robot.types import Episode
 
 CHUNK_BYTES = 2_000_000
-"""diffusion_policy's aim for arrays that are no images."""
+"""diffusion_policy's target chunk size for arrays other than images."""
 _GROUP = {"zarr_format": 2}
 
 
 def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
-    """Raises UserError for a store that does not fit or a missing codec; then nothing is written."""
+    """Export the store. Raises UserError for an unsuitable store or a missing codec, and then writes nothing."""
     from rich.progress import track
 
     store = open_source(store_path)
@@ -56,14 +56,14 @@ def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
             _append(store.episode(number), parts, cameras, values)
         for writer in (*cameras.values(), *values.values()):
             writer.close()
-    notes = ["names, units and everything else of the DemoSpec are kept in attributes that only pixio-robot reads"]
+    notes = ["the DemoSpec, with names and units, is kept in attributes that only pixio-robot reads"]
     if config.codec in LOSSY:
         notes += [_loss(store, camera, config.codec) for camera in store.spec.cameras]
     return Outcome(episodes=len(store), frames=steps, notes=notes)
 
 
 def _loss(store: DemoStore, camera: str, codec: str) -> str:
-    """What the codec changes in the first frame."""
+    """A note on how much the codec changes the first frame."""
     frame = store.images(0, camera, 0, 1)
     after = decode(WRITABLE[codec], encode(WRITABLE[codec], frame))
     error = np.abs(frame[0].astype(np.int16) - after)
@@ -71,7 +71,7 @@ def _loss(store: DemoStore, camera: str, codec: str) -> str:
 
 
 def _check_keys(store: DemoStore, parts: dict[str, list[int]]) -> None:
-    """Everything shares one group."""
+    """Raise UserError if two arrays would have the same name: they all share one group."""
     names = [*store.spec.cameras, *parts, ACTION, REWARD]
     for name in names:
         if names.count(name) > 1:

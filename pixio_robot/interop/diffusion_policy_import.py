@@ -1,4 +1,4 @@
-"""A store of demonstrations out of a replay buffer, one episode at a time."""
+"""Import of a diffusion_policy replay buffer into a demonstration store, one episode at a time."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 STATE, ACTION, REWARD = "state", "action", "reward"
 _ROBOT = "robot"
 _OF_THE_EPISODE = ("_demo_start_pose", "_demo_end_pose")
-"""UMI repeats both at every step. Where an episode will end is nothing that a policy can be told."""
+"""UMI repeats both at every step. A policy cannot know in advance where an episode will end."""
 
 
 def import_buffer(source: Path, out: Path, config: ImportConfig) -> Outcome:
-    """Raises UserError for a store or settings that do not fit; then nothing is written."""
+    """Import the buffer. Raises UserError for an invalid store or settings, and then writes nothing."""
     with ReplayBuffer(source, fill_missing=config.fill_missing) as buffer:
         reader = _Reader(buffer, config)
         count = len(buffer)
@@ -32,7 +32,7 @@ def import_buffer(source: Path, out: Path, config: ImportConfig) -> Outcome:
 
 
 class _Reader:
-    """Episodes of one buffer; notices what gets lost on the way."""
+    """Reads the episodes of one buffer and keeps track of what is lost in conversion."""
 
     def __init__(self, buffer: ReplayBuffer, config: ImportConfig) -> None:
         self._buffer, self._config = buffer, config
@@ -56,14 +56,14 @@ class _Reader:
         left_out = sorted(set(self._buffer.arrays) - used)
         found = [f"left out of data: {', '.join(left_out)}"] if left_out else []
         if not self._cameras and not self._written:
-            found.append("no array is of images (n, height, width, 3): the store has no camera")
+            found.append("no array contains images (n, height, width, 3), so the store has no cameras")
         if self._rounded:
             found.append(f"rounded to fit: {', '.join(sorted(self._rounded))}")
         if not self._rewards:
-            found.append("the format has no rewards: all of them are 0 (rewards= names a key)")
+            found.append("no rewards found: all of them are 0 (set rewards= to the key of an array)")
         if self._success is None:
             said = str(self._config.success).lower()
-            found.append(f"the format does not say which episodes succeeded: success={said} is taken for all")
+            found.append(f"the format does not store which episodes succeeded: assuming success={said} for all")
         return found
 
     def episode(self, number: int) -> Episode:
@@ -94,7 +94,7 @@ class _Reader:
         return np.concatenate(parts, axis=1)
 
     def _columns(self, name: str) -> tuple[str, list[int]]:
-        """The array of that name and all its columns, or the one column that is named so (`state.0`)."""
+        """The array with that name and all its columns, or the single column with that name (`state.0`)."""
         key = name.rpartition(".")[0]
         if name in self._buffer.arrays or key not in self._buffer.arrays:
             return name, list(range(len(self._made(name))))
@@ -114,17 +114,19 @@ class _Reader:
         return small
 
     def _images(self, key: str, found: np.ndarray) -> np.ndarray:
-        """uint8 (n, h, w, 3) from uint8, or from floats of which `white` is the largest."""
+        """uint8 (n, h, w, 3) from uint8, or from floats in which `white` is the maximum."""
         if found.dtype == np.uint8:
             return found
         white, where = self._config.white, f"data/{key} in {self._buffer.path}"
         if not np.isfinite(found).all() or found.min() < 0 or found.max() > (white or 255):
             raise UserError(
-                f"{where} has pixels from {found.min():g} to {found.max():g}, outside 0 to {white or 255:g}"
-                + ("; say white=255." if white == 1 else ".")
+                f"{where} has pixel values from {found.min():g} to {found.max():g}, outside the range 0 to "
+                f"{white or 255:g}" + ("; set white=255." if white == 1 else ".")
             )
         if not white and 0 < found.max() <= 1:
-            raise UserError(f"{where} has no pixel above 1: say white=1, or white=255 if the images are that dark.")
+            raise UserError(
+                f"{where} has no pixel value above 1: set white=1, or white=255 if the images really are that dark."
+            )
         scaled = found * (255 / (white or 255))
         pixels = np.rint(scaled).astype(np.uint8)
         if not np.array_equal(pixels, scaled):
@@ -138,7 +140,7 @@ class _Reader:
             shape = self._buffer.array(key).shape
             if not _are_images(shape):
                 raise UserError(
-                    f"data/{key} in {self._buffer.path} has the shape {shape}; images are (n, height, width, 3)."
+                    f"data/{key} in {self._buffer.path} has shape {shape}, but images must be (n, height, width, 3)."
                 )
         return wanted or [key for key, shape in there.items() if _are_images(shape)]
 
@@ -151,13 +153,11 @@ class _Reader:
         low = [key for key, array in there.items() if not _are_images(array.shape) and key != ACTION]
         robot = [key for key in low if key.startswith(_ROBOT) and not key.endswith(_OF_THE_EPISODE)]
         if not robot:
-            raise UserError(
-                f"{self._buffer.path} has no data/{STATE}: choose the state, state=..., from {', '.join(low)}."
-            )
+            raise UserError(f"{self._buffer.path} has no data/{STATE}: set state= to keys from {', '.join(low)}.")
         return robot
 
     def _state_order(self, written: DemoSpec | None) -> list[int] | slice:
-        """Where the DemoSpec's columns stand in the joined parts, which our own export gathers by their keys."""
+        """The position of each DemoSpec column in the joined parts; our own export groups columns by key."""
         if written is None or self._config.state or self._state == [STATE]:
             return slice(None)
         joined = [column for columns in grouped(written.state_names).values() for column in columns]
@@ -166,33 +166,34 @@ class _Reader:
     def _reward_key(self) -> str:
         key = self._config.rewards or (REWARD if REWARD in self._buffer.arrays else "")
         if key and math.prod(shape := self._buffer.array(key).shape) != shape[0]:
-            raise UserError(f"data/{key} in {self._buffer.path} has the shape {shape}; rewards are a number a step.")
+            raise UserError(
+                f"data/{key} in {self._buffer.path} has shape {shape}, but rewards must be one number per step."
+            )
         return key
 
     def _action_keys(self) -> list[str]:
         if ACTION not in self._buffer.arrays:
             raise UserError(
-                f"{self._buffer.path} has no data/{ACTION}: choose the actions, actions=..., "
-                f"from {', '.join(self._buffer.arrays)}."
+                f"{self._buffer.path} has no data/{ACTION}: set actions= to keys from {', '.join(self._buffer.arrays)}."
             )
         return [ACTION]
 
     def _names(self, which: str, keys: list[str], said: list[str], written: list[str]) -> tuple[str, ...]:
-        """Names of the columns: as the user says, as our export left them, or made from the keys."""
+        """Names of the columns: the user's, else those stored by our export, else generated from the keys."""
         chosen = [self._columns(name) for name in keys]
         made = [self._made(key)[column] for key, columns in chosen for column in columns]
         for names in (said, written, made):
             if names and len(names) == len(made):
                 return tuple(names)
             if names is said and said:
-                raise UserError(f"{which}= has {len(said)} names for {len(made)} numbers of {', '.join(keys)}.")
+                raise UserError(f"{which}= has {len(said)} names, but {', '.join(keys)} has {len(made)} columns.")
         return tuple(made)
 
     def _spec(self, written: DemoSpec | None) -> DemoSpec:
         config, path = self._config, self._buffer.path
         hz = config.control_hz or (written.control_hz if written else 0.0)
         if not hz:
-            raise UserError(f"{path} does not say how many steps a second were recorded: say control_hz= (Push-T: 10).")
+            raise UserError(f"{path} does not store the control rate: set control_hz= (Push-T: 10).")
         old = written or DemoSpec(
             task=config.task or path.name.split(".")[0],
             robot=config.robot,
@@ -233,7 +234,7 @@ def _are_images(shape: tuple[int, ...]) -> bool:
 
 
 def _written_spec(buffer: ReplayBuffer, attributes: dict[str, Any]) -> DemoSpec | None:
-    """The one that our own export leaves in the store's attributes."""
+    """The DemoSpec that our own export stores in the attributes; None if there is none."""
     found = attributes.get(SPEC)
     if found is None:
         return None

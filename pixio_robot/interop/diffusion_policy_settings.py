@@ -1,4 +1,4 @@
-"""What a user may say about reading and writing replay buffers of diffusion_policy."""
+"""Settings for importing and exporting replay buffers of diffusion_policy."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import UNKNOWN
 
 SPEC = "pixio_robot_spec"
-"""Attribute of the store: the DemoSpec, which the format has no place for."""
+"""Attribute of the store: the DemoSpec, for which the format has no place."""
 INFOS = "pixio_robot_infos"
-"""Attribute of the store: the info of every episode."""
+"""Attribute of the store: the `info` of every episode."""
 
 WHITES = (0.0, 1.0, 255.0)
 
 
 @dataclass(kw_only=True)
 class ImportConfig:
-    """cameras, state, actions: keys of `data`, state and actions joined in that order, or single columns of them
-    (`state.0`); without, all images, `state` or what starts with `robot`, and `action`. rewards: a key. white: what
-    white is in float images (1 or 255; 0: 255, and an error for images that never exceed 1). success: whether the
-    episodes count as solved; the format does not say. fill_missing: take chunks that are missing for the fill value.
-    control_hz is needed, because the format does not know it. task, robot, controller, state_names, action_names,
-    source, licence: for the DemoSpec.
+    """control_hz: required, because the format does not store it.
+    cameras: keys of `data`; default all image arrays.
+    state: keys of `data` or single columns (`state.0`), concatenated; default `state`, else keys starting with `robot`.
+    actions: keys of `data` or single columns, concatenated in this order; default `action`.
+    rewards: key of the rewards; default `reward` if there is one, else all rewards are 0.
+    white: value of white in float images, 1 or 255; 0: 255, but images that never exceed 1 are an error.
+    success: whether to count the episodes as successful, if the file does not say.
+    fill_missing: read missing chunks as the fill value instead of raising an error.
+    task, robot, controller, state_names, action_names, source, licence: written to the DemoSpec.
     """
 
     control_hz: float = 0.0
@@ -48,9 +51,9 @@ class ImportConfig:
 
 @dataclass(kw_only=True)
 class ExportConfig:
-    """codec of the images: blosc, or jpeg2k and jpegxl, which lose a little. zip: one file in place of a folder; by
-    itself where out= ends in .zip. state_keys: one array for every part of the state (`eef_pos`, ...) instead of
-    `state`.
+    """codec: compression of the images; blosc (lossless), jpeg2k or jpegxl (both slightly lossy).
+    zip: write a zip archive instead of a folder; implied if out= ends in .zip.
+    state_keys: write one array per part of the state (`eef_pos`, ...) instead of a single `state`.
     """
 
     codec: str = "blosc"

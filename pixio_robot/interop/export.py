@@ -1,7 +1,7 @@
-"""An encoder as a file that runs without this toolkit: ONNX, or a torch.export program.
+"""Export of an encoder to a file that runs without this toolkit: ONNX, or a torch.export program.
 
-It takes images uint8 (b, h, w, 3) of one size, any number at a time, normalises them itself, and gives `cls` (b, k, d)
-and `patches` (b, h, w, d). What was written is opened again and held against the encoder before it is put in place.
+The exported model takes images uint8 (b, h, w, 3) of one size with any batch size, normalises them itself, and returns
+`cls` (b, k, d) and `patches` (b, h, w, d). The file is reopened and checked against the encoder before it is published.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pixio_robot.types import Features
 
 OUTPUTS = ("cls", "patches")
 BATCH = 2
-"""The batch that is traced; the checks run others."""
+"""Batch size used for tracing; the checks use others."""
 TOLERANCE = 1e-3
-"""Largest difference allowed in float32 features, whose final norm makes them about 1."""
+"""Largest difference allowed in float32 features; their final norm makes them of order 1."""
 
 
 class ExportFormat(enum.Enum):
@@ -42,9 +42,9 @@ class _Exported(nn.Module):
 
 
 def export_encoder(encoder: nn.Module, path: Path, wanted: ExportFormat, height: int, width: int) -> float:
-    """Write a `types.Encoder` for images of that size [px]; returns the largest difference found in the check.
+    """Export a `types.Encoder` for images of the given size [px]; returns the largest difference found in the check.
 
-    Raises UserError when the exported file says something else than the encoder.
+    Raises UserError if the outputs of the exported file differ from the encoder's.
     """
     write, open_again = {
         ExportFormat.ONNX: (_write_onnx, _open_onnx),
@@ -68,7 +68,9 @@ def _difference(module: _Exported, exported: Callable[[Tensor], list[Tensor]], h
         images = _images(batch, height, width)
         for wanted, found in zip(module(images), exported(images), strict=True):
             if wanted.shape != found.shape:
-                raise UserError(f"The exported encoder gives {tuple(found.shape)} instead of {tuple(wanted.shape)}.")
+                raise UserError(
+                    f"The exported encoder returns shape {tuple(found.shape)} instead of {tuple(wanted.shape)}."
+                )
             worst = max(worst, (wanted - found).abs().max().item())
     return worst
 
@@ -94,7 +96,7 @@ def _open_program(path: Path) -> Callable[[Tensor], list[Tensor]]:
 
 def _write_onnx(module: nn.Module, images: Tensor, path: Path) -> None:
     try:
-        import onnxscript  # noqa: F401  # what torch writes ONNX with
+        import onnxscript  # noqa: F401  # needed by torch's ONNX exporter
     except ImportError:
         raise UserError("Export to ONNX needs onnx and onnxscript: pip install 'pixio-robot[export]'.") from None
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3 to and from demonstration stores; both ways through lerobot, and without a network."""
+"""Import and export of LeRobotDataset v3, both through the lerobot package and without network access."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LISTED_TASKS = 3
 
 
 class Images(Choice):
-    """IMAGE: PNG inside the rows, exact. VIDEO: mp4, small and lossy."""
+    """IMAGE: lossless PNG inside the rows. VIDEO: mp4, small but lossy."""
 
     IMAGE = "image"
     VIDEO = "video"
@@ -43,9 +43,13 @@ class Images(Choice):
 
 @dataclass(kw_only=True)
 class ImportConfig:
-    """`cameras` and `state`: names and keys separated by commas; all cameras and observation.state without.
-    `without_success`: what to take for every episode when the data set has no success column.
-    `task`, `robot`: names in place of the data set's own."""
+    """cameras: names, separated by commas; default all.
+    state: keys, separated by commas and concatenated; default observation.state.
+    action, reward, success: keys of the columns.
+    without_success: success of every episode if the dataset has no success column.
+    task, robot: replace the dataset's own names.
+    tolerance_s: largest allowed difference between the timestamps of a row and of its video frame.
+    """
 
     cameras: list[str] = field(default_factory=list)
     state: list[str] = field(default_factory=list)
@@ -60,7 +64,10 @@ class ImportConfig:
 
 @dataclass(kw_only=True)
 class ExportConfig:
-    """`images`: image (PNG, exact) or video; the settings below it are lerobot's for video encoders."""
+    """repo_id: name of the dataset; default local/ and the name of the folder.
+    images: image (lossless PNG) or video.
+    codec, crf, pix_fmt, gop: lerobot's settings of the video encoder.
+    """
 
     repo_id: str = ""
     images: Images = Images.IMAGE
@@ -91,7 +98,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
     notes = [f"left out: {', '.join(columns.left_out)}"] if columns.left_out else []
     ours = read_notes(source, columns.cameras)
     if ours is not None and (why := misfit(ours.spec, files.features, columns, files.meta.fps)):
-        notes.append(f"{FILE} does not fit any more and is not used: {why}")
+        notes.append(f"{FILE} no longer matches the dataset and is ignored: {why}")
         ours = None
     reader = _Reader(files, columns, config, ours)
     write(out, {"": Recipe(spec=reader.spec, count=len(files), episodes=reader.episodes())})
@@ -100,7 +107,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
 
 
 class _Reader:
-    """Makes our episodes of the data set's, and remembers what it had to give up."""
+    """Converts the dataset's episodes to ours and keeps track of what is lost."""
 
     def __init__(self, files: LeRobotFiles, columns: Columns, config: ImportConfig, ours: Notes | None) -> None:
         self._files, self._columns, self._config, self._ours = files, columns, config, ours
@@ -163,15 +170,15 @@ class _Reader:
         if columns.reward is None:
             found.append("no reward column: all rewards are 0")
         if columns.success is None and self._ours is None:
-            found.append(f"no success column: every episode counts as success={self._config.without_success}")
+            found.append(f"no success column: assuming success={self._config.without_success} for every episode")
         if self._ours is None and (count := len(self._files.tasks)) > 1:
-            found.append(f"{count} tasks: every episode's info names its own, which `train` tells its policy")
+            found.append(f"{count} tasks: each episode's info stores its own, on which `train` conditions the policy")
         if self._mixed:
-            found.append(f"{self._mixed} episodes name several tasks, of which the first is kept")
+            found.append(f"{self._mixed} episodes have several tasks; only the first is kept")
         if self._forgotten:
-            found.append(f"{self._forgotten} episodes are not those that {FILE} was written for")
+            found.append(f"{self._forgotten} episodes have changed since {FILE} was written, so it is ignored for them")
         if self._ours is None:
-            found.append("simulator, controller and the cameras' places are unknown")
+            found.append("simulator, controller and camera poses are unknown")
         return found
 
 
@@ -181,7 +188,7 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
     demos = open_source(store)
     video = config.images is Images.VIDEO and bool(demos.spec.cameras)
     encoder = {"vcodec": config.codec, "crf": config.crf, "pix_fmt": config.pix_fmt, "g": config.gop}
-    notes = [f"the DemoSpec, seeds and infos lie in {FILE}, which only pixio-robot reads"]
+    notes = [f"the DemoSpec, seeds and infos are kept in {FILE}, which only pixio-robot reads"]
     with new_path(out) as built:
         write_lerobot(demos, built, repo_id=config.repo_id or f"local/{out.name}", encoder=encoder if video else None)
         if video:
@@ -190,7 +197,7 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
 
 
 def _losses(store: DemoStore, root: Path, config: ExportConfig) -> list[str]:
-    """What the codec did to the first episode."""
+    """Notes on how much the codec changed the first episode."""
     files = LeRobotFiles(root)
     columns = choose_columns(files.features, cameras=[], state=[], action=ACTION, reward=REWARD, success=SUCCESS)
     record = next(files.records(columns, 1e-4))

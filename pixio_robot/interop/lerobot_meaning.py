@@ -1,4 +1,4 @@
-"""What the features in a LeRobotDataset's info.json mean, and which features a DemoSpec becomes. Imports no lerobot."""
+"""Mapping between the features in a LeRobotDataset's info.json and a DemoSpec. Does not import lerobot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICTURES = ("image", "video")
 
 
 def features_of(spec: DemoSpec, picture: str) -> dict[str, dict[str, Any]]:
-    """What LeRobotDataset.create is given; `picture` is image or video."""
+    """The features passed to LeRobotDataset.create; `picture` is image or video."""
     cameras = {
         f"{IMAGES}{name}": _feature(picture, (camera.height, camera.width, 3), ["height", "width", "channels"])
         for name, camera in spec.cameras.items()
@@ -61,29 +61,27 @@ def choose_columns(
     reward: str,
     success: str,
 ) -> Columns:
-    """`cameras` and `state` empty: all cameras in colour, and observation.state (all observations without one).
+    """Select features. Empty `cameras`: all colour cameras. Empty `state`: observation.state, else all observations.
 
-    Raises UserError naming what is not there.
+    Raises UserError naming what is missing.
     """
     pictures = {camera_name(key): key for key, feature in features.items() if _in_colour(feature)}
     if len(pictures) < sum(map(_in_colour, features.values())):
-        raise UserError(f"Two cameras of the data set would have the same name: {', '.join(features)}.")
+        raise UserError(f"Two cameras of the dataset would get the same name: {', '.join(features)}.")
     for name in cameras:
         if name not in pictures:
             raise unknown_name("camera", name, pictures)
     vectors = [key for key, feature in features.items() if _is_vector(key, feature)]
     for key in (*state, action):
         if key not in vectors:
-            raise unknown_name("vector of the data set", key, vectors)
+            raise unknown_name("vector of the dataset", key, vectors)
     observed = [STATE] if STATE in vectors else [key for key in vectors if key.startswith("observation.")]
     chosen = list(state) or observed
     if not chosen:
-        raise UserError(
-            f"The data set has no observation.state; name the keys of the state as state=KEY,KEY: {vectors}."
-        )
+        raise UserError(f"The dataset has no observation.state; set state=KEY,KEY to the keys of the state: {vectors}.")
     for key, usual in ((reward, REWARD), (success, SUCCESS)):
         if key not in features and key != usual:
-            raise unknown_name("feature of the data set", key, features)
+            raise unknown_name("feature of the dataset", key, features)
     kept = {name: key for name, key in pictures.items() if not cameras or name in cameras}
     used = {*kept.values(), *chosen, action, reward, success, DONE, *BOOKKEEPING}
     return Columns(
@@ -111,7 +109,7 @@ def _is_vector(key: str, feature: Mapping[str, Any]) -> bool:
 
 
 def _size(feature: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Height, width, channels: the axes' names tell their order, the number 3 where there are none."""
+    """Height, width, channels. The order comes from the axis names; without names, from which axis has size 1 or 3."""
     shape = tuple(feature["shape"])
     if len(shape) != 3:
         return 0, 0, 0
@@ -125,7 +123,7 @@ def _size(feature: Mapping[str, Any]) -> tuple[int, int, int]:
 def spec_of(
     features: Mapping[str, Mapping[str, Any]], columns: Columns, *, fps: float, task: str, robot: str, source: str
 ) -> DemoSpec:
-    """What a foreign data set says of itself; what it does not is `unknown`."""
+    """The DemoSpec of a foreign dataset; what the dataset does not specify is `unknown`."""
     cameras = {}
     for name, key in columns.cameras.items():
         height, width, _ = _size(features[key])
@@ -152,7 +150,7 @@ def spec_of(
 
 
 def _names(feature: Mapping[str, Any], stem: str) -> list[str]:
-    """A list, or lists under headings; numbered where there are none, or not one for each dimension."""
+    """The dimension names: a list, or lists in a mapping; numbered if there is not exactly one name per dimension."""
     names, count = feature.get("names"), feature["shape"][0]
     if isinstance(names, Mapping):
         names = [str(name) for part in names.values() for name in (part if isinstance(part, list) else [part])]
@@ -162,7 +160,7 @@ def _names(feature: Mapping[str, Any], stem: str) -> list[str]:
 
 
 def misfit(spec: DemoSpec, features: Mapping[str, Mapping[str, Any]], columns: Columns, fps: float) -> str | None:
-    """Why `spec`, which was written beside the data set, is not what its features say by now."""
+    """How `spec`, stored beside the dataset, differs from the dataset's current features; None if it does not."""
     mine = spec_of(features, columns, fps=fps, task="", robot="", source="")
     for what, noted, found in (
         ("control_hz", spec.control_hz, mine.control_hz),

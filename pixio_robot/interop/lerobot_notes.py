@@ -1,8 +1,8 @@
-"""What a LeRobotDataset has no place for, in a file beside its own that lerobot passes over.
+"""Metadata that a LeRobotDataset has no place for, in an extra file that lerobot ignores.
 
-    meta/pixio_robot.jsonl      the DemoSpec, then a line an episode: success, seed, info, and a checksum of its actions
+    meta/pixio_robot.jsonl      the DemoSpec, then one line per episode: success, seed, info, checksum of the actions
 
-The checksum tells whether a line still belongs to its episode after other tools edited the data set.
+The checksum shows whether a line still belongs to its episode after other tools have edited the dataset.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Notes:
     episodes: Sequence[dict[str, Any]]
 
     def of(self, number: int, actions: np.ndarray) -> dict[str, Any] | None:
-        """success, seed and info of that episode; None when its actions are no longer those that were noted."""
+        """success, seed and info of an episode; None if its actions have changed since they were stored."""
         if number >= len(self.episodes) or self.episodes[number]["actions"] != checksum(actions):
             return None
         return {key: self.episodes[number][key] for key in ("success", "seed", "info")}
@@ -48,9 +48,9 @@ def line_of(episode: Episode) -> dict[str, Any]:
 
 
 def read_notes(root: Path, cameras: Container[str]) -> Notes | None:
-    """With those of the noted cameras that are wanted; None where there are no notes.
+    """The stored metadata, with only the given cameras; None if the file does not exist.
 
-    Raises UserError for a file that is damaged.
+    Raises UserError if the file is damaged.
     """
     path = root / FILE
     if not path.is_file():
@@ -59,6 +59,6 @@ def read_notes(root: Path, cameras: Container[str]) -> Notes | None:
         first, *rest = map(json.loads, path.read_text(encoding="utf-8").splitlines())
         spec = DemoSpec.from_json(first["spec"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); remove it to import without it.") from error
+        raise UserError(f"{path} is damaged ({error!r}); delete it to import without it.") from error
     kept = {name: camera for name, camera in spec.cameras.items() if name in cameras}
     return Notes(dataclasses.replace(spec, cameras=kept), rest)

@@ -1,7 +1,7 @@
-"""The episodes of a LeRobotDataset v3 on this machine, one at a time and each file once.
+"""Reads the episodes of a local LeRobotDataset v3, one at a time, and each file once.
 
-The metadata are read and the videos decoded by lerobot. Its rows are not: LeRobotDataset copies all of them, with
-their images, into a cache of its own before the first one can be had.
+lerobot reads the metadata and decodes the videos, but does not read the rows: LeRobotDataset would copy all of them,
+including their images, into its own cache before returning the first one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pixio_robot.interop.lerobot_meaning import Columns
 INFO = Path("meta", "info.json")
 _ROWS = 64
 _DECODED = 128
-"""Frames at a time: of rows read, and of video decoded."""
+"""Frames per batch: rows read, and video frames decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """An episode as it lies there: values[feature] (n, ...), images[camera] uint8 (n, h, w, 3), one task a step."""
+    """An episode as stored: values[feature] (n, ...), images[camera] uint8 (n, h, w, 3), one task per step."""
 
     number: int
     values: Mapping[str, np.ndarray]
@@ -36,21 +36,21 @@ class Record:
 
 
 class LeRobotFiles:
-    """Opens the metadata. Raises UserError for what is no LeRobotDataset v3, or misses a file."""
+    """Opens the metadata. Raises UserError if `root` is not a LeRobotDataset v3, or lacks a file."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         version = self._version(read_json(root / INFO))
         if not version.startswith("v3."):
             raise UserError(
-                f"{root} is a LeRobotDataset of version {version}, and v3.x is read: convert it with lerobot's "
-                "convert_dataset_v21_to_v30 first."
+                f"{root} is a LeRobotDataset of version {version}, but only v3.x is supported: convert it with "
+                "lerobot's convert_dataset_v21_to_v30 first."
             )
-        # lerobot looks for missing files in the hub, which cannot be meant here.
+        # lerobot would look for missing files on the Hub, which cannot be intended here.
         for name in ("tasks.parquet", "episodes"):
             if not (root / "meta" / name).exists():
                 raise UserError(
-                    f"{root / 'meta' / name} is missing: the data set was not finalized, or copied in part."
+                    f"{root / 'meta' / name} is missing: the dataset was not finalized, or only partially copied."
                 )
         from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
@@ -58,13 +58,13 @@ class LeRobotFiles:
         self.features: Mapping[str, Mapping[str, Any]] = self.meta.features
         self._episodes: list[dict[str, Any]] = list(self.meta.episodes or [])  # pyright: ignore[reportAttributeAccessIssue]
         if not self._episodes:
-            raise UserError(f"{root} has no episode.")
+            raise UserError(f"{root} has no episodes.")
         tasks: Any = self.meta.tasks
         self._tasks = {int(row.task_index): str(task) for task, row in tasks.iterrows()}
 
     def _version(self, info: Any) -> str:
         if not isinstance(info, dict) or "features" not in info:
-            raise UserError(f"{self.root / INFO} does not describe a LeRobotDataset: it has no features.")
+            raise UserError(f"{self.root / INFO} does not describe a LeRobotDataset: it lacks `features`.")
         return str(info.get("codebase_version"))
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class LeRobotFiles:
         return [task for _, task in sorted(self._tasks.items())]
 
     def records(self, columns: Columns, tolerance_s: float) -> Iterator[Record]:
-        """Raises UserError naming the file and the episode that are not as the metadata say."""
+        """All episodes, in order. Raises UserError naming the file and episode that do not match the metadata."""
         pictures = {key: self.features[key]["dtype"] for key in columns.cameras.values()}
         stored = [key for key, dtype in pictures.items() if dtype == "image"]
         wanted = dict.fromkeys([*columns.numbers(), *stored, "timestamp", "task_index", "episode_index"])
@@ -93,7 +93,7 @@ class LeRobotFiles:
             yield Record(number, values, images, tasks)
 
     def _tables(self, wanted: list[str]) -> Iterator[Any]:
-        """Rows of one episode after the other. Each file is passed through once, in small batches."""
+        """The rows of each episode in turn. Each file is read once, in small batches."""
         import pyarrow as pa
 
         parts: list[Any] = []
@@ -106,7 +106,7 @@ class LeRobotFiles:
                     yield self._whole(pa.concat_tables(parts), number, path)
                     parts, number = [], number + 1
                 if int(here[start]) != number:
-                    raise UserError(f"{path} has rows of episode {here[start]} where episode {number} is due.")
+                    raise UserError(f"{path} has rows of episode {here[start]} where episode {number} was expected.")
                 parts.append(pa.Table.from_batches([batch.slice(start, stop - start)]))
         if parts:
             yield self._whole(pa.concat_tables(parts), number, self.root / "data")
@@ -117,7 +117,7 @@ class LeRobotFiles:
     def _whole(self, table: Any, number: int, path: Path) -> Any:
         length = self._episodes[number]["length"] if number < len(self) else 0
         if len(table) != length:
-            raise UserError(f"{path}: episode {number} has {len(table)} rows, and {length} by the metadata.")
+            raise UserError(f"{path}: episode {number} has {len(table)} rows, but {length} according to the metadata.")
         return table
 
     def _batches(self, wanted: list[str]) -> Iterator[tuple[Path, Any]]:
@@ -144,12 +144,12 @@ class LeRobotFiles:
                     frames.append(np.asarray(image.convert("RGB")))
             except (OSError, UnidentifiedImageError, TypeError, KeyError) as error:
                 raise UserError(
-                    f"{self.root}: {key} of episode {number}, step {step}, is no image ({error})."
+                    f"{self.root}: {key} of episode {number}, step {step}, is not an image ({error})."
                 ) from error
             if frames[-1].shape != frames[0].shape:
                 raise UserError(
-                    f"{self.root}: {key} of episode {number} has {_pixels(frames[-1])} px at step {step} and "
-                    f"{_pixels(frames[0])} before."
+                    f"{self.root}: {key} of episode {number} has {_pixels(frames[-1])} px at step {step}, but "
+                    f"{_pixels(frames[0])} px before."
                 )
         return np.stack(frames)
 
@@ -165,7 +165,7 @@ class LeRobotFiles:
             some = shown[first : first + _DECODED]
             try:
                 frames = decode_video_frames(path, some, tolerance_s, "pyav", return_uint8=True)
-            except Exception as error:  # lerobot and FFmpeg raise errors of many kinds for damaged files
+            except Exception as error:  # lerobot and FFmpeg raise many kinds of errors for damaged files
                 what = str(error).strip().splitlines()
                 raise UserError(
                     f"{path}: episode {number} cannot be decoded ({what[0] if what else error!r})."

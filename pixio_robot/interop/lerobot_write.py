@@ -1,4 +1,4 @@
-"""A demonstration store as a LeRobotDataset v3, written by lerobot itself."""
+"""Writes a demonstration store as a LeRobotDataset v3, using lerobot itself."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from pixio_robot.interop.lerobot_notes import FILE, line_of
 
 
 def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[str, Any] | None) -> None:
-    """Make the data set at `root`, which does not exist; frames as PNG, or by the video `encoder`: arguments of
-    lerobot's RGBEncoderConfig. Raises UserError for settings or sizes that the encoder refuses."""
+    """Create the dataset at `root`, which must not exist.
+
+    `encoder`: arguments of lerobot's RGBEncoderConfig, for video; None stores frames as PNG. Raises UserError for
+    settings or image sizes that the encoder rejects.
+    """
     from rich.progress import track
 
     with _quiet():
@@ -35,7 +38,7 @@ def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[s
         except BaseException:
             _give_up(dataset)
             raise
-    # Where its PNG files lay before they went into the rows.
+    # lerobot's PNG files, which are now stored in the rows.
     shutil.rmtree(root / "images", ignore_errors=True)
     (root / FILE).write_text("\n".join(notes) + "\n", encoding="utf-8")
 
@@ -46,11 +49,11 @@ def _create(store: DemoStore, root: Path, repo_id: str, encoder: dict[str, Any] 
 
     rate = store.spec.control_hz
     if rate != round(rate):
-        raise UserError(f"{store.path} has {rate:g} steps a second, and LeRobotDataset counts whole ones.")
+        raise UserError(f"{store.path} has {rate:g} steps per second, but LeRobotDataset needs a whole number.")
     try:
         rgb_encoder = None if encoder is None else RGBEncoderConfig(**encoder)
     except ValueError as error:
-        raise UserError(f"lerobot refuses the video settings {encoder}: {error}.") from error
+        raise UserError(f"lerobot rejects the video settings {encoder}: {error}.") from error
     return LeRobotDataset.create(
         repo_id,
         round(rate),
@@ -59,8 +62,8 @@ def _create(store: DemoStore, root: Path, repo_id: str, encoder: dict[str, Any] 
         robot_type=store.spec.robot,
         use_videos=encoder is not None,
         rgb_encoder=rgb_encoder,
-        # Straight to the encoder, without PNG files between. A queue without end, because a full one drops frames;
-        # it holds at most the episode that is in RAM anyway.
+        # Straight to the encoder, without intermediate PNG files. The queue is unbounded, because a full queue drops
+        # frames; it holds at most one episode, which is in RAM anyway.
         streaming_encoding=encoder is not None,
         encoder_queue_maxsize=0,
     )
@@ -84,11 +87,11 @@ def _add(dataset: Any, store: DemoStore, number: int, video: bool) -> dict[str, 
     except RuntimeError as error:
         raise UserError(f"lerobot's encoder failed on episode {number}: {error}.") from error
     except OSError as error:
-        # Its writer of images only prints what went wrong, and they are missed later.
+        # lerobot's image writer only prints errors; the missing files are noticed later.
         free = shutil.disk_usage(dataset.root).free
         raise UserError(
-            f"lerobot could not write episode {number} ({error}); {free / 1e6:.0f} MB are free on that disk. "
-            "Nothing incomplete was kept."
+            f"lerobot could not write episode {number} ({error}); the disk has {free / 1e6:.0f} MB free. "
+            "The incomplete dataset was removed."
         ) from error
     if video:
         _check_films(dataset, store, number)
@@ -96,7 +99,8 @@ def _add(dataset: Any, store: DemoStore, number: int, video: bool) -> dict[str, 
 
 
 def _give_up(dataset: Any) -> None:
-    """Ends its threads and files while its folder is still there: else they come back when it is collected."""
+    """Stop the dataset's threads and close its files while its folder still exists; otherwise this would happen, and
+    recreate files, when the object is garbage-collected."""
     with contextlib.suppress(Exception):
         dataset.writer.cancel_pending_videos()
     for part in (dataset.writer, dataset.meta):
@@ -106,26 +110,26 @@ def _give_up(dataset: Any) -> None:
 
 
 def _check_films(dataset: Any, store: DemoStore, number: int) -> None:
-    """lerobot only logs when its encoder was too slow or died."""
+    """Check the video lengths: lerobot only logs it when its encoder was too slow or died."""
     wanted = store.lengths[number] / store.spec.control_hz
     noted = dataset.meta.latest_episode
     for camera in store.spec.cameras:
         ends = [noted[f"videos/{IMAGES}{camera}/{end}_timestamp"][0] for end in ("from", "to")]
         if abs(ends[1] - ends[0] - wanted) > 0.5 / store.spec.control_hz:
             raise UserError(
-                f"The video of camera {camera} in episode {number} became {ends[1] - ends[0]:.2f} s long instead of "
-                f"{wanted:.2f} s; try another codec= or images=image."
+                f"The video of camera {camera} in episode {number} is {ends[1] - ends[0]:.2f} s long instead of "
+                f"{wanted:.2f} s; try another codec=, or images=image."
             )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what `datasets`, FFmpeg and the AV1 encoder say of every episode, and lerobot of torchcodec: that it
-    cannot be loaded is written in ninety lines, and writing takes none (`pixio-robot doctor` tells)."""
+    """Silence what `datasets`, FFmpeg and the AV1 encoder print for every episode, and lerobot's ninety-line warning
+    that torchcodec cannot be loaded, which is not needed for writing (`pixio-robot doctor` reports it)."""
     import av.logging
     import datasets
 
-    # Errors only. lerobot hands FFmpeg's messages back from Python to FFmpeg, which has a level of its own.
+    # Errors only. lerobot passes FFmpeg's messages back from Python to FFmpeg, which has its own log level.
     os.environ.setdefault("SVT_LOG", "1")
     av.logging.set_libav_level(av.logging.ERROR)
     shown = datasets.is_progress_bar_enabled()

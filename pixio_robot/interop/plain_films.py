@@ -1,4 +1,4 @@
-"""The film of one camera in one episode: one frame a step, exact with crf=0."""
+"""The video of one camera in one episode: one frame per step, lossless with crf=0."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _LEAST_SIDE = 16
 
 
 def write_film(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> None:
-    """frames uint8 (n, h, w, 3) as H.264: of RGB and without loss for crf=0, else of YUV 4:2:0.
+    """Write frames uint8 (n, h, w, 3) as H.264: lossless RGB for crf=0, otherwise YUV 4:2:0.
 
-    Raises UserError for sizes and settings that this cannot hold.
+    Raises UserError for sizes and settings that H.264 does not support.
     """
     import av
 
     height, width = frames.shape[1:3]
     if not 0 <= crf <= _MOST_CRF:
-        raise UserError(f"crf={crf} must lie in 0..{_MOST_CRF}: 0 is exact, 18 looks alike.")
+        raise UserError(f"crf={crf} must be between 0 and {_MOST_CRF}: 0 is lossless, 18 is visually lossless.")
     if min(height, width) < _LEAST_SIDE or (crf != EXACT and (height % 2 or width % 2)):
         raise UserError(
-            f"{height} x {width} px cannot be filmed with crf={crf}: sides need {_LEAST_SIDE} px, and above crf=0 even "
-            "numbers of them; choose images=npz, or crf=0."
+            f"{height} x {width} px images cannot be encoded with crf={crf}: sides must be at least {_LEAST_SIDE} px, "
+            "and even numbers unless crf=0; choose images=npz, or crf=0."
         )
     codec, pixels = ("libx264rgb", "rgb24") if crf == EXACT else ("libx264", "yuv420p")
     with av.open(str(path), "w") as container:
@@ -44,7 +44,7 @@ def write_film(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> None
 
 
 def film_of(npz: Path) -> dict[str, Path]:
-    """Camera -> film of the episode in `npz`: NAME.CAMERA.mp4 beside it, or NAME/CAMERA.mp4."""
+    """Camera -> video of the episode in `npz`: NAME.CAMERA.mp4 beside it, or NAME/CAMERA.mp4."""
     from pixio_robot.data.video import VIDEO_SUFFIXES
 
     found: dict[str, Path] = {}
@@ -56,13 +56,13 @@ def film_of(npz: Path) -> dict[str, Path]:
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             continue
         if camera in found:
-            raise UserError(f"{found[camera]} and {path} would both be the camera {camera!r} of {npz}.")
+            raise UserError(f"{found[camera]} and {path} would both be camera {camera!r} of {npz}.")
         found[camera] = path
     return found
 
 
 def read_film(path: Path, count: int) -> np.ndarray:
-    """uint8 (count, h, w, 3), upright. Raises UserError for damage, and for another number of frames."""
+    """The frames, uint8 (count, h, w, 3), upright. Raises UserError if damaged or if the frame count differs."""
     from pixio_robot.data.sampling import Sampling
     from pixio_robot.data.video import VideoError, decode_frames
 
@@ -71,5 +71,5 @@ def read_film(path: Path, count: int) -> np.ndarray:
     except VideoError as error:
         raise UserError(f"{path} cannot be used: {error.reason}.") from error
     if len(frames) != count:
-        raise UserError(f"{path} has {len(frames)} frames, and its episode {count} steps.")
+        raise UserError(f"{path} has {len(frames)} frames, but its episode has {count} steps.")
     return np.stack(frames)

@@ -1,10 +1,10 @@
-"""Plain folders of npz and mp4, for people who record by themselves.
+"""Plain folders of npz and mp4 files, for people with their own recording scripts.
 
-    dataset.json              the fields of a DemoSpec that are known; all may be missing but control_hz
-    000000.npz                state (n, s), actions (n, a); rewards (n,), success, seed, info (JSON text) where known
-    000000.front.mp4          camera `front`: one frame a step (also found as 000000/front.mp4)
+    dataset.json              fields of a DemoSpec; all but control_hz are optional
+    000000.npz                state (n, s), actions (n, a); optional rewards (n,), success, seed, info (JSON text)
+    000000.front.mp4          camera `front`: one frame per step (or 000000/front.mp4)
 
-An array (n, h, w, 3) of uint8 in the npz is a camera too. Episodes come in the order of the numbers in their names.
+A uint8 array (n, h, w, 3) in the npz is a camera too. Episodes are ordered by the numbers in their file names.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from pixio_robot.interop.plain_films import film_of, read_film, write_film
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 NAME = "folder"
-SUMMARY = "a folder with an npz for every episode, and an mp4 for each of its cameras"
+SUMMARY = "a folder with an npz file per episode, and an mp4 file for each of its cameras"
 DATASET = "dataset.json"
 _UNKNOWN = ("robot", "simulator", "simulator_version", "controller", "render_quality")
 _KNOWN = ("rewards", "success", "seed", "info")
 
 
 class Images(Choice):
-    """MP4: films beside the npz. NPZ: arrays inside it."""
+    """MP4: video files beside the npz. NPZ: arrays inside it."""
 
     MP4 = "mp4"
     NPZ = "npz"
@@ -44,9 +44,11 @@ class Images(Choice):
 
 @dataclass(kw_only=True)
 class ImportConfig:
-    """`state`, `actions`: names of arrays, several joined by commas.
-    `hz`: steps a second, where dataset.json is silent.
-    `without_success`: what to take for an episode that does not say."""
+    """state, actions: names of arrays, separated by commas and concatenated in this order.
+    hz: control steps per second, in place of control_hz in dataset.json.
+    task, robot: replace those in dataset.json.
+    without_success: success of episodes that do not store it.
+    """
 
     state: list[str] = field(default_factory=lambda: ["state"])
     actions: list[str] = field(default_factory=lambda: ["actions"])
@@ -58,7 +60,9 @@ class ImportConfig:
 
 @dataclass(kw_only=True)
 class ExportConfig:
-    """`crf`: 0 is exact (H.264 of RGB: FFmpeg and PyAV play it, browsers do not); 18 is small, and plays anywhere."""
+    """images: mp4 (video files) or npz (arrays inside the npz).
+    crf: 0 is lossless (RGB H.264; plays in FFmpeg and PyAV, but not in browsers); 18 is small and plays anywhere.
+    """
 
     images: Images = Images.MP4
     crf: int = 0
@@ -73,7 +77,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
         raise UserError(f"{source} is not a folder.")
     paths = sorted(source.glob("*.npz"), key=by_numbers)
     if not paths:
-        raise UserError(f"{source} has no .npz file; an episode is one of them.")
+        raise UserError(f"{source} contains no .npz file; expected one per episode.")
     reader = _Reader(source, paths, config)
     write(out, {"": Recipe(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
     store = DemoStore.open(out, ram_bytes=0)
@@ -81,7 +85,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
 
 
 def by_numbers(path: Path) -> list[Any]:
-    """episode_9 before episode_10."""
+    """Sort key for numeric order: episode_9 before episode_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
 
 
@@ -98,7 +102,7 @@ class _Reader:
         given = read_json(path) if path.is_file() else {}
         fields = {item.name for item in dataclasses.fields(DemoSpec)}
         if not isinstance(given, dict) or not set(given) <= fields:
-            raise UserError(f"{path} must hold fields of a DemoSpec: {', '.join(sorted(fields))}.")
+            raise UserError(f"{path} must contain only fields of a DemoSpec: {', '.join(sorted(fields))}.")
         first = self._episode(0)
         names = {
             "state_names": tuple(f"state.{i}" for i in range(first.state.shape[1])),
@@ -109,18 +113,18 @@ class _Reader:
             values |= {key: value} if value else {}
         values["control_hz"] = self._config.hz or given.get("control_hz")
         if not values["control_hz"]:
-            raise UserError(f"{path} does not say control_hz; add it there, or give hz=STEPS_A_SECOND.")
+            raise UserError(f"{path} does not specify control_hz; add it there, or set hz=STEPS_PER_SECOND.")
         cameras = given.get("cameras") or {}
         sizes = {name: {"height": frames.shape[1], "width": frames.shape[2]} for name, frames in first.images.items()}
         values["cameras"] = {name: dict(cameras.get(name, {})) | size for name, size in sizes.items()}
         for name in cameras:
             if name not in sizes:
-                raise UserError(f"{path} names the camera {name!r}, and {self._paths[0]} has {sorted(sizes)}.")
+                raise UserError(f"{path} names the camera {name!r}, but {self._paths[0]} has {sorted(sizes)}.")
         try:
             return DemoSpec.from_json(values)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             known = ", ".join(item.name for item in dataclasses.fields(CameraSpec))
-            raise UserError(f"{path} has values that are no DemoSpec ({error}); a camera has {known}.") from error
+            raise UserError(f"{path} is not a valid DemoSpec ({error}); a camera has {known}.") from error
 
     def episodes(self) -> Iterator[Episode]:
         for number in range(len(self._paths)):
@@ -148,22 +152,25 @@ class _Reader:
                 info=json.loads(str(known.get("info", "{}"))),
             )
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: rewards, success, seed or info are not as described ({error}).") from error
+            raise UserError(f"{path}: rewards, success, seed or info has the wrong format ({error}).") from error
 
     def _joined(self, path: Path, arrays: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
-        """float32 (n, dimensions); the arrays are taken out of `arrays`."""
+        """The named arrays, concatenated: float32 (n, dimensions). They are removed from `arrays`."""
         parts = []
         for name in names:
             if name not in arrays:
                 raise UserError(f"{path} has no array {name!r}; it has {', '.join(sorted(arrays)) or 'none'}.")
             array = arrays.pop(name)
             if array.ndim == 0 or array.dtype.kind not in "fiub":
-                raise UserError(f"{path}: {name} must be numbers with one row a step, not {array.dtype} {array.shape}.")
+                raise UserError(
+                    f"{path}: {name} must be numeric with one row per step, not {array.dtype} {array.shape}."
+                )
             if array.dtype.kind == "f" and array.dtype.itemsize > 4:
                 self._rounded[name] = None
             parts.append(array.reshape(len(array), -1).astype(np.float32))
         if len(set(map(len, parts))) != 1:
-            raise UserError(f"{path}: {', '.join(names)} have {', '.join(str(len(part)) for part in parts)} rows.")
+            lengths = ", ".join(str(len(part)) for part in parts)
+            raise UserError(f"{path}: {', '.join(names)} must have the same number of rows, but have {lengths}.")
         return np.concatenate(parts, 1)
 
     def notes(self) -> list[str]:
@@ -173,9 +180,9 @@ class _Reader:
         if self._rounded:
             found.append(f"rounded to float32: {', '.join(self._rounded)}")
         if "rewards" in self._unsaid:
-            found.append("episodes without rewards: theirs are 0")
+            found.append("some episodes have no rewards: they are set to 0")
         if "success" in self._unsaid:
-            found.append(f"episodes without success: they count as success={self._config.without_success}")
+            found.append(f"some episodes do not store success: assuming success={self._config.without_success}")
         unknown = [name for name in _UNKNOWN if getattr(self.spec, name) == UNKNOWN]
         if unknown:
             found.append(f"unknown: {', '.join(unknown)}")
@@ -200,7 +207,7 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
     notes = []
     taken = sorted(set(demos.spec.cameras) & {"state", "actions", *_KNOWN})
     if taken:
-        raise UserError(f"{store}: a camera named {taken[0]!r} would hide an array; rename it with `data rename`.")
+        raise UserError(f"{store}: a camera named {taken[0]!r} would replace an array; rename it with `data rename`.")
     with new_path(out) as built:
         built.mkdir()
         write_json(built / DATASET, demos.spec.to_json())

@@ -1,4 +1,4 @@
-"""HDF5 files of robomimic and of robosuite's recorder: `data/demo_N` with states, actions and images."""
+"""HDF5 files of robomimic and of robosuite's data recorder: `data/demo_N` with states, actions and images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixio_robot.interop.robomimic_settings import ExportConfig, ImportConfig
 __all__ = ["NAME", "SUMMARY", "ExportConfig", "ImportConfig", "export_demos", "import_demos", "recognises"]
 
 NAME = "robomimic"
-SUMMARY = "HDF5 of robomimic and robosuite; cameras that the file has no images of are rendered from its states"
+SUMMARY = "HDF5 files of robomimic and robosuite; cameras without stored images are rendered from the recorded states"
 
 
 def recognises(path: Path) -> bool:
@@ -24,7 +24,7 @@ def recognises(path: Path) -> bool:
 
 
 def import_demos(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene | None = None) -> Outcome:
-    """`open_scene` shows recorded states; without it, only what the file holds can be imported."""
+    """`open_scene` renders recorded states; without it, only what the file contains can be imported."""
     from pixio_robot.interop.robomimic_import import import_file
 
     return import_file(source, out, config, open_scene or _no_scene)
@@ -37,4 +37,4 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
 
 
 def _no_scene(image_size: int, render_quality: str) -> Scene:
-    raise UserError("The file lacks observations that only a simulator can work out, and none was handed in.")
+    raise UserError("The file lacks observations that only a simulator can compute, and no simulator was provided.")

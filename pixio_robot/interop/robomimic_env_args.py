@@ -1,4 +1,4 @@
-"""What robomimic is to know of the environment of demonstrations that it did not record."""
+"""robomimic's `env_args` for demonstrations that robomimic did not record."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _ARMS: dict[str, dict[str, Any]] = {
         "qpos_limits": None,
     },
 }
-"""Our controllers -> robosuite 1.5's own settings of an arm, which our environments use."""
+"""Our controllers -> robosuite 1.5's settings of an arm controller, as used by our environments."""
 
 
 def env_args_of(spec: DemoSpec) -> tuple[dict[str, Any], list[str]]:
-    """(env_args, what they do not hold)."""
+    """(env_args, notes on what they cannot express)."""
     kwargs: dict[str, Any] = {"control_freq": spec.control_hz}
     version = re.search(rf"{re.escape(spec.simulator)} ([\w.]+)", spec.simulator_version)
-    notes = ["the actions' and the state's names and units are kept in an attribute that only pixio-robot reads"]
+    notes = ["names and units of actions and state are kept in an attribute that only pixio-robot reads"]
     if spec.simulator == "robosuite":
         kwargs |= {
             "robots": [spec.robot],
@@ -64,10 +64,10 @@ def env_args_of(spec: DemoSpec) -> tuple[dict[str, Any], list[str]]:
         if spec.controller in _ARMS:
             kwargs["controller_configs"] = {"type": "BASIC", "body_parts": {"right": _ARMS[spec.controller]}}
         else:
-            notes.append(f"env_args do not say how the controller {spec.controller!r} is set up")
+            notes.append(f"env_args lack the settings of the controller {spec.controller!r}")
         notes.append(
-            "env_args name robosuite's own scene: robomimic trains on this file, but what it rolls out there looks "
-            "different and has other cameras than pixio-robot's environments"
+            "env_args describe robosuite's own scene: robomimic can train on this file, but its rollouts look "
+            "different and use other cameras than pixio-robot's environments"
         )
     env_args = {
         "env_name": spec.task,

@@ -1,4 +1,4 @@
-"""A robomimic file out of a store of demonstrations, one episode at a time."""
+"""Export of a demonstration store to a robomimic file, one episode at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FROM_ORIGINAL = ("model_file", "ep_meta", "camera_info")
 
 
 def export_file(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
-    """Raises UserError for a store or an original that does not fit; then nothing is written."""
+    """Export the store. Raises UserError for an unsuitable store or original, and then writes nothing."""
     from rich.progress import track
 
     store = open_source(store_path)
@@ -58,24 +58,24 @@ def export_file(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
             # As robomimic writes them: fixed-length bytes.
             file[f"mask/{mask}"] = np.array(members, "S")
     if original is None:
-        notes.append("no states and model_file: original= copies them from the file that the episodes came from")
+        notes.append("states and model_file are missing: original= copies them from the file the episodes came from")
     if config.next_obs:
-        notes.append("the last next_obs of a demonstration repeats its last observation")
+        notes.append("the last next_obs of each demonstration repeats its last observation")
     return Outcome(episodes=len(store), frames=int(store.lengths.sum()), notes=notes)
 
 
 def _demo_names(store: DemoStore) -> list[str]:
-    """Those of the file that the episodes came from, if every episode has its own; else numbered from 0."""
+    """The names in the file the episodes came from, if every episode has a valid one; otherwise numbered from 0."""
     found = [str(store.info(number).get(DEMO, "")) for number in range(len(store))]
     numbered = all(name.startswith(DEMO_PREFIX) and name.removeprefix(DEMO_PREFIX).isdecimal() for name in found)
-    # In the order of the numbers, because readers sort by them.
+    # Names must be in numeric order, because readers sort by number.
     if numbered and all(a < b for a, b in zip(map(demo_number, found), map(demo_number, found[1:]), strict=False)):
         return found
     return [f"{DEMO_PREFIX}{number}" for number in range(len(store))]
 
 
 def _env_args(store: DemoStore) -> tuple[dict[str, Any], list[str]]:
-    """The episodes' own where they agree, else what the DemoSpec says."""
+    """The episodes' own env_args if all are equal, otherwise derived from the DemoSpec."""
     found = [store.info(number).get(ENV_ARGS) for number in range(len(store))]
     if found[0] and all(one == found[0] for one in found):
         return found[0], []
@@ -110,14 +110,14 @@ def _write_observation(
 
 
 def _copy_origin(group: h5py.Group, episode: Episode, original: RobomimicFile) -> None:
-    """States and model of the demonstration that the episode came from, told by its name and its actions."""
+    """Copy states and model of the demonstration the episode came from, identified by its name and its actions."""
     name = str(episode.info.get(DEMO, ""))
     if name not in original.demos:
         raise UserError(f"{original.path} has no demonstration {name!r}, which {group.name} was imported from.")
     source = original.demo(name)
     actions = values(source, "actions", original.path)
     if actions.shape != episode.actions.shape or not np.array_equal(actions.astype(np.float32), episode.actions):
-        raise UserError(f"{original.path}: the actions of {name} are not those of the episode imported as {name}.")
+        raise UserError(f"{original.path}: the actions of {name} differ from those of the episode imported as {name}.")
     for key in _attributes(source):
         group.attrs[key] = source.attrs[key]
     if "states" in source:

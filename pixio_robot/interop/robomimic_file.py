@@ -1,5 +1,7 @@
-"""A robomimic HDF5 file as it lies on the disk: its demonstrations in numeric order, its masks, what it says of the
-environment. A file fresh from robosuite's recorder, without robomimic's additions, counts as one."""
+"""Reads a robomimic HDF5 file: its demonstrations in numeric order, its masks, and its description of the environment.
+
+Files written by robosuite's recorder, without robomimic's additions, are supported too.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,19 @@ import numpy as np
 from pixio_robot.errors import UserError, unknown_name
 
 ROBOSUITE = 1
-"""robomimic's number for environments of robosuite; 2 is Gym."""
+"""robomimic's number for robosuite environments; 2 is Gym."""
 GYM = 2
 DEMO = "demo_"
 _RECORDER = ("env", "env_info", "repository_version")
 
 
 class RobomimicFile:
-    """Open for reading; a context manager. Raises UserError for a file that is not of this format."""
+    """A robomimic file opened for reading; a context manager. Raises UserError for a file of another format."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise UserError(f"There is no file {path}.")
+            raise UserError(f"{path} is not a file.")
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
@@ -55,30 +57,27 @@ class RobomimicFile:
         return self._group(self._data, name)
 
     def chosen(self, mask: str) -> list[str]:
-        """All demonstrations, or those of one mask; in numeric order. Raises UserError for an unknown or empty one."""
+        """All demonstrations, or those of one mask, in numeric order. Raises UserError for an unknown or empty mask."""
         if not mask:
             return self.demos
         if mask not in self.masks:
             raise unknown_name(f"mask of {self.path}", mask, self.masks)
         members = set(self.masks[mask])
         if not members:
-            raise UserError(f"The mask {mask} of {self.path} names no demonstration.")
+            raise UserError(f"The mask {mask} of {self.path} is empty.")
         return [name for name in self.demos if name in members]
 
-    def masks_of(self, demo: str) -> list[str]:
-        return sorted(mask for mask, names in self.masks.items() if demo in names)
-
     def length(self, demo: str) -> int:
-        """Steps of that demonstration. Raises UserError where `num_samples` or an array disagrees with `actions`."""
+        """Number of steps. Raises UserError if `num_samples` or the length of an array disagrees with `actions`."""
         group = self.demo(demo)
         length = len(dataset(group, "actions", self.path))
         said = group.attrs.get("num_samples", length)
         if said != length:
-            raise UserError(f"{self.path}: {demo} has num_samples {said} and {length} actions.")
+            raise UserError(f"{self.path}: {demo} has num_samples {said}, but {length} actions.")
         for key in ("states", "rewards", "dones"):
             if key in group and len(dataset(group, key, self.path)) != length:
                 raise UserError(
-                    f"{self.path}: {demo} has {len(dataset(group, key, self.path))} {key} and {length} actions."
+                    f"{self.path}: {demo} has {len(dataset(group, key, self.path))} {key}, but {length} actions."
                 )
         if length == 0:
             raise UserError(f"{self.path}: {demo} has no actions.")
@@ -91,14 +90,14 @@ class RobomimicFile:
     def _group(self, parent: Any, name: str) -> h5py.Group:
         found = parent.get(name)
         if not isinstance(found, h5py.Group):
-            raise UserError(f"{self.path} is no robomimic file: it has no group {name}.")
+            raise UserError(f"{self.path} is not a robomimic file: it has no group {name}.")
         return found
 
     def _numeric_order(self) -> list[str]:
-        """As strings, demo_10 would come before demo_2."""
+        """The demonstrations in numeric order; sorted as strings, demo_10 would come before demo_2."""
         names = [name for name in map(str, self._data) if name.startswith(DEMO) and name.removeprefix(DEMO).isdecimal()]
         if not names:
-            raise UserError(f"{self.path} is no robomimic file: its group data has no {DEMO}0, {DEMO}1, ...")
+            raise UserError(f"{self.path} is not a robomimic file: its group data has no {DEMO}0, {DEMO}1, ...")
         return sorted(names, key=demo_number)
 
     def _read_masks(self) -> dict[str, list[str]]:
@@ -115,7 +114,7 @@ class RobomimicFile:
         return masks
 
     def _read_env_args(self) -> dict[str, Any]:
-        """robomimic's, or what robosuite's recorder wrote put in that form; empty where there is neither."""
+        """robomimic's env_args, or the attributes of robosuite's recorder in that form; empty if there is neither."""
         attributes = self._data.attrs
         text = attributes.get("env_args")
         if text is None and all(key in attributes for key in _RECORDER):
@@ -133,9 +132,9 @@ class RobomimicFile:
         try:
             value = json.loads(text)
         except (ValueError, TypeError) as error:
-            raise UserError(f"{self.path}: the attribute {key} of data is no JSON ({error}).") from error
+            raise UserError(f"{self.path}: the attribute {key} of data is not valid JSON ({error}).") from error
         if not isinstance(value, dict):
-            raise UserError(f"{self.path}: the attribute {key} of data is no JSON object.")
+            raise UserError(f"{self.path}: the attribute {key} of data is not a JSON object.")
         return value
 
 
@@ -144,15 +143,15 @@ def demo_number(name: str) -> int:
 
 
 def dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
-    """Raises UserError naming the file and what is there instead."""
+    """A dataset of the group. Raises UserError naming the file and what the group contains instead."""
     found = group.get(key)
     if not isinstance(found, h5py.Dataset):
-        raise UserError(f"{path}: {group.name} has no dataset {key}; there are {', '.join(sorted(group)) or 'none'}.")
+        raise UserError(f"{path}: {group.name} has no dataset {key}, only {', '.join(sorted(group)) or 'nothing'}.")
     return found
 
 
 def values(group: h5py.Group, key: str, path: Path) -> np.ndarray:
-    """A whole dataset. Raises UserError where the file is damaged there."""
+    """A whole dataset. Raises UserError if it cannot be read."""
     found = dataset(group, key, path)
     try:
         return found[()]
@@ -161,7 +160,7 @@ def values(group: h5py.Group, key: str, path: Path) -> np.ndarray:
 
 
 def is_robomimic(path: Path) -> bool:
-    """Whether this is an HDF5 file with a group `data` that has a `demo_...`; whatever else is wrong with it."""
+    """Whether this is an HDF5 file with a group `data` that contains a `demo_...`; nothing else is checked."""
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
     try:

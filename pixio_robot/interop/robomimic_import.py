@@ -1,4 +1,4 @@
-"""A store of demonstrations out of a robomimic file, one demonstration at a time."""
+"""Import of a robomimic file into a demonstration store, one demonstration at a time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pixio_robot.interop.robomimic_settings import DEMO, ENV_ARGS, INFO, MASK, I
 from pixio_robot.types import Episode
 
 SUCCESS_REWARD = 1.0
-"""robosuite's tasks give it, scaled, exactly while they are solved; only shaped rewards are below it on the way."""
+"""robosuite's tasks return this reward (after scaling) exactly while they are solved; shaped rewards stay below it."""
 _ROUNDING = 1e-6
 
 
 def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene) -> Outcome:
-    """Raises UserError for a file or settings that do not fit; then nothing is written."""
+    """Import the file. Raises UserError for an invalid file or settings, and then writes nothing."""
     with RobomimicFile(source) as file:
         scene = _LazyScene(open_scene, config)
         try:
@@ -41,7 +41,7 @@ def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenS
 
 
 class _LazyScene:
-    """Starts the simulator when something must be worked out, and not for a file that holds everything."""
+    """Starts the simulator only when something has to be computed, not for a file that contains everything."""
 
     def __init__(self, open_scene: OpenScene, config: ImportConfig) -> None:
         self._open, self._config = open_scene, config
@@ -67,7 +67,7 @@ class _LazyScene:
 
 
 class _Reader:
-    """Episodes of one file by one plan; notices what gets lost on the way."""
+    """Reads the episodes of one file according to the plan, and keeps track of what is lost in conversion."""
 
     def __init__(self, file: RobomimicFile, shape: Plan, config: ImportConfig, scene: Scene) -> None:
         self._file, self._plan, self._config, self._scene = file, shape, config, scene
@@ -80,7 +80,7 @@ class _Reader:
         if self._rounded:
             found.append(f"rounded to float32: {', '.join(sorted(self._rounded))}")
         if self._dropped:
-            found.append(f"not part of a store: {', '.join(sorted(self._dropped))}")
+            found.append(f"not kept in the store: {', '.join(sorted(self._dropped))}")
         if self._without_rewards:
             found.append("the file has no rewards: all of them are 0")
         return found
@@ -116,7 +116,7 @@ class _Reader:
     def _observation(self, group: h5py.Group, key: str, length: int) -> np.ndarray:
         found = values(group, f"obs/{key}", self._file.path)
         if len(found) != length:
-            raise UserError(f"{self._file.path}: {group.name} has {len(found)} obs/{key} and {length} actions.")
+            raise UserError(f"{self._file.path}: {group.name} has {len(found)} obs/{key}, but {length} actions.")
         return found
 
     def _rewards(self, group: h5py.Group, length: int) -> np.ndarray:
@@ -132,8 +132,8 @@ class _Reader:
             return bool(info["success"])
         if "rewards" not in group:
             raise UserError(
-                f"{self._file.path}: {group.name} has no rewards to tell success by: say success=all (robosuite's "
-                "recorder keeps solved demonstrations only) or success=none."
+                f"{self._file.path}: {group.name} has no rewards to derive success from: set success=all (robosuite's "
+                "recorder keeps successful demonstrations only) or success=none."
             )
         return bool(rewards.max() >= SUCCESS_REWARD - _ROUNDING)
 
@@ -144,14 +144,14 @@ class _Reader:
         return small
 
     def _origin(self, demo: str) -> dict[str, Any]:
-        """What exporting and choosing episodes go by later."""
+        """The episode's info, used later for exporting and for selecting episodes."""
         masks = {f"{MASK}{mask}": demo in members for mask, members in self._file.masks.items()}
         env_args = {ENV_ARGS: self._file.env_args} if self._file.env_args else {}
         return {DEMO: demo} | masks | env_args
 
 
 def _info(file: RobomimicFile, group: h5py.Group) -> dict[str, Any]:
-    """Success, seed and info as our own export notes them; empty for others' files."""
+    """Success, seed and info as stored by our own export; empty for other files."""
     text = group.attrs.get(INFO)
     if text is None:
         return {}

@@ -1,6 +1,6 @@
-"""What the numbers of a robomimic file mean, as far as its `env_args` say it; starts no simulator.
+"""The meaning of the columns of a robomimic file, as far as its `env_args` specify it; starts no simulator.
 
-Names and units are those of our own robosuite environments wherever the meaning is the same.
+Names and units match those of our own robosuite environments wherever the meaning is the same.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pixio_robot.interop.robomimic_file import GYM, ROBOSUITE
 from pixio_robot.types import UNKNOWN
 
 ABSOLUTE_ACTIONS = "actions_abs"
-"""robomimic's second dataset of actions: poses in the world in place of the deltas in `actions`."""
+"""robomimic's second action dataset: poses in the world frame instead of the deltas in `actions`."""
 _ROBOSUITE_HZ = 20.0
-"""robosuite's own control frequency, which its recorder leaves out."""
+"""robosuite's default control frequency, which its recorder does not store."""
 _DELTA_POS, _DELTA_ROT = 0.05, 0.5
-"""robosuite's own largest delta, in m and rad, where a file does not say."""
+"""robosuite's default largest delta, in m and rad, for files that do not specify it."""
 _GRIP = "gripper [-1 opens, 1 closes]"
 _FINGERS_IN_METRES = ("Panda", "Sawyer", "Baxter")
 _ONE_ARMED = ("Panda", "Sawyer", "IIWA", "Jaco", "Kinova3", "UR5e", "XArm7")
-"""Of robosuite and its robosuite_models. robosuite passes over what a configuration says of arms that they have not, as
-its general `BASIC` does."""
+"""Robots of robosuite and robosuite_models with one arm. robosuite ignores settings of arms that a robot does not have,
+such as those in its generic `BASIC` configuration."""
 
 
 def robots(env_args: Mapping[str, Any]) -> list[str]:
@@ -47,7 +47,7 @@ def simulator(env_args: Mapping[str, Any]) -> str:
 
 
 def controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """One part controller an arm, in the order of the action's numbers; empty where the file does not say."""
+    """One part controller per arm, in the order of the action's columns; empty if the file does not specify them."""
     found, names = arguments(env_args).get("controller_configs"), robots(env_args)
     each = found if isinstance(found, list) else [found] * max(1, len(names))
     arms: list[Mapping[str, Any]] = []
@@ -71,13 +71,13 @@ def _absolute(controller: Mapping[str, Any], key: str) -> bool:
 
 
 def controller_name(env_args: Mapping[str, Any], key: str) -> str:
-    """Of the dataset of actions `key`: such as `OSC_POSE delta`."""
+    """The controller behind the action dataset `key`, such as `OSC_POSE delta`."""
     names = []
     arms = controllers(env_args)
     for controller in arms:
         absolute = _absolute(controller, key)
         name = f"{controller.get('type', UNKNOWN)} {'absolute' if absolute else 'delta'}"
-        # A single arm stands unturned in the world, so its deltas are the same in both; two arms may face each other.
+        # The base of a single arm is not rotated, so deltas are the same in both frames; two arms may face each other.
         in_base = key != ABSOLUTE_ACTIONS and controller.get("input_ref_frame") == "base"
         if in_base and (absolute or len(arms) > 1):
             name += " in the base's frame"
@@ -86,7 +86,7 @@ def controller_name(env_args: Mapping[str, Any], key: str) -> str:
 
 
 def action_names(env_args: Mapping[str, Any], key: str, width: int) -> tuple[list[str], bool]:
-    """(a name for each of `width` numbers, whether the file says what they mean)."""
+    """(a name for each of the `width` columns, whether the file specifies their meaning)."""
     each = controllers(env_args)
     numbers = width // max(1, len(each))
     arms = [_arm_names(controller, _absolute(controller, key), numbers) for controller in each]
@@ -96,7 +96,7 @@ def action_names(env_args: Mapping[str, Any], key: str, width: int) -> tuple[lis
 
 
 def _arm_names(controller: Mapping[str, Any], absolute: bool, numbers: int) -> list[str]:
-    """For an arm with that many numbers, the gripper's last; empty for controllers not known here."""
+    """Names for an arm with that many columns, the gripper last; empty for controllers not known here."""
     kind = controller.get("type")
     if controller.get("impedance_mode", "fixed") != "fixed":
         return []
@@ -129,6 +129,6 @@ def _six(largest: Any) -> list[float]:
 
 
 def state_names(env_args: Mapping[str, Any], key: str, shape: Sequence[int]) -> list[str]:
-    """For the columns of the observation `key` whose rows have that shape."""
+    """Names for the columns of the observation `key`, whose rows have that shape."""
     metres = set(robots(env_args)) <= set(_FINGERS_IN_METRES)
     return column_names(key, shape, gripper_unit="m" if metres else "rad")

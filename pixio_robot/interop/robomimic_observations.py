@@ -1,4 +1,4 @@
-"""Which observations of a robomimic file become cameras and state, and which of them only a simulator knows."""
+"""Selects the observations of a robomimic file for cameras and state, including those only a simulator can compute."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pixio_robot.types import CameraSpec, DemoSpec
 
 IMAGE = "_image"
 USUAL_STATE = ("eef_pos", "eef_quat", "gripper_qpos")
-"""What robomimic's own image policies are given of each robot."""
+"""The state of each robot that robomimic's own image policies use."""
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """`columns`: key -> where its numbers go in the DemoSpec's state. `computed`: keys that the file does not hold."""
+    """`columns`: key -> its columns in the DemoSpec's state. `computed`: keys that the file does not contain."""
 
     columns: Mapping[str, Sequence[int]]
     computed: tuple[str, ...]
@@ -42,7 +42,8 @@ def model_of(file: RobomimicFile, demo: str) -> str:
     model = file.model_file(demo)
     if model is None or "states" not in file.demo(demo):
         raise UserError(
-            f"{file.path}: {demo} has no states with a model_file, so there are only the observations in the file."
+            f"{file.path}: {demo} has no states with a model_file, so no observations beyond those in the file can be "
+            "computed."
         )
     return model
 
@@ -50,26 +51,26 @@ def model_of(file: RobomimicFile, demo: str) -> str:
 def choose_cameras(
     file: RobomimicFile, observations: Mapping[str, h5py.Dataset], config: ImportConfig
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Cameras whose images are in the file, and those to render."""
+    """(cameras whose images are in the file -> their keys, cameras to render)."""
     there = {key.removesuffix(IMAGE): key for key, value in observations.items() if _is_images(value)}
     wanted = config.cameras or list(there)
     if config.render and not config.cameras:
         raise UserError("render=true needs cameras=, the names of the model's cameras to render.")
     if len(set(wanted)) < len(wanted):
-        raise UserError(f"cameras={','.join(wanted)} names a camera twice.")
+        raise UserError(f"cameras={','.join(wanted)} contains duplicates.")
     stored = {name: there[name] for name in wanted if name in there and not config.render}
     missing = tuple(name for name in wanted if name not in stored)
     for name in missing:
         if f"{name}{IMAGE}" in observations and not config.render:
             shape = observations[f"{name}{IMAGE}"].shape
             raise UserError(
-                f"{file.path}: {name}{IMAGE} has the shape {shape} of {observations[f'{name}{IMAGE}'].dtype}; images "
-                "are uint8 (n, height, width, 3). render=true renders it anew."
+                f"{file.path}: {name}{IMAGE} is {observations[f'{name}{IMAGE}'].dtype} {shape}, but images must be "
+                "uint8 (n, height, width, 3); render=true renders the camera instead."
             )
     if stored and missing:
         raise UserError(
-            f"{file.path} has images of {', '.join(there)} and none of {', '.join(missing)}: render=true renders all "
-            "cameras= in the same way."
+            f"{file.path} has images of {', '.join(there)}, but none of {', '.join(missing)}: set render=true to "
+            "render all cameras= alike."
         )
     return stored, missing
 
@@ -86,7 +87,7 @@ def choose_state(
     written: DemoSpec | None,
     scene: Scene,
 ) -> State:
-    """The keys of `state=`, those of our own export, or the usual ones."""
+    """The keys in `state=`, else those stored by our own export, else the usual ones."""
     if written is not None and not config.state:
         columns = grouped(written.state_names)
         for key in columns:
@@ -113,7 +114,7 @@ def choose_state(
 def _named(config: ImportConfig, keys: Sequence[str], names: list[str]) -> tuple[str, ...]:
     if config.state_names and len(config.state_names) != len(names):
         raise UserError(
-            f"state_names= has {len(config.state_names)} names for {len(names)} numbers of {', '.join(keys)}."
+            f"state_names= has {len(config.state_names)} names, but {', '.join(keys)} has {len(names)} columns."
         )
     return tuple(config.state_names or names)
 
@@ -123,12 +124,12 @@ def _usual_state(file: RobomimicFile, observations: Mapping[str, h5py.Dataset]) 
     usual = [f"robot{robot}_{quantity}" for robot in range(count) for quantity in USUAL_STATE]
     if observations and not set(usual) <= set(observations):
         low = sorted(key for key, value in observations.items() if not _is_images(value))
-        raise UserError(f"{file.path} has no {usual[0]} and so on: choose the state, state=..., from {', '.join(low)}.")
+        raise UserError(f"{file.path} lacks {usual[0]} or the like: set state= to keys from {', '.join(low)}.")
     return usual
 
 
 def stored_camera(file: RobomimicFile, group: h5py.Group, name: str, key: str) -> CameraSpec:
-    """With the place that robomimic notes since version 0.5, of cameras that do not move."""
+    """The spec of a stored camera; with the pose that robomimic records since 0.5, for cameras that do not move."""
     _, height, width, _ = group[f"obs/{key}"].shape  # type: ignore[union-attr]
     intrinsics = extrinsics = None
     try:

@@ -1,7 +1,7 @@
-"""What to take from a robomimic file, decided by its first demonstration and the settings: the DemoSpec and its parts.
+"""The plan of an import from a robomimic file, made from its first demonstration and the settings.
 
-Observations that the file holds are copied. What it does not hold is worked out from `states` and `model_file` by a
-simulator: cameras by rendering, robots' readings by robosuite's definitions.
+Observations in the file are copied. A simulator computes the others from `states` and `model_file`: cameras by
+rendering, robot observations by robosuite's definitions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pixio_robot.types import UNKNOWN, DemoSpec
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """`stored`: our camera's name -> the key of its images; `rendered`: cameras that the file has no images of."""
+    """`stored`: our camera name -> the key of its images. `rendered`: cameras without images in the file."""
 
     spec: DemoSpec
     stored: Mapping[str, str]
@@ -41,7 +41,7 @@ class Plan:
 
 
 def plan(file: RobomimicFile, demo: str, config: ImportConfig, scene: Scene) -> Plan:
-    """Raises UserError for settings that do not fit to the file, and for what it leaves open and they do not say."""
+    """Raises UserError for settings that do not match the file, or if neither specifies something required."""
     group = file.demo(demo)
     observations = observations_of(group)
     written = _written_spec(file)
@@ -55,22 +55,22 @@ def plan(file: RobomimicFile, demo: str, config: ImportConfig, scene: Scene) -> 
     if config.action_names:
         action_names, known = config.action_names, True
     if len(action_names) != width:
-        raise UserError(f"{file.path} has actions of {width} numbers, and {len(action_names)} names for them.")
+        raise UserError(f"{file.path} has actions of {width} columns, but {len(action_names)} names for them.")
     if not known:
         notes.append(
-            f"the file does not say what the {width} numbers of {config.actions} mean: name them action_names="
+            f"the file does not specify what the {width} columns of {config.actions} mean: name them with action_names="
         )
     cameras = {name: stored_camera(file, group, name, key) for name, key in stored.items()}
     if rendered:
         cameras |= scene.cameras(model_of(file, demo), rendered)
         notes.append(f"rendered from the recorded states: {', '.join(rendered)}")
     if not cameras and written is None:
-        renders = "; cameras= names those to render" if file.model_file(demo) and "states" in group else ""
-        notes.append(f"the file has no images, so the store has no camera{renders}")
+        renders = "; set cameras= to render some" if file.model_file(demo) and "states" in group else ""
+        notes.append(f"the file has no images, so the store has no cameras{renders}")
     if written is not None:
         cameras |= {name: camera for name, camera in written.cameras.items() if name in stored}
     if state.computed:
-        notes.append(f"worked out from the recorded states: {', '.join(state.computed)}")
+        notes.append(f"computed from the recorded states: {', '.join(state.computed)}")
     spec = dataclasses.replace(
         _spec(file, config, written, bool(rendered)),
         cameras={name: cameras[name] for name in (config.cameras or cameras)},
@@ -79,24 +79,24 @@ def plan(file: RobomimicFile, demo: str, config: ImportConfig, scene: Scene) -> 
     )
     left_out = sorted(set(observations) - set(state.columns) - set(stored.values()))
     if left_out:
-        notes.append(f"left out of the observations: {', '.join(left_out)} (state= chooses)")
+        notes.append(f"left out of the observations: {', '.join(left_out)} (select with state=)")
     if (needed := state_for_poses(spec, list(state.columns))) and _knows_sites(file, demo, observations, needed):
         notes.append(
-            f"`data actions to={DELTA if ABSOLUTE in spec.controller else ABSOLUTE}` needs the pose of what the "
-            f"controller moves, which eef_quat is not: import with state={','.join(needed)}"
+            f"`data actions to={DELTA if ABSOLUTE in spec.controller else ABSOLUTE}` needs the pose of the site that "
+            f"the controller moves, which eef_quat is not: import with state={','.join(needed)}"
         )
     return Plan(spec, stored, rendered, state, tuple(notes))
 
 
 def _knows_sites(file: RobomimicFile, demo: str, observations: Container[str], keys: Sequence[str]) -> bool:
-    """Whether the file has those observations, or what a simulator works them out from."""
+    """Whether the file has those observations, or what a simulator needs to compute them."""
     return all(key in observations for key in keys) or (
         "states" in file.demo(demo) and file.model_file(demo) is not None
     )
 
 
 def _written_spec(file: RobomimicFile) -> DemoSpec | None:
-    """The one that our own export leaves beside robomimic's attributes."""
+    """The DemoSpec that our own export stores beside robomimic's attributes; None if there is none."""
     text = file.attributes.get(SPEC)
     if text is None:
         return None
@@ -111,7 +111,7 @@ def _spec(file: RobomimicFile, config: ImportConfig, written: DemoSpec | None, r
     if written is None:
         hz = config.control_hz or meaning.control_hz(env_args)
         if hz is None:
-            raise UserError(f"{file.path} does not say how many steps a second were recorded: say control_hz=.")
+            raise UserError(f"{file.path} does not store the control rate: set control_hz=.")
         simulator, version = meaning.simulator(env_args), env_args.get("env_version")
         written = DemoSpec(
             task=str(env_args.get("env_name", file.path.stem)),
@@ -138,5 +138,5 @@ def _spec(file: RobomimicFile, config: ImportConfig, written: DemoSpec | None, r
 def _width(file: RobomimicFile, group: h5py.Group, key: str) -> int:
     shape = dataset(group, key, file.path).shape
     if len(shape) != 2:
-        raise UserError(f"{file.path}: {key} of {group.name} has the shape {shape} and must be (steps, numbers).")
+        raise UserError(f"{file.path}: {key} of {group.name} has shape {shape}, but must be (steps, columns).")
     return shape[1]

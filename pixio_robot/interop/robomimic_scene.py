@@ -1,4 +1,4 @@
-"""What importing asks of a simulator: showing recorded states. The command line hands one in."""
+"""Interface of the simulator that imports use to render recorded states. The command line provides one."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pixio_robot.types import CameraSpec
 
 
 class Scene(Protocol):
-    """Demonstrations' own models, one after the other. Everything raises UserError for what the model has not."""
+    """Renders demonstrations with their own models. All methods raise UserError for what the model does not have."""
 
     def cameras(self, model_file: str, names: Sequence[str]) -> Mapping[str, CameraSpec]:
-        """Size, intrinsics and place of the named cameras."""
+        """Size, intrinsics and pose of the named cameras."""
         ...
 
     def observe(
         self, model_file: str, states: np.ndarray, keys: Sequence[str], cameras: Sequence[str]
     ) -> Mapping[str, np.ndarray]:
-        """Observations as robomimic names them, n long, at n flattened MuJoCo states."""
+        """Observations under robomimic's names, n rows each, for n flattened MuJoCo states."""
         ...
 
     def notes(self) -> list[str]:
-        """What of the demonstrations so far is not shown as it was."""
+        """How the rendering differs from the original for the demonstrations so far."""
         ...
 
     def close(self) -> None: ...

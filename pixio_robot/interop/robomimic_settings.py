@@ -1,4 +1,4 @@
-"""What a user may say about reading and writing robomimic files."""
+"""Settings for importing and exporting robomimic files."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from dataclasses import dataclass, field
 from pixio_robot.errors import unknown_name
 
 SPEC = "pixio_robot_spec"
-"""Attribute of `data`: the DemoSpec, which robomimic has no place for."""
+"""Attribute of `data`: the DemoSpec, for which robomimic has no place."""
 INFO = "pixio_robot_info"
 """Attribute of a demonstration: success, seed and info of our episode."""
 
 DEMO = "demo"
-"""Key of an episode's info: the demonstration's name in the file that it came from."""
+"""Key of an episode's info: the demonstration's name in the original file."""
 ENV_ARGS = "env_args"
 MASK = "mask."
-"""Keys of an episode's info that start like this: whether the demonstration belongs to that mask."""
+"""Prefix of keys of an episode's info that tell whether the demonstration belongs to a mask."""
 
 SUCCESS_RULES = ("reward", "all", "none")
 
 
 @dataclass(kw_only=True)
 class ImportConfig:
-    """mask: only the demonstrations of that filter; without, all. state: observation keys, in order; without, place,
-    turn and fingers of every robot. cameras: without, all that the file has images of; cameras that it has none of are
-    rendered, image_size pixels square. render: render all cameras= anew. actions: which dataset. success: `reward`
-    (a reward reaches 1), `all` or `none`. control_hz, task, robot, controller, action_names, state_names, source,
-    licence: in place of what the file says.
+    """mask: import only the demonstrations of this filter key; default all.
+    state: observation keys, concatenated in this order; default eef_pos, eef_quat and gripper_qpos of every robot.
+    cameras: default all that have images in the file; cameras without images are rendered from the recorded states.
+    image_size: side of rendered images, pixels.
+    render: render all cameras=, even those with images in the file.
+    render_quality: of rendered images; full or fast.
+    actions: name of the action dataset (actions, or actions_abs).
+    success: which episodes count as successful; reward (those that reach a reward of 1), all or none.
+    control_hz, task, robot, controller, action_names, state_names, source, licence: replace the file's values.
     """
 
     mask: str = ""
@@ -48,13 +52,14 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         if self.success not in SUCCESS_RULES:
-            raise unknown_name("rule of success", self.success, SUCCESS_RULES)
+            raise unknown_name("success rule", self.success, SUCCESS_RULES)
 
 
 @dataclass(kw_only=True)
 class ExportConfig:
-    """original: the robomimic file that the episodes were imported from, to copy their states and model_file back.
-    next_obs: also what is seen after each action; offline reinforcement learning needs it. compress: gzip images.
+    """original: the robomimic file that the episodes were imported from; copies their states and model_file from it.
+    next_obs: also write the observation after each action, as needed for offline reinforcement learning.
+    compress: compress images with gzip.
     """
 
     original: str = ""

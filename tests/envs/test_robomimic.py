@@ -247,7 +247,7 @@ def test_controllers_are_translated(recording: Recording) -> None:
 def test_exports_describe_our_controllers_as_robosuite_builds_them(controller: Controller) -> None:
     spec = spec_of(EnvConfig(controller=controller))
     env_args, notes = env_args_of(spec)
-    assert not any("do not say" in note for note in notes)
+    assert not any("lack the settings" in note for note in notes)
     replay = Replay(env_args)
     assert replay.task.left_out == ()
     arm = replay._env.robots[0].part_controllers["right"]
@@ -302,7 +302,7 @@ def test_a_file_without_observations_becomes_a_store(run, recording: Recording) 
     words = f"import demo.hdf5 format=robomimic cameras=agentview image_size={SIZE} render_quality=fast success=all"
     code, text = run(f"{words} out=s")
     assert code == 0, text
-    for note in ("rendered from the recorded states: agentview", "worked out from the recorded states: robot0_eef_pos"):
+    for note in ("rendered from the recorded states: agentview", "computed from the recorded states: robot0_eef_pos"):
         assert note in text
     store = DemoStore.open("s")
     assert [store.info(number)["demo"] for number in range(2)] == ["demo_2", "demo_10"]

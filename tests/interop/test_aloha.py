@@ -109,7 +109,7 @@ def test_every_number_arrives_in_numeric_order(tmp_path: Path) -> None:
         "right_gripper [0 closed, 1 open]",
     ]
     assert any("control_hz=50, as published" in note for note in outcome.notes)
-    assert "left out: observations/qvel (state=, actions= and cameras= choose)" in outcome.notes
+    assert "left out: observations/qvel (select with state=, actions= and cameras=)" in outcome.notes
 
 
 @pytest.mark.parametrize(("exchanged", "jpeg"), [(True, Jpeg.ACT), (False, Jpeg.STANDARD)])
@@ -147,8 +147,8 @@ def test_the_command_knows_the_folder_and_a_single_file(
     assert main() == 0
     text = capsys.readouterr().out
     assert "(aloha)" in text
-    assert "read as jpeg=act; where red is blue, say jpeg=standard" in text
-    with pytest.raises(UserError, match="format=aloha is imported only"):
+    assert "read with jpeg=act; if red and blue look swapped, use jpeg=standard" in text
+    with pytest.raises(UserError, match="format=aloha is import-only"):
         export_format("aloha")
 
 
@@ -166,11 +166,11 @@ def test_other_widths_are_numbered(tmp_path: Path) -> None:
     ("change", "settings", "message"),
     [
         ("", {"cameras": ["tip"]}, "Did you mean 'top'"),
-        ("", {"state": ["qpso"]}, r"no array observations/qpso; beside it there are images, qpos, qvel"),
-        ("", {"action_names": ["a"]}, "action_names= has 1 names for 14 numbers of action"),
-        ("", {"control_hz": 0.0}, "must be above 0"),
+        ("", {"state": ["qpso"]}, r"no array observations/qpso; its group contains images, qpos, qvel"),
+        ("", {"action_names": ["a"]}, "action_names= has 1 names, but action has 14 columns"),
+        ("", {"control_hz": 0.0}, "must be positive"),
         ("short", {}, r"episode_1.hdf5 has 2 rows of observations and 3 of action"),
-        ("size", {}, "episode_2.hdf5: image 0 of top is no JPEG, or damaged"),
+        ("size", {}, "episode_2.hdf5: image 0 of top is not a JPEG, or is damaged"),
         ("cut", {}, r"episode_10.hdf5 cannot be opened as HDF5"),
     ],
 )

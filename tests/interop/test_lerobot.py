@@ -182,7 +182,7 @@ def test_notes_beside_the_data_set_are_dropped_when_others_changed_it(tmp_path: 
     # As if episode 0 had been taken out and the others had moved up.
     (tmp_path / "le" / FILE).write_text("\n".join([lines[0], *lines[2:]]))
     outcome = lerobot.import_demos(tmp_path / "le", tmp_path / "back", ImportConfig())
-    assert outcome.notes == [f"3 episodes are not those that {FILE} was written for"]
+    assert outcome.notes == [f"3 episodes have changed since {FILE} was written, so it is ignored for them"]
     assert DemoStore.open(tmp_path / "back").successes == store.successes
     info = json.loads((tmp_path / "le/meta/info.json").read_text())
     (tmp_path / "le/meta/info.json").write_text(json.dumps(info | {"fps": 20}))
@@ -207,7 +207,7 @@ def test_a_spec_is_its_features() -> None:
         (ImportConfig(cameras=["tob"]), "Did you mean 'top'"),
         (ImportConfig(state=["observation.efort"]), "Did you mean 'observation.effort'"),
         (ImportConfig(action="actoin"), "Did you mean 'action'"),
-        (ImportConfig(success="next.succes"), "Unknown feature of the data set"),
+        (ImportConfig(success="next.succes"), "Unknown feature of the dataset"),
     ],
 )
 def test_wrong_names_are_told(foreign: Path, tmp_path: Path, config: ImportConfig, message: str) -> None:
@@ -234,7 +234,7 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
         "file-000.mp4",
         "file-000.parquet",
         "file-000.parquet",
-        "of episode 0 has 5 x 4 px at step 1 and",
+        "of episode 0 has 5 x 4 px at step 1, but",
     )
     for (name, damage), message in zip(damages.items(), messages, strict=True):
         root = tmp_path / name
@@ -284,20 +284,20 @@ def test_the_command_guesses_the_format_and_refuses_what_exists(
     assert "exists already" in run("import", str(foreign), f"out={tmp_path / 's'}")[1]
     code, text = run("export", str(tmp_path / "s"), f"out={tmp_path / 'le'}", "format=lerobot", "images=image")
     assert code == 0, text
-    assert "exists already" in run("export", str(tmp_path / "s"), f"out={tmp_path / 'le'}", "format=lerobot")[1]
+    assert "already exists" in run("export", str(tmp_path / "s"), f"out={tmp_path / 'le'}", "format=lerobot")[1]
     for words, message in (
         (("export", str(tmp_path / "s"), "out=x"), "needs format=lerobot|"),
         (("export", str(tmp_path / "s"), "out=x", "format=lerobt"), "Did you mean 'lerobot'"),
         (("export", str(tmp_path / "s"), "out=x", "format=lerobot", "image=png"), "Did you mean 'images'"),
-        (("import", str(tmp_path), f"out={tmp_path / 'x'}"), "none of the known formats"),
+        (("import", str(tmp_path), f"out={tmp_path / 'x'}"), "not in a known format"),
         (("import", str(foreign)), "needs out="),
     ):
         code, text = run(*words)
         assert (code, message in text) == (2, True), text
-    # A rate that is no whole number, and an encoder that is not there.
+    # A rate that is not a whole number, and an unknown encoder.
     spec = dataclasses.replace(SPEC, control_hz=12.5)
     DemoStore.create(tmp_path / "odd", spec).append(make_episode(0))
-    assert "12.5 steps a second" in run("export", str(tmp_path / "odd"), f"out={tmp_path / 'x'}", "format=lerobot")[1]
+    assert "12.5 steps per second" in run("export", str(tmp_path / "odd"), f"out={tmp_path / 'x'}", "format=lerobot")[1]
     words = ("export", str(tmp_path / "s"), f"out={tmp_path / 'x'}", "format=lerobot", "images=video", "codec=h265")
     assert "h265" in run(*words)[1]
     assert not (tmp_path / "x").exists()

@@ -45,7 +45,7 @@ def test_there_and_back_is_exact(images: Images, tmp_path: Path) -> None:
     assert verify(again) == []
     assert again.spec == store.spec
     assert all(same(again.episode(number), store.episode(number)) for number in range(3))
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         plain_folder.export_demos(store.path, tmp_path / "folder", ExportConfig(images=images))
 
 
@@ -90,7 +90,7 @@ def test_folders_of_others_are_read(theirs: Path, tmp_path: Path) -> None:
     assert (store.spec.task, store.spec.control_hz, store.spec.robot) == ("stack blocks", 30.0, "unknown")
     assert store.spec.cameras == {"top": CameraSpec(height=16, width=20)}
     text = "; ".join(outcome.notes)
-    for words in ("left out: depth_scale", "rounded to float32: q", "theirs are 0", "success=True", "unknown: robot"):
+    for words in ("left out: depth_scale", "rounded to float32: q", "set to 0", "success=True", "unknown: robot"):
         assert words in text
 
 
@@ -106,7 +106,7 @@ def test_dataset_json_says_what_they_mean(theirs: Path, tmp_path: Path) -> None:
     spec = DemoStore.open(tmp_path / "s").spec
     assert (spec.task, spec.robot, spec.control_hz, spec.state_names[0]) == ("Stack", "UR5e", 15.0, "a [rad]")
     assert spec.cameras["top"] == CameraSpec(height=16, width=20, fov_y_degrees=60.0)
-    for wrong, message in (({"robt": "x"}, "must hold fields"), ({"cameras": {"tip": {}}}, "names the camera 'tip'")):
+    for wrong, message in (({"robt": "x"}, "only fields"), ({"cameras": {"tip": {}}}, "names the camera 'tip'")):
         (theirs / "dataset.json").write_text(json.dumps({"control_hz": 5} | wrong))
         with pytest.raises(UserError, match=message):
             plain_folder.import_demos(theirs, tmp_path / "x", ImportConfig(**CHOSEN))
@@ -115,9 +115,9 @@ def test_dataset_json_says_what_they_mean(theirs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ImportConfig(**CHOSEN), "does not say control_hz"),
+        (ImportConfig(**CHOSEN), "does not specify control_hz"),
         (ImportConfig(hz=5), "has no array 'actions'"),
-        (ImportConfig(state=["q", "depth_scale"], actions=["command"], hz=5), "one row a step"),
+        (ImportConfig(state=["q", "depth_scale"], actions=["command"], hz=5), "one row per step"),
     ],
 )
 def test_what_is_missing_is_named(theirs: Path, tmp_path: Path, config: ImportConfig, message: str) -> None:
@@ -137,7 +137,7 @@ def test_damage_names_the_file(theirs: Path, tmp_path: Path) -> None:
     film, npz = theirs / "take10" / "top.mp4", theirs / "take10.npz"
     whole = film.read_bytes(), npz.read_bytes()
     write_film(film, np.zeros((3, 16, 20, 3), np.uint8), 30.0, 0)
-    refused("top.mp4 has 3 frames, and its episode 5 steps")
+    refused("top.mp4 has 3 frames, but its episode has 5 steps")
     film.write_bytes(whole[0][: len(whole[0]) // 2])
     refused("top.mp4 cannot be used")
     film.write_bytes(whole[0])
@@ -151,6 +151,6 @@ def test_damage_names_the_file(theirs: Path, tmp_path: Path) -> None:
     np.savez(npz, q=np.full((5, 2), np.nan), grip=np.zeros(5), command=np.zeros((5, 3)))
     refused("Episode 1 cannot be written.*not finite at step 0")
     np.savez(npz, q=np.zeros((4, 2)), grip=np.zeros(5), command=np.zeros((5, 3)))
-    refused("q, grip have 4, 5 rows")
+    refused("q, grip must have the same number of rows, but have 4, 5")
     np.savez(npz, q=np.array([{}], object), command=np.zeros((5, 3)))
     refused("take10.npz cannot be read")

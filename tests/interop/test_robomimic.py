@@ -280,20 +280,20 @@ GYM = json.dumps({"env_name": "Reach", "type": 2, "env_kwargs": {}})
         (_without("data"), {}, "has no group data"),
         (_without(*(f"data/{name}" for name in LENGTHS)), {}, "has no demo_0, demo_1"),
         (_without("data/demo_3/actions"), {}, "/data/demo_3 has no dataset actions"),
-        (_without("data/demo_3/rewards"), {}, "/data/demo_3 has no rewards to tell success by"),
-        (_cut("data/demo_3/rewards"), {}, "demo_3 has 2 rewards and 3 actions"),
-        (_cut("data/demo_3/obs/robot0_eef_pos"), {}, "has 2 obs/robot0_eef_pos and 3 actions"),
-        (_cut(f"data/demo_3/obs/{CAMERA}"), {}, f"has 2 obs/{CAMERA} and 3 actions"),
-        (_attribute("env_args", "{"), {}, "env_args of data is no JSON"),
-        (_attribute("env_args", GYM), {}, "say control_hz="),
+        (_without("data/demo_3/rewards"), {}, "/data/demo_3 has no rewards to derive success from"),
+        (_cut("data/demo_3/rewards"), {}, "demo_3 has 2 rewards, but 3 actions"),
+        (_cut("data/demo_3/obs/robot0_eef_pos"), {}, "has 2 obs/robot0_eef_pos, but 3 actions"),
+        (_cut(f"data/demo_3/obs/{CAMERA}"), {}, f"has 2 obs/{CAMERA}, but 3 actions"),
+        (_attribute("env_args", "{"), {}, "env_args of data is not valid JSON"),
+        (_attribute("env_args", GYM), {}, "set control_hz="),
         (_without("data/demo_1"), {}, "The mask valid .* names demo_1"),
-        (_without("data/demo_0/obs/robot0_eef_pos"), {}, "choose the state, state=..., from object"),
-        (None, {"state": ["robot0_eef"]}, "none was handed in"),
-        (None, {"cameras": ["agentview", "frontview"]}, "none of frontview: render=true"),
-        (None, {"cameras": ["frontview"]}, "none was handed in"),
+        (_without("data/demo_0/obs/robot0_eef_pos"), {}, "set state= to keys from object"),
+        (None, {"state": ["robot0_eef"]}, "no simulator was provided"),
+        (None, {"cameras": ["agentview", "frontview"]}, "none of frontview: set render=true"),
+        (None, {"cameras": ["frontview"]}, "no simulator was provided"),
         (None, {"render": True}, "render=true needs cameras="),
-        (None, {"action_names": ["a"]}, "7 numbers, and 1 names"),
-        (None, {"state_names": ["a"]}, "1 names for 9 numbers"),
+        (None, {"action_names": ["a"]}, "7 columns, but 1 names"),
+        (None, {"state_names": ["a"]}, r"1 names, but .* has 9 columns"),
         (None, {"actions": "actions_abs"}, "no dataset actions_abs"),
     ],
 )
@@ -310,12 +310,12 @@ def test_exports_that_would_mislead_are_refused(tmp_path: Path) -> None:
     source = write_file(tmp_path / "f.hdf5")
     imported(source, tmp_path / "s")
     other = write_file(tmp_path / "o.hdf5", lambda file: file["data/demo_0/actions"].write_direct(np.zeros((3, 7))))
-    with pytest.raises(UserError, match="the actions of demo_0 are not those"):
+    with pytest.raises(UserError, match="the actions of demo_0 differ from those"):
         export_demos(tmp_path / "s", tmp_path / "g.hdf5", ExportConfig(original=str(other)))
     make_store(tmp_path / "own")
     with pytest.raises(UserError, match="has no demonstration ''"):
         export_demos(tmp_path / "own", tmp_path / "g.hdf5", ExportConfig(original=str(source)))
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         export_demos(tmp_path / "own", source, ExportConfig())
     assert not (tmp_path / "g.hdf5").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.hdf5", "o.hdf5", "own", "s"]
