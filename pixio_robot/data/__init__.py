@@ -1,4 +1,4 @@
-"""Frames for pretraining and demonstrations for policies: on the disk, checked, and as batches."""
+"""Frames for pretraining and demonstrations for policies: stored on disk, verified, and loaded in batches."""
 
 from typing import TYPE_CHECKING
 

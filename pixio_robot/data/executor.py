@@ -1,14 +1,14 @@
-"""Where the jobs of an ingest or a scoring run: processes of this machine, or a Ray cluster, with the same outcomes.
+"""Run the jobs of an ingest or of scoring in processes of this machine or on a Ray cluster, with the same outcomes.
 
     for outcome in run_tasks(job, arguments, executor=Executor.RAY, workers=0, timeout_s=120.0):
         ...  # outcome.index, and outcome.result or outcome.failure (the reason as a short text)
 
-`job(argument, report) -> result` is a function importable by name (a spawned process or another machine looks it
-up); `argument` and `result` are pickled, so keep them small: paths rather than pixels. The job calls `report(amount)`
-whenever it got on; amounts arrive at `on_progress`. Outcomes come in the order in which jobs end, so a caller whose
-result must not depend on the number of workers puts them in order by `index`.
+`job(argument, report) -> result` must be importable by name, because a spawned process or another machine looks it
+up. `argument` and `result` are pickled, so keep them small: paths rather than pixels. The job calls `report(amount)`
+as it makes progress; the amounts are passed on to `on_progress`. Outcomes come in the order in which jobs finish; sort
+them by `index` if the result must not depend on the number of workers.
 
-One job that crashes, hangs or raises costs only itself: `failure` says why. UserError ends the whole run.
+A job that crashes, hangs or raises does not affect the others: its `failure` says why. UserError ends the whole run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Executor", "Job", "Outcome", "run_tasks"]
 
 
 class Executor(Choice):
-    """PROCESSES: spawned on this machine. RAY: on every machine of a Ray cluster, over storage that all of them see."""
+    """PROCESSES: spawned on this machine. RAY: on all machines of a Ray cluster, which must share the storage."""
 
     PROCESSES = "processes"
     RAY = "ray"
@@ -41,12 +41,12 @@ def run_tasks(
     on_progress: Callable[[float], None] = lambda amount: None,
     gpus: float = 0.0,
 ) -> Iterator[Outcome]:
-    """Run `job` on every argument, yielding outcomes as they come; leaving the iterator stops the workers.
+    """Run `job` on every argument, yielding outcomes as they come; closing the iterator stops the workers.
 
-    `workers`: 0 takes one a core (with Ray: as many as the cluster has cores, or `gpus` for). `timeout_s`: a job that
-    reports nothing for so many seconds is given up. `gpus`: the share of a GPU each worker reserves; Ray only, because
-    it hands out devices, while processes of one machine see the same ones.
-    Raises UserError: a job raised one, or Ray is asked for and not installed.
+    `workers`: 0 means one per core (with Ray, as many as the cluster has cores, or GPUs for `gpus`). `timeout_s`: a
+    job that reports no progress for this many seconds is abandoned. `gpus`: the fraction of a GPU that each worker
+    reserves; Ray only, because Ray assigns devices, while processes of one machine all see the same ones.
+    Raises UserError if a job raises one, or if Ray is requested but not installed.
     """
     if executor is Executor.RAY:
         try:

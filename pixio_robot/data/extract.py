@@ -1,7 +1,7 @@
-"""One piece of footage to one tar of JPEG frames: the job of an ingest's worker processes.
+"""Extract one piece of footage into one tar of JPEG frames: the job of an ingest's worker processes.
 
-What it commits is a directory with `frames-000000.tar`, `frames.npy` and `result.json`, all or nothing. Footage that
-cannot be used commits a `result.json` with its reason alone, so that a restarted ingest does not try it again.
+It atomically writes a directory with `frames-000000.tar`, `frames.npy` and `result.json`. For footage that cannot be
+used, only a `result.json` with the reason is written, so that a restarted ingest does not try it again.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ THUMBNAIL = 64
 READ_BYTES = 16 * 2**20
 NO_SHARD_LIMIT = 2**62
 RULES, RULES_OF_KEYFRAMES, RULES_OF_STILLS = 2, 3, 4
-"""Part of the key: raise them when the same footage and settings come to give other frames."""
+"""Part of the key: increase them when the same footage and settings result in different frames."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """Everything that decides the frames of one piece of footage; see `IngestConfig` for the units."""
+    """All settings that affect the frames of a piece of footage; see `IngestConfig` for the units."""
 
     sampling: Sampling
     frames_per_second: float
@@ -66,7 +66,7 @@ class ExtractJob:
 
 
 def nothing(failure: str | None) -> dict[str, Any]:
-    """The result of footage that gave no frame (yet)."""
+    """The result for footage without any frame (yet)."""
     numbers = dict.fromkeys(("frames", "static", "over_limit", "damaged", "hidden_regions", "frames_hidden_in"), 0)
     return {"sha256": "", "seconds": 0.0, "failure": failure, "bad_images": []} | numbers
 
@@ -84,19 +84,19 @@ def extract(job: ExtractJob, report: Callable[[float], None]) -> float:
             _write_frames(job, directory, result, report)
         except (VideoError, PrivacyError, OSError) as error:
             if isinstance(error, OSError) and error.filename is None:
-                raise  # not the source's fault: the disk is full, or the parent is gone
+                raise  # not caused by the source: the disk is full, or the parent process is gone
             for written in directory.iterdir():
                 written.unlink()
             kept = {name: result[name] for name in ("sha256", "seconds", "bad_images")}
             result = nothing(_reason(error, job.footage)) | kept
         write_json(directory / RESULT, result)
-    # PyAV's frames and their side data refer to each other: a worker would keep pictures of many files.
+    # PyAV's frames and side data form reference cycles: without this, a worker would keep frames of many files.
     gc.collect()
     return result["seconds"]
 
 
 def _reason(error: VideoError | PrivacyError | OSError, footage: Footage) -> str:
-    """In words that say nothing of where the footage lies: its id stands beside them."""
+    """The reason without any path, so that it does not depend on where the footage is; its id is stored beside it."""
     if not isinstance(error, OSError):
         return str(error)
     if any(path.is_symlink() and not path.exists() for path in footage.paths):
@@ -141,13 +141,14 @@ def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], repo
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """Grey levels of a small copy: averaging takes sensor and coding noise out of the comparison."""
+    """Grey levels of a small copy: averaging removes sensor and compression noise from the comparison."""
     small = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def _sha256_once(job: ExtractJob, report: Callable[[float], None]) -> str:
-    """Many episodes of a LeRobot data set share one file: what a worker hashed of it is noted beside the targets."""
+    """Hash of the footage. As many episodes of a LeRobot data set share one file, its hash is cached beside the
+    targets."""
     footage = job.footage
     if footage.segment_s is None:
         return _sha256(footage, report)

@@ -1,4 +1,4 @@
-"""What there is to ingest below a folder: videos, still images, tars of images, LeRobot data sets, demonstrations."""
+"""The kinds of footage to ingest: videos, still images, tars of images, LeRobot data sets, demonstrations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 class FootageKind(enum.Enum):
-    """VIDEO and DEMONSTRATION have a clock; IMAGES (of one folder) and TAR only an order."""
+    """VIDEO and DEMONSTRATION have timestamps; IMAGES (of one folder) and TAR only an order."""
 
     VIDEO = "video"
     IMAGES = "images"
@@ -37,10 +37,10 @@ class DemoPlace:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Footage:
-    """One video (or a part of one), the images of one folder or tar in their order, or one camera of an episode.
+    """One video (or part of one), the images of one folder or tar in order, or one camera of an episode.
 
     `id` is the path relative to the source folder; `stamp` changes when a name, size or modification time does.
-    Footage of equal `group` shows the same moments (the cameras of an episode), so it goes to the same split.
+    Footage with equal `group` shows the same moments (the cameras of an episode) and goes to the same split.
     """
 
     id: str
@@ -51,10 +51,10 @@ class Footage:
     modified_ns: int
     stamp: str
     segment_s: tuple[float, float] | None = None
-    """From and to which second of the video file; None: all of it."""
+    """Start and end of the part of the video file, in seconds; None: the whole file."""
     demonstration: DemoPlace | None = None
     problem: str = ""
-    """Why nothing can come of it, when that is known before reading it."""
+    """Why it cannot be used, if that is known before reading it."""
 
 
 def describe(
@@ -68,7 +68,7 @@ def describe(
     demonstration: DemoPlace | None = None,
     problem: str = "",
 ) -> Footage:
-    """Footage from what the file system says of `paths`, of whose bytes it takes up `share`."""
+    """Describe footage in `paths` from file system metadata. `share`: the fraction of the bytes that belongs to it."""
     digest, size, modified_ns = hashlib.sha256(), 0, 0
     for path in paths:
         try:

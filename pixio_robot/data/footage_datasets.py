@@ -1,8 +1,8 @@
-"""Footage inside data sets of demonstrations: the videos of LeRobot's format, the cameras of our Zarr stores.
+"""Footage in demonstration data sets: the videos of LeRobot data sets, the cameras of our Zarr stores.
 
-One piece of footage is one camera of one episode. All cameras of an episode form a group, so that no split shows the
-other side of what another one holds. LeRobot v2 keeps a video file an episode; v3 strings many episodes together in
-one file and tells in `meta/episodes/*.parquet` from which second to which each goes.
+One piece of footage is one camera of one episode. All cameras of an episode form a group, so that no episode is split
+between training and validation. LeRobot v2 stores one video file per episode; v3 concatenates many episodes in one file
+and records in `meta/episodes/*.parquet` at which second each starts and ends.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ def lerobot_info_path(root: Path) -> Path:
 
 
 def is_depth(feature: Mapping[str, Any]) -> bool:
-    """Whether a feature of `info.json` is a depth map, which only looks like a picture."""
+    """Whether a feature of `info.json` is a depth map stored as video."""
     info = feature.get("info") or {}
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
 def lerobot_footage(root: Path, prefix: str) -> Iterator[Footage]:
-    """One Footage per episode and video; a data set that cannot be understood becomes one with a `problem`."""
+    """One Footage per episode and video; a data set that cannot be read yields one with a `problem`."""
     try:
         info = json.loads(lerobot_info_path(root).read_text())
         cameras = sorted(
             name for name, feature in info["features"].items() if feature["dtype"] == "video" and not is_depth(feature)
         )
         if not cameras:
-            raise UserError("a LeRobot data set without videos (`data import` makes a store of its images)")
+            raise UserError("a LeRobot data set without videos (use `data import` for data sets of images)")
         places = (
             _episodes_v2(info, cameras) if "episode_index" in info["video_path"] else _episodes_v3(root, info, cameras)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        # Without the path in an OSError: the result must not depend on where the source lies.
+        # Leave out the path of an OSError: the result must not depend on where the source is.
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         problem = str(error) if isinstance(error, UserError) else f"a LeRobot data set that cannot be read ({reason})"
         yield describe(prefix or "./", FootageKind.VIDEO, [lerobot_info_path(root)], problem=problem)
@@ -61,7 +61,7 @@ def lerobot_footage(root: Path, prefix: str) -> Iterator[Footage]:
 
 
 _Place = tuple[int, str, str, tuple[float, float] | None]
-"""episode, camera, path of the video below the data set, from and to which second."""
+"""episode, camera, path of the video within the data set, start and end in seconds."""
 
 
 def _episodes_v2(info: dict[str, Any], cameras: list[str]) -> list[_Place]:
@@ -101,11 +101,11 @@ def is_zarr(folder: Path) -> bool:
 
 
 def demonstration_footage(root: Path, prefix: str) -> Iterator[Footage]:
-    """One Footage per episode and camera; a store that is damaged or another tool's becomes one with a `problem`."""
+    """One Footage per episode and camera; a damaged store or one of another tool yields one with a `problem`."""
     try:
         store = DemoStore.open(root, ram_bytes=0)
     except UserError:
-        problem = f"a Zarr store that is damaged or not of the format {FORMAT}"
+        problem = f"a Zarr store that is damaged or not in the format {FORMAT}"
         yield describe(prefix or "./", FootageKind.DEMONSTRATION, [], problem=problem)
         return
     for episode in range(len(store)):

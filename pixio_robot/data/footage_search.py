@@ -1,4 +1,4 @@
-"""The search for footage below a source folder."""
+"""Searching a source folder for footage."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pixio_robot.errors import UserError
 def find_footage(
     source: str, *, leave_out: Path | None = None, on_other: Callable[[str], None] = lambda name: None
 ) -> list[Footage]:
-    """Everything usable below `source`, sorted by id. Raises UserError when there is nothing.
+    """All footage in `source`, searched recursively and sorted by id. Raises UserError if there is none.
 
-    The folder `leave_out` is passed over. `on_other` is told the name of every file that is no footage.
+    The folder `leave_out` is skipped. `on_other` is called with the name of every file that is not footage.
     """
     root = Path(source)
     expected = (
         f"a folder with {', '.join(VIDEO_SUFFIXES)} videos, {', '.join(IMAGE_SUFFIXES)} images, tars of such images, "
-        "LeRobot data sets or Zarr demonstrations at any depth"
+        "LeRobot data sets or Zarr demonstrations, searched recursively"
     )
     if not source or not root.exists():
         raise UserError(f"source {source!r} does not exist; it should be {expected}.")
@@ -30,7 +30,7 @@ def find_footage(
         raise UserError(f"source {source!r} is a file; it should be {expected}.")
     found = sorted(_search(root, leave_out, on_other), key=lambda footage: footage.id)
     if not found:
-        raise UserError(f"source {source!r} holds nothing to ingest; it should be {expected}.")
+        raise UserError(f"source {source!r} contains nothing to ingest; it should be {expected}.")
     return found
 
 
@@ -39,7 +39,7 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
     seen = set() if leave_out is None else {os.path.realpath(leave_out)}
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up, or what is to be left out
+        if real in seen:  # a link to a parent folder, or `leave_out`
             folders.clear()
             continue
         seen.add(real)
@@ -54,7 +54,7 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
             yield from demonstration_footage(here, prefix)
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # Hidden files are not footage: macOS leaves a `._clip.mp4` beside every clip.
+        # Hidden files are not footage: macOS creates a `._clip.mp4` beside every clip.
         plain.append((prefix, real, [Path(folder, name) for name in sorted(names) if not name.startswith(".")]))
     for prefix, paths in _each_file_once(plain):
         for path in paths:
@@ -74,13 +74,13 @@ def _is_footage(path: Path) -> bool:
 
 
 def _each_file_once(folders: list[tuple[str, str, list[Path]]]) -> list[tuple[str, list[Path]]]:
-    """(prefix, files) of every (prefix, real path, files), without links to files that are among these anyway: of a
-    file and links to it the file stays, of several links to one that lies elsewhere the first."""
+    """(prefix, files) of every (prefix, real path, files), without duplicate links: of a file and links to it, only the
+    file is kept; of several links to a file elsewhere, only the first."""
     chosen: dict[str, Path] = {}
     links: dict[Path, str] = {}
     for _, _, paths in folders:
         for path in paths:
-            # In a hub's cache the files have no suffix: what links to them says that they are footage.
+            # In a hub's cache files have no suffix; only the links to them show that they are footage.
             if _is_footage(path) and path.is_symlink():
                 links[path] = os.path.realpath(path)
                 chosen.setdefault(links[path], path)

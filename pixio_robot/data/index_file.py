@@ -1,4 +1,4 @@
-"""A .npy file written record by record: an index of 1e8 frames never has to fit in memory."""
+"""Write a .npy file record by record, so that an index of 1e8 frames need not fit in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.lib import format as npy
 
 
 class IndexWriter:
-    """Appends records of `dtype` to `path`; `close` makes it a plain one-dimensional array of them."""
+    """Appends records of `dtype` to `path`; `close` completes the file as a one-dimensional array."""
 
     def __init__(self, path: Path, dtype: np.dtype) -> None:
         self._dtype, self._count = dtype, 0
@@ -22,7 +22,7 @@ class IndexWriter:
 
     def close(self) -> None:
         self._file.seek(0)
-        self._write_header()  # as long as the first one: numpy leaves room for the count to grow
+        self._write_header()  # as long as the first one: numpy reserves room for the count to grow
         self._file.close()
 
     def _write_header(self) -> None:

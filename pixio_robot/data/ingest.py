@@ -1,8 +1,8 @@
-"""Footage to shards of frames: decode every video in a process of its own, then pack in a fixed order.
+"""Turn footage into shards of frames: decode every video in a worker process, then pack in a fixed order.
 
-The finished folder is a function of the source and the settings alone: neither the number of workers nor a kill in
-between changes a byte. Decoded footage waits in `.<name>.ingest` beside `out`; packing renames the finished folder
-into place. A later run takes over what did not change from the shards that are there.
+The finished folder depends on the source and the settings alone: neither the number of workers nor an interruption
+changes a byte. Decoded footage is kept in `.<name>.ingest` beside `out`; packing renames the finished folder into
+place. A later run reuses the unchanged frames of existing shards.
 """
 
 from __future__ import annotations
@@ -33,44 +33,48 @@ from pixio_robot.files import read_json, sweep_temporaries
 
 @dataclasses.dataclass(kw_only=True)
 class IngestConfig:
-    """What to take from `source` (a folder, searched at any depth) into `out`.
+    """What to extract from `source` (a folder, searched recursively) and how to store it in `out`.
 
-    Videos, images, tars of images, LeRobot data sets (their videos) and Zarr demonstrations are taken.
+    Reads videos, images, tars of images, LeRobot data sets (their videos) and Zarr demonstrations.
     """
 
     source: str = ""
-    """Folder of footage: videos, images, tars of images, LeRobot data sets, Zarr demonstrations, at any depth."""
+    """Folder of footage, searched recursively: videos, images, tars of images, LeRobot data sets, Zarr
+    demonstrations."""
     out: str = ""
-    """Folder of shards to make."""
+    """Output folder for the shards."""
     sampling: Sampling = Sampling.RATE
-    """RATE: `frames_per_second`; EVERY: each `every`-th frame; KEYFRAMES: those alone, ten times faster."""
+    """How to choose the frames of a video. RATE: at `frames_per_second`; EVERY: every n-th frame, with n = `every`;
+    KEYFRAMES: key frames only, about ten times faster."""
     frames_per_second: float = 4.0
-    """Frames taken of a second of video, for RATE."""
+    """With RATE: frames to take per second of video."""
     every: int = 1
-    """Each so many-th frame is taken, for EVERY."""
+    """With EVERY: take every n-th frame."""
     max_frames_per_video: int = 2000
-    """A longer video is sampled at a lower rate over its whole length (with RATE; else its beginning is taken). Of the
-    images of one folder or tar so many are taken that lie evenly over all of them."""
+    """Maximum frames per video, image folder or tar. With RATE, longer videos are sampled at a lower rate over their
+    whole length; otherwise the first frames are taken. Images are chosen evenly spaced."""
     short_side: int = 320
-    """Pixels; larger frames are shrunk to it; 0 keeps the size."""
+    """Shrink larger frames until their shorter side has this many pixels; 0 keeps the size."""
     jpeg_quality: int = 92
-    """Of the stored frames, 1 to 100."""
+    """JPEG quality of the stored frames, 1 to 100."""
     min_change: float = 0.5
-    """Mean absolute grey-level difference (0-255) to the last kept frame below which a frame counts as static."""
+    """Drop a frame as static if its mean absolute grey-level difference (0-255) from the last kept frame is below
+    this."""
     validation_share: float = 0.1
-    """Share of the videos, not of the frames, chosen by a hash of each video's path. All cameras of an episode, and
-    equal files, go to the same split."""
+    """Fraction of the videos (not frames) held out for validation, chosen by a hash of each video's path. All cameras
+    of an episode and identical files go to the same split."""
     shard_bytes: int = 256_000_000
-    """Bytes after which a new tar begins."""
+    """Maximum size of a tar shard in bytes."""
     privacy: str = ""
-    """`module:function` of your own that hides faces or plates in a frame before anything is written; see
-    `PrivacyHook`. Naming one runs that code."""
+    """Your own function, as `module:function`, that hides faces or plates in every frame before it is written; see
+    `PrivacyHook`. Its code is run."""
     executor: Executor = Executor.PROCESSES
-    """PROCESSES of this machine, or RAY: a cluster, on which `source` and `out` are shared storage."""
+    """Where to run the workers. PROCESSES: this machine; RAY: a Ray cluster on which `source` and `out` are shared
+    storage."""
     workers: int = 0
-    """Decoding processes; 0: one a core."""
+    """Number of decoding processes; 0: one per core."""
     timeout_s: float = 120.0
-    """A file whose decoder makes no progress for that many seconds is given up."""
+    """A file whose decoder makes no progress for this many seconds is abandoned."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -95,7 +99,7 @@ class IngestConfig:
         return Extraction(**{name: getattr(self, name) for name in names}, privacy_sha256=hook_sha256(self.privacy))
 
     def settings(self) -> dict[str, Any]:
-        """What the manifest remembers; the places and the number of workers change no result."""
+        """The settings recorded in the manifest: all except those that do not change the result."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(IngestConfig)}
         values |= {"sampling": self.sampling.value, "privacy_sha256": hook_sha256(self.privacy)}
         return {name: value for name, value in values.items() if name not in ("source", "out", "workers", "executor")}
@@ -103,7 +107,7 @@ class IngestConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """What `out` holds now; `changed` is false when it was finished and up to date already."""
+    """What `out` contains now; `changed` is false if it was already finished and up to date."""
 
     out: str
     changed: bool
@@ -114,27 +118,27 @@ class IngestReport:
     dropped: dict[str, int]
     hidden_regions: int
     others: dict[str, int]
-    """How many files of `source` are no footage, by the endings of their names."""
+    """Number of files in `source` that are not footage, by file extension."""
     copies: int
-    """How many pieces of footage show what another shows, byte for byte; they are in."""
+    """Number of pieces of footage that are byte-for-byte copies of another; they are included."""
 
 
 def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHook | None = None) -> IngestReport:
-    """Make `config.out` hold the frames of `config.source`; return at once when it already does.
+    """Extract the frames of `config.source` into `config.out`; return at once if that is already done.
 
-    `privacy` is another way to give `config.privacy`: a function at the top level of an importable module.
+    `privacy` may be passed as a function, from the top level of an importable module, instead of `config.privacy`.
 
-    Raises UserError: nothing to ingest, no usable frame at all, `out` is something else, or another ingest runs.
-    A file that cannot be used is listed in `failures.jsonl` and counted in the manifest.
+    Raises UserError if there is nothing to ingest, no frame is usable, `out` contains something else, or another
+    ingest is running. Files that cannot be used are listed in `failures.jsonl` and counted in the manifest.
     """
     if privacy is not None:
         config = dataclasses.replace(config, privacy=hook_name(privacy))
     if not config.out:
-        raise UserError("out is empty; it should be the folder to make, such as data/frames.")
+        raise UserError("out is empty; give the output folder, such as data/frames.")
     out = Path(config.out).absolute()
-    _previous(out)  # a folder of something else is refused before the footage is searched
+    _previous(out)  # refuse a folder of something else before searching for footage
     others: Counter[str] = Counter()
-    # Shards are footage too: made inside of their own source, they would be taken in the next time.
+    # Shards are tars of images: if `out` lies inside `source`, the next run must not ingest them.
     found = find_footage(
         config.source, leave_out=out, on_other=lambda name: others.update([Path(name).suffix.lower() or name])
     )
@@ -144,10 +148,10 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     if not work.exists() and (manifest := _finished(out, config, keys)) is not None:
         return _report(out, manifest, found, others, changed=False)
     with _lock(work):
-        # Only the lock's holder writes here, and an orphaned worker of a killed run loses nothing that counts.
+        # Only the lock's holder writes here; an orphaned worker of a killed run loses nothing that matters.
         sweep_temporaries(work)
         sweep_temporaries(out.parent, of=out.name)
-        if (manifest := _finished(out, config, keys)) is not None:  # killed before it had cleared up
+        if (manifest := _finished(out, config, keys)) is not None:  # an earlier run was killed before it cleaned up
             shutil.rmtree(work)
             return _report(out, manifest, found, others, changed=False)
         kept = _kept(out, _previous(out))
@@ -167,7 +171,7 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
 
 
 def _previous(out: Path) -> dict[str, Any] | None:
-    """The manifest of an earlier ingest into `out`; refuses to overwrite anything else."""
+    """The manifest of an earlier ingest into `out`, if any. Raises UserError if `out` contains anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / MANIFEST).is_file():
@@ -176,7 +180,7 @@ def _previous(out: Path) -> dict[str, Any] | None:
 
 
 def _finished(out: Path, config: IngestConfig, keys: list[str]) -> dict[str, Any] | None:
-    """The manifest of `out` where it holds just what is wanted."""
+    """The manifest of `out` if it already contains exactly what is wanted."""
     manifest = _previous(out)
     if manifest is None or manifest["settings"] != config.settings():
         return None
@@ -195,14 +199,16 @@ def _lock(work: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"Another ingest is working in {work}; wait for it, or choose another `out`.") from None
+            raise UserError(
+                f"Another ingest is running in {work}; wait for it to finish, or choose another `out`."
+            ) from None
         yield
     finally:
         os.close(descriptor)
 
 
 def _kept(out: Path, previous: dict[str, Any] | None) -> dict[str, Packable]:
-    """What the shards that are there can hand over, by key. Failures are tried again."""
+    """Footage that can be reused from the existing shards, by key. Failures are tried again."""
     if previous is None:
         return {}
     kept = {}
@@ -230,7 +236,7 @@ def _packable(footage: Footage, key: str, directory: Path, accident: str | None)
 def _extract_all(
     config: IngestConfig, found: list[Footage], keys: list[str], work: Path, kept: set[str], show_progress: bool
 ) -> dict[str, str]:
-    """Decode what neither an interrupted run nor the present shards hold. Returns accidents: key -> reason."""
+    """Decode what neither an interrupted run nor the existing shards contain. Returns failures: key -> reason."""
     extraction = config.extraction()
     jobs = [
         ExtractJob(footage, extraction, work / key)
@@ -252,15 +258,15 @@ def _extract_all(
                 accidents[job.target.name] = outcome.failure
             elif not (job.target / RESULT).is_file():
                 raise UserError(
-                    f"A worker finished {job.footage.id}, but {job.target} is not to be seen here; with executor=ray, "
-                    "`out` must lie on storage that all machines share under the same path."
+                    f"A worker finished {job.footage.id}, but {job.target} is not visible here; with "
+                    "executor=ray, `out` must be on storage that all machines share under the same path."
                 )
             progress.done(job.footage, outcome.result or 0.0)
     return accidents
 
 
 def _copies(videos: list[dict[str, Any]], found: list[Footage]) -> int:
-    groups: dict[tuple, set[str]] = {}  # those of one group, such as the cameras of an episode, share their files
+    groups: dict[tuple, set[str]] = {}  # footage of one group, such as the cameras of an episode, may share files
     for video, footage in zip(videos, found, strict=True):
         if video["frames"]:
             groups.setdefault((video["sha256"], footage.segment_s), set()).add(footage.group)

@@ -1,4 +1,4 @@
-"""The progress line of an ingest: files, hours of video, how many times faster than real time, and time to go."""
+"""The progress line of an ingest: files, hours of video, speed relative to real time, and remaining time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pixio_robot.data.footage import Footage
 
 
 class IngestProgress:
-    """Counts of one run over `found`, of which only `to_do` was not finished by an earlier one.
+    """Progress of a run over `found`, of which `to_do` was not finished by an earlier run.
 
-    The time to go is told from bytes: files differ too much in length for their number to foretell it. What was read
-    of unfinished files counts with the bytes a second that the finished ones had.
+    The remaining time is estimated from bytes, because files differ too much in length to count them. The part read of
+    unfinished files is converted to bytes at the rate of the finished ones.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class IngestProgress:
         self._progress.stop()
 
     def seconds(self, amount: float) -> None:
-        """So many seconds of video were read."""
+        """Report that `amount` seconds of video were read."""
         self._seconds += amount
         self._show()
 
     def done(self, footage: Footage, seconds: float) -> None:
-        """A file is finished, of which so many seconds were read."""
+        """Report that a file is finished, of which `seconds` seconds were read."""
         self._files_done += 1
         self._bytes_done += footage.bytes
         if footage.kind.timed:
@@ -57,7 +57,7 @@ class IngestProgress:
         self._show()
 
     def state(self) -> str:
-        """The line's words."""
+        """The text of the progress line."""
         elapsed = max(self._clock() - self._began, 1e-3)
         words = f"{self._files_done}/{self._files} files, {self._seconds / 3600:.2f} h of video, "
         words += f"{self._seconds / elapsed:.1f} x real time"

@@ -1,4 +1,4 @@
-"""Decoded footage to the finished folder of shards: a fixed order, a split by video, one rename at the end."""
+"""Pack decoded footage into the finished folder of shards: in a fixed order, split by video, renamed at the end."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ KINDS_OF_FAILURE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Packable:
-    """One piece of footage: its lasting entry in the manifest, and where its frames lie now (None: it gave none).
+    """One piece of footage: its manifest entry, and where its frames are now (None: it has none).
 
-    The reader is opened only while it is read: there may be more videos than files or maps a process can hold.
+    The reader is opened only while it is in use: there may be more videos than a process can have open files or maps.
     """
 
     result: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Packable:
     def from_result(
         cls, footage: Footage, key: str, result: Mapping[str, Any], open_reader: Callable[[], ShardReader] | None
     ) -> Packable:
-        """Fresh from a worker."""
+        """From a worker's result."""
         identity = {"id": footage.id, "group": footage.group, "kind": footage.kind.value, "key": key}
         identity |= {"bytes": footage.bytes, "modified_ns": footage.modified_ns}
         return cls(result=identity | dict(result), open_reader=open_reader, first_row=0)
@@ -56,10 +56,10 @@ class Packable:
 
 
 def pack(out: Path, packables: Sequence[Packable], parts: Sequence[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the finished folder at `out`, replacing the one there, and return its manifest.
+    """Write the finished folder at `out`, replacing an existing one, and return its manifest.
 
-    `packables` are in order of their ids, and `parts` says which part of its files each is; the folder's bytes depend
-    on nothing but the arguments.
+    `packables` are ordered by id; `parts` says which part of its files each of them is. The folder's bytes depend only
+    on the arguments.
     """
     groups = first_of_equals(
         (packable.result["group"], f"{packable.result['sha256']} {part}")
@@ -94,8 +94,8 @@ def pack(out: Path, packables: Sequence[Packable], parts: Sequence[Any], setting
 
 
 def first_of_equals(footage: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Of (group, content) pairs, for every group the first by name of all that show the same, itself maybe: copies of
-    one file are one piece of footage to be split."""
+    """From (group, content) pairs, map every group to the first by name (maybe itself) of the groups that share content
+    with it, directly or through others, so that copies of a file go to the same split."""
     earlier: dict[str, str] = {}
     shows: dict[str, str] = {}
 
@@ -112,9 +112,9 @@ def first_of_equals(footage: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def assign_splits(groups: Iterable[str], validation_share: float) -> dict[str, str]:
-    """The split of every group of footage by a hash of its name: it stays the same when others come or go.
+    """Assign every group of footage to a split by a hash of its name, independently of the other groups.
 
-    The one exception: of two or more groups, each split gets at least one (the nearest by hash), unless
+    The one exception: with two or more groups, each split gets at least one (the nearest by hash), unless
     `validation_share` is 0.
     """
     ranks = {identity: _rank(identity) for identity in groups}
@@ -130,7 +130,7 @@ def assign_splits(groups: Iterable[str], validation_share: float) -> dict[str, s
 
 
 def _rank(identity: str) -> float:
-    """Uniform in [0, 1)."""
+    """A hash of the name, uniform in [0, 1)."""
     digest = hashlib.sha256(b"split\0" + identity.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -161,7 +161,7 @@ def _counts(videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _kind_of(reason: str) -> str:
-    """A reason without its particulars: `truncated after 3.2 s` and `truncated after 7.0 s` count together."""
+    """The reason without details: `truncated after 3.2 s` and `truncated after 7.0 s` are counted together."""
     return next((kind for kind in KINDS_OF_FAILURE if reason.startswith(kind)), reason)
 
 

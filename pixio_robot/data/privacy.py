@@ -1,7 +1,7 @@
-"""The user's own function that blurs faces or plates, applied to every frame before anything of it is written.
+"""A user-defined function that blurs faces or plates in every frame before anything is written.
 
-It is named `module:function` and imported by the worker processes. Naming one runs its code: it is the user's, and a
-configuration that names one deserves the trust given to a script.
+It is given as `module:function` and imported by the worker processes, which run its code: treat a configuration that
+names a function like a script.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 from pixio_robot.errors import UserError
 
 PrivacyHook = Callable[[np.ndarray], tuple[np.ndarray, int]]
-"""uint8 (h, w, 3) RGB -> (the same size with private regions made unrecognisable, how many regions there were)."""
+"""uint8 (h, w, 3) RGB -> (frame of the same size with private regions made unrecognisable, number of regions)."""
 
 
 class PrivacyError(Exception):
-    """The hook raised, or returned something else than a frame and a number: none of the footage is written."""
+    """The hook raised or did not return a frame and a number: nothing of the footage is written."""
 
 
 def load_hook(name: str) -> PrivacyHook:
-    """Import `module:function`. Raises UserError when there is no such function."""
+    """Import `module:function`. Raises UserError if there is no such function."""
     module, colon, function = name.partition(":")
     if not (module and colon and function):
         raise UserError(f"privacy={name!r} should read module:function, such as my_blur:hide_faces.")
@@ -33,7 +33,7 @@ def load_hook(name: str) -> PrivacyHook:
         hook: PrivacyHook = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"privacy={name!r} cannot be imported ({error}); put the module where Python finds it, such as with "
+            f"privacy={name!r} cannot be imported ({error}); put the module on Python's path, for example with "
             "PYTHONPATH=."
         ) from error
     if not callable(hook):
@@ -42,19 +42,19 @@ def load_hook(name: str) -> PrivacyHook:
 
 
 def hook_name(hook: PrivacyHook) -> str:
-    """`module:function` of a function given in Python. Raises UserError when it cannot be found again by that name."""
+    """The `module:function` name of a function. Raises UserError if it cannot be imported by that name."""
     module, function = getattr(hook, "__module__", ""), getattr(hook, "__qualname__", "")
     name = f"{module}:{function}"
     if not module or module == "__main__" or "." in function or load_hook(name) is not hook:
         raise UserError(
-            f"The privacy hook {hook!r} must be a function at the top level of a module that can be imported, because "
+            f"The privacy hook {hook!r} must be a top-level function of an importable module, because "
             "the worker processes look it up by name."
         )
     return name
 
 
 def hook_sha256(name: str) -> str:
-    """Of the file that defines the hook, so that a changed hook is noticed; "" without a hook."""
+    """Hash of the file that defines the hook, to detect changes to it; "" without a hook."""
     if not name:
         return ""
     hook = load_hook(name)
@@ -63,7 +63,7 @@ def hook_sha256(name: str) -> str:
 
 
 def hide(image: np.ndarray, hook: PrivacyHook) -> tuple[np.ndarray, int]:
-    """(the frame as it may be written, number of regions hidden). Raises PrivacyError."""
+    """Apply the hook: (anonymised frame, number of regions hidden). Raises PrivacyError."""
     try:
         hidden, regions = hook(image)
     except Exception as error:

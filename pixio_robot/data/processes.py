@@ -1,6 +1,6 @@
-"""Jobs in worker processes that may crash or hang: each such accident costs one job, never the run.
+"""Jobs in worker processes that may crash or hang: such a failure costs one job, never the run.
 
-`concurrent.futures` gives the whole pool up when one worker dies and cannot stop one that hangs.
+`concurrent.futures` breaks the whole pool when one worker dies and cannot stop one that hangs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from pixio_robot.errors import UserError
 
 Job = Callable[[Any, Callable[[float], None]], Any]
-"""job(argument, report) -> result; it calls report(amount) whenever it got on. Importable by name."""
+"""job(argument, report) -> result; it calls report(amount) as it makes progress. Must be importable by name."""
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of argument number `index`: a result, or the reason why there is none."""
+    """The outcome for argument number `index`: a result, or the reason for the failure."""
 
     index: int
     result: Any = None
@@ -30,10 +30,10 @@ class Outcome:
 
 
 ATTEMPTS = 2
-"""The system may have ended a process for its memory while others used it up; a file that kills its decoder does it
-again."""
+"""A process may have been killed for running out of memory that others used up, so its job gets a second attempt; a
+file that crashes its decoder does so again."""
 LONGEST_START_S = 120.0
-"""On a busy machine the imports alone may outlast a short limit: until it has begun, a worker gets at least so long."""
+"""Minimum time limit until a worker has started: on a busy machine the imports alone may exceed a short timeout."""
 
 
 @dataclasses.dataclass
@@ -55,8 +55,8 @@ def run_jobs(
 ) -> Iterator[Outcome]:
     """Run `job` on every argument in `workers` spawned processes; yield outcomes as they come.
 
-    A job that reports nothing for `timeout_s` seconds is killed. One whose process dies is tried once more. An
-    exception in a job is its failure, except UserError (a full disk), which ends the run.
+    A job that reports no progress for `timeout_s` seconds is killed. A job whose process dies is tried once more. An
+    exception in a job is its failure, except UserError (such as a full disk), which ends the run.
     """
     waiting = deque(range(len(arguments)))
     attempts = [0] * len(arguments)
@@ -64,7 +64,7 @@ def run_jobs(
     try:
         while waiting or any(worker.index is not None for worker in pool):
             for worker in [worker for worker in pool if worker.index is None and not worker.process.is_alive()]:
-                if waiting:  # what ended it after its last job is not the next one's doing
+                if waiting:  # the process died between jobs: the next job is not to blame
                     _replace(pool, worker, job)
             for worker in pool:
                 if worker.index is None and waiting:
@@ -110,7 +110,7 @@ def _start(job: Job) -> _Worker:
 
 
 def _replace(pool: list[_Worker], worker: _Worker, job: Job) -> None:
-    """A worker whose process has ended by a new one."""
+    """Replace a worker whose process has ended."""
     _stop(worker)
     pool[pool.index(worker)] = _start(job)
 
@@ -131,7 +131,7 @@ def _index(worker: _Worker) -> int:
 
 
 def _receive(worker: _Worker, on_progress: Callable[[float], None]) -> Outcome | None:
-    """One message of a worker; None when it was only progress."""
+    """Receive one message from a worker; None if it only reports progress."""
     try:
         kind, value = worker.connection.recv()
     except (EOFError, OSError):
@@ -155,12 +155,12 @@ def _cause(exit_code: int | None) -> str:
 
 
 def _serve(job: Job, connection: Connection) -> None:
-    """The worker's side. It ends when the parent does, whichever way that happened."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """The worker's side. It exits when the parent does, however that happens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     try:
         while True:
             argument = connection.recv()
-            connection.send(("progress", 0.0))  # it has begun
+            connection.send(("progress", 0.0))  # started
             try:
                 message = ("result", job(argument, lambda amount: connection.send(("progress", amount))))
             except UserError as error:

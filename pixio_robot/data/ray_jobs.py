@@ -1,8 +1,8 @@
-"""The jobs of `executor.run_tasks` on a Ray cluster: one actor a worker, asked once a second how it gets on.
+"""The jobs of `executor.run_tasks` on a Ray cluster: one actor per worker, polled for progress once a second.
 
-Each actor answers from a thread beside its job. One that stays silent (a decoder that hangs while it holds Python's
-lock) or gets nowhere for `timeout_s` is killed. One that dies is replaced and its job tried once more: on a cluster it
-may have been the machine that went away; a file that kills its decoder does it again.
+Each actor answers from a second thread. An actor that does not answer (a decoder that hangs while it holds the GIL) or
+makes no progress for `timeout_s` is killed. An actor that dies is replaced and its job tried once more, because the
+machine may have gone away; a file that crashes its decoder does so again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ ATTEMPTS = 2
 
 
 class _Served:
-    """The actor: `run` occupies one of its threads, `progress` another."""
+    """The actor: `run` occupies one of its threads; `progress` is answered by another."""
 
     def __init__(self, path: list[str], pickled_job: bytes) -> None:
-        # As for spawned processes: what the driver can import, its workers can.
+        # As with spawned processes, workers can import what the driver can.
         sys.path += [entry for entry in path if entry not in sys.path]
         self._job: Job = pickle.loads(pickled_job)
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class _Served:
             return "failure", f"{type(error).__name__}: {error}"
 
     def progress(self) -> tuple[int, float]:
-        """Number of reports so far, and the amount since the last time of asking."""
+        """Number of reports so far, and the amount since the last call."""
         with self._lock:
             amount, self._amount = self._amount, 0.0
             return self._reports, amount
@@ -65,7 +65,8 @@ class _Served:
 class _Worker:
     actor: Any
     started: Any
-    """Reference that is ready once the actor runs; None from then on. Waiting for a free core is no hanging."""
+    """Reference that is ready once the actor runs; None from then on. Waiting for a free core does not count as
+    hanging."""
     index: int | None = None
     answer: Any = None
     question: Any = None
@@ -131,7 +132,7 @@ def cluster() -> Iterator[None]:
 
 
 def _room(gpus: float) -> int:
-    """How many workers the cluster has room for. Raises UserError when not even for one."""
+    """How many workers the cluster has room for. Raises UserError if there is none for even one."""
     resources = ray.cluster_resources()
     room = int(resources.get("CPU", 0))
     if gpus:
@@ -147,7 +148,7 @@ def _start(make: Callable[[], Any]) -> _Worker:
 
 
 def _raise_start_failure(worker: _Worker) -> None:
-    """An import that fails on one machine would fail for every job there."""
+    """Raise UserError if the actor could not start, e.g. for a failed import: every job there would fail as well."""
     try:
         ray.get(worker.started)
     except RayActorError as error:
@@ -171,7 +172,8 @@ def _hand_out(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequence[
 def _look(
     worker: _Worker, ready: Sequence[Any], timeout_s: float, on_progress: Callable[[float], None]
 ) -> tuple[Outcome | None, str]:
-    """(outcome if the job is over, "" or whether its actor is gone: "again" when the job may be tried again)."""
+    """Return (outcome or None while the job runs, state of the actor): "" alive, "hung" abandoned, "again" died and the
+    job may be retried."""
     assert worker.index is not None
     try:
         if worker.answer in ready:

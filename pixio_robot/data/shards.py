@@ -1,7 +1,7 @@
-"""JPEG frames in tar shards that WebDataset reads too, with an offset index for random access.
+"""JPEG frames in WebDataset-compatible tar shards, with an offset index for random access.
 
-manifest.json           settings, videos, shards and counts; its presence means that the ingest finished
-train.npy               one FRAME_RECORD per frame, in order of video and time, memory-mapped by the reader
+manifest.json           settings, videos, shards and counts; its presence means that the ingest has finished
+train.npy               one FRAME_RECORD per frame, ordered by video and time, memory-mapped by the reader
 train-000000.tar ...    <16 hex digits of the video's id>/<number>.jpg
 validation.npy, validation-000000.tar ...
 """
@@ -40,24 +40,24 @@ FRAME_RECORD = np.dtype(
         ("phash", "<u8"),
     ]
 )
-"""Where the JPEG bytes lie (shard number, offset, size), which frame it is (row in the manifest's videos, seconds), its
-size in pixels, and its perceptual hash. 44 bytes."""
+"""Location of the JPEG bytes (shard number, offset, size), identity of the frame (row in the manifest's videos,
+seconds), its size in pixels, and its perceptual hash. 44 bytes."""
 RECORDED = ("video", "time_s", "height", "width", "phash")
-"""The fields that describe the frame, not its place in a shard."""
+"""The fields that describe the frame rather than its location."""
 
 MOST_OPEN_SHARDS = 256
 
 
 def work_directory(out: Path) -> Path:
-    """Where an ingest into `out` keeps its unfinished work."""
+    """The folder in which an ingest into `out` keeps unfinished work."""
     return out.parent / f".{out.name}.ingest"
 
 
 class ShardWriter:
     """Writes `{name}-000000.tar` ... of at most `shard_bytes` each, and `{name}.npy` when closed.
 
-    The same frames give the same bytes: no times, owners or names of this machine go in. A single frame larger
-    than `shard_bytes` gets a shard of its own.
+    The same frames give the same bytes: times, owners and host names are not stored. A single frame larger than
+    `shard_bytes` gets its own shard.
     """
 
     def __init__(self, directory: Path, name: str, shard_bytes: int) -> None:
@@ -69,7 +69,7 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
 
     def add(self, jpeg: bytes, *, video_id: str, number: int, record: np.void | Mapping[str, Any]) -> None:
-        """Append one frame; of `record`, the fields RECORDED are kept."""
+        """Append one frame, with the fields RECORDED of `record`."""
         padded = -(-len(jpeg) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         if self._tar is not None:
             end = self._tar.offset + tarfile.BLOCKSIZE + padded + 2 * tarfile.BLOCKSIZE
@@ -103,10 +103,10 @@ class ShardWriter:
 
 
 class ShardReader:
-    """JPEG bytes by row of `{name}.npy`; safe to use from many threads at once.
+    """Reads JPEG bytes by row of `{name}.npy`; thread-safe.
 
-    It stays with the folder that it opened: another ingest may put a new one in its place, whose shards the rows know
-    nothing of. The old one is gone then, and reading on raises UserError.
+    It keeps reading the folder that it opened even if another ingest replaces it by a new one, to whose shards the rows
+    do not apply. Once the old folder's shards are deleted, reading raises UserError.
     """
 
     def __init__(self, directory: Path, name: str, shards: list[str]) -> None:
@@ -126,12 +126,13 @@ class ShardReader:
             descriptor = os.open(self.shards[number], os.O_RDONLY, dir_fd=self._folder)
         except FileNotFoundError:
             raise UserError(
-                f"{self.directory / self.shards[number]} was replaced or removed while it was being read: start again."
+                f"{self.directory / self.shards[number]} was replaced or removed while it was being read; "
+                "run the command again."
             ) from None
         try:
             data = os.pread(descriptor, size, offset)
         finally:
-            # The first shards touched stay open; nothing is ever evicted, so no thread can lose a file it reads.
+            # The first shards used stay open and are never closed early, so no thread can lose a file it is reading.
             with self._lock:
                 keep = number not in self._descriptors and len(self._descriptors) < MOST_OPEN_SHARDS
                 if keep:
@@ -160,7 +161,7 @@ class FrameShards:
 
     @classmethod
     def open(cls, path: str | Path, split: str = "train") -> FrameShards:
-        """Raises UserError: not a shard directory, unfinished, an empty split, or files that do not fit together."""
+        """Raises UserError if `path` is not a shard folder, is unfinished or inconsistent, or the split is empty."""
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
         path = Path(path)
@@ -174,7 +175,7 @@ class FrameShards:
         return len(self.reader.records)
 
     def image(self, i: int) -> np.ndarray:
-        """uint8 (h, w, 3). Raises CorruptImage when the bytes are not a JPEG any more."""
+        """uint8 (h, w, 3). Raises CorruptImage if the bytes are no longer a JPEG."""
         return decode_jpeg(self.reader.jpeg(i), self.id(i))
 
     def size(self, i: int) -> tuple[int, int]:
@@ -187,11 +188,11 @@ class FrameShards:
         height, width = (-(-side // by) for side in self.size(i))
         image = decode_jpeg(self.reader.jpeg(i), self.id(i), (0, 0) if by == 1 else (height, width))
         if image.shape[:2] != (height, width):
-            raise CorruptImage(f"{self.id(i)}: it is not the image that the index tells of")
+            raise CorruptImage(f"{self.id(i)}: the image does not match the index")
         return image
 
     def id(self, i: int) -> str:
-        """`<path of the video below its source>@<seconds>`."""
+        """`<path of the video relative to the source>@<seconds>`."""
         record = self.reader.records[i]
         return f"{self._videos[record['video']]}@{record['time_s']:.3f}"
 
@@ -200,29 +201,28 @@ class FrameShards:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a finished ingest. Raises UserError saying what `path` is instead."""
+    """The manifest of a finished ingest. Raises UserError if there is none, saying what `path` is."""
     if not (path / MANIFEST).is_file():
         if work_directory(path).is_dir():
             raise UserError(
-                f"The ingest into {path} has not finished; run the same `pixio-robot ingest` command again and it "
-                "continues where it stopped."
+                f"The ingest into {path} has not finished; run the same `pixio-robot ingest` command again to continue."
             )
         raise UserError(
-            f"{path} is not a folder of frame shards: it has no {MANIFEST}. `pixio-robot ingest` makes one."
+            f"{path} is not a folder of frame shards: it has no {MANIFEST}. Create one with `pixio-robot ingest`."
         )
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise UserError(f"{path / MANIFEST} is not the manifest of frame shards; `pixio-robot ingest` makes one.")
+        raise UserError(f"{path / MANIFEST} is not a manifest of frame shards, as written by `pixio-robot ingest`.")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{path / MANIFEST} has format_version {manifest.get('format_version')}, this version reads "
+            f"{path / MANIFEST} has format_version {manifest.get('format_version')}, but this version reads "
             f"{FORMAT_VERSION}; delete {path} and run the ingest again."
         )
     return manifest
 
 
 def check_files(path: Path, manifest: Mapping[str, Any], split: str) -> None:
-    """Hold the index and the shards' sizes against the manifest: cheap, and it catches cut and mixed-up copies."""
+    """Compare the index and the shard sizes with the manifest: a cheap check for truncated and mixed-up copies."""
     again = "copy the folder again, or delete it and run the ingest again"
     entry = manifest["splits"][split]
     try:
@@ -230,10 +230,10 @@ def check_files(path: Path, manifest: Mapping[str, Any], split: str) -> None:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"The index {path / f'{split}.npy'} cannot be read ({error}); {again}.") from error
     if records.dtype != FRAME_RECORD or len(records) != entry["frames"]:
-        raise UserError(f"The index {path / f'{split}.npy'} does not fit {path / MANIFEST}; {again}.")
+        raise UserError(f"The index {path / f'{split}.npy'} does not match {path / MANIFEST}; {again}.")
     for shard in entry["shards"]:
         file = path / shard["name"]
         size = file.stat().st_size if file.is_file() else None
         if size != shard["bytes"]:
             there = "is missing" if size is None else f"has {size} bytes"
-            raise UserError(f"The index does not fit {file}: it {there}, {shard['bytes']} bytes are expected; {again}.")
+            raise UserError(f"The index does not match {file}: it {there}, expected {shard['bytes']} bytes; {again}.")

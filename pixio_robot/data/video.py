@@ -1,11 +1,11 @@
-"""Video files to upright RGB frames: one sequential pass with PyAV, one thread, timed by the stream's own clock.
+"""Decode video files to upright RGB frames: one sequential pass with PyAV in one thread.
 
-Sequential decoding is the fastest dependable way at a few frames a second; times come from the presentation
-time stamps, because counting frames is wrong by seconds on variable-frame-rate footage.
+Sequential decoding is the fastest reliable way at a few frames per second. Times are presentation timestamps, because
+counting frames is wrong by seconds for variable-frame-rate footage.
 
-One rule for damage: a file that stops decoding, or ends before its declared length, raises `VideoError`. The caller
-drops all of its frames, so that what a file contributes never depends on where a decoder gave up. A picture that the
-decoder had to patch up (flipped bits, a lost packet) is passed over, with all that follow up to the next key frame.
+Damage: a file that stops decoding, or ends before its declared length, raises `VideoError`. The caller drops all of its
+frames, so that what a file contributes never depends on where a decoder stopped. Frames that the decoder had to conceal
+errors in (flipped bits, a lost packet) are skipped, with all frames up to the next key frame.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ VIDEO_SUFFIXES = (
 )
 
 SMALLEST_SIDE = 16
-# No camera is faster; a file with more pictures a second of its clock was made to keep a decoder busy for ever.
+# No camera is faster; a file with more frames per second was made to keep a decoder busy forever.
 MOST_FRAMES_PER_SECOND = 2000
-# A stream may honestly end this much before what its header declares (last-frame durations, rounding).
+# A valid stream may end this much before the declared end (last-frame durations, rounding).
 END_TOLERANCE_S, END_TOLERANCE_SHARE = 1.0, 0.02
 
 # FFmpeg's AVColorSpace numbers and, for the matrices swscale knows, its SWS_CS_* numbers.
@@ -43,12 +43,12 @@ _UNSPECIFIED = 2
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _BT709, _BT601 = 1, 5
 _FULL_RANGE = 2
-# SWS_AREA | SWS_FULL_CHR_H_INT: without the second, swscale halves the width of the colours that it is about to write.
+# SWS_AREA | SWS_FULL_CHR_H_INT: without the second, swscale halves the horizontal chroma resolution of its output.
 _SHRINK = 0x20 | 0x2000
 
 
 class VideoError(Exception):
-    """This file cannot be used; `reason` is a short text to count by and to show."""
+    """The file cannot be used; `reason` is a short text for display and counting."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -57,7 +57,7 @@ class VideoError(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What the header declares: coded size in pixels (before rotation), duration in seconds if known."""
+    """From the header: coded size in pixels (before rotation), and duration in seconds if known."""
 
     width: int
     height: int
@@ -83,12 +83,12 @@ def decode_frames(
     end_s: float | None = None,
     on_damaged: Callable[[float], None] = lambda since_s: None,
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield (seconds since the first frame, uint8 (h, w, 3) RGB, upright) in order of time.
+    """Yield (seconds since the first frame, upright uint8 (h, w, 3) RGB) in order of time.
 
-    See `Sampler` for which ones. `short_side` in pixels shrinks, never enlarges; 0 keeps the size. With `end_s` only
-    the frames from `begin_s` up to, not including, `end_s` are shown, timed from `begin_s`. `on_damaged` is told the
-    time of every picture that was passed over because it or one before it is damaged.
-    Raises VideoError, possibly after frames were yielded: then discard those.
+    See `Sampler` for which frames are taken. `short_side` in pixels shrinks, never enlarges; 0 keeps the size. With
+    `end_s`, yields only the frames from `begin_s` up to but excluding `end_s`, with times relative to `begin_s`.
+    `on_damaged` is called with the time of every frame skipped because it or one before it is damaged.
+    Raises VideoError. If that happens after some frames were yielded, discard them.
     """
     sampler = Sampler(sampling=sampling, frames_per_second=frames_per_second, every=every)
     with contextlib.closing(_open(path)) as container:
@@ -115,7 +115,7 @@ def decode_frames(
 
 
 Pictures = Callable[[VideoStream, Packet], Sequence[VideoFrame]]
-"""What a decoder shows once it is given a packet."""
+"""Returns the frames that a decoder outputs for a packet."""
 
 
 def _pictures(stream: VideoStream, packet: Packet) -> Sequence[VideoFrame]:
@@ -123,10 +123,10 @@ def _pictures(stream: VideoStream, packet: Packet) -> Sequence[VideoFrame]:
 
 
 def _key_picture(stream: VideoStream, packet: Packet) -> Sequence[VideoFrame]:
-    """That of a key frame, decoded by itself; nothing for other packets.
+    """Decode a key frame's packet on its own; nothing for other packets.
 
-    FFmpeg's `skip_frame` will not do: its VP9 decoder skips nothing, and that of H.264 shows the key frames of open
-    groups in the wrong order, and some of them not at all.
+    FFmpeg's `skip_frame` does not work here: its VP9 decoder ignores it, and its H.264 decoder outputs the key frames
+    of open GOPs in the wrong order or not at all.
     """
     if not (packet.size and packet.is_keyframe):
         return []
@@ -142,7 +142,7 @@ def _key_picture(stream: VideoStream, packet: Packet) -> Sequence[VideoFrame]:
 def _segment(
     container: InputContainer, stream: VideoStream, begin_s: float, end_s: float, pictures: Pictures
 ) -> Iterator[tuple[float, VideoFrame, bool]]:
-    """What `_decode` gives between two times; it starts at the key frame before, whose damage it so knows of."""
+    """`_decode` between two times. Decoding starts at the key frame before, so that earlier damage is known."""
     half_frame_s = _step_s(stream) / 2
     begin_s, end_s = _start_s(stream) + begin_s, _start_s(stream) + end_s
     if stream.time_base:
@@ -155,7 +155,7 @@ def _segment(
         if time_s >= begin_s - half_frame_s:
             yield time_s, frame, spoilt
     if last_s + 2 * half_frame_s < end_s - END_TOLERANCE_S:
-        raise VideoError(f"truncated: it ends at {last_s:.1f} s, before its episode does at {end_s:.1f} s")
+        raise VideoError(f"truncated: it ends at {last_s:.1f} s, before the end of its episode at {end_s:.1f} s")
 
 
 def _start_s(stream: VideoStream) -> float:
@@ -173,10 +173,10 @@ def _open(path: Path) -> InputContainer:
         container = av.open(str(path), metadata_errors="replace")
     except (FFmpegError, OSError) as error:
         raise VideoError(f"not a readable video ({getattr(error, 'strerror', None) or error})") from error
-    # FFmpeg opens a photograph as a film of one frame.
+    # FFmpeg opens a still image as a video of one frame.
     if container.format.name.endswith("_pipe") or container.format.name in ("image2", "gif"):
         container.close()
-        raise VideoError(f"wrong extension: it is a picture ({container.format.name.removesuffix('_pipe')})")
+        raise VideoError(f"wrong extension: it is a still image ({container.format.name.removesuffix('_pipe')})")
     return container
 
 
@@ -197,7 +197,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _declared_s(container: InputContainer, stream: VideoStream) -> float | None:
-    """Declared length of the video stream; of the container only when it holds nothing else."""
+    """Declared duration of the video stream, or of the container if it has no other streams."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if tag := stream.metadata.get("DURATION"):  # Matroska: 00:01:02.500000000, counted from 0 and not from the start
@@ -215,13 +215,13 @@ def _declared_s(container: InputContainer, stream: VideoStream) -> float | None:
 def _decode(
     container: InputContainer, stream: VideoStream, pictures: Pictures
 ) -> Iterator[tuple[float, VideoFrame, bool]]:
-    """(stream time in seconds, frame, whether it is spoilt) of every frame: damaged, or after one that is and before
-    the next key frame. Raises VideoError where decoding ends too early."""
+    """Yield (stream time in seconds, frame, spoilt) for every frame. Spoilt: damaged, or between a damaged frame and
+    the next key frame. Raises VideoError if decoding ends too early."""
     time_base = float(stream.time_base or 0)
     step_s, start_s = _step_s(stream), _start_s(stream)
     end_s = last_s = 0.0
     count, first_s, spoilt = 0, None, False
-    # AVI stores no presentation times; FFmpeg makes them up wrongly where pictures are reordered.
+    # AVI stores no presentation times, and FFmpeg guesses them wrongly if frames are reordered.
     by_decoding_order = container.format.name == "avi"
     try:
         for packet in container.demux(stream):
@@ -231,7 +231,7 @@ def _decode(
                 end_s = max(end_s, (packet.pts + (packet.duration or 0)) * time_base)
             for frame in pictures(stream, packet):
                 _check_size(frame.width, frame.height)
-                # Some AVI streams carry no time stamps at all.
+                # Some AVI streams have no timestamps at all.
                 stamp = frame.dts if by_decoding_order else frame.pts
                 if stamp is not None and first_s is not None:
                     step_s = stamp * time_base - last_s
@@ -251,9 +251,9 @@ def _decode(
 
 
 def _to_rgb(frame: VideoFrame, short_side: int) -> np.ndarray:
-    """RGB by the matrix and range the frame is tagged with; untagged: BT.709 from 720 lines on, else BT.601.
+    """Convert to RGB with the frame's colour matrix and range; untagged: BT.709 from 720 lines on, else BT.601.
 
-    Shrunk to `short_side` in the same pass, by averaging areas: a third of the cost of doing it afterwards.
+    Shrinks to `short_side` by area averaging in the same pass, at a third of the cost of doing it afterwards.
     """
     if frame.format.is_rgb or frame.format.name.startswith(("gray", "pal")):
         return shrink_short_side(frame.to_ndarray(format="rgb24"), short_side)
@@ -268,7 +268,7 @@ def _to_rgb(frame: VideoFrame, short_side: int) -> np.ndarray:
         height=height,
         format="rgb24",
         src_colorspace=matrix,
-        # RGB has no matrix, but PyAV leaves swscale at its default (BT.601) unless the two differ.
+        # RGB has no matrix, but unless the two differ, PyAV leaves swscale at its default (BT.601).
         dst_colorspace=_BT601 if matrix == _BT709 else _BT709,
         src_color_range="JPEG" if full_range else "MPEG",
         dst_color_range="JPEG",
@@ -278,7 +278,7 @@ def _to_rgb(frame: VideoFrame, short_side: int) -> np.ndarray:
 
 
 def _upright(image: np.ndarray, frame: VideoFrame) -> np.ndarray:
-    """Apply the display matrix (phones store portrait video lying on its side), rounded to quarter turns and flips."""
+    """Apply the display matrix (phones store portrait video rotated), rounded to quarter turns and flips."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return image

@@ -264,7 +264,7 @@ def test_mistakes_in_source_and_out(source: Path, tmp_path: Path) -> None:
     (tmp_path / "bad" / "a.mp4").touch()
     for settings, message in [
         ({"source": tmp_path / "no"}, "does not exist; it should be a folder with .mp4"),
-        ({"source": tmp_path / "bare"}, "holds nothing to ingest"),
+        ({"source": tmp_path / "bare"}, "contains nothing to ingest"),
         ({"source": source / "empty.mp4"}, "is a file"),
         ({"out": tmp_path / "mine"}, "is not a folder of frame shards"),
         ({"source": tmp_path / "bad"}, "No usable frame in any of 1 files .*zero bytes"),

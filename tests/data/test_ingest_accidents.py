@@ -80,7 +80,7 @@ def test_every_kind_of_bad_file_is_told_apart(tmp_path: Path, make_video) -> Non
         "codec.mov": "no decoder for its codec",
         "cut.mp4": "truncated after",
         "empty.webm": "zero bytes",
-        "photo.mp4": "wrong extension: it is a picture",
+        "photo.mp4": "wrong extension: it is a still image",
         "sound.mp4": "no video stream",
         "text.mkv": "not a readable video",
         "tiny.avi": "absurd dimensions 8x8",

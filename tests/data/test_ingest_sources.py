@@ -230,7 +230,7 @@ def test_lerobot_v2_and_damaged_ones(tmp_path: Path, make_video) -> None:
     report, _ = take_in(tmp_path / "in", tmp_path / "out")
     assert sum(report.frames.values()) == 8
     reasons = {line["id"]: line["reason"] for line in read_failures(str(tmp_path / "out"))}
-    assert reasons["bare/"].startswith("a LeRobot data set without videos (`data import`")
+    assert reasons["bare/"].startswith("a LeRobot data set without videos (use `data import`")
     assert reasons["empty/"] == "a LeRobot data set without episodes"
     assert reasons["broken/"].startswith("a LeRobot data set that cannot be read")
 
@@ -310,7 +310,7 @@ def test_a_failing_privacy_hook_lets_nothing_through(hooks, tmp_path: Path, make
         config.privacy = name
         with pytest.raises(UserError, match=message):
             ingest(config, show_progress=False)
-    with pytest.raises(UserError, match="top level of a module"):
+    with pytest.raises(UserError, match="top-level function of an importable module"):
         ingest(config, show_progress=False, privacy=lambda image: (image, 0))
 
 
@@ -339,5 +339,5 @@ def test_sources_are_found_at_any_depth_with_ids_below_the_source(tmp_path: Path
     found = find_footage(str(tmp_path / "in" / "deep" / "demos"))
     assert [footage.id for footage in found] == ["episode_000000/front", "episode_000000/hand"]
     shutil.rmtree(tmp_path / "in" / "deep")
-    with pytest.raises(UserError, match="holds nothing to ingest"):
+    with pytest.raises(UserError, match="contains nothing to ingest"):
         find_footage(str(tmp_path / "in"))

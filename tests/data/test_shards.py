@@ -101,7 +101,7 @@ def test_unfit_folders_are_explained(folder: Path, tmp_path: Path) -> None:
     tar = folder / "train-000000.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[:-512])
-    with pytest.raises(UserError, match=r"does not fit .*train-000000.tar: it has"):
+    with pytest.raises(UserError, match=r"does not match .*train-000000.tar: it has"):
         FrameShards.open(folder)
     tar.unlink()
     with pytest.raises(UserError, match="is missing"):
@@ -117,7 +117,7 @@ def test_unfit_folders_are_explained(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="format_version 99"):
         FrameShards.open(folder)
     (folder / "manifest.json").write_text('{"kind": "something else"}')
-    with pytest.raises(UserError, match="not the manifest of frame shards"):
+    with pytest.raises(UserError, match="not a manifest of frame shards"):
         FrameShards.open(folder)
 
 

@@ -285,7 +285,7 @@ def test_unknown_codec_pictures_and_frame_bombs(tmp_path: Path, make_video) -> N
     for kind in (".jpg", ".png"):
         cv2.imwrite(str(tmp_path / f"photo{kind}"), np.zeros((50, 60, 3), np.uint8))
         (tmp_path / f"photo{kind}").rename(tmp_path / "photo.mp4")
-        with pytest.raises(VideoError, match="wrong extension: it is a picture"):
+        with pytest.raises(VideoError, match="wrong extension: it is a still image"):
             list(decode_frames(tmp_path / "photo.mp4"))
     bomb = tmp_path / "bomb.mkv"
     with av.open(str(bomb), "w") as container:
