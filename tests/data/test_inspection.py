@@ -49,7 +49,7 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
 
 
 def test_an_empty_store_has_no_page(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no episode yet"):
+    with pytest.raises(UserError, match="no episodes yet"):
         write_page(make_store(tmp_path / "s", episodes=0), tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
@@ -95,7 +95,7 @@ def test_frozen_cameras_are_told() -> None:
     moving = make_episode(0, length=8).images["front"]
     assert frozen_camera("front", moving) is None
     assert frozen_camera("front", np.repeat(moving[2:3], 8, 0)) == "camera front repeats 100% of its frames"
-    assert frozen_camera("front", np.zeros_like(moving)) == "camera front shows nothing but one colour"
+    assert frozen_camera("front", np.zeros_like(moving)) == "camera front shows a single colour only"
 
 
 def test_an_episode_streams_to_rerun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Which frames are worth learning from: scores of every frame, and a selection of them beside the shards."""
+"""Choosing the frames worth learning from: scores for every frame, and a selection stored beside the shards."""

@@ -1,4 +1,4 @@
-"""One selection over several sources of images, of which some are curated."""
+"""One selection over several image sources, some of which may have been curated."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pixio_robot.errors import UserError
 
 
 class SelectionAcross:
-    """The selection of each part where there is one, all of it where there is none."""
+    """Combines the selections of several sources; a source without a selection is used completely."""
 
     def __init__(self, parts: Sequence[tuple[int, Selection | None]]) -> None:
-        """`parts`: number of images and selection of every source, in order."""
+        """`parts`: (number of images, selection or None) of every source, in order."""
         self.parts = list(parts)
 
     def epoch(self, seed: int, epoch: int) -> ChosenInTurn:
-        """What each source's selection accepts in this epoch."""
-        # Sources of equal length must not be thinned alike: each draws with a seed of its own.
+        """The images accepted in this epoch, numbered across all sources."""
+        # Each source has its own seed, so that the draws of sources of equal length are independent.
         choices = [
             AllImages(count) if selection is None else selection.epoch(seed + number, epoch)
             for number, (count, selection) in enumerate(self.parts)
@@ -30,9 +30,9 @@ class SelectionAcross:
 
 
 def open_selections(paths: Sequence[str], source: ImageSource) -> SelectionAcross | None:
-    """The selections at `paths`, each matched with the shards in `source` that it was made of; None without any.
+    """Open the selections at `paths` and match each with its shards in `source`; None if there are no paths.
 
-    Raises UserError for a selection that belongs to none of them, and for two that belong to the same.
+    Raises UserError for a selection that belongs to none of the shards, and for two that belong to the same shards.
     """
     if not paths:
         return None
@@ -49,11 +49,11 @@ def open_selections(paths: Sequence[str], source: ImageSource) -> SelectionAcros
         ]
         if not owners:
             raise UserError(
-                f"The selection {path} was not made of any of the shards in data=; name the ones that it was made of, "
+                f"The selection {path} was not made from any of the shards in data=; name the shards it was made from, "
                 "or run `pixio-robot curate` on these."
             )
         if any(chosen[number] is not None for number in owners):
-            raise UserError(f"Two selections were made of the same shards, the second being {path}; name one.")
+            raise UserError(f"Two selections were made from the same shards, the second being {path}; name only one.")
         for number in owners:
             chosen[number] = selection
     return SelectionAcross([(len(part), selection) for part, selection in zip(sources, chosen, strict=True)])

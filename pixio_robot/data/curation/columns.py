@@ -1,10 +1,10 @@
-"""One value for every frame of a split, computed in chunks by any number of workers, stopped and continued at will.
+"""One value for every frame of a split, computed in chunks by any number of workers; can be stopped and resumed.
 
-scores/pixels.json      the key: everything that decides the values
-scores/pixels.npy       one value or row a frame, memory-mapped by readers
-scores/.pixels/         only while unfinished: the key, and one file a finished chunk
+scores/pixels.json      the key: everything that the values depend on
+scores/pixels.npy       one value or row per frame, memory-mapped by readers
+scores/.pixels/         only while unfinished: the key, and one file per finished chunk
 
-Which chunk holds which frames depends on their number alone, so the finished file does not depend on the workers.
+The division into chunks depends on the number of frames alone, so the finished file does not depend on the workers.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_j
 
 KEY = "key.json"
 SMALLEST_CHUNK, LARGEST_CHUNK, USUAL_CHUNKS = 256, 8192, 2000
-"""Frames: small enough that a kill costs little, large enough that 1e8 frames make some ten thousand files."""
+"""Frames per chunk: small enough that an interruption costs little, large enough that 1e8 frames make about ten
+thousand files."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """The frames [start, stop) of one split; `save` commits their values."""
+    """The frames [start, stop) of one split; `save` stores their values."""
 
     data: str
     split: str
@@ -40,7 +41,7 @@ class Chunk:
     target: str
 
     def save(self, values: np.ndarray) -> None:
-        """`values` (stop - start, ...), all or nothing."""
+        """Write `values` (stop - start, ...) atomically."""
         if len(values) != self.stop - self.start:
             raise ValueError(f"{len(values)} values for {self.stop - self.start} frames")
         with atomic_file(Path(self.target)) as temporary:
@@ -53,20 +54,20 @@ class Column:
 
     name: str
     title: str
-    """For the progress bar."""
+    """Shown in the progress bar."""
     settings: Mapping[str, Any]
-    """JSON values that decide the numbers, such as a model's fingerprint."""
+    """JSON values that the scores depend on, such as a model's fingerprint."""
     job: Job
     argument: Callable[[Chunk], Any]
     local_workers: int | None = None
-    """Overrides the number of processes on this machine: one, where all would share its GPU."""
+    """Overrides the number of processes on this machine; one where they would all share its GPU."""
     gpus: float = 0.0
-    """Share of a GPU a worker takes on a Ray cluster."""
+    """Fraction of a GPU that each worker reserves on a Ray cluster."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Where columns are computed; see `executor.run_tasks`."""
+    """Where to compute columns; see `executor.run_tasks`."""
 
     executor: Executor = Executor.PROCESSES
     workers: int = 0
@@ -75,14 +76,14 @@ class Workers:
 
 
 def data_digest(shards: FrameShards) -> str:
-    """Tells the frames of one finished ingest from those of all others."""
+    """Identifies the frames of one finished ingest."""
     return hashlib.sha256((shards.path / MANIFEST).read_bytes()).hexdigest()
 
 
 def compute(column: Column, shards: FrameShards, directory: Path, workers: Workers) -> np.ndarray:
-    """The finished column (n, ...), memory-mapped; computed unless `directory` holds it already.
+    """The finished column (n, ...), memory-mapped; computed unless `directory` already contains it.
 
-    Raises UserError when a worker crashed or hung; what is finished stays, and the next call does the rest.
+    Raises UserError if a worker crashed or hung; finished chunks are kept, and the next call computes the rest.
     """
     file, key_file, work = (
         directory / f"{column.name}.npy",
@@ -91,7 +92,7 @@ def compute(column: Column, shards: FrameShards, directory: Path, workers: Worke
     )
     key = {"data": data_digest(shards), "split": shards.split, "frames": len(shards)} | dict(column.settings)
     if not (file.is_file() and key_file.is_file() and read_json(key_file) == key):
-        key_file.unlink(missing_ok=True)  # from here on, `file` counts as unfinished
+        key_file.unlink(missing_ok=True)  # from here on, `file` is considered unfinished
         if work.is_dir() and not ((work / KEY).is_file() and read_json(work / KEY) == key):
             shutil.rmtree(work)
         if not work.is_dir():
@@ -139,7 +140,7 @@ def _compute_missing(column: Column, chunks: list[Chunk], frames: int, workers: 
         first = missing[failures[0].index]
         raise UserError(
             f"{len(failures)} of {len(chunks)} chunks of the score {column.name!r} failed; frames {first.start} to "
-            f"{first.stop - 1}: {failures[0].failure}. The others are kept; run the same command again for the rest."
+            f"{first.stop - 1}: {failures[0].failure}. The others are kept; run the same command again to finish."
         )
 
 

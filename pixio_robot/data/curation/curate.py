@@ -1,10 +1,10 @@
-"""Score every frame, choose, and say why: the whole of `pixio-robot curate`.
+"""Score every frame, select frames, and write the report: everything that `pixio-robot curate` does.
 
 out/
-  scores/            one column a score (`columns`)
-  sidecars/          Pixio's JSON, one file a shard (`sidecars`)
-  selection.json ... what pretraining opens (`selection`)
-  curation.html      what a person needs to set a threshold (`report`)
+  scores/            one column per score (`columns`)
+  sidecars/          Pixio's JSON, one file per shard (`sidecars`)
+  selection.json ... the selection for pretraining (`selection`)
+  curation.html      histograms and pictures for setting the thresholds (`report`)
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
 
 MAE_LOSS, EMBEDDING = "mae_loss", "embedding"
-"""Names of the columns that models compute: float32 (n,), and float16 (n, d) of length 1."""
+"""Names of the columns computed by models: float32 (n,), and float16 (n, d) of unit length."""
 REPORT = "curation.html"
 
 
 @dataclasses.dataclass(kw_only=True)
 class CurateConfig(Thresholds):
     data: str = ""
-    """Folder of frame shards; its training split is curated, and the folder is not touched."""
+    """Folder of frame shards. Its training split is curated; the folder itself is not changed."""
     out: str | None = None
-    """Folder to make; null: `<data>.curation`, beside the shards."""
+    """Output folder; null: `<data>.curation`, beside the shards."""
     sidecars: str | None = None
-    """Folder of sidecars to take `mae_loss` from, instead of computing it."""
+    """Folder of sidecars to read `mae_loss` from instead of computing it."""
     executor: Executor = Executor.PROCESSES
-    """PROCESSES of this machine, or RAY: a cluster, on which `data` and `out` are shared storage."""
+    """Where to run the workers. PROCESSES: this machine; RAY: a Ray cluster on which `data` and `out` are shared
+    storage."""
     workers: int = 0
-    """Scoring processes; 0: one a core, or with Ray as many as the cluster has."""
+    """Number of scoring processes; 0: one per core, with Ray one per core of the cluster."""
     timeout_s: float = 300.0
-    """A worker that makes no progress for that many seconds is given up."""
+    """A worker that makes no progress for this many seconds is abandoned."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.workers < 0 or self.timeout_s <= 0:
             raise UserError(
-                f"workers must not be negative and timeout_s above 0, not {self.workers} and {self.timeout_s}."
+                f"workers must not be negative and timeout_s must be above 0, not {self.workers} and {self.timeout_s}."
             )
 
     def place(self) -> Path:
-        """Where the results go."""
+        """The output folder."""
         if self.out is not None:
             return Path(self.out)
         data = Path(self.data).absolute()
@@ -63,7 +64,7 @@ class CurateConfig(Thresholds):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurateReport:
-    """What `out` holds now; `changed` is false when it was up to date already."""
+    """What `out` contains now; `changed` is false if it was already up to date."""
 
     out: Path
     changed: bool
@@ -76,23 +77,23 @@ class CurateReport:
 def curate(
     config: CurateConfig, models: Sequence[Column] = (), show_progress: bool = True, device: str = "cpu"
 ) -> CurateReport:
-    """Bring `config.place()` up to date. Interrupted at any moment, the next call continues; not for two at once.
+    """Bring `config.place()` up to date. If interrupted, the next call continues. Do not run two calls at once.
 
-    `models`: columns named MAE_LOSS and EMBEDDING, or fewer. `device` searches for near-duplicates.
-    Raises UserError: no shards, sidecars that do not fit, or workers that failed.
+    `models`: columns named MAE_LOSS and EMBEDDING, or fewer. `device`: where to search for near-duplicates.
+    Raises UserError if there are no shards, sidecars do not match, or workers failed.
     """
     if not config.data:
-        raise UserError("data is empty; it should be a folder of frame shards, such as `pixio-robot ingest` makes.")
+        raise UserError("data is empty; give a folder of frame shards, as written by `pixio-robot ingest`.")
     shards = FrameShards.open(config.data)
     out = config.place()
     if out.resolve().is_relative_to(shards.path.resolve()):
-        raise UserError(f"out={str(out)!r} lies within the shards, which stay as they are; name a folder beside them.")
+        raise UserError(f"out={str(out)!r} lies within the shards, which are never changed; choose another.")
     workers = Workers(
         executor=config.executor, workers=config.workers, timeout_s=config.timeout_s, show_progress=show_progress
     )
     by_name = {column.name: column for column in models}
     if config.sidecars is not None and MAE_LOSS in by_name:
-        raise UserError("Both a Pixio checkpoint and sidecars would give mae_loss; name one of them.")
+        raise UserError("Both the Pixio checkpoint and the sidecars provide mae_loss; give only one of them.")
     settings = config.values() | {
         "scores": {column.name: dict(column.settings) for column in (pixel_column(), *models)},
         "sidecars": config.sidecars,
@@ -101,14 +102,14 @@ def curate(
     losses = columns.get(MAE_LOSS)
     if config.sidecars is not None:
         losses = read_losses(Path(config.sidecars), shards)
-    # Sidecars of others may change unseen; reading them is most of the work already.
+    # Sidecars may be changed by others without notice; reading them was most of the work anyway.
     changed = config.sidecars is not None or not _up_to_date(out, settings, shards)
     if changed:
         records = shards.reader.records
         verdict = judge(config, columns["pixels"], records, columns.get(EMBEDDING), device)
         write_sidecars(out / "sidecars", shards, columns["pixels"], losses)
         scores = Scores(pixels=columns["pixels"], losses=losses, verdict=verdict)
-        # The report goes first: an existing selection is the sign that all the rest is there.
+        # The selection goes last: its presence means that everything else is complete.
         write_report(out / REPORT, shards, config, scores)
         write_selection(out, shards, settings, verdict.reasons, losses)
     shards.close()

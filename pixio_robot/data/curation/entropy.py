@@ -1,9 +1,9 @@
-"""How many colours a frame really uses: low for pages of text, screens, blank walls and covered lenses.
+"""Entropy of a frame's colours: low for pages of text, screens, blank walls and covered lenses.
 
 Pixio keeps images whose colour-histogram entropy lies above a threshold (arXiv 2512.15715, data curation), but its bins
-and its logarithm are not public. Ours: one joint histogram of 8 x 8 x 8 equal RGB bins, in bits, so 0 (one colour) to 9
-(all bins alike). Bins of 32 levels ignore sensor noise and JPEG ringing. Thresholds made for other bins do not carry
-over: read yours off the distribution in `curation.html`.
+and logarithm are not public. Ours: one joint histogram of 8 x 8 x 8 equal RGB bins, in bits, from 0 (one colour) to 9
+(all bins equally full). Bins 32 levels wide ignore sensor noise and JPEG ringing. Thresholds chosen for other bins do
+not carry over: choose yours from the distribution in `curation.html`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much of a frame is too dark or too bright to show anything."""
+"""The share of a frame that is too dark or too bright to show anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 DARKEST, BRIGHTEST = 15, 240
-"""Grey levels up to and from which a pixel counts as dark or bright: 6 % of the range at each end."""
+"""A pixel counts as dark up to the first grey level and as bright from the second on: 6 % of the range each."""
 
 
 class Exposure(NamedTuple):

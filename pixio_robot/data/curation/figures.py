@@ -1,4 +1,4 @@
-"""Histograms as SVG: where the frames lie, and what a threshold cuts off."""
+"""Histograms as SVG: the distribution of a score, and what a threshold cuts off."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ import math
 import numpy as np
 
 WIDTH, HEIGHT, FOOT, HEAD, SIDE = 640, 184, 24, 44, 16
-"""Room for two lines of text above the bars, also at the size that the page gives them on a phone."""
+"""HEAD leaves room for two lines of text above the bars, also at the larger text size used on phones."""
 BINS = 60
 TAIL = 0.002
-"""Share of frames at each end that may lie outside, gathered in the outermost bars: a few must not squeeze the rest."""
+"""Fraction of frames at each end that is gathered in the outermost bars, so that outliers do not squeeze the rest."""
 SMALLEST_LOGARITHM = 0.1
 NARROWEST = 1e-5
-"""Share of the value itself: what differs by less is one number to the eye."""
+"""Relative range below which all values are treated as equal."""
 
 
 class Scale(enum.Enum):
     LINEAR = "linear"
     LOGARITHMIC = "logarithmic"
     WHOLE = "whole"
-    """One bar a whole number."""
+    """One bar per whole number."""
     SHARE = "share"
     """Always from 0 to 1."""
 
 
 def histogram_svg(values: np.ndarray, threshold: float | None, drops_below: bool, scale: Scale, label: str) -> str:
-    """Counts of `values` (n,), n > 0; bars on the dropped side of `threshold` are marked. `label` is read aloud.
+    """Histogram of `values` (n,), n > 0, with the bars on the dropped side of `threshold` marked.
 
-    The count of the tallest bar stands above it. With WHOLE, `threshold` itself belongs to the dropped side.
+    `label` is the text for screen readers. The tallest bar is labelled with its count. With WHOLE, `threshold` itself
+    belongs to the dropped side.
     """
     cut = threshold
     if scale is Scale.LOGARITHMIC:
@@ -71,13 +72,13 @@ def histogram_svg(values: np.ndarray, threshold: float | None, drops_below: bool
 
 
 def _edges(values: np.ndarray, cut: float | None, scale: Scale) -> list[float]:
-    """Equal bins, one edge of which lies on `cut`, so that no bar is half dropped."""
+    """Equal bins with one edge at `cut`, so that no bar is partly dropped."""
     if scale is Scale.SHARE:
         low, high = 0.0, 1.0
     else:
         low, high = (float(edge) for edge in np.quantile(values, (TAIL, 1 - TAIL)))
         low, high = (low, high) if cut is None else (min(low, cut), max(high, cut))
-        if high - low <= NARROWEST * max(1.0, abs(high)):  # all alike
+        if high - low <= NARROWEST * max(1.0, abs(high)):  # all equal
             low, high = low - 0.05 * max(1.0, abs(low)), high + 0.05 * max(1.0, abs(high))
     if scale is Scale.WHOLE:
         return (np.arange(math.floor(low), math.ceil(high) + 2) - 0.5).tolist()
@@ -89,7 +90,7 @@ def _edges(values: np.ndarray, cut: float | None, scale: Scale) -> list[float]:
 
 
 def _ticks(low: float, high: float, scale: Scale) -> list[tuple[float, str]]:
-    """Some five round numbers within [low, high], and how to write them."""
+    """About five round numbers within [low, high], and their labels."""
     if scale is Scale.LOGARITHMIC and math.floor(high) > math.ceil(low):
         powers = range(math.ceil(low), math.floor(high) + 1)
         return [(float(power), number_text(10.0**power)) for power in powers]
@@ -100,13 +101,13 @@ def _ticks(low: float, high: float, scale: Scale) -> list[tuple[float, str]]:
     ticks = [size * number for number in range(math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9) + 1)]
     if scale is Scale.LOGARITHMIC:
         return [(tick, number_text(10**tick)) for tick in ticks]
-    # As many digits as tell neighbours apart.
+    # As many digits as distinguish neighbouring ticks.
     digits = next(n for n in range(12) if abs(size * 10**n - round(size * 10**n)) < 1e-6 * size * 10**n)
     return [(tick, f"{tick + 0.0:,.{digits}f}") for tick in ticks]
 
 
 def number_text(value: float) -> str:
-    """Three digits are enough to read off a score, more where it runs up to 1: `4.31`, `320`, `12,400`, `0.9987`."""
+    """Format with three significant digits, more for values near 1: `4.31`, `320`, `12,400`, `0.9987`."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.4f}" if 0.99 <= abs(value) < 0.99995 else f"{value:.3g}"

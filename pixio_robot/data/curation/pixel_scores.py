@@ -1,4 +1,4 @@
-"""The scores that need nothing but a frame's pixels, all from one decoding."""
+"""The scores that depend only on a frame's pixels, computed in one decoding pass."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PIXEL_RECORD = np.dtype(
 
 REPORT_EVERY = 32
 VERSION = 1
-"""Part of the key: raise it when a score changes its meaning."""
+"""Part of the key: increase it when the meaning of a score changes."""
 
 
 def score_image(image: np.ndarray) -> tuple[float | int | bool, ...]:
@@ -39,12 +39,12 @@ def score_image(image: np.ndarray) -> tuple[float | int | bool, ...]:
 
 
 def score_pixels(chunk: Chunk, report: Callable[[float], None]) -> None:
-    """The job of one chunk."""
-    cv2.setNumThreads(1)  # the workers are the parallelism
+    """The worker's job: score the frames of one chunk."""
+    cv2.setNumThreads(1)  # the worker processes already use all cores
     shards = FrameShards.open(chunk.data, chunk.split)
     records = np.zeros(chunk.stop - chunk.start, PIXEL_RECORD)
     for number in range(len(records)):
-        with contextlib.suppress(CorruptImage):  # stays all zero, unreadable
+        with contextlib.suppress(CorruptImage):  # the record stays zero: unreadable
             records[number] = score_image(shards.image(chunk.start + number))
         if (number + 1) % REPORT_EVERY == 0:
             report(REPORT_EVERY)

@@ -1,4 +1,4 @@
-"""A progress line in frames, with the rate and the time left."""
+"""A progress bar that counts frames and shows the rate and remaining time."""
 
 from __future__ import annotations
 

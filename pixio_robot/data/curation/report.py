@@ -1,4 +1,4 @@
-"""`curation.html`: what every threshold keeps and drops, in numbers and pictures. One file, no network."""
+"""`curation.html`: what every threshold keeps and drops, in numbers and pictures. One self-contained file."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SCALES = {
     "max_bright": Scale.SHARE,
     "max_hash_distance": Scale.WHOLE,
 }
-"""The others are linear."""
+"""Settings that are not listed are linear."""
 PAIRS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-    """pixels PIXEL_RECORD (n,), losses float32 (n,) or None, and what was made of them."""
+    """`pixels`: PIXEL_RECORD (n,). `losses`: float32 (n,) or None. `verdict`: the decisions made from them."""
 
     pixels: np.ndarray
     losses: np.ndarray | None
@@ -57,7 +57,7 @@ def write_report(path: Path, shards: FrameShards, thresholds: Thresholds, scores
     """Render and write, atomically."""
     page = render(shards, thresholds, scores)
     with atomic_file(path) as temporary:
-        # A name of a file may hold bytes that are no text.
+        # File names may contain bytes that are not valid text.
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
@@ -111,7 +111,7 @@ def _cut_scores(shards: FrameShards, pixels: np.ndarray) -> dict[str, np.ndarray
 def _cut_section(
     shards: FrameShards, thresholds: Thresholds, scores: Scores, setting: str, values: np.ndarray
 ) -> Section | None:
-    """A score with a threshold that every frame is held against by itself."""
+    """The section of a score whose threshold applies to each frame on its own."""
     readable = np.flatnonzero(scores.pixels["readable"])
     if not len(readable):
         return None
@@ -123,7 +123,7 @@ def _cut_section(
             _sheet(shards, "Lowest", values, closest(values, readable, float(found.min()), videos)),
             _sheet(shards, "Highest", values, closest(values, readable, float(found.max()), videos)),
         ]
-        verdict = "This rule is switched off."
+        verdict = "This rule is disabled."
     else:
         failing = found < threshold if drops_below else found > threshold
         out, kept = readable[failing], readable[~failing]
@@ -143,11 +143,11 @@ def _still_section(shards: FrameShards, thresholds: Thresholds, verdict: Verdict
         return None
     bits, repeats = still.distance, still.repeats[compared]
     if limit is None:
-        return _section("max_hash_distance", bits[compared], None, True, "This rule is switched off.", [])
+        return _section("max_hash_distance", bits[compared], None, True, "This rule is disabled.", [])
     sheets = [
         _pairs(
             shards,
-            f"{side}, after the frame compared with, closest to the threshold",
+            f"{side}, beside the frame it was compared with, closest to the threshold",
             bits,
             rows,
             limit,
@@ -168,7 +168,7 @@ def _near_section(shards: FrameShards, thresholds: Thresholds, verdict: Verdict)
         return None
     values, linked = near.similarity, near.similarity[compared] >= limit
     sheets = [
-        _pairs(shards, f"{side}, with the most alike frame of another video", values, rows, limit, near.neighbour)
+        _pairs(shards, f"{side}, with the most similar frame of another video", values, rows, limit, near.neighbour)
         for side, rows in (("Linked as duplicates", compared[linked]), ("Not linked", compared[~linked]))
     ]
     dropped = int((near.original != NO_FRAME).sum())
@@ -186,9 +186,9 @@ def _sampling_section(shards: FrameShards, losses: np.ndarray, reasons: np.ndarr
         _sheet(shards, "Least sampled", losses, closest(losses, known, float(found.min()), videos)),
     ]
     mean = float(np.minimum(found, 1).mean(dtype=np.float64))
-    text = f"A kept frame is taken in {100 * mean:.0f} % of the epochs on average."
+    text = f"A kept frame is included in {100 * mean:.0f} % of the epochs on average."
     if found.min() >= 1:
-        text = "No loss lies below 1, so every kept frame is taken every time: this Pixio has not learned enough yet."
+        text = "No loss is below 1, so every epoch includes every kept frame: this Pixio is not trained enough yet."
     return _section("mae_loss", found, None, True, text, sheets)
 
 
@@ -200,8 +200,8 @@ def _sheet(shards: FrameShards, title: str, values: np.ndarray, rows: np.ndarray
 def _pairs(
     shards: FrameShards, title: str, values: np.ndarray, rows: np.ndarray, target: float, others: np.ndarray
 ) -> Sheet:
-    """The frames closest to the threshold, each beside the one it was compared with; a pair is shown once."""
-    # Where two frames are each other's neighbour, the later one stands for both.
+    """The frames closest to the threshold, each beside the one it was compared with; every pair is shown once."""
+    # Where two frames are each other's neighbour, only the later one is shown.
     mutual = (others[others[rows]] == rows) & (rows < others[rows])
     chosen = closest(values, rows[~mutual], target, shards.reader.records["video"], PAIRS).tolist()
     pictures = [picture(shards, row, number_text(float(values[row])), beside=int(others[row])) for row in chosen]

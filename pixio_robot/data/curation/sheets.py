@@ -1,4 +1,4 @@
-"""Contact sheets: which frames show best what a threshold does, and small pictures of them."""
+"""Contact sheets: small pictures of the frames that best show what a threshold does."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pixio_robot.data.shards import FrameShards
 
 PICTURES = 8
 PER_VIDEO = 2
-"""Neighbouring frames look alike: more of one video are taken only where there are no others."""
+"""Neighbouring frames look alike, so further frames of a video are shown only if there are no others."""
 CANDIDATES = 64
-"""The frames closest to a threshold among which variety is sought; further away they would not show what it does."""
+"""Number of frames closest to the threshold from which varied ones are chosen; frames further away would not show its
+effect."""
 HEIGHT = 120
 QUALITY = 80
 
@@ -38,7 +39,8 @@ class Sheet:
 def closest(
     values: np.ndarray, rows: np.ndarray, target: float, videos: np.ndarray, count: int = PICTURES
 ) -> np.ndarray:
-    """Those of `rows` int64 (m,) whose `values` (n,) lie closest to `target`, closest first, from many videos."""
+    """The `rows` int64 (m,) whose `values` (n,) are closest to `target`, closest first, from as many videos as
+    possible."""
     distance = np.abs(values[rows].astype(np.float64) - target)
     if len(rows) > CANDIDATES:
         nearest = np.argpartition(distance, CANDIDATES)[:CANDIDATES]
@@ -55,7 +57,7 @@ def closest(
 
 
 def picture(shards: FrameShards, row: int, caption: str, beside: int | None = None) -> Picture | None:
-    """A small picture of a frame, after another one if given; None when it cannot be read any more."""
+    """A small picture of a frame, to the right of the frame `beside` if given; None if it cannot be read."""
     try:
         tiles = [_small(shards.image(number)) for number in ([row] if beside is None else [beside, row])]
     except CorruptImage:

@@ -1,8 +1,9 @@
-"""Pixio's sidecars: one JSON file beside each tar shard, with the scores of its members.
+"""Pixio's sidecars: one JSON file per tar shard with the scores of its members.
 
     train-000000.json    {"<member>": {"histogram_score": 5.1, "height": 320, "width": 427, "mae_loss": 0.43}, ...}
 
-`histogram_score` is `colour_entropy`, comparable among our own files only. `mae_loss` is left out where there is none.
+`histogram_score` is `colour_entropy`, comparable only among files written by this project. `mae_loss` is omitted where
+it is unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ NEEDED = ("histogram_score", "height", "width")
 
 
 def write_sidecars(directory: Path, shards: FrameShards, pixels: np.ndarray, losses: np.ndarray | None) -> None:
-    """One file a shard, in `directory`; unreadable frames are left out. pixels PIXEL_RECORD (n,), losses (n,)."""
+    """Write one file per shard to `directory`, without unreadable frames. pixels: PIXEL_RECORD (n,); losses: (n,)."""
     for name, rows in _rows_by_shard(shards):
         members = {}
         for row, member in zip(rows, member_names(shards.path / name, shards, rows), strict=True):
@@ -46,10 +47,10 @@ def write_sidecars(directory: Path, shards: FrameShards, pixels: np.ndarray, los
 
 
 def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
-    """Scores by member of one shard, of whoever wrote them. Raises UserError naming what does not fit the schema."""
+    """The scores of one shard by member name. Raises UserError naming what does not match the schema."""
     members = read_json(path)
     if not isinstance(members, dict):
-        raise UserError(f"{path} is not a sidecar: it should map members' names to their scores.")
+        raise UserError(f"{path} is not a sidecar: it should map member names to their scores.")
     for member, scores in members.items():
         if not isinstance(scores, dict):
             raise UserError(f"{path}: {member!r} should be an object with {', '.join(NEEDED)}.")
@@ -66,16 +67,16 @@ def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_losses(directory: Path, shards: FrameShards) -> np.ndarray:
-    """float32 (n,): the `mae_loss` that sidecars in `directory` give the frames of `shards`; NaN where they say none.
+    """float32 (n,): the `mae_loss` of the frames of `shards` from the sidecars in `directory`; NaN where missing.
 
-    Raises UserError when a shard has no sidecar there, or none of its members is in it, or nothing has a loss.
+    Raises UserError if a shard has no sidecar, a sidecar contains none of its shard's members, or no frame has a loss.
     """
     losses = np.full(len(shards), np.nan, np.float32)
     for name, rows in _rows_by_shard(shards):
         scores = read_sidecar((directory / name).with_suffix(".json"))
         members = member_names(shards.path / name, shards, rows)
         if not any(member in scores for member in members):
-            raise UserError(f"{(directory / name).with_suffix('.json')} names no member of {shards.path / name}.")
+            raise UserError(f"{(directory / name).with_suffix('.json')} contains no member of {shards.path / name}.")
         losses[rows.start : rows.stop] = [scores.get(member, {}).get("mae_loss", np.nan) for member in members]
     if np.isnan(losses).all():
         raise UserError(
@@ -86,7 +87,7 @@ def read_losses(directory: Path, shards: FrameShards) -> np.ndarray:
 
 
 def member_names(shard: Path, shards: FrameShards, rows: range) -> list[str]:
-    """Names of the frames' members, read from the tar header before each."""
+    """The frames' member names, read from the tar header before each frame."""
     names = []
     with shard.open("rb") as file:
         for offset in shards.reader.records["offset"][rows.start : rows.stop].tolist():
@@ -96,7 +97,7 @@ def member_names(shard: Path, shards: FrameShards, rows: range) -> list[str]:
 
 
 def _rows_by_shard(shards: FrameShards) -> Iterator[tuple[str, range]]:
-    """Frames lie in the order of their shards."""
+    """(shard name, rows) of every shard; frames are stored in the order of their shards."""
     ends = np.searchsorted(shards.reader.records["shard"], np.arange(len(shards.reader.shards)), side="right").tolist()
     start = 0
     for name, end in zip(shards.reader.shards, ends, strict=True):

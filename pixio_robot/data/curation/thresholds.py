@@ -1,4 +1,4 @@
-"""What a frame must satisfy, and why one was dropped."""
+"""The rules a frame must satisfy to be kept, and the reasons for dropping one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixio_robot.errors import UserError
 
 
 class Reason(enum.IntEnum):
-    """Why a frame is out: the first that applies, in this order. KEPT is none."""
+    """Why a frame was dropped: the first reason that applies, in this order."""
 
     KEPT = 0
     UNREADABLE = 1
@@ -28,22 +28,24 @@ class Reason(enum.IntEnum):
 
 @dataclasses.dataclass(kw_only=True)
 class Thresholds:
-    """null switches a rule off. What a value does to your own frames is drawn in `curation.html`."""
+    """null disables a rule. `curation.html` shows the effect of each value on your frames."""
 
     min_side: int | None = 320
-    """Pixels of the shorter side (Pixio's rule)."""
+    """Minimum length of the shorter side in pixels (Pixio's rule)."""
     min_entropy: float | None = 1.5
-    """Bits of the colour histogram, 0 to 9."""
+    """Minimum entropy of the colour histogram in bits, 0 to 9."""
     min_sharpness: float | None = 2.0
-    """Variance of the Laplacian, squared grey levels."""
+    """Minimum variance of the Laplacian, in squared grey levels."""
     max_dark: float | None = 0.9
-    """Share of pixels of grey level 15 and less."""
+    """Maximum fraction of pixels with grey level 15 or less."""
     max_bright: float | None = 0.9
-    """Share of pixels of grey level 240 and more."""
+    """Maximum fraction of pixels with grey level 240 or more."""
     max_hash_distance: int | None = 4
-    """Bits of 64 up to which a frame repeats the last kept one of its video."""
+    """Drop a frame whose perceptual hash differs from that of the last kept frame of its video in at most this many of
+    64 bits."""
     max_similarity: float | None = 0.99
-    """Cosine of embeddings from which frames of different videos are duplicates; needs an encoder."""
+    """Frames of different videos count as duplicates from this cosine similarity of their embeddings on; needs an
+    encoder."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -58,7 +60,7 @@ class Thresholds:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise UserError(f"{name} must be between {low} and {high}, or null to switch it off, not {value}.")
+                raise UserError(f"{name} must be between {low} and {high}, or null to disable it, not {value}.")
 
     def values(self) -> dict[str, float | None]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Thresholds)}
@@ -66,7 +68,7 @@ class Thresholds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """reasons uint8 (n,) of Reason; still and near: what repeats what (near: None without embeddings)."""
+    """`reasons`: uint8 (n,) of Reason. `still`, `near`: which frames repeat which (near: None without embeddings)."""
 
     reasons: np.ndarray
     still: StillFrames
@@ -78,7 +80,7 @@ def judge(
 ) -> Verdict:
     """Apply the rules in the order of Reason.
 
-    pixels: PIXEL_RECORD (n,); records: the frame index, FRAME_RECORD (n,); embeddings (n, d) or None.
+    pixels: PIXEL_RECORD (n,); records: the frame index, FRAME_RECORD (n,); embeddings: (n, d) or None.
     """
     reasons = np.zeros(len(pixels), np.uint8)
 

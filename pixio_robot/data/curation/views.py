@@ -1,4 +1,4 @@
-"""Frames of any shape as batches of squares, for models."""
+"""Batches of square images, as models need them, from frames of any shape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixio_robot.data.shards import FrameShards
 
 
 def central_square(image: np.ndarray, size: int) -> np.ndarray:
-    """The largest square in the middle of an image uint8 (h, w, 3), resampled to uint8 (size, size, 3)."""
+    """The largest central square of an image uint8 (h, w, 3), resampled to uint8 (size, size, 3)."""
     height, width = image.shape[:2]
     side = min(height, width)
     out = np.empty((size, size, 3), np.uint8)
@@ -25,8 +25,8 @@ def central_square(image: np.ndarray, size: int) -> np.ndarray:
 def batches_of(
     shards: FrameShards, chunk: Chunk, size: int, batch: int, threads: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(rows int64 (b,), squares uint8 (b, size, size, 3)) of a chunk's readable frames, decoded one batch ahead by so
-    many threads."""
+    """Yield (rows int64 (b,), squares uint8 (b, size, size, 3)) of a chunk's readable frames. `threads` threads
+    decode one batch ahead."""
 
     def read(row: int) -> np.ndarray | None:
         try:

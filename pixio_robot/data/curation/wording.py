@@ -1,4 +1,4 @@
-"""The words of `curation.html` and of the command's summary."""
+"""The texts of `curation.html` and of the command's summary."""
 
 from __future__ import annotations
 
@@ -26,41 +26,43 @@ class ScoreText(NamedTuple):
 SCORE_TEXTS = {
     "min_entropy": ScoreText(
         "Colour entropy",
-        "Bits, 0 to 9: how many different colours a frame uses. Text, screens, blank walls and a covered lens are low. "
-        "Raise the threshold while the dropped frames show nothing worth learning; lower it when you would miss some.",
+        "Bits, 0 to 9: how varied a frame's colours are. Text, screens, blank walls and a covered lens score low. "
+        "Raise the threshold as long as the dropped frames show nothing worth learning; lower it if good frames are "
+        "dropped.",
     ),
     "min_sharpness": ScoreText(
         "Sharpness",
-        "How strong fine detail is. Motion blur and a lens out of focus are low, but so is a clean surface: keep the "
-        "threshold where the dropped frames are truly unusable, since the camera of a moving head is never sharp.",
+        "Amount of fine detail. Motion blur and an out-of-focus lens score low, but so does a plain surface: choose a "
+        "threshold that drops only unusable frames, since head-mounted cameras are rarely sharp.",
     ),
     "max_dark": ScoreText(
         "Dark share",
-        "Share of the pixels that are nearly black. Lower the threshold when the frames that just pass show nothing.",
+        "Fraction of pixels that are nearly black. Lower the threshold if the frames that just pass show nothing.",
     ),
     "max_bright": ScoreText(
         "Bright share",
-        "Share of the pixels that are nearly white. Lower the threshold when the frames that just pass show nothing.",
+        "Fraction of pixels that are nearly white. Lower the threshold if the frames that just pass show nothing.",
     ),
     "min_side": ScoreText(
         "Shorter side",
-        "Pixels. Smaller frames would be enlarged for most crops. Pixio asks for 320 on both sides; smaller footage "
-        "needs a smaller value.",
+        "In pixels. Crops of smaller frames would mostly be enlarged. Pixio requires 320 on both sides; use a smaller "
+        "value for smaller footage.",
     ),
     "max_hash_distance": ScoreText(
         "Change within the video",
-        "Bits of 64 by which a frame's outline differs from the last kept frame of its video. Raise the threshold "
-        "while the dropped frames only repeat; lower it when a hand or an object moved between the two.",
+        "Number of bits, of 64, in which a frame's perceptual hash differs from that of the last kept frame of its "
+        "video. Raise the threshold as long as the dropped frames only repeat; lower it if a hand or an object moved "
+        "between the two.",
     ),
     "max_similarity": ScoreText(
-        "Likeness to other videos",
-        "Cosine between a frame and the most alike frame of any other video, in the eyes of the encoder. Raise the "
-        "threshold when linked pairs show different scenes. Everything linked, also through others, is one group; its "
-        "first video stays.",
+        "Similarity to other videos",
+        "Cosine similarity between the encoder's embeddings of a frame and of the most similar frame of any other "
+        "video. Raise the threshold if linked pairs show different scenes. Frames linked directly or through others "
+        "form one group, of which the first video's frames are kept.",
     ),
     "mae_loss": ScoreText(
         "Reconstruction loss",
-        "What the given Pixio still gets wrong. A frame of loss l is taken with probability min(1, l) each time it "
-        "comes up, so what is common and easy is seen less often. There is no threshold to set.",
+        "Reconstruction loss of the given Pixio. An epoch includes a frame of loss l with probability min(1, l), so "
+        "common and easy frames are seen less often. There is no threshold to set.",
     ),
 }

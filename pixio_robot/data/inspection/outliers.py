@@ -1,8 +1,9 @@
-"""Episodes that a person should look at: what is unusual about each, in words.
+"""Finding the episodes that a person should look at, with a text saying what is unusual about each.
 
-Unusual is a robust z-score above LIMIT (Iglewicz and Hoaglin, 1993, who advise 3.5; more here, because lengths and
-ranges have heavy tails): distance from the median in units of 1.4826 x the median absolute deviation or 1.2533 x the
-mean one, whichever is larger. The latter keeps values that mostly sit at a limit, and a handful of episodes, quiet.
+A value is unusual if its robust z-score is above LIMIT (Iglewicz and Hoaglin, 1993, recommend 3.5; more here, because
+lengths and ranges have heavy tails). The score is the distance from the median in units of 1.4826 x the median absolute
+deviation or 1.2533 x the mean absolute deviation, whichever is larger; the latter avoids false alarms for values that
+are mostly at a limit and for small numbers of episodes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from pixio_robot.data.stats import stored_statistics
 LIMIT = 5.0
 _MEDIAN_TO_STD, _MEAN_TO_STD = 1.4826, 1.2533
 _STILL = 0.5
-"""The share of frames without any change from which an episode's camera counts as frozen."""
+"""A camera counts as frozen in an episode if more than this fraction of its frames repeat the one before."""
 
 
 def find_outliers(store: DemoStore) -> dict[int, list[str]]:
-    """{episode: what is unusual}. Reads no image; `frozen_camera` does, for the episodes that are shown anyway."""
+    """{episode: what is unusual}. Does not read images; for those, see `frozen_camera`."""
     found: dict[int, list[str]] = {}
 
     def note(values: np.ndarray, unusual: np.ndarray, what: str) -> None:
@@ -36,7 +37,7 @@ def find_outliers(store: DemoStore) -> dict[int, list[str]]:
         extremes = np.stack([_extremes(read(episode)) for episode in range(len(store))])
         for i, name in enumerate(names):
             low, high, jump = extremes[:, :, i].T
-            # An episode that stays further inside than the others is not unusual.
+            # Only values beyond the others' range count; staying well inside it is not unusual.
             note(low, robust_scores(low, std[i]) < -LIMIT, f"{which} {name}, smallest value")
             note(high, robust_scores(high, std[i]) > LIMIT, f"{which} {name}, largest value")
             note(jump, robust_scores(jump, std[i]) > LIMIT, f"{which} {name}, largest jump")
@@ -50,7 +51,7 @@ def _extremes(values: np.ndarray) -> np.ndarray:
 
 
 def robust_scores(values: np.ndarray, least_spread: float = 0.0) -> np.ndarray:
-    """(n,) -> (n,)."""
+    """Robust z-scores: (n,) -> (n,)."""
     distance = values - np.median(values)
     size = np.abs(distance)
     spread = max(_MEDIAN_TO_STD * np.median(size), _MEAN_TO_STD * size.mean(), least_spread)
@@ -58,15 +59,15 @@ def robust_scores(values: np.ndarray, least_spread: float = 0.0) -> np.ndarray:
 
 
 def frozen_share(frames: np.ndarray) -> float:
-    """Of frames (n, h, w, 3), how many equal the one before."""
+    """The fraction of frames (n, h, w, 3) that equal the one before."""
     if len(frames) < 2:
         return 0.0
     return float(np.mean([np.array_equal(*pair) for pair in itertools.pairwise(frames)]))
 
 
 def frozen_camera(camera: str, frames: np.ndarray) -> str | None:
-    """What to say of a camera that mostly stands still, or shows one colour only."""
+    """A remark for a camera whose picture is mostly frozen or a single colour, else None."""
     if (frames == frames[:, :1, :1]).all():
-        return f"camera {camera} shows nothing but one colour"
+        return f"camera {camera} shows a single colour only"
     share = frozen_share(frames)
     return f"camera {camera} repeats {share:.0%} of its frames" if share > _STILL else None

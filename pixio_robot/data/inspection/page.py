@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a demonstration store, which opens without a network."""
+"""A self-contained HTML page about a demonstration store; works offline."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LISTED_OUTLIERS = 50
 
 
 def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
-    """Write the page, showing `episodes` of them: unusual ones first, the rest spread evenly.
+    """Write the page, showing `episodes` episodes: unusual ones first, the others evenly spaced.
 
-    Memory holds the images of one episode at a time. Raises UserError for an empty store.
+    Keeps the images of only one episode in memory at a time. Raises UserError for an empty store.
     """
     if not len(store):
-        raise UserError(f"{store.path} has no episode yet, so there is nothing to show.")
+        raise UserError(f"{store.path} has no episodes yet, so there is nothing to show.")
     if episodes < 1:
         raise UserError(f"episodes={episodes} must be at least 1.")
     outliers = find_outliers(store)
@@ -63,7 +63,7 @@ def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
 
 
 def _choose(count: int, first: list[int], wanted: int) -> list[int]:
-    """At most half of the places for those that must be seen."""
+    """Choose `wanted` episodes: the ones in `first` for at most half of them, the others evenly spaced."""
     chosen = first[: max(1, wanted // 2)]
     rest = [number for number in range(count) if number not in set(chosen)]
     places = np.linspace(0, len(rest) - 1, min(wanted - len(chosen), len(rest))).round().astype(int)

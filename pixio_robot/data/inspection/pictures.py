@@ -1,4 +1,4 @@
-"""Frames as bytes that a page can carry: contact sheets (JPEG) and films (H.264 in mp4)."""
+"""Frames encoded for embedding in a page: contact sheets (JPEG) and films (H.264 in mp4)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def contact_sheet(frames: np.ndarray, tiles: int = 8) -> bytes:
 
 
 def film(frames: np.ndarray, rate_hz: float) -> bytes:
-    """mp4 of frames (n, h, w, 3), which browsers play."""
+    """Frames (n, h, w, 3) as an mp4 that browsers can play."""
     buffer = io.BytesIO()
     first = _scaled(frames[0], FILM_SIDE, even=True)
     with av.open(buffer, "w", format="mp4") as container:
@@ -39,7 +39,7 @@ def film(frames: np.ndarray, rate_hz: float) -> bytes:
 
 
 def _scaled(frame: np.ndarray, height: int, even: bool = False) -> np.ndarray:
-    """To that height; enlarged pixels stay visible as pixels."""
+    """Resize to `height`; when enlarging, pixels stay visible as squares."""
     width = round(frame.shape[1] * height / frame.shape[0])
     width += width % 2 if even else 0
     how = cv2.INTER_AREA if height < frame.shape[0] else cv2.INTER_NEAREST

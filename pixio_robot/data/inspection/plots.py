@@ -1,4 +1,4 @@
-"""Curves of every state and action dimension, and the histogram of lengths, as SVG in markup."""
+"""Curves of every state and action dimension and the histogram of episode lengths, as SVG markup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 BINS = 30
 PANEL = (3.6, 1.6)
-"""Inches of the plot of one dimension; the page puts as many side by side as it has room for."""
+"""Size of the plot of one dimension in inches; the page places as many side by side as fit."""
 LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 
 
@@ -27,7 +27,7 @@ def length_histogram(lengths: np.ndarray) -> str:
     figure = Figure(figsize=(6, 1.8))
     axes = figure.subplots()
     axes.hist(lengths, bins=min(BINS, int(np.ptp(lengths)) + 1), color="#4878a8")
-    axes.set_xlabel("steps an episode")
+    axes.set_xlabel("steps per episode")
     axes.set_ylabel("episodes")
     return _svg(figure)
 
@@ -39,8 +39,8 @@ def curves(
     usual: np.ndarray | None,
     rate_hz: float,
 ) -> str:
-    """Markup: one plot a dimension, one line an episode (n, dimensions); `usual` (2, dimensions) is shaded: 1 % to
-    99 %."""
+    """HTML with one plot per dimension and one line per episode (n, dimensions). The range `usual` (2, dimensions), the
+    1st to 99th percentile, is shaded."""
     from matplotlib.figure import Figure
 
     colours = [LINES[number % len(LINES)] for number in range(len(episodes))]

@@ -1,4 +1,4 @@
-"""One episode in the viewer of rerun: images of every camera beside the curves of state, actions and rewards."""
+"""Show one episode in the rerun viewer: the images of every camera and curves of state, actions and rewards."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ JPEG_QUALITY = 90
 
 
 def stream(store: DemoStore, episode: int, save: Path | None) -> None:
-    """Into the file `save`, or into a viewer that is started. Raises UserError for an episode that is not there."""
+    """Write the episode to the file `save`, or start a viewer. Raises UserError if there is no such episode."""
     try:
         import rerun
     except ImportError:
         raise UserError("`data view` needs pip install 'pixio-robot[view]'.") from None
     if not 0 <= episode < len(store):
         raise UserError(f"{store.path} has {len(store)} episodes, so there is no episode={episode}.")
-    # Other characters than these are replaced by rerun itself, with a warning.
+    # rerun itself would replace other characters too, but with a warning.
     recording = rerun.RecordingStream(re.sub(r"[^A-Za-z0-9_-]+", "-", f"{store.spec.task}-episode-{episode}"))
     if save is None:
         recording.spawn()

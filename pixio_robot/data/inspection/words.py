@@ -1,4 +1,4 @@
-"""How a DemoSpec is told to people."""
+"""Describing a DemoSpec to people."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pixio_robot.types import DemoSpec
 
 
 def simulator_of(spec: DemoSpec) -> str:
-    """Name and version; versions mostly begin with the name already."""
+    """The simulator's name and version, without repeating a name that the version starts with."""
     name, version = spec.simulator, spec.simulator_version
     return version if version.replace("-", "_").startswith(name.replace("-", "_")) else f"{name} {version}"

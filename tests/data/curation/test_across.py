@@ -60,7 +60,7 @@ def test_none_and_one_alone(folders: list[Path]) -> None:
 def test_what_does_not_belong_is_refused(folders: list[Path]) -> None:
     first, last = selections(folders)
     source = open_image_source([str(folders[0]), str(folders[1])])
-    with pytest.raises(UserError, match="was not made of any of the shards"):
+    with pytest.raises(UserError, match="was not made from any of the shards"):
         open_selections([last], source)
-    with pytest.raises(UserError, match="Two selections were made of the same shards"):
+    with pytest.raises(UserError, match="Two selections were made from the same shards"):
         open_selections([first, first], source)

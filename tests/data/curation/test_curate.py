@@ -211,18 +211,18 @@ def test_losses_of_sidecars_decide_the_sampling(shards: Path, tmp_path: Path) ->
     assert report.expected_epoch_frames == pytest.approx(losses[kept].sum(), abs=1e-3)
     page = (tmp_path / "soft" / "curation.html").read_text()
     assert "Least sampled" in page
-    assert f"taken in {100 * losses[kept].mean():.0f} % of the epochs" in page
+    assert f"included in {100 * losses[kept].mean():.0f} % of the epochs" in page
     for path in given.iterdir():
         untrained = {member: values | {"mae_loss": 1.1} for member, values in read_sidecar(path).items()}
         path.write_text(json.dumps(untrained))
     curate(config(shards, tmp_path / "soft", sidecars=str(given)), show_progress=False)
-    assert "has not learned enough yet" in (tmp_path / "soft" / "curation.html").read_text()
+    assert "is not trained enough yet" in (tmp_path / "soft" / "curation.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "should map members"),
+        ("[]", "should map member names"),
         ('{"a.jpg": 3}', "should be an object"),
         ('{"a.jpg": {"histogram_score": 1, "height": 2}}', "has no 'width'"),
         ('{"a.jpg": {"histogram_score": "x", "height": 2, "width": 3}}', "should be a number, not 'x'"),
@@ -276,7 +276,7 @@ def test_the_page_is_one_file_with_every_rule(shards: Path, tmp_path: Path) -> N
     assert page.count("data:image/jpeg;base64,") > 30
     everything_off = config(shards, tmp_path / "off", **dict.fromkeys(CurateConfig().values()))
     assert curate(everything_off, show_progress=False).kept == 28
-    assert "switched off" in (tmp_path / "off" / "curation.html").read_text()
+    assert "rule is disabled" in (tmp_path / "off" / "curation.html").read_text()
 
 
 def test_mistakes_are_one_sentence(shards: Path, tmp_path: Path) -> None:
