@@ -35,7 +35,7 @@ COMMANDS = {
     "distill": Command("pixio_robot.cli.distill", "distil a trained encoder into smaller ones"),
     "train": Command("pixio_robot.cli.train", "train a policy on demonstrations"),
     "evaluate": Command("pixio_robot.cli.evaluate", "evaluate a policy with rollouts in a simulator"),
-    "probe": Command("pixio_robot.cli.probe", "evaluate an encoder with linear probes: depth, segmentation, positions"),
+    "probe": Command("pixio_robot.cli.probe", "evaluate an encoder with probes: depth, segmentation, positions"),
     "report": Command("pixio_robot.cli.report", "write a self-contained report.html of a run"),
     "serve": Command("pixio_robot.cli.serve", "serve a trained policy over a websocket, for clients without torch"),
     "weights": Command("pixio_robot.cli.weights", "convert, inspect and export encoder weights"),
