@@ -1,4 +1,4 @@
-"""A choice among very many numbered images, at a bit each: of 1e8 images, 14 MB where a list of them takes 800."""
+"""Memory-efficient subsets of numbered images, at one bit each: 14 MB for 1e8 images, where a list takes 800 MB."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Protocol
 import numpy as np
 
 LINE_BYTES = 64
-"""Chosen images are counted up to every line of so many bytes, and searched for within one."""
+"""Chosen images are counted per line of this many bytes; lookups search within a line."""
 
 
 class Chosen(Protocol):
-    """Some of the images 0 ... n - 1 in ascending order; a plain int64 array of their numbers is one, too."""
+    """A subset of the images 0 ... n - 1 in ascending order; an int64 array of their numbers is one, too."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, positions: np.ndarray, /) -> np.ndarray:
-        """int64 (p,): the numbers that stand at `positions` (int64, p), each from 0 and below the length."""
+        """int64 (p,): the numbers at `positions` (int64, p), each in [0, len)."""
         ...
 
 
 class ChosenBits:
-    """Made of blocks of uint8 or bool (b,), which follow each other: whether each image is in.
+    """Built from consecutive blocks of uint8 or bool (b,) that say whether each image is chosen.
 
-    Every block but the last must hold a multiple of 8 images.
+    Every block but the last must contain a multiple of 8 images.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray]) -> None:
@@ -33,7 +33,7 @@ class ChosenBits:
         self._lines = np.frombuffer(packed.ljust(lines * LINE_BYTES, b"\0"), np.uint8).reshape(lines, LINE_BYTES)
         words = self._lines.view(np.uint64)
         self._ends = np.cumsum(np.bitwise_count(words).sum(axis=1, dtype=np.int64))
-        """How many are chosen up to the end of each line."""
+        """Number of chosen images up to the end of each line."""
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -46,12 +46,12 @@ class ChosenBits:
         return line * (8 * LINE_BYTES) + np.argmax(counts > (positions - before)[:, None], axis=1)
 
     def numbers(self) -> np.ndarray:
-        """int64 (m,): all of them, at 8 bytes each."""
+        """int64 (m,): all chosen images, at 8 bytes each."""
         return np.flatnonzero(np.unpackbits(self._lines, bitorder="little"))
 
 
 class AllImages:
-    """Every one of `count` images."""
+    """All of `count` images."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -64,7 +64,7 @@ class AllImages:
 
 
 class ChosenInTurn:
-    """Choices among several sources of `counts` images each, whose images are numbered on from source to source."""
+    """Subsets of several sources of `counts` images each, numbered consecutively across the sources."""
 
     def __init__(self, choices: Sequence[Chosen], counts: Sequence[int]) -> None:
         self._choices = list(choices)

@@ -1,4 +1,4 @@
-"""RandomResizedCrop on uint8 arrays: which box, and how its pixels are resampled.
+"""RandomResizedCrop on uint8 arrays: choosing the box and resampling its pixels.
 
 Pretraining crops are RandomResizedCrop(scale 0.2-1, ratio 3/4-4/3) with bicubic resampling and no flip, as in Pixio.
 """
@@ -13,17 +13,17 @@ from pixio_robot.data.shuffle import mix
 
 ATTEMPTS = 10
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-"""The step of SplitMix64's counter: 2**64 over the golden ratio, odd."""
+"""SplitMix64's increment: 2**64 divided by the golden ratio, odd."""
 
 Box = tuple[int, int, int, int]
 """top, left, height, width in pixels."""
 
 
 def crop_draws(seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
-    """float64 (n, 10, 4), uniform in [0, 1): what `random_crop_box` draws for those samples of an epoch (int64, n).
+    """float64 (n, 10, 4), uniform in [0, 1): the draws of `random_crop_box` for the samples at `positions` (int64, n).
 
-    A counter-based generator (the finaliser of SplitMix64 over a counter): each row depends on its own position alone,
-    and a task's rows come in one go. A generator object for every sample took a tenth of the time of its image.
+    A counter-based generator (the finaliser of SplitMix64 over a counter): each row depends only on its own position,
+    and all rows are computed at once. One generator object per sample took a tenth of the time of its image.
     """
     (key,) = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
     streams = mix(positions.astype(np.uint64) ^ key)[:, None]
@@ -34,10 +34,10 @@ def crop_draws(seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
 def random_crop_box(
     height: int, width: int, draws: np.ndarray, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Box:
-    """A box whose share of the area is uniform in `scale` and whose aspect (w / h) is log-uniform in `ratio`.
+    """A box whose fraction of the area is uniform in `scale` and whose aspect ratio (w / h) is log-uniform in `ratio`.
 
-    `draws` (10, 4) are uniform in [0, 1). Boxes that stick out are drawn again; after ten the largest central box
-    within `ratio` is taken.
+    `draws` (10, 4) are uniform in [0, 1). Boxes that do not fit are drawn again; after ten attempts, the largest
+    central box within `ratio` is used.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for of_area, of_aspect, of_top, of_left in draws.tolist():
@@ -53,28 +53,28 @@ def random_crop_box(
 
 
 def crop_and_resize(image: np.ndarray, box: Box, size: int, out: np.ndarray) -> None:
-    """Resample `box` of `image` (h, w, 3) into `out` (size, size, 3): bicubic, antialiased where it shrinks.
+    """Resample `box` of `image` (h, w, 3) into `out` (size, size, 3): bicubic, antialiased when shrinking.
 
-    PyTorch does this on uint8 as Pillow does, within a level or two, seven times as fast. OpenCV's cubic kernel does
-    not widen when it shrinks, and its average over areas takes twice as long at fractional scales.
+    PyTorch on uint8 matches Pillow to within a level or two and is seven times as fast. OpenCV's cubic interpolation is
+    not antialiased, and its area averaging takes twice as long at fractional scales.
     """
     import torch
 
     top, left, height, width = box
     crop_hw3 = torch.from_numpy(image[top : top + height, left : left + width])
-    # Permuted with the batch's axis in place, PyTorch knows the pixels for interleaved and need not reorder them.
+    # Permuted with a batch axis, PyTorch recognises the pixels as channels-last and need not reorder them.
     crop_13hw = crop_hw3[None].permute(0, 3, 1, 2)
     resized_13hw = torch.nn.functional.interpolate(crop_13hw, (size, size), mode="bicubic", antialias=True)
     torch.from_numpy(out).copy_(resized_13hw[0].permute(1, 2, 0))
 
 
 def reduction(box: Box, size: int) -> int:
-    """By how much (1, 2, 4 or 8) a JPEG may be decoded smaller and still give every pixel of a crop of that size."""
+    """The largest factor (1, 2, 4 or 8) by which a JPEG can be decoded smaller without enlarging the crop to `size`."""
     _, _, height, width = box
     return next(by for by in (8, 4, 2, 1) if by == 1 or min(height, width) >= by * size)
 
 
 def reduced_box(box: Box, by: int) -> Box:
-    """`box` in an image decoded `by` times smaller, its corner and size rounded down to whole pixels there."""
+    """`box` in an image decoded `by` times smaller, with corner and size rounded down to whole pixels."""
     top, left, height, width = box
     return top // by, left // by, max(1, height // by), max(1, width // by)

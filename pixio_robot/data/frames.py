@@ -1,4 +1,4 @@
-"""Endless batches of random crops, decoded ahead by threads (JPEG decoding and resizing leave Python's lock free)."""
+"""Endless batches of random crops, decoded ahead by threads (JPEG decoding and resizing release the GIL)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MOST_CORRUPT_IN_A_ROW = 1000
 
 @dataclasses.dataclass
 class PixelBatch:
-    """images uint8 (b, size, size, 3), and the ids of the images they were cut from."""
+    """images uint8 (b, size, size, 3), and the ids of the images that they were cropped from."""
 
     images: torch.Tensor
     ids: list[str]
@@ -54,15 +54,14 @@ class PixelBatch:
 class PixelBatches:
     """Infinite iterator of PixelBatch over `source`, in a new order every epoch.
 
-    Sample number p of an epoch is a function of (seed, epoch, p) and the selection alone, so neither the number of
-    threads nor an interruption changes it. Of several ranks each takes its share of a step's `world_size` x
-    `batch_size` samples; together they see what one rank with batches that large would see. `selection` chooses the
-    images of each epoch; without one every epoch shows all of them. `order`, which nothing else may use, shows them in
-    another way than that, such as `image_mixture.MixedOrder`. `pinned` batches lie in memory that a GPU reads
-    by itself.
+    Sample number p of an epoch depends only on (seed, epoch, p) and the selection, not on the number of threads or on
+    interruptions. Each rank takes its share of a step's `world_size` x `batch_size` samples; together the ranks see the
+    same samples as one rank with a batch of that size. `selection` chooses the images of each epoch (None: all).
+    `order` replaces this order by another, such as `image_mixture.MixedOrder`, and must not be shared. `pinned` batches
+    are in page-locked memory for fast transfer to a GPU.
 
-    A corrupt image gives its place to the next readable one of the epoch's order; `corrupt` collects the ids. Not for
-    more than one consumer thread. Use it as a context manager, or call `close`.
+    A corrupt image is replaced by the next readable one in the epoch's order; `corrupt` collects the ids. Only one
+    thread may consume the batches. Use it as a context manager, or call `close`.
     """
 
     def __init__(
@@ -92,12 +91,12 @@ class PixelBatches:
             raise UserError(f"rank must be at least 0 and below world_size {world_size}, not {rank}.")
         if len(source) == 0:
             raise UserError("The image source is empty.")
-        cv2.setNumThreads(1)  # the threads here are the parallelism
+        cv2.setNumThreads(1)  # these threads already use all cores
         self.source, self.batch_size, self.image_size, self.seed = source, batch_size, image_size, seed
         self.scale, self.ratio = scale, ratio
         self.rank, self.world_size, self.pinned = rank, world_size, pinned
         self.corrupt: set[str] = set()
-        """Ids of unreadable images met in the batches handed out so far."""
+        """Ids of unreadable images encountered in the batches returned so far."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pixels")
         self._ahead: deque[tuple[PixelBatch, list[Future[set[str]]]]] = deque()
         self._order = ImageOrder(len(source), seed, selection) if order is None else order
@@ -120,11 +119,11 @@ class PixelBatches:
 
     @property
     def _step_size(self) -> int:
-        """Samples of all ranks together."""
+        """Samples per step over all ranks."""
         return self.batch_size * self.world_size
 
     def state_dict(self) -> dict[str, Any]:
-        """Position after the batches handed out; what was only decoded ahead does not count. JSON-able."""
+        """The position after the batches returned, without those only decoded ahead. JSON-serialisable."""
         return {
             "epoch": self._handed_out.epoch,
             "position": self._handed_out.position,
@@ -135,17 +134,17 @@ class PixelBatches:
         } | self._order.identity
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly there, also with another number of threads or ranks.
+        """Continue exactly at a saved position; the number of threads or ranks may differ.
 
-        Raises UserError when the seed, the samples of a step (batch size x ranks), the number of images or the weights
-        of their sources differ.
+        Raises UserError if the seed, the samples per step (batch size x ranks), the number of images or the weights of
+        their sources differ.
         """
         mine = {"seed": self.seed, "samples_a_step": self._step_size, "images": len(self.source)}
         mine |= {"weights": None} | self._order.identity
         for name, value in mine.items():
             if state.get(name) != value:
                 raise UserError(
-                    f"Cannot resume the image stream: {name} was {state.get(name)} and is {value} now; "
+                    f"Cannot resume the image stream: {name} was {state.get(name)} but is now {value}; "
                     "use the same data and settings, or start a new run."
                 )
         self._drop_ahead()
@@ -153,7 +152,7 @@ class PixelBatches:
         self.corrupt = set(state["corrupt"])
 
     def close(self) -> None:
-        """Stop the threads. Batches handed out stay valid."""
+        """Stop the threads. Batches already returned stay valid."""
         self._drop_ahead()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
@@ -170,12 +169,12 @@ class PixelBatches:
         self._ahead.clear()
 
     def _submit(self) -> None:
-        # Always a fresh buffer: consumers may keep batches, and decoding costs far more than the pages.
+        # Always a new buffer: consumers may keep batches, and decoding costs far more than the allocation.
         shape = (self.batch_size, self.image_size, self.image_size, 3)
         if self.pinned:
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         else:
-            images = torch.from_numpy(np.empty(shape, np.uint8))  # NumPy asks the system for huge pages
+            images = torch.from_numpy(np.empty(shape, np.uint8))  # NumPy requests huge pages
         batch = PixelBatch(images, [""] * self.batch_size)
         first = self._order.advance(self._submitted, self.rank * self.batch_size)
         tasks, row = [], 0
@@ -188,7 +187,7 @@ class PixelBatches:
         self._submitted = self._order.advance(self._submitted, self._step_size)
 
     def _fill(self, batch: PixelBatch, first_row: int, epoch: Epoch, positions: np.ndarray) -> set[str]:
-        """Fill the rows from `first_row` with those samples of the epoch; returns corrupt ids."""
+        """Fill the rows from `first_row` on with the samples at `positions` of the epoch; return the corrupt ids."""
         corrupt: set[str] = set()
         images = batch.images.numpy()
         draws = crop_draws(self.seed, epoch.number, positions)
@@ -206,12 +205,12 @@ class PixelBatches:
                     (index,) = epoch.at(np.array([position + attempt + 1]))
             else:
                 raise UserError(
-                    f"{attempts} images in a row are unreadable, such as {min(corrupt)}; check the data set."
+                    f"{attempts} consecutive images are unreadable, such as {min(corrupt)}; check the data set."
                 )
         return corrupt
 
     def _cut(self, source: ImageSource, i: int, draws: np.ndarray, out: np.ndarray) -> None:
-        """Write a crop of image `i` to `out`, decoded no larger than the crop needs."""
+        """Write a crop of image `i` to `out`, decoding it no larger than the crop needs."""
         if isinstance(source, ReducibleSource):
             box = random_crop_box(*source.size(i), draws, self.scale, self.ratio)
             by = reduction(box, self.image_size)
@@ -224,7 +223,7 @@ class PixelBatches:
 
 
 def _locate(source: ImageSource, i: int) -> tuple[ImageSource, int]:
-    """The single source that holds image `i`, and its number there."""
+    """The innermost source that contains image `i`, and its number there."""
     while isinstance(source, ConcatenatedImages):
         source, i = source.part(i)
     return source, i

@@ -1,4 +1,4 @@
-"""Images of several sources, each drawn as often as its weight says."""
+"""Mixing the images of several sources in proportion to weights."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pixio_robot.data.shares import shares
 from pixio_robot.data.shuffle import Shuffle
 
 ROUND = 2**14
-"""Images of an epoch here, in which every source has its share to within half an image."""
+"""Number of images in an epoch (round), in which every source has its share to within half an image."""
 
 
 class MixedOrder(Order):
-    """Every source goes through epochs of its own, each of its images once in each, while they are drawn in proportion:
-    an epoch here is a round of ROUND images, or a few more, in which every source goes on from where it was.
+    """An epoch is a round of about ROUND images drawn in proportion to the weights. Every source has its own epochs, in
+    which each of its images comes once; a round continues each source where the previous round stopped.
 
-    What stands at a place is a function of the seed, the weights and the selections alone.
+    The image at a place is a function of the seed, the weights and the selections alone.
     """
 
     def __init__(
         self, counts: Sequence[int], selections: Sequence[EpochSelection | None], weights: Sequence[float], seed: int
     ) -> None:
-        """counts: images of every source, which are numbered on from source to source. weights: in any scale; a source
-        of weight 0 is left out. Raises UserError for weights that do not fit."""
+        """counts: number of images of every source; images are numbered consecutively across sources. weights: on any
+        scale; a source of weight 0 is left out. Raises UserError for invalid weights."""
         weighed = shares(weights, counts, "sources").tolist()
         super().__init__({"weights": weighed})
         self._seed = seed
         self._first = np.cumsum([0, *counts[:-1]])
-        # Sources of equal length must not be shuffled alike, nor as the rounds are.
+        # Different seeds, so that neither sources of equal length nor the rounds are shuffled identically.
         self._sources = [
             ImageOrder(count, seed + 1 + number, selection)
             for number, (count, selection) in enumerate(zip(counts, selections, strict=True))
         ]
         self._drawn = [max(1, round(share * ROUND)) if share else 0 for share in weighed]
         self._known = 0, [Place(0, 0) for _ in counts]
-        """A round and where every source is when it begins: going on from there saves counting from the start."""
+        """A round and the place of every source at its beginning, cached to avoid counting from the start."""
 
     def _begin(self, number: int) -> MixedEpoch:
         parts = [
@@ -63,10 +63,10 @@ class MixedOrder(Order):
 
 
 class MixedEpoch:
-    """A round."""
+    """One round."""
 
     def __init__(self, number: int, seed: int, images: np.ndarray) -> None:
-        """images: int64 (n,), numbers of those that it shows."""
+        """images: int64 (n,), the numbers of the images in this round."""
         self.number = number
         self._images = images[Shuffle(len(images), seed, number).at(np.arange(len(images)))]
 

@@ -1,4 +1,4 @@
-"""The endless order in which images are shown: epoch after epoch, each shuffled, each of the frames it selects."""
+"""The endless order of images: consecutive epochs, each of which shuffles the images selected for it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pixio_robot.data.shuffle import Shuffle
 from pixio_robot.errors import UserError
 
 MOST_EMPTY = 100
-"""Epochs without any image, one after the other, before something is taken to be wrong."""
+"""Number of consecutive epochs without any image before an error is raised."""
 
 
 class EpochSelection(Protocol):
-    """Decides anew for every epoch which images it shows."""
+    """Selects the images of every epoch."""
 
     def epoch(self, seed: int, epoch: int) -> Chosen:
-        """Numbers of the images, always the same for the same arguments."""
+        """The numbers of the selected images, a deterministic function of the arguments."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """So many images into that epoch."""
+    """A place in the order: `position` images into epoch number `epoch`."""
 
     epoch: int
     position: int
@@ -41,12 +41,12 @@ class Epoch(Protocol):
     def __len__(self) -> int: ...
 
     def at(self, positions: np.ndarray) -> np.ndarray:
-        """int64 (n,): numbers of the images at `positions` (int64, n); past the end it begins anew."""
+        """int64 (n,): the numbers of the images at `positions` (int64, n), wrapping around at the end."""
         ...
 
 
 class ShuffledEpoch:
-    """Each of `count` images, or of those selected, once."""
+    """All of `count` images, or the selected ones, once each in random order."""
 
     def __init__(self, number: int, seed: int, count: int, selected: Chosen | None) -> None:
         self.number = number
@@ -62,10 +62,10 @@ class ShuffledEpoch:
 
 
 class Order(abc.ABC):
-    """Epoch after epoch. What stands in one is a function of its number alone, whatever was asked for before."""
+    """An endless sequence of epochs. An epoch is a function of its number alone, whatever was requested before."""
 
     def __init__(self, identity: Mapping[str, Any] | None = None) -> None:
-        """identity: JSON values that must be the same for a stream to go on, beside the images and the seed."""
+        """identity: JSON values that must be equal to resume a stream, in addition to the images and the seed."""
         self.identity = dict(identity or {})
         self._epochs: dict[int, Epoch] = {}
 
@@ -74,7 +74,7 @@ class Order(abc.ABC):
 
     def epoch(self, number: int) -> Epoch:
         if number not in self._epochs:
-            # The epoch before may still be asked for where two of them meet; older ones can go.
+            # A batch may span two epochs, so the previous one is kept; older ones are dropped.
             self._epochs = {kept: epoch for kept, epoch in self._epochs.items() if kept == number - 1}
             self._epochs[number] = self._begin(number)
         return self._epochs[number]
@@ -90,11 +90,11 @@ class Order(abc.ABC):
         return Place(epoch, position)
 
     def _constant_length(self) -> int | None:
-        """Images of every epoch, where all have the same number."""
+        """The number of images per epoch if it is the same for all epochs, else None."""
         return None
 
     def runs(self, place: Place, count: int) -> Iterator[tuple[Epoch, np.ndarray]]:
-        """(epoch, positions int64) of `count` images from `place` on: one pair, or more where epochs meet."""
+        """Yield (epoch, positions int64) for `count` images from `place` on, one pair per epoch that they span."""
         while count:
             epoch = self.epoch(place.epoch)
             here = min(count, len(epoch) - place.position)
@@ -104,7 +104,7 @@ class Order(abc.ABC):
 
 
 class ImageOrder(Order):
-    """Order number p of an epoch is a function of (seed, epoch, p) and the selection alone."""
+    """Shuffled epochs over `count` images: image number p of an epoch depends on (seed, epoch, p) and the selection."""
 
     def __init__(self, count: int, seed: int, selection: EpochSelection | None) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class ImageOrder(Order):
 
     def _begin(self, number: int) -> ShuffledEpoch:
         selected = None if self._selection is None else self._selection.epoch(self._seed, number)
-        # Of few frames that are accepted by chance, an epoch may have none: it is passed over.
+        # With few frames accepted at random, an epoch may have none; it is skipped.
         self._empty = self._empty + 1 if selected is not None and len(selected) == 0 else 0
         if self._empty > MOST_EMPTY:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Single images between bytes and arrays: uint8 (h, w, 3), RGB. No torch here: decoder processes import this."""
+"""Encoding and decoding single images, uint8 (h, w, 3) RGB. No torch here: decoder processes import this module."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LARGEST_SIDE, MOST_PIXELS = 16384, 8192 * 8192
 
 
 class CorruptImage(ValueError):
-    """These bytes are not a readable image. Says which one and why; the rest of its source may be fine."""
+    """An image cannot be read. The message says which and why; other images of its source may be fine."""
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """JPEG with 4:2:0 chroma, what video carries anyway."""
+    """JPEG with 4:2:0 chroma subsampling, as video usually has anyway."""
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
     )
@@ -27,8 +27,8 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
 def decode_jpeg(data: bytes, name: str, at_least: tuple[int, int] = (0, 0)) -> np.ndarray:
     """uint8 (h, w, 3). Raises CorruptImage naming `name`.
 
-    With `at_least` (height, width) the DCT itself is evaluated at the smallest scale that gives no less, which saves
-    most of the work; (0, 0) decodes the full size.
+    With `at_least` (height, width), decodes at the smallest DCT scale that gives at least this size, which saves most
+    of the work; (0, 0) decodes at full size.
     """
     height, width = at_least
     try:
@@ -38,7 +38,7 @@ def decode_jpeg(data: bytes, name: str, at_least: tuple[int, int] = (0, 0)) -> n
 
 
 def decode_photo(data: bytes, name: str) -> np.ndarray:
-    """Any still image OpenCV reads, turned upright by its EXIF orientation. Raises CorruptImage naming `name`."""
+    """Decode any still image that OpenCV reads, applying its EXIF orientation. Raises CorruptImage naming `name`."""
     if not data:
         raise CorruptImage(f"{name}: zero bytes")
     _refuse_bombs(data, name)
@@ -52,12 +52,12 @@ def decode_photo(data: bytes, name: str) -> np.ndarray:
 
 
 def absurd_size(height: int, width: int) -> bool:
-    """Larger than any camera's picture, so that decoding it would only fill the memory."""
+    """Whether an image is larger than any camera's, so that decoding it would only exhaust memory."""
     return max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS
 
 
 def _refuse_bombs(data: bytes, name: str) -> None:
-    """Read the declared size before a decoder allocates it; formats that PIL does not know are left to OpenCV."""
+    """Check the declared size before a decoder allocates it; formats unknown to PIL are left to OpenCV."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -71,7 +71,7 @@ def _refuse_bombs(data: bytes, name: str) -> None:
 
 
 def shrunk_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width when the short side has that many pixels; never larger than they were; 0 keeps them."""
+    """Height and width after shrinking the short side to `short_side` pixels; never enlarges; 0 keeps the size."""
     if short_side == 0 or min(height, width) <= short_side:
         return height, width
     scale = short_side / min(height, width)
@@ -79,7 +79,7 @@ def shrunk_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def shrink_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Area-averaged to `shrunk_size`."""
+    """Shrink to `shrunk_size` by area averaging."""
     height, width = shrunk_size(image.shape[0], image.shape[1], short_side)
     if (height, width) == image.shape[:2]:
         return image

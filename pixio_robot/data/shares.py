@@ -1,4 +1,4 @@
-"""How often each of several sources is drawn from: `data_weights`."""
+"""The share of samples drawn from each of several sources: `data_weights`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pixio_robot.errors import UserError
 
 
 def shares(weights: Sequence[float] | None, sizes: Sequence[int], what: str) -> np.ndarray:
-    """float64 (n,), of sum 1: the weights in proportion; None: the sizes. `what` the n are, for people.
+    """float64 (n,): the weights, or the sizes if they are None, normalised to sum 1.
 
-    Raises UserError for weights that do not fit.
+    `what` names the sources in errors. Raises UserError for invalid weights.
     """
     given = np.asarray(sizes if weights is None else weights, np.float64)
     if given.shape != (len(sizes),) or not (np.isfinite(given) & (given >= 0)).all() or given.sum() <= 0:
         raise UserError(
-            f"data_weights={list(weights or [])} must be one number of at least 0 for each of the {len(sizes)} "
-            f"{what}, and not all 0."
+            f"data_weights={list(weights or [])} must have one non-negative number for each of the {len(sizes)} "
+            f"{what}, not all 0."
         )
     return given / given.sum()

@@ -1,7 +1,7 @@
-"""A shuffled order that is computed, not stored: 1e8 frames are put in a random order in no memory at all.
+"""A shuffled order that is computed, not stored: shuffling 1e8 frames takes no memory.
 
-A Feistel network permutes the numbers below a power of two; values past the end are sent through again until they
-land inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, sections 3 and 4).
+A Feistel network permutes the numbers below a power of two; values past the end are permuted again until they are in
+range (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, sections 3 and 4).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ LEAST_BITS = 6  # in a smaller domain the network reaches too few of the possibl
 
 
 class Shuffle:
-    """The permutation of 0..count-1 that belongs to (seed, epoch)."""
+    """The permutation of 0..count-1 determined by (seed, epoch)."""
 
     def __init__(self, count: int, seed: int, epoch: int) -> None:
         self._count = count
@@ -27,7 +27,7 @@ class Shuffle:
         return self._count
 
     def at(self, positions: np.ndarray) -> np.ndarray:
-        """int64 (n,): the indices that stand at `positions` (int64, n, each below the count)."""
+        """int64 (n,): the indices at `positions` (int64, n, each below the count)."""
         values = self._network(positions.astype(np.uint64))
         outside = np.flatnonzero(values >= self._count)
         while len(outside):

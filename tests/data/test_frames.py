@@ -266,12 +266,12 @@ def test_sources_are_told_apart_and_joined(folder: Path, tmp_path: Path) -> None
     assert len(both) == 2 * len(one)
     assert np.array_equal(both.image(len(one) + 5), one.image(5))
     assert len({both.id(i) for i in (5, len(one) - 1, len(one))}) == 3
-    for path, message in [(tmp_path, "holds neither"), (tmp_path / "no", "does not exist")]:
+    for path, message in [(tmp_path, "is neither"), (tmp_path / "no", "does not exist")]:
         with pytest.raises(UserError, match=f"{message}; expected a folder of frame shards"):
             open_image_source(str(path))
-    with pytest.raises(UserError, match="No images were named"):
+    with pytest.raises(UserError, match="No images were given"):
         open_image_source([])
-    with pytest.raises(UserError, match=r"twice\. Name it once; .* data_weights"):
+    with pytest.raises(UserError, match=r"twice\. List it once; use data_weights"):
         open_image_source([str(folder), str(folder)])
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(UserError, match=f"link twice, which is {folder}"):

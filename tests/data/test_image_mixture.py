@@ -170,5 +170,5 @@ def test_a_state_of_before_there_were_weights_goes_on() -> None:
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 0.0], [1.0, float("nan"), 1.0]])
 def test_weights_must_fit(weights) -> None:
-    with pytest.raises(UserError, match="at least 0 for each of the 3 sources"):
+    with pytest.raises(UserError, match="one non-negative number for each of the 3 sources"):
         order(weights)
