@@ -1,7 +1,7 @@
-"""The same actions under other names: their rotations in another form, their deltas in another unit.
+"""Restating the same actions with rotations in another form or deltas in another unit.
 
-As diffusion_policy's runners do (`undo_transform_action`): a policy learns from six numbers a rotation, which a network
-finds easier (Zhou et al. 2019), and a controller takes axis-angle.
+Like `undo_transform_action` of diffusion_policy's runners: a policy learns rotations as six numbers, which are easier
+for a network (Zhou et al. 2019), while the controller takes axis-angle.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pixio_robot.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Restated:
-    """pairs: positions and rotations in the order of their columns, each as it is and as it is to be."""
+    """`pairs`: the positions and rotations in column order, each before and after the conversion."""
 
     pairs: Sequence[tuple[Block, Block]]
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
-        """action (a,) -> (a',), float64. Raises UserError for numbers that are no rotation."""
+        """action (a,) -> (a',), float64. Raises UserError for values that are not a rotation."""
         found = [before for before, _ in self.pairs]
         parts = [
             list(action[before.first : before.stop] if before == after else _written(before, after, action))
@@ -31,7 +31,7 @@ class Restated:
         return np.array(woven(list(action), found, parts))
 
     def names(self, names: Sequence[str]) -> list[str]:
-        """What the columns are called afterwards."""
+        """The names of the columns after the conversion."""
         found = [before for before, _ in self.pairs]
         parts = [
             list(names[before.first : before.stop]) if before == after else after.names()
@@ -44,16 +44,16 @@ def _written(before: Block, after: Block, action: np.ndarray) -> np.ndarray:
     try:
         return after.write(before.read(action[None]))[0]
     except UserError as error:
-        raise UserError(f"The action's {before.described()} cannot be turned into {after.stem}: {error}") from error
+        raise UserError(f"The action's {before.described()} cannot be converted to {after.stem}: {error}") from error
 
 
 def restated(names: Sequence[str], wanted: Sequence[str]) -> Restated | None:
-    """How actions called `names` are said as `wanted`; None where that is not the same poses and otherwise the same
-    columns: deltas are no places, and what has no unit is not scaled."""
+    """The conversion of actions named `names` to `wanted`; None unless both describe the same poses and the other
+    columns are equal. Deltas are not converted to absolute poses, and values without a unit are not scaled."""
     try:
         before, after = blocks(names), blocks(wanted)
     except UserError:
-        # Names that begin like a pose's and are none mean what only their owner knows.
+        # Names that resemble a pose but are not one: only their author knows what they mean.
         return None
     if [_kind(block) for block in before] != [_kind(block) for block in after]:
         return None
@@ -63,7 +63,7 @@ def restated(names: Sequence[str], wanted: Sequence[str]) -> Restated | None:
     ]
     if any(one.delta and not _has_unit(names, one) for one, _ in pairs):
         return None
-    # In their own words: eef_rot_axis_angle is UMI's for eef_axis_angle.
+    # Equal blocks keep their own names: eef_rot_axis_angle is UMI's name for eef_axis_angle.
     way = Restated(
         [(one, one if (one.form, one.scale) == (other.form, other.scale) else other) for one, other in pairs]
     )

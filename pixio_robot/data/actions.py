@@ -1,7 +1,7 @@
-"""Rotations in their usual forms, and poses moved by deltas: what converting actions is made of.
+"""Representations of rotations, and applying deltas to poses: the basis for converting actions.
 
-A delta is meant as robosuite's operational space controller means it: both parts in the world's axes, a position added
-and a rotation multiplied from the left, so deltas are the group R^3 x SO(3). Everything is float64 inside.
+Deltas are defined as in robosuite's operational space controller: both parts in the world frame, positions added and
+rotations multiplied from the left, so deltas form the group R^3 x SO(3). All computations are in float64.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from pixio_robot.errors import UserError, unknown_name
 
 AXIS_ANGLE, QUATERNION, ROT6D, ROT6D_ROWS, MATRIX = "axis_angle", "quat", "rot6d", "rot6d_rows", "matrix"
 WIDTHS = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
-"""Numbers of each form.
+"""Number of values in each form.
 
-axis_angle: in rad, at most pi long. quat: x, y, z, w as in robosuite and scipy, w >= 0. matrix: row by row.
-rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as our environments' states have it.
-rot6d_rows: its first two rows, as pytorch3d and with it diffusion_policy have it.
+axis_angle: in rad, with norm at most pi. quat: x, y, z, w as in robosuite and scipy, w >= 0. matrix: row by row.
+rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as in our environments' states.
+rot6d_rows: its first two rows, as in pytorch3d and therefore diffusion_policy.
 """
 _SMALLEST = 1e-6
 
 
 def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
-    """(..., k) in that form -> (..., 3, 3). Six or nine numbers, such as a network's, are made orthonormal first.
+    """Rotations (..., k) in `form` -> matrices (..., 3, 3). Six or nine values (from a network) are orthonormalised.
 
-    Raises UserError for an unknown form, another width, and numbers that are no rotation (a zero quaternion).
+    Raises UserError for an unknown form, a wrong width, and values that are not a rotation (a zero quaternion).
     """
-    from scipy.spatial.transform import Rotation  # slow to import, and not needed to read settings
+    from scipy.spatial.transform import Rotation  # slow to import and not needed for reading settings
 
     _check(rotations, form)
     values = rotations.astype(np.float64)
@@ -38,7 +38,7 @@ def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
     flat = values.reshape(-1, WIDTHS[form])
     if form == QUATERNION:
         if len(flat) and np.linalg.norm(flat, axis=-1).min() < _SMALLEST:
-            raise UserError("A quaternion of length 0 is no rotation.")
+            raise UserError("A quaternion of length 0 is not a rotation.")
         rotation = Rotation.from_quat(flat)
     else:
         rotation = Rotation.from_rotvec(flat)
@@ -46,7 +46,7 @@ def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
 
 
 def rotations(matrices: np.ndarray, form: str) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) -> (..., k) in that form."""
+    """Rotation matrices (..., 3, 3) -> (..., k) in `form`."""
     from scipy.spatial.transform import Rotation
 
     if form not in WIDTHS:
@@ -66,11 +66,11 @@ def _check(rotations: np.ndarray, form: str) -> None:
     if form not in WIDTHS:
         raise unknown_name("form of rotations", form, WIDTHS)
     if rotations.ndim == 0 or rotations.shape[-1] != WIDTHS[form]:
-        raise UserError(f"Rotations as {form} have {WIDTHS[form]} numbers each, not the shape {rotations.shape}.")
+        raise UserError(f"Rotations as {form} have {WIDTHS[form]} values each; these have shape {rotations.shape}.")
 
 
 def _orthonormal(pairs: np.ndarray) -> np.ndarray:
-    """(..., 2, 3) vectors -> (..., 3, 3) rows of a rotation, by Gram and Schmidt."""
+    """(..., 2, 3) vectors -> (..., 3, 3) rows of a rotation, by Gram-Schmidt."""
     first, second = pairs[..., 0, :], pairs[..., 1, :]
     x = _unit(first)
     y = _unit(second - (x * second).sum(-1, keepdims=True) * x)
@@ -80,15 +80,15 @@ def _orthonormal(pairs: np.ndarray) -> np.ndarray:
 def _unit(vectors: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if lengths.size and lengths.min() < _SMALLEST:
-        raise UserError("Two vectors that are zero or parallel are no rotation.")
+        raise UserError("Two vectors that are zero or parallel do not define a rotation.")
     return vectors / lengths
 
 
 def moved(start: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """Where deltas lead from `start`: both positions (n, 3), or both rotation matrices (n, 3, 3)."""
+    """Apply deltas to `start`: both positions (n, 3), or both rotation matrices (n, 3, 3)."""
     return start + delta if start.ndim == 2 else delta @ start
 
 
 def between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The deltas that lead from `start` to `end`: `moved(start, between(start, end))` is `end`."""
+    """The deltas from `start` to `end`: `moved(start, between(start, end))` equals `end`."""
     return end - start if start.ndim == 2 else end @ np.swapaxes(start, -1, -2)

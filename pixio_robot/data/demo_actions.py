@@ -1,7 +1,7 @@
-"""A store's actions said in another way: relative to the pose of their step or absolute, and with other rotations.
+"""Converting a store's actions: between deltas and absolute poses, and between representations of rotations.
 
-What the columns mean is read from their names (`pose_columns`). The pose that a delta starts from is that of the same
-step's state, which names it in the same way.
+The meaning of the columns is read from their names (`pose_columns`). A delta starts from the pose in the state of the
+same step, whose columns are named in the same way.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ from pixio_robot.types import UNKNOWN, DemoSpec, Episode
 DELTA, ABSOLUTE = "delta", "absolute"
 ROBOSUITE = "robosuite"
 _STILL = 1e-5
-"""In m, rad or 1: above what float32 leaves of a difference of equal poses, below what any hand is held still to."""
+"""In m, rad or 1: above the float32 rounding error of a difference of equal poses, below any deliberate motion."""
 
 
 def converted(
     spec: DemoSpec, to: str = "", rotation: str = "", scale_position: float = 0.05, scale_rotation: float = 0.5
 ) -> Edit:
-    """Actions that are `to` (delta or absolute; as they are without), their rotations in the form `rotation`
-    (`actions.WIDTHS`; as they are without).
+    """Convert actions to `to` (delta or absolute) and their rotations to the form `rotation` (`actions.WIDTHS`). Empty
+    means unchanged.
 
-    `scale_position` [m] and `scale_rotation` [rad] are what a new delta of 1 stands for; rotations in other forms than
-    axis_angle have no scale. Raises UserError when the spec does not say what its actions are, or says just this.
+    `scale_position` [m] and `scale_rotation` [rad] are the size of a new delta of 1; only axis_angle rotations have a
+    scale. Raises UserError if the spec does not say what its actions are, or if they need no conversion.
     """
     if to not in ("", DELTA, ABSOLUTE):
-        raise unknown_name("way of giving actions", to, (DELTA, ABSOLUTE))
+        raise unknown_name("kind of actions", to, (DELTA, ABSOLUTE))
     if rotation and rotation not in WIDTHS:
         raise unknown_name("form of rotations", rotation, WIDTHS)
     if min(scale_position, scale_rotation) <= 0:
-        raise UserError("scale_position and scale_rotation must be above 0: the m and rad of a delta of 1.")
+        raise UserError("scale_position and scale_rotation must be above 0: the size of a delta of 1 in m and rad.")
     before = blocks(spec.action_names)
     rest = others(spec.action_names, before)
     _check_all_are_known(spec, before, rest, to, rotation)
     after = [_wanted(block, to, rotation, scale_position, scale_rotation) for block in before]
     if before == after:
-        raise UserError(f"The actions are that already: {', '.join(spec.action_names)}.")
-    # A delta starts from the pose of its step, whichever way it is converted.
+        raise UserError(f"The actions already have this form: {', '.join(spec.action_names)}.")
+    # A delta starts from the pose of its step, in both directions of the conversion.
     starts = [_start(spec, one) if one.delta != other.delta else None for one, other in zip(before, after, strict=True)]
 
     def change(episode: Episode) -> Episode:
@@ -86,28 +86,27 @@ def converted(
 
 
 def _check_all_are_known(spec: DemoSpec, found: Sequence[Block], rest: Sequence[str], to: str, rotation: str) -> None:
-    """Raises UserError where the actions have poses under names that are not known, which would stay as they are."""
+    """Raise UserError if actions look like poses but have unknown names, because they would not be converted."""
     strange = look_like_poses(rest, rotations_only=not to)
-    if found:  # beside poses that are known, another body's, such as head.yaw, stay as they are
+    if found:  # beside known poses, those of other bodies, such as head.yaw, may stay as they are
         strange = [name for name in strange if may_be_of_gripper(name, {block.arm for block in found})]
     say = (
-        f"in their order by `data rename` or as you import: action_names='{suggested(spec.action_dim)}' "
+        f"in order with `data rename` or when importing: action_names='{suggested(spec.action_dim)}' "
         "(docs/demonstrations.md, Actions)."
     )
     if not found:
         raise UserError(
             f"The DemoSpec names no action eef_pos.x or eef_delta_pos.x: {', '.join(rest)}. "
-            f"If they are poses, say so {say}"
+            f"If they are poses, name them {say}"
         )
     if strange:
         raise UserError(
-            f"These actions look like a pose, and are called by no name known here: {', '.join(strange)}. "
-            f"Say what all are, {say}"
+            f"These actions look like a pose but have unknown names: {', '.join(strange)}. Name all actions {say}"
         )
     if rotation and all(block.is_position for block in found):
         raise UserError(
-            f"rotation={rotation}, and none of the actions is known as a rotation: {', '.join(spec.action_names)}. If "
-            f"there is one, say so {say}"
+            f"rotation={rotation}, but none of the actions is known to be a rotation: {', '.join(spec.action_names)}. "
+            f"If there is one, name it {say}"
         )
 
 
@@ -116,11 +115,11 @@ def _told(before: Sequence[Block], after: Sequence[Block], rest: Sequence[str]) 
     changed = [f"{one.described()} -> {other.described()}" for one, other in pairs if one != other]
     kept = [one.described() for one, other in pairs if one == other]
     kept += dict.fromkeys(re.sub(r"\.\d+$", "", name.split(" [")[0]) for name in rest)
-    return (f"converted: {'; '.join(changed)}", *([f"kept as they are: {', '.join(kept)}"] if kept else []))
+    return (f"converted: {'; '.join(changed)}", *([f"unchanged: {', '.join(kept)}"] if kept else []))
 
 
 def motionless(spec: DemoSpec, actions: Iterable[np.ndarray]) -> bool:
-    """Whether the poses of these actions (each (n, a)) are deltas that are all 0, so that they lead nowhere."""
+    """Whether all pose deltas in these actions (each (n, a)) are 0, so that nothing moves."""
     deltas = [block for block in blocks(spec.action_names) if block.delta]
     return bool(deltas) and all(
         np.abs(episode[:, block.first : block.stop] * np.array(block.scale) - _rest(block)).max(initial=0) < _STILL
@@ -130,7 +129,7 @@ def motionless(spec: DemoSpec, actions: Iterable[np.ndarray]) -> bool:
 
 
 def _rest(block: Block) -> np.ndarray:
-    """The numbers of no motion."""
+    """The values of a delta without motion."""
     return np.zeros(3) if block.is_position else rotations(np.eye(3), block.form)
 
 
@@ -151,7 +150,7 @@ def _turned(values: np.ndarray, before: Block, after: Block, start: np.ndarray |
 
 
 def _start(spec: DemoSpec, action: Block) -> Block:
-    """Where the state says what the delta `action` starts from."""
+    """The columns of the state with the pose that the delta `action` starts from."""
     forms = [POSITION] if action.is_position else [ROT6D, QUATERNION, AXIS_ANGLE, ROT6D_ROWS, MATRIX]
     there = [block for block in blocks(spec.state_names) if not block.delta and block.form in forms]
     arms = dict.fromkeys(block.arm for block in there)
@@ -161,23 +160,23 @@ def _start(spec: DemoSpec, action: Block) -> Block:
     of_the_hand = [block for block in there if block.what == QUATERNION and spec.simulator == ROBOSUITE]
     usable = [block for block in there if block.arm == arm and block not in of_the_hand]
     if usable:
-        # In robosuite's data of another simulator's name, too, the point's pose goes before the hand's.
+        # For robosuite data with another simulator name, too, the controlled point's pose is preferred to the hand's.
         return min(usable, key=lambda block: (forms.index(block.form), block.what == QUATERNION))
     site = "_site" if spec.simulator == ROBOSUITE else ""
     names = ", ".join(f"eef_{form}{site if form == QUATERNION else ''}" for form in forms)
     if of_the_hand:
         keys = list(dict.fromkeys(name.split(" [")[0].rpartition(".")[0] for name in spec.state_names))
         way_out = (
-            "Its eef_quat is that of the hand, which is turned against what the controller moves: import with "
+            "Its eef_quat is that of the hand, which is rotated relative to the controlled point: import with "
             f"state={','.join(state_for_poses(spec, keys))}."
         )
     else:
         way_out = (
-            "Where it is there under another name, say so by `data rename` or as you import: "
+            "If it is there under another name, rename it with `data rename` or when importing: "
             f"state_names='{suggested(spec.state_dim)}'."
         )
     raise UserError(
-        f"The state does not say where the {action.arm}gripper is, as one of {names}: {', '.join(spec.state_names)}. "
+        f"The state lacks the pose of the {action.arm}gripper as one of {names}: {', '.join(spec.state_names)}. "
         + way_out
     )
 
@@ -187,8 +186,8 @@ def _turns(names: Sequence[str]) -> list[Block]:
 
 
 def state_for_poses(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
-    """robosuite's observations of those keys, which are the state, but with what `converted` wants of them: the pose of
-    what its controllers move in place of the hand's. Empty where the actions are no poses or the state is enough."""
+    """The robosuite observation keys to import as the state so that `converted` works: `keys`, with the orientation of
+    the controlled point in place of the hand's. Empty if the actions are not poses or the state suffices."""
     if spec.simulator != ROBOSUITE or not any(not block.is_position for block in blocks(spec.action_names)):
         return []
     if any(block.what != QUATERNION for block in _turns(spec.state_names)):
@@ -198,14 +197,14 @@ def state_for_poses(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
 
 
 def _controller(name: str, actions: Sequence[Block]) -> str:
-    """`name` with its word delta or absolute set right; of an unknown one there is nothing to say.
+    """The controller's name with the word delta or absolute updated; an unknown controller stays unknown.
 
-    Raises UserError for poses that are not in the world.
+    Raises UserError for poses that are not in the world frame.
     """
     if name == UNKNOWN:
         return name
     if "base" in name:
-        raise UserError(f"The actions of controller {name!r} are not poses in the world, as those of the state are.")
+        raise UserError(f"The actions of controller {name!r} are not poses in the world frame, as the state's are.")
     ways = {DELTA if block.delta else ABSOLUTE for block in actions}
     if len(ways) > 1:
         return name

@@ -1,4 +1,4 @@
-"""Whether a DemoSpec can be stored, and whether an episode fits to it."""
+"""Checking that a DemoSpec can be stored, and that an episode matches it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROTATION_ERROR = 1e-3
 
 
 def values_shapes(spec: DemoSpec, length: int) -> dict[str, tuple[int, ...]]:
-    """Of VALUES."""
+    """The shapes of VALUES in an episode of `length` steps."""
     return {"state": (length, spec.state_dim), "actions": (length, spec.action_dim), "rewards": (length,)}
 
 
@@ -26,14 +26,16 @@ def images_shape(spec: DemoSpec, camera: str, length: int) -> tuple[int, ...]:
 
 
 def check_spec(spec: DemoSpec) -> None:
-    """Raises UserError for what could not be stored, or would mean nothing when it is read again."""
+    """Raise UserError for a spec that could not be stored or would be meaningless when read back."""
     if not (math.isfinite(spec.control_hz) and spec.control_hz > 0):
-        raise UserError(f"The DemoSpec's control_hz is {spec.control_hz}; it must be a rate above 0.")
+        raise UserError(f"The DemoSpec's control_hz is {spec.control_hz}; it must be above 0.")
     for name, camera in spec.cameras.items():
         if not name or name.startswith((".", "__")) or "/" in name:
-            raise UserError(f"The camera name {name!r} cannot name a folder: leave out '/' and a leading '.' or '__'.")
+            raise UserError(
+                f"The camera name {name!r} cannot be used as a folder name: avoid '/' and a leading '.' or '__'."
+            )
         if camera.height < 1 or camera.width < 1:
-            raise UserError(f"Camera {name!r} has {camera.height} x {camera.width} pixels.")
+            raise UserError(f"Camera {name!r} has {camera.height} x {camera.width} pixels; both must be at least 1.")
         _check_geometry(name, camera)
     for which, names in (("state_names", spec.state_names), ("action_names", spec.action_names)):
         if not names:
@@ -58,13 +60,13 @@ def _check_geometry(name: str, camera: CameraSpec) -> None:
     ):
         raise UserError(f"Camera {name!r}: extrinsics must be a pose, 4 x 4 with a rotation and the row 0 0 0 1.")
     if camera.mounted_on is None:
-        raise UserError(f"Camera {name!r}: extrinsics need mounted_on, the frame that they are relative to.")
+        raise UserError(f"Camera {name!r}: extrinsics require mounted_on, the frame that they are relative to.")
 
 
 def check_episode(episode: Episode, spec: DemoSpec) -> Header:
-    """What to write of the episode beside its arrays. Raises UserError naming what does not fit to the DemoSpec."""
+    """Check an episode and return its header. Raises UserError naming what does not match the DemoSpec."""
     if episode.actions.ndim == 0 or len(episode) == 0:
-        raise UserError("An episode needs at least one step, and this one's actions have none.")
+        raise UserError("An episode needs at least one step, but this one has no actions.")
     for name, shape in values_shapes(spec, len(episode)).items():
         _check_array(f"The episode's {name}", getattr(episode, name), "float32", shape)
         finite = np.isfinite(getattr(episode, name))
@@ -73,7 +75,7 @@ def check_episode(episode: Episode, spec: DemoSpec) -> Header:
                 f"The episode's {name} has a value that is not finite at step {np.argwhere(~finite)[0][0]}."
             )
     if set(episode.images) != set(spec.cameras):
-        raise UserError(f"The episode has cameras {sorted(episode.images)}; the DemoSpec names {sorted(spec.cameras)}.")
+        raise UserError(f"The episode has cameras {sorted(episode.images)}; the DemoSpec has {sorted(spec.cameras)}.")
     for camera, frames in episode.images.items():
         shape = images_shape(spec, camera, len(episode))
         _check_array(f"The episode's images of {camera!r}", frames, "uint8", shape)
@@ -93,6 +95,6 @@ def _plain(info: Mapping[str, object]) -> dict[str, object]:
 
 def _check_array(what: str, values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> None:
     if values.shape != shape:
-        raise UserError(f"{what} has shape {values.shape}; the DemoSpec asks for {shape}.")
+        raise UserError(f"{what} has shape {values.shape}; the DemoSpec requires {shape}.")
     if values.dtype != dtype:
         raise UserError(f"{what} has dtype {values.dtype}; it must be {dtype}.")

@@ -1,8 +1,8 @@
-"""How the frames of a store are coded on the disk: `raw` to train from, the others for archives.
+"""Codecs for the frames of a store on disk: `raw` for training, the others for archives.
 
-Every coding is standard Zarr v3 with one frame a chunk and a checksum on each. Zarr reads `raw` and `zstd` by itself,
-and `jpegxl` (without loss) and `jpeg` once `imagecodecs.zarr` is registered. Those two need imagecodecs to be written,
-and `jpegxl` also to be read.
+Every codec is standard Zarr v3 with one frame per chunk, each with a checksum. Zarr itself reads `raw` and `zstd`; it
+reads `jpegxl` (lossless) and `jpeg` once `imagecodecs.zarr` is registered. Writing these two requires imagecodecs, and
+so does reading `jpegxl`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CODECS = (RAW, ZSTD, JPEGXL, JPEG)
 LOSSY = (JPEG,)
 ZSTD_LEVEL = 9
 JPEGXL_EFFORT = 1
-"""On simulator images of 96 px 70 % of zstd's bytes; effort 7 makes 62 % of them and is read 4 times as slowly."""
+"""Takes 70 % of zstd's bytes on 96 px simulator images; effort 7 takes 62 % but is 4 times as slow to read."""
 JPEG_QUALITY = 95
 
 
@@ -32,14 +32,14 @@ def check_codec(name: str) -> str:
 
 
 def zarr_codecs(name: str) -> list[Any]:
-    """The codecs of one frame before its checksum. Raises UserError where imagecodecs is needed and missing."""
+    """The Zarr codecs of a frame, before the checksum. Raises UserError if imagecodecs is needed but missing."""
     if name in (JPEG, JPEGXL):
         _need_imagecodecs(name)
         import imagecodecs.zarr
 
         if name == JPEGXL:
             return [imagecodecs.zarr.Jpegxl(lossless=True, effort=JPEGXL_EFFORT, numthreads=1)]
-        # Without chroma subsampling: thin coloured objects are what robots look at.
+        # Without chroma subsampling, which would blur the thin coloured objects that robots handle.
         return [imagecodecs.zarr.Jpeg(level=JPEG_QUALITY, subsampling="444")]
     return [BytesCodec()] if name == RAW else [BytesCodec(), ZstdCodec(level=ZSTD_LEVEL)]
 
@@ -52,7 +52,7 @@ def _need_imagecodecs(name: str) -> None:
 
 
 def decode(name: str, payload: bytes, shape: Sequence[int]) -> np.ndarray:
-    """One frame, uint8 of that shape (h, w, 3). Raises ValueError or RuntimeError for bytes that are no such frame."""
+    """Decode one frame, uint8 (h, w, 3). Raises ValueError or RuntimeError if it cannot be decoded to this shape."""
     if name == JPEG:
         import simplejpeg
 

@@ -1,4 +1,4 @@
-"""Building something aside so that it appears whole or not at all, with many writers in one directory."""
+"""Atomic commits by building in a temporary directory and renaming, with many writers in one directory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PREFIX = f"{TEMPORARY_PREFIX}demos-"
 
 @contextlib.contextmanager
 def workplace(directory: Path) -> Iterator[Path]:
-    """Yield a directory inside `directory` that no other writer removes, and that is gone afterwards.
+    """Yield a temporary directory inside `directory` that no other writer removes; it is deleted afterwards.
 
-    What killed writers left in `directory` is removed first. A living writer is told by the lock that it holds on
-    its workplace: unlike a process id, that also works between containers, and the kernel gives it up at any death.
+    First removes what crashed writers left in `directory`. A running writer holds a lock on its workplace: unlike a
+    process id, this also works between containers, and the kernel releases it however the process ends.
     """
     _remove_dead_workplaces(directory)
     temporary, lock = _locked_workplace(directory)
@@ -33,10 +33,10 @@ def workplace(directory: Path) -> Iterator[Path]:
 
 
 def publish(built: Path, target: Path) -> bool:
-    """Flush `built` and rename it to `target`; False, and nothing done, where something else is there already."""
+    """Flush `built` and rename it to `target`. If `target` already exists, do nothing and return False."""
     fsync_tree(built)
     try:
-        # Renaming a directory onto one that is not empty fails, so nothing is ever replaced.
+        # Renaming a directory onto a non-empty one fails, so nothing is ever replaced.
         built.rename(target)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -53,12 +53,12 @@ def _locked_workplace(directory: Path) -> tuple[Path, int]:
             descriptor = os.open(temporary, os.O_RDONLY)
         except FileNotFoundError:
             continue
-        # A file system without such locks takes part as well; then what the dead leave there is never removed.
+        # File systems without locks are supported too, but what crashed writers leave there is never removed.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if temporary.exists():
             return temporary, descriptor
-        # Another writer took it for a dead one's before it was locked.
+        # Another writer removed it as abandoned before it was locked.
         os.close(descriptor)
 
 

@@ -1,6 +1,6 @@
-"""New stores out of old ones, an episode at a time: memory holds one episode, and `out` appears whole or not at all.
+"""Making new stores from existing ones, one episode in memory at a time; `out` is written completely or not at all.
 
-An edit is a `Recipe`: the DemoSpec of what comes out, and its episodes. The sources are never changed.
+An edit is a `Recipe`: the DemoSpec of the new store, and its episodes. The sources are never changed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Episode
 
 TASK = "task"
-"""The key of an episode's info that names its task in a store of several."""
+"""The key of an episode's info that names its task in a store with several tasks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a store is to be made of; `episodes` yields `count` of them, once."""
+    """What to write to a new store; `episodes` yields `count` episodes and can be iterated once."""
 
     spec: DemoSpec
     count: int
@@ -35,9 +35,9 @@ class Recipe:
 
 
 def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) -> None:
-    """Make one store at each `out / name` (the name "" stands for `out` itself); all of them appear at once.
+    """Write one store at each `out / name` (the name "" means `out` itself); all of them appear at once.
 
-    Raises UserError when `out` exists, and when the disk is full; nothing is left behind then.
+    Raises UserError if `out` exists or the disk is full; nothing is left behind in that case.
     """
     from rich.progress import track
 
@@ -58,17 +58,17 @@ def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) ->
                 except DiskFull as error:
                     raise UserError(
                         f"No space left on the disk after {len(store)} of {recipe.count} episodes of {out / name}. "
-                        "None of it was kept; free some space and run the same command again."
+                        "Nothing was kept; free some space and run the same command again."
                     ) from error
         if not publish(temporary / "out", out):
-            raise UserError(f"{out} was made by another process meanwhile; choose another out=.")
+            raise UserError(f"{out} was created by another process in the meantime; choose another out=.")
 
 
 def open_source(path: Path) -> DemoStore:
-    """For reading every frame once: none is kept in RAM."""
+    """Open a store for reading every frame once: no frames are kept in RAM. Raises UserError if it is empty."""
     store = DemoStore.open(path, ram_bytes=0)
     if not len(store):
-        raise UserError(f"{path} has no episode yet.")
+        raise UserError(f"{path} has no episodes yet.")
     return store
 
 
@@ -82,9 +82,9 @@ def chosen(
     change: Callable[[Episode], Episode] = lambda episode: episode,
     spec: DemoSpec | None = None,
 ) -> Recipe:
-    """Some episodes of one store, each changed on its way so that it fits to `spec`."""
+    """Some episodes of one store, each passed through `change`, whose result must match `spec`."""
     spec = spec or store.spec
-    # `train` tells the tasks of several stores apart by what their DemoSpecs say.
+    # `train` distinguishes the tasks of several stores by their DemoSpecs.
     tasks = {task_of(store, number) for number in episodes}
     if len(tasks) == 1 and spec.task == store.spec.task:
         spec = dataclasses.replace(spec, task=tasks.pop())
@@ -97,20 +97,21 @@ def chosen(
 
 
 def without_loss(codec: str) -> str:
-    """Images that were decoded from `codec` must not be coded so that they lose once more."""
+    """The codec for images decoded from `codec`: RAW instead of a lossy one, to avoid a second loss."""
     return RAW if codec in LOSSY else codec
 
 
 def filtered(store: DemoStore, where: str) -> Recipe:
-    """The episodes that `where` (`demo_where`) holds for. Raises UserError when there is none."""
+    """The episodes that match the condition `where` (`demo_where`). Raises UserError if there are none."""
     [episodes] = holding([store], where)
     return chosen(store, episodes)
 
 
 def holding(stores: Sequence[DemoStore], where: str) -> list[list[int]]:
-    """Of each store the numbers of the episodes that `where` (`demo_where`) holds for.
+    """For each store, the numbers of the episodes that match the condition `where` (`demo_where`).
 
-    Raises UserError when there is none, and for an `info.KEY` that nothing is noted under in any of the stores."""
+    Raises UserError if no episode matches, and for an `info.KEY` that no episode of any store has.
+    """
     choice = parse_where(where)
     facts = [
         [_facts(store, number, length) for number, length in enumerate(store.lengths.tolist())] for store in stores
@@ -121,7 +122,7 @@ def holding(stores: Sequence[DemoStore], where: str) -> list[list[int]]:
     found = [[one.episode for one in of_store if choice.holds(one)] for of_store in facts]
     if not any(found):
         paths = ", ".join(str(store.path) for store in stores)
-        raise UserError(f"where={where!r} holds for none of the {sum(map(len, stores))} episodes of {paths}.")
+        raise UserError(f"where={where!r} matches none of the {sum(map(len, stores))} episodes of {paths}.")
     return found
 
 
@@ -138,17 +139,17 @@ def _facts(store: DemoStore, number: int, length: int) -> Facts:
 
 
 def split(store: DemoStore, validation_share: float, seed: int) -> dict[str, Recipe]:
-    """Disjoint `train` and `validation` episodes, as `train` would hold them out with that share and seed."""
+    """Disjoint `train` and `validation` stores, split as `train` splits episodes with the same share and seed."""
     train, validation = split_episodes(len(store), validation_share, seed)
     if not validation:
         raise UserError(
-            f"validation_share={validation_share} of {len(store)} episodes is none; choose a larger share, below 1."
+            f"validation_share={validation_share} of {len(store)} episodes gives none; choose a larger share below 1."
         )
     return {"train": chosen(store, train), "validation": chosen(store, validation)}
 
 
 def drawn(store: DemoStore, count: int, seed: int) -> list[int]:
-    """`count` different episodes at random, in their order."""
+    """`count` distinct random episodes, in ascending order."""
     if not 1 <= count <= len(store):
-        raise UserError(f"episodes={count} of {store.path}: there are {len(store)}.")
+        raise UserError(f"episodes={count} must be between 1 and the {len(store)} episodes of {store.path}.")
     return sorted(np.random.default_rng(seed).permutation(len(store))[:count].tolist())

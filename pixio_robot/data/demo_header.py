@@ -1,4 +1,4 @@
-"""What an episode's group says of it in its attributes: length, outcome, and how its arrays are described."""
+"""The header of an episode, stored in its group's attributes: length, outcome, and checksums of array metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixio_robot.errors import UserError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Header:
-    """`nodes` holds the checksum of every array's `zarr.json`; what earlier versions wrote has none."""
+    """`nodes`: the checksum of every array's `zarr.json`; empty in episodes written by earlier versions."""
 
     length: int
     success: bool
@@ -25,7 +25,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """Of the episode in `path`; None where there is none. Raises UserError for a zarr.json that is damaged."""
+    """The header of the episode in `path`; None if there is no episode. Raises UserError for a damaged zarr.json."""
     try:
         header = Header(**unsealed(json.loads((path / NODE).read_text())["attributes"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -38,5 +38,5 @@ def read_header(path: Path) -> Header | None:
 
 
 def write_header(group: zarr.Group, path: Path, header: Header) -> None:
-    """After the arrays of `group`, which lies at `path`."""
+    """Write the header of `group` at `path`. Call this after writing the arrays."""
     group.attrs.put(sealed(dataclasses.asdict(dataclasses.replace(header, nodes=node_checksums(path)))))

@@ -1,4 +1,4 @@
-"""What episodes are known by when they lie in several stores."""
+"""Recognising the same episode in several stores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import hashlib
 from pixio_robot.data.demos import DemoStore
 
 BYTES = 8
-"""Of the marks that saved policies keep of what they learned from."""
+"""Size of the marks that saved policies keep of their training episodes."""
 
 
 def mark(store: DemoStore, episode: int, size: int = BYTES) -> str:
-    """The same for the same states and actions, whichever store they lie in and by whichever number; hexadecimal, of
-    `size` bytes."""
+    """A hexadecimal hash of `size` bytes over states and actions, equal for the same episode in any store and at any
+    position."""
     digest = hashlib.blake2b(digest_size=size)
     for values in (store.state(episode), store.actions(episode)):
         digest.update(values.tobytes())

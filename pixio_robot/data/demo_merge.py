@@ -1,4 +1,4 @@
-"""All episodes of several stores in one."""
+"""Merging the episodes of several stores into one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import SEVERAL, Episode
 
 CHECKSUM_BYTES = 32
-"""Episodes are dropped by it."""
+"""Full length, because episodes are dropped on equal checksums."""
 
 
 def twins(stores: Sequence[DemoStore]) -> set[tuple[int, int]]:
-    """(Number of the store, episode) of all that have state and actions of one before them, to the last bit."""
+    """(store number, episode) of every episode whose states and actions are bit-identical to an earlier one's."""
     seen: set[str] = set()
     found = set()
     for place, store in enumerate(stores):
@@ -30,18 +30,18 @@ def twins(stores: Sequence[DemoStore]) -> set[tuple[int, int]]:
 
 
 def merged(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ()) -> Recipe:
-    """All episodes of all stores, but those `without` (as `twins` names them). Tasks may differ; then every episode's
+    """All episodes of all stores except `without` (in the form that `twins` returns). If tasks differ, every episode's
     info names its own.
 
-    Raises UserError naming the store and the field, when anything else differs, and for a store that is there twice.
+    Raises UserError if anything else differs, naming the store and the field, and for a store that is listed twice.
     """
     first = stores[0].spec
     for number, store in enumerate(stores):
         if store.path.resolve() in [other.path.resolve() for other in stores[:number]]:
-            raise UserError(f"{store.path} is named twice: every episode would be there twice.")
+            raise UserError(f"{store.path} is listed twice; its episodes would be duplicated.")
         theirs = dataclasses.replace(store.spec, task=first.task)
         if differences := told_apart(first, theirs, "A", "B"):
-            raise UserError(f"{stores[0].path} (A) and {store.path} (B) do not fit. {differences}")
+            raise UserError(f"{stores[0].path} (A) and {store.path} (B) cannot be merged. {differences}")
     left_out = set(without)
     numbered = [
         (store, number)

@@ -1,4 +1,4 @@
-"""Telling a demonstration store from the other things that a path may point at."""
+"""Recognising demonstration stores and other things that a path may point to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = "pixio_robot.demos"
 
 @dataclasses.dataclass(frozen=True)
 class Root:
-    """What the root group of a store says of all its episodes."""
+    """What the root group of a store records about all its episodes."""
 
     spec: DemoSpec
     image_codec: str
@@ -38,9 +38,9 @@ def root_attributes(spec: DemoSpec, image_codec: str) -> dict[str, Any]:
 
 
 def read_root(path: Path) -> Root:
-    """Of the store at `path`; raises UserError saying what `path` is when it is no store of ours.
+    """Read the root of the store at `path`. Raises UserError if it is not a store of this format, saying what it is.
 
-    A store of an older version is read as `migrate` would leave it.
+    A store of an older version is read as if `migrate` had been run on it.
     """
     _, attributes = _attributes(path)
     try:
@@ -50,7 +50,7 @@ def read_root(path: Path) -> Root:
 
 
 def migrate(path: Path) -> tuple[int, int]:
-    """Bring the store at `path` to FORMAT_VERSION, all or nothing: (its version before, its version now)."""
+    """Upgrade the store at `path` to FORMAT_VERSION, atomically. Returns (version before, version now)."""
     before, after = _attributes(path)
     if after is not before:
         header = path / NODE
@@ -59,9 +59,9 @@ def migrate(path: Path) -> tuple[int, int]:
 
 
 def _attributes(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As they stand, and as this version has them."""
+    """The root attributes as stored, and upgraded to this version."""
     before = read_attributes(path)
-    # First, because a newer version may keep its checksum in another way.
+    # Before checking, because a newer version may store its checksum differently.
     after = upgraded(before, path)
     try:
         unsealed(before)
@@ -71,7 +71,7 @@ def _attributes(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
-    """Those of the root group, of whatever version. Raises UserError saying what `path` is otherwise."""
+    """The root group's attributes, of any version. Raises UserError if `path` is not a store, saying what it is."""
     if not path.exists():
         raise UserError(f"There is no demonstration store {path}.")
     header = path / NODE
@@ -92,15 +92,15 @@ def read_attributes(path: Path) -> dict[str, Any]:
 
 
 def _what_it_is(path: Path) -> str:
-    """Names the formats of other tools that people are likely to point at."""
+    """Describe `path`, recognising the formats of other tools that users are likely to pass."""
     if path.is_file():
-        return "an HDF5 file, such as robomimic's or ALOHA's" if path.suffix in (".hdf5", ".h5") else "a file"
+        return "an HDF5 file, as used by robomimic and ALOHA" if path.suffix in (".hdf5", ".h5") else "a file"
     if (path / "meta" / "info.json").is_file():
         return "a LeRobot data set"
     if (path / "meta" / "episode_ends").is_dir():
-        return "a replay buffer of diffusion_policy"
+        return "a diffusion_policy replay buffer"
     if any(path.glob("episode_*.hdf5")):
-        return "a folder of ALOHA's HDF5 files"
+        return "a folder of ALOHA HDF5 files"
     if (path / "manifest.json").is_file() and list(path.glob("*.tar")):
         return "a folder of frame shards"
     if (path / NODE).is_file() or (path / ".zgroup").is_file() or (path / ".zarray").is_file():

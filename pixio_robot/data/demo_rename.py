@@ -1,4 +1,4 @@
-"""Cameras, columns, robot, controller and task under other names; the numbers and pictures stay."""
+"""Renaming cameras, columns, robot, controller and task; numbers and images stay as they are."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pixio_robot.types import SEVERAL, DemoSpec, Episode
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Named:
-    """What to put in the DemoSpec in place of what stands there; what is empty stays."""
+    """New values for fields of the DemoSpec; empty ones leave the field as it is."""
 
     task: str = ""
     robot: str = ""
     controller: str = ""
     state_names: Sequence[str] = ()
-    """All of them, in order."""
+    """Names of all state columns, in order."""
     action_names: Sequence[str] = ()
 
 
 def renamed(spec: DemoSpec, names: Mapping[str, str], words: Named | None = None) -> Edit:
-    """{old: new}: a camera; or a column of state and actions without its unit (`action.0`), or what several begin
-    with (`eef_rot` for eef_rot.x, .y and .z). A camera goes before columns of that name; the unit of a column stays
-    where the new name has none.
+    """Rename by {old: new}, where `old` is a camera, a column of state or actions without its unit (`action.0`), or the
+    common prefix of several (`eef_rot` for eef_rot.x, .y and .z). If a camera and columns have the name, the camera is
+    renamed. A column keeps its unit unless the new name has one.
 
-    Raises UserError for an unknown name, when two would share a name, and for a task in place of several.
+    Raises UserError for an unknown name, if two names would be equal, and for replacing several tasks by one.
     """
     words = words or Named()
     columns = {old: new for old, new in names.items() if old not in spec.cameras}
@@ -53,7 +53,7 @@ def renamed(spec: DemoSpec, names: Mapping[str, str], words: Named | None = None
     said = {key: text for key in ("task", "robot", "controller") if (text := getattr(words, key))}
     if "task" in said and SEVERAL in spec.task:
         raise UserError(
-            f"task={said['task']} would hide that the store holds several: {spec.task}. Take them apart first: "
+            f"task={said['task']} would replace several tasks: {spec.task}. Separate them first: "
             "`data filter where='task == ...'`."
         )
 
@@ -85,7 +85,7 @@ def _namer(names: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def _keys(name: str) -> list[str]:
-    """What a column may be called by: its name without the unit, and what stands before each of its dots."""
+    """The names that may refer to a column: its name without the unit, and its prefix before each dot."""
     parts = _bare(name).split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 

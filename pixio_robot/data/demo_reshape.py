@@ -1,6 +1,6 @@
-"""Episodes at another rate, or with other image sizes.
+"""Changing the control rate or the image sizes of episodes.
 
-An `Edit` is the DemoSpec that comes out and the change of an episode that makes it fit.
+An `Edit` is the resulting DemoSpec and the function that changes an episode accordingly.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ BLOCKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "sum": lambda block: block.sum(0),
     "mean": lambda block: block.mean(0),
 }
-"""How the actions of `stride` steps become one: the last for absolute targets; the sum for deltas in physical units;
-the mean for deltas normalised to [-1, 1], when the controller's range is widened by the stride as well."""
+"""How the actions of `stride` steps are merged into one: `last` for absolute targets; `sum` for deltas in physical
+units; `mean` for deltas normalised to [-1, 1], if the controller's range is also multiplied by the stride."""
 _GRIPPER = "gripper"
-"""Columns with this in their name are commands to open or close, also among deltas: neither sum nor mean is one."""
+"""Columns with this in their name are open/close commands, which must not be summed or averaged even among deltas."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,21 +32,21 @@ class Edit:
     spec: DemoSpec
     change: Callable[[Episode], Episode]
     notes: tuple[str, ...] = ()
-    """What was done and what was not, a line each, for the user."""
+    """What was changed and what was not, one line each, to show to the user."""
 
 
 def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
-    """Every `stride`-th frame, state and time stamp; the rewards between are summed, the actions joined as
-    BLOCKS[actions] does, but for the gripper's, of which sum and mean take the last."""
+    """Keep every `stride`-th frame, state and time stamp. Rewards are summed and actions merged by BLOCKS[actions];
+    gripper columns take the last value instead of the sum or mean."""
     if stride < 1:
         raise UserError(f"stride={stride} must be at least 1.")
     if actions not in BLOCKS:
         if not actions:
             raise UserError(
-                f"stride={stride} joins {stride} actions into one: say how with actions={'|'.join(BLOCKS)} "
+                f"stride={stride} merges {stride} actions into one: choose how with actions={'|'.join(BLOCKS)} "
                 "(last for absolute targets, sum for deltas)."
             )
-        raise unknown_name("way of joining actions", actions, BLOCKS)
+        raise unknown_name("way of merging actions", actions, BLOCKS)
 
     kept = [column for column, name in enumerate(spec.action_names) if _GRIPPER in name]
 
@@ -72,7 +72,7 @@ def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
 
 
 def resized(spec: DemoSpec, height: int, width: int, cameras: Sequence[str] = ()) -> Edit:
-    """Images of the named cameras (of all without a name) resampled to height x width pixels, without aliasing."""
+    """Resample the images of the named cameras (default: all) to height x width pixels, without aliasing."""
     if height < 1 or width < 1:
         raise UserError(f"height={height} and width={width} must be at least 1 pixel.")
     for camera in cameras:
@@ -94,14 +94,14 @@ def resized(spec: DemoSpec, height: int, width: int, cameras: Sequence[str] = ()
 
 
 def _resample(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """frames uint8 (n, h, w, 3). Area averaging where pixels are lost, cubic where they are made up."""
+    """Resize frames uint8 (n, h, w, 3): by area averaging when shrinking, cubic when enlarging."""
     shrinks = height <= frames.shape[1] and width <= frames.shape[2]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
 
 
 def _rescaled(camera: CameraSpec, height: int, width: int) -> CameraSpec:
-    """The intrinsics follow the pixels; a principal point is counted from the outer edge of the first pixel."""
+    """Scale the intrinsics with the image; the principal point is measured from the outer edge of the first pixel."""
     intrinsics = camera.intrinsics
     if intrinsics is not None:
         x, y = width / camera.width, height / camera.height

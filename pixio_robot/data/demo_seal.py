@@ -1,6 +1,6 @@
-"""Checksums of what stands in `zarr.json` files, so that a flipped bit there is found as one in an array is.
+"""Checksums of `zarr.json` files, so that corruption is detected there as it is in arrays.
 
-The attributes of the root and of every episode carry their own under CHECKSUM, which other readers pass over.
+The attributes of the root and of every episode include their checksum under CHECKSUM, which other readers ignore.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """`attributes` without their checksum. Raises ValueError when it does not fit; earlier versions wrote none."""
+    """`attributes` without their checksum. Raises ValueError if it does not match; earlier versions wrote none."""
     bare = dict(attributes)
     found = bare.pop(CHECKSUM, None)
     if found is not None and found != sealed(bare)[CHECKSUM]:
-        raise ValueError("the checksum of its attributes does not fit")
+        raise ValueError("the checksum of its attributes does not match")
     return bare
 
 
 def node_checksums(directory: Path) -> dict[str, str]:
-    """Of the `zarr.json` of everything below `directory`, itself excepted, by the relative path of its folder."""
+    """{relative folder: checksum} of every `zarr.json` below `directory`, except the one in `directory` itself."""
     nodes = sorted(path for path in directory.rglob(NODE) if path.parent != directory)
     return {path.parent.relative_to(directory).as_posix(): _checksum(path.read_bytes()) for path in nodes}
 

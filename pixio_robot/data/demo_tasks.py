@@ -1,4 +1,4 @@
-"""The tasks of a store: which episode is of which, and a store for each."""
+"""The tasks of a store: which episode belongs to which, and splitting a store by task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_NAME = 80
 
 @dataclasses.dataclass(frozen=True)
 class TaskShare:
-    """What of a store is of one task."""
+    """The part of a store that belongs to one task."""
 
     episodes: list[int]
     steps: int
@@ -23,13 +23,13 @@ class TaskShare:
 
 
 def tasks_of(store: DemoStore) -> list[str]:
-    """The task of every episode. Where all are of one, it is called as the store's DemoSpec calls it."""
+    """The task of every episode. If all have the same task, its name is the one in the store's DemoSpec."""
     found = [task_of(store, number) for number in range(len(store))]
     return found if len(set(found)) > 1 else [store.spec.task] * len(found)
 
 
 def shares_of_tasks(store: DemoStore) -> dict[str, TaskShare]:
-    """Of every task, in the order of their first episodes."""
+    """The share of every task, ordered by first episode."""
     episodes: dict[str, list[int]] = {}
     for number, task in enumerate(tasks_of(store)):
         episodes.setdefault(task, []).append(number)
@@ -41,18 +41,18 @@ def shares_of_tasks(store: DemoStore) -> dict[str, TaskShare]:
 
 
 def split_by_task(store: DemoStore) -> dict[str, Recipe]:
-    """A store of each task, by a name for its folder. Raises UserError for a store of one task."""
+    """{folder name: recipe for a store of one task}. Raises UserError if the store has only one task."""
     shares = shares_of_tasks(store)
     if len(shares) == 1:
         raise UserError(
-            f"Every episode of {store.path} is of one task, {next(iter(shares))!r}: there is none to split."
+            f"All episodes of {store.path} belong to one task, {next(iter(shares))!r}: there is nothing to split."
         )
     names = folder_names(list(shares))
     return {names[task]: chosen(store, share.episodes) for task, share in shares.items()}
 
 
 def folder_names(tasks: list[str]) -> Mapping[str, str]:
-    """`pick-the-red-cube` for "Pick the red cube."; tasks that come to the same are numbered."""
+    """`pick-the-red-cube` for "Pick the red cube."; tasks with the same result are numbered."""
     found: dict[str, str] = {}
     for task in tasks:
         name = re.sub(r"\W+", "-", task.lower())[:LONGEST_NAME].strip("-") or "task"

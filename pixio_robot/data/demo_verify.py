@@ -1,4 +1,4 @@
-"""Reading everything a demonstration store holds and naming what is wrong with it."""
+"""Verifying a demonstration store: read everything in it and report all problems."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pixio_robot.data.demos import EPISODES, DemoStore
 TIMESTAMPS = "timestamps_s"
 """The key of an episode's info under which a recorder may keep the time of every step, in seconds."""
 JITTER = 0.5
-"""How much of a control period a step may come early or late."""
+"""How early or late a step may come, as a fraction of the control period."""
 
 
 def verify(store: DemoStore, *, action_range: tuple[float, float] | None = None, progress: bool = False) -> list[str]:
-    """One sentence a problem; an empty list for a store that is whole. Reads every byte from the disk.
+    """Return one sentence per problem; empty if the store is intact. Reads every byte from disk.
 
-    `action_range`: what the controller accepts, for stores whose actions are to lie within it.
+    `action_range`: the range that the controller accepts, if all actions must lie within it.
     """
     from rich.progress import track
 
     problems = []
     if not (math.isfinite(store.spec.control_hz) and store.spec.control_hz > 0):
-        problems.append(f"the DemoSpec: control_hz is {store.spec.control_hz}, which is no rate")
+        problems.append(f"the DemoSpec: control_hz is {store.spec.control_hz}, which is not a valid rate")
     for group in (store.path, store.path / EPISODES):
         if not _is_group(group):
             problems.append(f"{group / NODE}: does not describe a Zarr v3 group, so other tools cannot read the store")
@@ -50,14 +50,14 @@ def _is_group(path: Path) -> bool:
 
 
 def _of_nodes(store: DemoStore, episode: int) -> Iterator[str]:
-    """Our readers pass over most of what the `zarr.json` files say; other tools do not."""
+    """Check the `zarr.json` files: our readers ignore most of their contents, but other tools do not."""
     path = store.episode_path(episode)
     if not _is_group(path):
         yield f"episode {episode}: {NODE} does not describe a Zarr v3 group, so other tools cannot read it"
     written = store.nodes(episode)
     found = node_checksums(path) if written else {}
     for name in sorted(name for name, checksum in written.items() if found.get(name) != checksum):
-        yield f"episode {episode}, {name}: its {NODE} is not what was written"
+        yield f"episode {episode}, {name}: its {NODE} has changed since it was written"
 
 
 def _of_values(store: DemoStore, episode: int, action_range: tuple[float, float] | None) -> Iterator[str]:
@@ -91,13 +91,13 @@ def _of_timestamps(store: DemoStore, episode: int) -> Iterator[str]:
         yield f"{where}: not a list of numbers"
         return
     if seconds.shape != (length,):
-        yield f"{where}: {seconds.shape} of them for {length} steps"
+        yield f"{where}: shape {seconds.shape} for {length} steps"
         return
     late = np.diff(seconds) * store.spec.control_hz - 1
     for step in np.flatnonzero(np.abs(late) > JITTER)[:1].tolist():
         yield (
             f"{where}: {1000 * (seconds[step + 1] - seconds[step]):.0f} ms pass between step {step} and {step + 1}, "
-            f"and control_hz={store.spec.control_hz:g} asks for {1000 / store.spec.control_hz:.0f}"
+            f"but control_hz={store.spec.control_hz:g} implies {1000 / store.spec.control_hz:.0f} ms"
         )
 
 
@@ -105,7 +105,7 @@ def _of_images(store: DemoStore, episode: int) -> Iterator[str]:
     directory = store.episode_path(episode) / "images"
     there = {entry.name for entry in directory.iterdir() if entry.is_dir()} if directory.is_dir() else set()
     for camera in sorted(there - set(store.spec.cameras)):
-        yield f"episode {episode}, camera {camera}: the DemoSpec does not name it"
+        yield f"episode {episode}, camera {camera}: it is not in the DemoSpec"
     for camera in store.spec.cameras:
         where = f"episode {episode}, camera {camera}"
         shape = store.images_shape(episode, camera)

@@ -1,10 +1,10 @@
-"""Versions of the demonstration store, and the steps from each to the next.
+"""Versions of the demonstration store, and the migration from each to the next.
 
     1   raw images only
     2   `image_codec` in the root group's attributes; the attributes of the root and of new episodes are checksummed
 
-A step changes the root group's attributes alone, so that a store of any size is migrated at once and an older one can
-be read as it is. A version whose arrays differ would need its own command to rewrite them.
+A migration step changes only the root group's attributes, so that a store of any size is migrated at once and older
+stores can be read without migration. A version with different arrays would need its own command to rewrite them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Attributes = dict[str, Any]
 STEPS: dict[int, Callable[[Attributes], Attributes]] = {
     1: lambda attributes: attributes | {"image_codec": RAW},
 }
-"""STEPS[v] leads from version v to v + 1."""
+"""STEPS[v] upgrades from version v to v + 1."""
 
 
 def upgraded(attributes: Attributes, path: Path) -> Attributes:
-    """`attributes` as FORMAT_VERSION has them. Raises UserError for a version that is missing or newer."""
+    """`attributes` upgraded to FORMAT_VERSION. Raises UserError if the version is missing or newer."""
     version = attributes.get("format_version")
     if not isinstance(version, int) or version not in (*STEPS, FORMAT_VERSION):
         raise UserError(

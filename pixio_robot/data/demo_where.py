@@ -1,4 +1,4 @@
-"""`success and length >= 20 and not (seed in 0..99 or task == Lift)`: choosing episodes by what is known of them.
+"""Choosing episodes by their properties: `success and length >= 20 and not (seed in 0..99 or task == Lift)`.
 
     choice     = both { "or" both }
     both       = one { "and" one }
@@ -6,9 +6,9 @@
     OPERATOR   = == != < <= > >= in "not in"
     VALUE      = number | true | false | word | 'text' | "text"
                | with `in` and `not in`: RANGE | "(" (VALUE | RANGE) { "," (VALUE | RANGE) } ")"
-    RANGE      = LOW..HIGH, two numbers or two texts in quotes; both ends belong to it, and texts go by the alphabet
+    RANGE      = LOW..HIGH, two numbers or two quoted texts, both ends included; texts are ordered alphabetically
 
-The names are those of `Facts`, and `info.KEY` for what a recorder noted. Nothing is ever evaluated as Python.
+The names are those of `Facts`, and `info.KEY` for an entry of the episode's info. Nothing is evaluated as Python.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pixio_robot.errors import UserError, unknown_name
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a choice can be made by."""
+    """The properties of an episode that a condition can refer to."""
 
     episode: int
     length: int
@@ -73,21 +73,21 @@ class _Range:
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """A choice of episodes."""
+    """A condition on episodes."""
 
     holds: Predicate
     info_keys: frozenset[str]
-    """Every KEY of an `info.KEY` that it names."""
+    """Every KEY that it refers to as `info.KEY`."""
 
 
 def parse_where(text: str) -> Where:
-    """What `text` spells. Raises UserError saying where it is not understood."""
+    """Parse a condition. Raises UserError naming the place of a syntax error."""
     parser = _Parser(text)
     return Where(parser.whole(), frozenset(parser.info_keys))
 
 
 class _Parser:
-    """Recursive descent: one method a line of the grammar."""
+    """Recursive descent: one method per rule of the grammar."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -98,8 +98,7 @@ class _Parser:
             match = _TOKEN.match(text, place)
             if match is None:
                 raise UserError(
-                    f"where={text!r} is not understood from {text[place:].strip()!r} on. "
-                    f"Such as this is understood: {EXAMPLE}."
+                    f"where={text!r} cannot be parsed from {text[place:].strip()!r} on. For example: {EXAMPLE}."
                 )
             self._tokens.append((match.lastgroup or "", match.group(match.lastgroup or 0)))
             place = match.end()
@@ -107,7 +106,7 @@ class _Parser:
     def whole(self) -> Predicate:
         predicate = self._choice()
         if self._tokens:
-            raise self._expected("'and', 'or' or the end")
+            raise self._expected("'and', 'or' or the end of the condition")
         return predicate
 
     def _choice(self) -> Predicate:
@@ -162,14 +161,14 @@ class _Parser:
             except TypeError:
                 known = ", ".join(map(repr, value)) if sign == "in" else repr(value)
                 raise UserError(
-                    f"where={self._text!r}: {name} is {found!r} in episode {facts.episode}, which is not compared with "
-                    f"{known}."
+                    f"where={self._text!r}: {name} is {found!r} in episode {facts.episode}, which cannot be compared "
+                    f"with {known}."
                 ) from None
 
         return holds
 
     def _value(self, name: str, sign: str) -> Any:
-        """One value, or with `in` the list of values and ranges."""
+        """One value, or with `in` a list of values and ranges."""
         if sign != "in":
             return self._single(name)
         if not self._take("("):
@@ -195,7 +194,7 @@ class _Parser:
         if kind == "word":
             return {"true": True, "false": False}.get(text, text)
         raise self._expected(
-            "a single value (a range stands after 'in')" if kind == "range" else f"a value for {name}", text
+            "a single value (ranges are allowed only after 'in')" if kind == "range" else f"a value for {name}", text
         )
 
     def _take(self, word: str) -> bool:
@@ -212,8 +211,8 @@ class _Parser:
     def _expected(self, wanted: str, found: str = "") -> UserError:
         found = found or (self._tokens[0][1] if self._tokens else "")
         return UserError(
-            f"where={self._text!r}: expected {wanted}, and there is {repr(found) if found else 'nothing'}. "
-            f"Such as this is understood: {EXAMPLE}."
+            f"where={self._text!r}: expected {wanted} but found {repr(found) if found else 'the end'}. "
+            f"For example: {EXAMPLE}."
         )
 
 

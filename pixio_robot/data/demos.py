@@ -1,11 +1,11 @@
-"""Demonstrations on disk: one Zarr v3 group an episode, committed by renaming.
+"""Demonstrations on disk: one Zarr v3 group per episode, committed by renaming.
 
     store.zarr/zarr.json                     format, version, DemoSpec and image codec in the root group's attributes
     store.zarr/episodes/000000/images/<camera>, state, actions, rewards
     store.zarr/episodes/.tmp-demos-*         being written; invisible to readers
 
-An episode is whole or it is not there: it is built aside, fsynced, and renamed to the next free number, so
-several processes may append side by side and a kill at any moment costs only the episode being written.
+An episode is either complete or absent: it is built in a temporary directory, fsynced, and renamed to the next free
+number. Several processes may therefore append at the same time, and a crash costs only the episode being written.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFull(UserError):
-    """An episode was not appended; those before it are intact."""
+    """The disk is full: an episode was not appended; earlier ones are intact."""
 
 
 class DemoStore:
-    """Episodes 0..len-1 of one DemoSpec. Opening lists what is committed; `append` adds to it."""
+    """Episodes 0..len-1 of one DemoSpec. Opening lists the committed episodes; `append` adds one."""
 
     def __init__(self, path: Path, root: Root, ram_bytes: int) -> None:
         self.path = path
@@ -51,8 +51,8 @@ class DemoStore:
         self._frames: dict[tuple[int, str], np.ndarray] = {}
         self._ram_bytes = ram_bytes
         self._fits_in_ram = True
-        # Writers take the next free number, so one with nothing before it means that an episode was lost. Listed
-        # first, because others may commit meanwhile.
+        # Writers take the next free number, so a gap means that an episode was lost. The last number is read first,
+        # because others may commit in the meantime.
         last = self._last_number()
         self.refresh()
         if last >= len(self):
@@ -62,13 +62,13 @@ class DemoStore:
             )
 
     def __reduce__(self) -> tuple[Callable[..., DemoStore], tuple[Path, Root, int]]:
-        """Another process opens the store anew instead of being sent the frames held in RAM."""
+        """Pickle the path only: another process reopens the store instead of receiving the frames held in RAM."""
         return DemoStore, (self.path, Root(self.spec, self.image_codec), self._ram_bytes)
 
     @classmethod
     def create(cls, path: str | Path, spec: DemoSpec, *, exist_ok: bool = False, image_codec: str = RAW) -> DemoStore:
-        """A new, empty store. Raises UserError if something is there already, unless it is a store of an
-        equal spec and `exist_ok`. Other codecs than `raw` are for archives."""
+        """Create an empty store. Raises UserError if `path` exists, unless it is a store with an equal spec and
+        `exist_ok` is set. Image codecs other than `raw` are meant for archives."""
         path = Path(path)
         check_spec(spec)
         if not path.exists():
@@ -85,23 +85,23 @@ class DemoStore:
                     raise
                 raise UserError(f"No space left on the disk to create {path}; nothing was written.") from error
         if not exist_ok:
-            raise UserError(f"{path} exists already; choose another place for the demonstrations.")
+            raise UserError(f"{path} exists already; choose another path for the demonstrations.")
         store = cls.open(path)
-        if differences := differing(store.spec, spec, "it", "what is to be added"):
-            raise UserError(f"{path} holds demonstrations of something else: {'; '.join(differences.values())}.")
+        if differences := differing(store.spec, spec, "it", "the new data"):
+            raise UserError(f"{path} contains different demonstrations: {'; '.join(differences.values())}.")
         return store
 
     @classmethod
     def open(cls, path: str | Path, *, ram_bytes: int = DEFAULT_RAM_BYTES) -> DemoStore:
-        """Open for reading and appending. If all images take at most `ram_bytes`, they are kept in RAM once read.
+        """Open for reading and appending. If all images fit into `ram_bytes`, they are kept in RAM once read.
 
-        Raises UserError saying what `path` is when it is no store of ours, or which of its files is damaged.
+        Raises UserError if `path` is not a store of this format, saying what it is, or if one of its files is damaged.
         """
         path = Path(path)
         return cls(path, read_root(path), ram_bytes)
 
     def refresh(self) -> None:
-        """Take notice of episodes that other processes have committed since."""
+        """List episodes that other processes have committed in the meantime."""
         for number in itertools.count(len(self._headers)):
             header = read_header(self.episode_path(number))
             if header is None:
@@ -111,7 +111,7 @@ class DemoStore:
         self._fits_in_ram = sum(header.length for header in self._headers) * frame_bytes <= self._ram_bytes
 
     def _last_number(self) -> int:
-        """The highest number that any episode on the disk has; -1 without one."""
+        """The highest episode number on disk; -1 if there are no episodes."""
         directory = self.path / EPISODES
         if not directory.is_dir():
             raise UserError(f"{directory} is missing: restore it from a copy.")
@@ -122,7 +122,7 @@ class DemoStore:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Steps of every episode, int64."""
+        """Number of steps of every episode, int64."""
         return np.array([header.length for header in self._headers], np.int64)
 
     @property
@@ -134,7 +134,7 @@ class DemoStore:
         return [header.success for header in self._headers]
 
     def nodes(self, episode: int) -> Mapping[str, str]:
-        """The checksums that the `zarr.json` files below that episode were written with; none in old ones."""
+        """The checksums that the episode's `zarr.json` files were written with; empty for old episodes."""
         return self._headers[episode].nodes
 
     def info(self, episode: int) -> Mapping[str, Any]:
@@ -153,7 +153,7 @@ class DemoStore:
         return self._value(episode, "rewards")
 
     def images(self, episode: int, camera: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Frames start..stop of one camera, uint8 (n, h, w, 3). Not to be written to."""
+        """Frames start..stop of one camera, uint8 (n, h, w, 3). Do not modify them."""
         end = self._headers[episode].length if stop is None else stop
         self._check_frames(episode, start, end)
         if (frames := self._in_ram(episode, camera)) is not None:
@@ -161,7 +161,7 @@ class DemoStore:
         return self._file(episode, camera).read(start, end)
 
     def images_into(self, episode: int, camera: str, start: int, frames: np.ndarray) -> None:
-        """Fill `frames`, contiguous uint8 (n, h, w, 3), with those from `start` on: `images` without a copy between."""
+        """Read the frames from `start` on into `frames`, contiguous uint8 (n, h, w, 3): `images` without a copy."""
         self._check_frames(episode, start, start + len(frames))
         if (found := self._in_ram(episode, camera)) is not None:
             frames[...] = found[start : start + len(frames)]
@@ -171,10 +171,10 @@ class DemoStore:
     def _check_frames(self, episode: int, start: int, end: int) -> None:
         length = self._headers[episode].length
         if not 0 <= start <= end <= length:
-            raise UserError(f"{self.episode_path(episode)} has {length} frames, so there is no {start}..{end}.")
+            raise UserError(f"{self.episode_path(episode)} has {length} frames; {start}..{end} is out of range.")
 
     def _in_ram(self, episode: int, camera: str) -> np.ndarray | None:
-        """All frames, read by now if all images fit."""
+        """All frames, reading them first if the store's images fit in RAM; else None."""
         key = (episode, camera)
         if key not in self._frames and self._fits_in_ram:
             self._frames[key] = self._file(episode, camera).read(0, self._headers[episode].length)
@@ -188,7 +188,7 @@ class DemoStore:
         return self._files[key]
 
     def images_fingerprint(self, episode: int, camera: str) -> int:
-        """A number that changes with any pixel, from the checksums on the disk."""
+        """A number that changes with any pixel, computed from the checksums on disk."""
         return self._file(episode, camera).fingerprint()
 
     def episode(self, episode: int) -> Episode:
@@ -204,11 +204,11 @@ class DemoStore:
         )
 
     def values_shape(self, episode: int, name: str) -> tuple[int, ...]:
-        """Of state, actions or rewards (VALUES) of that episode."""
+        """The shape of state, actions or rewards (VALUES) in an episode."""
         return values_shapes(self.spec, self._headers[episode].length)[name]
 
     def images_shape(self, episode: int, camera: str) -> tuple[int, ...]:
-        """(n, h, w, 3). Raises UserError for a camera that the DemoSpec does not name."""
+        """(n, h, w, 3). Raises UserError for a camera that is not in the DemoSpec."""
         if camera not in self.spec.cameras:
             raise unknown_name("camera", camera, self.spec.cameras)
         return images_shape(self.spec, camera, self._headers[episode].length)
@@ -217,7 +217,7 @@ class DemoStore:
         return self.path / EPISODES / f"{episode:06d}"
 
     def append(self, episode: Episode) -> int:
-        """Commit one episode and return its number. Raises UserError for a field that does not fit, and DiskFull."""
+        """Commit one episode and return its number. Raises UserError if it does not match the spec, and DiskFull."""
         header = check_episode(episode, self.spec)
         try:
             with workplace(self.path / EPISODES) as temporary:

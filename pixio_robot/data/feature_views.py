@@ -1,8 +1,8 @@
-"""Which versions of every frame a frozen encoder is shown: the one of acting, and random ones to train on.
+"""The views of every frame for which a frozen encoder's features are cached: the one used for acting, and random ones.
 
-Augmentation cannot be drawn anew for features that are computed once, so `count` versions of every episode are cached
-and one is drawn for every training window. All frames of an episode share a version's box and shift, so that motion
-within a window stays what it was.
+Features that are computed once cannot be augmented anew, so `count` random views of every episode are cached and one is
+drawn for every training window. All frames of an episode share a view's box and shift, which preserves the motion
+within a window.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from pixio_robot.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Views:
-    """View 0 is what a policy sees when it acts: the whole image, or its middle. Views 1..count are random."""
+    """View 0 is what a policy sees when acting: the whole image or its central crop. Views 1..count are random."""
 
     count: int = 0
     crop: tuple[int, int] | None = None
-    """Height and width [px] of the box that is seen: in the middle for view 0, anywhere for the others."""
+    """Height and width [px] of the crop: central for view 0, at a random place for the others."""
     shift: int = 0
-    """Pixels by which the random views are moved at most, edges repeated, after the crop."""
+    """Maximum shift of the random views in pixels, applied after the crop; edges are repeated."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.shift < 0:
             raise UserError(f"Feature views: count={self.count} and shift={self.shift} must not be negative.")
         if self.crop is not None and min(self.crop) < 1:
-            raise UserError(f"Feature views: crop={self.crop} must be a height and a width of at least 1 pixel.")
+            raise UserError(f"Feature views: crop={self.crop} must be a height and a width of at least 1 pixel each.")
         if self.count and self.crop is None and not self.shift:
-            raise UserError(f"Feature views: count={self.count} equal views are of no use; set a crop or a shift.")
+            raise UserError(f"Feature views: count={self.count} equal views are useless; set a crop or a shift.")
 
     def name(self, view: int) -> str:
-        """Equal names mean equal pixels, whatever `count` is; the whole image has the empty one."""
+        """Equal names mean equal pixels, independent of `count`; the name of the whole image is empty."""
         parts = [] if self.crop is None else [f"crop-{self.crop[0]}x{self.crop[1]}"]
         if view:
             parts += [f"shift-{self.shift}", f"seed-{self.seed}", f"view-{view}"]
         return ".".join(parts)
 
     def apply(self, frames: np.ndarray, camera: str, episode: int, view: int) -> np.ndarray:
-        """Frames uint8 (n, h, w, 3) of that camera and episode as this view shows them.
+        """Apply a view to frames uint8 (n, h, w, 3) of a camera and episode.
 
-        Raises UserError when the crop does not fit.
+        Raises UserError if the crop is larger than the images.
         """
         random = np.random.default_rng([self.seed, zlib.crc32(camera.encode()), episode, view])
         if self.crop is not None:
@@ -58,7 +58,7 @@ class Views:
 
 
 def _crop(frames: np.ndarray, size: tuple[int, int], random: np.random.Generator | None) -> np.ndarray:
-    """A random box, or the one in the middle."""
+    """Crop a random box, or the central one without `random`."""
     spare = frames.shape[1] - size[0], frames.shape[2] - size[1]
     if min(spare) < 0:
         raise UserError(f"A crop of {list(size)} pixels does not fit into images of {list(frames.shape[1:3])}.")

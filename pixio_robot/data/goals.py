@@ -1,4 +1,4 @@
-"""What is wanted in each task, as numbers: one-hot, or embeddings of instructions that somebody computed."""
+"""The goal of each task as a vector: one-hot, or a precomputed embedding of its instruction."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
 
 Goals = dict[str, list[float]]
-"""A task's name -> numbers, of the same length for all."""
+"""{task: vector}, all of the same length."""
 
 
 def one_hot_goals(tasks: Sequence[str]) -> Goals:
-    """Each task a dimension of its own; the linear map behind it then is a learned embedding of the task."""
+    """One dimension per task; the linear layer that follows then is a learned task embedding."""
     return {task: np.eye(len(tasks))[index].tolist() for index, task in enumerate(tasks)}
 
 
 def read_goals(path: str, tasks: Sequence[str]) -> Goals:
-    """The embeddings of all tasks in a JSON file {task: [numbers]}, or a safetensors file with a vector a task.
+    """Read embeddings from a JSON file {task: [numbers]} or a safetensors file with one vector per task.
 
-    Those of other tasks come along: the policy may be asked for them later. Raises UserError for a file that is
-    neither, for vectors of different lengths or with a value that is not finite, and for a task that the file lacks.
+    Tasks in the file that are not in `tasks` are included: the policy may need them later. Raises UserError if the file
+    is neither, vectors differ in length or have values that are not finite, or a task is missing.
     """
     found = {str(task): np.asarray(vector) for task, vector in _read(Path(path)).items()}
     for task, vector in found.items():
@@ -34,7 +34,7 @@ def read_goals(path: str, tasks: Sequence[str]) -> Goals:
             raise UserError(f"{path}: the goal of task {task!r} must be a list of finite numbers.")
     if len({len(vector) for vector in found.values()}) > 1:
         lengths = ", ".join(f"{task} {len(vector)}" for task, vector in found.items())
-        raise UserError(f"{path}: the goals must have one length, not {lengths}.")
+        raise UserError(f"{path}: all goals must have the same length, not {lengths}.")
     if lacking := [task for task in tasks if task not in found]:
         raise UserError(
             f"{path} has no numbers for {'the task' if len(lacking) == 1 else 'the tasks'} "
@@ -45,11 +45,11 @@ def read_goals(path: str, tasks: Sequence[str]) -> Goals:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"There is no file of goals {path}.")
+        raise UserError(f"There is no goals file {path}.")
     if path.suffix == ".json":
         value = read_json(path)
         if not isinstance(value, dict):
-            raise UserError(f"{path} must be a JSON object of tasks, each with its list of numbers.")
+            raise UserError(f"{path} must be a JSON object with a list of numbers for each task.")
         return value
     try:
         return load_file(path)

@@ -1,4 +1,4 @@
-"""Windows of several demonstration stores in one batch, drawn by weight."""
+"""Batches of windows from several demonstration stores, drawn by weight."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
 
 
 class MixedBatches(Prefetched):
-    """An infinite iterator of `Batch`. Every row is drawn by itself, with replacement: first a store, by `weights`
-    (None: by the number of its windows, so that every window is equally likely), then one of its windows. Either all
-    parts say what is wanted (`DemoBatches(goals=)`), or none.
+    """An infinite iterator of `Batch`. Every row is drawn independently, with replacement: first a store, by `weights`
+    (None: by its number of windows, so that every window is equally likely), then one of its windows. Either all parts
+    have goals (`DemoBatches(goals=)`), or none.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class MixedBatches(Prefetched):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Raises UserError for weights that fit no store, and a batch that the processes cannot share."""
+        """Raises UserError for weights that do not match the stores, and for a batch that cannot be divided among the
+        processes."""
         super().__init__(prefetch)
         self._parts = list(parts)
         self._weights = shares(weights, [part.windows for part in parts], "stores")
@@ -55,7 +56,7 @@ class MixedBatches(Prefetched):
         return self.draw(np.random.default_rng([self._seed, number]), self._batch_size, self._mine)
 
     def draw(self, random: np.random.Generator, count: int, rows: slice = slice(None)) -> Batch:
-        """`rows` of a batch of `count` windows; those of one store stand together."""
+        """`rows` of a batch of `count` windows, grouped by store."""
         counts = random.multinomial(count, self._weights)
         found = []
         before = np.cumsum(counts) - counts
@@ -69,14 +70,14 @@ class MixedBatches(Prefetched):
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
-    """One batch of several, in their order."""
+    """Concatenate several batches, in order."""
     seen = [batch.observation for batch in batches]
     first = seen[0]
 
     def features(camera: str) -> Features:
         parts = [one.features[camera] for one in seen]
         if len(crops := {part.crop for part in parts}) > 1:
-            raise UserError(f"Features of {camera!r} were cached of different parts of the images: crops {crops}.")
+            raise UserError(f"Features of {camera!r} were cached for different crops of the images: {crops}.")
         return Features(
             torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]), parts[0].crop
         )
@@ -94,7 +95,7 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 
 
 def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
-    """What the demonstrations of all stores mean by their numbers; the tasks may differ and are all named.
+    """The DemoSpec shared by all stores; tasks may differ and are all listed.
 
     Raises UserError naming every other field that differs.
     """
@@ -109,7 +110,7 @@ def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
 
 
 def statistics_over(chosen: Sequence[tuple[DemoStore, Sequence[int]]]) -> Statistics:
-    """Of these episodes of these stores, each step counted once."""
+    """Statistics over these episodes of these stores, each step counted once."""
     pairs = [(store, episode) for store, episodes in chosen for episode in episodes]
     return statistics_of(
         lambda number: pairs[number][0].state(pairs[number][1]),

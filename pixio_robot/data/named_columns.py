@@ -1,6 +1,6 @@
-"""Between one array with a name for every column (a DemoSpec's state) and several arrays under keys of their own.
+"""Mapping between one array with named columns (a DemoSpec's state) and several arrays with one key each.
 
-The column `robot0_eef_pos.x [m]` belongs to the key `robot0_eef_pos`; a column without a dot is a key by itself.
+The column `robot0_eef_pos.x [m]` belongs to the key `robot0_eef_pos`; a column without a dot is its own key.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ COMPONENTS = {
     "joint_pos_sin": ("", "1"),
     "gripper_width": ("", "m"),
 }
-"""How the well-known keys of robosuite and UMI end -> what their columns are called, and their unit."""
+"""Ending of a well-known robosuite or UMI key -> (names of its columns, unit)."""
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[int]]:
-    """key -> its columns, in order. Raises UserError for a name that cannot be the name of an array."""
+    """{key: its columns in order}. Raises UserError for a name that cannot be the name of an array."""
     keys: dict[str, list[int]] = {}
     for column, name in enumerate(names):
         key = name.split(" [")[0]
@@ -40,7 +40,7 @@ def grouped(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def column_names(key: str, shape: Sequence[int], gripper_unit: str = "") -> list[str]:
-    """Names for the columns of an array of rows of that shape; the unit in brackets where it is known."""
+    """Names for the columns of an array with rows of `shape`, with the unit in brackets where it is known."""
     width = int(np.prod(shape, dtype=np.int64))
     letters, unit = _known(key)
     if key.endswith("gripper_qpos"):

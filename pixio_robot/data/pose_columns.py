@@ -1,10 +1,10 @@
-"""Which columns of actions and state are positions and rotations of a gripper, read from their names.
+"""Recognising from their names which columns of actions and state are positions and rotations of a gripper.
 
-    [ARM_]eef_delta_pos.x [0.05 m]      1 means 0.05 m further along x        [ARM_]eef_pos.x [m]          a place
+    [ARM_]eef_delta_pos.x [0.05 m]      1 means 0.05 m further along x        [ARM_]eef_pos.x [m]          absolute
     [ARM_]eef_delta_axis_angle.x [0.5 rad]                                    [ARM_]eef_axis_angle.x [rad]
                                                     [ARM_]eef_rot_axis_angle.x, eef_rot6d.xx [1], eef_quat.x [1], ...
 
-They are the names of our environments, of imported robosuite data and of UMI's. Without a unit, it is m, rad or 1.
+These are the names used by our environments, imported robosuite data and UMI. The default unit is m, rad or 1.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ _AXES = {
     ROT6D_ROWS: [f"{axis}{column}" for axis in "xy" for column in "xyz"],
     MATRIX: [f"{axis}{column}" for axis in "xyz" for column in "xyz"],
 }
-"""What the columns of each are called."""
+"""The names of the columns of each form."""
 _FORMS = {"rot_axis_angle": AXIS_ANGLE, "quat_site": QUATERNION} | {form: form for form in (POSITION, *WIDTHS)}
-"""Word of a name -> form. rot_axis_angle: UMI's word; quat_site: of the point that robosuite controls."""
+"""Word in a column name -> form. rot_axis_angle: UMI's name; quat_site: of the point that robosuite controls."""
 _WORDS = "|".join(sorted(_FORMS, key=len, reverse=True))
 _STEM = re.compile(rf"(?P<arm>.*?)eef_(?P<delta>delta_)?(?P<what>{_WORDS})")
 _NAME = re.compile(r"(?P<stem>.+)\.(?P<axis>\w+)( \[(?P<scale>[\d.]+(?:e-?\d+)? )?(?P<unit>\w+)\])?")
 _UNITS = {POSITION: "m", AXIS_ANGLE: "rad"}
-"""Of what has one; the numbers of other rotations have none, or 1."""
+"""Forms with a unit; other rotations have none, or 1."""
 _ROTATIONS = r"rot(ation)?|orn|orientation|quat(ernion)?|axis_?angle|euler|rotvec|rpy|roll|pitch|yaw|rot6d"
 _MOST = 4
-"""Columns that are no pose, of which a suggestion names each."""
+"""Maximum number of other columns that a suggestion spells out."""
 _POSITIONS = r"poses?|pos|position|xyz|eef|tcp|ee"
 _OTHERS = r"joints?|grippers?|fingers?|vel|velocity|force|torque|effort|ft|wrench|base"
-"""Words of columns that are no pose of a gripper, whatever else stands in their names."""
+"""Words that mark a column as not a gripper pose, whatever else is in its name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Block:
-    """Columns that are one position or rotation, from number `first` on."""
+    """Adjacent columns, starting with number `first`, that form one position or rotation."""
 
     arm: str
     what: str
-    """`pos`, or the form of a rotation (`actions.WIDTHS`), in the word that the names have for it (`_FORMS`)."""
+    """`pos` or the form of a rotation (`actions.WIDTHS`), as spelled in the column names (`_FORMS`)."""
     delta: bool
     first: int
     scale: tuple[float, ...]
-    """How many m or rad (or 1) one unit of each number is."""
+    """The size of one unit of each value in m, rad or 1."""
 
     @property
     def stop(self) -> int:
@@ -86,7 +86,7 @@ class Block:
         return values if self.is_position else matrices(values, self.form)
 
     def write(self, values: np.ndarray) -> np.ndarray:
-        """The reverse, of these columns alone."""
+        """The inverse of `read`, for these columns only."""
         return (values if self.is_position else rotations(values, self.form)) / self.scale
 
     def names(self) -> list[str]:
@@ -105,9 +105,9 @@ class Block:
 
 
 def blocks(names: Sequence[str]) -> list[Block]:
-    """The positions and rotations among columns of those names; the others, such as grippers, are in none.
+    """The positions and rotations among columns with these names; others, such as grippers, are not included.
 
-    Raises UserError where a position or rotation misses columns, or is in another unit than m and rad.
+    Raises UserError if a position or rotation lacks columns or has a unit other than m or rad.
     """
     found: list[Block] = []
     place = 0
@@ -132,7 +132,7 @@ def blocks(names: Sequence[str]) -> list[Block]:
 
 
 def woven[Column](columns: list[Column], before: Sequence[Block], parts: Sequence[list[Column]]) -> list[Column]:
-    """`columns` with those of each block replaced."""
+    """`columns` with the columns of each block replaced."""
     found, place = [], 0
     for block, part in zip(before, parts, strict=True):
         found += [*columns[place : block.first], *part]
@@ -141,34 +141,34 @@ def woven[Column](columns: list[Column], before: Sequence[Block], parts: Sequenc
 
 
 def others(names: Sequence[str], found: Sequence[Block]) -> list[str]:
-    """The columns that are in no block."""
+    """The names of the columns that belong to no block."""
     inside = {column for block in found for column in range(block.first, block.stop)}
     return [name for column, name in enumerate(names) if column not in inside]
 
 
 def look_like_poses(names: Sequence[str], rotations_only: bool = False) -> list[str]:
-    """Of columns in no block, those whose names say that they place or turn a gripper, in words not known here."""
+    """The columns (of those in no block) whose names suggest a position or rotation of a gripper in an unknown form."""
     words = _ROTATIONS if rotations_only else f"{_ROTATIONS}|{_POSITIONS}"
     return [name for name in names if _has(name, words) and not _has(name, _OTHERS)]
 
 
 def may_be_of_gripper(name: str, arms: Collection[str]) -> bool:
-    """Whether a column that looks like a pose says that it is the gripper's, or of none: `rot.x`, `left_tcp.x`, what
-    begins as those `arms` do; not `head.yaw`."""
+    """Whether a column that looks like a pose may be the gripper's: it names the gripper or one of `arms`, or no body
+    (`rot.x`, `left_tcp.x`, but not `head.yaw`)."""
     first = re.split(r"[._\d]", name.lower(), maxsplit=1)[0]
     says_none = re.fullmatch(f"{_ROTATIONS}|{_POSITIONS}", first) is not None
     return says_none or _has(name, "eef|tcp|ee") or any(arm and name.startswith(arm) for arm in arms)
 
 
 def _has(name: str, words: str) -> bool:
-    """Whether one of `words` stands by itself in the name without its unit; numbers at their ends do not count."""
+    """Whether the name without its unit contains one of `words` as a separate word, ignoring trailing digits."""
     found = re.search(rf"(^|[_.\d])({words})\d*($|[_.])", name.split(" [")[0].lower())
-    # The forearm_roll of an arm is a joint.
+    # An arm's forearm_roll is a joint.
     return bool(found) and not (found[2] in ("roll", "pitch", "yaw") and found[1] == "_")
 
 
 def suggested(count: int) -> str:
-    """Names for `count` numbers of a pose and a gripper, as they would be typed: a guess at what they are."""
+    """A guess at the names of `count` columns of a pose and a gripper, as one would type them."""
     turn = {8: QUATERNION, 10: ROT6D, 13: MATRIX}.get(count, AXIS_ANGLE)
     names = [
         name

@@ -1,6 +1,6 @@
-"""Memory that the processes of one machine share: one of them fills it, and the others look at the same pages.
+"""Memory shared by the processes of one machine: one process fills it, and the others map the same pages.
 
-It has a name in no file system, so nothing is left behind however they end, and no mount's size limits it.
+It is anonymous (memfd), so nothing is left behind however the processes end, and no mount limits its size.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from torch import Tensor
 from pixio_robot.errors import UserError
 
 Fill = Callable[[Tensor], None]
-"""Writes into bytes, uint8 (n,)."""
+"""Fills a buffer, uint8 (n,)."""
 
 Room = Callable[[int, Fill], Tensor]
-"""So many bytes, filled: uint8 (n,)."""
+"""(size, fill) -> a filled buffer of `size` bytes, uint8 (size,)."""
 
 
 def own_room(size: int, fill: Fill) -> Tensor:
-    """Of this process alone."""
+    """A buffer private to this process."""
     memory = torch.empty(size, dtype=torch.uint8)
     fill(memory)
     return memory
 
 
 def shared_room(meet: Callable[[Any], list[Any]]) -> Room:
-    """Room that the first process of each machine fills and the others there see; all must ask for the same.
+    """A `Room` whose buffers the first process of each machine fills and the others on that machine map. It is a
+    collective: all processes must call it with the same size.
 
-    `meet(value)` gives everyone's value and is a collective (`training.distributed.Processes.gather`). One that is
-    alone on its machine has its own, and so has every one on other systems than Linux. Raises UserError on the others
-    when the first fails.
+    `meet(value)` is a collective that returns every process's value (`training.distributed.Processes.gather`). A
+    process that is alone on its machine gets private memory; on systems other than Linux, every process does. If the
+    first process fails, the others raise UserError.
     """
 
     def room(size: int, fill: Fill) -> Tensor:
@@ -59,9 +60,9 @@ def shared_room(meet: Callable[[Any], list[Any]]) -> Room:
         if memory is None:
             theirs = filled[here[0]]
             if theirs is False:
-                raise UserError("The first process of this machine failed; its own message says at what.")
+                raise UserError("The first process on this machine failed; see its own error message.")
             memory = _mapped(here[0][1], theirs, size)
-        meet(None)  # from here on the mappings alone keep it
+        meet(None)  # from here on, only the mappings keep the memory alive
         if descriptor is not None:
             os.close(descriptor)
         return memory
@@ -74,6 +75,6 @@ def _mapped(process: int, descriptor: int, size: int) -> Tensor:
 
 
 def _machine() -> str:
-    """Containers of one machine that do not see each other's processes count as two."""
+    """An identifier of the machine; containers that do not see each other's processes count as separate machines."""
     seen = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {seen.stat().st_ino if seen.exists() else ''}"

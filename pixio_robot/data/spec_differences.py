@@ -1,4 +1,4 @@
-"""How two DemoSpecs differ, told to somebody who wants their demonstrations in one place; and what helps."""
+"""Explaining how two DemoSpecs differ, with hints for users who want to combine their demonstrations."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pixio_robot.types import DemoSpec
 
 _WORDS = ("task", "robot", "controller", "render_quality")
 _NAMES = ("state_names", "action_names")
-_RENAME = "`data rename` makes names alike that mean the same."
+_RENAME = "`data rename` unifies different names for the same thing."
 _WAYS = {
-    "render_quality": "Pictures of another render_quality are other pictures: make one of them again.",
-    "control_hz": "`data subsample stride=` lowers a rate to a whole part of it.",
-    "action_names": f"{_RENAME} `data actions` says poses in another way.",
+    "render_quality": "Images of different render_quality look different: render one of them again.",
+    "control_hz": "`data subsample stride=` divides a rate by an integer.",
+    "action_names": f"{_RENAME} `data actions` converts poses.",
     "size": "`data resize` changes the size of images.",
 }
-"""Field -> what helps, other than renaming."""
+"""Field -> hint, where it is not to rename."""
 
 
 def differing(one: DemoSpec, other: DemoSpec, a: str, b: str) -> dict[str, str]:
-    """Field -> how it differs, of those fields that `DemoSpec.differences` minds; `a` and `b` are what to call the two.
+    """{field: how it differs} for the fields that `DemoSpec.differences` checks; `a` and `b` name the two specs.
 
-    The field of images of another size is called `size`.
+    Different image sizes are listed under `size`.
     """
     found = {}
     for field in _WORDS:
@@ -46,7 +46,7 @@ def differing(one: DemoSpec, other: DemoSpec, a: str, b: str) -> dict[str, str]:
 
 
 def told_apart(one: DemoSpec, other: DemoSpec, a: str, b: str) -> str:
-    """The same as text, and what helps somebody who wants to have them alike; empty where nothing differs."""
+    """The same as text with hints on how to make the specs agree; empty if nothing differs."""
     found = differing(one, other, a, b)
     ways = dict.fromkeys(_WAYS.get(field, _RENAME) for field in found)
     if _WAYS["action_names"] in ways:
@@ -63,4 +63,4 @@ def _only(mine: Sequence[str], theirs: Sequence[str], a: str, b: str) -> str:
     if parts:
         return ", ".join(parts)
     place = next(i for i, (left, right) in enumerate(zip(mine, theirs, strict=False)) if left != right)
-    return f"in another order: number {place} of {a} is {mine[place]}, of {b} {theirs[place]}"
+    return f"different order: number {place} is {mine[place]} in {a} and {theirs[place]} in {b}"

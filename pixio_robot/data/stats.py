@@ -1,6 +1,6 @@
-"""Minimum, maximum, mean, spread and quantiles of every state and action dimension.
+"""Minimum, maximum, mean, standard deviation and quantiles of every state and action dimension.
 
-`stored_statistics` keeps them beside the episodes they are of:
+`stored_statistics` caches them inside the store:
 
     store.zarr/.statistics/<hash of those episodes>.json
 """
@@ -26,9 +26,9 @@ LEVELS = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 @dataclasses.dataclass
 class Range:
-    """Each (dimensions,), float64; `std` is the population's.
+    """Each (dimensions,), float64; `std` is the population standard deviation.
 
-    The quantiles interpolate linearly, as numpy's do; None in what was saved before there were any.
+    Quantiles are interpolated linearly, as in numpy; None in statistics saved by versions without them.
     """
 
     minimum: np.ndarray
@@ -64,7 +64,7 @@ class Statistics:
 
 
 def range_of(parts: Iterable[np.ndarray]) -> Range:
-    """Over the rows of all parts (n, dimensions); parts are merged pairwise (Chan et al. 1983), so it streams."""
+    """Statistics over the rows of all parts (n, dimensions), merged pairwise (Chan et al. 1983) in one pass."""
     count, mean, squares = 0, np.zeros(()), np.zeros(())
     minimum, maximum = np.array(np.inf), np.array(-np.inf)
     for part in parts:
@@ -78,24 +78,24 @@ def range_of(parts: Iterable[np.ndarray]) -> Range:
         count += n
         minimum, maximum = np.minimum(minimum, rows.min(0)), np.maximum(maximum, rows.max(0))
     if not count:
-        raise UserError("There is no episode to compute statistics of: record or choose at least one.")
+        raise UserError("There are no episodes to compute statistics from: record or select at least one.")
     return Range(minimum, maximum, mean, np.sqrt(squares / count))
 
 
 def compute_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
-    """Of the named episodes only: those that are trained on."""
+    """Statistics of the given episodes only, which should be the training episodes."""
     return statistics_of(store.state, store.actions, list(episodes))
 
 
 def statistics_of(
     state: Callable[[int], np.ndarray], actions: Callable[[int], np.ndarray], episodes: list[int]
 ) -> Statistics:
-    """`state` and `actions` give the rows (n, dimensions) of an episode."""
+    """Statistics over `episodes`, where `state` and `actions` return an episode's rows (n, dimensions)."""
     return Statistics(_range(state, episodes), _range(actions, episodes))
 
 
 def _range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:
-    """Quantiles are exact: one dimension at a time is held in RAM, 4 bytes a step."""
+    """Statistics with exact quantiles: holds one dimension at a time in RAM, at 4 bytes per step."""
     found = range_of(map(values, episodes))
     columns = (np.concatenate([values(episode)[:, i] for episode in episodes]) for i in range(len(found.mean)))
     quantiles = np.stack([np.quantile(column.astype(np.float64), list(LEVELS.values())) for column in columns], -1)
@@ -103,10 +103,7 @@ def _range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:
 
 
 def stored_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
-    """`compute_statistics`, from the disk where these very episodes were asked for before, else kept there.
-
-    A store that may not be written to is left alone.
-    """
+    """`compute_statistics`, cached on disk for every set of episodes; nothing is written to a read-only store."""
     chosen = list(episodes)
     path = store.path / DIRECTORY / f"{episodes_hash(store, chosen)}.json"
     if path.is_file():
@@ -118,7 +115,7 @@ def stored_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
 
 
 def episodes_hash(store: DemoStore, episodes: Iterable[int]) -> str:
-    """Of the numbers, lengths and contents (by their stored checksums) of these episodes' state and actions."""
+    """Hash of the episodes' numbers, lengths, and state and action contents (by their stored checksums)."""
     lengths = store.lengths.tolist()
     digest = hashlib.sha256()
     for episode in episodes:

@@ -1,10 +1,9 @@
 """Which frames and actions make up training sample number i: pure arithmetic on episode lengths.
 
-A window belongs to one step t of one episode. It looks at frames t-observation_steps+1 .. t (before the
-start the first frame is repeated) and asks for actions t .. t+horizon-1 (past the end the last one is
-repeated and marked as padding), as in diffusion policy (Chi et al., IJRR); with `past_actions` = p the same number of
-actions begins at t-p. `max_padding` leaves out the steps t near an episode's end whose chunk would repeat more actions
-than that.
+A window belongs to one step t of one episode. It consists of frames t-observation_steps+1 .. t (before the start, the
+first frame is repeated) and actions t .. t+horizon-1 (past the end, the last one is repeated and marked as padding), as
+in diffusion policy (Chi et al., IJRR). With `past_actions` = p, the actions start at t-p. `max_padding` excludes the
+steps t near an episode's end whose chunk would contain more repeated actions than that.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Located:
 
 
 class Windows:
-    """One window for every step of the chosen episodes, those that `max_padding` leaves out excepted."""
+    """One window for every step of the chosen episodes, except those that `max_padding` excludes."""
 
     def __init__(
         self,
@@ -47,9 +46,9 @@ class Windows:
             raise UserError(f"observation_steps={observation_steps} and horizon={horizon} must be at least 1.")
         self.episodes = np.arange(len(lengths)) if episodes is None else np.asarray(episodes, np.int64)
         if not len(self.episodes):
-            raise UserError("There is no episode to take windows from.")
+            raise UserError("There are no episodes to take windows from.")
         if self.episodes.min() < 0 or self.episodes.max() >= len(lengths):
-            raise UserError(f"There are episodes 0..{len(lengths) - 1}, and not all of the chosen ones are among them.")
+            raise UserError(f"The store has episodes 0..{len(lengths) - 1}, but others were chosen as well.")
         self.observation_steps = observation_steps
         self.horizon = horizon
         self.past_actions = past_actions
@@ -61,7 +60,7 @@ class Windows:
         self._starts = self._ends - counts
         if not self._ends[-1]:
             raise UserError(
-                f"Chunks of {horizon} actions, of which at most {max_padding} are repeated (policy.learn_padding), "
+                f"Chunks of {horizon} actions with at most {max_padding} repeated ones (policy.learn_padding) "
                 f"do not fit into episodes of up to {chosen.max()} steps."
             )
 
@@ -69,9 +68,9 @@ class Windows:
         return int(self._ends[-1])
 
     def locate(self, indices: np.ndarray) -> Located:
-        """Windows of the numbers (b,), each in [0, len); raises IndexError for others."""
+        """The windows with the given numbers (b,). Raises IndexError unless all are in [0, len)."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"There are windows 0..{len(self) - 1}, asked for {indices.min()}..{indices.max()}.")
+            raise IndexError(f"There are windows 0..{len(self) - 1}; {indices.min()}..{indices.max()} were requested.")
         place = np.searchsorted(self._ends, indices, side="right")
         episode = self.episodes[place]
         length = self._lengths[episode]
@@ -85,9 +84,9 @@ class Windows:
 def split_episodes(
     count: int, validation_share: float, seed: int, learned: Collection[int] = ()
 ) -> tuple[list[int], list[int]]:
-    """Training and validation episodes, disjoint; with at least two episodes and a share above 0 neither is empty.
+    """Disjoint training and validation episodes; with at least two episodes and a share above 0, neither is empty.
 
-    Those that were `learned` before are never held out, even if then there are fewer than the share, or none.
+    Episodes in `learned` (trained on before) are never held out, even if that leaves fewer than the share, or none.
     """
     if not 0 <= validation_share < 1:
         raise UserError(f"validation_share={validation_share} must lie in [0, 1).")

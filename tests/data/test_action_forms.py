@@ -25,7 +25,7 @@ def test_six_numbers_become_the_rotation_that_they_are():
     back = restated((*PLACE, *TURN, "gripper"), (*PLACE, *ROWS, "gripper"))
     assert back is not None
     np.testing.assert_allclose(way(back(found)), found, atol=1e-12)
-    with pytest.raises(UserError, match=r"eef_rot6d_rows \[1\] cannot be turned into eef_axis_angle"):
+    with pytest.raises(UserError, match=r"eef_rot6d_rows \[1\] cannot be converted to eef_axis_angle"):
         way(np.zeros(10))
 
 

@@ -107,7 +107,7 @@ def test_poses_of_other_bodies_stay_and_the_grippers_own_under_other_names_are_r
     beside = dataclasses.replace(SPEC, action_names=(*SPEC.action_names, "head.yaw", "camera.pitch"))
     assert converted(beside, "absolute").spec.action_names[-2:] == ("head.yaw", "camera.pitch")
     for name in ("rot.x", "left_tcp.x", "pose0"):
-        with pytest.raises(UserError, match=f"called by no name known here: {name}"):
+        with pytest.raises(UserError, match=f"have unknown names: {name}"):
             converted(dataclasses.replace(SPEC, action_names=(*SPEC.action_names, name)), "absolute")
 
 
@@ -130,7 +130,7 @@ def test_umis_rotations_are_converted_and_keep_their_name() -> None:
         *["robot0_eef_delta_rot_axis_angle"] * 3,
     ]
     assert edit.spec.controller == "unknown"
-    assert edit.notes[1] == "kept as they are: robot0_gripper_width"
+    assert edit.notes[1] == "unchanged: robot0_gripper_width"
     assert "robot0_eef_rot_axis_angle [rad] -> robot0_eef_delta_rot_axis_angle [0.5 rad]" in edit.notes[0]
     rng = np.random.default_rng(0)
     before = dataclasses.replace(
@@ -174,12 +174,12 @@ def test_what_looks_like_a_pose(name: str, poses: bool, rotations: bool) -> None
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        ({}, {"to": "delta"}, "are that already"),
+        ({}, {"to": "delta"}, "already have this form"),
         ({}, {"to": "absolut"}, "Did you mean 'absolute'"),
         ({}, {"rotation": "quaternion"}, "Unknown form of rotations"),
         ({}, {"to": "absolute", "scale_position": 0}, "must be above 0"),
         ({"action_names": ("u", "v")}, {"to": "absolute"}, "names no action eef_pos.x"),
-        ({"state_names": ("x [m]",)}, {"to": "absolute"}, "does not say where the gripper is"),
+        ({"state_names": ("x [m]",)}, {"to": "absolute"}, "lacks the pose of the gripper"),
         (
             {"state_names": (*POSE[:3], *(f"eef_quat.{axis} [1]" for axis in "xyzw"))},
             {"to": "absolute"},
@@ -191,7 +191,7 @@ def test_what_looks_like_a_pose(name: str, poses: bool, rotations: bool) -> None
             r"action_names='eef_pos.x \[m\],.*_angle.z \[rad\],gripper'",
         ),
         ({"state_names": ("x [m]",) * 7}, {"to": "absolute"}, r"state_names='eef_pos.x \[m\],.*,gripper'"),
-        ({"action_names": DELTAS[:3]}, {"rotation": "rot6d"}, "none of the actions is known as a rotation"),
+        ({"action_names": DELTAS[:3]}, {"rotation": "rot6d"}, "none of the actions is known to be a rotation"),
         (
             {"action_names": (*DELTAS[:3], "eef_rot.x [rad]", "eef_rot.y [rad]", "gripper")},
             {"to": "absolute"},
@@ -217,7 +217,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         return main()
 
     assert run("s out=absolute to=absolute rotation=rot6d") == 0
-    assert "kept as they are: gripper" in capsys.readouterr().out
+    assert "unchanged: gripper" in capsys.readouterr().out
     assert run("absolute out=back to=delta rotation=axis_angle") == 0
     back = DemoStore.open(tmp_path / "back")
     assert verify(back, action_range=(-1.001, 1.001)) == []

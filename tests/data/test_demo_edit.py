@@ -78,20 +78,23 @@ def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a", episodes=1)
     other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, control_hz=20.0))
     other.append(make_episode(1))
-    with pytest.raises(UserError, match=r"/a \(A\) and .*/b \(B\) do not fit. control_hz: A has 10, B has 20. `"):
+    with pytest.raises(UserError, match=r"/a \(A\) and .*/b \(B\) cannot be merged. control_hz: A has 10, B has 20. `"):
         merged([store, other])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"robot": "Panda"}, "robot: A has 'none', B has 'Panda'. `data rename` makes names alike that mean the same."),
+        (
+            {"robot": "Panda"},
+            "robot: A has 'none', B has 'Panda'. `data rename` unifies different names for the same thing.",
+        ),
         (
             {"action_names": ("u", "w"), "state_names": SPEC.state_names[:2], "controller": "OSC"},
             "controller: A has 'none', B has 'OSC'; state_names: only A has z [m]; action_names: only A has v, only B "
-            "has w. `data rename` makes names alike that mean the same. `data actions` says poses in another way.",
+            "has w. `data rename` unifies different names for the same thing. `data actions` converts poses.",
         ),
-        ({"action_names": ("v", "u")}, "action_names: in another order: number 0 of A is u, of B v. `data"),
+        ({"action_names": ("v", "u")}, "action_names: different order: number 0 is u in A and v in B. `data"),
         ({"cameras": {"front": CameraSpec(height=6, width=10)}}, "cameras: only A has hand; camera 'front': A has 12"),
         ({"source": "elsewhere", "licence": "CC0", "simulator_version": "1"}, ""),
     ],
@@ -104,7 +107,7 @@ def test_each_difference_is_told_once(change: dict, message: str) -> None:
 
 def test_episodes_that_are_there_twice_are_found(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a", episodes=3)
-    with pytest.raises(UserError, match="/a is named twice"):
+    with pytest.raises(UserError, match="/a is listed twice"):
         merged([store, DemoStore.open(tmp_path / "a" / ".." / "a")])
     again = DemoStore.create(tmp_path / "b", SPEC)
     for seed in (7, 1):
@@ -201,7 +204,7 @@ def test_columns_robot_and_task_are_renamed_and_their_numbers_stay(tmp_path: Pat
         ({"ux": "w"}, Named(), "Unknown camera or column 'ux'"),
         ({"u": "v"}, Named(), "Two columns of action_names would have the same name: v"),
         ({}, Named(action_names=["a", "b", "c"]), "action_names= has 3 names for 2: u, v"),
-        ({}, Named(task="Both"), "would hide that the store holds several"),
+        ({}, Named(task="Both"), "would replace several tasks"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(names: dict, words: Named, message: str) -> None:
@@ -229,7 +232,7 @@ def test_drawn_episodes_are_different_and_repeatable(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=6)
     assert drawn(store, 3, 1) == drawn(store, 3, 1) == sorted(set(drawn(store, 3, 1)))
     assert drawn(store, 6, 0) == list(range(6))
-    with pytest.raises(UserError, match="there are 6"):
+    with pytest.raises(UserError, match="between 1 and the 6 episodes"):
         drawn(store, 7, 0)
 
 
@@ -277,17 +280,17 @@ def test_choices(where: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("", "there is nothing"),
+        ("", "but found the end"),
         ("sucess", "Did you mean 'success'"),
         ("length", "expected a comparison"),
-        ("length = 3", "not understood from '= 3'"),
-        ("length in 3", r"expected LOW..HIGH or \(A, B, ...\) after 'in'.*Such as this is understood: success and"),
+        ("length = 3", "cannot be parsed from '= 3'"),
+        ("length in 3", r"expected LOW..HIGH or \(A, B, ...\) after 'in'.*For example: success and"),
         ("episode in 0,1", "expected LOW..HIGH"),
-        ("episode == 0,1", "expected 'and', 'or' or the end, and there is ','"),
+        ("episode == 0,1", "expected 'and', 'or' or the end of the condition but found ','"),
         ("episode not == 3", "expected 'in' after 'not'"),
         ("episode in (0 1)", r"expected ',' or '\)'"),
-        ("episode in (0,", "there is nothing"),
-        ("episode in (3..)", "not understood from '3..\\)'"),
+        ("episode in (0,", "but found the end"),
+        ("episode in (3..)", "cannot be parsed from '3..\\)'"),
         ("length == 1..3", "expected a single value"),
         ("length < 3 seed == 1", "expected 'and', 'or' or the end"),
         ("(success", r"expected '\)'"),
@@ -305,7 +308,7 @@ def test_the_example_of_the_message_is_understood() -> None:
 
 
 def test_text_is_not_compared_with_numbers() -> None:
-    with pytest.raises(UserError, match=r"which is not compared with 1\.0\.\.3\.0"):
+    with pytest.raises(UserError, match=r"which cannot be compared with 1\.0\.\.3\.0"):
         parse_where("task in (1..3)").holds(FACTS)
     with pytest.raises(UserError, match="task is 'Lift' in episode 3"):
         parse_where("task < 3").holds(FACTS)
@@ -318,7 +321,7 @@ def test_comparisons_are_those_of_numbers(sign: str, value: int, length: int) ->
 
 
 def test_none_fits(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds for none of the 2 episodes"):
+    with pytest.raises(UserError, match="matches none of the 2 episodes"):
         filtered(make_store(tmp_path / "s", episodes=2), "length > 1000")
 
 
@@ -335,9 +338,9 @@ def test_a_key_that_was_noted_somewhere_is_known_everywhere_and_others_are_not(t
     [
         ([0.0, 0.1, 0.2, 0.3], None),
         ([0.0, 0.11, 0.19, 0.3], None),
-        ([0.0, 0.1, 0.4, 0.5], "300 ms pass between step 1 and 2, and control_hz=10 asks for 100"),
+        ([0.0, 0.1, 0.4, 0.5], "300 ms pass between step 1 and 2, but control_hz=10 implies 100"),
         ([0.0, 0.1, 0.05, 0.2], "-50 ms pass between step 1 and 2"),
-        ([0.0, 0.1], r"\(2,\) of them for 4 steps"),
+        ([0.0, 0.1], r"shape \(2,\) for 4 steps"),
         (["a"] * 4, "not a list of numbers"),
     ],
 )
@@ -365,7 +368,7 @@ def test_verify_names_the_action_that_no_controller_takes(tmp_path: Path) -> Non
 def test_verify_finds_a_camera_that_nobody_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=2)
     (store.episode_path(1) / "images" / "side").mkdir()
-    assert verify(store) == ["episode 1, camera side: the DemoSpec does not name it"]
+    assert verify(store) == ["episode 1, camera side: it is not in the DemoSpec"]
 
 
 def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
@@ -381,7 +384,7 @@ def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
         try:
             write(Path({str(tmp_path / "out")!r}), {{"": chosen(store, range(len(store)))}}, progress=False)
         except UserError as error:
-            assert "None of it was kept" in str(error), error
+            assert "Nothing was kept" in str(error), error
             sys.exit(7)
     """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)]).returncode == 7

@@ -77,7 +77,9 @@ def test_a_changed_codec_is_damage_to_other_tools(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=2)
     path = store.episode_path(1) / "images" / "hand" / "zarr.json"
     path.write_text(path.read_text().replace('"crc32c"', '"zstd"'))
-    assert verify(DemoStore.open(tmp_path / "s")) == ["episode 1, images/hand: its zarr.json is not what was written"]
+    assert verify(DemoStore.open(tmp_path / "s")) == [
+        "episode 1, images/hand: its zarr.json has changed since it was written"
+    ]
 
 
 @pytest.mark.parametrize("node", ["", "episodes", "episodes/000000"])

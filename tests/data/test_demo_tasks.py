@@ -37,7 +37,7 @@ def test_a_store_of_each_task(store: DemoStore, tmp_path: Path) -> None:
     picked = DemoStore.open(tmp_path / "apart" / "pick-the-red-cube")
     assert picked.spec.task == "Pick the red cube."
     assert [same(picked.episode(mine), store.episode(theirs)) for mine, theirs in ((0, 0), (1, 2))] == [True, True]
-    with pytest.raises(UserError, match=r"is of one task, 'Pick the red cube\.'"):
+    with pytest.raises(UserError, match=r"belong to one task, 'Pick the red cube\.'"):
         split_by_task(picked)
 
 

@@ -271,10 +271,10 @@ def store_without_its_episodes(path: Path) -> None:
     [
         (lambda path: None, "s", "There is no demonstration store"),
         (lerobot, "s", "a LeRobot data set"),
-        (diffusion_policy, "s", "a replay buffer of diffusion_policy"),
+        (diffusion_policy, "s", "a diffusion_policy replay buffer"),
         (other_zarr, "s", "another tool's Zarr store"),
         (old_zarr, "s", "another tool's Zarr store"),
-        (a_file, "s.hdf5", "an HDF5 file, such as robomimic's"),
+        (a_file, "s.hdf5", "an HDF5 file, as used by robomimic"),
         (frame_shards, "s", "a folder of frame shards"),
         (lambda path: path.mkdir(), "s", "is a folder, not"),
         (damaged_store, "s", r"zarr.json is damaged"),
@@ -303,5 +303,5 @@ def test_a_store_is_not_made_over_something_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         DemoStore.create(tmp_path / "s", SPEC)
     assert len(DemoStore.create(tmp_path / "s", SPEC, exist_ok=True)) == 1
-    with pytest.raises(UserError, match="something else: robot"):
+    with pytest.raises(UserError, match="different demonstrations: robot"):
         DemoStore.create(tmp_path / "s", dataclasses.replace(SPEC, robot="Sawyer"), exist_ok=True)

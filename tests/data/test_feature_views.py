@@ -64,7 +64,7 @@ def test_cameras_episodes_views_and_seeds_differ() -> None:
         ({"count": -1}, "negative"),
         ({"shift": -1}, "negative"),
         ({"crop": (0, 4)}, "at least 1 pixel"),
-        ({"count": 2}, "of no use"),
+        ({"count": 2}, "useless"),
     ],
 )
 def test_views_that_cannot_be(settings: dict, message: str) -> None:

@@ -141,7 +141,7 @@ def test_goals_are_one_hot_or_read_from_a_file(tmp_path):
     [
         ('{"a": [1, 2]}', r"no numbers for the task 'b' of the demonstrations; it has 'a'\."),
         ("{}", r"no numbers for the tasks 'a', 'b' of the demonstrations; it has none\."),
-        ('{"a": [1], "b": [1, 2]}', "one length, not a 1, b 2"),
+        ('{"a": [1], "b": [1, 2]}', "the same length, not a 1, b 2"),
         ('{"a": [1], "b": ["x"]}', "finite numbers"),
         ('{"a": [1], "b": []}', "finite numbers"),
         ("[1, 2]", "JSON object"),
@@ -154,7 +154,7 @@ def test_strange_goals_are_refused(tmp_path: Path, content: str, message: str):
 
 
 def test_files_that_hold_no_goals_are_named(tmp_path: Path):
-    with pytest.raises(UserError, match="no file of goals"):
+    with pytest.raises(UserError, match="no goals file"):
         read_goals(str(tmp_path / "none.json"), ["a"])
     (tmp_path / "broken.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match="neither"):

@@ -58,7 +58,7 @@ def test_one_fills_what_all_see(how, tmp_path):
             process.kill()
     if how == "fails":
         assert first == ["filled by 0", "no room"]
-        assert second == ["The first process of this machine failed; its own message says at what."]
+        assert second == ["The first process on this machine failed; see its own error message."]
     else:
         seen = ["[0, 1, 2, 3, 4, 5, 6, 99, 8] True", "0"]
         assert first == ["filled by 0", *seen]

@@ -84,5 +84,5 @@ def test_another_policys_episodes_are_not_mixed_in(line_pool, seeking_actor, tmp
 
 def test_a_store_of_another_environment_is_refused(line_pool, seeking_actor, make_spec, tmp_path):
     DemoStore.create(tmp_path / "demos", make_spec(task="Other"))
-    with pytest.raises(UserError, match="something else: task"):
+    with pytest.raises(UserError, match="different demonstrations: task"):
         evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
