@@ -115,6 +115,7 @@ def timed(step: Step, device: torch.device) -> float:
         began = time.process_time()
         step()
         return (time.process_time() - began) / torch.get_num_threads()
+    torch.cuda.synchronize()  # what is still queued is not this step's
     began = time.perf_counter()
     step()
     torch.cuda.synchronize()

@@ -4,9 +4,10 @@
                                                           [--vit b] [--device cuda] [--out result.json]
 
 Calls alternate between the contestants. On a GPU they are timed by the clock; on a CPU in CPU seconds of the process,
-which with one thread is what an idle machine takes, and a busy one does not change. Ours is also timed with the
-samplers that lerobot lacks, with --compile compiled for acting (on a GPU: CUDA graphs), and with --vit on a Pixio of
-that size at 256 px in place of ResNet18. Includes everything from uint8 images (lerobot: float images) to actions.
+which with one thread is what an idle machine takes, and a busy one does not change. Both compute in float32, on a GPU
+with TF32, as `serve` does. Ours is also timed with the samplers that lerobot lacks, with --compile compiled for acting
+(on a GPU: CUDA graphs), and with --vit on a Pixio of that size at 256 px in place of ResNet18. Includes everything from
+uint8 images (lerobot: float images) to actions.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from lerobot_twin import build_lerobot, build_ours, make_batch, parameter_count, peak_memory_mb, provenance
 
+from pixio_robot.training.device import pick_device
 from policies.acceleration import compile_for_acting
 
 WARM_UP = 3
@@ -102,7 +104,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
+    device = pick_device(arguments.device)
     calls, sizes = contestants(arguments.side, arguments.crop, arguments.widths, device)
     if arguments.compile:
         ours = build_ours(arguments.side, arguments.crop, arguments.widths)

@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/policy_training.py [--batch 16] [--steps 6] [--out result.json]
 
-A step is a batch from the disk, forward, backward and AdamW. Both read the same demonstrations: ours a Zarr store,
-lerobot's a LeRobotDataset with video (its default) through torch's DataLoader in the same process. `ours_cached` trains
-on features that a frozen encoder gave once. Rows with `_memory` repeat one batch that is in memory, so that the two are
-compared as networks. Steps alternate between the contestants; on a CPU they are timed in CPU seconds of the process,
+A step is a batch from the disk, forward, backward and AdamW, on a GPU as in our training loop for both: bfloat16
+autocast, TF32 for the rest, and a fused AdamW. Both read the same demonstrations: ours a Zarr store, lerobot's a
+LeRobotDataset with video (its default) through torch's DataLoader in the same process. `ours_cached` trains on features
+that a frozen encoder gave once. Rows with `_memory` repeat one batch that is in memory, so that the two are compared as
+networks. Steps alternate between the contestants; on a CPU they are timed in CPU seconds of the process,
 readers' threads and all, so that a busy machine tells the same as an idle one.
 """
 
@@ -39,18 +40,23 @@ from lerobot_twin import (
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.features import FeatureCache, encode_features, open_features
 from pixio_robot.data.loading import DemoBatches
+from pixio_robot.training.device import pick_device
+from pixio_robot.training.loop import LoopConfig
 from pixio_robot.types import Batch
 
 Contestants = dict[str, Callable[[], None]]
 
 
-def stepper(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor]) -> Callable[[], None]:
+def stepper(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor], device: torch.device) -> Callable[[], None]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6)
+    on_gpu, loop = device.type == "cuda", LoopConfig()
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, fused=on_gpu)
 
     def step() -> None:
         optimiser.zero_grad()
-        loss_of().backward()
+        with loop.autocast(device):
+            loss = loss_of()
+        loss.backward()
         optimiser.step()
 
     return step
@@ -70,9 +76,10 @@ def our_batches(store: DemoStore, batch: int, device: torch.device, cache: Featu
 
 
 def their_batches(dataset: Any, batch: int, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
-    loader = torch.utils.data.DataLoader(dataset, batch, shuffle=True, drop_last=True)
+    # Pinned, and copied without waiting, as lerobot's own training does.
+    loader = torch.utils.data.DataLoader(dataset, batch, shuffle=True, drop_last=True, pin_memory=device.type == "cuda")
     for found in itertools.chain.from_iterable(itertools.repeat(loader)):
-        yield {name: value.to(device) for name, value in found.items() if torch.is_tensor(value)}
+        yield {name: value.to(device, non_blocking=True) for name, value in found.items() if torch.is_tensor(value)}
 
 
 def contestants(arguments: argparse.Namespace, folder: Path, device: torch.device) -> tuple[Contestants, dict]:
@@ -88,11 +95,11 @@ def contestants(arguments: argparse.Namespace, folder: Path, device: torch.devic
     from_video = their_batches(dataset, rows, device)
     batch, theirs_batch = make_batch(rows, side, device)
     steps = {
-        "ours": stepper(ours, lambda: ours.loss(next(from_disk))[0]),
-        "ours_cached": stepper(cached, lambda: cached.loss(next(from_cache))[0]),
-        "lerobot": stepper(theirs, lambda: theirs(next(from_video))[0]),
-        "ours_memory": stepper(ours, lambda: ours.loss(batch)[0]),
-        "lerobot_memory": stepper(theirs, lambda: theirs(dict(theirs_batch))[0]),
+        "ours": stepper(ours, lambda: ours.loss(next(from_disk))[0], device),
+        "ours_cached": stepper(cached, lambda: cached.loss(next(from_cache))[0], device),
+        "lerobot": stepper(theirs, lambda: theirs(next(from_video))[0], device),
+        "ours_memory": stepper(ours, lambda: ours.loss(batch)[0], device),
+        "lerobot_memory": stepper(theirs, lambda: theirs(dict(theirs_batch))[0], device),
     }
     return steps, {"ours": parameter_count(ours), "lerobot": parameter_count(theirs)}
 
@@ -116,7 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    device = torch.device(arguments.device)
+    device = pick_device(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         steps, sizes = contestants(arguments, Path(folder), device)
         seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -138,6 +145,7 @@ def main() -> None:
     print("over lerobot: " + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items()))
     settings = {name: value for name, value in vars(arguments).items() if name != "out"}
     result: dict[str, Any] = {"unit": unit, "rate": rate, "ratio": ratio, "parameters": sizes, "settings": settings}
+    result["dtype"] = str(LoopConfig().precision(device)).removeprefix("torch.")
     result["peak_memory_mb"] = peak_memory_mb(device)
     if arguments.out:
         arguments.out.write_text(json.dumps(result | provenance(device), indent=2) + "\n")

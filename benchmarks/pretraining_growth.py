@@ -28,6 +28,7 @@ from pixio_step import Shape, build_pixio, images_of, peak_memory, provenance, s
 from pixio_robot.machine import usable_cores
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed import current, joined
+from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.spreading import STRATEGIES, spread
 from pixio_robot.vision.flops import pretraining_flop
 
@@ -42,7 +43,8 @@ def measure(shape: Shape, device: torch.device, strategy: str = "ddp") -> dict[s
     processes = current()
     model = build_pixio(shape, device)
     mine = dataclasses.replace(shape, batch=processes.share(shape.batch))
-    spread_model = spread(model, [*model.encoder.vit.blocks, *model.decoder.blocks], strategy, device)
+    blocks, dtype = [*model.encoder.vit.blocks, *model.decoder.blocks], LoopConfig().precision(device)
+    spread_model = spread(model, blocks, strategy, device, dtype=dtype)
     images, generator = images_of(mine, device), torch.Generator(device).manual_seed(0)
     step = stepper(model, lambda: spread_model.module(images, generator, processes.count, processes.rank).loss, device)
     step()
