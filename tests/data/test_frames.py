@@ -126,7 +126,8 @@ def test_corrupt_images_are_replaced_counted_and_logged(caplog: pytest.LogCaptur
 
 
 def test_nothing_readable_is_an_error() -> None:
-    with PixelBatches(Colours(5, set(range(5))), 4, 8, seed=0) as batches, pytest.raises(UserError, match="5 consecutive images"):
+    message = "5 consecutive images"
+    with PixelBatches(Colours(5, set(range(5))), 4, 8, seed=0) as batches, pytest.raises(UserError, match=message):
         next(batches)
 
 
