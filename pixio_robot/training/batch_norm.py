@@ -1,4 +1,4 @@
-"""Batch normalisation over the batches of all processes, so that many learn what one would."""
+"""Synchronise batch normalisation over processes, so that several train as one would."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pixio_robot.errors import UserError
 
 
 def share_batch_norms(model: nn.Module, device: torch.device) -> None:
-    """Let every BatchNorm of `model`, in training mode, measure the batches of all processes; does nothing to a model
-    whose BatchNorms, if any, keep the statistics that they have.
+    """Convert every BatchNorm of `model` to compute its statistics over the batches of all processes. Does nothing if
+    none of them is in training mode.
 
-    Raises UserError on a CPU, where PyTorch cannot.
+    Raises UserError on a CPU, where PyTorch does not support this.
     """
     measuring = [name for name, part in model.named_modules() if isinstance(part, _BatchNorm) and part.training]
     if not measuring:
         return
     if device.type != "cuda":
         raise UserError(
-            f"{measuring[0]} is a BatchNorm and is trained, and on a CPU several processes cannot share its statistics:"
-            " train in one process or on GPUs, or without it: policy.input_batch_norm=false where it is the policy's,"
-            " a frozen encoder or one with GroupNorm, such as resnet18, where it is the encoder's."
+            f"{measuring[0]} is a BatchNorm in training mode, whose statistics several processes cannot share on a CPU."
+            " Train in one process or on GPUs, or without BatchNorm: set policy.input_batch_norm=false if it belongs to"
+            " the policy; if it belongs to the encoder, freeze it or use one with GroupNorm, such as resnet18."
         )
     try:
-        from timm.layers.norm_act import convert_sync_batchnorm  # knows timm's own, which hold an activation
+        from timm.layers.norm_act import convert_sync_batchnorm  # also handles timm's layers with a built-in activation
     except ImportError:
         convert_sync_batchnorm = nn.SyncBatchNorm.convert_sync_batchnorm
     convert_sync_batchnorm(model)  # in place below `model`

@@ -1,9 +1,9 @@
-"""The policies of a run that did best on held-out episodes.
+"""Keep the policies of a run with the best validation metric.
 
     RUN/best/step_00001000/     a saved policy, as it was validated
-    RUN/best/ranking.json       those that are kept, best first, and of how many
+    RUN/best/ranking.json       the kept policies, best first, and all validations
 
-The lowest of many losses is too low: what was chosen by it is to be judged by something else.
+The lowest of many losses is biased downwards: evaluate the selected policies on something else.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MEASURES = ("validation_action_error", "validation_loss")
 class _Look:
     step: int
     value: float | None
-    """None where it is not finite: such a policy is not kept."""
+    """None if it is not finite; such a policy is not kept."""
 
 
 class Best:
-    """A look at held-out episodes that keeps the policies of the `keep` lowest values of `measure`.
+    """A validation hook that keeps the policies with the `keep` lowest values of `measure`.
 
-    Called with the step of the run, on every process, as a hook is. What a part of the run that was lost had kept is
-    forgotten when its steps are trained again. Where these come to the same values, as they do on a CPU, an interrupted
-    run keeps what an uninterrupted one does.
+    Called with the current step on every process, like any hook. When a resumed run repeats steps, their earlier
+    entries are discarded. If the repeated steps give the same values, as on a CPU, an interrupted run keeps the same
+    policies as an uninterrupted one.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class Best:
         return values
 
     def _kept(self) -> list[int]:
-        """Steps, best first; of equal ones the later, which has learned more. Those that a part of the run pushed out
-        which was lost since, with the look that was better, are gone: the first process says which are there."""
+        """Steps to keep, best first; ties go to the later step, which has trained longer. Policies that were removed in
+        favour of one that has since been discarded are gone; the first process determines which still exist."""
         now = self._looks[-1].step
         there = current().gather([look.step for look in self._looks if self._place(look.step).is_dir()])[0]
         found = [look for look in self._looks if look.value is not None and look.step in {*there, now}]
@@ -97,7 +97,7 @@ def _read(path: Path, measure: str) -> list[_Look]:
         return []
     ranking = read_json(path)
     if not isinstance(ranking, dict) or ranking.get("kind") != KIND or ranking.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path} is no ranking of format_version {FORMAT_VERSION}; remove {path.parent} to begin anew.")
+        raise UserError(f"{path} is no ranking of format_version {FORMAT_VERSION}; remove {path.parent} to start over.")
     if ranking["measure"] != measure:
-        raise UserError(f"{path} ranks by {ranking['measure']}, not by {measure}; remove {path.parent} to begin anew.")
+        raise UserError(f"{path} ranks by {ranking['measure']}, not by {measure}; remove {path.parent} to start over.")
     return [_Look(**look) for look in ranking["looks"]]

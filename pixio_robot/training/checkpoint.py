@@ -1,13 +1,13 @@
-"""Training checkpoints: `checkpoints/step_XXXXXXXX/` of safetensors and one JSON file, and `latest` naming one of them.
+"""Training checkpoints: `checkpoints/step_XXXXXXXX/` with safetensors and a JSON file, and `latest`, naming the newest.
 
-    model/, optimizer/, ema/         what may be spread over processes: each writes its part (spread_files.py)
+    model/, optimizer/, ema/         possibly sharded tensors: each process writes its part (spread_files.py)
     random.safetensors, window.safetensors
-    trainer.json                     everything else, and the names of all files: written last
+    trainer.json                     everything else, and the list of all files; written last
 
-`checkpoints/frozen/`, written once, has those of the model's weights that no step of the run changes: an encoder of
-2 GB is not stored anew with every checkpoint of a small policy on it.
+`checkpoints/frozen/` is written once and contains the frozen weights of the model, so that a frozen encoder of 2 GB is
+not stored again with every checkpoint of a small policy.
 
-Nothing in them is ever unpickled.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pixio_robot.training.spread_files import SUFFIX, load_spread, save_spread, 
 
 KIND = "training_state"
 FORMAT_VERSION = 4
-READABLE = (3, FORMAT_VERSION)  # 3 had all weights of the model in model/
+READABLE = (3, FORMAT_VERSION)  # in version 3 all weights were in model/
 TRAINER = "trainer.json"
 LATEST = "latest"
 MODEL = "model"
@@ -49,13 +49,13 @@ def write_checkpoint(
     keep: int,
     frozen: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Write one checkpoint, point `latest` to it and remove all but the newest `keep`. A crash leaves the old ones.
+    """Write a checkpoint, point `latest` to it and remove all but the newest `keep`. A crash leaves old ones intact.
 
-    A collective, into a directory that all processes see: each writes its part of `spread`, the first all else.
-    `frozen`: weights of the model that the whole run leaves as they are, written with its first checkpoint.
+    A collective call, for a directory shared by all processes: each writes its part of `spread`, the first one
+    everything else. `frozen`: weights of the model that never change in this run, written with its first checkpoint.
     """
     processes = current()
-    # What lies there without a checkpoint may be another run's, killed before its first one.
+    # Frozen weights without a checkpoint may belong to another run that was killed before its first checkpoint.
     known = (directory / FROZEN).is_dir() and latest_checkpoint(directory) is not None
     if frozen and not processes.gather(known)[0]:
         with _filled_by_all(directory / FROZEN) as temporary:
@@ -82,7 +82,7 @@ def write_checkpoint(
 
 @contextlib.contextmanager
 def _filled_by_all(path: Path) -> Iterator[Path]:
-    """`atomic_directory`, which the first process makes and all may write into."""
+    """`atomic_directory` created by the first process, for all processes to write to."""
     processes = current()
     with atomic_directory(path) if processes.first else contextlib.nullcontext() as own:
         yield Path(processes.gather(str(own))[0])
@@ -93,14 +93,14 @@ def _all(directory: Path) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Renamed away first, so that a kill in between leaves no half of a checkpoint under its name."""
+    """Remove a checkpoint, renaming it first so that an interruption leaves no partial checkpoint under its name."""
     retired = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
     path.rename(retired / path.name)
     shutil.rmtree(retired)
 
 
 def latest_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint to resume from: the one `latest` names, or the newest when that one was removed."""
+    """The checkpoint to resume from: the one `latest` names, or the newest complete one if it was removed."""
     pointer = directory / LATEST
     if pointer.is_file():
         named = directory / pointer.read_text().strip()
@@ -113,9 +113,13 @@ def latest_checkpoint(directory: Path) -> Path | None:
 def read_checkpoint(
     path: Path,
 ) -> tuple[dict[str, dict[str, torch.Size]], dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What is spread, by part: names and sizes, to be read with `load_weights` and `load_spread(path / part, ...)`; the
-    other parts; and the trainer's values. Raises UserError for a damaged checkpoint and for one of another version."""
-    way_out = f"remove {path} to continue from the checkpoint before it"
+    """Read a checkpoint except for the sharded tensors.
+
+    Returns names and sizes of the sharded tensors by part, to be read with `load_weights` and
+    `load_spread(path / part, ...)`; the other parts; and the values of `trainer.json`. Raises UserError if the
+    checkpoint is damaged or has an unsupported version.
+    """
+    way_out = f"remove {path} to continue from the previous checkpoint"
     trainer = read_json(path / TRAINER)
     if not isinstance(trainer, dict) or trainer.get("kind") != KIND:
         raise UserError(f"{path / TRAINER} is not a training checkpoint (kind {KIND!r}); {way_out}.")
@@ -140,13 +144,13 @@ def read_checkpoint(
         raise UserError(f"{path / file} cannot be read ({error}); {way_out}.") from error
     if trainer.get("frozen"):
         if not (frozen := spread_sizes(path.parent / FROZEN)):
-            raise UserError(f"{path.parent / FROZEN} is missing: the weights that no step changes, of all checkpoints.")
+            raise UserError(f"{path.parent / FROZEN} is missing, which holds the frozen weights of all checkpoints.")
         sizes[MODEL] = frozen | sizes.get(MODEL, {})
     return sizes, parts, trainer
 
 
 def load_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Fill the tensors of a model, which have the names and sizes that `read_checkpoint` gave, in place."""
+    """Load the weights of a model in place; names and sizes must be those that `read_checkpoint` returned."""
     moving = spread_sizes(path / MODEL)
     load_spread(path / MODEL, {name: tensor for name, tensor in weights.items() if name in moving})
     load_spread(path.parent / FROZEN, {name: tensor for name, tensor in weights.items() if name not in moving})

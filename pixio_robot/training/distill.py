@@ -1,4 +1,4 @@
-"""Distillation: small encoders learn what a large one makes of images (vision/distill.py)."""
+"""Distillation: train small encoders to reproduce the features of a large one (vision/distill.py)."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from pixio_robot.vision.weights.formats import read_any
 
 
 def _optim() -> OptimConfig:
-    # Betas and decay as in pretraining; the rate is for batches of 8192 (pixio.md, Distillation).
+    # Betas and weight decay as in pretraining; the learning rate is for batches of 8192 (pixio.md, Distillation).
     return OptimConfig(lr=1e-3, betas=[0.9, 0.95], weight_decay=0.05)
 
 
 @dataclasses.dataclass(kw_only=True)
 class DistillConfig(ImageTrainingConfig):
     teacher: str
-    """A Pixio encoder: a directory of ours or of Hugging Face, an official `.pth` file, or a hub name."""
+    """Pixio encoder to learn from: a pixio-robot or Hugging Face directory, an official `.pth` file, or a hub name."""
     out: str
-    """Run directory: `model/NAME` (the encoder of each student), metrics, checkpoints."""
+    """Run directory, for `model/NAME` (the encoder of each student), metrics and checkpoints."""
     image_size: int | None = None
-    """Side of the random crops [px]; None: what the teacher resizes to, else its own size."""
+    """Side of the random crops [px]; None: the teacher's `resize`, or else its `image_size`."""
     students: list[StudentConfig] = dataclasses.field(default_factory=list)
-    """A list, such as students=[{encoder: {size: small}, mask: {ratio: 0.5}}]. They share the teacher's pass and the
-    gradient's clipping, nothing else."""
+    """List of students, such as students=[{encoder: {size: small}, mask: {ratio: 0.5}}]. They share the teacher's
+    forward pass and gradient clipping, nothing else."""
     optim: OptimConfig = dataclasses.field(default_factory=_optim)
-    """AdamW, with a linear warm-up and a cosine, betas and decay as in pretraining; but `lr` is taken as it is,
-    whatever the number of images an update. The default is for batches of 8192: give less for smaller ones."""
+    """AdamW with linear warm-up and cosine decay; betas and weight decay as in pretraining. Unlike there, `lr` is not
+    scaled with the batch size. The default is for batches of 8192; use a lower one for smaller batches."""
     validation_every: int = 500
-    """Steps between losses on held-out frames, where there is a validation split."""
+    """Steps between validation losses on held-out frames, if there is a validation split."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_1("validation_every")
         if not self.students:
-            raise UserError("students is empty; give at least one, such as students=[{encoder: {size: small}}].")
+            raise UserError("students is empty; set at least one, such as students=[{encoder: {size: small}}].")
 
 
 def distill(config: DistillConfig) -> FitResult:
-    """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
+    """Train in `config.out`, resuming an existing run. Raises UserError for data, weights or sizes that do not fit."""
     trained = read_any(config.teacher)
     teacher = PixioEncoder(trained.config, seed=None)
     image_size = config.image_size or teacher.config.resize or teacher.config.image_size

@@ -1,4 +1,4 @@
-"""A moving average of the trained weights, which is what gets evaluated and deployed."""
+"""Exponential moving average of the trained weights, used for evaluation and deployment."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-# Diffusion policy (Chi et al., IJRR): the average forgets the early steps and settles at a long memory.
+# As in diffusion policy (Chi et al., IJRR): the decay starts small, to forget early steps, and rises to its maximum.
 INVERSE_GAMMA, POWER, LARGEST_DECAY = 1.0, 0.75, 0.9999
 
 
 def decay_at(step: int) -> float:
-    """How much of the average survives update number `step` (from 1); 0 at the first: it copies the weights."""
+    """Decay at update `step` (from 1); 0 at the first, which copies the weights."""
     if step <= 1:
         return 0.0
     return min(1 - (1 + (step - 1) / INVERSE_GAMMA) ** -POWER, LARGEST_DECAY)
 
 
 class Ema:
-    """Averages of the trainable parameters of `model`, in float32. Frozen ones would only be stored twice.
+    """Averages of the trainable parameters of `model`, in float32. Frozen parameters are left out.
 
-    Running statistics are no parameters: the averages are evaluated, saved and deployed with the model's latest ones.
+    Running statistics are not averaged: the averaged weights are used with the model's latest statistics.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.step = 0
-        """Updates so far. Without it a resumed run would begin by overwriting the average with the weights."""
+        """Updates so far. Saved, because a resumed run would otherwise overwrite the average at its first update."""
         self._live = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._average = {name: value.detach().float().clone() for name, value in self._live.items()}
 
@@ -39,7 +39,7 @@ class Ema:
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Inside, the model's weights are the averages."""
+        """Context in which the model has the averaged weights."""
         kept = {name: value.detach().clone() for name, value in self._live.items()}
         self._copy_to_model(self._average)
         try:
@@ -53,5 +53,5 @@ class Ema:
             parameter.copy_(values[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The averages themselves; a checkpoint is read into them."""
+        """The averages themselves; a checkpoint is loaded into them."""
         return dict(self._average)

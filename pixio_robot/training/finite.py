@@ -1,4 +1,4 @@
-"""A run whose loss breaks stops, and says which examples it had seen."""
+"""Stop a run whose loss is no longer finite, and report the examples of its last batches."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def check_finite(
     run_dir: Path,
     processes: Processes,
 ) -> None:
-    """Raises UserError when the loss or the gradient broke up to `step`, and writes the latest batches' `ids`.
+    """Raise UserError if a loss or gradient norm up to `step` is not finite, and write the `ids` of the last batches.
 
-    `values` are those of all processes, `recent` the ids of this one's batches.
+    `values` are those of all processes, `recent` the ids of this process's batches.
     """
     broken = {
         name: min(i for i, value in enumerate(values[name]) if not math.isfinite(value))
@@ -33,7 +33,7 @@ def check_finite(
     }
     if not broken:
         return
-    # Losses come once a batch, norms once an update, and both end at the current step.
+    # There is one loss per batch and one norm per update; both lists end at the current step.
     steps = {
         name: step - (len(values[name]) - 1 - i) // (accumulate if name == "loss" else 1) for name, i in broken.items()
     }
@@ -46,8 +46,8 @@ def check_finite(
         write_json(path, {"what": name, "step": steps[name], "batches": batches})
     what = "loss" if name == "loss" else "gradient"
     raise UserError(
-        f"The {what} was not finite at step {steps[name]}; the examples of the batches before are in {path}. "
-        f"Look at those, or train with a lower optim.lr, a smaller loop.grad_clip or loop.dtype=float32."
+        f"The {what} was not finite at step {steps[name]}; the examples of the last batches are listed in {path}. "
+        f"Inspect them, or train with a lower optim.lr, a smaller loop.grad_clip or loop.dtype=float32."
     )
 
 

@@ -1,4 +1,4 @@
-"""The images of a training run: what it learns from, and what is held out."""
+"""Training and held-out images of a training run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pixio_robot.training.looks import SEED
 
 @dataclasses.dataclass
 class ImageData:
-    """Two streams of random crops; `held_out` and `validation` are None where nothing is held out."""
+    """Two streams of random crops; `held_out` and `validation` are None if nothing is held out."""
 
     train: ImageSource
     batches: PixelBatches
     """This process's share of every batch."""
     held_out: ImageSource | None
     validation: PixelBatches | None
-    """This process's share too, but where a few held-out images cannot be shared evenly: then all of each batch."""
+    """This process's share too, or the whole batch if the held-out images cannot be divided evenly."""
 
     def close(self) -> None:
         self.batches.close()
@@ -47,9 +47,9 @@ def open_image_data(
 ) -> ImageData:
     """Open shards and demonstrations; `batch_size` counts the images of all processes.
 
-    `weights`: how often each of `data` is drawn in proportion; None: by its images. What is held out counts by its
-    images in any case. Raises UserError for data that is none, a selection that fits none of it, weights that do not
-    fit, and a batch that cannot be shared.
+    `weights`: relative sampling weights of `data`; None: by number of images, as always for held-out images. Raises
+    UserError for invalid data, a selection that belongs to none of it, weights that do not fit, and a batch that cannot
+    be divided among the processes.
     """
     processes = current()
     share = processes.share(batch_size)

@@ -1,4 +1,4 @@
-"""Training on images alone, which pretraining and distillation share: their data, their processes, their job."""
+"""What pretraining and distillation share: training on images alone, from settings to the `Job`."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from pixio_robot.vision.pixio import PixioEncoder
 
 @dataclasses.dataclass(kw_only=True)
 class ImageTrainingConfig:
-    """A subclass adds the model, `optim`, and how often it is looked at."""
+    """Base of the settings; a subclass adds the model, `optim` and the validation interval."""
 
     data: list[str]
-    """Folders of frame shards and demonstration stores."""
+    """Directories of frame shards and demonstration stores."""
     data_weights: list[float] | None = None
-    """How often each of `data` is drawn, in any scale: [3,1] shows three images of the first for one of the second;
-    null: by their numbers of images. Each goes on through its own images, all of them before any comes again."""
+    """Relative sampling weights of the entries of `data`: [3,1] draws three images of the first for each one of the
+    second; null: in proportion to their size. An entry's images are all drawn once before any is repeated."""
     selection: list[str] = dataclasses.field(default_factory=list)
-    """What `pixio-robot curate` chose of those shards; shards without a selection are shown whole."""
+    """Selections of these shards made by `pixio-robot curate`; shards without a selection are used in full."""
     out: str
     """Run directory."""
     batch_size: int = 64
-    """Images of all processes together."""
+    """Images per batch, over all processes."""
     image_size: int | None = None
     """Side of the random crops [px]."""
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     validation_batches: int = 4
-    """Batches of held-out frames of each validation loss."""
+    """Batches of held-out frames per validation loss."""
     workers: int = 2
-    """Threads that decode images."""
+    """Image decoding threads."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if available."""
 
     def __post_init__(self) -> None:
         self._at_least_1("batch_size", "validation_batches", "workers")
@@ -63,8 +63,7 @@ class ImageTrainingConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class Teacher:
-    """An encoder that `ImageModel.module` learns from, made without weights. It stays as it is, and is no part of the
-    module."""
+    """The encoder that `ImageModel.module` learns from, on the meta device. It is frozen and not a submodule."""
 
     encoder: PixioEncoder
     weights: Weights
@@ -72,37 +71,37 @@ class Teacher:
 
 @dataclasses.dataclass(kw_only=True)
 class ImageModel:
-    """What learns. `module(images, generator, shares, share)`, as of `mae.Pixio`, gives an output with a `loss`."""
+    """What to train. `module(images, generator, shares, share)`, as in `mae.Pixio`, returns something with a `loss`."""
 
     title: str
     module: nn.Module
-    """Made without weights."""
+    """On the meta device, without weights."""
     weights: Weights
-    """Those to begin with."""
+    """Initial weights."""
     blocks: Sequence[nn.Module]
     image_size: int
-    """Of the crops that it is shown [px]."""
+    """Side of the training crops [px]."""
     flop: float
-    """Of a training step, of one image."""
+    """FLOP of a training step per image."""
     optim: OptimConfig
     save: Callable[[Mapping[str, Tensor], Path], None]
-    """Write the deployable model of this whole state; only the first process calls it."""
+    """Save the deployable model, given its full state; only called by the first process."""
     logged: Callable[[Any], Mapping[str, Tensor]] = lambda output: {}
-    """What is logged of an output, beside its loss."""
+    """Values of an output to log in addition to its loss."""
     begins: Callable[[str], int] = lambda name: 0
-    """Updates for which the parameter of that name stays as it is."""
+    """Number of updates for which the named parameter stays frozen."""
     teacher: Teacher | None = None
 
 
 Looks = Callable[[ImageData, torch.Generator, torch.autocast], Sequence[Hook]]
-"""Hooks on a run with these images, whose masks are drawn from that generator."""
+"""Creates the hooks of a run with these images, whose masks are drawn from the generator."""
 
 
 def train_on_images(
     config: ImageTrainingConfig, model: ImageModel, look_every: int, looks: Looks = lambda *_: ()
 ) -> FitResult:
-    """Train in `config.out`, continuing what is there. The loss on held-out images, where there are any, is looked at
-    every `look_every` steps. Raises UserError for data that is none, and a batch that cannot be shared."""
+    """Train in `config.out`, resuming an existing run. The loss on held-out images, if there are any, is computed every
+    `look_every` steps. Raises UserError for invalid data and for a batch size that the processes cannot share."""
     device, loop = pick_device(config.device), config.loop
     images = open_image_data(
         config.data,

@@ -1,4 +1,4 @@
-"""Imitation: a policy learns from demonstrations."""
+"""Imitation learning: train a policy on demonstrations."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from pixio_robot.vision.initial import Weights, under
 VALIDATION_SEED = 0
 
 SaveModel = Callable[[Path, nn.Module], None]
-"""Write this policy, on the CPU or where it was trained, into a directory that may exist already."""
+"""Save this policy, which is on the CPU or the training device, to a directory that may already exist."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class ImitateConfig:
     batch_size: int = 64
-    """Windows of all processes together."""
+    """Windows per batch, over all processes."""
     validation_share: float = 0.1
-    """Episodes held out of the training data; 0 for none."""
+    """Fraction of episodes held out for validation; 0: none."""
     validation_every: int = 500
-    """Steps between losses on the held-out episodes."""
+    """Steps between validations on the held-out episodes."""
     validation_batches: int = 8
-    """Batches of each such loss; the error of the actions, which takes the sampler, is of the first alone."""
+    """Batches per validation loss. The action error needs the sampler and uses only the first batch."""
     keep_best: int = 0
-    """Policies that are kept in `best/` of the run beside the last one: the best on the held-out episodes."""
+    """Number of best policies on the held-out episodes to keep in `best/`, in addition to the last one."""
     best_by: str = one_of("validation_action_error", MEASURES)
-    """What the best have least of."""
+    """Metric to minimise when choosing the best checkpoints."""
     encoder_lr_scale: float = 0.1
-    """Learning rate of a trained encoder over the policy's (UMI)."""
+    """Learning rate of a trained encoder relative to the policy's (default as in UMI)."""
     use_ema: bool = True
-    """Evaluate and keep the moving average of the weights."""
+    """Validate and save the exponential moving average (EMA) of the weights."""
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if available."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "validation_every", "validation_batches"):
@@ -85,18 +85,18 @@ def imitate(
     weights: Weights | None = None,
     prepare_on: Collection[Observation] = (),
 ) -> FitResult:
-    """Train `policy` (an `nn.Module`) in `run_dir`, continuing what is there; it ends up on the device.
+    """Train `policy` (an `nn.Module`) in `run_dir`, resuming an existing run; the policy is moved to the device.
 
     `train_batches` and `validation_batches` yield this process's part of every `types.Batch`; both are closed at the
-    end. What `save_model` is given holds the averaged weights. `settings`: what else decides the result (data,
-    policy), as JSON values. `layer_decay`: learning rate of a layer of the encoder over that of the next deeper one.
-    `looks`: hooks that want to save the policy as it stands; each is made from a function that does so. `weights`:
-    those of what of the policy lies on the meta device, at least. `prepare_on`: what it is prepared on (`prepare`) once
-    it has them. When this returns, `policy` itself holds the last weights, not the averages.
+    end. `save_model` is called with the averaged weights. `settings`: everything else that determines the result (data,
+    policy), as JSON values. `layer_decay`: learning rate of an encoder layer relative to the next deeper one. `looks`:
+    factories of hooks, each called with a function that saves the current policy. `weights`: at least those of the
+    parameters on the meta device. `prepare_on`: observations for `prepare`, which is called once the weights are
+    loaded. When this returns, `policy` holds the last weights, not the averages.
     """
     device, processes = pick_device(config.device), current()
     model = cast(nn.Module, policy)
-    # Taken before the parameters are spread over the processes; what the first saves has all of each.
+    # Copied before the parameters are sharded over the processes, for saving them unsharded on the first process.
     template = _without_weights(model) if processes.count > 1 and processes.first else None
     whole = _LossOf(model)
     encoders = [encoder for _, encoder in encoders_of(model)]
@@ -107,7 +107,7 @@ def imitate(
     spread_model = spread(whole, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights)
     if prepare_on:
         spread_model.shard_method("prepare")
-        # Where blocks are gathered in half precision, what surrounds them has to be told.
+        # If blocks are gathered in half precision, the layers around them need autocast.
         with loop.autocast(device) if spread_model.sharded else contextlib.nullcontext():
             whole.prepare(observation.to(device) for observation in prepare_on)
         spread_model.let_go()
@@ -132,7 +132,7 @@ def imitate(
         best = Best(run_dir, config.keep_best, config.best_by, look, save) if config.keep_best else look
         hooks.append(Hook(every=config.validation_every, call=best))
     elif config.keep_best:
-        raise UserError(f"keep_best={config.keep_best} goes by held-out episodes, and none are held out.")
+        raise UserError(f"keep_best={config.keep_best} needs held-out episodes to compare on, but none are held out.")
     rates = encoder_rates(model, config.encoder_lr_scale, layer_decay)
     job = Job(
         title="train",
@@ -158,7 +158,7 @@ def imitate(
 
 
 def _without_weights(model: nn.Module) -> nn.Module:
-    """A copy on the CPU that has everything but its state."""
+    """A copy on the CPU with parameters and persistent buffers on the meta device."""
     copies = {id(constant): constant.to("cpu", copy=True) for constant in model.buffers() if not constant.is_meta}
     for tensor in model.state_dict(keep_vars=True).values():
         nothing = torch.empty_like(tensor, device="meta")
@@ -168,7 +168,7 @@ def _without_weights(model: nn.Module) -> nn.Module:
 
 
 class _LossOf(nn.Module):
-    """A policy as a module whose call is its loss (or, with `seeds`, its actions), which is what can be spread."""
+    """Wrap a policy so that calling it returns the loss (with `seeds`: the actions), as DDP and FSDP need."""
 
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class _LossOf(nn.Module):
         self._compiled: Callable[[Batch], Any] | None = None
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the loss of training steps; losses and actions of validation, of other shapes, stay as they are."""
+        """Compile the loss of training steps only; validation uses other shapes and stays uncompiled."""
         self._compiled = torch.compile(cast(Policy, self.policy).loss, *args, **kwargs)
 
     def prepare(self, observations: Iterable[Observation]) -> None:
@@ -192,8 +192,8 @@ class _LossOf(nn.Module):
 
 
 def _weighted(loss: Tensor, metrics: Mapping[str, Tensor], processes: Processes) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The loss is a mean over the real action steps, of which processes have unequal numbers: weighted by them, the
-    mean over the processes is the mean over all steps."""
+    """Weight by the number of real action steps, which differs between processes, so that the mean over processes is
+    the mean over all steps."""
     if processes.count == 1 or "real_share" not in metrics:
         return loss, metrics
     weight = _weight(metrics["real_share"], processes)
@@ -202,13 +202,13 @@ def _weighted(loss: Tensor, metrics: Mapping[str, Tensor], processes: Processes)
 
 
 def _weight(own: Tensor, processes: Processes) -> Tensor:
-    """`own` over its mean over the processes."""
+    """`own` divided by its mean over the processes."""
     return own / processes.mean(own).clamp(min=1e-9)
 
 
 class _Validation:
-    """Loss, and error of the actions, on the same windows with the same noise every time; other noise on another
-    number of processes, for losses that draw some."""
+    """Loss and action error on the same windows with the same noise every time. For losses that draw noise, it differs
+    with the number of processes."""
 
     def __init__(self, model: Spread, batches: BatchStream, config: ImitateConfig, device: torch.device) -> None:
         self._model, self._batches, self._config, self._device = model, batches, config, device
@@ -229,7 +229,7 @@ class _Validation:
             if index == 0:
                 rows = len(batch.actions)
                 seeds = range(processes.rank * rows, (processes.rank + 1) * rows)
-                # Blocks that are gathered in half precision only compute under autocast.
+                # Blocks that are gathered in half precision need autocast.
                 with self._config.loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
                     actions_bna = self._model.module(batch, seeds=list(seeds)).float()
                 weight = _weight((~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum(), processes)
@@ -239,9 +239,9 @@ class _Validation:
 
 
 def action_error(actions_bna: Tensor, batch: Batch) -> Tensor:
-    """Mean distance of the actions to the demonstrated ones, each in its own unit, over real steps and dimensions.
+    """Mean absolute error of the actions, in their own units, over all dimensions and all steps that are not padding.
 
-    A policy gives the last n steps of the chunk that it learns.
+    The policy returns the last n steps of the chunk that it is trained on.
     """
     n = actions_bna.shape[1]
     real_bn1 = (~batch.is_pad[:, -n:])[:, :, None]
@@ -250,7 +250,7 @@ def action_error(actions_bna: Tensor, batch: Batch) -> Tensor:
 
 
 def encoders_of(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every encoder of a policy with its name: a module called `encoder`, or each of a list that is called so."""
+    """Every encoder of a policy with its name: modules named `encoder`, or the members of a list of that name."""
     found: list[str] = []
     for name, module in policy.named_modules():
         if name.rpartition(".")[2] != "encoder" or any(name.startswith(f"{other}.") for other in found):
@@ -264,7 +264,7 @@ def encoders_of(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def encoder_rates(policy: nn.Module, scale: float, layer_decay: float) -> dict[str, float]:
-    """Learning rate of every parameter of the policy's encoders, over the policy's own."""
+    """Learning rate of every encoder parameter relative to that of the policy."""
     return {
         f"{prefix}.{name}": scale * share
         for prefix, encoder in encoders_of(policy)
@@ -273,7 +273,7 @@ def encoder_rates(policy: nn.Module, scale: float, layer_decay: float) -> dict[s
 
 
 def _blocks_of(encoder: nn.Module) -> list[nn.Module]:
-    """The blocks of a Pixio encoder, which are gathered one at a time; other encoders are spread as a whole."""
+    """The blocks of a Pixio encoder, which FSDP gathers one by one; other encoders are sharded as a whole."""
     with contextlib.suppress(AttributeError):
         return list(encoder.vit.blocks)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
     return []

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at a step boundary, with everything saved."""
+"""On Ctrl-C or SIGTERM, stop a run at a step boundary with everything saved."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-MESSAGE = b"\nStopping after this step and saving a checkpoint. Press Ctrl-C again to quit at once.\n"
+MESSAGE = b"\nStopping after this step and saving a checkpoint. Press Ctrl-C again to quit immediately.\n"
 
 
-# torchrun passes on a signal that its children, being of the same group or job, have had already.
+# torchrun forwards a signal that its children, in the same process group or job, have already received.
 SAME_SIGNAL_SECONDS = 1.0
 
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM is only kept in `signal`; one a second later acts as it always does.
+    """Context manager that records the first SIGINT or SIGTERM in `signal`; one more than a second later acts as usual.
 
-    So is SIGUSR2 where somebody handles it: submitit does, who puts a job whose time is nearly over back into Slurm's
-    queue. That handler has it once the block is left, when everything is saved.
+    The same holds for SIGUSR2 if it has a handler: submitit uses it to requeue a Slurm job whose time is nearly up.
+    That handler is called when the block is left, after everything has been saved.
 
-    Outside the main thread, where Python handles no signals, it does nothing.
+    Outside the main thread, where Python cannot handle signals, this does nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -30,7 +30,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signal = 0
-        """Number of the signal that asked to stop; 0 for none."""
+        """Number of the signal that requested the stop; 0: none."""
         self._at = 0.0
         self._earlier: dict[int, Any] = {}
 
@@ -52,7 +52,7 @@ class Interrupt:
             os.write(2, MESSAGE)  # `print` is not safe inside a signal handler
         elif time.monotonic() - self._at > SAME_SIGNAL_SECONDS:
             self._put_back()
-            signal.raise_signal(number)  # to this thread: the kernel may give another one what `os.kill` sends
+            signal.raise_signal(number)  # to this thread: with `os.kill` the kernel may pick another one
 
     def _put_back(self) -> None:
         while self._earlier:

@@ -1,4 +1,4 @@
-"""What the loop needs to know of a thing to train; it knows no policy, no encoder and no data set."""
+"""What the training loop needs to know about a job; it knows nothing of policies, encoders or data sets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pixio_robot.training.spreading import Spread
 
 
 class BatchStream(Protocol):
-    """Endless batches whose position can be saved (as a JSON value) and taken up again exactly.
+    """Endless batches whose position can be saved (as a JSON value) and restored exactly.
 
-    A batch may name its examples in an attribute `ids`; the loop reports them when the loss breaks.
+    A batch may name its examples in an attribute `ids`; the loop reports them if the loss is not finite.
     """
 
     def __next__(self) -> Any: ...
@@ -31,11 +31,11 @@ class BatchStream(Protocol):
 
 @dataclasses.dataclass(kw_only=True)
 class Hook:
-    """A look at the run every `every` steps and at its end, by `call(step)`; the numbers and pictures (uint8 arrays
+    """`call(step)` is called every `every` steps and at the end of the run; the numbers and images (uint8 arrays
     (h, w, 3)) that it returns are logged.
 
-    It runs without gradients, in evaluation mode, with the averaged weights where there are any, and whatever
-    random numbers it draws are put back: looking does not change the run.
+    It runs without gradients, in evaluation mode, with the averaged weights if there are any. Random states are
+    restored afterwards, so a hook does not change the run.
     """
 
     every: int
@@ -44,7 +44,7 @@ class Hook:
 
 @dataclasses.dataclass(kw_only=True)
 class Job:
-    """One thing to train."""
+    """One training job."""
 
     title: str
     model: nn.Module
@@ -52,27 +52,27 @@ class Job:
     batches: BatchStream
     """Closed by `fit`."""
     batch_size: int
-    """Examples of a batch, on all processes together."""
+    """Examples per batch, over all processes."""
     step: Callable[[Any], tuple[Tensor, Mapping[str, Tensor]]]
-    """Batch -> (scalar loss, scalars to log), each a mean over this process's examples; it moves the batch to the
+    """Batch -> (scalar loss, scalars to log), each a mean over this process's examples. Moves the batch to the
     device."""
     groups: list[ParameterGroup]
     optim: OptimConfig
     save_model: Callable[[Path], None]
-    """Write the deployable model into a directory that may exist already. Called on every process."""
+    """Save the deployable model to a directory that may already exist. Called on every process."""
     settings: Mapping[str, Any]
-    """Everything that decides the result, as JSON values: a run directory is resumed only by equal settings."""
+    """Everything that determines the result, as JSON values: a run is only resumed with equal settings."""
     unsaid: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What flat settings are where nobody says them, by `settings.defaults`: runs begun before one existed go on."""
+    """Default values of flat settings (`settings.defaults`), so that older runs without a setting can be resumed."""
     generators: Mapping[str, torch.Generator] = dataclasses.field(default_factory=dict)
-    """Generators that `step` draws from beside the global ones; the loop seeds and checkpoints them. Every process
-    draws the same from them, for the examples of all; the global ones differ."""
+    """Generators that `step` uses besides the global ones; the loop seeds and checkpoints them. They are identical on
+    all processes, each of which draws for the whole batch; the global generators differ."""
     hooks: list[Hook] = dataclasses.field(default_factory=list)
     use_ema: bool = False
     spread: Spread = dataclasses.field(default_factory=lambda: Spread(nn.Identity()))
-    """How the model is spread over several processes; `step` calls its module."""
+    """How the model is distributed over processes; `step` calls its module."""
     found: Callable[[], Mapping[str, Collection[str]]] = dict
-    """What this process met, such as the ids of images that it skipped, by the name under which the number of different
-    ones of all processes is logged."""
+    """What this process encountered, such as ids of skipped images, by metric name; the number of distinct ones over
+    all processes is logged."""
     flop_per_example: float | None = None
-    """Matrix-multiplication FLOP of a forward and backward pass, for the reported MFU."""
+    """Matrix multiplication FLOP of a forward and backward pass, for the reported MFU."""

@@ -1,4 +1,4 @@
-"""Looks at a pretraining run: reconstructions of fixed images, and the loss on held-out ones.
+"""Hooks of a pretraining run: reconstructions of fixed images, and the loss on held-out ones.
 
 Shapes: b batch, h height, w width.
 """
@@ -18,11 +18,11 @@ from pixio_robot.training.distributed import current
 from pixio_robot.vision.mae import Pixio
 
 SEED = 0
-"""Images, crops and masks are the same at every look and in every run."""
+"""Images, crops and masks are the same at every call and in every run."""
 
 
 class Panels:
-    """Masked, predicted and original, one image a row: `<directory>/step_XXXXXXXX.png`, and in the logs."""
+    """Masked, predicted and original, one image per row: `<directory>/step_XXXXXXXX.png`, and in the logs."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Panels:
 
 
 class ValidationLoss:
-    """The loss on the first `count` of `batches`, the same at every look and on any number of processes."""
+    """Loss on the first `count` of `batches`, which are the same at every call and for any number of processes."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ValidationLoss:
         count: int,
         autocast: torch.autocast,
     ) -> None:
-        """`model(images, generator, shares, share)` has a `loss`."""
+        """`model(images, generator, shares, share)` must return an object with a `loss`."""
         self.model, self.generator, self.batches, self.count, self.autocast = model, generator, batches, count, autocast
         self.beginning = batches.state_dict()
 

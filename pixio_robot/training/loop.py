@@ -69,13 +69,13 @@ class LoopConfig:
     wandb: bool = False
     """Log to Weights & Biases too, whose own variables (WANDB_PROJECT, WANDB_MODE=offline ...) count."""
     seed: int = 0
-    """That of the command."""
+    """Random seed; set by the command."""
     log_every: int = 20
     """Steps between lines of metrics."""
     save_every: int = 500
     """Steps between checkpoints, from which an interrupted run goes on."""
     keep_checkpoints: int = 2
-    """The newest so many stay."""
+    """How many of the newest checkpoints to keep."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulate", "log_every", "save_every", "keep_checkpoints"):

@@ -1,4 +1,4 @@
-"""What a run reports: values gathered on the device and fetched now and then (sinks.py writes them)."""
+"""Metrics of a run, collected on the device and fetched periodically (written by sinks.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixio_robot.training.distributed import Processes
 
 
 class Window:
-    """Scalars since the last report. They stay on the device, so that collecting them never makes the host wait."""
+    """Scalars since the last report. They stay on the device, so that collecting them never blocks the host."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}
@@ -21,7 +21,7 @@ class Window:
         self._values.setdefault(name, []).append(value.detach().float().reshape(()))
 
     def fetch(self) -> dict[str, list[float]]:
-        """Every value in order of arrival, with one copy to the host; the window keeps them."""
+        """All values in order of arrival, in one copy to the host; the window keeps them."""
         if not self._values:
             return {}
         device = next(iter(self._values.values()))[0].device
@@ -33,7 +33,7 @@ class Window:
         return fetched
 
     def average(self, processes: Processes) -> None:
-        """Every value becomes its mean over the processes."""
+        """Replace every value by its mean over the processes."""
         if processes.count > 1 and self._values:
             together = processes.mean(torch.cat([torch.stack(values) for values in self._values.values()]))
             parts = together.split([len(values) for values in self._values.values()])

@@ -1,4 +1,4 @@
-"""AdamW, its parameter groups, and the learning rate over the steps."""
+"""AdamW, its parameter groups and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ DEFAULT_WARMUP_STEPS = 500
 
 @dataclasses.dataclass(kw_only=True)
 class OptimConfig:
-    """AdamW with a linear warm-up and a cosine to `final_lr`. Defaults: diffusion policy (Chi et al., IJRR)."""
+    """AdamW with linear warm-up and cosine decay. The defaults are those of diffusion policy (Chi et al., IJRR)."""
 
     lr: float = 1e-4
     """Peak learning rate."""
     betas: list[float] = dataclasses.field(default_factory=lambda: [0.95, 0.999])
-    """Decay a step of the means of gradients and of their squares."""
+    """AdamW's beta1 and beta2: decay rates of the running means of gradients and squared gradients."""
     eps: float = 1e-8
-    """Added to the root of the mean square, which divides."""
+    """Added to the denominator for numerical stability."""
     weight_decay: float = 1e-6
-    """Not applied to parameters of at most one dimension: biases, norms (as Pixio's recipe)."""
+    """Weight decay; not applied to biases and norms, i.e. parameters with at most one dimension (Pixio's recipe)."""
     warmup_steps: int | None = None
-    """Steps over which the learning rate rises to `lr`; None: 500, or a tenth of the run where that is less."""
+    """Warm-up steps, over which the learning rate rises linearly to `lr`; None: 500, but at most a tenth of the run."""
     final_lr: float = 0.0
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine decay."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.final_lr < 0 or self.weight_decay < 0 or (self.warmup_steps or 0) < 0 or self.eps <= 0:
@@ -40,7 +40,7 @@ class OptimConfig:
             )
         if self.final_lr > self.lr:
             raise UserError(
-                f"optim.final_lr={self.final_lr} must not be above optim.lr={self.lr}: the rate falls to it."
+                f"optim.final_lr={self.final_lr} must not be above optim.lr={self.lr}: the learning rate decays to it."
             )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"optim.betas={list(self.betas)} must be two numbers in [0, 1), such as [0.9, 0.95].")
@@ -48,13 +48,13 @@ class OptimConfig:
 
 @dataclasses.dataclass
 class ParameterGroup:
-    """Parameters that share a decay and a share of the learning rate."""
+    """Parameters with the same weight decay and learning rate scale."""
 
     parameters: dict[str, nn.Parameter]
     lr_scale: float
     decayed: bool
     begins: int = 0
-    """Updates for which they stay as they are."""
+    """Number of updates for which they stay frozen."""
 
 
 def parameter_groups(
@@ -62,9 +62,9 @@ def parameter_groups(
     lr_scale: Callable[[str], float] = lambda name: 1.0,
     begins: Callable[[str], int] = lambda name: 0,
 ) -> list[ParameterGroup]:
-    """The trainable parameters of `model`, grouped by `lr_scale(name)`, `begins(name)` and by whether they decay.
+    """The trainable parameters of `model`, grouped by `lr_scale(name)`, `begins(name)` and use of weight decay.
 
-    Raises UserError when nothing is trainable.
+    Raises UserError if nothing is trainable.
     """
     groups: dict[tuple[float, bool, int], ParameterGroup] = {}
     for name, parameter in model.named_parameters():
@@ -73,19 +73,19 @@ def parameter_groups(
             group = groups.setdefault(key, ParameterGroup({}, *key))
             group.parameters[name] = parameter
     if not groups:
-        raise UserError("The model has no trainable parameter: everything in it is frozen.")
+        raise UserError("The model has no trainable parameters: everything in it is frozen.")
     return list(groups.values())
 
 
 def frozen_names(model: nn.Module, groups: list[ParameterGroup]) -> set[str]:
-    """Of the parameters that are in none of the groups: no step changes them."""
+    """Names of the parameters in none of the groups, which no update changes."""
     trained = {id(parameter) for group in groups for parameter in group.parameters.values()}
     everything = model.named_parameters(remove_duplicate=False)
     return {name for name, parameter in everything if id(parameter) not in trained}
 
 
 def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
-    """One torch group a ParameterGroup, in their order."""
+    """AdamW with one torch parameter group per ParameterGroup, in the same order."""
     return torch.optim.AdamW(
         [
             {
@@ -103,7 +103,7 @@ def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: t
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
-    """The rate of update number `step` (from 0) out of `steps`: linear up to the peak, then a cosine."""
+    """Learning rate at update `step` (from 0) of `steps`: linear warm-up, then cosine decay."""
     warmup = min(DEFAULT_WARMUP_STEPS, steps // 10) if config.warmup_steps is None else config.warmup_steps
     if step < warmup:
         return config.lr * (step + 1) / warmup
@@ -117,9 +117,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def let_rest(groups: list[ParameterGroup], step: int) -> bool:
-    """Freeze the groups that begin after update number `step` (from 0), and no others: no gradient is computed for
-    them, and they are neither in the norm that clips the others nor in the optimiser's moments. Returns whether
-    anything changed."""
+    """Freeze exactly the groups that begin after update `step` (from 0): they get no gradient and are excluded from
+    gradient clipping and from the optimiser's moments. Returns whether anything changed."""
     changed = False
     for group in groups:
         for parameter in group.parameters.values() if group.begins else ():
@@ -129,7 +128,7 @@ def let_rest(groups: list[ParameterGroup], step: int) -> bool:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, groups: list[ParameterGroup]) -> dict[str, Tensor]:
-    """The optimiser's state under `<parameter name>|<quantity>`; the rest of it follows from the configuration."""
+    """The optimiser's state as `<parameter name>|<quantity>`; everything else follows from the configuration."""
     return {
         f"{name}|{quantity}": torch.as_tensor(value)
         for group in groups
@@ -139,7 +138,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, groups: list[ParameterGr
 
 
 def empty_optimizer_tensors(groups: list[ParameterGroup], sizes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """Tensors to read what `optimizer_tensors` gave into, spread as their parameters are. KeyError, ValueError."""
+    """Empty tensors to load the state of `optimizer_tensors` into, sharded like their parameters.
+
+    Raises KeyError or ValueError if it does not fit.
+    """
     parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
     empty = {}
     for key, size in sizes.items():

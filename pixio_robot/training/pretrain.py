@@ -1,4 +1,4 @@
-"""Pretraining: a Pixio learns to see from frames of video and of demonstrations."""
+"""Pretraining of a Pixio on frames from videos and demonstrations."""
 
 from __future__ import annotations
 
@@ -30,34 +30,35 @@ PANELS = "panels"
 
 
 def _optim() -> OptimConfig:
-    # Betas and decay: pixio.md, Recipe. The base rate is that of MAE (He et al. 2022): Pixio's own, 2.5e-5, is for
-    # batches of 8192.
+    # Betas and weight decay: pixio.md, Recipe. The base learning rate is that of MAE (He et al. 2022); Pixio's own,
+    # 2.5e-5, is for batches of 8192.
     return OptimConfig(lr=1.5e-4, betas=[0.9, 0.95], weight_decay=0.05)
 
 
 @dataclasses.dataclass(kw_only=True)
 class PretrainConfig(ImageTrainingConfig):
     out: str
-    """Run directory: `model/` (the encoder), `mae/` (encoder and decoder), metrics, panels, checkpoints."""
+    """Run directory, for `model/` (encoder), `mae/` (encoder and decoder), metrics, panels and checkpoints."""
     image_size: int | None = None
-    """Side of the random crops [px]; None: what the encoder resizes to, else its own size."""
+    """Side of the random crops [px]; None: the encoder's `resize`, or else its `image_size`."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
     pixel_normalisation: bool = True
-    """Predict each patch relative to its own mean and deviation, as published."""
+    """Normalise the target pixels of each patch by their mean and standard deviation, as published."""
     initial_weights: str | None = None
-    """To begin from: a checkpoint of a whole Pixio, or the run that left it; or an encoder alone, for which the decoder
-    starts fresh: whatever `PixioEncoder.from_pretrained` opens, such as an official `.pth` file or a hub name."""
+    """Weights to start from: a Pixio checkpoint with encoder and decoder, or its run directory; or an encoder alone,
+    with a freshly initialised decoder: anything `PixioEncoder.from_pretrained` opens, such as an official `.pth` file
+    or a hub name."""
     encoder_begins: int = 0
-    """Updates for which the encoder stays as it is, so that a fresh decoder cannot spoil a trained one."""
+    """Updates for which the encoder stays frozen, so that a fresh decoder cannot spoil it."""
     optim: OptimConfig = dataclasses.field(default_factory=_optim)
-    """AdamW, with a linear warm-up and a cosine; `lr` and `final_lr` are for 256 images an update and grow with their
-    number."""
+    """AdamW with linear warm-up and cosine decay. `lr` and `final_lr` are for 256 images per update and are scaled
+    linearly with their number."""
     panels_every: int = 500
-    """Steps between reconstructions of fixed images, and validation losses where there is a validation split."""
+    """Steps between reconstructions of fixed images and, with a validation split, validation losses."""
     panel_images: int = 6
-    """How many images are reconstructed."""
+    """Number of images to reconstruct."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,9 +72,9 @@ class PretrainConfig(ImageTrainingConfig):
 
 
 def pretrain(config: PretrainConfig) -> FitResult:
-    """Train in `config.out`, continuing what is there. Raises UserError for data, weights or sizes that do not fit."""
+    """Train in `config.out`, resuming an existing run. Raises UserError for data, weights or sizes that do not fit."""
     model, weights = build_pixio(config)
-    model.encoder.grid(config.crop_size, config.crop_size)  # refuses a size that does not fit before data is read
+    model.encoder.grid(config.crop_size, config.crop_size)  # rejects a size that does not fit before reading any data
 
     def save(weights: Mapping[str, Tensor], directory: Path) -> None:
         whole = _without_weights(config)
@@ -113,9 +114,9 @@ def scaled_to_batch(optim: OptimConfig, images: int) -> OptimConfig:
 
 
 def build_pixio(config: PretrainConfig) -> tuple[Pixio, Weights]:
-    """The model without weights, and those to give it, fresh or from `initial_weights`: an iterable for once.
+    """The model on the meta device and its weights, fresh or from `initial_weights`, as an iterable to consume once.
 
-    Raises UserError when those were trained with another shape.
+    Raises UserError if `initial_weights` belong to a model of another shape.
     """
     model, source = _without_weights(config), config.initial_weights
     if source is None:

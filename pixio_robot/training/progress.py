@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, plain lines elsewhere."""
+"""Training progress: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainingProgress:
-    """Shows step, rate, time left and the latest report; nothing when not `shown`."""
+    """Show step, rate, time left and the latest metrics; nothing unless `shown`."""
 
     def __init__(self, title: str, steps: int, done: int, shown: bool = True) -> None:
         self._title, self._steps, self._shown = title, steps, shown

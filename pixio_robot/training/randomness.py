@@ -1,4 +1,4 @@
-"""The state of every random number generator that a training run draws from, without pickle."""
+"""Save and restore every random number generator that a training run uses, without pickle."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 Generators = Mapping[str, torch.Generator]
 GLOBAL = "torch."
-"""Prefix of the names of torch's own generators."""
+"""Name prefix of torch's global generators."""
 
 
 def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global generator
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries use the global generator
     random.seed(seed)
 
 
 def _torch_generators(device: torch.device, generators: Generators) -> dict[str, torch.Generator]:
-    """All torch generators in play, named with their device: states do not carry over between kinds of devices."""
+    """All torch generators in use, named with their device: states are not portable between device types."""
     named = {f"{GLOBAL}cpu": torch.default_generator}
     if device.type == "cuda":
         torch.cuda.init()
@@ -32,7 +32,7 @@ def _torch_generators(device: torch.device, generators: Generators) -> dict[str,
 
 
 def capture(device: torch.device, generators: Generators) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The states as tensors (torch) and as a JSON value (numpy and Python)."""
+    """The generator states as tensors (torch) and as a JSON value (numpy and Python)."""
     tensors = {name: generator.get_state() for name, generator in _torch_generators(device, generators).items()}
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
     version, words, python_gauss = random.getstate()
@@ -50,7 +50,7 @@ def restore(
     values: Mapping[str, Any],
     fallback_seed: int = 0,
 ) -> None:
-    """Undo what was drawn since `capture`. A generator that has moved to another kind of device is seeded anew."""
+    """Restore the states of `capture`. A generator that has moved to another device type is reseeded."""
     for name, generator in _torch_generators(device, generators).items():
         if name in tensors:
             generator.set_state(tensors[name])
@@ -64,7 +64,7 @@ def restore(
 
 @contextlib.contextmanager
 def preserved(device: torch.device, generators: Generators) -> Iterator[None]:
-    """Whatever is drawn inside leaves no trace: looking at a run must not change it."""
+    """Restore all generators on exit, so that validation and logging do not change the run."""
     tensors, values = capture(device, generators)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run directory says of its run: the settings it belongs to, who works in it, and how it ended."""
+"""Records in a run directory: its settings, a lock against other processes, and the result."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ FORMAT_VERSION = 1
 CONFIG = "config.json"
 RESULT = "result.json"
 GREW = "grew"
-"""Settings that grew when a finished run went on, and what they were: its schedule is not that of one run."""
+"""Settings that were increased to extend a finished run, with their old values: its schedule is a combined one."""
 LOCK = ".lock"
 
-# Settings that may change between the parts of one run: they do not decide what it computes.
+# Settings that may change when a run is resumed, because they do not affect its results.
 FREE = frozenset(
     {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints", "seconds"}
     | {"parallel", "peak_tflops", "wandb", "extend"}
-    | {"every", "keep_best"}  # of the rollouts while it trains
+    | {"every", "keep_best"}  # of the rollouts during training
 )
 
 
 @dataclasses.dataclass(kw_only=True)
 class FitResult:
-    """How a run stands. `seconds` counts all processes that worked on it."""
+    """State of a run. `seconds` includes earlier, interrupted sessions."""
 
     steps: int
     seconds: float
     metrics: dict[str, Any]
-    """The last value of everything that was logged."""
+    """The last logged value of every metric."""
     interrupted: bool = False
-    """Stopped by a signal: a checkpoint was saved, the model was not. Calling `fit` again continues."""
+    """Stopped by a signal: a checkpoint was saved, but not the model. Call `fit` again to continue."""
     preempted: bool = False
-    """That signal was SIGTERM: a scheduler wants the machine back and starts the command again later."""
+    """Stopped by SIGTERM: a scheduler reclaims the machine and will start the command again later."""
     out_of_time: bool = False
-    """Ended by `LoopConfig.seconds` before its last step; a larger one continues it."""
+    """Ended by `LoopConfig.seconds` before the last step; increase it to continue."""
 
 
 @contextlib.contextmanager
@@ -53,11 +53,11 @@ def claimed(
     started: bool,
     may_grow: Collection[str] = (),
 ) -> Iterator[None]:
-    """Keep other processes out of `run_dir` and hold its settings against these; `started`: there is work to lose.
+    """Lock `run_dir` and compare its recorded settings with these; `started`: it already holds training progress.
 
-    `unsaid`: what flat settings are that no run of before they existed has recorded. Those that `may_grow` may be
-    larger than they were, which is recorded. Raises UserError when another process trains there, or when the settings
-    differ and `started`.
+    `unsaid`: values of flat settings that older runs, from before these settings existed, have not recorded. Settings
+    in `may_grow` may be larger than before, which is recorded. Raises UserError if another process is training there,
+    or if the settings differ and `started`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("w") as lock:
@@ -95,7 +95,7 @@ def _compare(
     unsaid: Mapping[str, Any],
     may_grow: Collection[str],
 ) -> list[dict[str, Any]]:
-    """What grew: its name, and what it was. Raises UserError for other differences."""
+    """Settings that grew, with their old values. Raises UserError for other differences."""
     found = differences(earlier, now, unsaid)
     larger = grown(found, may_grow)
     changed = [
@@ -106,7 +106,7 @@ def _compare(
     if changed:
         raise UserError(
             f"{run_dir} holds a run with other settings ({'; '.join(changed)}). "
-            "Use another directory, or overwrite=true to start again."
+            "Use another directory, or overwrite=true to start over."
         )
     return [{"setting": name, "was": found[name][0]} for name in sorted(larger)]
 
@@ -116,7 +116,7 @@ def write_result(run_dir: Path, result: FitResult) -> None:
 
 
 def read_result(run_dir: Path) -> FitResult | None:
-    """How the run in `run_dir` ended; None when it has not."""
+    """Result of the run in `run_dir`; None if it has not ended."""
     if not (run_dir / RESULT).is_file():
         return None
     value = read_json(run_dir / RESULT)

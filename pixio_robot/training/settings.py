@@ -1,4 +1,4 @@
-"""Settings as JSON values, and how those of now differ from recorded ones."""
+"""Settings as JSON values, and how they differ from recorded ones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 UNSET = "unset"
 BEFORE = "before"
-"""Key of a dataclass field's metadata: what the setting was before it could be said, where that is not its default."""
+"""Metadata key of a dataclass field: the value in runs from before the setting existed, if not its default."""
 EITHER = object()
-"""In that place: it depended on other things, so no record without it tells of a difference."""
+"""Value of BEFORE for a setting that used to depend on other things: a missing record counts as equal."""
 GROWING = frozenset({"loop.steps", "loop.seconds"})
-"""Flat settings that may be larger when a run goes on, where `loop.extend` is said."""
+"""Flat settings that may be larger when a run is continued with `loop.extend`."""
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses and enums as JSON values."""
+    """Convert dataclasses and enums to JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -30,7 +30,7 @@ def plain(value: Any) -> Any:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{'loop.steps': 10, ...}."""
+    """Flatten nested settings: {'loop.steps': 10, ...}."""
     if not isinstance(value, Mapping):
         return {prefix: value}
     flat: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def defaults(value: Any, prefix: str = "") -> dict[str, Any]:
-    """What `flatten` gives of those settings, in dataclasses and mappings of them, that nobody has to say, unsaid."""
+    """Flat default values of all settings that have one, in dataclasses and mappings of them."""
     flat: dict[str, Any] = {}
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -62,7 +62,7 @@ def defaults(value: Any, prefix: str = "") -> dict[str, Any]:
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapping[str, Any]) -> dict[str, tuple]:
     """Flat settings that differ: name -> (earlier, now).
 
-    What is not in `earlier` was `unsaid` then: a setting that has come since, and is not said now, is no difference.
+    A setting missing in `earlier` had its value in `unsaid`: one that was added since and is not set is no difference.
     """
     before = {name: now[name] if value is EITHER else value for name, value in unsaid.items() if name in now}
     before |= earlier
@@ -71,7 +71,7 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapp
 
 
 def grown(changed: Mapping[str, tuple], may_grow: Collection[str]) -> set[str]:
-    """Of what `differences` found, that which is allowed to become larger and did."""
+    """Names from `differences` whose value became larger and is allowed to."""
     numbers = {
         name: pair
         for name, pair in changed.items()

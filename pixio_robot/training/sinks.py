@@ -1,4 +1,4 @@
-"""Where reports go: JSON lines and TensorBoard always, Weights & Biases on request."""
+"""Where metrics are written: JSON lines and TensorBoard always, Weights & Biases on request."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ TENSORBOARD = "tensorboard"
 
 
 class Sink(Protocol):
-    """Takes numbers and pictures, uint8 (h, w, 3)."""
+    """Receives numbers and images, uint8 (h, w, 3)."""
 
     def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None: ...
 
     def sync(self) -> None:
-        """To the disk: before a checkpoint, so that no line that belongs to it can be lost."""
+        """Flush to disk; called before a checkpoint, so that none of its lines can be lost."""
         ...
 
     def close(self) -> None: ...
 
 
 class MetricsLog:
-    """Writes to every sink; what an earlier process wrote beyond `step` is dropped first. Without `kept` only `last` is
-    kept, the last value of every number."""
+    """Write to all sinks, after removing what an earlier session wrote beyond `step`. If `kept` is False, only record
+    `last`, the last value of every number."""
 
     def __init__(self, run_dir: Path, step: int, wandb: bool = False, kept: bool = True) -> None:
         self.last: dict[str, Any] = {}
@@ -53,7 +53,7 @@ class MetricsLog:
             sink.close()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """At once. Numbers that are not finite become null: JSON has no word for them."""
+        """Write immediately. Non-finite numbers become null, since JSON cannot represent them."""
         pictures = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         numbers = {name: value for name, value in values.items() if name not in pictures}
         if numbers:
@@ -102,13 +102,13 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One W&B run a run directory: a resumed run goes on in it."""
+    """One W&B run per run directory; a resumed run continues it."""
 
     def __init__(self, run_dir: Path) -> None:
         try:
             import wandb
         except ImportError:
-            raise UserError("loop.wandb=true needs wandb: pip install 'pixio-robot[wandb]'.") from None
+            raise UserError("loop.wandb=true requires wandb: pip install 'pixio-robot[wandb]'.") from None
         identity = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
         self._picture = wandb.Image
         self._run = wandb.init(dir=str(run_dir), id=identity, name=run_dir.name, resume="allow")
@@ -118,7 +118,7 @@ class WeightsAndBiases:
         self._run.log({**numbers, **shown}, step=step)
 
     def sync(self) -> None:
-        """W&B writes in a process of its own."""
+        """Nothing to do: W&B writes in its own process."""
 
     def close(self) -> None:
         self._run.finish()
@@ -129,13 +129,13 @@ def _jsonable(numbers: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def truncate_after(path: Path, step: int) -> dict[str, Any]:
-    """Drop lines of later steps and a torn last line; returns the last value of every name that stays."""
+    """Remove lines of later steps and an incomplete last line; returns the last remaining value of every name."""
     kept, last = [], {}
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
             values = json.loads(line)
         except json.JSONDecodeError:
-            continue  # the process was killed while it wrote
+            continue  # incomplete: the process was killed while writing
         if values["step"] <= step:
             kept.append(line + "\n")
             last |= values

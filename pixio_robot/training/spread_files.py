@@ -1,7 +1,7 @@
-"""Tensors that may be spread over processes, as files: torch.distributed.checkpoint with safetensors inside.
+"""Store tensors that may be sharded over processes: torch.distributed.checkpoint with safetensors files.
 
-Every process writes what it holds and reads what it needs, whatever the number of processes that wrote. PyTorch's own
-file format unpickles when it opens a checkpoint; this one never does.
+Every process writes its shards and reads those it needs, whatever the number of processes that wrote them. PyTorch's
+own file format unpickles when it opens a checkpoint; this one never does.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ SUFFIX = ".safetensors"
 
 
 def save_spread(directory: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write the tensors into a new directory; a collective, of the same names on every process."""
+    """Write the tensors to a new directory. A collective call, with the same names on every process."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
     directory.mkdir(exist_ok=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is one process
+        warnings.simplefilter("ignore")  # about running in a single process
         writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
         save(_separate(tensors), storage_writer=writer, no_dist=current().count == 1)
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """safetensors refuses tensors that share memory, as tied weights do: the second of them becomes a copy."""
+    """Copy tensors that share memory (tied weights), which safetensors rejects."""
     from torch.distributed.tensor import DTensor
 
     seen: set[int] = set()
@@ -42,13 +42,13 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensor = tensor.detach().contiguous()
         place = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).data_ptr()
         separate[name] = tensor.clone() if place in seen else tensor
-        if place:  # 0: there is nothing of it here
+        if place:  # 0: this process has no part of it
             seen.add(place)
     return separate
 
 
 def load_spread(directory: Path, into: dict[str, Tensor]) -> None:
-    """Fill the tensors in place with what `save_spread` wrote under their names; a collective."""
+    """Load what `save_spread` wrote into the tensors, in place and by name. A collective call."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -60,7 +60,7 @@ def load_spread(directory: Path, into: dict[str, Tensor]) -> None:
 
 
 def spread_sizes(directory: Path) -> dict[str, torch.Size]:
-    """Name and whole size of every tensor there. Raises UserError naming a file that is damaged."""
+    """Name and full size of every stored tensor. Raises UserError naming a damaged file."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     for file in sorted(directory.glob(f"*{SUFFIX}")):

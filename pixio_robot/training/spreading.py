@@ -1,7 +1,7 @@
-"""How the parameters of one model are spread over the processes that train it.
+"""Distribute a model over the processes that train it: DDP or FSDP2.
 
-FSDP and DTensor are imported where something is spread: they bring sympy along, five seconds that one process would
-pay for nothing.
+FSDP and DTensor are imported only where they are used: they import sympy, which takes five seconds that a single
+process does not need to spend.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ STRATEGIES = ("ddp", "fsdp")
 
 @dataclasses.dataclass
 class Spread:
-    """A model spread over the processes: call `module` in training steps."""
+    """A model distributed over processes: call `module` in training steps."""
 
     module: nn.Module
     compiled: bool = False
     sharded: bool = False
-    """Whether each process has a part of every parameter (FSDP)."""
+    """Whether each process holds a shard of every parameter (FSDP)."""
 
     def reduce_gradients(self, wanted: bool) -> None:
-        """Whether the next backward pass exchanges gradients: only the last of an accumulated update has to."""
+        """Whether the next backward pass synchronises gradients: only the last of an accumulated update needs to."""
         if isinstance(self.module, DistributedDataParallel):
             self.module.require_backward_grad_sync = wanted
         elif self.sharded:
             cast("FSDPModule", self.module).set_requires_gradient_sync(wanted)
 
     def renew(self) -> None:
-        """After parameters began or ceased to require gradients: DDP waits for those of which it knew at first, and
-        compiled code goes on without the others'."""
+        """Call after `requires_grad` of parameters has changed: DDP waits for the parameters it knew at first, and
+        compiled code ignores new ones."""
         if self.compiled:
             torch._dynamo.reset()  # pyright: ignore[reportPrivateImportUsage]
         if isinstance(self.module, DistributedDataParallel):
             self.module = self.module.module
-            gc.collect()  # the old one's hooks on the parameters go with it
+            gc.collect()  # removes the old instance's hooks on the parameters
             self.module = _replicated(self.module)
 
     def let_go(self) -> None:
-        """After calls without a backward pass, of which FSDP keeps what it gathered: the next update would start from
-        that, averages and parameters that did not require gradients then."""
+        """Free the parameters that FSDP keeps gathered after calls without a backward pass; otherwise the next update
+        would use these stale values (such as EMA weights)."""
         if not self.sharded:
             return
         from torch.distributed.fsdp import FSDPModule
@@ -64,7 +64,7 @@ class Spread:
                 part.reshard()
 
     def shard_method(self, name: str) -> None:
-        """Let the module be called by this method too, as it is for training steps."""
+        """Allow calling the module through this method, as in training steps."""
         if self.sharded:
             from torch.distributed.fsdp import register_fsdp_forward_method
 
@@ -80,19 +80,22 @@ def spread(
     dtype: torch.dtype = torch.float32,
     weights: Weights | None = None,
 ) -> Spread:
-    """`ddp`: every process has all of `model`. `fsdp`: each has its part of every parameter (FSDP2), gathered a block
-    at a time; `model` itself changes. One process has all of it in any case. It ends up on `device`.
+    """Move `model` to `device` and distribute it over the processes.
 
-    `dtype`: that of autocast around every call. Blocks are gathered in it, which their matrices are multiplied in
-    anyway; gradients are summed, and weights kept, in float32.
+    `ddp`: every process holds all of `model`. `fsdp`: each holds a shard of every parameter (FSDP2), gathered block by
+    block; `model` is modified in place. A single process always holds all of it.
 
-    `compiled`: of one process the step becomes one graph, by `model.compile()`; of several each block one, because
-    gradients are exchanged, or parameters gathered, between them while the others compute.
+    `dtype`: dtype of the autocast around every call. Blocks are gathered in it, since their matrix multiplications use
+    it anyway; gradients are reduced, and weights stored, in float32.
 
-    `weights`: those of what of the model was made without, at least. Each goes to the device by itself, and under
-    `fsdp` a process lets go of the others' parts of it before the next is made: none ever holds the whole model.
+    `compiled`: with one process, the whole step becomes one graph through `model.compile()`; with several, each block
+    is compiled separately, because gradients are reduced, or parameters gathered, between blocks during computation.
 
-    Raises UserError where several processes cannot learn what one would (`share_batch_norms`)."""
+    `weights`: at least those of the parameters on the meta device. They are moved to the device one by one, and with
+    `fsdp` each process drops the other shards before the next weight is made, so that none ever holds the whole model.
+
+    Raises UserError if several processes cannot train as one would (`share_batch_norms`).
+    """
     blocks = list(blocks)
     alone = current().count == 1
     sharded = strategy == "fsdp" and not alone
@@ -123,8 +126,8 @@ def spread_frozen(
     weights: Weights,
     method: str,
 ) -> None:
-    """As `spread`, for a model that does not learn, made without weights. Under `fsdp` it is called by `method` alone,
-    and has let go of what it gathered when that returns."""
+    """As `spread`, for a frozen model on the meta device. With `fsdp` it must be called through `method` only, which
+    frees the gathered parameters when it returns."""
     sharded = strategy == "fsdp" and current().count > 1
     if sharded:
         from torch.distributed.fsdp import register_fsdp_forward_method
@@ -146,17 +149,17 @@ def _shard(
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = mesh_of_all(device)
-    for parameter in model.parameters():  # FSDP takes no kernels that lie channels last, as those of our ResNets
+    for parameter in model.parameters():  # FSDP does not accept channels_last kernels, as in our ResNets
         parameter.data = parameter.data.contiguous()
     half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for block in blocks:  # each goes to the device by itself, of which none then has to hold the whole model
+    for block in blocks:  # one by one, so that no device has to hold the whole model
         fully_shard(block, mesh=mesh, mp_policy=half, reshard_after_forward=reshard_after_forward)
-    # What lies outside of them is little, and some of it computes in float32 whatever surrounds it.
+    # The rest is small, and some of it must compute in float32.
     fully_shard(model, mesh=mesh, reshard_after_forward=reshard_after_forward)
 
 
 def _part(tensor: Tensor, place: Tensor) -> Tensor:
-    """This process's part of a tensor that every process has; all of it where it is not spread, as a constant."""
+    """This process's shard of a tensor that every process has; the whole tensor if it is not sharded."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(place, DTensor):
@@ -169,7 +172,7 @@ def _replicated(model: nn.Module) -> nn.Module:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be spread; a collective if it is."""
+    """The full tensor of one that may be sharded; a collective call if it is."""
     if type(tensor) in (Tensor, nn.Parameter):
         return tensor
     from torch.distributed.tensor import DTensor
@@ -178,7 +181,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def whole_on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of all, one at a time, on the first process; the others only take part and get nothing."""
+    """Full copies of all tensors, one at a time, on the first process; the others participate but get an empty dict."""
     copies = {}
     for name, tensor in tensors.items():
         complete = whole(tensor.detach())

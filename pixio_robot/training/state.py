@@ -1,4 +1,4 @@
-"""Everything that a resumed run needs to go on as if it had never stopped."""
+"""Everything needed to resume a run as if it had never been interrupted."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pixio_robot.training.spread_files import load_spread
 from pixio_robot.vision.checkpointing import refuse_misfits
 
 RANK_STRIDE = 1_000_003
-"""Apart enough that the seeds of the processes of one run never meet those of the next seed."""
+"""Seed offset between processes, so large that they never collide with those of the next seed."""
 
 
 class TrainingState:
-    """The state of `job` after `step` updates and `seconds` of work, here and in earlier processes."""
+    """State of `job` after `step` updates and `seconds` of work, including earlier sessions."""
 
     def __init__(self, job: Job, seed: int) -> None:
         self.job, self.seed = job, seed
@@ -43,7 +43,7 @@ class TrainingState:
             generator.manual_seed(seed)
 
     def save(self, directory: Path, keep: int) -> None:
-        """Write a checkpoint below `directory` that any number of processes can take up."""
+        """Write a checkpoint in `directory` that any number of processes can resume from."""
         job = self.job
         everyones = self.processes.gather(randomness.capture(job.device, job.generators))
         weights = job.model.state_dict()
@@ -60,7 +60,7 @@ class TrainingState:
         random_values = [values for _, values in everyones]
         data = dict(job.batches.state_dict())
         if "corrupt" in data:
-            # Each process met unreadable images of its own; all else of their positions is the same.
+            # Each process has its own list of unreadable images; the rest of their state is the same.
             data["corrupt"] = self.processes.united(data["corrupt"])
         trainer = {"seconds": self.seconds, "random": random_values, "data": data}
         if self.ema:
@@ -69,7 +69,7 @@ class TrainingState:
         checkpoint.write_checkpoint(directory, self.step, spread, parts, trainer, keep, frozen)
 
     def load(self, path: Path) -> None:
-        """Take up the checkpoint at `path`. Raises UserError when it does not fit the job."""
+        """Resume from the checkpoint at `path`. Raises UserError if it does not fit the job."""
         job = self.job
         sizes, parts, trainer = checkpoint.read_checkpoint(path)
         weights = job.model.state_dict()
@@ -94,7 +94,7 @@ class TrainingState:
         self._restore_randomness(parts["random"], trainer["random"])
 
     def _restore_randomness(self, tensors: dict[str, Tensor], values: list[Any]) -> None:
-        """A process that had no part in the saved run shares the first one's generators but draws on afresh."""
+        """A process that the saved run did not have uses the generators of the first one, with reseeded global ones."""
         rank = self.processes.rank if self.processes.rank < len(values) else 0
         mine = {key.removeprefix(f"{rank}/"): state for key, state in tensors.items() if key.startswith(f"{rank}/")}
         if rank != self.processes.rank:

@@ -1,7 +1,6 @@
-"""A program that does not outlive the one that started it, however that one ends: killed by SIGKILL too, of which no
-handler and no `finally` hears.
+"""Run a program that ends when its parent ends, even if the parent is killed with SIGKILL, which it cannot handle.
 
-The system itself sends the signal, on Linux alone; elsewhere the program goes on to its own end.
+The kernel sends the signal, on Linux only; elsewhere the program runs to completion.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
-"""From <linux/prctl.h>. What it sets survives `exec`."""
+"""From <linux/prctl.h>. The setting survives `exec`."""
 
 
 def tethered(command: list[str]) -> list[str]:
-    """The words that run `command` and end it by SIGTERM when the thread that started it ends."""
+    """The command line that runs `command` and sends it SIGTERM when the thread that started it ends."""
     return [sys.executable, "-m", __name__, str(os.getpid()), *command]
 
 
@@ -24,7 +23,7 @@ def _become(parent: int, command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-        sys.exit("What started this had ended before it began.")
+        sys.exit("The parent process ended before this program started.")
     os.execvp(command[0], command)
 
 

@@ -19,7 +19,7 @@ def network() -> nn.Sequential:
 
 def test_on_a_cpu_only_those_that_measure_nothing_are_let_through():
     model = network()
-    with pytest.raises(UserError, match=r"^1 is a BatchNorm and is trained"):
+    with pytest.raises(UserError, match=r"^1 is a BatchNorm in training mode"):
         share_batch_norms(model, torch.device("cpu"))
     share_batch_norms(model.eval(), torch.device("cpu"))
     assert type(model[1]) is nn.BatchNorm2d

@@ -108,7 +108,7 @@ def test_the_teacher_is_no_part_of_the_state(teacher):
 def test_students_that_do_not_fit_are_named(config, teacher, tmp_path):
     with pytest.raises(UserError, match="Student tiny has class_tokens=1; it must have 2"):
         Distillation(teacher, [StudentConfig(encoder=dataclasses.replace(SHAPE, class_tokens=1))])
-    with pytest.raises(UserError, match="must differ in name, unlike tiny, tiny"):
+    with pytest.raises(UserError, match="must have different names, not tiny, tiny"):
         Distillation(teacher, [StudentConfig(encoder=SHAPE), StudentConfig(encoder=SHAPE)])
     with pytest.raises(UserError, match="cannot be called 'half'"):
         StudentConfig(name="half", encoder=SHAPE)
