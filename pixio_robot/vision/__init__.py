@@ -1,4 +1,4 @@
-"""Seeing: Pixio and other encoders, how features are pooled, and how much of an encoder is trained along."""
+"""Vision: Pixio and other encoders, feature pooling, and encoder adaptation (frozen, LoRA, fine-tuned)."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""How much of a pre-trained encoder is trained along with a policy, and how fast each layer of it."""
+"""Encoder adaptation: which parameters of a pretrained encoder are trained with a policy, and how fast."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ class Adaptation(Choice):
     FROZEN = "frozen"
     LAST_K = "last_k"
     LORA = "lora"
-    """Low-rank adapters beside every linear layer of the blocks; the weights themselves stay."""
+    """Low-rank adapters on every linear layer of the blocks; the weights themselves stay frozen."""
     FULL = "full"
 
 
 @dataclasses.dataclass(kw_only=True)
 class AdaptConfig:
-    """How much of the encoder is trained along with the policy."""
+    """Which part of the encoder is trained with the policy."""
 
     mode: Adaptation = Adaptation.FROZEN
-    """FROZEN: nothing. LAST_K: the last blocks. LORA: low-rank adapters beside every linear layer of the blocks. FULL:
-    all of it."""
+    """FROZEN: nothing is trained. LAST_K: the last blocks. LORA: low-rank adapters on every linear layer of the blocks.
+    FULL: everything."""
     last_k: int = 2
-    """Blocks trained under `last_k`, counted from the output; the final norm goes with them."""
+    """LAST_K: number of last blocks to train, together with the final norm."""
     layer_decay: float = 1.0
-    """Learning rate of a layer over that of the next deeper one (arXiv 2106.08254 and MAE use 0.65 to 0.75)."""
+    """Layer-wise learning rate decay: ratio to the rate of the next deeper layer (BEiT, arXiv 2106.08254, and MAE use
+    0.65 to 0.75)."""
     lora_rank: int = 8
-    """Of the adapters under `lora`."""
+    """LORA: rank of the adapters."""
     lora_alpha: float = 16.0
-    """They count lora_alpha / lora_rank times."""
+    """LORA: the adapters' output is scaled by lora_alpha / lora_rank."""
     lora_seed: int = 0
-    """Of their initial weights."""
+    """LORA: random seed of the adapters' initial weights."""
 
     def __post_init__(self) -> None:
         self.mode = chosen(Adaptation, self.mode, "adapt.mode")
@@ -54,9 +55,9 @@ class AdaptConfig:
 
 
 def parameter_depths(module: nn.Module) -> dict[str, int]:
-    """How deep each parameter sits: 0 what comes before the blocks, i + 1 block (or stage) i, then what follows them.
+    """Depth of each parameter: 0 before the blocks, i + 1 in block (or stage) i, and one more after the last block.
 
-    Read off the names that vision models use; a module without numbered blocks has one layer.
+    Derived from the usual parameter names of vision models; a module without numbered blocks counts as one layer.
     """
     depths: dict[str, int] = {}
     deepest = 0
@@ -70,12 +71,13 @@ def parameter_depths(module: nn.Module) -> dict[str, int]:
 
 
 def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
-    """Set `requires_grad` of every parameter, and evaluation mode when frozen; under `lora` insert the adapters.
+    """Set `requires_grad` of every parameter, and evaluation mode if FROZEN; insert the adapters if LORA.
 
-    What no feature depends on is frozen in any case. Raises UserError under `lora` for an encoder that has adapters.
+    Parameters on which no feature depends are always frozen. Raises UserError if LORA and the encoder already has
+    adapters.
     """
     _choose(encoder, config)
-    if isinstance(encoder, ForeignEncoder):  # our own have nothing of the kind
+    if isinstance(encoder, ForeignEncoder):  # our own encoders have no unused parameters
         for parameter in encoder.unused():
             parameter.requires_grad_(False)
 
@@ -96,7 +98,7 @@ def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
         case Adaptation.FULL:
             first = 0
         case Adaptation.LAST_K:
-            # What lies behind the last block (the final norm) is trained with it.
+            # What follows the last block (the final norm) is trained with it.
             deepest_block = max((depths[name] for name in depths if _BLOCK.search(name)), default=0)
             first = max(deepest_block - config.last_k + 1, 0)
         case _:
@@ -108,7 +110,7 @@ def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
 
 
 def lr_scales(encoder: nn.Module, layer_decay: float) -> dict[str, float]:
-    """For every parameter of the encoder, layer_decay ** (layers between it and the output)."""
+    """Learning rate scale of every encoder parameter: layer_decay ** (number of layers between it and the output)."""
     depths = parameter_depths(encoder)
     deepest = max(depths.values(), default=0)
     return {name: layer_decay ** (deepest - depth) for name, depth in depths.items()}

@@ -1,4 +1,4 @@
-"""From the configuration's words to an encoder."""
+"""Build an encoder from its settings."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ from pixio_robot.vision.transformers_encoder import open_transformers
 
 class EncoderKind(Choice):
     PIXIO = "pixio"
-    """Trained weights: a checkpoint or a policy of ours, a Hugging Face directory, an official file, or a hub name."""
+    """A trained Pixio: a pixio-robot checkpoint or policy, a Hugging Face directory, an official file or a hub name."""
     RANDOM = "random"
-    """An untrained Pixio encoder: the control that tells what pre-training adds."""
+    """An untrained Pixio encoder: a control for the benefit of pretraining."""
     RESNET = "resnet"
-    """A small ResNet, to be trained from scratch with the policy."""
+    """A small ResNet, trained from scratch with the policy."""
     RESNET18 = "resnet18"
-    """ResNet18 with GroupNorm, from scratch: the encoder of diffusion policy and robomimic."""
+    """ResNet18 with GroupNorm, trained from scratch: the encoder of diffusion policy and robomimic."""
     TIMM = "timm"
-    """A model of timm, by its name, for comparison."""
+    """A timm model by name, for comparison."""
     TRANSFORMERS = "transformers"
-    """A vision model of transformers, from a directory or by its hub name, for comparison."""
+    """A vision model from transformers, from a directory or by hub name, for comparison."""
     NONE = "none"
-    """No images at all: the control that tells what seeing adds."""
+    """No images at all: a control for the benefit of vision."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class EncoderSource:
-    """Where an encoder comes from."""
+    """Which encoder to use and where its weights come from."""
 
     kind: EncoderKind = EncoderKind.PIXIO
-    """PIXIO: trained weights. RANDOM: an untrained Pixio. RESNET, RESNET18: from scratch. TIMM, TRANSFORMERS: a model
-    of that library. NONE: no images at all."""
+    """PIXIO: trained Pixio. RANDOM: untrained Pixio. RESNET, RESNET18: trained from scratch. TIMM, TRANSFORMERS: a
+    model from that library. NONE: no images."""
     path: str | None = None
-    """pixio: a directory of ours (of an encoder, or of a policy that was trained with one) or of Hugging Face, an
-    official `.pth` file, or a hub name; timm: a weights file (.safetensors, .pth) in place of a download; transformers:
-    a model directory."""
+    """pixio: a pixio-robot directory (of an encoder, or of a policy with one), a Hugging Face directory, an official
+    `.pth` file or a hub name; timm: a weights file (.safetensors, .pth) to use instead of downloading; transformers: a
+    model directory."""
     name: str | None = None
-    """timm: the model's name; pixio, transformers: a hub name, in place of `path`."""
+    """timm: model name; pixio, transformers: hub name, instead of `path`."""
     pretrained: bool = True
-    """timm, transformers: false draws random weights from `seed`."""
+    """timm, transformers: load pretrained weights; false: random weights drawn from `seed`."""
     resize: int | None = None
-    """Run it at a square of this side [px]; None keeps what it was saved or published with."""
+    """Resize every input image to a square of this side [px]; None: as saved or published."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
-    """random: the shape of the Pixio encoder."""
+    """random: architecture of the Pixio encoder."""
     resnet: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
-    """resnet: three stages of residual blocks, `width`, 2 and 4 times as wide, at stride 2, 4 and 8."""
+    """resnet: architecture; three stages with 1, 2 and 4 times `width` channels, at strides 2, 4 and 8."""
     seed: int = 0
-    """Of initial weights, where they are not loaded."""
+    """Random seed of initial weights that are not loaded."""
 
     def __post_init__(self) -> None:
         self.kind = chosen(EncoderKind, self.kind, "kind of encoder")
 
 
 def build_encoder(source: EncoderSource) -> nn.Module | None:
-    """The encoder of a source, an `nn.Module` that is a `types.Encoder`, in evaluation mode; None for kind `none`."""
+    """Build the encoder, an `nn.Module` that is a `types.Encoder`, in evaluation mode; None for kind `none`."""
     encoder = _build(source)
     return None if encoder is None else encoder.eval()
 
@@ -80,7 +80,7 @@ def _build(source: EncoderSource) -> nn.Module | None:
             return ResNet18Encoder(ResNet18Config(resize=source.resize), source.seed)
         case EncoderKind.TIMM:
             if source.name is None:
-                raise UserError("An encoder of kind `timm` needs `name`, timm's name of the model.")
+                raise UserError("An encoder of kind `timm` needs `name`, the model name in timm.")
             return open_timm(source.name, source.path, source.resize, source.pretrained, source.seed)
         case EncoderKind.TRANSFORMERS:
             where = source.path or source.name
@@ -94,7 +94,7 @@ def _build(source: EncoderSource) -> nn.Module | None:
 
 
 def trained_pixio(source: EncoderSource) -> TrainedEncoder:
-    """That of a source of kind `pixio`, in its file."""
+    """The encoder of a source of kind `pixio`, not loaded yet."""
     trained = source.path or source.name
     if trained is None:
         raise UserError("An encoder of kind `pixio` needs `path`, its checkpoint, or `name`, a hub name.")
@@ -102,10 +102,10 @@ def trained_pixio(source: EncoderSource) -> TrainedEncoder:
 
 
 def untrained_pixio(source: EncoderSource) -> EncoderConfig:
-    """The shape of that of a source of kind `random`."""
+    """The encoder config of a source of kind `random`."""
     return _at(source.encoder, source.resize)
 
 
 def _at[Config: (EncoderConfig, ResNetConfig)](config: Config, resize: int | None) -> Config:
-    """With that `resize` [px] in place of its own; None keeps it."""
+    """Override `resize` [px], unless it is None."""
     return config if resize is None else dataclasses.replace(config, resize=resize)

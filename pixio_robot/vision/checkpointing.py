@@ -1,4 +1,4 @@
-"""A vision checkpoint: a directory with model.safetensors and config.json. Nothing in it is ever unpickled."""
+"""Vision checkpoints: directories with model.safetensors and config.json. Nothing in them is ever unpickled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = "config.json"
 
 
 def save_checkpoint(directory: str | Path, kind: str, config: Mapping[str, Any], module: nn.Module) -> None:
-    """Write the checkpoint, adapters merged, replacing what was there; a crash leaves the old one or none."""
+    """Write a checkpoint with adapters merged, replacing an existing one; a crash leaves the old one or none."""
     with atomic_directory(Path(directory)) as temporary:
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in merged_state(module).items()}, temporary / WEIGHTS
@@ -32,16 +32,16 @@ def save_checkpoint(directory: str | Path, kind: str, config: Mapping[str, Any],
 
 
 def read_config(directory: str | Path, kinds: Collection[str]) -> dict[str, Any]:
-    """The config of a checkpoint of one of these kinds. Raises UserError for anything else."""
+    """Config of a checkpoint of one of `kinds`. Raises UserError for anything else."""
     path = Path(directory)
     if not path.is_dir():
         raise UserError(f"There is no checkpoint directory {path}.")
     if not (path / CONFIG).is_file():
-        raise UserError(f"{path} is not a checkpoint: it holds no {CONFIG}.")
+        raise UserError(f"{path} is not a checkpoint: it contains no {CONFIG}.")
     config = read_json(path / CONFIG)
     kind = config.get("kind") if isinstance(config, dict) else None
     if kind not in kinds:
-        raise UserError(f"{path / CONFIG} has kind {kind!r}; a vision checkpoint here has {' or '.join(kinds)}.")
+        raise UserError(f"{path / CONFIG} has kind {kind!r}; expected {' or '.join(kinds)}.")
     if config.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path} has format_version {config.get('format_version')!r}; this release reads {FORMAT_VERSION}."
@@ -50,8 +50,8 @@ def read_config(directory: str | Path, kinds: Collection[str]) -> dict[str, Any]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU: mapped, so that none is in RAM before it is looked at. Raises
-    UserError when missing or damaged."""
+    """Tensors of a safetensors file, on the CPU, memory-mapped so that they load lazily. Raises UserError if the file
+    is missing or damaged."""
     if not path.is_file():
         raise UserError(f"There is no weights file {path}.")
     try:
@@ -61,7 +61,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
-    """Copy the weights into the module; UserError lists missing, unexpected and misshapen keys."""
+    """Load the weights into the module. Raises UserError listing missing, unexpected and misshapen keys."""
     refuse_misfits(shapes(module.state_dict()), shapes(weights), where)
     module.load_state_dict(dict(weights))
 
@@ -71,7 +71,7 @@ def shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def refuse_misfits(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.Size], where: str | Path) -> None:
-    """Raises UserError listing the keys that are missing, unexpected or of another shape than is wanted."""
+    """Raise UserError listing missing and unexpected keys and those of the wrong shape."""
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(found.keys() - wanted.keys())
     misshapen = [
@@ -89,7 +89,7 @@ def refuse_misfits(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.S
 
 
 def fingerprint(module: nn.Module, preprocessing: Mapping[str, Any]) -> str:
-    """sha256 over every weight and over what happens to pixels before; the same on every device and process."""
+    """sha256 over all weights and the preprocessing; the same on every device and process."""
     digest = hashlib.sha256(json.dumps(dict(preprocessing), sort_keys=True).encode())
     for key, value in sorted(merged_state(module).items()):
         digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}".encode())

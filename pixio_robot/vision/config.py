@@ -1,4 +1,4 @@
-"""The numbers that fix the shape of a Pixio encoder, its decoder and its masks."""
+"""Settings of Pixio encoders, decoders, masks and feature pooling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Size(NamedTuple):
     heads: int
 
 
-# b to 5b are the published ones (arXiv 2512.15715, table of model sizes); the others are ours, for few cores.
+# b to 5b are the published sizes (arXiv 2512.15715, table of model sizes); the others are ours, for few CPU cores.
 SIZES: dict[str, Size] = {
     "micro": Size(128, 4, 4),
     "tiny": Size(192, 6, 3),
@@ -30,30 +30,30 @@ SIZES: dict[str, Size] = {
 
 @dataclasses.dataclass(kw_only=True)
 class EncoderConfig:
-    """A Pixio encoder. The published ones are patch 16, image_size 256, class_tokens 8."""
+    """A Pixio encoder. The published ones have patch 16, image_size 256 and class_tokens 8."""
 
     size: str = one_of("b", SIZES)
-    """Width, depth and heads by a name: b, l, h, 1b and 5b are Pixio's; micro, tiny and small ours, for few cores."""
+    """Model size: b, l, h, 1b and 5b are the published ones; micro, tiny and small are for training on a few cores."""
     patch: int = 16
-    """Side of a patch [px]."""
+    """Patch size [px]."""
     image_size: int = 256
-    """Side of the square image whose patch positions are learned [px]; other sizes interpolate them."""
+    """Native image size [px], for which position embeddings are learned; they are interpolated for other sizes."""
     class_tokens: int = 8
-    """Tokens of the image as a whole, beside those of its patches."""
+    """Number of class tokens, which represent the whole image."""
     drop_path: float = 0.0
-    """Stochastic depth at the last block; it rises linearly from 0 at the first."""
+    """Stochastic depth rate of the last block; increases linearly from 0 at the first."""
     resize: int | None = None
-    """Resize every image to a square of this side first [px]; None keeps the size of the input."""
+    """Resize every input image to a square of this side [px]; None: keep its size."""
     recompute: bool = False
-    """Activation checkpointing: the backward pass computes each block again instead of having kept its activations,
-    a third more work for a fraction of the memory."""
+    """Activation checkpointing: recompute each block's activations in the backward pass instead of storing them. A
+    third more computation for a fraction of the memory."""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise unknown_name("encoder size", self.size, SIZES)
         if self.patch < 1 or self.class_tokens < 1:
             raise UserError(
-                f"An encoder needs patch >= 1 and class_tokens >= 1, not patch={self.patch}, "
+                f"An encoder needs patch >= 1 and class_tokens >= 1, but got patch={self.patch}, "
                 f"class_tokens={self.class_tokens}."
             )
         if not 0.0 <= self.drop_path < 1.0:
@@ -77,14 +77,14 @@ class EncoderConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class DecoderConfig:
-    """The pixel decoder; the published one is 512 wide and 32 deep with 16 heads."""
+    """The pixel decoder. The published one has width 512, depth 32 and 16 heads."""
 
     width: int = 512
-    """Numbers in a token; a multiple of `heads`."""
+    """Token dimension; a multiple of `heads`."""
     depth: int = 32
-    """Blocks."""
+    """Number of transformer blocks."""
     heads: int = 16
-    """Of the attention."""
+    """Number of attention heads."""
     recompute: bool = False
     """Activation checkpointing, as in the encoder."""
 
@@ -98,14 +98,14 @@ class DecoderConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class MaskConfig:
-    """What is hidden: whole aligned blocks of block x block patches."""
+    """Masking of whole aligned blocks of block x block patches."""
 
     ratio: float = 0.75
-    """Share of the blocks that is hidden; int(blocks * (1 - ratio)) stay."""
+    """Fraction of blocks to mask; int(blocks * (1 - ratio)) stay visible."""
     block: int = 4
-    """Side of a block [patches]."""
+    """Block size [patches]."""
     mixed_blocks: list[int] = dataclasses.field(default_factory=list)
-    """Draw the side of an image's blocks from these [patches] instead; empty: always `block`."""
+    """Draw the block size of each image from this list [patches]; empty: always `block`."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.ratio < 1.0:
@@ -117,7 +117,7 @@ class MaskConfig:
 
     @property
     def sides(self) -> list[int]:
-        """Every side that a block may have [patches]."""
+        """All possible block sizes [patches]."""
         return list(self.mixed_blocks) or [self.block]
 
 
@@ -126,21 +126,21 @@ POOLINGS = ("spatial_softmax", "patch_mlp", "patch_mean", "class_mean", "class_c
 
 @dataclasses.dataclass(kw_only=True)
 class PoolingConfig:
-    """How the features of one frame become one vector. Only the fields of the chosen pooling count."""
+    """How the features of a frame are pooled into one vector. Only the settings of the chosen pooling apply."""
 
     name: str = one_of("spatial_softmax", POOLINGS)
-    """spatial_softmax: places of keypoints. patch_mlp: the whole map through a layer. patch_mean, class_mean: means of
-    the patch or class tokens. class_concat: the class tokens side by side. attention: by learned queries."""
+    """spatial_softmax: keypoint coordinates. patch_mlp: MLP on the flattened patch map. patch_mean, class_mean: mean
+    of the patch or class tokens. class_concat: concatenated class tokens. attention: learned queries."""
     keypoints: int = 32
-    """spatial_softmax: how many places are looked for."""
+    """spatial_softmax: number of keypoints."""
     activations: bool = True
-    """spatial_softmax: give how strongly each keypoint answers at its place beside where it is."""
+    """spatial_softmax: also return each keypoint's activation at its location."""
     channels: int = 8
-    """patch_mlp: channels left of each patch before the map is flattened."""
+    """patch_mlp: channels to which each patch is reduced before flattening."""
     queries: int = 4
-    """attention: learned queries."""
+    """attention: number of learned queries."""
     width: int = 128
-    """patch_mlp, attention: numbers in the pooled vector (attention: per query)."""
+    """patch_mlp, attention: dimension of the pooled vector (attention: per query)."""
 
     def __post_init__(self) -> None:
         if self.name not in POOLINGS:
@@ -151,7 +151,7 @@ class PoolingConfig:
 
 
 def from_json[T](cls: type[T], value: Any, where: str) -> T:
-    """A flat config dataclass from the JSON of a checkpoint; UserError names a key it does not know."""
+    """Build a flat config dataclass from a checkpoint's JSON. Raises UserError for unknown keys and wrong types."""
     if not isinstance(value, dict):
         raise UserError(f"{where} holds no {cls.__name__}.")
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Pixio's distillation: small encoders learn the tokens of a large one (arXiv 2512.15715, Distillation).
+"""Pixio's distillation: small encoders learn to predict the tokens of a large one (arXiv 2512.15715, Distillation).
 
 Shapes: b batch, n patches, k kept patches, q class tokens, d width of a student, t width of the teacher.
 """
@@ -23,25 +23,25 @@ from pixio_robot.vision.pixio import PixioEncoder
 
 @dataclasses.dataclass(kw_only=True)
 class StudentConfig:
-    """One encoder to be made. As published: masked in 4x4 blocks at ratio 0.5 with drop path 0.4 for 1B and H, not
-    masked with drop path 0.1 for L and B."""
+    """One student encoder. As published: masking of 4x4 blocks at ratio 0.5 with drop path 0.4 for 1B and H, no masking
+    with drop path 0.1 for L and B."""
 
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     mask: MaskConfig | None = None
-    """What is hidden from the student, never from the teacher; None: nothing."""
+    """Masking of the student's input (never the teacher's); None: no masking."""
     name: str = ""
-    """Of its directory and in the logs; empty: its size."""
+    """Name for its directory and in the logs; empty: its size."""
 
     def __post_init__(self) -> None:
         self.name = self.name or self.encoder.size
         if not self.name.isidentifier() and not self.name.isalnum():
-            raise UserError(f"A student's name must be made of letters, digits and _, unlike {self.name!r}.")
+            raise UserError(f"A student's name may only contain letters, digits and _, unlike {self.name!r}.")
         if hasattr(nn.ModuleDict, self.name) or self.name == "training":
-            raise UserError(f"A student cannot be called {self.name!r}, which means something to PyTorch; rename it.")
+            raise UserError(f"A student cannot be called {self.name!r}, a reserved name in PyTorch; rename it.")
 
 
 class Student(nn.Module):
-    """An encoder and the projection of its tokens to the teacher's width, with weights drawn from `seed` or none."""
+    """An encoder and a projection of its tokens to the teacher's width; without a seed it has no weights."""
 
     def __init__(self, config: StudentConfig, teacher_width: int, seed: int | None) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Student(nn.Module):
         yield from under("projection.", fresh_layers(self.projection, generator_of(seed)))
 
     def draw(self, images_bhw3: Tensor, generator: torch.Generator | None, shares: int, share: int) -> Tensor | None:
-        """Which patches (b, k) it is to see; None: all."""
+        """Draw the indices (b, k) of the visible patches; None: all are visible."""
         if self.mask_config is None:
             return None
         batch, grid = len(images_bhw3), self.encoder.grid(*images_bhw3.shape[1:3])
@@ -73,7 +73,7 @@ class Student(nn.Module):
     def forward(
         self, images_bhw3: Tensor, keep_bk: Tensor | None, target_cls_bqt: Tensor, target_patches_bnt: Tensor
     ) -> Tensor:
-        """The loss (): 1 - cosine, of class tokens and of the patches it saw, both counting half."""
+        """Loss (): 1 - cosine similarity, averaged over class tokens and visible patches with equal weight."""
         patches_bnp, grid = self.encoder.patches(images_bhw3)
         if keep_bk is not None:
             target_patches_bnt = take_tokens(target_patches_bnt, keep_bk)
@@ -88,17 +88,17 @@ def _distance(tokens_bnt: Tensor, target_bnt: Tensor) -> Tensor:
 
 @dataclasses.dataclass
 class DistillationOutput:
-    """loss (): the sum over the students; losses: () of each."""
+    """loss (): sum over the students; losses: () of each student."""
 
     loss: Tensor
     losses: dict[str, Tensor]
 
 
 class Distillation(nn.Module):
-    """Several students of one teacher pass. The teacher is frozen and no part of the module's state.
+    """Several students that share a teacher's forward pass. The teacher is frozen and not part of the module's state.
 
-    Without a seed the students are made without weights. Raises UserError for a student whose class tokens or patch map
-    are not the teacher's.
+    Without a seed, the students have no weights. Raises UserError if a student's number of class tokens differs from
+    the teacher's.
     """
 
     def __init__(self, teacher: PixioEncoder, students: Sequence[StudentConfig], seed: int | None = 0) -> None:
@@ -107,7 +107,7 @@ class Distillation(nn.Module):
         if not students:
             raise UserError("Distillation needs at least one student.")
         if len(set(names)) < len(names):
-            raise UserError(f"Students must differ in name, unlike {', '.join(names)}; give them a `name`.")
+            raise UserError(f"Students must have different names, not {', '.join(names)}; set their `name`.")
         theirs = teacher.config.class_tokens
         for config in students:
             own = config.encoder.class_tokens
@@ -120,11 +120,11 @@ class Distillation(nn.Module):
         self._compiled: Callable[[Tensor, Mapping[str, Tensor | None]], dict[str, Tensor]] | None = None
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the step as one graph, as `mae.Pixio.compile` does."""
+        """Compile the step as one full graph, as `mae.Pixio.compile` does."""
         self._compiled = torch.compile(self.compare, *args, fullgraph=True, **kwargs)
 
     def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
-        """The students' weights drawn from `seed`, name by name."""
+        """Freshly drawn weights of the students, by name."""
         for name, student in self.students.items():
             yield from under(f"students.{name}.", student.fresh(seed))  # type: ignore[union-attr]
 
@@ -133,13 +133,13 @@ class Distillation(nn.Module):
         return self._teacher[0]
 
     def check(self, image_size: int) -> None:
-        """Raises UserError unless images of that side [px] give all the same patch map, which every mask fits."""
+        """Raise UserError unless images of this size [px] give teacher and students the same grid, which masks fit."""
         rows = {name: student.encoder.grid(image_size, image_size) for name, student in self.students.items()}  # type: ignore[union-attr]
         theirs = self.teacher.grid(image_size, image_size)
         for name, own in rows.items():
             if own != theirs:
                 raise UserError(
-                    f"Student {name} makes a {own[0]}x{own[1]} map of {image_size} px images, the teacher "
+                    f"Student {name} has a {own[0]}x{own[1]} patch grid for {image_size} px images, the teacher "
                     f"{theirs[0]}x{theirs[1]}; set the student's patch or resize to match."
                 )
             if (mask := self.students[name].mask_config) is not None:
@@ -151,13 +151,13 @@ class Distillation(nn.Module):
     def forward(
         self, images_bhw3: Tensor, generator: torch.Generator | None = None, shares: int = 1, share: int = 0
     ) -> DistillationOutput:
-        """The losses of images uint8 (b, h, w, 3); masks, `shares` and `share` as of `mae.Pixio`."""
+        """Losses for images, uint8 (b, h, w, 3); masks, `shares` and `share` as in `mae.Pixio`."""
         kept = {name: student.draw(images_bhw3, generator, shares, share) for name, student in self.students.items()}  # type: ignore[union-attr]
         losses = ((self.training and self._compiled) or self.compare)(images_bhw3, kept)  # as `mae.Pixio`
         return DistillationOutput(torch.stack(list(losses.values())).sum(), losses)
 
     def compare(self, images_bhw3: Tensor, kept: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        """The loss () of each student, which sees the patches `kept` for it (b, k)."""
+        """Loss () of each student, given its visible patches `kept` (b, k)."""
         with torch.no_grad():
             target = self.teacher.intermediate(images_bhw3, [-1], norm=False)[0]
             target_patches_bnt = target.patches.flatten(1, 2)

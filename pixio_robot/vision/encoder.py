@@ -34,7 +34,7 @@ def take_tokens(tokens_bnd: Tensor, index_bk: Tensor) -> Tensor:
 
 
 class VisionTransformer(nn.Module):
-    """As it is made its weights mean nothing: fill it with `fresh` ones or with those of a file."""
+    """A vision transformer with several class tokens. Its weights start uninitialised: load `fresh` ones or a file."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -58,8 +58,8 @@ class VisionTransformer(nn.Module):
             yield name, fresh_positions(getattr(self, name), generator)
 
     def embed(self, patches_bnp: Tensor, grid: tuple[int, int], keep_bk: Tensor | None) -> Tensor:
-        """Class tokens, then the kept patches (all without `keep_bk`) with their positions: (b, q + k, d)."""
-        batch = patches_bnp.shape[0]  # `len` would fix the size in an exported graph
+        """Embed class tokens, then the kept patches (all if `keep_bk` is None) with positions: (b, q + k, d)."""
+        batch = patches_bnp.shape[0]  # `len` would make the size a constant in an exported graph
         positions_bnd = interpolate_positions(self.patch_pos, self.native, grid).expand(batch, -1, -1)
         if keep_bk is not None:
             patches_bnp, positions_bnd = take_tokens(patches_bnp, keep_bk), take_tokens(positions_bnd, keep_bk)
@@ -75,7 +75,7 @@ class VisionTransformer(nn.Module):
     def intermediate(
         self, patches_bnp: Tensor, grid: tuple[int, int], blocks: Collection[int], norm: bool
     ) -> dict[int, Tensor]:
-        """Tokens (b, q + n, d) as they leave each of the chosen blocks, through the final norm if `norm`."""
+        """Output tokens (b, q + n, d) of each chosen block, after the final norm if `norm`."""
         x_bnd = self.embed(patches_bnp, grid, None)
         found = {}
         for i, block in enumerate(self.blocks):

@@ -1,4 +1,4 @@
-"""What a training step costs: FLOP of its matrix multiplications, the numerator of model FLOP utilisation.
+"""Cost of a training step: FLOP of its matrix multiplications, the numerator of model FLOP utilisation (MFU).
 
 A multiplication and an addition count as two; recomputed activations do not count (PaLM, arXiv 2204.02311, appendix B).
 """
@@ -12,7 +12,7 @@ from pixio_robot.vision.distill import StudentConfig
 from pixio_robot.vision.masking import kept_patches
 
 FORWARD_AND_BACKWARD = 3
-"""A backward pass multiplies twice as much as the forward pass."""
+"""Forward plus backward pass, which costs twice as much as the forward pass."""
 
 
 def transformer_flop(tokens: int, width: int, depth: int) -> int:
@@ -21,13 +21,13 @@ def transformer_flop(tokens: int, width: int, depth: int) -> int:
 
 
 def encoder_flop(encoder: EncoderConfig, visible: int) -> int:
-    """Forward pass over so many patches of an image."""
+    """Forward pass over `visible` patches of an image."""
     embedding = 2 * visible * 3 * encoder.patch**2 * encoder.width
     return embedding + transformer_flop(encoder.class_tokens + visible, encoder.width, encoder.depth)
 
 
 def pretraining_flop(encoder: EncoderConfig, decoder: DecoderConfig, mask: MaskConfig, image_size: int) -> int:
-    """Forward and backward pass of one image of that side [px]."""
+    """Forward and backward pass for one square image of this size [px]."""
     grid = _grid(encoder, image_size)
     patches, q = grid[0] * grid[1], encoder.class_tokens
     visible = kept_patches(mask, grid)
@@ -37,7 +37,7 @@ def pretraining_flop(encoder: EncoderConfig, decoder: DecoderConfig, mask: MaskC
 
 
 def distillation_flop(teacher: EncoderConfig, students: Sequence[StudentConfig], image_size: int) -> int:
-    """The teacher's forward pass and the students' forward and backward passes of one image of that side [px]."""
+    """Teacher's forward pass and students' forward and backward passes for one square image of this size [px]."""
     grid = _grid(teacher, image_size)
     patches = grid[0] * grid[1]
     flop = encoder_flop(teacher, patches)

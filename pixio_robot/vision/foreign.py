@@ -1,7 +1,7 @@
-"""What encoders of other libraries have in common here: uint8 images in, class tokens and a patch map out.
+"""Common base for encoders from other libraries: uint8 images in, class tokens and a patch map out.
 
-They see the whole image resized to the square that they were trained at, with their own mean, std and filter. The
-centre crop of their published evaluation is left out: what a robot acts on may well lie at the border.
+The whole image is resized to the square that they were trained at, with their own mean, std and filter. The centre crop
+of their published evaluation is omitted, because relevant objects may be near the border.
 
 Shapes: b batch, h/w pixels, n tokens, r/c rows and columns of the map, q class tokens, d width.
 """
@@ -22,12 +22,12 @@ from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Prepro
 
 @dataclasses.dataclass(kw_only=True)
 class ForeignConfig:
-    """A network of another library, and what happens to pixels before it."""
+    """A network from another library and its preprocessing."""
 
     architecture: str = ""
-    """timm: the model's name; transformers: its configuration as JSON."""
+    """timm: model name; transformers: model configuration as JSON."""
     resize: int = 224
-    """Every image is resized to a square of this side [px]."""
+    """Resize every input image to a square of this side [px]."""
     mean: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_MEAN))
     std: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_STD))
     interpolation: str = "bicubic"
@@ -41,7 +41,7 @@ class ForeignConfig:
 
 
 class ForeignEncoder(nn.Module):
-    """A subclass sets `model` and `feature_dim`, and says what the network makes of pixels (`represent`)."""
+    """Base class; a subclass sets `model` and `feature_dim`, and implements `represent`."""
 
     model: nn.Module
     feature_dim: int
@@ -56,7 +56,7 @@ class ForeignEncoder(nn.Module):
         raise NotImplementedError
 
     def forward(self, images_bhw3: Tensor) -> Features:
-        """Features of images uint8 (b, h, w, 3), as they leave the network's last layer."""
+        """Features of the network's last layer for images, uint8 (b, h, w, 3)."""
         return self.represent(self.preprocess(images_bhw3))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -68,8 +68,8 @@ class ForeignEncoder(nn.Module):
         return self._grid
 
     def unused(self) -> list[nn.Parameter]:
-        """Trainable parameters on which no feature depends, such as mask tokens and the heads of other tasks: they
-        would never get a gradient, for which several processes that train together wait."""
+        """Trainable parameters on which no feature depends, such as mask tokens and heads of other tasks: distributed
+        training would wait for their gradients, which never come."""
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not trainable:
             return []
@@ -91,14 +91,15 @@ class ForeignEncoder(nn.Module):
     def fingerprint(self) -> str:
         """sha256 of weights and preprocessing: equal fingerprints give equal features."""
         shape = dataclasses.asdict(self.config) | {"class": type(self.model).__name__}
-        del shape["architecture"]  # its spelling may change with the library; the weights tell
+        del shape["architecture"]  # its form may change with the library version; the weights identify it
         return checkpointing.fingerprint(self, json.loads(json.dumps(shape)))
 
 
 def split_tokens(tokens_bnd: Tensor, grid: tuple[int, int], registers: int) -> Features:
-    """Class tokens come first, then registers (dropped: they hold nothing of use), then patches in reading order.
+    """Split tokens: class tokens first, then registers (dropped, as they carry no useful features), then patches in
+    reading order.
 
-    Without class tokens, the mean of the patches stands in for them.
+    Without class tokens, the mean of the patches is used instead.
     """
     before = tokens_bnd.shape[1] - grid[0] * grid[1]
     patches_brcd = tokens_bnd[:, before:].unflatten(1, grid)
@@ -108,5 +109,5 @@ def split_tokens(tokens_bnd: Tensor, grid: tuple[int, int], registers: int) -> F
 
 
 def from_map(map_brcd: Tensor) -> Features:
-    """A network that gives a map alone: its mean is its class token."""
+    """Features of a network that returns only a map; its mean serves as the class token."""
     return Features(map_brcd.mean(dim=(1, 2))[:, None], map_brcd)

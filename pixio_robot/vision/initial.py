@@ -1,6 +1,6 @@
-"""The first weights of a model that is made without any: fresh ones, drawn one tensor at a time, or those of a file.
+"""Initial weights for a model built on the meta device: freshly drawn, one tensor at a time, or read from a file.
 
-So who keeps a part of every tensor (training/spreading.py) never holds more than one whole.
+With sharding (training/spreading.py), a process therefore never holds more than one full tensor.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 Weights = Iterable[tuple[str, Tensor]]
-"""All of a module's, under the names of its state."""
+"""All weights of a module, under their names in its state dict."""
 
 Mine = Callable[[Tensor, Tensor], Tensor]
-"""What is kept of a whole tensor, given it and the place where it goes."""
+"""Returns the part of a full tensor to keep, given the tensor and its destination."""
 
 
 def generator_of(seed: int) -> torch.Generator:
@@ -22,12 +22,13 @@ def generator_of(seed: int) -> torch.Generator:
 
 
 def fresh_layers(module: nn.Module, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-    """Of every linear layer below `module` Xavier-uniform weights and zero biases, of every LayerNorm 1 and 0
+    """Xavier-uniform weights and zero biases for all linear layers in `module`, 1 and 0 for all LayerNorms
     (pixio.md, Init)."""
     for child in module.modules():
         if isinstance(child, nn.Linear):
             for parameter in child.parameters():
-                # What PyTorch gives a layer as it makes it: seeds go on giving the weights that they gave from there.
+                # PyTorch draws these numbers when building a layer; consume them, so that seeds keep giving the same
+                # weights.
                 torch.rand(parameter.shape, generator=generator, device="cpu")
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear):
@@ -54,7 +55,7 @@ def _like(parameter: Tensor) -> Tensor:
 
 
 def under(prefix: str, weights: Weights) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a part under the names that they have in the whole."""
+    """Prefix the names of a submodule's weights."""
     return ((prefix + name, tensor) for name, tensor in weights)
 
 
@@ -63,14 +64,14 @@ def all_of_it(tensor: Tensor, place: Tensor) -> Tensor:
 
 
 def fill(module: nn.Module, weights: Weights, device: torch.device | str = "cpu", mine: Mine = all_of_it) -> None:
-    """Give what of a module was made on the meta device its weights, on `device`. The rest may be given others too,
-    where it is."""
-    # Room for everything first: between the tensors that come and go it would be scattered.
+    """Load weights into a module, allocating on `device` what is on the meta device. `weights` must cover all of that;
+    other tensors are overwritten in place if they are given."""
+    # Allocate everything first: interleaved with temporary tensors, the memory would be fragmented.
     here = module.state_dict()
     room = {name: torch.empty_like(it, device=device) for name, it in here.items() if it.is_meta}
     places, filled = here | room, set[str]()
     for name, tensor in weights:
         places[name].copy_(mine(tensor, places[name]))
         filled.add(name)
-    assert room.keys() <= filled, "a module that is made without weights is given all"
+    assert room.keys() <= filled, "weights are missing for parts of the module on the meta device"
     module.load_state_dict(room, strict=False, assign=True)

@@ -1,4 +1,4 @@
-"""A Pixio encoder that a policy is built around before it has weights, for models that no process holds all of."""
+"""Build a policy around a Pixio encoder before loading its weights, for models too large for a single process."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pixio_robot.vision.pixio import PixioEncoder
 
 @dataclasses.dataclass(frozen=True)
 class LaterEncoder:
-    """encoder: its weights are zeros that take no room, from which shapes follow and beside which adapters can be put.
-    weights: those that it should have."""
+    """encoder: has placeholder weights (expanded zeros that take no memory), so that shapes are known and adapters can
+    be inserted. weights: returns the actual weights."""
 
     encoder: PixioEncoder
     weights: Callable[[], Weights]
 
 
 def encoder_for_later(source: EncoderSource) -> LaterEncoder | None:
-    """The encoder of `build_encoder`, whose weights are given it later. None for kinds other than Pixio's, trained or
-    not. Raises UserError as that does."""
+    """As `build_encoder`, with the weights to be loaded later. None for kinds other than `pixio` and `random`. Raises
+    UserError as `build_encoder` does."""
     if source.kind is EncoderKind.PIXIO:
         trained = trained_pixio(source)
         later = LaterEncoder(PixioEncoder(trained.config, seed=None), trained.weights.items)
@@ -42,8 +42,8 @@ def encoder_for_later(source: EncoderSource) -> LaterEncoder | None:
 
 
 def empty(encoder: nn.Module) -> None:
-    """Leave the encoder of `encoder_for_later`, once a policy is built around it, without weights: on the meta device
-    until it is filled. Adapters stay."""
+    """Move the weights of an encoder from `encoder_for_later` to the meta device once a policy has been built around
+    it. Adapters stay."""
     nothing = {
         name: tensor if of_adapter(name) else torch.empty(tensor.shape, device="meta")
         for name, tensor in encoder.state_dict().items()

@@ -32,9 +32,9 @@ class Attention(nn.Module):
 
 
 def attend(q_bmne: Tensor, k_bmne: Tensor, v_bmne: Tensor) -> Tensor:
-    """Softmax attention (b, m, n, e), on the fastest path of the device."""
+    """Softmax attention (b, m, n, e), with the fastest implementation for the device."""
     if q_bmne.device.type == "cpu" and q_bmne.dtype is torch.bfloat16 and torch.is_grad_enabled():
-        # A step of the fused kernel took 3.7 (72 tokens) and 1.3 times (264) as long on a CPU (torch 2.11).
+        # On a CPU, a training step with the fused kernel is 3.7 (72 tokens) to 1.3 times (264) slower (torch 2.11).
         weights_bmnn = (q_bmne * q_bmne.shape[-1] ** -0.5) @ k_bmne.mT
         return weights_bmnn.softmax(dim=-1) @ v_bmne
     return functional.scaled_dot_product_attention(q_bmne, k_bmne, v_bmne)
@@ -51,7 +51,7 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drop a residual branch for whole samples, and scale up those that keep it (arXiv 1603.09382)."""
+    """Drop the residual branch of random samples and scale up the others (stochastic depth, arXiv 1603.09382)."""
 
     _rate: Tensor
 
@@ -59,8 +59,8 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
         self._drops = rate > 0.0
-        # A tensor, so that blocks which differ in nothing else share one compiled graph; a model that is made without
-        # weights has it all the same.
+        # A tensor, so that blocks that differ only in their rate share one compiled graph; on the CPU even if the model
+        # is built on the meta device.
         self.register_buffer("_rate", torch.tensor(rate, device="cpu"), persistent=False)
 
     def forward(self, x_bnd: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Block(nn.Module):
 
 
 def run_blocks(blocks: Iterable[nn.Module], x_bnd: Tensor, recompute: bool) -> Tensor:
-    """Through all blocks; with `recompute` their activations are not kept for the backward pass."""
+    """Apply all blocks; `recompute` enables activation checkpointing."""
     if recompute and torch.is_grad_enabled():
         for block in blocks:
             x_bnd = checkpoint(block, x_bnd, use_reentrant=False)  # pyright: ignore[reportAssignmentType]
@@ -96,10 +96,10 @@ def run_blocks(blocks: Iterable[nn.Module], x_bnd: Tensor, recompute: bool) -> T
 
 
 def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
-    """Compile each block by itself, in place, without a break. Blocks of one shape share a graph. Options as of
+    """Compile each block separately, in place, as a full graph. Blocks of the same shape share a graph. Options as for
     `torch.compile`."""
-    # All blocks share one function, whose graphs PyTorch counts: of every width, with and without dropped paths, in
-    # training and not. Past its limit of 8 it would raise.
+    # All blocks share one function, and PyTorch counts its graphs: one for every width, with and without drop path, in
+    # training and evaluation mode. Beyond its limit of 8 it would raise an error.
     dynamo = torch._dynamo.config  # pyright: ignore[reportPrivateImportUsage]
     dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     for block in blocks:

@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) through peft, in place: the encoder stays of its class.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) through peft, inserted in place: the encoder keeps its class.
 
-Training checkpoints hold the adapters. Vision and policy checkpoints hold merged weights (`merged_state`), so what was
-trained with adapters opens like any other encoder, without peft.
+Training checkpoints contain the adapters. Vision and policy checkpoints contain merged weights (`merged_state`), so an
+encoder trained with adapters opens like any other, without peft.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from pixio_robot.errors import UserError
 
 ADAPTER = "default"
 BASE = ".base_layer."
-"""What adapters put into the names of the weights that they stand beside."""
+"""Added by peft to the names of weights that have an adapter."""
 
 
 def insert_adapters(encoder: nn.Module, targets: Sequence[str], rank: int, alpha: float, seed: int) -> None:
-    """Put adapters on these linear layers (full names), which change nothing until trained. Only they are trainable.
+    """Add adapters to the target linear layers (full names) and freeze the rest. They have no effect until trained.
 
-    Raises UserError where there is no such layer, and where the encoder has adapters.
+    Raises UserError if there are no targets, or if the encoder already has adapters.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UserError("adapt.mode=LORA needs peft: pip install 'pixio-robot[encoders]'.") from None
+        raise UserError("adapt.mode=LORA requires peft: pip install 'pixio-robot[encoders]'.") from None
     if has_adapters(encoder):
         raise UserError(
-            "adapt.mode=LORA: this encoder has adapters already, which go on learning as they are. For fresh ones "
-            "save it, which merges them into its weights, and open what was saved."
+            "adapt.mode=LORA: this encoder already has adapters. To continue training them, leave it as it is; for new "
+            "ones, save the encoder, which merges them into its weights, and load it again."
         )
     if not targets:
-        raise UserError(f"adapt.mode=LORA finds no linear layer in the blocks of a {type(encoder).__name__}.")
+        raise UserError(f"adapt.mode=LORA: there is no linear layer in the blocks of a {type(encoder).__name__}.")
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets))  # pyright: ignore[reportArgumentType]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -47,7 +47,7 @@ def has_adapters(module: nn.Module) -> bool:
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module as if no adapter had been inserted, what adapters learned added to the weights."""
+    """State dict of a module with adapters merged into the weights, as if none had been inserted."""
     state = module.state_dict()
     if not has_adapters(module):
         return state
@@ -62,10 +62,10 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def without_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state under the names that it has without adapters, whose own part is left out."""
+    """Drop adapters from a state dict and restore the original names of the other weights."""
     return {key.replace(BASE, "."): value for key, value in state.items() if not of_adapter(key)}
 
 
 def of_adapter(name: str) -> bool:
-    """Whether a tensor of that name belongs to an adapter."""
+    """Whether the tensor with this name belongs to an adapter."""
     return ".lora_" in name

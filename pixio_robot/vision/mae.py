@@ -1,4 +1,4 @@
-"""Pixio's pre-training: hide blocks of patches, predict their pixels (arXiv 2512.15715, section 3).
+"""Pixio's pretraining: mask blocks of patches and predict their pixels (arXiv 2512.15715, section 3).
 
 Shapes: b batch, h/w pixels, n patches, k kept patches, q class tokens, d decoder width, p values of a patch.
 """
@@ -25,7 +25,7 @@ from pixio_robot.vision.positions import interpolate_positions
 
 VARIANCE_EPS = 1e-6
 GREY = 0.0
-"""The hidden patches of a panel: the ImageNet mean, in normalised pixels."""
+"""Colour of masked patches in panels: the ImageNet mean, in normalised pixels."""
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class PixioOutput:
 
 
 class Decoder(nn.Module):
-    """Class tokens and visible patches in, pixels of every patch out. As it is made its weights mean nothing."""
+    """Predict the pixels of every patch from class tokens and visible patches. Its weights start uninitialised."""
 
     def __init__(self, encoder: EncoderConfig, config: DecoderConfig) -> None:
         super().__init__()
@@ -105,39 +105,39 @@ class Pixio(nn.Module):
         self._compiled: Callable[[Tensor, Mask], PixioOutput] | None = None
 
     def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
-        """Weights of encoder and decoder drawn from `seed`, name by name."""
+        """Freshly drawn weights of encoder and decoder, by name."""
         yield from under("encoder.", self.encoder.fresh(seed))
         yield from under("decoder.", self.decoder.fresh(seed))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the step as one graph, without a break; arguments as of `torch.compile`.
+        """Compile the step as one full graph; arguments as for `torch.compile`.
 
-        The masks are drawn before it: a generator's draws cannot be traced.
+        The masks are drawn outside of it, because a generator cannot be traced.
         """
         self._compiled = torch.compile(self.reconstruct, *args, fullgraph=True, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy must not call the weights of the original through its compiled step.
+        # The compiled step is bound to the weights of the original, so a copy must not use it.
         return super().__getstate__() | {"_compiled": None}
 
     def forward(
         self, images_bhw3: Tensor, generator: torch.Generator | None = None, shares: int = 1, share: int = 0
     ) -> PixioOutput:
-        """The loss of images uint8 (b, h, w, 3); the masks come from `generator` (best on the images' device).
+        """Loss of images, uint8 (b, h, w, 3); masks are drawn from `generator` (preferably on the images' device).
 
-        Of several processes each gives its `share` of `shares` equal parts of a batch, and they draw the masks that
-        one process with all of the batch would draw.
+        With several processes, each passes part `share` of `shares` equal parts of a batch, and the masks are the same
+        as if one process had the whole batch.
         """
         batch = len(images_bhw3)
         grid = self.encoder.grid(*images_bhw3.shape[1:3])
         mask = sample_mask(batch * shares, grid, self.mask_config, generator, images_bhw3.device)
         if shares > 1:
             mask = mask.rows(slice(share * batch, (share + 1) * batch))
-        # Looks at a run come in other sizes, for which a graph of their own would be compiled in its midst.
+        # Validation batches have other sizes, for which another graph would have to be compiled during the run.
         return ((self.training and self._compiled) or self.reconstruct)(images_bhw3, mask)
 
     def reconstruct(self, images_bhw3: Tensor, mask: Mask) -> PixioOutput:
-        """Predict the pixels under a given mask; the loss reads hidden patches alone."""
+        """Predict the pixels under a given mask; the loss is over masked patches only."""
         patches_bnp, grid = self.encoder.patches(images_bhw3)
         tokens_bkd = self.encoder.vit(patches_bnp, grid, mask.keep)
         prediction_bnp = self.decoder(tokens_bkd, mask.keep, grid)
@@ -151,7 +151,7 @@ class Pixio(nn.Module):
 
     @torch.no_grad()
     def panels(self, images_bhw3: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What it saw, what it made of it and the original, side by side: uint8 (b, h, 3 * w, 3)."""
+        """Masked input, prediction and original side by side, uint8 (b, h, 3 * w, 3)."""
         output = self(images_bhw3, generator)
         patches_bnp, grid = self.encoder.patches(images_bhw3)
         predicted_bnp = output.prediction.float()
@@ -177,16 +177,17 @@ class Pixio(nn.Module):
 
     @staticmethod
     def is_saved_at(path: str | Path) -> bool:
-        """Whether `save` wrote that directory."""
+        """Whether `path` is a directory written by `save`."""
         path = Path(path) / checkpointing.CONFIG
         config = read_json(path) if path.is_file() else None
         return isinstance(config, dict) and config.get("kind") == MODEL_KIND
 
     @classmethod
     def read(cls, directory: str | Path) -> tuple[Pixio, dict[str, Tensor]]:
-        """What `save` wrote: the model without weights, and these, of which none is in RAM before it is looked at.
+        """Read what `save` wrote: the model on the meta device and its weights, memory-mapped so that they load lazily.
 
-        Raises UserError for a directory that is none, and for weights that do not fit."""
+        Raises UserError if it is not such a directory, and for weights that do not fit.
+        """
         path = Path(directory)
         config = checkpointing.read_config(path, (MODEL_KIND,))
         where = str(path / checkpointing.CONFIG)
@@ -210,6 +211,6 @@ class Pixio(nn.Module):
 
 
 def _statistics(patches_bnp: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every patch, (b, n, 1) each; unbiased variance + 1e-6."""
+    """Mean and standard deviation of every patch, (b, n, 1) each, with unbiased variance + 1e-6."""
     variance_bn1, mean_bn1 = torch.var_mean(patches_bnp, dim=-1, keepdim=True)
     return mean_bn1, (variance_bn1 + VARIANCE_EPS).sqrt()

@@ -1,4 +1,4 @@
-"""Which patches the encoder sees: whole aligned blocks are hidden, the same number in every image.
+"""Block masking: whole aligned blocks of patches are masked, the same number in every image.
 
 Shapes: b batch, n patches, k kept patches, c blocks.
 """
@@ -22,22 +22,23 @@ class Mask:
     hidden: Tensor
 
     def rows(self, rows: slice) -> Mask:
-        """The masks of those images."""
+        """The masks of a slice of the batch."""
         return Mask(self.keep[rows], self.hidden[rows])
 
 
 def kept_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
-    """How many patches stay visible: whole blocks, int(blocks * (1 - ratio)) of them (pixio.md, Masking).
+    """Number of visible patches: those of int(blocks * (1 - ratio)) whole blocks (pixio.md, Masking).
 
-    Raises UserError for a grid that some block size does not fit, and for mixed sizes that would not leave the same
-    number in every image.
+    Raises UserError if a block size does not divide the grid, and for mixed sizes that would leave different numbers
+    of visible patches.
     """
     kept = {side: kept_blocks(config.ratio, side, grid) * side**2 for side in config.sides}
     if len(set(kept.values())) > 1:
         counts = ", ".join(f"{count} with {side}" for side, count in kept.items())
         raise UserError(
             f"mask mixed_blocks={list(config.mixed_blocks)} with ratio={config.ratio} leave different numbers of "
-            f"patches of a {grid[0]}x{grid[1]} grid visible ({counts}), and a batch needs one; change ratio or sizes."
+            f"patches of a {grid[0]}x{grid[1]} grid visible ({counts}), but a batch needs one number; change the ratio "
+            "or the block sizes."
         )
     return next(iter(kept.values()))
 
@@ -45,8 +46,8 @@ def kept_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
 def kept_blocks(ratio: float, side: int, grid: tuple[int, int]) -> int:
     """int(blocks * (1 - ratio)) (pixio.md, Masking).
 
-    A grid that is not cut evenly into blocks is refused rather than cropped: with an uneven cut either the edge
-    would always be visible or the share of hidden patches would differ between images. Raises UserError.
+    Raises UserError if the blocks do not divide the grid evenly: otherwise either the edge would always be visible, or
+    the fraction of masked patches would differ between images.
     """
     rows, columns = grid
     if rows % side or columns % side:
@@ -72,10 +73,10 @@ def sample_mask(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Mask:
-    """Draw the blocks that stay visible, independently for every image, and with mixed blocks their size too.
+    """Draw the visible blocks independently for every image, and with mixed blocks also their size.
 
-    Row i depends on the generator's state and on i alone, not on the batch's size. A generator that lives on
-    `device` needs no copy and no synchronisation.
+    Row i depends only on the generator's state and on i, not on the batch size. A generator on `device` avoids a copy
+    and a synchronisation.
     """
     kept = kept_patches(config, grid)
     counts = [(grid[0] // side) * (grid[1] // side) for side in config.sides]
@@ -96,7 +97,7 @@ def sample_mask(
 
 
 def _hide(scores_bc: Tensor, ratio: float, side: int, grid: tuple[int, int]) -> Tensor:
-    """Hide all blocks but those of the lowest scores: bool (b, n)."""
+    """Mask all blocks except those with the lowest scores: bool (b, n)."""
     ranks_bc = scores_bc.argsort(dim=1).argsort(dim=1)
     hidden_bc = ranks_bc >= kept_blocks(ratio, side, grid)
     hidden_bhw = hidden_bc.unflatten(1, (grid[0] // side, grid[1] // side))

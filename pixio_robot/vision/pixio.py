@@ -1,4 +1,4 @@
-"""Pixio as the rest of the toolkit sees it: images in, class tokens and a patch map out.
+"""The Pixio encoder as the rest of the toolkit uses it: images in, class tokens and a patch map out.
 
 Shapes: b batch, h/w pixels, r/c rows and columns of the patch map, q class tokens, d width.
 """
@@ -22,14 +22,14 @@ from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Prepro
 
 KIND = "pixio_encoder"
 MODEL_KIND = "pixio"
-"""Encoder and decoder together (`mae.Pixio`); its encoder can be read alone."""
+"""Kind of a checkpoint with encoder and decoder (`mae.Pixio`); the encoder can be read alone."""
 
 
 class PixioEncoder(nn.Module):
     """A Pixio encoder with fresh weights drawn from `seed`; `from_pretrained` reads trained ones.
 
-    Without a seed it is made without weights, on the meta device: `initial.fill` or `training.spreading.spread` gives
-    it some.
+    Without a seed it is built on the meta device, without weights; load them with `initial.fill` or
+    `training.spreading.spread`.
     """
 
     def __init__(self, config: EncoderConfig, seed: int | None = 0) -> None:
@@ -47,12 +47,12 @@ class PixioEncoder(nn.Module):
         return under("vit.", self.vit.fresh(seed))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the patch map for images of that many pixels. Raises UserError if they do not fit."""
+        """Rows and columns of the patch map for images of this size [px]. Raises UserError if the size does not fit."""
         rows, columns = self.preprocess.size(height, width)
         patch = self.config.patch
         if rows % patch or columns % patch or not rows or not columns:
             raise UserError(
-                f"Images of {rows}x{columns} pixels are not made of whole patches of {patch} pixels; "
+                f"Images of {rows}x{columns} pixels cannot be divided into patches of {patch} pixels; "
                 f"set the encoder's `resize` to a multiple of {patch}."
             )
         return rows // patch, columns // patch
@@ -69,7 +69,7 @@ class PixioEncoder(nn.Module):
         return self._split(self.vit(patches, grid), grid)
 
     def intermediate(self, images_bhw3: Tensor, blocks: Sequence[int], norm: bool = True) -> list[Features]:
-        """Features as they leave the chosen blocks (0 is the first, -1 the last), with or without the final norm."""
+        """Outputs of the chosen blocks (0 is the first, -1 the last), with or without the final norm."""
         depth = self.config.depth
         for block in blocks:
             if not -depth <= block < depth:
@@ -86,7 +86,7 @@ class PixioEncoder(nn.Module):
     def fingerprint(self) -> str:
         """sha256 of weights and preprocessing: equal fingerprints give equal features."""
         shape = dataclasses.asdict(self.config)
-        del shape["drop_path"], shape["recompute"]  # they change training, not features
+        del shape["drop_path"], shape["recompute"]  # they affect training, not features
         return checkpointing.fingerprint(self, shape | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
 
     def save(self, directory: str | Path) -> None:
@@ -95,28 +95,28 @@ class PixioEncoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path_or_name: str | Path, resize: int | None = None) -> PixioEncoder:
-        """Trained weights of any format: a checkpoint directory of ours (of an encoder, of a whole Pixio, or of a
-        policy that was trained along with one), a Hugging Face directory of Pixio, an official `.pth` file, or a hub
-        name such as `facebook/pixio-vitb16`, which is downloaded. `resize` overrides the saved one [px]. It comes in
-        evaluation mode, without the dropped paths of its pretraining.
+        """Load trained weights in any format: a pixio-robot checkpoint (of an encoder, of a Pixio with decoder, or of a
+        policy with its encoder), a Hugging Face directory of a Pixio, an official `.pth` file, or a hub name such as
+        `facebook/pixio-vitb16`, which is downloaded. `resize` overrides the saved one [px]. The encoder is in
+        evaluation mode, without the drop path of its pretraining.
 
-        Raises UserError for what is none of these, and for weights that do not fit.
+        Raises UserError for anything else, and for weights that do not fit.
         """
         return read_pretrained(path_or_name, resize).build().eval()
 
     @classmethod
     def load(cls, directory: str | Path) -> PixioEncoder:
-        """Read what `save` wrote, or the encoder of what `Pixio.save` did. Raises UserError."""
+        """Read a checkpoint written by `save`, or the encoder of one written by `Pixio.save`. Raises UserError."""
         return read_encoder(directory).build()
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedEncoder:
-    """A trained encoder in its file. Raises UserError when the weights are not those of such an encoder."""
+    """A trained encoder that has not been loaded yet. Raises UserError if the weights do not match the config."""
 
     config: EncoderConfig
     weights: dict[str, Tensor]
-    """By our names. They are mapped from the file, so none is in RAM before it is looked at."""
+    """Under pixio-robot's names; memory-mapped, so that they load lazily."""
     where: str | Path
 
     def __post_init__(self) -> None:
@@ -130,19 +130,19 @@ class TrainedEncoder:
 
 
 def read_pretrained(path_or_name: str | Path, resize: int | None = None) -> TrainedEncoder:
-    """What `PixioEncoder.from_pretrained` opens, in its file."""
+    """What `PixioEncoder.from_pretrained` opens, without loading it."""
     from pixio_robot.vision.weights.formats import read_any
 
     trained = read_any(path_or_name)
-    # Not what belonged to its own pretraining: dropped paths would blur features wherever a model around it is in
-    # training mode, and activations computed twice only save memory.
+    # Drop settings of its own pretraining: drop path would perturb features whenever the surrounding model is in
+    # training mode, and recomputation only saves memory.
     side = trained.config.resize if resize is None else resize
     config = dataclasses.replace(trained.config, drop_path=0.0, recompute=False, resize=side)
     return dataclasses.replace(trained, config=config)
 
 
 def read_encoder(directory: str | Path) -> TrainedEncoder:
-    """What `PixioEncoder.save` wrote, or the encoder of what `Pixio.save` did. Raises UserError."""
+    """Open a checkpoint of `PixioEncoder.save`, or the encoder of one of `Pixio.save`. Raises UserError."""
     path = Path(directory)
     config = checkpointing.read_config(path, (KIND, MODEL_KIND))
     weights = checkpointing.read_weights(path / checkpointing.WEIGHTS)

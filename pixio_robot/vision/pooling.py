@@ -1,7 +1,7 @@
-"""Features of one frame to one vector.
+"""Pool the features of a frame into one vector.
 
-Every pooling is an `nn.Module` from Features of n frames, cls (n, k, d) and patches (n, h, w, d), to (n, out_dim). The
-caller standardises features first where that is wanted: a spatial softmax over raw features of a frozen transformer
+Every pooling is an `nn.Module` from Features of n frames, cls (n, k, d) and patches (n, h, w, d), to (n, out_dim). If
+features should be standardised, the caller does so first: a spatial softmax over raw features of a frozen transformer
 mostly sees the position embeddings.
 
 Shapes: n frames, k class tokens, h/w rows and columns of the patch map, d feature width, m keypoints, q queries.
@@ -23,7 +23,7 @@ class Pooling(nn.Module):
 
 
 class ClassMean(Pooling):
-    """Mean of the class tokens, the paper's global embedding."""
+    """Mean of the class tokens, the global embedding used in the paper."""
 
     def __init__(self, feature_dim: int) -> None:
         super().__init__()
@@ -52,10 +52,10 @@ class PatchMean(Pooling):
 
 
 class SpatialSoftmax(Pooling):
-    """Expected place of each of m keypoints (arXiv 1504.00702), x and y in [-1, 1], edges of the map at +-1.
+    """Expected coordinates of m keypoints (arXiv 1504.00702), x and y in [-1, 1] with the edges of the map at +-1.
 
-    A keypoint is a linear map of patch features; its softmax has a learned temperature. With `activations` the
-    expected answer at its place follows, which tells whether the thing is there at all.
+    Each keypoint is a linear map of the patch features, with a learned softmax temperature. With `activations`, the
+    expected activation of each keypoint is appended, which tells whether it is present at all.
     """
 
     xy: Tensor
@@ -75,7 +75,7 @@ class SpatialSoftmax(Pooling):
     def forward(self, features: Features) -> Tensor:
         score_nsm = self.score(features.patches).flatten(1, 2)
         weight_nsm = (score_nsm.float() * self.log_sharpness.exp()).softmax(dim=1)
-        with torch.autocast(weight_nsm.device.type, enabled=False):  # half precision would round places to a pixel
+        with torch.autocast(weight_nsm.device.type, enabled=False):  # half precision would round to about a pixel
             found = [torch.einsum("nsm,sc->nmc", weight_nsm, self.xy).flatten(1)]
         if self.activations:
             found.append((weight_nsm * score_nsm).sum(dim=1))
@@ -83,7 +83,7 @@ class SpatialSoftmax(Pooling):
 
 
 class PatchMlp(Pooling):
-    """Few channels of every patch, flattened, through one hidden layer: keeps where things are."""
+    """Reduce each patch to a few channels, flatten the map and apply an MLP; keeps spatial information."""
 
     def __init__(self, feature_dim: int, grid: tuple[int, int], channels: int, width: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class PatchMlp(Pooling):
 
 
 class AttentionPooling(Pooling):
-    """Learned queries look at all tokens; patches carry a learned position, since frozen features may have lost it."""
+    """Learned queries attend to all tokens, with learned positions, since frozen features may have lost theirs."""
 
     def __init__(self, feature_dim: int, class_tokens: int, grid: tuple[int, int], queries: int, width: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class AttentionPooling(Pooling):
 
 
 def build_pooling(config: PoolingConfig, feature_dim: int, class_tokens: int, grid: tuple[int, int]) -> Pooling:
-    """The pooling of that name, for an encoder's feature width, number of class tokens and patch map (h, w)."""
+    """Build the configured pooling for an encoder's feature dimension, number of class tokens and patch grid (h, w)."""
     match config.name:
         case "class_mean":
             return ClassMean(feature_dim)

@@ -1,4 +1,4 @@
-"""Learned patch positions at another grid than the one they were learned on.
+"""Interpolate learned position embeddings to another patch grid.
 
 Shapes: n native patches, d width, h rows and w columns of the wanted grid.
 """
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def interpolate_positions(positions_nd: Tensor, native: int, grid: tuple[int, int]) -> Tensor:
-    """Positions of a native x native grid, bicubically resampled to (h * w, d); the same tensor at native size."""
+    """Resample embeddings of a native x native grid bicubically to (h * w, d); unchanged at native size."""
     if grid == (native, native):
         return positions_nd
     map_1dnn = positions_nd.float().T.unflatten(1, (native, native))[None]

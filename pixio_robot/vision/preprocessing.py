@@ -1,4 +1,4 @@
-"""uint8 pixels to what a network eats. Only encoders call this: nobody else normalises pixels.
+"""Preprocess uint8 pixels for a network. Only encoders do this; no other code normalises pixels.
 
 Shapes: b batch, h height, w width.
 """
@@ -20,7 +20,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
 class Preprocess(nn.Module):
-    """Resize to a square (optional), scale to [0, 1] and normalise, by the ImageNet mean and std if not told others."""
+    """Resize to a square (optional), scale to [0, 1] and normalise, by default with the ImageNet mean and std."""
 
     mean: Tensor
     std: Tensor
@@ -41,19 +41,19 @@ class Preprocess(nn.Module):
             self.register_buffer(name, torch.tensor(value, device="cpu").view(3, 1, 1), persistent=False)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width [px] after the resize."""
+        """Height and width [px] after resizing."""
         return (height, width) if self.resize is None else (self.resize, self.resize)
 
     def forward(self, images_bhw3: Tensor | np.ndarray) -> Tensor:
-        """Images uint8 (b, h, w, 3) to (b, 3, h', w'), float32 or what the encoder was cast to. An array is copied to
-        where the encoder is."""
+        """Images, uint8 (b, h, w, 3), to (b, 3, h', w'), float32 or the dtype that the encoder was cast to. A NumPy
+        array is copied to the encoder's device."""
         if isinstance(images_bhw3, np.ndarray):
-            # torch takes no array that runs backwards, as one that was mirrored, or turned from BGR to RGB.
+            # torch does not accept negative strides, as after mirroring or converting BGR to RGB.
             images_bhw3 = torch.tensor(np.ascontiguousarray(images_bhw3), device=self.mean.device)
         if not isinstance(images_bhw3, Tensor):
             raise UserError(
                 "An encoder takes RGB images as one tensor or array, uint8 of shape (batch, height, width, 3), not as "
-                f"{type(images_bhw3).__name__}: np.stack makes one of several."
+                f"{type(images_bhw3).__name__}; combine several images with np.stack."
             )
         if images_bhw3.ndim != 4 or images_bhw3.shape[-1] != 3 or images_bhw3.dtype != torch.uint8:
             raise UserError(
@@ -69,6 +69,6 @@ class Preprocess(nn.Module):
         return ((pixels_b3hw / 255.0 - self.mean) / self.std).to(self.mean.dtype)
 
     def to_uint8(self, pixels_b3hw: Tensor) -> Tensor:
-        """The inverse of scaling and normalising: uint8 (b, h, w, 3)."""
+        """Inverse of scaling and normalising: uint8 (b, h, w, 3)."""
         levels_b3hw = (pixels_b3hw.float() * self.std + self.mean) * 255.0
         return levels_b3hw.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -1,7 +1,7 @@
-"""What can be read off frozen features by the simplest means: ridge regression and nearest neighbours.
+"""Probe frozen features with ridge regression and nearest neighbours.
 
-Every target is fitted on whole episodes and measured on other ones, of the same frames or of others (another level of
-visual variation). Everything is closed-form, so an encoder's card does not depend on how well somebody tuned a head.
+Every target is fitted on some episodes and tested on others, of the same data set or of another level of visual
+variation. Everything is closed-form, so the results do not depend on how well a head was tuned.
 Shapes: n frames, h w the patch map or pixels, d features, c outputs.
 """
 
@@ -30,20 +30,20 @@ DELTA = 1.25
 
 @dataclasses.dataclass(kw_only=True)
 class PositionErrors:
-    """Mean distance between read and true position, cm, with the half width of a 95 % interval over episodes."""
+    """Mean distance between predicted and true position [cm]."""
 
     mean: float
-    """Without any features: the mean of the training frames."""
+    """Without features: predict the mean of the training frames."""
     knn: float
     class_tokens: float
     patches: float
     patches_half_width: float | None
-    """None where a single episode is held out."""
+    """Half width of a 95 % interval of `patches` over held-out episodes; None with only one."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class AngleErrors:
-    """Mean angle between read and true orientation, degrees."""
+    """Mean angle between predicted and true orientation [degrees]."""
 
     mean: float
     knn: float
@@ -53,10 +53,10 @@ class AngleErrors:
 
 @dataclasses.dataclass(kw_only=True)
 class ContactScores:
-    """Area under the ROC curve of telling frames with contact from those without; 0.5 is chance."""
+    """Area under the ROC curve for detecting frames with contact; 0.5 is chance."""
 
     share: float
-    """Of the measured frames that have contact."""
+    """Fraction of test frames with contact."""
     knn: float
     class_tokens: float
     patches: float
@@ -64,36 +64,36 @@ class ContactScores:
 
 @dataclasses.dataclass(kw_only=True)
 class DenseScores:
-    """Depth and segmentation over all pixels of the measured frames."""
+    """Depth and segmentation metrics over all pixels of the test frames."""
 
     depth_rmse_m: float
     depth_delta1: float
-    """Share of pixels within a factor of 1.25."""
+    """Fraction of pixels within a factor of 1.25."""
     miou: float
     iou: dict[str, float]
 
 
 @dataclasses.dataclass(kw_only=True)
 class ProbeResult:
-    """One encoder's report card on one set of frames."""
+    """Results of one encoder on one set of frames."""
 
     linear: DenseScores
     knn: DenseScores
     no_features: DenseScores
-    """What is scored without looking: at every pixel the mean depth of the training frames, and their most frequent
-    class there. A class that is nowhere the most frequent has an IoU of 0."""
+    """Baseline that ignores the image: predicts, for each pixel, the mean depth and most frequent class of the training
+    frames. A class that is nowhere the most frequent has an IoU of 0."""
     positions: dict[str, PositionErrors]
     camera_angle: AngleErrors | None
-    """None where the camera does not turn."""
+    """None if the camera's orientation does not vary."""
     contact: ContactScores | None
-    """None where the measured frames, or the fitted ones, all have it or all lack it."""
+    """None if contact always or never occurs in the training or the test frames."""
     train_frames: int
     test_frames: int
 
 
 @dataclasses.dataclass
 class DensePictures:
-    """Held-out frames with what was read off them linearly; depth (n, h, w), classes (n, h, w)."""
+    """Test frames with the predictions of the linear probe; depth (n, h, w), classes (n, h, w)."""
 
     images: np.ndarray
     depth: np.ndarray
@@ -114,19 +114,19 @@ def extract(encoder: nn.Module, images: np.ndarray, device: torch.device, batch:
 
 
 def probe(features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
-    """Fit and measure every probe on the features of the truth's frames."""
+    """Fit and test all probes on the features of the frames in `truth`."""
     return Probes(features, truth).measure(features, truth)
 
 
 class Probes:
-    """Everything fitted on the training episodes of some frames, to be measured on held-out ones of these or others."""
+    """Probes fitted on the training episodes of some frames, to be tested on held-out episodes of these or others."""
 
     def __init__(self, features: Features, truth: GroundTruth) -> None:
-        """Raises UserError for less than three episodes."""
+        """Raises UserError for fewer than three episodes."""
         if (episodes := len(np.unique(truth.episode))) < LEAST_EPISODES:
             raise UserError(
-                f"Probing needs frames of at least {LEAST_EPISODES} episodes, not {episodes}: to fit, to choose the "
-                "penalty by, and to measure."
+                f"Probing needs frames from at least {LEAST_EPISODES} episodes, not {episodes}: for fitting, for "
+                "selecting the penalty and for testing."
             )
         train = ~split_episodes(truth.episode, TEST_SHARE)
         self._train_frames = int(train.sum())
@@ -146,7 +146,7 @@ class Probes:
         self._contact = fit(truth.contact[:, None].astype(np.float32)) if 0 < touching.mean() < 1 else None
 
     def measure(self, features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
-        """On the held-out episodes of these frames, whose classes must be those that were fitted."""
+        """Test on the held-out episodes of these frames, which must have the same classes as the fitted ones."""
         held = split_episodes(truth.episode, TEST_SHARE)
         kept = torch.from_numpy(held)
         features = features.map(lambda tensor: tensor[kept])
@@ -176,7 +176,7 @@ class Probes:
 
 
 class _Readers:
-    """One target of whole frames, read in three ways: off the patch map, the class tokens, and by neighbours."""
+    """One per-frame target, predicted from the patch map, from the class tokens, and by nearest neighbours."""
 
     def __init__(self, features: Features, targets_nc: Tensor, groups: np.ndarray) -> None:
         self._mean = targets_nc.mean(0)
@@ -185,7 +185,7 @@ class _Readers:
         self._knn = nearest(features.cls.mean(1), targets_nc)
 
     def read(self, features: Features) -> dict[str, np.ndarray]:
-        """{way: (n, c)}; `mean` is what one would say without looking."""
+        """Predictions {way: (n, c)}; `mean` is the baseline without features."""
         rows = len(features.cls)
         return {
             "mean": self._mean.expand(rows, -1).numpy(),
@@ -196,7 +196,7 @@ class _Readers:
 
 
 def _fit_dense(features: Features, truth: GroundTruth, train: np.ndarray) -> tuple[Predict, Predict]:
-    """Depth and class shares of a patch, by ridge and by neighbours, from some patches of every training frame."""
+    """Fit depth and class fractions per patch, by ridge and by neighbours, on some patches of every training frame."""
     n, rows, columns, d = features.patches.shape
     shares = torch.stack([torch.from_numpy(truth.classes == index) for index in range(len(truth.class_names))], 1)
     targets = torch.cat([torch.from_numpy(truth.depth)[:, None], shares.float()], 1)
@@ -210,7 +210,7 @@ def _fit_dense(features: Features, truth: GroundTruth, train: np.ndarray) -> tup
 
 
 def _read_dense(predict: Predict, features: Features, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Depth and class of every pixel: those of the patches, enlarged bilinearly."""
+    """Depth and class of every pixel, from the patch predictions upsampled bilinearly."""
     n, rows, columns, _ = features.patches.shape
     read_nhwc = predict(features.patches.flatten(0, 2)).reshape(n, rows, columns, -1)
     read = functional.interpolate(read_nhwc.permute(0, 3, 1, 2), tuple(size), mode="bilinear", align_corners=False)
@@ -218,7 +218,7 @@ def _read_dense(predict: Predict, features: Features, size: Sequence[int]) -> tu
 
 
 def _some_patches(frames: int, patches: int) -> Tensor:
-    """Indices (frames, at most PATCHES_PER_FRAME) of the patches to fit on, other ones in every frame."""
+    """Random indices (frames, at most PATCHES_PER_FRAME) of the patches to fit on, different in every frame."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(frames, patches, generator=generator).argsort(1)[:, :PATCHES_PER_FRAME]
 
@@ -259,7 +259,7 @@ def _contact_scores(readers: _Readers | None, features: Features, contact_n: np.
 
 
 def roc_area(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
-    """Share of pairs of a positive and a negative that the scores put in the right order; ties count half."""
+    """Area under the ROC curve: fraction of positive-negative pairs ranked correctly; ties count half."""
     above = scores_n[positive_n][:, None] - scores_n[~positive_n][None]
     return float(((above > 0) + 0.5 * (above == 0)).mean())
 
@@ -270,7 +270,7 @@ def _two_axes(axes_n33: np.ndarray) -> np.ndarray:
 
 
 def _rotations(six_n6: np.ndarray) -> np.ndarray:
-    """Inverse of `_two_axes` for numbers that are near a rotation's: the columns made orthonormal."""
+    """Inverse of `_two_axes` for approximate values: orthonormalise the columns."""
     x = six_n6[:, :3] / np.linalg.norm(six_n6[:, :3], axis=1, keepdims=True)
     y = six_n6[:, 3:] - (six_n6[:, 3:] * x).sum(1, keepdims=True) * x
     y /= np.linalg.norm(y, axis=1, keepdims=True)
@@ -278,7 +278,7 @@ def _rotations(six_n6: np.ndarray) -> np.ndarray:
 
 
 def _angles(first_n33: np.ndarray, second_n33: np.ndarray) -> np.ndarray:
-    """Degrees (n,) of the turn between rotations."""
+    """Angle (n,) between rotations [degrees]."""
     trace = np.einsum("nij,nij->n", first_n33, second_n33)
     return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 

@@ -1,4 +1,4 @@
-"""Read-outs in closed form: ridge regression with its penalty chosen on held-out groups, and nearest neighbours.
+"""Closed-form readouts: ridge regression with its penalty selected on held-out groups, and nearest neighbours.
 
 Shapes: n rows, f inputs, c outputs.
 """
@@ -15,31 +15,31 @@ from torch.nn import functional
 from pixio_robot.errors import UserError
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-"""Ridge penalties tried, each times the number of rows, on standardised features."""
+"""Candidate ridge penalties for standardised features, to be multiplied by the number of rows."""
 CHOICE_SHARE = 0.2
-"""Of the training episodes, to choose the penalty by."""
+"""Fraction of the training episodes held out to select the penalty."""
 NEIGHBOURS = 5
 DENSE_NEIGHBOURS, DENSE_TEMPERATURE, DENSE_BANK = 30, 0.02, 16_384
-"""Neighbours and temperature of Balažević et al. 2023 (arXiv 2306.01667); their memory is far larger."""
+"""Neighbours and temperature as in Balažević et al. 2023 (arXiv 2306.01667), whose memory bank is far larger."""
 _CHUNK = 4096
 
 Predict = Callable[[Tensor], Tensor]
 
 
 def split_episodes(episode: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Which frames (n,) are held out: those of a random `share` of the episodes, at least one of each kind.
+    """Mask (n,) of the held-out frames: those of a random `share` of the episodes; at least one is held out, one kept.
 
-    Raises UserError when there is a single episode.
+    Raises UserError if there is only one episode.
     """
     names = np.unique(episode)
     if len(names) < 2:
-        raise UserError("Probing needs frames of at least two episodes: one to fit, one to measure.")
+        raise UserError("Probing needs frames from at least two episodes: one for fitting, one for testing.")
     count = min(max(1, round(share * len(names))), len(names) - 1)
     return np.isin(episode, np.random.default_rng(seed).permutation(names)[:count])
 
 
 def ridge(inputs_nf: Tensor, targets_nc: Tensor, groups: np.ndarray) -> Predict:
-    """Ridge regression on standardised inputs; the penalty is chosen on held-out groups."""
+    """Ridge regression on standardised inputs, with the penalty selected on held-out groups."""
     choice = torch.from_numpy(split_episodes(groups, CHOICE_SHARE, seed=1))
     errors = {}
     fit = Ridge(inputs_nf[~choice], targets_nc[~choice])
@@ -49,7 +49,7 @@ def ridge(inputs_nf: Tensor, targets_nc: Tensor, groups: np.ndarray) -> Predict:
 
 
 class Ridge:
-    """One decomposition serves all penalties; of whichever of X'X and XX' is the smaller."""
+    """Ridge regression with one eigendecomposition, of the smaller of X'X and XX', for all penalties."""
 
     def __init__(self, inputs_nf: Tensor, targets_nc: Tensor) -> None:
         self._mean, self._std = inputs_nf.mean(0), inputs_nf.std(0).clamp_min(1e-6)
@@ -69,14 +69,14 @@ class Ridge:
 
 
 def nearest(inputs_nf: Tensor, targets_nc: Tensor, k: int = NEIGHBOURS) -> Predict:
-    """Mean target of the k nearest training frames, by cosine."""
+    """Mean target of the k nearest training frames by cosine similarity."""
     return _neighbours(inputs_nf, targets_nc, k, None)
 
 
 def nearest_patches(inputs_nf: Tensor, targets_nc: Tensor) -> Predict:
-    """Dense retrieval: the mean target of the 30 nearest training patches by cosine, weighted by softmax of it / 0.02.
+    """Dense retrieval: mean target of the 30 nearest training patches, weighted by softmax(cosine similarity / 0.02).
 
-    At most DENSE_BANK of the rows, drawn at random, are searched.
+    At most DENSE_BANK rows, chosen at random, are searched.
     """
     if len(inputs_nf) > DENSE_BANK:
         some = torch.randperm(len(inputs_nf), generator=torch.Generator().manual_seed(0))[:DENSE_BANK]

@@ -1,4 +1,4 @@
-"""A small convolutional encoder trained from scratch: the baseline every pre-trained one has to beat.
+"""A small convolutional encoder trained from scratch: a baseline for pretrained encoders.
 
 Shapes: b batch, h/w pixels, r/c rows and columns of the output map (stride 8), d width.
 """
@@ -22,14 +22,14 @@ STRIDE = 8
 
 @dataclasses.dataclass(kw_only=True)
 class ResNetConfig:
-    """Three stages of `blocks` residual blocks, width, 2 and 4 times as wide, at stride 2, 4 and 8."""
+    """Three stages of `blocks` residual blocks with 1, 2 and 4 times `width` channels, at strides 2, 4 and 8."""
 
     width: int = 32
     """Channels of the first stage; a multiple of 16."""
     blocks: int = 1
-    """Residual blocks a stage."""
+    """Residual blocks per stage."""
     resize: int | None = None
-    """Resize every image to a square of this side first [px]; None keeps the size of the input."""
+    """Resize every input image to a square of this side [px]; None: keep its size."""
 
     def __post_init__(self) -> None:
         if self.width < GROUP_CHANNELS or self.width % GROUP_CHANNELS:
@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """Its class token is the mean of its map. GroupNorm, so that a batch of one acts as a batch of many."""
+    """The class token is the mean of the feature map. Uses GroupNorm, so that outputs do not depend on the batch."""
 
     def __init__(self, config: ResNetConfig, seed: int = 0) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class ResNetEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the map for images of that many pixels; a part of a cell counts as one."""
+        """Rows and columns of the feature map for images of this size [px], rounded up."""
         height, width = self.preprocess.size(height, width)
         return -(-height // STRIDE), -(-width // STRIDE)
 

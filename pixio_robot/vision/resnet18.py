@@ -1,7 +1,9 @@
 """ResNet18 with GroupNorm, trained from scratch: the image encoder of diffusion policy and robomimic.
 
-Batch normalisation goes, because its running statistics and a moving average of weights do not agree (Chi et al., IJRR,
-sec. 3.2); sixteen channels a group. Shapes: b batch, h/w pixels, r/c rows and columns of the map (stride 32), d width.
+GroupNorm replaces BatchNorm, whose running statistics do not work with averaged weights (Chi et al., IJRR,
+sec. 3.2); sixteen channels per group.
+
+Shapes: b batch, h/w pixels, r/c rows and columns of the map (stride 32), d width.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ STRIDE = 32
 @dataclasses.dataclass(kw_only=True)
 class ResNet18Config:
     resize: int | None = None
-    """Resize every image to a square of this side first [px]; None keeps the size of the input."""
+    """Resize every input image to a square of this side [px]; None: keep its size."""
 
 
 class ResNet18Encoder(nn.Module):
-    """torchvision's ResNet18 up to its last map; the class token is the mean of the map."""
+    """torchvision's ResNet18 up to its last feature map; the class token is the mean of the map."""
 
     feature_dim = 512
 
@@ -39,12 +41,12 @@ class ResNet18Encoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             whole = resnet18(weights=None, norm_layer=lambda width: nn.GroupNorm(width // GROUP_CHANNELS, width))
-        # Everything but the mean over places and the classifier.
+        # Everything except global average pooling and the classifier.
         self.layers = nn.Sequential(*list(whole.children())[:-2])
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the map for images of that many pixels; a part of a cell counts as one."""
+        """Rows and columns of the feature map for images of this size [px], rounded up."""
         height, width = self.preprocess.size(height, width)
         return -(-height // STRIDE), -(-width // STRIDE)
 

@@ -1,4 +1,4 @@
-"""Tensors in a file of PyTorch: nothing in it is ever executed."""
+"""Read tensors from PyTorch files without ever executing anything in them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pixio_robot.vision.checkpointing import read_weights
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A .safetensors file or a plain PyTorch state dict; nothing in it is executed. Raises UserError."""
+    """Read a .safetensors file or a plain PyTorch state dict; nothing in it is executed. Raises UserError."""
     if path.suffix == ".safetensors":
         return read_weights(path)
     if not path.is_file():
         raise UserError(f"There is no weights file {path}.")
     try:
-        # Mapped where the format, that of torch since 1.6, lets it be.
+        # Memory-mapped if the file format (that of torch since 1.6) supports it.
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # whatever the bytes of a file that is none make of the unpickler
+    except Exception as error:  # the unpickler may raise anything for arbitrary bytes
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"{path} is not a plain PyTorch state dict ({reason}).") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} holds something else than a plain state dict of tensors.")
+        raise UserError(f"{path} does not contain a plain state dict of tensors.")
     return weights

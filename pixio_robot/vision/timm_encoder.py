@@ -1,4 +1,4 @@
-"""Models of timm as encoders: ResNets, ViTs of MAE, DINOv2, DINOv3, CLIP and SigLIP, ConvNeXt, Swin and so on.
+"""timm models as encoders: ResNets, ViTs of MAE, DINOv2, DINOv3, CLIP and SigLIP, ConvNeXt, Swin and so on.
 
 Shapes: b batch, h/w pixels, r/c rows and columns of the map, n tokens, d width.
 """
@@ -28,7 +28,7 @@ class TimmConfig(ForeignConfig):
 
 
 class TimmEncoder(ForeignEncoder):
-    """Fresh weights drawn from `seed`, or these (under timm's names, for the size they were trained at)."""
+    """Fresh weights drawn from `seed`, or `weights` (with timm's names, for the size that they were trained at)."""
 
     config: TimmConfig
 
@@ -50,7 +50,7 @@ class TimmEncoder(ForeignEncoder):
         if out.ndim == 4:
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             return from_map(out if channels_last else out.permute(0, 2, 3, 1))
-        # The families of ViT count their registers under one name or, like Eva, fold them into the prefix.
+        # ViT families either report their registers separately or, like Eva, include them in the prefix tokens.
         prefix = getattr(self.model, "num_prefix_tokens", 0)
         has_class = getattr(self.model, "cls_token", None) is not None
         rows, columns = self.model.patch_embed.grid_size
@@ -58,9 +58,9 @@ class TimmEncoder(ForeignEncoder):
 
 
 def open_timm(name: str, path: str | None, resize: int | None, pretrained: bool, seed: int) -> TimmEncoder:
-    """A model by timm's name with the weights of a local file, else those that timm downloads, else random ones.
+    """A timm model by name, with weights from a local file, downloaded by timm, or random.
 
-    The classifier of the file, if any, is left out. Raises UserError for an unknown name, and keys that do not fit.
+    The file's classifier, if any, is dropped. Raises UserError for an unknown name, and for keys that do not fit.
     """
     timm = _timm(name)
     defaults = timm.get_pretrained_cfg(name)
@@ -84,8 +84,8 @@ def open_timm(name: str, path: str | None, resize: int | None, pretrained: bool,
             weights = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"timm could not get the weights of {name} ({str(error).splitlines()[0]}): give encoder.path=FILE, or "
-                "encoder.pretrained=false for random ones."
+                f"timm could not load the weights of {name} ({str(error).splitlines()[0]}); set encoder.path=FILE, or "
+                "encoder.pretrained=false for random weights."
             ) from error
     return TimmEncoder(config, seed, weights)
 
@@ -94,7 +94,7 @@ def _timm(name: str) -> ModuleType:
     try:
         import timm
     except ImportError:
-        raise UserError("Encoders of timm need it: pip install 'pixio-robot[encoders]'.") from None
+        raise UserError("timm encoders require timm: pip install 'pixio-robot[encoders]'.") from None
     if not timm.is_model(name):
         closest = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=5, cutoff=0.5)
         raise UserError(f"timm has no model {name!r}. Closest: {', '.join(closest) or 'none'}.")

@@ -1,4 +1,4 @@
-"""Vision models of transformers as encoders: ViT, ViTMAE, DINOv2, DINOv3, CLIP, SigLIP, ConvNeXt and so on.
+"""Vision models from transformers as encoders: ViT, ViTMAE, DINOv2, DINOv3, CLIP, SigLIP, ConvNeXt and so on.
 
 Shapes: b batch, h/w pixels, n tokens, d width.
 """
@@ -20,7 +20,7 @@ from pixio_robot.types import Features
 from pixio_robot.vision.foreign import ForeignConfig, ForeignEncoder, from_map, split_tokens
 
 FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""PIL's numbers, as image processors store them."""
+"""PIL's filter ids, as stored by image processors."""
 PROCESSOR = "preprocessor_config.json"
 
 
@@ -30,7 +30,7 @@ class TransformersConfig(ForeignConfig):
 
 
 class TransformersEncoder(ForeignEncoder):
-    """Fresh weights drawn from `seed`, or an open model."""
+    """A model with fresh weights drawn from `seed`, or an existing `model`."""
 
     config: TransformersConfig
 
@@ -44,7 +44,7 @@ class TransformersEncoder(ForeignEncoder):
                 model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**description))
         assert model is not None
         if any(True for _ in getattr(model, "pooler", nn.Identity()).parameters()):
-            model.pooler = None  # type: ignore[assignment]  # a head on the class token, which is not asked for
+            model.pooler = None  # type: ignore[assignment]  # an unused head on the class token
         self.model: Any = model
         self.feature_dim = getattr(model.config, "hidden_size", None) or model.config.hidden_sizes[-1]  # type: ignore
         known = inspect.signature(model.forward).parameters
@@ -56,7 +56,7 @@ class TransformersEncoder(ForeignEncoder):
         height, width = pixels_b3hw.shape[2:]
         arguments: dict[str, Any] = dict(self._arguments)
         if config.model_type == "vit_mae":
-            # It shuffles patches by this noise even when none is hidden.
+            # It shuffles patches by this noise even if none is masked.
             patches = (height // self._patch) * (width // self._patch)
             order_n = torch.arange(patches, device=pixels_b3hw.device, dtype=torch.float32)
             arguments["noise"] = order_n.expand(len(pixels_b3hw), -1)
@@ -70,7 +70,7 @@ class TransformersEncoder(ForeignEncoder):
 def open_transformers(source: str, resize: int | None, pretrained: bool, seed: int) -> TransformersEncoder:
     """A model from a local directory or a hub name, with the mean, std, filter and size of its image processor.
 
-    Of a model that also reads text, the vision tower. Code in the directory is never run. Raises UserError.
+    For a vision-language model, its vision tower. Code in the directory is never executed. Raises UserError.
     """
     transformers = _transformers()
     try:
@@ -116,7 +116,7 @@ def _processed_side(processor: Any, source: str) -> int:
 def _filter(processor: Any, source: str) -> str:
     number = int(processor.resample)
     if number not in FILTERS:
-        raise UserError(f"The image processor of {source} resizes with PIL's filter {number}; known: {FILTERS}.")
+        raise UserError(f"The image processor of {source} resizes with PIL's filter {number}; supported: {FILTERS}.")
     return FILTERS[number]
 
 
@@ -124,5 +124,5 @@ def _transformers() -> ModuleType:
     try:
         import transformers
     except ImportError:
-        raise UserError("Encoders of transformers need it: pip install 'pixio-robot[encoders]'.") from None
+        raise UserError("transformers encoders require transformers: pip install 'pixio-robot[encoders]'.") from None
     return transformers

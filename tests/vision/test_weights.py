@@ -86,7 +86,9 @@ def test_from_pretrained_takes_a_hub_name(encoder, tmp_path, monkeypatch):
     assert PixioEncoder.from_pretrained("someone/pixio-vitb16").fingerprint() == encoder.fingerprint()
     named = build_encoder(EncoderSource(name="someone/pixio-vitb16"))
     assert named.fingerprint() == encoder.fingerprint()
-    with pytest.raises(UserError, match="nothing at runs/typo, and the Hugging Face hub did not give it either"):
+    with pytest.raises(
+        UserError, match="nothing at the path runs/typo, and downloading it from the Hugging Face hub failed"
+    ):
         PixioEncoder.from_pretrained("runs/typo")
 
 
@@ -103,7 +105,7 @@ def test_the_state_of_a_training_is_no_encoder(encoder, tmp_path):
     write_json(state / "trainer.json", {})
     (run / "checkpoints" / "latest").write_text(state.name)
     for path in (run / "checkpoints", run / "checkpoints" / "latest", state):
-        with pytest.raises(UserError, match=f"{path} is the state of a training, .* that is {run / 'model'}, once"):
+        with pytest.raises(UserError, match=f"{path} is a training state for resuming, .* use {run / 'model'}, which"):
             PixioEncoder.from_pretrained(path)
 
 
@@ -115,9 +117,9 @@ def test_a_distillation_has_several_encoders(encoder, tmp_path):
     for name in names:
         encoder.save(name)
     for path in (run, run / "model"):
-        with pytest.raises(UserError, match=f"holds several encoders; name one: {names[0]}, {names[1]}"):
+        with pytest.raises(UserError, match=f"contains several encoders; choose one: {names[0]}, {names[1]}"):
             PixioEncoder.from_pretrained(path)
-    with pytest.raises(UserError, match=f"that is {names[0]} or {names[1]}, once"):
+    with pytest.raises(UserError, match=f"use {names[0]} or {names[1]}, which"):
         PixioEncoder.from_pretrained(run / "checkpoints" / "latest")
     assert PixioEncoder.from_pretrained(names[1]).fingerprint() == encoder.fingerprint()
 

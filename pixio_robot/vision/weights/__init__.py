@@ -1,1 +1,1 @@
-"""Trained Pixio encoders in every format they come in."""
+"""Reading and writing Pixio weights in all supported formats."""

@@ -1,4 +1,4 @@
-"""Pixio weights of any known format, told apart by what lies at a path, or taken from the Hugging Face hub."""
+"""Detect the format of Pixio weights at a path or on the Hugging Face hub, and read or write them."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from pixio_robot.vision.weights.official import read_official, to_official
 from pixio_robot.vision.weights.policy import POLICY, read_encoder_of_policy
 
 MODEL = "model"
-"""What a training leaves in its directory."""
+"""Subdirectory of a run directory with the trained model."""
 CHECKPOINTS, LATEST, TRAINER = "checkpoints", "latest", "trainer.json"
-"""What it goes on from, beside that (`training.checkpoint`, which lies above this)."""
+"""Training state in a run directory (as in `training.checkpoint`, which cannot be imported here)."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 class WeightFormat(enum.Enum):
     OURS = "ours"
-    """A directory of ours, safetensors and config.json: an encoder, or a whole Pixio."""
+    """A pixio-robot directory with safetensors and config.json: an encoder, or a Pixio with decoder."""
     HUGGINGFACE = "huggingface"
     """A directory that `transformers.AutoModel.from_pretrained` reads as a PixioModel."""
     OFFICIAL = "official"
-    """One .pth file, a plain state dict under the names of the official weights."""
+    """A .pth file: a plain state dict with the names of the official weights."""
     POLICY = "policy"
-    """A policy of ours that looks through a Pixio. It is only read."""
+    """A pixio-robot policy with a Pixio encoder. Read only."""
 
 
 def detect_format(path: Path) -> WeightFormat:
-    """Raises UserError for what is none of them."""
+    """Detect the format. Raises UserError if it is none of them."""
     _refuse_parts_of_a_training(path)
     if path.is_file():
         return WeightFormat.OFFICIAL
     if not path.is_dir():
-        raise UserError(f"There is nothing at {path}, where an encoder should be; `pixio-robot pretrain` makes one.")
+        raise UserError(f"There is no encoder at {path}; `pixio-robot pretrain` creates one.")
     if not (path / CONFIG).is_file():
-        raise UserError(f"{path} is not a checkpoint of an encoder: it holds no {CONFIG}.")
+        raise UserError(f"{path} is not an encoder checkpoint: it contains no {CONFIG}.")
     config = read_json(path / CONFIG)
     kind, model_type = (config.get(key) if isinstance(config, dict) else None for key in ("kind", "model_type"))
     if kind in (KIND, MODEL_KIND):
@@ -58,7 +58,7 @@ def detect_format(path: Path) -> WeightFormat:
 
 
 def _refuse_parts_of_a_training(path: Path) -> None:
-    """Raises UserError for what a training leaves beside its encoder, naming the encoder."""
+    """Raise UserError for other parts of a training run, naming the path of its encoder."""
     if (path / CONFIG).is_file():
         return
     if path.name == CHECKPOINTS and any(path.glob(f"*/{TRAINER}")):
@@ -66,23 +66,22 @@ def _refuse_parts_of_a_training(path: Path) -> None:
     elif path.parent.name == CHECKPOINTS and ((path / TRAINER).is_file() or (path.name == LATEST and path.is_file())):
         run = path.parent.parent
     else:
-        # A distillation leaves an encoder of each student.
+        # A distillation run has one encoder per student.
         if path.is_file():
             return
         students = [student.parent for at in (path, path / MODEL) for student in sorted(at.glob(f"*/{CONFIG}"))]
         if students:
-            raise UserError(f"{path} holds several encoders; name one: {', '.join(map(str, students))}.")
+            raise UserError(f"{path} contains several encoders; choose one: {', '.join(map(str, students))}.")
         return
     students = [student.parent for student in sorted((run / MODEL).glob(f"*/{CONFIG}"))]
     raise UserError(
-        f"{path} is the state of a training, for it to go on from, not an encoder; that is "
-        f"{' or '.join(map(str, students)) or run / MODEL}, once the training has finished."
+        f"{path} is a training state for resuming, not an encoder; use "
+        f"{' or '.join(map(str, students)) or run / MODEL}, which is written when training finishes."
     )
 
 
 def locate(path_or_name: str | Path) -> Path:
-    """The path itself, or the `model` of a training's directory, or where a model of that name on the Hugging Face hub
-    was downloaded to. Raises UserError."""
+    """Resolve a path, a run directory (its `model`) or a Hugging Face hub name (its download). Raises UserError."""
     path = Path(path_or_name)
     if (path / MODEL / CONFIG).is_file():
         return path / MODEL
@@ -90,14 +89,14 @@ def locate(path_or_name: str | Path) -> Path:
 
 
 def load_any(path_or_name: str | Path) -> PixioEncoder:
-    """As `read_any`, in RAM."""
+    """As `read_any`, with the weights loaded."""
     return read_any(path_or_name).build()
 
 
 def read_any(path_or_name: str | Path) -> TrainedEncoder:
-    """The encoder at a path, whatever its format, or of a hub name such as `facebook/pixio-vitb16`.
+    """Open the encoder at a path, in any format, or of a hub name such as `facebook/pixio-vitb16`.
 
-    Raises UserError for what is neither, and listing keys that are missing or unexpected.
+    Raises UserError for anything else, and for missing or unexpected keys, which it lists.
     """
     path = locate(path_or_name)
     match detect_format(path):
@@ -112,7 +111,7 @@ def read_any(path_or_name: str | Path) -> TrainedEncoder:
 
 
 def _download(name: str) -> Path:
-    """The directory of a model of the hub, from its cache where it lies there already."""
+    """Download a model from the hub, or use the cache; returns its directory."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -120,20 +119,20 @@ def _download(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"There is nothing at {name}, and the Hugging Face hub did not give it either: {reason}"
+            f"There is nothing at the path {name}, and downloading it from the Hugging Face hub failed: {reason}"
         ) from error
 
 
 def save_as(encoder: PixioEncoder, path: Path, wanted: WeightFormat) -> None:
-    """Write the encoder alone, atomically."""
+    """Write only the encoder, atomically."""
     match wanted:
         case WeightFormat.OURS:
             encoder.save(path)
         case WeightFormat.HUGGINGFACE:
             save_huggingface(encoder, path)
         case WeightFormat.OFFICIAL:
-            # By name, torch refuses files that begin with a dot and have no suffix.
+            # Given a path, torch rejects files that start with a dot and have no suffix.
             with atomic_file(path) as temporary, temporary.open("wb") as file:
                 torch.save(to_official(encoder), file)
         case WeightFormat.POLICY:
-            raise UserError("An encoder alone is no policy: choose another format to write.")
+            raise UserError("An encoder cannot be written as a policy; choose another format.")

@@ -1,8 +1,8 @@
-"""Directories of Hugging Face `PixioModel`, read and written without transformers.
+"""Read and write directories of Hugging Face's `PixioModel`, without transformers.
 
-In memory transformers (5.23) names a layer `layers.0.attention.q_proj`; on disk stand older names such as
-`encoder.layer.0.attention.attention.query`, which it renames as it loads. Both are read; the older are written,
-because every release that has PixioModel opens them.
+In memory, transformers (5.23) names a layer `layers.0.attention.q_proj`; on disk it uses older names such as
+`encoder.layer.0.attention.attention.query`, which it renames when loading. Both are read; the older ones are written,
+because every release with PixioModel can open them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pixio_robot.vision.weights.official import from_official, to_official
 
 INDEX = "model.safetensors.index.json"
 BICUBIC = 3
-"""PIL's number of the filter, as image processors store it."""
+"""PIL's id of the filter, as stored by image processors."""
 
-# Any spelling to the one in memory; the order matters, since `output.dense` ends two different names.
+# From either naming to the one in memory; the order matters, since two different names end in `output.dense`.
 _TO_MEMORY = (
     (r"^encoder\.layer\.", "layers."),
     (r"\.attention\.attention\.", ".attention."),
@@ -42,7 +42,7 @@ _TO_MEMORY = (
     (r"\.norm1\.", ".layernorm_before."),
     (r"\.norm2\.", ".layernorm_after."),
 )
-# In memory -> official, but for q, k and v.
+# In memory -> official, except for q, k and v.
 _TO_OFFICIAL = (
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
@@ -53,7 +53,7 @@ _TO_OFFICIAL = (
     (r"^layers\.(\d+)\.attention\.o_proj\.", r"blocks.\1.attn.proj."),
     (r"^layers\.(\d+)\.mlp\.", r"blocks.\1.mlp."),
 )
-# Official -> on disk, but for qkv.
+# Official -> on disk, except for qkv.
 _TO_DISK = (
     (r"^cls_token$", "embeddings.cls_token"),
     (r"^pos_embed$", "embeddings.position_embeddings"),
@@ -65,7 +65,7 @@ _TO_DISK = (
 
 
 def read_huggingface(directory: str | Path) -> TrainedEncoder:
-    """What a PixioModel directory in either spelling holds.
+    """Read a PixioModel directory with either naming.
 
     Raises UserError listing keys that are missing or unexpected.
     """
@@ -95,7 +95,7 @@ def read_huggingface(directory: str | Path) -> TrainedEncoder:
 def save_huggingface(encoder: PixioEncoder, directory: str | Path) -> None:
     """Write a directory that `transformers.AutoModel.from_pretrained` opens as a PixioModel with the same outputs.
 
-    An image processor goes with it, for images resized as the encoder does (its own resolution where it does not).
+    It includes an image processor that resizes as the encoder does (to its native resolution if it does not).
     """
     weights: dict[str, Tensor] = {}
     for key, value in to_official(encoder).items():
@@ -153,11 +153,11 @@ def _check_config(config: Any, path: Path) -> None:
     if not isinstance(config, dict) or config.get("model_type") != "pixio":
         found = config.get("model_type") if isinstance(config, dict) else None
         raise UserError(f"{path} has model_type {found!r}, not 'pixio'.")
-    # What is absent has the value of transformers' PixioConfig.
+    # Missing keys have the defaults of transformers' PixioConfig.
     ours = {"mlp_ratio": 4, "hidden_act": "gelu", "qkv_bias": True, "layer_norm_eps": LAYER_NORM_EPS, "num_channels": 3}
     for key, value in ours.items():
         if config.get(key, value) != value:
-            raise UserError(f"{path} has {key}={config[key]!r}; a Pixio encoder here has {value!r}.")
+            raise UserError(f"{path} has {key}={config[key]!r}; only {value!r} is supported.")
     huge = SIZES["h"]
     config.setdefault("num_hidden_layers", huge.depth)
     config.setdefault("num_attention_heads", huge.heads)
@@ -172,7 +172,7 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
     names = sorted(set(index["weight_map"].values()))
     for name in names:
         if Path(name).name != name:
-            raise UserError(f"{path / INDEX} names the file {name!r}, which does not lie in {path}.")
+            raise UserError(f"{path / INDEX} names the file {name!r}, which is not in {path}.")
     return {key: value for name in names for key, value in read_weights(path / name).items()}
 
 

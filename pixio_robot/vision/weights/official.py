@@ -1,4 +1,4 @@
-"""Official Pixio weights: `.pth` files that hold the encoder alone, as a plain state dict.
+"""Official Pixio weights: `.pth` files that contain the encoder only, as a plain state dict.
 
 Shapes: q class tokens, n patches, d width, p patch side.
 """
@@ -22,20 +22,20 @@ _ANCHORS = ("cls_token", "pos_embed", "patch_embed.proj.weight")
 
 
 def read_official(path: str | Path) -> TrainedEncoder:
-    """What an official `.pth` file holds. Nothing in it is executed. Raises UserError naming keys that do not fit."""
+    """Read an official `.pth` file without executing anything in it. Raises UserError naming keys that do not fit."""
     path = Path(path)
     return from_official(read_state_dict(path), path)
 
 
 def from_official(weights: Mapping[str, Tensor], where: str | Path) -> TrainedEncoder:
-    """The encoder of official weights; its size is read off the tensors. Raises UserError."""
+    """Convert official weights; the size is inferred from the tensors. Raises UserError."""
     absent = [key for key in _ANCHORS if key not in weights]
     if absent:
-        raise UserError(f"{where} holds no official Pixio encoder. Missing: {', '.join(absent)}.")
+        raise UserError(f"{where} is not an official Pixio encoder. Missing: {', '.join(absent)}.")
     cls_1qd, pos_1nd, proj_d3pp = (weights[key] for key in _ANCHORS)
     if cls_1qd.ndim != 3 or pos_1nd.ndim != 3 or proj_d3pp.ndim != 4:
         shapes = ", ".join(f"{key} {tuple(weights[key].shape)}" for key in _ANCHORS)
-        raise UserError(f"{where} holds no official Pixio encoder; the shapes are {shapes}.")
+        raise UserError(f"{where} is not an official Pixio encoder; the shapes are {shapes}.")
     class_tokens, width = cls_1qd.shape[1:]
     depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
     patch = proj_d3pp.shape[-1]
@@ -58,7 +58,7 @@ def from_official(weights: Mapping[str, Tensor], where: str | Path) -> TrainedEn
 
 
 def to_official(encoder: PixioEncoder) -> dict[str, Tensor]:
-    """The encoder's weights under the official names, float32 on the CPU."""
+    """The encoder's weights with the official names, float32 on the CPU."""
     weights = {key.removeprefix(OURS): value.detach().cpu() for key, value in merged_state(encoder).items()}
     patch = encoder.config.patch
     weights["cls_token"] = weights["cls_token"][None]
@@ -73,4 +73,4 @@ def _size(width: int, depth: int, where: str | Path) -> str:
         if (size.width, size.depth) == (width, depth):
             return name
     known = ", ".join(f"{name} {size.width}x{size.depth}" for name, size in SIZES.items())
-    raise UserError(f"{where} is {width} wide and {depth} deep, which is no known size (width x depth): {known}.")
+    raise UserError(f"{where} has width {width} and depth {depth}, which is not a known size (width x depth): {known}.")

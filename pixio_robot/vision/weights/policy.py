@@ -1,4 +1,4 @@
-"""The Pixio encoder of a saved policy (`policies/persistence.py` writes it), as it was trained along with it."""
+"""Read the Pixio encoder out of a saved policy (written by `policies/persistence.py`)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pixio_robot.vision.config import EncoderConfig, from_json
 from pixio_robot.vision.pixio import TrainedEncoder
 
 POLICY = "policy"
-"""Its `kind`."""
+"""`kind` of a policy checkpoint."""
 ENCODER = "conditioning.encoder."
 FURTHER = "conditioning.further.encoder."
-"""Prefixes of the weights: of the encoder of all cameras, or the first; and of the others', if they have their own."""
+"""Prefixes of the weights of the shared (or first) encoder, and of the other cameras' encoders, if not shared."""
 
 
 def read_encoder_of_policy(directory: Path) -> TrainedEncoder:
-    """Raises UserError for a policy that looks through no Pixio, or through one for each camera."""
+    """Raises UserError if the policy's encoder is not a Pixio, or if it has one per camera."""
     path = directory / checkpointing.CONFIG
     saved = (read_json(path).get("encoder") or {}).get("description") or {"kind": "none"}
     if saved["kind"] != "pixio":
-        raise UserError(f"The policy in {directory} looks through an encoder of kind {saved['kind']}, not a Pixio.")
+        raise UserError(f"The policy in {directory} has an encoder of kind {saved['kind']}, not a Pixio.")
     weights = checkpointing.read_weights(directory / checkpointing.WEIGHTS)
     if any(key.startswith(FURTHER) for key in weights):
         raise UserError(f"The policy in {directory} has an encoder for each camera (conditioning.share_encoder=false).")
