@@ -12,7 +12,7 @@ from pixio_robot.evaluation.statistics import Interval
 
 @dataclasses.dataclass(kw_only=True)
 class EvaluateConfig:
-    """How a policy is evaluated. The default seeds never overlap with those of demonstrations."""
+    """How a policy is evaluated. The default seeds lie far above the usual seeds of demonstrations."""
 
     episodes: int = 100
     """Number of episodes. With 100, the 95 % interval around a success rate near 50 % is about +-10 points."""

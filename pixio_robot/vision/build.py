@@ -39,7 +39,7 @@ class EncoderSource:
     """Which encoder to use and where its weights come from."""
 
     kind: EncoderKind = EncoderKind.PIXIO
-    """PIXIO: trained Pixio. RANDOM: untrained Pixio. RESNET, RESNET18: trained from scratch. TIMM, TRANSFORMERS: a
+    """PIXIO: trained weights. RANDOM: untrained Pixio. RESNET, RESNET18: trained from scratch. TIMM, TRANSFORMERS: a
     model from that library. NONE: no images."""
     path: str | None = None
     """pixio: a pixio-robot directory (of an encoder, or of a policy with one), a Hugging Face directory, an official

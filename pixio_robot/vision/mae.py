@@ -78,11 +78,11 @@ class Decoder(nn.Module):
 class Pixio(nn.Module):
     """Encoder, decoder and the pixel loss.
 
-    The encoder may be a trained one: the decoder starts fresh from `seed`, so pre-training goes on from encoder-only
-    weights, such as the published ones. Without a seed the decoder is made without weights, as an encoder can be.
+    The decoder's weights are drawn from `seed`, and the encoder may already be trained, so that pretraining can
+    continue from encoder-only weights such as the published ones. Without a seed, the decoder is built without weights.
 
-    `pixel_normalisation` predicts each patch relative to its own mean and standard deviation, as published;
-    without it the targets are the ImageNet-normalised pixels.
+    `pixel_normalisation`: the targets are the pixels of each patch, normalised by its mean and standard deviation, as
+    published; otherwise they are the ImageNet-normalised pixels.
     """
 
     def __init__(

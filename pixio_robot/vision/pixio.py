@@ -52,7 +52,7 @@ class PixioEncoder(nn.Module):
         patch = self.config.patch
         if rows % patch or columns % patch or not rows or not columns:
             raise UserError(
-                f"Images of {rows}x{columns} pixels cannot be divided into patches of {patch} pixels; "
+                f"Images of {rows}x{columns} pixels cannot be divided into whole patches of {patch} pixels; "
                 f"set the encoder's `resize` to a multiple of {patch}."
             )
         return rows // patch, columns // patch

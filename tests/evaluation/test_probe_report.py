@@ -33,7 +33,7 @@ def test_encoders_measured_on_other_frames_have_tables_of_their_own(tmp_path) ->
         card = {"label": name, "task": "Lift", "camera": "front", "image_size": 96, "levels": levels}
         write_json(tmp_path / name / "probe.json", card)
     page = write_page(tmp_path).read_text()
-    summary = page[page.index("Over the levels") : page.index("variation none")]
+    summary = page[page.index("Levels of visual variation") : page.index("variation none")]
     tables = re.split("<h3>", summary)[1:]
     assert [[name for name in ("first", "second", "on_few") if name in table] for table in tables] == [
         ["first", "second"],
