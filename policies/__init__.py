@@ -1,4 +1,4 @@
-"""Policies: what turns what was seen into actions. One method a file; `registry` knows them by name."""
+"""Policies: from observations to actions. One method per file; `registry` looks them up by name."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""A policy compiled for acting: fewer, larger kernels; on a GPU each network is one CUDA graph a call.
+"""Compilation of a policy for acting: fewer, larger kernels; on a GPU, each network call is one CUDA graph.
 
-The encoder runs once an observation and the denoiser once a step, so the denoiser's overhead counts as often as there
-are steps. Both keep their parameters and their names: a compiled policy is saved like any other.
+The encoder runs once per observation and the denoiser once per sampling step, so the denoiser's overhead is multiplied
+by the number of steps. Parameters and their names do not change: a compiled policy is saved like any other.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from policies.base import ChunkPolicy
 
 NOT_CALLED = ("conditioning", "actions", "schedule", "lstm")
-"""Children that are not one network: the sight is taken apart, normalisers are two lines, and an LSTM is a kernel of
-its own already."""
+"""Children that are not compiled as a whole: only the encoders of `conditioning` are compiled, the normaliser and the
+schedule are trivial, and an LSTM is already a single kernel."""
 
 
 def compile_for_acting(policy: ChunkPolicy) -> None:
-    """Compile the encoders and every network behind them, in place; the first calls of each shape then take seconds.
+    """Compile the encoders and all networks after them, in place; the first calls with each shape then take seconds.
 
-    Shapes are fixed: call with the same number of rows every time, as `ChunkedActor` does. On a GPU one thread makes
-    all calls, the first included: PyTorch keeps CUDA graphs by thread.
+    Shapes are fixed: call with the same number of rows every time, as `ChunkedActor` does. On a GPU, make all calls,
+    including the first, from the same thread: PyTorch keeps CUDA graphs per thread.
     """
     on_gpu = next(policy.parameters()).device.type == "cuda"
     policy.replays_graphs = on_gpu

@@ -26,9 +26,9 @@ from policies.tokens import TokenSight
 
 @dataclasses.dataclass(kw_only=True)
 class ACTConfig(PolicyConfig):
-    """Defaults: the published ones. `horizon` is the paper's chunk size; pooling plays no part.
+    """Action-chunking transformer, with the published defaults. `horizon` is the chunk size; pooling is not used.
 
-    Executed one action at a time with temporal ensembling of weight .01 (`ChunkedActor`).
+    The paper executes one action at a time (execute=1) with temporal ensembling (ensemble_weight=.01).
     """
 
     horizon: int = 100
@@ -36,23 +36,23 @@ class ACTConfig(PolicyConfig):
     dim_model: int = 512
     """Width of the transformers; a multiple of `n_heads`."""
     n_heads: int = 8
-    """Of the attention."""
+    """Number of attention heads."""
     dim_feedforward: int = 3200
-    """Width inside the layers' MLPs."""
+    """Hidden width of the MLPs in the layers."""
     n_encoder_layers: int = 4
-    """Layers that read the patches of all cameras."""
+    """Layers of the encoder, which attends to the patches of all cameras."""
     n_decoder_layers: int = 1
-    """Layers that turn what was read into actions."""
+    """Layers of the decoder, which predicts the actions."""
     n_vae_encoder_layers: int = 4
-    """Layers that read the demonstrated chunk in training, to tell its latent."""
+    """Layers of the VAE encoder, which infers the latent from the demonstrated chunk during training."""
     use_vae: bool = True
-    """Whether there is a latent at all."""
+    """Train with a latent variable (CVAE)."""
     latent_dim: int = 32
-    """Numbers in the latent."""
+    """Dimension of the latent."""
     kl_weight: float = 10.0
-    """Of the latent's divergence from a standard normal, beside the L1 loss."""
+    """Weight of the latent's KL divergence from a standard normal, relative to the L1 loss."""
     dropout: float = 0.1
-    """Share of activations set to 0 in training."""
+    """Dropout probability."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,17 +63,20 @@ class ACTConfig(PolicyConfig):
             raise UserError(f"dim_model = {self.dim_model} must be a multiple of n_heads = {self.n_heads}.")
         if self.n_vae_encoder_layers < 1 or self.kl_weight < 0 or not 0 <= self.dropout < 1:
             raise UserError(
-                "ACT needs n_vae_encoder_layers >= 1, kl_weight >= 0 and dropout in [0, 1), not "
+                "ACT requires n_vae_encoder_layers >= 1, kl_weight >= 0 and dropout in [0, 1), not "
                 f"{self.n_vae_encoder_layers}, {self.kl_weight} and {self.dropout}."
             )
         if self.conditioning.fusion != "concat" or self.conditioning.joint_pooling:
-            raise UserError("ACT attends to tokens of every frame: leave conditioning.fusion and joint_pooling alone.")
+            raise UserError(
+                "ACT attends to the tokens of every frame: leave conditioning.fusion and conditioning.joint_pooling at "
+                "their defaults."
+            )
 
 
 class ACTPolicy(ChunkPolicy):
-    """L1 loss, and the divergence of the latent's posterior from a standard normal. It acts at the latent's mean, 0.
+    """The loss is L1 plus the latent's KL divergence from a standard normal. Acts with the latent at its prior mean, 0.
 
-    Positions are added to tokens once, before the first layer, and not again in each as in the paper.
+    Positions are added to the tokens once, before the first layer, not in every layer as in the paper.
     """
 
     config_class = ACTConfig
@@ -83,7 +86,7 @@ class ACTPolicy(ChunkPolicy):
         super().__init__(config, spec, statistics, encoder)
         width = config.dim_model
         self.latent = nn.Parameter(0.02 * torch.randn(1, width))
-        """What tells the token of the latent from the others."""
+        """Embedding that distinguishes the latent's token from the others."""
         self.from_latent = nn.Linear(config.latent_dim, width)
         self.memory = _transformer(config, config.n_encoder_layers)
         self.queries = nn.Parameter(torch.randn(config.horizon, width))
@@ -108,7 +111,7 @@ class ACTPolicy(ChunkPolicy):
             mean_bz, log_variance_bz = self.posterior(actions_bna, is_pad_bn, state_be)
             latent_bz = mean_bz + (0.5 * log_variance_bz).exp() * torch.randn_like(mean_bz)
             divergence_bz = 0.5 * (mean_bz**2 + log_variance_bz.exp() - 1 - log_variance_bz)
-            # The loss averages over the real steps of all windows; the divergence is to count once a window.
+            # The loss averages over the real steps of all windows; the divergence must count once per window.
             real_b = (~is_pad_bn).sum(dim=1).clamp(min=1)
             divergence_b11 = (divergence_bz.sum(dim=1) * real_b.float().mean() / real_b)[:, None, None]
         errors_bna = (self._decode(seen, latent_bz) - actions_bna).abs()
@@ -126,7 +129,7 @@ class ACTPolicy(ChunkPolicy):
 
 
 class Posterior(nn.Module):
-    """Which way of doing it a demonstrated chunk is: the CVAE's encoder, thrown away after training."""
+    """The CVAE's encoder: infers the latent (the style of a demonstrated chunk). Used only in training."""
 
     def __init__(self, config: ACTConfig, action_dim: int):
         super().__init__()
@@ -138,7 +141,7 @@ class Posterior(nn.Module):
         self.register_buffer("places", sinusoids(torch.arange(config.horizon).float(), width), persistent=False)
 
     def forward(self, actions_bna: Tensor, is_pad_bn: Tensor, state_be: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the latent, each (b, z); padded actions are not looked at."""
+        """Mean and log variance of the latent, each (b, z); padded actions are masked."""
         batch = len(actions_bna)
         first = [self.summary.expand(batch, 1, -1)] + ([] if state_be is None else [state_be[:, None]])
         tokens_bme = torch.cat([*first, self.action(actions_bna) + self.get_buffer("places")], dim=1)

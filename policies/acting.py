@@ -1,4 +1,4 @@
-"""How a trained policy is to act: as its configuration says, or otherwise."""
+"""How a trained policy acts: settings that override its own configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixio_robot.errors import UserError
 
-if TYPE_CHECKING:  # commands that are only asked for their settings need no torch
+if TYPE_CHECKING:  # commands that only show their settings need no torch
     from policies.base import ChunkPolicy
 
 
@@ -16,21 +16,21 @@ NO_ENSEMBLE = -1.0
 
 @dataclasses.dataclass(kw_only=True)
 class ActingConfig:
-    """What may be chosen anew of a trained policy; null: as its own configuration says."""
+    """Overrides for how a trained policy acts; null keeps the policy's own configuration."""
 
     execute: int | None = None
-    """Actions of each predicted chunk that are carried out before the policy looks again; null: as trained."""
+    """Actions to execute from each predicted chunk before the policy predicts again; null: as trained."""
     ensemble_weight: float | None = None
-    """Temporal ensembling, see policy.ensemble_weight of `train`; -1: none; null: as trained."""
+    """Temporal ensembling, see policy.ensemble_weight of `train`; -1 turns it off; null: as trained."""
     inference_steps: int | None = None
-    """Steps of the sampler, for policies that draw their actions; null: as trained."""
+    """Sampling steps, for policies that sample their actions; null: as trained."""
     noise_seed: int = 0
-    """For policies that draw their actions: another number plays the same initial states with other noise, and
-    changes nothing for the others."""
+    """Seed of the sampling noise: a different value replays the same initial states with different noise. No effect on
+    deterministic policies."""
 
 
 def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
-    """Take the choices up in the policy's configuration. Raises UserError where it cannot act so."""
+    """Apply the overrides to the policy's configuration. Raises UserError if the policy does not support them."""
     if acting.inference_steps is not None:
         set_inference_steps(policy, acting.inference_steps)
     config = policy.config
@@ -43,30 +43,29 @@ def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
 
 
 def set_inference_steps(policy: ChunkPolicy, steps: int) -> None:
-    """Let a trained policy draw its actions in that many steps.
+    """Set the number of sampling steps of a trained policy.
 
-    Raises UserError for one that draws none, or not in any number but one, and for a number that does not fit.
+    Raises UserError if the policy does not sample, if its number of steps is fixed, or if the number is invalid.
     """
     config = policy.config
     if not (policy.draws and hasattr(config, "inference_steps")):
-        raise UserError(f"inference_steps={steps} is for policies that draw actions from noise, not for this one.")
+        raise UserError(f"inference_steps={steps} applies only to policies that sample actions from noise.")
     if getattr(config, "sampler", "") == "ddpm":
-        raise UserError("ddpm takes as many steps as it was trained with; set policy.sampler=ddim to train for fewer.")
-    changed: Any = {"inference_steps": steps}  # which not every policy's config has
+        raise UserError("ddpm always takes as many steps as in training; for fewer, train with policy.sampler=ddim.")
+    changed: Any = {"inference_steps": steps}  # a field that not every policy's config has
     policy.config = dataclasses.replace(config, **changed)
 
 
 def words_of_noise(policy: ChunkPolicy, acting: ActingConfig) -> str:
-    """That a noise was chosen which the policy does not draw; empty where it does. No error: a sweep over noises may
-    hold policies of both kinds."""
+    """A note if noise_seed is set for a deterministic policy; otherwise empty. Not an error, because a sweep over noise
+    seeds may include policies of both kinds."""
     if policy.draws or not acting.noise_seed:
         return ""
-    return f"noise_seed={acting.noise_seed} changes nothing: this policy draws no noise"
+    return f"noise_seed={acting.noise_seed} has no effect: this policy is deterministic"
 
 
 def acting_text(policy: ChunkPolicy, acting: ActingConfig) -> str:
-    """For results: how the policy acted, the sampler's steps where they were chosen, and its noise where it is not the
-    usual one and the policy draws any."""
+    """Description for results of how the policy acted, with the sampling steps and the noise seed if they were set."""
     config = policy.config
     ensemble = "" if config.ensemble_weight is None else f", ensemble_weight {config.ensemble_weight}"
     steps = "" if acting.inference_steps is None else f", inference_steps {acting.inference_steps}"

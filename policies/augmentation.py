@@ -1,7 +1,7 @@
-"""Augmentation of training images on whatever device they are: batched, drawn once a window.
+"""Batched augmentation of training images on their device, with one random draw per window.
 
-All frames of a window change together, so that motion within it stays what it was. Shapes: b windows, t frames, h rows,
-w columns; images are uint8 (b, t, h, w, 3) and stay so.
+All frames of a window change together, which preserves the motion within it. Shapes: b windows, t frames, h rows,
+w columns; images are uint8 (b, t, h, w, 3), before and after.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from pixio_robot.errors import UserError
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+"""Luma weights of red, green and blue (ITU-R BT.601)."""
 RGB_TO_YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 def random_shift(images: Tensor, pixels: int) -> Tensor:
-    """Move every window by up to `pixels` in each direction, edges repeated (Yarats et al. 2021, DrQ)."""
+    """Shift every window by up to `pixels` in each direction, repeating edge pixels (Yarats et al. 2021, DrQ)."""
     batch, _, height, width, _ = images.shape
     device = images.device
     down, right = torch.randint(-pixels, pixels + 1, (2, batch, 1), device=device)
@@ -30,7 +30,7 @@ def random_shift(images: Tensor, pixels: int) -> Tensor:
 
 
 def random_crop(images: Tensor, height: int, width: int) -> Tensor:
-    """A box of that many pixels at a place of its own in every window. UserError if it does not fit."""
+    """Crop every window to that size at a random position. Raises UserError if the images are too small."""
     spare_rows, spare_columns = _spare(images, height, width)
     batch, device = len(images), images.device
     top_b1 = torch.randint(spare_rows + 1, (batch, 1), device=device)
@@ -40,17 +40,17 @@ def random_crop(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def centre_crop(images: Tensor, height: int, width: int) -> Tensor:
-    """The box in the middle: what a policy trained on random crops sees when it acts."""
+    """Crop the centre: the input of a policy trained on random crops when it acts."""
     spare_rows, spare_columns = _spare(images, height, width)
     top, left = spare_rows // 2, spare_columns // 2
     return images[:, :, top : top + height, left : left + width]
 
 
 def color_jitter(images: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:
-    """Factors uniform in 1 +- each of the first three, and the hue turned by up to +-`hue` of a full turn.
+    """Brightness, contrast and saturation factors uniform in 1 +- the given range; hue shift uniform in +-`hue` turns.
 
-    The ranges are torchvision's `ColorJitter`. The hue turns in YIQ, one matrix a window, where torchvision goes
-    through HSV a pixel at a time: a rotation about the grey axis either way.
+    The ranges are those of torchvision's `ColorJitter`. The hue is rotated in YIQ with one matrix per window, whereas
+    torchvision converts each pixel to HSV: either is a rotation about the grey axis.
     """
     batch, device = len(images), images.device
 
@@ -59,7 +59,7 @@ def color_jitter(images: Tensor, brightness: float, contrast: float, saturation:
         return torch.empty(batch, 1, 1, 1, 1, device=device).uniform_(low, 1 + spread)
 
     luma_3, to_yiq_33, to_rgb_33 = _colour_constants(device)
-    with torch.autocast(device.type, enabled=False):  # half precision has no room for 255 levels
+    with torch.autocast(device.type, enabled=False):  # half precision cannot represent 255 levels accurately
         x = images.float() * factor(brightness)
         grey_b1111 = (x @ luma_3).mean(dim=(1, 2, 3))[:, None, None, None, None]
         x = grey_b1111 + (x - grey_b1111) * factor(contrast)
@@ -71,12 +71,12 @@ def color_jitter(images: Tensor, brightness: float, contrast: float, saturation:
 
 
 def _colour_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """`LUMA`, `RGB_TO_YIQ` and its inverse, copied to a device once: a copy in each step would make the host wait."""
+    """`LUMA`, `RGB_TO_YIQ` and its inverse, copied to a device once: a copy in each step would block the host."""
     return _copied_colour_constants(device)
 
 
-# A compiled step would look through the cache and make them each time. This is `torch.compiler.assume_constant_result`,
-# which takes seconds to import.
+# torch.compile would trace through the cache and recreate the tensors in every step. This line does the same as
+# `torch.compiler.assume_constant_result`, which takes seconds to import.
 _colour_constants._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
@@ -87,7 +87,7 @@ def _copied_colour_constants(device: torch.device) -> tuple[Tensor, Tensor, Tens
 
 
 def _turn(turn_b: Tensor) -> Tensor:
-    """(b, 3, 3): about the axis of brightness."""
+    """Rotation matrices about the luma axis, (b, 3, 3)."""
     cosine, sine, one, zero = turn_b.cos(), turn_b.sin(), torch.ones_like(turn_b), torch.zeros_like(turn_b)
     rows = [(one, zero, zero), (zero, cosine, -sine), (zero, sine, cosine)]
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=1)
@@ -101,14 +101,14 @@ def _spare(images: Tensor, height: int, width: int) -> tuple[int, int]:
 
 
 def _gather(images: Tensor, rows_bh: Tensor, columns_bw: Tensor) -> Tensor:
-    """Row and column indices of every window, applied to all its frames."""
+    """Select the given rows and columns of every window, in all its frames."""
     window_b = torch.arange(len(images), device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1, 4)[window_b, rows_bh[:, :, None], columns_bw[:, None, :]]
     return moved.permute(0, 3, 1, 2, 4)
 
 
 def augment(images: Tensor, shift: int, jitter: Sequence[float] | None) -> Tensor:
-    """Shift, then jitter, where asked for; crops decide the size the encoder sees and so are not optional here."""
+    """Shift, then colour jitter, as requested. Crops are applied elsewhere: they determine the encoder's input size."""
     if shift:
         images = random_shift(images, shift)
     if jitter is not None:

@@ -1,7 +1,7 @@
-"""What every chunk policy shares: the condition, normalisation both ways, and the mask over padded actions.
+"""The base class of all chunk policies: conditioning, normalisation both ways, and masking of padded actions.
 
-Shapes: b batch, n steps of the chunk, a action, c condition. What a policy sees is named `seen`: a vector (b, c),
-unless it reads frames (b, t, p) or tokens (b, m, e).
+Shapes: b batch, n steps of the chunk, a action, c condition. `seen` is the encoded observation: a vector (b, c), or
+for some policies frames (b, t, p) or tokens (b, m, e).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from policies.sight import Sight
 class ChunkPolicy(nn.Module, abc.ABC):
     """Predicts the next `horizon` actions at once; action 0 belongs to the step of the newest frame.
 
-    It learns chunks of `chunk` actions, of which the first `past_actions` lie before that step and are not carried out
-    and the last `max_padding` may be repeated (None: all that there are).
-    `goals` says what is wanted in each task by its name, for a policy that is told (`Observation.goal`).
+    It learns chunks of `chunk` actions. The first `past_actions` of them lie before that step and are not executed; at
+    most the last `max_padding` may be padding (None: any number).
+    `goals` maps each task's name to its goal vector, for a goal-conditioned policy (`Observation.goal`).
 
-    `draws`: whether what it does follows from noise too, and not from what it sees alone.
+    `draws`: whether the policy samples its actions with random noise instead of being deterministic.
 
-    A subclass says how well it explains an action chunk (`errors`) and how it makes one (`sample`), both in
-    normalised units and given what is seen; and by `config_class` which dataclass its settings are, its own alone.
+    A subclass defines the training error of an action chunk (`errors`) and how to generate one (`sample`), both in
+    normalised units and given `seen`; `config_class` is the dataclass of its settings, which no other policy shares.
     """
 
     draws = False
@@ -56,7 +56,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     @property
     def state_range(self) -> tuple[list[float], list[float]] | None:
-        """Lowest and highest state (s,) of the demonstrations; None for a policy that does not feel its state."""
+        """Lowest and highest state (s,) of the demonstrations; None for a policy that does not use the state."""
         of = self.statistics.state
         return (of.minimum.tolist(), of.maximum.tolist()) if self.conditioning.config.use_state else None
 
@@ -66,25 +66,25 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
-        """The error of every action step and dimension, (b, n, a), or of every step, (b, n, 1), to be averaged over
-        the steps that are real."""
+        """The error of every action step and dimension, (b, n, a), or of every step, (b, n, 1); `loss` averages it over
+        the steps that are not padding."""
 
     @abc.abstractmethod
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        """A normalised action chunk (b, n, a) for every row."""
+        """Generate a normalised action chunk for every row, (b, n, a)."""
 
     def see(self, observation: Observation, augment: bool) -> Tensor:
-        """What `errors` and `sample` are given. The encoder runs here, once an observation."""
+        """Encode the observation for `errors` and `sample`. The encoder runs here, once per observation."""
         return self.conditioning(observation, augment)
 
     def prepare(self, observations: Iterable[Observation]) -> None:
-        """Fit what must be known of the features before training, on some hundred windows."""
+        """Fit the feature statistics before training, on a few hundred windows."""
         self.conditioning.prepare(observations)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean error over real action steps. Steps past the end of an episode (`is_pad`) are left out: what the
-        demonstrator would have done there is unknown. (A denoiser still sees them, noised, as part of the chunk.)
-        With `learn_padding` all steps count."""
+        """Mean error over the real action steps. Padded steps (`is_pad`), past the end of an episode, are masked,
+        because the demonstrator's actions there are unknown. (A denoiser still sees them, noised, as part of the
+        chunk.) With `learn_padding` all steps count."""
         if batch.actions.shape[1:] != (self.chunk, self.spec.action_dim):
             raise UserError(
                 f"The batch holds actions of shape {tuple(batch.actions.shape[1:])} (steps, dimensions), but the "
@@ -102,12 +102,12 @@ class ChunkPolicy(nn.Module, abc.ABC):
         return loss, {"loss": loss.detach(), "real_share": real_bn1.detach().mean()}
 
     def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
-        """Actions (b, n, a) in physical units, within the range of the demonstrations under `min_max`.
+        """Actions (b, n, a) in physical units; with `min_max` normalisation, clamped to the demonstrations' range.
 
-        Row i draws its noise from seeds[i] alone; None draws from torch's global generator.
+        The noise of row i depends on seeds[i] alone; None uses torch's global generator.
         """
         if self.replays_graphs:
-            # What CUDA graphs of an earlier call gave may be overwritten now.
+            # From here on, outputs of earlier CUDA graph replays may be overwritten.
             torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
             seen = self.see(observation, augment=False)
@@ -120,6 +120,6 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     def _misshapen(self, method: str, given: Tensor, wanted: str) -> UserError:
         return UserError(
-            f"`{method}` of {type(self).__name__} gave shape {tuple(given.shape)}, and it must be {wanted}: windows, "
-            "steps, numbers."
+            f"`{method}` of {type(self).__name__} returned shape {tuple(given.shape)}, but it must be {wanted}: "
+            "windows, steps, dimensions."
         )

@@ -1,4 +1,4 @@
-"""Behaviour cloning: one forward pass gives the whole chunk."""
+"""Behaviour cloning: one forward pass predicts the whole chunk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BCConfig(MLPConfig):
     """An MLP of `depth` hidden layers that predicts one chunk."""
 
     loss: str = one_of("l1", LOSSES)
-    """Of normalised actions: absolute (l1) or squared (mse) difference."""
+    """Loss on normalised actions: absolute (l1) or squared (mse) error."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Behaviour cloning with a Gaussian mixture (Mandlekar et al. 2021): several answers to one situation."""
+"""Behaviour cloning with a Gaussian mixture (Mandlekar et al. 2021), for multimodal demonstrations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policies.noise import RowNoise
 
 @dataclasses.dataclass(kw_only=True)
 class BCGMMConfig(MLPConfig):
-    """An MLP whose last layer is a mixture over chunks."""
+    """An MLP that predicts a Gaussian mixture over chunks."""
 
     mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
 
@@ -29,10 +29,10 @@ class BCGMMConfig(MLPConfig):
 
 
 def require_bounded_actions(normalisation: str) -> None:
-    """Modes lie in [-1, 1]: actions beyond it could not be reached."""
+    """Raise UserError unless actions are normalised to [-1, 1], the range of the modes; others could not be reached."""
     if normalisation != "min_max":
         raise UserError(
-            f"A mixture's modes lie in [-1, 1], which fits action_normalisation = min_max, not {normalisation}."
+            f"A mixture's modes lie in [-1, 1], which requires action_normalisation = min_max, not {normalisation}."
         )
 
 

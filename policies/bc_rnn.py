@@ -1,11 +1,11 @@
 """Recurrent behaviour cloning, LSTM with a Gaussian mixture (robomimic's BC-RNN-GMM, Mandlekar et al. 2021).
 
-robomimic carries the LSTM's state from step to step and clears it every 10 steps. Here the state is computed anew
-from the last `observation_steps` frames at every call. That keeps `act` a function of what it is given: slots,
-restarts of a worker, batches and servers need not know of a hidden state, and the network always sees a history of
-the length it was trained on instead of one that falls back to nothing every tenth step. The price is small where
-features are frozen: they may be cached, and the LSTM runs over 10 vectors. Training scores the action at the newest
-frame only, since that is the one carried out; every other step of a demonstration is the newest of another window.
+robomimic carries the LSTM's state from step to step and resets it every 10 steps. Here the state is recomputed from
+the last `observation_steps` frames at every call. This makes `act` a pure function of its input: slots, worker
+restarts, batches and servers need not keep a hidden state, and the network always sees a history of the length it was
+trained on instead of one that is reset every tenth step. The cost is small with frozen features: they may be cached,
+and the LSTM runs over 10 vectors. Training uses only the action at the newest frame, since that is the one executed;
+every other step of a demonstration is the newest frame of another window.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from policies.noise import RowNoise
 
 @dataclasses.dataclass(kw_only=True)
 class BCRNNConfig(PolicyConfig):
-    """An LSTM reads the frames one after the other; a mixture of Gaussians over actions comes from its last output."""
+    """An LSTM over the frames; its last output parametrises a Gaussian mixture over actions."""
 
     observation_steps: int = 10
-    """Frames read, the newest and those before it: robomimic's `seq_length` and `rnn.horizon`."""
+    """Length of the observation history in frames, including the newest: robomimic's `seq_length` and `rnn.horizon`."""
     horizon: int = 1
     rnn_hidden_dim: int = 1000
     """Width of the LSTM."""
     rnn_num_layers: int = 2
-    """Its layers."""
+    """Number of LSTM layers."""
     mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
 
     def __post_init__(self) -> None:
@@ -47,11 +47,11 @@ class BCRNNConfig(PolicyConfig):
                 f"rnn_hidden_dim = {self.rnn_hidden_dim} and rnn_num_layers = {self.rnn_num_layers} must be positive."
             )
         if self.conditioning.fusion != "concat":
-            raise UserError("A recurrent policy reads frames one by one: leave conditioning.fusion at concat.")
+            raise UserError("A recurrent policy reads frames one by one: set conditioning.fusion to concat.")
 
 
 class BCRNNPolicy(ChunkPolicy):
-    """Frames one after the other through an LSTM; the mixture comes from its last output."""
+    """An LSTM over the frames; its last output parametrises the mixture."""
 
     config_class = BCRNNConfig
     conditioning: Conditioning

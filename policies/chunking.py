@@ -1,4 +1,4 @@
-"""A policy in many environments at once: batched calls, each row with the noise of its own episode."""
+"""Runs a policy in many environments at once: batched calls, in which each row has the noise of its own episode."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def call_seed(episode_seed: int, step: int, noise_seed: int = 0) -> int:
-    """The noise seed of the policy call at that step of that episode, in [0, 2^63); each `noise_seed` gives another."""
+    """The seed of the policy call at that step of that episode, in [0, 2^63); depends on `noise_seed` too."""
     again = f"/{noise_seed}" if noise_seed else ""
     digest = hashlib.blake2b(f"{episode_seed}/{step}{again}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def rows_of_calls(device: torch.device, slots: int) -> int:
-    """How many rows to compute together.
+    """The number of rows to compute together.
 
-    On a CPU the last digits of a row depend on its place among the others, and with it on which slots are in an
-    episode, as after an interruption: each row is computed alone, for a tenth to a quarter more time.
+    On a CPU the last digits of a row depend on its position in the batch, and therefore on which slots are active (for
+    example after an interruption). So each row is computed alone, which takes a tenth to a quarter more time.
     """
     return slots if device.type == "cuda" else 1
 
@@ -37,9 +37,9 @@ def rows_of_calls(device: torch.device, slots: int) -> int:
 class ChunkedActor:
     """Runs one policy in many slots at once; implements `types.Actor`.
 
-    Every call of the policy has exactly `batch_size` rows (the last ones repeat a real row when fewer are needed),
-    so what a slot gets does not depend on which other slots are active: to the last digit with one row, and but for its
-    row's place in the call with more.
+    Every call of the policy has exactly `batch_size` rows (if fewer are needed, the last one is repeated), so a slot's
+    actions do not depend on which other slots are active: exactly with one row; with more, up to the numerical effect
+    of the row's position in the batch.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class ChunkedActor:
         goal: Sequence[float] | None = None,
         noise_seed: int = 0,
     ):
-        """`execute` and `ensemble_weight` as `RecedingHorizon` takes them. `goal` (g,): what is wanted in every slot,
-        for a policy that is told. `noise_seed`: 0, or another number to play the same episodes with other noise."""
+        """`execute`, `ensemble_weight`: as in `RecedingHorizon`. `goal` (g,): the goal in every slot, for a
+        goal-conditioned policy. `noise_seed`: a different value replays the same episodes with different noise."""
         check_execute(execute, policy.horizon)
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1.")
@@ -65,7 +65,7 @@ class ChunkedActor:
         self._goal = None if goal is None else torch.tensor(goal, dtype=torch.float32)
         self._noise_seed = noise_seed
         self._slots: dict[int, tuple[int, RecedingHorizon]] = {}
-        """Of each slot: the seed of its episode, and the episode."""
+        """Slot -> (seed of its episode, the episode)."""
         if isinstance(policy, nn.Module):
             policy.eval().to(self._device)
 
@@ -74,7 +74,7 @@ class ChunkedActor:
         self._slots[slot] = seed, episode
 
     def looks_next(self, slot: int) -> bool:
-        """Whether the policy will see the slot's next frame, be it for the state alone."""
+        """Whether the policy will use the slot's next frame, if only its state."""
         return self._slots[slot][1].looks_next
 
     def needs_images(self, slot: int) -> bool:
@@ -114,8 +114,8 @@ def chunked_actor(
     goal: Sequence[float] | None = None,
     noise_seed: int = 0,
 ) -> ChunkedActor:
-    """Who plays `slots` episodes at a time, in the way that the policy's configuration says; `goal` and `noise_seed`
-    as of `ChunkedActor`."""
+    """An actor for `slots` episodes at a time, set up according to the policy's configuration; `goal` and `noise_seed`
+    as in `ChunkedActor`."""
     config, device = policy.config, torch.device(device)
     rows = rows_of_calls(device, slots)
     return ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, noise_seed)

@@ -1,6 +1,6 @@
-"""What a policy sees, as one vector: pooled features of every camera beside the state, over all frames of the window.
+"""The observation as one vector: pooled features of every camera and the state, over all frames of the window.
 
-Shapes: b batch, t frames, p numbers a frame, s state, c condition.
+Shapes: b batch, t frames, p features per frame, s state, c condition.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from policies.tokens import JointPooling
 class Conditioning(Sight):
     """Observation -> (b, c), or frame by frame -> (b, t, p).
 
-    Under `fusion = difference` the frames become the newest one and how the pooled features changed between
-    neighbours, [e1 - e0, e2 - e1, e2], followed by the newest state alone (CortexBench, Majumdar et al. 2023).
+    With `fusion = difference`, the pooled features become the differences between consecutive frames and the newest
+    frame, [e1 - e0, e2 - e1, e2], followed by the newest state only (CortexBench, Majumdar et al. 2023).
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Conditioning(Sight):
         self.out_dim = states * self.state_dim + observation_steps * pooled + self.goal_width
 
     def forward(self, observation: Observation, augment: bool = False) -> Tensor:
-        """`augment`: crop, shift and recolour images at random where the config says so."""
+        """`augment`: randomly crop, shift and colour-jitter the images as configured."""
         state_bts, parts_btp = self._parts(observation, augment)
         if self.config.fusion == "difference":
             fused = [torch.cat([part.diff(dim=1), part[:, -1:]], dim=1).flatten(1) for part in parts_btp]
@@ -59,7 +59,7 @@ class Conditioning(Sight):
         return torch.cat(everything if goal_bg is None else [*everything, goal_bg], dim=1)
 
     def frames(self, observation: Observation, augment: bool = False) -> Tensor:
-        """The same without fusing frames, (b, t, frame_dim): for policies that read a sequence."""
+        """The features of each frame, not fused, (b, t, frame_dim): for policies that read a sequence."""
         state_bts, parts_btp = self._parts(observation, augment)
         everything = parts_btp if state_bts is None else [state_bts, *parts_btp]
         goal_bg = self.wanted(observation)

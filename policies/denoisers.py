@@ -1,4 +1,4 @@
-"""Networks that look at a noisy action chunk, the diffusion step and the condition, and say what the noise is.
+"""Denoising networks: from a noisy action chunk, the diffusion step and the condition, they predict the noise.
 
 Shapes: b batch, n steps of the chunk, a action, c condition, w width of the network. All take and return (b, n, a).
 The condition is a vector (b, c), or a sequence of frames (b, t, c) for the transformer.
@@ -18,7 +18,7 @@ from policies.step_embedding import StepEmbedding
 
 
 class FiLMBlock(nn.Module):
-    """Two normalised convolutions over time with a residual; between them the condition scales and shifts channels."""
+    """Two normalised convolutions over time with a residual; between them, the condition scales and shifts channels."""
 
     def __init__(self, width_in: int, width_out: int, condition_dim: int, kernel: int, groups: int):
         super().__init__()
@@ -40,7 +40,8 @@ def _conv_block(width_in: int, width_out: int, kernel: int, groups: int) -> nn.S
 class UNet1d(nn.Module):
     """A U-Net over the time axis of the chunk, conditioned by FiLM at every block (Chi et al., IJRR, sec. 3.1).
 
-    As in their release nothing goes up at the finest level: its skip is not used, and the last growth ends at `out`.
+    As in the authors' release, the finest level has no upward blocks: its skip is unused, and the last upsampling feeds
+    `out`.
     """
 
     def __init__(self, config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int):
@@ -67,7 +68,7 @@ class UNet1d(nn.Module):
         self.down = nn.ModuleList(pair(narrow, wide) for narrow, wide in steps_down)
         self.shrink = nn.ModuleList(nn.Conv1d(width, width, 3, stride=2, padding=1) for width in widths[:-1])
         self.middle = pair(widths[-1], widths[-1])
-        # Each level's input is what came from below beside the skip from its own level on the way down.
+        # The input of each level is the output of the level below, concatenated with the skip of its own level.
         self.up = nn.ModuleList(pair(2 * wide, narrow) for narrow, wide in list(itertools.pairwise(widths))[::-1])
         self.grow = nn.ModuleList(nn.ConvTranspose1d(width, width, 4, stride=2, padding=1) for width in widths[-2::-1])
         self.out = nn.Sequential(_conv_block(widths[0], widths[0], kernel, groups), nn.Conv1d(widths[0], action_dim, 1))
@@ -94,7 +95,7 @@ class UNet1d(nn.Module):
 
 
 class FiLMMLP(nn.Module):
-    """Residual MLP over the flattened chunk, modulated by condition and step: small chunks, and CPUs."""
+    """Residual MLP over the flattened chunk, modulated by condition and step: for small chunks and CPUs."""
 
     def __init__(self, config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int):
         super().__init__()
@@ -122,5 +123,5 @@ DENOISERS: dict[str, type[nn.Module]] = {"unet": UNet1d, "mlp": FiLMMLP, "transf
 
 
 def build_denoiser(config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int) -> nn.Module:
-    """`condition_dim`: width of the condition, or of one frame of it."""
+    """`condition_dim`: dimension of the condition, or of one frame of it."""
     return DENOISERS[config.name](config, horizon, action_dim, condition_dim)

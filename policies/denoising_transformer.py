@@ -1,6 +1,6 @@
-"""The denoiser of the transformer diffusion policy (Chi et al., IJRR, sec. 3.1): actions attend to what was seen.
+"""The denoiser of the transformer diffusion policy (Chi et al., IJRR, sec. 3.1): actions attend to the observation.
 
-Shapes: b batch, n steps of the chunk, a action, t frames seen, c numbers a frame, w width.
+Shapes: b batch, n steps of the chunk, a action, t observed frames, c features per frame, w width.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from policies.step_embedding import StepEmbedding
 class TransformerDenoiser(nn.Module):
     """A decoder over the noisy actions, causal in time; its memory is the diffusion step and the frames.
 
-    A frame's place is the sinusoid of its age, so that any number of frames fits. Memory is embedded by a small MLP
-    without attention, as published. Every frame lies before the first action, so no mask between the two is needed.
+    A frame's position embedding is the sinusoid of its age, so any number of frames is possible. Memory is embedded by
+    a small MLP without attention, as published. Actions may attend to every frame, so cross-attention has no mask.
     """
 
     def __init__(self, config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int):
@@ -53,7 +53,7 @@ def _causal_mask(horizon: int) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Normal with deviation .02, zero biases, as in GPT-2 and the published policy."""
+    """Normal weights with standard deviation .02 and zero biases, as in GPT-2 and the published policy."""
     if isinstance(module, nn.MultiheadAttention):
         nn.init.normal_(module.in_proj_weight, std=0.02)
         nn.init.zeros_(module.in_proj_bias)

@@ -1,4 +1,4 @@
-"""Diffusion policy (Chi et al., IJRR 2024): a chunk is drawn by taking noise away, given what was seen."""
+"""Diffusion policy (Chi et al., IJRR 2024): a chunk is sampled by iterative denoising, given the observation."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class DiffusionConfig(GenerativeConfig):
     """A denoiser of action chunks, its noise schedule and its sampler (diffusion policy, Chi et al., IJRR)."""
 
     train_steps: int = 100
-    """Levels of noise that are learned."""
+    """Diffusion steps (noise levels) in training."""
     inference_steps: int = 10
-    """Steps of the sampler: of ddim and dpm_solver; ddpm always takes all `train_steps`."""
+    """Sampling steps of ddim and dpm_solver; ddpm always takes all `train_steps`."""
     sampler: str = one_of("ddim", SAMPLERS)
-    """How a chunk is drawn from noise."""
+    """Sampling algorithm."""
     betas: str = one_of("squaredcos_cap_v2", BETAS)
-    """How fast noise grows from level to level."""
+    """Noise schedule."""
     beta_start: float = 1e-4
-    """First beta of `linear`; the squared cosine has none."""
+    """First beta of the `linear` schedule; squaredcos_cap_v2 ignores it."""
     beta_end: float = 0.02
-    """Last beta of `linear`."""
+    """Last beta of the `linear` schedule."""
     prediction: str = one_of("epsilon", PREDICTIONS)
-    """What the network says: the noise (epsilon), the clean chunk (sample), or v_prediction, a mixture of both."""
+    """What the network predicts: the noise (epsilon), the clean chunk (sample), or the velocity (v_prediction)."""
     clip_sample: bool = True
-    """Keep the chunk within [-1, 1] while it is drawn; needs action_normalisation=min_max."""
+    """Clip the predicted clean chunk to [-1, 1] in every sampling step; needs action_normalisation=min_max."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +46,7 @@ class DiffusionConfig(GenerativeConfig):
         require_name("diffusion prediction", self.prediction, PREDICTIONS)
         require(
             1 <= self.inference_steps <= self.train_steps,
-            f"inference_steps = {self.inference_steps} must lie between 1 and train_steps = {self.train_steps}.",
+            f"inference_steps = {self.inference_steps} must be between 1 and train_steps = {self.train_steps}.",
         )
         require(
             0 < self.beta_start <= self.beta_end < 1,
@@ -54,13 +54,13 @@ class DiffusionConfig(GenerativeConfig):
         )
         require(
             not self.clip_sample or self.action_normalisation == "min_max",
-            "clip_sample bounds normalised actions to [-1, 1], which fits action_normalisation = min_max only: "
-            f"with {self.action_normalisation} set clip_sample to false.",
+            "clip_sample clips normalised actions to [-1, 1], which requires action_normalisation = min_max: with "
+            f"{self.action_normalisation}, set clip_sample to false.",
         )
 
 
 class DiffusionPolicy(GenerativePolicy):
-    """Trained with DDPM noise; sampled by DDPM in all steps, or by DDIM or DPM-Solver++ in few."""
+    """Trained with DDPM noise; sampled by DDPM in all steps, or by DDIM or DPM-Solver++ in fewer."""
 
     config_class = DiffusionConfig
     config: DiffusionConfig

@@ -1,4 +1,4 @@
-"""Flow matching (Lipman et al. 2023): straight lines from noise to a chunk, followed by Euler's or Heun's method.
+"""Flow matching (Lipman et al. 2023): straight paths from noise to a chunk, integrated by Euler's or Heun's method.
 
 Time t runs from 0 (noise) to 1 (the chunk). Shapes: b batch, n steps of the chunk, a action.
 """
@@ -18,17 +18,17 @@ from policies.noise import RowNoise
 
 SOLVERS = ("euler", "heun")
 TIME_SCALE = 100.0
-"""Denoisers tell steps apart that differ by about one, as the 100 steps of diffusion do."""
+"""Scales time to the range of diffusion steps: denoisers distinguish steps that differ by about one."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class FlowConfig(GenerativeConfig):
-    """Straight lines from noise to a chunk, followed in steps."""
+    """Flow matching along straight paths from noise to a chunk."""
 
     inference_steps: int = 10
-    """Steps of the solver; Heun's method calls the network twice in each but the last."""
+    """Steps of the solver; Heun's method calls the network twice in all but the last step."""
     solver: str = one_of("euler", SOLVERS)
-    """euler, or heun: of second order, so more exact for the same number of steps."""
+    """ODE solver: euler (first order) or heun (second order, more accurate for the same number of steps)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +39,7 @@ class FlowConfig(GenerativeConfig):
 
 
 class FlowPolicy(GenerativePolicy):
-    """The network says the velocity, chunk minus noise, at a point on the line between them."""
+    """The network predicts the velocity, chunk minus noise, at a point on the line between them."""
 
     config_class = FlowConfig
     config: FlowConfig
@@ -56,7 +56,7 @@ class FlowPolicy(GenerativePolicy):
         for index in range(count):
             time_b = torch.full((len(seen),), index / count, device=seen.device)
             velocity_bna = self._velocity(point_bna, time_b, seen)
-            # At t = 1 the velocity is hardly trained, and one call is saved: the last step is Euler's.
+            # The last step is Euler's: the velocity at t = 1 is hardly trained, and it saves a call.
             if self.config.solver == "heun" and index < count - 1:
                 ahead_bna = self._velocity(point_bna + velocity_bna / count, time_b + 1 / count, seen)
                 velocity_bna = (velocity_bna + ahead_bna) / 2

@@ -1,4 +1,4 @@
-"""What policies that draw a chunk from noise share: a network that looks at noisy chunks and at what was seen."""
+"""The base of policies that sample a chunk from noise, with a network that denoises it given the observation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from policies.denoisers import build_denoiser
 
 @dataclasses.dataclass(kw_only=True)
 class GenerativeConfig(PolicyConfig):
-    """Of policies that draw a chunk from noise."""
+    """Settings of policies that sample a chunk from noise."""
 
     denoiser: DenoiserConfig = dataclasses.field(default_factory=DenoiserConfig)
 
@@ -24,14 +24,14 @@ class GenerativeConfig(PolicyConfig):
         super().__post_init__()
         require(
             self.denoiser.name != "transformer" or self.conditioning.fusion == "concat",
-            "The transformer reads frames one by one: leave conditioning.fusion at concat.",
+            "The transformer reads frames one by one: set conditioning.fusion to concat.",
         )
 
 
 class GenerativePolicy(ChunkPolicy):
     """The encoder runs once per observation; only the denoiser runs once per step.
 
-    A transformer is shown the frames as a sequence, other denoisers one vector of them all.
+    A transformer gets the frames as a sequence, other denoisers get one vector for all frames.
     """
 
     conditioning: Conditioning
@@ -45,7 +45,7 @@ class GenerativePolicy(ChunkPolicy):
         encoder: nn.Module | None,
         extra_dim: int = 0,
     ):
-        """`extra_dim`: numbers that the subclass appends to the condition."""
+        """`extra_dim`: number of dimensions that the subclass appends to the condition."""
         super().__init__(config, spec, statistics, encoder)
         sight = self.conditioning
         self.reads_frames = config.denoiser.name == "transformer"

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians over action chunks: demonstrators who do one of several things.
+"""A mixture of Gaussians over action chunks, for demonstrations that do one of several things.
 
 Shapes: b batch, n steps of the chunk, m modes, a action, f features of the head.
 """
@@ -17,7 +17,7 @@ from pixio_robot.errors import UserError
 from policies.noise import RowNoise
 
 TANH_EDGE = 1e-6
-"""Actions are kept this far from +-1 before the inverse of tanh, which is infinite there."""
+"""Actions are clamped this far from +-1 before atanh, which is infinite there."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -25,18 +25,18 @@ class MixtureConfig:
     """Defaults: robomimic's BC-RNN-GMM (Mandlekar et al. 2021)."""
 
     num_modes: int = 5
-    """Gaussians in the mixture."""
+    """Number of Gaussians in the mixture."""
     min_std: float = 1e-4
-    """In normalised units; keeps the likelihood of a repeated action finite."""
+    """Minimum standard deviation, in normalised units; keeps the likelihood of a repeated action finite."""
     low_noise_eval: bool = True
-    """Act at the mean of a mode drawn by its weight; false draws from the mode's Gaussian too."""
+    """When acting, sample a mode by its weight and use its mean; false also samples from the mode's Gaussian."""
     use_tanh: bool = False
-    """Squash the whole distribution into (-1, 1); false squashes the modes' means only."""
+    """Squash the whole distribution into (-1, 1); false squashes only the means of the modes."""
 
     def __post_init__(self) -> None:
         if self.num_modes < 1 or self.min_std <= 0:
             raise UserError(
-                f"A mixture needs num_modes >= 1 and min_std > 0, not num_modes={self.num_modes}, "
+                f"A mixture requires num_modes >= 1 and min_std > 0, not num_modes={self.num_modes}, "
                 f"min_std={self.min_std}."
             )
 
@@ -50,9 +50,9 @@ class Mixture(NamedTuple):
 
 
 class MixtureHead(nn.Module):
-    """(b, f) -> a mixture of m whole chunks, so that a chunk once begun in one mode does not stray into another.
+    """(b, f) -> a mixture whose m modes are whole chunks, so that a chunk does not switch between modes.
 
-    With a chunk of one step this is robomimic's mixture. Scored and drawn from in normalised units.
+    With a chunk of one step this is robomimic's mixture. Likelihoods and samples are in normalised units.
     """
 
     def __init__(self, config: MixtureConfig, width_in: int, steps: int, action_dim: int):
@@ -64,7 +64,7 @@ class MixtureHead(nn.Module):
         self.stds = nn.Linear(width_in, math.prod(self._shape))
 
     def forward(self, features_bf: Tensor) -> Mixture:
-        # Half precision rounds means by far more than the spread of a narrow mode.
+        # Half precision rounds means by far more than the standard deviation of a narrow mode.
         with torch.autocast(features_bf.device.type, enabled=False):
             features_bf = features_bf.float()
             means = self.means(features_bf).unflatten(1, self._shape)
@@ -73,7 +73,7 @@ class MixtureHead(nn.Module):
         return Mixture(logits, means if self._config.use_tanh else means.tanh(), stds + self._config.min_std)
 
     def negative_log_likelihood(self, mixture: Mixture, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
-        """(b, n, 1), in nats: that of the real steps of a row together, shared equally between them."""
+        """(b, n, 1), in nats: the joint value for a row's real steps, divided equally among them."""
         real_bn = (~is_pad_bn).float()
         log_jacobian_bn = torch.zeros_like(real_bn)
         if self._config.use_tanh:
@@ -88,7 +88,7 @@ class MixtureHead(nn.Module):
         return shares_b[:, None, None].expand(-1, actions_bna.shape[1], 1)
 
     def sample(self, mixture: Mixture, noise: RowNoise) -> Tensor:
-        """(b, n, a) of one mode a row, drawn by its weight."""
+        """Actions (b, n, a) from one mode per row, sampled by its weight."""
         _, steps, action_dim = self._shape
         cumulative_bm = mixture.logits.softmax(dim=-1).cumsum(dim=-1)
         mode_b = (noise.uniform(1).float() >= cumulative_bm[:, :-1]).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The trunk that behaviour cloning shares: condition in, one vector out."""
+"""The MLP trunk shared by the behaviour cloning policies: from the condition to one vector."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 @dataclasses.dataclass(kw_only=True)
 class MLPConfig(PolicyConfig):
-    """A trunk of `depth` hidden layers."""
+    """An MLP trunk of `depth` hidden layers."""
 
     width: int = 512
-    """Of the hidden layers."""
+    """Width of the hidden layers."""
     depth: int = 2
-    """How many there are."""
+    """Number of hidden layers."""
     activation: str = one_of("gelu", ACTIVATIONS)
-    """Between them."""
+    """Activation function."""
     layer_norm: bool = True
-    """Normalise every hidden layer."""
+    """Apply layer normalisation in every hidden layer."""
     input_batch_norm: bool = False
-    """Normalise the condition by running statistics of the batches (CortexBench)."""
+    """Apply batch normalisation to the condition (CortexBench)."""
     dropout: float = 0.0
-    """Share of activations set to 0 in training."""
+    """Dropout probability."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_name("activation", self.activation, tuple(ACTIVATIONS))
         require(self.width >= 1 and self.depth >= 1, f"width = {self.width} and depth = {self.depth} must be positive.")
-        require(0 <= self.dropout < 1, f"dropout = {self.dropout} must lie in [0, 1).")
+        require(0 <= self.dropout < 1, f"dropout = {self.dropout} must be in [0, 1).")
 
 
 def build_mlp(config: MLPConfig, width_in: int, width_out: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Random numbers by row: what one row draws depends on its own seed, whatever else is in the batch."""
+"""Random numbers per row: a row's numbers depend only on its own seed, not on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class RowNoise:
-    """Noise whose row i depends on seeds[i] and on what was drawn before, on nothing else; `like` (b, ...) says how
-    many rows, on which device and in which precision. Seeds None draw from torch's global generator.
+    """Noise in which row i depends only on seeds[i] and on the previous draws.
 
-    Drawn on the CPU, so that a policy does the same on every device.
+    `like` (b, ...) determines the number of rows, the device and the dtype. With seeds=None, torch's global generator
+    is used. Drawn on the CPU, so that a policy acts the same on every device.
     """
 
     def __init__(self, seeds: Sequence[int] | None, like: Tensor):

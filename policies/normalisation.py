@@ -1,8 +1,8 @@
-"""Physical units to network units and back, per dimension, exactly invertible.
+"""Normalisation from physical to network units and back, per dimension, exactly invertible.
 
-A dimension is treated as what its name says it is. The columns of a rotation matrix (6-d rotation, Zhou et al. 2019)
-keep their lengths: they lie in [-1, 1] already and scaling each by its own range would bend the rotation. A gripper
-that only ever was at two places is sent to exactly those two.
+Some dimensions are recognised by name. The columns of a rotation matrix (6-d rotation, Zhou et al. 2019) are left
+unscaled: they are in [-1, 1] already, and scaling each by its own range would distort the rotation. A gripper that has
+only two values in the demonstrations is mapped back to exactly those two.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pixio_robot.errors import UserError, unknown_name
 
 NORMALISATIONS = ("min_max", "mean_std", "quantile", "none")
 CONSTANT_RANGE = 1e-4
-"""A dimension that varies less than this (in its own unit) counts as constant: it is only shifted, because dividing
-by so small a range would turn any jitter at run time into an enormous input (the peers' threshold is the same)."""
+"""A dimension that varies by less than this (in its own unit) is treated as constant and only shifted: dividing by such
+a small range would turn any jitter at run time into an enormous input (other toolkits use the same threshold)."""
 ROTATION_NAMES = ("rot6d", "rot_6d", "rotation_6d", "6d_rotation")
 GRIPPER_NAME = "gripper"
 BINARY_SLACK = 0.01
-"""Share of the largest possible variance by which a dimension may fall short of it and still count as two-valued."""
+"""A dimension is two-valued if its variance is within this fraction of the largest possible variance."""
 
 
 class Normaliser(nn.Module):
@@ -47,10 +47,10 @@ class Normaliser(nn.Module):
         q99: np.ndarray | None = None,
         names: Sequence[str] = (),
     ):
-        """`min_max` sends [minimum, maximum] to [-1, 1]; `mean_std` sends the mean to 0 and one std to 1; `quantile`
-        sends the 1st and 99th percentiles to -1 and 1, which a few wild samples cannot move; `none` leaves all alone.
+        """`min_max` maps [minimum, maximum] to [-1, 1]; `mean_std` maps the mean to 0 and one standard deviation to 1;
+        `quantile` maps the 1st and 99th percentiles to -1 and 1, which is robust to outliers; `none` is the identity.
 
-        `names`: of the dimensions; rotations and grippers among them are recognised.
+        `names`: names of the dimensions, by which rotations and grippers are recognised.
         """
         super().__init__()
         if how not in NORMALISATIONS:
@@ -60,13 +60,13 @@ class Normaliser(nn.Module):
         )
         if not all(torch.isfinite(value).all() for value in (low, high, centre, spread)):
             raise UserError(
-                "The demonstrations' statistics hold NaN or infinity: `pixio-robot` cannot normalise by them."
+                "The demonstrations' statistics contain NaN or infinity and cannot be used for normalisation."
             )
         offset, scale = _offset_and_scale(how, low, high, centre, spread, q01, q99)
         kept = torch.tensor([is_rotation(name) for name in names] or [False] * len(low))
         gripper = torch.tensor([GRIPPER_NAME in name.lower() for name in names] or [False] * len(low))
         snapped = gripper & _two_valued(low, high, centre, spread)
-        # A gripper's two ends are its natural units; its mean says how often it was shut, not where zero is.
+        # A gripper's two values are its natural units; its mean only says how often it was closed.
         offset = torch.where(snapped & (how != "none"), (low + high) / 2, offset)
         scale = torch.where(snapped & (how != "none"), (high - low) / 2, scale)
         offset = torch.where(kept, torch.zeros_like(offset), offset)
@@ -99,8 +99,8 @@ class Normaliser(nn.Module):
         return network * self.scale + self.offset
 
     def bounded_inverse(self, network: Tensor) -> Tensor:
-        """The inverse, as something that can be carried out: clamped to the range the demonstrations cover where the
-        normalisation is by that range, and two-valued grippers at the nearer of their two values."""
+        """The inverse, made executable: with `min_max`, clamped to the demonstrations' range; two-valued grippers are
+        snapped to the nearer of their two values."""
         physical = self.inverse(network)
         if self.how == "min_max":
             physical = physical.clamp(self.low, self.high)
@@ -109,7 +109,7 @@ class Normaliser(nn.Module):
 
 
 def is_rotation(name: str) -> bool:
-    """Whether a dimension of that name belongs to a 6-d rotation."""
+    """Whether a dimension with that name belongs to a 6-d rotation."""
     return any(known in name.lower() for known in ROTATION_NAMES)
 
 
@@ -130,11 +130,11 @@ def _offset_and_scale(
         case "quantile":
             if q01 is None or q99 is None:
                 raise UserError(
-                    "Normalisation by `quantile` needs q01 and q99, which these statistics lack: compute them again "
-                    "from the demonstrations, or use min_max or mean_std."
+                    "Normalisation by `quantile` needs q01 and q99, which these statistics lack: recompute them from "
+                    "the demonstrations, or use min_max or mean_std."
                 )
             few, most = (torch.as_tensor(np.asarray(value, dtype=np.float64)) for value in (q01, q99))
-            # A dimension that hardly ever moves has equal percentiles: its whole range is all there is to go by.
+            # A dimension that hardly ever moves has equal percentiles: use its whole range instead.
             narrow = most - few < CONSTANT_RANGE
             few, most = torch.where(narrow, low, few), torch.where(narrow, high, most)
             return (few + most) / 2, (most - few) / 2
@@ -142,7 +142,7 @@ def _offset_and_scale(
 
 
 def _two_valued(low: Tensor, high: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-    """Numbers in [low, high] with that mean have at most the variance (high - mean)(mean - low), and exactly this only
-    if all are at one end or the other (Bhatia & Davis 2000): two values can be told from four moments."""
+    """Detect two-valued dimensions from four statistics: values in [low, high] have a variance of at most
+    (high - mean)(mean - low), reached only if all are at one end or the other (Bhatia & Davis 2000)."""
     largest = (high - centre) * (centre - low)
     return (high - low >= CONSTANT_RANGE) & (spread**2 >= (1 - BINARY_SLACK) * largest)

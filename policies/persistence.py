@@ -1,6 +1,7 @@
-"""A policy as a directory: `model.safetensors` (all weights, the encoder's too) and `config.json`.
+"""Saving and loading a policy as a directory: `model.safetensors` (all weights, including the encoder's) and
+`config.json`.
 
-It needs nothing else to run, and opening it executes nothing: weights are plain tensors, the rest is JSON.
+The directory is self-contained, and opening it executes no code: weights are plain tensors, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from policies.installed import Package
 from policies.registry import PolicyEntry, build_policy, policy_entry, policy_name, policy_names
 
 FORMAT_VERSION = 2
-"""To be raised whenever a policy's layers, or their names, change."""
+"""Increase whenever a policy's layers or their names change."""
 EARLIEST_VERSION = 1
-"""The earliest that is read: version 1 was kept while the U-Net's layers changed, so its weights may fit or not."""
+"""The earliest readable version. The U-Net's layers changed within version 1, so its weights may or may not match."""
 ENCODERS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "pixio": (EncoderConfig, PixioEncoder),
     "resnet": (ResNetConfig, ResNetEncoder),
@@ -44,7 +45,7 @@ ENCODERS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "timm": (TimmConfig, TimmEncoder),
     "transformers": (TransformersConfig, TransformersEncoder),
 }
-"""Encoders that can be rebuilt from a config alone, without the checkpoint that they came from."""
+"""Encoders that can be rebuilt from a config alone, without their original checkpoint."""
 
 
 def save_policy(
@@ -54,10 +55,10 @@ def save_policy(
     encoder_source: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `policy` to `directory`, replacing what is there, all or nothing.
+    """Write `policy` to `directory` atomically, replacing what is there.
 
-    `encoder_source` (where the encoder came from) and `extra` are JSON values for readers of the file; loading needs
-    neither of them.
+    `encoder_source` (where the encoder came from) and `extra` are JSON values for information; loading does not need
+    them.
     """
     encoder = policy.conditioning.encoder
     description = {
@@ -81,8 +82,8 @@ def save_policy(
 
 
 def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> ChunkPolicy:
-    """The policy in `directory`, or in the `model` of a training's directory, in evaluation mode and with its encoder
-    frozen (`vision.adapt` thaws it).
+    """Load the policy in `directory`, or in the `model` folder of a training run, in evaluation mode and with a frozen
+    encoder (`vision.adapt` unfreezes it).
 
     Raises UserError naming what is wrong with it.
     """
@@ -90,7 +91,7 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     if (directory / MODEL / checkpointing.CONFIG).is_file():
         directory = directory / MODEL
     if not directory.is_dir():
-        raise UserError(f"There is no policy directory {directory}; `pixio-robot train out={directory}` would make it.")
+        raise UserError(f"There is no policy directory {directory}; `pixio-robot train out={directory}` creates it.")
     description = read_policy_config(directory)
     try:
         entry = _entry_of(description, directory)
@@ -113,8 +114,8 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
         if (version := description["format_version"]) == FORMAT_VERSION:
             raise
         raise UserError(
-            f"{directory} was saved with format_version {version}, when this policy had other layers: use the version "
-            "of pixio-robot that wrote it, or train it again."
+            f"{directory} was saved with format_version {version}, when this policy had different layers: use the "
+            "version of pixio-robot that wrote it, or train it again."
         ) from error
     policy.goals = description.get("goals", {})
     policy.conditioning.freeze_encoder()
@@ -122,7 +123,7 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
 
 
 def _entry_of(description: Mapping[str, Any], directory: Path) -> PolicyEntry:
-    """The policy that a checkpoint names. Raises UserError where it comes from a package that is not installed."""
+    """The policy named in a checkpoint. Raises UserError if it comes from a package that is not installed."""
     name, of = description["policy"], description.get("package")
     if of is None:
         return policy_entry(name)
@@ -134,7 +135,7 @@ def _entry_of(description: Mapping[str, Any], directory: Path) -> PolicyEntry:
     if entry.package is None or entry.package.name != saved.name:
         raise UserError(
             f"{what}, but here {name!r} is a policy of {entry.package or 'pixio-robot itself'}: install {saved.name}, "
-            "and uninstall what stands in its place."
+            "and uninstall the other one."
         )
     return entry
 
@@ -145,7 +146,7 @@ def read_policy_config(directory: Path | str) -> dict[str, Any]:
     description = read_json(path)
     kind = description.get("kind") if isinstance(description, dict) else None
     if kind != POLICY:
-        raise UserError(f"{directory} holds a checkpoint of kind {kind!r}, not a policy: give a policy's directory.")
+        raise UserError(f"{directory} contains a checkpoint of kind {kind!r}, but a policy directory is expected.")
     version = description.get("format_version")
     if not isinstance(version, int) or not EARLIEST_VERSION <= version <= FORMAT_VERSION:
         raise UserError(
@@ -156,7 +157,7 @@ def read_policy_config(directory: Path | str) -> dict[str, Any]:
 
 
 def describe_encoder(encoder: nn.Module) -> dict[str, Any]:
-    """{"kind", "config"}: the architecture, enough to build it again. Raises UserError for an unknown class."""
+    """{"kind", "config"}: the architecture, sufficient to rebuild it. Raises UserError for an unknown class."""
     for kind, (_, cls) in ENCODERS.items():
         if type(encoder) is cls:
             return {"kind": kind, "config": dataclasses.asdict(typing.cast(Any, encoder.config))}
@@ -167,7 +168,7 @@ def describe_encoder(encoder: nn.Module) -> dict[str, Any]:
 
 
 def rebuild_encoder(description: Mapping[str, Any]) -> nn.Module:
-    """The encoder of `describe_encoder`, with fresh weights."""
+    """The encoder described by `describe_encoder`, with newly initialised weights."""
     kind = description["kind"]
     if kind not in ENCODERS:
         raise unknown_name("encoder kind", kind, ENCODERS)
@@ -176,7 +177,7 @@ def rebuild_encoder(description: Mapping[str, Any]) -> nn.Module:
 
 
 def config_to_json(value: Any) -> Any:
-    """A config dataclass, or a value in one, as JSON: enumerations by their names."""
+    """A config dataclass, or a value in one, as JSON; enumerations by name."""
     if dataclasses.is_dataclass(value):
         return {field.name: config_to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -187,7 +188,7 @@ def config_to_json(value: Any) -> Any:
 
 
 def config_from_json(kind: type[Any], value: Mapping[str, Any]) -> Any:
-    """A config dataclass from what `config_to_json` made of it; unknown keys are errors."""
+    """The inverse of `config_to_json`; unknown keys are errors."""
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     for key in value:

@@ -1,4 +1,4 @@
-"""A trained policy in your own loop: a frame in, an action out. `PolicyClient` is the same for one that is served."""
+"""Runs a trained policy in your own loop: a frame in, an action out. `PolicyClient` does this for a served policy."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def actor_of(
     slots: int = 1,
     device: torch.device | str | None = None,
 ) -> ChunkedActor:
-    """Who plays `slots` episodes at a time, as the policy was trained to act, or as `acting` says.
+    """An actor for `slots` episodes at a time, which acts as configured in training unless `acting` overrides it.
 
-    The policy, or the one that lies at a path (`load_policy`), is put into evaluation mode. `task`: what is wanted, for
-    one of several tasks; others ignore it. `device`: None leaves it where it is. Raises UserError where the policy
-    cannot act so, and for a task that it was not told of in training.
+    The policy, or the one loaded from a path (`load_policy`), is put into evaluation mode. `task`: the task to perform,
+    for a multi-task policy; others ignore it. `device`: None keeps the current one. Raises UserError for unsupported
+    overrides, and for a task that was not in training.
     """
     acting = acting or ActingConfig()
-    policy = copy.copy(_policy(policy).eval())  # the same weights; how it acts is this actor's alone
+    policy = copy.copy(_policy(policy).eval())  # shares the weights, but has its own acting settings
     act_as(policy, acting)
     device = policy.actions.offset.device if device is None else device
     if policy.config.conditioning.goal_dim:
         if not policy.goals:
-            raise UserError("The policy is told what is wanted, and knows no task: set policy.goals = {task: numbers}.")
+            raise UserError("The policy is goal-conditioned but has no goals: set policy.goals = {task: goal vector}.")
         check_task(task, policy.goals, policy.spec.task)
     goal = policy.goals.get(task) if task is not None else None
     return chunked_actor(policy, slots, device, goal, acting.noise_seed)
@@ -50,15 +50,15 @@ def _policy(policy: ChunkPolicy | str | Path) -> ChunkPolicy:
     if isinstance(policy, str | os.PathLike):
         return load_policy(policy)
     if not isinstance(policy, ChunkPolicy):
-        raise UserError(f"A player takes a policy, or the directory of one, not {type(policy).__name__}.")
+        raise UserError(f"A player needs a policy or a policy directory, not {type(policy).__name__}.")
     return policy
 
 
 class PolicyPlayer:
-    """One policy in one episode at a time.
+    """Runs one policy in one episode at a time.
 
-    The policy is asked once for a chunk of actions and carries out some of them before it looks again, so the action of
-    most steps costs nothing. A state far from all that it learned from is warned of once.
+    The policy predicts a chunk of actions and executes some of them before it predicts again, so most steps cost
+    nothing. Warns once about a state far outside the range of the demonstrations.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PolicyPlayer:
         task: str | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        """Arguments and errors as those of `actor_of`."""
+        """Arguments and errors are those of `actor_of`."""
         policy = _policy(policy)
         self.spec = policy.spec
         self.cameras = list(policy.cameras)
@@ -78,18 +78,18 @@ class PolicyPlayer:
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """A new episode begins; its noise follows from `seed`."""
+        """Start a new episode; its noise is determined by `seed`."""
         self._actor.reset(0, seed)
 
     @property
     def needs_images(self) -> bool:
-        """Whether the policy will look at the next frame; if not, it may come without images."""
+        """Whether the policy will use the images of the next frame; if not, they may be omitted."""
         return self._actor.needs_images(0)
 
     def act(self, frame: Frame) -> np.ndarray:
         """The action (a,) for the newest frame, in physical units.
 
-        Raises UserError when the frame does not fit the policy; it is forgotten then, and another may take its place.
+        Raises UserError if the frame does not match the policy; the frame is then discarded, and you may pass another.
         """
         state = check_frame(self.spec, self.cameras, frame, looked_at=self._actor.looks_next(0))
         if self._watch is not None and (words := self._watch.words(state)):

@@ -1,4 +1,4 @@
-"""Policies by name: ours, one `register` line each, and those of installed packages (policies/installed.py)."""
+"""Policies by name: our own, one `register` line each, and those of installed packages (policies/installed.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from policies.shortcut import ShortcutPolicy
 
 @dataclasses.dataclass(frozen=True)
 class PolicyEntry:
-    """A policy's class, called as policy(config, spec, statistics, encoder), and the package that it comes from."""
+    """A policy class, called as policy(config, spec, statistics, encoder), and the package it comes from."""
 
     policy: type[ChunkPolicy]
     package: Package | None = None
@@ -37,24 +37,24 @@ class PolicyEntry:
 
 
 POLICIES: dict[str, PolicyEntry] = {}
-"""Those known to this process; of installed packages only those that were asked for."""
+"""Policies known to this process; those of installed packages only after they were requested."""
 
 
 def register(name: str, policy: type[ChunkPolicy], package: Package | None = None) -> None:
-    """The same class again, as of a notebook's cell that is run anew, takes the place of what it was.
+    """Register a policy under a name. A redefinition of the same class, as in a rerun notebook cell, replaces it.
 
-    Raises UserError for a name that is taken, for what is no policy, and for a config class that another policy has.
+    Raises UserError for a name that is taken, an invalid policy class, and a config class that another policy uses.
     """
     if package is None and (problem := problem_with(policy)):
         raise UserError(f"The policy {name!r} {problem}.")
     if name in POLICIES and _written_as(POLICIES[name].policy) != _written_as(policy):
-        raise UserError(f"There already is a policy called {name!r}.")
+        raise UserError(f"There is already a policy called {name!r}.")
     for other, entry in POLICIES.items():
         if other != name and entry.config is policy.config_class:
             of = f" of the package {package}" if package else ""
             raise UserError(
-                f"The policy {name!r}{of} has the config class of {other!r}, {entry.config.__name__}: give it one of "
-                "its own, which may be an empty subclass."
+                f"The policy {name!r}{of} has the same config class as {other!r}, {entry.config.__name__}: give it its "
+                "own, which may be an empty subclass."
             )
     POLICIES[name] = PolicyEntry(policy, package)
 
@@ -73,12 +73,12 @@ register("shortcut", ShortcutPolicy)
 
 
 def policy_names() -> list[str]:
-    """All that there are, those of installed packages too, which are not imported for that."""
+    """The names of all policies, including those of installed packages, which are not imported for this."""
     return sorted({*POLICIES, *offers()})
 
 
 def policy_entry(name: str) -> PolicyEntry:
-    """Raises UserError listing the valid names, or saying why an installed package's policy cannot be used."""
+    """The policy of that name. Raises UserError listing the valid names, or saying why a package's policy fails."""
     if name not in POLICIES:
         found = offers()
         if name not in found:
@@ -91,46 +91,46 @@ def policy_entry(name: str) -> PolicyEntry:
 def build_policy(
     name: str, config: PolicyConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None
 ) -> ChunkPolicy:
-    """A fresh policy around `encoder`, which is None for a config without cameras, and for no other.
+    """Build a new policy with `encoder`, which must be None if and only if the config has no cameras.
 
-    Raises UserError where these do not fit one another.
+    Raises UserError if the arguments do not match each other.
     """
     entry = policy_entry(name)
     if not isinstance(config, entry.config):
         raise UserError(f"The policy {name!r} takes a {entry.config.__name__}, not a {type(config).__name__}.")
     if encoder is not None and not config.conditioning.cameras:
         raise UserError(
-            "The policy is given an encoder and no camera to see through it: name some in conditioning.cameras (of "
-            f"these demonstrations: {', '.join(sorted(spec.cameras)) or 'none'}), or give it no encoder."
+            "The policy has an encoder but no cameras: set conditioning.cameras (the demonstrations have "
+            f"{', '.join(sorted(spec.cameras)) or 'none'}), or leave out the encoder."
         )
     return entry.policy(config, spec, statistics, encoder)
 
 
 def name_of_config(config: PolicyConfig) -> str:
-    """The policy that these are the settings of. Raises UserError where there is none."""
+    """The policy that a config belongs to. Raises UserError if there is none."""
     for name, entry in _all_policies():
         if entry.config is type(config):
             return name
-    raise UserError(f"{type(config).__name__} is the config class of no policy that is known here.")
+    raise UserError(f"{type(config).__name__} is not the config class of any known policy.")
 
 
 def policy_name(policy: ChunkPolicy) -> str:
-    """The name under which the class of `policy` is known here. Raises UserError where it has none."""
+    """The name under which the class of `policy` is registered. Raises UserError if there is none."""
     for name, entry in _all_policies():
         if entry.policy is type(policy):
             return name
     raise UserError(
-        f"{type(policy).__name__} has no name to be saved by: call policies.register(name, {type(policy).__name__}), "
-        "or install it as a package with an entry point (docs/python.md)."
+        f"{type(policy).__name__} is not registered, so it cannot be saved: call policies.register(name, "
+        f"{type(policy).__name__}), or install it as a package with an entry point (docs/python.md)."
     )
 
 
 def _all_policies() -> Iterator[tuple[str, PolicyEntry]]:
-    """Those known to this process, then those of installed packages, which are imported on the way.
+    """Policies known to this process, then those of installed packages, which are imported one by one.
 
-    A process that a launcher started may meet the settings of a package's policy before anybody asked for it by name.
+    A process started by a launcher may receive the config of a package's policy before it was requested by name.
     """
     yield from list(POLICIES.items())
     for name in offers():
-        with contextlib.suppress(UserError):  # of a package that this is not about
+        with contextlib.suppress(UserError):  # a broken package is irrelevant here
             yield name, policy_entry(name)

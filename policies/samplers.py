@@ -1,6 +1,6 @@
-"""From noise to a sample in any number of steps, given a network that looks at noisy samples.
+"""Samplers: from noise to a sample in any number of steps, given a denoising network.
 
-`denoise(noisy, steps_b)` is called once a step. Sources: DDPM (Ho et al. 2020), DDIM (Song et al. 2021),
+`denoise(noisy, steps_b)` is called once per step. Sources: DDPM (Ho et al. 2020), DDIM (Song et al. 2021),
 DPM-Solver++(2M) (Lu et al. 2022). All agree numerically with `diffusers`.
 """
 
@@ -22,7 +22,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 def draw(
     sampler: str, schedule: NoiseSchedule, denoise: Denoise, noise: RowNoise, shape: tuple[int, int], count: int
 ) -> Tensor:
-    """A sample (b, *shape) by the sampler of that name in `count` steps; `ddpm` takes all of the schedule's."""
+    """A sample (b, *shape) from the named sampler in `count` steps; `ddpm` takes all steps of the schedule."""
     noisy = noise.normal(*shape)
 
     def at(step: int, value: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def draw(
     match sampler:
         case "ddpm":
             steps = schedule.inference_steps(schedule.num_steps)
-            # All at once: a draw and a copy to the device in every step would make a GPU wait for the host.
+            # All at once: drawing and copying to the device in every step would make a GPU wait for the host.
             fresh = noise.normal(len(steps), *shape)
             for index, step in enumerate(steps):
                 noisy = schedule.ddpm(at(step, noisy), noisy, step, fresh[:, index])
@@ -47,12 +47,12 @@ def draw(
 
 
 def dpm_solver(schedule: NoiseSchedule, at: Callable[[int, Tensor], Tensor], noisy: Tensor, count: int) -> Tensor:
-    """DPM-Solver++(2M): of second order in the half logarithm of the signal-to-noise ratio, from one call a step.
+    """DPM-Solver++(2M): second order in half the log signal-to-noise ratio, with one network call per step.
 
-    The first step has no predecessor and the last ends without noise; both are of first order.
+    The first step has no predecessor and the last ends without noise; both are first order.
     """
     steps = schedule.linspace_steps(count)
-    # Plain numbers: reading them off a GPU would make the host wait in every step.
+    # Python floats: reading them from a GPU would make the host wait in every step.
     signal = {step: math.sqrt(schedule.signal_values[step]) for step in steps}
     spread = {step: math.sqrt(1 - schedule.signal_values[step]) for step in steps}
     half_log_snr = {step: math.log(signal[step] / spread[step]) for step in steps}

@@ -15,9 +15,9 @@ from pixio_robot.errors import UserError, unknown_name
 
 
 def squared_cosine_betas(num_steps: int, beta_start: float, beta_end: float) -> Tensor:
-    """`squaredcos_cap_v2`: betas of a squared-cosine signal share, capped at .999 (Nichol & Dhariwal 2021, sec. 3.2).
+    """`squaredcos_cap_v2`: squared-cosine schedule, betas capped at .999 (Nichol & Dhariwal 2021, sec. 3.2).
 
-    The shape is fixed by the cosine; start and end are not used.
+    The cosine determines all betas; start and end are not used.
     """
 
     def signal_share(position: float) -> float:
@@ -38,7 +38,7 @@ SAMPLERS = ("ddim", "ddpm", "dpm_solver")
 
 
 class NoiseSchedule(nn.Module):
-    """Adds noise to samples and takes it away again, one step at a time."""
+    """Adds noise to samples, and removes it one step at a time."""
 
     betas: Tensor
     signal: Tensor
@@ -53,8 +53,8 @@ class NoiseSchedule(nn.Module):
         prediction: str = "epsilon",
         clip_sample: float | None = 1.0,
     ):
-        """`prediction`: what the network says: the noise, the sample, or the velocity from one to the other (Salimans
-        & Ho 2022); `clip_sample`: bound on |x| at every step."""
+        """`prediction`: what the network predicts: the noise, the sample, or the velocity (Salimans & Ho 2022).
+        `clip_sample`: bound on |x| at every step."""
         super().__init__()
         if betas not in BETAS:
             raise unknown_name("beta schedule", betas, BETAS)
@@ -65,7 +65,7 @@ class NoiseSchedule(nn.Module):
         self.clip_sample = clip_sample
         values = BETAS[betas](num_steps, beta_start, beta_end)
         self.register_buffer("betas", values.float(), persistent=False)
-        # The product of (1 - beta): the share of the variance of a noisy sample that is signal.
+        # The product of (1 - beta): the fraction of a noisy sample's variance that is signal.
         signal = torch.cumprod(1 - values, 0).float()
         self.register_buffer("signal", signal, persistent=False)
         self.signal_values: list[float] = signal.tolist()
@@ -75,7 +75,7 @@ class NoiseSchedule(nn.Module):
         return signal_b11.sqrt() * x_bna + (1 - signal_b11).sqrt() * noise_bna
 
     def target(self, x_bna: Tensor, noise_bna: Tensor, steps_b: Tensor) -> Tensor:
-        """What the network should have said."""
+        """The training target of the network."""
         if self.prediction == "epsilon":
             return noise_bna
         if self.prediction == "sample":
@@ -84,21 +84,21 @@ class NoiseSchedule(nn.Module):
         return signal_b11.sqrt() * noise_bna - (1 - signal_b11).sqrt() * x_bna
 
     def inference_steps(self, count: int) -> list[int]:
-        """`count` evenly spaced steps in falling order that end at 0 (diffusers' `leading` spacing)."""
+        """`count` evenly spaced steps in descending order, ending at 0 (diffusers' `leading` spacing)."""
         if not 1 <= count <= self.num_steps:
-            raise UserError(f"inference_steps = {count} must lie between 1 and the {self.num_steps} training steps.")
+            raise UserError(f"inference_steps = {count} must be between 1 and the {self.num_steps} training steps.")
         stride = self.num_steps // count
         return [index * stride for index in reversed(range(count))]
 
     def linspace_steps(self, count: int) -> list[int]:
-        """`count` steps in falling order from the last, the sample itself counted as step 0 (diffusers' `linspace`);
-        fewer where neighbours would round to the same."""
+        """`count` steps in descending order from the last one, with the sample itself as step 0 (diffusers'
+        `linspace`); fewer if neighbours would round to the same step."""
         self.inference_steps(count)
         exact = torch.linspace(0, self.num_steps - 1, count + 1, dtype=torch.float64)
         return sorted({int(step) for step in exact.round()[1:].tolist()}, reverse=True)
 
     def clean_and_noise(self, predicted: Tensor, noisy: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """What `predicted` says of the clean sample, bounded, and of the noise in `noisy`."""
+        """The clean sample (clipped) and the noise in `noisy` that `predicted` implies."""
         signal = self.signal[step]
         if self.prediction == "epsilon":
             noise = predicted
@@ -114,7 +114,7 @@ class NoiseSchedule(nn.Module):
         return x, noise
 
     def ddim(self, predicted: Tensor, noisy: Tensor, step: int, next_step: int | None) -> Tensor:
-        """The deterministic step (eta 0) from `step` to `next_step`; None means to the clean sample."""
+        """The deterministic step (eta = 0) from `step` to `next_step`; None: to the clean sample."""
         x, noise = self.clean_and_noise(predicted, noisy, step)
         if next_step is None:
             return x
@@ -122,7 +122,7 @@ class NoiseSchedule(nn.Module):
         return signal.sqrt() * x + (1 - signal).sqrt() * noise
 
     def ddpm(self, predicted: Tensor, noisy: Tensor, step: int, noise: Tensor) -> Tensor:
-        """The ancestral step from `step` to `step` - 1 with the posterior's variance (`fixed_small`)."""
+        """The ancestral sampling step from `step` to `step` - 1 with the posterior variance (`fixed_small`)."""
         x, _ = self.clean_and_noise(predicted, noisy, step)
         if step == 0:
             return x

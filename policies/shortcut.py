@@ -1,7 +1,7 @@
-"""Shortcut model (Frans et al. 2024): a flow whose network is told how far it is about to step, so that 1 step can do.
+"""Shortcut model (Frans et al. 2024): a flow conditioned on the step size, so that a single step can be enough.
 
-Trained from scratch in one phase, without a teacher. Time t runs from 0 (noise) to 1 (the chunk), d is the length of a
-step. Shapes: b batch, n steps of the chunk, a action, e embedding.
+Trained from scratch in one phase, without a teacher. Time t runs from 0 (noise) to 1 (the chunk), d is the step size.
+Shapes: b batch, n steps of the chunk, a action, e embedding.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from policies.step_embedding import StepEmbedding
 
 @dataclasses.dataclass(kw_only=True)
 class ShortcutConfig(GenerativeConfig):
-    """A flow whose network is told how far it is about to step, so that one step can do."""
+    """Shortcut model: a flow conditioned on the step size, so that a single step can be enough."""
 
     inference_steps: int = 1
-    """Steps of the sampler; a power of two, at most `finest_steps`."""
+    """Sampling steps; a power of two, at most `finest_steps`."""
     finest_steps: int = 128
-    """The most steps it can be sampled in; a power of two."""
+    """Largest possible number of sampling steps; a power of two."""
     consistency_share: float = 0.25
-    """Share of each batch that learns long steps from two half ones, which costs two more calls; the rest learns the
-    flow."""
+    """Fraction of each batch that trains long steps to match two half steps, at the cost of two extra network calls;
+    the rest trains the flow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,11 +45,11 @@ class ShortcutConfig(GenerativeConfig):
                 f"inference_steps = {self.inference_steps} must be at most finest_steps = {self.finest_steps}."
             )
         if not 0 < self.consistency_share < 1:
-            raise UserError(f"consistency_share = {self.consistency_share} must lie between 0 and 1.")
+            raise UserError(f"consistency_share = {self.consistency_share} must be between 0 and 1.")
 
 
 class ShortcutPolicy(GenerativePolicy):
-    """Targets of long steps come from the present weights without gradient; the paper takes them from an average."""
+    """Targets of long steps come from the current weights, without gradient; the paper uses an EMA of the weights."""
 
     config_class = ShortcutConfig
     config: ShortcutConfig
@@ -63,10 +63,10 @@ class ShortcutPolicy(GenerativePolicy):
         batch, device = len(actions_bna), actions_bna.device
         noise_bna = torch.randn_like(actions_bna)
         time_b, stride_b = torch.rand(batch, device=device), torch.zeros(batch, device=device)
-        # Rows at random: those of a batch may stand in the order of their stores.
+        # Random rows, because the rows of a batch may be ordered by store.
         count = min(max(round(self.config.consistency_share * batch), 1), batch - 1)
         long = torch.randperm(batch, device=device)[:count]
-        # Strides 1, 1/2, ... 2/finest by their logarithm; a step of stride d begins at a multiple of d.
+        # Strides 1, 1/2, ... 2/finest, log-uniform; a step of stride d begins at a multiple of d.
         pieces = 2.0 ** torch.randint(round(math.log2(self.config.finest_steps)), (count,), device=device)
         time_b[long], stride_b[long] = (time_b[long] * pieces).floor() / pieces, 1 / pieces
         point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])
@@ -78,7 +78,7 @@ class ShortcutPolicy(GenerativePolicy):
 
     @torch.no_grad()
     def _two_halves(self, point_bna: Tensor, time_b: Tensor, stride_b: Tensor, seen: Tensor) -> Tensor:
-        """The mean velocity of two steps of half the stride; the shortest ones are steps of the flow, d = 0."""
+        """The mean velocity of two steps of half the stride; the shortest are steps of the flow, d = 0."""
         half_b = stride_b / 2
         told_b = torch.where(half_b <= 1 / self.config.finest_steps, torch.zeros_like(half_b), half_b)
         first_bna = self._velocity(point_bna, time_b, told_b, seen)

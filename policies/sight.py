@@ -1,6 +1,6 @@
-"""What a policy's eyes do, whatever is made of it later: images or cached features to standardised features per camera.
+"""The perception part of a policy: from images or cached features to standardised features of each camera.
 
-Shapes: b batch, t frames, n = b t frames in a row, k class tokens, h rows, w columns, d feature.
+Shapes: b batch, t frames, n = b t flattened frames, k class tokens, h rows, w columns, d feature.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from policies.standardisation import Moments, Standardiser
 
 @dataclasses.dataclass(frozen=True)
 class FeatureShape:
-    """Of one frame of one camera."""
+    """Shape of the features of one frame of one camera."""
 
     class_tokens: int
     rows: int
@@ -33,10 +33,10 @@ class FeatureShape:
 
 
 class Sight(nn.Module):
-    """Features of every camera, and the normalised state. Images and cached features of them give the same.
+    """Features of every camera, and the normalised state. Images and features cached from them give the same result.
 
-    An encoder none of whose parameters requires a gradient is frozen: it stays in evaluation mode and no graph is
-    kept of it. `pixio_robot.vision.adapt` decides what requires one.
+    An encoder with no parameter that requires a gradient is frozen: it stays in evaluation mode and runs without
+    autograd. `pixio_robot.vision.adapt` decides which parameters require a gradient.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class Sight(nn.Module):
         super().__init__()
         if not (config.cameras or config.use_state):
             raise UserError(
-                "The policy has neither cameras nor a state to go by: give it an encoder, or set use_state to true."
+                "The policy has no input, neither cameras nor state: give it an encoder, or set use_state to true."
             )
         for camera in config.cameras:
             if camera not in spec.cameras:
                 raise unknown_name("camera", camera, spec.cameras)
         if config.cameras and encoder is None:
-            raise UserError(f"A policy with cameras = {list(config.cameras)} needs an encoder, and there is none.")
+            raise UserError(f"A policy with cameras = {list(config.cameras)} needs an encoder, but none was given.")
         self.config = config
         self.observation_steps = observation_steps
         self.encoder = encoder if config.cameras else None
-        # The first camera sees through `encoder`. The path of the others holds `encoder` too, so that training gives
-        # them the encoder's learning rate.
+        # The first camera uses `encoder`. The parameter names of the copies contain `encoder` too, so that training
+        # gives them the encoder's learning rate.
         self.further = nn.ModuleDict({"encoder": nn.ModuleList()})
         if self.encoder is not None and not config.share_encoder:
             copies = [copy.deepcopy(self.encoder) for _ in config.cameras[1:]]
@@ -71,7 +71,7 @@ class Sight(nn.Module):
         )
         self.state_dim = spec.state_dim if config.use_state else 0
         self.goal = nn.Linear(config.goal_dim, self.goal_width) if config.goal_dim else None
-        # Lists in the order of `cameras`, because names of cameras may hold dots, which module names may not.
+        # Lists in the order of `cameras`, because camera names may contain dots, which module names must not.
         self.cls = nn.ModuleList()
         self.patches = nn.ModuleList()
         self.shapes: list[FeatureShape] = []
@@ -87,17 +87,17 @@ class Sight(nn.Module):
 
     @property
     def goal_width(self) -> int:
-        """Numbers that a policy sees of its goal; 0 for one that is not told."""
+        """Dimension of the projected goal; 0 for a policy that is not goal-conditioned."""
         return self.config.goal_width if self.config.goal_dim else 0
 
     def wanted(self, observation: Observation) -> Tensor | None:
-        """(b, goal_width), or None for a policy that is not told. Raises UserError for a goal of another length."""
+        """The projected goal (b, goal_width); None if not goal-conditioned. Raises UserError for a wrong length."""
         if self.goal is None:
             return None
         shape = (len(observation.state), self.config.goal_dim)
         if observation.goal is None or observation.goal.shape != shape:
             given = "none" if observation.goal is None else f"one of shape {tuple(observation.goal.shape)}"
-            raise UserError(f"The policy is told a goal of shape {shape}, and the observation has {given}.")
+            raise UserError(f"The policy needs a goal of shape {shape}, but the observation has {given}.")
         return self.goal(observation.goal.float())
 
     @property
@@ -106,7 +106,7 @@ class Sight(nn.Module):
 
     def train(self, mode: bool = True) -> Sight:
         super().train(mode)
-        # What is not trained stays as it was: BatchNorm in the frozen part of an encoder keeps its statistics.
+        # Frozen parts stay in evaluation mode: BatchNorm in a frozen part of an encoder keeps its statistics.
         for part in (part for encoder in self.encoders for part in encoder.modules()):
             weights = list(part.parameters())
             if weights and not any(weight.requires_grad for weight in weights):
@@ -118,14 +118,14 @@ class Sight(nn.Module):
             encoder.requires_grad_(False).eval()
 
     def normalised_state(self, observation: Observation) -> Tensor | None:
-        """(b, t, s), or None for a policy that does not feel its state. Raises UserError for a wrong history."""
+        """(b, t, s); None for a policy that does not use the state. Raises UserError for a wrong number of frames."""
         steps = observation.state.shape[1]
         if steps != self.observation_steps:
-            raise UserError(f"The observation holds {steps} frames, but the policy looks at {self.observation_steps}.")
+            raise UserError(f"The observation has {steps} frames, but the policy needs {self.observation_steps}.")
         return None if self.state is None else self.state(observation.state.float())
 
     def features(self, observation: Observation, augment: bool = False) -> list[Features]:
-        """One for each camera, leading axis n. `augment`: change the images at random as the config says."""
+        """The features of each camera, with leading axis n. `augment`: augment the images as configured."""
         found = []
         for index in range(len(self.config.cameras)):
             raw = self._features(observation, index, augment)
@@ -137,7 +137,7 @@ class Sight(nn.Module):
 
     @torch.no_grad()
     def prepare(self, observations: Iterable[Observation]) -> None:
-        """Fit the standardisation of features; does nothing for a blind policy or with `standardise` off."""
+        """Fit the standardisation of features; does nothing for a policy without cameras or with `standardise` off."""
         if not self.config.cameras or not self.config.standardise:
             return
         moments = [
@@ -150,7 +150,7 @@ class Sight(nn.Module):
                 cls.add(features.cls)
                 patches.add(features.patches)
         if not moments[0][0].count:
-            raise UserError("There is no observation to fit the standardisation of features on.")
+            raise UserError("There are no observations on which to fit the standardisation of features.")
         for (cls, patches), (of_cls, of_patches) in zip(self._standardisers(), moments, strict=True):
             cls.fit(of_cls)
             patches.fit(of_patches)
@@ -160,7 +160,7 @@ class Sight(nn.Module):
 
     @property
     def encoders(self) -> list[nn.Module]:
-        """One for all cameras, or one for each; none of a blind policy."""
+        """One encoder for all cameras, or one for each; empty for a policy without cameras."""
         first = [] if self.encoder is None else [self.encoder]
         return first + list(self.further["encoder"].children())
 
@@ -168,19 +168,21 @@ class Sight(nn.Module):
         camera = self.config.cameras[index]
         if camera in observation.features:
             if not self.encoder_is_frozen:
-                raise UserError(f"Cached features of {camera!r} cannot train the encoder: use images, or freeze it.")
+                raise UserError(
+                    f"Cached features of {camera!r} cannot be used to train the encoder: use images, or freeze it."
+                )
             found = observation.features[camera].map(lambda x: x.flatten(0, 1))
             wanted = self.config.crop_shape
             if found.crop != (None if wanted is None else tuple(wanted)):
                 raise UserError(
-                    f"Cached features of {camera!r} are of {_part(found.crop)}, and the policy sees {_part(wanted)}: "
+                    f"Cached features of {camera!r} are of {_part(found.crop)}, but the policy uses {_part(wanted)}: "
                     "cache them with Views(crop=...) of that size, or use images."
                 )
             grid = tuple(found.patches.shape[1:3])
             shape = self.shapes[index]
             if grid != (shape.rows, shape.columns):
                 raise UserError(
-                    f"Cached features of {camera!r} are maps of {grid} cells, and the policy sees "
+                    f"Cached features of {camera!r} are maps of {grid} cells, but the policy uses "
                     f"{shape.rows} x {shape.columns}: cache them with this policy's encoder, or use images."
                 )
             return found
@@ -192,14 +194,14 @@ class Sight(nn.Module):
         return self._encode(self._prepared(observation.images[camera], augment).flatten(0, 1), index)
 
     def _prepared(self, images: Tensor, augment: bool) -> Tensor:
-        """What the encoder gets to see: a random crop while training, else the one in the middle."""
+        """The input of the encoder: with `augment` a random crop and the other augmentations, else the centre crop."""
         if self.config.crop_shape is not None:
             images = (random_crop if augment else centre_crop)(images, *self.config.crop_shape)
         return augmented(images, self.config.random_shift, self.config.color_jitter) if augment else images
 
     @torch.no_grad()
     def _probe(self, images: Tensor, index: int) -> Features:
-        """What the features look like. In evaluation mode: one image must not enter a BatchNorm's statistics."""
+        """The features of one image, to find their shape. Computed in evaluation mode, to keep BatchNorm statistics."""
         training = [encoder.training for encoder in self.encoders]
         try:
             for encoder in self.encoders:
@@ -212,7 +214,7 @@ class Sight(nn.Module):
     def _encode(self, images: Tensor, index: int) -> Features:
         encoder = self.encoders[0 if self.config.share_encoder else index]
         if self.encoder_is_frozen:
-            encoder.eval()  # also if it was frozen after the last call of `train`
+            encoder.eval()  # it may have been frozen after the last call of `train`
             with torch.no_grad():
                 return encoder(images)
         return encoder(images)

@@ -1,4 +1,4 @@
-"""Places as vectors of sines and cosines.
+"""Sinusoidal position embeddings.
 
 Shapes: p positions.
 """
@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
-    """Of positions (p,) at geometric wavelengths up to 10000, (p, dim) (Vaswani et al. 2017)."""
+    """Embeddings (p, dim) of positions (p,), with geometric wavelengths up to 10000 (Vaswani et al. 2017)."""
     evens = torch.arange(0, dim, 2, device=positions.device)
     angles = positions[:, None] * torch.exp(-math.log(10_000.0) * evens / dim)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, :dim]
 
 
 def grid_positions(rows: int, columns: int, dim: int) -> Tensor:
-    """(rows * columns, dim): half of it tells the row, half the column."""
+    """Embeddings of grid cells, (rows * columns, dim): one half encodes the row, the other the column."""
     half = dim // 2
     down = sinusoids(torch.arange(rows).float(), dim - half)[:, None].expand(-1, columns, -1)
     right = sinusoids(torch.arange(columns).float(), half)[None].expand(rows, -1, -1)

@@ -1,7 +1,7 @@
-"""Features centred and scaled per position and channel: what differs between frames is what a policy must see.
+"""Standardisation of features per position and channel, which brings out the differences between frames.
 
-Frozen features share a large mean that depends on the position; against it the change that one small moving object
-makes is faint until that mean is taken off.
+Frozen features have a large mean that depends on the position; the change caused by a small moving object is faint
+until that mean is subtracted.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 RIDGE = 0.1
-"""Share of a channel's mean variance that is added to its variance at every position, so that positions where almost
-nothing ever happens are not blown up into noise as loud as the rest."""
+"""Fraction of a channel's mean variance that is added to its variance at every position, so that noise at positions
+where almost nothing changes is not amplified to the level of the others."""
 
 
 class Standardiser(nn.Module):
@@ -21,7 +21,7 @@ class Standardiser(nn.Module):
     inverse_spread: Tensor
 
     def __init__(self, shape: tuple[int, ...]):
-        """`shape`: of one sample, channels last."""
+        """`shape`: shape of one sample, channels last."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("inverse_spread", torch.ones(shape))
@@ -29,15 +29,15 @@ class Standardiser(nn.Module):
     def fit(self, moments: Moments) -> None:
         mean, variance = moments.mean_and_variance()
         channel_variance = variance.flatten(0, -2).mean(0)
-        # A channel that never changes at all would be divided by zero; features are of the order of one.
+        # Avoids division by zero for channels that never change; features are of order one.
         floor = 1e-4 * channel_variance.mean() + 1e-6
         spread = (variance + RIDGE * channel_variance + floor).sqrt()
         self.mean.copy_(mean)
         self.inverse_spread.copy_(1 / spread)
 
     def forward(self, x: Tensor) -> Tensor:
-        # One pass and one allocation less than difference-then-product: on a CPU this line is memory traffic
-        # (256 maps of 12x12x192 on one thread: 7.4 against 11.8 ms, medians).
+        # One pass and one allocation less than subtracting and then multiplying: on a CPU this is memory-bound
+        # (256 maps of 12x12x192 on one thread: 7.4 ms instead of 11.8 ms, medians).
         return torch.addcmul(-self.mean * self.inverse_spread, x.float(), self.inverse_spread)
 
 
@@ -51,7 +51,7 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         x = x.detach().cpu().double()
-        # Chan et al. (1979): merging deviations loses no digits where a sum of squares would.
+        # Chan et al. (1979): merging deviations avoids the cancellation of a sum of squares.
         mean = x.mean(0)
         shift = mean - self._mean
         total = self.count + len(x)

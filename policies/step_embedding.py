@@ -1,4 +1,4 @@
-"""A number that says how far denoising has come, as a vector.
+"""Embedding of the diffusion step.
 
 Shapes: b batch.
 """

@@ -1,7 +1,7 @@
-"""Tokens of several cameras side by side, each told where it comes from: for attention over everything seen at once.
+"""Tokens of several cameras with embeddings of their origin, for attention over all of them together.
 
 Shapes: b batch, t frames of a window, n = b t frames, s state, k class tokens, h rows, w columns, d feature,
-i tokens of a camera, m tokens of all, e width, q queries.
+i tokens of one camera, m tokens of all cameras, e width, q queries.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from policies.sinusoids import grid_positions, sinusoids
 
 
 class CameraTokens(nn.Module):
-    """Features of all cameras -> (n, m, e): projected, with a camera embedding and the place within the image.
+    """Features of all cameras -> (n, m, e): projected, plus a camera embedding and a position embedding.
 
-    Class tokens come first and carry a learned embedding each instead of a place.
+    Class tokens come first, with a learned embedding each instead of the position embedding.
     """
 
     def __init__(self, shapes: Sequence[FeatureShape], width: int):
@@ -43,7 +43,8 @@ class CameraTokens(nn.Module):
 
 
 class JointPooling(nn.Module):
-    """Learned queries look at the tokens of all cameras together, (n, q e): what one view hides another may show."""
+    """Learned queries attend to the tokens of all cameras together, (n, q e): what is hidden in one view may be visible
+    in another."""
 
     def __init__(self, shapes: Sequence[FeatureShape], queries: int, width: int):
         super().__init__()
@@ -61,8 +62,8 @@ class JointPooling(nn.Module):
 
 
 class TokenSight(Sight):
-    """Observation -> (b, m, e): a token of each frame's state, the newest first, then all tokens of all frames, then
-    one of the goal where there is one."""
+    """Observation -> (b, m, e): one state token per frame, newest first, then all image tokens of all frames, then a
+    goal token if there is a goal."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class TokenSight(Sight):
         self.register_buffer("ages", sinusoids(torch.arange(observation_steps).float(), width), persistent=False)
 
     def forward(self, observation: Observation, augment: bool = False) -> Tensor:
-        """`augment`: crop, shift and recolour images at random where the config says so."""
+        """`augment`: randomly crop, shift and colour-jitter the images as configured."""
         state_bts = self.normalised_state(observation)
         found = []
         ages_te = self.get_buffer("ages")

@@ -244,8 +244,8 @@ def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, t
     [
         ("execute=0", "execute = 0 must lie between 1 and the policy's horizon, 8"),
         ("execute=9", "execute = 9 must lie between 1 and the policy's horizon, 8"),
-        ("ensemble_weight=-2", "ensemble_weight = -2.0 must be a number from 0 on"),
-        ("inference_steps=3", "inference_steps=3 is for policies that draw actions from noise"),
+        ("ensemble_weight=-2", "ensemble_weight = -2.0 must be a non-negative number"),
+        ("inference_steps=3", "inference_steps=3 applies only to policies that sample actions from noise"),
     ],
 )
 def test_rollouts_that_the_policy_cannot_play_are_refused_before_training(
@@ -301,7 +301,7 @@ def test_the_sampler_of_a_trained_policy_may_take_other_steps(demos: Path, tmp_p
         actor.reset(0, 1)
         actions.append(actor.act({0: frame})[0])
     assert not np.allclose(*actions)
-    with pytest.raises(UserError, match="draw actions from noise"):
+    with pytest.raises(UserError, match="sample actions from noise"):
         bc.actor("Test", ActingConfig(inference_steps=3), 1, torch.device("cpu"))
 
 

@@ -73,7 +73,7 @@ def test_adapted_encoder_is_trained(build, world, encoder):
     observation = world.windows(2, seed=0).observation
     conditioning(observation).square().sum().backward()
     assert any(parameter.grad is not None for parameter in trained.parameters())
-    with torch.no_grad(), pytest.raises(UserError, match="cannot train the encoder"):
+    with torch.no_grad(), pytest.raises(UserError, match="cannot be used to train the encoder"):
         conditioning(cached(conditioning, observation))
 
 
@@ -149,13 +149,13 @@ def test_features_of_whole_images_do_not_stand_in_for_crops(build, world):
     small = EncoderConfig(size="micro", patch=8, image_size=16, class_tokens=2, resize=16)  # any crop gives 2 x 2 cells
     conditioning = build(encoder=PixioEncoder(small, 0).requires_grad_(False), crop_shape=[24, 24]).eval()
     observation = world.windows(3, seed=0).observation
-    with pytest.raises(UserError, match="are of whole images, and the policy sees crops of 24 x 24 pixels"):
+    with pytest.raises(UserError, match="are of whole images, but the policy uses crops of 24 x 24 pixels"):
         conditioning(cached(conditioning, observation))
     middle = Observation({n: i[:, :, 4:28, 4:28] for n, i in observation.images.items()}, observation.state)
     of_crops = cached(conditioning, middle)
     of_crops.features = {n: dataclasses.replace(f, crop=(24, 24)) for n, f in of_crops.features.items()}
     torch.testing.assert_close(conditioning(of_crops), conditioning(observation), rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match="are of crops of 24 x 24 pixels, and the policy sees whole images"):
+    with pytest.raises(UserError, match="are of crops of 24 x 24 pixels, but the policy uses whole images"):
         build()(of_crops)
 
 
@@ -169,9 +169,9 @@ def test_bad_inputs_name_what_is_wrong(build, world):
         build()(Observation({"front": observation.images["front"]}, observation.state))
     with pytest.raises(UserError, match="3 frames"):
         build()(Observation({}, torch.zeros(1, 3, 2)))
-    with pytest.raises(UserError, match="no observation to fit"):
+    with pytest.raises(UserError, match="no observations on which to fit"):
         build().prepare([])
-    with pytest.raises(UserError, match="neither cameras nor a state"):
+    with pytest.raises(UserError, match="neither cameras nor state"):
         build(cameras=[], use_state=False)
     with pytest.raises(UserError, match="names one twice"):
         ConditioningConfig(cameras=["front", "front"])

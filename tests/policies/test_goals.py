@@ -68,7 +68,7 @@ def test_an_actor_tells_its_policy(world, small_config):
 
 def test_a_missing_or_strange_goal_is_named(world, small_config):
     policy = told(world, small_config, "bc")
-    with pytest.raises(UserError, match=r"goal of shape \(2, 3\), and the observation has none"):
+    with pytest.raises(UserError, match=r"goal of shape \(2, 3\), but the observation has none"):
         policy.act(batch_of(world, 2, None).observation)
     with pytest.raises(UserError, match=r"one of shape \(2, 4\)"):
         policy.act(batch_of(world, 2, torch.zeros(2, 4)).observation)

@@ -128,13 +128,13 @@ def test_help_lists_it_with_its_package_and_says_which_cannot_be_used(install, c
         ("import sys\nsys.exit(3)", "cannot be imported .* SystemExit: 3"),
         ("Linear = 3", "must be a subclass of policies.ChunkPolicy"),
         (f"{HEAD}class Linear(ChunkPolicy):\n    config_class = Config", "does not define errors and sample"),
-        (LINEAR.replace("config_class = Config", "pass"), "needs a config_class of its own"),
+        (LINEAR.replace("config_class = Config", "pass"), "needs its own config_class"),
         (LINEAR.replace("@dataclasses.dataclass(kw_only=True)", ""), "lacks its own @dataclasses"),
         (
             LINEAR.replace("class Linear", "from policies.bc import BCConfig\nclass Linear").replace(
                 "config_class = Config", "config_class = BCConfig"
             ),
-            "has the config class of 'bc', BCConfig",
+            "has the same config class as 'bc', BCConfig",
         ),
         (LINEAR.replace("gain: float", "gain: complex"), "cannot be used for settings"),
         (
@@ -180,7 +180,7 @@ def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, mon
     assert policy_name(again) == "linear"
     del POLICIES["linear"]
     assert name_of_config(config) == "linear"  # as in a process that a launcher started
-    with pytest.raises(UserError, match="Rich is the config class of no policy"):
+    with pytest.raises(UserError, match="Rich is not the config class of any known policy"):
         name_of_config(Rich())
 
     def edited(**changes) -> Path:
@@ -235,9 +235,9 @@ def test_a_script_registers_a_class_again_and_nothing_that_is_no_policy(install)
         exec(LINEAR, scope)
         register("own", scope["Linear"])
     assert POLICIES["own"].policy is scope["Linear"]
-    with pytest.raises(UserError, match="There already is a policy called 'mine'"):
+    with pytest.raises(UserError, match="There is already a policy called 'mine'"):
         register("mine", scope["Linear"])
-    with pytest.raises(UserError, match="The policy 'bare' needs a config_class of its own"):
+    with pytest.raises(UserError, match="The policy 'bare' needs its own config_class"):
         register("bare", type("Bare", (scope["Linear"],), {}))
 
 

@@ -81,7 +81,7 @@ def edit(directory, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "pixio_encoder"}, "'pixio_encoder', not a policy"),
+        ({"kind": "pixio_encoder"}, "'pixio_encoder', but a policy directory is expected"),
         ({"format_version": 99}, "format_version 99"),
         ({"policy": "bv"}, "Did you mean 'bc'"),
         ({"config": {"widht": 3}}, "Did you mean 'width'"),
@@ -105,13 +105,15 @@ def test_earlier_policies_are_read_where_their_layers_are_todays(make, world, tm
     tensors = load_file(weights)
     save_file({key.replace("denoiser.", "denoiser.body."): tensor for key, tensor in tensors.items()}, weights)
     load_policy(tmp_path / "same")
-    with pytest.raises(UserError, match=r"format_version 1, when this policy had other layers: use .*, or train it"):
+    with pytest.raises(
+        UserError, match=r"format_version 1, when this policy had different layers: use .*, or train it"
+    ):
         load_policy(tmp_path / "other")
 
 
 def test_an_encoder_checkpoint_is_no_policy(encoder, tmp_path):
     encoder.save(tmp_path / "encoder")
-    with pytest.raises(UserError, match=r"encoder.*not a policy"):
+    with pytest.raises(UserError, match=r"encoder.*but a policy directory is expected"):
         load_policy(tmp_path / "encoder")
 
 

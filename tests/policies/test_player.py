@@ -53,7 +53,7 @@ def test_it_acts_as_it_is_told(make, frames):
     as_trained = PolicyPlayer(policy)
     as_trained.act(frames[0])
     assert not as_trained.needs_images
-    with pytest.raises(UserError, match="inference_steps=3 is for policies that draw"):
+    with pytest.raises(UserError, match="inference_steps=3 applies only to policies that sample"):
         PolicyPlayer(make("bc"), ActingConfig(inference_steps=3))
 
 
@@ -117,7 +117,7 @@ def test_a_player_takes_the_directory_of_a_policy(make, tmp_path):
         assert np.array_equal(PolicyPlayer(path).act(frame), expected)
     with pytest.raises(UserError, match="There is no policy directory"):
         PolicyPlayer("some/path")
-    with pytest.raises(UserError, match="a policy, or the directory of one, not dict"):
+    with pytest.raises(UserError, match="a policy or a policy directory, not dict"):
         PolicyPlayer({"policy": policy})  # pyright: ignore[reportArgumentType]
 
 

@@ -123,11 +123,11 @@ def test_config_and_inputs_are_checked(make, world, encoder):
         build_policy("difusion", BCConfig(), world.spec, world.statistics, None)
     with pytest.raises(UserError, match="takes a BCConfig, not a DiffusionConfig"):
         build_policy("bc", DiffusionConfig(), world.spec, world.statistics, None)
-    with pytest.raises(UserError, match=r"an encoder and no camera .* \(of these demonstrations: front, "):
+    with pytest.raises(UserError, match=r"an encoder but no cameras: .* \(the demonstrations have front, "):
         build_policy("bc", BCConfig(), world.spec, world.statistics, encoder)
-    with pytest.raises(UserError, match="already is a policy called 'bc'"):
+    with pytest.raises(UserError, match="is already a policy called 'bc'"):
         register("bc", POLICIES["flow"].policy)
-    with pytest.raises(UserError, match="has the config class of 'bc'"):
+    with pytest.raises(UserError, match="has the same config class as 'bc'"):
         register("bc_again", POLICIES["bc"].policy)
     with pytest.raises(UserError, match="min_max only"):
         DiffusionConfig(action_normalisation="mean_std")
@@ -147,11 +147,11 @@ def test_a_method_that_gives_another_shape_is_named(make, world, monkeypatch):
     """Sums of errors and chunks that are too short would broadcast, or come out later."""
     policy, batch = make("bc", cameras=[]), world.windows(3, seed=0)
     monkeypatch.setattr(policy, "errors", lambda seen, actions, is_pad: actions.abs().mean(2))
-    with pytest.raises(UserError, match=r"`errors` of BCPolicy gave shape \(3, 8\), .* \(3, 8, 1\) or \(3, 8, 3\)"):
+    with pytest.raises(UserError, match=r"`errors` of BCPolicy returned shape \(3, 8\), .* \(3, 8, 1\) or \(3, 8, 3\)"):
         policy.loss(batch)
     monkeypatch.setattr(policy, "errors", lambda seen, actions, is_pad: actions.abs().mean(1, keepdim=True))
-    with pytest.raises(UserError, match=r"gave shape \(3, 1, 3\)"):
+    with pytest.raises(UserError, match=r"returned shape \(3, 1, 3\)"):
         policy.loss(batch)
     monkeypatch.setattr(policy, "sample", lambda seen, seeds: torch.zeros(3, 2, 3))
-    with pytest.raises(UserError, match=r"`sample` of BCPolicy gave shape \(3, 2, 3\), .* \(3, 8, 3\)"):
+    with pytest.raises(UserError, match=r"`sample` of BCPolicy returned shape \(3, 2, 3\), .* \(3, 8, 3\)"):
         policy.act(batch.observation)
