@@ -1,6 +1,6 @@
-"""Simulated tasks, the scripted experts that solve them, and what is recorded from both.
+"""Simulated tasks, scripted experts that solve them, and the recording of both.
 
-Importing it registers every task with Gymnasium: `gymnasium.make("envs:pixio_robot/Lift-v0")`.
+Importing this package registers every task with Gymnasium: `gymnasium.make("envs:pixio_robot/Lift-v0")`.
 """
 
 from typing import TYPE_CHECKING

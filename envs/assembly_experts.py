@@ -1,4 +1,4 @@
-"""Experts of robosuite's longer tasks: the can into its bin, the square nut onto its peg, the door by its handle."""
+"""Experts for robosuite's longer tasks: can into bin, square nut onto peg, door opening by the handle."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from envs.experts import CLOSE, OPEN, LiftExpert, _Phase, _up, rotation_vector
 from envs.registry import Privileged
 
 _CAN_CLEAR = 1.06
-"""Height of the can's centre (m) at which it passes over the bins' walls."""
+"""Height of the can's centre (m) at which it clears the walls of the bins."""
 
 _BIN_CENTRE, _BIN_HALF = np.array((0.1, -0.25)), np.array((0.2, 0.245))
-"""The bin the can starts in (m)."""
+"""The bin in which the can starts (m)."""
 
 _NUT_CLEAR = 1.02
-"""Height of the nut (m) at which it passes over the peg."""
+"""Height of the nut (m) at which it clears the peg."""
 
 
 _FREE = 0.05
-"""Sine of the angle by which the door has turned when the latch no longer holds it."""
+"""Sine of the door angle from which on the latch no longer holds the door."""
 
 _TILT = 0.6
 """Angle (rad) between the hand that opens the door and straight down."""
 
 
 _DEEPER = {"Sawyer": 0.018}
-"""How far past its grip site (m) a hand takes the handle: Sawyer's short fingers slip off it otherwise."""
+"""Offset beyond the grip site (m) at which a hand grasps the handle: otherwise Sawyer's short fingers slip off."""
 
 
 _STUCK = 20
-"""Steps after which the hand grips where it is: a handle that was left turned lets it come no further."""
+"""Steps after which the hand closes where it is: a handle that is still turned may block its way."""
 
 
 def nearest_turn(angle: float, period: float) -> float:
-    """The angle, plus a multiple of the period, that is nearest to zero."""
+    """The angle modulo the period that is nearest to zero."""
     return (angle + period / 2) % period - period / 2
 
 
 class CanExpert(LiftExpert):
-    """Picks the can up, carries it over its place in the other bin, and lets go above the floor."""
+    """Picks up the can, carries it over its goal in the other bin, and releases it just above the floor."""
 
     target = "can"
 
@@ -50,7 +50,7 @@ class CanExpert(LiftExpert):
     def _restart(self, env: Privileged) -> None:
         super()._restart(env)
         poses = env.privileged()
-        # A can is round: close the fingers along the nearer wall, where there is room for them.
+        # The can is round: close the fingers parallel to the nearer wall, where there is room for them.
         gap = _BIN_HALF - np.abs(poses["can_pos"][:2] - _BIN_CENTRE)
         along = np.pi / 2 if gap[0] < gap[1] else 0.0
         now = float(np.arctan2(poses["eef_mat"][1, 0], poses["eef_mat"][0, 0]))
@@ -59,7 +59,7 @@ class CanExpert(LiftExpert):
     def _advance(self, poses: dict[str, np.ndarray], eef: np.ndarray, cube: np.ndarray) -> None:
         before = self._phase
         super()._advance(poses, eef, cube)
-        # The fingers stand on a wall of the bin: grip as deep as they came.
+        # The fingers are blocked by a wall of the bin: grip at the depth they have reached.
         self._descent = self._descent + 1 if self._phase is before is _Phase.DOWN else 0
         if self._descent > 20:
             self._phase, self._waited = _Phase.GRIP, 0
@@ -94,7 +94,7 @@ class CanExpert(LiftExpert):
 
 
 class SquareExpert(LiftExpert):
-    """Takes the nut by its handle, turns it square to the peg, and lowers it with the error integrated away."""
+    """Grasps the nut by its handle, aligns it with the peg, and lowers it with integral control of the error."""
 
     target = "square_nut"
 
@@ -198,7 +198,7 @@ class DoorExpert(LiftExpert):
     def _restart(self, env: Privileged) -> None:
         poses = env.privileged()
         self._phase, self._waited = _Phase.ABOVE, 0
-        # Which way round the hand is turned stays as it is: the fingers are alike.
+        # Keep the hand's current orientation of the two possible ones: the fingers are symmetric.
         self._sign = 1.0 if poses["eef_mat"][:, 0] @ self._outward(poses) > 0 else -1.0
 
     def _outward(self, poses: dict[str, np.ndarray]) -> np.ndarray:
@@ -217,7 +217,7 @@ class DoorExpert(LiftExpert):
 
     def act(self, env: Privileged) -> np.ndarray:
         poses = env.privileged()
-        # All of this is about the point of the hand that shall be on the handle.
+        # From here on, eef_pos is the point of the hand that is to be on the handle.
         poses["eef_pos"] = poses["eef_pos"] - _DEEPER.get(env.config.robot, 0.0) * self._approach(poses)
         eef, handle = poses["eef_pos"], poses["door_handle_pos"]
         self._waited += 1
@@ -245,14 +245,14 @@ class DoorExpert(LiftExpert):
             return handle, OPEN
         if self._phase is _Phase.GRIP:
             return eef, CLOSE
-        # The handle turns about the latch: along its circle, and held down while pulling, because it springs back.
+        # The handle rotates about the latch: follow its circle, and hold it down while pulling, as it springs back.
         arm = np.cross(self._outward(poses), handle - poses["latch_pos"])
         down = -np.sign(arm[2]) * arm / np.linalg.norm(arm)
         if self._phase is _Phase.LOWER:
             return handle + 0.035 * down, CLOSE
         outward = self._outward(poses)
         if poses["door_mat"][1, 0] * self._closed[0] - poses["door_mat"][0, 0] * self._closed[1] > _FREE:
-            # Gently, and staying with the handle: a jerk slides the fingers off it.
+            # Gently, following the handle: with a jerk the fingers would slide off.
             off = handle - eef
             return eef + 0.022 * outward + 0.4 * (off - outward * (off @ outward)), CLOSE
         held = np.clip(handle[2] - (self._start - 0.10), 0.0, 0.03)

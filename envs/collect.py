@@ -1,4 +1,4 @@
-"""Demonstrations of a scripted expert, written to a Zarr store: the same store however many processes help."""
+"""Collects demonstrations of a scripted expert in a Zarr store, which does not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ JOURNAL = "collect.json"
 
 @dataclasses.dataclass(kw_only=True)
 class CollectConfig:
-    """Which episodes of the expert to keep, and where. An unfinished store of the same configuration is continued."""
+    """Which expert episodes to record, and where. An unfinished store with the same configuration is continued."""
 
     out: str = "demos"
     """Directory of the Zarr store."""
     episodes: int = 100
-    """How many to keep: the first so many successful seeds from `first_seed` on."""
+    """Number of episodes to keep: the first successful ones, with seeds counted up from `first_seed`."""
     first_seed: int = 0
-    """Of the first episode; each has its own."""
+    """Seed of the first episode; each further episode uses the next seed."""
     noise: float = 0.1
-    """Standard deviation of Gaussian noise on the six motion dimensions of each executed action, whose range is -1 to
-    1. What is recorded is the expert's own action, so that the data shows how to come back from small errors (DART,
-    Laskey et al. 2017)."""
+    """Standard deviation of Gaussian noise added to the executed action, except the gripper's dimension (action range
+    -1 to 1). The expert's own action is recorded, so the data shows how to recover from small errors (DART, Laskey et
+    al. 2017)."""
     mistakes: float = 0.0
-    """Chance in each step that the arm drifts off for 4 to 10 steps, and in half of these opens its gripper; again the
-    expert's action is recorded."""
+    """Probability per step that the arm drifts off for 4 to 10 steps; in half of these cases the gripper opens too. The
+    expert's own action is recorded."""
     success_only: bool = True
-    """Drop failed episodes."""
+    """Discard failed episodes."""
     max_failures: int = 20
-    """Give up after so many failures in a row."""
+    """Stop with an error after this many failures in a row."""
     workers: int = 0
-    """Simulator processes; 0: one a core."""
+    """Number of simulator processes; 0: one per core."""
     worlds: int = 64
-    """How many are simulated at once with env.engine=WARP."""
+    """Number of worlds simulated at once with env.engine=WARP."""
     overwrite: bool = False
-    """Replace the store at `out`, if pixio-robot made it."""
+    """Replace the store at `out` if it was created by pixio-robot."""
 
     def __post_init__(self) -> None:
         if not self.out:
@@ -72,7 +72,7 @@ class CollectConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class CollectReport:
-    """What the store holds now."""
+    """The content of the store."""
 
     out: str
     kept: int
@@ -85,12 +85,12 @@ class CollectReport:
 def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
     """Record expert episodes until `config.episodes` are kept.
 
-    Raises UserError where the store belongs to another configuration or the expert fails too often. Killed or
-    interrupted, the store holds whole episodes only, and the same call goes on with the next seed.
+    Raises UserError if the store belongs to another configuration or the expert fails too often. If killed or
+    interrupted, the store contains complete episodes only, and calling it again continues with the next seed.
     """
-    make_expert(env_config)  # a task without one is refused before anything is made
+    make_expert(env_config)  # fails for a task without an expert before anything is created
     out = Path(config.out)
-    # A name for the source that says how the data came about; it is no part of what policies are checked by.
+    # `source` describes how the data was made; policies are not checked against it.
     spec = dataclasses.replace(
         spec_of(env_config), source=f"scripted expert, {config.disturbance}; {spec_of(env_config).source}"
     )
@@ -107,14 +107,14 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
                 for seed, episode in episodes:
                     if episode.success or not config.success_only:
                         if store.append(episode) != len(seeds):
-                            raise UserError(f"Another process is writing to {out} too: stop one of them.")
+                            raise UserError(f"Another process is also writing to {out}: stop one of them.")
                         seeds.append(seed)
                         in_a_row = 0
                         progress.update(bar, completed=len(seeds))
                         if len(seeds) >= config.episodes:
                             break
                         continue
-                    # Before the next append: on resuming, all failures below the last kept seed are on record.
+                    # Written before the next append, so that resuming knows all failures before the last kept seed.
                     failed.append(seed)
                     write_json(out / JOURNAL, _journal(env_config, config) | {"failed_seeds": failed})
                     in_a_row += 1
@@ -132,7 +132,7 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
 
 
 def _episodes(env_config: EnvConfig, config: CollectConfig, first_seed: int) -> Iterator[tuple[int, Episode]]:
-    """(seed, episode) from that seed on, without end, in the order of the seeds."""
+    """An endless sequence of (seed, episode), in order of the seeds, starting at `first_seed`."""
     seeds = itertools.count(first_seed)
     if env_config.engine is Engine.WARP:
         load_mujoco()
@@ -143,7 +143,7 @@ def _episodes(env_config: EnvConfig, config: CollectConfig, first_seed: int) -> 
 
 
 def _journal(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
-    """What decides the content of the store; episodes may grow, and workers and worlds do not matter."""
+    """The settings that determine the content of the store; `episodes` may grow, workers and worlds do not matter."""
     settings = {name: getattr(config, name) for name in ("first_seed", "noise", "mistakes", "success_only")}
     return {"env": plain(env_config), "collect": settings}
 
@@ -152,7 +152,7 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
     journal = _journal(env_config, config)
     if out.is_dir() and config.overwrite:
         if any(out.iterdir()) and not (out / JOURNAL).exists():
-            raise UserError(f"{out} is not a store that collect made: remove it yourself or choose another out=.")
+            raise UserError(f"{out} was not created by collect: remove it yourself, or choose another out=.")
         shutil.rmtree(out)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
@@ -160,9 +160,9 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
         DemoStore.create(out, spec)
     if not (out / JOURNAL).exists():
         store = DemoStore.open(out)
-        # An empty store is one whose first moments were interrupted.
+        # An empty store was interrupted right after its creation.
         if len(store):
-            raise UserError(f"{out} holds demonstrations that collect did not make: choose another out=.")
+            raise UserError(f"{out} contains demonstrations that were not made by collect: choose another out=.")
         write_json(out / JOURNAL, journal | {"failed_seeds": []})
         return store, []
     found = read_json(out / JOURNAL)
@@ -174,6 +174,6 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
                 setting = f"env.{name}" if part == "env" else name
                 raise UserError(
                     f"{out} was collected with {setting}={before!r}, not {value!r}: choose another out=, "
-                    "or set overwrite=true to start it anew."
+                    "or set overwrite=true to start over."
                 )
     return DemoStore.open(out), failed

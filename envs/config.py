@@ -1,4 +1,4 @@
-"""What an environment is asked to be."""
+"""Configuration of an environment."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pixio_robot.errors import UserError, unknown_name
 
 
 class RenderQuality(Choice):
-    """FULL is MuJoCo's own look with shadows and antialiasing; FAST drops both and thins the meshes."""
+    """FULL: MuJoCo's own look, with shadows and antialiasing. FAST: without both, and with simplified meshes."""
 
     FULL = "full"
     FAST = "fast"
 
 
 class Variation(Choice):
-    """What changes from episode to episode besides where things lie.
+    """What is randomised in each episode besides the initial positions of objects.
 
-    TEXTURES draws the surface's texture and the colours, LIGHTING the light's place, colour and strength, CAMERA
-    moves the fixed camera, DISTRACTORS puts harmless objects on the surface. CLUTTERED is all but CAMERA, ALL is
-    everything. Each draws from its own stream of the episode's seed: adding one leaves the others as they were.
+    TEXTURES randomises the surface's texture and the colours, LIGHTING the light's position, colour and intensity,
+    CAMERA the pose of the fixed camera; DISTRACTORS adds objects that cannot be touched. CLUTTERED is all but CAMERA,
+    ALL is everything. Each uses its own random stream of the episode's seed, so adding one does not change the others.
     """
 
     NONE = "none"
@@ -36,17 +36,17 @@ class Variation(Choice):
     ALL = "all"
 
     def covers(self, part: Variation) -> bool:
-        """Whether this level includes that single variation."""
+        """Whether this level includes the given single variation."""
         if self is Variation.ALL:
             return True
         return self is part or (self is Variation.CLUTTERED and part is not Variation.CAMERA)
 
 
 class Engine(Choice):
-    """What computes physics and pictures.
+    """Engine for physics and rendering.
 
-    MUJOCO: MuJoCo on a CPU core, drawn by OpenGL. WARP: MuJoCo Warp, all worlds at once on a GPU (or, slowly, on the
-    CPU), drawn by its ray tracer; for the tabletop tasks, in `evaluate` and `collect`. Needs the extra `warp`.
+    MUJOCO: MuJoCo on a CPU core, rendered with OpenGL. WARP: MuJoCo Warp, all worlds at once on a GPU (or, slowly, on
+    the CPU), rendered by its ray tracer; for the tabletop tasks, in `evaluate` and `collect`. Needs the extra `warp`.
     """
 
     MUJOCO = "mujoco"
@@ -54,14 +54,14 @@ class Engine(Choice):
 
 
 WARP_VARIATIONS = (Variation.NONE, Variation.CAMERA)
-"""The ray tracer has one kind of light, no textures on boxes, and the same shapes in all worlds."""
+"""The ray tracer supports only one kind of light, no textures on boxes, and the same shapes in all worlds."""
 
 
 class Controller(Choice):
-    """What a robosuite action asks for.
+    """The action space of a robosuite task.
 
-    OSC_POSE: the gripper's pose relative to now. OSC_POSE_ABSOLUTE: its pose in the world (axis-angle).
-    JOINT_POSITION: joint angles relative to now. The gripper is the last number of each.
+    OSC_POSE: change of the gripper's pose. OSC_POSE_ABSOLUTE: its pose in the world frame (axis-angle).
+    JOINT_POSITION: change of the joint angles. In each, the last dimension is the gripper.
     """
 
     OSC_POSE = "osc_pose"
@@ -76,7 +76,7 @@ CAMERAS = {
     "hand": "robot0_eye_in_hand",
     **{name: name for name in ("agentview", "frontview", "birdview")},
 }
-"""Our camera names -> the cameras of the MuJoCo model; the last three are robosuite's own."""
+"""Our camera names -> camera names in the MuJoCo model; the last three are robosuite's own."""
 
 CAMERAS_OF = {
     Simulator.ROBOSUITE: tuple(CAMERAS),
@@ -85,55 +85,55 @@ CAMERAS_OF = {
 }
 
 VARIED = (Simulator.ROBOSUITE, Simulator.TABLETOP)
-"""The simulators whose models are ours to change."""
+"""The simulators whose models support variations."""
 
 PHYSICS_HZ = {Simulator.ROBOSUITE: 500, Simulator.TABLETOP: 200, Simulator.METAWORLD: 400}
 
 _SET_HERE = {"id", "max_episode_steps", "disable_env_checker"}
-"""Of what gymnasium.make takes."""
+"""Arguments of gymnasium.make that are set here and not allowed in `make`."""
 
 TABLE_TOP = 0.8
-"""Height of the table's surface in robosuite's world, metres."""
+"""Height of the table's surface in robosuite's world frame, metres."""
 
 WORKSPACE_CENTRE = (0.0, 0.0)
-"""Middle of the square in which objects start, metres."""
+"""Centre of the square in which objects start, metres."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class EnvConfig:
-    """One task of one simulator; the task's name decides which."""
+    """One task of one simulator; the task's name determines the simulator."""
 
     task: str = "Lift"
-    """A task of robosuite (Lift, Door ...), of ours (TabletopReach ...) or of MetaWorld (hammer-v3 ...); or
-    robomimic:STORE, the environment that imported robomimic demonstrations come from; or one of others, gymnasium:ID or
-    dm_control:DOMAIN/TASK (docs/environments.md). A wrong name is answered with all."""
+    """A robosuite task (Lift, Door ...), a tabletop task (TabletopReach ...) or a MetaWorld task (hammer-v3 ...);
+    robomimic:STORE, the environment of imported robomimic demonstrations; or a third-party environment, gymnasium:ID or
+    dm_control:DOMAIN/TASK (docs/environments.md). An unknown name lists all tasks."""
     robot: str = one_of("Panda", ROBOTS)
-    """robosuite: the arm."""
+    """robosuite: robot arm."""
     controller: Controller = Controller.OSC_POSE
-    """robosuite: what an action asks for. OSC_POSE: the gripper's pose relative to now. OSC_POSE_ABSOLUTE: its pose in
-    the world (axis-angle). JOINT_POSITION: joint angles relative to now."""
+    """robosuite: action space. OSC_POSE: change of the gripper's pose. OSC_POSE_ABSOLUTE: its pose in the world frame
+    (axis-angle). JOINT_POSITION: change of the joint angles."""
     cameras: list[str] = dataclasses.field(default_factory=lambda: ["front", "hand"], metadata={NAMES: tuple(CAMERAS)})
     """`front` is fixed and looks at the workspace, `hand` moves with the gripper (not in MetaWorld); `agentview`,
-    `frontview` and `birdview` are robosuite's. Environments of others have cameras of their own."""
+    `frontview` and `birdview` are robosuite's. Third-party environments have their own cameras."""
     image_size: int = 96
-    """Side of the square images [px]; an environment that shows its own pictures decides their size."""
+    """Side of the square images [px]; environments that render their own images determine the size themselves."""
     render_quality: RenderQuality = RenderQuality.FAST
     start_spread: float = 0.15
-    """Half side [m] of the square on the table, around its centre, where the objects' centres start; where robosuite's
-    own sampler places them, its ranges shrink by start_spread / 0.15 m."""
+    """Half side [m] of the square around the table's centre in which objects start; tasks with robosuite's own
+    placement sampler scale its ranges by start_spread / 0.15 m instead."""
     object_scale: float = 1.2
-    """robosuite: times its size of a cube (4.2 cm); the gripper opens 8 cm."""
+    """robosuite: scale of the cubes (4.2 cm at scale 1); the gripper opens 8 cm."""
     variation: Variation = Variation.NONE
     look_seed: int | None = None
-    """Draws the variation's looks in place of the episode's seed: the same looks in every episode."""
+    """Seed for the variation instead of the episode's seed: every episode looks the same."""
     horizon: int | None = None
-    """Control steps until an episode fails; None: the task's own, about twice what the expert needs."""
+    """Maximum episode length in control steps; None: the task's own, about twice what the expert needs."""
     control_hz: int = 20
-    """Control steps a simulated second (MetaWorld's is fixed at 80, a foreign task's by its own settings if they tell
-    one)."""
+    """Control steps per simulated second (fixed at 80 in MetaWorld, and in third-party environments that specify their
+    rate)."""
     engine: Engine = Engine.MUJOCO
     make: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """gymnasium:ID: settings of the environment's own, as gymnasium.make takes them: {obs_type: pixels}."""
+    """gymnasium:ID: extra arguments for gymnasium.make, such as {obs_type: pixels}."""
 
     def __post_init__(self) -> None:
         if self.simulator is Simulator.ROBOMIMIC:
@@ -143,28 +143,28 @@ class EnvConfig:
         if self.simulator is not Simulator.ROBOSUITE:
             for name, usual in (("robot", "Panda"), ("controller", Controller.OSC_POSE), ("object_scale", 1.2)):
                 if getattr(self, name) != usual:
-                    raise UserError(f"{name} is for robosuite's tasks; leave it out with task={self.task}.")
+                    raise UserError(f"{name} applies only to robosuite tasks; leave it out with task={self.task}.")
         if self.simulator not in VARIED and self.variation is not Variation.NONE:
             raise UserError(f"This task has no variation levels: leave variation out with task={self.task}.")
         if self.engine is Engine.WARP:
             if self.simulator is not Simulator.TABLETOP:
-                raise UserError(f"engine=warp runs the tabletop tasks; use engine=mujoco for task={self.task}.")
+                raise UserError(f"engine=warp supports only tabletop tasks; use engine=mujoco for task={self.task}.")
             if self.variation not in WARP_VARIATIONS:
                 names = " or ".join(level.name for level in WARP_VARIATIONS)
-                raise UserError(f"engine=warp can draw variation {names}, not {self.variation.name}.")
+                raise UserError(f"engine=warp supports variation {names}, not {self.variation.name}.")
         if self.look_seed is not None and (self.variation is Variation.NONE or self.look_seed < 0):
-            raise UserError(f"look_seed={self.look_seed} must be at least 0, and have a variation to draw.")
+            raise UserError(f"look_seed={self.look_seed} must be at least 0, and needs a variation.")
         if self.make and self.simulator is not Simulator.GYMNASIUM:
-            raise UserError(f"make is for environments of Gymnasium; leave it out with task={self.task}.")
+            raise UserError(f"make applies only to Gymnasium environments; leave it out with task={self.task}.")
         for name in _SET_HERE & self.make.keys():
-            raise UserError(f"make may not hold {name}: task names the environment, horizon its longest episode.")
-        # A foreign model's cameras are known when it is built.
+            raise UserError(f"make must not contain {name}: set task for the environment and horizon for its length.")
+        # The cameras of a third-party model are only known once it is built.
         valid = CAMERAS_OF.get(self.simulator, self.cameras)
         for camera in self.cameras:
             if camera not in valid:
                 raise unknown_name("camera", camera, valid)
         if len(set(self.cameras)) != len(self.cameras):
-            raise UserError(f"cameras names one camera twice: {list(self.cameras)}.")
+            raise UserError(f"cameras contains duplicates: {list(self.cameras)}.")
         if not 16 <= self.image_size <= 1024:
             raise UserError(f"image_size must be from 16 to 1024 pixels, not {self.image_size}.")
         if not 0 <= self.start_spread <= 0.2:
@@ -178,7 +178,7 @@ class EnvConfig:
             raise UserError(f"control_hz must divide the {physics_hz} Hz of the simulation, not {self.control_hz}.")
 
     def _follow_store(self) -> None:
-        """What a store of demonstrations lays down, in place of the usual settings; others are refused."""
+        """Take the settings that the demonstration store determines; raise UserError for conflicting ones."""
         self.task = absolute(self.task)
         found = recorded(self.task)
         check_alike(self.task)
@@ -191,7 +191,7 @@ class EnvConfig:
         }
         for name, value in laid_down.items():
             if getattr(self, name) not in (usual[name], value):
-                raise UserError(f"{name} is laid down by the demonstrations of {self.task}: leave it out.")
+                raise UserError(f"{name} is determined by the demonstrations of {self.task}: leave it out.")
             setattr(self, name, value)
         if self.cameras == ["front", "hand"]:
             self.cameras = list(found.spec.cameras)
@@ -205,7 +205,7 @@ class EnvConfig:
 
     @property
     def steps(self) -> int:
-        """The horizon in force."""
+        """The effective horizon."""
         return task_of(self.task).horizon if self.horizon is None else self.horizon
 
     def half_sizes(self) -> dict[str, float]:
@@ -214,6 +214,6 @@ class EnvConfig:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as JSON types."""
+    """Convert a configuration to JSON types."""
     fields = dataclasses.asdict(config)
     return {name: value.value if isinstance(value, enum.Enum) else value for name, value in fields.items()}

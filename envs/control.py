@@ -1,9 +1,9 @@
-"""robosuite's 500 Hz operational space control without its bookkeeping: the same numbers, 2.5 times as fast.
+"""robosuite's 500 Hz operational space control without its overhead: the same results, 2.5 times as fast.
 
 The first substep of each control step runs robosuite's own code, which sets the goals of arm and gripper.
 Between goals only the arm's torques change (Khatib 1987, as in `robosuite.controllers.parts.arm.osc`), so the
-other substeps compute those alone: one Jacobian instead of six, no name look-ups, no observables. A test holds
-the result against `robosuite.Env.step`, bit for bit.
+other substeps compute only those: one Jacobian instead of six, no name look-ups, no observables. A test compares
+the result with `robosuite.Env.step`, bit for bit.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -85,7 +85,7 @@ class ArmControl:
         return np.clip(torques, self._limits[0], self._limits[1])
 
     def to_base(self, action: np.ndarray) -> np.ndarray:
-        """An absolute action (pose in the world, gripper) in the frame of the arm's base, where robosuite wants it."""
+        """Convert an absolute action (pose in the world, gripper) to the frame of the arm's base, as robosuite uses."""
         from scipy.spatial.transform import Rotation
 
         origin = self._arm.origin_ori
@@ -95,7 +95,7 @@ class ArmControl:
 
 
 def start_anew(env: Any) -> None:
-    """What is outside MuJoCo's state begins as after a reset: controllers, grippers half closed, clocks."""
+    """Reset what is not part of MuJoCo's state: controllers, grippers (to half closed) and clocks."""
     for robot in env.robots:
         robot.composite_controller.reset()
         for gripper in robot.gripper.values():
@@ -105,7 +105,7 @@ def start_anew(env: Any) -> None:
 
 
 class PlainControl:
-    """robosuite's own loop for controllers that have no faster one here."""
+    """robosuite's own loop, for controllers without a faster version here."""
 
     def __init__(self, env: Any) -> None:
         self._env = env

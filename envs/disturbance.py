@@ -1,4 +1,4 @@
-"""What goes wrong while an expert is recorded, so that demonstrations show the way back from mistakes."""
+"""Disturbances during the recording of an expert, so that demonstrations show how to recover from mistakes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from pixio_robot.errors import UserError
 
 _NOISE_STREAM, _MISTAKE_STREAM = 2, 4
-"""Random streams of an episode, besides those of `envs.scene` and 3 (play)."""
+"""Random streams of an episode, distinct from those of `envs.scene` and 3 (random play)."""
 
 _MISTAKE_STEPS = (4, 11)
-"""Control steps a mistake lasts: from the first number to below the second."""
+"""Duration of a mistake in control steps: at least the first number, less than the second."""
 
 _LETS_GO = 0.5
-"""Share of the mistakes in which the gripper opens too."""
+"""Fraction of the mistakes in which the gripper opens too."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Disturbance:
-    """Differences between the expert's action, which is what is recorded, and the one that is executed.
+    """How the executed action differs from the expert's action, which is the one that is recorded.
 
-    noise: standard deviation of Gaussian noise on all numbers but the gripper's, in units of the action, whose range
-    is -1 to 1 (DART, Laskey et al. 2017). mistakes: chance in each step that a mistake begins: for 4 to 10 steps the
-    arm drifts in a direction of its own, and in half of the mistakes it opens its gripper.
+    noise: standard deviation of Gaussian noise on all dimensions but the gripper's, in units of the action, whose range
+    is -1 to 1 (DART, Laskey et al. 2017). mistakes: probability per step that a mistake begins: for 4 to 10 steps the
+    arm drifts in a random direction, and in half of the mistakes the gripper opens.
     """
 
     noise: float = 0.0
@@ -40,12 +40,12 @@ class Disturbance:
         return f"noise {self.noise}{mistakes}"
 
     def begin(self, seed: int) -> Disturber:
-        """The disturbances of that seed's episode."""
+        """The disturbances of the episode with that seed."""
         return Disturber(self, seed)
 
 
 class Disturber:
-    """Disturbs the actions of one episode, one after the other. `rng` is the episode's generator."""
+    """Disturbs the actions of one episode, in order. `rng` is the episode's generator."""
 
     def __init__(self, settings: Disturbance, seed: int) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class Disturber:
         self._lets_go = False
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
-        """What is executed in place of the expert's action (a,); its last number is the gripper's."""
+        """The action to execute instead of the expert's action (a,), whose last dimension is the gripper."""
         settings, motion = self._settings, len(action) - 1
         noise = np.append(self.rng.normal(0.0, settings.noise, motion), 0.0) if settings.noise else 0.0
         executed = np.clip(action + noise, -1, 1)

@@ -1,7 +1,7 @@
-"""The GPU on which a simulator's process draws, where there are several: EGL is asked when the first picture is.
+"""Selects the GPU on which a simulator process renders. EGL is queried when the first image is rendered.
 
-What CUDA or the driver lists does not tell: a container may have a GPU for computing and none for drawing, or the files
-of GPUs that are not let in; and EGL numbers GPUs in an order of its own.
+The lists of CUDA and of the driver are not sufficient: in a container, a GPU may support computing but not rendering,
+or be listed without being accessible; and EGL numbers GPUs in its own order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 EGL_DEVICE = "MUJOCO_EGL_DEVICE_ID"
-"""What MuJoCo reads when it opens a display: a place in EGL's list of devices."""
+"""Read by MuJoCo when it opens a display: an index into EGL's list of devices."""
 
 _SOFTWARE = b"EGL_MESA_device_software"
 _CUDA_DEVICE = 0x323A
-"""EGL_CUDA_DEVICE_NV: NVIDIA's EGL has it for the GPUs that CUDA sees in this process, after CUDA_VISIBLE_DEVICES."""
+"""EGL_CUDA_DEVICE_NV: set by NVIDIA's EGL for GPUs visible to CUDA in this process (given CUDA_VISIBLE_DEVICES)."""
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 _worker, _chosen = 0, ()
@@ -28,7 +28,7 @@ _worker, _chosen = 0, ()
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """One of EGL's list. software: it draws on the CPU. in_cuda: CUDA has it too, in this process."""
+    """A device in EGL's list. software: renders on the CPU. in_cuda: also visible to CUDA in this process."""
 
     number: int
     software: bool
@@ -36,10 +36,10 @@ class Device:
 
 
 def take_turn(worker: int, devices: Sequence[int] = ()) -> None:
-    """Let this process draw on one of the GPUs: worker i on the i-th, beginning again after the last.
+    """Assign one of the GPUs to this process for rendering, round-robin by worker index.
 
-    devices: their numbers in EGL's list; empty means all that can draw here, unless MUJOCO_EGL_DEVICE_ID names one.
-    Nothing is asked or opened before the first picture.
+    devices: indices in EGL's list; empty means all that can render here, unless MUJOCO_EGL_DEVICE_ID names one.
+    Nothing is queried or opened before the first image is rendered.
     """
     global _worker, _chosen
     _worker, _chosen = worker, tuple(devices)
@@ -47,7 +47,7 @@ def take_turn(worker: int, devices: Sequence[int] = ()) -> None:
 
 @contextlib.contextmanager
 def device_of_turn() -> Iterator[None]:
-    """Inside, MuJoCo opens its display on the GPU whose turn it is, or where there is none on what EGL names first."""
+    """Inside, MuJoCo opens its display on the assigned GPU, or on EGL's first device if there is none."""
     from mujoco import egl
 
     if egl.EGL_DISPLAY is not None:  # opened once for all contexts of the process
@@ -60,14 +60,14 @@ def device_of_turn() -> Iterator[None]:
     try:
         yield
     finally:
-        # Not for longer: robosuite refuses to be imported where it is not also a number in CUDA_VISIBLE_DEVICES.
+        # Not longer than needed: robosuite fails to import if the value is not also in CUDA_VISIBLE_DEVICES.
         os.environ.pop(EGL_DEVICE, None)
         if before is not None:
             os.environ[EGL_DEVICE] = before
 
 
 def drawing(devices: Sequence[Device], opens: Callable[[int], bool]) -> list[int]:
-    """The numbers of the GPUs to draw on: those that CUDA sees (all, where it sees none), and that can be opened."""
+    """The GPUs to render on: those visible to CUDA (or all, if CUDA sees none) that can be opened."""
     gpus = [device for device in devices if not device.software]
     wanted = [device for device in gpus if device.in_cuda] or gpus
     return [device.number for device in wanted if opens(device.number)]
@@ -78,22 +78,22 @@ def _gpus() -> list[int]:
     known = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
     if not found and known and _worker == 0:
         print(
-            f"pixio-robot: the driver has {known} NVIDIA GPUs, but EGL can draw on none: pictures are drawn on the "
-            "CPU. In a container, let the driver's graphics in (NVIDIA_DRIVER_CAPABILITIES=all); elsewhere install "
-            "its EGL library (libnvidia-gl-...).",
+            f"pixio-robot: the driver reports {known} NVIDIA GPUs, but EGL cannot use any of them, so images are "
+            "rendered on the CPU. In a container, enable the driver's graphics capability "
+            "(NVIDIA_DRIVER_CAPABILITIES=all); otherwise install the driver's EGL library (libnvidia-gl-...).",
             file=sys.stderr,
         )
     return found
 
 
 def listed() -> list[Device]:
-    """All devices of EGL, in its order, where it tells of them; nothing is opened."""
+    """All EGL devices in EGL's order; empty if EGL cannot list them. Nothing is opened."""
     from mujoco.egl import egl_ext as egl
 
     addresses: list[Any] = [egl.eglGetProcAddress(f"eglQueryDevice{what}EXT") for what in ("String", "Attrib")]
     if not all(addresses):
         return []
-    # By ctypes, as MuJoCo does: PyOpenGL would have EGL write a machine word where there is room for 32 bits.
+    # With ctypes, as in MuJoCo: with PyOpenGL, EGL would write a machine word into a 32-bit buffer.
     text = ctypes.CFUNCTYPE(ctypes.c_char_p, egl.EGLDeviceEXT, ctypes.c_int)(addresses[0])
     word = ctypes.POINTER(ctypes.c_ssize_t)
     number = ctypes.CFUNCTYPE(ctypes.c_uint, egl.EGLDeviceEXT, ctypes.c_int, word)(addresses[1])
@@ -107,7 +107,7 @@ def listed() -> list[Device]:
 
 
 def opens(number: int) -> bool:
-    """Whether that device of EGL's list can be opened by this process; it is closed again."""
+    """Whether this process can open that device of EGL's list; it is closed again."""
     from mujoco.egl import egl_ext as egl
     from OpenGL.error import GLError
 

@@ -1,4 +1,4 @@
-"""Scripted experts: they see the objects' true poses and solve their task by position deltas."""
+"""Scripted experts: they use the true poses of the objects and solve their task with position deltas."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pixio_robot.errors import UserError, unknown_name
 
 OPEN, CLOSE = -1.0, 1.0
 _HOVER = 0.09
-"""Height of the fingertips' site over the object's centre before going down, metres."""
+"""Height of the fingertip site above the object's centre before descending, metres."""
 
 _GRIP_STEPS = 4
-"""Steps from the closing command until the fingers hold."""
+"""Steps from the close command until the fingers hold the object."""
 
 
 class Expert(Protocol):
-    """Acts from privileged state. `reset` after every `env.reset`; then `act` once before every step."""
+    """Acts on privileged state. Call `reset` after every `env.reset`, then `act` once before every step."""
 
     def reset(self, env: Privileged, rng: np.random.Generator) -> None: ...
 
     def act(self, env: Privileged) -> np.ndarray:
-        """A motion (a,), float32, to be `commanded`."""
+        """A motion (a,), float32, to be converted to an action by `commanded`."""
         ...
 
 
@@ -50,7 +50,7 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
 
 
 def grasp_yaw(eef: np.ndarray, cube: np.ndarray) -> float:
-    """The yaw of the finger axis (x of the grip site) that is square to the cube and nearest to now, radians."""
+    """The yaw of the finger axis (x of the grip site) aligned with the cube and nearest to the current one, radians."""
     now = np.arctan2(eef[1, 0], eef[0, 0])
     square = np.arctan2(cube[1, 0], cube[0, 0])
     return now + (square - now + np.pi / 4) % (np.pi / 2) - np.pi / 4
@@ -61,7 +61,7 @@ def _up(height: float) -> np.ndarray:
 
 
 class LiftExpert:
-    """Above the cube, down, close, up; starts over when the cube slips away."""
+    """Moves above the cube, descends, closes the gripper, and lifts; starts over if the cube slips."""
 
     target = "cube"
 
@@ -85,7 +85,7 @@ class LiftExpert:
         return self._command(poses, *self._goal(poses, eef, cube))
 
     def _advance(self, poses: dict[str, np.ndarray], eef: np.ndarray, cube: np.ndarray) -> None:
-        """Go to the next phase where the present one is done."""
+        """Switch to the next phase once the current one is done."""
         aside = np.linalg.norm((cube - eef)[:2])
         if self._phase is _Phase.ABOVE and aside < 0.012 and self._turn_left(poses) < 0.12:
             self._phase = _Phase.DOWN
@@ -103,7 +103,7 @@ class LiftExpert:
         """Where the grip site should go, and what the gripper should do."""
         if self._phase is _Phase.ABOVE:
             aside = np.linalg.norm((cube - eef)[:2])
-            # Come down on the way, but stay clear of the cube's edges until over it.
+            # Descend on the way, but stay clear of the cube's edges until above it.
             return cube + _up(_HOVER if aside > 0.04 else 0.6 * _HOVER), OPEN
         if self._phase is _Phase.DOWN:
             return cube, OPEN
@@ -121,14 +121,14 @@ class LiftExpert:
         return rotation_vector(wanted @ poses["eef_mat"].T)
 
     def _command(self, poses: dict[str, np.ndarray], goal: np.ndarray, gripper: float) -> np.ndarray:
-        # The controller settles a fraction of each delta in one step: ask for more than is left.
+        # The controller covers only a fraction of each delta in one step: request more than the remaining distance.
         move = 1.6 * (goal - poses["eef_pos"]) / DELTA_POS
         turn = 1.2 * self._rotation_error(poses) / DELTA_ROT
         return np.clip(np.concatenate([move, turn, [gripper]]), -1, 1).astype(np.float32)
 
 
 class StackExpert(LiftExpert):
-    """Picks up cubeA as LiftExpert does, carries it over cubeB, puts it down and lets go."""
+    """Picks up cubeA like LiftExpert, carries it over cubeB, puts it down and releases it."""
 
     target = "cubeA"
 
@@ -154,7 +154,7 @@ class StackExpert(LiftExpert):
     def _goal(self, poses: dict[str, np.ndarray], eef: np.ndarray, cube: np.ndarray) -> tuple[np.ndarray, float]:
         base = poses["cubeB_pos"]
         stacked = base + _up(self._half["cubeA"] + self._half["cubeB"])
-        # The cube hangs where it was gripped: move the gripper by what the cube is off.
+        # The cube moves with the gripper: move the gripper by the error of the cube's position.
         if self._phase is _Phase.CARRY:
             return eef + (stacked + _up(0.04) - cube), CLOSE
         if self._phase is _Phase.LOWER:
@@ -182,7 +182,7 @@ def _experts() -> dict[str, Callable[[], Expert]]:
 
 
 class MetaworldExpert:
-    """MetaWorld's own scripted policy of the task."""
+    """MetaWorld's own scripted policy for the task."""
 
     def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del env, rng
@@ -192,14 +192,14 @@ class MetaworldExpert:
 
 
 def make_expert(config: EnvConfig) -> Expert:
-    """The expert of that task; raises UserError for a task, a robot or a controller that has none."""
+    """The expert for the task. Raises UserError for a task, robot or controller without one."""
     experts = _experts()
     if config.task not in experts:
         raise unknown_name("expert task", config.task, experts)
     check_controller(config)
     if config.robot == "UR5e":
         raise UserError(
-            "There is no expert for robot=UR5e: robosuite's model of its gripper stops closing at 6 cm and holds "
-            "nothing here. Use robot=Panda or Sawyer."
+            "There is no expert for robot=UR5e: robosuite's model of its gripper stops closing at 6 cm and cannot hold "
+            "the objects. Use robot=Panda or Sawyer."
         )
     return experts[config.task]()

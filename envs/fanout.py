@@ -1,4 +1,4 @@
-"""Run one function over many inputs in simulator processes, and get the answers back in order."""
+"""Runs one function over many inputs in simulator processes and returns the results in order."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _MAX_CRASHES = 3
 
 
 def _prepare(begun: Any) -> None:
-    """begun: a shared counter of the processes before this one."""
+    """Set up a worker process. begun: shared counter of the processes started before this one."""
     with begun.get_lock():
         take_turn(begun.value)
         begun.value += 1
-    # Ctrl-C is the parent's to handle; and where the parent is killed, its workers must not outlive it.
+    # Ctrl-C is handled by the parent. If the parent is killed, its workers must not outlive it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -49,8 +49,8 @@ def ordered_map[Item, Result](
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) in the order of `items`, which may be endless; close it to stop.
 
-    workers: processes, 0 for one a core. Items of a process that died are run again; after three deaths without
-    an answer between them UserError is raised. Exceptions of `function` come out here.
+    workers: number of processes, 0 for one per core. Items of a process that died are run again; UserError is raised
+    after three deaths without a result in between. Exceptions of `function` are raised here.
     """
     workers = workers or usable_cores()
     source = iter(items)
@@ -59,7 +59,7 @@ def ordered_map[Item, Result](
     crashes = 0
     try:
         while True:
-            # Twice as many as run at once: a slow item does not leave the others idle.
+            # Twice as many as run at once, so that a slow item does not leave the other workers idle.
             while len(pending) < 2 * workers:
                 try:
                     item = next(source)
@@ -89,13 +89,13 @@ def ordered_map[Item, Result](
 
 
 def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item: Any) -> Future[Any]:
-    # Only a function of the script itself needs the script in the processes that start now.
+    # Only a function defined in the script itself needs the script in the new processes.
     of_the_script = getattr(getattr(function, "func", function), "__module__", "") == "__main__"
     try:
         with one_thread_each(), contextlib.nullcontext() if of_the_script else without_main():
             return executor.submit(function, item)
     except BrokenProcessPool as error:
-        # Told where this item's answer is waited for, like every other death.
+        # Reported where this item's result is awaited, like any other death.
         future: Future[Any] = Future()
         future.set_exception(error)
         return future

@@ -1,4 +1,4 @@
-"""Egocentric video to pretrain on: the hand's camera while the expert works and while the arm plays about."""
+"""Egocentric video for pretraining: the hand camera during expert episodes and random play."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ _SEEDS_A_VIDEO = 1000
 
 @dataclasses.dataclass(kw_only=True)
 class FootageConfig:
-    """How much to film, and of what."""
+    """What to record, and how much."""
 
     out: str = "footage"
     """Directory for `video_<number>_<camera>.mp4`."""
     videos: int = 20
-    """Recordings, each one file a camera."""
+    """Number of recordings; each gives one file per camera."""
     steps_per_video: int = 400
-    """Frames of each."""
+    """Number of frames per video."""
     image_size: int = 192
-    """Side of the square frames [px], in place of `env.image_size`."""
+    """Side of the square frames [px]; replaces `env.image_size`."""
     fps: int = 20
-    """Frames a second at which the files play."""
+    """Playback frame rate of the files."""
     cameras: list[str] = dataclasses.field(default_factory=lambda: ["hand"], metadata={NAMES: tuple(CAMERAS)})
-    """`hand` moves with the gripper, `front` stands still, like a head's; in place of `env.cameras`."""
+    """`hand` moves with the gripper, `front` is fixed, like a head camera; replaces `env.cameras`."""
     play_share: float = 0.5
-    """Share of episodes in which the arm moves about at random; the expert has the others."""
+    """Fraction of episodes with random arm motion; the others are expert episodes."""
     noise: float = 0.1
-    """Standard deviation of the noise on the expert's actions, whose range is -1 to 1."""
+    """Standard deviation of the noise on all actions (action range -1 to 1) but the gripper's."""
     first_seed: int = 0
-    """Videos are numbered from it, and each has seeds of its own."""
+    """Number of the first video; each video has its own seeds."""
     workers: int = 0
-    """Simulator processes; 0: one a core."""
+    """Number of simulator processes; 0: one per core."""
     overwrite: bool = False
-    """Replace the videos at `out`, if pixio-robot made them."""
+    """Replace the videos at `out` if they were created by pixio-robot."""
 
     def __post_init__(self) -> None:
         if not self.out:
@@ -76,22 +76,22 @@ class FootageConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class FootageReport:
-    """What the directory holds now."""
+    """The content of the directory."""
 
     out: str
     videos: list[str]
     frames: int
     recorded: int
-    """How many of the videos this call recorded; the others were there."""
+    """Number of videos recorded by this call; the others already existed."""
 
 
 def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageReport:
-    """Record the videos that are not there yet; each is whole or absent.
+    """Record the videos that do not exist yet; each one is written completely or not at all.
 
-    Raises UserError where the directory holds footage of another configuration.
+    Raises UserError if the directory contains footage of another configuration.
     """
     out = Path(config.out)
-    # An episode ends with the task done, never before: the video's length is set by steps_per_video.
+    # Episodes end only on success: the length of the video is set by steps_per_video.
     env_config = dataclasses.replace(
         env_config,
         image_size=config.image_size,
@@ -105,7 +105,7 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
         bar = progress.add_task("Filming", total=config.videos, completed=config.videos - len(missing))
-        # A plain FootageConfig: a subclass would bring its own imports into every worker.
+        # A plain FootageConfig: a subclass would cause its own imports in every worker.
         settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(FootageConfig)}
         run = functools.partial(_record, env_config, FootageConfig(**settings))
         for _ in ordered_map(run, missing, min(config.workers, len(missing)) if config.workers else 0):
@@ -115,17 +115,17 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
 
 
 def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
-    """Make the directory ours, or see that it is."""
+    """Create the directory and its manifest, or check that they match this configuration."""
     settings = {name: value for name, value in plain(config).items() if name in _DECIDING}
     manifest = {"env": plain(env_config), "footage": settings}
     if config.overwrite and (out / MANIFEST).is_file():
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
         if not (out / MANIFEST).exists():
-            raise UserError(f"{out} exists and holds no footage of ours: choose another out=.")
+            raise UserError(f"{out} exists and was not created by pixio-robot: choose another out=.")
         if read_json(out / MANIFEST) != manifest:
             raise UserError(
-                f"{out} holds footage of another configuration (see {out / MANIFEST}): choose another out=, "
+                f"{out} contains footage of another configuration (see {out / MANIFEST}): choose another out=, "
                 "or set overwrite=true."
             )
         sweep_temporaries(out)
@@ -148,7 +148,7 @@ def _record(env_config: EnvConfig, config: FootageConfig, number: int) -> None:
 
 
 def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterator[Frame]:
-    """The frames of one video: episode after episode, each of the expert or of play."""
+    """The frames of one video: a sequence of episodes, each by the expert or by random play."""
     env = environment_of_process(env_config)
     left = config.steps_per_video
     for episode in range(_SEEDS_A_VIDEO):
@@ -176,7 +176,7 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
 @contextlib.contextmanager
 def video_writer(path: Path, size: int, fps: int) -> Iterator:
     """Yield a function that appends an image uint8 (size, size, 3) to an H.264 file."""
-    # Without x264's macroblock tree: its assembly gives other bytes for the same pictures from run to run.
+    # Without x264's macroblock tree: its assembly code is not deterministic, so the bytes would vary from run to run.
     options = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=options)

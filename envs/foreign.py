@@ -1,9 +1,9 @@
-"""Other people's environments: what they must tell of themselves to be run here.
+"""Third-party environments, and the information needed to run them here.
 
 `task=gymnasium:<id>` is any environment of Gymnasium, of gymnasium-robotics or of a package of your own
 (`gymnasium:my_package:MyTask-v0` imports `my_package` first); `task=dm_control:<domain>/<task>` is one of the
-dm_control suite. What has a MuJoCo model is drawn here (`ForeignMujoco`); what has none shows what it shows
-(`ForeignPlain`). A third family is one more class and one line in `build_foreign`.
+dm_control suite. Environments with a MuJoCo model are rendered here (`ForeignMujoco`); others provide their own images
+(`ForeignPlain`). To support another family, add a class and one line in `build_foreign`.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
 
 
 FRONT = "front"
-"""The camera that needs no name: MuJoCo's free view of all, or what `render()` shows."""
+"""The default camera: MuJoCo's free camera, or the output of `render()`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a foreign environment's numbers are: low, high (a,) bound its action, control_hz is in steps a second."""
+    """Properties of a third-party environment. low, high (a,): bounds of the action. control_hz: steps per second."""
 
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
     low: np.ndarray
     high: np.ndarray
     control_hz: float | None
-    """None: it does not say."""
+    """None: not specified."""
     versions: tuple[str, ...]
-    """Names of the packages that it comes from, as they are imported or as they are installed."""
+    """The packages it comes from, by import name or distribution name."""
     pictures: Mapping[str, tuple[int, int]] | None = None
-    """Height and width of all that it shows by itself; None where MuJoCo draws."""
+    """Height and width of each image that it provides itself; None if MuJoCo renders."""
     blind: str = ""
-    """Why it cannot draw, though it says it can."""
+    """Why it cannot render although it claims to support it."""
     left_out: tuple[str, ...] = ()
-    """Parts of its observation that are neither pictures in colour nor vectors."""
+    """Parts of its observation that are neither colour images nor vectors."""
     repeats: bool = True
-    """False where it says of itself that a seed does not give the same episode again."""
+    """False if it declares itself nondeterministic: a seed does not determine the episode."""
 
 
 class ForeignMujoco(Protocol):
-    """A foreign environment whose MuJoCo model is drawn here."""
+    """A third-party environment whose MuJoCo model is rendered here."""
 
     facts: Facts
     view: Mapping[str, Any]
-    """Attributes of `mujoco.MjvCamera` for the view called `front`, where they differ from MuJoCo's default."""
+    """Attributes of `mujoco.MjvCamera` for the camera `front` that differ from MuJoCo's defaults."""
 
     @property
     def model(self) -> Any: ...
@@ -64,15 +64,15 @@ class ForeignMujoco(Protocol):
     def data(self) -> Any: ...
 
     def reset(self, seed: int) -> np.ndarray:
-        """Start the episode of that seed; the state (s,)."""
+        """Start the episode with that seed; returns the state (s,)."""
         ...
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-        """State, reward, whether the task is done by the environment's own word, and whether the episode is over."""
+        """(state, reward, success as reported by the environment, whether the episode is over)."""
         ...
 
     def observe(self) -> np.ndarray:
-        """The state (s,) as the model's data has it now."""
+        """The state (s,), from the model's current data."""
         ...
 
     def close(self) -> None: ...
@@ -80,26 +80,26 @@ class ForeignMujoco(Protocol):
 
 @runtime_checkable
 class ForeignPlain(Protocol):
-    """A foreign environment that shows its own pictures. `look`: whether they are wanted."""
+    """A third-party environment that provides its own images. `look`: whether images are needed."""
 
     facts: Facts
 
     def reset(self, seed: int, look: bool) -> Frame: ...
 
     def step(self, action: np.ndarray, look: bool) -> tuple[Frame, float, bool, bool]:
-        """As `ForeignMujoco.step`."""
+        """As `ForeignMujoco.step`, with a frame in place of the state."""
         ...
 
     def shown(self) -> Mapping[str, np.ndarray]:
-        """All its pictures of now, uint8 (h, w, 3) each."""
+        """All current images, uint8 (h, w, 3) each."""
         ...
 
     def close(self) -> None: ...
 
 
 def build_foreign(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
-    """The environment. Raises UserError where its package is missing or does not know it."""
-    # What is drawn at random while it is built is the same in every process.
+    """Build the environment. Raises UserError if its package is missing or does not know it."""
+    # Random draws during construction must be the same in every process.
     with global_seed(0):
         return _build(config)
 
@@ -115,14 +115,14 @@ def _build(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
 
         return DmControl(name)
     except ImportError as error:
-        raise UserError(f"task={task} needs what cannot be imported ({error}): install it.") from error
+        raise UserError(f"task={task} needs a package that cannot be imported ({error}): install it.") from error
 
 
 _known: dict[str, Facts] = {}
 
 
 def facts_of(config: EnvConfig) -> Facts:
-    """The facts alone, from an environment that is built for them, once in a process, and closed."""
+    """Only the facts, from an environment that is built for this purpose once per process, and then closed."""
     key = json.dumps([config.task, config.make], sort_keys=True)
     if key not in _known:
         foreign = build_foreign(config)

@@ -14,7 +14,7 @@ from pixio_robot.errors import UserError, unknown_name
 
 
 class DmControl:
-    """See `ForeignMujoco`. The state is all observations one after the other. It knows rewards but no success."""
+    """See `ForeignMujoco`. The state is the concatenation of all observations. There are rewards, but no success."""
 
     view: Mapping[str, Any] = {}
 
@@ -52,14 +52,14 @@ class DmControl:
         return np.concatenate([np.ravel(part) for part in observation.values()])
 
     def reset(self, seed: int) -> np.ndarray:
-        # The suite's tasks draw from this generator, and from nothing else.
+        # The suite's tasks draw from this generator only.
         self._env.task._random = np.random.RandomState(seed % 2**32)
         return self._flat(self._env.reset().observation)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         after = self._env.step(action)
         if after.first():
-            raise UserError("dm_control began a new episode by itself: the horizon is longer than the task's.")
+            raise UserError("dm_control started a new episode by itself: the horizon is longer than the task's limit.")
         return self._flat(after.observation), float(after.reward or 0.0), False, bool(after.last())
 
     def observe(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A foreign MuJoCo environment behind the contract of our own."""
+"""A third-party MuJoCo environment with the interface of our own."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco fills its namespace from a compiled module that pyright cannot read.
@@ -22,14 +22,14 @@ _SHOWN_GROUPS = (0, 1, 2)
 """The geom groups MuJoCo draws by default."""
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-"""Everything that the future of a simulation follows from."""
+"""Everything that determines the further course of a simulation."""
 
 
 class ForeignEnv(Views):
-    """See `Environment` for the contract. `front` is MuJoCo's free view of all; other cameras are the model's own.
+    """See `Environment` for the interface. `front` is MuJoCo's free camera; other cameras are those of the model.
 
-    An episode ends when the environment says so or at the horizon. Goals that are no part of the simulation's state
-    are, after `reset_to`, those of the last `reset`.
+    An episode ends when the environment reports it, or at the horizon. After `reset_to`, goals that are not part of the
+    simulation's state are those of the last `reset`.
     """
 
     def __init__(self, config: EnvConfig, foreign: ForeignMujoco) -> None:
@@ -46,7 +46,7 @@ class ForeignEnv(Views):
         model.geom_group[np.isin(model.geom_group, _SHOWN_GROUPS)] = 1
         super().__init__(config, model, data)
         self._renderer.set_free_view(self._foreign.view)
-        # Goals are often drawn as sites.
+        # Goals are often shown as sites.
         self._renderer.show_surroundings(_SHOWN_GROUPS)
         self._named = {model.body(index).name: index for index in range(1, model.nbody) if model.body(index).name}
         self._observed = np.zeros(self.spec.state_dim)
@@ -94,7 +94,7 @@ class ForeignEnv(Views):
         return Frame(images, self._observed.astype(np.float32))
 
     def privileged(self) -> dict[str, np.ndarray]:
-        """The poses of all bodies that have a name."""
+        """The poses of all named bodies."""
         poses = {}
         for name, body in self._named.items():
             poses[f"{name}_pos"] = self._data.xpos[body].copy()

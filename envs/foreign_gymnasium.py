@@ -1,4 +1,4 @@
-"""Environments that speak Gymnasium: its own, gymnasium-robotics', anyone's."""
+"""Environments with Gymnasium's interface: from Gymnasium, gymnasium-robotics or any other package."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pixio_robot.errors import UserError
 
 
 def open_gymnasium(name: str, settings: Mapping[str, Any]) -> ForeignMujoco | ForeignPlain:
-    """`gymnasium.make(name, **settings)`, whose time limit is left to `EnvConfig.horizon`.
+    """`gymnasium.make(name, **settings)`, with the time limit replaced by `EnvConfig.horizon`.
 
-    One with a bare MuJoCo model, and no pictures in its observation, is drawn by us. Raises UserError where it cannot
-    be made, or takes other actions than a vector of numbers.
+    An environment with an unwrapped MuJoCo model and no images in its observation is rendered by us. Raises UserError
+    if it cannot be created, or if its actions are not a numeric vector.
     """
     task = f"task=gymnasium:{name}"
     env = _made(task, name, settings)
@@ -33,7 +33,7 @@ def open_gymnasium(name: str, settings: Mapping[str, Any]) -> ForeignMujoco | Fo
             env.close()
             try:
                 env = _made(task, name, {**settings, "render_mode": DRAWN})
-            except UserError as error:  # a function that makes it may not take the setting
+            except UserError as error:  # its constructor may not accept the argument
                 env, blind = _made(task, name, settings), str(error)
         return GymnasiumPlain(task, env, blind)
     except BaseException:
@@ -51,6 +51,6 @@ def _made(task: str, name: str, settings: Mapping[str, Any]) -> gymnasium.Env:
 
 def _check_actions(task: str, space: gymnasium.Space) -> None:
     if not isinstance(space, gymnasium.spaces.Box):
-        raise UserError(f"{task} takes {type(space).__name__} actions; only Box can be run here.")
+        raise UserError(f"{task} takes {type(space).__name__} actions; only Box is supported.")
     if not np.issubdtype(space.dtype, np.floating):
-        raise UserError(f"{task} takes actions of {space.dtype}; policies give numbers with fractions.")
+        raise UserError(f"{task} takes actions of {space.dtype}; only floating-point actions are supported.")

@@ -1,7 +1,7 @@
-"""Environments of Gymnasium whose MuJoCo model is drawn here, through any camera and at any size."""
+"""Gymnasium environments whose MuJoCo model is rendered here, from any camera and at any size."""
 
 # pyright: reportAttributeAccessIssue=false
-# What Gymnasium's MuJoCo environments have beyond `gymnasium.Env` is no part of any type.
+# The attributes that Gymnasium's MuJoCo environments have beyond `gymnasium.Env` are not typed.
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from envs.foreign import Facts
 from envs.foreign_spaces import action_facts, as_action, succeeded
 
 _WATCHING = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
-"""Wrappers that change nothing."""
+"""Wrappers that do not change the environment's behaviour."""
 
 
 def has_model(env: gymnasium.Env) -> bool:
-    """Whether it is built as Gymnasium's own are: a model, its data, the rate of its steps and what it observes of
-    them; and no wrapper changes what it shows, takes, rewards or ends by."""
+    """Whether it is built like Gymnasium's own MuJoCo environments, with a model, its data, a time step and an
+    observation function, and no wrapper changes its observations, actions, rewards or termination."""
     inner: Any = env
     while type(inner) in _WATCHING:
         inner = inner.env
@@ -42,10 +42,10 @@ def _names(space: gymnasium.Space, prefix: str) -> list[str]:
 
 
 class GymnasiumMujoco:
-    """See `ForeignMujoco`. The state is the flattened observation; done is `is_success` or `success` of `info`."""
+    """See `ForeignMujoco`. The state is the flattened observation; success is `is_success` or `success` in `info`."""
 
     def __init__(self, env: gymnasium.Env) -> None:
-        """env: one that `has_model`."""
+        """env: an environment for which `has_model` is true."""
         self._env: Any = env.unwrapped
         self.facts = Facts(
             state_names=tuple(_names(self._env.observation_space, "observation")),

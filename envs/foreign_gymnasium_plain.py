@@ -1,4 +1,4 @@
-"""Environments of Gymnasium that show their own pictures."""
+"""Gymnasium environments that provide their own images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from envs.foreign_spaces import Layout, action_facts, as_action, check_picture, 
 from pixio_robot.types import Frame
 
 DRAWN = "rgb_array"
-"""The render mode in which `render()` is the camera `front`."""
+"""The render mode in which `render()` provides the camera `front`."""
 
 
 class GymnasiumPlain:
-    """See `ForeignPlain`: an environment, in its wrappers, of which nothing is known but its spaces and `render`."""
+    """See `ForeignPlain`: an environment with its wrappers, of which only the spaces and `render` are known."""
 
     def __init__(self, task: str, env: gymnasium.Env, blind: str = "") -> None:
-        """blind: why it was not made so that it draws."""
+        """blind: why it was created without rendering."""
         self._env, self._task = env, task
         self._layout = Layout(env.observation_space, task)
         self._observation: Any = None
@@ -31,7 +31,7 @@ class GymnasiumPlain:
         self.facts = Facts(
             state_names=self._layout.state_names,
             **action_facts(env.action_space),
-            # Not `dt`, which may be a step of physics.
+            # Not `dt`, which may be the physics time step.
             control_hz=None if rate is None else float(rate),
             versions=(type(env.unwrapped).__module__.partition(".")[0], "gymnasium"),
             pictures=pictures,
@@ -41,14 +41,14 @@ class GymnasiumPlain:
         )
 
     def _try_to_draw(self) -> tuple[dict[str, tuple[int, int]], str]:
-        """The size of what `render` shows, or why it shows nothing."""
+        """The size of the image from `render`, or why there is none."""
         self._env.reset(seed=0)
         try:
             picture = np.array(self._env.render())
-        except Exception as error:  # whatever keeps somebody else's code from drawing
+        except Exception as error:  # third-party code may fail in any way
             return {}, str(error) or type(error).__name__
         if picture.ndim != 3:
-            return {}, f"render() gives {picture.dtype} {picture.shape}, and should give uint8 (h, w, 3)"
+            return {}, f"render() returns {picture.dtype} {picture.shape}, but should return uint8 (h, w, 3)"
         height, width, _ = picture.shape
         return {FRONT: (height, width)}, ""
 

@@ -1,4 +1,4 @@
-"""What a Gymnasium environment shows and takes: pictures, numbers, what is neither, and its word for success."""
+"""Conversion of Gymnasium observations and actions: images, vectors, unsupported parts, and the success flag."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from gymnasium.spaces import utils
 from pixio_robot.errors import UserError
 
 PIXELS, OBSERVATION = "pixels", "observation"
-"""What an observation without parts is called, if it is a picture and if it is numbers."""
+"""Names for an observation without parts: an image, or a vector."""
 
 
 class Layout:
-    """Parts of an observation by their keys, those of nested ones joined by `_`.
+    """The parts of an observation, by their keys; nested keys are joined with `_`.
 
-    pictures: height and width of every uint8 (h, w, 3). state_names: `key.i [?]` for the numbers of every vector, in
-    the space's order; units are unknown. left_out: the rest, such as depth, with its shape.
+    pictures: height and width of every uint8 (h, w, 3) part. state_names: `key.i [?]` for the elements of every vector,
+    in the space's order; units are unknown. left_out: the rest, such as depth, with its shape.
     """
 
     def __init__(self, space: Space, whose: str) -> None:
-        """Raises UserError, which says `whose` it is, where two parts would have one name."""
+        """Raises UserError, naming `whose` space it is, if two parts would have the same name."""
         self._whose = whose
         self._pictures: dict[str, tuple[Any, ...]] = {}
         self._vectors: list[tuple[tuple[Any, ...], Space]] = []
@@ -42,19 +42,21 @@ class Layout:
             else:
                 self.left_out.append(f"{name or OBSERVATION} ({_kind(part)})")
         if len(set(names)) < len(names):
-            raise UserError(f"{whose} has two parts of its observation that would have the same name: {names}.")
+            raise UserError(f"Two parts of the observation of {whose} would have the same name: {names}.")
         self.state_names = tuple(name for name in names if name not in self.pictures)
 
     def state(self, observation: Any) -> np.ndarray:
-        """All vectors in a row, float64 (s,). Raises UserError where they are not as many as the space has."""
+        """All vectors, concatenated: float64 (s,). Raises UserError if the size differs from the space's."""
         parts = [utils.flatten(part, _within(observation, path)) for path, part in self._vectors]
         state = np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts] or [np.zeros(0)])
         if len(state) != len(self.state_names):
-            raise UserError(f"{self._whose} shows {len(state)} numbers, and its space has {len(self.state_names)}.")
+            raise UserError(
+                f"The observation of {self._whose} has {len(state)} numbers, but its space has {len(self.state_names)}."
+            )
         return state
 
     def images(self, observation: Any) -> dict[str, np.ndarray]:
-        """Every picture, a copy: environments may draw the next one into the same memory."""
+        """Every image, copied: environments may render the next one into the same memory."""
         found = {name: np.array(_within(observation, path)) for name, path in self._pictures.items()}
         for name, image in found.items():
             check_picture(image, self.pictures[name], f"{name} of {self._whose}")
@@ -62,13 +64,13 @@ class Layout:
 
 
 def check_picture(image: np.ndarray, size: tuple[int, int], what: str) -> None:
-    """Raises UserError for another picture than uint8 (h, w, 3) of that height and width."""
+    """Raise UserError unless the image is uint8 (h, w, 3) of that height and width."""
     if image.dtype != np.uint8 or image.shape != (*size, 3):
-        raise UserError(f"{what} is {image.dtype} {image.shape}, and must be uint8 {(*size, 3)}.")
+        raise UserError(f"{what} is {image.dtype} {image.shape}, but must be uint8 {(*size, 3)}.")
 
 
 def action_facts(space: Space) -> dict[str, Any]:
-    """Names and bounds of the numbers of a Box, in one row."""
+    """Names and bounds of the elements of a Box, flattened."""
     assert isinstance(space, spaces.Box)
     return {
         "action_names": tuple(f"action.{index} [?]" for index in range(int(np.prod(space.shape)))),
@@ -78,13 +80,13 @@ def action_facts(space: Space) -> dict[str, Any]:
 
 
 def as_action(space: Space, numbers: np.ndarray) -> np.ndarray:
-    """The numbers of a row in the type and shape of a Box."""
+    """A flat vector, converted to the dtype and shape of a Box."""
     assert isinstance(space, spaces.Box)
     return numbers.astype(space.dtype).reshape(space.shape)
 
 
 def succeeded(info: Mapping[str, Any]) -> bool:
-    """By the environment's own word."""
+    """Success as reported by the environment."""
     return bool(info.get("is_success", info.get("success", False)))
 
 

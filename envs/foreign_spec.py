@@ -1,4 +1,4 @@
-"""What a foreign environment means by its numbers, and which settings of ours it leaves no room for."""
+"""The DemoSpec of a third-party environment, and checks for settings that do not apply to it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _USUAL = EnvConfig()
 
 
 def foreign_spec(config: EnvConfig, facts: Facts) -> DemoSpec:
-    """Raises UserError for a setting that the environment decides by itself."""
+    """The environment's DemoSpec. Raises UserError for a setting that the environment determines itself."""
     if config.start_spread != _USUAL.start_spread:
-        raise UserError(f"{config.task} places things by itself: leave out start_spread={config.start_spread}.")
+        raise UserError(f"{config.task} places objects itself: leave out start_spread={config.start_spread}.")
     _check_rate(config, facts)
-    # Pictures of its own are not drawn in any quality of ours.
+    # Render qualities do not apply to images that the environment provides itself.
     look = config.render_quality.value if facts.pictures is None else UNKNOWN
     scene = f"simulated: variation none, start_spread {config.start_spread} m"
     scene = scene if facts.pictures is None else "as Gymnasium makes it"
@@ -46,13 +46,13 @@ def foreign_spec(config: EnvConfig, facts: Facts) -> DemoSpec:
 def _check_rate(config: EnvConfig, facts: Facts) -> None:
     if facts.control_hz is not None and config.control_hz not in (_USUAL.control_hz, facts.control_hz):
         raise UserError(
-            f"{config.task} runs at {facts.control_hz:g} steps a second by its own word (a MuJoCo environment's dt, "
-            f"another's metadata['render_fps']): leave out control_hz={config.control_hz}."
+            f"{config.task} specifies a control rate of {facts.control_hz:g} Hz (dt for MuJoCo environments, "
+            f"metadata['render_fps'] for others): leave out control_hz={config.control_hz}."
         )
 
 
 def _drawn_here(config: EnvConfig) -> dict[str, CameraSpec]:
-    """The cameras that were asked for, of which the model tells whether it has them; `front` where none was named."""
+    """The requested cameras, `front` if none was named. The model is checked for them later."""
     names = [FRONT] if config.cameras == _USUAL.cameras else config.cameras
     fov = {FRONT: task_of(config.task).view.fov_y}
     return {
@@ -62,29 +62,29 @@ def _drawn_here(config: EnvConfig) -> dict[str, CameraSpec]:
 
 
 def _shown(config: EnvConfig, facts: Facts) -> dict[str, CameraSpec]:
-    """The cameras that were asked for, at the sizes that the environment shows; all of them where none was named."""
+    """The requested cameras, all if none was named, at the environment's own image sizes."""
     assert facts.pictures is not None
     names = list(facts.pictures) if config.cameras == _USUAL.cameras else config.cameras
     if facts.blind and config.cameras:
-        raise UserError(f"{config.task} cannot be drawn ({facts.blind}): do without pictures by cameras=[].")
+        raise UserError(f"{config.task} cannot be rendered ({facts.blind}): use it without images, with cameras=[].")
     for name in names:
         if name not in facts.pictures:
             raise unknown_name(f"camera of {config.task}", name, facts.pictures)
     if config.render_quality is not _USUAL.render_quality:
-        raise UserError(f"{config.task} draws by itself: leave out render_quality={config.render_quality.name}.")
+        raise UserError(f"{config.task} renders images itself: leave out render_quality={config.render_quality.name}.")
     for name in names:
         height, width = facts.pictures[name]
         if config.image_size not in (_USUAL.image_size, height) or config.image_size not in (_USUAL.image_size, width):
             raise UserError(
-                f"{config.task} shows {name!r} at {height} x {width} pixels: leave out image_size={config.image_size}; "
-                "if it can be built to show another size, say so by make."
+                f"{config.task} renders {name!r} at {height} x {width} pixels: leave out "
+                f"image_size={config.image_size}; if the environment has a setting for another size, use make."
             )
     return {name: CameraSpec(height=facts.pictures[name][0], width=facts.pictures[name][1]) for name in names}
 
 
 @functools.cache
 def _version(package: str) -> str:
-    """Of somebody's package, which may be installed by another name than it is imported by, or not at all."""
+    """Name and version of a package, which may be installed under another name than its import name, or not at all."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return f"{package} {importlib.metadata.version(package)}"
     for name in importlib.metadata.packages_distributions().get(package, []):

@@ -1,4 +1,4 @@
-"""Frames with what the simulator knows of them, to hold an encoder's features against."""
+"""Frames with the simulator's ground truth, for probing an encoder's features."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import GroundTruth
 
 LEAST_MOTION_M = 1e-3
-"""What moves less than this (standard deviation) over all frames is not worth asking for."""
+"""Positions that vary by less than this (standard deviation) over all frames are not probed."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class GroundTruthConfig:
-    """Which frames to take."""
+    """Which frames to gather."""
 
     camera: str = one_of("front", CAMERAS)
-    """Through which the frames are seen."""
+    """Camera that renders the frames."""
     episodes: int = 200
-    """Episodes of random play; probes are fitted on some and measured on others."""
+    """Number of random play episodes; probes are fitted on some and evaluated on others."""
     frames_per_episode: int = 5
-    """Frames taken of each."""
+    """Number of frames per episode."""
     steps_between: int = 8
     """Control steps of random play between two frames of an episode."""
     first_seed: int = 200_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "frames_per_episode", "steps_between"):
@@ -44,7 +44,7 @@ class GroundTruthConfig:
 def gather_ground_truth(
     env_config: EnvConfig, config: GroundTruthConfig, on_episode: Callable[[], None] = lambda: None
 ) -> GroundTruth:
-    """Play at random and note images, depth, classes, positions (of gripper, objects and camera), and contact."""
+    """Play at random and record images, depth, classes, positions (of gripper, objects and camera), and contact."""
     env = make_env(env_config)
     images, depth, classes, positions, axes, contact, episode = [], [], [], [], [], [], []
     try:
@@ -54,7 +54,7 @@ def gather_ground_truth(
             play.reset(env, np.random.default_rng(seed))
             for _ in range(config.frames_per_episode):
                 for _ in range(config.steps_between):
-                    # Play that happens to succeed ends the episode: it goes on from its start.
+                    # Random play that happens to succeed ends the episode: restart it and continue.
                     if env.step(commanded(env, play.act(env)), False).done:
                         env.reset(seed, False)
                 images.append(env.render(config.camera))

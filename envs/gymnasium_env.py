@@ -1,4 +1,4 @@
-"""The same environments behind Gymnasium's interface: `gymnasium.make("envs:pixio_robot/Lift-v0")`."""
+"""Our environments with Gymnasium's interface: `gymnasium.make("envs:pixio_robot/Lift-v0")`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENUMERATIONS = {"variation": Variation, "render_quality": RenderQuality, "contr
 
 
 def _member(name: str, value: Any) -> Any:
-    """An enumeration's member by its name, in whatever case; anything else as it is."""
+    """An enumeration's member by its name, in any case; other values are returned unchanged."""
     if name not in _ENUMERATIONS or not isinstance(value, str):
         return value
     members = _ENUMERATIONS[name].__members__
@@ -31,7 +31,7 @@ class GymnasiumEnv(gymnasium.Env):
     """Observations are {camera: uint8 (h, w, 3), "state": float32 (s,)}; the action is float32 (a,) within its bounds.
 
     Keyword arguments are those of EnvConfig, by default with the cameras the task has; enumerations may be given by
-    name. The horizon truncates; success terminates with reward 1, except in MetaWorld, which goes on.
+    name. The horizon truncates; success terminates with reward 1, except in MetaWorld, where the episode continues.
     `reset(seed=None)` draws the episode's seed from the environment's own generator.
     """
 
@@ -42,7 +42,7 @@ class GymnasiumEnv(gymnasium.Env):
         config.setdefault("cameras", [name for name in ("front", "hand") if name in shown])
         settings = EnvConfig(**{name: _member(name, value) for name, value in config.items()})
         self._env = make_env(settings)
-        # For those who film it, in place of the class's.
+        # For video recorders; overrides the class attribute.
         self.metadata = self.metadata | {"render_fps": round(self._env.spec.control_hz)}
         self.render_mode = render_mode
         spec = self._env.spec
@@ -50,12 +50,12 @@ class GymnasiumEnv(gymnasium.Env):
             name: spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
             for name, camera in spec.cameras.items()
         }
-        # Metres within the table's surroundings, entries of a rotation matrix, and fingers: all within 4.
+        # Positions near the table (m), entries of a rotation matrix, and finger positions: all within 4.
         state = spaces.Box(-4.0, 4.0, (spec.state_dim,), np.float32)
         self.observation_space = spaces.Dict({**images, "state": state})
         low, high = (bound.astype(np.float32) for bound in action_bounds(settings))
         self.action_space = spaces.Box(low, high, dtype=np.float32)
-        # Where an episode goes on after success, as in MetaWorld, it is the horizon that ends it.
+        # In MetaWorld an episode continues after success; only the horizon ends it.
         self._ends_in_success = settings.simulator is not Simulator.METAWORLD
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

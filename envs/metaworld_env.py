@@ -25,7 +25,7 @@ _SHOWN_GROUPS = (0, 1, 2)
 
 
 def _build(config: EnvConfig) -> Any:
-    """MetaWorld's environment, with the camera in its model and a start that is drawn anew at every reset."""
+    """MetaWorld's environment, with our camera in its model and a new random start at every reset."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -48,16 +48,16 @@ def _build(config: EnvConfig) -> Any:
 
     env = type(f"PixioRobot{task_class.__name__}", (task_class,), {"_initialize_simulation": initialize})()
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
-    env._partially_observable = False  # the policies need the goal; the cached space would blank it out
+    env._partially_observable = False  # the policies need the goal; the cached space would zero it
     env.__dict__.pop("sawyer_observation_space", None)
     env._set_task_called = True
     return env
 
 
 class MetaworldEnv(Views):
-    """See `Environment` for the contract. An episode always lasts the whole horizon; `success` is that of its step.
+    """See `Environment` for the interface. An episode always lasts the whole horizon; `success` is that of each step.
 
-    The state is the first four numbers of MetaWorld's observation: the hand's position and its opening.
+    The state is the first four numbers of MetaWorld's observation: position and opening of the gripper.
     """
 
     def __init__(self, config: EnvConfig) -> None:
@@ -73,7 +73,7 @@ class MetaworldEnv(Views):
         self._steps, self._done = 0, True
 
     def reset(self, seed: int, render: bool = True) -> Frame:
-        # `reset` draws from the environment's generator, and some tasks from numpy's global one.
+        # `reset` uses the environment's generator, and in some tasks also numpy's global one.
         self._env._np_random = np.random.default_rng(seed)
         with global_seed(seed):
             self._observation, _ = self._env.reset()
@@ -91,7 +91,7 @@ class MetaworldEnv(Views):
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         model, data = self._model, self._data
         lengths = (1, model.nq, model.nv, 3 * model.nmocap, 4 * model.nmocap)
-        parts = "time, positions, velocities, moved bodies, their turns"
+        parts = "time, positions, velocities, mocap positions, mocap quaternions"
         state = finite_vector(state, sum(lengths), f"The state of {self.config.task}", parts, UserError)
         time, qpos, qvel, pos, quat = np.split(state, np.cumsum(lengths)[:-1])
         data.mocap_pos[:], data.mocap_quat[:] = pos.reshape(-1, 3), quat.reshape(-1, 4)
@@ -115,9 +115,9 @@ class MetaworldEnv(Views):
         return StepResult(self._frame(render), float(success), success, self._done)
 
     def scripted_action(self) -> np.ndarray:
-        """What MetaWorld's own policy does now: float32 (4,)."""
+        """The action of MetaWorld's own policy: float32 (4,)."""
         with warnings.catch_warnings():
-            # It warns that its commands exceed the bounds they are clipped to.
+            # It warns that its actions exceed the bounds; they are clipped below.
             warnings.simplefilter("ignore")
             action = self._policy.get_action(self._observation)
         return np.clip(action, -1, 1).astype(np.float32)

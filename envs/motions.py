@@ -1,7 +1,7 @@
-"""What experts and random play ask for, a motion of the gripper, in the words of the environment's controller.
+"""Converts the gripper motions of experts and random play to actions of the environment's controller.
 
-A motion is an action of robosuite's OSC_POSE (or of a task without such controllers): how far to go and to turn from
-now, each number from -1 to 1, the gripper's last.
+A motion is an action of robosuite's OSC_POSE (or of a task without such controllers): translation and rotation relative
+to the current pose, each in [-1, 1], and the gripper last.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from envs.registry import Privileged
 from pixio_robot.errors import UserError
 
 DELTA_POS, DELTA_ROT = 0.05, 0.5
-"""Metres and radians a step that a motion of 1 asks for (robosuite's OSC_POSE)."""
+"""Metres and radians per step that correspond to a motion of 1 (robosuite's OSC_POSE)."""
 
 
 def check_controller(config: EnvConfig) -> None:
-    """Raises UserError for a controller that takes no motions of the gripper."""
+    """Raise UserError for a controller that does not accept gripper motions."""
     if config.controller is Controller.JOINT_POSITION:
         raise UserError(
-            "Experts and random play move the gripper, through controller=OSC_POSE or OSC_POSE_ABSOLUTE, not "
-            f"{config.controller.name}."
+            "Experts and random play need a controller of the gripper's pose, controller=OSC_POSE or "
+            f"OSC_POSE_ABSOLUTE, not {config.controller.name}."
         )
 
 
 def commanded(env: Privileged, motion: np.ndarray) -> np.ndarray:
-    """The action float32 (a,) that asks for this motion (a,) from where the gripper is now."""
+    """The action, float32 (a,), for a motion (a,) from the current pose of the gripper."""
     if env.config.controller is not Controller.OSC_POSE_ABSOLUTE:
         return motion
     from scipy.spatial.transform import Rotation
@@ -38,11 +38,11 @@ def commanded(env: Privileged, motion: np.ndarray) -> np.ndarray:
 
 
 def _steady(turn: np.ndarray) -> np.ndarray:
-    """The same turn (3,) [rad] about an axis on the side of x + y, by up to a whole turn.
+    """The same rotation vector (3,) [rad], with its axis on the side of x + y >= 0 and an angle of up to a full turn.
 
-    A gripper that points down is turned by nearly half a turn, where the shorter of the two ways changes with the least
-    movement: what learns from such numbers would learn their mean. On this side of their hands' yaw at the start, arms
-    may turn by nearly half a turn either way.
+    A gripper that points down is rotated by nearly half a turn, where the shorter of the two representations flips with
+    the slightest movement: a policy would learn their mean. With this choice, arms can turn by nearly half a turn
+    either way from their initial yaw without a flip.
     """
     angle = np.linalg.norm(turn)
     return turn - 2 * np.pi * turn / angle if turn[0] + turn[1] < 0 else turn

@@ -1,4 +1,4 @@
-"""A foreign environment without a MuJoCo model behind the contract of our own."""
+"""A third-party environment without a MuJoCo model, with the interface of our own."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pixio_robot.types import Frame, StepResult
 
 def _lacking(what: str) -> Callable[..., NoReturn]:
     def refuse(self: PlainEnv, *_: Any, **__: Any) -> NoReturn:
-        raise UserError(f"task={self.config.task} has no MuJoCo model of its own to ask for {what}.")
+        raise UserError(f"task={self.config.task} has no MuJoCo model, so it cannot provide {what}.")
 
     return refuse
 
 
 class PlainEnv:
-    """See `Environment` for the contract. It shows what the environment shows, at the environment's own sizes.
+    """See `Environment` for the interface. Provides the environment's own images, at their own sizes.
 
-    An episode ends when the environment says so or at the horizon. What only a simulator knows (depth, segmentation,
-    poses, states to go on from) is refused.
+    An episode ends when the environment reports it, or at the horizon. Methods that need a simulator (depth,
+    segmentation, poses, saving and restoring states) raise UserError.
     """
 
     def __init__(self, config: EnvConfig, foreign: ForeignPlain) -> None:
@@ -54,7 +54,7 @@ class PlainEnv:
         return StepResult(self._shown(frame), reward, success, self._done)
 
     def _looks(self, render: bool) -> bool:
-        """Nothing is drawn where no camera is wanted; where drawing fails that is the way to play."""
+        """Whether to render. Without cameras nothing is rendered, so environments that cannot render work too."""
         return render and bool(self.spec.cameras)
 
     def _shown(self, frame: Frame) -> Frame:
@@ -72,7 +72,7 @@ class PlainEnv:
     camera_pose = _lacking("the pose of a camera")
     privileged = _lacking("the poses of objects")
     get_state = _lacking("its state")
-    reset_to = _lacking("a state to go on from")
+    reset_to = _lacking("restoring of states")
 
     def close(self) -> None:
         self._foreign.close()

@@ -1,4 +1,4 @@
-"""Aimless but smooth motion of the hand: between random places, often down to the objects, opening and closing."""
+"""Random but smooth motion of the hand: between random positions, often down to the objects, opening and closing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pixio_robot.errors import UserError
 
 
 class Play:
-    """Draws a target for the gripper every second or so and moves there."""
+    """Chooses a random target for the gripper about every second and moves there."""
 
     def reset(self, env: Environment, rng: np.random.Generator) -> None:
         if env.config.task not in TASKS:
-            raise UserError(f"Random play moves a gripper of ours, which task={env.config.task} has not.")
+            raise UserError(f"Random play is only available for built-in tasks, not for task={env.config.task}.")
         check_controller(env.config)
         self._rng = rng
         task = TASKS[env.config.task]
         self._objects, self._surface = list(task.bodies), np.array(task.surface)
-        # A gripper that cannot turn takes three numbers of motion, an arm six.
+        # A gripper that cannot rotate has three motion dimensions, an arm six.
         self._turns = env.spec.action_dim >= 6
         self._left = 0
         self._speed = np.zeros(3)
@@ -47,5 +47,5 @@ class Play:
         pull = np.clip(6.0 * (self._goal - poses["eef_pos"]), -0.75, 0.75)
         self._speed += 0.35 * (pull - self._speed)
         parts = [self._speed, *([turn] if self._turns else []), [self._gripper]]
-        # Wipe's arm has no gripper to open.
+        # The arm in Wipe has no gripper to open.
         return np.clip(np.concatenate(parts)[: env.spec.action_dim], -1, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Many environments in worker processes, stepped together; a worker that dies or hangs is replaced."""
+"""Many environments in worker processes, stepped together; workers that die or hang are replaced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Worker(Protocol):
-    """What steps some of the slots, somewhere else."""
+    """Steps some of the slots, in another process."""
 
     slots: list[int]
 
@@ -32,17 +32,17 @@ class Worker(Protocol):
     def pid(self) -> int: ...
 
     def wait_until_ready(self) -> None:
-        """Raises UserError where the worker cannot be started, again and again."""
+        """Raises UserError if the worker repeatedly fails to start."""
         ...
 
     def send(self, command: str, payload: Any) -> None: ...
 
     def receive(self, deadline: float) -> Answer:
-        """The answer, or ("died", how), or ("hung", how) past the deadline."""
+        """The answer, or ("died", reason), or ("hung", reason) after the deadline."""
         ...
 
     def complete(self, slot: int, frame: Frame) -> None:
-        """Add the slot's pictures, where they do not come in the answer."""
+        """Add the slot's images, if they are not part of the answer."""
         ...
 
     def restart(self) -> None: ...
@@ -53,11 +53,11 @@ class Worker(Protocol):
 class WorkerPool:
     """`num_slots` environments over several workers; implements `pixio_robot.types.EnvPool`.
 
-    Slot i lives in worker i % workers for good, and each worker steps its slots in order, so what a slot
-    shows depends on its seed and actions alone. `step_timeout_s`: a worker that takes longer over one call is
-    killed and replaced; it has as long for each environment that it builds on the way. `lost` holds the slots of a
-    replaced worker that were asked for or in an episode. `restarts` counts replacements. Use it as a context manager,
-    or close it.
+    Slot i always belongs to worker i % workers, and each worker steps its slots in order, so a slot's frames depend
+    only on its seed and actions. `step_timeout_s`: a worker that takes longer for one call is killed and replaced; it
+    gets the same time again for each environment that it builds in the call. `lost` contains the slots of a replaced
+    worker that were part of the call or in an episode. `restarts` counts replacements. Use it as a context manager, or
+    close it.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class WorkerPool:
         step_timeout_s: float,
         make_worker: Callable[[int, list[int]], Worker],
     ) -> None:
-        """make_worker(index, slots) starts a worker. num_workers: never more than slots."""
+        """make_worker(index, slots) starts a worker. num_workers: limited to the number of slots."""
         if num_slots < 1:
             raise UserError(f"num_slots must be at least 1, not {num_slots}.")
         if num_workers < 0:
-            raise UserError(f"num_workers must be 0 (one a core) or more, not {num_workers}.")
+            raise UserError(f"num_workers must be 0 (one per core) or more, not {num_workers}.")
         if step_timeout_s <= 0:
             raise UserError(f"step_timeout_s must be positive, not {step_timeout_s}.")
         self.spec = spec_of(config)
@@ -116,7 +116,7 @@ class WorkerPool:
             raise RuntimeError("This pool is closed.")
         for slot in payload:
             if not 0 <= slot < self.num_slots:
-                raise ValueError(f"There is no slot {slot}, only 0 to {self.num_slots - 1}.")
+                raise ValueError(f"Slot {slot} does not exist; slots are 0 to {self.num_slots - 1}.")
         asked = []
         for worker in self._workers:
             mine = {slot: payload[slot] for slot in worker.slots if slot in payload}
@@ -151,7 +151,7 @@ class WorkerPool:
         return results, lost
 
     def close(self) -> None:
-        """End all workers; harmless when called again."""
+        """Stop all workers; may be called more than once."""
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.send("close", None)
@@ -168,7 +168,7 @@ class WorkerPool:
 
 
 class ProcessPool(WorkerPool):
-    """A pool of processes on this machine, fit for a plain script: no `if __name__ == "__main__":` is needed."""
+    """A pool of processes on this machine. Works in a plain script: no `if __name__ == "__main__":` is needed."""
 
     def __init__(
         self,
@@ -180,8 +180,8 @@ class ProcessPool(WorkerPool):
         start_method: StartMethod = StartMethod.SPAWN,
         egl_devices: Sequence[int] = (),
     ) -> None:
-        """num_workers: 0 for one a core. egl_devices: GPUs to render on, in turns; empty for all
-        that can (see `envs.egl_devices`)."""
+        """num_workers: 0 for one per core. egl_devices: GPUs to render on, assigned round-robin; empty for all that can
+        render (see `envs.egl_devices`)."""
 
         def make(index: int, slots: list[int]) -> Worker:
             return ProcessWorker(config, slots, index, start_method, list(egl_devices))
@@ -190,9 +190,9 @@ class ProcessPool(WorkerPool):
 
 
 class RayPool(WorkerPool):
-    """A pool of actors on the Ray cluster of RAY_ADDRESS, or the one running here, or else a new one of this machine.
+    """A pool of actors on the Ray cluster at RAY_ADDRESS, else a local running one, else a new one on this machine.
 
-    num_workers: 0 for as many as the cluster has cores. Raises UserError where Ray is not installed.
+    num_workers: 0 for one per core of the cluster. Raises UserError if Ray is not installed.
     """
 
     def __init__(
@@ -231,13 +231,13 @@ def make_pool(
     start_method: StartMethod = StartMethod.SPAWN,
     egl_devices: Sequence[int] = (),
 ) -> WorkerPool | WarpPool:
-    """The pool that the configuration's engine and the executor stand for.
+    """Create the pool for the configuration's engine and the executor.
 
-    With engine=warp all slots are worlds of one simulation in this process, on its first GPU.
+    With engine=warp, all slots are worlds of one simulation in this process, on its first GPU.
     """
     if config.engine is Engine.WARP:
         if executor is Executor.RAY:
-            raise UserError("engine=warp simulates on one machine: leave out executor=ray.")
+            raise UserError("engine=warp runs on one machine only: leave out executor=ray.")
         load_mujoco()
         from envs.warp_pool import WarpPool
 

@@ -1,4 +1,4 @@
-"""A pool's worker as a process of this machine, with its pipe and the shared memory its pictures come through."""
+"""A pool worker as a local process, with a pipe and shared memory for images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_
 
 
 class StartMethod(Choice):
-    """SPAWN: every worker is a fresh interpreter. FORKSERVER: a fork of one that has imported the simulator."""
+    """SPAWN: each worker is a new interpreter. FORKSERVER: workers are forked from a process that has already imported
+    the simulator."""
 
     SPAWN = "spawn"
     FORKSERVER = "forkserver"
@@ -30,7 +31,7 @@ class StartMethod(Choice):
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Processes started inside get one thread for linear algebra and software rendering: the cores are theirs."""
+    """Limit processes started inside to one thread for linear algebra and software rendering: there is one per core."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     try:
@@ -45,10 +46,10 @@ def one_thread_each() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """Processes started inside do not import the parent's script.
+    """Keep processes started inside from importing the parent's script.
 
-    multiprocessing runs the script anew in each child, which ends in endless starts where it has no
-    `if __name__ == "__main__":`. What our workers run is imported by name and needs nothing of the script.
+    multiprocessing runs the script again in each child, which starts processes endlessly if the script has no
+    `if __name__ == "__main__":`. The code of our workers is imported by name and does not need the script.
     """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -70,7 +71,7 @@ class ProcessWorker:
         if start_method is StartMethod.FORKSERVER:
             self._context.set_forkserver_preload(["envs.pool_worker", "mujoco"])
         self._blocks = ImageBlocks.of(config, slots)
-        # Anonymous shared memory: nothing to clean up, however the processes end.
+        # Anonymous shared memory: nothing to clean up, no matter how the processes end.
         self._memory = self._context.RawArray("B", self._blocks.bytes) if self._blocks.bytes else None
         self._start()
 
@@ -94,7 +95,7 @@ class ProcessWorker:
             self._ready = True
 
     def send(self, command: str, payload: Any) -> None:
-        with contextlib.suppress(OSError):  # a dead worker is told by its answer
+        with contextlib.suppress(OSError):  # a dead worker is detected in `receive`
             self._connection.send((command, payload))
 
     def receive(self, deadline: float) -> Answer:
@@ -103,12 +104,12 @@ class ProcessWorker:
         try:
             return self._connection.recv()
         except (EOFError, ConnectionResetError):
-            self.process.join(1.0)  # only then is it known how it ended
+            self.process.join(1.0)  # the exit code is only available afterwards
             return "died", f"it ended unexpectedly (exit code {self.process.exitcode})"
 
     def complete(self, slot: int, frame: Frame) -> None:
         if self._memory is not None:
-            # Copies: the worker writes the next pictures over these.
+            # Copies, because the worker overwrites them with the next images.
             frame.images = {name: view.copy() for name, view in self._blocks.views(self._memory, slot).items()}
 
     def restart(self) -> None:

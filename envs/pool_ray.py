@@ -1,4 +1,4 @@
-"""A pool's worker as an actor of a Ray cluster: the same answers, from whichever machine has a free core."""
+"""A pool worker as an actor on a Ray cluster: the same results, from any machine with a free core."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pixio_robot.types import Frame
 
 
 class _Served:
-    """The actor's side. Pictures travel in the answers, through Ray's object store."""
+    """The actor's side. Images are returned in the answers, through Ray's object store."""
 
     def __init__(
         self, path: list[str], config: EnvConfig, slots: list[int], index: int, egl_devices: list[int]
     ) -> None:
-        # As for spawned processes: what the driver can import, its workers can.
+        # As with spawned processes, workers can import whatever the driver can.
         sys.path += [entry for entry in path if entry not in sys.path]
         take_turn(index, egl_devices)
         self._server = SlotServer(config, slots)
@@ -62,7 +62,7 @@ class RayWorker:
 
     def wait_until_ready(self) -> None:
         if not self._ready:
-            # Without a free core for it a next try would wait as long.
+            # Without a free core, another attempt would time out too.
             what = "A simulator's actor on the Ray cluster"
             wait_for_start(self.receive, self.restart, what, hopeless=("error", "hung"))
             self._ready = True
@@ -77,7 +77,7 @@ class RayWorker:
         try:
             return ray.get(self._pending, timeout=max(0.0, deadline - time.monotonic()))
         except GetTimeoutError:
-            return "hung", "it did not answer in time; has the cluster as many free cores as workers= asks for?"
+            return "hung", "it did not answer in time; does the cluster have as many free cores as workers= requests?"
         except RayActorError as error:
             return "died", str(error).strip().splitlines()[0]
 
@@ -91,5 +91,5 @@ class RayWorker:
     def close(self, deadline: float) -> None:
         import ray
 
-        with contextlib.suppress(Exception):  # gone already
+        with contextlib.suppress(Exception):  # already gone
             ray.kill(self._actor)

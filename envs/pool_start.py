@@ -1,4 +1,4 @@
-"""The wait until a pool's worker is ready, wherever it runs."""
+"""Waits until a pool worker is ready, in a local process or on Ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from envs.pool_worker import Answer
 from pixio_robot.errors import UserError
 
 START_TIMEOUT_S = 180.0
-"""Importing the simulator, building an environment and compiling robosuite's controller for the first time."""
+"""Time to import the simulator, build an environment and compile robosuite's controller for the first time."""
 
 MAX_FAILED_STARTS = 3
 
@@ -17,10 +17,10 @@ MAX_FAILED_STARTS = 3
 def wait_for_start(
     receive: Callable[[float], Answer], restart: Callable[[], None], what: str, *, hopeless: Collection[str]
 ) -> None:
-    """Wait for the first answer of a worker that was just started; one that fails is started anew, a few times.
+    """Wait for the first answer of a newly started worker; if it fails, restart it, a few times.
 
-    receive: of the worker, until a deadline of `time.monotonic()`. hopeless: kinds of answers after which another try
-    would go the same way. Raises UserError, which calls the worker `what`, where it cannot be started.
+    receive: the worker's `receive`, with a deadline in `time.monotonic()`. hopeless: kinds of answers after which
+    another attempt would fail too. Raises UserError, in which the worker is called `what`, if it cannot be started.
     """
     for failed in range(1, MAX_FAILED_STARTS + 1):
         kind, value = receive(time.monotonic() + START_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What steps some of a pool's environments, in a process or a Ray actor of its own. Started by `envs.pool`."""
+"""Steps some of a pool's environments, in its own process or Ray actor. Started by `envs.pool`."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Answer = tuple[str, Any]
 
 
 class SlotServer:
-    """The environments of some slots. An environment is built when its slot is first reset, and its OpenGL context
-    when a picture is first asked for, so a policy that never looks needs no graphics."""
+    """The environments of some slots. An environment is built when its slot is first reset, and its OpenGL context when
+    an image is first rendered, so a policy without cameras needs no graphics."""
 
     def __init__(self, config: EnvConfig, slots: Sequence[int]) -> None:
         self._config, self._slots = config, list(slots)
         self._environments: dict[int, Environment] = {}
 
     def warm_up(self) -> None:
-        """The first step compiles robosuite's controller for seconds; that must not count against a step's time.
+        """Step once: the first step compiles robosuite's controller, which must not count against a step's time-out.
 
-        An environment of others, which may be a robot, is not moved before it is asked to.
+        A third-party environment, which may be a real robot, is built but not moved.
         """
         first = self._environment(self._slots[0])
         if self._config.simulator in FOREIGN:
@@ -73,7 +73,7 @@ def frame_of(value: Frame | StepResult) -> Frame:
 
 @dataclasses.dataclass(frozen=True)
 class ImageBlocks:
-    """Where the pictures lie in memory that is shared: a block for every slot, in it one camera after the other.
+    """Layout of the images in shared memory: one block per slot, in which the cameras follow each other.
 
     shapes: {camera: (h, w, 3)}.
     """
@@ -88,11 +88,11 @@ class ImageBlocks:
 
     @property
     def bytes(self) -> int:
-        """Of all slots."""
+        """Total size for all slots."""
         return len(self.slots) * sum(map(math.prod, self.shapes.values()))
 
     def views(self, memory: Any, slot: int) -> dict[str, np.ndarray]:
-        """Of a slot: {camera: uint8 (h, w, 3)}, the very bytes of the memory."""
+        """The images of a slot: {camera: uint8 (h, w, 3)}, as views of the memory."""
         offset, found = self.slots.index(slot) * (self.bytes // len(self.slots)), {}
         for camera, shape in self.shapes.items():
             size = math.prod(shape)
@@ -112,9 +112,9 @@ def run_worker(
 ) -> None:
     """Serve `reset` and `step` for these slots until told to close or the parent is gone.
 
-    memory: a shared byte array of which `blocks` tells what lies where; None where there are no pictures.
+    memory: a shared byte array with the layout `blocks`; None if there are no images.
     """
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    # Ctrl-C reaches the whole process group; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     take_turn(worker, egl_devices)
     server = SlotServer(config, slots)

@@ -1,4 +1,4 @@
-"""One episode of the expert, as it is recorded."""
+"""Recording of expert episodes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pixio_robot.types import Episode, Frame, StepResult
 
 
 class Take:
-    """An expert's episode while it is being recorded: `act`, step the environment, `add`, until the step is done."""
+    """Records one expert episode: call `act`, step the environment and call `add` until the episode is done."""
 
     def __init__(self, env: Privileged, seed: int, frame: Frame, disturbance: Disturbance) -> None:
-        """env: at the start of that seed's episode, where it shows `frame`."""
+        """env: at the start of the episode with that seed; `frame`: its first frame."""
         self._env, self._seed, self._disturbance = env, seed, disturbance
         self._disturb = disturbance.begin(seed)
         self._expert = make_expert(env.config)
@@ -26,18 +26,18 @@ class Take:
         self._frames, self._actions, self._results = [frame], [], []
 
     def act(self) -> np.ndarray:
-        """The action to execute now: the expert's, disturbed."""
+        """The action to execute: the expert's, with disturbances."""
         motion = self._expert.act(self._env)
         self._actions.append(commanded(self._env, motion))
         return commanded(self._env, self._disturb(motion))
 
     def add(self, result: StepResult) -> None:
-        """What came of the action."""
+        """Record the result of the action."""
         self._results.append(result)
         self._frames.append(result.frame)
 
     def episode(self) -> Episode:
-        """All of it: what was seen before each action, and the actions as the expert meant them."""
+        """The recorded episode: the frame before each action, and the expert's undisturbed actions."""
         seen = self._frames[:-1]
         return Episode(
             images={camera: np.stack([frame.images[camera] for frame in seen]) for camera in self._env.spec.cameras},
@@ -51,12 +51,12 @@ class Take:
 
 
 def run_seed(env_config: EnvConfig, disturbance: Disturbance, seed: int) -> Episode:
-    """`run_expert` in this process's environment of that configuration."""
+    """`run_expert` in this process's environment for the configuration."""
     return run_expert(environment_of_process(env_config), seed, disturbance)
 
 
 def run_expert(env: Environment, seed: int, disturbance: Disturbance | None = None) -> Episode:
-    """One episode of the task's expert: executed with disturbances, recorded without."""
+    """Record one episode of the task's expert: executed with disturbances, recorded without."""
     take = Take(env, seed, env.reset(seed), disturbance or Disturbance())
     while True:
         result = env.step(take.act())

@@ -1,4 +1,4 @@
-"""The way in: an environment from its configuration."""
+"""Builds environments from their configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Environment", "Privileged", "environment_of_process", "make_env", "s
 
 
 class Privileged(Protocol):
-    """What an expert may ask of an environment."""
+    """The part of an environment that experts use."""
 
     @property
     def spec(self) -> DemoSpec: ...
@@ -26,7 +26,7 @@ class Privileged(Protocol):
     def config(self) -> EnvConfig: ...
 
     def privileged(self) -> dict[str, np.ndarray]:
-        """Poses no policy may see, for experts and probes: object -> `<name>_pos` (3,) m and `<name>_mat` (3, 3)."""
+        """Object poses for experts and probes, not for policies: `<name>_pos` (3,) m and `<name>_mat` (3, 3)."""
         ...
 
 
@@ -37,15 +37,15 @@ class Environment(Privileged, Protocol):
     config: EnvConfig
 
     def reset(self, seed: int, render: bool = True) -> Frame:
-        """Start the episode of that seed: the same seed gives the same episode, bit for bit."""
+        """Start the episode with that seed: the same seed gives the same episode, bit for bit."""
         ...
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        """One control step with action (a,), clipped to its bounds. No `frame.images` where `render` is False."""
+        """One control step with action (a,), clipped to its bounds. Without `render`, `frame.images` is empty."""
         ...
 
     def render(self, camera: str | None = None) -> np.ndarray:
-        """What a camera (the first where None) sees now: uint8 (h, w, 3)."""
+        """The current image of a camera (None: the first one): uint8 (h, w, 3)."""
         ...
 
     def render_depth(self, camera: str | None = None) -> np.ndarray:
@@ -53,7 +53,7 @@ class Environment(Privileged, Protocol):
         ...
 
     def render_segmentation(self, camera: str | None = None) -> np.ndarray:
-        """What each pixel shows, as an index into `segmentation_names()`: int32 (h, w)."""
+        """The class of each pixel, as an index into `segmentation_names()`: int32 (h, w)."""
         ...
 
     def segmentation_names(self) -> list[str]:
@@ -65,14 +65,14 @@ class Environment(Privileged, Protocol):
         ...
 
     def get_state(self) -> np.ndarray:
-        """Time, joint positions and velocities: float64, the layout of robomimic's `states`."""
+        """Time, joint positions and velocities: float64, in the layout of robomimic's `states`."""
         ...
 
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
-        """Continue from a state of this task's model, with fresh controllers; the step count starts at 0.
+        """Restore a state of this task's model, with newly reset controllers; the step count starts at 0.
 
-        Looks, and the task's settings that are no state, are those of the last `reset`. Raises UserError for a state
-        of another length.
+        Appearance, and task settings that are not part of the state, are those of the last `reset`. Raises UserError
+        for a state of another length.
         """
         ...
 
@@ -80,9 +80,9 @@ class Environment(Privileged, Protocol):
 
 
 def make_env(config: EnvConfig) -> Environment:
-    """Build the environment. Raises UserError where the simulator cannot run on this machine."""
+    """Build the environment. Raises UserError if the simulator cannot run on this machine."""
     if config.engine is Engine.WARP:
-        raise UserError("engine=warp steps many worlds at once, in evaluate and collect; use engine=mujoco here.")
+        raise UserError("engine=warp is only supported by evaluate and collect; use engine=mujoco here.")
     load_mujoco()
     if config.simulator is Simulator.TABLETOP:
         from envs.tabletop import TabletopEnv
@@ -124,7 +124,7 @@ _environments: dict[str, Environment] = {}
 
 
 def environment_of_process(config: EnvConfig) -> Environment:
-    """This process's environment of that configuration, built once."""
+    """This process's environment for the configuration, built once."""
     key = repr(config)
     if key not in _environments:
         _environments[key] = make_env(config)

@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo model: one OpenGL context a process, made when the first picture is asked for."""
+"""Rendering of MuJoCo models: one OpenGL context per process, created when the first image is rendered."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco fills its namespace from a compiled module that pyright cannot read.
@@ -22,31 +22,31 @@ from envs.simulator import missing_gl
 from pixio_robot.errors import UserError
 
 _MESH_CELL = 0.008
-"""Vertices of the robot's visual meshes nearer than about this (m) are one vertex in FAST quality."""
+"""FAST quality merges vertices of the robot's visual meshes that are closer than about this (m)."""
 
 _KEEP_FACES = 1000
 _SHADOW_REACH = 0.7
-"""Half side (m) of the square around the light's axis in which shadows fall in FULL quality."""
+"""Half side (m) of the square around the light's axis in which FULL quality renders shadows."""
 
 _VISUAL_GROUP = 1
 _CULLED_GROUP = 5
 
 FREE_VIEW = "free view of all"
-"""In place of a camera's name: MuJoCo's own view of a model, from outside."""
+"""Used in place of a camera name: MuJoCo's default free camera."""
 
 
 def _new_context() -> Any:
-    # Not `mujoco.GLContext`: that is chosen when mujoco is first imported, which may be before MUJOCO_GL is set.
+    # Not `mujoco.GLContext`: it is selected when mujoco is first imported, which may be before MUJOCO_GL is set.
     platform = os.environ.get("MUJOCO_GL", "egl").lower()
     if platform not in ("egl", "osmesa", "glfw"):
-        raise UserError(f"MUJOCO_GL={platform!r} is not a way to render: use egl, osmesa or glfw.")
+        raise UserError(f"MUJOCO_GL={platform!r} is not supported: use egl, osmesa or glfw.")
     context_class = importlib.import_module(f"mujoco.{platform}").GLContext
     with device_of_turn() if platform == "egl" else contextlib.nullcontext():
         return context_class(64, 64)
 
 
 class _GLContext:
-    """The context all renderers of this process share; freed when the last of them closes."""
+    """The context shared by all renderers of this process; freed when the last of them closes."""
 
     def __init__(self) -> None:
         self._context = None
@@ -58,9 +58,9 @@ class _GLContext:
                 self._context = _new_context()
             except UserError:
                 raise
-            except Exception as error:  # each platform has its own
+            except Exception as error:  # each platform raises its own kind
                 raise missing_gl(error) from error
-            # Registered after the platform's module has registered its own, so that it runs before.
+            # Registered after the platform module's own handler, so that it runs before it.
             atexit.unregister(_close_all)
             atexit.register(_close_all)
         self._users += 1
@@ -82,7 +82,7 @@ _open: weakref.WeakSet[Renderer] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    # Contexts must go before the interpreter takes OpenGL's libraries away.
+    # Contexts must be freed before the interpreter unloads the OpenGL libraries.
     for renderer in list(_open):
         renderer.close()
 
@@ -95,7 +95,7 @@ class Renderer:
         self._context: mujoco.MjrContext | None = None
         self._stale_textures: set[int] = set()
         model.vis.global_.offwidth = model.vis.global_.offheight = image_size
-        # MuJoCo's 4096 shadow map of the whole room is costly on a CPU: a smaller one of the table shows more.
+        # MuJoCo's 4096 px shadow map of the whole room is costly on a CPU: a smaller one of the table has more detail.
         model.vis.quality.shadowsize = 1024
         model.vis.map.shadowclip = _SHADOW_REACH / model.stat.extent
         if self._fast:
@@ -108,7 +108,7 @@ class Renderer:
         if self._fast:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        # Walls and floor close the view: the sky is never seen.
+        # Walls and floor fill the view: the sky is never visible.
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 0
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = 0
@@ -121,7 +121,7 @@ class Renderer:
         mujoco.mjv_defaultFreeCamera(model, self._free)
 
     def set_free_view(self, changes: Mapping[str, Any]) -> None:
-        """Attributes of `mujoco.MjvCamera` that FREE_VIEW shall have, besides MuJoCo's own."""
+        """Set attributes of the `mujoco.MjvCamera` used for FREE_VIEW; the others keep MuJoCo's defaults."""
         for name, value in changes.items():
             if name == "lookat":
                 self._free.lookat[:] = value
@@ -129,12 +129,12 @@ class Renderer:
                 setattr(self._free, name, value)
 
     def show_surroundings(self, site_groups: Iterable[int]) -> None:
-        """Draw the sites of these groups and the sky too."""
+        """Also render the sites of these groups and the sky."""
         self._option.sitegroup[list(site_groups)] = 1
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 1
 
     def free_pose(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where FREE_VIEW stood when it was last drawn: position (3,) m, rotation (3, 3), looking along -z, y up."""
+        """The pose of FREE_VIEW: position (3,) m and rotation (3, 3), looking along -z with y up."""
         self._draw(FREE_VIEW)
         eyes = self._scene.camera
         position = np.mean([eye.pos for eye in eyes], axis=0)
@@ -142,11 +142,11 @@ class Renderer:
         return position, np.stack([np.cross(forward, up), up, -forward], axis=1)
 
     def textures_changed(self, textures: list[int]) -> None:
-        """These textures must reach the graphics memory before the next picture."""
+        """Mark textures to be uploaded to graphics memory before the next image."""
         self._stale_textures.update(textures)
 
     def render(self, camera: str) -> np.ndarray:
-        """What the model's camera of that name sees: uint8 (size, size, 3), origin at the top left."""
+        """The image of the named camera: uint8 (size, size, 3), origin at the top left."""
         context = self._draw(camera)
         image = np.empty((self._size, self._size, 3), np.uint8)
         mujoco.mjr_readPixels(image, None, self._viewport, context)
@@ -158,11 +158,11 @@ class Renderer:
         buffer = np.empty((self._size, self._size), np.float32)
         mujoco.mjr_readPixels(None, buffer, self._viewport, context)
         near, far = (clip * self._model.stat.extent for clip in (self._model.vis.map.znear, self._model.vis.map.zfar))
-        # Asked for in reverse: 1 at the near plane and 0 at the far one, which keeps precision far away.
+        # Reversed depth: 1 at the near plane and 0 at the far plane, which keeps precision at large distances.
         return (near * far / (near + (far - near) * buffer[::-1].astype(np.float64))).astype(np.float32)
 
     def geoms(self, camera: str) -> np.ndarray:
-        """The geom each pixel shows: int32 (size, size), -1 where there is none."""
+        """The geom at each pixel: int32 (size, size), -1 for none."""
         context = self._draw(camera, ids=True)
         image = np.empty((self._size, self._size, 3), np.uint8)
         mujoco.mjr_readPixels(image, None, self._viewport, context)
@@ -174,7 +174,7 @@ class Renderer:
         return owner[shown]
 
     def _draw(self, camera: str, ids: bool = False) -> mujoco.MjrContext:
-        """Draw the camera's view into the buffer: as it looks, or every geom in the flat colour of its number."""
+        """Render the camera's view into the buffer; with `ids`, every geom in the flat colour of its number."""
         context = self._ready_context()
         seen_from = self._free
         if camera != FREE_VIEW:
@@ -206,7 +206,7 @@ class Renderer:
         return self._context
 
     def _cull(self, camera: int) -> None:
-        """Leave out geoms whose bounding sphere is outside the camera's view: MuJoCo draws all, and vertices cost.
+        """Hide geoms whose bounding sphere is outside the camera's view: MuJoCo renders all, and vertices are costly.
 
         A camera below 0 is the free view, which shows all.
         """
@@ -223,7 +223,7 @@ class Renderer:
         model.geom_group[self._visible] = np.where(inside[self._visible], _VISUAL_GROUP, _CULLED_GROUP)
 
     def close(self) -> None:
-        """Free the graphics memory; the next `render` would take it again."""
+        """Free the graphics memory; the next `render` allocates it again."""
         if self._context is None:
             return
         _gl.make_current()
@@ -234,10 +234,10 @@ class Renderer:
 
 
 def thin_meshes(model: mujoco.MjModel, cell: float) -> int:
-    """Merge vertices of visual meshes within cells of that side (m) and drop faces that vanish.
+    """Merge vertices of visual meshes within cells of that side (m) and drop degenerate faces.
 
-    Works in place on the compiled model, on meshes no colliding geom uses; returns the faces left in them.
-    After Rossignac and Borrel 1993 (vertex clustering), with a vertex of the mesh standing for its cell.
+    Works in place on the compiled model, on meshes that no colliding geom uses; returns the number of remaining faces.
+    Vertex clustering after Rossignac and Borrel 1993, with one vertex of the mesh representing each cell.
     """
     mesh_geoms = model.geom_type == mujoco.mjtGeom.mjGEOM_MESH
     colliding = mesh_geoms & ((model.geom_contype != 0) | (model.geom_conaffinity != 0))
@@ -248,7 +248,7 @@ def thin_meshes(model: mujoco.MjModel, cell: float) -> int:
             continue
         vertex_start = model.mesh_vertadr[mesh]
         vertices = model.mesh_vert[vertex_start : vertex_start + model.mesh_vertnum[mesh]]
-        # 21 bits an axis: cells up to 10^6 from the mesh's centre.
+        # 21 bits per axis: cells up to 10^6 from the mesh's centre.
         cells = (np.floor(vertices / cell).astype(np.int64) + (1 << 20)) @ (1, 1 << 21, 1 << 42)
         _, first, owner = np.unique(cells, return_index=True, return_inverse=True)
         rows = slice(face_start, face_start + face_count)

@@ -1,4 +1,4 @@
-"""Whether an environment of others keeps what ours promise: the same seed, the same episode."""
+"""Tests whether a third-party environment is reproducible: the same seed gives the same episode."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pixio_robot.types import Frame
 _SEED, _OTHER_SEED = 11, 12
 _STEPS = 8
 _UNBOUNDED = 1.0
-"""Largest number of an action that has no bound."""
+"""Largest value for action dimensions without bounds."""
 
 
 def repeats(config: EnvConfig) -> bool:
-    """Whether a few steps are the same again: in the same environment after another episode, in a second one, and
-    there without drawing.
+    """Whether a few steps are reproducible: in the same environment after another episode, in a second environment, and
+    there without rendering.
 
-    One that says of itself that it is not deterministic is believed. One whose starts differ is not stepped: no robot
-    finds everything again to the last bit of its cameras, and none is moved by these actions at random.
+    An environment that declares itself nondeterministic is not tested. One whose initial frames differ is not stepped:
+    a real robot never reproduces its camera images to the last bit, and must not be moved by random actions.
     """
     if not facts_of(config).repeats:
         return False
-    looks = facts_of(config).pictures is not None  # our own drawing needs no trial, and a graphics context
+    looks = facts_of(config).pictures is not None  # our own rendering needs no test, but would need a graphics context
     with contextlib.closing(make_env(config)) as env:
         first, again = env.reset(_SEED, looks), env.reset(_SEED, looks)
         if not _same(first, again):
@@ -46,7 +46,7 @@ def repeats(config: EnvConfig) -> bool:
 
 
 def _play(env: Environment, looks: bool) -> Iterator[tuple[Frame, float]]:
-    """The same few actions at random, from where the environment is."""
+    """A few random actions, always the same, from the current state of the environment."""
     low, high = action_bounds(env.config)
     low, high = np.where(np.isfinite(low), low, -_UNBOUNDED), np.where(np.isfinite(high), high, _UNBOUNDED)
     rng = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def _play(env: Environment, looks: bool) -> Iterator[tuple[Frame, float]]:
 
 
 def _same(first: Frame, second: Frame) -> bool:
-    """Numbers, and pictures where both have them."""
+    """Whether the states are equal, and the images, if both frames have some."""
     return np.array_equal(first.state, second.state, equal_nan=True) and all(
         np.array_equal(image, second.images[name]) for name, image in first.images.items() if second.images
     )
@@ -71,15 +71,14 @@ def _all_same(first: list[tuple[Frame, float]], second: list[tuple[Frame, float]
 
 
 def notes(config: EnvConfig, repeating: bool) -> list[str]:
-    """What a user of somebody else's environment, which is `repeating` itself or not, should know before it is played,
-    as sentences."""
+    """What the user of a third-party environment should know in advance. repeating: whether it is reproducible."""
     found = []
     if left_out := facts_of(config).left_out:
-        found.append(f"not shown to policies, because neither a picture in colour nor a vector: {', '.join(left_out)}")
+        found.append(f"not used, because they are neither colour images nor vectors: {', '.join(left_out)}")
     if not repeating:
         found.append(
-            f"{config.task} does not give the same episode again from the same seed: one that is played again, because "
-            "its worker died or the evaluation was interrupted, is another one; so is one in another number of slots "
-            "or workers, and policies are not compared on the same episodes"
+            f"{config.task} is not reproducible: the same seed does not give the same episode. Episodes that are "
+            "repeated because a worker died or the evaluation was interrupted will differ, as will episodes with "
+            "another number of slots or workers, and policies are not compared on the same episodes"
         )
     return found

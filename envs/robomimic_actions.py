@@ -1,7 +1,7 @@
-"""What the controllers of a robomimic environment take of actions that its demonstrations say in another way.
+"""Converts actions of a demonstration store to those that the controllers of its robomimic environment expect.
 
-`pixio-robot data actions` gives a store's actions other rotations or another unit. Its environment's controllers still
-take axis-angle, and deltas as shares of their largest (`output_max`).
+`pixio-robot data actions` changes the rotation representation or the unit of a store's actions. The environment's
+controllers still expect axis-angle, and deltas as fractions of the largest one (`output_max`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pixio_robot.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """What one arm's operational space controller takes. scale: m, then rad, of 1; three numbers where it takes no
+    """The input of one arm's operational space controller. scale: m, then rad, per unit; three numbers if it takes no
     rotation."""
 
     delta: bool
@@ -28,7 +28,7 @@ class Arm:
 
 
 def arms_of(env: Any) -> list[Arm]:
-    """Of robosuite's environment, in the order of its action's numbers; none where they are no poses."""
+    """The arms of robosuite's environment, in the order of the action's dimensions; empty if actions are not poses."""
     found = []
     for robot in env.robots:
         for name in robot.arms:
@@ -42,13 +42,13 @@ def arms_of(env: Any) -> list[Arm]:
 
 
 def taken(names: Sequence[str], arms: Sequence[Arm]) -> Restated:
-    """From actions called `names` to those that the arms take: as they are, where nothing is known of them.
+    """The conversion from actions called `names` to those that the arms expect; the identity if they are unknown.
 
-    Raises UserError for deltas where the controllers take places, and the other way round.
+    Raises UserError for deltas if the controllers expect absolute poses, and vice versa.
     """
     try:
         found = blocks(names)
-    except UserError:  # names that begin like a pose's and are none
+    except UserError:  # names that start like those of a pose, but are not
         return Restated([])
     order = list(dict.fromkeys(block.arm for block in found))
     if len(order) != len(arms):
@@ -57,17 +57,19 @@ def taken(names: Sequence[str], arms: Sequence[Arm]) -> Restated:
 
 
 def _taken(block: Block, names: Sequence[str], arm: Arm) -> Block:
-    """The block as the arm's controller wants it: the same one where nothing is to be changed."""
+    """The block as the arm's controller expects it; the same block if nothing has to be changed."""
     if block.delta != arm.delta:
         ways = {True: "deltas", False: "absolute poses"}
         raise UserError(
-            f"The actions {block.described()} are {ways[block.delta]}, but the environment's controller takes "
-            f"{ways[arm.delta]}: convert them by `pixio-robot data actions STORE to=...`, and train on those."
+            f"The actions {block.described()} are {ways[block.delta]}, but the environment's controller expects "
+            f"{ways[arm.delta]}: convert them with `pixio-robot data actions STORE to=...`, and train on the result."
         )
     scale = arm.scale[:3] if block.is_position else arm.scale[3:]
     if not scale:
-        raise UserError(f"The actions {block.described()} turn a gripper that the environment's controller only moves.")
-    # Names without a unit do not say how much a number is, so that it is the controller's own.
+        raise UserError(
+            f"The actions {block.described()} rotate the gripper, but the environment's controller only translates it."
+        )
+    # Without a unit in the name, the unit is assumed to be the controller's own.
     silent = block.delta and not names[block.first].endswith("]")
     if block.form in (POSITION, AXIS_ANGLE) and (silent or np.allclose(block.scale, scale)):
         return block

@@ -1,4 +1,4 @@
-"""The robosuite environment of a robomimic file: its own scene, and observations by robomimic's names."""
+"""The robosuite environment of a robomimic file, with its own scene and robomimic's observation names."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco fills its namespace from a compiled module that pyright cannot read.
@@ -25,7 +25,7 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
 
 _ELSEWHERE = {"object": "object-state"}
-"""robomimic's names that are not robosuite's."""
+"""robomimic's observation names that differ from robosuite's."""
 
 
 def _task(config: EnvConfig) -> Task:
@@ -33,29 +33,29 @@ def _task(config: EnvConfig) -> Task:
     task = translated(found.env_args)
     if "absolute" in found.spec.controller:
         task = taking_absolute(task)
-    # An object's place is an observation that a policy may have been given.
+    # Policies may have been trained with object observations.
     return dataclasses.replace(task, arguments=task.arguments | {"use_object_obs": True})
 
 
 class RobomimicEnv(Views):
-    """See `Environment` for the contract. Cameras, state and actions are those of the demonstrations' DemoSpec.
+    """See `Environment` for the interface. Cameras, state and actions are those of the demonstrations' DemoSpec.
 
-    Physics, rewards and what is read of the robot are robosuite's own. Its model is built anew in every episode, since
-    some tasks draw sizes then.
+    Physics, rewards and robot observations are robosuite's own. The model is rebuilt in every episode, because some
+    tasks randomise sizes.
     """
 
     def __init__(self, config: EnvConfig) -> None:
-        """Raises UserError where the installed robosuite has no such environment, camera or reading."""
+        """Raises UserError if the installed robosuite lacks the environment, a camera or an observation."""
         self.config = config
         self.spec = spec_of(config)
         self._env = build(_task(config))
-        # The demonstrations may say in another way what the controllers take.
+        # The demonstrations may use another action representation than the controllers.
         self._taken = taken(self.spec.action_names, arms_of(self._env))
         self._high = bounds(self._taken.names(self.spec.action_names))
         if self._env.action_dim != len(self._high):
             raise UserError(
-                f"The demonstrations of {config.task} have actions of {self.spec.action_dim} numbers "
-                f"({', '.join(self.spec.action_names)}), but their environment takes {self._env.action_dim}."
+                f"The demonstrations of {config.task} have actions of {self.spec.action_dim} dimensions "
+                f"({', '.join(self.spec.action_names)}), but their environment expects {self._env.action_dim}."
             )
         self._attach()
         cameras = [self._model.camera(index).name for index in range(self._model.ncam)]
@@ -67,7 +67,7 @@ class RobomimicEnv(Views):
         self._steps, self._done = 0, True
 
     def _attach(self) -> None:
-        """To the model that robosuite has now."""
+        """Attach to robosuite's current model."""
         super().__init__(self.config, self._env.sim.model._model, self._env.sim.data._data)
 
     def _check_columns(self, observations: Mapping[str, np.ndarray]) -> None:
@@ -78,7 +78,7 @@ class RobomimicEnv(Views):
             if np.size(found) != len(columns):
                 raise UserError(
                     f"The demonstrations of {self.config.task} have {len(columns)} numbers of {key}, but their "
-                    f"environment has {np.size(found)}: it is another version's."
+                    f"environment has {np.size(found)}: it is of another version."
                 )
 
     def _model_camera(self, camera: str | None) -> str:
@@ -92,10 +92,10 @@ class RobomimicEnv(Views):
         return self._begin(observations, render)
 
     def load_model(self, model_file: str) -> None:
-        """Take a demonstration's own model until the next `reset`, for `reset_to` its states.
+        """Use a demonstration's own model until the next `reset`, so that `reset_to` can restore its states.
 
-        Sizes may have been drawn for it, and its numbers are rounded as in its text. Raises UserError where it does not
-        run in this environment.
+        Its sizes may be randomised, and its numbers are rounded as in its XML. Raises UserError if it does not run in
+        this environment.
         """
         self._renderer.close()
         with global_seed(0):

@@ -1,8 +1,8 @@
-"""What a robomimic file says of its environment, in the words of the robosuite that is installed.
+"""Translates a robomimic file's description of its environment to the installed version of robosuite.
 
-robomimic keeps the keyword arguments of `robosuite.make`. Up to robosuite 1.4 `controller_configs` described one arm
-(`control_delta`, poses in the world); since 1.5 it describes the whole body part by part (`input_type`,
-`input_ref_frame`). Other keywords came and went.
+robomimic stores the keyword arguments of `robosuite.make`. Up to robosuite 1.4, `controller_configs` described one arm
+(`control_delta`, poses in the world frame); since 1.5 it describes the whole body part by part (`input_type`,
+`input_ref_frame`). Other keywords were added and removed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _NO_PICTURES = {
     "ignore_done": True,
 }
 _PICTURES = ("render", "camera", "renderer", "visualize")
-"""Keywords that start like this are about pictures, and nothing that moves depends on them."""
+"""Prefixes of keywords that concern only rendering, not the simulation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """`robosuite.make(name, **arguments)` of the installed version, without pictures.
+    """`robosuite.make(name, **arguments)` for the installed version, without rendering.
 
-    `left_out`: keywords of the file that this version does not know and that are not about pictures.
+    `left_out`: keywords of the file that this version does not support, except those for rendering.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Task:
 
 
 def translated(env_args: Mapping[str, Any]) -> Task:
-    """Raises UserError for an environment that is not robosuite's, or that this robosuite has no words for."""
+    """Translate env_args. Raises UserError if the environment is not robosuite's, or not supported by this version."""
     load_robosuite()
     from robosuite.environments.base import REGISTERED_ENVS
 
     name, arguments = env_args.get("env_name"), env_args.get("env_kwargs")
     if not isinstance(name, str) or not isinstance(arguments, Mapping) or "robots" not in arguments:
-        raise UserError("The file's env_args name no robosuite task and robots, so nothing can be replayed.")
+        raise UserError("The file's env_args lack a robosuite task or robots, so it cannot be replayed.")
     if name not in REGISTERED_ENVS:
         raise unknown_name("robosuite task", name, REGISTERED_ENVS)
     arguments = {str(key): copy.deepcopy(value) for key, value in arguments.items()}
@@ -58,10 +58,10 @@ def translated(env_args: Mapping[str, Any]) -> Task:
     if controllers is not None:
         arguments["controller_configs"] = _controllers(controllers, arguments["robots"])
         if _is_part(controllers[0] if isinstance(controllers, list) else controllers):
-            # robosuite 1.5 leaves out the second half of each physics step's bookkeeping unless told otherwise.
+            # By default, robosuite 1.5 skips part of each physics step's computations, unlike earlier versions.
             arguments.setdefault("lite_physics", False)
     known = _keywords(REGISTERED_ENVS[name])
-    # What is left at its default is nothing lost.
+    # Keywords left at their defaults are no loss.
     left_out = tuple(
         key
         for key, value in arguments.items()
@@ -72,7 +72,7 @@ def translated(env_args: Mapping[str, Any]) -> Task:
 
 
 def build(task: Task) -> Any:
-    """robosuite's environment. Raises UserError where the installed robosuite cannot build it."""
+    """Build robosuite's environment. Raises UserError if the installed robosuite cannot build it."""
     import robosuite
 
     with global_seed(0):
@@ -86,7 +86,7 @@ def build(task: Task) -> Any:
 
 
 def taking_absolute(task: Task) -> Task:
-    """The same with actions that are poses in the world, as robomimic's `actions_abs`."""
+    """The same task with absolute poses in the world frame as actions, as in robomimic's `actions_abs`."""
     from robosuite.controllers import load_composite_controller_config
 
     arguments = copy.deepcopy(task.arguments)
@@ -104,7 +104,7 @@ def taking_absolute(task: Task) -> Task:
 
 
 def _keywords(task: type) -> set[str]:
-    """What the class takes: its own words, and its parent's where it hands on what it does not know."""
+    """Keywords that the class accepts: its own, and those of its parents if it forwards **kwargs."""
     names: set[str] = set()
     for ancestor in task.__mro__:
         if "__init__" not in vars(ancestor):
@@ -121,17 +121,17 @@ def _is_part(controller: Any) -> bool:
 
 
 def _controllers(controllers: Any, robots: str | list[str]) -> Any:
-    """One for all robots, or a list with one for each."""
+    """The controllers for robosuite 1.5: one for all robots, or a list with one for each."""
     names = [robots] if isinstance(robots, str) else list(robots)
     if isinstance(controllers, list):
         if len(controllers) != len(names):
-            raise UserError(f"env_args have {len(controllers)} controller_configs for {len(names)} robots.")
+            raise UserError(f"env_args have {len(controllers)} controller_configs, but {len(names)} robots.")
         return [_whole_body(part, robot) for part, robot in zip(controllers, names, strict=True)]
     return _whole_body(controllers, names[0])
 
 
 def _whole_body(controller: Any, robot: str) -> Any:
-    """A controller of robosuite 1.5 from one of any version."""
+    """A controller in the format of robosuite 1.5, from one of any version."""
     from robosuite.controllers.composite.composite_controller_factory import refactor_composite_controller_config
     from robosuite.models.robots.robot_model import REGISTERED_ROBOTS
 
@@ -143,12 +143,12 @@ def _whole_body(controller: Any, robot: str) -> Any:
 
 
 def _arm(part: Mapping[str, Any]) -> dict[str, Any]:
-    """One arm's controller of robosuite up to 1.4 in the words of 1.5. Raises UserError for what 1.5 cannot do."""
+    """An arm controller of robosuite up to 1.4 in the format of 1.5. Raises UserError for features that 1.5 lacks."""
     kind = part.get("type")
     if kind not in _PARTS:
         raise UserError(
-            f"env_args ask for the controller {kind!r}, which has no counterpart in robosuite 1.5: "
-            f"there are {', '.join(_PARTS)}."
+            f"env_args use the controller {kind!r}, which has no counterpart in robosuite 1.5; supported are "
+            f"{', '.join(_PARTS)}."
         )
     for limits in ("position_limits", "orientation_limits"):
         if part.get(limits) is not None:

@@ -1,6 +1,6 @@
-"""The MJCF text that a robomimic demonstration carries, made to compile and run here.
+"""Adapts the MJCF model stored in a robomimic demonstration so that it compiles and runs here.
 
-It was written on another machine, often by an older robosuite: its meshes and textures lie elsewhere, and up to
+It was written on another machine, often by an older robosuite: its meshes and textures have other paths, and up to
 robosuite 1.4 parts had other names.
 """
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 PACKAGE = "robosuite"
 _MOVED = {"mounts": "bases"}
-"""Folders of robosuite's assets up to 1.4 -> those of 1.5; what is in them is the same, byte for byte."""
+"""Asset folders of robosuite up to 1.4 -> those of 1.5; their contents are byte-identical."""
 _VISUAL = "_vis"
 _GONE = {"option": ("apirate", "collision", "mpr_tolerance", "mpr_iterations"), "compiler": ("convexhull",)}
-"""Attributes that MuJoCo wrote before version 3 and refuses now; robosuite's models leave them at their defaults."""
+"""Attributes that MuJoCo wrote before version 3 and now rejects; robosuite's models leave them at their defaults."""
 
 _RENAMED = (
     (re.compile(r"^gripper(\d+)_(?!right_|left_)"), r"gripper\1_right_"),
@@ -38,15 +38,15 @@ _BASE = re.compile(r"(robot\d+)_base")
 
 @dataclasses.dataclass(frozen=True)
 class Mended:
-    """A model that compiles here. `stand_ins`: visual meshes shown by the coarser mesh that collides, because the
-    installed robosuite has them no more (those of its arms before version 1.4)."""
+    """A model that compiles here. `stand_ins`: visual meshes replaced by the coarser collision meshes, because the
+    installed robosuite no longer includes them (those of its arms before version 1.4)."""
 
     xml: str
     stand_ins: tuple[str, ...]
 
 
 def compiled(model: Mended) -> mujoco.MjModel:
-    """Raises UserError where MuJoCo refuses the model."""
+    """Compile the model. Raises UserError if MuJoCo rejects it."""
     load_mujoco()
     import mujoco
 
@@ -57,20 +57,20 @@ def compiled(model: Mended) -> mujoco.MjModel:
 
 
 def load_model(env: Any, xml: str) -> None:
-    """Let a robosuite environment go on with a demonstration's model. Raises UserError where it does not fit."""
+    """Load a demonstration's model into a robosuite environment. Raises UserError if it does not match."""
     try:
         env.reset_from_xml_string(mended(modernised(xml)).xml)
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(
-            f"robosuite's {type(env).__name__} cannot run on a demonstration's model_file: "
+            f"robosuite's {type(env).__name__} cannot run with a demonstration's model_file: "
             f"{type(error).__name__}: {error}."
         ) from error
 
 
 def mended(xml: str) -> Mended:
-    """The model with its files found here and without what MuJoCo has dropped since.
+    """The model with local file paths and without attributes that MuJoCo no longer supports.
 
-    Raises UserError where a mesh or texture is not part of the installed robosuite.
+    Raises UserError if a mesh or texture is not part of the installed robosuite.
     """
     root = _parsed(xml)
     package = Path(str(load_robosuite().__file__)).parent
@@ -88,7 +88,7 @@ def mended(xml: str) -> Mended:
 
 
 def modernised(xml: str) -> str:
-    """The model of a robosuite up to 1.4 with the names and sites that 1.5 looks for; that of 1.5 as it is."""
+    """A model of robosuite up to 1.4, with the names and sites that 1.5 expects; a model of 1.5 is unchanged."""
     root = _parsed(xml)
     for part in root.iter():
         for attribute, value in part.attrib.items():
@@ -98,7 +98,7 @@ def modernised(xml: str) -> str:
     sites = {site.get("name") for site in root.iter("site")}
     for base in list(root.iter("body")):
         match = _BASE.fullmatch(base.get("name", ""))
-        # 1.5 keeps where an arm stands in a site; nothing collides with a site or sees this one.
+        # 1.5 marks an arm's base with a site; it does not collide and is invisible.
         if match and f"{match[1]}_right_center" not in sites:
             ElementTree.SubElement(base, "site", {"name": f"{match[1]}_right_center", "rgba": "0 0 0 0"})
     return ElementTree.tostring(root, encoding="unicode")
@@ -108,15 +108,17 @@ def _parsed(xml: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise UserError(f"A demonstration's model_file is no XML ({error}).") from error
+        raise UserError(f"A demonstration's model_file is not valid XML ({error}).") from error
 
 
 def _found(path: Path, package: Path) -> Path:
-    """A file of robosuite's package, wherever that lay when the model was written, or what stands in for it."""
+    """The local path of a file of robosuite's package, or of its substitute; `path` may be from another machine."""
     if PACKAGE not in path.parts:
         if path.is_file():
             return path
-        raise UserError(f"A demonstration's model_file needs {path}, which is not here and not part of robosuite.")
+        raise UserError(
+            f"A demonstration's model_file needs {path}, which does not exist here and is not part of robosuite."
+        )
     last = len(path.parts) - 1 - path.parts[::-1].index(PACKAGE)
     here = package.joinpath(*path.parts[last + 1 :])
     moved = package.joinpath(*(_MOVED.get(part, part) for part in path.parts[last + 1 :]))

@@ -1,7 +1,8 @@
-"""Low-dimensional observations of robosuite's robots, read off a model and its data: no robosuite environment needed.
+"""Low-dimensional observations of robosuite's robots, computed from a model and its data without an environment.
 
-The names and meanings are those of robosuite's observables, the same in versions 1.2 to 1.5: `robot0_eef_pos` is the
-place of the grip site, but `robot0_eef_quat` (x, y, z, w) turns with the hand's body, which the site is turned against.
+Names and meanings are those of robosuite's observables, the same in versions 1.2 to 1.5: `robot0_eef_pos` is the
+position of the grip site, but `robot0_eef_quat` (x, y, z, w) is the orientation of the hand body, which differs from
+the site's.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import mujoco
 
 Reading = Callable[["mujoco.MjData"], np.ndarray]
-"""float64 (size,) of the data as they stand."""
+"""Computes float64 (size,) from the current data."""
 
 _KEY = re.compile(r"robot(\d+)_(?:(right|left)_)?(\w+)")
 QUANTITIES = (
@@ -31,7 +32,7 @@ QUANTITIES = (
 
 
 def readings(model: mujoco.MjModel, keys: Sequence[str]) -> dict[str, Reading]:
-    """How to read each of `keys`. Raises UserError for one that is not robosuite's, or not of this model's robot."""
+    """A function for each of `keys`. Raises UserError for keys that robosuite or this model's robot does not have."""
     return {key: _reading(model, key) for key in keys}
 
 
@@ -39,7 +40,7 @@ def _reading(model: mujoco.MjModel, key: str) -> Reading:
     match = _KEY.fullmatch(key)
     if match is None or match[3] not in QUANTITIES:
         raise unknown_name(
-            "observation to work out from the simulator's state", key, [f"robot0_{name}" for name in QUANTITIES]
+            "observation to compute from the simulator's state", key, [f"robot0_{name}" for name in QUANTITIES]
         )
     robot, arm, quantity = match[1], match[2] or "right", match[3]
     if quantity.startswith("joint"):
@@ -62,7 +63,7 @@ def _reading(model: mujoco.MjModel, key: str) -> Reading:
 
 
 def _grippers(robot: str, arm: str) -> tuple[str, ...]:
-    """What the gripper's parts are called: since robosuite 1.5, before, and before for two-armed robots."""
+    """Prefixes of the gripper's parts: since robosuite 1.5 (and before, for two-armed robots), and before."""
     return f"gripper{robot}_{arm}_", f"gripper{robot}_"
 
 
@@ -70,16 +71,16 @@ def _index(key: str, found: dict[str, int], names: Sequence[str]) -> int:
     for name in names:
         if name in found:
             return found[name]
-    raise UserError(f"{key} cannot be worked out: the demonstration's model_file has no {' or '.join(names)}.")
+    raise UserError(f"{key} cannot be computed: the demonstration's model_file has no {' or '.join(names)}.")
 
 
 def _joints(model: mujoco.MjModel, key: str, *prefixes: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where positions and velocities of the joints with the first prefix that fits to any stand."""
+    """Indices of positions and velocities of the joints with the first prefix that matches any."""
     for prefix in prefixes:
         joints = [i for i in range(model.njnt) if model.joint(i).name.startswith(prefix)]
         if joints:
             return model.jnt_qposadr[joints], model.jnt_dofadr[joints]
-    raise UserError(f"{key} cannot be worked out: the demonstration's model_file has no joint {prefixes[0]}*.")
+    raise UserError(f"{key} cannot be computed: the demonstration's model_file has no joint {prefixes[0]}*.")
 
 
 def _of_joints(quantity: str, places: np.ndarray, velocities: np.ndarray) -> Reading:
@@ -92,7 +93,7 @@ def _of_joints(quantity: str, places: np.ndarray, velocities: np.ndarray) -> Rea
 
 
 def _quaternion(rotation: np.ndarray) -> np.ndarray:
-    """x, y, z, w of a rotation (3, 3), with w >= 0 as robosuite has it."""
+    """Quaternion (x, y, z, w) of a rotation (3, 3), with w >= 0 as in robosuite."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_matrix(rotation).as_quat(canonical=True)

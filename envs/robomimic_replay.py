@@ -1,4 +1,4 @@
-"""Whether a demonstration's actions lead through its recorded states when they are executed again, open loop."""
+"""Replays a demonstration's actions open loop and compares the result with its recorded states."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco fills its namespace from a compiled module that pyright cannot read.
@@ -22,12 +22,12 @@ from pixio_robot.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplayError:
-    """How far one replay strays from what was recorded.
+    """How far a replay deviates from the recording.
 
-    first_step: the first whose positions differ at all, None where every bit is reproduced. position: largest
-    difference of any joint coordinate (m or rad; objects have joints too) at any step, and `joint` where it was.
+    first_step: the first step with any difference in positions, None if every bit is reproduced. position: largest
+    difference of any joint coordinate (m or rad; objects have joints too) at any step; joint: where it occurred.
     hand_m: largest distance between the recorded and the replayed gripper of the first arm. success: whether the
-    task's own check holds after the last action.
+    task is solved after the last action.
     """
 
     steps: int
@@ -39,25 +39,25 @@ class ReplayError:
 
 
 class Replay:
-    """One robosuite environment, built from the file's env_args, that takes one demonstration after the other."""
+    """Replays demonstrations in one robosuite environment, built from the file's env_args."""
 
     def __init__(self, env_args: Mapping[str, Any]) -> None:
-        """Raises UserError where the installed robosuite cannot build that environment."""
+        """Raises UserError if the installed robosuite cannot build the environment."""
         self.task: Task = translated(env_args)
         self._env: Any = build(self.task)
 
     def run(self, model_file: str, states: np.ndarray, actions: np.ndarray) -> ReplayError:
         """Start from states[0] (n, 1 + nq + nv), execute all n actions (n, a), compare with states[1:].
 
-        Raises UserError where the demonstration does not fit to the environment.
+        Raises UserError if the demonstration does not match the environment.
         """
         with self._on(model_file) as (sim, grip):
             nq, nv = len(sim.data.qpos), len(sim.data.qvel)
             check_states(states, nq, nv)
             if actions.shape[1:] != (self._env.action_dim,):
                 raise UserError(
-                    f"The demonstration's actions have {actions.shape[1]} numbers, but {self.task.name} with the "
-                    f"file's controller takes {self._env.action_dim}."
+                    f"The demonstration's actions have {actions.shape[1]} dimensions, but {self.task.name} with the "
+                    f"file's controller expects {self._env.action_dim}."
                 )
             hand = _Hand(sim.model._model, grip)
             sim.set_state_from_flattened(states[0, : 1 + nq + nv])
@@ -81,7 +81,7 @@ class Replay:
 
     @contextlib.contextmanager
     def _on(self, model_file: str) -> Iterator[tuple[Any, int]]:
-        """The environment with the demonstration's own model, as robosuite's recorder starts an episode."""
+        """The environment with the demonstration's own model, reset in the same way as by robosuite's recorder."""
         with global_seed(0):
             load_model(self._env, model_file)
             self._env.sim.reset()
@@ -93,7 +93,7 @@ class Replay:
 
 
 class _Hand:
-    """Where the grip site is, worked out beside the simulation: looking must not disturb it."""
+    """Position of the grip site, computed on separate data so that the simulation is not disturbed."""
 
     def __init__(self, model: Any, site: int) -> None:
         import mujoco
@@ -109,5 +109,5 @@ class _Hand:
 
 
 def _joint_at(model: Any, place: int) -> str:
-    """The joint that position number `place` belongs to."""
+    """The joint to which the position with index `place` belongs."""
     return model.joint(int(np.searchsorted(model.jnt_qposadr, place, side="right")) - 1).name

@@ -1,7 +1,7 @@
-"""What the recorded states of a robomimic demonstration look like: pictures and readings of its own model.
+"""Renders the recorded states of robomimic demonstrations, and computes observations from them, with their own models.
 
-No robosuite environment is built: the demonstration carries its whole model, so that states of any robosuite version
-can be shown as long as the meshes are still there.
+No robosuite environment is built: a demonstration contains its whole model, so states of any robosuite version can be
+rendered as long as the meshes still exist.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -22,14 +22,14 @@ from pixio_robot.types import CameraSpec
 
 _QUALITIES = [quality.value for quality in RenderQuality]
 _TO_OPENCV = np.diag([1.0, -1.0, -1.0])
-"""MuJoCo's cameras look along -z with y up, OpenCV's along z with y down."""
+"""MuJoCo's cameras look along -z with y up, OpenCV's along +z with y down."""
 
 
 class RecordedScene:
-    """Shows one demonstration after the other, square pictures of `image_size` pixels. Close it at the end."""
+    """Renders demonstrations as square images of `image_size` pixels. Close it after use."""
 
     def __init__(self, image_size: int, render_quality: str) -> None:
-        """`render_quality`: `full` or `fast`. Raises UserError for another, and for a size below 1."""
+        """`render_quality`: `full` or `fast`. Raises UserError for other qualities and for sizes below 1."""
         if render_quality not in _QUALITIES:
             raise unknown_name("render_quality", render_quality, _QUALITIES)
         if image_size < 1:
@@ -42,16 +42,16 @@ class RecordedScene:
         self._renderer: Any = None
 
     def cameras(self, model_file: str, names: Sequence[str]) -> dict[str, CameraSpec]:
-        """Size, intrinsics and place of the named cameras of that model. Raises UserError for an unknown one."""
+        """Size, intrinsics and pose of the named cameras of the model. Raises UserError for an unknown camera."""
         self._load(model_file)
         return {name: self._camera(name) for name in names}
 
     def observe(
         self, model_file: str, states: np.ndarray, keys: Sequence[str], cameras: Sequence[str]
     ) -> Mapping[str, np.ndarray]:
-        """`<camera>_image` uint8 (n, size, size, 3) and every key, float64 (n, ...), at n flattened MuJoCo states.
+        """`<camera>_image` uint8 (n, size, size, 3) and each key, float64 (n, ...), for n flattened MuJoCo states.
 
-        Raises UserError where the states do not fit to the model, or a key or camera is not there.
+        Raises UserError if the states do not match the model, or a key or camera does not exist.
         """
         self._load(model_file)
         check_states(states, self._model.nq, self._model.nv)
@@ -68,9 +68,9 @@ class RecordedScene:
         return {key: np.stack(values) for key, values in found.items()}
 
     def notes(self) -> list[str]:
-        """What is not shown as it was."""
+        """How the rendering differs from the original."""
         names = ", ".join(sorted(self._stand_ins))
-        return [f"visual meshes that this robosuite has no more, shown by those that collide: {names}"] if names else []
+        return [f"visual meshes that this robosuite lacks, replaced by collision meshes: {names}"] if names else []
 
     def close(self) -> None:
         if self._renderer is not None:
@@ -78,7 +78,8 @@ class RecordedScene:
             self._renderer = None
 
     def _load(self, xml: str) -> None:
-        """Compiling takes a second, and demonstrations that share a model follow each other."""
+        """Load a model, unless it is the current one: compiling takes a second, and successive demonstrations often
+        share a model."""
         if xml == self._xml:
             return
         self.close()
@@ -128,16 +129,16 @@ class RecordedScene:
             width=self._size,
             fov_y_degrees=fov_y,
             intrinsics=(focal, focal, self._size / 2, self._size / 2),
-            # A camera that follows a target has no pose that stays.
+            # A camera that follows a target has no constant pose.
             extrinsics=pose.tolist() if fixed else None,
             mounted_on=(model.body(model.cam_bodyid[index]).name or "world") if fixed else None,
         )
 
 
 def check_states(states: np.ndarray, nq: int, nv: int) -> None:
-    """Time, positions and velocities; versions before 1.4 add what the actuators remember."""
+    """Raise UserError unless states have time, positions and velocities; robosuite before 1.4 adds actuator states."""
     if states.ndim != 2 or states.shape[1] < 1 + nq + nv:
         raise UserError(
-            f"A demonstration's states have the shape {states.shape}, but its model_file asks for "
-            f"1 + {nq} + {nv} numbers a step."
+            f"A demonstration's states have shape {states.shape}, but its model_file requires "
+            f"1 + {nq} + {nv} numbers per step."
         )

@@ -1,4 +1,4 @@
-"""A robosuite task as an Environment: deterministic by seed, fast, and rendered only when asked."""
+"""A robosuite task as an Environment: deterministic given the seed, fast, and rendered only on request."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco fills its namespace from a compiled module that pyright cannot read.
@@ -24,7 +24,7 @@ from pixio_robot.types import Frame, StepResult
 
 
 def _build(config: EnvConfig) -> Any:
-    """robosuite's environment with our scene; it renders nothing and never ends by itself."""
+    """robosuite's environment with our scene; it neither renders nor terminates."""
     from robosuite.controllers import load_composite_controller_config, load_part_controller_config
     from robosuite.environments.base import REGISTERED_ENVS
 
@@ -33,7 +33,7 @@ def _build(config: EnvConfig) -> Any:
     def edit_model_xml(self: Any, xml: str) -> str:
         return dress(task_class.edit_model_xml(self, xml), config)
 
-    # A subclass, because robosuite takes XML processors only after it has built the model once.
+    # A subclass, because robosuite accepts XML processors only after it has built the model once.
     dressed = type(f"PixioRobot{config.task}", (task_class,), {"edit_model_xml": edit_model_xml})
     controllers: Any = load_composite_controller_config(controller="BASIC", robot=config.robot)
     arm = controllers["body_parts"]["right"]
@@ -60,7 +60,7 @@ def _build(config: EnvConfig) -> Any:
 
 
 def _shrink(sampler: Any, share: float) -> None:
-    """Let objects start in the middle share of the ranges robosuite draws their places from."""
+    """Shrink the ranges of robosuite's placement sampler to the given fraction, keeping their centres."""
     for part in getattr(sampler, "samplers", {}).values():
         _shrink(part, share)
     for name in ("x_range", "y_range"):
@@ -71,10 +71,10 @@ def _shrink(sampler: Any, share: float) -> None:
 
 
 class RobosuiteEnv(Views):
-    """One task with one arm; see `Environment` for the contract.
+    """One task with one arm; see `Environment` for the interface.
 
-    As in robosuite, positions and pictures are those of the last physics substep's start, 2 ms before the
-    end of the control step.
+    As in robosuite, positions and images are from the start of the last physics substep, 2 ms before the end of the
+    control step.
     """
 
     def __init__(self, config: EnvConfig) -> None:
@@ -116,7 +116,7 @@ class RobosuiteEnv(Views):
         data.time = state[0]
         data.qpos[:] = state[1 : 1 + self._model.nq]
         data.qvel[:] = state[1 + self._model.nq :]
-        # What a state does not hold starts as after a reset: solver, actuators, controllers and the gripper's ramp.
+        # What is not part of the state is reset: solver, actuators, controllers and the gripper's ramp.
         data.qacc_warmstart[:] = 0
         data.ctrl[:] = 0
         data.act[:] = 0
@@ -149,7 +149,7 @@ class RobosuiteEnv(Views):
         return self._hand_pose(self._grip_site) | self._body_poses() | self._handles()
 
     def _handles(self) -> dict[str, np.ndarray]:
-        """Where nuts and the door are taken by hand."""
+        """Positions of the handles of nut and door."""
         sites = {"square_nut_handle": "SquareNut_handle_site", "door_handle": "Door_handle"}
         found = {}
         for name, site in sites.items():

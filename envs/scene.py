@@ -1,4 +1,4 @@
-"""How the table looks and where things start: edits of robosuite's model, then draws from the episode's seed."""
+"""Appearance of the scene and initial positions: edits of robosuite's model, and random draws per episode."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco fills its namespace from a compiled module that pyright cannot read.
@@ -17,7 +17,7 @@ from envs.textures import TEXTURE_SIZE, draw_texture
 
 DISTRACTORS = 5
 _POSES, _LOOKS = 0, (11, 12, 13, 14, 15)
-"""Random streams of an episode, besides 2 and 4 (what disturbs an expert) and 3 (play)."""
+"""Random streams of an episode, distinct from 2 and 4 (disturbances of experts) and 3 (random play)."""
 
 HIDDEN = (0.0, 0.0, -5.0)
 TABLE_RGB = (0.62, 0.66, 0.70)
@@ -34,13 +34,13 @@ _SHAPES = (
 
 
 def light_position(direction: Sequence[float], surface: Sequence[float]) -> np.ndarray:
-    """Where a light of that direction stands so that its axis meets that point."""
+    """The position of a light with that direction whose axis passes through the centre of the surface."""
     down = np.asarray(direction) / -direction[2]
     return np.array(surface) - 1.8 * down
 
 
 def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation (3, 3) of a camera that stands at `eye`, looks at `target` and holds its head up."""
+    """The rotation (3, 3) of an upright camera at `eye` that looks at `target`."""
     back = (eye - target) / np.linalg.norm(eye - target)
     right = np.cross((0.0, 0.0, 1.0), back)
     right /= np.linalg.norm(right)
@@ -48,10 +48,10 @@ def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def dress(xml: str, config: EnvConfig) -> str:
-    """Our look and sizes in robosuite's MJCF: plain or drawn surfaces in place of its large image textures.
+    """Apply our appearance and sizes to robosuite's MJCF: plain or random surfaces replace its large image textures.
 
-    robosuite draws the size of Lift's cube when it builds the model; here it is fixed by the configuration,
-    so that an episode depends on its seed alone.
+    robosuite randomises the size of Lift's cube when it builds the model; here the configuration fixes it, so that an
+    episode depends only on its seed.
     """
     root = ElementTree.fromstring(xml)
     asset, world = root.find("asset"), root.find("worldbody")
@@ -60,12 +60,12 @@ def dress(xml: str, config: EnvConfig) -> str:
     task = TASKS[config.task]
     if task.cubes:
         _plain_look(asset)
-    # A material without a texture, for what is painted here.
+    # A material without a texture, for geoms in plain colours.
     ElementTree.SubElement(asset, "material", {"name": "matt", "specular": "0.05", "shininess": "0"})
     if config.variation.covers(Variation.TEXTURES):
         add_table_look(asset)
     for body in root.iter("body"):
-        # The bins' boards have no names.
+        # The geoms of the bins have no names.
         if body.get("name") in ("bin1", "bin2") and config.variation.covers(Variation.TEXTURES):
             for geom in body.findall("geom"):
                 if geom.get("group") == "1":
@@ -84,7 +84,7 @@ def dress(xml: str, config: EnvConfig) -> str:
 
 
 def add_camera(world: ElementTree.Element, view: View) -> None:
-    """The fixed camera `front`."""
+    """Add the fixed camera `front`."""
     axes = look_at(np.array(view.eye), np.array(view.target))[:, :2].T.reshape(-1)
     ElementTree.SubElement(
         world,
@@ -95,7 +95,7 @@ def add_camera(world: ElementTree.Element, view: View) -> None:
 
 
 def add_distractors(world: ElementTree.Element) -> None:
-    """Objects that touch nothing, out of sight until an episode puts them somewhere."""
+    """Add objects without collisions, hidden until an episode places them."""
     for index in range(DISTRACTORS):
         body = ElementTree.SubElement(
             world, "body", {"name": f"distractor{index}", "mocap": "true", "pos": " ".join(map(str, HIDDEN))}
@@ -109,7 +109,7 @@ def add_distractors(world: ElementTree.Element) -> None:
 
 
 def add_table_look(asset: ElementTree.Element) -> None:
-    """A texture to draw on, and the material that shows it."""
+    """Add a texture that each episode fills, and a material that uses it."""
     size = str(TEXTURE_SIZE)
     ElementTree.SubElement(
         asset, "texture", {"name": "table_look", "type": "2d", "builtin": "flat", "width": size, "height": size}
@@ -118,12 +118,12 @@ def add_table_look(asset: ElementTree.Element) -> None:
 
 
 def _plain_look(asset: ElementTree.Element) -> None:
-    """Plain cubes with dark edges in place of robosuite's image textures."""
+    """Replace robosuite's image textures by plain cubes with dark edges."""
     for texture in asset.findall("texture"):
         asset.remove(texture)
     for material in asset.findall("material"):
         material.attrib.pop("texture", None)
-    # Dark edges show how a cube is turned.
+    # Dark edges make a cube's orientation visible.
     cubes = {"builtin": "flat", "type": "cube", "width": "64", "height": "64", "mark": "edge"}
     for name, rgb in CUBE_RGB.items():
         color = " ".join(map(str, rgb))
@@ -152,9 +152,9 @@ def _dress_geom(geom: ElementTree.Element, config: EnvConfig) -> None:
 
 
 class Scene:
-    """What the seed draws: poses of the cubes and, where the variation says so, everything that is seen.
+    """Randomises an episode from its seed: poses of the cubes and, depending on the variation, the appearance.
 
-    Works on any compiled model that `dress` or the tabletop's `dress_tabletop` has prepared.
+    Works on any compiled model that was prepared by `dress` or the tabletop's `tabletop_model`.
     """
 
     def __init__(self, config: EnvConfig, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -165,8 +165,8 @@ class Scene:
         self._sees = config.variation.covers
 
     def draw(self, seed: int) -> list[int]:
-        """Set up the episode of that seed in the live model; returns the ids of textures that changed."""
-        # One stream for each: the same seed starts from the same poses, and has the same light, under every variation.
+        """Set up the episode with that seed in the live model; returns the ids of changed textures."""
+        # Separate streams: the same seed gives the same poses, and the same lighting, under every variation.
         look = seed if self._config.look_seed is None else self._config.look_seed
         poses = np.random.default_rng([seed, _POSES])
         distractors, textures, lighting, camera, places = (np.random.default_rng([look, stream]) for stream in _LOOKS)
@@ -190,11 +190,11 @@ class Scene:
         for name, half in self._half.items():
             for _ in range(1000):
                 place = centre + rng.uniform(-spread, spread, 2)
-                # Room between two cubes for a finger beside either, however they are turned.
+                # Leave room for fingers between two cubes in any orientation.
                 if all(np.linalg.norm(place - other) > 0.1 * self._config.object_scale for other in taken):
                     break
             else:
-                # A spread too small for that room: side by side along y.
+                # The spread is too small for that: place them side by side along y.
                 place = taken[-1] + (0.0, 0.1 * self._config.object_scale)
             taken.append(place)
             turn = rng.uniform(0, 2 * np.pi)
@@ -203,7 +203,7 @@ class Scene:
             self._data.qpos[start : start + 7] = [*place, TABLE_TOP + half + 0.002, *quaternion]
 
     def _draw_distractors(self, rng: np.random.Generator, places: np.random.Generator) -> None:
-        """What they are, and where: of its own, because where there is room depends on the task's objects."""
+        """Draw kinds and positions; positions have their own stream, as free space depends on the task's objects."""
         centre, top = np.array(self._task.surface[:2]), self._task.surface[2]
         taken = [self._data.xpos[self._model.body(name).id][:2].copy() for name in self._task.bodies.values()]
         for index in range(DISTRACTORS):
@@ -219,7 +219,7 @@ class Scene:
             self._data.mocap_pos[body] = HIDDEN
             for _ in range(50):
                 place = centre + places.uniform(-0.2, 0.2, 2)
-                # They touch nothing, so keep them out of the fingers' way, where passing through would show.
+                # They do not collide: keep them away from objects, where fingers would visibly pass through them.
                 if all(np.linalg.norm(place - other) > 0.085 for other in taken):
                     standing = self._model.geom_type[geom] in (_SHAPES[1], _SHAPES[2])
                     height = size[1] if standing else size[2]
@@ -251,7 +251,7 @@ class Scene:
         model.vis.headlight.diffuse[:] = rng.uniform(0.25, 0.5)
 
     def _draw_camera(self, rng: np.random.Generator) -> None:
-        """The fixed camera stands up to 7 % of its distance elsewhere and looks up to 2 cm past its target."""
+        """Move the fixed camera by up to 7 % of its distance, and its target by up to 2 cm, per axis."""
         view, camera = self._task.view, self._model.camera(CAMERAS["front"]).id
         eye, target = np.array(view.eye), np.array(view.target)
         eye = eye + rng.uniform(-0.07, 0.07, 3) * np.linalg.norm(eye - target)

@@ -1,4 +1,4 @@
-"""Simulators that draw from the global generators, made to depend on a seed without disturbing the user's."""
+"""Seeding of simulators that use the global random generators, without disturbing the user's generators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _set_states(states: tuple[Any, Any]) -> None:
 
 @contextlib.contextmanager
 def _given_back() -> Iterator[None]:
-    """The global generators are afterwards as they were."""
+    """Restore the global generators afterwards."""
     states = _states()
     try:
         yield
@@ -31,7 +31,7 @@ def _given_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed python's and numpy's global generators, and give them back as they were."""
+    """Seed Python's and NumPy's global generators inside, and restore them afterwards."""
     with _given_back():
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
@@ -39,20 +39,20 @@ def global_seed(seed: int) -> Iterator[None]:
 
 
 class OwnGenerators:
-    """Python's and numpy's global generators as one environment has them, whoever else draws between its steps."""
+    """Gives one environment its own state of Python's and NumPy's global generators, independent of other users."""
 
     def __init__(self) -> None:
         self._states: tuple[Any, Any] | None = None
 
     def reset(self, seed: int) -> contextlib.AbstractContextManager[None]:
-        """What runs inside draws from that seed."""
+        """Inside, the global generators start from that seed."""
         with global_seed(seed):
             self._states = _states()
         return self.held()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """What runs inside goes on drawing where it was; the global generators stay as they are."""
+        """Inside, the environment's generators continue where they were; the global ones are restored afterwards."""
         assert self._states is not None, "reset first"
         with _given_back():
             _set_states(self._states)

@@ -1,4 +1,4 @@
-"""The only place that imports robosuite, quietly, and says what to install when that fails."""
+"""Imports MuJoCo and robosuite without their start-up messages, and reports what to install if that fails."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def missing_gl(error: Exception) -> UserError:
 
 
 def load_mujoco() -> None:
-    """Import mujoco, with MUJOCO_GL=egl unless the user chose otherwise.
+    """Import mujoco, with MUJOCO_GL=egl unless it is already set.
 
-    Raises UserError where MuJoCo finds no OpenGL library.
+    Raises UserError if MuJoCo finds no OpenGL library.
     """
     os.environ.setdefault("MUJOCO_GL", "egl")
     try:
@@ -40,12 +40,12 @@ def load_mujoco() -> None:
 
 @functools.cache
 def load_robosuite() -> ModuleType:
-    """Import robosuite without its start-up chatter. Raises as `load_mujoco` does."""
+    """Import robosuite without its start-up messages. Raises UserError like `load_mujoco`."""
     load_mujoco()
-    # robosuite sets its logger's level on import and warns about optional parts nobody here uses.
+    # robosuite sets its logger's level on import and warns about optional parts that are not used here.
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    # It refuses one that is no number of CUDA_VISIBLE_DEVICES too; EGL's numbers are others, and our pictures not its.
+    # robosuite rejects values that are not in CUDA_VISIBLE_DEVICES. EGL numbers GPUs differently, and we render here.
     egl_device = os.environ.pop(EGL_DEVICE, None)
     try:
         with warnings.catch_warnings():
@@ -67,9 +67,10 @@ def load_robosuite() -> ModuleType:
 
 
 def _mend_sawyer() -> None:
-    """MuJoCo 3.8 refuses Sawyer's flat head mesh, which has no volume to take an inertia from: take its surface's.
+    """Fix two problems of robosuite's Sawyer.
 
-    And its first link touches the base exactly: by how a computer rounds it rubs on it or not; here, to a standstill.
+    MuJoCo 3.8 rejects its flat head mesh, which has no volume to compute an inertia from: use its surface's inertia.
+    And its first link exactly touches the base: depending on rounding, friction may block it, so exclude the contact.
     """
     from robosuite.models.robots import Sawyer as Original
 
@@ -83,6 +84,6 @@ def _mend_sawyer() -> None:
             ElementTree.SubElement(self.contact, "exclude", bodies)
         return Original.get_model(self)
 
-    # robosuite's metaclass registers a robot by its class's name: this one takes the place of the original.
+    # robosuite's metaclass registers robots by class name: this class replaces the original.
     metaclass: Any = type(Original)
     metaclass("Sawyer", (Original,), {"get_model": get_model})

@@ -1,4 +1,4 @@
-"""What environments of a configuration mean by their numbers; starts no simulator, but for foreign tasks."""
+"""The DemoSpec and action bounds of a configuration; starts no simulator, except for third-party tasks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CONTROLLER_NAMES = {
     Controller.JOINT_POSITION: "JOINT_POSITION delta",
 }
 _ABSOLUTE_REACH = (*[REACH_M] * 3, *[2 * np.pi] * 3)
-"""A turn may be told the long way round."""
+"""Rotation vectors may have an angle of up to a full turn."""
 
 
 def _arm_actions(config: EnvConfig) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def _arm_actions(config: EnvConfig) -> tuple[str, ...]:
 
 
 def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action, float64 (a,) each; environments clip to them."""
+    """Lowest and highest action, float64 (a,) each; environments clip actions to them."""
     if config.simulator in FOREIGN:
         from envs.foreign import facts_of
 
@@ -76,7 +76,7 @@ def _versions(*names: str) -> str:
 
 
 def _recorded_spec(config: EnvConfig) -> DemoSpec:
-    """What the demonstrations have, which a policy trained on them asks for."""
+    """The DemoSpec of the demonstrations, which a policy trained on them requires."""
     found = recorded(config.task)
     spec = found.spec
     horizon = "" if config.horizon is None else f", horizon {config.horizon}"
@@ -90,7 +90,7 @@ def _recorded_spec(config: EnvConfig) -> DemoSpec:
 
 
 def spec_of(config: EnvConfig) -> DemoSpec:
-    """The boundary contract of `make_env(config)`. Raises UserError where an extra is missing."""
+    """The DemoSpec of `make_env(config)`. Raises UserError if an extra is missing."""
     if config.simulator is Simulator.ROBOMIMIC:
         return _recorded_spec(config)
     if config.simulator in FOREIGN:
@@ -101,7 +101,7 @@ def spec_of(config: EnvConfig) -> DemoSpec:
     fov = {"front": task_of(config.task).view.fov_y, "hand": HAND_FOV_Y}
     robot, controller, hz = config.robot, _CONTROLLER_NAMES[config.controller], float(config.control_hz)
     if config.simulator is Simulator.ROBOSUITE:
-        # Wipe's arm ends in an eraser.
+        # The arm in Wipe holds an eraser instead of a gripper.
         grips = config.task != "Wipe"
         versions = _versions("robosuite", "mujoco")
         state = (*_POSE, *(_GRIPPERS[config.robot] if grips else ()))

@@ -1,4 +1,4 @@
-"""Our own light tasks on MuJoCo alone: reach, push and pick with a floating gripper (models in `tabletop_models/`)."""
+"""Our own lightweight MuJoCo tasks: reach, push and pick with a floating gripper (models in `tabletop_models/`)."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco fills its namespace from a compiled module that pyright cannot read.
@@ -22,20 +22,20 @@ from pixio_robot.types import Frame, StepResult
 
 MODELS = Path(__file__).parent / "tabletop_models"
 DELTA_POS = 0.02
-"""Metres a step that an action of 1 asks for."""
+"""Metres per step for an action of 1."""
 
 START = (0.0, 0.0, 0.15)
 REACH_LOW, REACH_HIGH = np.array((-0.25, -0.25, 0.012)), np.array((0.25, 0.25, 0.30))
-"""The box (m) the gripper stays in."""
+"""The box (m) in which the gripper can move."""
 
 CUBE_HALF = 0.02
 FINGERS_OPEN, FINGERS_CLOSED = 0.035, -0.01
 REACHED, PUSHED, LIFTED = 0.02, 0.025, 0.08
-"""Metres: from fingertips to the ball; from the cube's middle to the disc's; of the cube above the table."""
+"""Success thresholds (m): distance of fingertips to ball; distance of cube to disc; height of cube above the table."""
 
 
 def tabletop_model(config: EnvConfig) -> mujoco.MjModel:
-    """The compiled model of a tabletop task, with the camera and the variation's geoms in it."""
+    """The compiled model of a tabletop task, with the camera and the variation's geoms."""
     name = config.task.removeprefix("Tabletop").lower()
     base, task = (ElementTree.parse(MODELS / f"{file}.xml").getroot() for file in ("tabletop", name))
     world, asset, extra = base.find("worldbody"), base.find("asset"), task.find("worldbody")
@@ -56,7 +56,7 @@ def tabletop_model(config: EnvConfig) -> mujoco.MjModel:
 
 
 def start_places(config: EnvConfig, seed: int) -> dict[str, np.ndarray]:
-    """Where the task's bodies start, from the seed: body -> position (m) and, for the cube, its quaternion."""
+    """Initial poses of the task's bodies for the seed: body -> position (m) and, for the cube, its quaternion."""
     rng = np.random.default_rng([seed, 0])
     spread = config.start_spread
     places = {}
@@ -76,7 +76,7 @@ def start_places(config: EnvConfig, seed: int) -> dict[str, np.ndarray]:
 
 
 def place(config: EnvConfig, seed: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-    """Reset the data to the start of that seed's episode."""
+    """Reset the data to the start of the episode with that seed."""
     mujoco.mj_resetData(model, data)
     data.ctrl[:] = FINGERS_OPEN
     data.qpos[[model.joint(f"finger{i}").qposadr[0] for i in (1, 2)]] = FINGERS_OPEN
@@ -90,7 +90,7 @@ def place(config: EnvConfig, seed: int, model: mujoco.MjModel, data: mujoco.MjDa
 
 
 def succeeded(task: str, eef: np.ndarray, cube: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Whether the task is done, for positions (..., 3) in metres of gripper, cube and target."""
+    """Whether the task is solved, for positions (..., 3) in metres of gripper, cube and target."""
     if task == "TabletopReach":
         return np.linalg.norm(eef - target, axis=-1) < REACHED
     if task == "TabletopPush":
@@ -99,7 +99,7 @@ def succeeded(task: str, eef: np.ndarray, cube: np.ndarray, target: np.ndarray) 
 
 
 class TabletopEnv(Views):
-    """See `Environment` for the contract. The gripper points down and does not turn; its fingers close along x."""
+    """See `Environment` for the interface. The gripper points down and does not rotate; its fingers close along x."""
 
     def __init__(self, config: EnvConfig) -> None:
         self.config = config
@@ -130,7 +130,7 @@ class TabletopEnv(Views):
         model, data = self._model, self._data
         lengths = (1, model.nq, model.nv, 3 * model.nmocap)
         what = f"The state of {self.config.task} at variation {self.config.variation.value}"
-        parts = "time, positions, velocities, moved bodies"
+        parts = "time, positions, velocities, mocap positions"
         state = finite_vector(state, sum(lengths), what, parts, UserError)
         time, qpos, qvel, mocap = np.split(state, np.cumsum(lengths)[:-1])
         data.time = time[0]
@@ -150,7 +150,7 @@ class TabletopEnv(Views):
         data.mocap_pos[self._mocap] = np.clip(goal, REACH_LOW, REACH_HIGH)
         data.ctrl[:] = FINGERS_CLOSED if action[3] > 0 else FINGERS_OPEN
         mujoco.mj_step(self._model, data, self._substeps)
-        # Positions after the last substep belong to the state that is shown.
+        # The observation shows the positions after the last substep.
         mujoco.mj_kinematics(self._model, data)
         mujoco.mj_camlight(self._model, data)
         self._steps += 1

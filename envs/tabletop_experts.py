@@ -1,4 +1,4 @@
-"""Experts of the tabletop tasks: a gripper that moves without turning, so that positions are all there is."""
+"""Experts for the tabletop tasks; the gripper does not rotate, so they control positions only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from envs.registry import Privileged
 
 OPEN, CLOSE = -1.0, 1.0
 DELTA = 0.02
-"""Metres a step that an action of 1 asks for."""
+"""Metres per step for an action of 1."""
 
 
 def _command(here: np.ndarray, goal: np.ndarray, gripper: float) -> np.ndarray:
@@ -17,7 +17,7 @@ def _command(here: np.ndarray, goal: np.ndarray, gripper: float) -> np.ndarray:
 
 
 class ReachExpert:
-    """Straight to the target."""
+    """Moves straight to the target."""
 
     def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del env, rng
@@ -28,7 +28,7 @@ class ReachExpert:
 
 
 class PushExpert:
-    """Behind the cube as seen from the target, down, and forward; around and again when the cube has slid off."""
+    """Moves behind the cube as seen from the target, descends, and pushes; starts over if the cube slides off."""
 
     def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del env, rng
@@ -51,13 +51,13 @@ class PushExpert:
                     self._down = True
                 return _command(here, np.array((*behind, 0.02)), CLOSE)
             return _command(here, np.array((*behind, 0.09)) if here[2] > 0.07 else np.array((*here[:2], 0.09)), CLOSE)
-        # Push through the cube's middle, and correct the side on which the fingers are.
+        # Push through the cube's centre, and correct the fingers' sideways offset.
         sideways = np.array((-along[1], along[0])) * across
         return _command(here, np.array((*(here[:2] + 0.012 * along - 1.2 * sideways), 0.02)), CLOSE)
 
 
 class PickExpert:
-    """Above the cube, down, close, up; starts over when the cube is left behind."""
+    """Moves above the cube, descends, closes the gripper, and lifts; starts over if the cube is lost."""
 
     def reset(self, env: Privileged, rng: np.random.Generator) -> None:
         del env, rng

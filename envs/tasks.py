@@ -1,4 +1,4 @@
-"""Every task by name: which simulator runs it, what is in it, and where to look from."""
+"""All tasks by name: their simulator, objects and camera view."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pixio_robot.errors import UserError, unknown_name
 
 
 class Simulator(enum.Enum):
-    """What steps a task. TABLETOP is MuJoCo alone, with models of ours; METAWORLD needs the extra of that name.
+    """The simulator of a task. TABLETOP is plain MuJoCo with our own models; METAWORLD needs the extra `metaworld`.
 
-    ROBOMIMIC is robosuite as a robomimic file describes it (`envs.robomimic_task`). GYMNASIUM and DM_CONTROL are
-    environments of others, reached through `envs.foreign`.
+    ROBOMIMIC is robosuite as described by a robomimic file (`envs.robomimic_task`). GYMNASIUM and DM_CONTROL are
+    third-party environments (`envs.foreign`).
     """
 
     ROBOSUITE = "robosuite"
@@ -28,7 +28,7 @@ class Simulator(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """A fixed camera: where it stands and what it looks at (m, world), and its vertical field of view (degrees)."""
+    """A fixed camera: its position and the point it looks at (m, world), and its vertical field of view (degrees)."""
 
     eye: tuple[float, float, float]
     target: tuple[float, float, float]
@@ -39,9 +39,9 @@ class View:
 class Task:
     """One task.
 
-    horizon: control steps until an episode fails, about twice what the expert needs. bodies: our name of an object
+    horizon: maximum episode length in control steps, about twice what the expert needs. bodies: our name of an object
     -> the MuJoCo body, for experts and ground truth. cubes: robosuite's nominal half sizes (m) of the objects that
-    our own scene scales and places; other tasks keep the simulator's sampler. surface: middle of the work surface.
+    our own scene scales and places; other tasks use the simulator's sampler. surface: centre of the work surface (m).
     """
 
     simulator: Simulator = Simulator.ROBOSUITE
@@ -53,7 +53,7 @@ class Task:
 
 
 _TABLE = View(eye=(0.80, 0.0, 1.52), target=(0.0, 0.0, 0.83), fov_y=25.0)
-"""A square 0.44 m wide on the table fills the picture."""
+"""The image covers a square of 0.44 m on the table."""
 
 _BINS = View(eye=(1.05, 0.05, 1.75), target=(0.1, 0.03, 0.85), fov_y=42.0)
 _PEGS = View(eye=(0.95, 0.0, 1.55), target=(0.05, 0.05, 0.86), fov_y=32.0)
@@ -79,7 +79,7 @@ _GROCERIES = ("Milk", "Bread", "Cereal", "Can")
 _SQUARE, _ROUND = {"square_nut": "SquareNut_main"}, {"round_nut": "RoundNut_main"}
 
 _METAWORLD_VIEW = View(eye=(0.0, 0.9, 0.6), target=(0.0, 0.6, 0.0), fov_y=45.0)
-"""CortexBench's camera `top_cap2` (Majumdar et al. 2023): above the table, always turned to it."""
+"""CortexBench's camera `top_cap2` (Majumdar et al. 2023): above the table, always facing it."""
 
 
 def _metaworld(**bodies: str) -> Task:
@@ -130,11 +130,11 @@ TASKS = {
         horizon=700, bodies={"stand": "stand_root", "frame": "frame_root", "tool": "tool_root"}, view=_WIDE
     ),
     "Wipe": Task(horizon=500, view=_WIDE, surface=(0.15, 0.0, 0.9)),
-    # MuJoCo alone.
+    # Plain MuJoCo.
     "TabletopReach": _tabletop(60, "target"),
     "TabletopPush": _tabletop(120, "cube", "target"),
     "TabletopPick": _tabletop(100, "cube"),
-    # CortexBench's five of MetaWorld.
+    # The five MetaWorld tasks of CortexBench.
     "assembly-v3": _metaworld(nut="RoundNut", peg="peg"),
     "bin-picking-v3": _metaworld(cube="obj"),
     "button-press-topdown-v3": _metaworld(button="button"),
@@ -145,18 +145,18 @@ TASKS = {
 
 FOREIGN = (Simulator.GYMNASIUM, Simulator.DM_CONTROL)
 _FOREIGN_HORIZON = 1000
-"""Control steps where the environment names no limit; the dm_control suite's episodes have as many."""
+"""Control steps if the environment specifies no limit; also the episode length of the dm_control suite."""
 
 
 def foreign_name(task: str) -> str:
-    """What a foreign task is called at home: `Pusher-v5` of `gymnasium:Pusher-v5`."""
+    """A third-party task's name without our prefix: `Pusher-v5` for `gymnasium:Pusher-v5`."""
     return task.partition(":")[2]
 
 
 @functools.cache
 def task_of(name: str) -> Task:
-    """The task of that name: one of TASKS, a robomimic file's (see `envs.robomimic_task`) or a foreign one (see
-    `envs.foreign`). Raises UserError for another."""
+    """The task with that name: one of TASKS, a robomimic task (see `envs.robomimic_task`) or a third-party task (see
+    `envs.foreign`). Raises UserError for other names."""
     if name in TASKS:
         return TASKS[name]
     if name.startswith(PREFIX):
@@ -182,18 +182,19 @@ def _gymnasium_horizon(task: str) -> int | None:
         return gymnasium.spec(name).max_episode_steps
     except ImportError as error:
         raise UserError(
-            f"task={task} needs what cannot be imported ({error}): install it, or put its folder on PYTHONPATH."
+            f"task={task} needs a module that cannot be imported ({error}): install it, or add its folder to "
+            "PYTHONPATH."
         ) from error
     except gymnasium.error.Error as error:
         raise UserError(f"Gymnasium does not know task={task}: {error}") from error
 
 
 def register_gymnasium() -> None:
-    """Register every task with Gymnasium, as `pixio_robot/Lift-v0`; importing `envs` does it."""
+    """Register every task with Gymnasium, as in `pixio_robot/Lift-v0`; called when `envs` is imported."""
     import gymnasium
 
     for task in TASKS:
-        # MetaWorld's own names end in a version already.
+        # MetaWorld's own names already end in a version.
         name = f"pixio_robot/{task.removesuffix('-v3')}-v0"
         if name not in gymnasium.registry:
             gymnasium.register(name, entry_point="envs.gymnasium_env:GymnasiumEnv", kwargs={"task": task})

@@ -1,4 +1,4 @@
-"""Table surfaces drawn from a random generator: smooth noise, stripes, checks, wood and speckle."""
+"""Random table textures: smooth noise, stripes, checks, wood and speckle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TEXTURE_SIZE = 256
 
 
 def _smooth_noise(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Bilinear value noise (size, size) in [0, 1] with that many cells a side."""
+    """Smooth value noise (size, size) in [0, 1] with that many cells per side."""
     grid = rng.random((cells + 1, cells + 1))
     position = np.linspace(0, cells, TEXTURE_SIZE, endpoint=False)
     low = position.astype(int)
@@ -19,7 +19,7 @@ def _smooth_noise(rng: np.random.Generator, cells: int) -> np.ndarray:
 
 
 def draw_texture(rng: np.random.Generator) -> np.ndarray:
-    """A random surface: uint8 (256, 256, 3)."""
+    """A random texture: uint8 (256, 256, 3)."""
     y, x = np.mgrid[:TEXTURE_SIZE, :TEXTURE_SIZE] / TEXTURE_SIZE
     angle = rng.uniform(0, np.pi)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -37,7 +37,7 @@ def draw_texture(rng: np.random.Generator) -> np.ndarray:
     else:
         mix = (rng.random((TEXTURE_SIZE, TEXTURE_SIZE)) < 0.3) * 1.0
     first, second = rng.uniform(0.15, 0.95, (2, 3))
-    # Never far apart in brightness: a table, not a test card.
+    # Limit the contrast: a table, not a test pattern.
     second = first + 0.45 * (second - first)
     grain = 0.06 * (_smooth_noise(rng, 64) - 0.5)
     color = first + mix[..., None] * (second - first) + grain[..., None]

@@ -1,4 +1,4 @@
-"""What every MuJoCo-based environment shows: pictures on demand, depth, segmentation, camera and object poses."""
+"""Rendering for all MuJoCo-based environments: images, depth, segmentation, camera and object poses."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco fills its namespace from a compiled module that pyright cannot read.
@@ -22,7 +22,7 @@ _ROBOT_PREFIXES = (
 
 
 class Views:
-    """The viewing half of an `Environment`, over a compiled model and its live data."""
+    """The rendering part of an `Environment`, for a compiled model and its live data."""
 
     def __init__(self, config: EnvConfig, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         self._settings, self._model, self._data = config, model, data
@@ -32,12 +32,12 @@ class Views:
         self._class_of_geom = self._classes()
 
     def _classes(self) -> np.ndarray:
-        """The segmentation class of every geom, int32 (ngeom + 1,); the last stands for no geom."""
+        """The segmentation class of every geom, int32 (ngeom + 1,); the last entry is for no geom."""
         model, owners = self._model, {body: 3 + i for i, body in enumerate(self._body_ids.values())}
         classes = np.zeros(model.ngeom + 1, np.int32)
         for geom in range(model.ngeom):
             body = model.geom_bodyid[geom]
-            # A geom belongs to the nearest of its body's ancestors that has a class.
+            # A geom has the class of the nearest ancestor body with a class.
             while body:
                 name = model.body(body).name
                 if body in owners:
@@ -74,7 +74,7 @@ class Views:
         return self._data.cam_xpos[index].copy(), self._data.cam_xmat[index].reshape(3, 3).copy()
 
     def _hand_pose(self, site: int) -> dict[str, np.ndarray]:
-        """Of the gripper, where its site of that number is."""
+        """The pose of the gripper, given the index of its site."""
         return {
             "eef_pos": self._data.site_xpos[site].copy(),
             "eef_mat": self._data.site_xmat[site].reshape(3, 3).copy(),

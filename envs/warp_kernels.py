@@ -1,7 +1,7 @@
-"""Kernels of ours for MuJoCo Warp's arrays. Import it after `envs.warp_worlds.load_warp`."""
+"""Our kernels for MuJoCo Warp's arrays. Import this module after `envs.warp_worlds.load_warp`."""
 
 # pyright: reportMissingImports=false, reportInvalidTypeForm=false
-# The annotations of a kernel are values that Warp reads: none may become a string.
+# Warp reads a kernel's annotations as values: they must not become strings.
 
 import warp as wp
 

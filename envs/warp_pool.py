@@ -1,4 +1,4 @@
-"""An environment pool whose slots are the worlds of one MuJoCo Warp simulation, on a GPU where there is one."""
+"""An environment pool whose slots are the worlds of one MuJoCo Warp simulation, on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pixio_robot.types import DemoSpec, Frame, StepResult
 
 
 class WarpPool:
-    """Implements `pixio_robot.types.EnvPool`: `num_slots` worlds in this process, stepped and drawn all at once.
+    """Implements `pixio_robot.types.EnvPool`: `num_slots` worlds in this process, stepped and rendered together.
 
-    No slot is ever lost. Pictures are drawn for all worlds or, where no slot asks, for none. A slot that is in an
-    episode but is given no action stays as it is.
+    Slots are never lost. Images are rendered for all worlds, or for none if no slot needs them. A slot in an episode
+    that receives no action keeps its state.
     """
 
     restarts = 0
 
     def __init__(self, config: EnvConfig, num_slots: int, device: str | None = None) -> None:
-        """device: warp's name of one; None for the first GPU, or the CPU. Raises UserError where warp is missing."""
+        """device: a Warp device name; None for the first GPU, or the CPU. Raises UserError if Warp is not installed."""
         if num_slots < 1:
             raise UserError(f"num_slots must be at least 1, not {num_slots}.")
         self.config = config
@@ -46,7 +46,7 @@ class WarpPool:
         return self._worlds
 
     def slot(self, slot: int) -> WarpSlot:
-        """One slot as experts look at an environment."""
+        """The view of one slot that experts use."""
         return WarpSlot(self, slot)
 
     def reset(self, seeds: Mapping[int, int], render: Mapping[int, bool]) -> tuple[dict[int, Frame], set[int]]:
@@ -82,14 +82,14 @@ class WarpPool:
     def _check(self, payload: Mapping[int, object]) -> None:
         for slot in payload:
             if not 0 <= slot < self.num_slots:
-                raise ValueError(f"There is no slot {slot}, only 0 to {self.num_slots - 1}.")
+                raise ValueError(f"Slot {slot} does not exist; slots are 0 to {self.num_slots - 1}.")
 
     def _checked(self, actions: Mapping[int, np.ndarray]) -> np.ndarray:
         for slot, action in actions.items():
             if not self._running[slot]:
                 raise ValueError(f"The episode of slot {slot} is over (or none was started): call reset first.")
             if np.shape(action) != (self.spec.action_dim,):
-                raise ValueError(f"The action must have the shape ({self.spec.action_dim},), not {np.shape(action)}.")
+                raise ValueError(f"The action must have shape ({self.spec.action_dim},), not {np.shape(action)}.")
         given = np.array(list(actions.values()), np.float32).reshape(len(actions), self.spec.action_dim)
         if not np.isfinite(given).all():
             raise ValueError(f"The action is not finite: {given[~np.isfinite(given).all(1)][0]}.")
@@ -103,7 +103,7 @@ class WarpPool:
         return {slot: Frame(images.get(slot, {}), state[slot].copy()) for slot in slots}
 
     def close(self) -> None:
-        """Let the worlds go; harmless when called again."""
+        """Free the worlds; may be called more than once."""
         self._worlds = None
 
     def __enter__(self) -> WarpPool:
@@ -115,7 +115,7 @@ class WarpPool:
 
 @dataclasses.dataclass
 class WarpSlot:
-    """What an expert may ask of one slot: its configuration, its meaning, and where everything is."""
+    """One slot as seen by an expert: its configuration, DemoSpec and privileged poses."""
 
     pool: WarpPool
     index: int

@@ -1,4 +1,4 @@
-"""The expert's episodes from a MuJoCo Warp simulation: as many worlds at once as there are slots."""
+"""Records expert episodes in a MuJoCo Warp simulation, in many worlds at once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def warp_episodes(
 ) -> Iterator[tuple[int, Episode]]:
     """Yield (seed, episode) in the order of `seeds`, which may be endless; close it to stop.
 
-    A world whose episode has ended takes the next seed at once. Episodes that end before an earlier seed's wait
-    for it, so at most a few times `worlds` are held in memory.
+    A world whose episode has ended starts the next seed immediately. Episodes that end before that of an earlier seed
+    wait for it, so at most a few times `worlds` episodes are held in memory.
     """
     source = enumerate(seeds)
     with WarpPool(config, worlds) as pool:

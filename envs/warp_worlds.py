@@ -1,7 +1,7 @@
-"""Many worlds of one tabletop task in MuJoCo Warp: one call steps them all, one call draws all their cameras.
+"""Many worlds of one tabletop task in MuJoCo Warp: one call steps all of them, one call renders all their cameras.
 
-Both are recorded once as graphs and replayed. Without a CUDA device the same kernels run on one CPU core, which is
-right for tests and small studies.
+Both are captured once as graphs and replayed. Without a CUDA device, the same kernels run on one CPU core, which is
+sufficient for tests and small experiments.
 """
 
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false
@@ -24,29 +24,29 @@ from envs.tasks import TASKS, Simulator
 from pixio_robot.errors import UserError
 
 _CONTACTS, _CONSTRAINTS = 48, 192
-"""Room for contacts and constraint rows of one world; the tasks' busiest moments need about half."""
+"""Capacity for contacts and constraint rows per world; the tasks need at most about half."""
 
 _MODEL_RGBA = (0.5, 0.5, 0.5, 1.0)
-"""MuJoCo's default colour: a geom of any other colour shows it in place of its material's."""
+"""MuJoCo's default geom colour: any other colour takes precedence over the material's."""
 
 _STATE = ("time", "qpos", "qvel", "qacc_warmstart", "cvel", "mocap_pos", "ctrl")
-"""What a world's future follows from. mujoco-warp's step reads the bodies' velocities `cvel` of the step before."""
+"""The full state of a world. mujoco-warp's step also reads the body velocities `cvel` of the previous step."""
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Warp announces each module that it loads on standard output."""
+    """Silence Warp, which prints every module that it loads to standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def load_warp() -> tuple[Any, Any]:
-    """(warp, mujoco_warp). Raises UserError where they are not installed."""
+    """(warp, mujoco_warp). Raises UserError if they are not installed."""
     try:
         with _quiet():
             import warp
 
-            # It greets, and warns where there is no GPU.
+            # It prints a banner, and warns if there is no GPU.
             level, warp.config.log_level = warp.LOG_WARNING, warp.LOG_ERROR
             warp.init()
             warp.config.log_level = level
@@ -57,9 +57,9 @@ def load_warp() -> tuple[Any, Any]:
 
 
 def paint(model: mujoco.MjModel) -> None:
-    """Give every geom a plain colour of its own, where the ray tracer would show another than MuJoCo does.
+    """Give geoms a plain colour where the ray tracer would show another colour than MuJoCo's renderer.
 
-    The ray tracer takes a material's colour before the geom's, and has textures for planes and meshes alone.
+    The ray tracer prefers a material's colour to the geom's, and supports textures only for planes and meshes.
     """
     for geom in range(model.ngeom):
         material = model.geom_matid[geom]
@@ -77,14 +77,14 @@ def paint(model: mujoco.MjModel) -> None:
 
 
 class Worlds:
-    """`count` worlds of the configuration's task. All positions in metres, one row a world, float32.
+    """`count` worlds of the configuration's task. All positions in metres, one row per world, float32.
 
-    eef (n, 3): the fingertips' site. fingers (n, 2): their openings. body_pos[name] (n, 3), body_mat[name] (n, 3, 3):
-    the task's objects. They are those of the state that `pictures` shows.
+    eef (n, 3): the fingertip site. fingers (n, 2): finger positions. body_pos[name] (n, 3), body_mat[name] (n, 3, 3):
+    the task's objects. All belong to the state that `pictures` shows.
     """
 
     def __init__(self, config: EnvConfig, count: int, device: str | None = None) -> None:
-        """device: warp's name of it; None for the first GPU, or the CPU where there is none."""
+        """device: a Warp device name; None for the first GPU, or the CPU if there is none."""
         self._warp, self._mjw = load_warp()
         self._config, self.count = config, count
         self._host = tabletop_model(config)
@@ -97,7 +97,7 @@ class Worlds:
         self._hand = model.body_mocapid[model.body("hand_target").id]
         self._fingers = [model.joint(f"finger{i}").qposadr[0] for i in (1, 2)]
         self._bodies = {name: model.body(body).id for name, body in TASKS[config.task].bodies.items()}
-        # The model's cameras in its order, which is the order of the pixels.
+        # The cameras in the model's order, which is the order of the pixels.
         self._shown = sorted(config.cameras, key=lambda name: model.camera(CAMERAS[name]).id)
         with self._on_device():
             self._build(model)
@@ -115,7 +115,7 @@ class Worlds:
         mujoco.mj_forward(model, data)
         self._model = self._mjw.put_model(model)
         self._data = self._mjw.put_data(model, data, nworld=self.count, nconmax=_CONTACTS, njmax=_CONSTRAINTS)
-        # A camera of its own for every world, so that each episode may move it.
+        # Separate cameras for each world, so that each episode can move them.
         self._camera_pos = np.repeat(model.cam_pos[None].astype(np.float32), self.count, 0)
         self._camera_quat = np.repeat(model.cam_quat[None].astype(np.float32), self.count, 0)
         self._model.cam_pos = self._warp.array(self._camera_pos, dtype=self._warp.vec3)
@@ -148,7 +148,7 @@ class Worlds:
         self._read()
 
     def _recorded(self, work: Callable[[], None]) -> Callable[[], None]:
-        """`work`, recorded once and replayed without Python. Runs it once before, which loads its kernels."""
+        """Capture `work` as a graph that is replayed without Python. Runs it once before, to load its kernels."""
         work()
         with self._warp.ScopedCapture() as capture:
             work()
@@ -180,7 +180,7 @@ class Worlds:
         self.body_mat = {name: rotations[:, body] for name, body in self._bodies.items()}
 
     def start(self, seeds: Mapping[int, int]) -> None:
-        """Put these worlds at the start of those seeds' episodes: the starts of `TabletopEnv`, rounded to float32."""
+        """Start episodes with the given seeds in these worlds: the same starts as in `TabletopEnv`, in float32."""
         state = self._state()
         for world, seed in seeds.items():
             place(self._config, seed, self._host, self._host_data)
@@ -198,7 +198,7 @@ class Worlds:
             self._read()
 
     def _state(self) -> dict[str, np.ndarray]:
-        # A copy: on the CPU `numpy()` is the live memory.
+        # Copies, because on the CPU `numpy()` returns the live memory.
         return {name: getattr(self._data, name).numpy().copy() for name in _STATE}
 
     def _write(self, state: Mapping[str, np.ndarray]) -> None:
@@ -207,7 +207,7 @@ class Worlds:
         self._mocap_pos, self._ctrl = state["mocap_pos"], state["ctrl"]
 
     def step(self, actions: np.ndarray, held: Sequence[int] = ()) -> None:
-        """One control step with actions (n, 4), clipped to [-1, 1]. The worlds in `held` stay as they are."""
+        """One control step with actions (n, 4), clipped to [-1, 1]. The worlds in `held` keep their state."""
         actions = np.clip(actions, -1, 1)
         self._mocap_pos[:, self._hand] = np.clip(self.eef + DELTA_POS * actions[:, :3], REACH_LOW, REACH_HIGH)
         self._ctrl[:] = np.where(actions[:, 3:] > 0, FINGERS_CLOSED, FINGERS_OPEN)
@@ -225,13 +225,13 @@ class Worlds:
             self._read()
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """What the configuration's cameras see: camera -> uint8 (n, h, w, 3)."""
+        """The images of the configuration's cameras: camera -> uint8 (n, h, w, 3)."""
         if self._context is None:
             return {}
         with self._on_device():
             self._draw_worlds()
             rgb = self._rgb.numpy()
         size = self._config.image_size
-        # On the CPU `numpy()` is the live memory, which the next picture is drawn into.
+        # On the CPU `numpy()` returns the live memory, into which the next image is rendered.
         pictures = (rgb.copy() if self.device.is_cpu else rgb).reshape(self.count, len(self._shown), size, size, 3)
         return {name: pictures[:, self._shown.index(name)] for name in self._config.cameras}

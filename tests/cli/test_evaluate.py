@@ -82,7 +82,7 @@ def test_other_noise_says_nothing_new_of_a_policy_that_draws_none(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usual, other = evaluate(run, "usual", "videos=0"), evaluate(run, "other", "videos=0", "noise_seed=3")
-    assert "noise_seed=3 changes nothing: this policy draws no noise" in capsys.readouterr().out
+    assert "noise_seed=3 has no effect: this policy is deterministic" in capsys.readouterr().out
     assert read_summary(other).acting == read_summary(usual).acting
     assert read_episodes(other) == read_episodes(usual)
 
@@ -152,7 +152,7 @@ def test_what_is_called_otherwise_plays_the_same(tmp_path: Path, capsys: pytest.
     assert summary.mean_highest_reward == pytest.approx(
         np.mean([episode.highest_reward for episode in read_episodes(tmp_path / "played_same")])
     )
-    assert "not shown to policies, because neither a picture in colour nor a vector: depth" in capsys.readouterr().out
+    assert "not used, because they are neither colour images nor vectors: depth" in capsys.readouterr().out
 
 
 def test_mappings_arrive_in_the_rollouts_of_a_training(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_what_does_not_go_together_is_refused(run: Path) -> None:
         (["checkpoint=random", "every_checkpoint=true"], "random has no checkpoints"),
         (["checkpoint=random", "by_position=true"], "by_position=true only applies to policies"),
         ([f"checkpoint={run}/policies/bc", "cameras=[front]"], "cameras takes a mapping"),
-        (["checkpoint=random", "env.make={width: 3}"], "make is for environments of Gymnasium"),
+        (["checkpoint=random", "env.make={width: 3}"], "make applies only to Gymnasium environments"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "record=x"], "record= keeps the episodes of one"),
         ([f"checkpoint={run}/policies/bc", "every_checkpoint=true", "stop.rule=WIDTH"], "leave out stop.rule"),
         ([f"checkpoint={run}/policies/bc/model", "every_checkpoint=true"], "has no training checkpoints"),

@@ -120,9 +120,9 @@ def test_an_episode_goes_on_from_a_state(env):
     assert before is None or np.allclose(again.state[:3], before, atol=0.02)
     second = go_on()
     assert_same((first, []), (second, []))
-    with pytest.raises(UserError, match=rf"The state of .* must have the shape \({len(state)},\)"):
+    with pytest.raises(UserError, match=rf"The state of .* must have shape \({len(state)},\)"):
         env.reset_to(state[:-1])
-    with pytest.raises(UserError, match="not finite at number 1 "):
+    with pytest.raises(UserError, match="not finite at index 1 "):
         env.reset_to(np.where(np.arange(len(state)) == 1, np.nan, state))
 
 

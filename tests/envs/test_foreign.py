@@ -103,7 +103,7 @@ def test_what_is_wrapped_around_a_model_is_kept():
     gymnasium.register("Tenfold-v0", wrapped)
     try:
         env = make_env(config("gymnasium:Tenfold-v0", cameras=[], image_size=96))
-        with pytest.raises(UserError, match=r"cannot be drawn \(.*render_mode.*cameras=\[\]"):
+        with pytest.raises(UserError, match=r"cannot be rendered \(.*render_mode.*cameras=\[\]"):
             spec_of(config("gymnasium:Tenfold-v0"))
     finally:
         del gymnasium.registry["Tenfold-v0"]

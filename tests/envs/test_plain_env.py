@@ -84,14 +84,14 @@ def test_its_settings_are_part_of_what_it_is(made):
     ("settings", "says"),
     [
         ({"make": {"widht": 48}}, "with make=.*widht"),
-        ({"make": {"max_episode_steps": 9}}, "make may not hold max_episode_steps: .*horizon"),
-        ({"task": "Lift", "make": {"width": 48}}, "make is for environments of Gymnasium"),
+        ({"make": {"max_episode_steps": 9}}, "make must not contain max_episode_steps: .*horizon"),
+        ({"task": "Lift", "make": {"width": 48}}, "make applies only to Gymnasium environments"),
         ({"image_size": 64}, "shows 'pixels_top' at 24 x 32 pixels"),
-        ({"control_hz": 5}, "10 steps a second by its own word"),
-        ({"render_quality": RenderQuality.FULL}, "draws by itself"),
-        ({"start_spread": 0.1}, "places things by itself"),
+        ({"control_hz": 5}, "specifies a control rate of 10 Hz"),
+        ({"render_quality": RenderQuality.FULL}, "renders images itself"),
+        ({"start_spread": 0.1}, "places objects itself"),
         ({"cameras": ["pixels_tpo"]}, "Did you mean 'pixels_top'"),
-        ({"task": "gymnasium:Pendulum-v1"}, r"cannot be drawn \(pygame.*cameras=\[\]"),
+        ({"task": "gymnasium:Pendulum-v1"}, r"cannot be rendered \(pygame.*cameras=\[\]"),
     ],
 )
 def test_what_it_decides_by_itself_is_not_passed_over(settings, says):
@@ -112,20 +112,20 @@ def test_what_only_a_simulator_knows_is_refused(made):
     env.reset(0)
     asked = ("render_depth", "render_segmentation", "camera_pose", "privileged", "get_state")
     for ask in (*(getattr(env, name) for name in asked), lambda: env.reset_to(np.zeros(4))):
-        with pytest.raises(UserError, match="has no MuJoCo model of its own to ask for"):
+        with pytest.raises(UserError, match="has no MuJoCo model, so it cannot provide"):
             ask()
 
 
 def test_what_it_shows_must_be_what_its_space_says(made, monkeypatch):
     plain, seen = made(EnvConfig(task=PLAIN, cameras=[])), made(EnvConfig(task=DOT))
     monkeypatch.setattr(painted.Dot, "_picture", lambda *_: np.zeros((24, 32, 3)))
-    with pytest.raises(UserError, match=r"pixels_top of .* is float64 \(24, 32, 3\), and must be uint8"):
+    with pytest.raises(UserError, match=r"pixels_top of .* is float64 \(24, 32, 3\), but must be uint8"):
         seen.reset(0)
     monkeypatch.setattr(painted.Dot, "render", lambda _: None)
-    with pytest.raises(UserError, match=r"cannot be drawn \(render\(\) gives object \(\)"):
+    with pytest.raises(UserError, match=r"cannot be rendered \(render\(\) returns object \(\)"):
         spec_of(EnvConfig(task=PLAIN, make={"width": 20}))
     monkeypatch.setattr(painted.Dot, "_observation", lambda _: np.zeros(5))
-    with pytest.raises(UserError, match="shows 5 numbers, and its space has 4"):
+    with pytest.raises(UserError, match="has 5 numbers, but its space has 4"):
         plain.reset(0)
 
 
@@ -162,7 +162,7 @@ def test_drawing_that_changes_the_episode_is_found_out(monkeypatch):
 def test_what_is_not_promised_is_said():
     said = notes(EnvConfig(task=DOT, make={"wind": "clock"}), False)
     assert said[0].endswith("depth (float32 (24, 32, 1))")
-    assert "does not give the same episode again from the same seed" in said[1]
+    assert "the same seed does not give the same episode" in said[1]
     assert notes(EnvConfig(task=PLAIN), True) == []
     assert spec_of(EnvConfig(task=ROBOT)).source == "as Gymnasium makes it, episodes do not follow from their seeds"
 

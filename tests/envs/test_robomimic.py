@@ -237,7 +237,7 @@ def test_controllers_are_translated(recording: Recording) -> None:
             right(**changed)
     with pytest.raises(UserError, match="Did you mean 'Lift'"):
         translated(env_args | {"env_name": "Lft"})
-    with pytest.raises(UserError, match="no robosuite task"):
+    with pytest.raises(UserError, match="lack a robosuite task"):
         translated({"env_name": "Lift", "env_kwargs": {}})
     with pytest.raises(UserError, match="Did you mean 'Panda'"):
         translated(env_args | {"env_kwargs": env_args["env_kwargs"] | {"robots": "Pand"}})

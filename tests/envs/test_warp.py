@@ -134,7 +134,7 @@ def test_bad_actions_slots_and_finished_episodes_are_refused(pool):
         pool.step({0: np.zeros(3)}, {})
     with pytest.raises(ValueError, match="finite"):
         pool.step({0: np.full(4, np.nan)}, {})
-    with pytest.raises(ValueError, match="no slot 99"):
+    with pytest.raises(ValueError, match="Slot 99 does not exist"):
         pool.step({99: np.zeros(4)}, {})
     while not pool.step({0: np.zeros(4)}, {0: False})[0][0].done:
         pass
