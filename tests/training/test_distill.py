@@ -117,7 +117,7 @@ def test_students_that_do_not_fit_are_named(config, teacher, tmp_path):
             dataclasses.replace(config, students=[StudentConfig(name="a", encoder=SHAPE, mask=MaskConfig(block=3))])
         )
     coarse = [StudentConfig(encoder=dataclasses.replace(SHAPE, patch=16))]
-    with pytest.raises(UserError, match="Student tiny makes a 2x2 map of 32 px images, the teacher 4x4"):
+    with pytest.raises(UserError, match="Student tiny has a 2x2 patch grid for 32 px images, the teacher 4x4"):
         distill(dataclasses.replace(config, students=coarse))
     with pytest.raises(UserError, match="students is empty"):
         dataclasses.replace(config, students=[])

@@ -27,7 +27,7 @@ def test_the_directory_holds_plain_files_only(saved):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda d: (d / "config.json").unlink(), "holds no config.json"),
+        (lambda d: (d / "config.json").unlink(), "contains no config.json"),
         (lambda d: (d / "config.json").write_text("{"), "not valid JSON"),
         (lambda d: (d / "config.json").write_text("[]"), "not None"),
         (lambda d: (d / "model.safetensors").unlink(), "no weights file"),
@@ -49,7 +49,7 @@ def test_a_spoilt_checkpoint_is_refused_by_name(saved, spoil, words):
 
 
 def test_a_missing_directory(tmp_path):
-    with pytest.raises(UserError, match=r"There is nothing at .*nowhere"):
+    with pytest.raises(UserError, match=r"There is no encoder at .*nowhere"):
         PixioEncoder.from_pretrained(tmp_path / "nowhere")
 
 

@@ -158,7 +158,7 @@ def test_images_come_as_arrays_do():
     encoder, array = PixioEncoder(CONFIG).eval(), images().numpy()
     for view in (array[:, :, ::-1], array[..., ::-1], array.transpose(0, 2, 1, 3)):
         assert torch.equal(encoder(view).cls, encoder(view.copy()).cls)
-    with pytest.raises(UserError, match=r"one tensor or array, .* not as list: np.stack"):
+    with pytest.raises(UserError, match=r"one tensor or array, .* not as list; combine"):
         encoder(list(array))
 
 
