@@ -17,7 +17,7 @@ from pixio_robot.errors import UserError
         ({"task": "Lfit"}, "'Lift'"),
         ({"robot": "Sawer"}, "Sawyer"),
         ({"cameras": ["head"]}, "front, frontview, hand"),
-        ({"cameras": ["hand", "hand"]}, "twice"),
+        ({"cameras": ["hand", "hand"]}, "duplicates"),
         ({"image_size": 4}, "image_size"),
         ({"start_spread": 0.5}, "start_spread"),
         ({"object_scale": 2.0}, "object_scale"),

@@ -86,7 +86,7 @@ def test_its_settings_are_part_of_what_it_is(made):
         ({"make": {"widht": 48}}, "with make=.*widht"),
         ({"make": {"max_episode_steps": 9}}, "make must not contain max_episode_steps: .*horizon"),
         ({"task": "Lift", "make": {"width": 48}}, "make applies only to Gymnasium environments"),
-        ({"image_size": 64}, "shows 'pixels_top' at 24 x 32 pixels"),
+        ({"image_size": 64}, "renders 'pixels_top' at 24 x 32 pixels"),
         ({"control_hz": 5}, "specifies a control rate of 10 Hz"),
         ({"render_quality": RenderQuality.FULL}, "renders images itself"),
         ({"start_spread": 0.1}, "places objects itself"),

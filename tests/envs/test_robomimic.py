@@ -172,9 +172,9 @@ def test_replay_reproduces_every_bit(recording: Recording) -> None:
     assert wrong.first_step == 1
     assert wrong.joint.startswith("robot0_joint")
     assert wrong.hand_m > 0.01
-    with pytest.raises(UserError, match="takes 7"):
+    with pytest.raises(UserError, match="expects 7"):
         replay.run(recording.model_file, recording.states, recording.actions[:, :6])
-    with pytest.raises(UserError, match=r"1 \+ \d+ \+ \d+ numbers a step"):
+    with pytest.raises(UserError, match=r"1 \+ \d+ \+ \d+ numbers per step"):
         replay.run(recording.model_file, recording.states[:, :5], recording.actions)
     replay.close()
 
@@ -273,7 +273,7 @@ def test_what_the_model_lacks_is_named(recording: Recording) -> None:
     for broken, message in (
         (recording.model_file.replace("link0.stl", "link9.stl"), r"panda/meshes/link9\.stl, which this version"),
         (recording.model_file.replace("/robosuite/", "/mimicgen/"), "not part of robosuite"),
-        ("<mujoco", "is no XML"),
+        ("<mujoco", "is not valid XML"),
     ):
         with pytest.raises(UserError, match=message):
             mended(broken)

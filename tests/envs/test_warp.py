@@ -194,7 +194,7 @@ def test_what_it_cannot_do_is_refused(monkeypatch):
     ):
         with pytest.raises(UserError, match=says):
             config(**wrong)
-    with pytest.raises(UserError, match="many worlds"):
+    with pytest.raises(UserError, match="only supported by evaluate and collect"):
         make_env(config())
     with pytest.raises(UserError, match="executor=ray"):
         make_pool(config(), 1, 2, 60.0, executor=Executor.RAY)

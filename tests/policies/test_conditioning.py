@@ -173,5 +173,5 @@ def test_bad_inputs_name_what_is_wrong(build, world):
         build().prepare([])
     with pytest.raises(UserError, match="neither cameras nor state"):
         build(cameras=[], use_state=False)
-    with pytest.raises(UserError, match="names one twice"):
+    with pytest.raises(UserError, match="contains duplicates"):
         ConditioningConfig(cameras=["front", "front"])

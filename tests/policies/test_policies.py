@@ -129,7 +129,7 @@ def test_config_and_inputs_are_checked(make, world, encoder):
         register("bc", POLICIES["flow"].policy)
     with pytest.raises(UserError, match="has the same config class as 'bc'"):
         register("bc_again", POLICIES["bc"].policy)
-    with pytest.raises(UserError, match="min_max only"):
+    with pytest.raises(UserError, match="requires action_normalisation = min_max"):
         DiffusionConfig(action_normalisation="mean_std")
     with pytest.raises(UserError, match="train_steps = 100"):
         DiffusionConfig(inference_steps=200)
