@@ -1,4 +1,4 @@
-"""The one training loop: steps, reports, checkpoints, and a stop that loses nothing."""
+"""The training loop of all commands: steps, metrics, checkpoints, and stopping without losing work."""
 
 from __future__ import annotations
 
@@ -37,43 +37,44 @@ from pixio_robot.training.state import TrainingState
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
 LARGEST_SEED = 2**63
-"""Those of the processes, which lie above, still fit PyTorch's 64 bits."""
+"""Exclusive. The seeds of the other processes are larger, and must still fit into PyTorch's 64 bits."""
 DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclasses.dataclass(kw_only=True)
 class LoopConfig:
-    """How long and how to train."""
+    """Length, precision, parallelism and logging of training."""
 
     steps: int = 1000
-    """Updates; the learning rate's schedule spans them."""
+    """Optimiser updates; also the length of the learning rate schedule."""
     seconds: float | None = None
-    """Stop after this much work [s], at a step; the model is written then too. The schedule does not follow it."""
+    """Stop at the first step after this much training time [s] and save the model. Does not shorten the learning rate
+    schedule. None: no limit."""
     extend: bool = False
-    """Let a run of fewer `steps` go on to these, with its optimiser and averages. From there on the learning rate is
-    that of the longer schedule, so it is not the run that had these steps from the beginning."""
+    """Continue a finished run up to a larger `steps`, with its optimiser and averaged weights. From there on the
+    learning rate follows the longer schedule, so the result differs from a run with these steps from the start."""
     accumulate: int = 1
-    """Batches an update."""
+    """Batches per optimiser update (gradient accumulation)."""
     grad_clip: float | None = 1.0
-    """Largest norm of the gradient; None leaves it alone."""
+    """Maximum norm of the gradient; None: no clipping."""
     dtype: str = one_of("auto", DTYPES)
-    """Autocast: `float32`, `bfloat16`, or `auto`, which is bfloat16 on a GPU and float32 on a CPU (where bfloat16's
-    backward pass through attention is pathologically slow in torch 2.11)."""
+    """Precision of forward passes (autocast): `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, float32 on a CPU
+    (where the backward pass of bfloat16 attention is extremely slow in torch 2.11)."""
     compile: bool = False
-    """torch.compile the model; takes minutes at first."""
+    """Compile the model with torch.compile; the first steps then take minutes."""
     parallel: str = one_of("ddp", STRATEGIES)
-    """How several processes (torchrun) share a model: `ddp`, every one has all of it, or `fsdp`, each has a part."""
+    """Strategy for several processes (torchrun): `ddp`, each holds the whole model, or `fsdp`, each holds a shard."""
     peak_tflops: float | None = None
-    """What a device could do at best in `dtype` [TFLOP/s], for the reported MFU; None: known from its name, for common
-    GPUs."""
+    """Peak throughput of one device in `dtype` [TFLOP/s], for the reported model FLOPs utilisation (MFU); None: looked
+    up by the device's name, for common GPUs."""
     wandb: bool = False
-    """Log to Weights & Biases too, whose own variables (WANDB_PROJECT, WANDB_MODE=offline ...) count."""
+    """Also log to Weights & Biases, configured by its environment variables (WANDB_PROJECT, WANDB_MODE=offline ...)."""
     seed: int = 0
     """Random seed; set by the command."""
     log_every: int = 20
-    """Steps between lines of metrics."""
+    """Steps between logged metrics."""
     save_every: int = 500
-    """Steps between checkpoints, from which an interrupted run goes on."""
+    """Steps between checkpoints, from which an interrupted run resumes."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep."""
 
@@ -86,31 +87,31 @@ class LoopConfig:
         if self.grad_clip is not None and self.grad_clip <= 0:
             raise UserError(f"loop.grad_clip={self.grad_clip} must be above 0, or null to leave gradients alone.")
         if not 0 <= self.seed < LARGEST_SEED:
-            raise UserError(f"loop.seed={self.seed} must not be negative, and below {LARGEST_SEED}.")
+            raise UserError(f"loop.seed={self.seed} must lie between 0 and {LARGEST_SEED - 1}.")
         if self.peak_tflops is not None and self.peak_tflops <= 0:
-            raise UserError(f"loop.peak_tflops={self.peak_tflops} must be above 0, or null to go by the device's name.")
+            raise UserError(f"loop.peak_tflops={self.peak_tflops} must be above 0, or null to use the device's name.")
         if self.parallel not in STRATEGIES:
             raise unknown_name("loop.parallel", self.parallel, STRATEGIES)
         if self.dtype not in DTYPES:
             raise unknown_name("loop.dtype", self.dtype, DTYPES)
 
     def precision(self, device: torch.device) -> torch.dtype:
-        """Of forward passes on `device`."""
+        """Precision of forward passes on `device`."""
         half = self.dtype == "bfloat16" or (self.dtype == "auto" and device.type == "cuda")
         return torch.bfloat16 if half else torch.float32
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """Around forward passes on `device`."""
+        """The autocast context for forward passes on `device`."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision(device) is torch.bfloat16)
 
 
 def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
-    """Train `job` in `run_dir`, continuing what is there; a finished run returns at once.
+    """Train `job` in `run_dir`, resuming from its latest checkpoint; a finished run returns at once.
 
     Leaves `model/` (by `job.save_model`), `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `config.json` and
     `result.json`. On the first SIGINT or SIGTERM it saves a checkpoint and returns with `interrupted`. Raises UserError
-    when the directory holds another run, and when the loss stops being finite. `job.batches` is closed in any case.
-    Of several processes all call it, and the first writes.
+    when the directory holds another run, and when the loss stops being finite. `job.batches` is always closed.
+    With several processes, all must call it; only the first writes files.
     """
     run_dir = Path(run_dir)
     settings = {**job.settings, "loop": config, "optim": job.optim, "use_ema": job.use_ema}
