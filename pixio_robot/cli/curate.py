@@ -19,24 +19,24 @@ from pixio_robot.vision.build import EncoderKind, EncoderSource
 class CurateCommand(CurateConfig, RunSettings):
     """Score, filter, deduplicate and weight the frames of an ingest; the shards themselves stay as they are.
 
-    null switches a rule off. What a threshold does to your own frames is drawn in `curation.html`.
+    null switches a rule off. The report `curation.html` shows the effect of each threshold on your own frames.
     """
 
     pixio: str | None = None
-    """Whole Pixio, trained on the raw frames, for soft sampling by its loss: the directory of its pretraining, or the
-    `mae` in there."""
+    """Pixio model with its decoder, pretrained on the raw frames; its loss drives soft sampling. The pretraining run's
+    directory, or the `mae` directory in it."""
     mae_masks: int = 4
-    """Masks a frame whose losses are averaged."""
+    """Random masks per frame; the loss is averaged over them."""
     encoder: EncoderSource = field(default_factory=lambda: EncoderSource(kind=EncoderKind.NONE))
-    """In whose eyes frames of different videos are duplicates."""
+    """Encoder whose embeddings are compared to find duplicate frames across videos."""
     embedding_size: int = 256
-    """Pixels a side at which that encoder sees frames."""
+    """Side of the square image that this encoder is given, in pixels."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto` (a GPU if there is one)."""
     gpus: float = 0.0
-    """Share of a GPU that each model worker reserves on a Ray cluster; 0: models run on its CPUs."""
+    """GPUs (or a fraction of one) that each model worker reserves on a Ray cluster; 0 runs the models on its CPUs."""
     overwrite: bool = False
-    """Begin anew, instead of bringing what is at `out` up to date."""
+    """Start over instead of updating an existing result at `out`."""
 
 
 def _models(command: CurateCommand) -> list[Column]:
@@ -52,15 +52,15 @@ def _models(command: CurateCommand) -> list[Column]:
 
 
 def _whole_pixio(path: Path) -> Path:
-    """The encoder with its decoder at `path`, or in the directory of a pretraining there. Raises UserError for the
-    encoder alone that lies beside it."""
+    """Path of the Pixio model with its decoder: `path` itself, or the model inside a pretraining run at `path`. Raises
+    UserError if `path` is the exported encoder alone."""
     from pixio_robot.training.pretrain import WHOLE_MODEL
     from pixio_robot.vision.mae import Pixio
 
     if Pixio.is_saved_at(path / WHOLE_MODEL):
         return path / WHOLE_MODEL
     if not Pixio.is_saved_at(path) and Pixio.is_saved_at(beside := path.with_name(WHOLE_MODEL)):
-        raise UserError(f"pixio={path} is not a whole Pixio, whose decoder a loss takes, too; {beside} is.")
+        raise UserError(f"pixio={path} holds the encoder alone; the loss also needs the decoder: use pixio={beside}.")
     return path
 
 
@@ -86,7 +86,7 @@ def _curate(command: CurateCommand) -> bool:
 
 
 def _run(command: CurateCommand) -> int:
-    # Finished scores stay valid when a threshold moves, so `curate` decides itself what is left to do.
+    # Computed scores stay valid when a threshold changes, so `curate` itself decides what is left to do.
     named = [command.data, command.pixio, command.sidecars, command.encoder.path]
     return run_stage(
         "curate",

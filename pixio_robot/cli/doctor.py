@@ -1,4 +1,4 @@
-"""`pixio-robot doctor`: what this machine can do, found out by doing it."""
+"""`pixio-robot doctor`: checks what this machine can do by trying it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ GPU_GL_FIX = (
 )
 OSMESA_FIX = "apt-get install -y libosmesa6 libgl1 libglib2.0-0 (only needed where EGL does not work)"
 TORCHCODEC_FIX = (
-    "nothing: no command here needs it. lerobot's own decode videos with PyAV then; it wants FFmpeg's libraries "
-    "(apt-get install -y ffmpeg)"
+    "nothing: no command here needs it, and without it lerobot's own commands decode videos with PyAV. To use it, "
+    "install FFmpeg's libraries (apt-get install -y ffmpeg)"
 )
 COMPILER_FIX = (
     f"only for compile=true: apt-get install -y gcc libc6-dev python{sys.version_info[0]}.{sys.version_info[1]}-dev; "
-    "CC names another compiler"
+    "set CC to use another compiler"
 )
 REINSTALL_FIX = "run ./scripts/bootstrap again"
 
-# Each runs in a fresh process: a GL backend is chosen once per process, and a broken driver may crash it.
+# Each probe runs in a fresh process: a GL backend is chosen once per process, and a broken driver may crash it.
 RENDER_PROBE = """
 import numpy as np, mujoco
 model = mujoco.MjModel.from_xml_string(
@@ -65,15 +65,15 @@ mujoco.mj_step(model, data)
 assert data.time > 0
 """
 EXTRAS = {
-    # extra of pyproject.toml: (its distributions, what it is for)
+    # extra in pyproject.toml: (its distributions, its purpose)
     "encoders": (("timm", "transformers", "peft"), "other visual encoders, LoRA"),
     "export": (("onnx", "onnxruntime", "onnxscript"), "encoders as ONNX"),
     "formats": (("imagecodecs",), "JPEG 2000 and JPEG XL in diffusion_policy stores"),
     "metaworld": (("metaworld",), "MetaWorld's tasks"),
-    "ray": (("ray",), "ingestion, scoring and rollouts on many machines"),
+    "ray": (("ray",), "ingestion, scoring and rollouts on several machines"),
     "serve": (("msgpack", "websockets"), "the policy server and its client"),
     "slurm": (("hydra-submitit-launcher",), "sweeps on a Slurm cluster"),
-    "view": (("rerun-sdk",), "looking at episodes in rerun"),
+    "view": (("rerun-sdk",), "viewing episodes in rerun"),
     "wandb": (("wandb",), "metrics to Weights & Biases"),
     "warp": (("mujoco-warp",), "simulation on the GPU"),
 }
@@ -89,7 +89,7 @@ class Check:
 
 
 def _probe(code: str, environment: dict[str, str], timeout_s: float = 180) -> str | None:
-    """Run `code` in a new interpreter; None when it worked, else its last line of output."""
+    """Run `code` in a new interpreter. Returns None on success, otherwise the last line of output."""
     try:
         result = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", code],
@@ -125,17 +125,18 @@ def check_torch() -> list[Check]:
     else:
         from pixio_robot.training.device import unseen_gpu
 
-        fix = unseen_gpu() or "nothing to do without an NVIDIA GPU; with one, see that `nvidia-smi` works"
+        fix = unseen_gpu() or "nothing if there is no NVIDIA GPU; otherwise check that `nvidia-smi` works"
         checks.append(Check("CUDA device", False, "none found: everything runs on the CPU", fix, required=False))
     return checks
 
 
 def check_compiler() -> list[Check]:
-    """What torch.compile needs on a GPU: Triton builds a module of Python's in C (its runtime/build.py)."""
+    """The C compiler and Python headers that torch.compile needs on a GPU: Triton builds a C extension module for
+    Python (its runtime/build.py)."""
     if not _cuda_devices():
         return []
     compiler = shutil.which(os.environ["CC"]) if "CC" in os.environ else shutil.which("gcc") or shutil.which("clang")
-    # The scheme that Triton looks in: Debian's own, of Pythons outside of an environment, would lead to /usr/local.
+    # The scheme that Triton uses; Debian's default scheme outside a virtual environment would point to /usr/local.
     header = Path(sysconfig.get_path("include", "posix_prefix")) / "Python.h"
     detail = f"{compiler or 'no C compiler'}, {header if header.is_file() else f'no {header}'}"
     return [Check("compile on a GPU", bool(compiler) and header.is_file(), detail, COMPILER_FIX, required=False)]
@@ -147,9 +148,9 @@ def check_rendering() -> list[Check]:
     for index in [] if egl else _egl_gpus():
         error = _probe(RENDER_PROBE, {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": str(index)})
         detail = error or "rendered a frame"
-        checks.append(Check(f"EGL on its GPU {index}", error is None, detail, GPU_GL_FIX, required=False))
+        checks.append(Check(f"EGL on GPU {index} (EGL's numbering)", error is None, detail, GPU_GL_FIX, required=False))
     if egl is None and len(checks) == 1 and _cuda_devices():
-        detail = "EGL has none of the GPUs: pictures are drawn on the CPU"
+        detail = "EGL finds none of the GPUs: images are rendered on the CPU"
         checks.append(Check("EGL on a GPU", False, detail, GPU_GL_FIX, required=False))
     osmesa = _probe(RENDER_PROBE, {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa"})
     checks.append(Check("OSMesa rendering", osmesa is None, osmesa or "rendered a frame", OSMESA_FIX, required=False))
@@ -168,7 +169,7 @@ def _cuda_devices() -> int:
 
 
 def _egl_gpus() -> list[int]:
-    """Those that EGL lists, whether they can be opened or not."""
+    """Numbers of the GPUs that EGL lists, whether they can be opened or not."""
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", EGL_LIST],
         env=os.environ | {"MUJOCO_GL": "egl"},
@@ -208,12 +209,12 @@ def check_extras() -> list[Check]:
 
 
 def check_torchcodec() -> list[Check]:
-    """lerobot brings it and takes it, where it can, to look at its own videos; here PyAV decodes all."""
+    """lerobot depends on torchcodec and uses it for its videos if it loads; pixio-robot itself decodes with PyAV."""
     if (version := _version("torchcodec")) is None:
         return []
     error = _probe("import torchcodec", {})
     detail = f"{version}, {'loaded' if error is None else 'cannot be loaded'}"
-    return [Check("torchcodec, of lerobot", error is None, detail, TORCHCODEC_FIX, required=False)]
+    return [Check("torchcodec (used by lerobot)", error is None, detail, TORCHCODEC_FIX, required=False)]
 
 
 def check_disk() -> Check:
@@ -238,9 +239,12 @@ def print_table(checks: list[Check]) -> None:
 def main(arguments: list[str]) -> int:
     unexpected = [argument for argument in arguments if argument not in ("--gl-only", "-h", "--help")]
     if unexpected:
-        raise UserError(f"`doctor` does not take {unexpected[0]!r}; it takes nothing, or --gl-only.")
+        raise UserError(f"`doctor` does not take {unexpected[0]!r}; its only option is --gl-only.")
     if "-h" in arguments or "--help" in arguments:
-        print("usage: pixio-robot doctor [--gl-only]\n\nExit code 1 if the main job cannot run on this machine.")
+        print(
+            "usage: pixio-robot doctor [--gl-only]\n\nCheck what this machine can run. "
+            "Exits with 1 if a required check fails."
+        )
         return 0
     checks = check_rendering()
     if "--gl-only" not in arguments:

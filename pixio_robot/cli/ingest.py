@@ -23,7 +23,7 @@ LISTED_ENDINGS = 8
 class IngestCommand(IngestConfig, RunSettings):
     """Decode a folder of footage into shards of JPEG frames, split by video.
 
-    Videos, images, tars of images, LeRobot data sets and Zarr demonstrations are found at any depth.
+    The folder is searched recursively for videos, images, tars of images, LeRobot data sets and Zarr demonstrations.
     executor=ray uses all machines of a Ray cluster. privacy=module:function runs your own code on every frame.
     """
 

@@ -1,4 +1,4 @@
-"""Rollouts while a policy trains: `pixio-robot evaluate` in a process of its own."""
+"""Rollouts during policy training: `pixio-robot evaluate` in a separate process."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from pixio_robot.types import DemoSpec
 from policies.acting import ActingConfig
 
 FIRST_SEED = 200_000
-"""Not those of `evaluate`, so that the policy that was chosen by them can be evaluated on others."""
+"""Differs from that of `evaluate`, so that a policy selected on these seeds can be evaluated on unseen ones."""
 
 
 @dataclass(kw_only=True)
 class TrialsCommand(TrialsConfig, ActingConfig, SightConfig):
-    """Rollouts every `every` steps of training; 0 for none. They do not change the result."""
+    """Rollouts every `every` training steps; 0 disables them. They do not affect training."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
     episodes: int = 20
-    """Episodes of each evaluation."""
+    """Episodes per evaluation."""
     first_seed: int = FIRST_SEED
-    """Of its first episode; not that of `evaluate`, whose episodes are to judge the policy that was chosen by these."""
+    """Seed of the first episode. Keep these seeds apart from those of `evaluate`, which judges the selected policy."""
     workers: int = 1
-    """Simulator processes."""
+    """Number of simulator processes."""
     device: str = "cpu"
-    """Of the policy in these rollouts: `cpu`, `cuda` or `auto`."""
+    """Device of the policy in these rollouts: `cpu`, `cuda` or `auto`."""
 
 
 def open_trials(config: TrialsCommand, out: str, spec: DemoSpec, tasks: Sequence[str] = ()) -> Trials:
-    """`tasks`: those that the policy is told of, as when it is evaluated.
+    """`tasks`: the tasks that the policy is conditioned on, as in an evaluation.
 
     Raises UserError when the environment does not fit the demonstrations, before anything is trained.
     """
@@ -47,7 +47,7 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec, tasks: Sequence
     learned = replace(spec, task=task) if task in tasks else spec
     if differences := learned.differences(look(learned, env_spec, config).spec):
         raise UserError(
-            f"trials.env is another environment than that of the demonstrations: {'; '.join(differences)}."
+            f"trials.env does not match the environment of the demonstrations: {'; '.join(differences)}."
             + way_out(learned, env_spec, config, tasks, "trials.")
         )
 
@@ -67,7 +67,7 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec, tasks: Sequence
 
 
 def _word(value: Any) -> str:
-    """As Hydra reads it; in quotes, the commas and equal signs of a path are its own."""
+    """Format a value as a Hydra override. Strings are quoted, so that commas and equal signs in paths are kept."""
     if value is None:
         return "null"
     if isinstance(value, str):
@@ -95,7 +95,7 @@ def _outcome(results: Path) -> Outcome | None:
 
 
 def words_of_trials(trials: Sequence[Trial]) -> str:
-    """The last and the best, each called what it is."""
+    """A printed line with the results of the last trial and of the best one."""
 
     def of(trial: Trial) -> str:
         outcome = trial.outcome
@@ -103,8 +103,8 @@ def words_of_trials(trials: Sequence[Trial]) -> str:
 
     ranked = ranking(list(trials))
     if not ranked:
-        return "train: no rollout during training ended well; see trials/*/log.txt"
+        return "train: all evaluations during training failed; see trials/*/log.txt"
     return (
         f"train: rollouts during training: last {of(trials[-1])}; best of {len(ranked)} {of(ranked[0])}, which "
-        "flatters: evaluate that one again"
+        "is biased upwards by the selection: evaluate that policy again"
     )

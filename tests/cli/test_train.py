@@ -269,7 +269,7 @@ def test_mistakes_are_named(demos: Path, other_task: Path, tmp_path: Path) -> No
             ["trials.every=2", "trials.first_seed=0"],
             r"seeds were already used to collect demonstrations .*Set trials\.first_seed=",
         ),
-        (["trials.every=2"], "trials.env is another environment than that of the demonstrations"),
+        (["trials.every=2"], "trials.env does not match the environment of the demonstrations"),
         (["policy.conditioning.goal_dim=3"], "goal_dim=3, but the goals have 2 numbers"),
     ):
         with pytest.raises(UserError, match=message):
