@@ -1,4 +1,4 @@
-"""What the machine offers: cores that may be used, and copies to its GPU."""
+"""The machine's resources: usable CPU cores, and copies to the GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
-    """Cores this process may use. PyTorch counts the machine's, which is far too many in a small container."""
+    """Number of cores this process may use. PyTorch counts all of the machine's, far too many in a small container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = CGROUP_LIMIT.read_text().split()
@@ -26,16 +26,16 @@ def usable_cores() -> int:
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """In memory that a GPU reads by itself if this process uses one, else as it is: for a thread that prepares what
-    another will take `to_device`."""
+    """Copy into pinned memory if this process uses a GPU; otherwise return the tensor unchanged. For a thread that
+    prepares batches which another thread moves with `to_device`."""
     import torch
 
     return tensor.pin_memory() if torch.cuda.is_initialized() else tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy without making the host wait for what the GPU is still busy with. That takes pinned memory: what is not
-    `pinned` yet is copied there first, on the thread that calls."""
+    """Copy to `device` without waiting for work queued on the GPU. This needs pinned memory: a tensor that is not
+    `pinned` yet is pinned first, on the calling thread."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,12 +1,12 @@
-"""What a frozen encoder says of every frame, computed once and kept beside the episodes.
+"""Features of a frozen encoder for every frame, computed once and stored beside the episodes.
 
     store.zarr/.features/<fingerprint>[.<view>]/<camera>/000000.safetensors
 
-holds cls (n, k, d) and patches (n, h, w, d), float16, and the checksum of the images that they are of.
+holds cls (n, k, d) and patches (n, h, w, d), float16, and the checksum of the images that they were computed from.
 
-The fingerprint covers the encoder's weights and preprocessing, so other weights never meet these files; the checksum
-does the same for other images. A file is complete or absent: an interrupted run goes on, and episodes appended later
-are added.
+The fingerprint covers the encoder's weights and preprocessing, so features of other weights are never read; the
+checksum does the same for other images. A file is complete or absent: an interrupted run resumes, and episodes appended
+later are added.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ ONE_VIEW = Views()
 
 
 class FeatureCache:
-    """The features of all episodes of some cameras, each in `views` random versions beside the one of acting.
+    """The features of all episodes of some cameras: the view used at inference, and `views` random ones.
 
-    Up to `ram_bytes` they are held in RAM, one tensor a camera, so that a batch is one look-up; beyond, they stay
-    mapped files whose pages the system keeps as it can.
+    If they fit in `ram_bytes`, they are held in RAM, one tensor per camera, so that a batch is one look-up; otherwise
+    they stay memory-mapped files, cached by the operating system.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FeatureCache:
     ) -> None:
         """episodes[camera][v * count + e] are the features of episode e of `count` in view v, 0 <= v <= views.
 
-        crop: what part of the images all views show (`Views.crop`). room: the RAM to hold them in.
+        crop: the size of crop that all views have (`Views.crop`). room: allocates the RAM to hold them.
         """
         self.views, self.crop = views, crop
         self._episodes = episodes
@@ -68,7 +68,7 @@ class FeatureCache:
         needed = sum(part.cls.nbytes + part.patches.nbytes for parts in episodes.values() for part in parts)
         if lengths and needed <= ram_bytes:
             self._flat = _held(episodes, crop, room)
-            # Views in place of the mapped files, which may then be closed.
+            # Tensor views replace the mapped files, which may then be closed.
             self._episodes = {camera: self._split(flat) for camera, flat in self._flat.items()}
 
     def _split(self, flat: Features) -> list[Features]:
@@ -78,7 +78,7 @@ class FeatureCache:
         ]
 
     def features(self, episode: int, camera: str, view: int = 0) -> Features:
-        """Of the n frames of an episode: cls (n, k, d), patches (n, h, w, d), float16."""
+        """Features of the n frames of an episode: cls (n, k, d), patches (n, h, w, d), float16."""
         self._check(camera, episode, view)
         return dataclasses.replace(self._episodes[camera][view * self._count + episode], crop=self.crop)
 
@@ -86,13 +86,13 @@ class FeatureCache:
         if camera not in self._episodes or episode >= self._count:
             raise UserError(f"Features of camera {camera!r} in episode {episode} were not cached.")
         if not 0 <= view <= self.views:
-            raise UserError(f"Features were cached in views 0..{self.views}, and view {view} is asked for.")
+            raise UserError(f"Features were cached for views 0 to {self.views}; there is no view {view}.")
 
     def gather(self, camera: str, episode: np.ndarray, frames: np.ndarray, views: np.ndarray | None = None) -> Features:
-        """Of b windows, episode (b,) and frames (b, t): cls (b, t, k, d), patches (b, t, h, w, d), float16.
+        """Features of b windows, episode (b,) and frames (b, t): cls (b, t, k, d), patches (b, t, h, w, d), float16.
 
-        views (b,): in which version each window is shown, 1..`views` at random while training; without, all are
-        shown as when acting (view 0). One window, one view: its frames keep their motion.
+        views (b,): the view of each window, drawn from 1..`views` in training; None uses the view of inference (0) for
+        all. All frames of a window share a view, which preserves the motion between them.
         """
         shown = np.zeros_like(episode) if views is None else views
         if len(episode):
@@ -111,7 +111,7 @@ class FeatureCache:
 
 
 def _held(episodes: Mapping[str, Sequence[Features]], crop: tuple[int, int] | None, room: Room) -> dict[str, Features]:
-    """All episodes of a camera behind one another, one tensor of class tokens and one of patches."""
+    """The episodes of each camera concatenated: one tensor of class tokens and one of patches per camera."""
     parts = [
         tensors
         for of_camera in episodes.values()
@@ -136,14 +136,14 @@ def _held(episodes: Mapping[str, Sequence[Features]], crop: tuple[int, int] | No
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """The files of a store's features, by camera and in the order that `FeatureCache` wants."""
+    """The files of a store's features by camera, in the order that `FeatureCache` expects."""
 
     files: Mapping[str, Sequence[_Wanted]]
     views: Views
 
 
 def open_features(encoded: Encoded, *, ram_bytes: int = DEFAULT_RAM_BYTES, room: Room = own_room) -> FeatureCache:
-    """What `encode_features` found or made. Raises UserError for a file that is gone meanwhile."""
+    """Open the files that `encode_features` found or made. Raises UserError if one has been removed since."""
     episodes = {camera: [_there(one) for one in wanted] for camera, wanted in encoded.files.items()}
     return FeatureCache(episodes, ram_bytes, encoded.views.count, encoded.views.crop, room)
 
@@ -160,12 +160,12 @@ def encode_features(
 ) -> Encoded:
     """Encode what is not cached yet. `encoder` is a frozen `types.Encoder`.
 
-    With `views`, what the policy sees while acting is view 0, also cropped, and `views.count` random versions stand
-    beside it for training (`FeatureCache.gather`): the encoder runs once for each frame and view. Raises UserError for
-    an unknown camera, a crop that does not fit, features that are not finite in float16, and a full disk.
+    View 0 is what the policy sees at inference, cropped if `views` says so; `views.count` random views are added for
+    training (`FeatureCache.gather`). The encoder runs once per frame and view. Raises UserError for an unknown camera,
+    a crop that does not fit, features that are not finite in float16, and a full disk.
     """
     fingerprint = encoder.fingerprint()  # pyright: ignore[reportCallIssue]
-    # Each frame is looked at once, so the store's images need not stay in RAM.
+    # Each frame is read once, so the store's images need not stay in RAM.
     reader = DemoStore.open(store.path, ram_bytes=0)
 
     def wanted(camera: str, view: int, episode: int) -> _Wanted:
@@ -206,7 +206,7 @@ def _add(
     device: torch.device | str,
     progress: bool,
 ) -> None:
-    """While the device encodes, one thread reads the frames that come next, and another writes the last file."""
+    """While the device encodes, one thread reads the next frames, and another writes the previous file."""
     from rich.progress import track
 
     directory, device = store.path / DIRECTORY, torch.device(device)
@@ -235,8 +235,8 @@ def _add(
 
 
 def _meanwhile[T](thread: ThreadPoolExecutor, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """What each call gives, in their order: the thread makes one while the result of the one before is used, or while
-    the one after is got ready."""
+    """Yield the result of each call in order. The thread runs one call while the caller uses the previous result or
+    prepares the next call."""
     running: Future[T] | None = None
     for call in calls:
         following = thread.submit(call)
@@ -255,7 +255,7 @@ def _there(one: _Wanted) -> Features:
 
 
 def _load(one: _Wanted) -> Features | None:
-    """None where there is no whole file for these images: it is only a cache, so it is then made again."""
+    """The features, or None if there is no complete file for these images, which is then computed again."""
     try:
         with safe_open(one.path, "pt") as file:
             if (file.metadata() or {}).get(MARK) != one.mark:
@@ -268,11 +268,11 @@ def _load(one: _Wanted) -> Features | None:
 
 
 def _save(one: _Wanted, parts: Sequence[Features], temporary: Path) -> None:
-    """By way of `temporary`, which the next run removes should this one be killed."""
+    """Write by way of `temporary`, which the next run removes if this one is killed."""
     features = Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
     for tensor in (features.cls, features.patches):
         if not tensor.isfinite().all():
-            raise UserError(f"The encoder gives features that are not finite in float16 (for {one.path}).")
+            raise UserError(f"The encoder computed features that are not finite in float16 (for {one.path}).")
     whole = temporary / one.path.name
     with atomic_file(whole) as file:
         file.write_bytes(save({"cls": features.cls, "patches": features.patches}, {MARK: one.mark}))
@@ -283,8 +283,8 @@ def _save(one: _Wanted, parts: Sequence[Features], temporary: Path) -> None:
 
 @torch.inference_mode()
 def _encode(encoder: nn.Module, batches: Iterable[Tensor], device: torch.device) -> list[Features]:
-    """Of frames uint8 (b, h, w, 3) each; only the last waits for the device."""
-    # To the CPU without waiting means into pinned memory.
+    """Encode batches of frames, uint8 (b, h, w, 3) each, and wait for the device once, at the end."""
+    # A non-blocking copy to the CPU goes into pinned memory.
     parts = [
         encoder(to_device(frames, device)).map(lambda tensor: tensor.half().to("cpu", non_blocking=True))
         for frames in batches

@@ -23,10 +23,10 @@ from pixio_robot.types import Batch, Features, Observation
 class DemoBatches(Prefetched):
     """An infinite iterator of `Batch`; every epoch is a new permutation of all windows, the last short batch dropped.
 
-    With `features`, `Observation.features` is filled in place of images; with `random_views` as well, each window is
-    shown in one of their random views, drawn anew in every epoch, and otherwise as when acting. With `goals`, what is
-    wanted in each episode of the store (g,), `Observation.goal` is filled. Of several processes each gathers its part
-    of every batch.
+    With `features`, `Observation.features` is filled instead of images. With `random_views` too, each window uses one
+    of the cached random views, drawn anew in every epoch; otherwise the view used at inference. With `goals`, the goal
+    (g,) of each episode of the store, `Observation.goal` is filled. In distributed training each process gathers its
+    part of every batch.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class DemoBatches(Prefetched):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`cameras` and `episodes`: None takes all; the others as `Windows` takes them."""
+        """`cameras` and `episodes`: None takes all. For the other arguments see `Windows`."""
         super().__init__(prefetch)
         cameras = sorted(store.spec.cameras) if cameras is None else cameras
         if batch_size < 1:
@@ -57,7 +57,7 @@ class DemoBatches(Prefetched):
             if camera not in store.spec.cameras:
                 raise unknown_name("camera", camera, store.spec.cameras)
         if random_views and (features is None or features.views == 0):
-            raise UserError("random_views=True needs features that are cached in several views.")
+            raise UserError("random_views=True needs features cached in several views.")
         lengths = store.lengths
         if goals is not None and len(goals) != len(lengths):
             raise UserError(f"There are {len(goals)} goals for the {len(lengths)} episodes of {store.path}.")
@@ -76,7 +76,7 @@ class DemoBatches(Prefetched):
         self._features = features
         self._random_views = random_views
         self._goals = None if goals is None else torch.tensor(goals, dtype=torch.float32)
-        # Of all episodes one after the other, so that a batch is one look-up; episode e starts at row starts[e].
+        # All episodes concatenated, so that a batch is one look-up; episode e starts at row starts[e].
         self._starts = np.cumsum(lengths) - lengths
         self._state = np.concatenate([store.state(episode) for episode in range(len(lengths))])
         self._actions = np.concatenate([store.actions(episode) for episode in range(len(lengths))])
@@ -84,8 +84,8 @@ class DemoBatches(Prefetched):
 
     @classmethod
     def of_policy(cls, policy: Any, store: DemoStore, **others: Any) -> DemoBatches:
-        """The windows that a policy (`policies.ChunkPolicy`) learns from, as long as it wants them, of its cameras;
-        `others` as for the class itself."""
+        """Batches with the windows and cameras that a policy (`policies.ChunkPolicy`) needs; `others` are arguments of
+        the constructor."""
         return cls(
             store,
             observation_steps=policy.observation_steps,
@@ -98,7 +98,7 @@ class DemoBatches(Prefetched):
 
     @property
     def windows(self) -> int:
-        """How many windows there are; `gather` takes their numbers."""
+        """Number of windows; `gather` takes indices below it."""
         return len(self._windows)
 
     @property
@@ -118,13 +118,13 @@ class DemoBatches(Prefetched):
         return self.gather(indices[self._mine], None if views is None else views[:, self._mine])
 
     def draw_views(self, random: np.random.Generator, count: int) -> np.ndarray | None:
-        """In which versions to show `count` windows, (cameras, count); None where each is shown as when acting."""
+        """Random view of each camera for `count` windows, (cameras, count); None if all use the view of inference."""
         if not self._random_views or self._features is None:
             return None
         return random.integers(1, self._features.views + 1, (len(self._cameras), count))
 
     def gather(self, indices: np.ndarray, views: np.ndarray | None = None) -> Batch:
-        """The windows of those numbers (b,); views (cameras, b) of cached features, all 0 without."""
+        """The windows with these indices (b,). views (cameras, b): which view of cached features to use; default 0."""
         located = self._windows.locate(indices)
         starts_b1 = self._starts[located.episode][:, None]
         images: dict[str, torch.Tensor] = {}
@@ -141,7 +141,7 @@ class DemoBatches(Prefetched):
         return Batch(Observation(images, state, features, goal), actions, torch.from_numpy(located.is_pad))
 
     def _images(self, camera: str, located: Located) -> np.ndarray:
-        """uint8 (b, t, h, w, 3). The frames of a window lie side by side, but for the repeated first one."""
+        """uint8 (b, t, h, w, 3). The frames of a window are contiguous, except for repeats of the first one."""
         size = self._store.spec.cameras[camera]
         images = np.empty((*located.frames.shape, size.height, size.width, 3), np.uint8)
         firsts, stops = located.frames[:, 0].tolist(), (located.frames[:, -1] + 1).tolist()
@@ -154,7 +154,7 @@ class DemoBatches(Prefetched):
 
 
 def part_of(batch_size: int, rank: int, world_size: int) -> slice:
-    """Which rows of every batch are a process's. Raises UserError when they cannot be shared evenly."""
+    """The slice of every batch that one process gets. Raises UserError if the batch cannot be split evenly."""
     if batch_size % world_size:
         raise UserError(f"batch_size={batch_size} cannot be split evenly among {world_size} processes.")
     share = batch_size // world_size

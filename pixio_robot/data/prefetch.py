@@ -1,5 +1,5 @@
-"""Endless batches of which each is a function of its number, gathered ahead by one thread, which also pins them where
-this process uses a GPU."""
+"""Endless batches, each a function of its number, prefetched by one thread, which also pins them if this process uses a
+GPU."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pixio_robot.types import Batch
 
 
 class Prefetched(abc.ABC):
-    """An infinite iterator; `state_dict` counts the batches that were handed out, so that a stream restored from it
-    continues with the very next one. A subclass makes batch number n (`_batch`) and says what its data are
-    (`_identity`, JSON values), which a restored state must agree with."""
+    """An infinite iterator. `state_dict` counts the batches handed out, so that a restored iterator continues with
+    exactly the next one. A subclass makes batch number n (`_batch`) and identifies its data (`_identity`, JSON values);
+    a restored state must match that identity."""
 
     def __init__(self, prefetch: int) -> None:
         if prefetch < 1:
@@ -30,7 +30,7 @@ class Prefetched(abc.ABC):
 
     @abc.abstractmethod
     def _batch(self, number: int) -> Batch:
-        """The one that comes after `number` others."""
+        """The batch with this number, counted from 0."""
 
     @abc.abstractmethod
     def _identity(self) -> dict[str, Any]: ...
@@ -39,7 +39,7 @@ class Prefetched(abc.ABC):
         return self
 
     def __next__(self) -> Batch:
-        # Threads do not survive a fork: the child gathers with one of its own.
+        # Threads do not survive a fork: the child starts its own.
         if self._producer is None or self._producer.pid != os.getpid():
             self._producer = _Producer(self, self._consumed, self._prefetch)
         item = self._producer.take()
@@ -56,22 +56,22 @@ class Prefetched(abc.ABC):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: everything but the thread and what it gathered ahead."""
+        """State for pickling: everything but the thread and its prefetched batches."""
         return self.__dict__ | {"_producer": None}
 
     def state_dict(self) -> dict[str, Any]:
         return {**self._identity(), "consumed": self._consumed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken. Raises UserError when the data are not the same."""
+        """Continue where `state` was taken. Raises UserError if the data are not the same."""
         for name, mine in self._identity().items():
             if state[name] != mine:
-                raise UserError(f"The checkpoint was made with {name} {state[name]}, and there are {mine} now.")
+                raise UserError(f"The checkpoint was made with {name}={state[name]}, but now {name}={mine}.")
         self.close()
         self._consumed = int(state["consumed"])
 
     def close(self) -> None:
-        """Stop the thread; batches gathered ahead are dropped and will be gathered again."""
+        """Stop the thread; prefetched batches are dropped and will be prepared again."""
         if self._producer is not None and self._producer.pid == os.getpid():
             self._producer.stop()
         self._producer = None

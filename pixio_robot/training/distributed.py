@@ -1,8 +1,8 @@
-"""Several processes that train one model: who they are, and what they agree on (spreading.py: how they share it).
+"""Distributed training: the processes of one run and the collectives among them (spreading.py shards the model).
 
 Start them with `torchrun --nproc-per-node N -m pixio_robot.cli.main ...`, or as the tasks of a Slurm job through
-Hydra's submitit launcher. The first process speaks, writes and keeps the run directory; what decides the result depends
-on the number of processes nowhere.
+Hydra's submitit launcher. Only the first process prints, writes and owns the run directory; the result does not depend
+on the number of processes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ RANKS = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"),
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
-"""What torchrun tells each of its processes, beside TORCHELASTIC_*; submitit's export has some of them."""
+"""Variables that torchrun sets for each of its processes, besides TORCHELASTIC_*; submitit's export sets some."""
 PATIENCE = datetime.timedelta(days=7)
-"""For work that only the first process does. Should it die, its connections close, and so the others' wait ends."""
+"""Timeout while the first process works alone. If it dies, its connections close, which ends the others' wait."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """This process among all of the run. Every method but `share` is a collective: all must call it."""
+    """This process's rank among all processes of the run. `mean`, `largest`, `gather`, `united` and `after_first` are
+    collectives: all processes must call them."""
 
     rank: int = 0
     count: int = 1
@@ -45,17 +46,17 @@ class Processes:
         return self.rank == 0
 
     def share(self, batch_size: int) -> int:
-        """This process's part of a batch. Raises UserError when it cannot be split evenly."""
+        """Number of samples of a batch that this process gets. Raises UserError if it cannot be split evenly."""
         if batch_size % self.count:
             raise UserError(f"batch_size={batch_size} cannot be split evenly among {self.count} processes.")
         return batch_size // self.count
 
     def sharing(self, rows: int) -> Processes:
-        """These processes, if they can share so many rows evenly; else one alone, as which each looks at all."""
+        """These processes if `rows` can be split evenly among them; otherwise a single one: each handles all rows."""
         return self if rows % self.count == 0 else Processes()
 
     def rows(self, batch_size: int) -> slice:
-        """Which samples of a whole batch are this process's."""
+        """The slice of a whole batch that this process gets."""
         part = self.share(batch_size)
         return slice(self.rank * part, (self.rank + 1) * part)
 
@@ -68,7 +69,7 @@ class Processes:
         return total / self.count
 
     def largest(self, *values: float) -> list[float]:
-        """The largest over the processes, of numbers on the host: processes meet, their devices work on."""
+        """Elementwise maximum over the processes of numbers on the host. Synchronises processes, not devices."""
         if self.count == 1:
             return list(values)
         most = torch.tensor(values, dtype=torch.float64)
@@ -76,7 +77,7 @@ class Processes:
         return most.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """Everyone's value, in order of rank."""
+        """The value of every process, in order of rank."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -84,14 +85,14 @@ class Processes:
         return values
 
     def united(self, things: Collection[str]) -> list[str]:
-        """Whatever any of them has, once and sorted."""
+        """The union over the processes, sorted."""
         return sorted(set().union(*self.gather(list(things))))
 
     def after_first[T](self, work: Callable[[], T]) -> T:
-        """`work()`, on the first process before the others, which find on the disk what it left there.
+        """Run `work()` on the first process, then on the others, which find on disk what the first wrote.
 
-        They wait for hours if need be, where any other collective gives up after minutes. Raises UserError on the
-        others when `work` fails on the first.
+        The others wait for days if necessary; any other collective times out after minutes. Raises UserError on the
+        others if `work` fails on the first.
         """
         if self.count == 1:
             return work()
@@ -105,13 +106,13 @@ class Processes:
         finally:
             dist.broadcast(done, src=0, group=group)
         if not done:
-            raise UserError("The first process failed; its own message says at what.")
+            raise UserError("The first process failed; see its error message.")
         return results[0] if self.first else work()
 
 
 class Vote:
-    """The largest over the processes of numbers on the host, without meeting: each hears what all said when it was
-    asked the last time, and at first 0. All must ask equally often."""
+    """Elementwise maximum over the processes of numbers on the host, without waiting: each call returns the result of
+    the previous one, the first call returns zeros. All processes must call it equally often."""
 
     def __init__(self, processes: Processes) -> None:
         self._alone = processes.count == 1
@@ -131,8 +132,8 @@ class Vote:
 
 
 class Gathered:
-    """How many different things any of the processes has met so far: they exchange those alone that are new. All must
-    ask equally often."""
+    """Counts the distinct items seen by any process so far; only new items are exchanged. All processes must call it
+    equally often."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -140,7 +141,7 @@ class Gathered:
         self._everyones: set[str] = set()
 
     def count(self, mine: Collection[str]) -> int:
-        """`mine`: all that this process has met, new or not."""
+        """`mine`: all items that this process has seen, new or not."""
         new = set(mine) - self._told
         if self._processes.largest(len(new))[0]:
             self._told |= new
@@ -149,7 +150,7 @@ class Gathered:
 
 
 def current() -> Processes:
-    """The processes that `joined` brought together; one, outside of it."""
+    """The processes inside a `joined` context; a single one outside of it."""
     return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes()
 
 
@@ -157,7 +158,7 @@ _meshes: list[DeviceMesh] = []
 
 
 def mesh_of_all(device: torch.device) -> DeviceMesh:
-    """The processes in one row, for DTensors."""
+    """One-dimensional device mesh of all processes, for DTensors."""
     mesh = init_device_mesh(device.type, (current().count,))
     _meshes.append(mesh)
     return mesh
@@ -165,17 +166,17 @@ def mesh_of_all(device: torch.device) -> DeviceMesh:
 
 @contextlib.contextmanager
 def joined(device: str = "auto") -> Iterator[Processes]:
-    """Join the other processes that torchrun or submitit started; without them there are none. Raises UserError where
-    they would have to share GPUs."""
+    """Join the process group of a launch by torchrun or submitit; otherwise yield a single process. Raises UserError if
+    several processes would have to share one of several GPUs."""
     if not _started_along_with_others():
         yield Processes()
         return
-    # What of torch is imported later takes the group for the default of its arguments, and keeps it (torch 2.11).
+    # Imported after the group exists, this module would keep the group in default arguments (torch 2.11).
     importlib.import_module("torch.distributed.fsdp")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(_own_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
-    # Numbers on the host travel by gloo, so that agreeing on something never waits for a device.
+    # Numbers on the host use gloo, so that exchanging them never waits for a device.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield current()
@@ -187,20 +188,20 @@ def joined(device: str = "auto") -> Iterator[Processes]:
 
 
 def _own_gpu(rank: int, processes: int) -> int:
-    """That of one of several processes of this machine. Raises UserError where there are too few: NCCL takes no GPU
-    twice, and would say so only when they exchange something."""
+    """Index of the GPU for one of several processes of this machine. Raises UserError if there are too few: NCCL
+    accepts each GPU only once, and would report it only at the first exchange."""
     gpus = torch.cuda.device_count()
     if 1 < gpus < processes:
         raise UserError(
-            f"{processes} processes on this machine, but {gpus} GPUs: start one a GPU (torchrun --nproc-per-node "
-            f"{gpus}, on Slurm hydra.launcher.tasks_per_node={gpus}), or take device=cpu."
+            f"{processes} processes on this machine, but {gpus} GPUs: start one per GPU (torchrun --nproc-per-node "
+            f"{gpus}, on Slurm hydra.launcher.tasks_per_node={gpus}), or use device=cpu."
         )
-    return rank % gpus  # Slurm may have shown each process its own GPU only
+    return rank % gpus  # Slurm may have made only its own GPU visible to each process
 
 
 def _forget_what_it_stopped(error: BaseException) -> None:
-    """Clear the variables of the functions that an error has left: while it is told, it would keep the models that they
-    trained, and so the group."""
+    """Clear the local variables in an error's traceback: until it is reported, they would keep the models, and with
+    them the process group, alive."""
     todo, seen = [error], set[int]()
     while todo:
         found = todo.pop()
@@ -211,19 +212,19 @@ def _forget_what_it_stopped(error: BaseException) -> None:
 
 
 def part() -> None:
-    """End the group and gloo's threads, which live as long as anything refers to it.
+    """Destroy the process group and gloo's threads, which live as long as anything refers to the group.
 
-    A thread that still held a tensor when Python shut down aborted the process: letting go takes Python (pytorch
-    #179291). DTensor's caches keep every mesh, and a mesh its groups (torch 2.11).
+    A thread that still holds a tensor when Python shuts down aborts the process, because releasing it needs the
+    interpreter (pytorch #179291). DTensor's caches keep every mesh, and a mesh its groups (torch 2.11).
     """
     dist.destroy_process_group()
     while _meshes:
         _meshes.pop()._pg_registry.clear()  # pyright: ignore[reportPrivateUsage]
-    gc.collect()  # models, which know their group, consist of cycles
+    gc.collect()  # models refer to their group, and contain reference cycles
 
 
 def _started_along_with_others() -> bool:
-    """Whether this is one of several processes; what torch wants to know of them is in the environment then."""
+    """Whether this is one of several processes; if so, the environment holds the variables that torch needs."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return True
     if "SUBMITIT_EXECUTOR" not in os.environ:
@@ -237,20 +238,20 @@ def _started_along_with_others() -> bool:
 
 
 def environment_of_one(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` for a program that one of several processes starts and that is none of them."""
+    """`environment` without the distributed variables, for a separate program that one of several processes starts."""
     ours = {
         name: value for name, value in environment.items() if name not in RANKS and not name.startswith("TORCHELASTIC_")
     }
-    # Where nobody set it, torchrun gives each of its processes one thread; anything but 1 is the user's.
+    # torchrun sets one thread per process if the variable is unset; any value other than 1 comes from the user.
     if "TORCHELASTIC_RUN_ID" in environment and ours.get("OMP_NUM_THREADS") == "1":
         del ours["OMP_NUM_THREADS"]
     return ours
 
 
 def together(stage: Callable[[Callable[[], bool]], int], work: Callable[[], bool]) -> int:
-    """`stage(work)` on the first process; the others do `work` if and when the first does. Returns an exit code.
+    """Run `stage(work)` on the first process; the others run `work` if and when the first does. Returns an exit code.
 
-    So locks, stamps and messages stay with one process.
+    Locks, stamps and messages thus come from one process only.
     """
     processes = current()
     if not processes.first:

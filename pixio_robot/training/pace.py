@@ -1,4 +1,4 @@
-"""How fast a run goes, and how much of the hardware it uses."""
+"""Throughput and hardware utilisation of a training run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
-# Dense bfloat16 TFLOP/s of the makers' data sheets (which print twice as much, with sparsity, for some), by a part of
-# the device's name; the first that fits counts. Of TF32 all of these do half as much.
+# Dense bfloat16 TFLOP/s from the vendors' data sheets (some print twice as much, with sparsity), by a part of the
+# device's name; the first match counts. TF32 runs at half of that on all of these.
 PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200 NVL": 835.0,
@@ -24,8 +24,8 @@ PEAK_TFLOPS = {
 
 
 def peak_tflops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float | None:
-    """What `device` could do at best in products of `dtype`, where float32 is TF32, as `pick_device` has it; None for a
-    CPU and for a GPU that is not in the table."""
+    """Peak TFLOP/s of `device` in matrix products of `dtype`; float32 means TF32, as set by `pick_device`. None for a
+    CPU or a GPU that is not in the table."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -34,8 +34,8 @@ def peak_tflops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> fl
 
 
 class Pace:
-    """Examples a second, the share of time spent waiting for data and, where FLOP and peak are known, the share of the
-    peak that the model's arithmetic comes to (MFU). Since the last `take`."""
+    """Measures since the last `take`: examples per second, the share of time spent waiting for data and, if FLOP and
+    peak are known, model FLOP utilisation (MFU), the share of the peak that the model's arithmetic reaches."""
 
     def __init__(self, flop_per_example: float | None, peak_flop_per_second: float | None) -> None:
         self._flop, self._peak = flop_per_example, peak_flop_per_second
@@ -54,7 +54,7 @@ class Pace:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time that does not count: validation, checkpoints."""
+        """Exclude this time from all measures: validation, checkpoints."""
         before = time.perf_counter()
         yield
         self._paused += time.perf_counter() - before

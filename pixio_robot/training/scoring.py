@@ -1,4 +1,4 @@
-"""What models say of frames, as the jobs of curation: Pixio's reconstruction loss, and an encoder's embedding.
+"""Model scores of frames, as jobs for curation: Pixio's reconstruction loss, and an encoder's embedding.
 
 Shapes: b batch, s side in pixels, k class tokens, d width.
 """
@@ -55,11 +55,11 @@ class _EmbeddingOfChunk:
 def mae_loss_column(
     checkpoint: str, masks: int, device: str = "auto", gpus: float = 0.0, executor: Executor = Executor.PROCESSES
 ) -> Column:
-    """The loss of a Pixio (encoder and decoder), the mean over `masks` masks a frame; float32 (n,), NaN if unreadable.
+    """Column of a Pixio's reconstruction loss, averaged over `masks` masks per frame: float32 (n,), NaN if unreadable.
 
     The masks are drawn from the frame's id, so a frame's loss does not depend on its neighbours, its batch or the
-    number of workers. `executor` is what will run it, with `gpus` a worker on Ray. Raises UserError for a directory
-    that holds no whole Pixio, and for a GPU that is not there.
+    number of workers. `executor` will run the job, on Ray with `gpus` per worker. Raises UserError if `checkpoint`
+    is not a Pixio with its decoder, or if the requested GPU is not available.
     """
     if masks < 1:
         raise UserError(f"mae_masks must be at least 1, not {masks}.")
@@ -84,13 +84,14 @@ def embedding_column(
     gpus: float = 0.0,
     executor: Executor = Executor.PROCESSES,
 ) -> Column | None:
-    """Mean class token of an encoder at `size` pixels, of length 1: float16 (n, d). None for kind none. `executor` is
-    what will run it, with `gpus` a worker on Ray. Raises UserError for a GPU that is not there."""
+    """Column of an encoder's mean class token at `size` pixels, scaled to unit length: float16 (n, d). None for kind
+    none. `executor` will run the job, on Ray with `gpus` per worker. Raises UserError if the requested GPU is not
+    available."""
     encoder: Any = build_encoder(source)
     if encoder is None:
         return None
     takes = _device_of_workers(device, executor, gpus)
-    encoder.grid(size, size)  # refuses a size that does not fit before data is read
+    encoder.grid(size, size)  # raises for an unsuitable size before data is read
     return Column(
         name=EMBEDDING,
         title="embedding",
@@ -103,24 +104,26 @@ def embedding_column(
 
 
 def _device_of_workers(device: str, executor: Executor, gpus: float) -> str:
-    """`cpu` or `cuda`, which each worker then takes or fails, so that a score is of the precision that its key says.
-    Ray's workers have the GPUs that they reserve, whatever is in the machine that starts them."""
+    """`cpu` or `cuda`. Each worker uses this device or fails, so that scores have the precision that their key states.
+    Ray's workers have the GPUs that they reserve, regardless of the machine that starts them."""
     if executor is Executor.PROCESSES:
         return pick_device(device).type
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
     if device == "cuda" and gpus <= 0:
-        raise UserError("device=cuda with executor=ray needs gpus=1, or the share of a GPU that each worker reserves.")
+        raise UserError(
+            "device=cuda with executor=ray needs gpus=1, or the fraction of a GPU to reserve for each worker."
+        )
     return "cuda" if gpus > 0 and device != "cpu" else "cpu"
 
 
 def _processes(device: str) -> int | None:
-    """All processes of this machine would share its one GPU."""
+    """One worker on a GPU, which several would have to share; None (the default) on a CPU."""
     return 1 if device == "cuda" else None
 
 
 def _precision(device: str) -> dict[str, str]:
-    """What half precision changes is a part of the score; on a CPU there is none."""
+    """Half precision changes the scores, so it is part of their settings; on a CPU scores are float32."""
     return {"precision": str(DTYPE["cuda"]).removeprefix("torch.")} if device == "cuda" else {}
 
 
@@ -130,7 +133,7 @@ def _autocast(device: torch.device) -> torch.autocast:
 
 
 def _threads(device: torch.device) -> int:
-    """Those that decode. A GPU has all cores; on a CPU every core has a worker, whose own thread computes."""
+    """Number of decoding threads. With a GPU all cores decode; on a CPU each core has a worker, which also computes."""
     return usable_cores() if device.type == "cuda" else 2
 
 
@@ -154,12 +157,12 @@ def _worker_device(name: str) -> torch.device:
 
 @functools.lru_cache(maxsize=1)
 def _pixio(checkpoint: str, device: torch.device) -> Pixio:
-    """A worker does many chunks with one model."""
+    """Cached: a worker scores many chunks with one model."""
     return Pixio.load(checkpoint).eval().requires_grad_(False).to(device)
 
 
 _encoders: dict[str, Any] = {}
-"""By source and device: a worker does many chunks with one encoder."""
+"""Cache by source and device: a worker embeds many chunks with one encoder."""
 
 
 def _encoder(source: EncoderSource, device: torch.device) -> Any:
@@ -218,6 +221,6 @@ def _embed(job: _EmbeddingOfChunk, report: Callable[[float], None]) -> None:
 
 
 def embedding(features: Features) -> Tensor:
-    """One vector (b, d) of length 1 an image: the mean class token, or the mean patch where an encoder has none."""
+    """One unit vector per image (b, d): the mean class token, or the mean patch token if the encoder has none."""
     tokens_bkd = features.cls if features.cls.shape[1] else features.patches.flatten(1, 2)
     return functional.normalize(tokens_bkd.float().mean(dim=1), dim=-1)

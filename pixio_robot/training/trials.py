@@ -1,12 +1,12 @@
-"""Rollouts while training goes on: the policy is saved as it stands, and another process evaluates it.
+"""Rollouts during training: the current policy is saved, and another process evaluates it.
 
-    RUN/trials/step_00001000/model/        what was evaluated; kept for the best and the newest only
-    RUN/trials/step_00001000/evaluation/   what the evaluation wrote
-    RUN/trials/step_00001000/log.txt       what it said
-    RUN/trials/ranking.json                all of them, best first
+    RUN/trials/step_00001000/model/        the evaluated policy; kept for the best and the newest only
+    RUN/trials/step_00001000/evaluation/   results of the evaluation
+    RUN/trials/step_00001000/log.txt       output of the evaluation
+    RUN/trials/ranking.json                all trials, best first
 
-Training waits for them at its end only. The best of several noisy rates is too high: it is called the best of k, and is
-to be evaluated again on other seeds.
+Training waits for trials only at its end. The best of several noisy success rates is biased upwards: it is reported as
+the best of k, and should be evaluated again on other seeds.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ DIRECTORY, RANKING = "trials", "ranking.json"
 MODEL, EVALUATION, LOG = "model", "evaluation", "log.txt"
 KIND, FORMAT_VERSION = "trials", 1
 NICENESS = 10
-NOTE = "The best of several is too high, because it was chosen by these episodes: evaluate it again on other seeds."
+NOTE = "The best rate is biased upwards, because it was selected on these episodes: evaluate it again on other seeds."
 
 
 @dataclasses.dataclass(kw_only=True)
 class TrialsConfig:
-    """Rollouts every `every` steps and at the end of training; 0 for none."""
+    """Rollouts every `every` steps and at the end of training; 0 disables them."""
 
     every: int = 0
-    """Steps of training between two evaluations, with one at its end; 0: none."""
+    """Training steps between two evaluations; another follows at the end of training. 0 disables them."""
     keep_best: int = 2
-    """Policies that are kept: the best ones by success rate, beside the newest."""
+    """Number of policies to keep, those with the highest success rates; the newest is always kept too."""
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.keep_best < 1:
@@ -53,7 +53,7 @@ class TrialsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Of one evaluation. low and high: 95 % interval of the rate."""
+    """Result of one evaluation. low and high: 95 % interval of the success rate."""
 
     episodes: int
     successes: int
@@ -64,19 +64,18 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A step of the run and how the policy did then; None where its evaluation failed."""
+    """A training step and the result of the policy at that step; None if its evaluation failed."""
 
     step: int
     outcome: Outcome | None
 
 
 class Trials:
-    """One evaluation at a time, at low priority; those that come too fast wait in a queue.
+    """Runs one evaluation at a time, at low priority; further ones wait in a queue.
 
-    `command(model, results)` are the words of a process that evaluates the policy in `model` into `results`, and
-    `outcome(results)` reads what it wrote, None where it did not finish. Used as a context it ends the process that is
-    still running, which on Linux ends too where this one is killed: an interrupted run takes up what is missing when it
-    goes on.
+    `command(model, results)` is the command line of a process that evaluates the policy in `model` into `results`;
+    `outcome(results)` reads what it wrote, None if it did not finish. Leaving the context ends a process that is still
+    running (on Linux it also ends if this process is killed); a resumed run evaluates what is missing.
     """
 
     def __init__(
@@ -94,8 +93,8 @@ class Trials:
         self._begun = False
 
     def look(self, save: Callable[[Path], None], first: bool = True) -> Hook:
-        """The hook that saves the policy by `save`, starts its evaluation, and logs the results of earlier ones.
-        Of several processes all save, and the first evaluates."""
+        """The hook that saves the policy with `save`, starts its evaluation and logs the results of earlier ones. In
+        distributed training all processes call `save`, and only the first evaluates."""
 
         def call(step: int) -> Mapping[str, float]:
             if first:
@@ -112,8 +111,8 @@ class Trials:
         return Hook(every=self._config.every, call=call)
 
     def finish(self, write: Callable[[Mapping[str, float]], None]) -> list[Trial]:
-        """Wait for what is running or waiting, and `write` the numbers of each; all trials, by their steps."""
-        self._take_up(sys.maxsize)  # a run that was interrupted in here has no step left to look at
+        """Wait for all running and queued evaluations and `write` the numbers of each. Returns all trials by step."""
+        self._take_up(sys.maxsize)  # a run that was interrupted here has no training steps left
         while self._running is not None or self._waiting:
             self._start_next()
             if self._running is not None:
@@ -140,14 +139,14 @@ class Trials:
         return self._directory / f"step_{step:08d}"
 
     def _take_up(self, step: int) -> None:
-        """What an earlier part of the run left: results, and policies that were not evaluated to the end."""
+        """Load the results of the run before it was interrupted, and queue policies whose evaluation did not finish."""
         if self._begun:
             return
         self._begun = True
         for path in sorted(self._directory.glob("step_*")):
             number = re.fullmatch(r"step_(\d+)", path.name)
             if number is None or int(number[1]) >= step:
-                shutil.rmtree(path)  # of a part that was lost, and is trained again
+                shutil.rmtree(path)  # from steps after the checkpoint, which are trained again
             elif (outcome := self._read(path / EVALUATION)) is not None:
                 self._done[int(number[1])] = outcome
             elif (path / MODEL).is_dir():
@@ -165,7 +164,7 @@ class Trials:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Its own group: Ctrl-C is for the training, which ends it in its own time.
+                # A separate session: Ctrl-C reaches training only, which then ends this process itself.
                 start_new_session=True,
             )
         with contextlib.suppress(OSError):
@@ -173,7 +172,7 @@ class Trials:
         self._running = step, process
 
     def _collect(self) -> list[Trial]:
-        """What ended since the last look; at most one, since one runs at a time."""
+        """The trial that ended since the last call, if any; only one runs at a time."""
         if self._running is None or self._running[1].poll() is None:
             return []
         step, process = self._running
@@ -188,7 +187,7 @@ class Trials:
         return [Trial(step=step, outcome=outcome)]
 
     def _numbers(self, trial: Trial) -> dict[str, float]:
-        """For the log, which is at a later step than the trial: its own step is one of the numbers."""
+        """Numbers for the log, including the trial's own step, since they are logged at a later step."""
         if trial.outcome is None:
             return {}
         best = max(outcome.rate for outcome in self._done.values() if outcome is not None)
@@ -219,6 +218,6 @@ class Trials:
 
 
 def ranking(trials: list[Trial]) -> list[Trial]:
-    """Those with an outcome, the best first; of equal ones the later, which has learned more."""
+    """Trials with an outcome, best first; of equal ones the later step comes first, since it was trained longer."""
     told = [trial for trial in trials if trial.outcome is not None]
     return sorted(told, key=lambda trial: (trial.outcome.rate, trial.step), reverse=True)  # type: ignore[union-attr]

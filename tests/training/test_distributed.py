@@ -470,7 +470,7 @@ def _same_memory(*tensors: torch.Tensor) -> bool:
     ("how", "said"),
     [
         ("works", ["features", "features"]),
-        ("fails", ["no room", "The first process failed; its own message says at what."]),
+        ("fails", ["no room", "The first process failed; see its error message."]),
     ],
 )
 def test_the_others_wait_for_what_the_first_does_alone(how, said, tmp_path):

@@ -1,4 +1,4 @@
-"""Which frames repeat another: within a video by perceptual hash, across videos by the cosine of embeddings.
+"""Finds duplicate frames: within a video by perceptual hash, across videos by cosine similarity of embeddings.
 
 Shapes: n frames, d width of an embedding, p pairs.
 """
@@ -21,9 +21,9 @@ NOT_COMPARED = -1
 
 @dataclasses.dataclass(frozen=True)
 class StillFrames:
-    """distance int16 (n,): bits by which a frame differs from the last kept one of its video, and compared_with int64
-    (n,) that frame; NOT_COMPARED and NO_FRAME for the first of a video and for frames that are out already.
-    repeats bool (n,): within the limit."""
+    """distance int16 (n,): Hamming distance in bits to the last kept frame of the same video; compared_with int64 (n,):
+    that frame. NOT_COMPARED and NO_FRAME for the first frame of a video and for frames already dropped. repeats bool
+    (n,): whether the distance is within the limit."""
 
     distance: np.ndarray
     compared_with: np.ndarray
@@ -31,10 +31,10 @@ class StillFrames:
 
 
 def still_frames(hashes: np.ndarray, videos: np.ndarray, usable: np.ndarray, limit: int | None) -> StillFrames:
-    """Frames within `limit` bits of the last kept frame of the same video; None: none are.
+    """Find frames within `limit` bits of the last kept frame of the same video; a limit of None drops no frame.
 
-    hashes uint64 (n,) and videos (n,), in order of video and time; usable bool (n,): frames that are in so far.
-    Compared with the last *kept* frame, so that a slow movement is thinned out and not dropped as a whole.
+    hashes uint64 (n,) and videos (n,), in order of video and time; usable bool (n,): frames not dropped yet.
+    Frames are compared with the last *kept* one, so that a slow movement is thinned out rather than dropped entirely.
     """
     distance, reference = np.full(len(hashes), NOT_COMPARED, np.int16), np.full(len(hashes), NO_FRAME, np.int64)
     largest = NOT_COMPARED if limit is None else limit
@@ -53,8 +53,8 @@ def still_frames(hashes: np.ndarray, videos: np.ndarray, usable: np.ndarray, lim
 
 @dataclasses.dataclass(frozen=True)
 class NearDuplicates:
-    """similarity float32 (n,) and neighbour int64 (n,): cosine to the most alike frame of any other video, and that
-    frame (NaN, NO_FRAME: not compared). original int64 (n,): the frame that stays in its place, or NO_FRAME."""
+    """similarity float32 (n,) and neighbour int64 (n,): cosine to the most similar frame of any other video, and that
+    frame (NaN and NO_FRAME if not compared). original int64 (n,): the frame kept in its place, or NO_FRAME."""
 
     similarity: np.ndarray
     neighbour: np.ndarray
@@ -63,7 +63,7 @@ class NearDuplicates:
 
 @contextlib.contextmanager
 def _full_float32() -> Iterator[None]:
-    """TF32's cosines are off by up to 1e-3, which at a limit near 1 decides: a GPU is to find what a CPU does."""
+    """Disable TF32, whose cosines are off by up to 1e-3, too much for a limit near 1: a GPU must agree with a CPU."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -76,12 +76,12 @@ def _full_float32() -> Iterator[None]:
 def near_duplicates(
     embeddings: np.ndarray, videos: np.ndarray, usable: np.ndarray, limit: float, device: torch.device | None = None
 ) -> NearDuplicates:
-    """Groups of frames of different videos, linked by cosines of at least `limit`; exact, no index.
+    """Find near-duplicate frames of different videos: cosine of at least `limit`, by exact search without an index.
 
-    embeddings (n, d), of any length but 0. A group is all that is linked, also through others. Its first frame stays,
-    with the frames of the same video in the group (whether those repeat each other is for the hash to say); the rest
-    repeat it.
-    The cost is n ** 2 * d multiplications; the memory, beside the results, two blocks of BLOCK rows.
+    embeddings (n, d), of any norm but 0. Groups are the connected components of all such pairs. The first frame of a
+    group is kept, with the group's other frames of the same video (whether those repeat each other is decided by the
+    hash); the rest are duplicates of it.
+    Cost: n ** 2 * d multiplications; memory besides the results: two blocks of BLOCK rows.
     """
     rows = np.flatnonzero(usable)
     owners = torch.from_numpy(np.ascontiguousarray(videos[rows]).astype(np.int64)).to(device)
@@ -90,7 +90,7 @@ def near_duplicates(
 
     def block(start: int) -> torch.Tensor:
         vectors = torch.from_numpy(embeddings[rows[start : start + BLOCK]].astype(np.float32)).to(device)
-        return functional.normalize(vectors, dim=1)  # half precision shortens or lengthens them a little
+        return functional.normalize(vectors, dim=1)  # half precision changes their norms slightly
 
     def note(start: int, similarity: torch.Tensor, other: torch.Tensor) -> None:
         span = slice(start, start + len(similarity))
@@ -143,6 +143,6 @@ def _roots(parent: np.ndarray, members: np.ndarray) -> np.ndarray:
     while True:
         further = parent[roots]
         if np.array_equal(further, roots):
-            parent[members] = roots  # shortens the way for the next time
+            parent[members] = roots  # path compression
             return roots
         roots = further
