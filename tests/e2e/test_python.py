@@ -73,7 +73,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, smooth_policy, 
     text = " ".join(capsys.readouterr().out.replace("#", "").split())  # however wide the terminal is
     assert "* smooth" in text
     assert "Behaviour cloning whose chunks are smooth. (smooth-policy 0.1.0)" in text
-    assert "Price of jumps between neighbouring actions" in text
+    assert "Weight of the penalty on jumps between consecutive actions" in text
     short = ["experiment=smoke", "run=runs/py", "loop.steps=6", "loop.log_every=2"]
     run("train", *short, "policy=smooth", "policy.smoothness=0.3", "out=runs/py/policies/smooth")
     saved = json.loads(Path("runs/py/policies/smooth/model/config.json").read_text())
