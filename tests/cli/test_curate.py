@@ -103,7 +103,7 @@ def test_pretraining_shows_what_was_selected(run, shards: Path, tmp_path: Path, 
     small = [f"data={shards}", "min_side=64", "min_sharpness=null", "workers=1", "device=cpu", "out=soft"]
     code, words = run(*small, "pixio=some/model")
     assert code == 2
-    assert "some/mae is." in words
+    assert "use pixio=some/mae." in words
     code, words = run(*small, "pixio=some", "mae_masks=1")
     assert code == 0, words
     assert "an epoch sees" in words

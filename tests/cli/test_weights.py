@@ -67,7 +67,7 @@ def test_export(model, tmp_path, capsys):
         (["convert", "mae", "x", "format=pth"], "Unknown format 'pth'.*: huggingface, official, ours\\.$"),
         (["convert", "mae"], "takes 2 paths, not 1"),
         (["convert", "mae", "x", "frmat=ours"], "'format'"),
-        (["convert", "nowhere", "x"], "nothing at"),
+        (["convert", "nowhere", "x"], "There is no encoder at nowhere"),
         (["convert", "other", "x"], "neither an encoder"),
         (["export", "mae", "x", "size=32"], "HEIGHTxWIDTH"),
         (["export", "mae", "x", "size=30x32"], "whole patches"),

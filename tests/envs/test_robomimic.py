@@ -318,7 +318,7 @@ def test_a_file_without_observations_becomes_a_store(run, recording: Recording) 
     assert run(f"{words} out=t".replace("=agentview", "=agentvie"))[0] == 2
     code, text = run("import demo.hdf5 format=robomimic out=t")
     assert code == 2
-    assert "say success=all" in text
+    assert "set success=all" in text
     assert sorted(path.name for path in Path().iterdir()) == ["demo.hdf5", "s"]
 
 

@@ -266,6 +266,6 @@ def test_devices():
         pick_device("gpu")
     if not torch.cuda.is_available():
         assert pick_device("auto").type == "cpu"
-        with pytest.raises(UserError, match="no CUDA device here; use device=cpu"):
+        with pytest.raises(UserError, match="PyTorch finds no CUDA device; use device=cpu"):
             pick_device("cuda")
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
