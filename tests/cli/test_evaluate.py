@@ -105,6 +105,7 @@ def test_on_a_cpu_an_episode_is_the_same_whatever_else_is_played(run: Path) -> N
         assert play(1, {0: seed})[seed] == together[seed]
 
 
+@pytest.mark.slow
 def test_what_is_called_otherwise_plays_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In somebody else's environment, whose rollouts train two policies: one under its names, one under others."""
     dots = ["env.task=gymnasium:painted:painted/Dot-v0", "env.make={width: 16}", "env.horizon=6"]

@@ -51,6 +51,7 @@ def test_overwriting_takes_nothing_but_weights(model, tmp_path):
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_export(model, tmp_path, capsys):
     target = tmp_path / "encoder.pt2"
     words = ["weights", "export", str(tmp_path / "mae"), str(target), "format=torch_export", "size=32x48"]

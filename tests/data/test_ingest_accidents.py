@@ -92,6 +92,7 @@ def test_every_kind_of_bad_file_is_told_apart(tmp_path: Path, make_video) -> Non
     assert counts["failed_by_reason"]["frame bomb"] == 1
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_or_hangs_costs_its_file(
     tmp_path: Path, make_video, monkeypatch: pytest.MonkeyPatch
 ) -> None:

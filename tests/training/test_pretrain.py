@@ -149,7 +149,7 @@ def test_mistakes_are_named(config, tmp_path):
         pretrain(at(config, tmp_path / "a", image_size=36))
     with pytest.raises(UserError, match="nowhere"):
         pretrain(at(config, tmp_path / "a", data=["nowhere"]))
-    with pytest.raises(UserError, match=r"data_weights=\[1, 2\] must have one non-negative number for each of the 1 sources"):
+    with pytest.raises(UserError, match=r"data_weights=\[1, 2\] must have one .* for each of the 1 sources"):
         pretrain(at(config, tmp_path / "a", data_weights=[1, 2]))
     with pytest.raises(UserError, match="batch_size=0"):
         at(config, tmp_path / "a", batch_size=0)
