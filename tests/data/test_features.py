@@ -343,5 +343,5 @@ def test_training_draws_views_and_a_restored_loader_the_same_ones(tmp_path: Path
 
 def test_a_view_that_was_not_cached(tmp_path: Path) -> None:
     cache = cache_features(make_store(tmp_path / "s"), Encoder(0), ["front"], progress=False)
-    with pytest.raises(UserError, match=r"views 0\.\.0, and view 1"):
+    with pytest.raises(UserError, match=r"views 0 to 0; there is no view 1"):
         cache.gather("front", np.array([0]), np.array([[0]]), np.array([1]))

@@ -33,7 +33,8 @@ PLAY = """
 Promise.all([...document.querySelectorAll('video')].map(async video => {
   const error = await video.play().then(() => null, error => String(error));
   const began = performance.now();
-  while (video.currentTime === 0 && performance.now() - began < 8000) await new Promise(go => setTimeout(go, 50));
+  const waits = () => video.currentTime === 0 || video.readyState < 2;  // also for data when the machine is busy
+  while (waits() && performance.now() - began < 20000) await new Promise(go => setTimeout(go, 50));
   video.pause();
   return {error, state: video.readyState, duration: video.duration, at: video.currentTime,
           width: video.videoWidth, shown: video.getBoundingClientRect().width};
