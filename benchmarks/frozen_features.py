@@ -12,10 +12,9 @@ both in full float32.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from pixio_step import Step, provenance, timed
 from torch import Tensor, nn
 
+from pixio_robot.machine import full_float32
 from pixio_robot.training.device import pick_device
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -47,19 +47,6 @@ def extraction(extract: Callable[[Tensor], object], images_bhw3: Tensor, bfloat1
             extract(images_bhw3)
 
     return step
-
-
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """Without TF32, in products and in convolutions, which on a GPU would be most of the difference."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def main() -> None:

@@ -5,13 +5,13 @@ Shapes: n frames, d width of an embedding, p pairs.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch.nn import functional
+
+from pixio_robot.machine import full_float32
 
 BLOCK = 4096
 HASH_BLOCK = 1_000_000
@@ -61,18 +61,8 @@ class NearDuplicates:
     original: np.ndarray
 
 
-@contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
-    """Disable TF32, whose cosines are off by up to 1e-3, too much for a limit near 1: a GPU must agree with a CPU."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@_full_float32()
+# The cosines of TF32 are off by up to 1e-3, too much for a limit near 1: a GPU must agree with a CPU.
+@full_float32()
 def near_duplicates(
     embeddings: np.ndarray, videos: np.ndarray, usable: np.ndarray, limit: float, device: torch.device | None = None
 ) -> NearDuplicates:
