@@ -29,16 +29,21 @@ pytestmark = [
 ]
 PHONE, DESK = 360, 1280
 
+# One video at a time: all at once, a busy machine decodes too slowly to keep up with any of them.
 PLAY = """
-Promise.all([...document.querySelectorAll('video')].map(async video => {
+(async video => {
+  video.scrollIntoView();
   const error = await video.play().then(() => null, error => String(error));
-  const began = performance.now();
-  const waits = () => video.currentTime === 0 || video.readyState < 2;  // also for data when the machine is busy
-  while (waits() && performance.now() - began < 20000) await new Promise(go => setTimeout(go, 50));
+  let state = 0;  // the highest: a film that begins again has no data for a moment
+  for (const began = performance.now(); performance.now() - began < 20000;) {
+    state = Math.max(state, video.readyState);
+    if (error || (video.currentTime > 0 && state >= 2)) break;
+    await new Promise(go => setTimeout(go, 50));
+  }
   video.pause();
-  return {error, state: video.readyState, duration: video.duration, at: video.currentTime,
+  return {error, state, duration: video.duration, at: video.currentTime,
           width: video.videoWidth, shown: video.getBoundingClientRect().width};
-}))
+})(document.querySelectorAll('video')[NUMBER])
 """
 
 
@@ -139,8 +144,9 @@ def test_a_page_renders_and_asks_for_nothing(tab, pages, kind, width, tmp_path):
 @pytest.mark.parametrize("kind", ["report", "comparison"])
 def test_videos_play(tab, pages, kind):
     tab.open(pages[kind], DESK)
-    videos = tab.evaluate(PLAY)
-    assert len(videos) > 4
+    count = tab.evaluate("document.querySelectorAll('video').length")
+    assert count > 4
+    videos = [tab.evaluate(PLAY.replace("NUMBER", str(number))) for number in range(count)]
     for video in videos:
         assert video["error"] is None
         assert video["state"] >= 2  # HAVE_CURRENT_DATA
