@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from pixio_robot.cli.held_out import Source
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.windows import Windows
 from policies.config import PolicyConfig
@@ -16,10 +17,11 @@ WHOLE = 8
 """A suggested horizon is a multiple of this, so that it works with a U-Net of up to four levels."""
 
 
-def notes(stores: Sequence[DemoStore], training: Sequence[Sequence[int]], policy: PolicyConfig) -> list[str]:
-    """Warnings, one string each. `training`: the training episodes of each store."""
-    found = [_of_failures(store, episodes) for store, episodes in zip(stores, training, strict=True) if episodes]
-    lengths = [store.lengths[list(episodes)] for store, episodes in zip(stores, training, strict=True) if episodes]
+def notes(sources: Sequence[Source], policy: PolicyConfig) -> list[str]:
+    """Warnings about the training episodes, one string each."""
+    used = [source for source in sources if source.training]
+    found = [_of_failures(source.store, source.training) for source in used]
+    lengths = [source.store.lengths[list(source.training)] for source in used]
     return [note for note in [*found, _of_padding(np.concatenate(lengths), policy)] if note]
 
 

@@ -32,75 +32,96 @@ BY_SHARE = Division()
 """Use all episodes, and hold out a random share of them."""
 
 
-def divided(
-    stores: Sequence[DemoStore],
-    count: int,
-    marks: Sequence[Sequence[str]],
-    division: Division,
-    *,
-    validation_share: float,
-    seed: int,
-    learned: Collection[str],
-) -> tuple[list[list[int]], list[list[int]]]:
-    """(Episodes of each store to train on, episodes of each to hold out). The first `count` stores are trained on.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A store, and which of its episodes are for what."""
 
-    marks: content hash of every episode of every store (`pixio_robot.data.demo_marks`); learned: marks that must not be
-    held out. Duplicates of held-out episodes are not trained on either. Raises UserError if nothing is left to train on
-    or to hold out, and if an episode selected for holding out is in `learned`.
+    store: DemoStore
+    marks: Sequence[str]
+    """Content hash of every episode (`pixio_robot.data.demo_marks`)."""
+    tasks: Sequence[str]
+    """Task of every episode."""
+    trainable: bool
+    """False for the stores of a division, which are held out completely."""
+    training: Sequence[int] = ()
+    """Episodes to train on."""
+    held_out: Sequence[int] = ()
+    """Episodes to hold out."""
+
+
+def divided(
+    sources: Sequence[Source], division: Division, *, validation_share: float, seed: int, learned: Collection[str]
+) -> list[Source]:
+    """The sources with their training and held-out episodes. learned: marks that must not be held out.
+
+    Duplicates of episodes that are held out by name are not trained on either. Raises UserError if nothing is left to
+    train on or to hold out, and if an episode selected for holding out is in `learned`.
     """
-    candidates = [*_where(stores[:count], division.train_where, "train_where"), *([] for _ in stores[count:])]
-    if not division.names_validation:
-        return _shared(stores, candidates, marks, validation_share, seed, learned)
-    held_out: list[list[int]] = [[] for _ in stores[:count]]
+    candidates = _where(sources, division.train_where, "train_where")
+    if division.names_validation:
+        divided = _named(sources, candidates, division, learned)
+    else:
+        divided = _shared(sources, candidates, validation_share, seed, learned)
+    return [
+        dataclasses.replace(source, training=kept, held_out=left_out)
+        for source, (kept, left_out) in zip(sources, divided, strict=True)
+    ]
+
+
+def _where(sources: Sequence[Source], where: str, setting: str) -> list[list[int]]:
+    """The episodes of the trainable sources that satisfy a condition; none of the others."""
+    stores = [source.store for source in sources if source.trainable]
+    try:
+        found = iter(holding(stores, where) if where else [list(range(len(store))) for store in stores])
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from error
+    return [next(found) if source.trainable else [] for source in sources]
+
+
+def _named(
+    sources: Sequence[Source], candidates: Sequence[Sequence[int]], division: Division, learned: Collection[str]
+) -> list[tuple[list[int], list[int]]]:
+    held_out = [[] if source.trainable else list(range(len(source.store))) for source in sources]
     if division.validation_where:
-        held_out = _where(stores[:count], division.validation_where, "validation_where")
-    held_out += [list(range(len(store))) for store in stores[count:]]
-    held_out_marks = [its[number] for its, numbers in zip(marks, held_out, strict=True) for number in numbers]
-    if known := sum(one in learned for one in held_out_marks):
+        chosen = _where(sources, division.validation_where, "validation_where")
+        held_out = [its + more for its, more in zip(held_out, chosen, strict=True)]
+    marks = [source.marks[number] for source, numbers in zip(sources, held_out, strict=True) for number in numbers]
+    if known := sum(mark in learned for mark in marks):
         raise UserError(
-            f"initial_policy was trained on {known} of the {len(held_out_marks)} episodes selected by validation_data= "
+            f"initial_policy was trained on {known} of the {len(marks)} episodes selected by validation_data= "
             "and validation_where=, so a loss on them would be meaningless: select others."
         )
-    taken = set(held_out_marks)
-    training = [[n for n in numbers if its[n] not in taken] for its, numbers in zip(marks, candidates, strict=True)]
+    taken = set(marks)
+    training = [
+        [number for number in numbers if source.marks[number] not in taken]
+        for source, numbers in zip(sources, candidates, strict=True)
+    ]
     if not any(training):
         twins = sum(len(set(numbers).difference(its)) for numbers, its in zip(candidates, held_out, strict=True))
         raise UserError(
             "validation_data= and validation_where= hold out every episode: none is left to train on."
             + (f" {twins} are duplicates of held-out episodes." if twins else "")
         )
-    return training, held_out
-
-
-def _where(stores: Sequence[DemoStore], where: str, setting: str) -> list[list[int]]:
-    if not where:
-        return [list(range(len(store))) for store in stores]
-    try:
-        return holding(stores, where)
-    except UserError as error:
-        raise UserError(f"{setting}: {error}") from error
+    return list(zip(training, held_out, strict=True))
 
 
 def _shared(
-    stores: Sequence[DemoStore],
+    sources: Sequence[Source],
     candidates: Sequence[Sequence[int]],
-    marks: Sequence[Sequence[str]],
     validation_share: float,
     seed: int,
     learned: Collection[str],
-) -> tuple[list[list[int]], list[list[int]]]:
-    training: list[list[int]] = []
-    held_out: list[list[int]] = []
+) -> list[tuple[list[int], list[int]]]:
+    found = []
     before = False
-    for its, numbers in zip(marks, candidates, strict=True):
-        known = {place for place, number in enumerate(numbers) if its[number] in learned}
+    for source, numbers in zip(sources, candidates, strict=True):
+        known = {place for place, number in enumerate(numbers) if source.marks[number] in learned}
         before = before or bool(known)
         kept, left_out = split_episodes(len(numbers), validation_share, seed, known)
-        training.append([numbers[place] for place in kept])
-        held_out.append([numbers[place] for place in left_out])
-    if validation_share > 0 and before and not any(held_out):
-        paths = ", ".join(str(store.path) for store in stores)
+        found.append(([numbers[place] for place in kept], [numbers[place] for place in left_out]))
+    if validation_share > 0 and before and not any(left_out for _, left_out in found):
+        paths = ", ".join(str(source.store.path) for source in sources)
         raise UserError(
             f"initial_policy was trained on every episode of {paths}, so none can be held out: set validation_share=0."
         )
-    return training, held_out
+    return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pixio_robot.cli.held_out import BY_SHARE, Division, divided
+from pixio_robot.cli.held_out import BY_SHARE, Division, Source, divided
 from pixio_robot.data.demo_marks import mark
 from pixio_robot.data.demo_tasks import tasks_of
 from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
@@ -23,32 +23,29 @@ from pixio_robot.training.distributed import Processes, current
 from pixio_robot.types import SEVERAL, DemoSpec, Observation
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Demonstrations:
-    """Stores with their training and held-out episodes; the last stores may be held out completely."""
+    """The sources of training and held-out episodes, and what a policy has to know about them."""
 
-    stores: list[DemoStore]
-    training: list[list[int]]
-    validation: list[list[int]]
+    sources: list[Source]
+    """Those to train on come first."""
     spec: DemoSpec
     statistics: Statistics
     """Statistics of the training episodes only."""
     goals: Goals
     """Task -> goal; empty for a policy without task conditioning: tell_task=false, or a single task without a goals
     file."""
-    tasks: list[list[str]]
-    """Task of every episode of every store."""
     weights: list[float] | None
-    """Sampling weights of the training stores."""
-    marks: set[str]
-    """Marks of the training episodes (`pixio_robot.data.demo_marks`)."""
-
-    trained_stores: int
-    """Number of stores to train on; they come first in `stores`."""
+    """Sampling weights of the sources to train on."""
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({seed for store in self.stores for seed in store.seeds})
+        return sorted({seed for source in self.sources for seed in source.store.seeds})
+
+    @property
+    def learned(self) -> set[str]:
+        """Marks of the training episodes."""
+        return {source.marks[number] for source in self.sources for number in source.training}
 
     def streams(
         self, policy: Any, features: list[FeatureCache] | None, *, batch_size: int, seed: int, random_views: bool
@@ -57,42 +54,45 @@ class Demonstrations:
 
         unknown = next(iter(self.goals.values()), [])
 
-        def of(store: int, episodes: list[int], views: bool, processes: Processes) -> DemoBatches:
+        def of(place: int, episodes: Sequence[int], views: bool, processes: Processes) -> DemoBatches:
+            source = self.sources[place]
             return DemoBatches.of_policy(
                 policy,
-                self.stores[store],
+                source.store,
                 batch_size=batch_size,
                 seed=seed,
                 episodes=episodes,
-                features=None if features is None else features[store],
+                features=None if features is None else features[place],
                 # Episodes that are neither trained on nor held out may have an unknown task.
-                goals=[self.goals.get(task, unknown) for task in self.tasks[store]] if self.goals else None,
+                goals=[self.goals.get(task, unknown) for task in source.tasks] if self.goals else None,
                 random_views=views,
                 rank=processes.rank,
                 world_size=processes.count,
             )
 
-        def stream(chosen: list[list[int]], views: bool, processes: Processes) -> DemoBatches | MixedBatches:
-            used = [store for store, episodes in enumerate(chosen) if episodes]
-            if len(used) == 1 and not self.goals and 1 in (len(self.stores), self.trained_stores):
+        def stream(chosen: list[Sequence[int]], views: bool, processes: Processes) -> DemoBatches | MixedBatches:
+            used = [place for place, episodes in enumerate(chosen) if episodes]
+            alone = 1 in (len(self.sources), sum(source.trainable for source in self.sources))
+            if len(used) == 1 and not self.goals and alone:
                 return of(used[0], chosen[used[0]], views, processes)
             weighed = self.weights is not None and used[-1] < len(self.weights)
             return MixedBatches(
-                [of(store, chosen[store], views, Processes()) for store in used],
+                [of(place, chosen[place], views, Processes()) for place in used],
                 batch_size=batch_size,
                 seed=seed,
-                weights=[self.weights[store] for store in used] if self.weights and weighed else None,
+                weights=[self.weights[place] for place in used] if self.weights and weighed else None,
                 rank=processes.rank,
                 world_size=processes.count,
             )
 
-        held_out = None
-        if any(self.validation):
-            held_out = stream(self.validation, False, Processes())
-            sharing = current().sharing(min(batch_size, held_out.windows))
+        validation = None
+        held_out = [source.held_out for source in self.sources]
+        if any(held_out):
+            validation = stream(held_out, False, Processes())
+            sharing = current().sharing(min(batch_size, validation.windows))
             if sharing.count > 1:
-                held_out = stream(self.validation, False, sharing)
-        return stream(self.training, random_views, current()), held_out
+                validation = stream(held_out, False, sharing)
+        return stream([source.training for source in self.sources], random_views, current()), validation
 
 
 def open_demonstrations(
@@ -121,18 +121,23 @@ def open_demonstrations(
             raise UserError(f"{store.path} contains no episodes; record some with `pixio-robot collect`.")
     if weights is not None and len(weights) != count:
         raise UserError(f"data_weights={weights} must have one number for each of the {count} stores in data.")
-    marks = [[mark(store, number) for number in range(len(store))] for store in stores]
-    training, validation = divided(
-        stores, count, marks, division, validation_share=validation_share, seed=seed, learned=learned
-    )
-    of_episodes = [tasks_of(store) for store in stores]
-    used = [sorted([*kept, *held_out]) for kept, held_out in zip(training, validation, strict=True)]
+    sources = [
+        Source(
+            store=store,
+            marks=[mark(store, number) for number in range(len(store))],
+            tasks=tasks_of(store),
+            trainable=place < count,
+        )
+        for place, store in enumerate(stores)
+    ]
+    sources = divided(sources, division, validation_share=validation_share, seed=seed, learned=learned)
+    held_out = _tasks(sources, lambda source: source.held_out)
     # A random share of few episodes may hold out all of a task, which still counts as a task of the policy.
-    tasks = _tasks(of_episodes, training if division.names_validation else used)
+    named = division.names_validation
+    tasks = _tasks(sources, lambda source: source.training if named else sorted([*source.training, *source.held_out]))
     spec, known = common_spec(stores), {}
-    strange = [task for task in _tasks(of_episodes, validation) if task not in tasks]
     if tell_task:
-        if strange:
+        if strange := [task for task in held_out if task not in tasks]:
             raise UserError(
                 f"The held-out episodes contain {', '.join(strange)}, which is not among the training tasks: "
                 f"{', '.join(tasks)}. Hold out others, or set tell_task=false."
@@ -146,24 +151,17 @@ def open_demonstrations(
     elif tell_task and len(tasks) > 1:
         known = one_hot_goals(tasks)
     return Demonstrations(
-        stores,
-        training,
-        validation,
-        spec,
-        statistics_over(list(zip(stores, training, strict=True))),
-        known,
-        of_episodes,
-        weights,
-        {of_store[number] for of_store, episodes in zip(marks, training, strict=True) for number in episodes},
-        count,
+        sources=sources,
+        spec=spec,
+        statistics=statistics_over([(source.store, source.training) for source in sources]),
+        goals=known,
+        weights=weights,
     )
 
 
-def _tasks(of_episodes: Sequence[Sequence[str]], chosen: Sequence[Sequence[int]]) -> list[str]:
-    """Distinct tasks of the chosen episodes, in the order of stores and episodes."""
-    return list(
-        dict.fromkeys(of_store[number] for of_store, its in zip(of_episodes, chosen, strict=True) for number in its)
-    )
+def _tasks(sources: Sequence[Source], episodes: Callable[[Source], Sequence[int]]) -> list[str]:
+    """Distinct tasks of the chosen episodes, in the order of sources and episodes."""
+    return list(dict.fromkeys(source.tasks[number] for source in sources for number in episodes(source)))
 
 
 def some_windows(stream: DemoBatches | MixedBatches, count: int, batch_size: int, seed: int) -> list[Observation]:

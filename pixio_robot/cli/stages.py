@@ -105,12 +105,24 @@ def run_stage(
     With `overwrite` an earlier result, whatever its settings, is deleted once `work` has `begun` a new one at `out`
     that is worth keeping; if `work` fails or is interrupted before that, the earlier result is left unchanged.
     """
-    if not Path(out).name:
+    target = Path(out)
+    if not target.name:
         raise UserError(
             f"out={out!r} cannot hold the result of `{command}`; choose a directory such as runs/mine/{command}."
         )
-    with _alone(Path(out)):
-        return _run_alone(command, out, settings, work, inputs, overwrite, always, may_grow, begun)
+    stamp = stamp_path(target)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_alone(target))
+        settled(target, stamp, begun)
+        flat, digest = _describe(settings, [Path(path) for path in inputs])
+        unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
+        if overwrite and target.exists():
+            if not stamp.is_file():
+                raise UserError(
+                    f"{target} was not made by pixio-robot, so overwrite=true does not replace it. Choose another out=."
+                )
+            stack.enter_context(replaced(target, stamp, begun))
+        return _bring_about(_Asked(command, target, flat, unsaid, digest), work, always, may_grow)
 
 
 @contextlib.contextmanager
@@ -146,33 +158,6 @@ def _locked(path: Path) -> TextIO | None:
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 stack.pop_all()
                 return lock
-
-
-def _run_alone(
-    command: str,
-    out: str,
-    settings: Any,
-    work: Callable[[], bool],
-    inputs: Iterable[str],
-    overwrite: bool,
-    always: bool,
-    may_grow: Collection[str],
-    begun: Callable[[Path], bool],
-) -> int:
-    target = Path(out)
-    stamp = stamp_path(target)
-    settled(target, stamp, begun)
-    flat, digest = _describe(settings, [Path(path) for path in inputs])
-    unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
-    asked = _Asked(command, target, flat, unsaid, digest)
-    if overwrite and target.exists():
-        if not stamp.is_file():
-            raise UserError(
-                f"{target} was not made by pixio-robot, so overwrite=true does not replace it. Choose another out=."
-            )
-        with replaced(target, stamp, begun):
-            return _bring_about(asked, work, always, may_grow)
-    return _bring_about(asked, work, always, may_grow)
 
 
 @dataclasses.dataclass(frozen=True)

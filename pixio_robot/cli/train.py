@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
-from pixio_robot.cli.held_out import Division
+from pixio_robot.cli.held_out import Division, Source
 from pixio_robot.cli.learned import SEEDS, learned_by
 from pixio_robot.cli.new_policy import new_policy
 from pixio_robot.cli.policy_choices import origin, register_policies
@@ -21,6 +21,7 @@ from pixio_robot.cli.training_stage import run_training
 from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
+from pixio_robot.fields import number
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
 from pixio_robot.training.settings import BEFORE, EITHER
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pixio_robot.data.demos import DemoStore
     from pixio_robot.data.feature_views import Views
     from pixio_robot.data.features import FeatureCache
     from pixio_robot.training.trials import Trials
@@ -92,7 +92,7 @@ class TrainCommand(ImitateConfig, StageSettings):
     policy: PolicyConfig = MISSING
     encoder: EncoderSource = field(default_factory=EncoderSource)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
-    cached_views: int = 0
+    cached_views: int = number(0, at_least=0)
     """Number of augmented versions of every frame to encode once and cache, for a frozen encoder with random crops or
     shifts; each training window uses one of them. 0: run the encoder on freshly augmented images."""
     initial_policy: str | None = None
@@ -106,8 +106,6 @@ class TrainCommand(ImitateConfig, StageSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cached_views < 0:
-            raise UserError(f"cached_views={self.cached_views} must not be negative.")
         if self.goals is not None and not self.tell_task:
             raise UserError("goals= conditions the policy on the task: leave it out with tell_task=false.")
 
@@ -164,11 +162,11 @@ def _train(command: TrainCommand) -> FitResult:
         division=division,
     )
     if division and processes.first:
-        kept, held_out = (sum(map(len, episodes)) for episodes in (data.training, data.validation))
+        kept, held_out = (sum(len(getattr(each, part)) for each in data.sources) for part in ("training", "held_out"))
         print(f"train: {kept} episodes to train on, {held_out} held out", flush=True)
-    for note in notes(data.stores, data.training, command.policy) if processes.first else ():
+    for note in notes(data.sources, command.policy) if processes.first else ():
         print(f"train: {note}", flush=True)
-    learned = before.extra(data.marks, data.seeds)
+    learned = before.extra(data.learned, data.seeds)
     torch.manual_seed(seed)
     new = new_policy(command, data, device)
     policy, encoder, views, conditioning = new.policy, new.encoder, new.views, command.policy.conditioning
@@ -176,9 +174,7 @@ def _train(command: TrainCommand) -> FitResult:
     trials = _trials(command, policy, data.spec, learned[SEEDS]) if command.trials.every else None
     features = None
     if views is not None and encoder is not None:
-        only_held_out = len(data.stores) - data.trained_stores
-        of_stores = [views] * data.trained_stores + [replace(views, count=0)] * only_held_out
-        features = _cached(data.stores, encoder, conditioning.cameras, of_stores, device)
+        features = _cached(data.sources, encoder, conditioning.cameras, views, device)
     train_batches, validation_batches = data.streams(
         policy,
         features,
@@ -243,25 +239,28 @@ def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_se
 
 
 def _cached(
-    stores: Sequence[DemoStore],
-    encoder: nn.Module,
-    cameras: Sequence[str],
-    views: Sequence[Views],
-    device: torch.device,
+    sources: Sequence[Source], encoder: nn.Module, cameras: Sequence[str], views: Views, device: torch.device
 ) -> list[FeatureCache]:
-    """Features of every store, encoded by the first process and held in memory once per machine."""
+    """Features of every source, encoded by the first process and held in memory once per machine. Random views are
+    needed only to train on."""
     from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
     from pixio_robot.data.shared_memory import shared_room
     from pixio_robot.training.distributed import current
 
     def encoded() -> list[Encoded]:
         return [
-            encode_features(store, encoder, cameras, views=its, device=device)
-            for store, its in zip(stores, views, strict=True)
+            encode_features(
+                source.store,
+                encoder,
+                cameras,
+                views=views if source.trainable else replace(views, count=0),
+                device=device,
+            )
+            for source in sources
         ]
 
     processes = current()
-    room, ram_bytes = shared_room(processes.gather), DEFAULT_RAM_BYTES // len(stores)
+    room, ram_bytes = shared_room(processes.gather), DEFAULT_RAM_BYTES // len(sources)
     return [open_features(one, ram_bytes=ram_bytes, room=room) for one in processes.after_first(encoded)]
 
 

@@ -56,7 +56,7 @@ def test_stores_together_keep_no_more_in_ram_than_one(stores, kept, tmp_path, mo
     lengths = [make_store(path, 2).lengths.sum() for path in paths]
     for module in (learning_data, image_sources):
         monkeypatch.setattr(module, "DEFAULT_RAM_BYTES", int(lengths[0]) * BYTES_A_STEP)
-    store = open_demonstrations(paths, weights=None, goals=None, validation_share=0.0, seed=0).stores[0]
+    store = open_demonstrations(paths, weights=None, goals=None, validation_share=0.0, seed=0).sources[0].store
     images = image_sources.open_image_source(paths)
     assert store.images(0, "front").shape[1:] == images.image(0).shape
     shutil.rmtree(store.episode_path(0) / "images" / "front")
@@ -76,6 +76,11 @@ def several_tasks(path: Path) -> DemoStore:
         episode = make_episode(number, length=5)
         store.append(dataclasses.replace(episode, info={"task": task}, actions=np.full((5, 2), number, np.float32)))
     return store
+
+
+def parts(data) -> tuple[list[list[int]], list[list[int]]]:
+    """(Training, held-out) episodes of every source."""
+    return [list(source.training) for source in data.sources], [list(source.held_out) for source in data.sources]
 
 
 def goals_by_action(data) -> dict[float, list[float]]:
@@ -123,9 +128,8 @@ def test_every_episode_is_read_once_to_be_known_again(tmp_path, monkeypatch):
     monkeypatch.setattr(learning_data, "mark", lambda *which: read.append(which) or mark(*which))
     settings = {"weights": None, "goals": None, "validation_share": 0.5, "seed": 0}
     data = open_demonstrations(paths, **settings, learned=marks[:3])
-    assert set(marks[:3]) <= data.marks
-    trained_on = [mark(store, n) for store, numbers in zip(data.stores, data.training, strict=True) for n in numbers]
-    assert data.marks == set(trained_on)
+    assert set(marks[:3]) <= data.learned
+    assert data.learned == {mark(source.store, number) for source in data.sources for number in source.training}
     assert len(read) == 8
 
 
@@ -144,16 +148,17 @@ ANY = {"weights": None, "goals": None, "validation_share": 0.5, "seed": 0}
 def test_episodes_that_are_named_are_held_out_in_place_of_a_share(tmp_path):
     path = str(masked(tmp_path / "a", valid=(1, 3)).path)
     data = open_demonstrations([path], **ANY, division=Division(validation_where="info.mask.valid == true"))
-    assert (data.training, data.validation) == ([[0, 2, 4]], [[1, 3]])
-    state = np.concatenate([data.stores[0].state(number) for number in (0, 2, 4)])
+    assert parts(data) == ([[0, 2, 4]], [[1, 3]])
+    state = np.concatenate([data.sources[0].store.state(number) for number in (0, 2, 4)])
     np.testing.assert_allclose(data.statistics.state.mean, state.mean(0), rtol=1e-5)
     data = open_demonstrations(
         [path], **ANY, division=Division(train_where="episode in 0..3", validation_where="info.mask.valid == true")
     )
-    assert (data.training, data.validation) == ([[0, 2]], [[1, 3]])
+    assert parts(data) == ([[0, 2]], [[1, 3]])
     data = open_demonstrations([path], **ANY, division=Division(train_where="info.mask.train == true"))
-    assert sorted(data.training[0] + data.validation[0]) == [0, 2, 4]
-    assert data.validation[0]
+    ((training,), (held_out,)) = parts(data)
+    assert sorted(training + held_out) == [0, 2, 4]
+    assert held_out
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 3.0]])
@@ -164,8 +169,7 @@ def test_another_store_is_held_out_whole_and_what_is_in_both_not_trained_on(weig
     other.append(DemoStore.open(paths[0]).episode(2))
     settings = ANY | {"weights": weights}
     data = open_demonstrations(paths, **settings, division=Division(stores=(str(other.path),)))
-    assert data.training == [[0, 1, 3, 4], [0, 1, 2, 3, 4], []]
-    assert data.validation == [[], [], [0, 1]]
+    assert parts(data) == ([[0, 1, 3, 4], [0, 1, 2, 3, 4], []], [[], [], [0, 1]])
     training, validation = data.streams(Chunks(), None, batch_size=4, seed=0, random_views=False)
     with training, validation:
         assert len(next(training).actions) == len(next(validation).actions) == 4
