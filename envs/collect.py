@@ -21,6 +21,7 @@ from envs.registry import spec_of
 from envs.simulator import load_mujoco
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from pixio_robot.files import read_json, write_json
 from pixio_robot.types import DemoSpec, Episode
 
@@ -33,24 +34,24 @@ class CollectConfig:
 
     out: str = "demos"
     """Directory of the Zarr store."""
-    episodes: int = 100
+    episodes: int = number(100, at_least=1)
     """Number of episodes to keep: the first successful ones, with seeds counted up from `first_seed`."""
-    first_seed: int = 0
+    first_seed: int = number(0, at_least=0)
     """Seed of the first episode; each further episode uses the next seed."""
-    noise: float = 0.1
+    noise: float = number(0.1, at_least=0, at_most=1)
     """Standard deviation of Gaussian noise added to the executed action, except the gripper's dimension (action range
     -1 to 1). The expert's own action is recorded, so the data shows how to recover from small errors (DART, Laskey et
     al. 2017)."""
-    mistakes: float = 0.0
+    mistakes: float = number(0.0, at_least=0, at_most=1)
     """Probability per step that the arm drifts off for 4 to 10 steps; in half of these cases the gripper opens too. The
     expert's own action is recorded."""
     success_only: bool = True
     """Discard failed episodes."""
-    max_failures: int = 20
+    max_failures: int = number(20, at_least=1)
     """Stop with an error after this many failures in a row."""
-    workers: int = 0
+    workers: int = number(0, at_least=0)
     """Number of simulator processes; 0: one per core."""
-    worlds: int = 64
+    worlds: int = number(64, at_least=1)
     """Number of worlds simulated at once with env.engine=WARP."""
     overwrite: bool = False
     """Replace the store at `out` if it was created by pixio-robot."""
@@ -58,12 +59,7 @@ class CollectConfig:
     def __post_init__(self) -> None:
         if not self.out:
             raise UserError("out must name the directory of the store.")
-        for name, least in (("episodes", 1), ("first_seed", 0), ("max_failures", 1), ("workers", 0), ("worlds", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}.")
-        for name in ("noise", "mistakes"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}.")
+        check_fields(self)
 
     @property
     def disturbance(self) -> Disturbance:

@@ -8,8 +8,9 @@ from typing import Any
 
 from envs.robomimic_task import absolute, check_alike, recorded
 from envs.tasks import Simulator, task_of
-from pixio_robot.choice import NAMES, Choice, one_of
+from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.fields import check_fields, number, one_of
 
 
 class RenderQuality(Choice):
@@ -112,23 +113,23 @@ class EnvConfig:
     controller: Controller = Controller.OSC_POSE
     """robosuite: action space. OSC_POSE: change of the gripper's pose. OSC_POSE_ABSOLUTE: its pose in the world frame
     (axis-angle). JOINT_POSITION: change of the joint angles."""
-    cameras: list[str] = dataclasses.field(default_factory=lambda: ["front", "hand"], metadata={NAMES: tuple(CAMERAS)})
+    cameras: list[str] = dataclasses.field(default_factory=lambda: ["front", "hand"])
     """`front` is fixed and looks at the workspace, `hand` moves with the gripper (not in MetaWorld); `agentview`,
     `frontview` and `birdview` are robosuite's. Third-party environments have their own cameras."""
-    image_size: int = 96
+    image_size: int = number(96, at_least=16, at_most=1024)
     """Side of the square images [px]; environments that render their own images determine the size themselves."""
     render_quality: RenderQuality = RenderQuality.FAST
-    start_spread: float = 0.15
+    start_spread: float = number(0.15, at_least=0, at_most=0.2, why="the arm's reach in metres")
     """Half side [m] of the square around the table's centre in which objects start; tasks with robosuite's own
     placement sampler scale its ranges by start_spread / 0.15 m instead."""
-    object_scale: float = 1.2
+    object_scale: float = number(1.2, at_least=0.5, at_most=1.35, why="the gripper opens 8 cm")
     """robosuite: scale of the cubes (4.2 cm at scale 1); the gripper opens 8 cm."""
     variation: Variation = Variation.NONE
-    look_seed: int | None = None
+    look_seed: int | None = number(None, at_least=0)
     """Seed for the variation instead of the episode's seed: every episode looks the same."""
-    horizon: int | None = None
+    horizon: int | None = number(None, at_least=1)
     """Maximum episode length in control steps; None: the task's own, about twice what the expert needs."""
-    control_hz: int = 20
+    control_hz: int = number(20, at_least=1)
     """Control steps per simulated second (fixed at 80 in MetaWorld, and in third-party environments that specify their
     rate)."""
     engine: Engine = Engine.MUJOCO
@@ -138,8 +139,7 @@ class EnvConfig:
     def __post_init__(self) -> None:
         if self.simulator is Simulator.ROBOMIMIC:
             self._follow_store()
-        if self.robot not in ROBOTS:
-            raise unknown_name("robot", self.robot, ROBOTS)
+        check_fields(self, "env.")
         if self.simulator is not Simulator.ROBOSUITE:
             for name, usual in (("robot", "Panda"), ("controller", Controller.OSC_POSE), ("object_scale", 1.2)):
                 if getattr(self, name) != usual:
@@ -152,8 +152,8 @@ class EnvConfig:
             if self.variation not in WARP_VARIATIONS:
                 names = " or ".join(level.name for level in WARP_VARIATIONS)
                 raise UserError(f"engine=warp supports variation {names}, not {self.variation.name}.")
-        if self.look_seed is not None and (self.variation is Variation.NONE or self.look_seed < 0):
-            raise UserError(f"look_seed={self.look_seed} must be at least 0, and needs a variation.")
+        if self.look_seed is not None and self.variation is Variation.NONE:
+            raise UserError(f"look_seed={self.look_seed} needs a variation.")
         if self.make and self.simulator is not Simulator.GYMNASIUM:
             raise UserError(f"make applies only to Gymnasium environments; leave it out with task={self.task}.")
         for name in _SET_HERE & self.make.keys():
@@ -165,16 +165,8 @@ class EnvConfig:
                 raise unknown_name("camera", camera, valid)
         if len(set(self.cameras)) != len(self.cameras):
             raise UserError(f"cameras contains duplicates: {list(self.cameras)}.")
-        if not 16 <= self.image_size <= 1024:
-            raise UserError(f"image_size must be from 16 to 1024 pixels, not {self.image_size}.")
-        if not 0 <= self.start_spread <= 0.2:
-            raise UserError(f"start_spread must be from 0 to 0.2 m (the arm's reach), not {self.start_spread}.")
-        if not 0.5 <= self.object_scale <= 1.35:
-            raise UserError(f"object_scale must be from 0.5 to 1.35 (the gripper opens 8 cm), not {self.object_scale}.")
-        if self.horizon is not None and self.horizon < 1:
-            raise UserError(f"horizon must be at least one step, not {self.horizon}.")
         physics_hz = PHYSICS_HZ.get(self.simulator, self.control_hz)
-        if self.control_hz < 1 or physics_hz % self.control_hz:
+        if physics_hz % self.control_hz:
             raise UserError(f"control_hz must divide the {physics_hz} Hz of the simulation, not {self.control_hz}.")
 
     def _follow_store(self) -> None:

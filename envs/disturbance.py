@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 
 _NOISE_STREAM, _MISTAKE_STREAM = 2, 4
 """Random streams of an episode, distinct from those of `envs.scene` and 3 (random play)."""
@@ -27,13 +27,11 @@ class Disturbance:
     arm drifts in a random direction, and in half of the mistakes the gripper opens.
     """
 
-    noise: float = 0.0
-    mistakes: float = 0.0
+    noise: float = number(0.0, at_least=0, at_most=1)
+    mistakes: float = number(0.0, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
-        for name in ("noise", "mistakes"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}.")
+        check_fields(self)
 
     def __str__(self) -> str:
         mistakes = f", mistakes {self.mistakes}" if self.mistakes else ""

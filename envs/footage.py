@@ -19,8 +19,8 @@ from envs.fanout import ordered_map
 from envs.motions import commanded
 from envs.play import Play
 from envs.registry import environment_of_process
-from pixio_robot.choice import NAMES
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
 from pixio_robot.types import Frame
 
@@ -35,23 +35,23 @@ class FootageConfig:
 
     out: str = "footage"
     """Directory for `video_<number>_<camera>.mp4`."""
-    videos: int = 20
+    videos: int = number(20, at_least=1)
     """Number of recordings; each gives one file per camera."""
-    steps_per_video: int = 400
+    steps_per_video: int = number(400, at_least=1)
     """Number of frames per video."""
     image_size: int = 192
     """Side of the square frames [px]; replaces `env.image_size`."""
-    fps: int = 20
+    fps: int = number(20, at_least=1)
     """Playback frame rate of the files."""
-    cameras: list[str] = dataclasses.field(default_factory=lambda: ["hand"], metadata={NAMES: tuple(CAMERAS)})
+    cameras: list[str] = one_of(["hand"], CAMERAS)
     """`hand` moves with the gripper, `front` is fixed, like a head camera; replaces `env.cameras`."""
-    play_share: float = 0.5
+    play_share: float = number(0.5, at_least=0, at_most=1)
     """Fraction of episodes with random arm motion; the others are expert episodes."""
-    noise: float = 0.1
+    noise: float = number(0.1, at_least=0, at_most=1)
     """Standard deviation of the noise on all actions (action range -1 to 1) but the gripper's."""
-    first_seed: int = 0
+    first_seed: int = number(0, at_least=0)
     """Number of the first video; each video has its own seeds."""
-    workers: int = 0
+    workers: int = number(0, at_least=0)
     """Number of simulator processes; 0: one per core."""
     overwrite: bool = False
     """Replace the videos at `out` if they were created by pixio-robot."""
@@ -59,19 +59,11 @@ class FootageConfig:
     def __post_init__(self) -> None:
         if not self.out:
             raise UserError("out must name a directory.")
-        for name, least in (("videos", 1), ("steps_per_video", 1), ("fps", 1), ("first_seed", 0), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}.")
+        check_fields(self)
         if self.image_size % 2:
-            raise UserError(f"image_size must be even for H.264, not {self.image_size}.")
+            raise UserError(f"image_size={self.image_size} must be even for H.264.")
         if not self.cameras:
             raise UserError("cameras must name at least one camera.")
-        for camera in self.cameras:
-            if camera not in CAMERAS:
-                raise unknown_name("camera", camera, CAMERAS)
-        for name in ("play_share", "noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}.")
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -12,8 +12,7 @@ from envs.contacts import robot_touches_object
 from envs.motions import commanded
 from envs.play import Play
 from envs.registry import make_env
-from pixio_robot.choice import one_of
-from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.types import GroundTruth
 
 LEAST_MOTION_M = 1e-3
@@ -26,19 +25,17 @@ class GroundTruthConfig:
 
     camera: str = one_of("front", CAMERAS)
     """Camera that renders the frames."""
-    episodes: int = 200
+    episodes: int = number(200, at_least=1)
     """Number of random play episodes; probes are fitted on some and evaluated on others."""
-    frames_per_episode: int = 5
+    frames_per_episode: int = number(5, at_least=1)
     """Number of frames per episode."""
-    steps_between: int = 8
+    steps_between: int = number(8, at_least=1)
     """Control steps of random play between two frames of an episode."""
-    first_seed: int = 200_000
+    first_seed: int = number(200_000, at_least=0)
     """Seed of the first episode."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "frames_per_episode", "steps_between"):
-            if getattr(self, name) < 1:
-                raise UserError(f"truth.{name}={getattr(self, name)} must be at least 1.")
+        check_fields(self, "truth.")
 
 
 def gather_ground_truth(

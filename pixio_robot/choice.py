@@ -1,10 +1,8 @@
-"""Settings with a fixed set of values: case-insensitive enumerations (`adapt.mode=lora`) and registry names."""
+"""Case-insensitive enumerations for settings (`adapt.mode=lora`)."""
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-from collections.abc import Iterable
 from typing import Any
 
 from pixio_robot.errors import unknown_name
@@ -30,12 +28,3 @@ def chosen[Member: Choice](kind: type[Member], value: Member | str, setting: str
     if not isinstance(value, str) or value.upper() not in kind.__members__:
         raise unknown_name(setting, str(value), [name.lower() for name in kind.__members__])
     return kind[value]
-
-
-NAMES = "names"
-"""Metadata key of a dataclass field: the valid values of the field, or of the items of its list."""
-
-
-def one_of(default: str, names: Iterable[str]) -> Any:
-    """A dataclass field that holds one of `names`. `--help` lists them; the dataclass itself must reject others."""
-    return dataclasses.field(default=default, metadata={NAMES: tuple(names)})

@@ -12,9 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pixio_robot.choice import one_of
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
+from pixio_robot.fields import one_of
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig

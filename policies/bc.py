@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pixio_robot.choice import one_of
 from pixio_robot.data.stats import Statistics
+from pixio_robot.fields import one_of
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.conditioning import Conditioning

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.fields import one_of
 from pixio_robot.receding_horizon import check_execute
 from pixio_robot.vision.config import PoolingConfig
 from policies.normalisation import NORMALISATIONS

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pixio_robot.choice import one_of
 from pixio_robot.data.stats import Statistics
+from pixio_robot.fields import one_of
 from pixio_robot.types import DemoSpec
 from policies.config import require, require_name
 from policies.generative import GenerativeConfig, GenerativePolicy

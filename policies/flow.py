@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.fields import one_of
 from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.noise import RowNoise
 

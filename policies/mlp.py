@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import nn
 
-from pixio_robot.choice import one_of
+from pixio_robot.fields import one_of
 from policies.config import PolicyConfig, require, require_name
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from pixio_robot.cli.data_words import one_path
-from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 
 
 @dataclass(kw_only=True)
@@ -15,13 +14,12 @@ class Replaying:
     largest allowed distance between the replayed and the recorded gripper at any step; a file recorded with the
     installed robosuite is reproduced exactly."""
 
-    demos: int = 0
+    demos: int = number(0, at_least=0)
     mask: str = ""
-    tolerance_mm: float = 5.0
+    tolerance_mm: float = number(5.0, at_least=0)
 
     def __post_init__(self) -> None:
-        if self.demos < 0 or not (math.isfinite(self.tolerance_mm) and self.tolerance_mm >= 0):
-            raise UserError(f"demos={self.demos} and tolerance_mm={self.tolerance_mm:g} must not be negative.")
+        check_fields(self)
 
 
 def replay(arguments: list[str]) -> int:

@@ -11,7 +11,10 @@ import re
 import textwrap
 import typing
 
-from pixio_robot.choice import NAMES
+from pixio_robot.fields import NAMES, RANGE
+
+OBVIOUS = ("at least 0", "at least 1", "above 0")
+"""Ranges of counts and sizes that no help text needs to spell out."""
 
 
 @functools.cache
@@ -19,7 +22,8 @@ def explanation(schema: type, name: str) -> str:
     """Help text of the field `name` of the dataclass `schema`: one paragraph in command-line spelling, may be empty.
 
     Uses the docstring below the field, from the nearest class in the MRO that has one, else that of its enumeration.
-    Valid values are appended unless the text already mentions all of them.
+    Valid names are appended unless the text already mentions all of them, and so is the range of a number,
+    unless it is obvious.
     """
     fields = {field.name: field for field in dataclasses.fields(schema)}
     if name not in fields:
@@ -34,6 +38,9 @@ def explanation(schema: type, name: str) -> str:
     spoken_of = {word.strip("`.,:;()").lower() for word in text.split()}
     if any(choice.lower() not in spoken_of for choice in names):
         text = f"{text} One of {', '.join(names)}."
+    limits = str(fields[name].metadata.get(RANGE, ""))
+    if limits and limits not in OBVIOUS:
+        text = f"{text} {limits.capitalize()}."
     return text.strip()
 
 

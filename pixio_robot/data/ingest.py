@@ -28,6 +28,7 @@ from pixio_robot.data.privacy import PrivacyHook, hook_name, hook_sha256
 from pixio_robot.data.sampling import Sampling
 from pixio_robot.data.shards import MANIFEST, SPLITS, ShardReader, check_files, read_manifest, work_directory
 from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from pixio_robot.files import read_json, sweep_temporaries
 
 
@@ -46,24 +47,24 @@ class IngestConfig:
     sampling: Sampling = Sampling.RATE
     """How to choose the frames of a video. RATE: at `frames_per_second`; EVERY: every n-th frame, with n = `every`;
     KEYFRAMES: key frames only, about ten times faster."""
-    frames_per_second: float = 4.0
+    frames_per_second: float = number(4.0, at_least=0.001, at_most=1000)
     """With RATE: frames to take per second of video."""
-    every: int = 1
+    every: int = number(1, at_least=1)
     """With EVERY: take every n-th frame."""
-    max_frames_per_video: int = 2000
+    max_frames_per_video: int = number(2000, at_least=1)
     """Maximum frames per video, image folder or tar. With RATE, longer videos are sampled at a lower rate over their
     whole length; otherwise the first frames are taken. Images are chosen evenly spaced."""
     short_side: int = 320
     """Shrink larger frames until their shorter side has this many pixels; 0 keeps the size."""
-    jpeg_quality: int = 92
-    """JPEG quality of the stored frames, 1 to 100."""
-    min_change: float = 0.5
+    jpeg_quality: int = number(92, at_least=1, at_most=100)
+    """JPEG quality of the stored frames."""
+    min_change: float = number(0.5, at_least=0, at_most=255)
     """Drop a frame as static if its mean absolute grey-level difference (0-255) from the last kept frame is below
     this."""
-    validation_share: float = 0.1
+    validation_share: float = number(0.1, at_least=0, at_most=0.9)
     """Fraction of the videos (not frames) held out for validation, chosen by a hash of each video's path. All cameras
     of an episode and identical files go to the same split."""
-    shard_bytes: int = 256_000_000
+    shard_bytes: int = number(256_000_000, at_least=50_000)
     """Maximum size of a tar shard in bytes."""
     privacy: str = ""
     """Your own function, as `module:function`, that hides faces or plates in every frame before it is written; see
@@ -71,28 +72,15 @@ class IngestConfig:
     executor: Executor = Executor.PROCESSES
     """Where to run the workers. PROCESSES: this machine; RAY: a Ray cluster on which `source` and `out` are shared
     storage."""
-    workers: int = 0
+    workers: int = number(0, at_least=0)
     """Number of decoding processes; 0: one per core."""
-    timeout_s: float = 120.0
+    timeout_s: float = number(120.0, at_least=1)
     """A file whose decoder makes no progress for this many seconds is abandoned."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "frames_per_second": (0.001, 1000),
-            "every": (1, 10**9),
-            "max_frames_per_video": (1, 10**9),
-            "jpeg_quality": (1, 100),
-            "min_change": (0, 255),
-            "validation_share": (0, 0.9),
-            "shard_bytes": (50_000, 2**40),
-            "workers": (0, 4096),
-            "timeout_s": (1, 10**6),
-        }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"{name} must be between {low} and {high}, not {getattr(self, name)}.")
+        check_fields(self)
         if self.short_side != 0 and not 16 <= self.short_side <= 16384:
-            raise UserError(f"short_side must be 0 (keep) or between 16 and 16384 pixels, not {self.short_side}.")
+            raise UserError(f"short_side={self.short_side} must be 0 (keep) or from 16 to 16384 pixels.")
 
     def extraction(self) -> Extraction:
         names = [field.name for field in dataclasses.fields(Extraction) if field.name != "privacy_sha256"]

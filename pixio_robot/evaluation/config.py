@@ -8,47 +8,40 @@ from collections.abc import Iterable
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.sequential import StopConfig
 from pixio_robot.evaluation.statistics import Interval
+from pixio_robot.fields import check_fields, number
 
 
 @dataclasses.dataclass(kw_only=True)
 class EvaluateConfig:
     """How a policy is evaluated. The default seeds lie far above the usual seeds of demonstrations."""
 
-    episodes: int = 100
+    episodes: int = number(100, at_least=1)
     """Number of episodes. With 100, the 95 % interval around a success rate near 50 % is about +-10 points."""
-    first_seed: int = 100_000
+    first_seed: int = number(100_000, at_least=0)
     """Episode i uses seed `first_seed + i`. These seeds must not have been used to collect demonstrations."""
-    seeds: list[int] = dataclasses.field(default_factory=list)
+    seeds: list[int] = number([], at_least=0)
     """Explicit list of distinct episode seeds; overrides `episodes` and `first_seed`."""
-    num_slots: int = 8
+    num_slots: int = number(8, at_least=1)
     """Episodes run in parallel, which is also the policy's batch size. On a GPU the batch size can change the last
     digits of the actions; on a CPU it does not affect the results."""
-    workers: int = 0
+    workers: int = number(0, at_least=0)
     """Simulator processes, at most `num_slots`; 0: one per CPU core."""
     interval: Interval = Interval.WILSON
     """Confidence interval for the success rate. Ignored with `stop`, which uses a confidence sequence."""
-    videos: int = 6
+    videos: int = number(6, at_least=0)
     """Episodes to save as mp4, and together in one grid video: the first successes and the first failures, half of
     each if there are enough of both."""
     video_camera: str | None = None
     """Camera to record videos from; null: the environment's first camera."""
-    step_timeout_s: float = 60.0
+    step_timeout_s: float = number(60.0, above=0)
     """Seconds without a response after which a worker is considered dead."""
-    max_restarts: int = 3
+    max_restarts: int = number(3, at_least=0)
     """How many times an episode may be restarted after its worker died before the evaluation fails."""
     stop: StopConfig = dataclasses.field(default_factory=StopConfig)
     """Early stopping."""
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("first_seed", 0), ("num_slots", 1), ("workers", 0), ("videos", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}, it must be at least {least}.")
-        if self.step_timeout_s <= 0:
-            raise UserError(f"step_timeout_s is {self.step_timeout_s}, it must be above 0 seconds.")
-        if self.max_restarts < 0:
-            raise UserError(f"max_restarts is {self.max_restarts}, it must be at least 0.")
-        if self.seeds and min(self.seeds) < 0:
-            raise UserError(f"seeds holds {min(self.seeds)}; seeds are at least 0.")
+        check_fields(self)
         check_distinct(self.seeds)
 
     def seed_list(self) -> list[int]:

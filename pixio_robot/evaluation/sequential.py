@@ -12,6 +12,7 @@ from typing import Any
 
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from pixio_robot.types import EpisodeResult
 
 LEAST_EPISODES = 10
@@ -35,19 +36,17 @@ class StopConfig:
     rule: StopRule = StopRule.NEVER
     """NEVER: do not stop early. WIDTH: stop once the success rate is known to within +-`half_width`. RATE: once it is
     clearly above or below `rate`. VERSUS: once it is clearly better or worse than `versus` on the same seeds."""
-    half_width: float = 0.1
+    half_width: float = number(0.1, above=0, below=1)
     """Target half width of the interval as a fraction, for rule WIDTH."""
-    rate: float = 0.5
+    rate: float = number(0.5, above=0, below=1)
     """Success rate to compare with as a fraction, for rule RATE."""
     versus: str | None = None
     """Directory of a finished evaluation of the same environment with the same seeds, for rule VERSUS."""
-    confidence: float = 0.95
+    confidence: float = number(0.95, above=0, below=1)
     """Confidence level of the confidence sequence that the rule uses."""
 
     def __post_init__(self) -> None:
-        for name in ("half_width", "rate", "confidence"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"stop.{name}={getattr(self, name)} must lie between 0 and 1.")
+        check_fields(self, "stop.")
         if self.rule is StopRule.VERSUS and self.versus is None:
             raise UserError("stop.rule=VERSUS needs stop.versus, the directory of the evaluation to compare with.")
 

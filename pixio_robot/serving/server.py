@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from pixio_robot.observed import check_observation, check_task
 from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec
@@ -33,20 +34,19 @@ class ServeConfig:
 
     host: str = "127.0.0.1"
     """Address to listen on; the default is reachable from this machine only."""
-    port: int = 8765
+    port: int = number(8765, at_least=0, below=2**16)
     """TCP port to listen on; 0 picks a free one."""
     token: str | None = None
     """Token that clients must present, at least 8 ASCII characters; None: generate one and print it."""
-    warmup: int = 5
+    warmup: int = number(5, at_least=0)
     """Policy calls made before clients are accepted: the first calls compile and allocate."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         try:
             ipaddress.ip_address(self.host)
         except ValueError as error:
             raise UserError(f"host={self.host!r} must be an IP address, such as 127.0.0.1 or 0.0.0.0.") from error
-        if not 0 <= self.port < 2**16 or self.warmup < 0:
-            raise UserError(f"port={self.port} must be in 0..65535 and warmup={self.warmup} must be at least 0.")
         token = self.token
         if token is not None and (len(token) < 8 or not all("!" <= character <= "~" for character in token)):
             raise UserError("token must have at least 8 characters, all of them printable ASCII and none a space.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pixio_robot.errors import UserError
+from pixio_robot.fields import number
 from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, Teacher, train_on_images
 from pixio_robot.training.optim import OptimConfig
 from pixio_robot.training.record import FitResult
@@ -37,12 +38,11 @@ class DistillConfig(ImageTrainingConfig):
     optim: OptimConfig = dataclasses.field(default_factory=_optim)
     """AdamW with linear warm-up and cosine decay; betas and weight decay as in pretraining. Unlike there, `lr` is not
     scaled with the batch size. The default is for batches of 8192; use a lower one for smaller batches."""
-    validation_every: int = 500
+    validation_every: int = number(500, at_least=1)
     """Steps between validation losses on held-out frames, if there is a validation split."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least_1("validation_every")
         if not self.students:
             raise UserError("students is empty; set at least one, such as students=[{encoder: {size: small}}].")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.data.frames import PixelBatch
-from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from pixio_robot.machine import to_device
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed import current
@@ -40,25 +40,20 @@ class ImageTrainingConfig:
     """Selections of these shards made by `pixio-robot curate`; shards without a selection are used in full."""
     out: str
     """Run directory."""
-    batch_size: int = 64
+    batch_size: int = number(64, at_least=1)
     """Images per batch, over all processes."""
     image_size: int | None = None
     """Side of the random crops [px]."""
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    validation_batches: int = 4
+    validation_batches: int = number(4, at_least=1)
     """Batches of held-out frames per validation loss."""
-    workers: int = 2
+    workers: int = number(2, at_least=1)
     """Image decoding threads."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU if available."""
 
     def __post_init__(self) -> None:
-        self._at_least_1("batch_size", "validation_batches", "workers")
-
-    def _at_least_1(self, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+        check_fields(self)
 
 
 @dataclasses.dataclass(kw_only=True)

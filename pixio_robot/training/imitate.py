@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pixio_robot.choice import one_of
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.training.best import MEASURES, Best
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed import Processes, current
@@ -36,19 +36,19 @@ SaveModel = Callable[[Path, nn.Module], None]
 
 @dataclasses.dataclass(kw_only=True)
 class ImitateConfig:
-    batch_size: int = 64
+    batch_size: int = number(64, at_least=1)
     """Windows per batch, over all processes."""
-    validation_share: float = 0.1
+    validation_share: float = number(0.1, at_least=0, below=1)
     """Fraction of episodes held out for validation; 0: none."""
-    validation_every: int = 500
+    validation_every: int = number(500, at_least=1)
     """Steps between validations on the held-out episodes."""
-    validation_batches: int = 8
+    validation_batches: int = number(8, at_least=1)
     """Batches per validation loss. The action error needs the sampler and uses only the first batch."""
-    keep_best: int = 0
+    keep_best: int = number(0, at_least=0)
     """Number of best policies on the held-out episodes to keep in `best/`, in addition to the last one."""
     best_by: str = one_of("validation_action_error", MEASURES)
     """Metric to minimise when choosing the best checkpoints."""
-    encoder_lr_scale: float = 0.1
+    encoder_lr_scale: float = number(0.1, above=0, why="to freeze the encoder, use adapt.mode=FROZEN")
     """Learning rate of a trained encoder relative to the policy's (default as in UMI)."""
     use_ema: bool = True
     """Validate and save the exponential moving average (EMA) of the weights."""
@@ -58,17 +58,7 @@ class ImitateConfig:
     """`cpu`, `cuda`, or `auto`: a GPU if available."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "validation_every", "validation_batches"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.keep_best < 0:
-            raise UserError(f"keep_best={self.keep_best} must not be negative.")
-        if self.best_by not in MEASURES:
-            raise unknown_name("best_by", self.best_by, MEASURES)
-        if not 0 <= self.validation_share < 1:
-            raise UserError(f"validation_share={self.validation_share} must lie in [0, 1).")
-        if self.encoder_lr_scale <= 0:
-            raise UserError(f"encoder_lr_scale={self.encoder_lr_scale} must be above 0; freeze the encoder instead.")
+        check_fields(self)
 
 
 def imitate(

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from pixio_robot.choice import one_of
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import sweep_temporaries
 from pixio_robot.training import randomness
 from pixio_robot.training.checkpoint import latest_checkpoint
@@ -36,8 +35,8 @@ from pixio_robot.training.state import TrainingState
 
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
-LARGEST_SEED = 2**63
-"""Exclusive. The seeds of the other processes are larger, and must still fit into PyTorch's 64 bits."""
+SEED_LIMIT = 2**63
+"""The seeds of the other processes are larger, and must still fit into PyTorch's 64 bits."""
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -45,17 +44,17 @@ DTYPES = ("auto", "float32", "bfloat16")
 class LoopConfig:
     """Length, precision, parallelism and logging of training."""
 
-    steps: int = 1000
+    steps: int = number(1000, at_least=1)
     """Optimiser updates; also the length of the learning rate schedule."""
-    seconds: float | None = None
+    seconds: float | None = number(None, above=0)
     """Stop at the first step after this much training time [s] and save the model. Does not shorten the learning rate
     schedule. None: no limit."""
     extend: bool = False
     """Continue a finished run up to a larger `steps`, with its optimiser and averaged weights. From there on the
     learning rate follows the longer schedule, so the result differs from a run with these steps from the start."""
-    accumulate: int = 1
+    accumulate: int = number(1, at_least=1)
     """Batches per optimiser update (gradient accumulation)."""
-    grad_clip: float | None = 1.0
+    grad_clip: float | None = number(1.0, above=0)
     """Maximum norm of the gradient; None: no clipping."""
     dtype: str = one_of("auto", DTYPES)
     """Precision of forward passes (autocast): `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, float32 on a CPU
@@ -64,36 +63,22 @@ class LoopConfig:
     """Compile the model with torch.compile; the first steps then take minutes."""
     parallel: str = one_of("ddp", STRATEGIES)
     """Strategy for several processes (torchrun): `ddp`, each holds the whole model, or `fsdp`, each holds a shard."""
-    peak_tflops: float | None = None
+    peak_tflops: float | None = number(None, above=0)
     """Peak throughput of one device in `dtype` [TFLOP/s], for the reported model FLOPs utilisation (MFU); None: looked
     up by the device's name, for common GPUs."""
     wandb: bool = False
     """Also log to Weights & Biases, configured by its environment variables (WANDB_PROJECT, WANDB_MODE=offline ...)."""
-    seed: int = 0
+    seed: int = number(0, at_least=0, below=SEED_LIMIT)
     """Random seed; set by the command."""
-    log_every: int = 20
+    log_every: int = number(20, at_least=1)
     """Steps between logged metrics."""
-    save_every: int = 500
+    save_every: int = number(500, at_least=1)
     """Steps between checkpoints, from which an interrupted run resumes."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = number(2, at_least=1)
     """How many of the newest checkpoints to keep."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "save_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"loop.{name}={getattr(self, name)} must be at least 1.")
-        if self.seconds is not None and self.seconds <= 0:
-            raise UserError(f"loop.seconds={self.seconds} must be above 0, or null for no limit.")
-        if self.grad_clip is not None and self.grad_clip <= 0:
-            raise UserError(f"loop.grad_clip={self.grad_clip} must be above 0, or null to leave gradients alone.")
-        if not 0 <= self.seed < LARGEST_SEED:
-            raise UserError(f"loop.seed={self.seed} must lie between 0 and {LARGEST_SEED - 1}.")
-        if self.peak_tflops is not None and self.peak_tflops <= 0:
-            raise UserError(f"loop.peak_tflops={self.peak_tflops} must be above 0, or null to use the device's name.")
-        if self.parallel not in STRATEGIES:
-            raise unknown_name("loop.parallel", self.parallel, STRATEGIES)
-        if self.dtype not in DTYPES:
-            raise unknown_name("loop.dtype", self.dtype, DTYPES)
+        check_fields(self, "loop.")
 
     def precision(self, device: torch.device) -> torch.dtype:
         """Precision of forward passes on `device`."""
@@ -218,11 +203,11 @@ class _Run:
         job, config, state = self.job, self.config, self.state
         if let_rest(job.groups, state.step):
             job.spread.renew()
-        for number in range(config.accumulate):
+        for part in range(config.accumulate):
             with self.pace.waiting_for_data():
                 batch = next(job.batches)
             self.recent.append(getattr(batch, "ids", None))
-            job.spread.reduce_gradients(number == config.accumulate - 1)
+            job.spread.reduce_gradients(part == config.accumulate - 1)
             with config.autocast(job.device):
                 loss, metrics = job.step(batch)
             (loss / config.accumulate).backward()

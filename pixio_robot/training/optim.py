@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 
 DEFAULT_WARMUP_STEPS = 500
 
@@ -18,32 +19,27 @@ DEFAULT_WARMUP_STEPS = 500
 class OptimConfig:
     """AdamW with linear warm-up and cosine decay. The defaults are those of diffusion policy (Chi et al., IJRR)."""
 
-    lr: float = 1e-4
+    lr: float = number(1e-4, above=0)
     """Peak learning rate."""
-    betas: list[float] = dataclasses.field(default_factory=lambda: [0.95, 0.999])
+    betas: list[float] = number([0.95, 0.999], at_least=0, below=1)
     """AdamW's beta1 and beta2: decay rates of the running means of gradients and squared gradients."""
-    eps: float = 1e-8
+    eps: float = number(1e-8, above=0)
     """Added to the denominator for numerical stability."""
-    weight_decay: float = 1e-6
+    weight_decay: float = number(1e-6, at_least=0)
     """Weight decay; not applied to biases and norms, i.e. parameters with at most one dimension (Pixio's recipe)."""
-    warmup_steps: int | None = None
+    warmup_steps: int | None = number(None, at_least=0)
     """Warm-up steps, over which the learning rate rises linearly to `lr`; None: 500, but at most a tenth of the run."""
-    final_lr: float = 0.0
+    final_lr: float = number(0.0, at_least=0)
     """Learning rate at the end of the cosine decay."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.final_lr < 0 or self.weight_decay < 0 or (self.warmup_steps or 0) < 0 or self.eps <= 0:
-            raise UserError(
-                "optim needs lr > 0, eps > 0, final_lr >= 0, weight_decay >= 0 and warmup_steps >= 0, not "
-                f"lr={self.lr}, eps={self.eps}, final_lr={self.final_lr}, weight_decay={self.weight_decay}, "
-                f"warmup_steps={self.warmup_steps}."
-            )
+        check_fields(self, "optim.")
         if self.final_lr > self.lr:
             raise UserError(
                 f"optim.final_lr={self.final_lr} must not be above optim.lr={self.lr}: the learning rate decays to it."
             )
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"optim.betas={list(self.betas)} must be two numbers in [0, 1), such as [0.9, 0.95].")
+        if len(self.betas) != 2:
+            raise UserError(f"optim.betas={list(self.betas)} must be two numbers, such as [0.9, 0.95].")
 
 
 @dataclasses.dataclass

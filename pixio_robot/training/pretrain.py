@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pixio_robot.errors import UserError
+from pixio_robot.fields import number
 from pixio_robot.training.image_data import ImageData
 from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, train_on_images
 from pixio_robot.training.job import Hook
@@ -50,21 +51,15 @@ class PretrainConfig(ImageTrainingConfig):
     """Weights to start from: a Pixio checkpoint with encoder and decoder, or its run directory; or an encoder alone,
     with a freshly initialised decoder: anything `PixioEncoder.from_pretrained` opens, such as an official `.pth` file
     or a hub name."""
-    encoder_begins: int = 0
+    encoder_begins: int = number(0, at_least=0)
     """Updates for which the encoder stays frozen, so that a fresh decoder cannot spoil it."""
     optim: OptimConfig = dataclasses.field(default_factory=_optim)
     """AdamW with linear warm-up and cosine decay. `lr` and `final_lr` are for 256 images per update and are scaled
     linearly with their number."""
-    panels_every: int = 500
+    panels_every: int = number(500, at_least=1)
     """Steps between reconstructions of fixed images and, with a validation split, validation losses."""
-    panel_images: int = 6
+    panel_images: int = number(6, at_least=1)
     """Number of images to reconstruct."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._at_least_1("panels_every", "panel_images")
-        if self.encoder_begins < 0:
-            raise UserError(f"encoder_begins={self.encoder_begins} must not be negative.")
 
     @property
     def crop_size(self) -> int:

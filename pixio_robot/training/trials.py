@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from pixio_robot.files import write_json
 from pixio_robot.training.distributed import environment_of_one
 from pixio_robot.training.job import Hook
@@ -39,16 +39,13 @@ NOTE = "The best rate is biased upwards, because it was selected on these episod
 class TrialsConfig:
     """Rollouts every `every` steps and at the end of training; 0 disables them."""
 
-    every: int = 0
+    every: int = number(0, at_least=0)
     """Training steps between two evaluations; another follows at the end of training. 0 disables them."""
-    keep_best: int = 2
+    keep_best: int = number(2, at_least=1)
     """Number of policies to keep, those with the highest success rates; the newest is always kept too."""
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.keep_best < 1:
-            raise UserError(
-                f"trials.every={self.every} must not be negative, and trials.keep_best={self.keep_best} at least 1."
-            )
+        check_fields(self, "trials.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

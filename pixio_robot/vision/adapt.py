@@ -9,7 +9,7 @@ from typing import assert_never
 from torch import nn
 
 from pixio_robot.choice import Choice, chosen
-from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from pixio_robot.vision.foreign import ForeignEncoder
 from pixio_robot.vision.lora import insert_adapters
 
@@ -31,27 +31,21 @@ class AdaptConfig:
     mode: Adaptation = Adaptation.FROZEN
     """FROZEN: nothing is trained. LAST_K: the last blocks. LORA: low-rank adapters on every linear layer of the blocks.
     FULL: everything."""
-    last_k: int = 2
+    last_k: int = number(2, at_least=1)
     """LAST_K: number of last blocks to train, together with the final norm."""
-    layer_decay: float = 1.0
+    layer_decay: float = number(1.0, above=0, at_most=1)
     """Layer-wise learning rate decay: ratio to the rate of the next deeper layer (BEiT, arXiv 2106.08254, and MAE use
     0.65 to 0.75)."""
-    lora_rank: int = 8
+    lora_rank: int = number(8, at_least=1)
     """LORA: rank of the adapters."""
-    lora_alpha: float = 16.0
+    lora_alpha: float = number(16.0, above=0)
     """LORA: the adapters' output is scaled by lora_alpha / lora_rank."""
     lora_seed: int = 0
     """LORA: random seed of the adapters' initial weights."""
 
     def __post_init__(self) -> None:
         self.mode = chosen(Adaptation, self.mode, "adapt.mode")
-        for name in ("last_k", "lora_rank"):
-            if getattr(self, name) < 1:
-                raise UserError(f"adapt.{name}={getattr(self, name)} must be at least 1.")
-        if not 0.0 < self.layer_decay <= 1.0:
-            raise UserError(f"adapt.layer_decay={self.layer_decay} must lie in (0, 1].")
-        if self.lora_alpha <= 0.0:
-            raise UserError(f"adapt.lora_alpha={self.lora_alpha} must be above 0.")
+        check_fields(self, "adapt.")
 
 
 def parameter_depths(module: nn.Module) -> dict[str, int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-from pixio_robot.choice import one_of
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.fields import check_fields, number, one_of
 
 
 class Size(NamedTuple):
@@ -34,13 +34,13 @@ class EncoderConfig:
 
     size: str = one_of("b", SIZES)
     """Model size: b, l, h, 1b and 5b are the published ones; micro, tiny and small are for training on a few cores."""
-    patch: int = 16
+    patch: int = number(16, at_least=1)
     """Patch size [px]."""
     image_size: int = 256
     """Native image size [px], for which position embeddings are learned; they are interpolated for other sizes."""
-    class_tokens: int = 8
+    class_tokens: int = number(8, at_least=1)
     """Number of class tokens, which represent the whole image."""
-    drop_path: float = 0.0
+    drop_path: float = number(0.0, at_least=0, below=1)
     """Stochastic depth rate of the last block; increases linearly from 0 at the first."""
     resize: int | None = None
     """Resize every input image to a square of this side [px]; None: keep its size."""
@@ -49,18 +49,10 @@ class EncoderConfig:
     third more computation for a fraction of the memory."""
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise unknown_name("encoder size", self.size, SIZES)
-        if self.patch < 1 or self.class_tokens < 1:
-            raise UserError(
-                f"An encoder needs patch >= 1 and class_tokens >= 1, but got patch={self.patch}, "
-                f"class_tokens={self.class_tokens}."
-            )
-        if not 0.0 <= self.drop_path < 1.0:
-            raise UserError(f"drop_path={self.drop_path} must lie in [0, 1).")
+        check_fields(self, "encoder.")
         for name, side in (("image_size", self.image_size), ("resize", self.resize)):
             if side is not None and (side < self.patch or side % self.patch):
-                raise UserError(f"{name}={side} must be a positive multiple of patch={self.patch}.")
+                raise UserError(f"encoder.{name}={side} must be a positive multiple of patch={self.patch}.")
 
     @property
     def width(self) -> int:
@@ -79,41 +71,34 @@ class EncoderConfig:
 class DecoderConfig:
     """The pixel decoder. The published one has width 512, depth 32 and 16 heads."""
 
-    width: int = 512
+    width: int = number(512, at_least=1)
     """Token dimension; a multiple of `heads`."""
-    depth: int = 32
+    depth: int = number(32, at_least=1)
     """Number of transformer blocks."""
-    heads: int = 16
+    heads: int = number(16, at_least=1)
     """Number of attention heads."""
     recompute: bool = False
     """Activation checkpointing, as in the encoder."""
 
     def __post_init__(self) -> None:
-        if min(self.width, self.depth, self.heads) < 1 or self.width % self.heads:
-            raise UserError(
-                f"The decoder's width={self.width} must be a multiple of heads={self.heads}, "
-                f"and depth={self.depth} at least 1."
-            )
+        check_fields(self, "decoder.")
+        if self.width % self.heads:
+            raise UserError(f"decoder.width={self.width} must be a multiple of heads={self.heads}.")
 
 
 @dataclasses.dataclass(kw_only=True)
 class MaskConfig:
     """Masking of whole aligned blocks of block x block patches."""
 
-    ratio: float = 0.75
+    ratio: float = number(0.75, above=0, below=1)
     """Fraction of blocks to mask; int(blocks * (1 - ratio)) stay visible."""
-    block: int = 4
+    block: int = number(4, at_least=1)
     """Block size [patches]."""
-    mixed_blocks: list[int] = dataclasses.field(default_factory=list)
+    mixed_blocks: list[int] = number([], at_least=1)
     """Draw the block size of each image from this list [patches]; empty: always `block`."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.ratio < 1.0:
-            raise UserError(f"mask ratio={self.ratio} must lie between 0 and 1.")
-        if self.block < 1:
-            raise UserError(f"mask block={self.block} must be at least 1 patch.")
-        if any(side < 1 for side in self.mixed_blocks):
-            raise UserError(f"mask mixed_blocks={list(self.mixed_blocks)} must be at least 1 patch each.")
+        check_fields(self, "mask.")
 
     @property
     def sides(self) -> list[int]:
@@ -131,23 +116,19 @@ class PoolingConfig:
     name: str = one_of("spatial_softmax", POOLINGS)
     """spatial_softmax: keypoint coordinates. patch_mlp: MLP on the flattened patch map. patch_mean, class_mean: mean
     of the patch or class tokens. class_concat: concatenated class tokens. attention: learned queries."""
-    keypoints: int = 32
+    keypoints: int = number(32, at_least=1)
     """spatial_softmax: number of keypoints."""
     activations: bool = True
     """spatial_softmax: also return each keypoint's activation at its location."""
-    channels: int = 8
+    channels: int = number(8, at_least=1)
     """patch_mlp: channels to which each patch is reduced before flattening."""
-    queries: int = 4
+    queries: int = number(4, at_least=1)
     """attention: number of learned queries."""
-    width: int = 128
+    width: int = number(128, at_least=1)
     """patch_mlp, attention: dimension of the pooled vector (attention: per query)."""
 
     def __post_init__(self) -> None:
-        if self.name not in POOLINGS:
-            raise unknown_name("pooling", self.name, POOLINGS)
-        for name in ("keypoints", "channels", "queries", "width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"pooling {name}={getattr(self, name)} must be at least 1.")
+        check_fields(self, "pooling.")
 
 
 def from_json[T](cls: type[T], value: Any, where: str) -> T:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -26,16 +27,15 @@ class ResNetConfig:
 
     width: int = 32
     """Channels of the first stage; a multiple of 16."""
-    blocks: int = 1
+    blocks: int = number(1, at_least=1)
     """Residual blocks per stage."""
     resize: int | None = None
     """Resize every input image to a square of this side [px]; None: keep its size."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "encoder.resnet.")
         if self.width < GROUP_CHANNELS or self.width % GROUP_CHANNELS:
             raise UserError(f"The ResNet's width={self.width} must be a positive multiple of {GROUP_CHANNELS}.")
-        if self.blocks < 1:
-            raise UserError(f"The ResNet's blocks={self.blocks} must be at least 1.")
 
 
 def _norm(width: int) -> nn.GroupNorm:

@@ -68,7 +68,7 @@ def test_no_frame_left_says_so(run, shards: Path, tmp_path: Path) -> None:
     [
         (["data=nowhere"], "nowhere is not a folder of frame shards"),
         (["min_entropi=3"], "Did you mean 'min_entropy'"),
-        (["min_entropy=11"], "min_entropy must be between 0 and 9"),
+        (["min_entropy=11"], "min_entropy=11.0 must be from 0 to 9"),
         (["pixio=nowhere"], "nowhere"),
         (["encoder=dino"], "Unknown encoder 'dino'"),
     ],

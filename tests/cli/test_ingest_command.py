@@ -59,7 +59,7 @@ def test_the_words_count_the_lines_of_the_list_of_failures(source: Path, tmp_pat
     [
         ("executor=ry", "executor"),
         ("privacy=no_such:thing", "cannot be imported"),
-        ("jpeg_quality=0", "jpeg_quality must be between 1 and 100"),
+        ("jpeg_quality=0", "jpeg_quality=0 must be from 1 to 100"),
         ("frame_per_second=2", "Did you mean 'frames_per_second'"),
     ],
 )

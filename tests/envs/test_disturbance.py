@@ -52,5 +52,5 @@ def test_the_expert_comes_back_from_mistakes():
 
 
 def test_wrong_numbers_are_named():
-    with pytest.raises(UserError, match="mistakes must be from 0 to 1"):
+    with pytest.raises(UserError, match=r"mistakes=1\.5 must be from 0 to 1"):
         Disturbance(mistakes=1.5)

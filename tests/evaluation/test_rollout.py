@@ -112,7 +112,7 @@ def test_config_refuses_nonsense():
     assert EvaluateConfig(seeds=[5, 3]).seed_list() == [5, 3]
     with pytest.raises(UserError, match=r"more than once: \[4\]"):
         EvaluateConfig(seeds=[4, 3, 4])
-    with pytest.raises(UserError, match=r"^seeds holds -1"):
+    with pytest.raises(UserError, match=r"^seeds\[0\]=-1 must be at least 0"):
         EvaluateConfig(seeds=[-1])
     for key in ("episodes", "num_slots", "step_timeout_s"):
         with pytest.raises(UserError, match=key):

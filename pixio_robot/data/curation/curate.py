@@ -24,6 +24,7 @@ from pixio_robot.data.curation.thresholds import Thresholds, judge
 from pixio_robot.data.executor import Executor
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
+from pixio_robot.fields import number
 from pixio_robot.files import read_json
 
 MAE_LOSS, EMBEDDING = "mae_loss", "embedding"
@@ -42,17 +43,10 @@ class CurateConfig(Thresholds):
     executor: Executor = Executor.PROCESSES
     """Where to run the workers. PROCESSES: this machine; RAY: a Ray cluster on which `data` and `out` are shared
     storage."""
-    workers: int = 0
+    workers: int = number(0, at_least=0)
     """Number of scoring processes; 0: one per core, with Ray one per core of the cluster."""
-    timeout_s: float = 300.0
+    timeout_s: float = number(300.0, above=0)
     """A worker that makes no progress for this many seconds is abandoned."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.workers < 0 or self.timeout_s <= 0:
-            raise UserError(
-                f"workers must not be negative and timeout_s must be above 0, not {self.workers} and {self.timeout_s}."
-            )
 
     def place(self) -> Path:
         """The output folder."""

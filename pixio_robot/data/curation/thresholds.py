@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pixio_robot.data.curation.duplicates import NO_FRAME, NearDuplicates, StillFrames, near_duplicates, still_frames
-from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 
 
 class Reason(enum.IntEnum):
@@ -30,37 +30,25 @@ class Reason(enum.IntEnum):
 class Thresholds:
     """null disables a rule. `curation.html` shows the effect of each value on your frames."""
 
-    min_side: int | None = 320
+    min_side: int | None = number(320, at_least=1)
     """Minimum length of the shorter side in pixels (Pixio's rule)."""
-    min_entropy: float | None = 1.5
-    """Minimum entropy of the colour histogram in bits, 0 to 9."""
-    min_sharpness: float | None = 2.0
+    min_entropy: float | None = number(1.5, at_least=0, at_most=9)
+    """Minimum entropy of the colour histogram in bits."""
+    min_sharpness: float | None = number(2.0, at_least=0)
     """Minimum variance of the Laplacian, in squared grey levels."""
-    max_dark: float | None = 0.9
+    max_dark: float | None = number(0.9, at_least=0, at_most=1)
     """Maximum fraction of pixels with grey level 15 or less."""
-    max_bright: float | None = 0.9
+    max_bright: float | None = number(0.9, at_least=0, at_most=1)
     """Maximum fraction of pixels with grey level 240 or more."""
-    max_hash_distance: int | None = 4
+    max_hash_distance: int | None = number(4, at_least=0, at_most=63)
     """Drop a frame whose perceptual hash differs from that of the last kept frame of its video in at most this many of
     64 bits."""
-    max_similarity: float | None = 0.99
+    max_similarity: float | None = number(0.99, at_least=-1, at_most=1)
     """Frames of different videos count as duplicates from this cosine similarity of their embeddings on; needs an
     encoder."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "min_side": (1, 10**6),
-            "min_entropy": (0, 9),
-            "min_sharpness": (0, 10**6),
-            "max_dark": (0, 1),
-            "max_bright": (0, 1),
-            "max_hash_distance": (0, 63),
-            "max_similarity": (-1, 1),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"{name} must be between {low} and {high}, or null to disable it, not {value}.")
+        check_fields(self)
 
     def values(self) -> dict[str, float | None]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Thresholds)}
