@@ -19,6 +19,7 @@ from pixio_robot.types import Batch, DemoSpec, Observation
 from policies.conditioning import Conditioning
 from policies.config import PolicyConfig
 from policies.normalisation import Normaliser
+from policies.relative_poses import RELATIVE, RelativePoses, known
 from policies.sight import Sight
 
 
@@ -52,13 +53,17 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.goals: Mapping[str, Sequence[float]] = {}
         self.cameras: Sequence[str] = list(config.conditioning.cameras)
         self.conditioning: Sight = self.build_sight(encoder)
-        self.actions = Normaliser.of_actions(config.action_normalisation, statistics, spec.action_names)
+        self.relative_actions = None
+        of = statistics.actions
+        if config.action_pose_repr == RELATIVE:
+            self.relative_actions, of = RelativePoses.of_actions(spec, of), known(statistics.relative_actions)
+        self.actions = Normaliser.of(config.action_normalisation, of, spec.action_names)
 
     @property
     def state_range(self) -> tuple[list[float], list[float]] | None:
-        """Lowest and highest state (s,) of the demonstrations; None for a policy that does not use the state."""
+        """Lowest and highest state (s,) of the demonstrations; None for a policy that does not need the state."""
         of = self.statistics.state
-        return (of.minimum.tolist(), of.maximum.tolist()) if self.conditioning.config.use_state else None
+        return (of.minimum.tolist(), of.maximum.tolist()) if self.config.reads_state else None
 
     def build_sight(self, encoder: nn.Module | None) -> Sight:
         config = self.config
@@ -92,7 +97,10 @@ class ChunkPolicy(nn.Module, abc.ABC):
             )
         seen = self.see(batch.observation, augment=self.training)
         is_pad_bn = torch.zeros_like(batch.is_pad) if self.config.learn_padding else batch.is_pad
-        errors_bna = self.errors(seen, self.actions(batch.actions.float()), is_pad_bn)
+        actions_bna = batch.actions.float()
+        if self.relative_actions is not None:
+            actions_bna = self.relative_actions.to_frame(actions_bna, batch.observation.state[:, -1].float())
+        errors_bna = self.errors(seen, self.actions(actions_bna), is_pad_bn)
         of_steps = (*is_pad_bn.shape, 1)
         if errors_bna.shape not in (of_steps, batch.actions.shape):
             raise self._misshapen("errors", errors_bna, f"{of_steps} or {tuple(batch.actions.shape)}")
@@ -102,7 +110,8 @@ class ChunkPolicy(nn.Module, abc.ABC):
         return loss, {"loss": loss.detach(), "real_share": real_bn1.detach().mean()}
 
     def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
-        """Actions (b, n, a) in physical units; with `min_max` normalisation, clamped to the demonstrations' range.
+        """Actions (b, n, a) in physical units; with `min_max` normalisation, clamped to the demonstrations' range, and
+        with relative poses to the range of these.
 
         The noise of row i depends on seeds[i] alone; None uses torch's global generator.
         """
@@ -116,7 +125,10 @@ class ChunkPolicy(nn.Module, abc.ABC):
             chunk_bna = self.sample(seen, seeds)
             if chunk_bna.shape != (wanted := (len(seen), self.chunk, self.spec.action_dim)):
                 raise self._misshapen("sample", chunk_bna, str(wanted))
-            return self.actions.bounded_inverse(chunk_bna)[:, self.past_actions :]
+            actions_bna = self.actions.bounded_inverse(chunk_bna)[:, self.past_actions :]
+            if self.relative_actions is None:
+                return actions_bna
+            return self.relative_actions.from_frame(actions_bna, observation.state[:, -1].float())
 
     def _misshapen(self, method: str, given: Tensor, wanted: str) -> UserError:
         return UserError(

@@ -10,6 +10,7 @@ from pixio_robot.fields import one_of
 from pixio_robot.receding_horizon import check_execute
 from pixio_robot.vision.config import PoolingConfig
 from policies.normalisation import NORMALISATIONS
+from policies.relative_poses import ABSOLUTE, POSE_REPRS, RELATIVE
 
 FUSIONS = ("concat", "difference")
 DENOISERS = ("unet", "mlp", "transformer")
@@ -39,6 +40,9 @@ class ConditioningConfig:
     """Also condition on the robot's state."""
     state_normalisation: str = one_of("min_max", NORMALISATIONS)
     """How each state dimension is normalised, using the statistics of the demonstrations."""
+    obs_pose_repr: str = one_of(ABSOLUTE, POSE_REPRS)
+    """Gripper poses in the state: `absolute`, or `relative` to the gripper's pose at the newest frame, as in UMI: the
+    policy then sees how the gripper moved in the last `observation_steps` frames, but not where it is."""
     standardise: bool = True
     """Standardise the encoder's features to zero mean and about unit variance, per position and channel; fitted before
     training."""
@@ -63,6 +67,11 @@ class ConditioningConfig:
 
     def __post_init__(self) -> None:
         require_name("normalisation", self.state_normalisation, NORMALISATIONS)
+        require_name("obs_pose_repr", self.obs_pose_repr, POSE_REPRS)
+        require(
+            self.obs_pose_repr == ABSOLUTE or self.use_state,
+            f"obs_pose_repr = {self.obs_pose_repr} needs use_state = true: otherwise the policy sees no poses.",
+        )
         require(self.random_shift >= 0, f"random_shift = {self.random_shift} pixels must not be negative.")
         require(len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} contains duplicates.")
         require_name("fusion", self.fusion, FUSIONS)
@@ -116,6 +125,10 @@ class PolicyConfig:
     loss."""
     action_normalisation: str = one_of("min_max", NORMALISATIONS)
     """How each action dimension is normalised, using the statistics of the demonstrations."""
+    action_pose_repr: str = one_of(ABSOLUTE, POSE_REPRS)
+    """Absolute gripper poses among the actions: predicted as they are (`absolute`), or `relative` to the gripper's pose
+    at the newest frame, as in UMI (Chi et al., RSS 2024). The policy returns absolute poses either way. Other actions
+    (deltas, joints, grippers) are not affected. `relative` needs position and rotation of the gripper in the state."""
 
     def __post_init__(self) -> None:
         require(self.observation_steps >= 1, f"observation_steps = {self.observation_steps} must be at least 1.")
@@ -131,6 +144,12 @@ class PolicyConfig:
             f"ensemble_weight = {weight} must be a non-negative number, or null for no ensembling.",
         )
         require_name("normalisation", self.action_normalisation, NORMALISATIONS)
+        require_name("action_pose_repr", self.action_pose_repr, POSE_REPRS)
+
+    @property
+    def reads_state(self) -> bool:
+        """Whether the policy needs the state: as an input, or to know where relative actions start."""
+        return self.conditioning.use_state or self.action_pose_repr == RELATIVE
 
     @property
     def executed(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixio_robot.data.stats import Range, Statistics
+from pixio_robot.data.stats import Range
 from pixio_robot.errors import UserError, unknown_name
 
 NORMALISATIONS = ("min_max", "mean_std", "quantile", "none")
@@ -79,15 +79,7 @@ class Normaliser(nn.Module):
         self.register_buffer("snapped", snapped, persistent=False)
 
     @classmethod
-    def of_state(cls, how: str, statistics: Statistics, names: Sequence[str] = ()) -> Normaliser:
-        return cls._of(how, statistics.state, names)
-
-    @classmethod
-    def of_actions(cls, how: str, statistics: Statistics, names: Sequence[str] = ()) -> Normaliser:
-        return cls._of(how, statistics.actions, names)
-
-    @classmethod
-    def _of(cls, how: str, of: Range, names: Sequence[str]) -> Normaliser:
+    def of(cls, how: str, of: Range, names: Sequence[str] = ()) -> Normaliser:
         return cls(
             how, minimum=of.minimum, maximum=of.maximum, mean=of.mean, std=of.std, q01=of.q01, q99=of.q99, names=names
         )

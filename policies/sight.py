@@ -19,6 +19,7 @@ from policies.augmentation import augment as augmented
 from policies.augmentation import centre_crop, random_crop
 from policies.config import ConditioningConfig
 from policies.normalisation import Normaliser
+from policies.relative_poses import RELATIVE, RelativePoses, known
 from policies.standardisation import Moments, Standardiser
 
 
@@ -66,9 +67,11 @@ class Sight(nn.Module):
         if self.encoder is not None and not config.share_encoder:
             copies = [copy.deepcopy(self.encoder) for _ in config.cameras[1:]]
             self.further["encoder"] = nn.ModuleList(copies)
-        self.state = (
-            Normaliser.of_state(config.state_normalisation, statistics, spec.state_names) if config.use_state else None
-        )
+        self.state = None
+        self.relative_state = RelativePoses.of_state(spec) if config.obs_pose_repr == RELATIVE else None
+        if config.use_state:
+            of = statistics.state if self.relative_state is None else known(statistics.relative_state)
+            self.state = Normaliser.of(config.state_normalisation, of, spec.state_names)
         self.state_dim = spec.state_dim if config.use_state else 0
         self.goal = nn.Linear(config.goal_dim, self.goal_width) if config.goal_dim else None
         # Lists in the order of `cameras`, because camera names may contain dots, which module names must not.
@@ -122,7 +125,12 @@ class Sight(nn.Module):
         steps = observation.state.shape[1]
         if steps != self.observation_steps:
             raise UserError(f"The observation has {steps} frames, but the policy needs {self.observation_steps}.")
-        return None if self.state is None else self.state(observation.state.float())
+        if self.state is None:
+            return None
+        state_bts = observation.state.float()
+        if self.relative_state is not None:
+            state_bts = self.relative_state.to_frame(state_bts, state_bts[:, -1])
+        return self.state(state_bts)
 
     def features(self, observation: Observation, augment: bool = False) -> list[Features]:
         """The features of each camera, with leading axis n. `augment`: augment the images as configured."""

@@ -75,6 +75,7 @@ def random_actions(name: str, bounds: tuple[np.ndarray, np.ndarray]) -> Evaluate
 def finished_policy(checkpoint: str, name: str) -> Evaluated:
     """The final policy of a training run, or a policy directory itself. Raises UserError if there is none."""
     from policies.persistence import read_policy_config
+    from policies.relative_poses import RELATIVE
 
     directory = policy_directory(checkpoint)
     description = read_policy_config(directory)
@@ -88,8 +89,9 @@ def finished_policy(checkpoint: str, name: str) -> Evaluated:
         training_seed=extra.get("seed"),
         fingerprint=weights_fingerprint(directory),
     )
-    sight = description["config"]["conditioning"]
-    spec = DemoSpec.from_json(description["spec"]).read_by(sight["cameras"], sight["use_state"])
+    config, sight = description["config"], description["config"]["conditioning"]
+    reads_state = sight["use_state"] or config.get("action_pose_repr") == RELATIVE
+    spec = DemoSpec.from_json(description["spec"]).read_by(sight["cameras"], reads_state)
     tasks = list(description.get("goals", {}))
     return Evaluated(who, directory, spec=spec, tasks=tasks, train_seeds=extra.get("train_seeds", []))
 

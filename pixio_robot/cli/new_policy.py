@@ -18,7 +18,10 @@ from pixio_robot.vision.initial import Weights, fill, under
 from pixio_robot.vision.later import empty, encoder_for_later
 from pixio_robot.vision.lora import BASE, has_adapters, without_adapters
 from policies.base import ChunkPolicy
+from policies.persistence import read_policy_config
 from policies.registry import build_policy, name_of_config
+from policies.relative_poses import ABSOLUTE
+from policies.relative_statistics import with_relative_poses
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +62,9 @@ def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device
         raise UserError(f"policy.conditioning.goal_dim={conditioning.goal_dim}, but the goals have {goal_dim} numbers.")
     conditioning.goal_dim = goal_dim
     name = name_of_config(command.policy)
-    policy = build_policy(name, command.policy, data.spec, data.statistics, encoder)
+    chosen = [(source.store, source.training) for source in data.sources]
+    statistics = with_relative_poses(data.statistics, command.policy, data.spec, chosen)
+    policy = build_policy(name, command.policy, data.spec, statistics, encoder)
     policy.goals = data.goals
     weights = None if later is None else _of_encoders(policy, later.weights)
     if command.initial_policy is not None:
@@ -94,6 +99,7 @@ def _views(command: TrainCommand) -> Views | None:
 
 def _weights_of(path: str, policy: Any) -> Weights:
     """Weights of a trained policy, including feature standardisation, under the parameter names of `policy`."""
+    _check_poses(path, policy)
     theirs = read_weights(policy_directory(path) / WEIGHTS)
     mine = policy.state_dict()
     wanted = without_adapters(mine) if has_adapters(policy) else mine
@@ -103,6 +109,18 @@ def _weights_of(path: str, policy: Any) -> Weights:
             f"initial_policy={path} does not have the shape of the policy to train: {', '.join(different[:3])} differ."
         )
     return _named_in(policy, theirs.items())
+
+
+def _check_poses(path: str, policy: ChunkPolicy) -> None:
+    """Raise UserError if the trained policy sees or predicts poses in another way: its weights would fit all the same,
+    and so would its normalisation, which is loaded with them."""
+    theirs = read_policy_config(policy_directory(path))["config"]
+    for prefix, mine, saved, name in (
+        ("policy", policy.config, theirs, "action_pose_repr"),
+        ("policy.conditioning", policy.config.conditioning, theirs["conditioning"], "obs_pose_repr"),
+    ):
+        if (before := saved.get(name, ABSOLUTE)) != (now := getattr(mine, name)):
+            raise UserError(f"initial_policy={path} was trained with {prefix}.{name}={before}, not {now}: set it too.")
 
 
 def _of_encoders(policy: Any, weights: Callable[[], Weights]) -> Weights:

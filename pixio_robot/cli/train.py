@@ -233,8 +233,7 @@ def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_se
         raise UserError(f"The settings in trials do not fit the policy: {error}") from error
     first = command.trials.first_seed
     check_disjoint(train_seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= above them.")
-    conditioning = command.policy.conditioning
-    spec = spec.read_by(conditioning.cameras, conditioning.use_state)
+    spec = spec.read_by(command.policy.conditioning.cameras, command.policy.reads_state)
     return open_trials(command.trials, command.out, spec, list(policy.goals))
 
 

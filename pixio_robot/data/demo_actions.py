@@ -58,14 +58,21 @@ def converted(
         raise unknown_name("form of rotations", rotation, WIDTHS)
     if min(scale_position, scale_rotation) <= 0:
         raise UserError("scale_position and scale_rotation must be above 0: the size of a delta of 1 in m and rad.")
-    before = blocks(spec.action_names)
+    before = action_poses(spec, rotations_only=not to)
     rest = others(spec.action_names, before)
-    _check_all_are_known(spec, before, rest, to, rotation)
+    if rotation and all(block.is_position for block in before):
+        raise UserError(
+            f"rotation={rotation}, but none of the actions is known to be a rotation: {', '.join(spec.action_names)}. "
+            f"If there is one, name it {_how_to_name_actions(spec)}"
+        )
     after = [_wanted(block, to, rotation, scale_position, scale_rotation) for block in before]
     if before == after:
         raise UserError(f"The actions already have this form: {', '.join(spec.action_names)}.")
     # A delta starts from the pose of its step, in both directions of the conversion.
-    starts = [_start(spec, one) if one.delta != other.delta else None for one, other in zip(before, after, strict=True)]
+    starts = [
+        pose_in_state(spec, one.arm, one.is_position) if one.delta != other.delta else None
+        for one, other in zip(before, after, strict=True)
+    ]
 
     def change(episode: Episode) -> Episode:
         parts = [
@@ -85,29 +92,32 @@ def converted(
     return Edit(spec, change, _told(before, after, rest))
 
 
-def _check_all_are_known(spec: DemoSpec, found: Sequence[Block], rest: Sequence[str], to: str, rotation: str) -> None:
-    """Raise UserError if actions look like poses but have unknown names, because they would not be converted."""
-    strange = look_like_poses(rest, rotations_only=not to)
+def action_poses(spec: DemoSpec, rotations_only: bool = False) -> list[Block]:
+    """The positions and rotations among the actions. Raises UserError if there is none, and for actions that look like
+    one (`rotations_only`: like a rotation) but have unknown names."""
+    found = blocks(spec.action_names)
+    rest = others(spec.action_names, found)
+    strange = look_like_poses(rest, rotations_only)
     if found:  # beside known poses, those of other bodies, such as head.yaw, may stay as they are
         strange = [name for name in strange if may_be_of_gripper(name, {block.arm for block in found})]
-    say = (
-        f"in order with `data rename` or when importing: action_names='{suggested(spec.action_dim)}' "
-        "(docs/demonstrations.md, Actions)."
-    )
     if not found:
         raise UserError(
             f"The DemoSpec names no action eef_pos.x or eef_delta_pos.x: {', '.join(rest)}. "
-            f"If they are poses, name them {say}"
+            f"If they are poses, name them {_how_to_name_actions(spec)}"
         )
     if strange:
         raise UserError(
-            f"These actions look like a pose but have unknown names: {', '.join(strange)}. Name all actions {say}"
+            f"These actions look like a pose but have unknown names: {', '.join(strange)}. Name all actions "
+            f"{_how_to_name_actions(spec)}"
         )
-    if rotation and all(block.is_position for block in found):
-        raise UserError(
-            f"rotation={rotation}, but none of the actions is known to be a rotation: {', '.join(spec.action_names)}. "
-            f"If there is one, name it {say}"
-        )
+    return found
+
+
+def _how_to_name_actions(spec: DemoSpec) -> str:
+    return (
+        f"in order with `data rename` or when importing: action_names='{suggested(spec.action_dim)}' "
+        "(docs/demonstrations.md, Actions)."
+    )
 
 
 def _told(before: Sequence[Block], after: Sequence[Block], rest: Sequence[str]) -> tuple[str, ...]:
@@ -149,13 +159,16 @@ def _turned(values: np.ndarray, before: Block, after: Block, start: np.ndarray |
     return moved(start, values) if before.delta else between(start, values)
 
 
-def _start(spec: DemoSpec, action: Block) -> Block:
-    """The columns of the state with the pose that the delta `action` starts from."""
-    forms = [POSITION] if action.is_position else [ROT6D, QUATERNION, AXIS_ANGLE, ROT6D_ROWS, MATRIX]
+def pose_in_state(spec: DemoSpec, of_arm: str, position: bool) -> Block:
+    """The columns of the state with the position or rotation of the point that the actions of arm `of_arm` move.
+
+    Raises UserError if the state lacks it.
+    """
+    forms = [POSITION] if position else [ROT6D, QUATERNION, AXIS_ANGLE, ROT6D_ROWS, MATRIX]
     there = [block for block in blocks(spec.state_names) if not block.delta and block.form in forms]
     arms = dict.fromkeys(block.arm for block in there)
-    arm = action.arm.replace("arm", "robot") if action.arm not in arms else action.arm
-    if arm not in arms and len(arms) == 1:
+    arm = of_arm.replace("arm", "robot") if of_arm not in arms else of_arm
+    if arm not in arms and len(arms) == 1 and len({block.arm for block in blocks(spec.action_names)}) == 1:
         arm = next(iter(arms))
     of_the_hand = [block for block in there if block.what == QUATERNION and spec.simulator == ROBOSUITE]
     usable = [block for block in there if block.arm == arm and block not in of_the_hand]
@@ -176,8 +189,7 @@ def _start(spec: DemoSpec, action: Block) -> Block:
             f"state_names='{suggested(spec.state_dim)}'."
         )
     raise UserError(
-        f"The state lacks the pose of the {action.arm}gripper as one of {names}: {', '.join(spec.state_names)}. "
-        + way_out
+        f"The state lacks the pose of the {of_arm}gripper as one of {names}: {', '.join(spec.state_names)}. " + way_out
     )
 
 
@@ -203,8 +215,7 @@ def _controller(name: str, actions: Sequence[Block]) -> str:
     """
     if name == UNKNOWN:
         return name
-    if "base" in name:
-        raise UserError(f"The actions of controller {name!r} are not poses in the world frame, as the state's are.")
+    check_world_frame(name)
     ways = {DELTA if block.delta else ABSOLUTE for block in actions}
     if len(ways) > 1:
         return name
@@ -214,3 +225,11 @@ def _controller(name: str, actions: Sequence[Block]) -> str:
         if re.search(rf"\b({DELTA}|{ABSOLUTE})\b", name)
         else f"{name} {way}"
     )
+
+
+def check_world_frame(controller: str) -> None:
+    """Raise UserError for a controller whose poses are not in the world frame, in which those of the state are."""
+    if "base" in controller:
+        raise UserError(
+            f"The actions of controller {controller!r} are not poses in the world frame, as the state's are."
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from pixio_robot.files import read_json, write_json
 
 DIRECTORY = ".statistics"
 LEVELS = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+MOST_ROWS = 4_000_000
+"""Rows of windows that are kept in RAM for quantiles, 16 MB per dimension; of more, a random sample."""
 
 
 @dataclasses.dataclass
@@ -44,13 +46,19 @@ class Range:
 
 @dataclasses.dataclass
 class Statistics:
+    """relative_state, relative_actions: of the windows of a policy that sees or predicts poses relative to the
+    gripper's (policies/relative_statistics.py); None for others."""
+
     state: Range
     actions: Range
+    relative_state: Range | None = None
+    relative_actions: Range | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
-            which: {name: value.tolist() for name, value in vars(getattr(self, which)).items() if value is not None}
-            for which in ("state", "actions")
+            which: {name: value.tolist() for name, value in vars(of).items() if value is not None}
+            for which, of in vars(self).items()
+            if of is not None
         }
 
     @classmethod
@@ -58,7 +66,8 @@ class Statistics:
         return cls(
             **{
                 which: Range(**{name: np.array(numbers, np.float64) for name, numbers in value[which].items()})
-                for which in ("state", "actions")
+                for which in (field.name for field in dataclasses.fields(cls))
+                if which in ("state", "actions") or which in value
             }
         )
 
@@ -82,6 +91,20 @@ def range_of(parts: Iterable[np.ndarray]) -> Range:
     return Range(minimum, maximum, mean, np.sqrt(squares / count))
 
 
+def range_of_many(parts: Iterable[np.ndarray], count: int) -> Range:
+    """`range_of` `count` rows at most, with quantiles. Of more than `MOST_ROWS`, they are those of a random sample of
+    about that size, so that memory is bounded."""
+    random, share, kept = np.random.default_rng(0), MOST_ROWS / max(count, 1), []
+
+    def seen() -> Iterator[np.ndarray]:
+        for part in parts:
+            kept.append(part if share >= 1 else part[random.random(len(part)) < share])
+            yield part
+
+    found = range_of(seen())
+    return _with_quantiles(found, (np.concatenate([part[:, i] for part in kept]) for i in range(len(found.mean))))
+
+
 def compute_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
     """Statistics of the given episodes only, which should be the training episodes."""
     return statistics_of(store.state, store.actions, list(episodes))
@@ -98,6 +121,10 @@ def _range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:
     """Statistics with exact quantiles: holds one dimension at a time in RAM, at 4 bytes per step."""
     found = range_of(map(values, episodes))
     columns = (np.concatenate([values(episode)[:, i] for episode in episodes]) for i in range(len(found.mean)))
+    return _with_quantiles(found, columns)
+
+
+def _with_quantiles(found: Range, columns: Iterable[np.ndarray]) -> Range:
     quantiles = np.stack([np.quantile(column.astype(np.float64), list(LEVELS.values())) for column in columns], -1)
     return dataclasses.replace(found, **dict(zip(LEVELS, quantiles, strict=True)))
 

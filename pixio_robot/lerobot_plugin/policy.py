@@ -97,8 +97,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
         self.policy = load_policy(policy_directory(config.checkpoint))
         names = [field.name for field in dataclasses.fields(ActingConfig)]
         act_as(self.policy, ActingConfig(**{name: getattr(config, name) for name in names}))
-        sight = self.policy.config.conditioning
-        spec = self.policy.spec.read_by(self.policy.cameras, sight.use_state)
+        spec = self.policy.spec.read_by(self.policy.cameras, self.policy.config.reads_state)
         self._sight = Sight.of(config, spec)
         if config.input_features:  # otherwise checked with the first observation
             self._sight.check({key: tuple(feature.shape) for key, feature in config.input_features.items()})

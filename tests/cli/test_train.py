@@ -409,10 +409,50 @@ def test_two_processes_fine_tune_an_encoder_with_parts_of_other_tasks(demos: Pat
     assert np.isfinite(metrics(tmp_path / "two")["loss"])
 
 
+@pytest.fixture(scope="module")
+def poses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Absolute poses, commanded and reached."""
+    names = tuple(
+        f"eef_{what}.{axis} [{unit}]" for what, unit in (("pos", "m"), ("axis_angle", "rad")) for axis in "xyz"
+    )
+    path = tmp_path_factory.mktemp("demos") / "poses"
+    store = DemoStore.create(path, dataclasses.replace(SPEC, state_names=names, action_names=names))
+    for seed in range(6):
+        episode, rng = make_episode(seed), np.random.default_rng(seed)
+        state, actions = (rng.normal(size=(len(episode), 6)).astype(np.float32) for _ in range(2))
+        store.append(dataclasses.replace(episode, state=state, actions=actions))
+    return path
+
+
+RELATIVE = ["policy.action_pose_repr=relative", "policy.conditioning.obs_pose_repr=relative"]
+
+
+def test_poses_may_be_relative_to_the_grippers(poses: Path, demos: Path, tmp_path: Path) -> None:
+    out = run(poses, tmp_path / "relative", *RELATIVE)
+    policy = load_policy(out)
+    assert policy.statistics.relative_actions is not None
+    assert policy.statistics.relative_state is not None
+    assert np.isfinite(metrics(out)["validation_action_error"])
+    with pytest.raises(UserError, match=r"was trained with policy\.action_pose_repr=relative, not absolute"):
+        run(poses, tmp_path / "absolute", f"initial_policy={out}")
+    run(poses, tmp_path / "further", *RELATIVE, f"initial_policy={out}")
+    with pytest.raises(UserError, match="action_pose_repr = relative does not work with these demonstrations"):
+        run(demos, tmp_path / "other", *RELATIVE)
+
+
 @pytest.mark.slow
-def test_a_compiled_loss_trains_alike(demos: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_relative_poses_as_one_does(poses: Path, tmp_path: Path) -> None:
+    start(poses, tmp_path / "one", 1, *RELATIVE)
+    start(poses, tmp_path / "two", 2, *RELATIVE, "loop.parallel=ddp")
+    weights = [load_file(tmp_path / name / "model/model.safetensors") for name in ("one", "two")]
+    torch.testing.assert_close(*weights, rtol=1e-2, atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], RELATIVE], ids=["absolute", "relative"])
+def test_a_compiled_loss_trains_alike(poses: Path, tmp_path: Path, words: list[str]) -> None:
     losses = [
-        metrics(run(demos, tmp_path / word, f"loop.compile={word}", encoder="encoder=none"))["loss"]
+        metrics(run(poses, tmp_path / word, f"loop.compile={word}", *words, encoder="encoder=none"))["loss"]
         for word in ("true", "false")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

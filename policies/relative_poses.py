@@ -1,0 +1,128 @@
+"""Poses relative to the gripper's pose at the newest frame, the relative trajectories of UMI (Chi et al., RSS 2024).
+
+With p0 and R0 the gripper's position and rotation at the newest frame, a position p becomes R0^T (p - p0) and a
+rotation R becomes R0^T R. Moving and turning robot and scene together changes nothing in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from pixio_robot.data.demo_actions import action_poses, check_world_frame, pose_in_state
+from pixio_robot.data.pose_columns import Block, blocks
+from pixio_robot.data.stats import Range
+from pixio_robot.errors import UserError
+from pixio_robot.types import DemoSpec
+from policies.rotations import matrices, nearer, product, rotations, times, turned
+
+ABSOLUTE, RELATIVE = "absolute", "relative"
+POSE_REPRS = (ABSOLUTE, RELATIVE)
+"""Values of `action_pose_repr` and `obs_pose_repr`, the names of UMI's settings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativePoses:
+    """Expresses the absolute poses among columns relative to the newest pose of their arm, and back; the other columns
+    stay as they are.
+
+    Shapes: b batch, n steps, c columns, s state.
+    """
+
+    poses: Sequence[Block]
+    origins: Mapping[str, tuple[Block, Block]]
+    """The position and the rotation of each arm in the state."""
+    typical: Sequence[float] = ()
+    """The mean of every absolute column, for `from_frame`: of the two ways to write a rotation as an axis-angle or a
+    quaternion, it takes the one nearer to the mean, as the demonstrations do. The shorter axis-angle of a gripper that
+    points down would flip with every small movement, and could not be averaged over chunks (temporal ensembling)."""
+
+    @classmethod
+    def of_actions(cls, spec: DemoSpec, absolute: Range) -> RelativePoses:
+        """absolute: statistics of the actions as they are recorded. Raises UserError unless the actions have absolute
+        poses in the world frame, and the state has the position and rotation of their arms."""
+        with _named(f"action_pose_repr = {RELATIVE}"):
+            found = [block for block in action_poses(spec) if not block.delta]
+            if not found:
+                raise UserError(
+                    f"The actions are no absolute poses: {', '.join(spec.action_names)}. Leave it at {ABSOLUTE}, or "
+                    "convert the demonstrations with `data actions to=absolute`."
+                )
+            check_world_frame(spec.controller)
+            return cls(found, _origins(spec, found), absolute.mean.tolist())
+
+    @classmethod
+    def of_state(cls, spec: DemoSpec) -> RelativePoses:
+        """Raises UserError unless the state has the position and rotation of an arm, and of all arms that it has either
+        of."""
+        with _named(f"obs_pose_repr = {RELATIVE}"):
+            found = [block for block in blocks(spec.state_names) if not block.delta]
+            if not found:
+                raise UserError(f"The state has no pose, such as eef_pos and eef_quat: {', '.join(spec.state_names)}.")
+            return cls(found, _origins(spec, found))
+
+    def to_frame(self, columns_bnc: Tensor, newest_bs: Tensor) -> Tensor:
+        """Absolute -> relative. newest_bs: the state at the newest frame, in physical units."""
+        return self._moved(columns_bnc, newest_bs, there=True)
+
+    def from_frame(self, columns_bnc: Tensor, newest_bs: Tensor) -> Tensor:
+        """The inverse of `to_frame`. Rotations of a network, which are only nearly rotations, become some."""
+        return self._moved(columns_bnc, newest_bs, there=False)
+
+    def _moved(self, columns_bnc: Tensor, newest_bs: Tensor, there: bool) -> Tensor:
+        found_bnc = columns_bnc.clone()
+        for block in self.poses:
+            place_b13, turn_b133 = self._origin(block.arm, newest_bs)
+            if there:
+                turn_b133 = turn_b133.transpose(-1, -2)
+                place_b13 = -turned(turn_b133, place_b13)
+            values = _read(block, columns_bnc)
+            if block.is_position:
+                values = place_b13 + turned(turn_b133, values)
+            else:
+                values = rotations(product(turn_b133, matrices(values, block.form)), block.form)
+                if not there:
+                    values = nearer(values, block.form, self._typical(block))
+            found_bnc[..., block.first : block.stop] = times(values, [1 / scale for scale in block.scale])
+        return found_bnc
+
+    def _origin(self, arm: str, newest_bs: Tensor) -> tuple[Tensor, Tensor]:
+        """Position (b, 1, 3) in m and rotation (b, 1, 3, 3)."""
+        place, turn = self.origins[arm]
+        return _read(place, newest_bs)[:, None], matrices(_read(turn, newest_bs), turn.form)[:, None]
+
+    def _typical(self, block: Block) -> list[float]:
+        means = self.typical[block.first : block.stop]
+        return [mean * scale for mean, scale in zip(means, block.scale, strict=True)]
+
+
+@contextlib.contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """An error says which setting asked for this."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{setting} does not work with these demonstrations. {error}") from error
+
+
+def _origins(spec: DemoSpec, found: Sequence[Block]) -> dict[str, tuple[Block, Block]]:
+    arms = dict.fromkeys(block.arm for block in found)
+    return {arm: (pose_in_state(spec, arm, position=True), pose_in_state(spec, arm, position=False)) for arm in arms}
+
+
+def _read(block: Block, columns: Tensor) -> Tensor:
+    """The block's columns in m, rad or 1."""
+    return times(columns[..., block.first : block.stop], block.scale)
+
+
+def known(of: Range | None) -> Range:
+    """Raises UserError for statistics without those of relative poses."""
+    if of is None:
+        raise UserError(
+            f"A policy with {RELATIVE} poses needs their statistics, which depend on its windows: use "
+            "policies.relative_statistics.with_relative_poses(statistics, config, spec, [(store, episodes)])."
+        )
+    return of

@@ -1,0 +1,69 @@
+"""Statistics of relative poses (policies/relative_poses.py), which depend on the windows that a policy is trained on.
+
+Shapes: b windows, t frames, n steps of the chunk, s state, a action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.stats import Statistics, range_of_many
+from pixio_robot.data.windows import Windows
+from pixio_robot.types import DemoSpec
+from policies.config import PolicyConfig
+from policies.relative_poses import RELATIVE, RelativePoses
+
+Chosen = Sequence[tuple[DemoStore, Sequence[int]]]
+"""Stores, and the training episodes of each."""
+_AT_ONCE = 4096
+
+
+def with_relative_poses(statistics: Statistics, config: PolicyConfig, spec: DemoSpec, chosen: Chosen) -> Statistics:
+    """`statistics`, together with those of the relative poses that a policy with this config is trained on, if any.
+
+    They are over all windows of the chosen episodes, each counted once; padded actions count only if they are learned.
+    Raises UserError for demonstrations without the columns that this takes.
+    """
+    steps = sum(int(store.lengths[list(episodes)].sum()) for store, episodes in chosen)
+    if config.action_pose_repr == RELATIVE:
+        actions = RelativePoses.of_actions(spec, statistics.actions)
+        rows = (
+            actions.to_frame(actions_bna, state_bts[:, -1])[~is_pad_bn | config.learn_padding].numpy()
+            for state_bts, actions_bna, is_pad_bn in _windows(config, chosen)
+        )
+        statistics = dataclasses.replace(statistics, relative_actions=range_of_many(rows, steps * config.horizon))
+    if config.conditioning.obs_pose_repr == RELATIVE:
+        state = RelativePoses.of_state(spec)
+        rows = (
+            state.to_frame(state_bts, state_bts[:, -1]).flatten(0, 1).numpy()
+            for state_bts, _, _ in _windows(config, chosen)
+        )
+        most = steps * config.observation_steps
+        statistics = dataclasses.replace(statistics, relative_state=range_of_many(rows, most))
+    return statistics
+
+
+def _windows(config: PolicyConfig, chosen: Chosen) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The states (b, t, s), actions (b, n, a) and padding (b, n) of all windows, some thousands at a time."""
+    for store, episodes in chosen:
+        if not episodes:
+            continue
+        lengths = store.lengths
+        windows = Windows(
+            lengths, config.observation_steps, config.horizon, episodes, config.past_actions, config.max_padding
+        )
+        firsts = np.cumsum(lengths) - lengths
+        state = np.concatenate([store.state(episode) for episode in range(len(lengths))])
+        actions = np.concatenate([store.actions(episode) for episode in range(len(lengths))])
+        for start in range(0, len(windows), _AT_ONCE):
+            located = windows.locate(np.arange(start, min(start + _AT_ONCE, len(windows))))
+            first_b1 = firsts[located.episode][:, None]
+            parts = (state[first_b1 + located.frames], actions[first_b1 + located.actions], located.is_pad)
+            state_bts, actions_bna, is_pad_bn = map(torch.from_numpy, parts)
+            yield state_bts.float(), actions_bna.float(), is_pad_bn

@@ -1,0 +1,76 @@
+"""Rotations in float32 tensors agree with those in float64, of scipy, in every form; also near half a turn."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pixio_robot.data import actions
+from pixio_robot.data.actions import WIDTHS
+from policies.rotations import matrices, nearer, product, rotations, turned
+
+FORMS = sorted(WIDTHS)
+
+
+def some() -> np.ndarray:
+    """(n, 3, 3): random ones, none, tiny ones, and those of half a turn and nearly so about many axes."""
+    axes = np.concatenate([np.eye(3), Rotation.random(20, random_state=1).apply([1, 0, 0])])
+    angles = [0.0, 1e-7, 1e-3, 3.0, np.pi - 1e-3, np.pi - 1e-6, np.pi]
+    turns = np.concatenate([axes * angle for angle in angles])
+    return np.concatenate([Rotation.random(100, random_state=0).as_matrix(), Rotation.from_rotvec(turns).as_matrix()])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_they_agree_with_float64(form):
+    there = some()
+    values = actions.rotations(there, form)
+    found = matrices(torch.from_numpy(values).float(), form)
+    np.testing.assert_allclose(found, there, atol=2e-6)
+    back = rotations(torch.from_numpy(there).float(), form)
+    np.testing.assert_allclose(actions.matrices(back.numpy(), form), there, atol=2e-6)
+    if form == "axis_angle":
+        assert back.norm(dim=-1).max() <= np.pi + 1e-5
+    if form == "quat":
+        assert (back[:, 3] >= 0).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_network_says_becomes_a_rotation(form):
+    random = torch.Generator().manual_seed(0)
+    wild = torch.randn(50, WIDTHS[form], generator=random)
+    found = matrices(wild, form)
+    np.testing.assert_allclose(found, actions.matrices(wild.numpy(), form), atol=1e-5)
+    assert torch.isfinite(rotations(matrices(torch.zeros(2, WIDTHS[form]), form), form)).all()
+
+
+def test_products():
+    first, second = (torch.from_numpy(some()).float()[:100] for _ in range(2))
+    torch.testing.assert_close(product(first, second), first @ second)
+    torch.testing.assert_close(turned(first, second[..., 0]), (first @ second[..., :1])[..., 0])
+
+
+@pytest.mark.parametrize("typical", [(3.0, 0.1, 0.0), (-3.2, 0.1, 0.0)])
+def test_of_two_ways_to_write_a_rotation_the_nearer_one_is_taken(typical):
+    turn = torch.tensor([[3.1, 0.0, 0.1], [-3.1, 0.0, 0.1], [0.0, 0.0, 0.0]])
+    found = nearer(turn, "axis_angle", typical)
+    torch.testing.assert_close(matrices(found, "axis_angle"), matrices(turn, "axis_angle"), atol=1e-5, rtol=0)
+    assert ((found[:2] - torch.tensor(typical)).norm(dim=-1) < 0.5).all()
+    assert torch.equal(found[2], turn[2])
+
+
+def test_a_quaternion_has_the_sign_of_the_nearer_one():
+    quaternion = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    assert torch.equal(nearer(quaternion, "quat", (0.9, 0.1, 0.0, 0.0)), quaternion)
+    assert torch.equal(nearer(quaternion, "quat", (-0.9, 0.1, 0.0, 0.0)), -quaternion)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_precision_does_not_depend_on_autocast_and_no_value_is_waited_for(form):
+    there = torch.from_numpy(actions.rotations(some(), form)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = rotations(product(matrices(there, form), matrices(there, form)), form)
+    assert torch.equal(rounded, rotations(product(matrices(there, form), matrices(there, form)), form))
+    with FakeTensorMode():
+        fake = torch.empty(4, WIDTHS[form], device="cuda:0")
+        assert nearer(rotations(matrices(fake, form), form), form, (0.0,) * WIDTHS[form]).device.type == "cuda"
