@@ -106,7 +106,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file(
         out=str(tmp_path / "out"),
         workers=2,
         min_change=0,
-        timeout_s=2.0,
+        timeout_s=5.0,
         privacy="hook_of_the_accidents_test:accident",
     )
     report = ingest(config, show_progress=False)
@@ -114,7 +114,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file(
     assert frames_by_file(tmp_path / "out") == {"a.mp4": 4, "d.mp4": 4}
     assert {line["id"]: line["reason"] for line in read_failures(str(tmp_path / "out"))} == {
         "b_crash.mp4": "decoder process died (SIGSEGV)",
-        "c_hang.mp4": "gave up after 2 s without progress",
+        "c_hang.mp4": "gave up after 5 s without progress",
     }
     # They are tried again when there is a reason to: here, that a file came in.
     make_video(source / "e.mp4", seconds=1)

@@ -267,9 +267,9 @@ def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(caplog: pytest.
     frame = Frame({}, np.zeros(3, np.float32))
 
     def act(address: str) -> None:
-        with PolicyClient(address, TOKEN, timeout_s=1.0) as client:
+        with PolicyClient(address, TOKEN, timeout_s=3.0) as client:
             client.reset(1)
-            with pytest.raises(UserError, match=r"did not answer within 1 s; the connection is closed"):
+            with pytest.raises(UserError, match=r"did not answer within 3 s; the connection is closed"):
                 client.act(frame)
             given_up.set()
             client.reset(0)

@@ -110,7 +110,7 @@ def test_the_time_limit_ends_a_run_which_a_larger_one_continues(lab, tmp_path):
     assert result.out_of_time
     assert not result.interrupted
     assert 0 < result.steps < steps
-    assert 0.5 <= result.seconds < 5
+    assert result.seconds >= 0.5
     assert (tmp_path / "model").is_dir()
     assert fit(lab.regression(), lab.loop_config(steps=steps, seconds=0.5), tmp_path) == result
     least = fit(lab.regression(), lab.loop_config(steps=steps, seconds=1e-9), tmp_path / "least")

@@ -18,8 +18,9 @@ from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ra
 
 EVALUATE = """
 import json, pathlib, sys, time
-model, out, seconds = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
-time.sleep(seconds)
+model, out, gate = map(pathlib.Path, sys.argv[1:])
+while not gate.exists():
+    time.sleep(0.05)
 rate = float((model / "skill").read_text())
 if rate < 0:
     sys.exit("the arm fell off")
@@ -33,9 +34,11 @@ def outcome(results: Path) -> Outcome | None:
     return Outcome(**json.loads(path.read_text()), low=0.0, high=1.0) if path.is_file() else None
 
 
-def make(run_dir: Path, seconds: float = 0.0, **settings) -> Trials:
+def make(run_dir: Path, gate: Path = Path("/"), **settings) -> Trials:
+    """gate: no evaluation ends before this path exists."""
+
     def command(model: Path, results: Path) -> list[str]:
-        return [sys.executable, "-c", EVALUATE, str(model), str(results), str(seconds)]
+        return [sys.executable, "-c", EVALUATE, str(model), str(results), str(gate)]
 
     return Trials(run_dir, TrialsConfig(**{"every": 100, "keep_best": 1, **settings}), command, outcome)
 
@@ -71,10 +74,10 @@ def test_the_best_and_the_newest_are_kept_and_the_best_is_called_what_it_is(tmp_
 
 
 def test_training_does_not_wait(tmp_path):
-    with make(tmp_path, seconds=1.0) as trials:
-        began = time.monotonic()
-        play(trials, {100: 0.2, 200: 0.9, 300: 0.4})
-        assert time.monotonic() - began < 0.9
+    gate = tmp_path / "gate"
+    with make(tmp_path, gate) as trials:
+        assert play(trials, {100: 0.2, 200: 0.9, 300: 0.4}) == [{}] * 3  # while not one evaluation can end
+        gate.touch()
         assert len(trials.finish(lambda numbers: None)) == 3
 
 
@@ -98,7 +101,7 @@ def test_a_failure_is_told_and_the_run_goes_on(tmp_path, capsys):
 
 
 def test_an_interrupted_run_ends_its_process_and_takes_it_up_again(tmp_path):
-    with make(tmp_path, seconds=60) as trials:
+    with make(tmp_path, tmp_path / "never") as trials:
         play(trials, {100: 0.5, 200: 0.6})
         pid = trials._running[1].pid  # type: ignore[index]
     with pytest.raises(ProcessLookupError):
@@ -145,7 +148,7 @@ def test_an_evaluation_ends_with_a_training_that_is_killed(tmp_path):
 
 
 def test_a_run_that_was_interrupted_at_its_end_takes_up_what_is_missing(tmp_path):
-    with make(tmp_path, seconds=60) as trials:
+    with make(tmp_path, tmp_path / "never") as trials:
         play(trials, {100: 0.5, 200: 0.6})
     with make(tmp_path) as trials:  # nothing is left to train, so nobody looks
         done = trials.finish(lambda numbers: None)
@@ -156,7 +159,7 @@ def test_finished_trials_survive_an_interruption(tmp_path):
     with make(tmp_path) as trials:
         play(trials, {100: 0.5})
         trials.finish(lambda numbers: None)
-    with make(tmp_path, seconds=0.0) as trials:
+    with make(tmp_path) as trials:
         play(trials, {200: 0.6})
         assert [trial.step for trial in trials.finish(lambda numbers: None)] == [100, 200]
 
