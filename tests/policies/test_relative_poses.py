@@ -221,7 +221,7 @@ def test_what_is_missing_is_named(spec, words):
 
 
 def test_mistakes_in_settings_are_named(small_config):
-    with pytest.raises(UserError, match=r"Unknown action_pose_repr 'rel'\. Did you mean 'relative'"):
+    with pytest.raises(UserError, match=r"Unknown .*action_pose_repr 'rel'\. Did you mean 'relative'"):
         small_config("bc", ConditioningConfig(), action_pose_repr="rel")
     with pytest.raises(UserError, match="obs_pose_repr = relative needs use_state"):
         ConditioningConfig(obs_pose_repr="relative", use_state=False)
@@ -385,6 +385,36 @@ def test_it_waits_for_no_value_and_is_one_graph(form):
     with FakeTensorMode():
         fakes = [torch.empty(shape, device="cuda:0") for shape in shapes]
         assert there_and_back(*fakes).device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["bc", "diffusion"])
+def test_everything_a_policy_computes_lies_on_its_device(store, small_config, name):
+    policy = made(store, small_config, name, "relative")
+    batch = windows_of(policy, store)
+    with FakeTensorMode(), torch.no_grad():
+
+        def fake(tensor: torch.Tensor) -> torch.Tensor:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda:0")
+
+        policy._apply(fake)
+        there = batch.map(fake)
+        assert policy.loss(there)[0].device.type == "cuda"
+        assert policy.eval().act(there.observation, range(len(batch.actions))).device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["bc", "diffusion"])
+def test_poses_keep_their_precision_in_bfloat16(store, small_config, name):
+    """A network's output is rounded, but not the pose that it is added to."""
+    policy = made(store, small_config, name, "relative").eval()
+    observation = windows_of(policy, store).observation
+    far = observation.state.clone()
+    far[..., 1:4] += 100.0
+    seeds = range(len(far))
+    with torch.autocast("cpu", torch.bfloat16):
+        here = policy.act(observation, seeds)
+        there = policy.act(Observation({}, far), seeds)
+    assert there.dtype == torch.float32
+    torch.testing.assert_close(there[..., :3] - 100.0, here[..., :3], atol=2e-3, rtol=0)
 
 
 def test_a_policy_that_does_not_see_the_state_still_asks_for_it(world, encoder, tmp_path):
