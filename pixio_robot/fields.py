@@ -77,6 +77,15 @@ def _field(default: Any, metadata: dict[str, Any]) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def metadata_of(schema: type, name: str) -> dict[str, Any]:
+    """Metadata of a field: that of its base class too, where a subclass only gives it another default."""
+    fields = [vars(each)["__dataclass_fields__"] for each in schema.__mro__ if "__dataclass_fields__" in vars(each)]
+    found: dict[str, Any] = {}
+    for each in reversed(fields):
+        found |= each[name].metadata if name in each else {}
+    return found
+
+
 def check_fields(settings: Any, prefix: str = "") -> None:
     """Raise UserError for a field of the dataclass `settings` that is outside its range or not among its names.
 
@@ -88,7 +97,8 @@ def check_fields(settings: Any, prefix: str = "") -> None:
             values = {f"{key}[{place}]": item for place, item in enumerate(value)}
         else:
             values = {} if value is None else {key: value}
-        names, limits = field.metadata.get(NAMES), field.metadata.get(RANGE)
+        metadata = metadata_of(type(settings), field.name)
+        names, limits = metadata.get(NAMES), metadata.get(RANGE)
         for key, item in values.items():
             if names and item not in names:
                 raise unknown_name(key, str(item), names)

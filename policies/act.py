@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
-from pixio_robot.fields import one_of
+from pixio_robot.fields import number, one_of
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig
@@ -33,39 +33,31 @@ class ACTConfig(PolicyConfig):
 
     horizon: int = 100
     action_normalisation: str = one_of("mean_std", NORMALISATIONS)
-    dim_model: int = 512
+    dim_model: int = number(512, at_least=1)
     """Width of the transformers; a multiple of `n_heads`."""
-    n_heads: int = 8
+    n_heads: int = number(8, at_least=1)
     """Number of attention heads."""
-    dim_feedforward: int = 3200
+    dim_feedforward: int = number(3200, at_least=1)
     """Hidden width of the MLPs in the layers."""
-    n_encoder_layers: int = 4
+    n_encoder_layers: int = number(4, at_least=1)
     """Layers of the encoder, which attends to the patches of all cameras."""
-    n_decoder_layers: int = 1
+    n_decoder_layers: int = number(1, at_least=1)
     """Layers of the decoder, which predicts the actions."""
-    n_vae_encoder_layers: int = 4
+    n_vae_encoder_layers: int = number(4, at_least=1)
     """Layers of the VAE encoder, which infers the latent from the demonstrated chunk during training."""
     use_vae: bool = True
     """Train with a latent variable (CVAE)."""
-    latent_dim: int = 32
+    latent_dim: int = number(32, at_least=1)
     """Dimension of the latent."""
-    kl_weight: float = 10.0
+    kl_weight: float = number(10.0, at_least=0)
     """Weight of the latent's KL divergence from a standard normal, relative to the L1 loss."""
-    dropout: float = 0.1
+    dropout: float = number(0.1, at_least=0, below=1)
     """Dropout probability."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("dim_model", "n_heads", "dim_feedforward", "n_encoder_layers", "n_decoder_layers", "latent_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)} must be at least 1.")
         if self.dim_model % self.n_heads:
             raise UserError(f"dim_model = {self.dim_model} must be a multiple of n_heads = {self.n_heads}.")
-        if self.n_vae_encoder_layers < 1 or self.kl_weight < 0 or not 0 <= self.dropout < 1:
-            raise UserError(
-                "ACT requires n_vae_encoder_layers >= 1, kl_weight >= 0 and dropout in [0, 1), not "
-                f"{self.n_vae_encoder_layers}, {self.kl_weight} and {self.dropout}."
-            )
         if self.conditioning.fusion != "concat" or self.conditioning.joint_pooling:
             raise UserError(
                 "ACT attends to the tokens of every frame: leave conditioning.fusion and conditioning.joint_pooling at "

@@ -13,7 +13,6 @@ from pixio_robot.fields import one_of
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.conditioning import Conditioning
-from policies.config import require_name
 from policies.mlp import MLPConfig, build_mlp
 
 LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
@@ -25,10 +24,6 @@ class BCConfig(MLPConfig):
 
     loss: str = one_of("l1", LOSSES)
     """Loss on normalised actions: absolute (l1) or squared (mse) error."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_name("behaviour cloning loss", self.loss, tuple(LOSSES))
 
 
 class BCPolicy(ChunkPolicy):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
+from pixio_robot.fields import number
 from pixio_robot.types import DemoSpec, Observation
 from policies.base import ChunkPolicy
 from policies.bc_gmm import require_bounded_actions
@@ -33,19 +34,15 @@ class BCRNNConfig(PolicyConfig):
     observation_steps: int = 10
     """Length of the observation history in frames, including the newest: robomimic's `seq_length` and `rnn.horizon`."""
     horizon: int = 1
-    rnn_hidden_dim: int = 1000
+    rnn_hidden_dim: int = number(1000, at_least=1)
     """Width of the LSTM."""
-    rnn_num_layers: int = 2
+    rnn_num_layers: int = number(2, at_least=1)
     """Number of LSTM layers."""
     mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_bounded_actions(self.action_normalisation)
-        if self.rnn_hidden_dim < 1 or self.rnn_num_layers < 1:
-            raise UserError(
-                f"rnn_hidden_dim = {self.rnn_hidden_dim} and rnn_num_layers = {self.rnn_num_layers} must be positive."
-            )
         if self.conditioning.fusion != "concat":
             raise UserError("A recurrent policy reads frames one by one: set conditioning.fusion to concat.")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.fields import one_of
+from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.receding_horizon import check_execute
 from pixio_robot.vision.config import PoolingConfig
 from policies.normalisation import NORMALISATIONS
@@ -20,12 +20,6 @@ def require(condition: bool, sentence: str) -> None:
     """Raise UserError with `sentence` unless the condition holds."""
     if not condition:
         raise UserError(sentence)
-
-
-def require_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
-    """Raise UserError unless `name` is one of the valid names."""
-    if name not in valid:
-        raise unknown_name(kind, name, valid)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,42 +48,35 @@ class ConditioningConfig:
     frame)."""
     share_encoder: bool = True
     """Use one encoder for all cameras; false gives each camera its own copy."""
-    crop_shape: list[int] | None = None
+    crop_shape: list[int] | None = number(None, at_least=1)
     """Crop images to this height and width [px]: at random positions in training, at the centre otherwise."""
-    random_shift: int = 0
+    random_shift: int = number(0, at_least=0)
     """Maximum random shift of training images [px], repeating edge pixels; no effect on cached features."""
-    color_jitter: list[float] | None = None
+    color_jitter: list[float] | None = number(None, at_least=0)
     """Ranges of brightness, contrast, saturation and hue jitter of training images, as in torchvision's ColorJitter."""
-    goal_dim: int = 0
+    goal_dim: int = number(0, at_least=0)
     """Length of the goal vector: an instruction embedding or one-hot task index. 0: not goal-conditioned."""
-    goal_width: int = 32
+    goal_width: int = number(32, at_least=1)
     """Dimension to which the goal is projected by a learned linear layer."""
 
     def __post_init__(self) -> None:
-        require_name("normalisation", self.state_normalisation, NORMALISATIONS)
-        require_name("obs_pose_repr", self.obs_pose_repr, POSE_REPRS)
+        check_fields(self, "policy.conditioning.")
         require(
             self.obs_pose_repr == ABSOLUTE or self.use_state,
             f"obs_pose_repr = {self.obs_pose_repr} needs use_state = true: otherwise the policy sees no poses.",
         )
-        require(self.random_shift >= 0, f"random_shift = {self.random_shift} pixels must not be negative.")
         require(len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} contains duplicates.")
-        require_name("fusion", self.fusion, FUSIONS)
-        require(
-            self.goal_dim >= 0 and self.goal_width >= 1,
-            f"goal_dim = {self.goal_dim} must not be negative, and goal_width = {self.goal_width} must be at least 1.",
-        )
         require(
             not self.joint_pooling or self.pooling.name == "attention",
             f"joint_pooling uses attention: set pooling.name to attention, not {self.pooling.name}.",
         )
         require(
-            self.crop_shape is None or (len(self.crop_shape) == 2 and min(self.crop_shape) >= 1),
+            self.crop_shape is None or len(self.crop_shape) == 2,
             f"crop_shape = {self.crop_shape} must be a height and a width in pixels, such as [76, 76].",
         )
         jitter = [0.0] * 4 if self.color_jitter is None else self.color_jitter
         require(
-            len(jitter) == 4 and min(jitter) >= 0 and jitter[-1] <= 0.5,
+            len(jitter) == 4 and jitter[-1] <= 0.5,
             f"color_jitter = {self.color_jitter} must be four ranges, for brightness, contrast, saturation and hue (at "
             "most 0.5), such as [0.3, 0.4, 0.5, 0.08].",
         )
@@ -105,18 +92,18 @@ class PolicyConfig:
     """Settings that all chunk policies share."""
 
     conditioning: ConditioningConfig = dataclasses.field(default_factory=ConditioningConfig)
-    observation_steps: int = 1
+    observation_steps: int = number(1, at_least=1)
     """Length of the observation history in frames, including the newest."""
-    horizon: int = 8
+    horizon: int = number(8, at_least=1)
     """Length of a predicted action chunk. Its first action is for the step of the newest frame, unless `past_actions`
     is set."""
-    past_actions: int = 0
+    past_actions: int = number(0, at_least=0)
     """Number of actions at the start of the chunk that belong to steps before the newest frame: they are learned but
     not executed. Diffusion policy starts its chunks at the oldest frame: observation_steps - 1."""
     execute: int | None = None
     """Actions to execute from each chunk before predicting again; null: the first half of the actions that are not
     past, rounded up."""
-    ensemble_weight: float | None = None
+    ensemble_weight: float | None = number(None, at_least=0)
     """Temporal ensembling (ACT, Zhao et al. 2023, who use .01 with execute=1): average all predictions for a step; a
     prediction made i calls after the oldest has weight exp(-ensemble_weight * i). null: use the newest prediction."""
     learn_padding: bool = False
@@ -131,20 +118,12 @@ class PolicyConfig:
     (deltas, joints, grippers) are not affected. `relative` needs position and rotation of the gripper in the state."""
 
     def __post_init__(self) -> None:
-        require(self.observation_steps >= 1, f"observation_steps = {self.observation_steps} must be at least 1.")
-        require(self.horizon >= 1, f"horizon = {self.horizon} must be at least 1.")
+        check_fields(self, "policy.")
         require(
-            0 <= self.past_actions < self.horizon,
+            self.past_actions < self.horizon,
             f"past_actions = {self.past_actions} must be between 0 and {self.horizon - 1}, below the horizon.",
         )
         check_execute(self.executed, self.horizon - self.past_actions)
-        weight = self.ensemble_weight
-        require(
-            weight is None or (math.isfinite(weight) and weight >= 0),
-            f"ensemble_weight = {weight} must be a non-negative number, or null for no ensembling.",
-        )
-        require_name("normalisation", self.action_normalisation, NORMALISATIONS)
-        require_name("action_pose_repr", self.action_pose_repr, POSE_REPRS)
 
     @property
     def reads_state(self) -> bool:
@@ -173,34 +152,33 @@ class DenoiserConfig:
 
     name: str = one_of("mlp", DENOISERS)
     """Network architecture."""
-    widths: list[int] = dataclasses.field(default_factory=lambda: [256, 256, 256])
+    widths: list[int] = number([256, 256, 256], at_least=1)
     """Width of each level (unet), block (mlp) or layer (transformer)."""
-    kernel: int = 5
+    kernel: int = number(5, at_least=1)
     """unet: kernel size of the convolutions over time; odd."""
-    groups: int = 8
+    groups: int = number(8, at_least=1)
     """unet: number of groups of the group normalisation; must divide every width."""
-    step_dim: int = 64
+    step_dim: int = number(64, at_least=2)
     """Dimension of the diffusion step embedding; even."""
-    heads: int = 4
+    heads: int = number(4, at_least=1)
     """transformer: number of attention heads; must divide half the width."""
-    dropout: float = 0.3
+    dropout: float = number(0.3, at_least=0, below=1)
     """transformer: dropout probability."""
 
     def __post_init__(self) -> None:
-        require_name("denoiser", self.name, DENOISERS)
-        require(bool(self.widths) and min(self.widths) >= 1, f"widths = {list(self.widths)} needs positive numbers.")
-        require(self.step_dim >= 2 and self.step_dim % 2 == 0, f"step_dim = {self.step_dim} must be even and positive.")
+        check_fields(self, "policy.denoiser.")
+        require(len(self.widths) > 0, "policy.denoiser.widths is empty; give one for each level, block or layer.")
+        require(self.step_dim % 2 == 0, f"step_dim = {self.step_dim} must be even.")
         if self.name == "unet":
-            require(self.kernel >= 1 and self.kernel % 2 == 1, f"kernel = {self.kernel} must be odd and positive.")
+            require(self.kernel % 2 == 1, f"kernel = {self.kernel} must be odd.")
             require(
-                self.groups >= 1 and all(width % self.groups == 0 for width in self.widths),
+                all(width % self.groups == 0 for width in self.widths),
                 f"groups = {self.groups} must divide every one of widths = {list(self.widths)}.",
             )
         else:
             require(len(set(self.widths)) == 1, f"widths = {list(self.widths)} must all be equal for {self.name}.")
         if self.name == "transformer":
             require(
-                self.heads >= 1 and self.widths[0] % (2 * self.heads) == 0,
+                self.widths[0] % (2 * self.heads) == 0,
                 f"heads = {self.heads} must divide half of widths = {list(self.widths)}.",
             )
-            require(0 <= self.dropout < 1, f"dropout = {self.dropout} must be in [0, 1).")

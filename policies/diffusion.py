@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.data.stats import Statistics
-from pixio_robot.fields import one_of
+from pixio_robot.fields import number, one_of
 from pixio_robot.types import DemoSpec
-from policies.config import require, require_name
+from policies.config import require
 from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.noise import RowNoise
 from policies.samplers import draw
@@ -22,17 +22,17 @@ from policies.schedules import BETAS, PREDICTIONS, SAMPLERS, NoiseSchedule
 class DiffusionConfig(GenerativeConfig):
     """A denoiser of action chunks, its noise schedule and its sampler (diffusion policy, Chi et al., IJRR)."""
 
-    train_steps: int = 100
+    train_steps: int = number(100, at_least=1)
     """Diffusion steps (noise levels) in training."""
-    inference_steps: int = 10
+    inference_steps: int = number(10, at_least=1)
     """Sampling steps of ddim and dpm_solver; ddpm always takes all `train_steps`."""
     sampler: str = one_of("ddim", SAMPLERS)
     """Sampling algorithm."""
     betas: str = one_of("squaredcos_cap_v2", BETAS)
     """Noise schedule."""
-    beta_start: float = 1e-4
+    beta_start: float = number(1e-4, above=0, below=1)
     """First beta of the `linear` schedule; squaredcos_cap_v2 ignores it."""
-    beta_end: float = 0.02
+    beta_end: float = number(0.02, above=0, below=1)
     """Last beta of the `linear` schedule."""
     prediction: str = one_of("epsilon", PREDICTIONS)
     """What the network predicts: the noise (epsilon), the clean chunk (sample), or the velocity (v_prediction)."""
@@ -41,16 +41,13 @@ class DiffusionConfig(GenerativeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_name("sampler", self.sampler, SAMPLERS)
-        require_name("beta schedule", self.betas, tuple(BETAS))
-        require_name("diffusion prediction", self.prediction, PREDICTIONS)
         require(
-            1 <= self.inference_steps <= self.train_steps,
-            f"inference_steps = {self.inference_steps} must be between 1 and train_steps = {self.train_steps}.",
+            self.inference_steps <= self.train_steps,
+            f"inference_steps = {self.inference_steps} must be at most train_steps = {self.train_steps}.",
         )
         require(
-            0 < self.beta_start <= self.beta_end < 1,
-            f"beta_start = {self.beta_start} and beta_end = {self.beta_end} must satisfy 0 < start <= end < 1.",
+            self.beta_start <= self.beta_end,
+            f"beta_start = {self.beta_start} must be at most beta_end = {self.beta_end}.",
         )
         require(
             not self.clip_sample or self.action_normalisation == "min_max",

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.fields import one_of
+from pixio_robot.fields import number, one_of
 from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.noise import RowNoise
 
@@ -25,17 +24,10 @@ TIME_SCALE = 100.0
 class FlowConfig(GenerativeConfig):
     """Flow matching along straight paths from noise to a chunk."""
 
-    inference_steps: int = 10
+    inference_steps: int = number(10, at_least=1)
     """Steps of the solver; Heun's method calls the network twice in all but the last step."""
     solver: str = one_of("euler", SOLVERS)
     """ODE solver: euler (first order) or heun (second order, more accurate for the same number of steps)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.solver not in SOLVERS:
-            raise unknown_name("solver", self.solver, SOLVERS)
-        if self.inference_steps < 1:
-            raise UserError(f"inference_steps = {self.inference_steps} must be at least 1.")
 
 
 class FlowPolicy(GenerativePolicy):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pixio_robot.errors import UserError
+from pixio_robot.fields import check_fields, number
 from policies.noise import RowNoise
 
 TANH_EDGE = 1e-6
@@ -24,9 +24,9 @@ TANH_EDGE = 1e-6
 class MixtureConfig:
     """Defaults: robomimic's BC-RNN-GMM (Mandlekar et al. 2021)."""
 
-    num_modes: int = 5
+    num_modes: int = number(5, at_least=1)
     """Number of Gaussians in the mixture."""
-    min_std: float = 1e-4
+    min_std: float = number(1e-4, above=0)
     """Minimum standard deviation, in normalised units; keeps the likelihood of a repeated action finite."""
     low_noise_eval: bool = True
     """When acting, sample a mode by its weight and use its mean; false also samples from the mode's Gaussian."""
@@ -34,11 +34,7 @@ class MixtureConfig:
     """Squash the whole distribution into (-1, 1); false squashes only the means of the modes."""
 
     def __post_init__(self) -> None:
-        if self.num_modes < 1 or self.min_std <= 0:
-            raise UserError(
-                f"A mixture requires num_modes >= 1 and min_std > 0, not num_modes={self.num_modes}, "
-                f"min_std={self.min_std}."
-            )
+        check_fields(self, "policy.mixture.")
 
 
 class Mixture(NamedTuple):

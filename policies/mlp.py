@@ -6,8 +6,8 @@ import dataclasses
 
 from torch import nn
 
-from pixio_robot.fields import one_of
-from policies.config import PolicyConfig, require, require_name
+from pixio_robot.fields import number, one_of
+from policies.config import PolicyConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -16,9 +16,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 class MLPConfig(PolicyConfig):
     """An MLP trunk of `depth` hidden layers."""
 
-    width: int = 512
+    width: int = number(512, at_least=1)
     """Width of the hidden layers."""
-    depth: int = 2
+    depth: int = number(2, at_least=1)
     """Number of hidden layers."""
     activation: str = one_of("gelu", ACTIVATIONS)
     """Activation function."""
@@ -26,14 +26,8 @@ class MLPConfig(PolicyConfig):
     """Apply layer normalisation in every hidden layer."""
     input_batch_norm: bool = False
     """Apply batch normalisation to the condition (CortexBench)."""
-    dropout: float = 0.0
+    dropout: float = number(0.0, at_least=0, below=1)
     """Dropout probability."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_name("activation", self.activation, tuple(ACTIVATIONS))
-        require(self.width >= 1 and self.depth >= 1, f"width = {self.width} and depth = {self.depth} must be positive.")
-        require(0 <= self.dropout < 1, f"dropout = {self.dropout} must be in [0, 1).")
 
 
 def build_mlp(config: MLPConfig, width_in: int, width_out: int) -> nn.Sequential:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
+from pixio_robot.fields import number
 from pixio_robot.types import DemoSpec
 from policies.flow import TIME_SCALE
 from policies.generative import GenerativeConfig, GenerativePolicy
@@ -26,26 +27,24 @@ from policies.step_embedding import StepEmbedding
 class ShortcutConfig(GenerativeConfig):
     """Shortcut model: a flow conditioned on the step size, so that a single step can be enough."""
 
-    inference_steps: int = 1
+    inference_steps: int = number(1, at_least=1)
     """Sampling steps; a power of two, at most `finest_steps`."""
-    finest_steps: int = 128
+    finest_steps: int = number(128, at_least=2)
     """Largest possible number of sampling steps; a power of two."""
-    consistency_share: float = 0.25
+    consistency_share: float = number(0.25, above=0, below=1)
     """Fraction of each batch that trains long steps to match two half steps, at the cost of two extra network calls;
     the rest trains the flow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("inference_steps", 1), ("finest_steps", 2)):
+        for name in ("inference_steps", "finest_steps"):
             value = getattr(self, name)
-            if value < least or value & (value - 1):
-                raise UserError(f"{name} = {value} must be a power of two, at least {least}.")
+            if value & (value - 1):
+                raise UserError(f"{name} = {value} must be a power of two.")
         if self.inference_steps > self.finest_steps:
             raise UserError(
                 f"inference_steps = {self.inference_steps} must be at most finest_steps = {self.finest_steps}."
             )
-        if not 0 < self.consistency_share < 1:
-            raise UserError(f"consistency_share = {self.consistency_share} must be between 0 and 1.")
 
 
 class ShortcutPolicy(GenerativePolicy):

@@ -24,6 +24,7 @@ class Settings:
 
 @dataclasses.dataclass(kw_only=True)
 class More(Settings):
+    count: int = 9  # only another default
     extra: int = number(10, at_least=5, at_most=10)
 
 
@@ -56,4 +57,5 @@ def test_defaults_are_plain_values_that_no_two_settings_share():
     first, second = Settings(), Settings()
     first.seeds.append(5)
     assert (Settings.count, second.seeds) == (3, [4])
+    assert More().count == 9
     assert OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(More), {"count": 7})) == More(count=7)

@@ -11,7 +11,7 @@ import re
 import textwrap
 import typing
 
-from pixio_robot.fields import NAMES, RANGE
+from pixio_robot.fields import NAMES, RANGE, metadata_of
 
 OBVIOUS = ("at least 0", "at least 1", "above 0")
 """Ranges of counts and sizes that no help text needs to spell out."""
@@ -25,12 +25,12 @@ def explanation(schema: type, name: str) -> str:
     Valid names are appended unless the text already mentions all of them, and so is the range of a number,
     unless it is obvious.
     """
-    fields = {field.name: field for field in dataclasses.fields(schema)}
-    if name not in fields:
+    if name not in {field.name for field in dataclasses.fields(schema)}:
         return ""
+    metadata = metadata_of(schema, name)
     documented = (_docstrings(each).get(name, "") for each in schema.__mro__ if dataclasses.is_dataclass(each))
     text = next(filter(None, documented), "")
-    names = list(fields[name].metadata.get(NAMES, ()))
+    names = list(metadata.get(NAMES, ()))
     for kind in _types(schema, name):
         if issubclass(kind, enum.Enum):
             text = text or " ".join(paragraphs(kind))
@@ -38,7 +38,7 @@ def explanation(schema: type, name: str) -> str:
     spoken_of = {word.strip("`.,:;()").lower() for word in text.split()}
     if any(choice.lower() not in spoken_of for choice in names):
         text = f"{text} One of {', '.join(names)}."
-    limits = str(fields[name].metadata.get(RANGE, ""))
+    limits = str(metadata.get(RANGE, ""))
     if limits and limits not in OBVIOUS:
         text = f"{text} {limits.capitalize()}."
     return text.strip()

@@ -104,7 +104,7 @@ def test_temporal_ensembling_averages_all_predictions_for_a_step():
 
 @pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])
 def test_a_weight_that_means_nothing_is_refused(weight):
-    with pytest.raises(UserError, match=r"ensemble_weight = .* must be a non-negative number"):
+    with pytest.raises(UserError, match=r"ensemble_weight=.* must be at least 0, or null"):
         PolicyConfig(ensemble_weight=weight)
 
 

@@ -72,7 +72,7 @@ def test_a_missing_or_strange_goal_is_named(world, small_config):
         policy.act(batch_of(world, 2, None).observation)
     with pytest.raises(UserError, match=r"one of shape \(2, 4\)"):
         policy.act(batch_of(world, 2, torch.zeros(2, 4)).observation)
-    with pytest.raises(UserError, match="goal_dim = -1"):
+    with pytest.raises(UserError, match="goal_dim=-1 must be at least 0"):
         ConditioningConfig(goal_dim=-1)
 
 
