@@ -29,7 +29,7 @@ FRONT = "front"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
+class EnvFacts:
     """Properties of a third-party environment. low, high (a,): bounds of the action. control_hz: steps per second."""
 
     state_names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Facts:
 class ForeignMujoco(Protocol):
     """A third-party environment whose MuJoCo model is rendered here."""
 
-    facts: Facts
+    facts: EnvFacts
     view: Mapping[str, Any]
     """Attributes of `mujoco.MjvCamera` for the camera `front` that differ from MuJoCo's defaults."""
 
@@ -82,7 +82,7 @@ class ForeignMujoco(Protocol):
 class ForeignPlain(Protocol):
     """A third-party environment that provides its own images. `look`: whether images are needed."""
 
-    facts: Facts
+    facts: EnvFacts
 
     def reset(self, seed: int, look: bool) -> Frame: ...
 
@@ -118,10 +118,10 @@ def _build(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
         raise UserError(f"task={task} needs a package that cannot be imported ({error}): install it.") from error
 
 
-_known: dict[str, Facts] = {}
+_known: dict[str, EnvFacts] = {}
 
 
-def facts_of(config: EnvConfig) -> Facts:
+def facts_of(config: EnvConfig) -> EnvFacts:
     """Only the facts, from an environment that is built for this purpose once per process, and then closed."""
     key = json.dumps([config.task, config.make], sort_keys=True)
     if key not in _known:

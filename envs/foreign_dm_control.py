@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.foreign import Facts
+from envs.foreign import EnvFacts
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -27,7 +27,7 @@ class DmControl:
         domain, task = name.split("/")
         self._env: Any = suite.load(domain, task, task_kwargs={"random": 0})
         actions = self._env.action_spec()
-        self.facts = Facts(
+        self.facts = EnvFacts(
             state_names=tuple(
                 f"{part}.{index} [?]"
                 for part, spec in self._env.observation_spec().items()

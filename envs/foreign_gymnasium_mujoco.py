@@ -12,7 +12,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from envs.foreign import Facts
+from envs.foreign import EnvFacts
 from envs.foreign_spaces import action_facts, as_action, succeeded
 
 _WATCHING = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
@@ -47,7 +47,7 @@ class GymnasiumMujoco:
     def __init__(self, env: gymnasium.Env) -> None:
         """env: an environment for which `has_model` is true."""
         self._env: Any = env.unwrapped
-        self.facts = Facts(
+        self.facts = EnvFacts(
             state_names=tuple(_names(self._env.observation_space, "observation")),
             **action_facts(self._env.action_space),
             control_hz=round(1 / float(self._env.dt), 6),

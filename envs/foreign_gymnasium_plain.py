@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.foreign import FRONT, Facts
+from envs.foreign import FRONT, EnvFacts
 from envs.foreign_spaces import Layout, action_facts, as_action, check_picture, succeeded
 from pixio_robot.types import Frame
 
@@ -28,7 +28,7 @@ class GymnasiumPlain:
         if self._draws:
             pictures, blind = self._try_to_draw()
         rate = env.metadata.get("render_fps")
-        self.facts = Facts(
+        self.facts = EnvFacts(
             state_names=self._layout.state_names,
             **action_facts(env.action_space),
             # Not `dt`, which may be the physics time step.

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 
 from envs.config import EnvConfig
-from envs.foreign import FRONT, Facts
+from envs.foreign import FRONT, EnvFacts
 from envs.tasks import task_of
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import OF_THE_TASK, UNKNOWN, UNSEEDED, CameraSpec, DemoSpec
@@ -16,7 +16,7 @@ from pixio_robot.types import OF_THE_TASK, UNKNOWN, UNSEEDED, CameraSpec, DemoSp
 _USUAL = EnvConfig()
 
 
-def foreign_spec(config: EnvConfig, facts: Facts) -> DemoSpec:
+def foreign_spec(config: EnvConfig, facts: EnvFacts) -> DemoSpec:
     """The environment's DemoSpec. Raises UserError for a setting that the environment determines itself."""
     if config.start_spread != _USUAL.start_spread:
         raise UserError(f"{config.task} places objects itself: leave out start_spread={config.start_spread}.")
@@ -43,7 +43,7 @@ def foreign_spec(config: EnvConfig, facts: Facts) -> DemoSpec:
     )
 
 
-def _check_rate(config: EnvConfig, facts: Facts) -> None:
+def _check_rate(config: EnvConfig, facts: EnvFacts) -> None:
     if facts.control_hz is not None and config.control_hz not in (_USUAL.control_hz, facts.control_hz):
         raise UserError(
             f"{config.task} specifies a control rate of {facts.control_hz:g} Hz (dt for MuJoCo environments, "
@@ -61,7 +61,7 @@ def _drawn_here(config: EnvConfig) -> dict[str, CameraSpec]:
     }
 
 
-def _shown(config: EnvConfig, facts: Facts) -> dict[str, CameraSpec]:
+def _shown(config: EnvConfig, facts: EnvFacts) -> dict[str, CameraSpec]:
     """The requested cameras, all if none was named, at the environment's own image sizes."""
     assert facts.pictures is not None
     names = list(facts.pictures) if config.cameras == _USUAL.cameras else config.cameras

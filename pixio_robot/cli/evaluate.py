@@ -21,9 +21,9 @@ from pixio_robot.cli.stages import run_stage
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
+from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names, way_out
 from pixio_robot.evaluation.results import EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
-from pixio_robot.evaluation.sight import Sight, SightConfig, look, way_out
 from pixio_robot.types import Actor, DemoSpec, EnvPool
 from policies.acting import ActingConfig
 
@@ -34,7 +34,7 @@ ROBOMIMIC_HINT = (
 
 
 @dataclass(kw_only=True)
-class EvaluateCommand(EvaluateConfig, ActingConfig, SightConfig, StageSettings):
+class EvaluateCommand(EvaluateConfig, ActingConfig, NameMappingConfig, StageSettings):
     """Closed-loop rollouts from fixed initial states: success rate with interval, episodes.jsonl, videos."""
 
     checkpoint: str = MISSING
@@ -78,22 +78,22 @@ def _contestants(command: EvaluateCommand) -> list[Evaluated]:
     return [finished_policy(command.checkpoint, name)]
 
 
-def _sight(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) -> Sight:
+def _names(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) -> NameMapping:
     """Map the environment's observations to the policy's inputs. Raises UserError if they are incompatible."""
     from pixio_robot.evaluation.evaluate import check_spec
 
     spec = contestant.spec_in(command.task or env_spec.task)
     if spec is None:
-        return Sight(env_spec, {}, None)
-    sight = look(spec, env_spec, command)
+        return NameMapping(env_spec, {}, None)
+    names = map_names(spec, env_spec, command)
     robomimic = any(name.startswith("robot0_") for name in spec.state_names)
     hint = way_out(spec, env_spec, command, contestant.tasks)
-    check_spec(spec, sight.spec, hint + (ROBOMIMIC_HINT if robomimic else ""))
+    check_spec(spec, names.spec, hint + (ROBOMIMIC_HINT if robomimic else ""))
     if unknown := sorted(set(spec.unknown()) - set(env_spec.unknown())):
         print(
             f"evaluate: the demonstrations do not specify {', '.join(unknown)}: assuming the same as in the environment"
         )
-    return sight
+    return names
 
 
 def _evaluate(command: EvaluateCommand) -> bool:
@@ -106,7 +106,7 @@ def _evaluate(command: EvaluateCommand) -> bool:
     contestants = _contestants(command)
     env_spec = spec_of(command.env)
     # Checked before any simulator starts, so that an incompatible policy fails at once.
-    sight = _sight(command, contestants[0], env_spec)
+    names = _names(command, contestants[0], env_spec)
     repeating = command.env.simulator not in FOREIGN or repeats(command.env)
     for note in notes(command.env, repeating) if command.env.simulator in FOREIGN else ():
         print(f"evaluate: {note}")
@@ -124,9 +124,9 @@ def _evaluate(command: EvaluateCommand) -> bool:
         for contestant in contestants:
             step = contestant.who.training_step
             directory = out if step is None else out / checkpoint_directory(step)
-            actor, acting = contestant.actor(sight.spec.task, command, command.num_slots, device)
+            actor, acting = contestant.actor(names.spec.task, command, command.num_slots, device)
             who = replace(contestant.who, acting=acting, sight=command.words())
-            _play(command, pool, replace(contestant, who=who), sight.actor(actor), directory, repeating)
+            _play(command, pool, replace(contestant, who=who), names.actor(actor), directory, repeating)
     if command.every_checkpoint:
         print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")
     return True

@@ -12,9 +12,9 @@ from typing import Any
 from envs.config import EnvConfig
 from envs.registry import spec_of
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.name_mapping import NameMappingConfig, map_names, way_out
 from pixio_robot.evaluation.results import SUMMARY, read_summary
-from pixio_robot.evaluation.sight import SightConfig, look, way_out
-from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
+from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, ranking
 from pixio_robot.types import DemoSpec
 from policies.acting import ActingConfig
 
@@ -23,7 +23,7 @@ FIRST_SEED = 200_000
 
 
 @dataclass(kw_only=True)
-class TrialsCommand(TrialsConfig, ActingConfig, SightConfig):
+class TrialsCommand(TrialsConfig, ActingConfig, NameMappingConfig):
     """Rollouts every `every` training steps; 0 disables them. They do not affect training."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -45,7 +45,7 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec, tasks: Sequence
     env_spec = spec_of(config.env)
     task = config.task or env_spec.task
     learned = replace(spec, task=task) if task in tasks else spec
-    if differences := learned.differences(look(learned, env_spec, config).spec):
+    if differences := learned.differences(map_names(learned, env_spec, config).spec):
         raise UserError(
             f"trials.env does not match the environment of the demonstrations: {'; '.join(differences)}."
             + way_out(learned, env_spec, config, tasks, "trials.")
@@ -58,7 +58,7 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec, tasks: Sequence
             *(f"first_seed={config.first_seed}", f"workers={config.workers}", f"device={config.device}", "videos=0"),
             *(
                 f"{one.name}={_word(getattr(config, one.name))}"
-                for one in (*fields(ActingConfig), *fields(SightConfig))
+                for one in (*fields(ActingConfig), *fields(NameMappingConfig))
             ),
             *(f"env.{one.name}={_word(getattr(config.env, one.name))}" for one in fields(config.env)),
         ]
@@ -81,11 +81,11 @@ def _word(value: Any) -> str:
     return str(value)
 
 
-def _outcome(results: Path) -> Outcome | None:
+def _outcome(results: Path) -> TrialResult | None:
     if not (results / SUMMARY).is_file():
         return None
     summary = read_summary(results)
-    return Outcome(
+    return TrialResult(
         episodes=summary.episodes,
         successes=summary.successes,
         rate=summary.rate,

@@ -14,7 +14,7 @@ import numpy as np
 from pixio_robot.data.demo_check import check_episode
 from pixio_robot.data.demo_codecs import LOSSY, RAW
 from pixio_robot.data.demo_commit import publish, workplace
-from pixio_robot.data.demo_where import NAMES, Facts, parse_where
+from pixio_robot.data.demo_where import NAMES, EpisodeFacts, parse_where
 from pixio_robot.data.demos import DemoStore, DiskFull
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError, unknown_name
@@ -126,8 +126,8 @@ def holding(stores: Sequence[DemoStore], where: str) -> list[list[int]]:
     return found
 
 
-def _facts(store: DemoStore, number: int, length: int) -> Facts:
-    return Facts(
+def _facts(store: DemoStore, number: int, length: int) -> EpisodeFacts:
+    return EpisodeFacts(
         episode=number,
         length=length,
         seed=store.seeds[number],

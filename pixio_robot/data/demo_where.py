@@ -8,7 +8,7 @@
                | with `in` and `not in`: RANGE | "(" (VALUE | RANGE) { "," (VALUE | RANGE) } ")"
     RANGE      = LOW..HIGH, two numbers or two quoted texts, both ends included; texts are ordered alphabetically
 
-The names are those of `Facts`, and `info.KEY` for an entry of the episode's info. Nothing is evaluated as Python.
+The names are those of `EpisodeFacts`, and `info.KEY` for an entry of the episode's info. Nothing is run as Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pixio_robot.errors import UserError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
+class EpisodeFacts:
     """The properties of an episode that a condition can refer to."""
 
     episode: int
@@ -36,9 +36,9 @@ class Facts:
     info: Mapping[str, Any]
 
 
-Predicate = Callable[[Facts], bool]
+Predicate = Callable[[EpisodeFacts], bool]
 
-NAMES = tuple(field.name for field in dataclasses.fields(Facts) if field.name != "info")
+NAMES = tuple(field.name for field in dataclasses.fields(EpisodeFacts) if field.name != "info")
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -152,7 +152,7 @@ class _Parser:
         value = self._value(name, sign)
         compare = COMPARISONS[sign]
 
-        def holds(facts: Facts) -> bool:
+        def holds(facts: EpisodeFacts) -> bool:
             if key is not None and key not in facts.info:
                 return False
             found = facts.info[key] if key is not None else getattr(facts, name)

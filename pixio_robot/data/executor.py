@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.processes import Job, Outcome, run_jobs
+from pixio_robot.data.processes import Job, JobResult, run_jobs
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 
-__all__ = ["Executor", "Job", "Outcome", "run_tasks"]
+__all__ = ["Executor", "Job", "JobResult", "run_tasks"]
 
 
 class Executor(Choice):
@@ -40,7 +40,7 @@ def run_tasks(
     timeout_s: float = 120.0,
     on_progress: Callable[[float], None] = lambda amount: None,
     gpus: float = 0.0,
-) -> Iterator[Outcome]:
+) -> Iterator[JobResult]:
     """Run `job` on every argument, yielding outcomes as they come; closing the iterator stops the workers.
 
     `workers`: 0 means one per core (with Ray, as many as the cluster has cores, or GPUs for `gpus`). `timeout_s`: a

@@ -21,7 +21,7 @@ Job = Callable[[Any, Callable[[float], None]], Any]
 
 
 @dataclasses.dataclass
-class Outcome:
+class JobResult:
     """The outcome for argument number `index`: a result, or the reason for the failure."""
 
     index: int
@@ -52,7 +52,7 @@ def run_jobs(
     workers: int,
     timeout_s: float,
     on_progress: Callable[[float], None] = lambda amount: None,
-) -> Iterator[Outcome]:
+) -> Iterator[JobResult]:
     """Run `job` on every argument in `workers` spawned processes; yield outcomes as they come.
 
     A job that reports no progress for `timeout_s` seconds is killed. A job whose process dies is tried once more. An
@@ -82,7 +82,7 @@ def run_jobs(
                     worker.process.kill()
                     worker.process.join()
                     hung = True
-                    outcome = Outcome(_index(worker), failure=f"gave up after {timeout_s:g} s without progress")
+                    outcome = JobResult(_index(worker), failure=f"gave up after {timeout_s:g} s without progress")
                 if outcome is None:
                     continue
                 worker.index = None
@@ -130,13 +130,13 @@ def _index(worker: _Worker) -> int:
     return worker.index
 
 
-def _receive(worker: _Worker, on_progress: Callable[[float], None]) -> Outcome | None:
+def _receive(worker: _Worker, on_progress: Callable[[float], None]) -> JobResult | None:
     """Receive one message from a worker; None if it only reports progress."""
     try:
         kind, value = worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return Outcome(_index(worker), failure=f"decoder process died ({_cause(worker.process.exitcode)})")
+        return JobResult(_index(worker), failure=f"decoder process died ({_cause(worker.process.exitcode)})")
     worker.last_sign_of_life, worker.begun = time.monotonic(), True
     if kind == "progress":
         on_progress(value)
@@ -144,8 +144,8 @@ def _receive(worker: _Worker, on_progress: Callable[[float], None]) -> Outcome |
     if kind == "user error":
         raise UserError(value)
     if kind == "failure":
-        return Outcome(_index(worker), failure=value)
-    return Outcome(_index(worker), result=value)
+        return JobResult(_index(worker), failure=value)
+    return JobResult(_index(worker), result=value)
 
 
 def _cause(exit_code: int | None) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from pixio_robot.data.processes import Job, Outcome
+from pixio_robot.data.processes import Job, JobResult
 from pixio_robot.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def run_ray_jobs(
     timeout_s: float,
     on_progress: Callable[[float], None],
     gpus: float,
-) -> Iterator[Outcome]:
+) -> Iterator[JobResult]:
     """See `executor.run_tasks`."""
     with cluster():
         served = ray.remote(_Served).options(num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0)
@@ -171,7 +171,7 @@ def _hand_out(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequence[
 
 def _look(
     worker: _Worker, ready: Sequence[Any], timeout_s: float, on_progress: Callable[[float], None]
-) -> tuple[Outcome | None, str]:
+) -> tuple[JobResult | None, str]:
     """Return (outcome or None while the job runs, state of the actor): "" alive, "hung" abandoned, "again" died and the
     job may be retried."""
     assert worker.index is not None
@@ -185,16 +185,16 @@ def _look(
             if kind == "user error":
                 raise UserError(value)
             if kind == "failure":
-                return Outcome(worker.index, failure=value), ""
-            return Outcome(worker.index, result=value), ""
+                return JobResult(worker.index, failure=value), ""
+            return JobResult(worker.index, result=value), ""
         _ask(worker, on_progress)
     except RayActorError as error:
         worker.answer = None
         reason = str(error).strip().splitlines()[0]
-        return Outcome(worker.index, failure=f"decoder process died ({reason})"), "again"
+        return JobResult(worker.index, failure=f"decoder process died ({reason})"), "again"
     if time.monotonic() - worker.last_sign_of_life > timeout_s:
         worker.answer = None
-        return Outcome(worker.index, failure=f"gave up after {timeout_s:g} s without progress"), "hung"
+        return JobResult(worker.index, failure=f"gave up after {timeout_s:g} s without progress"), "hung"
     return None, ""
 
 

@@ -47,7 +47,7 @@ class EvaluatedPolicy:
     acting: str = ""
     """How predictions are turned into actions, if configurable: `4 actions of each chunk`."""
     sight: str = ""
-    """Name mapping between policy and environment, as text of `SightConfig`; empty if the names agree."""
+    """Name mapping between policy and environment, as text of `NameMappingConfig`; empty if the names agree."""
 
 
 @dataclasses.dataclass(kw_only=True)

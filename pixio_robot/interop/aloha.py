@@ -22,7 +22,7 @@ import numpy as np
 from pixio_robot.choice import Choice
 from pixio_robot.data.demo_edit import Recipe, write
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.plain_folder import by_numbers
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
@@ -113,7 +113,7 @@ def files_of(path: Path) -> list[Path]:
     )
 
 
-def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     """Import the recordings. Raises UserError for invalid files or settings, and then writes nothing."""
     paths = files_of(source)
     if not paths:
@@ -122,7 +122,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
         raise UserError(f"control_hz={config.control_hz:g} must be positive.")
     reader = _Reader(source, paths, config)
     write(out, {"": Recipe(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
-    return Outcome(episodes=len(paths), frames=reader.frames, notes=reader.notes())
+    return Conversion(episodes=len(paths), frames=reader.frames, notes=reader.notes())
 
 
 class _Reader:

@@ -36,7 +36,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Conversion:
     """What was imported or exported; `notes` has one line for every loss of information."""
 
     episodes: int
@@ -59,7 +59,7 @@ class ImportFormat(Protocol):
         """Whether `path` looks like this format; quick, and never raises."""
         ...
 
-    def import_demos(self, source: Path, out: Path, config: Any) -> Outcome:
+    def import_demos(self, source: Path, out: Path, config: Any) -> Conversion:
         """Convert the dataset at `source` to a demonstration store at `out`."""
         ...
 
@@ -69,7 +69,7 @@ class DemoFormat(ImportFormat, Protocol):
 
     ExportConfig: type[Any]
 
-    def export_demos(self, store: Path, out: Path, config: Any) -> Outcome:
+    def export_demos(self, store: Path, out: Path, config: Any) -> Conversion:
         """Write the demonstration store at `store` to `out`."""
         ...
 

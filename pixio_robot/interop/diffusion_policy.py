@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.diffusion_policy_settings import ExportConfig, ImportConfig
 
 __all__ = ["NAME", "SUMMARY", "ExportConfig", "ImportConfig", "export_demos", "import_demos", "recognises"]
@@ -19,13 +19,13 @@ def recognises(path: Path) -> bool:
     return is_store(path)
 
 
-def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     from pixio_robot.interop.diffusion_policy_import import import_buffer
 
     return import_buffer(source, out, config)
 
 
-def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
+def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
     from pixio_robot.interop.diffusion_policy_export import export_buffer
 
     return export_buffer(store, out, config)

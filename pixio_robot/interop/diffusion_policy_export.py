@@ -12,7 +12,7 @@ from pixio_robot.data.demo_edit import open_source
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import Outcome, new_path
+from pixio_robot.interop.demo_formats import Conversion, new_path
 from pixio_robot.interop.diffusion_policy_arrays import ArrayWriter, write_json
 from pixio_robot.interop.diffusion_policy_codecs import BLOSC, LOSSY, WRITABLE, check_writable, decode, encode
 from pixio_robot.interop.diffusion_policy_container import EPISODE_ENDS, ArchiveSink, FolderSink, Sink
@@ -25,7 +25,7 @@ CHUNK_BYTES = 2_000_000
 _GROUP = {"zarr_format": 2}
 
 
-def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
+def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
     """Export the store. Raises UserError for an unsuitable store or a missing codec, and then writes nothing."""
     from rich.progress import track
 
@@ -59,7 +59,7 @@ def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
     notes = ["the DemoSpec, with names and units, is kept in attributes that only pixio-robot reads"]
     if config.codec in LOSSY:
         notes += [_loss(store, camera, config.codec) for camera in store.spec.cameras]
-    return Outcome(episodes=len(store), frames=steps, notes=notes)
+    return Conversion(episodes=len(store), frames=steps, notes=notes)
 
 
 def _loss(store: DemoStore, camera: str, codec: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from pixio_robot.data.demo_edit import Recipe, write
 from pixio_robot.data.named_columns import column_names, grouped
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ImportConfig
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
@@ -22,13 +22,13 @@ _OF_THE_EPISODE = ("_demo_start_pose", "_demo_end_pose")
 """UMI repeats both at every step. A policy cannot know in advance where an episode will end."""
 
 
-def import_buffer(source: Path, out: Path, config: ImportConfig) -> Outcome:
+def import_buffer(source: Path, out: Path, config: ImportConfig) -> Conversion:
     """Import the buffer. Raises UserError for an invalid store or settings, and then writes nothing."""
     with ReplayBuffer(source, fill_missing=config.fill_missing) as buffer:
         reader = _Reader(buffer, config)
         count = len(buffer)
         write(out, {"": Recipe(spec=reader.spec, count=count, episodes=map(reader.episode, range(count)))})
-        return Outcome(episodes=count, frames=int(buffer.ends[-1]), notes=reader.notes())
+        return Conversion(episodes=count, frames=int(buffer.ends[-1]), notes=reader.notes())
 
 
 class _Reader:

@@ -14,7 +14,7 @@ import numpy as np
 from pixio_robot.choice import Choice
 from pixio_robot.data.demo_edit import TASK, Recipe, open_source, write
 from pixio_robot.data.demos import DemoStore
-from pixio_robot.interop.demo_formats import Outcome, new_path
+from pixio_robot.interop.demo_formats import Conversion, new_path
 from pixio_robot.interop.lerobot_meaning import (
     ACTION,
     IMAGES,
@@ -85,7 +85,7 @@ def recognises(path: Path) -> bool:
     return isinstance(info, dict) and {"codebase_version", "features"} <= set(info)
 
 
-def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     files = LeRobotFiles(source)
     columns = choose_columns(
         files.features,
@@ -103,7 +103,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
     reader = _Reader(files, columns, config, ours)
     write(out, {"": Recipe(spec=reader.spec, count=len(files), episodes=reader.episodes())})
     store = DemoStore.open(out, ram_bytes=0)
-    return Outcome(len(store), int(store.lengths.sum()), notes + reader.notes())
+    return Conversion(len(store), int(store.lengths.sum()), notes + reader.notes())
 
 
 class _Reader:
@@ -182,7 +182,7 @@ class _Reader:
         return found
 
 
-def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
+def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
     from pixio_robot.interop.lerobot_write import write_lerobot
 
     demos = open_source(store)
@@ -193,7 +193,7 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
         write_lerobot(demos, built, repo_id=config.repo_id or f"local/{out.name}", encoder=encoder if video else None)
         if video:
             notes += _losses(demos, built, config)
-    return Outcome(len(demos), int(demos.lengths.sum()), notes)
+    return Conversion(len(demos), int(demos.lengths.sum()), notes)
 
 
 def _losses(store: DemoStore, root: Path, config: ExportConfig) -> list[str]:

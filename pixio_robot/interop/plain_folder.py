@@ -24,7 +24,7 @@ from pixio_robot.data.demo_edit import Recipe, open_source, write
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.interop.demo_formats import Outcome, new_path
+from pixio_robot.interop.demo_formats import Conversion, new_path
 from pixio_robot.interop.plain_films import film_of, read_film, write_film
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
@@ -72,7 +72,7 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and any(path.glob("*.npz"))
 
 
-def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     if not source.is_dir():
         raise UserError(f"{source} is not a folder.")
     paths = sorted(source.glob("*.npz"), key=by_numbers)
@@ -81,7 +81,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Outcome:
     reader = _Reader(source, paths, config)
     write(out, {"": Recipe(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
     store = DemoStore.open(out, ram_bytes=0)
-    return Outcome(len(store), int(store.lengths.sum()), reader.notes())
+    return Conversion(len(store), int(store.lengths.sum()), reader.notes())
 
 
 def by_numbers(path: Path) -> list[Any]:
@@ -200,7 +200,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} cannot be read as npz: {error}") from error
 
 
-def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
+def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
     from rich.progress import track
 
     demos = open_source(store)
@@ -230,4 +230,4 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
                         f"{camera}: H.264, crf {config.crf}, changes pixels by {error.mean():.1f} of 255 on average, "
                         f"{error.max()} at most (in episode 0)"
                     )
-    return Outcome(len(demos), int(demos.lengths.sum()), notes)
+    return Conversion(len(demos), int(demos.lengths.sum()), notes)

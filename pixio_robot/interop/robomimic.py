@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.robomimic_scene import OpenScene, Scene
 from pixio_robot.interop.robomimic_settings import ExportConfig, ImportConfig
 
@@ -23,14 +23,14 @@ def recognises(path: Path) -> bool:
     return is_robomimic(path)
 
 
-def import_demos(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene | None = None) -> Outcome:
+def import_demos(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene | None = None) -> Conversion:
     """`open_scene` renders recorded states; without it, only what the file contains can be imported."""
     from pixio_robot.interop.robomimic_import import import_file
 
     return import_file(source, out, config, open_scene or _no_scene)
 
 
-def export_demos(store: Path, out: Path, config: ExportConfig) -> Outcome:
+def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
     from pixio_robot.interop.robomimic_export import export_file
 
     return export_file(store, out, config)

@@ -15,7 +15,7 @@ from pixio_robot.data.demo_edit import open_source
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import Outcome, new_path
+from pixio_robot.interop.demo_formats import Conversion, new_path
 from pixio_robot.interop.robomimic_env_args import env_args_of
 from pixio_robot.interop.robomimic_file import DEMO as DEMO_PREFIX
 from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, values
@@ -26,7 +26,7 @@ from pixio_robot.types import DemoSpec, Episode
 _FROM_ORIGINAL = ("model_file", "ep_meta", "camera_info")
 
 
-def export_file(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
+def export_file(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
     """Export the store. Raises UserError for an unsuitable store or original, and then writes nothing."""
     from rich.progress import track
 
@@ -61,7 +61,7 @@ def export_file(store_path: Path, out: Path, config: ExportConfig) -> Outcome:
         notes.append("states and model_file are missing: original= copies them from the file the episodes came from")
     if config.next_obs:
         notes.append("the last next_obs of each demonstration repeats its last observation")
-    return Outcome(episodes=len(store), frames=int(store.lengths.sum()), notes=notes)
+    return Conversion(episodes=len(store), frames=int(store.lengths.sum()), notes=notes)
 
 
 def _demo_names(store: DemoStore) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pixio_robot.data.demo_edit import Recipe, write
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import Outcome
+from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, values
 from pixio_robot.interop.robomimic_observations import model_of
 from pixio_robot.interop.robomimic_plan import Plan, plan
@@ -25,7 +25,7 @@ SUCCESS_REWARD = 1.0
 _ROUNDING = 1e-6
 
 
-def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene) -> Outcome:
+def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene) -> Conversion:
     """Import the file. Raises UserError for an invalid file or settings, and then writes nothing."""
     with RobomimicFile(source) as file:
         scene = _LazyScene(open_scene, config)
@@ -37,7 +37,7 @@ def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenS
             write(out, {"": Recipe(spec=shape.spec, count=len(demos), episodes=map(reader.episode, demos))})
         finally:
             scene.close()
-    return Outcome(episodes=len(demos), frames=sum(lengths), notes=[*shape.notes, *scene.notes(), *reader.notes()])
+    return Conversion(episodes=len(demos), frames=sum(lengths), notes=[*shape.notes, *scene.notes(), *reader.notes()])
 
 
 class _LazyScene:

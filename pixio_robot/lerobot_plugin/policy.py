@@ -17,7 +17,7 @@ from torch import Tensor
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.lerobot_meaning import ACTION, STATE
-from pixio_robot.lerobot_plugin.sight import Sight
+from pixio_robot.lerobot_plugin.feature_map import FeatureMap
 from pixio_robot.state_watch import StateWatch
 from pixio_robot.types import DemoSpec, Observation
 from policies.acting import ActingConfig, act_as
@@ -98,9 +98,9 @@ class PixioRobotPolicy(PreTrainedPolicy):
         names = [field.name for field in dataclasses.fields(ActingConfig)]
         act_as(self.policy, ActingConfig(**{name: getattr(config, name) for name in names}))
         spec = self.policy.spec.read_by(self.policy.cameras, self.policy.config.reads_state)
-        self._sight = Sight.of(config, spec)
+        self._features = FeatureMap.of(config, spec)
         if config.input_features:  # otherwise checked with the first observation
-            self._sight.check({key: tuple(feature.shape) for key, feature in config.input_features.items()})
+            self._features.check({key: tuple(feature.shape) for key, feature in config.input_features.items()})
         self._check_actions(spec)
         self._goal = self._wanted(config.task)
         self._actor: ChunkedActor | None = None
@@ -119,12 +119,12 @@ class PixioRobotPolicy(PreTrainedPolicy):
 
     def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
         """The next action of each row, (b, a). Raises UserError for an observation that does not match the policy."""
-        rows = self._sight.rows(batch)
+        rows = self._features.rows(batch)
         if self._actor is None or rows != self._rows:
             self._begin(rows)
         assert self._actor is not None
         looks = any(self._actor.needs_images(row) for row in range(rows))
-        frames = list(self._sight.frames(batch, looks))
+        frames = list(self._features.frames(batch, looks))
         for frame in frames:
             if self._watch is not None and (words := self._watch.words(frame.state)):
                 warnings.warn(words, stacklevel=2)
@@ -139,7 +139,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
                 f"The policy needs {steps} frames, but LeRobot's chunked inference provides one: use the mode that "
                 "requests one action per step (--inference.type=sync)."
             )
-        images, state = self._sight.arrays(batch, True)
+        images, state = self._features.arrays(batch, True)
         seeds = range(self._episodes, self._episodes + len(state))
         self._episodes += len(state)
         goal = None if self._goal is None else torch.tensor(self._goal).expand(len(state), -1)

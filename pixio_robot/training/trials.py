@@ -49,7 +49,7 @@ class TrialsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrialResult:
     """Result of one evaluation. low and high: 95 % interval of the success rate."""
 
     episodes: int
@@ -64,7 +64,7 @@ class Trial:
     """A training step and the result of the policy at that step; None if its evaluation failed."""
 
     step: int
-    outcome: Outcome | None
+    outcome: TrialResult | None
 
 
 class Trials:
@@ -80,13 +80,13 @@ class Trials:
         run_dir: Path | str,
         config: TrialsConfig,
         command: Callable[[Path, Path], list[str]],
-        outcome: Callable[[Path], Outcome | None],
+        outcome: Callable[[Path], TrialResult | None],
     ) -> None:
         self._directory = Path(run_dir) / DIRECTORY
         self._config, self._command, self._read = config, command, outcome
         self._waiting: list[int] = []
         self._running: tuple[int, subprocess.Popen[bytes]] | None = None
-        self._done: dict[int, Outcome | None] = {}
+        self._done: dict[int, TrialResult | None] = {}
         self._begun = False
 
     def look(self, save: Callable[[Path], None], first: bool = True) -> Hook:

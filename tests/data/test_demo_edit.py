@@ -18,7 +18,7 @@ from pixio_robot.data.demo_merge import merged, twins
 from pixio_robot.data.demo_rename import Named, renamed
 from pixio_robot.data.demo_reshape import BLOCKS, Edit, resized, strided
 from pixio_robot.data.demo_verify import TIMESTAMPS, verify
-from pixio_robot.data.demo_where import COMPARISONS, EXAMPLE, Facts, parse_where
+from pixio_robot.data.demo_where import COMPARISONS, EXAMPLE, EpisodeFacts, parse_where
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.spec_differences import told_apart
 from pixio_robot.errors import UserError
@@ -236,7 +236,9 @@ def test_drawn_episodes_are_different_and_repeatable(tmp_path: Path) -> None:
         drawn(store, 7, 0)
 
 
-FACTS = Facts(episode=3, length=40, seed=7, success=True, task="Lift", reward=1.5, info={"operator": "a", "n": 2})
+FACTS = EpisodeFacts(
+    episode=3, length=40, seed=7, success=True, task="Lift", reward=1.5, info={"operator": "a", "n": 2}
+)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.training.distributed import environment_of_one
 from pixio_robot.training.record import claimed
 from pixio_robot.training.settings import defaults
-from pixio_robot.training.trials import Outcome, Trial, Trials, TrialsConfig, ranking
+from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, ranking
 
 EVALUATE = """
 import json, pathlib, sys, time
@@ -29,9 +29,9 @@ out.mkdir()
 """
 
 
-def outcome(results: Path) -> Outcome | None:
+def outcome(results: Path) -> TrialResult | None:
     path = results / "summary.json"
-    return Outcome(**json.loads(path.read_text()), low=0.0, high=1.0) if path.is_file() else None
+    return TrialResult(**json.loads(path.read_text()), low=0.0, high=1.0) if path.is_file() else None
 
 
 def make(run_dir: Path, gate: Path = Path("/"), **settings) -> Trials:
@@ -165,7 +165,7 @@ def test_finished_trials_survive_an_interruption(tmp_path):
 
 
 def test_of_equal_rates_the_later_is_better():
-    same = Outcome(episodes=2, successes=1, rate=0.5, low=0.0, high=1.0)
+    same = TrialResult(episodes=2, successes=1, rate=0.5, low=0.0, high=1.0)
     trials = [Trial(step=1, outcome=same), Trial(step=3, outcome=None), Trial(step=2, outcome=same)]
     assert [trial.step for trial in ranking(trials)] == [2, 1]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sight:
+class FeatureMap:
     """`cameras[name]`: the feature with the images of a camera; `state`: the features that form the state vector."""
 
     spec: DemoSpec
@@ -26,7 +26,7 @@ class Sight:
     state: Sequence[str]
 
     @classmethod
-    def of(cls, config: PixioRobotConfig, spec: DemoSpec) -> Sight:
+    def of(cls, config: PixioRobotConfig, spec: DemoSpec) -> FeatureMap:
         """Match features to cameras by the names that `data import` uses, unless `config` names them. Raises UserError
         for a camera that the policy does not have."""
         for camera in config.cameras:

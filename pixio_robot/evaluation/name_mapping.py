@@ -16,7 +16,7 @@ _NOBODYS = (OF_THE_TASK, UNKNOWN)
 
 
 @dataclasses.dataclass(kw_only=True)
-class SightConfig:
+class NameMappingConfig:
     """Name mapping between a policy and an environment that uses different names."""
 
     cameras: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -47,7 +47,7 @@ class SightConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sight:
+class NameMapping:
     """spec: the environment's spec in the policy's names. cameras: policy's name -> environment's name, where they
     differ. columns: indices of the environment's state passed to the policy; None for all. actions: conversion from the
     policy's actions to the environment's, if they use another rotation representation or other units for deltas."""
@@ -94,10 +94,10 @@ class _Shown:
         return Frame({**frame.images, **renamed}, state)
 
 
-def look(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> Sight:
+def map_names(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> NameMapping:
     """Apply the mapping to the environment's spec. Raises UserError for an unknown camera or part of the state.
 
-    This does not check that the two match; use `policy.differences(sight.spec)` for that.
+    This does not check that the two match; use `policy.differences(mapping.spec)` for that.
     """
     for mine, theirs in config.cameras.items():
         if mine not in policy.cameras:
@@ -118,10 +118,10 @@ def look(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> Sight:
         actions = restated(policy.action_names, seen.action_names)
         if actions is not None:
             seen = dataclasses.replace(seen, action_names=policy.action_names)
-    return Sight(seen, dict(config.cameras), columns, actions)
+    return NameMapping(seen, dict(config.cameras), columns, actions)
 
 
-def _in_order(policy: DemoSpec, env: DemoSpec, config: SightConfig) -> DemoSpec:
+def _in_order(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> DemoSpec:
     """The environment's spec with the policy's names, where the sizes match, and its robot etc. where unknown."""
     taken: dict[str, Any] = {
         name: tuple(getattr(policy, name))
@@ -151,7 +151,9 @@ def _columns(names: Sequence[str], parts: Sequence[str]) -> list[int]:
     return found
 
 
-def way_out(policy: DemoSpec, env: DemoSpec, config: SightConfig, tasks: Sequence[str] = (), prefix: str = "") -> str:
+def way_out(
+    policy: DemoSpec, env: DemoSpec, config: NameMappingConfig, tasks: Sequence[str] = (), prefix: str = ""
+) -> str:
     """A sentence suggesting the smallest mapping if policy and environment differ in names only; else empty.
 
     tasks: the tasks of a policy trained on several. prefix: prefix of the settings' names.
@@ -179,6 +181,6 @@ def way_out(policy: DemoSpec, env: DemoSpec, config: SightConfig, tasks: Sequenc
     doubt = f" (check {' and '.join(doubts)})" if doubts else ""
     for by_position in (config.by_position, True):
         said = dataclasses.replace(config, cameras=cameras, task=task, by_position=by_position)
-        if not told.differences(look(policy, env, said).spec):
+        if not told.differences(map_names(policy, env, said).spec):
             return f" If only the names differ, add {said.words(prefix)}{doubt}."
     return ""
