@@ -15,6 +15,16 @@ from pixio_robot.errors import UserError
 DELTA_POS, DELTA_ROT = 0.05, 0.5
 """Metres and radians per step that correspond to a motion of 1 (robosuite's OSC_POSE)."""
 
+OPEN, CLOSE = -1.0, 1.0
+"""The last dimension of a motion."""
+
+
+def rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    """Axis times angle (rad) of a rotation matrix, for angles below pi."""
+    angle = np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))
+    axis = np.array((rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]))
+    return 0.5 * axis if angle < 1e-4 else axis * angle / (2 * np.sin(angle))
+
 
 def check_controller(config: EnvConfig) -> None:
     """Raise UserError for a controller that does not accept gripper motions."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.experts import rotation_vector
-from envs.motions import DELTA_ROT, check_controller
+from envs.motions import DELTA_ROT, check_controller, rotation_vector
 from envs.registry import Environment
 from envs.tasks import TASKS
 from pixio_robot.errors import UserError

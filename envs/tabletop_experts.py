@@ -4,87 +4,79 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.registry import Privileged
+from envs.motions import CLOSE, OPEN
+from envs.scripted import Motions, World
 
-OPEN, CLOSE = -1.0, 1.0
 DELTA = 0.02
 """Metres per step for an action of 1."""
 
 
-def _command(here: np.ndarray, goal: np.ndarray, gripper: float) -> np.ndarray:
-    move = np.clip((goal - here) / DELTA, -1, 1)
-    return np.append(move, gripper).astype(np.float32)
+def _move(world: World, goal: np.ndarray, gripper: float) -> np.ndarray:
+    """The motion of the gripper to the goal (3,) in metres."""
+    return np.append(np.clip((goal - world["eef_pos"]) / DELTA, -1, 1), gripper).astype(np.float32)
 
 
-class ReachExpert:
+def reach_ball(world: World) -> Motions:
     """Moves straight to the target."""
-
-    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
-        del env, rng
-
-    def act(self, env: Privileged) -> np.ndarray:
-        poses = env.privileged()
-        return _command(poses["eef_pos"], poses["target_pos"], CLOSE)
+    while True:
+        yield _move(world, world["target_pos"], CLOSE)
 
 
-class PushExpert:
-    """Moves behind the cube as seen from the target, descends, and pushes; starts over if the cube slides off."""
-
-    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
-        del env, rng
-        self._down = False
-
-    def act(self, env: Privileged) -> np.ndarray:
-        poses = env.privileged()
-        here, cube, target = poses["eef_pos"], poses["cube_pos"], poses["target_pos"]
-        left = (target - cube)[:2]
-        along = left / (np.linalg.norm(left) + 1e-9)
-        behind = cube[:2] - 0.055 * along
-        offset = here[:2] - cube[:2]
-        across = offset @ np.array((-along[1], along[0]))
-        ready = offset @ along < -0.02 and abs(across) < 0.012
-        if self._down and (not ready and abs(across) > 0.02):
-            self._down = False
-        if not self._down:
-            if np.linalg.norm(here[:2] - behind) < 0.008:
-                if here[2] < 0.03:
-                    self._down = True
-                return _command(here, np.array((*behind, 0.02)), CLOSE)
-            return _command(here, np.array((*behind, 0.09)) if here[2] > 0.07 else np.array((*here[:2], 0.09)), CLOSE)
+def push_cube(world: World) -> Motions:
+    """Moves behind the cube as seen from the target, descends, and pushes until the cube slides off."""
+    down = False
+    while not down:
+        here, behind = world["eef_pos"], world["cube_pos"][:2] - 0.055 * _push_direction(world)
+        there = np.linalg.norm(here[:2] - behind) < 0.008
+        # Up first, then over the place, then down.
+        x, y = behind if there or here[2] > 0.07 else here[:2]
+        yield _move(world, np.array((x, y, 0.02 if there else 0.09)), CLOSE)
+        down = there and here[2] < 0.03
+    while abs(_off_push_line(world)) <= 0.02:
         # Push through the cube's centre, and correct the fingers' sideways offset.
-        sideways = np.array((-along[1], along[0])) * across
-        return _command(here, np.array((*(here[:2] + 0.012 * along - 1.2 * sideways), 0.02)), CLOSE)
+        along = _push_direction(world)
+        x, y = world["eef_pos"][:2] + 0.012 * along - 1.2 * (_left_of(along) * _off_push_line(world))
+        yield _move(world, np.array((x, y, 0.02)), CLOSE)
 
 
-class PickExpert:
-    """Moves above the cube, descends, closes the gripper, and lifts; starts over if the cube is lost."""
+def _push_direction(world: World) -> np.ndarray:
+    """Horizontally from the cube to the target: a unit vector (2,)."""
+    left = (world["target_pos"] - world["cube_pos"])[:2]
+    return left / (np.linalg.norm(left) + 1e-9)
 
-    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
-        del env, rng
-        self._phase, self._waited = "above", 0
 
-    def act(self, env: Privileged) -> np.ndarray:
-        poses = env.privileged()
-        here, cube = poses["eef_pos"], poses["cube_pos"]
-        aside = np.linalg.norm((cube - here)[:2])
-        if self._phase == "up" and np.linalg.norm(cube - here) > 0.035:
-            self._phase = "above"
-        if self._phase == "above" and aside < 0.006:
-            self._phase = "down"
-        elif self._phase == "down" and aside > 0.015:
-            self._phase = "above"
-        elif self._phase == "down" and here[2] - cube[2] < 0.006:
-            self._phase, self._waited = "grip", 0
-        elif self._phase == "grip":
-            self._waited += 1
-            if self._waited > 5:
-                self._phase = "up"
-        if self._phase == "above":
-            clear = cube[2] + 0.06
-            low = here[2] < clear - 0.02 and aside > 0.02
-            return _command(here, np.array((*(here if low else cube)[:2], clear)), OPEN)
-        if self._phase == "down":
-            return _command(here, cube, OPEN)
-        if self._phase == "grip":
-            return _command(here, here, CLOSE)
-        return _command(here, np.array((*here[:2], 0.16)), CLOSE)
+def _left_of(direction: np.ndarray) -> np.ndarray:
+    return np.array((-direction[1], direction[0]))
+
+
+def _off_push_line(world: World) -> float:
+    """How far the gripper is to the left of the line from the cube to the target, metres."""
+    return float((world["eef_pos"] - world["cube_pos"])[:2] @ _left_of(_push_direction(world)))
+
+
+def pick_cube(world: World) -> Motions:
+    """Moves above the cube, descends, closes the gripper, and lifts until the cube is lost."""
+    while (distance := _aside(world)) >= 0.006:
+        clear = world["cube_pos"][2] + 0.06
+        # Up first where the gripper is beside the cube.
+        low = world["eef_pos"][2] < clear - 0.02 and distance > 0.02
+        x, y = world["eef_pos" if low else "cube_pos"][:2]
+        yield _move(world, np.array((x, y, clear)), OPEN)
+    down = False
+    while not down:
+        yield _move(world, world["cube_pos"], OPEN)
+        if _aside(world) > 0.015:
+            return
+        down = world["eef_pos"][2] - world["cube_pos"][2] < 0.006
+    for _ in range(6):
+        yield _move(world, world["eef_pos"], CLOSE)
+    held = True
+    while held:
+        x, y = world["eef_pos"][:2]
+        yield _move(world, np.array((x, y, 0.16)), CLOSE)
+        held = np.linalg.norm(world["cube_pos"] - world["eef_pos"]) <= 0.035
+
+
+def _aside(world: World) -> float:
+    """Horizontal distance between cube and gripper, metres."""
+    return float(np.linalg.norm((world["cube_pos"] - world["eef_pos"])[:2]))

@@ -17,7 +17,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs.config import EnvConfig
-from envs.experts import LiftExpert
+from envs.experts import make_expert
 from envs.play import Play
 from envs.pool import ProcessPool
 from envs.registry import make_env
@@ -68,7 +68,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory, begin_recording: Callable) 
     hidden = {"has_renderer": False, "use_camera_obs": False, "ignore_done": True}
     env = robosuite.make("Lift", **json.loads(json.dumps(kwargs)), **hidden, has_offscreen_renderer=True)
     model_file, _ = begin_recording(env)
-    expert = LiftExpert()
+    expert = make_expert(EnvConfig())
     expert.reset(seen(env), np.random.default_rng(0))
     states, actions, rewards, successes, places = [], [], [], [], []
     while not (successes and successes[-1]) and len(states) < 80:
