@@ -244,7 +244,7 @@ def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, t
     [
         ("execute=0", "execute = 0 must lie between 1 and the policy's horizon, 8"),
         ("execute=9", "execute = 9 must lie between 1 and the policy's horizon, 8"),
-        ("ensemble_weight=-2", "ensemble_weight = -2.0 must be a non-negative number"),
+        ("ensemble_weight=-2", "policy.ensemble_weight=-2.0 must be at least 0, or null"),
         ("inference_steps=3", "inference_steps=3 applies only to policies that sample actions from noise"),
     ],
 )
