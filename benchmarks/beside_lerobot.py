@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lerobot_twin import parameter_count, provenance
+from lerobot_twin import parameter_count
+from result import parse, provenance, save, settings
 from torch import Tensor, nn
 
 from envs.pool import make_pool
@@ -127,8 +128,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--execute", type=int, default=4, help="actions of each chunk, of both")
     parser.add_argument("--work", type=Path, default=Path("runs/beside_lerobot"))
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     os.environ["HF_HUB_OFFLINE"] = "1"
     store = DemoStore.open(arguments.demos)
     words = [f"env={arguments.env}", f"episodes={arguments.episodes}", "videos=0", "checkpoint=x"]
@@ -165,9 +165,8 @@ def main() -> None:
     result["paired"] = dataclasses.asdict(paired)
     print(f"ours minus lerobot, same episodes: {paired.difference:+.0%} ({paired.low:+.0%} to {paired.high:+.0%})")
     result["parameters"] = {"lerobot": parameter_count(theirs)}
-    settings = {name: str(value) for name, value in vars(arguments).items() if name != "out"}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result | {"settings": settings} | provenance(device), indent=2) + "\n")
+    result["settings"] = {name: str(value) for name, value in settings(arguments).items()}
+    save(result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device), arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ what a loop over LeRobotDataset takes to hand out the frames that our import of 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -21,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo_windows import make_store
-from provenance import add_note, provenance
+from demonstrations import LEROBOT_NAME, TWO_CAMERAS, make_store
+from result import parse, provenance, save
 
 from pixio_robot.data.demo_edit import chosen, open_source, write
 from pixio_robot.data.demos import DemoStore
@@ -50,13 +49,6 @@ def export_config(form: Any, settings: dict[str, Any]) -> Any:
     return config
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, float]:
-    """CPU and wall seconds."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
 def bytes_of(path: Path) -> int:
     return (
         sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
@@ -75,19 +67,21 @@ def worst_error(before: DemoStore, after: DemoStore) -> int:
 def item_by_item(root: Path) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    dataset = LeRobotDataset("local/benchmark", root=root, return_uint8=True)
+    dataset = LeRobotDataset(LEROBOT_NAME, root=root, return_uint8=True)
     for number in range(len(dataset)):
         dataset[number]
 
 
 def measure(folder: Path, episodes: int, formats: list[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
-    make_store(folder / "store", episodes)
+    make_store(folder / "store", TWO_CAMERAS, episodes)
     store = open_source(folder / "store")
     frames = int(store.lengths.sum()) * len(store.spec.cameras)
 
     def rate(work: Callable[[], Any]) -> dict[str, float]:
-        cpu, wall = timed(work)
+        cpu, wall = time.process_time(), time.perf_counter()
+        work()
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         return {"frames_per_cpu_second": frames / cpu, "frames_per_second": frames / wall}
 
     results: dict[str, Any] = {
@@ -102,7 +96,7 @@ def measure(folder: Path, episodes: int, formats: list[str]) -> dict[str, Any]:
         config = export_config(form, settings)
         # The first use imports libraries, which is no part of the rate.
         warm = folder / f"warm-{case}{SUFFIXES.get(name, '')}"
-        make_store(folder / f"warm-{case}-store", 1)
+        make_store(folder / f"warm-{case}-store", TWO_CAMERAS, 1)
         form.export_demos(folder / f"warm-{case}-store", warm, config)
         form.import_demos(warm, folder / f"warm-{case}-back", form.ImportConfig())
         results[case] = found = {
@@ -134,18 +128,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Frames a second of data import and data export.")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--formats", nargs="+", default=list(EXPORTS), choices=list(EXPORTS))
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    add_note(parser)
-    arguments = parser.parse_args()
+    arguments = parse(parser, note=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.episodes, arguments.formats)
-    result |= {
-        **provenance({"numpy": np.__version__, "torch": torch.__version__}, note=arguments.note),
-    }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    save(result | provenance("numpy", torch=torch.__version__, note=arguments.note), arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,18 @@ The whole command is timed on growing numbers of frames (without models): a line
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import tempfile
-import time
 import tracemalloc
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from provenance import add_note, provenance
+from footage import make_frames
+from measuring import cpu_seconds, elapsed, in_turn, line_through, medians
+from result import parse, provenance, save, settings
 
 from pixio_robot.data.curation.columns import Chunk
 from pixio_robot.data.curation.curate import CurateConfig, curate
@@ -49,28 +47,23 @@ WIDTH = 768
 
 
 def make_shards(folder: Path, frames: int) -> FrameShards:
-    """Frames of 320 x 427 in folders of 50, near the JPEG size of real footage."""
-    random = np.random.default_rng(0)
-    for number in range(frames):
-        coarse = cv2.resize(random.integers(0, 255, (12, 16, 3), np.uint8), (427, 320), interpolation=cv2.INTER_CUBIC)
-        image = np.clip(coarse + random.normal(0, 6, (320, 427, 1)), 0, 255).astype(np.uint8)
-        path = folder / "in" / f"{number // 50:04d}" / f"{number % 50:02d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    settings = IngestConfig(source=str(folder / "in"), out=str(folder / "out"), validation_share=0.0)
-    ingest(settings, show_progress=False)
+    """In folders of 50 frames."""
+    names = (f"{number // 50:04d}/{number % 50:02d}.jpg" for number in range(frames))
+    make_frames(folder / "in", names, np.random.default_rng(0), squares=0)
+    config = IngestConfig(source=str(folder / "in"), out=str(folder / "out"), validation_share=0.0)
+    ingest(config, show_progress=False)
     return FrameShards.open(folder / "out")
 
 
 def rates(contestants: dict[str, tuple[Callable[[], Any], int]], rounds: int) -> dict[str, Any]:
     """Items a CPU second: the median of alternating rounds, and the first contestant's ratio to the second."""
-    found: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for name, (run, items) in contestants.items():
-            began = time.process_time()
-            run()
-            found.setdefault(name, []).append(items / (time.process_time() - began))
-    median = {name: float(np.median(values)) for name, values in found.items()}
+
+    def rate(name: str, _: int) -> float:
+        run, items = contestants[name]
+        return items / elapsed(run)
+
+    found = in_turn(contestants, rate, rounds)
+    median = medians(found)
     first, second = list(median.values())[:2]
     return {"per_cpu_second": median, "ratio": first / second, "all_rounds": found}
 
@@ -147,42 +140,30 @@ def near(frames: int) -> dict[str, Any]:
 
 def still(frames: int = 1_000_000) -> float:
     hashes = np.random.default_rng(0).integers(0, 2**64, frames, np.uint64)
-    began = time.process_time()
-    still_frames(hashes, np.arange(frames) // 2000, np.ones(frames, bool), 4)
-    return frames / (time.process_time() - began)
+    return frames / elapsed(lambda: still_frames(hashes, np.arange(frames) // 2000, np.ones(frames, bool), 4))
 
 
-def epochs(folder: Path, largest: int) -> list[dict[str, float]]:
+def epoch(folder: Path, frames: int) -> dict[str, float]:
     """What an epoch of a selection costs: drawing it once, then looking a batch's frames up."""
-    points = []
-    for power in range(5, largest + 1):
-        frames = 10**power
-        acceptance = np.lib.format.open_memmap(folder / "acceptance.npy", "w+", np.float32, (frames,))
-        for start in range(0, frames, 1_000_000):
-            acceptance[start : start + 1_000_000] = 0.5
-        acceptance.flush()
-        mapped = np.load(folder / "acceptance.npy", mmap_mode="r")
-        selection = Selection({"frames": frames, "kept": frames}, mapped)
-        began = time.process_time()
-        chosen = selection.epoch(0, 0)
-        drawn_s = time.process_time() - began
-        tracemalloc.start()
-        chosen = selection.epoch(0, 0)
-        bytes_kept = tracemalloc.get_traced_memory()[0]
-        tracemalloc.stop()
-        positions = np.random.default_rng(0).integers(0, len(chosen), (200, 16))
-        began = time.process_time()
+    acceptance = np.lib.format.open_memmap(folder / "acceptance.npy", "w+", np.float32, (frames,))
+    for start in range(0, frames, 1_000_000):
+        acceptance[start : start + 1_000_000] = 0.5
+    acceptance.flush()
+    mapped = np.load(folder / "acceptance.npy", mmap_mode="r")
+    selection = Selection({"frames": frames, "kept": frames}, mapped)
+    drawn_s = elapsed(lambda: selection.epoch(0, 0))
+    tracemalloc.start()
+    chosen = selection.epoch(0, 0)
+    bytes_kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    positions = np.random.default_rng(0).integers(0, len(chosen), (200, 16))
+
+    def look_up() -> None:
         for some in positions:
             chosen[some]
-        lookup_us = 1e6 * (time.process_time() - began) / positions.size
-        points.append({"frames": frames, "draw_s": drawn_s, "megabytes": bytes_kept / 1e6, "lookup_us": lookup_us})
-    return points
 
-
-def cpu_seconds() -> float:
-    """Of this process and its ended children."""
-    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in parts)
+    lookup_us = 1e6 * elapsed(look_up) / positions.size
+    return {"frames": frames, "draw_s": drawn_s, "megabytes": bytes_kept / 1e6, "lookup_us": lookup_us}
 
 
 def growth(shards: FrameShards, folder: Path) -> dict[str, Any]:
@@ -198,10 +179,8 @@ def growth(shards: FrameShards, folder: Path) -> dict[str, Any]:
         began = cpu_seconds()
         report = curate(CurateConfig(data=str(out), workers=1), show_progress=False)
         points.append({"frames": report.frames, "cpu_s": cpu_seconds() - began})
-    frames, cpu_s = (np.array([point[key] for point in points]) for key in ("frames", "cpu_s"))
-    slope, start = np.polyfit(frames, cpu_s, 1)
-    fit = {"ms_per_frame": 1e3 * float(slope), "s_to_start": float(start)}
-    return {"points": points, "fit": fit | {"r_squared": float(np.corrcoef(frames, cpu_s)[0, 1] ** 2)}}
+    slope, start, r_squared = line_through(points, "frames", "cpu_s")
+    return {"points": points, "fit": {"ms_per_frame": 1e3 * slope, "s_to_start": start, "r_squared": r_squared}}
 
 
 def main() -> None:
@@ -209,9 +188,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=800, help="frames to score")
     parser.add_argument("--near", type=int, default=8192, help="frames to compare with each other")
     parser.add_argument("--largest", type=int, default=8, help="frames of the largest selection, as a power of ten")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    add_note(parser)
-    arguments = parser.parse_args()
+    arguments = parse(parser, note=True)
     torch.set_num_threads(1)
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -221,7 +198,7 @@ def main() -> None:
         result |= models(shards, folder)
         result["near_duplicates"] = near(arguments.near)
         result["still_frames_per_cpu_second"] = still()
-        result["selection_epochs"] = epochs(folder, arguments.largest)
+        result["selection_epochs"] = [epoch(folder, 10**power) for power in range(5, arguments.largest + 1)]
         result["growth"] = growth(shards, folder)
     for stage in ("pixels", "mae_loss", "embedding", "near_duplicates"):
         shown = ", ".join(f"{name} {value:,.1f}" for name, value in result[stage]["per_cpu_second"].items())
@@ -234,17 +211,10 @@ def main() -> None:
             **result["growth"]["fit"]
         )
     )
-    result |= {
-        "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "note")}
-        | {"masks": MASKS, "model": "Pixio B/16, decoder 512 x 32, 256 px"},
-        **provenance(
-            {name: version(name) for name in ("numpy", "torch", "simplejpeg")} | {"cv2": cv2.__version__},
-            note=arguments.note,
-        ),
-    }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    model = {"masks": MASKS, "model": "Pixio B/16, decoder 512 x 32, 256 px"}
+    result["settings"] = settings(arguments) | model
+    result |= provenance("numpy", "torch", "simplejpeg", cv2=cv2.__version__, note=arguments.note)
+    save(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -12,63 +12,32 @@ LeRobotDataset decodes PNG images in parquet (its image type) and AV1 video (its
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from provenance import add_note, provenance
+from demonstrations import STEPS, TWO_CAMERAS, make_lerobot_dataset, make_store
+from measuring import elapsed, in_turn, medians
+from result import parse, provenance, save
 from torch.utils.data import default_collate
 
 from pixio_robot.data.demo_codecs import JPEG, JPEGXL, ZSTD
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.features import FeatureCache
 from pixio_robot.data.loading import DemoBatches
-from pixio_robot.types import CameraSpec, DemoSpec, Episode, Features
+from pixio_robot.types import Features
 
-OBSERVATION_STEPS, HORIZON, SIZE, HZ = 2, 16, 84, 20
-CAMERAS = ("front", "hand")
+OBSERVATION_STEPS, HORIZON = 2, 16
+CAMERAS = tuple(TWO_CAMERAS.cameras)
 GRID, WIDTH = 12, 128
-STEPS = 50
 ROUNDS = 3
 
 Reader = Callable[[np.ndarray], Any]
 """Window numbers (b,) -> a batch."""
-
-
-def make_store(path: Path, episodes: int) -> DemoStore:
-    spec = DemoSpec(
-        task="benchmark",
-        robot="none",
-        simulator="none",
-        simulator_version="0",
-        controller="none",
-        control_hz=HZ,
-        cameras={camera: CameraSpec(height=SIZE, width=SIZE) for camera in CAMERAS},
-        state_names=tuple(f"s{i}" for i in range(9)),
-        action_names=tuple(f"a{i}" for i in range(7)),
-    )
-    store, random = DemoStore.create(path, spec), np.random.default_rng(0)
-    for seed in range(episodes):
-        # Coarse blocks with some grain: compresses about as simulator images do.
-        coarse = random.integers(0, 240, (2, STEPS, SIZE // 12, SIZE // 12, 3), np.uint8).repeat(12, 2).repeat(12, 3)
-        images = coarse + random.integers(0, 4, coarse.shape, np.uint8)
-        store.append(
-            Episode(
-                images=dict(zip(CAMERAS, images, strict=True)),
-                state=random.normal(size=(STEPS, 9)).astype(np.float32),
-                actions=random.normal(size=(STEPS, 7)).astype(np.float32),
-                rewards=np.zeros(STEPS, np.float32),
-                success=True,
-                seed=seed,
-            )
-        )
-    return store
 
 
 def batches(store: DemoStore, features: FeatureCache | None = None) -> DemoBatches:
@@ -94,16 +63,12 @@ def image_bytes(store: DemoStore) -> int:
     return sum(file.stat().st_size for file in (store.path / "episodes").rglob("images/*/c/**/*") if file.is_file())
 
 
-def numpy_in_ram(store: DemoStore) -> Reader:
-    """Flat arrays of everything; each window a dictionary of slices, repeated at the edges, then collated."""
-    episodes = [store.episode(number) for number in range(len(store))]
-    flat = {camera: np.concatenate([episode.images[camera] for episode in episodes]) for camera in CAMERAS}
-    flat["state"] = np.concatenate([episode.state for episode in episodes])
-    flat["actions"] = np.concatenate([episode.actions for episode in episodes])
+def slices(episodes: Sequence[Mapping[str, Any]]) -> Reader:
+    """Each window a dictionary of slices of its episode's arrays, repeated at the edges, then collated."""
 
-    def part(name: str, episode: int, first: int, count: int) -> torch.Tensor:
+    def part(values: Any, first: int, count: int) -> torch.Tensor:
         low, high = max(first, 0), min(first + count, STEPS)
-        slab = flat[name][episode * STEPS + low : episode * STEPS + high]
+        slab = values[low:high]
         if len(slab) < count:
             edges = [(low - first, first + count - high)] + [(0, 0)] * (slab.ndim - 1)
             slab = np.pad(slab, edges, mode="edge")
@@ -111,17 +76,24 @@ def numpy_in_ram(store: DemoStore) -> Reader:
 
     def window(number: int) -> dict[str, torch.Tensor]:
         episode, step = divmod(number, STEPS)
-        seen = {name: part(name, episode, step - OBSERVATION_STEPS + 1, OBSERVATION_STEPS) for name in _SEEN}
-        return seen | {"actions": part("actions", episode, step, HORIZON)}
+        values = episodes[episode]
+        seen = {
+            name: part(values[name], step - OBSERVATION_STEPS + 1, OBSERVATION_STEPS) for name in (*CAMERAS, "state")
+        }
+        return seen | {"actions": part(values["actions"], step, HORIZON)}
 
     return lambda indices: default_collate([window(number) for number in indices.tolist()])
 
 
-_SEEN = (*CAMERAS, "state")
+def in_memory(store: DemoStore) -> list[dict[str, Any]]:
+    """Copies of everything, as the store holds its own in RAM too."""
+    episodes = [store.episode(number) for number in range(len(store))]
+    arrays = [{**episode.images, "state": episode.state, "actions": episode.actions} for episode in episodes]
+    return [{name: values.copy() for name, values in episode.items()} for episode in arrays]
 
 
-def h5py_slices(store: DemoStore, path: Path) -> Reader:
-    """One group a demonstration, images sliced from the file window by window, then collated."""
+def in_hdf5(store: DemoStore, path: Path) -> list[dict[str, Any]]:
+    """One group a demonstration with its images; the rest in memory."""
     import h5py
 
     with h5py.File(path, "w") as file:
@@ -129,50 +101,15 @@ def h5py_slices(store: DemoStore, path: Path) -> Reader:
             for camera in CAMERAS:
                 file[f"data/demo_{number}/obs/{camera}"] = store.images(number, camera)
     file = h5py.File(path, "r")
-    images = [{camera: file[f"data/demo_{number}/obs/{camera}"] for camera in CAMERAS} for number in range(len(store))]
-    low = [{"state": store.state(number), "actions": store.actions(number)} for number in range(len(store))]
-
-    def part(values: Any, first: int, count: int) -> torch.Tensor:
-        start, stop = max(first, 0), min(first + count, STEPS)
-        slab = values[start:stop]
-        edges = [(start - first, first + count - stop)] + [(0, 0)] * (slab.ndim - 1)
-        return torch.from_numpy(np.pad(slab, edges, mode="edge") if len(slab) < count else slab)
-
-    def window(number: int) -> dict[str, torch.Tensor]:
-        episode, step = divmod(number, STEPS)
-        sources = images[episode] | low[episode]
-        seen = {name: part(sources[name], step - OBSERVATION_STEPS + 1, OBSERVATION_STEPS) for name in _SEEN}
-        return seen | {"actions": part(sources["actions"], step, HORIZON)}
-
-    return lambda indices: default_collate([window(number) for number in indices.tolist()])
+    return [
+        {camera: file[f"data/demo_{number}/obs/{camera}"] for camera in CAMERAS}
+        | {"state": store.state(number), "actions": store.actions(number)}
+        for number in range(len(store))
+    ]
 
 
 def lerobot(store: DemoStore, path: Path, *, videos: bool) -> Reader:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    images = {
-        "dtype": "video" if videos else "image",
-        "shape": (SIZE, SIZE, 3),
-        "names": ["height", "width", "channels"],
-    }
-    values = {"dtype": "float32", "names": None}
-    keys = {camera: f"observation.images.{camera}" for camera in CAMERAS}
-    features = {key: dict(images) for key in keys.values()} | {
-        "observation.state": values | {"shape": (9,)},
-        "action": values | {"shape": (7,)},
-    }
-    writer = LeRobotDataset.create("local/benchmark", HZ, features, root=path, use_videos=videos)
-    for number in range(len(store)):
-        episode = store.episode(number)
-        for step in range(STEPS):
-            frame: dict[str, Any] = {key: episode.images[camera][step] for camera, key in keys.items()}
-            frame |= {"observation.state": episode.state[step], "action": episode.actions[step], "task": "benchmark"}
-            writer.add_frame(frame)
-        writer.save_episode()
-    writer.finalize()
-    seen = [(step - OBSERVATION_STEPS + 1) / HZ for step in range(OBSERVATION_STEPS)]
-    wanted = dict.fromkeys([*keys.values(), "observation.state"], seen) | {"action": [i / HZ for i in range(HORIZON)]}
-    dataset = LeRobotDataset("local/benchmark", root=path, delta_timestamps=wanted, return_uint8=True)
+    dataset = make_lerobot_dataset(store, path, OBSERVATION_STEPS, range(HORIZON), videos=videos, return_uint8=True)
     return lambda indices: default_collate([dataset[number] for number in indices.tolist()])
 
 
@@ -197,37 +134,36 @@ def check_same(store: DemoStore, readers: Mapping[str, Reader], windows: int) ->
 def rate(reader: Reader, windows: int, batch: int, count: int, seed: int) -> float:
     """Windows a CPU second."""
     random = np.random.default_rng(seed)
-    began = time.process_time()
-    for _ in range(count):
-        reader(random.integers(0, windows, batch))
-    return count * batch / (time.process_time() - began)
+
+    def read() -> None:
+        for _ in range(count):
+            reader(random.integers(0, windows, batch))
+
+    return count * batch / elapsed(read)
 
 
 def measure(folder: Path, episodes: int, batch: int, with_lerobot: bool) -> dict[str, Any]:
     torch.set_num_threads(1)
-    store = make_store(folder / "demos.zarr", episodes)
+    store = make_store(folder / "demos.zarr", TWO_CAMERAS, episodes)
     cached = Features(torch.randn(STEPS, 1, WIDTH).half(), torch.randn(STEPS, GRID, GRID, WIDTH).half())
     cache = FeatureCache({camera: [cached] * episodes for camera in CAMERAS})
     readers: dict[str, Reader] = {
-        "numpy_in_ram": numpy_in_ram(store),
+        "numpy_in_ram": slices(in_memory(store)),
         "demo_batches": batches(store).gather,
         "demo_batches_beyond_ram": batches(DemoStore.open(store.path, ram_bytes=0)).gather,
         "cached_features": batches(store, cache).gather,
     }
     archives = {codec: pack(store, folder / codec, codec) for codec in (ZSTD, JPEGXL, JPEG)}
     readers |= {f"archive_{codec}": batches(archive).gather for codec, archive in archives.items()}
-    readers["h5py"] = h5py_slices(store, folder / "demos.hdf5")
+    readers["h5py"] = slices(in_hdf5(store, folder / "demos.hdf5"))
     if with_lerobot:
         readers["lerobot_png"] = lerobot(store, folder / "png", videos=False)
         readers["lerobot_video"] = lerobot(store, folder / "video", videos=True)
     windows = episodes * STEPS
     check_same(store, readers, windows)
-    rates: dict[str, list[float]] = {name: [] for name in readers}
-    for round_ in range(ROUNDS):
-        for name, reader in readers.items():
-            count = 1 if name.startswith("lerobot") else 30
-            rates[name].append(rate(reader, windows, batch, count, round_))
-    median = {name: float(np.median(values)) for name, values in rates.items()}
+    counts = {name: 1 if name.startswith("lerobot") else 30 for name in readers}
+    rates = in_turn(readers, lambda name, round_: rate(readers[name], windows, batch, counts[name], round_), ROUNDS)
+    median = medians(rates)
     return {
         "windows_per_cpu_second": median,
         "all_rounds": rates,
@@ -238,7 +174,7 @@ def measure(folder: Path, episodes: int, batch: int, with_lerobot: bool) -> dict
         "archive_share_of_bytes": {name: image_bytes(part) / image_bytes(store) for name, part in archives.items()},
         "batch": batch,
         "frames": windows * len(CAMERAS),
-        "size": SIZE,
+        "size": TWO_CAMERAS.cameras[CAMERAS[0]].height,
         "feature_shape": [GRID, GRID, WIDTH],
     }
 
@@ -248,15 +184,10 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20, help=f"of {STEPS} steps each")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--no-lerobot", action="store_true", help="leave LeRobotDataset out")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    add_note(parser)
-    arguments = parser.parse_args()
+    arguments = parse(parser, note=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.episodes, arguments.batch, not arguments.no_lerobot)
-    result |= {
-        **provenance({"numpy": np.__version__, "torch": torch.__version__}, note=arguments.note),
-    }
     for name, value in result["windows_per_cpu_second"].items():
         of_lerobot = result["ratio_to_lerobot_video"].get(name)
         print(
@@ -265,9 +196,7 @@ def main() -> None:
         )
     for codec, share in result["archive_share_of_bytes"].items():
         print(f"archive {codec}: {share:.2f} of the bytes")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    save(result | provenance("numpy", torch=torch.__version__, note=arguments.note), arguments.out)
 
 
 if __name__ == "__main__":

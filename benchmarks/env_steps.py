@@ -14,16 +14,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import provenance  # noqa: F401  a user's mistake is one line
+from measuring import in_turn, medians
+from result import parse, save, settings
 
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, RenderQuality
 from envs.registry import make_env
@@ -149,22 +148,20 @@ def race(contestant: Contestant, steps: int, connection: Connection) -> None:
 def measure(racers: Sequence[Contestant], rounds: int, steps: int) -> dict[str, float]:
     """Median milliseconds of CPU a step; the racers take turns."""
     spawn = multiprocessing.get_context("spawn")
-    pipes = []
+    pipes: dict[str, Connection] = {}
     for racer in racers:
-        mine, theirs = spawn.Pipe()
+        pipes[str(racer)], theirs = spawn.Pipe()
         spawn.Process(target=race, args=(racer, steps, theirs), daemon=True).start()
         theirs.close()
-        pipes.append(mine)
-    cost: dict[str, list[float]] = {str(racer): [] for racer in racers}
-    for round_ in range(rounds + 1):
-        for racer, pipe in zip(racers, pipes, strict=True):
-            pipe.send(round_)
-            taken = pipe.recv()
-            if round_:  # the first warms up
-                cost[str(racer)].append(taken)
-    for pipe in pipes:
+
+    def cost(name: str, round_: int) -> float:
+        pipes[name].send(round_)
+        return pipes[name].recv()
+
+    found = in_turn(pipes, cost, rounds, warm_up=1)
+    for pipe in pipes.values():
         pipe.send(None)
-    return {name: float(np.median(values)) for name, values in cost.items()}
+    return medians(found)
 
 
 def contestants(task: str, size: int) -> list[Contestant]:
@@ -195,8 +192,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="a round")
     parser.add_argument("--size", type=int, default=96, help="of robosuite's images in pixels; two cameras")
     parser.add_argument("--table-size", type=int, default=64, help="of the tabletop's images in pixels; two cameras")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     cost: dict[str, float] = {}
     ratios: dict[str, float] = {}
     for task in arguments.tasks:
@@ -209,11 +205,9 @@ def main() -> None:
     for name, ratio in ratios.items():
         other = "mujoco" if name.startswith("Tabletop") else "robosuite"
         print(f"{name:36} time of ours over {other} {ratio:.2f} (overhead {ratio - 1:+.0%})")
-    settings = {name: value for name, value in vars(arguments).items() if name != "out"}
     rates = {name: 1000 / milliseconds for name, milliseconds in cost.items()}
-    result = {"steps_per_cpu_second": rates, "time_ratio": ratios, "settings": settings, **describe_environment()}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    result = {"steps_per_cpu_second": rates, "time_ratio": ratios, "settings": settings(arguments)}
+    save(result | describe_environment(), arguments.out)
 
 
 if __name__ == "__main__":

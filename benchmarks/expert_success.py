@@ -10,13 +10,11 @@ own policies and count success at the last of 500 steps.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import provenance  # noqa: F401  a user's mistake is one line
+from result import parse, save
 from rich.progress import track
 
 from envs.config import Controller, EnvConfig
@@ -61,8 +59,7 @@ def main() -> None:
     parser.add_argument("--controller", choices=[c.value for c in Controller], default="osc_pose", help="likewise")
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--mistakes", type=float, default=0.0)
-    parser.add_argument("--out", type=Path, help="write the result as JSON here, task by task")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     disturbance = Disturbance(noise=arguments.noise, mistakes=arguments.mistakes)
     settings = {name: getattr(arguments, name) for name in ("robot", "controller", "noise", "mistakes")}
     result: dict[str, Any] = {"settings": settings, **describe_environment(), "tasks": {}}
@@ -77,8 +74,7 @@ def main() -> None:
             f"ratio to the limit {found['ratio_to_limit']:.2f}, {found['median_steps']:.0f} steps",
             flush=True,
         )
-        if arguments.out:
-            arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(result, arguments.out)  # task by task, as hours may pass
 
 
 if __name__ == "__main__":

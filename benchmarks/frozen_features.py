@@ -17,9 +17,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from pixio_step import Step, provenance, timed
+from measuring import device_clock, medians, seconds_in_turn
+from result import parse, provenance, save, settings
+from stepping import Step
 from torch import Tensor, nn
 
 from pixio_robot.machine import full_float32
@@ -56,8 +57,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     device = pick_device(arguments.device)
     on_gpu = device.type == "cuda"
     encoder, model = open_both(arguments.size, device)
@@ -79,13 +79,8 @@ def main() -> None:
     }
     if on_gpu:
         steps["pixio_model_float32"] = extraction(theirs, images, False)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(WARM_UP + arguments.rounds):
-        for name, step in steps.items():
-            taken = timed(step, device)
-            if round_ >= WARM_UP:
-                seconds[name].append(taken)
-    rate = {name: arguments.batch / float(np.median(values)) for name, values in seconds.items()}
+    seconds = seconds_in_turn(steps, device_clock(device, torch.get_num_threads()), arguments.rounds, WARM_UP)
+    rate = {name: arguments.batch / median for name, median in medians(seconds).items()}
     best = {name: arguments.batch / min(values) for name, values in seconds.items()}
     peers = [name for name in rate if name.startswith("pixio_model")]
     result = {
@@ -96,13 +91,12 @@ def main() -> None:
         },
         "dtype": "bfloat16" if on_gpu else "float32",
         "largest_difference": difference,
-        "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
+        "settings": settings(arguments),
     }
     for name, value in rate.items():
         print(f"{name:20} {value:9.2f} images/s")
     print(json.dumps(result["ratio"]), f"largest difference {difference:.1e}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result | provenance(device), indent=2) + "\n")
+    save(result | provenance("torch", "transformers", device=device), arguments.out)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import tempfile
 import time
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ import numpy as np
 import torch
 import torchvision
 import webdataset
+from footage import make_frames
+from measuring import in_turn, medians
 from PIL import Image
-from provenance import add_note, provenance
+from result import parse, provenance, save
 from torchvision.transforms import v2
 
 from pixio_robot.data.frames import RATIO, SCALE, PixelBatches
@@ -38,17 +39,7 @@ BATCH = 64
 
 
 def make_shards(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Frames with edges, gradients and grain, near the JPEG size of real footage."""
-    (folder / "in").mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for number in range(count):
-        coarse = cv2.resize(random.integers(0, 255, (12, 16, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
-        grain = random.normal(0, 6, (*size, 1))
-        image = np.clip(coarse + grain, 0, 255).astype(np.uint8)
-        for _ in range(20):
-            corner = random.integers(0, 300, 2)
-            cv2.rectangle(image, corner.tolist(), (corner + 40).tolist(), random.integers(0, 255, 3).tolist(), -1)
-        cv2.imwrite(str(folder / "in" / f"{number:04d}.png"), image)
+    make_frames(folder / "in", (f"{number:04d}.png" for number in range(count)), np.random.default_rng(0), size)
     config = IngestConfig(source=str(folder / "in"), out=str(folder / "shards"), short_side=0, workers=1)
     ingest(config, show_progress=False)
     return folder / "shards"
@@ -57,16 +48,25 @@ def make_shards(folder: Path, count: int, size: tuple[int, int]) -> Path:
 def ours(shards: FrameShards, images: int, size: int, seed: int) -> float:
     """CPU seconds for `images` crops."""
     with PixelBatches(shards, BATCH, size, seed=seed, workers=1) as batches:
+        return seconds_of(batches, images)
+
+
+def seconds_of(batches: Iterator[Any], images: int) -> float:
+    """CPU seconds for `images` crops after the first batch."""
+    next(batches)
+    began = time.process_time()
+    for _ in range(images // BATCH):
         next(batches)
-        began = time.process_time()
-        for _ in range(images // BATCH):
-            next(batches)
-        return time.process_time() - began
+    return time.process_time() - began
+
+
+def their_crop(size: int) -> v2.RandomResizedCrop:
+    return v2.RandomResizedCrop(size, scale=SCALE, ratio=RATIO, interpolation=v2.InterpolationMode.BICUBIC)
 
 
 def baseline(shards: FrameShards, images: int, size: int, seed: int) -> float:
     """CPU seconds for `images` crops through PIL and torchvision, collated as uint8."""
-    crop = v2.RandomResizedCrop(size, scale=SCALE, ratio=RATIO, interpolation=v2.InterpolationMode.BICUBIC)
+    crop = their_crop(size)
     order = np.random.default_rng(seed).integers(len(shards), size=images).tolist()
     began = time.process_time()
     for start in range(0, images - BATCH + 1, BATCH):
@@ -81,7 +81,7 @@ def baseline(shards: FrameShards, images: int, size: int, seed: int) -> float:
 
 def web_dataset(shards: FrameShards, images: int, size: int, seed: int) -> float:
     """CPU seconds for `images` crops as in WebDataset's own examples."""
-    crop = v2.RandomResizedCrop(size, scale=SCALE, ratio=RATIO, interpolation=v2.InterpolationMode.BICUBIC)
+    crop = their_crop(size)
     tars = sorted(str(path) for path in shards.path.glob("train-*.tar"))
     stream = (
         webdataset.WebDataset(tars, shardshuffle=False, seed=seed)
@@ -92,15 +92,12 @@ def web_dataset(shards: FrameShards, images: int, size: int, seed: int) -> float
         .map_tuple(lambda image: torch.from_numpy(np.array(crop(image))))
         .batched(BATCH)
     )
-    batches = iter(stream)
-    next(batches)
-    began = time.process_time()
-    for _ in range(images // BATCH):
-        next(batches)
-    return time.process_time() - began
+    return seconds_of(iter(stream), images)
 
 
-def decoding_alone(shards: FrameShards, images: int, seed: int) -> float:
+def decoding_alone(shards: FrameShards, images: int, size: int, seed: int) -> float:
+    """CPU seconds for so many whole frames, whatever the `size` of crops."""
+    del size
     order = np.random.default_rng(seed).integers(len(shards), size=images // BATCH * BATCH).tolist()
     began = time.process_time()
     for i in order:
@@ -112,16 +109,14 @@ def measure(path: Path, images: int, size: int) -> dict[str, Any]:
     shards = FrameShards.open(path)
     torch.set_num_threads(1)
     counted = images // BATCH * BATCH
-    rates: dict[str, list[float]] = {}
-    for round_ in range(ROUNDS):
-        for name, seconds in {
-            "pixel_batches": ours(shards, images, size, round_),
-            "pil_torchvision": baseline(shards, images, size, round_),
-            "webdataset": web_dataset(shards, images, size, round_),
-            "decoding_alone": decoding_alone(shards, images, round_),
-        }.items():
-            rates.setdefault(name, []).append(counted / seconds)
-    median = {name: float(np.median(values)) for name, values in rates.items()}
+    sides = {
+        "pixel_batches": ours,
+        "pil_torchvision": baseline,
+        "webdataset": web_dataset,
+        "decoding_alone": decoding_alone,
+    }
+    rates = in_turn(sides, lambda name, round_: counted / sides[name](shards, images, size, round_), ROUNDS)
+    median = medians(rates)
     return {
         "images_per_cpu_second": median,
         "all_rounds": rates,
@@ -138,27 +133,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pretraining images a second per core.")
     parser.add_argument("--images", type=int, default=1000, help="crops a round")
     parser.add_argument("--size", type=int, default=256, help="side of the crops in pixels")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    add_note(parser)
-    arguments = parser.parse_args()
+    arguments = parse(parser, note=True)
     result: dict[str, Any] = {}
     for size in ((320, 427), (720, 960)):
         with tempfile.TemporaryDirectory() as folder:
             path = make_shards(Path(folder), 150, size)
             result[f"{size[0]} x {size[1]}"] = measure(path, arguments.images, arguments.size)
-    result |= {
-        **provenance(
-            {"cv2": cv2.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
-            | {"simplejpeg": version("simplejpeg"), "webdataset": version("webdataset"), "pillow": version("pillow")},
-            note=arguments.note,
-        ),
-    }
     for frames in ("320 x 427", "720 x 960"):
         for name, rate in result[frames]["images_per_cpu_second"].items():
             print(f"{frames}  {name:16} {rate:7.0f} images/s per core")
         print(f"{frames}  ratio to webdataset {result[frames]['ratio_to_webdataset']:.2f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    result |= provenance(
+        *("simplejpeg", "webdataset", "pillow"),
+        note=arguments.note,
+        cv2=cv2.__version__,
+        torch=torch.__version__,
+        torchvision=torchvision.__version__,
+    )
+    save(result, arguments.out)
 
 
 if __name__ == "__main__":

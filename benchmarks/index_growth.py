@@ -16,12 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from provenance import add_note, provenance
+from result import parse, provenance, save
 
 from pixio_robot.data.shards import FORMAT_VERSION, FRAME_RECORD, KIND, MANIFEST
 
@@ -92,9 +91,7 @@ def make(folder: Path, frames: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Opening time and memory of large frame shards.")
     parser.add_argument("--largest", type=int, default=8, help="largest number of frames, as a power of ten")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    add_note(parser)
-    arguments = parser.parse_args()
+    arguments = parse(parser, note=True)
     points = []
     for power in range(3, arguments.largest + 1):
         with tempfile.TemporaryDirectory() as name:
@@ -113,12 +110,8 @@ def main() -> None:
             )
     share = points[-1]["private_mb"] * 1e6 / points[-1]["index_bytes"]
     print(f"memory at 1e{arguments.largest} / size of its index: {share:.4f}")
-    result = {
-        "points": points,
-        **provenance({"numpy": version("numpy"), "python": platform.python_version()}, note=arguments.note),
-    }
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    where = provenance("numpy", python=platform.python_version(), note=arguments.note)
+    save({"points": points, **where}, arguments.out)
 
 
 if __name__ == "__main__":

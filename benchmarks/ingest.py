@@ -14,21 +14,19 @@ process that decodes them.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
-from provenance import add_note, provenance
+from measuring import cpu_seconds, elapsed, in_turn, line_through, medians
+from result import parse, provenance, save
 
 from pixio_robot.data.images import encode_jpeg
 from pixio_robot.data.ingest import IngestConfig, ingest
@@ -56,12 +54,6 @@ def make_clip(path: Path, seconds: float, codec: str, width: int, height: int) -
             image = np.clip(view + shaken, 0, 255).astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-
-
-def cpu_seconds() -> float:
-    """Of this process and its ended children."""
-    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in parts)
 
 
 def by_ingest(source: Path, out: Path) -> None:
@@ -101,32 +93,35 @@ def ffmpeg_version() -> str:
     return subprocess.check_output(["ffmpeg", "-version"], text=True).splitlines()[0]
 
 
+def copies(clip: Path, folder: Path, clips: int) -> None:
+    folder.mkdir(parents=True)
+    for number in range(clips):
+        shutil.copy(clip, folder / f"{number}{clip.suffix}")
+
+
 def compare(folder: Path, clip: Path, clips: int) -> dict[str, Any]:
     """Times faster than real time, per core."""
     source = folder / "in"
-    source.mkdir()
-    for number in range(clips):
-        shutil.copy(clip, source / f"{number}{clip.suffix}")
+    copies(clip, source, clips)
     with av.open(str(clip)) as container:
         hours = clips * float(container.duration or 0) / av.time_base / 3600
-    contestants = {"ingest": by_ingest, "pyav_limit": by_pyav}
+    contestants = {"start": by_ingest, "ingest": by_ingest, "pyav_limit": by_pyav}  # start: an ingest of nothing
     if shutil.which("ffmpeg"):
         contestants["ffmpeg"] = by_ffmpeg
     nothing = folder / "nothing"
     nothing.mkdir()
     cv2.imwrite(str(nothing / "one.png"), np.zeros((16, 16, 3), np.uint8))
-    seconds: dict[str, list[float]] = {}
-    written = 0
-    for round_ in range(ROUNDS):
-        for name, run in {"start": by_ingest, **contestants}.items():
-            out = folder / f"{name}-{round_}"
-            began = cpu_seconds()
-            run(nothing if name == "start" else source, out)
-            seconds.setdefault(name, []).append(cpu_seconds() - began)
-            if name == "ingest":
-                written = sum(path.stat().st_size for path in out.iterdir())
-            shutil.rmtree(out)
-    spent = {name: float(np.median(values)) for name, values in seconds.items()}
+    written: dict[str, int] = {}  # bytes
+
+    def cost(name: str, round_: int) -> float:
+        out = folder / f"{name}-{round_}"
+        taken = elapsed(lambda: contestants[name](nothing if name == "start" else source, out), cpu_seconds)
+        written[name] = sum(path.stat().st_size for path in out.iterdir())
+        shutil.rmtree(out)
+        return taken
+
+    seconds = in_turn(contestants, cost, ROUNDS)
+    spent = medians(seconds)
     spent |= {"ingest": spent["ingest"] - spent["start"], "ingest_with_start": spent["ingest"]}
     start = spent.pop("start")
     median = {name: hours * 3600 / cpu_s for name, cpu_s in spent.items()}
@@ -136,7 +131,7 @@ def compare(folder: Path, clip: Path, clips: int) -> dict[str, Any]:
         "cpu_s_to_start": start,
         "cpu_s_of_all_rounds": seconds,
         "hours": hours,
-        "megabytes_written_per_hour": written / 1e6 / hours,
+        "megabytes_written_per_hour": written["ingest"] / 1e6 / hours,
         "megabytes_read_per_hour": clip.stat().st_size * clips / 1e6 / hours,
     }
 
@@ -185,14 +180,10 @@ def growth(folder: Path, clip: Path, seconds: float, in_one_file: bool) -> dict[
         if in_one_file:
             repeat(clip, source / f"all{clip.suffix}", clips)
         else:
-            source.mkdir(parents=True)
-            for number in range(clips):
-                shutil.copy(clip, source / f"{number}{clip.suffix}")
+            copies(clip, source, clips)
         points.append({"hours": clips * seconds / 3600} | timed_ingest(source, folder / f"out-{clips}"))
-    hours, cpu_s = (np.array([point[key] for point in points]) for key in ("hours", "cpu_s"))
-    slope, start = np.polyfit(hours, cpu_s, 1)
-    fit = {"cpu_s_per_hour": float(slope), "cpu_s_to_start": float(start)}
-    return {"points": points, "fit": fit | {"r_squared": float(np.corrcoef(hours, cpu_s)[0, 1] ** 2)}}
+    slope, start, r_squared = line_through(points, "hours", "cpu_s")
+    return {"points": points, "fit": {"cpu_s_per_hour": slope, "cpu_s_to_start": start, "r_squared": r_squared}}
 
 
 def main() -> None:
@@ -202,9 +193,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="width and height of the clips")
     parser.add_argument("--codecs", nargs="+", default=["libx264", "libx265"])
     parser.add_argument("--compare-only", action="store_true", help="leave out how the cost grows")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    add_note(parser)
-    arguments = parser.parse_args()
+    arguments = parse(parser, note=True)
     width, height = arguments.size
     result: dict[str, Any] = {"clip": f"{width} x {height}, {FPS} frames/s, {arguments.seconds:g} s"}
     with tempfile.TemporaryDirectory() as temporary:
@@ -212,7 +201,6 @@ def main() -> None:
         for codec in arguments.codecs:
             clip = folder / f"{codec}.mp4"
             make_clip(clip, arguments.seconds, codec, width, height)
-            (folder / codec).mkdir()
             result[codec] = compare(folder / codec, clip, arguments.clips)
             print(
                 f"{codec}: " + ", ".join(f"{k} {v:.1f} x" for k, v in result[codec]["times_real_time_per_core"].items())
@@ -229,15 +217,13 @@ def main() -> None:
                 f"{name}: {found['fit']['cpu_s_per_hour']:.0f} s an hour + {found['fit']['cpu_s_to_start']:.1f} s, "
                 f"R^2 {found['fit']['r_squared']:.4f}; decoder {memory[0]:.0f} to {memory[-1]:.0f} MB"
             )
-    result |= {
-        **provenance(
-            {name: version(name) for name in ("av", "numpy", "simplejpeg")}
-            | {"libraries_in_av": str(av.library_versions), "ffmpeg": ffmpeg_version()},
-            note=arguments.note,
-        ),
-    }
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    result |= provenance(
+        *("av", "numpy", "simplejpeg"),
+        note=arguments.note,
+        libraries_in_av=str(av.library_versions),
+        ffmpeg=ffmpeg_version(),
+    )
+    save(result, arguments.out)
 
 
 if __name__ == "__main__":

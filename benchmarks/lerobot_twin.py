@@ -5,18 +5,17 @@ ResNet18 with GroupNorm from scratch, 32 keypoints, U-Net; one camera, two frame
 
 from __future__ import annotations
 
-import resource
+import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from provenance import provenance as provenance_of
-from provenance import torch_device
+from demonstrations import demo_spec, make_store
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.stats import Range, Statistics
-from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation
+from pixio_robot.types import Batch, DemoSpec, Observation
 from pixio_robot.vision.config import EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
@@ -25,63 +24,22 @@ from policies.diffusion import DiffusionConfig
 from policies.registry import build_policy
 
 STATE, ACTION, FRAMES, HORIZON = 9, 10, 2, 16
-HZ, STEPS = 10.0, 50
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """The options for the size of both."""
+    parser.add_argument("--widths", type=int, nargs="+", default=[128, 256, 512], help="of the U-Net")
+    parser.add_argument("--side", type=int, default=84, help="of the images in pixels")
+    parser.add_argument("--crop", type=int, default=76, help="of the images in pixels")
 
 
 def make_spec(side: int) -> DemoSpec:
-    return DemoSpec(
-        task="benchmark",
-        robot="none",
-        simulator="none",
-        simulator_version="0",
-        controller="position",
-        control_hz=HZ,
-        cameras={"front": CameraSpec(height=side, width=side)},
-        state_names=[f"s{i} [m]" for i in range(STATE)],
-        action_names=[f"a{i} [m]" for i in range(ACTION)],
-    )
+    state, actions = [f"s{i} [m]" for i in range(STATE)], [f"a{i} [m]" for i in range(ACTION)]
+    return demo_spec(["front"], side, state, actions, controller="position", control_hz=10.0)
 
 
-def make_store(path: Path, side: int, episodes: int) -> DemoStore:
-    """Demonstrations of STEPS steps, whose images compress about as a simulator's do."""
-    store, random = DemoStore.create(path, make_spec(side)), np.random.default_rng(0)
-    for seed in range(episodes):
-        coarse = random.integers(0, 240, (STEPS, -(-side // 12), -(-side // 12), 3), np.uint8)
-        images = coarse.repeat(12, 1).repeat(12, 2)[:, :side, :side]
-        store.append(
-            Episode(
-                images={"front": images + random.integers(0, 4, images.shape, np.uint8)},
-                state=random.uniform(-1, 1, (STEPS, STATE)).astype(np.float32),
-                actions=random.uniform(-1, 1, (STEPS, ACTION)).astype(np.float32),
-                rewards=np.zeros(STEPS, np.float32),
-                success=True,
-                seed=seed,
-            )
-        )
-    return store
-
-
-def make_lerobot_dataset(store: DemoStore, path: Path, side: int) -> Any:
-    """The same demonstrations as a LeRobotDataset with video, its default, that gives their policy's windows."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    camera, values = "observation.images.front", {"dtype": "float32", "names": None}
-    features = {
-        camera: {"dtype": "video", "shape": (side, side, 3), "names": ["height", "width", "channels"]},
-        "observation.state": values | {"shape": (STATE,)},
-        "action": values | {"shape": (ACTION,)},
-    }
-    writer = LeRobotDataset.create("local/benchmark", int(HZ), features, root=path, use_videos=True)
-    for number in range(len(store)):
-        episode = store.episode(number)
-        for step in range(len(episode)):
-            frame: dict[str, Any] = {camera: episode.images["front"][step], "task": "benchmark"}
-            writer.add_frame(frame | {"observation.state": episode.state[step], "action": episode.actions[step]})
-        writer.save_episode()
-    writer.finalize()
-    seen = [(step - FRAMES + 1) / HZ for step in range(FRAMES)]
-    wanted = {camera: seen, "observation.state": seen, "action": [(i - FRAMES + 1) / HZ for i in range(HORIZON)]}
-    return LeRobotDataset("local/benchmark", root=path, delta_timestamps=wanted)
+def make_demonstrations(path: Path, side: int, episodes: int) -> DemoStore:
+    return make_store(path, make_spec(side), episodes, values=lambda random, shape: random.uniform(-1, 1, shape))
 
 
 def build_ours(side: int, crop: int, widths: list[int], frozen: bool = False, vit: str | None = None) -> Any:
@@ -148,23 +106,6 @@ def make_batch(rows: int, side: int, device: torch.device) -> tuple[Batch, dict[
         "action_is_pad": is_pad,
     }
     return ours, {name: value.to(device) for name, value in theirs.items()}
-
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    import diffusers
-    import lerobot
-
-    return provenance_of(
-        {"torch": torch.__version__, "lerobot": lerobot.__version__, "diffusers": diffusers.__version__},
-        torch_device(device),
-    )
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Of this process so far; on a GPU of what torch allocated there."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def parameter_count(module: torch.nn.Module) -> int:

@@ -13,15 +13,14 @@ uint8 images (lerobot: float images) to actions.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lerobot_twin import build_lerobot, build_ours, make_batch, parameter_count, peak_memory_mb, provenance
+from lerobot_twin import add_size, build_lerobot, build_ours, make_batch, parameter_count
+from measuring import device_clock, peak_memory_so_far, seconds_in_turn
+from result import parse, provenance, save, settings
 
 from pixio_robot.training.device import pick_device
 from policies.acceleration import compile_for_acting
@@ -72,38 +71,21 @@ def acting(policy: Any, side: int, device: torch.device, *, compiled: bool) -> C
     return call
 
 
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
 def measure(calls: dict[str, Callable], count: int, device: torch.device) -> dict[str, Any]:
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for round_ in range(count + WARM_UP):
-        for name, call in calls.items():
-            began = clock(device)
-            call()
-            if round_ >= WARM_UP:
-                seconds[name].append(1000 * (clock(device) - began))
     return {
-        name: {"p50_ms": float(np.percentile(values, 50)), "p99_ms": float(np.percentile(values, 99))}
-        for name, values in seconds.items()
+        name: {f"p{point}_ms": 1000 * float(np.percentile(seconds, point)) for point in (50, 99)}
+        for name, seconds in seconds_in_turn(calls, device_clock(device), count, WARM_UP).items()
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Latency of one action chunk.")
-    parser.add_argument("--widths", type=int, nargs="+", default=[128, 256, 512], help="of the U-Net")
-    parser.add_argument("--side", type=int, default=84, help="of the images in pixels")
-    parser.add_argument("--crop", type=int, default=76, help="of the images in pixels")
+    add_size(parser)
     parser.add_argument("--calls", type=int, default=20, help="per contestant")
     parser.add_argument("--compile", action="store_true", help="time ours compiled for acting too")
     parser.add_argument("--vit", help="time ours on a Pixio encoder of that size too, such as b")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     device = pick_device(arguments.device)
     calls, sizes = contestants(arguments.side, arguments.crop, arguments.widths, device)
     if arguments.compile:
@@ -122,12 +104,15 @@ def main() -> None:
     for name, of in latency.items():
         print(f"{name:20} p50 {of['p50_ms']:8.1f} ms  p99 {of['p99_ms']:8.1f} ms")
     print("lerobot over ours: " + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items()))
-    settings = {name: value for name, value in vars(arguments).items() if name != "out"}
-    unit = "wall clock" if device.type == "cuda" else "CPU time of the process"
-    result = {"unit": unit, "latency": latency, "ratio": ratio, "parameters": sizes, "settings": settings}
-    result |= {"peak_memory_mb": peak_memory_mb(device), **provenance(device)}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    result = {
+        "unit": "wall clock" if device.type == "cuda" else "CPU time of the process",
+        "latency": latency,
+        "ratio": ratio,
+        "parameters": sizes,
+        "settings": settings(arguments),
+        "peak_memory_mb": peak_memory_so_far(device),
+    }
+    save(result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device), arguments.out)
 
 
 if __name__ == "__main__":

@@ -13,29 +13,29 @@ readers' threads and all, so that a busy machine tells the same as an idle one.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
-import json
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from demonstrations import make_lerobot_dataset
 from lerobot_twin import (
     FRAMES,
     HORIZON,
+    add_size,
     build_lerobot,
     build_ours,
     make_batch,
-    make_lerobot_dataset,
-    make_store,
+    make_demonstrations,
     parameter_count,
-    peak_memory_mb,
-    provenance,
 )
+from measuring import device_clock, medians, peak_memory_so_far, seconds_in_turn
+from result import parse, provenance, save, settings
+from stepping import Step, stepper
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.features import FeatureCache, encode_features, open_features
@@ -44,22 +44,8 @@ from pixio_robot.training.device import pick_device
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.types import Batch
 
-Contestants = dict[str, Callable[[], None]]
-
-
-def stepper(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor], device: torch.device) -> Callable[[], None]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    on_gpu, loop = device.type == "cuda", LoopConfig()
-    optimiser = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, fused=on_gpu)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        with loop.autocast(device):
-            loss = loss_of()
-        loss.backward()
-        optimiser.step()
-
-    return step
+imitating = functools.partial(stepper, betas=(0.95, 0.999), weight_decay=1e-6)
+"""As both policies are trained."""
 
 
 def our_batches(store: DemoStore, batch: int, device: torch.device, cache: FeatureCache | None) -> Iterator[Batch]:
@@ -82,58 +68,42 @@ def their_batches(dataset: Any, batch: int, device: torch.device) -> Iterator[di
         yield {name: value.to(device, non_blocking=True) for name, value in found.items() if torch.is_tensor(value)}
 
 
-def contestants(arguments: argparse.Namespace, folder: Path, device: torch.device) -> tuple[Contestants, dict]:
+def contestants(arguments: argparse.Namespace, folder: Path, device: torch.device) -> tuple[dict[str, Step], dict]:
     side, crop, widths, rows = arguments.side, arguments.crop, arguments.widths, arguments.batch
     ours = build_ours(side, crop, widths).train().to(device)
     cached = build_ours(side, crop, widths, frozen=True).train().to(device)
     theirs = build_lerobot(side, crop, widths).train().to(device)
-    store = make_store(folder / "demos", side, arguments.episodes)
-    dataset = make_lerobot_dataset(store, folder / "lerobot", side)
+    store = make_demonstrations(folder / "demos", side, arguments.episodes)
+    dataset = make_lerobot_dataset(store, folder / "lerobot", FRAMES, range(1 - FRAMES, 1 - FRAMES + HORIZON))
     encoder = cached.conditioning.encoder
     cache = open_features(encode_features(store, encoder, ["front"], device=device, progress=False))
     from_disk, from_cache = our_batches(store, rows, device, None), our_batches(store, rows, device, cache)
     from_video = their_batches(dataset, rows, device)
     batch, theirs_batch = make_batch(rows, side, device)
     steps = {
-        "ours": stepper(ours, lambda: ours.loss(next(from_disk))[0], device),
-        "ours_cached": stepper(cached, lambda: cached.loss(next(from_cache))[0], device),
-        "lerobot": stepper(theirs, lambda: theirs(next(from_video))[0], device),
-        "ours_memory": stepper(ours, lambda: ours.loss(batch)[0], device),
-        "lerobot_memory": stepper(theirs, lambda: theirs(dict(theirs_batch))[0], device),
+        "ours": imitating(ours, lambda: ours.loss(next(from_disk))[0], device),
+        "ours_cached": imitating(cached, lambda: cached.loss(next(from_cache))[0], device),
+        "lerobot": imitating(theirs, lambda: theirs(next(from_video))[0], device),
+        "ours_memory": imitating(ours, lambda: ours.loss(batch)[0], device),
+        "lerobot_memory": imitating(theirs, lambda: theirs(dict(theirs_batch))[0], device),
     }
     return steps, {"ours": parameter_count(ours), "lerobot": parameter_count(theirs)}
 
 
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training steps a second.")
-    parser.add_argument("--widths", type=int, nargs="+", default=[128, 256, 512], help="of the U-Net")
-    parser.add_argument("--side", type=int, default=84, help="of the images in pixels")
-    parser.add_argument("--crop", type=int, default=76, help="of the images in pixels")
+    add_size(parser)
     parser.add_argument("--batch", type=int, default=16, help="windows")
     parser.add_argument("--episodes", type=int, default=8, help="of 50 steps")
     parser.add_argument("--steps", type=int, default=6, help="timed, of each contestant")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     os.environ["HF_HUB_OFFLINE"] = "1"
     device = pick_device(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         steps, sizes = contestants(arguments, Path(folder), device)
-        seconds: dict[str, list[float]] = {name: [] for name in steps}
-        for round_ in range(arguments.steps + 1):
-            for name, step in steps.items():
-                began = clock(device)
-                step()
-                if round_:  # the first warms up
-                    seconds[name].append(clock(device) - began)
-    rate = {name: 1 / float(np.median(values)) for name, values in seconds.items()}
+        seconds = seconds_in_turn(steps, device_clock(device), arguments.steps, warm_up=1)
+    rate = {name: 1 / median for name, median in medians(seconds).items()}
     ratio = {
         "end_to_end": rate["ours"] / rate["lerobot"],
         "cached_features": rate["ours_cached"] / rate["lerobot"],
@@ -143,12 +113,16 @@ def main() -> None:
     for name, value in rate.items():
         print(f"{name:15} {value:7.3f} {unit}")
     print("over lerobot: " + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items()))
-    settings = {name: value for name, value in vars(arguments).items() if name != "out"}
-    result: dict[str, Any] = {"unit": unit, "rate": rate, "ratio": ratio, "parameters": sizes, "settings": settings}
-    result["dtype"] = str(LoopConfig().precision(device)).removeprefix("torch.")
-    result["peak_memory_mb"] = peak_memory_mb(device)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result | provenance(device), indent=2) + "\n")
+    result = {
+        "unit": unit,
+        "rate": rate,
+        "ratio": ratio,
+        "parameters": sizes,
+        "settings": settings(arguments),
+        "dtype": str(LoopConfig().precision(device)).removeprefix("torch."),
+        "peak_memory_mb": peak_memory_so_far(device),
+    }
+    save(result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device), arguments.out)
 
 
 if __name__ == "__main__":

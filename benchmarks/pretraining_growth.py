@@ -18,12 +18,14 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pixio_step import Shape, build_pixio, images_of, peak_memory, provenance, stepper, timed
+from measuring import device_clock, elapsed, peak_memory
+from pixio_step import Shape, build_pixio, images_of
+from result import parse, provenance, save, settings
+from stepping import stepper
 
 from pixio_robot.machine import usable_cores
 from pixio_robot.training.device import pick_device
@@ -48,8 +50,8 @@ def measure(shape: Shape, device: torch.device, strategy: str = "ddp") -> dict[s
     images, generator = images_of(mine, device), torch.Generator(device).manual_seed(0)
     step = stepper(model, lambda: spread_model.module(images, generator, processes.count, processes.rank).loss, device)
     step()
-    seconds: list[float] = []
-    memory = peak_memory(lambda: seconds.extend(timed(step, device) for _ in range(STEPS)), device)
+    clock, seconds = device_clock(device, torch.get_num_threads()), []
+    memory = peak_memory(lambda: seconds.extend(elapsed(step, clock) for _ in range(STEPS)), device)
     flop = shape.batch * pretraining_flop(shape.encoder, shape.decoder, shape.mask, shape.image_size)
     return {
         "size": shape.size,
@@ -86,8 +88,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="images of all processes together")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--worker", choices=STRATEGIES, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
 
     def shape(size: str, image_size: int) -> Shape:
         return Shape(size, image_size, arguments.batch, *DECODER)
@@ -114,7 +115,7 @@ def main() -> None:
         "two_processes_over_one": {row["strategy"]: row["seconds"] / alone["seconds"] for row in by_processes},
         "decoder": DECODER,
         "cores": usable_cores(),
-        "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "worker")},
+        "settings": settings(arguments, "worker"),
     }
     for row in result["rows"]:
         way = f"{row['processes']} x {row['strategy'] or 'alone'}"
@@ -123,8 +124,7 @@ def main() -> None:
             f"{row['gflop']:7.1f} GFLOP"
         )
     print(f"time grows as arithmetic ** {result['exponent_over_sizes']:.2f} over sizes")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result | provenance(device), indent=2) + "\n")
+    save(result | provenance("torch", "transformers", device=device), arguments.out)
 
 
 if __name__ == "__main__":

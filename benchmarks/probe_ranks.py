@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
-from provenance import commit
+from result import commit, parse, save
 from scipy import stats
 
 from pixio_robot.evaluation.results import read_outcomes, read_summary
@@ -48,8 +47,7 @@ def main() -> None:
     parser.add_argument("probes", type=Path)
     parser.add_argument("pairs", nargs="+", metavar="NAME=EVALUATION")
     parser.add_argument("--level", default="", help="visual variation of the cards; empty: each one's first")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     cards, rates, outcomes = {}, {}, {}
     for pair in arguments.pairs:
         name, _, evaluation = pair.partition("=")
@@ -70,9 +68,8 @@ def main() -> None:
         values = {name: cards[name][key] for name in names}
         table[key] = {"tau": float(found.statistic), "p": float(found.pvalue), "values": values}
         print(f"{key:24} tau {found.statistic:+.2f}  p {found.pvalue:.2f}")
-    if arguments.out:
-        result = {"success": rates, "pairs_told_apart": [sum(told), len(told)], "probes": table}
-        arguments.out.write_text(json.dumps(result | {"commit": commit()}, indent=2) + "\n")
+    result = {"success": rates, "pairs_told_apart": [sum(told), len(told)], "probes": table}
+    save(result | {"commit": commit()}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -15,23 +15,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from provenance import add_note, provenance
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `pixio-robot` does: threads that spin starve simulators
 
 import gymnasium
 import numpy as np
 import torch
+from measuring import medians
+from result import parse, provenance, save
 
 from envs.collect import CollectConfig, collect
 from envs.config import EnvConfig, Variation
@@ -158,9 +155,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--env", default="Lift", help="a task with the cameras front and hand")
     parser.add_argument("--threads", type=int, default=0, help="of torch, for all alike; 0 for one a core")
-    add_note(parser)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = parse(parser, note=True)
     cores = usable_cores()
     torch.set_num_threads(arguments.threads or cores)
     config = EnvConfig(task=arguments.env, variation=Variation.CLUTTERED)
@@ -185,8 +180,7 @@ def main() -> None:
                 wall.setdefault(name, []).append(60 * episodes / (time.perf_counter() - began))
                 cpu.setdefault(name, []).append((cpu_seconds(pids()) - cpu_began) / episodes)
                 print(f"{name:9} {wall[name][-1]:7.1f} episodes/min, {cpu[name][-1]:.2f} CPU s an episode", flush=True)
-    rates = {name: float(np.median(values)) for name, values in wall.items()}
-    costs = {name: float(np.median(values)) for name, values in cpu.items()}
+    rates, costs = medians(wall), medians(cpu)
     best_async = max(rate for name, rate in rates.items() if name.startswith("async"))
     ratios = {
         "over_serial": rates[f"ours_{cores}"] / rates["serial"],
@@ -212,14 +206,9 @@ def main() -> None:
             "rounds": arguments.rounds,
             "episodes": arguments.episodes,
         },
-        **provenance(
-            {name: version(name) for name in ("gymnasium", "mujoco", "numpy", "robosuite", "torch")},
-            f"{platform.processor() or platform.machine()}, {cores} cores",
-            arguments.note,
-        ),
+        **provenance("gymnasium", "mujoco", "numpy", "robosuite", "torch", note=arguments.note),
     }
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    save(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -13,38 +13,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from provenance import add_note, provenance
+from footage import FRAME_SIZE, make_frames
+from measuring import cpu_seconds, in_turn
+from result import parse, provenance, save
 
 ROUNDS, BATCH, SIZE, WORKERS, FRAMES = 3, 64, 256, 2, 1200
 
 
 def make_shards(folder: Path) -> Path:
-    """Frames with edges, gradients and grain, near the JPEG size of real footage; and a selection of them by loss."""
+    """Shards, and beside them a selection of their frames by loss."""
     from pixio_robot.data.curation.selection import write_selection
     from pixio_robot.data.ingest import IngestConfig, ingest
     from pixio_robot.data.shards import FrameShards
 
-    (folder / "in").mkdir()
     random = np.random.default_rng(0)
-    for number in range(FRAMES):
-        coarse = cv2.resize(random.integers(0, 255, (12, 16, 3), np.uint8), (427, 320), interpolation=cv2.INTER_CUBIC)
-        image = np.clip(coarse + random.normal(0, 6, (320, 427, 1)), 0, 255).astype(np.uint8)
-        for _ in range(20):
-            corner = random.integers(0, 300, 2)
-            cv2.rectangle(image, corner.tolist(), (corner + 40).tolist(), random.integers(0, 255, 3).tolist(), -1)
-        cv2.imwrite(str(folder / "in" / f"{number:05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    make_frames(folder / "in", (f"{number:05d}.jpg" for number in range(FRAMES)), random)
     config = IngestConfig(source=str(folder / "in"), out=str(folder / "shards"), shard_bytes=4_000_000)
     ingest(config, show_progress=False)
     shards = FrameShards.open(folder / "shards")
@@ -83,12 +76,6 @@ def web_dataset(shards: Path) -> Iterator[Any]:
         .repeat()
     )
     yield from webdataset.WebLoader(stream, batch_size=None, num_workers=WORKERS)
-
-
-def cpu_seconds() -> float:
-    """Of this process and its ended children."""
-    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in parts)
 
 
 def contest(name: str, folder: Path, images: int) -> dict[str, float]:
@@ -133,25 +120,24 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3000, help="crops a round")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    add_note(parser)
-    arguments = parser.parse_args()
+    arguments = parse(parser, note=True)
     if arguments.contestant:
         print(json.dumps(contest(arguments.contestant, arguments.folder, arguments.images)))
         return
-    rounds: dict[str, list[dict[str, float]]] = {}
+    half_an_epoch = FRAMES // 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_shards(folder)
         tars = len(list((folder / "shards").glob("train-*.tar")))
-        half_an_epoch = FRAMES // 2
-        for _ in range(ROUNDS):
-            for contestant in ("ours", "webdataset", "ours_selected", "ours_resumed", "webdataset_skip"):
-                images = {"ours_resumed": BATCH, "webdataset_skip": half_an_epoch}.get(contestant, arguments.images)
-                words = [sys.executable, __file__, "--contestant", contestant.removesuffix("_skip")]
-                words += ["--folder", name, "--images", str(images)]
-                output = subprocess.check_output(words, text=True).splitlines()[-1]
-                rounds.setdefault(contestant, []).append(json.loads(output) | {"images": images})
+
+        def run(contestant: str, _: int) -> dict[str, float]:
+            images = {"ours_resumed": BATCH, "webdataset_skip": half_an_epoch}.get(contestant, arguments.images)
+            words = [sys.executable, __file__, "--contestant", contestant.removesuffix("_skip")]
+            words += ["--folder", name, "--images", str(images)]
+            return json.loads(subprocess.check_output(words, text=True).splitlines()[-1]) | {"images": images}
+
+        contestants = ("ours", "webdataset", "ours_selected", "ours_resumed", "webdataset_skip")
+        rounds = in_turn(contestants, run, ROUNDS)
     median = {
         contestant: {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
         for contestant, runs in rounds.items()
@@ -165,7 +151,7 @@ def main() -> None:
         "resume_ms": median["ours_resumed"]["first_batch_ms"],
         "webdataset_skip_ms": 1e3 * half_an_epoch / median["webdataset_skip"]["images_per_second"],
         "all_rounds": rounds,
-        "settings": {"frames": FRAMES, "shards": tars, "frame": [320, 427], "crop": SIZE, "batch": BATCH}
+        "settings": {"frames": FRAMES, "shards": tars, "frame": FRAME_SIZE, "crop": SIZE, "batch": BATCH}
         | {"workers": WORKERS, "images_per_round": arguments.images},
     }
     for contestant, values in result["median"].items():
@@ -175,16 +161,8 @@ def main() -> None:
         )
     print(f"ratio to webdataset + PIL per core: {result['ratio_to_webdataset_per_core']:.2f}")
     print(f"resume: {result['resume_ms']:.0f} ms to the first batch; skipping {result['webdataset_skip_ms']:.0f} ms")
-    result |= {
-        **provenance(
-            {name: version(name) for name in ("webdataset", "pillow", "torch", "torchvision", "simplejpeg")}
-            | {"cv2": cv2.__version__},
-            note=arguments.note,
-        ),
-    }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    packages = ("webdataset", "pillow", "torch", "torchvision", "simplejpeg")
+    save(result | provenance(*packages, cv2=cv2.__version__, note=arguments.note), arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ loading them costs, `image_pipeline.py` and the `data_wait_share` of a run tell.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
-from pixio_step import Shape, Step, peak_memory, pixio_step, provenance, timed, vitmae_step
+from measuring import device_clock, medians, peak_memory, seconds_in_turn
+from pixio_step import Shape, pixio_step, vitmae_step
+from result import parse, provenance, save, settings
+from stepping import Step
 
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.pace import peak_tflops
@@ -55,8 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed, of each contestant")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     device = pick_device(arguments.device)
     shape = Shape(
         arguments.size, arguments.image_size, arguments.batch, arguments.decoder_width, arguments.decoder_depth
@@ -74,13 +73,8 @@ def main() -> None:
     # Before this process takes any of the GPU's memory, which its allocator would not give back.
     memory = {name: memory_alone(name, words) for name in CONTESTANTS}
     steps = {name: build(shape, device) for name, build in CONTESTANTS.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(WARM_UP + arguments.steps):
-        for name, step in steps.items():
-            taken = timed(step, device)
-            if round_ >= WARM_UP:
-                seconds[name].append(taken)
-    rate = {name: arguments.batch / float(np.median(values)) for name, values in seconds.items()}
+    seconds = seconds_in_turn(steps, device_clock(device, torch.get_num_threads()), arguments.steps, WARM_UP)
+    rate = {name: arguments.batch / median for name, median in medians(seconds).items()}
     peak = peak_tflops(device)
     result = {
         "images_per_second": rate,
@@ -90,13 +84,12 @@ def main() -> None:
         "gflop_per_image": flop / 1e9,
         "tflop_per_second": {name: rate[name] * flop / 1e12 for name in rate if name != "vit_mae"},
         "mfu": None if peak is None else rate["ours"] * flop / (peak * 1e12),
-        "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "memory_of")},
+        "settings": settings(arguments, "memory_of"),
     }
     for name, value in rate.items():
         print(f"{name:12} {value:8.2f} images/s  {memory[name]:8.0f} MiB")
     print(f"ours over ViTMAE {result['over_vit_mae']['ours']:.2f}, over our eager {result['compiled_over_eager']:.2f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result | provenance(device), indent=2) + "\n")
+    save(result | provenance("torch", "transformers", device=device), arguments.out)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ its kernels on one core, which says whether the path costs anything and nothing 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import provenance  # noqa: F401  a user's mistake is one line
+from measuring import in_turn, medians
+from result import parse, save, settings
 
 from envs.config import Engine, EnvConfig
 from envs.registry import make_env
@@ -70,14 +69,13 @@ def many_worlds(task: str, size: int, worlds: int) -> dict[str, Callable[[], int
 
 def measure(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
     """Median world steps a second."""
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_ in range(rounds + 1):
-        for name, step in contestants.items():
-            began = time.perf_counter()
-            done = step()
-            if round_:  # the first warms up
-                rates[name].append(done / (time.perf_counter() - began))
-    return {name: float(np.median(values)) for name, values in rates.items()}
+
+    def rate(name: str, _: int) -> float:
+        began = time.perf_counter()
+        done = contestants[name]()
+        return done / (time.perf_counter() - began)
+
+    return medians(in_turn(contestants, rate, rounds, warm_up=1))
 
 
 def main() -> None:
@@ -86,8 +84,7 @@ def main() -> None:
     parser.add_argument("--task", default="TabletopPick")
     parser.add_argument("--size", type=int, default=64, help="of the images in pixels; two cameras")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="write the result as JSON here")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     contestants = {"mujoco": one_environment(arguments.task, arguments.size)}
     for worlds in arguments.worlds:
         contestants |= many_worlds(arguments.task, arguments.size, worlds)
@@ -98,18 +95,15 @@ def main() -> None:
     for name, rate in rates.items():
         print(f"{name:16} {rate:9.0f} world steps/s" + (f", ratio {ratios[name]:.2f}" if name in ratios else ""))
     print(f"device of warp: {device}")
-    settings = {name: value for name, value in vars(arguments).items() if name != "out"}
     described = describe_environment()
     described["versions"] |= {"warp-lang": warp.__version__}
     result = {
         "world_steps_per_second": rates,
         "ratio": ratios,
         "warp_device": device,
-        "settings": settings,
-        **described,
+        "settings": settings(arguments),
     }
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    save(result | described, arguments.out)
 
 
 if __name__ == "__main__":
