@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -19,6 +18,7 @@ from envs.fanout import ordered_map
 from envs.motions import commanded
 from envs.play import Play
 from envs.registry import environment_of_process
+from pixio_robot.data.video_writer import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
@@ -27,6 +27,8 @@ from pixio_robot.types import Frame
 MANIFEST = "footage.json"
 _PLAY_STEPS = (60, 140)
 _SEEDS_A_VIDEO = 1000
+# Without x264's macroblock tree: its assembly code is not deterministic, so the bytes would vary from run to run.
+_ENCODING = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -133,7 +135,7 @@ def _record(env_config: EnvConfig, config: FootageConfig, number: int) -> None:
         writers = {}
         for camera in config.cameras:
             temporary = stack.enter_context(atomic_file(out / f"video_{number:05d}_{camera}.mp4"))
-            writers[camera] = stack.enter_context(video_writer(temporary, config.image_size, config.fps))
+            writers[camera] = stack.enter_context(video_writer(temporary, config.fps, _ENCODING))
         for frame in _frames(env_config, config, number):
             for camera, write in writers.items():
                 write(frame.images[camera])
@@ -163,20 +165,3 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
             if result.done:
                 break
     raise RuntimeError(f"Video {number} ran out of seeds.")
-
-
-@contextlib.contextmanager
-def video_writer(path: Path, size: int, fps: int) -> Iterator:
-    """Yield a function that appends an image uint8 (size, size, 3) to an H.264 file."""
-    # Without x264's macroblock tree: its assembly code is not deterministic, so the bytes would vary from run to run.
-    options = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-
-        def write(image: np.ndarray) -> None:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-
-        yield write
-        container.mux(stream.encode())

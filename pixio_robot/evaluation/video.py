@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from pixio_robot.data.video_writer import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
 
@@ -72,13 +72,9 @@ def _bars(share_a: np.ndarray | None, width: int) -> np.ndarray:
 
 def write_video(path: Path, frames: Iterator[np.ndarray] | Sequence[np.ndarray], frames_per_second: float) -> None:
     """Write frames, uint8 (h, w, 3) with even sides, as H.264 yuv420p with the index first, atomically."""
-    import imageio.v3 as iio
-
-    imopen: Any = iio.imopen  # its type hints know plugins as classes only, not by name
-    with atomic_file(path) as temporary, imopen(temporary, "w", plugin="pyav", options=_INDEX_FIRST) as video:
-        video.init_video_stream("libx264", fps=frames_per_second, pixel_format="yuv420p")
+    with atomic_file(path) as temporary, video_writer(temporary, frames_per_second, {}, layout=_INDEX_FIRST) as append:
         for frame in frames:
-            video.write_frame(frame)
+            append(frame)
 
 
 def write_grid(path: Path, videos: Sequence[Path], frames_per_second: float) -> None:

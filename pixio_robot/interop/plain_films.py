@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import glob
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from pixio_robot.data.video_writer import video_writer
 from pixio_robot.errors import UserError
 
 EXACT = 0
@@ -21,8 +20,6 @@ def write_film(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> None
 
     Raises UserError for sizes and settings that H.264 does not support.
     """
-    import av
-
     height, width = frames.shape[1:3]
     if not 0 <= crf <= _MOST_CRF:
         raise UserError(f"crf={crf} must be between 0 and {_MOST_CRF}: 0 is lossless, 18 is visually lossless.")
@@ -31,16 +28,9 @@ def write_film(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> None
             f"{height} x {width} px images cannot be encoded with crf={crf}: sides must be at least {_LEAST_SIDE} px, "
             "and even numbers unless crf=0; choose images=npz, or crf=0."
         )
-    codec, pixels = ("libx264rgb", "rgb24") if crf == EXACT else ("libx264", "yuv420p")
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(
-            codec, rate=Fraction(rate_hz).limit_denominator(1000), options={"crf": str(crf)}
-        )
-        stream.height, stream.width, stream.pix_fmt = height, width, pixels
-        stream.codec_context.thread_count = 1
+    with video_writer(path, rate_hz, {"crf": str(crf), "threads": "1"}, lossless=crf == EXACT) as append:
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+            append(frame)
 
 
 def film_of(npz: Path) -> dict[str, Path]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from fractions import Fraction
 
-import av
 import cv2
 import numpy as np
 import simplejpeg
+
+from pixio_robot.data.video_writer import video_writer
 
 TILE = 96
 FILM_SIDE = 128
@@ -25,16 +25,9 @@ def contact_sheet(frames: np.ndarray, tiles: int = 8) -> bytes:
 def film(frames: np.ndarray, rate_hz: float) -> bytes:
     """Frames (n, h, w, 3) as an mp4 that browsers can play."""
     buffer = io.BytesIO()
-    first = _scaled(frames[0], FILM_SIDE, even=True)
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000), options={"crf": "23"})
-        stream.height, stream.width = first.shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
+    with video_writer(buffer, rate_hz, {"crf": "23", "threads": "1"}) as append:
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(_scaled(frame, FILM_SIDE, even=True), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+            append(_scaled(frame, FILM_SIDE, even=True))
     return buffer.getvalue()
 
 
