@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import dataclasses
 import io
@@ -15,6 +14,7 @@ import numpy as np
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.templating import render
 from pixio_robot.files import atomic_file, read_json
+from pixio_robot.pages import data_address
 
 _SIDE = 128
 _CLASS_COLOURS = np.array(
@@ -115,9 +115,7 @@ def _card(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} was written by an incompatible version; probe that encoder again with overwrite=true.")
     for level in card["levels"]:
         picture = path.with_name(picture_name(level["variation"]))
-        level["picture"] = (
-            "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else ""
-        )
+        level["picture"] = data_address("image/png", picture.read_bytes()) if picture.is_file() else ""
     return card
 
 

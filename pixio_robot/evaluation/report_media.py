@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.recorder import GRID
 from pixio_robot.evaluation.report_data import Evaluation
 from pixio_robot.evaluation.results import VIDEOS
+from pixio_robot.pages import data_address
 from pixio_robot.types import EpisodeResult
 
 _WIDEST_PANEL = 900
@@ -144,10 +144,9 @@ def _read_clip(path: Path, episode: EpisodeResult | None) -> Clip:
     if not read:
         raise UserError(f"{path} is not a readable video; delete it to create the report without it.")
     height, width = first.shape[:2]
-    content = base64.b64encode(path.read_bytes()).decode()
-    return Clip(episode, f"data:video/mp4;base64,{content}", _jpeg(first), width, height)
+    return Clip(episode, data_address("video/mp4", path.read_bytes()), _jpeg(first), width, height)
 
 
 def _jpeg(image_bgr: np.ndarray) -> str:
     encoded = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
+    return data_address("image/jpeg", encoded.tobytes())

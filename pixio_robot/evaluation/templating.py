@@ -1,25 +1,17 @@
-"""Render pages from templates with a shared style sheet and a few formatting filters."""
+"""Render the templates of reports, with a few formatting filters."""
 
 from __future__ import annotations
 
-import importlib.resources
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
+from pixio_robot.pages import templates
 
 
 def render(name: str, *, autoescape: bool, **context: Any) -> str:
-    """Render `templates/<name>`; `style` is always available. A missing variable is an error."""
-    environment = jinja2.Environment(
-        autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    """Render `templates/<name>`. A missing variable is an error."""
+    environment = templates("pixio_robot.evaluation", autoescape=autoescape)
     environment.filters |= {"duration": duration_text, "points": _points_text, "cell": _markdown_cell}
-    return environment.from_string(_read(name)).render(style=Markup(_read("style.css")), **context)
-
-
-def _read(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+    return environment.get_template(name).render(context)
 
 
 def duration_text(seconds: float | None) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
@@ -19,6 +17,7 @@ from pixio_robot.data.curation.thresholds import Reason, Thresholds, Verdict
 from pixio_robot.data.curation.wording import REASON_TEXTS, SCORE_TEXTS
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.files import atomic_file
+from pixio_robot.pages import templates
 
 SCALES = {
     "min_sharpness": Scale.LOGARITHMIC,
@@ -62,11 +61,11 @@ def write_report(path: Path, shards: FrameShards, thresholds: Thresholds, scores
 
 
 def render(shards: FrameShards, thresholds: Thresholds, scores: Scores) -> str:
-    source = importlib.resources.files(__package__).joinpath("templates", "curation.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    return (
+        templates("pixio_robot.data.curation")
+        .get_template("curation.html.j2")
+        .render(_context(shards, thresholds, scores))
     )
-    return environment.from_string(source).render(**_context(shards, thresholds, scores))
 
 
 def _context(shards: FrameShards, thresholds: Thresholds, scores: Scores) -> dict[str, Any]:

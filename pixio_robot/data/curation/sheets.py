@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 
 from pixio_robot.data.images import CorruptImage, encode_jpeg
 from pixio_robot.data.shards import FrameShards
+from pixio_robot.pages import data_address
 
 PICTURES = 8
 PER_VIDEO = 2
@@ -64,9 +64,8 @@ def picture(shards: FrameShards, row: int, caption: str, beside: int | None = No
         return None
     gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
     image = tiles[0] if beside is None else np.concatenate([tiles[0], gap, tiles[1]], axis=1)
-    data = base64.b64encode(encode_jpeg(image, QUALITY)).decode()
     name = shards.id(row) if beside is None else f"{shards.id(beside)} and {shards.id(row)}"
-    return Picture(f"data:image/jpeg;base64,{data}", name, caption)
+    return Picture(data_address("image/jpeg", encode_jpeg(image, QUALITY)), name, caption)
 
 
 def _small(image: np.ndarray) -> np.ndarray:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -20,6 +17,7 @@ from pixio_robot.data.inspection.words import simulator_of
 from pixio_robot.data.stats import Range, stored_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
+from pixio_robot.pages import data_address, templates
 
 LISTED_OUTLIERS = 50
 
@@ -58,8 +56,9 @@ def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
         "outliers": list(outliers.items())[:LISTED_OUTLIERS],
         "more_outliers": max(0, len(outliers) - LISTED_OUTLIERS),
     }
+    page = templates("pixio_robot.data.inspection").get_template("inspection.html.j2").render(values)
     with atomic_file(path) as temporary:
-        temporary.write_text(_template().render(values), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _choose(count: int, first: list[int], wanted: int) -> list[int]:
@@ -86,7 +85,9 @@ def _episode(store: DemoStore, number: int, unusual: list[str]) -> dict[str, Any
         if (remark := frozen_camera(camera, frames)) is not None:
             remarks.append(remark)
         sheet, movie = contact_sheet(frames), film(frames, store.spec.control_hz)
-        cameras.append({"name": camera, "sheet": _data("image/jpeg", sheet), "film": _data("video/mp4", movie)})
+        cameras.append(
+            {"name": camera, "sheet": data_address("image/jpeg", sheet), "film": data_address("video/mp4", movie)}
+        )
     return {
         "number": number,
         "task": task_of(store, number),
@@ -96,15 +97,3 @@ def _episode(store: DemoStore, number: int, unusual: list[str]) -> dict[str, Any
         "remarks": remarks,
         "cameras": cameras,
     }
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _template() -> jinja2.Template:
-    source = importlib.resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(source)
