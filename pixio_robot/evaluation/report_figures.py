@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pixio_robot.axes import round_step
 from pixio_robot.evaluation.report_data import Curve
 from pixio_robot.evaluation.series import CheckpointSeries
 
@@ -43,20 +44,11 @@ def loss_svg(curve: Curve, label: str) -> str:
     shown = losses[finite]
     logarithmic = bool(shown.min() > 0 and shown.max() / shown.min() > 10)
     low, high, ticks = _log_ticks(shown) if logarithmic else _linear_ticks(float(shown.min()), float(shown.max()))
-    _, last, step_ticks = _linear_ticks(0.0, max(float(steps[-1]), 1.0), count=4)
-
-    def x(step: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
 
     def y(loss: float) -> float:
-        share = math.log(loss / low) / math.log(high / low) if logarithmic else (loss - low) / (high - low)
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
+        return _y(math.log(loss / low) / math.log(high / low) if logarithmic else (loss - low) / (high - low))
 
-    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">']
-    for tick in ticks:
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
-    parts += _step_axis(x, step_ticks)
+    parts, x = _over_steps(label, float(steps[-1]), [(y(tick), _number(tick)) for tick in ticks])
     if finite.sum() > _SMOOTH_ABOVE:
         parts.append(_path(steps, losses, x, y, "raw"))
         losses = _running_median(losses)
@@ -66,43 +58,48 @@ def loss_svg(curve: Curve, label: str) -> str:
 
 def series_svg(series: CheckpointSeries, label: str) -> str:
     """Success rates of checkpoints over training steps, with intervals, and the mean of the last ten as a line."""
-    _, last, step_ticks = _linear_ticks(0.0, max(float(series.steps[-1]), 1.0), count=4)
-
-    def x(step: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
-
-    def y(rate: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * rate
-
-    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Success of {label}">']
-    for percent in (0, 25, 50, 75, 100):
-        height = y(percent / 100)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{percent} %</text>')
-    parts += _step_axis(x, step_ticks)
+    ticks = [(_y(percent / 100), f"{percent} %") for percent in (0, 25, 50, 75, 100)]
+    parts, x = _over_steps(f"Success of {label}", float(series.steps[-1]), ticks)
     for step, low, high in zip(series.steps, series.lows, series.highs, strict=True):
         parts.append(
-            f'<line class="whisker" x1="{x(step):.1f}" x2="{x(step):.1f}" y1="{y(low):.1f}" y2="{y(high):.1f}"/>'
+            f'<line class="whisker" x1="{x(step):.1f}" x2="{x(step):.1f}" y1="{_y(low):.1f}" y2="{_y(high):.1f}"/>'
         )
-    parts.append(_path(np.asarray(series.steps, float), np.asarray(series.rates, float), x, y, "line"))
+    parts.append(_path(np.asarray(series.steps, float), np.asarray(series.rates, float), x, _y, "line"))
     for step, rate in zip(series.steps, series.rates, strict=True):
-        parts.append(f'<circle class="dot" cx="{x(step):.1f}" cy="{y(rate):.1f}" r="3.5"/>')
-    mean, since = y(series.mean_of_last), x(series.steps[-series.averaged])
+        parts.append(f'<circle class="dot" cx="{x(step):.1f}" cy="{_y(rate):.1f}" r="3.5"/>')
+    mean, since = _y(series.mean_of_last), x(series.steps[-series.averaged])
     parts.append(
         f'<line class="mean" x1="{since:.1f}" x2="{x(series.steps[-1]):.1f}" y1="{mean:.1f}" y2="{mean:.1f}"/>'
     )
     return "".join(parts) + "</svg>"
 
 
-def _step_axis(x: Callable[[float], float], ticks: Sequence[float]) -> list[str]:
-    parts = []
-    for tick in ticks:
+def _over_steps(
+    label: str, last_step: float, ticks: Sequence[tuple[float, str]]
+) -> tuple[list[str], Callable[[float], float]]:
+    """The opening of a chart over training steps, with a grid line and its text at each height [px] in `ticks`, and the
+    map from step to x [px]."""
+    _, last, step_ticks = _linear_ticks(0.0, max(last_step, 1.0))
+
+    def x(step: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
+
+    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">']
+    for y, text in ticks:
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+    for tick in step_ticks:
         anchor = "end" if x(tick) > _WIDTH - _RIGHT - 14 else "middle"
         parts.append(
             f'<text x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{anchor}">{_number(tick)}</text>'
         )
     parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">step</text>')
-    return parts
+    return parts, x
+
+
+def _y(share: float) -> float:
+    """Height [px] of a share of the axis, from 0 at the bottom to 1 at the top."""
+    return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
 
 
 def _path(steps: np.ndarray, losses: np.ndarray, x, y, css_class: str) -> str:
@@ -131,9 +128,7 @@ def _running_median(losses: np.ndarray) -> np.ndarray:
 def _linear_ticks(low: float, high: float, count: int = 4) -> tuple[float, float, list[float]]:
     """Round tick values that enclose [low, high]: (first tick, last tick, ticks)."""
     span = high - low if high > low else max(abs(high), 1.0)
-    raw = span / count
-    unit = 10 ** math.floor(math.log10(raw))
-    size = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * (1 - 1e-9))
+    size = round_step(span / count)
     first, last = math.floor(low / size + 1e-9), math.ceil(high / size - 1e-9)
     last = max(last, first + 1)
     ticks = [size * index for index in range(first, last + 1)]

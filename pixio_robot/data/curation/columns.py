@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.curation.progress import ScoringProgress
+from pixio_robot.data.curation.progress import scoring_progress
 from pixio_robot.data.executor import Executor, Job, run_tasks
 from pixio_robot.data.shards import MANIFEST, FrameShards
 from pixio_robot.errors import UserError
@@ -125,14 +125,14 @@ def _compute_missing(column: Column, chunks: list[Chunk], frames: int, workers: 
     missing = [chunk for chunk in chunks if not Path(chunk.target).is_file()]
     there = frames - sum(chunk.stop - chunk.start for chunk in missing)
     shared = column.local_workers is not None and workers.executor is Executor.PROCESSES
-    with ScoringProgress(column.title, frames, there, workers.show_progress) as progress:
+    with scoring_progress(column.title, frames, there, workers.show_progress) as scored:
         outcomes = run_tasks(
             column.job,
             [column.argument(chunk) for chunk in missing],
             executor=workers.executor,
             workers=column.local_workers if shared and column.local_workers else workers.workers,
             timeout_s=workers.timeout_s,
-            on_progress=progress.frames,
+            on_progress=scored,
             gpus=column.gpus,
         )
         failures = [outcome for outcome in outcomes if outcome.failure is not None]

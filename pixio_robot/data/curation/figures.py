@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from pixio_robot.axes import round_step
+
 WIDTH, HEIGHT, FOOT, HEAD, SIDE = 640, 184, 24, 44, 16
 """HEAD leaves room for two lines of text above the bars, also at the larger text size used on phones."""
 BINS = 60
@@ -94,9 +96,7 @@ def _ticks(low: float, high: float, scale: Scale) -> list[tuple[float, str]]:
     if scale is Scale.LOGARITHMIC and math.floor(high) > math.ceil(low):
         powers = range(math.ceil(low), math.floor(high) + 1)
         return [(float(power), number_text(10.0**power)) for power in powers]
-    raw = (high - low) / 6
-    unit = 10.0 ** math.floor(math.log10(raw))
-    size = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * (1 - 1e-9))
+    size = round_step((high - low) / 6)
     size = max(1.0, round(size)) if scale is Scale.WHOLE else size
     ticks = [size * number for number in range(math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9) + 1)]
     if scale is Scale.LOGARITHMIC:

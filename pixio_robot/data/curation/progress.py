@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import contextlib
+from collections.abc import Callable, Iterator
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-class ScoringProgress:
-    def __init__(self, title: str, total: int, done: int, show: bool) -> None:
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            disable=not show,
-        )
-        self._task = self._progress.add_task(title, total=total, completed=done, rate="")
+@contextlib.contextmanager
+def scoring_progress(title: str, total: int, done: int, show: bool) -> Iterator[Callable[[float], None]]:
+    """Yield a function to report that so many more frames are scored."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not show) as progress:
+        task = progress.add_task(title, total=total, completed=done, rate="")
 
-    def frames(self, count: float) -> None:
-        self._progress.advance(self._task, count)
-        speed = self._progress.tasks[0].speed
-        if speed:
-            self._progress.update(self._task, rate=f"{speed:,.0f} frames/s")
+        def frames(count: float) -> None:
+            progress.advance(task, count)
+            if speed := progress.tasks[0].speed:
+                progress.update(task, rate=f"{speed:,.0f} frames/s")
 
-    def __enter__(self) -> ScoringProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+        yield frames
