@@ -21,12 +21,12 @@ from pixio_robot.errors import UserError, unknown_name
 NAMES = "names"
 """Metadata key of a field: the valid values of the field, or of the items of its list."""
 
-RANGE = "range"
-"""Metadata key of a field: the `Range` of the field, or of the items of its list."""
+LIMITS = "limits"
+"""Metadata key of a field: the `Limits` of the field, or of the items of its list."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Range:
+class Limits:
     """An interval of finite numbers, open at `above` and `below`."""
 
     at_least: float | None = None
@@ -68,7 +68,7 @@ def number(
 ) -> Any:
     """A field that holds a number within the given limits, or a list of such numbers. None is valid if its type
     says so."""
-    return _field(default, {RANGE: Range(at_least=at_least, above=above, at_most=at_most, below=below, why=why)})
+    return _field(default, {LIMITS: Limits(at_least=at_least, above=above, at_most=at_most, below=below, why=why)})
 
 
 def _field(default: Any, metadata: dict[str, Any]) -> Any:
@@ -98,7 +98,7 @@ def check_fields(settings: Any, prefix: str = "") -> None:
         else:
             values = {} if value is None else {key: value}
         metadata = metadata_of(type(settings), field.name)
-        names, limits = metadata.get(NAMES), metadata.get(RANGE)
+        names, limits = metadata.get(NAMES), metadata.get(LIMITS)
         for key, item in values.items():
             if names and item not in names:
                 raise unknown_name(key, str(item), names)

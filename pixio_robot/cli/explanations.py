@@ -11,7 +11,7 @@ import re
 import textwrap
 import typing
 
-from pixio_robot.fields import NAMES, RANGE, metadata_of
+from pixio_robot.fields import LIMITS, NAMES, metadata_of
 
 OBVIOUS = ("at least 0", "at least 1", "above 0")
 """Ranges of counts and sizes that no help text needs to spell out."""
@@ -38,7 +38,7 @@ def explanation(schema: type, name: str) -> str:
     spoken_of = {word.strip("`.,:;()").lower() for word in text.split()}
     if any(choice.lower() not in spoken_of for choice in names):
         text = f"{text} One of {', '.join(names)}."
-    limits = str(metadata.get(RANGE, ""))
+    limits = str(metadata.get(LIMITS, ""))
     if limits and limits not in OBVIOUS:
         text = f"{text} {limits.capitalize()}."
     return text.strip()

@@ -162,7 +162,8 @@ def _train(command: TrainCommand) -> FitResult:
         division=division,
     )
     if division and processes.first:
-        kept, held_out = (sum(len(getattr(each, part)) for each in data.sources) for part in ("training", "held_out"))
+        kept = sum(len(source.training) for source in data.sources)
+        held_out = sum(len(source.held_out) for source in data.sources)
         print(f"train: {kept} episodes to train on, {held_out} held out", flush=True)
     for note in notes(data.sources, command.policy) if processes.first else ():
         print(f"train: {note}", flush=True)

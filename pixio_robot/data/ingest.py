@@ -49,9 +49,9 @@ class IngestConfig:
     KEYFRAMES: key frames only, about ten times faster."""
     frames_per_second: float = number(4.0, at_least=0.001, at_most=1000)
     """With RATE: frames to take per second of video."""
-    every: int = number(1, at_least=1)
+    every: int = number(1, at_least=1, at_most=10**9)
     """With EVERY: take every n-th frame."""
-    max_frames_per_video: int = number(2000, at_least=1)
+    max_frames_per_video: int = number(2000, at_least=1, at_most=10**9)
     """Maximum frames per video, image folder or tar. With RATE, longer videos are sampled at a lower rate over their
     whole length; otherwise the first frames are taken. Images are chosen evenly spaced."""
     short_side: int = 320
@@ -64,7 +64,7 @@ class IngestConfig:
     validation_share: float = number(0.1, at_least=0, at_most=0.9)
     """Fraction of the videos (not frames) held out for validation, chosen by a hash of each video's path. All cameras
     of an episode and identical files go to the same split."""
-    shard_bytes: int = number(256_000_000, at_least=50_000)
+    shard_bytes: int = number(256_000_000, at_least=50_000, at_most=2**40)
     """Maximum size of a tar shard in bytes."""
     privacy: str = ""
     """Your own function, as `module:function`, that hides faces or plates in every frame before it is written; see
@@ -72,9 +72,9 @@ class IngestConfig:
     executor: Executor = Executor.PROCESSES
     """Where to run the workers. PROCESSES: this machine; RAY: a Ray cluster on which `source` and `out` are shared
     storage."""
-    workers: int = number(0, at_least=0)
+    workers: int = number(0, at_least=0, at_most=4096)
     """Number of decoding processes; 0: one per core."""
-    timeout_s: float = number(120.0, at_least=1)
+    timeout_s: float = number(120.0, at_least=1, at_most=10**6)
     """A file whose decoder makes no progress for this many seconds is abandoned."""
 
     def __post_init__(self) -> None:

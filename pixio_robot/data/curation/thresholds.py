@@ -30,11 +30,11 @@ class Reason(enum.IntEnum):
 class Thresholds:
     """null disables a rule. `curation.html` shows the effect of each value on your frames."""
 
-    min_side: int | None = number(320, at_least=1)
+    min_side: int | None = number(320, at_least=1, at_most=10**6)
     """Minimum length of the shorter side in pixels (Pixio's rule)."""
     min_entropy: float | None = number(1.5, at_least=0, at_most=9)
     """Minimum entropy of the colour histogram in bits."""
-    min_sharpness: float | None = number(2.0, at_least=0)
+    min_sharpness: float | None = number(2.0, at_least=0, at_most=10**6)
     """Minimum variance of the Laplacian, in squared grey levels."""
     max_dark: float | None = number(0.9, at_least=0, at_most=1)
     """Maximum fraction of pixels with grey level 15 or less."""
