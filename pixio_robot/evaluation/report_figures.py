@@ -125,10 +125,10 @@ def _running_median(losses: np.ndarray) -> np.ndarray:
     return smooth
 
 
-def _linear_ticks(low: float, high: float, count: int = 4) -> tuple[float, float, list[float]]:
-    """Round tick values that enclose [low, high]: (first tick, last tick, ticks)."""
+def _linear_ticks(low: float, high: float) -> tuple[float, float, list[float]]:
+    """Round tick values that enclose [low, high], about five of them: (first tick, last tick, ticks)."""
     span = high - low if high > low else max(abs(high), 1.0)
-    size = round_step(span / count)
+    size = round_step(span / 4)
     first, last = math.floor(low / size + 1e-9), math.ceil(high / size - 1e-9)
     last = max(last, first + 1)
     ticks = [size * index for index in range(first, last + 1)]
