@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -21,16 +21,19 @@ from pixio_robot.files import disk_full_is_a_user_error
 MODULES = {
     "lerobot": "pixio_robot.interop.lerobot",
     "robomimic": "pixio_robot.interop.robomimic",
+    "libero": "pixio_robot.interop.libero",
     "diffusion_policy": "pixio_robot.interop.diffusion_policy",
     "aloha": "pixio_robot.interop.aloha",
     "folder": "pixio_robot.interop.plain_folder",
 }
 """Format -> its module, which implements `ImportFormat`, or `DemoFormat` if it is in EXPORTS."""
-EXPORTS = tuple(name for name in MODULES if name != "aloha")
-"""No export to ALOHA: its files have no place for a DemoSpec, and tools that read them read LeRobot's as well."""
+EXPORTS = tuple(name for name in MODULES if name not in ("aloha", "libero"))
+"""No export to ALOHA or LIBERO: their files have no place for a DemoSpec, and tools that read them read LeRobot's or
+robomimic's as well."""
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 """The name of a dataset on the Hugging Face Hub: owner/name."""
 _SUFFIXES = (".zarr", ".zip", ".hdf5", ".h5")
+_LISTED_TASKS = 3
 _SHOWN = 8
 """Maximum number of names listed in an error."""
 
@@ -72,6 +75,16 @@ class DemoFormat(ImportFormat, Protocol):
     def export_demos(self, store: Path, out: Path, config: Any) -> Conversion:
         """Write the demonstration store at `store` to `out`."""
         ...
+
+
+def task_of_several(tasks: Iterable[str], dataset: str) -> str:
+    """The task in the DemoSpec of a dataset with these tasks: their names, or how many there are."""
+    names = list(dict.fromkeys(tasks))
+    return " + ".join(names) if len(names) <= _LISTED_TASKS else f"{len(names)} tasks of {dataset}"
+
+
+def several_tasks_note(count: int) -> str:
+    return f"{count} tasks: each episode's info stores its own, on which `train` conditions the policy"
 
 
 def import_format(name: str) -> ImportFormat:

@@ -14,7 +14,7 @@ import numpy as np
 from pixio_robot.choice import Choice
 from pixio_robot.data.demo_edit import TASK, Recipe, open_source, write
 from pixio_robot.data.demos import DemoStore
-from pixio_robot.interop.demo_formats import Conversion, new_path
+from pixio_robot.interop.demo_formats import Conversion, new_path, several_tasks_note, task_of_several
 from pixio_robot.interop.lerobot_meaning import (
     ACTION,
     IMAGES,
@@ -31,7 +31,6 @@ from pixio_robot.types import DemoSpec, Episode
 
 NAME = "lerobot"
 SUMMARY = "LeRobotDataset v3, with images or videos"
-LISTED_TASKS = 3
 
 
 class Images(Choice):
@@ -115,8 +114,6 @@ class _Reader:
         self.spec = self._spec()
 
     def _spec(self) -> DemoSpec:
-        tasks = self._files.tasks
-        several = " + ".join(tasks) if len(tasks) <= LISTED_TASKS else f"{len(tasks)} tasks of {self._files.root.name}"
         if self._ours is not None:
             spec = self._ours.spec
             return dataclasses.replace(
@@ -126,7 +123,7 @@ class _Reader:
             self._files.features,
             self._columns,
             fps=self._files.meta.fps,
-            task=self._config.task or several,
+            task=self._config.task or task_of_several(self._files.tasks, self._files.root.name),
             robot=self._config.robot or str(self._files.meta.robot_type or ""),
             source=f"LeRobotDataset {self._files.root.name}",
         )
@@ -172,7 +169,7 @@ class _Reader:
         if columns.success is None and self._ours is None:
             found.append(f"no success column: assuming success={self._config.without_success} for every episode")
         if self._ours is None and (count := len(self._files.tasks)) > 1:
-            found.append(f"{count} tasks: each episode's info stores its own, on which `train` conditions the policy")
+            found.append(several_tasks_note(count))
         if self._mixed:
             found.append(f"{self._mixed} episodes have several tasks; only the first is kept")
         if self._forgotten:

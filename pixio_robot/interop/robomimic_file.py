@@ -20,6 +20,8 @@ ROBOSUITE = 1
 """robomimic's number for robosuite environments; 2 is Gym."""
 GYM = 2
 DEMO = "demo_"
+LIBERO_TASK = "bddl_file_name"
+"""The attribute of `data` by which LIBERO's files differ: it names the file that defines the task."""
 _RECORDER = ("env", "env_info", "repository_version")
 
 
@@ -47,6 +49,9 @@ class RobomimicFile:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
     @property
@@ -160,12 +165,14 @@ def values(group: h5py.Group, key: str, path: Path) -> np.ndarray:
 
 
 def is_robomimic(path: Path) -> bool:
-    """Whether this is an HDF5 file with a group `data` that contains a `demo_...`; nothing else is checked."""
+    """Whether this is an HDF5 file with a group `data` that contains a `demo_...`, and none of LIBERO."""
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
     try:
         with h5py.File(path, "r") as file:
             data = file.get("data")
-            return isinstance(data, h5py.Group) and any(str(name).startswith(DEMO) for name in data)
+            if not isinstance(data, h5py.Group) or LIBERO_TASK in data.attrs:
+                return False
+            return any(str(name).startswith(DEMO) for name in data)
     except OSError:
         return False
