@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 from pixio_robot.choice import Choice
@@ -31,15 +31,51 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} is not a proportion")
+    return _wilson(successes / n, n, confidence)
+
+
+def _wilson(rate: float, n: float, confidence: float) -> tuple[float, float]:
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = successes / n
     centre = rate + z * z / (2 * n)
     spread = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     # The bounds are exact at the edges; do not let rounding push them outside [0, 1].
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == n else (centre + spread) / scale
+    low = 0.0 if rate == 0 else (centre - spread) / scale
+    high = 1.0 if rate == 1 else (centre + spread) / scale
     return low, high
+
+
+def effective_episodes(outcomes: Sequence[Mapping[int, bool]]) -> float:
+    """How many independent episodes several evaluations, {seed: success} each, are worth.
+
+    Policies that play the same seeds start from the same states, some of which are hard for all of them, so that their
+    episodes say less than as many from different states. The number of episodes is divided by the design effect: the
+    variance of the rate with the seeds as clusters, relative to that of independent episodes (Kish 1965, Survey
+    Sampling, section 8.2). It lies between the number of different seeds and that of all episodes; where all episodes
+    end alike, which tells nothing about how they depend, it is the former.
+    """
+    clusters: dict[int, list[bool]] = {}
+    for evaluation in outcomes:
+        for seed, success in evaluation.items():
+            clusters.setdefault(seed, []).append(success)
+    seeds, episodes = len(clusters), sum(map(len, clusters.values()))
+    rate = sum(map(sum, clusters.values())) / episodes
+    if seeds == episodes or seeds == 1 or rate in (0, 1):
+        return seeds
+    squares = sum((sum(cluster) - len(cluster) * rate) ** 2 for cluster in clusters.values())
+    # squares / episodes is the variance of one episode if all are independent, rate (1 - rate).
+    design_effect = seeds / (seeds - 1) * squares / episodes / (rate * (1 - rate))
+    return min(episodes, max(seeds, episodes / design_effect)) if design_effect else episodes
+
+
+def clustered_wilson_interval(outcomes: Sequence[Mapping[int, bool]], confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson interval for the pooled rate of several evaluations, {seed: success} each, some of whose seeds are the
+    same: with the effective number of episodes (Dean & Pagano 2015, J. Surv. Stat. Methodol. 3:484)."""
+    episodes = sum(map(len, outcomes))
+    if not episodes:
+        raise ValueError("there are no episodes")
+    successes = sum(sum(evaluation.values()) for evaluation in outcomes)
+    return _wilson(successes / episodes, effective_episodes(outcomes), confidence)
 
 
 def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

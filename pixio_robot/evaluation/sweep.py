@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.results import EPISODES, SEQUENTIAL, SUMMARY, EvaluationSummary, read_summary
-from pixio_robot.evaluation.statistics import wilson_interval
+from pixio_robot.evaluation.results import EPISODES, SEQUENTIAL, SUMMARY, EvaluationSummary, read_outcomes, read_summary
+from pixio_robot.evaluation.statistics import clustered_wilson_interval, wilson_interval
 from pixio_robot.files import read_json
 from pixio_robot.student_t import half_width
 
@@ -119,7 +119,7 @@ def collect_sweep(
         first = summaries[group[0]]
         alike = [settings[i] for i, each in enumerate(summaries) if _spoken_name(each) == _spoken_name(first)]
         values = {key: settings[group[0]].get(key) for key in varied}
-        rows.append(_row([summaries[i] for i in group], values, _varied(alike)))
+        rows.append(_row([found[i] for i in group], values, _varied(alike)))
     return sorted(rows, key=lambda row: (row.task, -row.rate, row.label))
 
 
@@ -182,7 +182,8 @@ def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
-def _row(runs: list[EvaluationSummary], settings: dict[str, Any], telling: list[str]) -> SweepRow:
+def _row(found: list[tuple[Path, EvaluationSummary]], settings: dict[str, Any], telling: list[str]) -> SweepRow:
+    runs = [run for _, run in found]
     first = runs[0]
     trained = _by_weights(runs)
     rates = [sum(run.successes for run in of_one) / sum(run.episodes for run in of_one) for of_one in trained]
@@ -190,13 +191,14 @@ def _row(runs: list[EvaluationSummary], settings: dict[str, Any], telling: list[
     once = "" if first.policy == "random" else ", one training seed"
     if len(trained) > 1:
         # A few runs with few episodes may agree by chance, so use the wider interval.
-        student, pooled = student_interval(rates), wilson_interval(successes, episodes)
+        outcomes = [{end.seed: end.success for end in read_outcomes(path, run.seeds)} for path, run in found]
+        student, pooled = student_interval(rates), clustered_wilson_interval(outcomes)
         low, high = min(student[0], pooled[0]), max(student[1], pooled[1])
         seeds = len({run.training_seed for run in runs})
         over = f"{len(rates)} training seeds"
         if seeds != len(rates):
             over = f"{len(rates)} policies from {seeds} training seed{'s' * (seeds > 1)}"
-        interval = f"the wider of Student's t over {over} and Wilson over all episodes"
+        interval = f"the wider of Student's t over {over} and Wilson over all episodes, clustered by seed"
     elif len(runs) > 1:
         low, high = wilson_interval(successes, episodes)
         interval = f"Wilson over {episodes} episodes in {len(runs)} runs{once}"

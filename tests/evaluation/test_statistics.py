@@ -5,7 +5,9 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.statistics import (
     Interval,
     clopper_pearson_interval,
+    clustered_wilson_interval,
     compare_paired,
+    effective_episodes,
     mcnemar_exact,
     paired_difference_interval,
     wilson_interval,
@@ -113,3 +115,30 @@ def test_comparison_uses_shared_seeds_only():
     assert 0 < numpy_bools.p_value < 1e-29
     with pytest.raises(UserError, match="share no seed"):
         compare_paired({1: True}, {2: True})
+
+
+def test_episodes_of_different_policies_from_the_same_states_are_worth_fewer():
+    alike = {seed: seed % 3 > 0 for seed in range(30)}
+    assert effective_episodes([alike]) == 30
+    assert effective_episodes([alike, alike, alike]) == pytest.approx(30)
+    assert effective_episodes([alike, {seed + 30: success for seed, success in alike.items()}]) == 60
+    solved = dict.fromkeys(range(30), True)
+    assert effective_episodes([solved, solved]) == 30, "nothing tells how they depend"
+    rng = np.random.default_rng(0)
+    independent = [dict(enumerate(rng.random(3000) < 0.4)) for _ in range(3)]
+    assert effective_episodes(independent) == pytest.approx(9000, rel=0.05)
+
+
+@pytest.mark.parametrize("difficulty", [0.0, 5.0])
+def test_the_clustered_interval_covers_the_rate_where_the_plain_one_misses(difficulty):
+    """Three policies on 100 states whose log-odds spread by `difficulty`; the true rate is one half."""
+    rng, missed = np.random.default_rng(1), np.zeros(2)
+    for _ in range(500):
+        chances = 1 / (1 + np.exp(-difficulty * rng.standard_normal(100)))
+        outcomes = [dict(enumerate((rng.random(100) < chances).tolist())) for _ in range(3)]
+        successes = sum(sum(each.values()) for each in outcomes)
+        for which, (low, high) in enumerate((wilson_interval(successes, 300), clustered_wilson_interval(outcomes))):
+            missed[which] += not low <= 0.5 <= high
+    plain, clustered = missed / 500
+    assert clustered < 0.08
+    assert (plain > 0.15) == (difficulty > 0)

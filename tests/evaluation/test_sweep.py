@@ -42,8 +42,19 @@ def test_repetitions_are_pooled_and_variants_told_apart(sweep) -> None:
         assert row.episodes == 30
         rates = [run.rate for run in row.runs]
         assert row.rate == pytest.approx(sum(rates) / 3)
-        student, pooled = student_interval(rates), wilson_interval(row.successes, row.episodes)
+        student, pooled = student_interval(rates), wilson_interval(row.successes, row.episodes)  # no shared seeds
         assert (row.low, row.high) == (min(student[0], pooled[0]), max(student[1], pooled[1]))
+
+
+def test_policies_that_played_the_same_seeds_count_for_fewer_episodes(line_pool, seeking_actor, tmp_path) -> None:
+    for seed in range(3):
+        who = EvaluatedPolicy(
+            name=f"of_{seed}", label="Seeker", policy="bc", encoder="none", training_seed=seed, fingerprint=str(seed)
+        )
+        evaluate(line_pool(4), seeking_actor(), who, EvaluateConfig(episodes=10, videos=0), tmp_path / who.name)
+    (row,) = collect_sweep(tmp_path, lambda path: {})
+    assert row.successes == 3 * row.runs[0].successes, "the same policy three times over"
+    assert (row.low, row.high) == pytest.approx(wilson_interval(row.runs[0].successes, 10))
 
 
 def test_a_single_run_keeps_its_own_interval(sweep) -> None:
