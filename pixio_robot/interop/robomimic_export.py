@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pixio_robot.data.demo_actions import ABSOLUTE
 from pixio_robot.data.demo_edit import open_source
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.named_columns import grouped
@@ -19,6 +20,7 @@ from pixio_robot.interop.demo_formats import Conversion, new_path
 from pixio_robot.interop.robomimic_env_args import env_args_of
 from pixio_robot.interop.robomimic_file import DEMO as DEMO_PREFIX
 from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, values
+from pixio_robot.interop.robomimic_meaning import takes_delta_poses
 from pixio_robot.interop.robomimic_observations import IMAGE
 from pixio_robot.interop.robomimic_settings import DEMO, ENV_ARGS, INFO, MASK, SPEC, ExportConfig
 from pixio_robot.types import DemoSpec, Episode
@@ -78,6 +80,8 @@ def _env_args(store: DemoStore) -> tuple[dict[str, Any], list[str]]:
     """The episodes' own env_args if all are equal, otherwise derived from the DemoSpec."""
     found = [store.info(number).get(ENV_ARGS) for number in range(len(store))]
     if found[0] and all(one == found[0] for one in found):
+        if ABSOLUTE in store.spec.controller and takes_delta_poses(found[0]):
+            return found[0], ["env_args describe deltas, as in the original file, but the actions are absolute poses"]
         return found[0], []
     return env_args_of(store.spec)
 

@@ -1,6 +1,6 @@
 """Reads a robomimic HDF5 file: its demonstrations in numeric order, its masks, and its description of the environment.
 
-Files written by robosuite's recorder, without robomimic's additions, are supported too.
+Files written by robosuite's recorder and by Isaac Lab, without robomimic's additions, are supported too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from pixio_robot.errors import UserError, unknown_name
 
 ROBOSUITE = 1
-"""robomimic's number for robosuite environments; 2 is Gym."""
+"""robomimic's number for robosuite environments; 2 is Gym, which Isaac Lab uses too."""
 GYM = 2
 DEMO = "demo_"
 LIBERO_TASK = "bddl_file_name"
@@ -26,7 +26,11 @@ _RECORDER = ("env", "env_info", "repository_version")
 
 
 class RobomimicFile:
-    """A robomimic file opened for reading; a context manager. Raises UserError for a file of another format."""
+    """A robomimic file opened for reading; a context manager. Raises UserError for a file of another format.
+
+    `masks`: mask -> its demonstrations in the file. `absent`: mask -> how many it names that the file does not contain,
+    as in files that robomimic's dataset_states_to_obs.py wrote with `--n`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +43,7 @@ class RobomimicFile:
         try:
             self._data = self._group(self._file, "data")
             self.demos = self._numeric_order()
-            self.masks = self._read_masks()
+            self.masks, self.absent = self._read_masks()
             self.env_args = self._read_env_args()
         except BaseException:
             self._file.close()
@@ -62,14 +66,16 @@ class RobomimicFile:
         return self._group(self._data, name)
 
     def chosen(self, mask: str) -> list[str]:
-        """All demonstrations, or those of one mask, in numeric order. Raises UserError for an unknown or empty mask."""
+        """All demonstrations, or those of one mask, in numeric order. Raises UserError for an unknown mask, and for one
+        without demonstrations in the file."""
         if not mask:
             return self.demos
         if mask not in self.masks:
             raise unknown_name(f"mask of {self.path}", mask, self.masks)
         members = set(self.masks[mask])
         if not members:
-            raise UserError(f"The mask {mask} of {self.path} is empty.")
+            why = "names only demonstrations that are not in the file" if mask in self.absent else "is empty"
+            raise UserError(f"The mask {mask} of {self.path} {why}.")
         return [name for name in self.demos if name in members]
 
     def length(self, demo: str) -> int:
@@ -80,10 +86,10 @@ class RobomimicFile:
         if said != length:
             raise UserError(f"{self.path}: {demo} has num_samples {said}, but {length} actions.")
         for key in ("states", "rewards", "dones"):
-            if key in group and len(dataset(group, key, self.path)) != length:
-                raise UserError(
-                    f"{self.path}: {demo} has {len(dataset(group, key, self.path))} {key}, but {length} actions."
-                )
+            # Isaac Lab's `states` is a group.
+            found = group.get(key)
+            if isinstance(found, h5py.Dataset) and len(found) != length:
+                raise UserError(f"{self.path}: {demo} has {len(found)} {key}, but {length} actions.")
         if length == 0:
             raise UserError(f"{self.path}: {demo} has no actions.")
         return length
@@ -91,6 +97,11 @@ class RobomimicFile:
     def model_file(self, demo: str) -> str | None:
         text = self.demo(demo).attrs.get("model_file")
         return text.decode() if isinstance(text, bytes) else text
+
+    def ep_meta(self, demo: str) -> dict[str, Any]:
+        """What robosuite 1.5 and RoboCasa note about one episode; empty if there is nothing."""
+        text = self.demo(demo).attrs.get("ep_meta")
+        return self._json("ep_meta", text, demo) if text else {}
 
     def _group(self, parent: Any, name: str) -> h5py.Group:
         found = parent.get(name)
@@ -105,18 +116,17 @@ class RobomimicFile:
             raise UserError(f"{self.path} is not a robomimic file: its group data has no {DEMO}0, {DEMO}1, ...")
         return sorted(names, key=demo_number)
 
-    def _read_masks(self) -> dict[str, list[str]]:
+    def _read_masks(self) -> tuple[dict[str, list[str]], dict[str, int]]:
         group = self._file.get("mask")
         if not isinstance(group, h5py.Group):
-            return {}
-        masks = {}
+            return {}, {}
+        masks, absent, there = {}, {}, set(self.demos)
         for name, values in group.items():
             members = [value.decode() if isinstance(value, bytes) else str(value) for value in values[()]]
-            unknown = sorted(set(members) - set(self.demos))
-            if unknown:
-                raise UserError(f"The mask {name} of {self.path} names {unknown[0]}, which is not in data.")
-            masks[name] = members
-        return masks
+            masks[name] = [member for member in members if member in there]
+            if missing := len(set(members) - there):
+                absent[name] = missing
+        return masks, absent
 
     def _read_env_args(self) -> dict[str, Any]:
         """robomimic's env_args, or the attributes of robosuite's recorder in that form; empty if there is neither."""
@@ -133,14 +143,19 @@ class RobomimicFile:
             }
         return {} if text is None else self._json("env_args", text)
 
-    def _json(self, key: str, text: Any) -> dict[str, Any]:
+    def _json(self, key: str, text: Any, owner: str = "data") -> dict[str, Any]:
         try:
             value = json.loads(text)
         except (ValueError, TypeError) as error:
-            raise UserError(f"{self.path}: the attribute {key} of data is not valid JSON ({error}).") from error
+            raise UserError(f"{self.path}: the attribute {key} of {owner} is not valid JSON ({error}).") from error
         if not isinstance(value, dict):
-            raise UserError(f"{self.path}: the attribute {key} of data is not a JSON object.")
+            raise UserError(f"{self.path}: the attribute {key} of {owner} is not a JSON object.")
         return value
+
+
+def has_states(group: h5py.Group) -> bool:
+    """Whether a demonstration contains MuJoCo's flattened states, one row per step."""
+    return isinstance(group.get("states"), h5py.Dataset)
 
 
 def demo_number(name: str) -> int:

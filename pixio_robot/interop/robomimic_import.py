@@ -10,12 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pixio_robot.data.demo_edit import Recipe, write
+from pixio_robot.data.demo_edit import TASK, Recipe, write
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Conversion
+from pixio_robot.interop.robomimic_absolute import check_deltas
 from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, values
 from pixio_robot.interop.robomimic_observations import model_of
-from pixio_robot.interop.robomimic_plan import Plan, plan
+from pixio_robot.interop.robomimic_plan import LANGUAGE, Plan, plan
 from pixio_robot.interop.robomimic_scene import OpenScene, Scene
 from pixio_robot.interop.robomimic_settings import DEMO, ENV_ARGS, INFO, MASK, ImportConfig
 from pixio_robot.types import Episode
@@ -31,7 +32,7 @@ def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenS
         scene = _LazyScene(open_scene, config)
         try:
             demos = file.chosen(config.mask)
-            shape = plan(file, demos[0], config, scene)
+            shape = plan(file, demos, config, scene)
             reader = _Reader(file, shape, config, scene)
             lengths = [file.length(demo) for demo in demos]
             write(out, {"": Recipe(spec=shape.spec, count=len(demos), episodes=map(reader.episode, demos))})
@@ -98,18 +99,20 @@ class _Reader:
         for key, columns in shape.state.columns.items():
             column = worked_out[key] if key in shape.state.computed else self._observation(group, key, length)
             state[:, columns] = self._float32(key, column.reshape(length, -1))
+        check_deltas(self._file, demo, self._config.actions, shape.deltas)
         actions = self._float32("actions", values(group, self._config.actions, self._file.path))
         info = _info(self._file, group)
         rewards = self._rewards(group, length)
-        self._dropped |= {key for key in ("states", "dones", "next_obs") if key in group}
+        self._dropped |= set(map(str, group)) - {self._config.actions, "rewards", "obs"}
         self._dropped |= {"model_file"} & set(group.attrs)
+        self._dropped |= {f"ep_meta.{key}" for key in self._file.ep_meta(demo) if key != LANGUAGE}
         return Episode(
             images={name: images[name] for name in shape.spec.cameras},
             state=state,
             actions=actions,
             rewards=rewards,
             success=self._success(group, rewards, info),
-            seed=int(info.get("seed", demo_number(demo))),
+            seed=int(info.get("seed", self._attribute(group, "seed", demo_number(demo)))),
             info=info["info"] if info else self._origin(demo),
         )
 
@@ -130,12 +133,26 @@ class _Reader:
             return self._config.success == "all"
         if "success" in info:
             return bool(info["success"])
+        # Isaac Lab's files mark the outcome and have no rewards.
+        marked = self._attribute(group, "success", None)
+        if marked is not None:
+            return bool(marked)
         if "rewards" not in group:
             raise UserError(
                 f"{self._file.path}: {group.name} has no rewards to derive success from: set success=all (robosuite's "
                 "recorder keeps successful demonstrations only) or success=none."
             )
         return bool(rewards.max() >= SUCCESS_REWARD - _ROUNDING)
+
+    def _attribute(self, group: h5py.Group, key: str, default: int | None) -> int | None:
+        """A number among the demonstration's attributes; bool included."""
+        found = group.attrs.get(key, default)
+        if found is None:
+            return None
+        try:
+            return int(found)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self._file.path}: {key} of {group.name} is {found!r}, but must be a number.") from error
 
     def _float32(self, key: str, found: np.ndarray) -> np.ndarray:
         small = found.astype(np.float32)
@@ -147,7 +164,8 @@ class _Reader:
         """The episode's info, used later for exporting and for selecting episodes."""
         masks = {f"{MASK}{mask}": demo in members for mask, members in self._file.masks.items()}
         env_args = {ENV_ARGS: self._file.env_args} if self._file.env_args else {}
-        return {DEMO: demo} | masks | env_args
+        task = {TASK: self._plan.tasks[demo]} if self._plan.tasks else {}
+        return {DEMO: demo} | masks | env_args | task
 
 
 def _info(file: RobomimicFile, group: h5py.Group) -> dict[str, Any]:

@@ -20,6 +20,10 @@ _DELTA_POS, _DELTA_ROT = 0.05, 0.5
 """robosuite's default largest delta, in m and rad, for files that do not specify it."""
 _GRIP = "gripper [-1 opens, 1 closes]"
 _FINGERS_IN_METRES = ("Panda", "Sawyer", "Baxter")
+_CARTESIAN = ("OSC_POSE", "OSC_POSITION")
+_DELTA_POSE = "eef_delta_"
+_ISAAC = "Isaac-"
+"""Prefix of the environments of Isaac Lab, which give their type as Gym."""
 _ONE_ARMED = ("Panda", "Sawyer", "IIWA", "Jaco", "Kinova3", "UR5e", "XArm7")
 """Robots of robosuite and robosuite_models with one arm. robosuite ignores settings of arms that a robot does not have,
 such as those in its generic `BASIC` configuration."""
@@ -43,6 +47,8 @@ def control_hz(env_args: Mapping[str, Any]) -> float | None:
 
 
 def simulator(env_args: Mapping[str, Any]) -> str:
+    if env_args.get("type") == GYM and str(env_args.get("env_name", "")).startswith(_ISAAC):
+        return "isaaclab"
     return {ROBOSUITE: "robosuite", GYM: "gym"}.get(env_args.get("type", 0), UNKNOWN)
 
 
@@ -85,6 +91,12 @@ def controller_name(env_args: Mapping[str, Any], key: str) -> str:
     return " + ".join(dict.fromkeys(names)) or UNKNOWN
 
 
+def takes_delta_poses(env_args: Mapping[str, Any]) -> bool:
+    """Whether the file describes its controllers, and all of them take deltas of a gripper's pose."""
+    each = controllers(env_args)
+    return bool(each) and all(one.get("type") in _CARTESIAN and not _absolute(one, "actions") for one in each)
+
+
 def action_names(env_args: Mapping[str, Any], key: str, width: int) -> tuple[list[str], bool]:
     """(a name for each of the `width` columns, whether the file specifies their meaning)."""
     each = controllers(env_args)
@@ -100,13 +112,20 @@ def _arm_names(controller: Mapping[str, Any], absolute: bool, numbers: int) -> l
     kind = controller.get("type")
     if controller.get("impedance_mode", "fixed") != "fixed":
         return []
-    if kind in ("OSC_POSE", "OSC_POSITION"):
+    if kind in _CARTESIAN:
         names = _cartesian(controller, absolute)
         return [*(names[:3] if kind == "OSC_POSITION" else names), _GRIP]
+    if kind == "JOINT_POSITION" and controller.get("input_type") == "absolute":
+        return [*(f"joint{joint} [rad]" for joint in range(1, numbers)), _GRIP]
     if kind == "JOINT_POSITION" and not absolute:
         reach = _six(controller.get("output_max"))[0]
         return [*(f"joint{joint}_delta [{reach:g} rad]" for joint in range(1, numbers)), _GRIP]
     return []
+
+
+def delta_poses(names: Sequence[str]) -> list[int]:
+    """The columns among `action_names` that are deltas of a gripper's pose: -1 to 1, which robosuite clips them to."""
+    return [column for column, name in enumerate(names) if _DELTA_POSE in name]
 
 
 def _cartesian(controller: Mapping[str, Any], absolute: bool) -> list[str]:
@@ -114,8 +133,8 @@ def _cartesian(controller: Mapping[str, Any], absolute: bool) -> list[str]:
         return [*(f"eef_pos.{axis} [m]" for axis in "xyz"), *(f"eef_axis_angle.{axis} [rad]" for axis in "xyz")]
     largest = _six(controller.get("output_max"))
     return [
-        *(f"eef_delta_pos.{axis} [{reach:g} m]" for axis, reach in zip("xyz", largest[:3], strict=True)),
-        *(f"eef_delta_axis_angle.{axis} [{reach:g} rad]" for axis, reach in zip("xyz", largest[3:], strict=True)),
+        *(f"{_DELTA_POSE}pos.{axis} [{reach:g} m]" for axis, reach in zip("xyz", largest[:3], strict=True)),
+        *(f"{_DELTA_POSE}axis_angle.{axis} [{reach:g} rad]" for axis, reach in zip("xyz", largest[3:], strict=True)),
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop import robomimic_meaning as meaning
-from pixio_robot.interop.robomimic_file import RobomimicFile, dataset
+from pixio_robot.interop.robomimic_file import RobomimicFile, dataset, has_states
 from pixio_robot.interop.robomimic_scene import Scene
 from pixio_robot.interop.robomimic_settings import ImportConfig
 from pixio_robot.types import CameraSpec, DemoSpec
@@ -38,9 +38,17 @@ def observations_of(group: h5py.Group) -> dict[str, h5py.Dataset]:
     return {key: value for key, value in found.items() if isinstance(value, h5py.Dataset)}
 
 
+def nested_in(group: h5py.Group) -> list[str]:
+    """The groups among a demonstration's observations, such as Isaac Lab's `datagen_info`; they are not imported."""
+    found = group.get("obs")
+    if not isinstance(found, h5py.Group):
+        return []
+    return sorted(str(key) for key, value in found.items() if isinstance(value, h5py.Group))
+
+
 def model_of(file: RobomimicFile, demo: str) -> str:
     model = file.model_file(demo)
-    if model is None or "states" not in file.demo(demo):
+    if model is None or not has_states(file.demo(demo)):
         raise UserError(
             f"{file.path}: {demo} has no states with a model_file, so no observations beyond those in the file can be "
             "computed."
@@ -96,7 +104,7 @@ def choose_state(
         return State(columns, (), _named(config, list(columns), list(written.state_names)))
     keys = list(dict.fromkeys(config.state)) or _usual_state(file, observations)
     computed = [key for key in keys if key not in observations]
-    if computed and "states" not in group:
+    if computed and not has_states(group):
         raise unknown_name(f"observation in {file.path}", computed[0], observations)
     shapes = {key: observations[key].shape[1:] for key in keys if key in observations}
     if computed:

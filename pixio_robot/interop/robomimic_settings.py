@@ -29,7 +29,10 @@ class ImportConfig:
     render: render all cameras=, even those with images in the file.
     render_quality: of rendered images; full or fast.
     actions: name of the action dataset (actions, or actions_abs).
-    success: which episodes count as successful; reward (those that reach a reward of 1), all or none.
+    absolute: where env_args describe deltas, whether the actions are absolute poses in the world frame all the same
+    (true; diffusion_policy's image_abs.hdf5) or deltas (false); default deltas, and an error if they exceed 1.
+    success: which episodes count as successful; reward (those that the file marks, else those that reach a reward of
+    1), all or none.
     control_hz, task, robot, controller, action_names, state_names, source, licence: replace the file's values.
     """
 
@@ -40,6 +43,7 @@ class ImportConfig:
     render: bool = False
     render_quality: str = "full"
     actions: str = "actions"
+    absolute: bool | None = None
     success: str = "reward"
     control_hz: float = 0.0
     task: str = ""

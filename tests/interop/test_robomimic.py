@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from demo_data import SPEC, make_episode, make_store, same
 
-from pixio_robot.data.demo_edit import filtered
+from pixio_robot.data.demo_edit import TASK, filtered
 from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
@@ -158,6 +158,126 @@ def test_masks_choose_and_are_kept(tmp_path: Path) -> None:
         imported(source, tmp_path / "t", mask="tran")
 
 
+def _poses(file: h5py.File, demos: Iterable[str] = LENGTHS) -> None:
+    """Absolute poses in `actions`, as diffusion_policy's robomimic_dataset_conversion.py leaves them: env_args stay."""
+    for demo in demos:
+        length = LENGTHS[demo]
+        del file[f"data/{demo}/actions"]
+        file[f"data/{demo}/actions"] = np.tile([0.1, -0.2, 0.9, 3.1, 0.0, 0.1, -1.0], (length, 1))
+
+
+@pytest.mark.parametrize("demos", [list(LENGTHS), ["demo_10"]], ids=["all", "only the last"])
+def test_poses_that_env_args_call_deltas_are_refused(tmp_path: Path, demos: list[str]) -> None:
+    source = write_file(tmp_path / "image_abs.hdf5", lambda file: _poses(file, demos))
+    said = rf"image_abs\.hdf5: env_args describe .* actions of {demos[0]} .* magnitude 3\.1 .* absolute=true"
+    with pytest.raises(UserError, match=said):
+        import_demos(source, tmp_path / "s", ImportConfig())
+    assert [path.name for path in tmp_path.iterdir()] == ["image_abs.hdf5"]
+
+
+def test_poses_that_env_args_call_deltas_are_read_as_told(tmp_path: Path) -> None:
+    source = write_file(tmp_path / "image_abs.hdf5", _poses)
+    store = imported(source, tmp_path / "s", absolute=True)
+    assert store.spec.controller == "OSC_POSE absolute"
+    assert store.spec.action_names[2:4] == ("eef_pos.z [m]", "eef_axis_angle.x [rad]")
+    np.testing.assert_array_equal(store.actions(0)[:, 2], np.float32(0.9))
+    # env_args still identify the environment.
+    assert store.info(0)["env_args"] == ENV_ARGS
+    outcome = export_demos(tmp_path / "s", tmp_path / "back.hdf5", ExportConfig())
+    assert any("env_args describe deltas" in note for note in outcome.notes)
+    assert imported(tmp_path / "back.hdf5", tmp_path / "again").spec == store.spec
+    for settings in ({"absolute": False}, {"action_names": [f"a{number}" for number in range(7)]}):
+        spec = imported(source, tmp_path / next(iter(settings)), **settings).spec
+        assert spec.controller == "OSC_POSE delta"
+
+
+def test_rounding_and_grippers_are_no_poses(tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        file["data/demo_0/actions"][0] = [1 + 1e-6, 0, 0, 0, 0, 0, 5]  # type: ignore[index]
+
+    assert len(imported(write_file(tmp_path / "f.hdf5", change), tmp_path / "s")) == 5
+
+
+def test_absolute_joints_have_names() -> None:
+    arm = {"type": "JOINT_POSITION", "input_type": "absolute"}
+    kwargs = {"robots": ["Panda"], "controller_configs": {"type": "BASIC", "body_parts": {"right": arm}}}
+    env_args = ENV_ARGS | {"env_kwargs": kwargs}
+    names = [*(f"joint{joint} [rad]" for joint in range(1, 8)), "gripper [-1 opens, 1 closes]"]
+    assert action_names(env_args, "actions", 8) == (names, True)
+    assert controller_name(env_args, "actions") == "JOINT_POSITION absolute"
+
+
+def test_a_file_of_isaac_lab_is_read(tmp_path: Path) -> None:
+    """States are groups, the outcome and the seed are attributes, and there are no rewards."""
+
+    def isaac(file: h5py.File) -> None:
+        data: Any = file["data"]
+        data.attrs["env_args"] = json.dumps({"env_name": "Isaac-Stack-Cube-Franka-IK-Rel-v0", "type": 2})
+        del file["mask"]
+        for number, (demo, length) in enumerate(LENGTHS.items()):
+            group = data[demo]
+            for key in ("states", "rewards", "dones", "next_obs"):
+                del group[key]
+            del group.attrs["model_file"]
+            group["states/articulation/robot/joint_position"] = np.zeros((length, 9))
+            group["initial_state/articulation/robot/joint_position"] = np.zeros((1, 9))
+            group["obs/datagen_info/eef_pose/franka"] = np.zeros((length, 4, 4))
+            group.attrs["success"], group.attrs["seed"] = np.bool_(number > 0), np.int64(7 + number)
+
+    source = write_file(tmp_path / "f.hdf5", isaac)
+    config: dict[str, Any] = {"control_hz": 20.0, "state": ["robot0_eef_pos"]}
+    outcome = import_demos(source, tmp_path / "s", ImportConfig(**config))
+    store = DemoStore.open(tmp_path / "s")
+    assert (store.successes, store.seeds) == ([False, True, True, True, True], [7, 8, 9, 10, 11])
+    assert (store.spec.task, store.spec.simulator) == ("Isaac-Stack-Cube-Franka-IK-Rel-v0", "isaaclab")
+    notes = "\n".join(outcome.notes)
+    assert "as groups of arrays: datagen_info" in notes
+    assert "not kept in the store: initial_state, states" in notes
+    assert imported(source, tmp_path / "t", success="all", **config).successes == [True] * 5
+    with pytest.raises(UserError, match="Did you mean 'robot0_eef_pos'"):
+        imported(source, tmp_path / "u", **config | {"state": ["robot0_eef_po"]})
+
+
+def test_masks_may_name_demonstrations_that_were_left_out(tmp_path: Path) -> None:
+    """As in what dataset_states_to_obs.py writes with --n."""
+    source = write_file(tmp_path / "f.hdf5", _without("data/demo_1", "data/demo_10"))
+    outcome = import_demos(source, tmp_path / "s", ImportConfig(mask="train"))
+    assert outcome.episodes == 2
+    assert "the mask train names demonstrations that are not in the file: 1" in outcome.notes
+    with pytest.raises(UserError, match=r"mask valid of .* names only demonstrations that are not in"):
+        import_demos(source, tmp_path / "t", ImportConfig(mask="valid"))
+
+
+def _spoken(*languages: str) -> Callable[[h5py.File], None]:
+    """RoboCasa's notes about each episode."""
+
+    def change(file: h5py.File) -> None:
+        for demo, lang in zip(LENGTHS, languages, strict=True):
+            meta = {"layout_id": 3} | ({"lang": lang} if lang else {})
+            file[f"data/{demo}"].attrs["ep_meta"] = json.dumps(meta)
+
+    return change
+
+
+def test_instructions_become_tasks(tmp_path: Path) -> None:
+    source = write_file(tmp_path / "f.hdf5", _spoken("pick the apple", "pick the mug", "pick the apple", "", "pour"))
+    outcome = import_demos(source, tmp_path / "s", ImportConfig())
+    store = DemoStore.open(tmp_path / "s")
+    tasks = ["pick the apple", "pick the mug", "pick the apple", "Square", "pour"]
+    assert [store.info(number)[TASK] for number in range(5)] == tasks
+    assert store.spec.task == "4 tasks of f.hdf5"
+    assert any("4 tasks: each episode's info" in note for note in outcome.notes)
+    assert any("ep_meta.layout_id" in note for note in outcome.notes)
+    assert store.info(0)["env_args"]["env_name"] == "Square"
+    assert imported(source, tmp_path / "t", mask="valid").spec.task == "pick the mug"
+    named = imported(source, tmp_path / "u", task="kitchen")
+    assert named.spec.task == "kitchen"
+    assert TASK not in named.info(0)
+    same_for_all = imported(write_file(tmp_path / "g.hdf5", _spoken(*["pour"] * 5)), tmp_path / "v")
+    assert same_for_all.spec.task == "pour"
+    assert TASK not in same_for_all.info(0)
+
+
 def test_out_and_back_with_the_original_is_the_same_file(tmp_path: Path) -> None:
     source = write_file(tmp_path / "f.hdf5")
     keys = ["robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object"]
@@ -271,6 +391,17 @@ def _attribute(key: str, value: Any) -> Callable[[h5py.File], None]:
     return lambda file: file["data"].attrs.__setitem__(key, value)
 
 
+def _meta(text: str) -> Callable[[h5py.File], None]:
+    return lambda file: file["data/demo_0"].attrs.__setitem__("ep_meta", text)
+
+
+def _seed(seed: Any) -> Callable[[h5py.File], None]:
+    return lambda file: file["data/demo_0"].attrs.__setitem__("seed", seed)
+
+
+ABSOLUTE = json.dumps(
+    ENV_ARGS | {"env_kwargs": ENV_ARGS["env_kwargs"] | {"controller_configs": ARM | {"control_delta": False}}}
+)
 GYM = json.dumps({"env_name": "Reach", "type": 2, "env_kwargs": {}})
 
 
@@ -286,7 +417,11 @@ GYM = json.dumps({"env_name": "Reach", "type": 2, "env_kwargs": {}})
         (_cut(f"data/demo_3/obs/{CAMERA}"), {}, f"has 2 obs/{CAMERA}, but 3 actions"),
         (_attribute("env_args", "{"), {}, "env_args of data is not valid JSON"),
         (_attribute("env_args", GYM), {}, "set control_hz="),
-        (_without("data/demo_1"), {}, "The mask valid .* names demo_1"),
+        (_without("data/demo_1"), {"mask": "valid"}, "The mask valid .* names only demonstrations that are not"),
+        (None, {"absolute": True, "actions": "actions_abs"}, "no dataset actions_abs"),
+        (_attribute("env_args", ABSOLUTE), {"absolute": True}, "is OSC_POSE absolute: leave it out"),
+        (_meta("{"), {}, "ep_meta of demo_0 is not valid JSON"),
+        (_seed("x"), {}, "seed of /data/demo_0 is 'x', but must be a number"),
         (_without("data/demo_0/obs/robot0_eef_pos"), {}, "set state= to keys from object"),
         (None, {"state": ["robot0_eef"]}, "no simulator was provided"),
         (None, {"cameras": ["agentview", "frontview"]}, "none of frontview: set render=true"),
@@ -326,7 +461,7 @@ def test_other_files_are_not_taken_for_one(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.hdf5", "w") as file:
         file["x"] = 1
     assert not any(recognises(tmp_path / name) for name in ("text.hdf5", "other.hdf5", "none.hdf5", "."))
-    broken = write_file(tmp_path / "f.hdf5", _without("data/demo_1"))
+    broken = write_file(tmp_path / "f.hdf5", _without("data/demo_1/actions"))
     # Importing it says what is wrong.
     assert recognised_format(broken).NAME == "robomimic"
     with pytest.raises(UserError, match="cannot be opened as HDF5"):
