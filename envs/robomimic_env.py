@@ -16,7 +16,7 @@ from envs.control import start_anew
 from envs.robomimic_actions import arms_of, taken
 from envs.robomimic_env_args import Task, build, taking_absolute, translated
 from envs.robomimic_model import load_model
-from envs.robomimic_task import bounds, recorded
+from envs.robomimic_task import clipped_at, recorded
 from envs.seeding import global_seed
 from envs.spec import spec_of
 from envs.views import Views
@@ -51,7 +51,7 @@ class RobomimicEnv(Views):
         self._env = build(_task(config))
         # The demonstrations may use another action representation than the controllers.
         self._taken = taken(self.spec.action_names, arms_of(self._env))
-        self._high = bounds(self._taken.names(self.spec.action_names))
+        self._high = clipped_at(self._taken.names(self.spec.action_names))
         if self._env.action_dim != len(self._high):
             raise UserError(
                 f"The demonstrations of {config.task} have actions of {self.spec.action_dim} dimensions "

@@ -112,7 +112,22 @@ def check_alike(task: str) -> None:
             )
 
 
+_LARGEST = {"[m]": REACH_M, "[rad]": np.pi}
+"""Unit of an absolute target -> its largest magnitude."""
+
+
 def bounds(action_names: Sequence[str]) -> np.ndarray:
-    """The largest action, float64 (a,): the arm's reach for positions, pi for angles, else robosuite's 1."""
-    units = {"[m]": REACH_M, "[rad]": np.pi}
-    return np.array([units.get(name[name.rfind("[") :], 1.0) for name in action_names])
+    """The largest action to choose, float64 (a,): the arm's reach for positions, pi for angles, else robosuite's 1."""
+    return np.array([_LARGEST.get(_unit(name), 1.0) for name in action_names])
+
+
+def clipped_at(action_names: Sequence[str]) -> np.ndarray:
+    """The magnitude at which an action is clipped before robosuite receives it, float64 (a,): `bounds` for absolute
+    poses of a gripper, else infinite. robosuite clips deltas itself, and joints may turn further than pi."""
+    poses = ["eef_" in name for name in action_names]
+    return np.where(poses, [_LARGEST.get(_unit(name), np.inf) for name in action_names], np.inf)
+
+
+def _unit(name: str) -> str:
+    """The last part in brackets, with them."""
+    return name[name.rfind("[") :]

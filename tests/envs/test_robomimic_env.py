@@ -22,7 +22,7 @@ from envs.play import Play
 from envs.pool import ProcessPool
 from envs.registry import make_env
 from envs.robomimic_env import RobomimicEnv
-from envs.robomimic_task import recorded
+from envs.robomimic_task import clipped_at, recorded
 from envs.simulator import load_robosuite
 from envs.spec import action_bounds, spec_of
 from pixio_robot.data.demo_actions import converted
@@ -182,11 +182,19 @@ def test_workers_play_it_from_any_directory(
         assert pool.step({0: np.zeros(7)}, {0: False})[0][0].done
 
 
-def test_state_of_any_key_and_poses_in_the_world(solved: Solved, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overwritten", [False, True], ids=["actions_abs", "diffusion_policy's image_abs.hdf5"])
+def test_state_of_any_key_and_poses_in_the_world(overwritten: bool, solved: Solved, tmp_path: Path) -> None:
     """Low-dimensional policies are given `object`; others act by poses, which the file's controller does not."""
     keys = ["object", "robot0_joint_pos", "robot0_eef_pos"]
-    config = ImportConfig(state=keys, cameras=["agentview"], actions="actions_abs")
-    import_demos(solved.file, tmp_path / "s", config)
+    file, config = solved.file, ImportConfig(state=keys, cameras=["agentview"], actions="actions_abs")
+    if overwritten:
+        file = tmp_path / "image_abs.hdf5"
+        shutil.copy(solved.file, file)
+        with h5py.File(file, "a") as opened:
+            del opened["data/demo_0/actions"]
+            opened.move("data/demo_0/actions_abs", "data/demo_0/actions")
+        config = dataclasses.replace(config, actions="actions", absolute=True)
+    import_demos(file, tmp_path / "s", config)
     store = DemoStore.open(tmp_path / "s")
     env = make_env(EnvConfig(task=f"robomimic:{tmp_path / 's'}", cameras=[]))
     assert env.spec.controller == store.spec.controller == "OSC_POSE absolute"
@@ -201,6 +209,35 @@ def test_state_of_any_key_and_poses_in_the_world(solved: Solved, tmp_path: Path)
         frame = env.step(np.array([*place, *turn, -1]), render=False).frame
     np.testing.assert_allclose(frame.state[-3:], place, atol=0.01)
     env.close()
+
+
+def test_absolute_joint_targets_arrive_as_they_are(tmp_path: Path) -> None:
+    """Panda's joints turn beyond 1 rad, which is where deltas end, and beyond pi."""
+    arm = {"type": "JOINT_POSITION", "input_type": "absolute", "input_max": 1, "input_min": -1, "kp": 50}
+    arm |= {"output_max": 0.05, "output_min": -0.05, "damping_ratio": 1, "impedance_mode": "fixed"}
+    arm |= {"kp_limits": [0, 300], "damping_ratio_limits": [0, 10], "interpolation": None, "ramp_ratio": 0.2}
+    controller = {"type": "BASIC", "body_parts": {"right": arm | {"gripper": {"type": "GRIP"}}}}
+    kwargs = {"robots": ["Panda"], "control_freq": 20, "controller_configs": controller}
+    with h5py.File(tmp_path / "joints.hdf5", "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": kwargs})
+        demo = data.create_group("demo_0")
+        demo["actions"], demo["rewards"], demo["obs/robot0_joint_pos"] = np.zeros((2, 8)), np.zeros(2), np.zeros((2, 7))
+    import_demos(tmp_path / "joints.hdf5", tmp_path / "s", ImportConfig(state=["robot0_joint_pos"]))
+    env = make_env(EnvConfig(task=f"robomimic:{tmp_path / 's'}"))
+    assert env.spec.action_names[0] == "joint1 [rad]"
+    assert np.isfinite(action_bounds(env.config)).all()  # for random actions
+    start = env.reset(0).state
+    assert np.abs(start).max() > 2
+    for _ in range(20):
+        frame = env.step(np.array([*start, -1])).frame
+    np.testing.assert_allclose(frame.state, start, atol=0.01)
+    env.close()
+
+
+def test_what_is_unknown_is_not_clipped() -> None:
+    names = ["eef_pos.x [m]", "eef_axis_angle.x [rad]", "joint1 [rad]", "gripper [-1 opens, 1 closes]", "action.7"]
+    assert clipped_at(names).tolist() == [2.0, np.pi, np.inf, np.inf, np.inf]
 
 
 @pytest.mark.parametrize("changes", [{"to": "absolute", "rotation": "rot6d_rows"}, {"to": "delta", "rotation": "quat"}])
