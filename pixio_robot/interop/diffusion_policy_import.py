@@ -12,6 +12,7 @@ from pixio_robot.data.demo_edit import Recipe, write
 from pixio_robot.data.named_columns import column_names, grouped
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion
+from pixio_robot.interop.diffusion_policy_arrays import ArrayReader
 from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ImportConfig
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
@@ -56,7 +57,12 @@ class _Reader:
         left_out = sorted(set(self._buffer.arrays) - used)
         found = [f"left out of data: {', '.join(left_out)}"] if left_out else []
         if not self._cameras and not self._written:
-            found.append("no array contains images (n, height, width, 3), so the store has no cameras")
+            found.append(
+                "no array contains images, (n, height, width, 3) or uint8 (n, 3, height, width), so the store has no "
+                "cameras"
+            )
+        if turned := [key for key in self._cameras if _channels_first(self._buffer.array(key).shape)]:
+            found.append(f"images stored as (n, 3, height, width), transposed: {', '.join(turned)}")
         if self._rounded:
             found.append(f"rounded to fit: {', '.join(sorted(self._rounded))}")
         if not self._rewards:
@@ -114,7 +120,9 @@ class _Reader:
         return small
 
     def _images(self, key: str, found: np.ndarray) -> np.ndarray:
-        """uint8 (n, h, w, 3) from uint8, or from floats in which `white` is the maximum."""
+        """uint8 (n, h, w, 3) from uint8, or from floats in which `white` is the maximum; also from (n, 3, h, w)."""
+        if _channels_first(found.shape):
+            found = np.ascontiguousarray(np.moveaxis(found, 1, 3))
         if found.dtype == np.uint8:
             return found
         white, where = self._config.white, f"data/{key} in {self._buffer.path}"
@@ -134,15 +142,15 @@ class _Reader:
         return pixels
 
     def _camera_keys(self, written: DemoSpec | None) -> list[str]:
-        there = {key: array.shape for key, array in self._buffer.arrays.items()}
         wanted = self._config.cameras or (list(written.cameras) if written else [])
         for key in wanted:
             shape = self._buffer.array(key).shape
-            if not _are_images(shape):
+            if not (_channels_last(shape) or _channels_first(shape)):
                 raise UserError(
-                    f"data/{key} in {self._buffer.path} has shape {shape}, but images must be (n, height, width, 3)."
+                    f"data/{key} in {self._buffer.path} has shape {shape}, but images must be (n, height, width, 3) or "
+                    "(n, 3, height, width)."
                 )
-        return wanted or [key for key, shape in there.items() if _are_images(shape)]
+        return wanted or [key for key, array in self._buffer.arrays.items() if _are_images(array)]
 
     def _state_keys(self, written: DemoSpec | None) -> list[str]:
         there = self._buffer.arrays
@@ -150,7 +158,7 @@ class _Reader:
             return [STATE]
         if written is not None:
             return list(grouped(written.state_names))
-        low = [key for key, array in there.items() if not _are_images(array.shape) and key != ACTION]
+        low = [key for key, array in there.items() if not _are_images(array) and key != ACTION]
         robot = [key for key in low if key.startswith(_ROBOT) and not key.endswith(_OF_THE_EPISODE)]
         if not robot:
             raise UserError(f"{self._buffer.path} has no data/{STATE}: set state= to keys from {', '.join(low)}.")
@@ -225,12 +233,23 @@ class _Reader:
     def _camera(self, key: str, old: DemoSpec) -> dict[str, Any]:
         if key in old.cameras:
             return old.to_json()["cameras"][key]
-        _, height, width, _ = self._buffer.array(key).shape
+        shape = self._buffer.array(key).shape
+        height, width = shape[2:] if _channels_first(shape) else shape[1:3]
         return vars(CameraSpec(height=height, width=width))
 
 
-def _are_images(shape: tuple[int, ...]) -> bool:
+def _are_images(array: ArrayReader) -> bool:
+    """Whether to take the array for a camera unasked. Floats (n, 3, h, w) could be anything, such as matrices."""
+    return _channels_last(array.shape) or (_channels_first(array.shape) and array.dtype == np.uint8)
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[3] == 3
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """As the converters of RoboTwin store images."""
+    return len(shape) == 4 and shape[1] == 3 and shape[3] != 3
 
 
 def _written_spec(buffer: ReplayBuffer, attributes: dict[str, Any]) -> DemoSpec | None:

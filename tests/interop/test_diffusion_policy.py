@@ -253,6 +253,22 @@ def test_float_images_up_to_one_are_scaled(tmp_path: Path) -> None:
     assert "rounded to fit: img" in outcome.notes
 
 
+def test_images_with_channels_first_are_turned(tmp_path: Path) -> None:
+    """As RoboTwin's converters write them. Floats of that shape are taken for images only if they are chosen."""
+    rng = np.random.default_rng(0)
+    head, white = rng.integers(0, 256, (STEPS, 3, 6, 5), np.uint8), rng.integers(0, 2, (STEPS, 3, 4, 7))
+    data = arrays() | {"img": head, "mat": white.astype(np.float32)}
+    source = Path(write_buffer(tmp_path / "f.zarr", data))
+    outcome = import_demos(source, tmp_path / "s", ImportConfig(control_hz=10.0))
+    store = DemoStore.open(tmp_path / "s")
+    assert {name: (camera.height, camera.width) for name, camera in store.spec.cameras.items()} == {"img": (6, 5)}
+    np.testing.assert_array_equal(store.images(1, "img"), head[4:6].transpose(0, 2, 3, 1))
+    assert "images stored as (n, 3, height, width), transposed: img" in outcome.notes
+    chosen = imported(source, tmp_path / "t", cameras=["mat"], white=1)
+    assert (chosen.spec.cameras["mat"].height, chosen.spec.cameras["mat"].width) == (4, 7)
+    np.testing.assert_array_equal(chosen.images(0, "mat"), 255 * white[:4].transpose(0, 2, 3, 1))
+
+
 def test_a_buffer_without_images_makes_a_store_without_cameras_and_says_so(tmp_path: Path) -> None:
     data = {key: values for key, values in arrays().items() if key != "img"}
     source = Path(write_buffer(tmp_path / "b.zarr", data))
