@@ -341,3 +341,21 @@ def test_writing_says_nothing_of_a_decoder_that_it_does_not_need(
     store = make_store(tmp_path / "demos", 1)
     lerobot.export_demos(store.path, tmp_path / "out", ExportConfig(images=Images.IMAGE))
     assert "torchcodec" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"delta_z": 2, "gripper": 3, "delta_x": 0, "delta_y": 1}, ["delta_x", "delta_y", "delta_z", "gripper"]),
+        ({"motors": ["a", "b", "c", "d"]}, ["a", "b", "c", "d"]),
+        ({"delta_x": 0}, [f"action.{number}" for number in range(4)]),
+    ],
+    ids=["gamepad", "motors", "too few"],
+)
+def test_names_of_dimensions(names: dict[str, Any], expected: list[str]) -> None:
+    action = {"dtype": "float32", "shape": (4,), "names": names}
+    described = {"observation.state": {"dtype": "float32", "shape": (1,), "names": None}, "action": action}
+    columns = choose_columns(
+        described, cameras=[], state=[], action="action", reward="next.reward", success="next.success"
+    )
+    assert list(spec_of(described, columns, fps=10, task="", robot="", source="").action_names) == expected
