@@ -38,6 +38,12 @@ def check_frame(spec: DemoSpec, cameras: Sequence[str], frame: Frame, *, looked_
     return values
 
 
+def copy_of(frame: Frame, cameras: Sequence[str]) -> Frame:
+    """A frame with its own arrays, of those cameras only: callers may fill one buffer again and again."""
+    images = {name: np.array(frame.images[name]) for name in cameras if name in frame.images}
+    return Frame(images, np.array(frame.state))
+
+
 def check_observation(spec: DemoSpec, images: Mapping[str, Any], state: Any, leading: tuple[int, ...]) -> None:
     """Raise UserError naming the mismatch unless each image is uint8 (*leading, h, w, 3) of a camera in the spec, and
     the state is finite float32 (*leading, s)."""

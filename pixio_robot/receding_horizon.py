@@ -48,6 +48,11 @@ class RecedingHorizon:
         return len(self._queue) < (self._frames.maxlen or 0)
 
     @property
+    def keeps_next(self) -> bool:
+        """Whether the next frame may also be used by a later policy call, so that its arrays must stay as they are."""
+        return self.looks_next and (self._frames.maxlen or 0) > 1
+
+    @property
     def hungry(self) -> bool:
         """Whether the queue is empty and the next action needs a new chunk."""
         return not self._queue

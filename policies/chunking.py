@@ -77,6 +77,10 @@ class ChunkedActor:
         """Whether the policy will use the slot's next frame, if only its state."""
         return self._slots[slot][1].looks_next
 
+    def keeps_next(self, slot: int) -> bool:
+        """Whether the slot's next frame may also be used by a later policy call; `act` does not copy it."""
+        return self._slots[slot][1].keeps_next
+
     def needs_images(self, slot: int) -> bool:
         return bool(self._policy.cameras) and self.looks_next(slot)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.observed import check_frame, check_task
+from pixio_robot.observed import check_frame, check_task, copy_of
 from pixio_robot.state_watch import StateWatch
 from pixio_robot.types import Frame
 from policies.acting import ActingConfig, act_as
@@ -87,11 +87,12 @@ class PolicyPlayer:
         return self._actor.needs_images(0)
 
     def act(self, frame: Frame) -> np.ndarray:
-        """The action (a,) for the newest frame, in physical units.
+        """The action (a,) for the newest frame, in physical units. The frame's arrays may be reused afterwards.
 
         Raises UserError if the frame does not match the policy; the frame is then discarded, and you may pass another.
         """
         state = check_frame(self.spec, self.cameras, frame, looked_at=self._actor.looks_next(0))
         if self._watch is not None and (words := self._watch.words(state)):
             warnings.warn(words, stacklevel=2)
-        return self._actor.act({0: frame})[0]
+        kept = copy_of(frame, self.cameras) if self._actor.keeps_next(0) else frame
+        return self._actor.act({0: kept})[0]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.observed import check_frame, check_task
+from pixio_robot.observed import check_frame, check_task, copy_of
 from pixio_robot.receding_horizon import RecedingHorizon
 from pixio_robot.serving.messages import LARGEST_MESSAGE, NEEDED, PROTOCOL, pack, unpack
 from pixio_robot.state_watch import StateWatch
@@ -111,7 +111,7 @@ class PolicyClient:
         return bool(self.cameras) and self._episode.looks_next
 
     def act(self, frame: Frame) -> np.ndarray:
-        """The action (a,) for the newest frame, in physical units.
+        """The action (a,) for the newest frame, in physical units. The frame's arrays may be reused afterwards.
 
         Raises UserError if the frame does not match the policy; it is then discarded, and another frame may be passed.
         """
@@ -119,7 +119,7 @@ class PolicyClient:
         state = check_frame(self.spec, self.cameras, frame, looked_at=self._episode.looks_next)
         if self.watch is not None and (words := self.watch.words(state)):
             warnings.warn(words, stacklevel=2)
-        self._episode.see(frame)
+        self._episode.see(copy_of(frame, self.cameras) if self._episode.keeps_next else frame)
         if self._episode.hungry:
             self._episode.plan(self._ask())
         return self._episode.next_action()

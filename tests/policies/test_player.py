@@ -57,6 +57,16 @@ def test_it_acts_as_it_is_told(make, frames):
         PolicyPlayer(make("bc"), ActingConfig(inference_steps=3))
 
 
+def test_a_frames_arrays_may_be_reused(make, frames):
+    """As a camera driver does that fills one buffer; the policy looks back over two frames."""
+    policy = make("bc")
+    fresh, reused = (PolicyPlayer(policy, ActingConfig(execute=2)) for _ in range(2))
+    image, state = np.empty_like(frames[0].images["front"]), np.empty_like(frames[0].state)
+    for frame in frames[:5]:
+        image[:], state[:] = frame.images["front"], frame.state
+        assert np.array_equal(fresh.act(frame), reused.act(Frame({"front": image}, state)))
+
+
 def test_a_frame_that_does_not_fit_is_named_and_forgotten(make, frames):
     player = PolicyPlayer(make("bc"))
     first = frames[0]

@@ -118,6 +118,17 @@ def test_a_client_averages_predictions_as_the_policy_at_hand(checkpoint: Path) -
     np.testing.assert_allclose(here, asyncio.run(talk()), atol=1e-6)
 
 
+def test_a_frames_arrays_may_be_reused(address: str) -> None:
+    """As a camera driver does that fills one buffer; the policy looks back over two frames."""
+    with PolicyClient(address, TOKEN) as fresh, PolicyClient(address, TOKEN) as reused:
+        buffer = frames(1)[0]
+        for frame in frames(2 * EXECUTE):
+            for name, image in frame.images.items():
+                np.copyto(buffer.images[name], image)
+            np.copyto(buffer.state, frame.state)
+            np.testing.assert_allclose(reused.act(buffer), fresh.act(frame), atol=1e-6)
+
+
 def test_tells_what_it_is(address: str) -> None:
     with PolicyClient(address, TOKEN) as client:
         assert client.spec == SPEC or not client.spec.differences(SPEC)
