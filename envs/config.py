@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import shutil
+from pathlib import Path
 from typing import Any
 
 from envs.robomimic_task import absolute, check_alike, recorded
-from envs.tasks import Simulator, task_of
+from envs.tasks import FOREIGN_HORIZON, Simulator, gymnasium_horizon, task_of
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.fields import check_fields, number, one_of
@@ -106,8 +108,8 @@ class EnvConfig:
 
     task: str = "Lift"
     """A robosuite task (Lift, Door ...), a tabletop task (TabletopReach ...) or a MetaWorld task (hammer-v3 ...);
-    robomimic:STORE, the environment of imported robomimic demonstrations; or a third-party environment, gymnasium:ID or
-    dm_control:DOMAIN/TASK (docs/environments.md). An unknown name lists all tasks."""
+    robomimic:STORE, the environment of imported robomimic demonstrations; or a third-party environment, gymnasium:ID,
+    dm_control:DOMAIN/TASK or libero:SUITE/NUMBER (docs/environments.md). An unknown name lists all tasks."""
     robot: str = one_of("Panda", ROBOTS)
     """robosuite: robot arm."""
     controller: Controller = Controller.OSC_POSE
@@ -134,7 +136,10 @@ class EnvConfig:
     rate)."""
     engine: Engine = Engine.MUJOCO
     make: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """gymnasium:ID: extra arguments for gymnasium.make, such as {obs_type: pixels}."""
+    """gymnasium:ID and libero:SUITE/NUMBER: extra arguments for gymnasium.make, such as {obs_type: pixels}."""
+    python: str = ""
+    """gymnasium:ID and libero:SUITE/NUMBER: the Python that simulates them, such as ~/venvs/libero/bin/python, if their
+    packages cannot be installed beside ours."""
 
     def __post_init__(self) -> None:
         if self.simulator is Simulator.ROBOMIMIC:
@@ -154,10 +159,7 @@ class EnvConfig:
                 raise UserError(f"engine=warp supports variation {names}, not {self.variation.name}.")
         if self.look_seed is not None and self.variation is Variation.NONE:
             raise UserError(f"look_seed={self.look_seed} needs a variation.")
-        if self.make and self.simulator is not Simulator.GYMNASIUM:
-            raise UserError(f"make applies only to Gymnasium environments; leave it out with task={self.task}.")
-        for name in _SET_HERE & self.make.keys():
-            raise UserError(f"make must not contain {name}: set task for the environment and horizon for its length.")
+        self._check_made()
         # The cameras of a third-party model are only known once it is built.
         valid = CAMERAS_OF.get(self.simulator, self.cameras)
         for camera in self.cameras:
@@ -168,6 +170,25 @@ class EnvConfig:
         physics_hz = PHYSICS_HZ.get(self.simulator, self.control_hz)
         if physics_hz % self.control_hz:
             raise UserError(f"control_hz must divide the {physics_hz} Hz of the simulation, not {self.control_hz}.")
+
+    def _check_made(self) -> None:
+        """Check how a third-party environment is made."""
+        made = self.simulator in (Simulator.GYMNASIUM, Simulator.LIBERO)
+        for name in ("make", "python"):
+            if getattr(self, name) and not made:
+                raise UserError(f"{name} applies only to Gymnasium environments; leave it out with task={self.task}.")
+        for name in _SET_HERE & self.make.keys():
+            raise UserError(f"make must not contain {name}: set task for the environment and horizon for its length.")
+        self.python = str(Path(self.python).expanduser()) if self.python else ""
+        if self.python and shutil.which(self.python) is None:
+            raise UserError(f"python={self.python} is not a program that can be run.")
+        if self.simulator is Simulator.LIBERO and not self.python:
+            raise UserError(
+                f"task={self.task} needs python=, the Python of an environment in which LIBERO is installed: it "
+                "requires another robosuite than pixio-robot (docs/environments.md)."
+            )
+        if self.simulator is Simulator.GYMNASIUM and not self.python:
+            gymnasium_horizon(self.task)  # raises if there is no such environment
 
     def _follow_store(self) -> None:
         """Take the settings that the demonstration store determines; raise UserError for conflicting ones."""
@@ -198,7 +219,15 @@ class EnvConfig:
     @property
     def steps(self) -> int:
         """The effective horizon."""
-        return task_of(self.task).horizon if self.horizon is None else self.horizon
+        if self.horizon is not None:
+            return self.horizon
+        if self.python:
+            from envs.foreign import facts_of
+
+            return facts_of(self).horizon or FOREIGN_HORIZON
+        if self.simulator is Simulator.GYMNASIUM:
+            return gymnasium_horizon(self.task)
+        return task_of(self.task).horizon
 
     def half_sizes(self) -> dict[str, float]:
         """Object -> half side of the cube in metres, after scaling."""

@@ -2,13 +2,17 @@
 
 `task=gymnasium:<id>` is any environment of Gymnasium, of gymnasium-robotics or of a package of your own
 (`gymnasium:my_package:MyTask-v0` imports `my_package` first); `task=dm_control:<domain>/<task>` is one of the
-dm_control suite. Environments with a MuJoCo model are rendered here (`ForeignMujoco`); others provide their own images
-(`ForeignPlain`). To support another family, add a class and one line in `build_foreign`.
+dm_control suite, `task=libero:<suite>/<number>` one of LIBERO. Environments with a MuJoCo model are rendered here
+(`ForeignMujoco`); others provide their own images (`ForeignPlain`), as do all that run in a Python of their own
+(`EnvConfig.python`). To support another family, add a class and one line in `build_foreign`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -16,16 +20,23 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from envs.seeding import global_seed
-from envs.tasks import Simulator, foreign_name, task_of
+from envs.tasks import Simulator, foreign_name, module_and_id, task_of
 from pixio_robot.errors import UserError
-from pixio_robot.types import Frame
+from pixio_robot.types import OF_THE_TASK, Frame
 
 if TYPE_CHECKING:
     from envs.config import EnvConfig
 
 
+LIBERO_TASKS = "libero_tasks"
+"""The module, in `envs/hosted`, that registers LIBERO's tasks."""
+
 FRONT = "front"
 """The default camera: MuJoCo's free camera, or the output of `render()`."""
+
+
+class SimulatorDied(UserError):
+    """The process that simulates an environment has ended: a new one can play the episode again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +50,13 @@ class EnvFacts:
     control_hz: float | None
     """None: not specified."""
     versions: tuple[str, ...]
-    """The packages it comes from, by import name or distribution name."""
+    """The packages it comes from, with their versions."""
+    horizon: int | None = None
+    """Its own limit of control steps."""
+    instruction: str = ""
+    """What it asks the robot to do, in words."""
+    robot: str = OF_THE_TASK
+    controller: str = OF_THE_TASK
     pictures: Mapping[str, tuple[int, int]] | None = None
     """Height and width of each image that it provides itself; None if MuJoCo renders."""
     blind: str = ""
@@ -106,8 +123,14 @@ def build_foreign(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
 
 def _build(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
     task, name = config.task, foreign_name(config.task)
+    simulator = task_of(task).simulator
     try:
-        if task_of(task).simulator is Simulator.GYMNASIUM:
+        if config.python:
+            from envs.foreign_hosted import open_hosted
+
+            module, name = (LIBERO_TASKS, name) if simulator is Simulator.LIBERO else module_and_id(name)
+            return open_hosted(task, config.python, module, name, config.make, config.horizon)
+        if simulator is Simulator.GYMNASIUM:
             from envs.foreign_gymnasium import open_gymnasium
 
             return open_gymnasium(name, config.make)
@@ -123,9 +146,19 @@ _known: dict[str, EnvFacts] = {}
 
 def facts_of(config: EnvConfig) -> EnvFacts:
     """Only the facts, from an environment that is built for this purpose once per process, and then closed."""
-    key = json.dumps([config.task, config.make], sort_keys=True)
+    key = json.dumps([config.task, config.make, config.python, config.horizon], sort_keys=True)
     if key not in _known:
         foreign = build_foreign(config)
         _known[key] = foreign.facts
         foreign.close()
     return _known[key]
+
+
+@functools.cache
+def version_of(package: str) -> str:
+    """Name and version of a package, which may be installed under another name than its import name, or not at all."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"{package} {importlib.metadata.version(package)}"
+    for name in importlib.metadata.packages_distributions().get(package, []):
+        return f"{name} {importlib.metadata.version(name)}"
+    return f"{package} of unknown version"

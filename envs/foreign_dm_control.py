@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.foreign import EnvFacts
+from envs.foreign import EnvFacts, version_of
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -37,7 +37,7 @@ class DmControl:
             low=np.broadcast_to(actions.minimum, actions.shape).astype(np.float64),
             high=np.broadcast_to(actions.maximum, actions.shape).astype(np.float64),
             control_hz=round(1 / self._env.control_timestep(), 6),
-            versions=("dm-control", "mujoco"),
+            versions=(version_of("dm-control"), version_of("mujoco")),
         )
 
     @property

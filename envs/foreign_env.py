@@ -50,6 +50,7 @@ class ForeignEnv(Views):
         self._renderer.show_surroundings(_SHOWN_GROUPS)
         self._named = {model.body(index).name: index for index in range(1, model.nbody) if model.body(index).name}
         self._observed = np.zeros(self.spec.state_dim)
+        self._horizon = config.steps
         self._steps, self._done = 0, True
 
     def _model_camera(self, camera: str | None) -> str:
@@ -86,7 +87,7 @@ class ForeignEnv(Views):
         with self._generators.held():
             self._observed, reward, success, over = self._foreign.step(np.clip(action, facts.low, facts.high))
         self._steps += 1
-        self._done = over or self._steps >= self.config.steps
+        self._done = over or self._steps >= self._horizon
         return StepResult(self._frame(render), reward, success, self._done)
 
     def _frame(self, render: bool) -> Frame:

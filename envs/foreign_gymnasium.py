@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.foreign import ForeignMujoco, ForeignPlain
 from envs.foreign_gymnasium_mujoco import GymnasiumMujoco, has_model
-from envs.foreign_gymnasium_plain import DRAWN, GymnasiumPlain
+from envs.foreign_gymnasium_plain import DRAWN, PICTURES, GymnasiumPlain
 from envs.foreign_spaces import Layout
 from pixio_robot.errors import UserError
 
@@ -23,18 +23,31 @@ def open_gymnasium(name: str, settings: Mapping[str, Any]) -> ForeignMujoco | Fo
     """
     task = f"task=gymnasium:{name}"
     env = _made(task, name, settings)
+    if has_model(env) and not Layout(env.observation_space, task).pictures:
+        _check_actions(task, env.action_space)
+        return GymnasiumMujoco(env)
+    env.close()
+    return open_plain(task, lambda settings: _made(task, name, settings), settings)
+
+
+def open_plain(
+    task: str, make: Callable[[Mapping[str, Any]], gymnasium.Env], settings: Mapping[str, Any]
+) -> GymnasiumPlain:
+    """The environment that `make(settings)` returns; if it shows nothing in its observations, made so that it renders.
+
+    Raises UserError if its actions are not a numeric vector.
+    """
+    env, blind = make(settings), ""
     try:
         _check_actions(task, env.action_space)
-        layout = Layout(env.observation_space, task)
-        if has_model(env) and not layout.pictures:
-            return GymnasiumMujoco(env)
-        could_draw, blind = DRAWN in (env.metadata.get("render_modes") or ()), ""
-        if not layout.pictures and could_draw and env.render_mode != DRAWN and "render_mode" not in settings:
+        shows = Layout(env.observation_space, task).pictures or env.metadata.get(PICTURES)
+        could_draw = DRAWN in (env.metadata.get("render_modes") or ())
+        if not shows and could_draw and env.render_mode != DRAWN and "render_mode" not in settings:
             env.close()
             try:
-                env = _made(task, name, {**settings, "render_mode": DRAWN})
+                env = make({**settings, "render_mode": DRAWN})
             except UserError as error:  # its constructor may not accept the argument
-                env, blind = _made(task, name, settings), str(error)
+                env, blind = make(settings), str(error)
         return GymnasiumPlain(task, env, blind)
     except BaseException:
         env.close()

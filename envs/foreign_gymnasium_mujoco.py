@@ -12,7 +12,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from envs.foreign import EnvFacts
+from envs.foreign import EnvFacts, version_of
 from envs.foreign_spaces import action_facts, as_action, succeeded
 
 _WATCHING = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
@@ -51,7 +51,7 @@ class GymnasiumMujoco:
             state_names=tuple(_names(self._env.observation_space, "observation")),
             **action_facts(self._env.action_space),
             control_hz=round(1 / float(self._env.dt), 6),
-            versions=(type(self._env).__module__.partition(".")[0], "mujoco"),
+            versions=(version_of(type(self._env).__module__.partition(".")[0]), version_of("mujoco")),
             repeats=not (self._env.spec is not None and self._env.spec.nondeterministic),
         )
         drawn = getattr(self._env, "mujoco_renderer", None)

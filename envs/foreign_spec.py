@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib.metadata
 import json
 
 from envs.config import EnvConfig
 from envs.foreign import FRONT, EnvFacts
 from envs.tasks import task_of
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.types import OF_THE_TASK, UNKNOWN, UNSEEDED, CameraSpec, DemoSpec
+from pixio_robot.types import UNKNOWN, UNSEEDED, CameraSpec, DemoSpec
 
 _USUAL = EnvConfig()
 
@@ -25,15 +22,16 @@ def foreign_spec(config: EnvConfig, facts: EnvFacts) -> DemoSpec:
     look = config.render_quality.value if facts.pictures is None else UNKNOWN
     scene = f"simulated: variation none, start_spread {config.start_spread} m"
     scene = scene if facts.pictures is None else "as Gymnasium makes it"
+    scene += f", {config.task}" if facts.instruction else ""
     scene += "" if config.horizon is None else f", horizon {config.horizon}"
     scene += "" if facts.repeats else f", {UNSEEDED}"
     scene += f", make {json.dumps(config.make, sort_keys=True)}" if config.make else ""
     return DemoSpec(
-        task=config.task,
-        robot=OF_THE_TASK,
+        task=facts.instruction or config.task,
+        robot=facts.robot,
         simulator=config.simulator.value,
-        simulator_version=", ".join(map(_version, dict.fromkeys(facts.versions))),
-        controller=OF_THE_TASK,
+        simulator_version=", ".join(dict.fromkeys(facts.versions)),
+        controller=facts.controller,
         control_hz=float(config.control_hz) if facts.control_hz is None else facts.control_hz,
         cameras=_drawn_here(config) if facts.pictures is None else _shown(config, facts),
         state_names=facts.state_names,
@@ -80,13 +78,3 @@ def _shown(config: EnvConfig, facts: EnvFacts) -> dict[str, CameraSpec]:
                 f"image_size={config.image_size}; if the environment has a setting for another size, use make."
             )
     return {name: CameraSpec(height=facts.pictures[name][0], width=facts.pictures[name][1]) for name in names}
-
-
-@functools.cache
-def _version(package: str) -> str:
-    """Name and version of a package, which may be installed under another name than its import name, or not at all."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return f"{package} {importlib.metadata.version(package)}"
-    for name in importlib.metadata.packages_distributions().get(package, []):
-        return f"{name} {importlib.metadata.version(name)}"
-    return f"{package} of unknown version"

@@ -34,6 +34,7 @@ class PlainEnv:
         self.config, self._foreign = config, foreign
         self.spec = foreign_spec(config, foreign.facts)
         self._generators = OwnGenerators()
+        self._horizon = config.steps
         self._steps, self._done = 0, True
 
     def reset(self, seed: int, render: bool = True) -> Frame:
@@ -50,7 +51,7 @@ class PlainEnv:
         with self._generators.held():
             frame, reward, success, over = self._foreign.step(action, self._looks(render))
         self._steps += 1
-        self._done = over or self._steps >= self.config.steps
+        self._done = over or self._steps >= self._horizon
         return StepResult(self._shown(frame), reward, success, self._done)
 
     def _looks(self, render: bool) -> bool:

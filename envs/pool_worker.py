@@ -14,6 +14,7 @@ import numpy as np
 
 from envs.config import EnvConfig
 from envs.egl_devices import take_turn
+from envs.foreign import SimulatorDied
 from envs.registry import Environment, make_env, spec_of
 from envs.tasks import FOREIGN
 from pixio_robot.errors import UserError
@@ -61,6 +62,8 @@ class SlotServer:
 def answer(call: Callable[[], Any]) -> Answer:
     try:
         return "ok", call()
+    except SimulatorDied:
+        raise  # so this process ends too, and the pool starts another
     except UserError as error:
         return "user_error", str(error)
     except Exception:

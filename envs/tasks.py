@@ -14,8 +14,8 @@ from pixio_robot.errors import UserError, unknown_name
 class Simulator(enum.Enum):
     """The simulator of a task. TABLETOP is plain MuJoCo with our own models; METAWORLD needs the extra `metaworld`.
 
-    ROBOMIMIC is robosuite as described by a robomimic file (`envs.robomimic_task`). GYMNASIUM and DM_CONTROL are
-    third-party environments (`envs.foreign`).
+    ROBOMIMIC is robosuite as described by a robomimic file (`envs.robomimic_task`). GYMNASIUM, DM_CONTROL and LIBERO
+    are third-party environments (`envs.foreign`).
     """
 
     ROBOSUITE = "robosuite"
@@ -24,6 +24,7 @@ class Simulator(enum.Enum):
     ROBOMIMIC = "robomimic"
     GYMNASIUM = "gymnasium"
     DM_CONTROL = "dm_control"
+    LIBERO = "libero"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,8 +144,8 @@ TASKS = {
 }
 
 
-FOREIGN = (Simulator.GYMNASIUM, Simulator.DM_CONTROL)
-_FOREIGN_HORIZON = 1000
+FOREIGN = (Simulator.GYMNASIUM, Simulator.DM_CONTROL, Simulator.LIBERO)
+FOREIGN_HORIZON = 1000
 """Control steps if the environment specifies no limit; also the episode length of the dm_control suite."""
 
 
@@ -165,21 +166,26 @@ def task_of(name: str) -> Task:
         return dataclasses.replace(known, simulator=Simulator.ROBOMIMIC, horizon=found.horizon, cubes={})
     home = next((simulator for simulator in FOREIGN if name.startswith(f"{simulator.value}:")), None)
     if home is None:
-        raise unknown_name("task", name, [*TASKS, "robomimic:<store>", "gymnasium:<id>", "dm_control:<domain>/<task>"])
-    horizon = _FOREIGN_HORIZON
-    if home is Simulator.GYMNASIUM:
-        horizon = _gymnasium_horizon(name) or horizon
-    return Task(simulator=home, horizon=horizon, view=_WIDE)
+        others = ("robomimic:<store>", "gymnasium:<id>", "dm_control:<domain>/<task>", "libero:<suite>/<number>")
+        raise unknown_name("task", name, [*TASKS, *others])
+    return Task(simulator=home, horizon=FOREIGN_HORIZON, view=_WIDE)
 
 
-def _gymnasium_horizon(task: str) -> int | None:
+def module_and_id(name: str) -> tuple[str, str]:
+    """`my_package:MyTask-v0` -> (my_package, MyTask-v0); the module is empty if there is none."""
+    module, _, environment = name.rpartition(":")
+    return module, environment
+
+
+def gymnasium_horizon(task: str) -> int:
+    """The limit of control steps in the environment's registration. Raises UserError if Gymnasium does not know it."""
     import gymnasium
 
-    module, _, name = foreign_name(task).rpartition(":")
+    module, name = module_and_id(foreign_name(task))
     try:
         if module:
             importlib.import_module(module)
-        return gymnasium.spec(name).max_episode_steps
+        return gymnasium.spec(name).max_episode_steps or FOREIGN_HORIZON
     except ImportError as error:
         raise UserError(
             f"task={task} needs a module that cannot be imported ({error}): install it, or add its folder to "

@@ -1,0 +1,280 @@
+"""Environments in a Python of their own: the same episodes, and what happens if that Python fails."""
+
+import ast
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import envs.hosted
+from envs.config import EnvConfig
+from envs.foreign import SimulatorDied
+from envs.pool import ProcessPool
+from envs.registry import make_env, spec_of
+from envs.repeatable import repeats
+from pixio_robot.errors import UserError
+from pixio_robot.evaluation.rollout import run_episodes
+
+DOT, PLAIN = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain"))
+
+
+def hosted(task=DOT, **settings) -> EnvConfig:
+    return EnvConfig(task=task, python=sys.executable, **settings)
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch):
+    """The other Python finds `painted` as a user's does a module of theirs."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """module(source): the other Python can import it as `mine`; ours cannot."""
+
+    def write(source: str) -> None:
+        (tmp_path / "mine.py").write_text(textwrap.dedent(source))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+    return write
+
+
+@pytest.fixture
+def made():
+    with contextlib.ExitStack() as stack:
+        yield lambda config: stack.enter_context(contextlib.closing(make_env(config)))
+
+
+def play(env, seed):
+    """Frames and rewards of some steps, looked at every other time."""
+    frame = env.reset(seed)
+    yield frame, 0.0
+    for number, action in enumerate(np.random.default_rng(seed).uniform(-1, 1, (6, 2))):
+        result = env.step(action, render=number % 2 == 0)
+        yield result.frame, result.reward
+
+
+@pytest.mark.parametrize(("task", "make"), [(DOT, {"wind": "global"}), (PLAIN, {})], ids=["dot", "plain"])
+def test_episodes_and_spec_are_those_of_our_own_python(made, task, make) -> None:
+    there, here = made(hosted(task, make=make)), made(EnvConfig(task=task, make=make))
+    assert there.spec == here.spec
+    assert there.config.steps == here.config.steps == 40
+    for (one, reward), (other, same) in zip(play(there, 4), play(here, 4), strict=True):
+        assert reward == same
+        assert np.array_equal(one.state, other.state)
+        assert one.images.keys() == other.images.keys()
+        assert all(np.array_equal(image, other.images[name]) for name, image in one.images.items())
+    camera = next(iter(there.spec.cameras))
+    assert np.array_equal(there.render(camera), here.render(camera))
+
+
+def test_evaluations_on_it_are_the_same_and_repeat() -> None:
+    class Still:
+        def reset(self, slot, seed): ...
+
+        def needs_images(self, slot):
+            return True
+
+        def act(self, frames):
+            return {slot: frame.images["pixels_top"][0, 0, :2] / 255 for slot, frame in frames.items()}
+
+    results = []
+    for config in (hosted(horizon=8), EnvConfig(task=DOT, horizon=8)):
+        with ProcessPool(config, 1, 2) as pool:
+            results.append(run_episodes(pool, Still(), [5, 6, 7]))
+    there, here = ([(result.seed, result.steps, result.episode_return) for result in each] for each in results)
+    assert there == here
+    assert repeats(hosted())
+
+
+SPOKEN = """
+    import gymnasium, numpy as np
+
+    class Spoken(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = gymnasium.spaces.Box(-1, 1, (1,))
+        metadata = {"render_fps": 5, "state_names": ["x [m]", "drawn [1]"], "action_names": ["push [N]"],
+                    "instruction": "push it", "robot": "Pusher", "controller": "force", "packages": ["numpy"],
+                    "pictures": {"top": [8, 6]}, "of no use elsewhere": object()}
+        drawn = 0
+
+        def reset(self, *, seed=None, options=None):
+            print("prints do not disturb")
+            self.at = 0.0
+            return self.seen(), {}
+
+        def step(self, action):
+            self.at += float(action[0])
+            if self.at > 5: raise KeyError("too far")
+            return self.seen(), 1.0, False, False, {"success": self.at > 1}
+
+        def seen(self):
+            return np.array([self.at, self.drawn], np.float32)
+
+        def pictures(self):
+            self.drawn += 1
+            return {"top": np.full((8, 6, 3), self.drawn, np.uint8)}
+
+    gymnasium.register("Spoken-v0", Spoken, max_episode_steps=30)
+"""
+
+
+def test_what_it_says_of_itself_is_in_the_spec_and_pictures_are_drawn_on_demand(made, module) -> None:
+    module(SPOKEN)
+    env = made(hosted("gymnasium:mine:Spoken-v0"))
+    spec = env.spec
+    assert (spec.task, spec.robot, spec.controller, spec.control_hz) == ("push it", "Pusher", "force", 5)
+    assert (spec.state_names, spec.action_names) == (("x [m]", "drawn [1]"), ("push [N]",))
+    assert (spec.cameras["top"].height, spec.cameras["top"].width) == (8, 6)
+    assert spec.simulator_version.startswith(f"numpy {np.__version__}, gymnasium ")
+    assert "gymnasium:mine:Spoken-v0" in spec.source
+    assert env.config.steps == 30
+    assert env.reset(0).images["top"][0, 0, 0] == 1
+    result = env.step(np.ones(1), render=False)
+    assert not result.frame.images
+    result = env.step(np.ones(1))
+    assert result.frame.state.tolist() == [2, 1]
+    assert result.frame.images["top"][0, 0, 0] == 2
+    assert result.success
+    with pytest.raises(RuntimeError, match=r"KeyError: .too far"):
+        for _ in range(9):
+            env.step(np.ones(1))
+
+
+def test_names_must_match_its_spaces(module) -> None:
+    module(SPOKEN.replace('["push [N]"]', '["push [N]", "pull [N]"]'))
+    with pytest.raises(UserError, match=r"metadata\['action_names'\] .* 2 names, but there are 1"):
+        spec_of(hosted("gymnasium:mine:Spoken-v0", horizon=3))
+
+
+OLD = """
+    import sys, types
+    import numpy as np
+    from gymnasium import spaces
+
+    class Old:  # the interface of gym before 0.22: a seed by itself, one end, and no information on reset
+        observation_space, action_space, metadata = spaces.Box(-1, 1, (1,)), spaces.Box(-1, 1, (1,)), {}
+        def seed(self, seed): self.start = seed / 100
+        def reset(self): self.at = self.start; return np.array([self.at])
+        def step(self, action): self.at += action[0]; return np.array([self.at]), 1.0, self.at > 1, {}
+        def close(self): pass
+
+    Old.unwrapped = property(lambda self: self)
+    Old.spec = types.SimpleNamespace(max_episode_steps=17)
+
+    def spec(name):
+        if name != "Old-v0": raise KeyError(name)
+
+    sys.modules["gym"] = types.SimpleNamespace(__name__="gym", spec=spec, make=lambda name, **_: Old())
+"""
+
+
+def test_environments_of_the_old_gym(made, module) -> None:
+    module(OLD)
+    env = made(hosted("gymnasium:mine:Old-v0", cameras=[]))
+    assert env.config.steps == 17
+    assert env.reset(7, False).state == pytest.approx([0.07])
+    assert not env.step(np.full(1, 0.5), False).done
+    result = env.step(np.full(1, 0.5), False)
+    assert result.done
+    assert not result.success
+
+
+DYING = """
+    import gymnasium, numpy as np, os, pathlib, signal, sys
+
+    class Dying(gymnasium.Env):
+        observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))
+        metadata = {"render_fps": 5}
+
+        def __init__(self, mark): self.mark = pathlib.Path(mark)
+
+        def reset(self, *, seed=None, options=None):
+            self.seed = seed
+            return np.zeros(1), {}
+
+        def step(self, action):
+            if self.seed == 2 and not self.mark.exists():
+                self.mark.touch()
+                print("the last words", file=sys.stderr, flush=True)
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return np.zeros(1), 1.0, False, False, {}
+
+    gymnasium.register("Dying-v0", Dying, max_episode_steps=3)
+"""
+
+
+def test_an_episode_is_played_again_if_its_python_dies(module, tmp_path) -> None:
+    class Still:
+        def reset(self, slot, seed): ...
+
+        def needs_images(self, slot):
+            return False
+
+        def act(self, frames):
+            return {slot: np.zeros(1, np.float32) for slot in frames}
+
+    module(DYING)
+    config = hosted("gymnasium:mine:Dying-v0", cameras=[], make={"mark": str(tmp_path / "mark")})
+    env = make_env(config)
+    env.reset(2, False)
+    with pytest.raises(SimulatorDied, match=r"ended with signal 11\. It printed:[\s\S]*the last words"):
+        env.step(np.zeros(1), False)
+    env.close()
+    (tmp_path / "mark").unlink()
+    with ProcessPool(config, 1, 1) as pool:
+        results = run_episodes(pool, Still(), [1, 2, 3])
+    assert [(result.seed, result.steps) for result in results] == [(1, 3), (2, 3), (3, 3)]
+    assert sum(result.restarts for result in results) == 1
+
+
+def test_what_cannot_be_made_is_said(module, tmp_path) -> None:
+    module("import nothing_of_that_name")
+    with pytest.raises(UserError, match=r"cannot make the environment: ModuleNotFoundError.*nothing_of_that_name"):
+        spec_of(hosted("gymnasium:mine:Some-v0"))
+    with pytest.raises(UserError, match="cannot make the environment: NameNotFound"):
+        spec_of(hosted("gymnasium:painted:painted/Dost-v0"))
+    with pytest.raises(UserError, match=r"cannot make the environment: TypeError.*colour"):
+        spec_of(hosted(make={"colour": 1}))
+    with pytest.raises(UserError, match="is not a program that can be run"):
+        EnvConfig(task=DOT, python=str(tmp_path / "python"))
+    with pytest.raises(UserError, match="python applies only to Gymnasium"):
+        EnvConfig(task="Lift", python=sys.executable)
+    with pytest.raises(UserError, match=r"task=libero:libero_goal/3 needs python="):
+        EnvConfig(task="libero:libero_goal/3")
+    ended = tmp_path / "ends"
+    ended.write_text("#!/bin/sh\necho no Python here\nexit 3\n")
+    ended.chmod(0o755)
+    with pytest.raises(UserError, match=r"exit code 3\. It printed:\nno Python here"):
+        spec_of(EnvConfig(task=DOT, python=str(ended)))
+
+
+def test_it_dies_with_us(module, tmp_path) -> None:
+    """Also if we are killed while it simulates and does not listen."""
+    module(
+        DYING.replace("return np.zeros(1), {}", "self.mark.write_text(str(os.getpid())); import time; time.sleep(600)")
+    )
+    mark = tmp_path / "mark"
+    config = {"task": "gymnasium:mine:Dying-v0", "python": sys.executable, "cameras": [], "make": {"mark": str(mark)}}
+    code = "from envs.config import EnvConfig; from envs.registry import make_env; "
+    code += f"make_env(EnvConfig(**{config!r})).reset(0)"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+    while not (mark.exists() and mark.read_text()):
+        assert process.poll() is None
+    other = int(mark.read_text())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while Path(f"/proc/{other}").exists() and "Z" not in Path(f"/proc/{other}/stat").read_text().split(")")[1][:3]:
+        pass
+
+
+@pytest.mark.parametrize("path", sorted(Path(envs.hosted.__path__[0]).glob("*.py")), ids=lambda path: path.stem)
+def test_it_runs_on_old_pythons(path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 8))
+    assert "pixio_robot" not in path.read_text().replace("pixio-robot", "")
