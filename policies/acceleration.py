@@ -6,6 +6,9 @@ by the number of steps. Parameters and their names do not change: a compiled pol
 
 from __future__ import annotations
 
+import torch
+
+from pixio_robot.vision.layers import allow_graphs
 from policies.base import ChunkPolicy
 
 NOT_CALLED = ("conditioning", "actions", "schedule", "lstm")
@@ -22,5 +25,9 @@ def compile_for_acting(policy: ChunkPolicy) -> None:
     on_gpu = next(policy.parameters()).device.type == "cuda"
     policy.replays_graphs = on_gpu
     networks = [child for name, child in policy.named_children() if name not in NOT_CALLED]
+    mode = "reduce-overhead" if on_gpu else "default"
+    allow_graphs()
     for network in [*policy.conditioning.encoders, *networks]:
-        network.compile(mode="reduce-overhead" if on_gpu else "default", dynamic=False)
+        # `Module.compile` compiles the frames of our own code below a call, so nothing of a network that consists of
+        # PyTorch's modules alone (torch 2.11). As there, copies and pickles of the module are not compiled.
+        network._compiled_call_impl = torch.compile(network.forward, mode=mode, dynamic=False)

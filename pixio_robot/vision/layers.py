@@ -95,12 +95,17 @@ def run_blocks(blocks: Iterable[nn.Module], x_bnd: Tensor, recompute: bool) -> T
     return x_bnd
 
 
+def allow_graphs(count: int = 64) -> None:
+    """Let PyTorch compile a function at least this many times: it counts all modules that share the function."""
+    dynamo = torch._dynamo.config  # pyright: ignore[reportPrivateImportUsage]
+    dynamo.recompile_limit = max(dynamo.recompile_limit, count)
+
+
 def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     """Compile each block separately, in place, as a full graph. Blocks of the same shape share a graph. Options as for
     `torch.compile`."""
-    # All blocks share one function, and PyTorch counts its graphs: one for every width, with and without drop path, in
-    # training and evaluation mode. Beyond its limit of 8 it would raise an error.
-    dynamo = torch._dynamo.config  # pyright: ignore[reportPrivateImportUsage]
-    dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
+    # All blocks share one function with a graph for every width, with and without drop path, in training and evaluation
+    # mode. Beyond PyTorch's limit of 8 it would raise an error.
+    allow_graphs()
     for block in blocks:
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **options)
