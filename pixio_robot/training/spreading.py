@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,6 @@ from pixio_robot.training.batch_norm import share_batch_norms
 from pixio_robot.training.distributed import current, mesh_of_all
 from pixio_robot.vision.initial import Weights, all_of_it, fill
 from pixio_robot.vision.layers import compile_blocks
-
-if TYPE_CHECKING:
-    from torch.distributed.fsdp import FSDPModule
 
 STRATEGIES = ("ddp", "fsdp")
 
@@ -36,11 +32,12 @@ class Spread:
     """Whether each process holds a shard of every parameter (FSDP)."""
 
     def reduce_gradients(self, wanted: bool) -> None:
-        """Whether the next backward pass synchronises gradients: only the last of an accumulated update needs to."""
+        """Whether the next backward pass synchronises gradients: only the last of an accumulated update needs to.
+
+        FSDP always does: until then, each process would hold the gradients of the whole model in float32.
+        """
         if isinstance(self.module, DistributedDataParallel):
             self.module.require_backward_grad_sync = wanted
-        elif self.sharded:
-            cast("FSDPModule", self.module).set_requires_gradient_sync(wanted)
 
     def renew(self) -> None:
         """Call after `requires_grad` of parameters has changed: DDP waits for the parameters it knew at first, and

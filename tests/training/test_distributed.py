@@ -385,6 +385,52 @@ def test_processes_that_share_a_model_never_hold_all_of_it_and_begin_with_the_we
     assert both_say(SHARES, tmp_path) == [[same, tensors_at_once, share, channels_last]] * 2
 
 
+ACCUMULATES = """
+import sys, torch
+import torch.distributed as dist
+import torch.distributed.fsdp
+from torch.distributed.fsdp import FSDPModule
+from pixio_robot.training.distributed import part
+from pixio_robot.training.spreading import spread, whole
+
+torch.set_num_threads(1)
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", f"file://{sys.argv[2]}/meet", world_size=2, rank=rank)
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU(), torch.nn.Linear(8, 2))
+
+inputs = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))  # processes, batches of an update, rows
+alone = network()
+alone(inputs).square().mean().backward()
+model = network()
+spread_model = spread(model, [model[0]], sys.argv[3], torch.device("cpu"))
+
+def whole_gradients():
+    groups = [one._get_fsdp_state()._fsdp_param_group for one in model.modules() if isinstance(one, FSDPModule)]
+    found = [one for group in groups for one in group.fsdp_params]
+    gathered = [one._unsharded_param.grad for one in found if hasattr(one, "_unsharded_param")]
+    return sum(one is not None for one in [*gathered, *(one.unsharded_accumulated_grad for one in found)])
+
+held = []
+for number, batch in enumerate(inputs[rank]):
+    spread_model.reduce_gradients(number == 2)
+    (spread_model.module(batch).square().mean() / 3).backward()
+    held.append(whole_gradients())
+pairs = zip(alone.parameters(), model.parameters(), strict=True)
+print(all(torch.allclose(one.grad, whole(other.grad)) for one, other in pairs), held)
+del model, spread_model
+part()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_gradients_of_accumulated_batches_are_those_of_one_and_stay_sharded(parallel, tmp_path):
+    assert both_say(ACCUMULATES, tmp_path, parallel) == [["True [0, 0, 0]"]] * 2
+
+
 TEACHER = """
 import sys, torch
 import torch.distributed as dist
