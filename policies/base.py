@@ -109,6 +109,10 @@ class ChunkPolicy(nn.Module, abc.ABC):
         loss = (errors_bna * real_bn1).sum() / count
         return loss, {"loss": loss.detach(), "real_share": real_bn1.detach().mean()}
 
+    def real_share(self, batch: Batch) -> Tensor:
+        """The share of the batch's action steps over which `loss` averages; training weights batches by it."""
+        return torch.ones(()) if self.config.learn_padding else (~batch.is_pad).float().mean()
+
     def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
         """Actions (b, n, a) in physical units; with `min_max` normalisation, clamped to the demonstrations' range, and
         with relative poses to the range of these.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
+from pixio_robot.machine import to_device
 from pixio_robot.training.best import MEASURES, Best
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed import Processes, current
@@ -29,6 +30,8 @@ from pixio_robot.vision.adapt import lr_scales
 from pixio_robot.vision.initial import Weights, under
 
 VALIDATION_SEED = 0
+LEAST_SHARE = 1e-9
+"""Avoids division by zero where all action steps are padding."""
 
 SaveModel = Callable[[Path, nn.Module], None]
 """Save this policy, which is on the CPU or the training device, to a directory that may already exist."""
@@ -102,9 +105,13 @@ def imitate(
             whole.prepare(observation.to(device) for observation in prepare_on)
         spread_model.let_go()
 
-    def step(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def weigh(batches: Sequence[Batch]) -> Sequence[tuple[Batch, Tensor | float | None]]:
+        return list(zip(batches, _weights(model, batches, processes, device), strict=True))
+
+    def step(weighed: tuple[Batch, Tensor | float | None]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        batch, weight = weighed
         loss, metrics = spread_model.module(batch.to(device))
-        return _weighted(loss, metrics, processes)
+        return _weighted(loss, metrics, processes) if weight is None else _times(weight, loss, metrics)
 
     def save(directory: Path) -> None:
         if processes.count == 1:
@@ -131,6 +138,7 @@ def imitate(
         batches=train_batches,
         batch_size=config.batch_size,
         step=step,
+        weigh=weigh,
         groups=parameter_groups(model, lambda name: rates.get(name, 1.0)),
         optim=config.optim,
         save_model=save,
@@ -181,19 +189,40 @@ class _LossOf(nn.Module):
         return policy.loss(batch)
 
 
+def _weights(
+    policy: nn.Module, batches: Sequence[Batch], processes: Processes, device: torch.device
+) -> Sequence[Tensor | float | None]:
+    """The weight of each batch of an update: its number of real action steps, divided by the mean over all batches of
+    all processes, so that the update is that of one batch. None for a policy without `real_share`.
+
+    Counted before the batches are on the device, so that nothing waits for it.
+    """
+    real_share = getattr(policy, "real_share", None)
+    if real_share is None:
+        return [None] * len(batches)
+    shares = torch.stack([real_share(batch) for batch in batches])
+    if processes.count == 1:
+        return (shares / shares.mean().clamp(min=LEAST_SHARE)).tolist()
+    shares = to_device(shares, device)
+    return list((shares / processes.mean(shares.mean()).clamp(min=LEAST_SHARE)).unbind())
+
+
 def _weighted(loss: Tensor, metrics: Mapping[str, Tensor], processes: Processes) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Weight by the number of real action steps, which differs between processes, so that the mean over processes is
     the mean over all steps."""
     if processes.count == 1 or "real_share" not in metrics:
         return loss, metrics
-    weight = _weight(metrics["real_share"], processes)
+    return _times(_weight(metrics["real_share"], processes), loss, metrics)
+
+
+def _times(weight: Tensor | float, loss: Tensor, metrics: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
     weighed = {name: value if name == "real_share" else value * weight for name, value in metrics.items()}
     return loss * weight, weighed
 
 
 def _weight(own: Tensor, processes: Processes) -> Tensor:
     """`own` divided by its mean over the processes."""
-    return own / processes.mean(own).clamp(min=1e-9)
+    return own / processes.mean(own).clamp(min=LEAST_SHARE)
 
 
 class _Validation:

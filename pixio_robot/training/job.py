@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,9 @@ class Job:
     step: Callable[[Any], tuple[Tensor, Mapping[str, Tensor]]]
     """Batch -> (scalar loss, scalars to log), each a mean over this process's examples. Moves the batch to the
     device."""
+    weigh: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+    """All batches of one update, which are then held in memory together -> what `step` takes in place of each, such as
+    a batch and its weight. None: `step` takes the batches, one after the other."""
     groups: list[ParameterGroup]
     optim: OptimConfig
     save_model: Callable[[Path], None]

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ class LoopConfig:
     """Precision of forward passes (autocast): `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, float32 on a CPU
     (where the backward pass of bfloat16 attention is extremely slow in torch 2.11)."""
     compile: bool = False
-    """Compile the model with torch.compile; the first steps then take minutes."""
+    """Compile the model with torch.compile; the first steps then take minutes. With several processes, only the blocks
+    of Pixio models are compiled."""
     parallel: str = one_of("ddp", STRATEGIES)
     """Strategy for several processes (torchrun): `ddp`, each holds the whole model, or `fsdp`, each holds a shard."""
     peak_tflops: float | None = number(None, above=0)
@@ -203,10 +204,7 @@ class _Run:
         job, config, state = self.job, self.config, self.state
         if let_rest(job.groups, state.step):
             job.spread.renew()
-        for part in range(config.accumulate):
-            with self.pace.waiting_for_data():
-                batch = next(job.batches)
-            self.recent.append(getattr(batch, "ids", None))
+        for part, batch in enumerate(self._batches()):
             job.spread.reduce_gradients(part == config.accumulate - 1)
             with config.autocast(job.device):
                 loss, metrics = job.step(batch)
@@ -225,6 +223,17 @@ class _Run:
             state.ema.update()
         state.step += 1
         self.pace.examples += job.batch_size * config.accumulate
+
+    def _batches(self) -> Iterable[Any]:
+        """What `step` takes for each of the batches of an update."""
+        batches = (self._batch() for _ in range(self.config.accumulate))
+        return batches if self.job.weigh is None else self.job.weigh(list(batches))
+
+    def _batch(self) -> Any:
+        with self.pace.waiting_for_data():
+            batch = next(self.job.batches)
+        self.recent.append(getattr(batch, "ids", None))
+        return batch
 
     def _report(self) -> dict[str, float]:
         """The means since the last report, which begins anew."""

@@ -1,5 +1,7 @@
 """Loss, learning and noise of every registered policy."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -75,7 +77,7 @@ def test_padded_actions_do_not_count(make, world, name):
     batch.is_pad[:, 5:] = True
     torch.manual_seed(1)
     loss, metrics = policy.loss(batch)
-    assert metrics["real_share"].item() == pytest.approx(5 / 8)
+    assert metrics["real_share"].item() == policy.real_share(batch).item() == pytest.approx(5 / 8)
     if name == "bc":  # a denoiser sees the whole noisy chunk, its padded part too
         batch.actions[:, 5:] = 1e3
         assert torch.equal(policy.loss(batch)[0], loss)
@@ -86,6 +88,23 @@ def test_padded_actions_do_not_count(make, world, name):
     assert loss.item() == 0
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in policy.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_in_bfloat16_works_on_a_cpu(make, world, name):
+    policy, batch = make(name, cameras=[]), world.windows(6, seed=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = policy.loss(batch)
+    loss.backward()
+    assert loss.dtype is torch.float32
+    assert torch.isfinite(loss)
+
+
+def test_padding_that_is_learned_counts(make, world):
+    policy, batch = make("bc", cameras=[]), world.windows(6, seed=0)
+    policy.config = dataclasses.replace(policy.config, learn_padding=True)
+    batch.is_pad[:, 5:] = True
+    assert policy.real_share(batch).item() == policy.loss(batch)[1]["real_share"].item() == 1
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])

@@ -12,7 +12,8 @@ from torch import nn
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
-from pixio_robot.training.imitate import ImitateConfig, action_error, encoder_rates, encoders_of, imitate
+from pixio_robot.training.distributed import Processes
+from pixio_robot.training.imitate import ImitateConfig, _weights, action_error, encoder_rates, encoders_of, imitate
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation, Policy
@@ -49,7 +50,10 @@ class ClassTokenPolicy(nn.Module):
 
     def loss(self, batch: Batch):
         error = (self.act(batch.observation) - batch.actions).square()[~batch.is_pad].mean()
-        return error, {"loss": error.detach(), "real_share": (~batch.is_pad).float().mean()}
+        return error, {"loss": error.detach(), "real_share": self.real_share(batch)}
+
+    def real_share(self, batch: Batch):
+        return (~batch.is_pad).float().mean()
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +86,9 @@ def store(tmp_path_factory) -> DemoStore:
     return store
 
 
-def batches(store: DemoStore, episodes: list[int]) -> DemoBatches:
+def batches(store: DemoStore, episodes: list[int], batch_size: int = 8) -> DemoBatches:
     return DemoBatches(
-        store, observation_steps=2, horizon=HORIZON, cameras=["front"], batch_size=8, seed=0, episodes=episodes
+        store, observation_steps=2, horizon=HORIZON, cameras=["front"], batch_size=batch_size, episodes=episodes
     )
 
 
@@ -137,6 +141,38 @@ def test_interrupted_and_resumed_equals_uninterrupted(store, tmp_path, lab, froz
     torch.manual_seed(1)
     assert run(store, tmp_path / "stopped", frozen)[1].steps == 12
     lab.assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_accumulated_batches_are_one_large_batch_whatever_their_padding(store, tmp_path, lab):
+    weights, losses = [], []
+    for batch_size, accumulate in ((8, 2), (16, 1)):
+        torch.manual_seed(0)
+        policy = ClassTokenPolicy(store.spec, frozen=True)
+        policy.dropout.p = 0.0
+        loop = LoopConfig(steps=6, log_every=1, accumulate=accumulate)
+        config = dataclasses.replace(CONFIG, batch_size=batch_size, use_ema=False, loop=loop)
+        stream = batches(store, [0, 1, 2, 3], batch_size)
+        run_dir = tmp_path / str(accumulate)
+        imitate(policy, stream, None, config, run_dir, lambda directory, _: directory.mkdir())
+        weights.append(policy.head.weight.detach())
+        losses.append([line["loss"] for line in lab.metric_lines(run_dir)])
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-7)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_batches_of_several_processes_are_weighted_by_the_mean_of_all_of_them(store):
+    class Two(Processes):
+        def mean(self, values):
+            return (values + 0.6) / 2  # the other one's mean share
+
+    policy = ClassTokenPolicy(store.spec, frozen=True)
+    observation = Observation({}, torch.zeros(2, 2, 2))
+    paddings = torch.tensor([[[False] * 3, [False] * 3], [[False, True, True], [False] * 3]])
+    found = [Batch(observation, torch.zeros(2, 3, 1), is_pad) for is_pad in paddings]
+    weights = _weights(policy, found, Two(0, 2), torch.device("cpu"))
+    mean = ((1 + 4 / 6) / 2 + 0.6) / 2
+    assert [float(weight) for weight in weights] == pytest.approx([1 / mean, 4 / 6 / mean])
+    assert _weights(nn.Linear(1, 1), found, Two(0, 2), torch.device("cpu")) == [None, None]
 
 
 def test_a_frozen_encoder_stays_and_is_not_averaged_but_saved(store, tmp_path, lab):
