@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from pixio_robot.data.stats import Statistics
@@ -70,4 +71,6 @@ class BCRNNPolicy(ChunkPolicy):
         return self.head.sample(self.head(self._read(seen)), RowNoise(seeds, seen))
 
     def _read(self, frames_btp: Tensor) -> Tensor:
-        return self.lstm(frames_btp)[0][:, -1]
+        # On a CPU, the LSTM fails in half precision under autocast (torch 2.11); on a GPU this changes nothing.
+        with torch.autocast("cpu", enabled=False):
+            return self.lstm(frames_btp.float())[0][:, -1]
