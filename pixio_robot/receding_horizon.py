@@ -16,6 +16,9 @@ import numpy as np
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
+_Values = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""For each dimension (a,): lowest value, highest value, and whether there are no others."""
+
 
 def check_execute(execute: int, horizon: int) -> None:
     """Raise UserError unless 1 <= execute <= horizon."""
@@ -31,7 +34,8 @@ class RecedingHorizon:
 
     def __init__(self, observation_steps: int, execute: int, ensemble_weight: float | None = None):
         """`ensemble_weight`: average all earlier predictions for a step with weights exp(-w i), i = 0 the oldest
-        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None uses the newest only."""
+        (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None uses the newest only. Of a
+        dimension with two values, such as a gripper that is open or closed, the value nearer to the average is used."""
         self.step = 0
         self._frames: collections.deque[Frame] = collections.deque(maxlen=observation_steps)
         self._execute = execute
@@ -39,6 +43,8 @@ class RecedingHorizon:
         self._queue: collections.deque[np.ndarray] = collections.deque()
         self._chunks: list[tuple[int, np.ndarray]] = []
         """(first step, actions) of earlier calls, oldest first; kept only for temporal ensembling."""
+        self._values: _Values | None = None
+        """Those of all predictions of the episode; kept only for temporal ensembling."""
 
     @property
     def looks_next(self) -> bool:
@@ -72,11 +78,22 @@ class RecedingHorizon:
             return
         self._chunks = [(start, old) for start, old in self._chunks if start + len(old) > self.step]
         self._chunks.append((self.step, chunk))
+        self._values = low, high, two_valued = _values_of(chunk, self._values)
         for step in range(self.step, self.step + self._execute):
             votes = [old[step - start] for start, old in self._chunks if step < start + len(old)]
             weights = [math.exp(-self._weight * age) for age in range(len(votes))]
-            self._queue.append(np.average(votes, axis=0, weights=weights).astype(chunk.dtype))
+            average = np.average(votes, axis=0, weights=weights)
+            nearer = np.where(average * 2 > low + high, high, low)
+            self._queue.append(np.where(two_valued, nearer, average).astype(chunk.dtype))
 
     def next_action(self) -> np.ndarray:
         self.step += 1
         return self._queue.popleft()
+
+
+def _values_of(chunk: np.ndarray, earlier: _Values | None) -> _Values:
+    """The values of a chunk (n, a) and of the earlier ones."""
+    ends = np.stack([chunk.min(axis=0), chunk.max(axis=0), *([] if earlier is None else earlier[:2])])
+    low, high = ends.min(axis=0), ends.max(axis=0)
+    two_valued = np.all([*((chunk == low) | (chunk == high)), *((ends == low) | (ends == high))], axis=0)
+    return low, high, two_valued if earlier is None else two_valued & earlier[2]

@@ -105,7 +105,8 @@ class PolicyConfig:
     past, rounded up."""
     ensemble_weight: float | None = number(None, at_least=0)
     """Temporal ensembling (ACT, Zhao et al. 2023, who use .01 with execute=1): average all predictions for a step; a
-    prediction made i calls after the oldest has weight exp(-ensemble_weight * i). null: use the newest prediction."""
+    prediction made i calls after the oldest has weight exp(-ensemble_weight * i). A dimension with only two values, such
+    as a gripper, takes the one nearer to the average. null: use the newest prediction."""
     learn_padding: bool = False
     """Also learn the padding (repeated actions) beyond both ends of an episode, as diffusion policy does, so that the
     policy holds still when done; chunks then end in fewer than `execute` padded actions. False masks padding in the

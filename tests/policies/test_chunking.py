@@ -102,6 +102,43 @@ def test_temporal_ensembling_averages_all_predictions_for_a_step():
         assert actions[0][time] == pytest.approx(expected, rel=1e-5)
 
 
+class Gripper:
+    """Moves on with every call, and closes the gripper from the time `closes` on, as it foresees at any time."""
+
+    spec, observation_steps, horizon, cameras = None, 1, 6, ()
+
+    def __init__(self, closes=4, foresees=True):
+        self.closes, self.foresees, self.now = closes, foresees, 0
+
+    def act(self, observation: Observation, seeds=None):
+        times = self.now + torch.arange(self.horizon)
+        closed = (times if self.foresees else torch.full_like(times, self.now)) >= self.closes
+        self.now += 1
+        return torch.stack([0.1 * times + 0.01 * self.now, torch.where(closed, 0.9, -0.3)], dim=1)[None]
+
+
+def grips(policy: Gripper, weight: float, steps: int = 12) -> np.ndarray:
+    actor = ChunkedActor(policy, 1, batch_size=1, ensemble_weight=weight)
+    actor.reset(0, 1)
+    return np.stack([actor.act({0: frame(time, False)})[0] for time in range(steps)])
+
+
+def test_a_gripper_with_two_values_takes_the_one_nearer_to_the_average():
+    actions = grips(Gripper(foresees=False), weight=0.1)
+    assert set(actions[:, 1]) == {np.float32(-0.3), np.float32(0.9)}
+    # Of the six predictions for a step, the three older ones weigh more than the three newer ones.
+    assert actions[:, 1].tolist() == pytest.approx([-0.3] * 7 + [0.9] * 5)
+    assert len(set(actions[:, 0])) == 12, "other dimensions are averaged"
+    assert grips(Gripper(), weight=0.1)[:, 1].tolist() == pytest.approx([-0.3] * 4 + [0.9] * 8)
+
+
+def test_a_dimension_with_a_third_value_is_averaged():
+    policy = Gripper(foresees=False)
+    act = policy.act
+    policy.act = lambda *args: torch.where(act(*args) == -0.3, 0.1 * min(policy.now, 2), act(*args))
+    assert len(set(grips(policy, weight=0.1)[:, 1])) > 3
+
+
 @pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])
 def test_a_weight_that_means_nothing_is_refused(weight):
     with pytest.raises(UserError, match=r"ensemble_weight=.* must be at least 0, or null"):
