@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.robomimic_env_args import Task, build, translated
+from envs.robomimic_env_args import Task, build, taking_absolute, translated
 from envs.robomimic_model import load_model
 from envs.robomimic_scene import check_states
 from envs.seeding import global_seed
@@ -41,9 +41,13 @@ class ReplayError:
 class Replay:
     """Replays demonstrations in one robosuite environment, built from the file's env_args."""
 
-    def __init__(self, env_args: Mapping[str, Any]) -> None:
-        """Raises UserError if the installed robosuite cannot build the environment."""
-        self.task: Task = translated(env_args)
+    def __init__(self, env_args: Mapping[str, Any], absolute: bool = False) -> None:
+        """absolute: the actions are absolute poses, whatever env_args say.
+
+        Raises UserError if the installed robosuite cannot build the environment.
+        """
+        task = translated(env_args)
+        self.task: Task = taking_absolute(task) if absolute else task
         self._env: Any = build(self.task)
 
     def run(self, model_file: str, states: np.ndarray, actions: np.ndarray) -> ReplayError:

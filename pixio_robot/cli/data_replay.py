@@ -12,11 +12,14 @@ from pixio_robot.fields import check_fields, number
 class Replaying:
     """demos: number of demonstrations to replay; 0: all. mask: replay only those of this filter key. tolerance_mm:
     largest allowed distance between the replayed and the recorded gripper at any step; a file recorded with the
-    installed robosuite is reproduced exactly."""
+    installed robosuite is reproduced exactly. actions: name of the action dataset; actions_abs are absolute poses.
+    absolute: the actions are absolute poses although env_args say deltas, as in diffusion_policy's image_abs.hdf5."""
 
     demos: int = number(0, at_least=0)
     mask: str = ""
     tolerance_mm: float = number(5.0, at_least=0)
+    actions: str = "actions"
+    absolute: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -26,13 +29,14 @@ def replay(arguments: list[str]) -> int:
     """Replay demonstrations; returns exit code 1 if one deviates by more than the tolerance."""
     from envs.robomimic_replay import Replay
     from pixio_robot.interop.robomimic_file import RobomimicFile, values
+    from pixio_robot.interop.robomimic_meaning import ABSOLUTE_ACTIONS
     from pixio_robot.interop.robomimic_observations import model_of
 
     path, config = one_path("replay", arguments, Replaying)
     with RobomimicFile(path) as file:
         demos = file.chosen(config.mask)[: config.demos or None]
         models = [model_of(file, demo) for demo in demos]
-        simulation = Replay(file.env_args)
+        simulation = Replay(file.env_args, config.absolute or config.actions == ABSOLUTE_ACTIONS)
         if simulation.task.left_out:
             print(f"ignored, unknown to the installed robosuite: {', '.join(simulation.task.left_out)}")
         strayed = worst_mm = solved = 0
@@ -40,7 +44,7 @@ def replay(arguments: list[str]) -> int:
             for demo, model in zip(demos, models, strict=True):
                 group = file.demo(demo)
                 file.length(demo)
-                states, actions = (values(group, key, file.path) for key in ("states", "actions"))
+                states, actions = (values(group, key, file.path) for key in ("states", config.actions))
                 error = simulation.run(model, states, actions)
                 hand_mm = 1000 * error.hand_m
                 # Written so that NaN counts as a deviation.

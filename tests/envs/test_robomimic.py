@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from envs.config import Controller, EnvConfig
 from envs.robomimic_env_args import translated
@@ -177,6 +178,19 @@ def test_replay_reproduces_every_bit(recording: Recording) -> None:
     with pytest.raises(UserError, match=r"1 \+ \d+ \+ \d+ numbers per step"):
         replay.run(recording.model_file, recording.states[:, :5], recording.actions)
     replay.close()
+
+
+def test_absolute_poses_behind_env_args_that_say_delta_are_replayed_as_such(recording: Recording) -> None:
+    """Commanded to where the gripper was one step later, the arm follows the recording."""
+    seen = recording.observations
+    turned = Rotation.from_quat(seen["robot0_eef_quat_site"][1:]).as_rotvec()
+    poses = np.concatenate([seen["robot0_eef_pos"][1:], turned, recording.actions[:-1, 6:]], axis=1)
+    strayed = {}
+    for absolute in (True, False):
+        replay = Replay(recording.env_args, absolute)
+        strayed[absolute] = replay.run(recording.model_file, recording.states[:-1], poses).hand_m
+        replay.close()
+    assert strayed[True] < 0.03 < strayed[False]
 
 
 def test_a_file_of_robosuite_1_4_is_replayed_in_1_5(recording: Recording) -> None:
