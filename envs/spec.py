@@ -49,7 +49,8 @@ def _arm_actions(config: EnvConfig) -> tuple[str, ...]:
 
 
 def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action, float64 (a,) each; environments clip actions to them."""
+    """Lowest and highest action, float64 (a,) each; random actions lie between them. Environments clip actions to them,
+    but those of a robomimic file only absolute poses."""
     if config.simulator in FOREIGN:
         from envs.foreign import facts_of
 

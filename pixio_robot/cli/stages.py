@@ -31,7 +31,7 @@ STAMP_SUFFIX = ".stage.json"
 NOT_PART_OF_THE_RESULT = frozenset(
     {"overwrite", "out", "run", "workers", "device", "step_timeout_s", "timeout_s"}
     | {"log_every", "save_every", "keep_checkpoints", "trials"}
-    | {"executor", "start_method", "egl_devices"}
+    | {"executor", "start_method", "egl_devices", "python"}
     | {"parallel", "peak_tflops", "wandb", "extend"}
 )
 
