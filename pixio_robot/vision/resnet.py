@@ -15,6 +15,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
+from pixio_robot.vision.convolutional import Convolutional, arranged
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 GROUP_CHANNELS = 16
@@ -56,7 +57,7 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
 
 
-class ResNetEncoder(nn.Module):
+class ResNetEncoder(Convolutional):
     """The class token is the mean of the feature map. Uses GroupNorm, so that outputs do not depend on the batch."""
 
     def __init__(self, config: ResNetConfig, seed: int = 0) -> None:
@@ -75,7 +76,7 @@ class ResNetEncoder(nn.Module):
                 )
                 for i in range(3)
             )
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.arrange()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map for images of this size [px], rounded up."""
@@ -84,7 +85,7 @@ class ResNetEncoder(nn.Module):
 
     def forward(self, images_bhw3: Tensor) -> Features:
         """Features of images uint8 (b, h, w, 3): class token (b, 1, d), map (b, r, c, d)."""
-        x = self.preprocess(images_bhw3).contiguous(memory_format=torch.channels_last)
+        x = arranged(self.preprocess(images_bhw3))
         x = functional.relu(self.stem(x))
         for stage in self.stages:
             x = stage(x)

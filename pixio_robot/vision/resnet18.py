@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
+from pixio_robot.vision.convolutional import Convolutional, arranged
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 GROUP_CHANNELS = 16
@@ -27,7 +28,7 @@ class ResNet18Config:
     """Resize every input image to a square of this side [px]; None: keep its size."""
 
 
-class ResNet18Encoder(nn.Module):
+class ResNet18Encoder(Convolutional):
     """torchvision's ResNet18 up to its last feature map; the class token is the mean of the map."""
 
     feature_dim = 512
@@ -43,7 +44,7 @@ class ResNet18Encoder(nn.Module):
             whole = resnet18(weights=None, norm_layer=lambda width: nn.GroupNorm(width // GROUP_CHANNELS, width))
         # Everything except global average pooling and the classifier.
         self.layers = nn.Sequential(*list(whole.children())[:-2])
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.arrange()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map for images of this size [px], rounded up."""
@@ -52,7 +53,7 @@ class ResNet18Encoder(nn.Module):
 
     def forward(self, images_bhw3: Tensor) -> Features:
         """Features of images uint8 (b, h, w, 3): class token (b, 1, d), map (b, r, c, d)."""
-        x_bdrc = self.layers(self.preprocess(images_bhw3).contiguous(memory_format=torch.channels_last))
+        x_bdrc = self.layers(arranged(self.preprocess(images_bhw3)))
         return Features(x_bdrc.mean(dim=(2, 3))[:, None], x_bdrc.permute(0, 2, 3, 1))
 
     def fingerprint(self) -> str:

@@ -55,3 +55,31 @@ def test_everything_it_computes_lies_on_its_device(name, side):
         out = model.panels(images) if isinstance(model, Pixio) else model(images)
     found = [out] if isinstance(out, torch.Tensor) else vars(out).values()
     assert {value.device.type for value in found if isinstance(value, torch.Tensor)} == {"cuda"}
+
+
+@pytest.mark.parametrize("name", ["ResNet", "ResNet18"])
+def test_convolutions_are_channels_last_on_a_cpu_only(name):
+    """Elsewhere GroupNorm has no kernel for it (torch 2.11) and would copy."""
+
+    def formats(encoder: torch.nn.Module) -> set[tuple[bool, bool]]:
+        kernels = [one for one in encoder.parameters() if one.ndim == 4 and one.shape[1] > 1 and one.shape[2] > 1]
+        return {(one.is_contiguous(), one.is_contiguous(memory_format=torch.channels_last)) for one in kernels}
+
+    policy = torch.nn.ModuleDict({"encoder": MODELS[name]()})
+    assert formats(policy) == {(False, True)}
+    seen = []
+    hooks = [
+        part.register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
+        for part in policy.modules()
+        if isinstance(part, torch.nn.GroupNorm)
+    ]
+    images = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    policy["encoder"](images)
+    assert not any(seen)
+    with FakeTensorMode(), torch.no_grad():
+        policy._apply(lambda one: torch.empty_strided(one.shape, one.stride(), dtype=one.dtype, device="cuda:0"))
+        seen.clear()
+        assert formats(policy) == {(True, False)}
+        policy["encoder"](torch.zeros(2, 64, 64, 3, dtype=torch.uint8, device="cuda:0"))
+    assert all(seen)
+    assert len(seen) == len(hooks)
