@@ -16,9 +16,6 @@ import numpy as np
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
-_Values = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""For each dimension (a,): lowest value, highest value, and whether there are no others."""
-
 
 def check_execute(execute: int, horizon: int) -> None:
     """Raise UserError unless 1 <= execute <= horizon."""
@@ -43,8 +40,7 @@ class RecedingHorizon:
         self._queue: collections.deque[np.ndarray] = collections.deque()
         self._chunks: list[tuple[int, np.ndarray]] = []
         """(first step, actions) of earlier calls, oldest first; kept only for temporal ensembling."""
-        self._values: _Values | None = None
-        """Those of all predictions of the episode; kept only for temporal ensembling."""
+        self._two_valued: _TwoValued | None = None
 
     @property
     def looks_next(self) -> bool:
@@ -78,22 +74,41 @@ class RecedingHorizon:
             return
         self._chunks = [(start, old) for start, old in self._chunks if start + len(old) > self.step]
         self._chunks.append((self.step, chunk))
-        self._values = low, high, two_valued = _values_of(chunk, self._values)
+        values = _TwoValued(chunk)
+        if self._two_valued is None:
+            self._two_valued = values
+        else:
+            self._two_valued.add(values)
         for step in range(self.step, self.step + self._execute):
             votes = [old[step - start] for start, old in self._chunks if step < start + len(old)]
             weights = [math.exp(-self._weight * age) for age in range(len(votes))]
             average = np.average(votes, axis=0, weights=weights)
-            nearer = np.where(average * 2 > low + high, high, low)
-            self._queue.append(np.where(two_valued, nearer, average).astype(chunk.dtype))
+            self._queue.append(self._two_valued.chosen(average).astype(chunk.dtype))
 
     def next_action(self) -> np.ndarray:
         self.step += 1
         return self._queue.popleft()
 
 
-def _values_of(chunk: np.ndarray, earlier: _Values | None) -> _Values:
-    """The values of a chunk (n, a) and of the earlier ones."""
-    ends = np.stack([chunk.min(axis=0), chunk.max(axis=0), *([] if earlier is None else earlier[:2])])
-    low, high = ends.min(axis=0), ends.max(axis=0)
-    two_valued = np.all([*((chunk == low) | (chunk == high)), *((ends == low) | (ends == high))], axis=0)
-    return low, high, two_valued if earlier is None else two_valued & earlier[2]
+class _TwoValued:
+    """Recognises the dimensions, such as a gripper that is open or closed, of which all predictions of an episode are
+    one of two values: clients of a server know nothing else of the policy.
+
+    Continuous predictions of different calls are never equal, so one of the values has to have come in two calls.
+    """
+
+    def __init__(self, chunk: np.ndarray):
+        self.low, self.high = chunk.min(axis=0), chunk.max(axis=0)
+        self._no_others = ((chunk == self.low) | (chunk == self.high)).all(axis=0)
+        self._again = np.zeros(self.low.shape, bool)
+
+    def add(self, later: _TwoValued) -> None:
+        ends = np.stack([self.low, self.high, later.low, later.high])
+        self._again |= (ends[:2, None] == ends[None, 2:]).any(axis=(0, 1))
+        self.low, self.high = ends.min(axis=0), ends.max(axis=0)
+        self._no_others &= later._no_others & ((ends == self.low) | (ends == self.high)).all(axis=0)
+
+    def chosen(self, average: np.ndarray) -> np.ndarray:
+        """The average (a,), with the nearer value in the dimensions that have two."""
+        nearer = np.where(average * 2 > self.low + self.high, self.high, self.low)
+        return np.where(self._no_others & self._again, nearer, average)

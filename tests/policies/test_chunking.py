@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixio_robot.errors import UserError
+from pixio_robot.receding_horizon import RecedingHorizon
 from pixio_robot.types import Frame, Observation
 from policies.chunking import ChunkedActor, call_seed
 from policies.config import PolicyConfig
@@ -137,6 +138,16 @@ def test_a_dimension_with_a_third_value_is_averaged():
     act = policy.act
     policy.act = lambda *args: torch.where(act(*args) == -0.3, 0.1 * min(policy.now, 2), act(*args))
     assert len(set(grips(policy, weight=0.1)[:, 1])) > 3
+
+
+def test_two_chunks_that_each_hold_still_are_averaged():
+    episode = RecedingHorizon(1, 1, ensemble_weight=0.0)
+    found = []
+    for value in (0.0, 0.2):
+        episode.see(frame(0, False))
+        episode.plan(np.full((2, 1), value, np.float32))
+        found.append(float(episode.next_action()[0]))
+    assert found == pytest.approx([0.0, 0.1])
 
 
 @pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])
