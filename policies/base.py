@@ -57,7 +57,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         of = statistics.actions
         if config.action_pose_repr == RELATIVE:
             self.relative_actions, of = RelativePoses.of_actions(spec, of), known(statistics.relative_actions)
-        self.actions = Normaliser.of(config.action_normalisation, of, spec.action_names)
+        self.actions = Normaliser.of(config.action_normalisation, of, spec.action_names, config.action_min_std)
 
     @property
     def state_range(self) -> tuple[list[float], list[float]] | None:

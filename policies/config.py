@@ -34,6 +34,8 @@ class ConditioningConfig:
     """Also condition on the robot's state."""
     state_normalisation: str = one_of("min_max", NORMALISATIONS)
     """How each state dimension is normalised, using the statistics of the demonstrations."""
+    state_min_std: float = number(0.0, at_least=0)
+    """state_normalisation=mean_std: divide by at least this, in the unit of each dimension (ACT: 0.01)."""
     obs_pose_repr: str = one_of(ABSOLUTE, POSE_REPRS)
     """Gripper poses in the state: `absolute`, or `relative` to the gripper's pose at the newest frame, as in UMI: the
     policy then sees how the gripper moved in the last `observation_steps` frames, but not where it is."""
@@ -105,14 +107,16 @@ class PolicyConfig:
     past, rounded up."""
     ensemble_weight: float | None = number(None, at_least=0)
     """Temporal ensembling (ACT, Zhao et al. 2023, who use .01 with execute=1): average all predictions for a step; a
-    prediction made i calls after the oldest has weight exp(-ensemble_weight * i). A dimension with only two values, such
-    as a gripper, takes the one nearer to the average. null: use the newest prediction."""
+    prediction made i calls after the oldest has weight exp(-ensemble_weight * i). A dimension with only two values,
+    such as a gripper, takes the one nearer to the average. null: use the newest prediction."""
     learn_padding: bool = False
     """Also learn the padding (repeated actions) beyond both ends of an episode, as diffusion policy does, so that the
     policy holds still when done; chunks then end in fewer than `execute` padded actions. False masks padding in the
     loss."""
     action_normalisation: str = one_of("min_max", NORMALISATIONS)
     """How each action dimension is normalised, using the statistics of the demonstrations."""
+    action_min_std: float = number(0.0, at_least=0)
+    """action_normalisation=mean_std: divide by at least this, in the unit of each dimension (ACT: 0.01)."""
     action_pose_repr: str = one_of(ABSOLUTE, POSE_REPRS)
     """Absolute gripper poses among the actions: predicted as they are (`absolute`), or `relative` to the gripper's pose
     at the newest frame, as in UMI (Chi et al., RSS 2024). The policy returns absolute poses either way. Other actions

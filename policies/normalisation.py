@@ -1,8 +1,9 @@
 """Normalisation from physical to network units and back, per dimension, exactly invertible.
 
-Some dimensions are recognised by name. The columns of a rotation matrix (6-d rotation, Zhou et al. 2019) are left
-unscaled: they are in [-1, 1] already, and scaling each by its own range would distort the rotation. A gripper that has
-only two values in the demonstrations is mapped back to exactly those two.
+Some dimensions are recognised by name. The columns of a rotation matrix (6-d rotation, Zhou et al. 2019) and of a
+quaternion are left unscaled, as in diffusion policy's release: they are in [-1, 1] already, and scaling each by its own
+range would distort the rotation. A gripper that has only two values in the demonstrations is mapped back to exactly
+those two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NORMALISATIONS = ("min_max", "mean_std", "quantile", "none")
 CONSTANT_RANGE = 1e-4
 """A dimension that varies by less than this (in its own unit) is treated as constant and only shifted: dividing by such
 a small range would turn any jitter at run time into an enormous input (other toolkits use the same threshold)."""
-ROTATION_NAMES = ("rot6d", "rot_6d", "rotation_6d", "6d_rotation")
+ROTATION_NAMES = ("rot6d", "rot_6d", "rotation_6d", "6d_rotation", "quat")
 GRIPPER_NAME = "gripper"
 BINARY_SLACK = 0.01
 """A dimension is two-valued if its variance is within this fraction of the largest possible variance."""
@@ -46,11 +47,13 @@ class Normaliser(nn.Module):
         q01: np.ndarray | None = None,
         q99: np.ndarray | None = None,
         names: Sequence[str] = (),
+        min_std: float = 0.0,
     ):
         """`min_max` maps [minimum, maximum] to [-1, 1]; `mean_std` maps the mean to 0 and one standard deviation to 1;
         `quantile` maps the 1st and 99th percentiles to -1 and 1, which is robust to outliers; `none` is the identity.
 
-        `names`: names of the dimensions, by which rotations and grippers are recognised.
+        `names`: names of the dimensions, by which rotations and grippers are recognised. `min_std`: smaller standard
+        deviations count as this one, in the dimension's unit.
         """
         super().__init__()
         if how not in NORMALISATIONS:
@@ -62,7 +65,7 @@ class Normaliser(nn.Module):
             raise UserError(
                 "The demonstrations' statistics contain NaN or infinity and cannot be used for normalisation."
             )
-        offset, scale = _offset_and_scale(how, low, high, centre, spread, q01, q99)
+        offset, scale = _offset_and_scale(how, low, high, centre, spread.clamp(min=min_std), q01, q99)
         kept = torch.tensor([is_rotation(name) for name in names] or [False] * len(low))
         gripper = torch.tensor([GRIPPER_NAME in name.lower() for name in names] or [False] * len(low))
         snapped = gripper & _two_valued(low, high, centre, spread)
@@ -79,9 +82,17 @@ class Normaliser(nn.Module):
         self.register_buffer("snapped", snapped, persistent=False)
 
     @classmethod
-    def of(cls, how: str, of: Range, names: Sequence[str] = ()) -> Normaliser:
+    def of(cls, how: str, of: Range, names: Sequence[str] = (), min_std: float = 0.0) -> Normaliser:
         return cls(
-            how, minimum=of.minimum, maximum=of.maximum, mean=of.mean, std=of.std, q01=of.q01, q99=of.q99, names=names
+            how,
+            minimum=of.minimum,
+            maximum=of.maximum,
+            mean=of.mean,
+            std=of.std,
+            q01=of.q01,
+            q99=of.q99,
+            names=names,
+            min_std=min_std,
         )
 
     def forward(self, physical: Tensor) -> Tensor:
@@ -101,7 +112,7 @@ class Normaliser(nn.Module):
 
 
 def is_rotation(name: str) -> bool:
-    """Whether a dimension with that name belongs to a 6-d rotation."""
+    """Whether a dimension with that name belongs to a 6-d rotation or a quaternion."""
     return any(known in name.lower() for known in ROTATION_NAMES)
 
 

@@ -71,7 +71,7 @@ class Sight(nn.Module):
         self.relative_state = RelativePoses.of_state(spec) if config.obs_pose_repr == RELATIVE else None
         if config.use_state:
             of = statistics.state if self.relative_state is None else known(statistics.relative_state)
-            self.state = Normaliser.of(config.state_normalisation, of, spec.state_names)
+            self.state = Normaliser.of(config.state_normalisation, of, spec.state_names, config.state_min_std)
         self.state_dim = spec.state_dim if config.use_state else 0
         self.goal = nn.Linear(config.goal_dim, self.goal_width) if config.goal_dim else None
         # Lists in the order of `cameras`, because camera names may contain dots, which module names must not.

@@ -58,6 +58,36 @@ def test_a_constant_action_stays_constant_under_min_max():
     assert normaliser.bounded_inverse(torch.tensor([0.5, 0.0])).tolist() == [5.0, 1.0]
 
 
+QUATERNION = tuple(f"eef_quat.{axis} [1]" for axis in "xyzw")
+
+
+@pytest.mark.parametrize("how", ["min_max", "mean_std", "quantile"])
+@pytest.mark.parametrize("names", [QUATERNION, tuple(f"robot0_eef_quat_{axis}" for axis in "xyzw")])
+def test_rotations_keep_their_form(how, names):
+    quaternions = np.random.default_rng(0).normal([0.99, 0.1, 0.0, 0.02], 0.01, (50, 4))
+    quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
+    normaliser = fitted(how, quaternions, names)
+    x = torch.from_numpy(quaternions).float()
+    assert torch.equal(normaliser(x), x)
+    assert fitted(how, quaternions)(x).std() > 0.4
+
+
+def test_a_saved_normaliser_keeps_its_numbers():
+    """Quaternions were scaled earlier; policies trained then go on to see them so."""
+    data = np.array([[0.98, 0.0], [1.0, 0.2]])
+    earlier, later = fitted("min_max", data), fitted("min_max", data, QUATERNION[:2])
+    later.load_state_dict(earlier.state_dict())
+    assert torch.equal(later(torch.tensor([1.0, 0.1])), earlier(torch.tensor([1.0, 0.1])))
+
+
+def test_a_smallest_standard_deviation():
+    data = np.random.default_rng(0).normal(0.0, [0.001, 0.1], (500, 2))
+    moments = {"minimum": data.min(0), "maximum": data.max(0), "mean": np.zeros(2), "std": np.array([0.001, 0.1])}
+    normaliser = Normaliser("mean_std", **moments, min_std=0.01)
+    assert normaliser(torch.tensor([0.001, 0.1])).tolist() == pytest.approx([0.1, 1.0])
+    assert Normaliser("mean_std", **moments)(torch.tensor([0.001, 0.1])).tolist() == pytest.approx([1.0, 1.0])
+
+
 def test_bad_statistics_and_names():
     ones = np.ones(2)
     with pytest.raises(UserError, match="min_max"):
