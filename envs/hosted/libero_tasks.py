@@ -69,6 +69,9 @@ class LiberoTask(gym.Env):  # pyright: ignore[reportGeneralTypeIssues]
         }
 
     def reset(self, *, seed: int = 0, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        # Every reset adds LIBERO's samplers for the state of drawers and stoves once more, and draws from all of them,
+        # after which the same seed places the furniture elsewhere.
+        self._env.env.object_property_initializers.clear()
         self._env.seed(seed)
         self._env.reset()
         found = self._env.set_init_state(self._initial_states[seed % len(self._initial_states)])
