@@ -25,7 +25,7 @@ class EncoderKind(Choice):
     RESNET = "resnet"
     """A small ResNet, trained from scratch with the policy."""
     RESNET18 = "resnet18"
-    """ResNet18 with GroupNorm, trained from scratch: the encoder of diffusion policy and robomimic."""
+    """ResNet18 with GroupNorm, trained from scratch: the encoder of diffusion policy."""
     TIMM = "timm"
     """A timm model by name, for comparison."""
     TRANSFORMERS = "transformers"
@@ -55,6 +55,8 @@ class EncoderSource:
     """random: architecture of the Pixio encoder."""
     resnet: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
     """resnet: architecture; three stages with 1, 2 and 4 times `width` channels, at strides 2, 4 and 8."""
+    resnet18: ResNet18Config = dataclasses.field(default_factory=ResNet18Config)
+    """resnet18: how it sees the pixels."""
     seed: int = 0
     """Random seed of initial weights that are not loaded."""
 
@@ -77,7 +79,7 @@ def _build(source: EncoderSource) -> nn.Module | None:
         case EncoderKind.RESNET:
             return ResNetEncoder(_at(source.resnet, source.resize), source.seed)
         case EncoderKind.RESNET18:
-            return ResNet18Encoder(ResNet18Config(resize=source.resize), source.seed)
+            return ResNet18Encoder(_at(source.resnet18, source.resize), source.seed)
         case EncoderKind.TIMM:
             if source.name is None:
                 raise UserError("An encoder of kind `timm` needs `name`, the model name in timm.")
@@ -106,6 +108,6 @@ def untrained_pixio(source: EncoderSource) -> EncoderConfig:
     return _at(source.encoder, source.resize)
 
 
-def _at[Config: (EncoderConfig, ResNetConfig)](config: Config, resize: int | None) -> Config:
+def _at[Config: (EncoderConfig, ResNetConfig, ResNet18Config)](config: Config, resize: int | None) -> Config:
     """Override `resize` [px], unless it is None."""
     return config if resize is None else dataclasses.replace(config, resize=resize)

@@ -120,6 +120,10 @@ class PoolingConfig:
     """spatial_softmax: number of keypoints."""
     activations: bool = True
     """spatial_softmax: also return each keypoint's activation at its location."""
+    learn_sharpness: bool = True
+    """spatial_softmax: learn each keypoint's sharpness (inverse temperature); false: it stays 1."""
+    project: int = number(0, at_least=0)
+    """spatial_softmax: project the result to this dimension with a linear layer and ReLU; 0: no projection."""
     channels: int = number(8, at_least=1)
     """patch_mlp: channels to which each patch is reduced before flattening."""
     queries: int = number(4, at_least=1)

@@ -54,32 +54,44 @@ class PatchMean(Pooling):
 class SpatialSoftmax(Pooling):
     """Expected coordinates of m keypoints (arXiv 1504.00702), x and y in [-1, 1] with the edges of the map at +-1.
 
-    Each keypoint is a linear map of the patch features, with a learned softmax temperature. With `activations`, the
-    expected activation of each keypoint is appended, which tells whether it is present at all.
+    Each keypoint is a linear map of the patch features, with a softmax temperature that is learned or 1. With
+    `activations`, the expected activation of each keypoint is appended, which tells whether it is present at all.
+    `project`: dimension of a linear layer with ReLU at the end, as in robomimic and diffusion policy; 0: none.
     """
 
     xy: Tensor
 
-    def __init__(self, feature_dim: int, grid: tuple[int, int], keypoints: int, activations: bool) -> None:
+    def __init__(
+        self,
+        feature_dim: int,
+        grid: tuple[int, int],
+        keypoints: int,
+        activations: bool,
+        learn_sharpness: bool = True,
+        project: int = 0,
+    ) -> None:
         super().__init__()
         self.activations = activations
-        self.out_dim = keypoints * (3 if activations else 2)
+        found = keypoints * (3 if activations else 2)
+        self.out_dim = project or found
         self.score = nn.Linear(feature_dim, keypoints)
         nn.init.normal_(self.score.weight, std=feature_dim**-0.5)
         nn.init.zeros_(self.score.bias)
-        self.log_sharpness = nn.Parameter(torch.zeros(keypoints))
+        self.log_sharpness = nn.Parameter(torch.zeros(keypoints)) if learn_sharpness else None
+        self.out = nn.Sequential(nn.Linear(found, project), nn.ReLU()) if project else nn.Identity()
         rows, columns = (torch.linspace(-1 + 1 / side, 1 - 1 / side, side) for side in grid)
         y_hw, x_hw = torch.meshgrid(rows, columns, indexing="ij")
         self.register_buffer("xy", torch.stack([x_hw.flatten(), y_hw.flatten()], dim=1), persistent=False)
 
     def forward(self, features: Features) -> Tensor:
         score_nsm = self.score(features.patches).flatten(1, 2)
-        weight_nsm = (score_nsm.float() * self.log_sharpness.exp()).softmax(dim=1)
+        sharp_nsm = score_nsm.float() if self.log_sharpness is None else score_nsm.float() * self.log_sharpness.exp()
+        weight_nsm = sharp_nsm.softmax(dim=1)
         with torch.autocast(weight_nsm.device.type, enabled=False):  # half precision would round to about a pixel
             found = [torch.einsum("nsm,sc->nmc", weight_nsm, self.xy).flatten(1)]
         if self.activations:
             found.append((weight_nsm * score_nsm).sum(dim=1))
-        return torch.cat(found, dim=1)
+        return self.out(torch.cat(found, dim=1))
 
 
 class PatchMlp(Pooling):
@@ -126,7 +138,9 @@ def build_pooling(config: PoolingConfig, feature_dim: int, class_tokens: int, gr
         case "patch_mean":
             return PatchMean(feature_dim)
         case "spatial_softmax":
-            return SpatialSoftmax(feature_dim, grid, config.keypoints, config.activations)
+            return SpatialSoftmax(
+                feature_dim, grid, config.keypoints, config.activations, config.learn_sharpness, config.project
+            )
         case "patch_mlp":
             return PatchMlp(feature_dim, grid, config.channels, config.width)
         case "attention":

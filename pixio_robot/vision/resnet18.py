@@ -1,7 +1,7 @@
-"""ResNet18 with GroupNorm, trained from scratch: the image encoder of diffusion policy and robomimic.
+"""ResNet18 with GroupNorm, trained from scratch: the image encoder of diffusion policy.
 
 GroupNorm replaces BatchNorm, whose running statistics do not work with averaged weights (Chi et al., IJRR,
-sec. 3.2); sixteen channels per group.
+sec. 3.2); sixteen channels per group. robomimic's ResNet18, also trained from scratch, keeps BatchNorm.
 
 Shapes: b batch, h/w pixels, r/c rows and columns of the map (stride 32), d width.
 """
@@ -13,6 +13,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from pixio_robot.fields import check_fields, one_of
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.convolutional import Convolutional, arranged
@@ -20,12 +21,24 @@ from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Prepro
 
 GROUP_CHANNELS = 16
 STRIDE = 32
+PIXELS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "unit": ((0.0,) * 3, (1.0,) * 3),
+    "symmetric": ((0.5,) * 3, (0.5,) * 3),
+}
+"""Mean and std by which pixels in [0, 1] are normalised."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class ResNet18Config:
     resize: int | None = None
     """Resize every input image to a square of this side [px]; None: keep its size."""
+    pixels: str = one_of("imagenet", PIXELS)
+    """Normalisation of pixels: imagenet (mean and std of ImageNet), unit ([0, 1], as in robomimic) or symmetric
+    ([-1, 1], as in diffusion policy)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "encoder.resnet18.")
 
 
 class ResNet18Encoder(Convolutional):
@@ -38,7 +51,7 @@ class ResNet18Encoder(Convolutional):
 
         super().__init__()
         self.config = config
-        self.preprocess = Preprocess(config.resize)
+        self.preprocess = Preprocess(config.resize, *PIXELS[config.pixels])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             whole = resnet18(weights=None, norm_layer=lambda width: nn.GroupNorm(width // GROUP_CHANNELS, width))
@@ -58,5 +71,5 @@ class ResNet18Encoder(Convolutional):
 
     def fingerprint(self) -> str:
         """sha256 of weights and preprocessing: equal fingerprints give equal features."""
-        described = dataclasses.asdict(self.config) | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        return checkpointing.fingerprint(self, described)
+        mean, std = PIXELS[self.config.pixels]
+        return checkpointing.fingerprint(self, {"resize": self.config.resize, "mean": mean, "std": std})

@@ -5,12 +5,15 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Encoder, Features
+from pixio_robot.vision import checkpointing
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, lr_scales, parameter_depths
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from pixio_robot.vision.config import POOLINGS, EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.pooling import build_pooling
+from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 
 CONFIG = EncoderConfig(size="tiny", patch=8, image_size=32)
 
@@ -42,6 +45,40 @@ def test_spatial_softmax_finds_where_a_feature_is():
     assert x == pytest.approx((6.5 / 8) * 2 - 1, abs=1e-4)
     assert y == pytest.approx((1.5 / 4) * 2 - 1, abs=1e-4)
     assert strength == pytest.approx(50.0, rel=1e-3)
+
+
+def test_the_spatial_softmax_of_robomimic_and_diffusion_policy():
+    """Sharpness 1, and a linear layer with ReLU on the coordinates."""
+    config = PoolingConfig(name="spatial_softmax", keypoints=5, activations=False, learn_sharpness=False, project=64)
+    pooling = build_pooling(config, 24, 2, (3, 5))
+    assert {name: tuple(one.shape) for name, one in pooling.named_parameters()} == {
+        "score.weight": (5, 24),
+        "score.bias": (5,),
+        "out.0.weight": (64, 10),
+        "out.0.bias": (64,),
+    }
+    plain = build_pooling(dataclasses.replace(config, learn_sharpness=True, project=0), 24, 2, (3, 5))
+    plain.load_state_dict({**pooling.state_dict(), "log_sharpness": torch.zeros(5)}, strict=False)
+    features = random_features()
+    torch.testing.assert_close(pooling(features), pooling.out[0](plain(features)).relu())
+    assert pooling(features).shape == (4, pooling.out_dim) == (4, 64)
+
+
+@pytest.mark.parametrize(("pixels", "ends"), [("unit", (0.0, 1.0)), ("symmetric", (-1.0, 1.0))])
+def test_resnet18_sees_pixels_as_it_is_told(pixels, ends):
+    encoder = build_encoder(EncoderSource(kind=EncoderKind.RESNET18, resnet18=ResNet18Config(pixels=pixels)))
+    assert isinstance(encoder, ResNet18Encoder)
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 4, 4, 3)
+    assert encoder.preprocess(images)[:, 0, 0, 0].tolist() == list(ends)
+    usual = ResNet18Encoder(ResNet18Config())
+    assert encoder.fingerprint() != usual.fingerprint()
+
+
+def test_a_resnet18_looks_as_it_did_before_pixels_was_a_setting():
+    """Caches of features and saved policies name it by its fingerprint."""
+    encoder = ResNet18Encoder(ResNet18Config(resize=64))
+    described = {"resize": 64, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    assert encoder.fingerprint() == checkpointing.fingerprint(encoder, described)
 
 
 def test_resnet_is_an_encoder():
