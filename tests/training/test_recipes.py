@@ -2,17 +2,21 @@
 
 import re
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pixio_robot.cli.compose import config_directory, load
 from pixio_robot.cli.distill import DistillCommand
+from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.pretrain import PretrainCommand
+from pixio_robot.cli.train import TrainCommand
 from pixio_robot.training.pretrain import build_pixio
 from pixio_robot.vision.flops import pretraining_flop
 
 RECIPES = sorted(config_directory().glob("experiment/pixio_*.yaml"))
+POLICIES = sorted(path for path in config_directory().glob("experiment/*.yaml") if path not in RECIPES)
 SCHEMAS = {"pretrain": PretrainCommand, "distill": DistillCommand}
 
 
@@ -22,6 +26,57 @@ def composed(path: Path) -> PretrainCommand | DistillCommand:
     words = shlex.split(command[1])
     name = next(word for word in words if word in SCHEMAS)
     return load(name, SCHEMAS[name], words[words.index(name) + 1 :])
+
+
+def trained(name: str) -> TrainCommand:
+    """What the training command in a policy recipe's header gives."""
+    head = (config_directory() / f"experiment/{name}.yaml").read_text()
+    command = re.search(r"^# .*?pixio-robot train ((?:.*\\\n)*.*)", head, re.MULTILINE)
+    assert command is not None
+    words = shlex.split(re.sub(r"\\\n#|  \(.*\)", "", command[1]))
+    register_policies("train", words)
+    return load("train", TrainCommand, words)
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_policy_recipe_composes_by_its_own_command(path):
+    head = path.read_text()
+    for word in ("# Command:", "# Cost:", "# Result:"):
+        assert head.count(word) == 1
+    assert trained(path.stem).out == f"runs/{path.stem}"
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("act_chunk100", 0.2),
+        ("cortexbench_bc", 0.0),
+        ("diffusion_policy_cnn", 0.02),
+        ("diffusion_policy_transformer", 0.02),
+    ],
+)
+def test_a_recipe_holds_out_what_was_held_out(name, share):
+    assert trained(name).validation_share == share
+
+
+def test_the_recipe_of_robomimic_keeps_the_split_of_the_file():
+    command = trained("robomimic_bc_rnn_gmm")
+    assert (command.train_where, command.validation_where) == ("info.mask.train == true", "info.mask.valid == true")
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("robomimic_bc_rnn_gmm", "unit"),
+        ("diffusion_policy_cnn", "symmetric"),
+        ("diffusion_policy_transformer", "symmetric"),
+    ],
+)
+def test_the_image_head_is_the_published_one(name, pixels):
+    command = trained(name)
+    assert command.encoder.resnet18.pixels == pixels
+    head = {"keypoints": 32, "activations": False, "learn_sharpness": False, "project": 64}
+    assert head.items() <= asdict(command.policy.conditioning.pooling).items()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
