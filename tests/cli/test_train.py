@@ -315,10 +315,11 @@ def start(data: Path, out: Path, processes: int, *words: str, encoder: str = TIN
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_learn_what_one_does(demos: Path, tmp_path: Path, parallel: str) -> None:
-    """Padded steps differ in number between the two halves of a batch: the loss is a mean over all of them."""
+@pytest.mark.parametrize(("parallel", "accumulate"), [("ddp", 1), ("ddp", 2), ("fsdp", 2)])
+def test_two_processes_learn_what_one_does(demos: Path, tmp_path: Path, parallel: str, accumulate: int) -> None:
+    """Padded steps differ in number between the parts of an update: the loss is a mean over all of them."""
     words = ["adapt.mode=FULL", "optim.lr=1e-3", "loop.log_every=1", "policy.horizon=4"]
+    words += [f"loop.accumulate={accumulate}"]
     start(demos, tmp_path / "one", 1, *words)
     start(demos, tmp_path / "two", 2, *words, f"loop.parallel={parallel}")
     lines = [

@@ -7,8 +7,10 @@ from safetensors.torch import load_file, save_file
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Observation
+from pixio_robot.vision.config import PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from policies.persistence import load_policy, save_policy
 from policies.registry import POLICIES
 
@@ -31,6 +33,14 @@ def test_a_loaded_policy_acts_the_same(make, world, encoder, tmp_path, name, sig
     save_policy(tmp_path / "again", loaded, encoder_source={"kind": sight}, extra={"step": 7})
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "policy" / file).read_bytes()
+
+
+def test_the_image_head_of_diffusion_policy_is_kept(make, world, tmp_path):
+    pooling = PoolingConfig(name="spatial_softmax", activations=False, learn_sharpness=False, project=16)
+    policy = make("bc", encoder=ResNet18Encoder(ResNet18Config(pixels="symmetric")), pooling=pooling).eval()
+    save_policy(tmp_path / "policy", policy)
+    observation = world.windows(3, seed=0).observation
+    assert torch.equal(load_policy(tmp_path / "policy").act(observation), policy.act(observation))
 
 
 def test_a_loaded_policy_takes_cached_features(make, world, tmp_path):

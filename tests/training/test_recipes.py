@@ -40,9 +40,6 @@ def trained(name: str) -> TrainCommand:
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
 def test_a_policy_recipe_composes_by_its_own_command(path):
-    head = path.read_text()
-    for word in ("# Command:", "# Cost:", "# Result:"):
-        assert head.count(word) == 1
     assert trained(path.stem).out == f"runs/{path.stem}"
 
 
