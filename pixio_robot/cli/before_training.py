@@ -21,6 +21,7 @@ def notes(sources: Sequence[Source], policy: PolicyConfig) -> list[str]:
     """Warnings about the training episodes, one string each."""
     used = [source for source in sources if source.training]
     found = [_of_failures(source.store, source.training) for source in used]
+    found += [_of_twins(source) for source in sources]
     lengths = [source.store.lengths[list(source.training)] for source in used]
     return [note for note in [*found, _of_padding(np.concatenate(lengths), policy)] if note]
 
@@ -37,6 +38,12 @@ def _of_failures(store: DemoStore, episodes: Iterable[int]) -> str:
         f"and the policy imitates them like the others. To leave them out: `pixio-robot data filter "
         f"{store.path} out=NEW where=success`, then data=NEW."
     )
+
+
+def _of_twins(source: Source) -> str:
+    if not source.twins:
+        return ""
+    return f"{source.twins} episodes in {source.store.path} are not trained on, because the same ones are held out."
 
 
 def _of_padding(lengths: np.ndarray, policy: PolicyConfig) -> str:

@@ -47,6 +47,8 @@ class Source:
     """Episodes to train on."""
     held_out: Sequence[int] = ()
     """Episodes to hold out."""
+    twins: int = 0
+    """Number of episodes that are not trained on because one with the same content is held out."""
 
 
 def divided(
@@ -54,7 +56,7 @@ def divided(
 ) -> list[Source]:
     """The sources with their training and held-out episodes. learned: marks that must not be held out.
 
-    Duplicates of episodes that are held out by name are not trained on either. Raises UserError if nothing is left to
+    Duplicates of episodes that are held out are not trained on either. Raises UserError if nothing is left to
     train on or to hold out, and if an episode selected for holding out is in `learned`.
     """
     candidates = _where(sources, division.train_where, "train_where")
@@ -63,8 +65,10 @@ def divided(
     else:
         divided = _shared(sources, candidates, validation_share, seed, learned)
     return [
-        dataclasses.replace(source, training=kept, held_out=left_out)
-        for source, (kept, left_out) in zip(sources, divided, strict=True)
+        dataclasses.replace(
+            source, training=kept, held_out=left_out, twins=len(set(numbers).difference(kept, left_out))
+        )
+        for source, numbers, (kept, left_out) in zip(sources, candidates, divided, strict=True)
     ]
 
 
@@ -114,10 +118,15 @@ def _shared(
 ) -> list[tuple[list[int], list[int]]]:
     found = []
     before = False
+    trained, taken = set(learned), set()
     for source, numbers in zip(sources, candidates, strict=True):
-        known = {place for place, number in enumerate(numbers) if source.marks[number] in learned}
-        before = before or bool(known)
+        marks = [source.marks[number] for number in numbers]
+        before = before or any(mark in learned for mark in marks)
+        known = {place for place, mark in enumerate(marks) if mark in trained}
         kept, left_out = split_episodes(len(numbers), validation_share, seed, known)
+        taken.update(marks[place] for place in left_out)
+        kept = [place for place in kept if marks[place] not in taken]
+        trained.update(marks[place] for place in kept)
         found.append(([numbers[place] for place in kept], [numbers[place] for place in left_out]))
     if validation_share > 0 and before and not any(left_out for _, left_out in found):
         paths = ", ".join(str(source.store.path) for source in sources)

@@ -12,6 +12,7 @@ import torch
 from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli import learning_data
+from pixio_robot.cli.before_training import notes
 from pixio_robot.cli.held_out import Division
 from pixio_robot.cli.learning_data import open_demonstrations
 from pixio_robot.data import image_sources
@@ -21,6 +22,7 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.images import CorruptImage
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed import Processes
+from policies.config import PolicyConfig
 
 BYTES_A_STEP = sum(camera.height * camera.width * 3 for camera in SPEC.cameras.values())
 
@@ -185,6 +187,27 @@ def test_a_single_store_trains_on_the_same_batches_whatever_is_held_out_elsewher
         with data.streams(Chunks(), None, batch_size=4, seed=0, random_views=False)[0] as training:
             batches.append(next(training).actions)
     assert torch.equal(*batches)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_recording_is_not_both_trained_on_and_held_out(seed, tmp_path):
+    """A store, and another with the best of its episodes, one of them twice, to weight them more."""
+    path, best = tmp_path / "all", tmp_path / "best"
+    store, chosen = make_store(path, 10), DemoStore.create(best, SPEC)
+    for number in (1, 3, 4, 6, 8, 8):
+        chosen.append(store.episode(number))
+    data = open_demonstrations([str(path), str(best)], weights=[1.0, 2.0], goals=None, validation_share=0.3, seed=seed)
+    marks = {
+        part: [source.marks[number] for source in data.sources for number in getattr(source, part)]
+        for part in ("training", "held_out")
+    }
+    assert len(marks["held_out"]) >= 3
+    assert not set(marks["training"]) & set(marks["held_out"])
+    assert set(marks["training"]) | set(marks["held_out"]) == set(data.sources[0].marks)
+    twins = sum(source.twins for source in data.sources)
+    assert len(marks["training"]) + len(marks["held_out"]) + twins == 16
+    said = [note for note in notes(data.sources, PolicyConfig()) if "because the same ones are held out" in note]
+    assert len(said) == sum(source.twins > 0 for source in data.sources)
 
 
 def test_a_choice_of_nothing_or_of_what_was_learned_is_refused(tmp_path):
