@@ -7,12 +7,14 @@ zarr-python, which takes 2-5 ms per read (docs/design.md).
 
 from __future__ import annotations
 
+import bisect
+import collections
 import contextlib
 import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import google_crc32c
@@ -24,7 +26,8 @@ from pixio_robot.data.demo_codecs import RAW, decode, zarr_codecs
 from pixio_robot.errors import UserError
 
 CRC_BYTES = 4
-_MOST_PLACES = 1024  # buffers per preadv: Linux's IOV_MAX, an even number
+_MOST_PLACES = 1024  # buffers per preadv: Linux's IOV_MAX
+_MOST_BYTES = 1 << 30  # per call: Linux reads at most 2**31 - 4096, whatever it is asked for
 _INDEX_ENTRY = 16  # offset and length of one inner chunk, two little-endian uint64 (Zarr v3 sharding spec)
 
 
@@ -167,24 +170,44 @@ class FrameFile:
         """
         rows = frames.reshape(len(frames), self._frame_bytes)
         checksums = np.empty((len(frames), CRC_BYTES), np.uint8)
-        places = [part for pair in zip(rows, checksums, strict=True) for part in pair]
-        for first in range(0, len(places), _MOST_PLACES):
-            some = places[first : first + _MOST_PLACES]
-            offset = int(self._offsets[start + first // 2])
-            if self._fill(some, offset) != sum(part.nbytes for part in some):
-                raise self._damaged(f"it ends before frame {start + (first + len(some)) // 2}.")
+        places = [part.data for pair in zip(rows, checksums, strict=True) for part in pair]
+        done = self._fill(places, int(self._offsets[start]))
+        if done != rows.nbytes + checksums.nbytes:
+            raise self._damaged(f"it ends before the end of frame {start + done // (self._frame_bytes + CRC_BYTES)}.")
         for number, (row, checksum) in enumerate(zip(rows, checksums.view("<u4")[:, 0].tolist(), strict=True), start):
             # The extension takes any contiguous buffer, though it is annotated as bytes.
             if google_crc32c.value(row) != checksum:  # pyright: ignore[reportArgumentType]
                 raise self._damaged(f"the checksum of frame {number} does not match.")
 
-    def _fill(self, places: list[np.ndarray], offset: int) -> int:
+    def _fill(self, places: list[memoryview], offset: int) -> int:
+        """Fill the buffers one after the other with the bytes from `offset` on -> how many there were.
+
+        A call may return fewer bytes than asked for without the file having ended; only 0 bytes say that it has.
+        """
+        left, done = collections.deque(places), 0
         with _reading(self.directory):
             descriptor = os.open(self._path, os.O_RDONLY)
             try:
-                return os.preadv(descriptor, places, offset) if places else 0
+                while left and (count := os.preadv(descriptor, _bounded(left), offset + done)):
+                    done += count
+                    while left and count >= len(left[0]):
+                        count -= len(left.popleft())
+                    if count:
+                        left[0] = left[0][count:]
             finally:
                 os.close(descriptor)
+        return done
+
+
+def _bounded(places: Iterable[memoryview]) -> list[memoryview]:
+    """The first of these buffers, as many and as much of the last as one call may fill."""
+    some = list(itertools.islice(places, _MOST_PLACES))
+    ends = list(itertools.accumulate(map(len, some)))
+    if ends[-1] <= _MOST_BYTES:
+        return some
+    fitting = bisect.bisect_right(ends, _MOST_BYTES)
+    room = _MOST_BYTES - (ends[fitting - 1] if fitting else 0)
+    return [*some[:fitting], some[fitting][:room]] if room else some[:fitting]
 
 
 class CodedFrameFile(FrameFile):
@@ -203,7 +226,7 @@ class CodedFrameFile(FrameFile):
         raw = self._bytes(start, stop)
         places = (self._offsets[start : stop + 1] - self._offsets[start]).tolist()
         for number, (first, end) in enumerate(itertools.pairwise(places)):
-            payload, checksum = raw[first : end - CRC_BYTES], raw[end - CRC_BYTES : end]
+            payload, checksum = bytes(raw[first : end - CRC_BYTES]), raw[end - CRC_BYTES : end]
             if google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
                 raise self._damaged(f"the checksum of frame {start + number} does not match.")
             try:
@@ -211,11 +234,9 @@ class CodedFrameFile(FrameFile):
             except (ValueError, RuntimeError) as error:
                 raise self._damaged(f"frame {start + number} cannot be decoded ({error}).") from error
 
-    def _bytes(self, start: int, stop: int) -> bytes:
+    def _bytes(self, start: int, stop: int) -> memoryview:
         """Frames start..stop with their checksums, as stored on disk."""
-        first, count = int(self._offsets[start]), int(self._offsets[stop] - self._offsets[start])
-        with _reading(self.directory), self._path.open("rb", buffering=0) as file:
-            raw = os.pread(file.fileno(), count, first)
-        if len(raw) != count:
-            raise self._damaged(f"it ends before frame {stop}.")
+        raw = memoryview(bytearray(int(self._offsets[stop] - self._offsets[start])))
+        if self._fill([raw], int(self._offsets[start])) != len(raw):
+            raise self._damaged(f"it ends before the end of frame {stop - 1}.")
         return raw

@@ -1,7 +1,9 @@
 """What goes into a store comes out of it, damage is named, and other things are not taken for a store."""
 
 import dataclasses
+import itertools
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import zarr
 from demo_data import SPEC, make_episode, make_store, same
 
+from pixio_robot.data import demo_arrays
 from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
@@ -184,6 +187,34 @@ def test_damaged_array_metadata_is_named(tmp_path: Path, name: str, content: byt
     assert all(problem.startswith("episode 0, ") and name.split("/")[-1] in problem for problem in problems)
     with pytest.raises(UserError, match=name):
         DemoStore.open(tmp_path / "s").episode(0)
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+def test_reads_are_bounded_and_a_short_one_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    """Linux reads less than 2 GiB per call. Here, the bound is 500 bytes (a frame has 192) and a call reads 300."""
+    asked, real = [], os.preadv
+
+    def short(descriptor: int, places: list[memoryview], offset: int) -> int:
+        asked.append(sum(map(len, places)))
+        first = list(itertools.takewhile(lambda place: len(place) <= 300, places[:1]))
+        return real(descriptor, first or [places[0][:300]], offset)
+
+    DemoStore.create(tmp_path / "s", SPEC, image_codec=codec).append(make_episode(0, length=20))
+    store = DemoStore.open(tmp_path / "s", ram_bytes=0)
+    monkeypatch.setattr(demo_arrays, "_MOST_BYTES", 500)
+    monkeypatch.setattr(os, "preadv", short)
+    found = store.images(0, "hand", 3, 18)
+    assert np.array_equal(found, make_episode(0, length=20).images["hand"][3:18])
+    assert len(asked) > 5
+    assert max(asked) <= 500
+    # The end of the file is still damage, and the frame is named.
+    monkeypatch.setattr(
+        os, "preadv", lambda descriptor, places, offset: offset < 500 and short(descriptor, places, offset)
+    )
+    with pytest.raises(UserError, match=r"damaged: it ends before the end of frame \d"):
+        store.images(0, "hand", 0, 20)
 
 
 def test_an_empty_data_file_is_damage(tmp_path: Path) -> None:
