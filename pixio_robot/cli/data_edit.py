@@ -50,7 +50,7 @@ class Filter:
 @dataclass(kw_only=True)
 class Subsample:
     """Keep `episodes` random episodes (0: all), and every `stride`-th step of them; `actions`: how the actions of
-    skipped steps are combined."""
+    `stride` steps become one: last for absolute targets, sum or mean for deltas (mean multiplies their unit)."""
 
     out: str = MISSING
     episodes: int = 0
@@ -164,7 +164,7 @@ def subsample(arguments: list[str]) -> int:
         else strided(store.spec, config.stride, config.actions)
     )
     write(Path(config.out), {"": chosen(store, episodes, edit.change, edit.spec)})
-    return _tell(config.out)
+    return _tell(config.out, edit.notes)
 
 
 def rename(arguments: list[str]) -> int:

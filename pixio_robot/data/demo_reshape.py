@@ -12,19 +12,9 @@ import cv2
 import numpy as np
 
 from pixio_robot.data.demo_verify import TIMESTAMPS
+from pixio_robot.data.merged_actions import merging
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
-
-BLOCKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "first": lambda block: block[0],
-    "last": lambda block: block[-1],
-    "sum": lambda block: block.sum(0),
-    "mean": lambda block: block.mean(0),
-}
-"""How the actions of `stride` steps are merged into one: `last` for absolute targets; `sum` for deltas in physical
-units; `mean` for deltas normalised to [-1, 1], if the controller's range is also multiplied by the stride."""
-_GRIPPER = "gripper"
-"""Columns with this in their name are open/close commands, which must not be summed or averaged even among deltas."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,25 +26,11 @@ class Edit:
 
 
 def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
-    """Keep every `stride`-th frame, state and time stamp. Rewards are summed and actions merged by BLOCKS[actions];
-    gripper columns take the last value instead of the sum or mean."""
+    """Keep every `stride`-th frame, state and time stamp. Rewards are summed and actions merged the way that
+    `actions` names (`merged_actions.WAYS`); gripper columns take the last value instead of the sum or mean."""
     if stride < 1:
         raise UserError(f"stride={stride} must be at least 1.")
-    if actions not in BLOCKS:
-        if not actions:
-            raise UserError(
-                f"stride={stride} merges {stride} actions into one: choose how with actions={'|'.join(BLOCKS)} "
-                "(last for absolute targets, sum for deltas)."
-            )
-        raise unknown_name("way of merging actions", actions, BLOCKS)
-
-    kept = [column for column, name in enumerate(spec.action_names) if _GRIPPER in name]
-
-    def joined(block: np.ndarray) -> np.ndarray:
-        one = BLOCKS[actions](block)
-        if actions in ("sum", "mean"):
-            one[kept] = block[-1, kept]
-        return one
+    merged = merging(spec.action_names, stride, actions)
 
     def change(episode: Episode) -> Episode:
         starts = range(0, len(episode), stride)
@@ -63,12 +39,13 @@ def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
             episode,
             images={camera: frames[::stride] for camera, frames in episode.images.items()},
             state=episode.state[::stride],
-            actions=np.stack([joined(episode.actions[i : i + stride]) for i in starts]).astype(np.float32),
+            actions=merged.merge(episode.actions).astype(np.float32),
             rewards=np.array([episode.rewards[i : i + stride].sum() for i in starts], np.float32),
             info={**episode.info, TIMESTAMPS: times[::stride]} if isinstance(times, list) else episode.info,
         )
 
-    return Edit(dataclasses.replace(spec, control_hz=spec.control_hz / stride), change)
+    slower = dataclasses.replace(spec, action_names=merged.names, control_hz=spec.control_hz / stride)
+    return Edit(slower, change, merged.notes)
 
 
 def resized(spec: DemoSpec, height: int, width: int, cameras: Sequence[str] = ()) -> Edit:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from pixio_robot.data.demo_edit import TASK, Recipe, chosen, drawn, filtered, holding, split, task_of, write
 from pixio_robot.data.demo_merge import merged, twins
 from pixio_robot.data.demo_rename import Named, renamed
-from pixio_robot.data.demo_reshape import BLOCKS, Edit, resized, strided
+from pixio_robot.data.demo_reshape import Edit, resized, strided
 from pixio_robot.data.demo_verify import TIMESTAMPS, verify
 from pixio_robot.data.demo_where import COMPARISONS, EXAMPLE, EpisodeFacts, parse_where
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.merged_actions import WAYS
 from pixio_robot.data.spec_differences import told_apart
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec
@@ -132,7 +133,7 @@ def test_an_existing_place_is_not_written_to(tmp_path: Path) -> None:
         write(tmp_path / "s", {"": chosen(store, [0])}, progress=False)
 
 
-@given(stride=st.integers(1, 9), length=st.integers(1, 12), joined=st.sampled_from(sorted(BLOCKS)))
+@given(stride=st.integers(1, 9), length=st.integers(1, 12), joined=st.sampled_from(sorted(WAYS)))
 def test_a_stride_keeps_every_kth_frame_and_the_return(stride: int, length: int, joined: str) -> None:
     episode, edit = make_episode(3, length), strided(SPEC, stride, joined)
     found = edit.change(episode)
