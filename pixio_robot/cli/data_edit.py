@@ -204,7 +204,7 @@ def resize(arguments: list[str]) -> int:
 
 
 def actions(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_actions import DELTA, converted, motionless
+    from pixio_robot.data.demo_actions import DELTA, converted, motionless, too_far
     from pixio_robot.data.demo_edit import chosen, open_source, write
     from pixio_robot.data.demos import DemoStore
 
@@ -221,6 +221,7 @@ def actions(arguments: list[str]) -> int:
             "warning: every delta is 0, because each action is the pose of its own step, as in UMI: a policy trained "
             "on them would stand still. Train on the absolute poses."
         )
+    notes += too_far(store.spec, made.spec, map(made.actions, range(len(made))))
     return _tell(config.out, notes)
 
 

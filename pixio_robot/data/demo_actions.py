@@ -7,6 +7,7 @@ same step, whose columns are named in the same way.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -41,6 +42,11 @@ DELTA, ABSOLUTE = "delta", "absolute"
 ROBOSUITE = "robosuite"
 _STILL = 1e-5
 """In m, rad or 1: above the float32 rounding error of a difference of equal poses, below any deliberate motion."""
+
+_SCALES = {POSITION: "scale_position", AXIS_ANGLE: "scale_rotation"}
+"""Form of a delta with a scale -> its setting."""
+_ROUNDING = 1e-4
+"""A delta this little above 1 is the rounding of float32, and clipping it changes nothing."""
 
 
 def converted(
@@ -136,6 +142,40 @@ def motionless(spec: DemoSpec, actions: Iterable[np.ndarray]) -> bool:
         for episode in actions
         for block in deltas
     )
+
+
+def too_far(before: DemoSpec, after: DemoSpec, actions: Iterable[np.ndarray]) -> tuple[str, ...]:
+    """A warning if deltas that a conversion from `before` to `after` made lie beyond -1 to 1, to which controllers clip
+    them: in how many steps of `actions` (each (n, a)), and which scales would fit. Empty otherwise."""
+    made = [
+        block
+        for block in blocks(after.action_names)
+        if block.delta and block.form in _SCALES and not set(block.names()) & set(before.action_names)
+    ]
+    steps = beyond = 0
+    farthest = dict.fromkeys(_SCALES, 0.0)  # in m and rad
+    for episode in actions if made else ():
+        far = np.zeros(len(episode), bool)
+        for block in made:
+            size = np.abs(episode[:, block.first : block.stop]).max(1, initial=0)
+            far |= size > 1 + _ROUNDING
+            if size.max(initial=0) > 1 + _ROUNDING:
+                farthest[block.form] = max(farthest[block.form], float(size.max() * block.scale[0]))
+        steps += len(episode)
+        beyond += int(far.sum())
+    if not beyond:
+        return ()
+    fitting = " ".join(f"{_SCALES[form]}={_rounded_up(most):g}" for form, most in farthest.items() if most)
+    return (
+        f"warning: in {beyond} of {steps} steps ({beyond / steps:.1%}), deltas lie beyond -1 to 1, to which a "
+        f"controller clips them. These scales fit all: {fitting}",
+    )
+
+
+def _rounded_up(value: float) -> float:
+    """To two digits."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / digit - _ROUNDING) * digit
 
 
 def _rest(block: Block) -> np.ndarray:

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from pixio_robot.cli.main import main
 from pixio_robot.data.actions import WIDTHS
-from pixio_robot.data.demo_actions import converted, motionless
+from pixio_robot.data.demo_actions import converted, motionless, too_far
 from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.pose_columns import blocks, look_like_poses
@@ -238,3 +238,41 @@ def test_deltas_that_lead_nowhere_are_warned_of(
     monkeypatch.setattr(sys, "argv", ["pixio-robot", "data", "actions", "s", "out=x", "to=delta"])
     assert main() == 0
     assert "warning: every delta is 0" in capsys.readouterr().out
+
+
+def test_deltas_that_a_controller_would_clip_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = dataclasses.replace(SPEC, action_names=(*POSE, "gripper"), controller="OSC_POSE absolute")
+    before = episode(n=8)
+    # 3 cm per step, but 20 cm in two of eight; the rotations stay.
+    actions = np.concatenate([before.state[:, :9], 5 * np.ones((8, 1), np.float32)], 1)
+    actions[:, 1] -= 0.03
+    actions[[2, 5], 0] += 0.2
+    store = DemoStore.create(tmp_path / "s", spec)
+    store.append(dataclasses.replace(before, actions=actions))
+    monkeypatch.chdir(tmp_path)
+
+    def told(words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["pixio-robot", "data", "actions", "s", *words.split()])
+        assert main() == 0
+        return capsys.readouterr().out
+
+    far = told("out=x to=delta rotation=axis_angle")
+    assert "in 2 of 8 steps (25.0%), deltas lie beyond -1 to 1" in far
+    assert "fit all: scale_position=0.2\n" in far
+    assert "scale_rotation" not in far
+    assert "warning" not in told("out=y to=delta rotation=axis_angle scale_position=0.2")
+    # Rotations have a scale in one form only.
+    actions[3, 3:9] = before.state[4, 3:9]
+    turned = DemoStore.create(tmp_path / "t", spec)
+    turned.append(dataclasses.replace(before, actions=actions))
+    (both,) = too_far(
+        spec,
+        converted(spec, "delta", "axis_angle").spec,
+        [converted(spec, "delta", "axis_angle").change(turned.episode(0)).actions],
+    )
+    assert "in 3 of 8 steps" in both
+    assert "scale_position=0.2 scale_rotation=" in both
+    plain = converted(spec, "delta", scale_position=0.2)
+    assert too_far(spec, plain.spec, [plain.change(turned.episode(0)).actions]) == ()
