@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageOps
 
 LARGEST_SIDE, MOST_PIXELS = 16384, 8192 * 8192
+
+BEHIND_TRANSPARENT = (128, 128, 128)
+"""Colour shown through transparent pixels. What editors keep beneath them is often what was cut out; mid grey is far
+from both ends, so that curation does not take the picture for an over- or underexposed one."""
+_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+_DEEP_GREY = {"I": "16 or 32 bits", "F": "32-bit floating point"}
+"""PIL's modes of one channel with more than 8 bits; the variants of 16 bits start with `I;16`."""
 
 
 class CorruptImage(ValueError):
@@ -38,10 +46,19 @@ def decode_jpeg(data: bytes, name: str, at_least: tuple[int, int] = (0, 0)) -> n
 
 
 def decode_photo(data: bytes, name: str) -> np.ndarray:
-    """Decode any still image that OpenCV reads, applying its EXIF orientation. Raises CorruptImage naming `name`."""
+    """Decode any still image that OpenCV reads, applying its EXIF orientation; transparent pixels become mid grey.
+
+    Raises CorruptImage naming `name`, also for depth maps: in one channel of more than 8 bits, such as millimetres, 8
+    bits would keep only the coarse ones and show an almost black picture.
+    """
     if not data:
         raise CorruptImage(f"{name}: zero bytes")
-    _refuse_bombs(data, name)
+    header = _header(data, name)
+    if header is not None:
+        if bits := _bits_of_deep_grey(header.mode):
+            raise CorruptImage(f"{name}: a depth map or other measurement, not a picture ({bits}, one channel)")
+        if header.mode in _ALPHA_MODES or "transparency" in header.info:
+            return _without_transparency(header, name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -51,23 +68,39 @@ def decode_photo(data: bytes, name: str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def _bits_of_deep_grey(mode: str) -> str | None:
+    return "16 bits" if mode.startswith("I;16") else _DEEP_GREY.get(mode)
+
+
+def _without_transparency(image: Image.Image, name: str) -> np.ndarray:
+    """Show the image before a plain ground. By PIL, because OpenCV ignores the EXIF orientation if it keeps alpha."""
+    try:
+        shown = ImageOps.exif_transpose(image).convert("RGBA")
+    except (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, struct.error) as error:
+        raise CorruptImage(f"{name}: {error}") from error
+    return np.array(Image.alpha_composite(Image.new("RGBA", shown.size, BEHIND_TRANSPARENT), shown).convert("RGB"))
+
+
 def absurd_size(height: int, width: int) -> bool:
     """Whether an image is larger than any camera's, so that decoding it would only exhaust memory."""
     return max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS
 
 
-def _refuse_bombs(data: bytes, name: str) -> None:
-    """Check the declared size before a decoder allocates it; formats unknown to PIL are left to OpenCV."""
+def _header(data: bytes, name: str) -> Image.Image | None:
+    """The image with its pixels not yet decoded; None for formats unknown to PIL, which are left to OpenCV. Raises
+    CorruptImage if the declared size is absurd, before a decoder allocates it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            width, height = Image.open(io.BytesIO(data)).size
+            image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError:
         raise CorruptImage(f"{name}: absurd dimensions") from None
     except (OSError, ValueError, SyntaxError):
-        return
+        return None
+    width, height = image.size
     if absurd_size(height, width):
         raise CorruptImage(f"{name}: absurd dimensions {width}x{height}")
+    return image
 
 
 def shrunk_size(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from ingest_failures import read_failures
+from PIL import Image
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.executor import Executor
@@ -243,6 +244,64 @@ def test_image_bombs_are_refused_before_they_are_decoded() -> None:
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + size + b"\x08\x02\0\0\0") + chunk(b"IDAT", zlib.compress(b""))
     with pytest.raises(CorruptImage, match="absurd dimensions"):
         decode_photo(data, "bomb.png")
+
+
+def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def test_depth_maps_are_not_pictures(tmp_path: Path) -> None:
+    millimetres = np.full((40, 60), 1500, np.uint16)
+    for folder in ("color", "depth"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+    for number, image in enumerate(colours(3)):
+        cv2.imwrite(str(tmp_path / "in/color" / f"{number}.png"), image)
+        cv2.imwrite(str(tmp_path / "in/depth" / f"{number}.png"), millimetres + number)
+    report, _ = take_in(tmp_path / "in", tmp_path / "out")
+    assert sum(report.frames.values()) == 3
+    assert report.failed == 1
+    failures = {line["id"]: line["reason"] for line in read_failures(tmp_path / "out")}
+    assert failures["depth/0.png"] == "0.png: a depth map or other measurement, not a picture (16 bits, one channel)"
+    assert len(failures) == 4  # and the folder, which has no image
+    with pytest.raises(CorruptImage, match=r"depth map .*32-bit floating point"):
+        decode_photo(encoded(np.ones((8, 8), np.float32), ".tif"), "metres.tif")
+    # Sixteen bits a colour are a picture, and so is one channel of eight.
+    assert (decode_photo(encoded(np.full((8, 8, 3), 200 << 8, np.uint16)), "deep.png") == 200).all()
+    assert (decode_photo(encoded(np.full((8, 8), 200, np.uint8)), "grey.png") == 200).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_what_transparent_pixels_hide_is_not_shown(suffix: str) -> None:
+    image = np.full((16, 16, 4), (10, 20, 250, 255), np.uint8)  # BGRA
+    image[:8, :, 3] = 0
+    shown = decode_photo(encoded(image, suffix), f"a{suffix}").astype(int)
+    assert shown.shape == (16, 16, 3)
+    assert np.abs(shown[:7] - 128).max() <= 2
+    assert np.abs(shown[9:] - (250, 20, 10)).max() <= 2
+    image[..., 3] = 255
+    assert (decode_photo(encoded(image), "opaque.png") == (250, 20, 10)).all()
+
+
+def test_transparency_of_palettes_keys_and_parts() -> None:
+    def png(image: Image.Image, **options) -> bytes:
+        file = io.BytesIO()
+        image.save(file, "PNG", **options)
+        return file.getvalue()
+
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    assert (decode_photo(png(palette, transparency=1), "palette.png") == 128).all()
+    assert (decode_photo(png(palette), "palette.png") == (200, 0, 0)).all()
+    assert (decode_photo(png(Image.new("RGB", (4, 4), (9, 9, 9)), transparency=(9, 9, 9)), "key.png") == 128).all()
+    half = decode_photo(png(Image.new("LA", (4, 4), (228, 128))), "half.png")
+    assert np.abs(half.astype(int) - 178).max() <= 1
+    # Turned as EXIF says.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_photo(png(Image.new("RGBA", (6, 4)), exif=exif), "turned.png").shape == (6, 4, 3)
+    whole = png(Image.effect_noise((64, 64), 50).convert("RGBA"))
+    with pytest.raises(CorruptImage, match=r"cut\.png"):
+        decode_photo(whole[: len(whole) // 2], "cut.png")
 
 
 HOOK = """
