@@ -17,7 +17,7 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.footage import DemoPlace, Footage, FootageKind, is_image
 from pixio_robot.data.images import CorruptImage, decode_photo, shrink_short_side
 from pixio_robot.data.sampling import Sampler, Sampling
-from pixio_robot.data.video import VideoError, decode_frames, probe
+from pixio_robot.data.video import VideoError, decode_frames, length_s
 from pixio_robot.errors import UserError
 
 MOST_IMAGE_BYTES = 512 * 2**20
@@ -74,7 +74,7 @@ def read_frames(footage: Footage, wanted: Wanted, spoilt: Spoilt) -> Frames:
 
 def _rate(wanted: Wanted, duration_s: float | None) -> float:
     """Frames per second, lowered so that the frames of a long video span all of it."""
-    if not duration_s:
+    if duration_s is None or duration_s <= 0:  # headers may say anything
         return wanted.frames_per_second
     return min(wanted.frames_per_second, wanted.max_frames_per_video / duration_s)
 
@@ -82,7 +82,9 @@ def _rate(wanted: Wanted, duration_s: float | None) -> float:
 def _video(footage: Footage, wanted: Wanted, spoilt: Spoilt) -> Frames:
     path = footage.paths[0]
     begin_s, end_s = footage.segment_s or (0.0, None)
-    duration_s = probe(path).duration_s if end_s is None else end_s - begin_s
+    duration_s = None
+    if wanted.sampling is Sampling.RATE:  # of no use to the others, and it may have to read the whole file
+        duration_s = length_s(path) if end_s is None else end_s - begin_s
     return decode_frames(
         path,
         sampling=wanted.sampling,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pixio_robot.data.images import shrink_short_side
-from pixio_robot.data.video import VIDEO_SUFFIXES, Sampling, VideoError, decode_frames, probe
+from pixio_robot.data.video import VIDEO_SUFFIXES, Sampling, VideoError, decode_frames, length_s
 
 WIDTH, HEIGHT = 160, 96  # of `make_video`
 
@@ -42,7 +42,7 @@ def test_frames_at_a_rate_are_the_frames_of_those_times(
     assert [round(time_s, 2) for time_s, _ in frames] == [round(i / 5, 2) for i in range(10)]
     for time_s, image in frames:
         assert close(image, picture(round(time_s * 20)))
-    assert probe(path).duration_s == pytest.approx(2, abs=0.06)
+    assert length_s(path) == pytest.approx(2, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_older_and_camcorders_wrappings(tmp_path: Path, picture, name: str, code
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
         container.mux(stream.encode())
     assert path.suffix in VIDEO_SUFFIXES
-    assert probe(path).duration_s == pytest.approx(2, abs=0.15)
+    assert length_s(path) == pytest.approx(2, abs=0.15)
     frames = list(decode_frames(path, frames_per_second=5))
     assert [round(time_s, 2) for time_s, _ in frames] == [round(i / 5, 2) for i in range(10)]
     for time_s, image in frames:
@@ -135,6 +135,25 @@ def test_key_frames_alone(tmp_path: Path, make_video, picture, name: str, codec:
     numbers = [round(time_s * 20) for time_s, _ in found]
     assert numbers == [0, 30, 60, 90]
     assert all(close(image, picture(number)) for number, (_, image) in zip(numbers, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("begin_s", "end_s", "expected"),
+    [
+        (0.0, 2.5, [0, 30]),
+        (2.0, 5.0, [60, 90]),  # the last key frame is half a second before its end
+        (3.0, 9.5, [60, 90, 120, 150, 180]),  # over a second
+        (1.6, 2.9, [32]),  # without any: its first
+    ],
+)
+def test_key_frames_of_a_segment(tmp_path: Path, make_video, picture, begin_s, end_s, expected) -> None:
+    path = make_video(tmp_path / "a.mp4", seconds=10.5, options={"g": "30"})
+    found = list(decode_frames(path, sampling=Sampling.KEYFRAMES, begin_s=begin_s, end_s=end_s))
+    numbers = [round((begin_s + time_s) * 20) for time_s, _ in found]
+    assert numbers == expected
+    assert all(close(image, picture(number)) for number, (_, image) in zip(numbers, found, strict=True))
+    with pytest.raises(VideoError, match=r"truncated: it ends at 10\.4 s"):
+        list(decode_frames(path, sampling=Sampling.KEYFRAMES, begin_s=9.5, end_s=12.0))
 
 
 @pytest.mark.parametrize(
@@ -261,6 +280,117 @@ def test_damage_before_a_segment_counts_in_it(damaged_video: Path) -> None:
     assert len(frames) + len(segment) == 34
 
 
+TS_PACKET = 188
+
+
+def write_ts(path: Path, picture, codec: str = "libx264") -> Path:
+    """3 s as an MPEG-TS, 20 pictures/s, key frames every 0.5 s."""
+    quiet = {"x265-params": "log-level=none:pools=none"} if codec == "libx265" else {}
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream(codec, rate=20, options={"g": "10"} | quiet)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(60):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def stream_ts(tmp_path: Path, picture) -> Path:
+    return write_ts(tmp_path / "a.ts", picture)
+
+
+def packets_of_pictures(data: bytes) -> list[list[int]]:
+    """The positions of the video's packets in an MPEG-TS, by picture in the order of decoding."""
+    pictures: list[list[int]] = []
+    for pos in range(0, len(data), TS_PACKET):
+        if int.from_bytes(data[pos + 1 : pos + 3], "big") & 0x1FFF == 0x100:
+            if data[pos + 1] & 0x40:
+                pictures.append([])
+            pictures[-1].append(pos)
+    return pictures
+
+
+# The mark of FFmpeg's demuxer is on the picture before: of a key frame (20) it must still be known.
+@pytest.mark.parametrize("sampling", [Sampling.EVERY, Sampling.KEYFRAMES])
+@pytest.mark.parametrize(("number", "part"), [(20, 1), (20, 0), (25, 0), (25, -1), (24, -1)])
+def test_a_lost_packet_costs_the_frames_up_to_the_next_key_frame(
+    stream_ts: Path, picture, number: int, part: int, sampling: Sampling
+) -> None:
+    data = stream_ts.read_bytes()
+    lost = packets_of_pictures(data)[number][part]
+    stream_ts.write_bytes(data[:lost] + data[lost + TS_PACKET :])
+    damaged: list[float] = []
+    frames = dict(decode_frames(stream_ts, sampling=sampling, on_damaged=damaged.append))
+    assert all(close(image, picture(round(time_s * 20))) for time_s, image in frames.items())
+    times = [round(time_s, 2) for time_s in frames]
+    if sampling is Sampling.KEYFRAMES:
+        assert times == [0, 0.5, *([] if number == 20 else [1.0]), 1.5, 2.0, 2.5]
+    else:
+        assert all(0.8 < time_s < 1.5 for time_s in damaged)
+        assert {round(i / 20, 2) for i in (*range(17), *range(30, 60))} <= set(times)
+        assert damaged
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_recording_that_begins_between_key_frames(tmp_path: Path, picture, codec: str) -> None:
+    path = write_ts(tmp_path / "a.ts", picture, codec)
+    data = path.read_bytes()
+    path.write_bytes(data[packets_of_pictures(data)[5][0] :])
+    images = [image for _, image in decode_frames(path, sampling=Sampling.EVERY)]
+    assert len(images) == 50
+    assert all(close(image, picture(10 + number)) for number, image in enumerate(images))
+
+
+def test_a_partial_packet_at_the_end_is_a_truncated_file(tmp_path: Path, make_video) -> None:
+    path = make_video(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes()[:-10])  # a few bytes: its length alone does not show it
+    with pytest.raises(VideoError, match=r"truncated after 1\.9 s"):
+        list(decode_frames(path))
+
+
+def test_a_gap_before_every_packet_leaves_nothing(stream_ts: Path) -> None:
+    data = bytearray(stream_ts.read_bytes())
+    for number, pos in enumerate(pos for positions in packets_of_pictures(bytes(data)) for pos in positions):
+        data[pos + 3] = data[pos + 3] & 0xF0 | 3 * number % 16  # the counter by which gaps are noticed
+    stream_ts.write_bytes(data)
+    damaged: list[float] = []
+    with pytest.raises(VideoError, match="no frame could be decoded: all are damaged"):
+        list(decode_frames(stream_ts, on_damaged=damaged.append))
+    assert damaged
+
+
+@pytest.mark.parametrize("sampling", [Sampling.RATE, Sampling.KEYFRAMES])
+def test_joined_clips_follow_each_other(stream_ts: Path, picture, sampling: Sampling) -> None:
+    stream_ts.write_bytes(stream_ts.read_bytes() * 2)
+    damaged: list[float] = []
+    frames = list(decode_frames(stream_ts, sampling=sampling, frames_per_second=2, on_damaged=damaged.append))
+    assert [round(time_s, 2) for time_s, _ in frames] == [i / 2 for i in range(12)]
+    assert all(close(image, picture(round(time_s * 20) % 60)) for time_s, image in frames)
+    assert len(damaged) <= 4  # the counters do not fit at the joint
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_length_of_a_video_that_does_not_declare_it(tmp_path: Path, make_video, declared: bool) -> None:
+    path = make_video(tmp_path / "a.mkv", seconds=4, extra_streams=True)
+    copy = tmp_path / "copy.mkv"
+    # Written live, neither the streams nor the file have a duration.
+    with (
+        av.open(str(path)) as old,
+        av.open(str(copy), "w", options={} if declared else {"live": "1"}) as new,
+    ):
+        streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    copy.write_bytes(copy.read_bytes().replace(b"DURATION", b"XURATION"))
+    with av.open(str(copy)) as container:
+        assert container.streams.video[0].duration is None
+        assert (container.duration is not None) == declared
+    assert length_s(copy) == pytest.approx(4, abs=0.15)
+
+
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".mp4", "libx264")])
 def test_a_clock_that_does_not_begin_at_nought(tmp_path: Path, make_video, suffix: str, codec: str) -> None:
     path = make_video(tmp_path / f"a{suffix}", codec=codec, times=[30 + i / 20 for i in range(40)])
@@ -268,7 +398,7 @@ def test_a_clock_that_does_not_begin_at_nought(tmp_path: Path, make_video, suffi
         stream = container.streams.video[0]
         assert stream.start_time * stream.time_base == 30
     assert [round(time_s, 2) for time_s, _ in decode_frames(path, frames_per_second=2)] == [0, 0.5, 1, 1.5]
-    assert probe(path).duration_s == pytest.approx(2, abs=0.06)
+    assert length_s(path) == pytest.approx(2, abs=0.06)
 
 
 def test_absurd_dimensions(tmp_path: Path, make_video) -> None:
