@@ -31,7 +31,7 @@ RESULT, FRAMES = "result.json", "frames"
 THUMBNAIL = 64
 READ_BYTES = 16 * 2**20
 NO_SHARD_LIMIT = 2**62
-RULES, RULES_OF_KEYFRAMES, RULES_OF_STILLS = 2, 3, 4
+RULES, RULES_OF_KEYFRAMES, RULES_OF_STILLS = 5, 6, 7
 """Part of the key: increase them when the same footage and settings result in different frames."""
 
 
