@@ -1,14 +1,18 @@
 """Merged deltas lead where all of them led, and what they are stands in their names."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from pixio_robot.cli.main import main
 from pixio_robot.data.actions import WIDTHS
 from pixio_robot.data.demo_actions import converted
 from pixio_robot.data.demo_reshape import strided
+from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.merged_actions import merging
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Episode
@@ -152,3 +156,14 @@ def test_the_slower_spec_has_the_names_and_the_notes() -> None:
     names = merging(DELTAS, 2, "mean")
     assert edit.spec == dataclasses.replace(SPEC, action_names=names.names, control_hz=10.0)
     assert edit.notes == names.notes
+
+
+def test_the_command_shows_the_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DemoStore.create(tmp_path / "s", SPEC).append(followed(8)[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pixio-robot", "data", "subsample", "s", "out=x", "stride=2", "actions=mean"])
+    assert main() == 0
+    assert "a value of 1 means 2 times as much" in capsys.readouterr().out
+    assert DemoStore.open(tmp_path / "x").spec.action_names[0] == "eef_delta_pos.x [0.1 m]"
