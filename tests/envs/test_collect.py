@@ -77,6 +77,7 @@ def test_wrong_numbers_are_named():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # three collections, with a machine that does other things besides
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_collection_goes_on_where_it_was(tmp_path, blow):
     script = tmp_path / "collecting.py"

@@ -34,14 +34,15 @@ PLAY = """
 (async video => {
   video.scrollIntoView();
   const error = await video.play().then(() => null, error => String(error));
-  let state = 0;  // the highest: a film that begins again has no data for a moment
+  let state = 0, at = 0;  // the highest: a film that begins again is at 0, without data for a moment
   for (const began = performance.now(); performance.now() - began < 20000;) {
     state = Math.max(state, video.readyState);
-    if (error || (video.currentTime > 0 && state >= 2)) break;
+    at = Math.max(at, video.currentTime);
+    if (error || (at > 0 && state >= 2)) break;
     await new Promise(go => setTimeout(go, 50));
   }
   video.pause();
-  return {error, state, duration: video.duration, at: video.currentTime,
+  return {error, state, duration: video.duration, at,
           width: video.videoWidth, shown: video.getBoundingClientRect().width};
 })(document.querySelectorAll('video')[NUMBER])
 """
