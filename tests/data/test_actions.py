@@ -12,7 +12,7 @@ from pixio_robot.errors import UserError
 
 FORMS = st.sampled_from(sorted(WIDTHS))
 SEEDS = st.integers(0, 2**32 - 1)
-few = hypothesis.settings(max_examples=50, deadline=None)
+few = hypothesis.settings(max_examples=50)
 
 
 def turns(seed: int, count: int = 5) -> np.ndarray:

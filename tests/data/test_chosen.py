@@ -21,7 +21,7 @@ def bits(seed: int, count: int, share: float) -> np.ndarray:
     share=st.sampled_from([0.0, 0.003, 0.5, 1.0]),
     block=st.integers(1, 200),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_it_is_the_list_of_its_numbers(seed: int, count: int, share: float, block: int) -> None:
     wanted = bits(seed, count, share)
     chosen = ChosenBits(wanted[start : start + 8 * block] for start in range(0, count, 8 * block))
@@ -33,7 +33,7 @@ def test_it_is_the_list_of_its_numbers(seed: int, count: int, share: float, bloc
 
 
 @given(seed=st.integers(0, 2**32), counts=st.lists(st.integers(0, 40), min_size=1, max_size=6))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_sources_are_numbered_on(seed: int, counts: list[int]) -> None:
     parts = [
         bits(seed + number, count, 0.5) if number % 2 else np.ones(count, bool) for number, count in enumerate(counts)

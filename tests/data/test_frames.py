@@ -334,7 +334,7 @@ def test_damaged_demonstrations_are_corrupt_images(demos) -> None:
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 2**32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_crop_boxes_lie_inside(height: int, width: int, seed: int) -> None:
     draws = np.random.default_rng(seed).random((10, 4))
     top, left, box_height, box_width = random_crop_box(height, width, draws, (0.2, 1.0), (3 / 4, 4 / 3))

@@ -10,7 +10,7 @@ from pixio_robot.data.shuffle import Shuffle
 
 
 @given(count=st.integers(1, 3000), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_index_once(count: int, seed: int, epoch: int) -> None:
     order = Shuffle(count, seed, epoch).at(np.arange(count))
     assert np.array_equal(np.sort(order), np.arange(count))

@@ -52,7 +52,7 @@ def run(actor: ChunkedActor, slots: dict[int, int], steps: int) -> tuple[dict[in
     return actions, rendered
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(1, 8), st.integers(1, 30))
 def test_renders_exactly_the_frames_that_calls_look_at(observation_steps, execute, steps):
     policy = Recorder(observation_steps)

@@ -8,7 +8,7 @@ from pixio_robot.vision.config import MaskConfig
 from pixio_robot.vision.masking import kept_patches, sample_mask
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     block=st.integers(1, 4),
     rows=st.integers(1, 5),

@@ -28,7 +28,7 @@ def test_frames_of_other_videos_and_dropped_ones_are_no_reference() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_union_find_gives_connected_components_with_their_smallest_member(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 30))
     pairs = data.draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=40))

@@ -16,7 +16,7 @@ from pixio_robot.data.curation.sharpness import sharpness
 
 
 @given(colour=st.tuples(*[st.integers(0, 255)] * 3), height=st.integers(1, 40), width=st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_one_colour_has_no_entropy(colour: tuple[int, int, int], height: int, width: int) -> None:
     image = np.full((height, width, 3), colour, np.uint8)
     assert colour_entropy(image) == 0.0
@@ -29,7 +29,7 @@ def test_all_bins_alike_have_the_highest_entropy() -> None:
 
 
 @given(colours=st.integers(1, 8), seed=st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_entropy_counts_colours_and_not_where_they_are(colours: int, seed: int) -> None:
     pixels = np.repeat(np.arange(colours, dtype=np.uint8) * 32, 64)
     np.random.default_rng(seed).shuffle(pixels)
