@@ -190,16 +190,17 @@ def test_a_state_in_other_units_is_warned_of_once() -> None:
     def act(address: str) -> None:
         with PolicyClient(address, TOKEN) as client:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")
+                warnings.simplefilter("error", UserWarning)
                 client.act(Frame({}, np.array([3, -4, 5], np.float32)))
             with pytest.warns(
                 UserWarning, match=r"y \[m\] is 90, in the demonstrations -1\.5 to 1\. Is it in the same units"
             ) as said:
                 client.act(Frame({}, np.array([0, 90, 0], np.float32)))
-            assert len(said) == 1
-            assert "x [m]" not in str(said[0].message)
+            # Other tests' sockets may be collected meanwhile, of which Python warns too.
+            (ours,) = [str(one.message) for one in said if one.category is UserWarning]
+            assert "x [m]" not in ours
             with warnings.catch_warnings():
-                warnings.simplefilter("error")
+                warnings.simplefilter("error", UserWarning)
                 client.act(Frame({}, np.array([1000, 90, 0], np.float32)))
 
     serving(served, act)
