@@ -9,10 +9,7 @@ dm_control suite, `task=libero:<suite>/<number>` one of LIBERO. Environments wit
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -152,13 +149,3 @@ def facts_of(config: EnvConfig) -> EnvFacts:
         _known[key] = foreign.facts
         foreign.close()
     return _known[key]
-
-
-@functools.cache
-def version_of(package: str) -> str:
-    """Name and version of a package, which may be installed under another name than its import name, or not at all."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return f"{package} {importlib.metadata.version(package)}"
-    for name in importlib.metadata.packages_distributions().get(package, []):
-        return f"{name} {importlib.metadata.version(name)}"
-    return f"{package} of unknown version"

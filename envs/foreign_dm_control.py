@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.foreign import EnvFacts, version_of
+from envs.foreign import EnvFacts
+from envs.hosted.package_versions import version_of
 from pixio_robot.errors import UserError, unknown_name
 
 

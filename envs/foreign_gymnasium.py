@@ -22,25 +22,21 @@ def open_gymnasium(name: str, settings: Mapping[str, Any]) -> ForeignMujoco | Fo
     if it cannot be created, or if its actions are not a numeric vector.
     """
     task = f"task=gymnasium:{name}"
-    env = _made(task, name, settings)
-    if has_model(env) and not Layout(env.observation_space, task).pictures:
-        _check_actions(task, env.action_space)
-        return GymnasiumMujoco(env)
-    env.close()
-    return open_plain(task, lambda settings: _made(task, name, settings), settings)
+    return open_made(task, lambda settings: _made(task, name, settings), settings)
 
 
-def open_plain(
+def open_made(
     task: str, make: Callable[[Mapping[str, Any]], gymnasium.Env], settings: Mapping[str, Any]
-) -> GymnasiumPlain:
-    """The environment that `make(settings)` returns; if it shows nothing in its observations, made so that it renders.
-
-    Raises UserError if its actions are not a numeric vector.
-    """
+) -> ForeignMujoco | ForeignPlain:
+    """As `open_gymnasium`, of what `make(settings)` returns. It is made a second time only if it shows nothing in its
+    observations and has to be told to render."""
     env, blind = make(settings), ""
     try:
         _check_actions(task, env.action_space)
-        shows = Layout(env.observation_space, task).pictures or env.metadata.get(PICTURES)
+        pictures = Layout(env.observation_space, task).pictures
+        if has_model(env) and not pictures:
+            return GymnasiumMujoco(env)
+        shows = pictures or env.metadata.get(PICTURES)
         could_draw = DRAWN in (env.metadata.get("render_modes") or ())
         if not shows and could_draw and env.render_mode != DRAWN and "render_mode" not in settings:
             env.close()

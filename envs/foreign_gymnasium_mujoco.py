@@ -12,8 +12,9 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from envs.foreign import EnvFacts, version_of
+from envs.foreign import EnvFacts
 from envs.foreign_spaces import action_facts, as_action, succeeded
+from envs.hosted.package_versions import version_of
 
 _WATCHING = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
 """Wrappers that do not change the environment's behaviour."""

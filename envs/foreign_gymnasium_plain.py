@@ -17,8 +17,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.foreign import FRONT, EnvFacts, version_of
+from envs.foreign import FRONT, EnvFacts
 from envs.foreign_spaces import Layout, action_facts, as_action, check_picture, succeeded
+from envs.hosted.package_versions import version_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import OF_THE_TASK, Frame
 

@@ -19,9 +19,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.foreign import SimulatorDied
-from envs.foreign_gymnasium import open_plain
-from envs.foreign_gymnasium_plain import GymnasiumPlain
+from envs.foreign import ForeignMujoco, ForeignPlain, SimulatorDied
+from envs.foreign_gymnasium import open_made
 from envs.hosted import wire
 from pixio_robot.errors import UserError
 
@@ -111,7 +110,7 @@ class HostedEnv(gymnasium.Env):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         found = self._ask("step", action=np.asarray(action))
-        return found["observation"], found["reward"], found["over"], False, {"is_success": found["success"]}
+        return found["observation"], found["reward"], found["over"], False, found["info"]
 
     def render(self) -> Any:
         return self._ask("render")
@@ -133,7 +132,7 @@ class HostedEnv(gymnasium.Env):
 
 def open_hosted(
     task: str, python: str, module: str, name: str, settings: Mapping[str, Any], horizon: int | None
-) -> GymnasiumPlain:
+) -> ForeignMujoco | ForeignPlain:
     """Raises UserError if the other Python cannot make it, or if its actions are not a numeric vector."""
     hosted: list[HostedEnv] = []
 
@@ -141,10 +140,10 @@ def open_hosted(
         hosted.append(HostedEnv(python, module, name, settings, horizon))
         return hosted[-1]
 
-    plain = open_plain(task, make, settings)
+    foreign = open_made(task, make, settings)
     env = hosted[-1]
-    plain.facts = dataclasses.replace(plain.facts, versions=env.versions, horizon=env.spec.max_episode_steps)
-    return plain
+    foreign.facts = dataclasses.replace(foreign.facts, versions=env.versions, horizon=env.spec.max_episode_steps)
+    return foreign
 
 
 def space_of(found: Mapping[str, Any]) -> gymnasium.Space:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import wire
+from package_versions import version_of
 
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
@@ -44,7 +45,7 @@ class Server:
             "render_mode": getattr(self._env, "render_mode", None),
             "horizon": getattr(spec, "max_episode_steps", None),
             "nondeterministic": bool(getattr(spec, "nondeterministic", False)),
-            "versions": [_version(package) for package in [*packages, api.__name__]],
+            "versions": [version_of(package) for package in [*packages, api.__name__]],
         }
 
     def reset(self, seed: int) -> Any:
@@ -59,12 +60,11 @@ class Server:
 
     def step(self, action: np.ndarray) -> dict[str, Any]:
         observation, reward, *ends, info = self._env.step(action)  # gym before 0.26 has one end instead of two
-        success = info.get("is_success", info.get("success", False))
         return {
             "observation": observation,
             "reward": float(reward),
             "over": any(bool(end) for end in ends),
-            "success": bool(success),
+            "info": {key: bool(info[key]) for key in ("is_success", "success") if key in info},
         }
 
     def render(self) -> np.ndarray:
@@ -125,20 +125,6 @@ def _plain(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _version(package: str) -> str:
-    from importlib import metadata
-
-    names = [package]
-    if hasattr(metadata, "packages_distributions"):  # Python 3.10
-        names += metadata.packages_distributions().get(package, [])
-    for name in names:
-        try:
-            return f"{name} {metadata.version(name)}"
-        except metadata.PackageNotFoundError:
-            continue
-    return f"{package} of unknown version"
 
 
 def main() -> None:
