@@ -12,7 +12,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 from pixio_robot.interop import robomimic_meaning as meaning
-from pixio_robot.interop.robomimic_file import RobomimicFile, values
+from pixio_robot.interop.robomimic_file import RobomimicFile
 from pixio_robot.interop.robomimic_settings import ImportConfig
 from pixio_robot.types import DemoSpec
 
@@ -38,11 +38,12 @@ def described_actions(file: RobomimicFile, config: ImportConfig, written: DemoSp
     return meaning.ABSOLUTE_ACTIONS if config.absolute else config.actions
 
 
-def check_deltas(file: RobomimicFile, demo: str, key: str, columns: Sequence[int]) -> None:
-    """Raise UserError if these columns of the actions cannot be the deltas from -1 to 1 that env_args describe."""
+def check_deltas(file: RobomimicFile, demo: str, key: str, actions: np.ndarray, columns: Sequence[int]) -> None:
+    """Raise UserError if these columns of the actions (n, a) cannot be the deltas from -1 to 1 that env_args
+    describe."""
     if not columns:
         return
-    largest = np.abs(values(file.demo(demo), key, file.path)[:, columns]).max(initial=0.0)
+    largest = np.abs(actions[:, columns]).max(initial=0.0)
     if largest > 1 + _ROUNDING:
         raise UserError(
             f"{file.path}: env_args describe actions that are deltas from -1 to 1, but {key} of {demo} has a value of "

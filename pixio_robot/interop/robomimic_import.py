@@ -99,8 +99,9 @@ class _Reader:
         for key, columns in shape.state.columns.items():
             column = worked_out[key] if key in shape.state.computed else self._observation(group, key, length)
             state[:, columns] = self._float32(key, column.reshape(length, -1))
-        check_deltas(self._file, demo, self._config.actions, shape.deltas)
-        actions = self._float32("actions", values(group, self._config.actions, self._file.path))
+        recorded = values(group, self._config.actions, self._file.path)
+        check_deltas(self._file, demo, self._config.actions, recorded, shape.deltas)
+        actions = self._float32("actions", recorded)
         info = _info(self._file, group)
         rewards = self._rewards(group, length)
         self._dropped |= set(map(str, group)) - {self._config.actions, "rewards", "obs"}

@@ -17,7 +17,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.interop import robomimic_meaning as meaning
 from pixio_robot.interop.demo_formats import several_tasks_note, task_of_several
 from pixio_robot.interop.robomimic_absolute import check_deltas, described_actions
-from pixio_robot.interop.robomimic_file import RobomimicFile, dataset, has_states
+from pixio_robot.interop.robomimic_file import RobomimicFile, dataset, has_states, values
 from pixio_robot.interop.robomimic_observations import (
     State,
     choose_cameras,
@@ -68,7 +68,7 @@ def plan(file: RobomimicFile, demos: Sequence[str], config: ImportConfig, scene:
         action_names, known, deltas = list(written.action_names), True, []
     if config.action_names:
         action_names, known, deltas = config.action_names, True, []
-    check_deltas(file, demo, config.actions, deltas)
+    check_deltas(file, demo, config.actions, values(group, config.actions, file.path), deltas)
     if len(action_names) != width:
         raise UserError(f"{file.path} has actions of {width} columns, but {len(action_names)} names for them.")
     if not known:
