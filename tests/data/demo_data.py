@@ -64,3 +64,25 @@ def same(one: Episode, other: Episode) -> bool:
 def take_and_send(batches: Iterator[Batch], connection: Connection) -> None:
     """What another process does with a loader that it was given."""
     connection.send(next(batches).actions.numpy())
+
+
+DELTAS = (
+    *(f"eef_delta_pos.{axis} [0.05 m]" for axis in "xyz"),
+    *(f"eef_delta_axis_angle.{axis} [0.5 rad]" for axis in "xyz"),
+    "gripper [-1 opens, 1 closes]",
+)
+
+
+def spec_of_deltas(task: str, state_names: tuple[str, ...]) -> DemoSpec:
+    """robosuite's usual controller: changes of the gripper's pose, without images."""
+    return DemoSpec(
+        task=task,
+        robot="Panda",
+        simulator="robosuite",
+        simulator_version="0",
+        controller="OSC_POSE delta",
+        control_hz=20.0,
+        cameras={},
+        state_names=state_names,
+        action_names=DELTAS,
+    )

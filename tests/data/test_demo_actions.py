@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_data import DELTAS, spec_of_deltas
 from scipy.spatial.transform import Rotation
 
 from pixio_robot.cli.main import main
@@ -15,25 +16,10 @@ from pixio_robot.data.demo_verify import verify
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.pose_columns import blocks, look_like_poses
 from pixio_robot.errors import UserError
-from pixio_robot.types import DemoSpec, Episode
+from pixio_robot.types import Episode
 
 POSE = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), *(f"eef_rot6d.{c}{a} [1]" for c in "xy" for a in "xyz"))
-DELTAS = (
-    *(f"eef_delta_pos.{axis} [0.05 m]" for axis in "xyz"),
-    *(f"eef_delta_axis_angle.{axis} [0.5 rad]" for axis in "xyz"),
-    "gripper [-1 opens, 1 closes]",
-)
-SPEC = DemoSpec(
-    task="Lift",
-    robot="Panda",
-    simulator="robosuite",
-    simulator_version="0",
-    controller="OSC_POSE delta",
-    control_hz=20.0,
-    cameras={},
-    state_names=(*POSE, "gripper.finger1 [m]"),
-    action_names=DELTAS,
-)
+SPEC = spec_of_deltas("Lift", (*POSE, "gripper.finger1 [m]"))
 
 
 def episode(seed: int = 0, n: int = 7) -> Episode:
