@@ -127,6 +127,10 @@ class EnvConfig:
     object_scale: float = number(1.2, at_least=0.5, at_most=1.35, why="the gripper opens 8 cm")
     """robosuite: scale of the cubes (4.2 cm at scale 1); the gripper opens 8 cm."""
     variation: Variation = Variation.NONE
+    object_state: bool = False
+    """Add the position and rotation of every object of the task to the state, for policies that do without cameras
+    (`low_dim` in robomimic): what vision would have to find out. Not for third-party environments, which have their own
+    state."""
     look_seed: int | None = number(None, at_least=0)
     """Seed for the variation instead of the episode's seed: every episode looks the same."""
     horizon: int | None = number(None, at_least=1)
@@ -151,6 +155,8 @@ class EnvConfig:
                     raise UserError(f"{name} applies only to robosuite tasks; leave it out with task={self.task}.")
         if self.simulator not in VARIED and self.variation is not Variation.NONE:
             raise UserError(f"This task has no variation levels: leave variation out with task={self.task}.")
+        if self.object_state and not (self.simulator in CAMERAS_OF and task_of(self.task).bodies):
+            raise UserError(f"task={self.task} has no objects whose poses we know: leave object_state out.")
         if self.engine is Engine.WARP:
             if self.simulator is not Simulator.TABLETOP:
                 raise UserError(f"engine=warp supports only tabletop tasks; use engine=mujoco for task={self.task}.")

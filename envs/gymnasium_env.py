@@ -50,8 +50,10 @@ class GymnasiumEnv(gymnasium.Env):
             name: spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
             for name, camera in spec.cameras.items()
         }
-        # Positions near the table (m), entries of a rotation matrix, and finger positions: all within 4.
-        state = spaces.Box(-4.0, 4.0, (spec.state_dim,), np.float32)
+        # Positions near the table (m), entries of a rotation matrix, and finger positions: all within 4. Objects that
+        # an episode does without are put far away.
+        reach = np.inf if settings.object_state else 4.0
+        state = spaces.Box(-reach, reach, (spec.state_dim,), np.float32)
         self.observation_space = spaces.Dict({**images, "state": state})
         low, high = (bound.astype(np.float32) for bound in action_bounds(settings))
         self.action_space = spaces.Box(low, high, dtype=np.float32)

@@ -57,7 +57,7 @@ def _build(config: EnvConfig) -> Any:
 class MetaworldEnv(Views):
     """See `Environment` for the interface. An episode always lasts the whole horizon; `success` is that of each step.
 
-    The state is the first four numbers of MetaWorld's observation: position and opening of the gripper.
+    The state begins with the first four numbers of MetaWorld's observation: position and opening of the gripper.
     """
 
     def __init__(self, config: EnvConfig) -> None:
@@ -124,7 +124,7 @@ class MetaworldEnv(Views):
 
     def _frame(self, render: bool) -> Frame:
         images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
-        return Frame(images, self._observation[:4].astype(np.float32))
+        return Frame(images, np.concatenate([self._observation[:4], *self._objects()]).astype(np.float32))
 
     def privileged(self) -> dict[str, np.ndarray]:
         return {"eef_pos": self._env.get_endeff_pos().copy(), "eef_mat": np.eye(3)} | self._body_poses()

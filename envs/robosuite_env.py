@@ -142,8 +142,8 @@ class RobosuiteEnv(Views):
 
     def _state(self) -> np.ndarray:
         rotation = self._data.site_xmat[self._grip_site].reshape(3, 3)
-        parts = (self._data.site_xpos[self._grip_site], rotation[:, 0], rotation[:, 1], self._data.qpos[self._fingers])
-        return np.concatenate(parts).astype(np.float32)
+        pose = (self._data.site_xpos[self._grip_site], rotation[:, 0], rotation[:, 1])
+        return np.concatenate([*pose, self._data.qpos[self._fingers], *self._objects()]).astype(np.float32)
 
     def privileged(self) -> dict[str, np.ndarray]:
         return self._hand_pose(self._grip_site) | self._body_poses() | self._handles()

@@ -16,11 +16,16 @@ from pixio_robot.types import CameraSpec, DemoSpec
 HAND_FOV_Y = 75.0
 _ROBOSUITE_FOV_Y = 45.0
 
-_POSE = (
-    *(f"eef_pos.{axis} [m]" for axis in "xyz"),
-    # The first two columns of the rotation matrix: continuous, unlike a quaternion (Zhou et al. 2019).
-    *(f"eef_rot6d.{column}{axis} [1]" for column in "xy" for axis in "xyz"),
-)
+
+def _pose(of: str) -> tuple[str, ...]:
+    return (
+        *(f"{of}_pos.{axis} [m]" for axis in "xyz"),
+        # The first two columns of the rotation matrix: continuous, unlike a quaternion (Zhou et al. 2019).
+        *(f"{of}_rot6d.{column}{axis} [1]" for column in "xy" for axis in "xyz"),
+    )
+
+
+_POSE = _pose("eef")
 _TWO_FINGERS = tuple(f"gripper.finger{finger} [m]" for finger in (1, 2))
 _GRIPPERS = {
     "Panda": _TWO_FINGERS,
@@ -46,6 +51,11 @@ def _arm_actions(config: EnvConfig) -> tuple[str, ...]:
     if config.controller is Controller.OSC_POSE_ABSOLUTE:
         return (*(f"eef_pos.{axis} [m]" for axis in "xyz"), *(f"eef_axis_angle.{axis} [rad]" for axis in "xyz"))
     return (*_DELTA_POS, *(f"eef_delta_axis_angle.{axis} [0.5 rad]" for axis in "xyz"))
+
+
+def object_names(task: str) -> tuple[str, ...]:
+    """The columns that `object_state` adds to the state: the pose of each object in the world."""
+    return tuple(column for name in task_of(task).bodies for column in _pose(name))
 
 
 def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +125,8 @@ def spec_of(config: EnvConfig) -> DemoSpec:
         robot, controller, hz, versions = "Sawyer", "mocap position delta", 80.0, _versions("metaworld", "mujoco")
         state = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), "gripper.opening [1]")
         actions = (*(f"eef_delta_pos.{axis} [0.01 m]" for axis in "xyz"), _GRIP)
+    if config.object_state:
+        state += object_names(config.task)
     simulator, look = config.simulator.value, config.render_quality.value
     if config.engine is Engine.WARP:
         simulator, versions = "mujoco_warp", _versions("mujoco-warp", "mujoco")

@@ -166,7 +166,8 @@ class TabletopEnv(Views):
 
     def _frame(self, render: bool) -> Frame:
         images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
-        state = np.concatenate([self._data.site_xpos[self._grip], self._data.qpos[self._fingers]])
+        gripper = (self._data.site_xpos[self._grip], self._data.qpos[self._fingers])
+        state = np.concatenate([*gripper, *self._objects()])
         return Frame(images, state.astype(np.float32))
 
     def privileged(self) -> dict[str, np.ndarray]:

@@ -21,6 +21,12 @@ _ROBOT_PREFIXES = (
 )
 
 
+def object_columns(positions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+    """Positions (..., n, 3) and rotation matrices (..., n, 3, 3) of n objects as columns (..., n * 9) of the state."""
+    columns = np.concatenate([positions, rotations[..., 0], rotations[..., 1]], axis=-1)
+    return columns.reshape(*columns.shape[:-2], -1)
+
+
 class Views:
     """The rendering part of an `Environment`, for a compiled model and its live data."""
 
@@ -79,6 +85,13 @@ class Views:
             "eef_pos": self._data.site_xpos[site].copy(),
             "eef_mat": self._data.site_xmat[site].reshape(3, 3).copy(),
         }
+
+    def _objects(self) -> list[np.ndarray]:
+        """What `object_state` adds to the state, in the order of `spec.object_names`."""
+        if not self._settings.object_state:
+            return []
+        bodies = list(self._body_ids.values())
+        return [object_columns(self._data.xpos[bodies], self._data.xmat[bodies].reshape(-1, 3, 3))]
 
     def _body_poses(self) -> dict[str, np.ndarray]:
         poses = {}

@@ -10,6 +10,7 @@ import numpy as np
 from envs.config import EnvConfig
 from envs.spec import spec_of
 from envs.tabletop import succeeded
+from envs.views import object_columns
 from envs.warp_worlds import Worlds
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Frame, StepResult
@@ -96,11 +97,20 @@ class WarpPool:
         return given
 
     def _frames(self, slots: list[int], render: Mapping[int, bool]) -> dict[int, Frame]:
-        state = np.concatenate([self.worlds.eef, self.worlds.fingers], axis=1)
+        worlds = self.worlds
+        state = np.concatenate([worlds.eef, worlds.fingers, *self._objects()], axis=1)
         seen = [slot for slot in slots if render.get(slot, True)]
-        pictures = self.worlds.pictures() if seen else {}
+        pictures = worlds.pictures() if seen else {}
         images = {slot: {name: drawn[slot] for name, drawn in pictures.items()} for slot in seen}
         return {slot: Frame(images.get(slot, {}), state[slot].copy()) for slot in slots}
+
+    def _objects(self) -> list[np.ndarray]:
+        """What `object_state` adds to the states of all worlds."""
+        if not self.config.object_state:
+            return []
+        worlds, names = self.worlds, list(self.worlds.body_pos)
+        poses = (np.stack([of[name] for name in names], axis=1) for of in (worlds.body_pos, worlds.body_mat))
+        return [object_columns(*poses)]
 
     def close(self) -> None:
         """Free the worlds; may be called more than once."""

@@ -24,6 +24,8 @@ from pixio_robot.errors import UserError
         ({"horizon": 0}, "horizon"),
         ({"control_hz": 30}, "control_hz"),
         ({"task": "TabletopPush", "robot": "UR5e"}, "robot"),
+        ({"task": "Wipe", "object_state": True}, "object_state"),
+        ({"task": "dm_control:reacher/easy", "cameras": [], "object_state": True}, "object_state"),
         ({"look_seed": 3}, "variation"),
         ({"look_seed": -1, "variation": Variation.ALL}, "look_seed"),
         ({"task": "hammer-v3"}, "front"),

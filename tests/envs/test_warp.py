@@ -72,6 +72,18 @@ def test_physics_are_mujocos_for_the_same_actions(pool):
     assert max(one[-1] for one in apart) < 0.005
 
 
+def test_states_with_objects_are_mujocos():
+    settings = {"task": "TabletopPush", "cameras": [], "object_state": True}
+    env = make_env(EnvConfig(**settings))
+    with WarpPool(config(**settings), 2) as pool:
+        frames, _ = pool.reset({0: 8, 1: 9}, {})
+        results, _ = pool.step(dict.fromkeys((0, 1), np.zeros(4)), {})
+        for slot in (0, 1):
+            np.testing.assert_allclose(frames[slot].state, env.reset(8 + slot).state, atol=1e-5)
+            np.testing.assert_allclose(results[slot].frame.state, env.step(np.zeros(4)).frame.state, atol=1e-5)
+    env.close()
+
+
 def test_pictures_show_what_opengl_shows_in_other_colours(pool):
     env = make_env(on_cpu(pool.config))
     frames, _ = pool.reset({slot: 70 + slot for slot in range(WORLDS)}, {})
