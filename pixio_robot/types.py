@@ -124,7 +124,7 @@ class DemoSpec:
         for field in ("state_names", "action_names"):
             mine, theirs = list(getattr(self, field)), list(getattr(other, field))
             if mine != theirs and not (field == "state_names" and not mine):
-                found.append(f"{field}: {mine} against {theirs}")
+                found.append(f"{field}: {_apart(mine, theirs)}")
         for name, camera in self.cameras.items():
             if name not in other.cameras:
                 found.append(f"cameras: {name!r} is missing, there are {sorted(other.cameras)}")
@@ -135,6 +135,13 @@ class DemoSpec:
                     f"camera {name!r}: {camera.height}x{camera.width} against {theirs.height}x{theirs.width} pixels"
                 )
         return found
+
+
+def _apart(mine: Sequence[str], theirs: Sequence[str]) -> str:
+    """How two lists of names differ: the lists of a humanoid are long, and what they share explains nothing."""
+    lacking, more = ([name for name in one if name not in other] for one, other in ((mine, theirs), (theirs, mine)))
+    parts = [f"{what} {', '.join(names)}" for what, names in (("missing", lacking), ("unexpected", more)) if names]
+    return ", ".join(parts) or f"{list(mine)} against {list(theirs)}, in another order"
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -23,8 +23,10 @@ def test_what_a_policy_does_not_look_at_does_not_keep_it_from_running() -> None:
     other = replace(SPEC, cameras={"front": SPEC.cameras["front"]}, state_names=("q [rad]",))
     assert len(SPEC.differences(other)) == 2
     assert SPEC.read_by(["front"], state=True).differences(other) == [
-        "state_names: ['x [m]', 'y [m]'] against ['q [rad]']"
+        "state_names: missing x [m], y [m], unexpected q [rad]"
     ]
+    turned = replace(SPEC, state_names=("y [m]", "x [m]"))
+    assert SPEC.differences(turned) == ["state_names: ['x [m]', 'y [m]'] against ['y [m]', 'x [m]'], in another order"]
     assert SPEC.read_by(["front"], state=False).differences(other) == []
 
 
