@@ -98,6 +98,12 @@ _SET_HERE = {"id", "max_episode_steps", "disable_env_checker"}
 TABLE_TOP = 0.8
 """Height of the table's surface in robosuite's world frame, metres."""
 
+OWN_SPREAD_M = 0.15
+"""The start_spread at which objects start wherever robosuite's own placement samplers put them."""
+
+LEAST_STACKED_SCALE = 0.6
+"""robosuite counts cubeA as lifted if it is 4 cm above the table, which smaller cubes are not even when stacked."""
+
 WORKSPACE_CENTRE = (0.0, 0.0)
 """Centre of the square in which objects start, metres."""
 
@@ -121,11 +127,11 @@ class EnvConfig:
     image_size: int = number(96, at_least=16, at_most=1024)
     """Side of the square images [px]; environments that render their own images determine the size themselves."""
     render_quality: RenderQuality = RenderQuality.FAST
-    start_spread: float = number(0.15, at_least=0, at_most=0.2, why="the arm's reach in metres")
-    """Half side [m] of the square around the table's centre in which objects start; tasks with robosuite's own
-    placement sampler scale its ranges by start_spread / 0.15 m instead."""
+    start_spread: float = number(OWN_SPREAD_M, at_least=0, at_most=0.2, why="the arm's reach in metres")
+    """Half side [m] of the square around the table's centre in which objects start; robosuite tasks other than Lift and
+    Stack scale the ranges of robosuite's placement sampler by start_spread / 0.15 m instead, up to 0.15."""
     object_scale: float = number(1.2, at_least=0.5, at_most=1.35, why="the gripper opens 8 cm")
-    """robosuite: scale of the cubes (4.2 cm at scale 1); the gripper opens 8 cm."""
+    """robosuite: scale of the cubes (4.2 cm at scale 1); the gripper opens 8 cm. Stack: from 0.6 on."""
     variation: Variation = Variation.NONE
     object_state: bool = False
     """Add the position and rotation of every object of the task to the state, for policies that do without cameras
@@ -153,6 +159,7 @@ class EnvConfig:
             for name, usual in (("robot", "Panda"), ("controller", Controller.OSC_POSE), ("object_scale", 1.2)):
                 if getattr(self, name) != usual:
                     raise UserError(f"{name} applies only to robosuite tasks; leave it out with task={self.task}.")
+        self._check_scene()
         if self.simulator not in VARIED and self.variation is not Variation.NONE:
             raise UserError(f"This task has no variation levels: leave variation out with task={self.task}.")
         if self.object_state and not (self.simulator in CAMERAS_OF and task_of(self.task).bodies):
@@ -176,6 +183,23 @@ class EnvConfig:
         physics_hz = PHYSICS_HZ.get(self.simulator, self.control_hz)
         if physics_hz % self.control_hz:
             raise UserError(f"control_hz must divide the {physics_hz} Hz of the simulation, not {self.control_hz}.")
+
+    def _check_scene(self) -> None:
+        """Check where objects start and how large they are."""
+        fixed = self.simulator is Simulator.METAWORLD or self.task == "Wipe"
+        if fixed and self.start_spread != OWN_SPREAD_M:
+            raise UserError(f"{self.task} places objects itself: leave out start_spread={self.start_spread}.")
+        sampled = self.simulator is Simulator.ROBOSUITE and not task_of(self.task).cubes
+        if sampled and self.start_spread > OWN_SPREAD_M:
+            raise UserError(
+                f"start_spread={self.start_spread} must be at most {OWN_SPREAD_M} with task={self.task}, whose objects "
+                "robosuite places: further out they would not lie on their surface."
+            )
+        if self.task == "Stack" and self.object_scale < LEAST_STACKED_SCALE:
+            raise UserError(
+                f"object_scale={self.object_scale} must be at least {LEAST_STACKED_SCALE} with task=Stack: robosuite "
+                "does not recognise smaller cubes as stacked."
+            )
 
     def _check_made(self) -> None:
         """Check how a third-party environment is made."""

@@ -16,7 +16,7 @@ from envs.config import CAMERAS, EnvConfig, plain
 from envs.experts import make_expert
 from envs.fanout import ordered_map
 from envs.motions import commanded
-from envs.play import Play
+from envs.play import PLAY_STREAM, Play
 from envs.registry import environment_of_process
 from pixio_robot.data.video_writer import video_writer
 from pixio_robot.errors import UserError
@@ -147,7 +147,7 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
     left = config.steps_per_video
     for episode in range(_SEEDS_A_VIDEO):
         seed = number * _SEEDS_A_VIDEO + episode
-        rng = np.random.default_rng([seed, 3])
+        rng = np.random.default_rng([seed, PLAY_STREAM])
         playing = rng.random() < config.play_share
         steps = int(rng.integers(*_PLAY_STEPS)) if playing else env_config.steps
         actor = Play() if playing else make_expert(env_config)

@@ -10,7 +10,7 @@ import numpy as np
 from envs.config import CAMERAS, EnvConfig
 from envs.contacts import robot_touches_object
 from envs.motions import commanded
-from envs.play import Play
+from envs.play import PLAY_STREAM, Play
 from envs.registry import make_env
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.types import GroundTruth
@@ -48,7 +48,7 @@ def gather_ground_truth(
         for seed in range(config.first_seed, config.first_seed + config.episodes):
             env.reset(seed, False)
             play = Play()
-            play.reset(env, np.random.default_rng(seed))
+            play.reset(env, np.random.default_rng([seed, PLAY_STREAM]))
             for _ in range(config.frames_per_episode):
                 for _ in range(config.steps_between):
                     # Random play that happens to succeed ends the episode: restart it and continue.

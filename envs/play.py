@@ -9,6 +9,9 @@ from envs.registry import Environment
 from envs.tasks import TASKS
 from pixio_robot.errors import UserError
 
+PLAY_STREAM = 3
+"""Random stream of an episode, distinct from those of `envs.scene`."""
+
 
 class Play:
     """Chooses a random target for the gripper about every second and moves there."""

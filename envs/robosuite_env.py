@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from envs.checked import finite_vector
-from envs.config import CAMERAS, Controller, EnvConfig
+from envs.config import CAMERAS, OWN_SPREAD_M, Controller, EnvConfig
 from envs.control import ArmControl, PlainControl, start_anew
 from envs.scene import Scene, dress
 from envs.seeding import global_seed
@@ -55,7 +55,7 @@ def _build(config: EnvConfig) -> Any:
             hard_reset=False,
         )
     if not TASKS[config.task].cubes:
-        _shrink(getattr(env, "placement_initializer", None), min(1.0, config.start_spread / 0.15))
+        _shrink(getattr(env, "placement_initializer", None), config.start_spread / OWN_SPREAD_M)
     return env
 
 
@@ -132,6 +132,9 @@ class RobosuiteEnv(Views):
         absolute = self.config.controller is Controller.OSC_POSE_ABSOLUTE
         self._control.step(self._control.to_base(action) if absolute else action)
         self._steps += 1
+        if self.config.task == "Wipe":
+            # robosuite takes away the dirt, and counts it, while it computes the reward.
+            self._env.reward()
         success = bool(self._env._check_success())
         self._done = success or self._steps >= self.config.steps
         return StepResult(self._frame(render), float(success), success, self._done)

@@ -17,7 +17,8 @@ from envs.textures import TEXTURE_SIZE, draw_texture
 
 DISTRACTORS = 5
 _POSES, _LOOKS = 0, (11, 12, 13, 14, 15)
-"""Random streams of an episode, distinct from 2 and 4 (disturbances of experts) and 3 (random play)."""
+"""Random streams of an episode, distinct from 2 and 4 (disturbances of experts), 3 (random play) and 5 (random
+actions). Stream 0 is also that of default_rng(seed)."""
 
 HIDDEN = (0.0, 0.0, -5.0)
 TABLE_RGB = (0.62, 0.66, 0.70)

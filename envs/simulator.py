@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import random
 import warnings
 import xml.etree.ElementTree as ElementTree
 from types import ModuleType
@@ -63,6 +64,7 @@ def load_robosuite() -> ModuleType:
             os.environ[EGL_DEVICE] = egl_device
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     _mend_sawyer()
+    _mend_single_object_tasks()
     return robosuite
 
 
@@ -87,3 +89,24 @@ def _mend_sawyer() -> None:
     # robosuite's metaclass registers robots by class name: this class replaces the original.
     metaclass: Any = type(Original)
     metaclass("Sawyer", (Original,), {"get_model": get_model})
+
+
+def _mend_single_object_tasks() -> None:
+    """Let PickPlaceSingle and NutAssemblySingle choose their object by the seed alone.
+
+    robosuite chooses from a set of names, whose order differs from process to process.
+    """
+    from robosuite.environments.base import REGISTERED_ENVS
+
+    for name, chosen, objects in (("PickPlaceSingle", "object_id", "objects"), ("NutAssemblySingle", "nut_id", "nuts")):
+        original = REGISTERED_ENVS[name]
+
+        def reset_internal(self: Any, original: Any = original, chosen: str = chosen, objects: str = objects) -> None:
+            setattr(self, chosen, random.randrange(len(getattr(self, objects))))
+            # The mode in which robosuite takes the object that is set, and otherwise does the same.
+            self.single_object_mode = 2
+            original._reset_internal(self)
+            self.single_object_mode = 1
+
+        metaclass: Any = type(original)
+        metaclass(name, (original,), {"_reset_internal": reset_internal})
