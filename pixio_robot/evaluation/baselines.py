@@ -9,6 +9,9 @@ import numpy as np
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
+STREAM = 5
+"""Random stream of an episode, distinct from those of `envs.scene`."""
+
 
 class RandomActor:
     """Uniform random actions in [low, high]. They depend only on the episode's seed, not on the slot or worker."""
@@ -22,7 +25,8 @@ class RandomActor:
         self._generators: dict[int, np.random.Generator] = {}
 
     def reset(self, slot: int, seed: int) -> None:
-        self._generators[slot] = np.random.default_rng(seed)
+        # A stream of its own: environments draw from default_rng(seed), and random actions must not know their goals.
+        self._generators[slot] = np.random.default_rng([seed, STREAM])
 
     def needs_images(self, slot: int) -> bool:
         return False
