@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixio_robot.data.images import decode_jpeg, encode_jpeg
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.evaluation.video import caption_frames, write_grid, write_video
 from pixio_robot.types import DemoSpec, EpisodeResult, Frame
@@ -19,9 +20,13 @@ SPARE_PREFIX = ".spare-"
 """File name prefix of a spare video, which is kept only if there are too few episodes of the other outcome."""
 
 
+FRAME_QUALITY = 95
+"""JPEG quality of frames in memory: of eight episodes at 640 x 480, raw ones would take gigabytes."""
+
+
 @dataclasses.dataclass
 class _Film:
-    frames: list[np.ndarray] = dataclasses.field(default_factory=list)
+    frames: list[bytes] = dataclasses.field(default_factory=list)
     actions: list[np.ndarray] = dataclasses.field(default_factory=list)
 
 
@@ -73,7 +78,7 @@ class EpisodeRecorder:
                 f"The environment rendered no image of camera {self._camera!r} for the video of seed {seed}; "
                 f"it rendered {sorted(frame.images)}."
             )
-        self._films[seed].frames.append(frame.images[self._camera].copy())
+        self._films[seed].frames.append(encode_jpeg(frame.images[self._camera], FRAME_QUALITY))
 
     def act(self, seed: int, action: np.ndarray, reward: float) -> None:
         self._films[seed].actions.append(np.array(action))
@@ -97,8 +102,9 @@ class EpisodeRecorder:
             path = self._spare(result.seed)
         else:
             return
-        frames = caption_frames(film.frames, film.actions, result.seed, result.success)
-        write_video(path, frames, self._frames_per_second)
+        frames = (decode_jpeg(frame, path.name) for frame in film.frames)
+        captioned = caption_frames(frames, film.actions, result.seed, result.success)
+        write_video(path, captioned, self._frames_per_second)
 
     def fill_up(self, results: Sequence[EpisodeResult]) -> dict[int, str]:
         """Fill places left over by the other outcome with spare videos of episodes in `results`, first ended first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -108,6 +109,11 @@ class _Rollout:
         episode = self.running[slot]
         episode.steps += 1
         reward = float(result.reward)
+        if not math.isfinite(reward):
+            raise UserError(
+                f"The environment's reward is {reward} at step {episode.steps} of the episode with seed "
+                f"{episode.seed}, so the episode has no return: mend its reward, or leave this seed out with seeds=."
+            )
         episode.episode_return += reward
         episode.highest_reward = reward if episode.highest_reward is None else max(reward, episode.highest_reward)
         # Judged at the last step, as in `collect`: MetaWorld continues after a success, which may be undone.
@@ -182,8 +188,8 @@ def run_episodes(
     of `seeds`. An episode counts as a success if its last step is one. Once `enough()` returns True, no further steps
     are taken and only the episodes that have ended are returned.
 
-    Raises UserError for duplicate seeds, for actions of the wrong shape or that are not finite, and if the worker of an
-    episode dies more than `max_restarts` times.
+    Raises UserError for duplicate seeds, for actions of the wrong shape, for actions and rewards that are not finite,
+    and if the worker of an episode dies more than `max_restarts` times.
     """
     check_distinct(seeds)
     rollout = _Rollout(pool, actor, watchers, max_restarts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -26,25 +26,23 @@ _LABEL_WIDTH = 52
 
 
 def caption_frames(
-    frames: Sequence[np.ndarray], actions: Sequence[np.ndarray], seed: int, success: bool
-) -> list[np.ndarray]:
-    """Add caption strips below n + 1 frames, uint8 (h, w, 3), of an episode with n actions (a,).
+    frames: Iterable[np.ndarray], actions: Sequence[np.ndarray], seed: int, success: bool
+) -> Iterator[np.ndarray]:
+    """Add caption strips below the n + 1 frames, uint8 (h, w, 3), of an episode with n actions (a,).
 
     The first strip shows seed, step and outcome, coloured by outcome. The second shows the next action, one bar per
     dimension, upwards for positive values; a full bar is 1, or the episode's largest magnitude if that is greater.
     Output sides are even, as yuv420p requires.
     """
-    height, width = frames[0].shape[:2]
-    scale = max(1.0, SHORTEST_SIDE / min(height, width))
-    size = (round(width * scale / 2) * 2, round(height * scale / 2) * 2)
     reach = np.maximum(1.0, np.abs(np.stack(actions)).max(0)) if len(actions) else None
-    captioned = []
     for step, frame in enumerate(frames):
+        height, width = frame.shape[:2]
+        scale = max(1.0, SHORTEST_SIDE / min(height, width))
+        size = (round(width * scale / 2) * 2, round(height * scale / 2) * 2)
         enlarged = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-        text = f"seed {seed}  step {step}/{len(frames) - 1}  {'success' if success else 'failure'}"
+        text = f"seed {seed}  step {step}/{len(actions)}  {'success' if success else 'failure'}"
         share = actions[step] / reach if reach is not None and step < len(actions) else None
-        captioned.append(np.concatenate([enlarged, _words(text, size[0], success), _bars(share, size[0])]))
-    return captioned
+        yield np.concatenate([enlarged, _words(text, size[0], success), _bars(share, size[0])])
 
 
 def _words(text: str, width: int, success: bool) -> np.ndarray:
@@ -70,7 +68,7 @@ def _bars(share_a: np.ndarray | None, width: int) -> np.ndarray:
     return strip
 
 
-def write_video(path: Path, frames: Iterator[np.ndarray] | Sequence[np.ndarray], frames_per_second: float) -> None:
+def write_video(path: Path, frames: Iterable[np.ndarray], frames_per_second: float) -> None:
     """Write frames, uint8 (h, w, 3) with even sides, as H.264 yuv420p with the index first, atomically."""
     with atomic_file(path) as temporary, video_writer(temporary, frames_per_second, {}, layout=_INDEX_FIRST) as append:
         for frame in frames:

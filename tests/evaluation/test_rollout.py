@@ -107,6 +107,20 @@ def test_bad_actions_name_the_seed_and_step(line_pool, seeking_actor, value, mes
         run_episodes(line_pool(2), Broken(), SEEDS)
 
 
+@pytest.mark.parametrize("reward", [np.nan, -np.inf])
+def test_a_reward_that_is_no_number_names_the_seed_and_step(line_pool, seeking_actor, reward):
+    class Broken(line_pool):
+        def step(self, actions, render):
+            results, lost = super().step(actions, render)
+            for slot, result in results.items():
+                if self.worlds[slot]["seed"] == 501 and self.worlds[slot]["step"] == 2:
+                    result.reward = reward
+            return results, lost
+
+    with pytest.raises(UserError, match=r"reward is .* at step 2 of the episode with seed 501"):
+        run_episodes(Broken(2), seeking_actor(), SEEDS)
+
+
 def test_config_refuses_nonsense():
     assert EvaluateConfig(episodes=3).seed_list() == [100_000, 100_001, 100_002]
     assert EvaluateConfig(seeds=[5, 3]).seed_list() == [5, 3]

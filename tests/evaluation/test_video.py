@@ -14,7 +14,7 @@ GREY = np.full((48, 48, 3), 128, np.uint8)
 @pytest.mark.parametrize("shape", [(48, 48), (33, 47), (301, 517), (480, 640)])
 def test_captions_leave_the_image_alone_and_sides_even(shape, tmp_path):
     image = np.full((*shape, 3), (10, 200, 90), np.uint8)
-    captioned = caption_frames([image, image], [np.zeros(7)], 100_123, success=False)
+    captioned = list(caption_frames([image, image], [np.zeros(7)], 100_123, success=False))
     height, width, _ = captioned[0].shape
     assert height % 2 == width % 2 == 0
     assert width >= 256
@@ -27,7 +27,7 @@ def test_captions_leave_the_image_alone_and_sides_even(shape, tmp_path):
 def bars(action, largest=1.0):
     """Pixels of bar above and below the line, by thirds of the strip, for an action of three numbers."""
     actions = [np.asarray(action, float), np.full(3, largest)]
-    strip = caption_frames([GREY] * 3, actions, 1, success=True)[0][-ACTION_HEIGHT:, 52:-6]
+    strip = next(caption_frames([GREY] * 3, actions, 1, success=True))[-ACTION_HEIGHT:, 52:-6]
     bright = strip[..., 2] > 200
     above, below = bright[: ACTION_HEIGHT // 2], bright[ACTION_HEIGHT // 2 + 1 :]
     return [[int(part.any(1).sum()) for part in np.array_split(half, 3, axis=1)] for half in (above, below)]
@@ -47,12 +47,13 @@ def test_large_actions_are_scaled_by_their_largest():
 
 
 def test_after_the_last_action_only_the_line_is_left():
-    last = caption_frames([GREY] * 2, [np.ones(3)], 1, success=True)[-1][-ACTION_HEIGHT:, 52:-6]
+    *_, last = caption_frames([GREY] * 2, [np.ones(3)], 1, success=True)
+    last = last[-ACTION_HEIGHT:, 52:-6]
     assert not (last[..., 2] > 200).any()
 
 
 def test_the_outcome_has_a_colour():
-    strips = [caption_frames([GREY], [], 1, success=success)[0][-STRIPS + 1, -2] for success in (True, False)]
+    strips = [next(caption_frames([GREY], [], 1, success=success))[-STRIPS + 1, -2] for success in (True, False)]
     assert strips[0][1] > strips[0][0]
     assert strips[1][0] > strips[1][1]
 
