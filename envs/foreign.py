@@ -60,6 +60,8 @@ class EnvFacts:
     """Why it cannot render although it claims to support it."""
     left_out: tuple[str, ...] = ()
     """Parts of its observation that are neither colour images nor vectors."""
+    initial_states: int | None = None
+    """How many there are; seeds that agree modulo this number begin with the same one. None: as many as seeds."""
     repeats: bool = True
     """False if it declares itself nondeterministic: a seed does not determine the episode."""
 

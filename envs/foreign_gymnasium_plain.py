@@ -5,6 +5,7 @@ What Gymnasium has no place for, an environment can say in its `metadata`:
     state_names, action_names    a name for every dimension, with its unit: `eef_pos.x [m]`
     robot, controller            as in the DemoSpec of the demonstrations
     instruction                  what to do, in words: the task that a policy of several tasks is asked for
+    initial_states               how many there are, if seeds that agree modulo this number begin with the same one
     packages                     the packages whose versions matter, by the name of their distribution
     pictures                     {camera: (height, width)}: its method `pictures()` returns these images, uint8
                                  (h, w, 3), when they are needed; a policy that acts in chunks rarely looks
@@ -58,6 +59,7 @@ class GymnasiumPlain:
             controller=str(env.metadata.get("controller", OF_THE_TASK)),
             pictures=pictures,
             blind=blind,
+            initial_states=env.metadata.get("initial_states"),
             left_out=tuple(self._layout.left_out),
             repeats=not (spec is not None and spec.nondeterministic),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from envs.config import EnvConfig
 from envs.foreign import facts_of
 from envs.registry import Environment, make_env
 from envs.spec import action_bounds
+from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
 _SEED, _OTHER_SEED = 11, 12
@@ -43,6 +44,21 @@ def repeats(config: EnvConfig) -> bool:
             _same(first, other.reset(_SEED, look)) and _all_same(played, list(_play(other, look)))
             for look in dict.fromkeys((looks, False))
         )
+
+
+def check_starts(config: EnvConfig, seeds: Iterable[int]) -> None:
+    """Raise UserError for seeds that begin with the same initial state: a deterministic policy would play the same
+    episode twice, and the interval of its success rate would be too narrow."""
+    count = facts_of(config).initial_states
+    if count is None:
+        return
+    first: dict[int, int] = {}
+    for seed in seeds:
+        if (before := first.setdefault(seed % count, seed)) != seed:
+            raise UserError(
+                f"{config.task} has {count} initial states, and the seeds {before} and {seed} begin with the same one: "
+                f"evaluate on at most {count} seeds that follow each other, with episodes={count}."
+            )
 
 
 def _play(env: Environment, looks: bool) -> Iterator[tuple[Frame, float]]:

@@ -53,6 +53,7 @@ class LiberoTask(gym.Env):  # pyright: ignore[reportGeneralTypeIssues]
             "render_fps": 20,
             "robot": "Panda",
             "controller": "OSC_POSE delta",
+            "initial_states": len(self._initial_states),
             "instruction": tasks.get_task(number).language,
             "packages": ["hf-libero", "robosuite", "mujoco"],
             "pictures": {camera: [image_size, image_size] for camera in CAMERAS},

@@ -98,7 +98,7 @@ def _names(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) 
 
 def _evaluate(command: EvaluateCommand) -> bool:
     from envs.pool import make_pool
-    from envs.repeatable import notes, repeats
+    from envs.repeatable import check_starts, notes, repeats
     from pixio_robot.evaluation.series import checkpoint_directory, series_text, write_series
     from pixio_robot.training.device import pick_device
 
@@ -107,9 +107,12 @@ def _evaluate(command: EvaluateCommand) -> bool:
     env_spec = spec_of(command.env)
     # Checked before any simulator starts, so that an incompatible policy fails at once.
     names = _names(command, contestants[0], env_spec)
-    repeating = command.env.simulator not in FOREIGN or repeats(command.env)
-    for note in notes(command.env, repeating) if command.env.simulator in FOREIGN else ():
-        print(f"evaluate: {note}")
+    repeating = True
+    if command.env.simulator in FOREIGN:
+        check_starts(command.env, command.seed_list())
+        repeating = repeats(command.env)
+        for note in notes(command.env, repeating):
+            print(f"evaluate: {note}")
     pool = make_pool(
         command.env,
         command.workers,

@@ -10,7 +10,7 @@ import pytest
 from envs.config import EnvConfig, RenderQuality
 from envs.pool import ProcessPool
 from envs.registry import make_env, spec_of
-from envs.repeatable import notes, repeats
+from envs.repeatable import check_starts, notes, repeats
 from pixio_robot.errors import UserError
 
 DOT, PLAIN, ROBOT = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain", "Robot"))
@@ -105,6 +105,16 @@ def test_what_cannot_be_drawn_plays_without_pictures(made):
     assert env.reset(0).images == {}
     assert env.step(np.zeros(1)).frame.images == {}
     assert repeats(config)
+
+
+def test_seeds_that_begin_with_the_same_state_are_refused(monkeypatch):
+    monkeypatch.setattr(painted.Dot, "metadata", painted.Dot.metadata | {"initial_states": 5})
+    few = EnvConfig(task=DOT, make={"width": 28})
+    check_starts(few, range(103, 108))
+    with pytest.raises(UserError, match=r"has 5 initial states, and the seeds 103 and 108 .* episodes=5"):
+        check_starts(few, range(103, 109))
+    monkeypatch.undo()
+    check_starts(EnvConfig(task=DOT), range(1000))
 
 
 def test_what_only_a_simulator_knows_is_refused(made):
