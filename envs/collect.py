@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from envs.config import Engine, EnvConfig, plain
+from envs.config import Engine, EnvConfig, plain, with_usual
 from envs.disturbance import Disturbance
 from envs.experts import make_expert
 from envs.fanout import ordered_map
@@ -51,6 +51,8 @@ class CollectConfig:
     """Stop with an error after this many failures in a row."""
     workers: int = number(0, at_least=0)
     """Number of simulator processes; 0: one per core."""
+    timeout_s: float = number(600.0, above=0)
+    """Seconds without a finished episode after which its simulator is considered dead and replaced."""
     worlds: int = number(64, at_least=1)
     """Number of worlds simulated at once with env.engine=WARP."""
     overwrite: bool = False
@@ -135,7 +137,8 @@ def _episodes(env_config: EnvConfig, config: CollectConfig, first_seed: int) -> 
         from envs.warp_recording import warp_episodes
 
         return warp_episodes(env_config, config.disturbance, seeds, config.worlds)
-    return ordered_map(functools.partial(run_seed, env_config, config.disturbance), seeds, config.workers)
+    run = functools.partial(run_seed, env_config, config.disturbance)
+    return ordered_map(run, seeds, config.workers, config.timeout_s)
 
 
 def _journal(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
@@ -163,6 +166,7 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
         return store, []
     found = read_json(out / JOURNAL)
     failed = found.pop("failed_seeds", [])
+    found["env"] = with_usual(found.get("env", {}))
     for part, settings in journal.items():
         for name, value in settings.items():
             before = found.get(part, {}).get(name)

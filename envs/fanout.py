@@ -9,6 +9,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -45,12 +46,13 @@ def _executor(workers: int) -> ProcessPoolExecutor:
 
 
 def ordered_map[Item, Result](
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, timeout_s: float
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) in the order of `items`, which may be endless; close it to stop.
 
-    workers: number of processes, 0 for one per core. Items of a process that died are run again; UserError is raised
-    after three deaths without a result in between. Exceptions of `function` are raised here.
+    workers: number of processes, 0 for one per core. A process that takes longer than `timeout_s` for an item counts as
+    dead. Items of a process that died are run again; UserError is raised after three deaths without a result in
+    between. Exceptions of `function` are raised here.
     """
     workers = workers or usable_cores()
     source = iter(items)
@@ -70,12 +72,13 @@ def ordered_map[Item, Result](
                 return
             item, future = pending[0]
             try:
-                result = future.result()
-            except BrokenProcessPool as error:
+                result = _result(future, timeout_s)
+            except _Dead as error:
                 crashes += 1
                 if crashes >= _MAX_CRASHES:
                     raise UserError(
-                        f"A simulator process died {crashes} times in a row. Use fewer workers if memory is short."
+                        f"A simulator process died {crashes} times in a row ({error}). Use fewer workers if memory is "
+                        "short."
                     ) from error
                 _stop(executor)
                 executor = _executor(workers)
@@ -86,6 +89,21 @@ def ordered_map[Item, Result](
             yield item, result
     finally:
         _stop(executor)
+
+
+class _Dead(Exception):
+    """A process ended, or hangs."""
+
+
+def _result(future: Future[Any], timeout_s: float) -> Any:
+    # Not as the time-out of `result`, which the function's own TimeoutError would be mistaken for.
+    done, _ = futures.wait([future], timeout_s)
+    if not done:
+        raise _Dead(f"no result in {timeout_s:g} seconds")
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise _Dead("it ended by itself") from error
 
 
 def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item: Any) -> Future[Any]:

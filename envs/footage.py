@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from envs.config import CAMERAS, EnvConfig, plain
+from envs.config import CAMERAS, EnvConfig, plain, with_usual
 from envs.experts import make_expert
 from envs.fanout import ordered_map
 from envs.motions import commanded
@@ -55,6 +55,8 @@ class FootageConfig:
     """Number of the first video; each video has its own seeds."""
     workers: int = number(0, at_least=0)
     """Number of simulator processes; 0: one per core."""
+    timeout_s: float = number(3600.0, above=0)
+    """Seconds without a finished recording after which its simulator is considered dead and replaced."""
     overwrite: bool = False
     """Replace the videos at `out` if they were created by pixio-robot."""
 
@@ -102,7 +104,8 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
         # A plain FootageConfig: a subclass would cause its own imports in every worker.
         settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(FootageConfig)}
         run = functools.partial(_record, env_config, FootageConfig(**settings))
-        for _ in ordered_map(run, missing, min(config.workers, len(missing)) if config.workers else 0):
+        workers = min(config.workers, len(missing)) if config.workers else 0
+        for _ in ordered_map(run, missing, workers, config.timeout_s):
             progress.advance(bar)
     files = [str(out / name) for number in numbers for name in names[number]]
     return FootageReport(out=str(out), videos=files, frames=len(files) * config.steps_per_video, recorded=len(missing))
@@ -117,7 +120,8 @@ def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
     if out.exists() and any(out.iterdir()):
         if not (out / MANIFEST).exists():
             raise UserError(f"{out} exists and was not created by pixio-robot: choose another out=.")
-        if read_json(out / MANIFEST) != manifest:
+        found = read_json(out / MANIFEST)
+        if found | {"env": with_usual(found.get("env", {}))} != manifest:
             raise UserError(
                 f"{out} contains footage of another configuration (see {out / MANIFEST}): choose another out=, "
                 "or set overwrite=true."

@@ -98,7 +98,7 @@ def test_processes_of_recordings_take_turns_too(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     from turn_of_the_egl_test import turn  # type: ignore[import-not-found]
 
-    assert sorted(worker for _, worker in ordered_map(turn, [tmp_path / "turns"] * 2, 2)) == [0, 1]
+    assert sorted(worker for _, worker in ordered_map(turn, [tmp_path / "turns"] * 2, 2, 60)) == [0, 1]
 
 
 def test_robosuite_is_imported_whatever_cuda_calls_the_gpu():
