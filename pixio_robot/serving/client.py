@@ -9,71 +9,41 @@ with PolicyClient("ws://127.0.0.1:8765", token) as policy:
 from __future__ import annotations
 
 import contextlib
+import operator
+import threading
 import warnings
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from pixio_robot.errors import UserError
 from pixio_robot.observed import check_frame, check_task, copy_of
 from pixio_robot.receding_horizon import RecedingHorizon
-from pixio_robot.serving.messages import LARGEST_MESSAGE, NEEDED, PROTOCOL, pack, unpack
+from pixio_robot.serving.connection import ServerConnection
+from pixio_robot.serving.messages import INTEGERS, PROTOCOL
 from pixio_robot.state_watch import StateWatch
 from pixio_robot.types import DemoSpec, Frame
 
-CLOSE_TIMEOUT_S = 2.0
-"""Kept short: a server that stopped answering will not complete the closing handshake either."""
-
 
 class PolicyClient:
-    """One connection that runs one episode at a time. The server is called once per chunk of `execute` actions.
+    """One connection that runs one episode at a time, for one thread. The server is called once per chunk of `execute`
+    actions. After a time-out, or a call that Ctrl-C interrupted, the connection is closed: make a new client.
 
     `task`: the task to do, for a policy with several `tasks`; it may be changed between episodes. The first state far
     outside the range of the training demonstrations causes a warning.
     """
 
     def __init__(self, address: str, token: str, timeout_s: float = 30.0, task: str | None = None) -> None:
-        """`address`: ws://HOST:PORT, as printed by `serve`; `timeout_s`: for connecting and for every answer.
+        """`address`: ws://HOST:PORT, as printed by `serve`; connections are direct, whatever `http_proxy` says.
+        `timeout_s`: for connecting, and for every request together with its answer.
 
         Raises UserError if no server answers, the token is rejected, the server speaks another protocol, or its policy
         does not support the task.
         """
+        self._connection = ServerConnection(address, token, timeout_s)
+        self._user = threading.RLock()
         try:
-            from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
-            from websockets.sync.client import connect
-        except ImportError as error:
-            raise UserError(NEEDED) from error
-        if not str(address).startswith(("ws://", "wss://")):
-            raise UserError(f"address={address!r} must be ws://HOST:PORT, as printed by `serve`.")
-        self._timeout_s = timeout_s
-        try:
-            connecting = connect(
-                address,
-                additional_headers={"Authorization": f"Bearer {token}"},
-                max_size=LARGEST_MESSAGE,
-                open_timeout=timeout_s,
-                close_timeout=CLOSE_TIMEOUT_S,
-                compression=None,
-            )
-            self._open = contextlib.ExitStack()
-            self._connection: Any = self._open.enter_context(connecting)
-        except InvalidStatus as error:
-            status = error.response.status_code
-            if status == HTTPStatus.UNAUTHORIZED:
-                raise UserError(
-                    f"{address} refused the connection: the token is not the one that the server was started with."
-                ) from error
-            raise UserError(f"{address} is not a policy server: it answers with HTTP status {status}.") from error
-        except OSError as error:  # before ValueError: an untrusted certificate is both
-            raise UserError(f"No policy server answers at {address} ({error}).") from error
-        except (InvalidURI, ValueError) as error:
-            raise UserError(f"address={address!r} is not valid ({error}); it must be ws://HOST:PORT.") from error
-        except WebSocketException as error:
-            raise UserError(f"{address} is not a policy server ({error}).") from error
-        try:
-            hello = self._exchange(None)
+            hello = self._connection.exchange(None)
             if hello.get("protocol") != PROTOCOL:
                 raise UserError(f"{address} speaks protocol {hello.get('protocol')}, this client {PROTOCOL}.")
             self.spec = DemoSpec.from_json(hello["spec"])
@@ -83,12 +53,12 @@ class PolicyClient:
             self.ensemble_weight: float | None = hello["ensemble_weight"]
             self.tasks: list[str] = hello.get("tasks", [])
             self.task = task
-        except UserError:
+            self.watch = StateWatch.of(self.spec.state_names, hello.get("state_range"))
+            """Warns once about a state far outside the demonstrations; None for a policy that does not use it."""
+            self.reset(0)
+        except BaseException:  # KeyboardInterrupt too
             self.close()
             raise
-        self.watch = StateWatch.of(self.spec.state_names, hello.get("state_range"))
-        """Warns once about a state far outside the demonstrations; None for a policy that does not use the state."""
-        self.reset(0)
 
     @property
     def task(self) -> str | None:
@@ -101,9 +71,19 @@ class PolicyClient:
         self._task = task
 
     def reset(self, seed: int) -> None:
-        """Start a new episode; `seed` determines the noise of the policy's sampler."""
-        self._seed = seed
-        self._episode = RecedingHorizon(self.observation_steps, self.execute, self.ensemble_weight)
+        """Start a new episode; `seed` determines the noise of the policy's sampler.
+
+        Raises UserError unless `seed` is an integer, of Python or numpy, that fits in 64 bits.
+        """
+        try:
+            number = operator.index(seed)
+        except TypeError as error:
+            raise UserError(f"seed={seed!r} must be an integer.") from error
+        if number not in INTEGERS:
+            raise UserError(f"seed={number} must be from {INTEGERS.start} to {INTEGERS.stop - 1}.")
+        with self._one_thread():
+            self._seed = number
+            self._episode = RecedingHorizon(self.observation_steps, self.execute, self.ensemble_weight)
 
     @property
     def needs_images(self) -> bool:
@@ -113,46 +93,42 @@ class PolicyClient:
     def act(self, frame: Frame) -> np.ndarray:
         """The action (a,) for the newest frame, in physical units. The frame's arrays may be reused afterwards.
 
-        Raises UserError if the frame does not match the policy; it is then discarded, and another frame may be passed.
+        Raises UserError if the frame does not match the policy; it is then discarded, and another frame may be passed;
+        or if the server does not answer in time, or the connection is closed.
         """
-        # Checked first, so that an invalid frame never enters the history.
-        state = check_frame(self.spec, self.cameras, frame, looked_at=self._episode.looks_next)
-        if self.watch is not None and (words := self.watch.words(state)):
-            warnings.warn(words, stacklevel=2)
-        self._episode.see(copy_of(frame, self.cameras) if self._episode.keeps_next else frame)
-        if self._episode.hungry:
-            self._episode.plan(self._ask())
-        return self._episode.next_action()
+        with self._one_thread():
+            # Checked first, so that an invalid frame never enters the history.
+            state = check_frame(self.spec, self.cameras, frame, looked_at=self._episode.looks_next)
+            if self.watch is not None and (words := self.watch.words(state)):
+                warnings.warn(words, stacklevel=2)
+            self._episode.see(copy_of(frame, self.cameras) if self._episode.keeps_next else frame)
+            if self._episode.hungry:
+                self._episode.plan(self._ask())
+            return self._episode.next_action()
+
+    @contextlib.contextmanager
+    def _one_thread(self) -> Iterator[None]:
+        """Raise UserError if another thread is in here: the frames of two threads are not one episode."""
+        # Reentrant, so that nothing that strikes between `acquire` and `try` locks the thread itself out.
+        if not self._user.acquire(blocking=False):
+            raise UserError("This PolicyClient is in use by another thread: make one client for each thread.")
+        try:
+            yield
+        finally:
+            self._user.release()
 
     def _ask(self) -> np.ndarray:
         frames = self._episode.frames
         images = {name: np.stack([frame.images[name] for frame in frames]) for name in self.cameras}
         state = np.stack([np.asarray(frame.state, np.float32) for frame in frames])
         moment = {"seed": self._seed, "step": self._episode.step, "task": self.task}
-        answer = self._exchange({"images": images, "state": state, **moment})
+        answer = self._connection.exchange({"images": images, "state": state, **moment})
         if "error" in answer:
             raise UserError(answer["error"])
         return answer["actions"]
 
-    def _exchange(self, message: dict[str, Any] | None) -> dict[str, Any]:
-        """Send `message`, unless it is None, and return the next message of the server."""
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            if message is not None:
-                self._connection.send(pack(message))
-            return unpack(self._connection.recv(self._timeout_s))
-        except TimeoutError as error:
-            # Otherwise a late answer would be taken for the answer to the next request.
-            self.close()
-            raise UserError(
-                f"The policy server did not answer within {self._timeout_s:g} s; the connection is closed."
-            ) from error
-        except ConnectionClosed as error:
-            raise UserError(f"The connection to the policy server is closed ({error}).") from error
-
     def close(self) -> None:
-        self._open.close()
+        self._connection.close()
 
     def __enter__(self) -> PolicyClient:
         return self

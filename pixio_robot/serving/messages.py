@@ -22,7 +22,9 @@ from pixio_robot.errors import UserError
 
 PROTOCOL = 2
 LARGEST_MESSAGE = 64 * 2**20
-"""Bytes; enough for eight 1080p frames."""
+"""Bytes that both sides accept; a server accepts more if its policy's observations are larger."""
+INTEGERS = range(-(2**63), 2**64)
+"""What msgpack can encode."""
 NEEDED = (
     "Serving needs msgpack and websockets: `pip install msgpack websockets` (pixio-robot's extra `serve`). On a "
     "robot's computer the client alone is enough: `pip install ./client` in a clone of pixio-robot installs all three."

@@ -26,6 +26,8 @@ from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec
 
 REMEMBERED_CALLS = 10_000
+ROOM = 2**20
+"""Bytes; for everything of a request but the arrays: names, shapes, the task."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -89,6 +91,13 @@ class Served:
         images = {name: np.zeros((t, cameras[name].height, cameras[name].width, 3), np.uint8) for name in self.cameras}
         return images, np.zeros((t, self.spec.state_dim), np.float32)
 
+    def largest_message(self) -> int:
+        """Bytes of the largest message to accept. Observations that are too large for the policy still fit if they are
+        not extreme, so that they are refused with words."""
+        images, state = self.blank()
+        observation = sum(image.nbytes for image in images.values()) + state.nbytes
+        return max(LARGEST_MESSAGE, observation + ROOM)
+
 
 class PolicyServer:
     """Serves one policy to websocket clients; `run` serves until it is cancelled."""
@@ -109,7 +118,14 @@ class PolicyServer:
         for _ in range(self._config.warmup):
             task = next(iter(self._served.tasks), None)
             await loop.run_in_executor(self._thread, self._served.plan, *self._served.blank(), 0, 0, task)
-        options: dict[str, Any] = {"max_size": LARGEST_MESSAGE, "compression": None, "process_request": self._admit}
+        options: dict[str, Any] = {
+            "max_size": self._served.largest_message(),
+            # Pings keep an idle connection known to routers, and let TCP notice a client that vanished. They need no
+            # answer in time: a client that sends a large observation over a slow link can only answer after it.
+            "ping_timeout": None,
+            "compression": None,
+            "process_request": self._admit,
+        }
         try:
             server = await serve(self._talk, self._config.host, self._config.port, **options)
         except OSError as error:
