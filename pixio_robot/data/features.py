@@ -1,6 +1,6 @@
 """Features of a frozen encoder for every frame, computed once and stored beside the episodes.
 
-    store.zarr/.features/<fingerprint>[.<view>]/<camera>/000000.safetensors
+    store.zarr/.features/<fingerprint>[.<view>]/<camera>/000000.safetensors      (or in another `directory`)
 
 holds cls (n, k, d) and patches (n, h, w, d), float16, and the checksum of the images that they were computed from.
 
@@ -11,9 +11,12 @@ later are added.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -157,20 +160,23 @@ def encode_features(
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    directory: Path | None = None,
 ) -> Encoded:
     """Encode what is not cached yet. `encoder` is a frozen `types.Encoder`.
 
     View 0 is what the policy sees at inference, cropped if `views` says so; `views.count` random views are added for
-    training (`FeatureCache.gather`). The encoder runs once per frame and view. Raises UserError for an unknown camera,
-    a crop that does not fit, features that are not finite in float16, and a full disk.
+    training (`FeatureCache.gather`). The encoder runs once per frame and view. `directory`: where to keep the features
+    of stores that cannot be written, in a folder for each; None: in the store. Raises UserError for an unknown camera,
+    a crop that does not fit, features that are not finite in float16, a folder that cannot be written, and a full disk.
     """
+    home = store.path / DIRECTORY if directory is None else directory / _folder_of(store.path)
     fingerprint = encoder.fingerprint()  # pyright: ignore[reportCallIssue]
     # Each frame is read once, so the store's images need not stay in RAM.
     reader = DemoStore.open(store.path, ram_bytes=0)
 
     def wanted(camera: str, view: int, episode: int) -> _Wanted:
         folder = ".".join(part for part in (fingerprint, views.name(view)) if part)
-        path = store.path / DIRECTORY / folder / camera / f"{episode:06d}.safetensors"
+        path = home / folder / camera / f"{episode:06d}.safetensors"
         length = reader.images_shape(episode, camera)[0]
         return _Wanted(camera, view, episode, path, length, f"{reader.images_fingerprint(episode, camera):08x}")
 
@@ -180,8 +186,14 @@ def encode_features(
     }
     missing = [one for parts in everything.values() for one in parts if _load(one) is None]
     if missing:
-        _add(missing, reader, encoder, views, batch_size, device, progress)
+        _add(missing, home, reader, encoder, views, batch_size, device, progress)
     return Encoded(everything, views)
+
+
+def _folder_of(store: Path) -> str:
+    """A name that no other store of this machine has."""
+    place = store.resolve()
+    return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +211,7 @@ class _Wanted:
 
 def _add(
     missing: Sequence[_Wanted],
+    home: Path,
     store: DemoStore,
     encoder: nn.Module,
     views: Views,
@@ -209,8 +222,14 @@ def _add(
     """While the device encodes, one thread reads the next frames, and another writes the previous file."""
     from rich.progress import track
 
-    directory, device = store.path / DIRECTORY, torch.device(device)
-    directory.mkdir(exist_ok=True)
+    device = torch.device(device)
+    with contextlib.suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    if not os.access(home, os.W_OK):
+        raise UserError(
+            f"{home}, where the features of a frozen encoder are kept, cannot be written; with features_dir= they are "
+            "kept elsewhere."
+        )
     was_training = encoder.training
     encoder = encoder.to(device).eval()
 
@@ -227,7 +246,7 @@ def _add(
             yield functools.partial(_save, one, parts, temporary)
 
     try:
-        with workplace(directory) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        with workplace(home) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             for _ in _meanwhile(writer, saves(_meanwhile(reader, reads))):
                 pass
     finally:

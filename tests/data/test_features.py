@@ -276,6 +276,21 @@ def test_a_whole_cache_is_read_where_nothing_may_be_written(tmp_path: Path, monk
 VIEWS = Views(count=3, crop=(8, 8), shift=1, seed=5)
 
 
+def test_features_of_stores_that_cannot_be_written_are_kept_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = [make_store(tmp_path / name / "demos", episodes=number) for name, number in (("a", 2), ("b", 1))]
+    writable = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "demos/" not in str(path) and writable(path, mode))
+    with pytest.raises(UserError, match="cannot be written; with features_dir="):
+        cache_features(stores[0], Encoder(0), ["front"], progress=False)
+    place = tmp_path / "elsewhere" / "features"
+    for store in stores:
+        cached = cache_features(store, Encoder(0), ["front"], progress=False, directory=place)
+        assert len(cached.features(0, "front").cls) == store.lengths[0]
+    assert len(list(place.iterdir())) == 2  # one for each, though their names are the same
+
+
 @pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
 def test_each_view_is_what_the_encoder_says_of_its_pixels(tmp_path: Path, ram_bytes: int) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
