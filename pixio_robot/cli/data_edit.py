@@ -131,14 +131,17 @@ def split(arguments: list[str]) -> int:
         raise UserError(
             f"`data split` by={config.by} is not valid: use by=task for one store per task, or leave by= out."
         )
+    store, words = open_source(path), []
     if config.by:
         if said := [word for word in arguments if word.startswith(("validation_share=", "seed="))]:
             raise UserError(f"`data split` by=task does not hold out episodes: leave out {' and '.join(said)}.")
-        recipes = split_by_task(open_source(path))
+        recipes = split_by_task(store)
     else:
-        recipes = split(open_source(path), config.validation_share, config.seed)
+        recipes = split(store, config.validation_share, config.seed)
+        if twins := len(store) - sum(recipe.count for recipe in recipes.values()):
+            words = [f"left out {twins} episodes with the state and actions of a held-out one"]
     write(Path(config.out), recipes)
-    return sum(_tell(f"{config.out}/{name}") for name in recipes)
+    return sum(_tell(f"{config.out}/{name}", words if name == "train" else []) for name in recipes)
 
 
 def filter(arguments: list[str]) -> int:

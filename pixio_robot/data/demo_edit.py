@@ -14,6 +14,7 @@ import numpy as np
 from pixio_robot.data.demo_check import check_episode
 from pixio_robot.data.demo_codecs import LOSSY, RAW
 from pixio_robot.data.demo_commit import publish, workplace
+from pixio_robot.data.demo_marks import mark
 from pixio_robot.data.demo_where import NAMES, EpisodeFacts, parse_where
 from pixio_robot.data.demos import DemoStore, DiskFull
 from pixio_robot.data.windows import split_episodes
@@ -139,12 +140,17 @@ def _facts(store: DemoStore, number: int, length: int) -> EpisodeFacts:
 
 
 def split(store: DemoStore, validation_share: float, seed: int) -> dict[str, Recipe]:
-    """Disjoint `train` and `validation` stores, split as `train` splits episodes with the same share and seed."""
+    """Disjoint `train` and `validation` stores, split as `train` splits episodes with the same share and seed: episodes
+    that equal a held-out one in state and actions are in neither."""
     train, validation = split_episodes(len(store), validation_share, seed)
     if not validation:
         raise UserError(
             f"validation_share={validation_share} of {len(store)} episodes gives none; choose a larger share below 1."
         )
+    held_out = {mark(store, episode) for episode in validation}
+    train = [episode for episode in train if mark(store, episode) not in held_out]
+    if not train:
+        raise UserError(f"Every episode of {store.path} equals one that is held out: none is left to train on.")
     return {"train": chosen(store, train), "validation": chosen(store, validation)}
 
 

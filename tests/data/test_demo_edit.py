@@ -45,6 +45,21 @@ def test_a_merge_of_a_split_is_the_whole(tmp_path: Path) -> None:
     assert all(same(again.episode(number), make_episode(again.seeds[number])) for number in range(7))
 
 
+def test_what_is_held_out_is_in_no_other_copy_in_the_training_part(tmp_path: Path) -> None:
+    store, again = (make_store(tmp_path / name, episodes=6) for name in ("s", "again"))
+    write(tmp_path / "twice", {"": merged([store, again])}, progress=False)
+    write(tmp_path / "parts", split(DemoStore.open(tmp_path / "twice"), 0.3, seed=0), progress=False)
+    train, validation = (DemoStore.open(tmp_path / "parts" / name) for name in ("train", "validation"))
+    assert len(validation) == 4
+    assert not set(train.seeds) & set(validation.seeds)
+    assert set(train.seeds) | set(validation.seeds) == set(store.seeds)
+    alike = DemoStore.create(tmp_path / "alike", SPEC)
+    for _ in range(3):
+        alike.append(make_episode(1))
+    with pytest.raises(UserError, match="none is left to train on"):
+        split(alike, 0.3, seed=0)
+
+
 def test_a_merge_of_two_tasks_says_which_is_which(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / "a", episodes=2)]
     other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, task="Other", licence="CC0"))
