@@ -87,13 +87,14 @@ def _curate(command: CurateCommand) -> bool:
 
 def _run(command: CurateCommand) -> int:
     # Computed scores stay valid when a threshold changes, so `curate` itself decides what is left to do.
-    named = [command.data, command.pixio, command.sidecars, command.encoder.path]
+    named = {"data": command.data, "pixio": command.pixio, "sidecars": command.sidecars}
+    named["encoder.path"] = command.encoder.path
     return run_stage(
         "curate",
         str(command.place()),
         command,
         lambda: _curate(command),
-        inputs=[path for path in named if path],
+        inputs={name: path for name, path in named.items() if path},
         overwrite=command.overwrite,
         always=True,
     )

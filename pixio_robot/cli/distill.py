@@ -31,7 +31,7 @@ def _run(command: DistillCommand) -> int:
             f"{len(command.students)} students -> {command.out}/model"
         )
 
-    inputs = [*command.data, *command.selection, command.teacher]
+    inputs = {"data": command.data, "selection": command.selection, "teacher": command.teacher}
     return run_training("distill", command, lambda: distill(command), words, inputs=inputs)
 
 

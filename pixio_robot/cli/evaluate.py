@@ -172,9 +172,9 @@ def _rewards(summary: EvaluationSummary) -> str:
 
 
 def _run(command: EvaluateCommand) -> int:
-    inputs = [] if command.checkpoint == RANDOM else [str(policy_directory(command.checkpoint))]
+    inputs = {} if command.checkpoint == RANDOM else {"checkpoint": str(policy_directory(command.checkpoint))}
     if command.env.task.startswith(PREFIX):
-        inputs.append(command.env.task.removeprefix(PREFIX))
+        inputs["env.task"] = command.env.task.removeprefix(PREFIX)
     return run_stage(
         "evaluate",
         command.out,

@@ -65,7 +65,7 @@ def _run(command: IngestCommand) -> int:
         command.out,
         command,
         lambda: _ingest(command),
-        inputs=[command.source],
+        inputs={"source": command.source},
         overwrite=command.overwrite,
         always=True,
     )

@@ -34,7 +34,9 @@ def _run(command: PretrainCommand) -> int:
                 print(f"pretrain: using all of {data}; to use only what `curate` selected, set selection=[{curation}]")
         return pretrain(command)
 
-    inputs = [*command.data, *command.selection, *([command.initial_weights] if command.initial_weights else [])]
+    inputs: dict[str, str | list[str]] = {"data": command.data, "selection": command.selection}
+    if command.initial_weights:
+        inputs["initial_weights"] = command.initial_weights
     return run_training("pretrain", command, train, words, inputs=inputs)
 
 

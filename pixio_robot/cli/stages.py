@@ -1,7 +1,7 @@
 """Stages that are skipped if their result is up to date: a stamp next to each output records how it was made.
 
-`runs/a/demos` is described by `runs/a/demos.stage.json`: command, settings, the stamps of its inputs,
-seconds of work, and whether it is finished. It is not inside the output, which may be in another tool's format.
+`runs/a/demos` is described by `runs/a/demos.stage.json`: command, settings, what its inputs contained, seconds of work,
+and whether it is finished. It is not inside the output, which may be in another tool's format.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
+from pixio_robot.cli.identity import content_of, look_of
 from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
@@ -52,35 +53,33 @@ def _decides(name: str) -> bool:
     )
 
 
-def _input_stamp(path: Path) -> str:
-    """Identity of an input: the digest in the stamp of the stage that made it, else a hash of its file sizes and
-    times, else, if there are no files (a hub name), its name."""
-    for candidate in (path, *path.parents):
-        if candidate.name and stamp_path(candidate).is_file():
-            return str(read_json(stamp_path(candidate))["digest"])
-    return _look_of(path) if path.exists() else str(path)
+def _stamp_of(path: Path) -> Path | None:
+    """The stamp of the result that is at `path` or contains it; None if no stage made it."""
+    found = (stamp_path(place) for place in (path, *path.parents) if place.name)
+    return next((stamp for stamp in found if stamp.is_file()), None)
 
 
-def _look_of(path: Path) -> str:
-    """Summary of sizes and modification times of a file, or of all non-hidden files below a directory (hidden: caches,
-    locks)."""
-    files = [path] if path.is_file() else []
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
-    total, digest = 0, hashlib.sha256()
-    for file in sorted(files):
-        with contextlib.suppress(FileNotFoundError):  # a dangling symbolic link
-            state = file.stat()
-            total += state.st_size
-            digest.update(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}\n".encode(errors="replace"))
-    return f"{len(files)} files of {total} bytes, {digest.hexdigest()[:16]}"
+def _earlier_identity(path: Path) -> str:
+    """Identity of an input as in stamps from before `content_of`: the digest in its own stamp, else its files' sizes
+    and times, else its name."""
+    stamp = _stamp_of(path)
+    if stamp is not None:
+        return str(read_json(stamp)["digest"])
+    return look_of(path) if path.exists() else str(path)
 
 
-def _describe(settings: Any, inputs: Iterable[Path]) -> tuple[dict[str, Any], str]:
-    flat = {name: value for name, value in flatten(plain(settings)).items() if _decides(name)}
-    flat |= {f"input {path}": _input_stamp(path) for path in inputs}
-    return flat, hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+Inputs = Mapping[str, str | Sequence[str]]
+"""Setting -> the path that it names, or several."""
+
+
+def _paths(inputs: Inputs) -> list[str]:
+    return [path for named in inputs.values() for path in ([named] if isinstance(named, str) else named)]
+
+
+def _contents(inputs: Inputs) -> dict[str, Any]:
+    """Setting -> what is at its path, or a list for several paths."""
+    found = {name: [content_of(path) for path in _paths({name: named})] for name, named in inputs.items()}
+    return {name: contents[0] if len(contents) == 1 else contents for name, contents in found.items()}
 
 
 def run_stage(
@@ -89,13 +88,15 @@ def run_stage(
     settings: Any,
     work: Callable[[], bool],
     *,
-    inputs: Iterable[str] = (),
+    inputs: Inputs | None = None,
     overwrite: bool = False,
     always: bool = False,
     may_grow: Collection[str] = (),
     begun: Callable[[Path], bool] = Path.exists,
 ) -> int:
     """Run `work` unless `out` was already made with equal settings from equal inputs. Returns an exit code.
+
+    Inputs are compared by what they contain, in place of the settings that name them.
 
     `work` returns False if it was interrupted and saved a state to continue from; it resumes from such a state by
     itself. With `always` it is called in any case, because it updates an existing result itself. A result that differs
@@ -114,7 +115,7 @@ def run_stage(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_alone(target))
         settled(target, stamp, begun)
-        flat, digest = _describe(settings, [Path(path) for path in inputs])
+        flat = {name: value for name, value in flatten(plain(settings)).items() if _decides(name)}
         unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
         if overwrite and target.exists():
             if not stamp.is_file():
@@ -122,7 +123,21 @@ def run_stage(
                     f"{target} was not made by pixio-robot, so overwrite=true does not replace it. Choose another out=."
                 )
             stack.enter_context(replaced(target, stamp, begun))
-        return _bring_about(_Asked(command, target, flat, unsaid, digest), work, always, may_grow)
+        inputs = inputs or {}
+        _tell_unfinished(command, _paths(inputs))
+        return _bring_about(_Asked(command, target, flat, unsaid, inputs, _contents(inputs)), work, always, may_grow)
+
+
+def _tell_unfinished(command: str, inputs: Sequence[str]) -> None:
+    """Say which inputs were interrupted and can be used all the same, such as demonstrations."""
+    for path in map(Path, inputs):
+        if not (path.name and path.exists() and stamp_path(path).is_file()):
+            continue
+        made = read_json(stamp_path(path))
+        if not made["finished"]:
+            print(
+                f"{command}: {path} is unfinished and used as it is now; `{made['command']}` continues it", flush=True
+            )
 
 
 @contextlib.contextmanager
@@ -165,23 +180,37 @@ class _Asked:
     command: str
     target: Path
     flat: Mapping[str, Any]
-    """The settings that determine the result, and the stamps of the inputs."""
+    """The settings that determine the result."""
     unsaid: Mapping[str, Any]
     """The defaults of those settings, used for settings missing from the stamp of an earlier release."""
-    digest: str
+    inputs: Inputs
+    contents: Mapping[str, Any]
+    """What the inputs contain, by the setting that names them."""
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps({**self.flat, **self.contents}, sort_keys=True).encode()).hexdigest()
+
+    def changed_since(self, earlier: Mapping[str, Any]) -> dict[str, tuple]:
+        """Settings that differ from those in a stamp, and inputs whose content does: name -> (earlier, now)."""
+        if "inputs" in earlier:
+            before = {**earlier["settings"], **earlier["inputs"]}
+            return differences(before, {**self.flat, **self.contents}, self.unsaid)
+        identities = {f"input {Path(path)}": _earlier_identity(Path(path)) for path in _paths(self.inputs)}
+        return differences(earlier["settings"], {**self.flat, **identities}, self.unsaid)
 
 
 def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:
-    command, target, flat, digest = asked.command, asked.target, asked.flat, asked.digest
+    command, target, digest = asked.command, asked.target, asked.digest
     stamp = stamp_path(target)
     spent, earlier, larger = 0.0, None, set[str]()
     if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
-        changed = differences(earlier["settings"], flat, asked.unsaid)
+        changed = asked.changed_since(earlier)
         larger = grown(changed, may_grow)
         if changed.keys() - larger and not always:
             raise UserError(_conflict(target, changed))
-        if not changed:  # results made from it refer to it by this digest
+        if not changed:  # results made from it by an earlier version refer to it by this digest
             digest = earlier["digest"]
         if earlier["finished"] and not always and not larger:
             print(f"{command}: {target} is up to date (took {earlier['seconds']:.0f} s)")
@@ -189,7 +218,8 @@ def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow
         spent = earlier["seconds"] if earlier["digest"] == digest or larger else 0.0
         if not earlier["finished"] or larger:
             print(f"{command}: continuing {target}")
-    record = {"stage": command, "out": str(target), "command": _spelled_out(), "digest": digest, "settings": flat}
+    record = {"stage": command, "out": str(target), "command": _spelled_out(), "digest": digest}
+    record |= {"settings": asked.flat, "inputs": asked.contents}
 
     def save(finished: bool) -> None:
         seconds = spent + time.monotonic() - started

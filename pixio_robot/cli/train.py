@@ -265,14 +265,15 @@ def _cached(
 
 
 def _run(command: TrainCommand) -> int:
-    inputs = [*command.stores, *command.validation_data]
+    inputs: dict[str, str | list[str]] = {"data": command.stores, "validation_data": command.validation_data}
     if command.encoder.kind is EncoderKind.PIXIO and command.encoder.path is not None:
-        inputs.append(command.encoder.path)
-    for path in (command.initial_policy, command.goals):
+        inputs["encoder.path"] = command.encoder.path
+    for setting, path in (("initial_policy", command.initial_policy), ("goals", command.goals)):
         if path is not None:
-            inputs.append(path)
+            inputs[setting] = path
     name = name_of_config(command.policy)
-    inputs += origin(name)
+    if method := origin(name):
+        inputs["policy"] = method
 
     def words(result: FitResult) -> str:
         return f"train: {_label(command)} ({name}): {result.steps} steps in {result.seconds:.0f} s -> {command.out}"

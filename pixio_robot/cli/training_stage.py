@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.stages import Inputs, run_stage
 from pixio_robot.training.distributed import current, joined, together
 from pixio_robot.training.loop import may_grow
-from pixio_robot.training.record import FitResult
+from pixio_robot.training.record import FitResult, compared_already
 
 
 def run_training(
@@ -17,7 +17,7 @@ def run_training(
     train: Callable[[], FitResult],
     words: Callable[[FitResult], str],
     *,
-    inputs: Iterable[str] = (),
+    inputs: Inputs,
 ) -> int:
     """Run `train` unless `settings.out` already has its result; `words` describes a finished run. Returns an exit code.
 
@@ -28,7 +28,9 @@ def run_training(
 
     def work() -> bool:
         nonlocal preempted
-        result = train()
+        # By content, in run_stage: the run may have been moved.
+        with compared_already(inputs):
+            result = train()
         preempted = result.preempted
         if not result.interrupted and current().first:
             print(words(result))

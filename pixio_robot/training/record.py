@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ FREE = frozenset(
     | {"parallel", "peak_tflops", "wandb", "extend"}
     | {"every", "keep_best"}  # of the rollouts during training
 )
+
+_compared: ContextVar[Collection[str]] = ContextVar("settings that the caller compares", default=())
+
+
+@contextlib.contextmanager
+def compared_already(names: Collection[str]) -> Iterator[None]:
+    """Context in which runs may be resumed with other values of these flat settings: paths of inputs, which the caller
+    has compared by what is there."""
+    token = _compared.set(names)
+    try:
+        yield
+    finally:
+        _compared.reset(token)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -101,7 +115,7 @@ def _compare(
     changed = [
         f"{name}: {there!r} there, {here!r} now"
         for name, (there, here) in found.items()
-        if name.rpartition(".")[2] not in FREE and name not in larger
+        if name.rpartition(".")[2] not in FREE and name not in larger and name not in _compared.get()
     ]
     if changed:
         raise UserError(

@@ -2,7 +2,9 @@
 
 import dataclasses
 import fcntl
+import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -11,7 +13,7 @@ import pytest
 
 from pixio_robot.cli.stages import run_stage, stamp_path
 from pixio_robot.errors import UserError
-from pixio_robot.files import read_json
+from pixio_robot.files import read_json, write_json
 
 
 @dataclasses.dataclass
@@ -127,13 +129,88 @@ def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
     assert log == ["worked", "worked"]
 
 
-def test_a_stage_is_stale_when_its_input_was_made_anew(tmp_path: Path) -> None:
+def write(path: Path, text: str) -> Callable[[], bool]:
+    def work() -> bool:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return True
+
+    return work
+
+
+def test_a_stage_is_stale_when_its_input_contains_something_else(tmp_path: Path) -> None:
     source, out, log = tmp_path / "demos", tmp_path / "policy", []
+
+    def train() -> int:
+        return run_stage("train", str(out), {"data": str(source)}, make(out, log), inputs={"data": str(source)})
+
+    file = source / "config.json"
+    run_stage("collect", str(source), Settings(), write(file, "one"))
+    train()
+    run_stage("collect", str(source), Settings(steps=2), write(file, "one"), overwrite=True)
+    assert train() == 0, "the same again"
+    file.write_text("two")  # by another tool
+    with pytest.raises(UserError, match=r"made with other settings \(data: '1 files, 3 bytes, .*' then"):
+        train()
+    assert log == ["worked"]
+
+
+def test_a_moved_run_goes_on_however_its_input_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    def train(run: str) -> int:
+        data = [f"{run}/weights.pth", "hub/name"]
+        return run_stage(
+            "train",
+            f"{run}/policy",
+            {"data": data},
+            make(Path(f"{run}/policy"), log, len(log) > 1),
+            inputs={"data": data},
+        )
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "weights.pth").write_text("weights")
+    monkeypatch.chdir(tmp_path)
+    assert train("a") == 130
+    assert train("./a") == 130
+    shutil.copytree("a", "elsewhere/b", copy_function=shutil.copyfile)
+    monkeypatch.chdir("elsewhere")
+    assert train("b") == 0
+    assert train(str(tmp_path / "elsewhere" / "b")) == 0
+    assert len(log) == 3
+
+
+def test_stamps_of_earlier_versions_are_compared_as_they_were(tmp_path: Path) -> None:
+    source, out, log = tmp_path / "demos", tmp_path / "policy", []
+    weights = tmp_path / "weights.pth"
+    weights.write_text("weights")
     run_stage("collect", str(source), Settings(), make(source, log))
-    run_stage("train", str(out), Settings(), make(out, log), inputs=[str(source)])
-    run_stage("collect", str(source), Settings(steps=2), make(source, log), overwrite=True)
-    with pytest.raises(UserError, match="made with other settings"):
-        run_stage("train", str(out), Settings(), make(out, log), inputs=[str(source)])
+    made = read_json(stamp_path(source))
+    state = weights.stat()
+    look = hashlib.sha256(f". {state.st_size} {state.st_mtime_ns}\n".encode()).hexdigest()[:16]
+    identities = {f"input {source}": made["digest"], f"input {weights}": f"1 files of 7 bytes, {look}"}
+    inputs = {"data": str(source), "encoder.path": str(weights)}
+    stamp = {"stage": "train", "digest": "theirs", "settings": inputs | identities, "seconds": 1.0, "finished": True}
+    write_json(stamp_path(out), stamp)
+    out.mkdir()
+
+    def train() -> int:
+        return run_stage("train", str(out), inputs, make(out, log), inputs=inputs)
+
+    assert train() == 0
+    assert log == ["worked"]
+    write_json(stamp_path(source), made | {"digest": "another"})
+    with pytest.raises(UserError, match=r"input .*demos"):
+        train()
+
+
+def test_an_unfinished_input_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out, log = tmp_path / "demos", tmp_path / "policy", []
+    for finished, said in ((False, True), (True, False)):
+        run_stage("collect", str(source), Settings(), make(source, log, finished))
+        capsys.readouterr()
+        run_stage("train", str(out), Settings(), make(out, log), inputs={"data": str(source)})
+        assert (f"train: {source} is unfinished and used as it is now" in capsys.readouterr().out) == said
 
 
 def test_overwrite_leaves_foreign_directories_alone(tmp_path: Path) -> None:
@@ -196,15 +273,15 @@ def test_the_lock_of_one_who_has_finished_keeps_nobody_off(tmp_path: Path, monke
     third[0].close()
 
 
-@pytest.mark.parametrize("name", ["weights.pth", "store"])
-def test_an_input_that_no_stage_made_is_known_by_its_files(tmp_path: Path, name: str) -> None:
-    source, out, log = tmp_path / "in" / name, tmp_path / "policy", []
-    file = source / "episodes" / "0" if name == "store" else source
+def test_other_folders_are_known_by_the_times_of_their_files(tmp_path: Path) -> None:
+    source, out, log = tmp_path / "in" / "footage", tmp_path / "policy", []
+    file = source / "episodes" / "0"
     file.parent.mkdir(parents=True)
     file.write_text("one")
+    inputs = {"source": str(source), "teacher": "hub/name"}
 
     def train() -> int:
-        return run_stage("train", str(out), Settings(), make(out, log), inputs=[str(source), "hub/name"])
+        return run_stage("train", str(out), Settings(), make(out, log), inputs=inputs)
 
     train()
     (file.parent / ".features").mkdir()
@@ -212,5 +289,5 @@ def test_an_input_that_no_stage_made_is_known_by_its_files(tmp_path: Path, name:
     assert train() == 0
     assert log == ["worked"]
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
-    with pytest.raises(UserError, match=rf"made with other settings \(input .*{name}: '1 files of 3 bytes, .* then"):
+    with pytest.raises(UserError, match=r"made with other settings \(source: '1 files of 3 bytes, .* then"):
         train()

@@ -111,6 +111,18 @@ def test_the_best_on_held_out_episodes_are_kept_and_a_run_is_trained_on(
     assert "is up to date" in capsys.readouterr().out
 
 
+def test_a_run_that_was_copied_with_its_data_goes_on(demos: Path, tmp_path: Path) -> None:
+    shutil.copytree(demos, tmp_path / "a" / "demos")
+    run(tmp_path / "a" / "demos", tmp_path / "a" / "bc", encoder="encoder=none")
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
+    longer = ["loop.steps=6", "loop.extend=true"]
+    out = run(tmp_path / "b" / "demos", tmp_path / "b" / "bc", *longer, encoder="encoder=none")
+    assert read_json(out / "result.json")["steps"] == 6
+    DemoStore.open(tmp_path / "b" / "demos").append(make_episode(50))
+    with pytest.raises(UserError, match=r"data: '6 episodes, .* then, '7 episodes"):
+        run(tmp_path / "b" / "demos", out, "loop.steps=8", "loop.extend=true", encoder="encoder=none")
+
+
 def test_failed_episodes_and_padding_are_told_once_before_training(
     demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
