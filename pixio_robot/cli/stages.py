@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pixio_robot.cli.identity import content_of, look_of
+from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.training.settings import GROWING, defaults, differences, flatten, grown, plain
 
 STAMP_SUFFIX = ".stage.json"
+LISTED = 4
 
 # Settings that affect the speed or the location of a result, but not its content.
 NOT_PART_OF_THE_RESULT = frozenset(
@@ -101,7 +103,7 @@ def run_stage(
     `work` returns False if it was interrupted and saved a state to continue from; it resumes from such a state by
     itself. With `always` it is called in any case, because it updates an existing result itself. A result that differs
     only in flat settings listed in `may_grow`, and only by larger values, is continued. Raises UserError if `out`
-    contains a result of other settings.
+    contains a result of other settings, or would contain results of other commands.
 
     With `overwrite` an earlier result, whatever its settings, is deleted once `work` has `begun` a new one at `out`
     that is worth keeping; if `work` fails or is interrupted before that, the earlier result is left unchanged.
@@ -117,6 +119,8 @@ def run_stage(
         settled(target, stamp, begun)
         flat = {name: value for name, value in flatten(plain(settings)).items() if _decides(name)}
         unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
+        if overwrite or not stamp.is_file():
+            _refuse_to_hold_others(target)
         if overwrite and target.exists():
             if not stamp.is_file():
                 raise UserError(
@@ -126,6 +130,18 @@ def run_stage(
         inputs = inputs or {}
         _tell_unfinished(command, _paths(inputs))
         return _bring_about(_Asked(command, target, flat, unsaid, inputs, _contents(inputs)), work, always, may_grow)
+
+
+def _refuse_to_hold_others(target: Path) -> None:
+    """Raise UserError if there are results of other commands in `target`: overwrite=true would delete them with it."""
+    stamps = [path.relative_to(target) for path in target.rglob(f"*{STAMP_SUFFIX}")]
+    # The rollouts during a training are a part of it.
+    others = sorted(str(path).removesuffix(STAMP_SUFFIX) for path in stamps if path.parts[0] != TRIALS)
+    if others:
+        shown = ", ".join(others[:LISTED]) + (f" and {len(others) - LISTED} more" if len(others) > LISTED else "")
+        raise UserError(
+            f"{target} holds other results ({shown}), which overwrite=true would delete: give out={target}/NAME."
+        )
 
 
 def _tell_unfinished(command: str, inputs: Sequence[str]) -> None:

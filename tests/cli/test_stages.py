@@ -221,6 +221,27 @@ def test_overwrite_leaves_foreign_directories_alone(tmp_path: Path) -> None:
     assert foreign.is_dir()
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_a_result_does_not_hold_others(tmp_path: Path, made: bool) -> None:
+    policies, log = tmp_path / "policies", []
+    for name in ("bc", "bc2"):
+        policies.mkdir(exist_ok=True)
+        run_stage("train", str(policies / name), Settings(), make(policies / name, log))
+    if made:  # by an earlier version
+        write_json(stamp_path(policies), {"settings": {}, "finished": True})
+    for overwrite in {made, True}:
+        with pytest.raises(UserError, match=r"policies holds other results \(bc, bc2\).* give out=.*policies/NAME"):
+            run_stage("train", str(policies), Settings(steps=2), make(policies, log), overwrite=overwrite)
+    assert stamp_path(policies / "bc").is_file()
+
+
+def test_rollouts_during_a_training_are_a_part_of_it(tmp_path: Path) -> None:
+    out, log = tmp_path / "bc", []
+    run_stage("train", str(out), Settings(), make(out, log))
+    write_json(out / "trials" / "step_00000002" / "evaluation.stage.json", {})
+    assert run_stage("train", str(out), Settings(steps=2), make(out, log), overwrite=True) == 0
+
+
 def test_a_first_try_that_failed_early_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> bool:
         raise UserError("no such camera")
