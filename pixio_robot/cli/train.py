@@ -264,9 +264,23 @@ def _cached(
     return [open_features(one, ram_bytes=ram_bytes, room=room) for one in processes.after_first(encoded)]
 
 
+def _check_encoder(path: str) -> None:
+    """Raise UserError if there is no Pixio encoder, as by default before `pretrain`."""
+    if Path(path).exists():
+        return
+    from pixio_robot.vision.weights.formats import is_hub_name
+
+    if not is_hub_name(path):
+        raise UserError(
+            f"There is no encoder at {path}: `pixio-robot pretrain` trains one. Or set encoder.path= to another (a "
+            "directory, a .pth file, a hub name), encoder=resnet18 (trained from scratch) or encoder=none (no images)."
+        )
+
+
 def _run(command: TrainCommand) -> int:
     inputs: dict[str, str | list[str]] = {"data": command.stores, "validation_data": command.validation_data}
     if command.encoder.kind is EncoderKind.PIXIO and command.encoder.path is not None:
+        _check_encoder(command.encoder.path)
         inputs["encoder.path"] = command.encoder.path
     for setting, path in (("initial_policy", command.initial_policy), ("goals", command.goals)):
         if path is not None:

@@ -111,6 +111,13 @@ def test_the_best_on_held_out_episodes_are_kept_and_a_run_is_trained_on(
     assert "is up to date" in capsys.readouterr().out
 
 
+def test_what_to_do_without_a_pretrained_encoder_is_said(demos: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no encoder at .*pretrain/model: .*encoder.path=.*encoder=resnet18.*encoder=none"
+    ):
+        run(demos, tmp_path / "bc", encoder=f"run={tmp_path}")
+
+
 def test_a_run_that_was_copied_with_its_data_goes_on(demos: Path, tmp_path: Path) -> None:
     shutil.copytree(demos, tmp_path / "a" / "demos")
     run(tmp_path / "a" / "demos", tmp_path / "a" / "bc", encoder="encoder=none")

@@ -85,7 +85,12 @@ def locate(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if (path / MODEL / CONFIG).is_file():
         return path / MODEL
-    return _download(str(path_or_name)) if not path.exists() and _HUB_NAME.fullmatch(str(path_or_name)) else path
+    return _download(str(path_or_name)) if not path.exists() and is_hub_name(str(path_or_name)) else path
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether a text has the form of a model's name on the Hugging Face hub: `owner/name`."""
+    return _HUB_NAME.fullmatch(text) is not None
 
 
 def load_any(path_or_name: str | Path) -> PixioEncoder:
