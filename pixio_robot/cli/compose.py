@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 import pixio_robot
 from pixio_robot.cli.elsewhere import ours, remark
 from pixio_robot.cli.help import choices, help_text
+from pixio_robot.cli.home_directory import expand_home
 from pixio_robot.cli.stages import remember_command
 from pixio_robot.errors import UserError, unknown_name
 
@@ -200,6 +201,7 @@ def to_dataclass(composed: DictConfig) -> Any:
             f"{missing[0]!r} is required: set {missing[0]}=... on the command line or in an experiment file."
         )
     OmegaConf.resolve(composed)
+    expand_home(composed)
     _refuse_infinite(OmegaConf.to_container(composed, enum_to_str=True))
     return OmegaConf.to_object(composed)
 
