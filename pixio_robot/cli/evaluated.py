@@ -118,12 +118,12 @@ def training_checkpoints(checkpoint: str, name: str) -> list[Evaluated]:
     found = []
     for path in steps:
         step = int(path.name.removeprefix("step_"))
-        who = replace(final.who, training_step=step, fingerprint=_checkpoint_fingerprint(path))
+        who = replace(final.who, training_step=step, fingerprint=checkpoint_fingerprint(path))
         found.append(replace(final, who=who, step_directory=path))
     return found
 
 
-def _checkpoint_fingerprint(step_directory: Path) -> str:
+def checkpoint_fingerprint(step_directory: Path) -> str:
     """Hash of a training checkpoint's weights and averaged weights."""
     digest = hashlib.sha256()
     for file in sorted(step_directory.glob("[em]*/*.safetensors")):  # ema/ and model/

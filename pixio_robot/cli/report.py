@@ -10,9 +10,14 @@ from typing import Any
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.environment import describe_environment
+from pixio_robot.cli.evaluated import RANDOM
+from pixio_robot.cli.outdated import outdated, policy_places
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import STAMP_SUFFIX, stamp_path
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.report_data import EVALUATIONS
+from pixio_robot.evaluation.results import SUMMARY
+from pixio_robot.evaluation.series import SERIES
 from pixio_robot.files import atomic_file, read_json, write_json
 
 LISTED = 4
@@ -46,16 +51,13 @@ def _gather(directory: Path) -> None:
 
 
 def _training_settings(evaluation: Path) -> dict[str, Any] | None:
-    """Training settings of the evaluated policy; empty for random actions, None if no stamp records them. Stamps
-    contain the original paths: if the run directory was moved, they are looked up in its new place."""
+    """Training settings of the evaluated policy; empty for random actions, None if no stamp records them."""
     stamp = stamp_path(evaluation)
     if not stamp.is_file():
         return None
-    record = read_json(stamp)
-    checkpoint = Path(record["settings"]["checkpoint"])
-    if checkpoint == Path("random"):
+    if read_json(stamp)["settings"]["checkpoint"] == RANDOM:
         return {}
-    for place in (_moved(checkpoint, Path(record["out"]), evaluation), checkpoint):
+    for place in policy_places(evaluation):
         for candidate in (place, *place.parents):
             trained = stamp_path(candidate) if candidate.name else None
             if trained is not None and trained.is_file() and (made := read_json(trained))["stage"] == "train":
@@ -63,13 +65,14 @@ def _training_settings(evaluation: Path) -> dict[str, Any] | None:
     return None
 
 
-def _moved(path: Path, before: Path, now: Path) -> Path:
-    """Where `path` is now, if it was moved along with what was at `before` and is at `now`."""
-    old, new = list(before.parts), list(now.resolve().parts)
-    while old and new and old[-1] == new[-1]:
-        old.pop()
-        new.pop()
-    return Path(*new, path.relative_to(Path(*old))) if path.is_relative_to(Path(*old)) else path
+def _outdated(directories: Sequence[Path]) -> list[Path]:
+    """The evaluations below whose policy was trained anew, which are said to be left out."""
+    found = outdated(sorted({path.parent for directory in directories for path in directory.rglob(SUMMARY)}))
+    # In a series of checkpoints, every one is an evaluation of its own.
+    found += outdated(sorted({path.parent for directory in directories for path in directory.rglob(SERIES)}))
+    if found:
+        print(f"report: left out {_some(found)}, whose policy was trained anew since: evaluate it again")
+    return found
 
 
 def _sweep(directory: Path, out: Path, against: str | None) -> int:
@@ -86,7 +89,7 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
         return found or {}
 
     # Trials during training are not repetitions of the evaluation after it.
-    rows = collect_sweep(directory, settings_of, leave_out=[TRIALS])
+    rows = collect_sweep(directory, settings_of, leave_out=[TRIALS], outdated=_outdated([directory]))
     page = write_sweep(rows, directory.resolve().name, out, against)
     for row in rows:
         print(f"{row.task}: {row.name}: {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}, {row.interval}")
@@ -107,7 +110,8 @@ def _compare(command: ReportCommand) -> int:
     runs = [Path(run) for run in command.compare]
     if len(runs) < 2:
         raise UserError(f"compare={command.compare} needs at least two runs: compare=[runs/a,runs/b].")
-    print(f"report: {build_comparison(runs, _page(command, runs[0].resolve().parent / 'comparison.html')).resolve()}")
+    page = _page(command, runs[0].resolve().parent / "comparison.html")
+    print(f"report: {build_comparison(runs, page, _outdated([run / EVALUATIONS for run in runs])).resolve()}")
     return 0
 
 
@@ -137,7 +141,7 @@ def _run(command: ReportCommand) -> int:
             f"There is no run directory {directory}: give run=DIR, the directory the other commands wrote to."
         )
     _gather(directory)
-    path = build_report(directory, directory / "report.html")
+    path = build_report(directory, directory / "report.html", _outdated([directory / EVALUATIONS]))
     missing = left_out(directory)
     if missing:
         print(
@@ -156,7 +160,6 @@ def _some(names: Sequence[str | Path]) -> str:
 
 def left_out(directory: Path) -> list[str]:
     """Evaluations below the directory that are outside the folder that the report shows."""
-    from pixio_robot.evaluation.report_data import EVALUATIONS
     from pixio_robot.training.trials import DIRECTORY as TRIALS
 
     found = []

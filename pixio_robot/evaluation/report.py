@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +34,23 @@ _CSV_COLUMNS = [
 ]
 
 
-def build_report(run_dir: Path, out: Path) -> Path:
+def build_report(run_dir: Path, out: Path, outdated: Collection[Path] = ()) -> Path:
     """Write `out` (an .html file), and `report.md`, `results.csv` and `results.json` beside it; returns `out`.
+
+    `outdated`: evaluations to leave out, because their policy was trained anew since.
 
     The page is one self-contained file that needs no network access. Raises UserError as `collect_inputs` does.
     """
-    return _write(collect_inputs(run_dir), out, out.with_name("report.md"), out.with_name("results"))
+    return _write(collect_inputs(run_dir, outdated), out, out.with_name("report.md"), out.with_name("results"))
 
 
-def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
+def build_comparison(run_dirs: Sequence[Path], out: Path, outdated: Collection[Path] = ()) -> Path:
     """Compare several runs on one page, `out` (.html), with .md, .csv and .json of the same name; returns `out`.
 
+    `outdated`: as in `build_report`.
     Raises UserError as `collect_comparison` does.
     """
-    return _write(collect_comparison(run_dirs), out, out.with_suffix(".md"), out.with_suffix(""))
+    return _write(collect_comparison(run_dirs, outdated), out, out.with_suffix(".md"), out.with_suffix(""))
 
 
 def _write(inputs: ReportInputs, out: Path, markdown: Path, results: Path) -> Path:

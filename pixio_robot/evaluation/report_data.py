@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +83,19 @@ class ReportInputs:
     """The run directories being compared; empty for a report on one run."""
     unfinished: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Number of episodes so far of each evaluation without a summary."""
+    outdated: Sequence[str] = ()
+    """Evaluations left out because their policy was trained anew since."""
 
 
-def collect_inputs(run_dir: Path) -> ReportInputs:
-    """Read a run directory.
+def collect_inputs(run_dir: Path, outdated: Collection[Path] = ()) -> ReportInputs:
+    """Read a run directory, but not the evaluations that are `outdated`.
 
     Raises UserError if it does not exist or contains none of the known parts, and for anything malformed, naming the
     file and line. An incomplete last line (of a killed run) is ignored.
     """
     if not run_dir.is_dir():
         raise UserError(f"There is no run directory {run_dir}.")
-    evaluations, unfinished = _evaluations([run_dir])
+    evaluations, unfinished = _evaluations([run_dir], outdated)
     curves = {path.parent.name: _curve(path) for path in sorted(run_dir.glob("policies/*/metrics.jsonl"))}
     inputs = ReportInputs(
         run_dir=run_dir,
@@ -105,8 +107,9 @@ def collect_inputs(run_dir: Path) -> ReportInputs:
         panels=sorted(run_dir.glob("pretrain/panels/step_*.png"), key=_step_of),
         policies={name: curve for name, curve in curves.items() if curve is not None},
         evaluations=evaluations,
-        series=_series([run_dir]),
+        series=_series([run_dir], outdated),
         unfinished=unfinished,
+        outdated=_names([run_dir], outdated),
     )
     if not any(getattr(inputs, field.name) for field in dataclasses.fields(inputs) if field.name != "run_dir"):
         raise UserError(
@@ -116,8 +119,8 @@ def collect_inputs(run_dir: Path) -> ReportInputs:
     return inputs
 
 
-def collect_comparison(run_dirs: Sequence[Path]) -> ReportInputs:
-    """Read the evaluations of several run directories for comparison.
+def collect_comparison(run_dirs: Sequence[Path], outdated: Collection[Path] = ()) -> ReportInputs:
+    """Read the evaluations of several run directories for comparison, but not those that are `outdated`.
 
     Raises UserError if a directory does not exist, is given twice, or contains no evaluation.
     """
@@ -128,22 +131,23 @@ def collect_comparison(run_dirs: Sequence[Path]) -> ReportInputs:
             raise UserError(f"{run_dir} holds no evaluation to compare ({run_dir / EVALUATIONS}/*).")
     if len({run_dir.resolve() for run_dir in run_dirs}) < len(run_dirs):
         raise UserError("compare= contains the same run directory twice.")
-    evaluations, unfinished = _evaluations(run_dirs)
+    evaluations, unfinished = _evaluations(run_dirs, outdated)
     return ReportInputs(
         run_dir=run_dirs[0],
         compared=run_dirs,
         evaluations=evaluations,
-        series=_series(run_dirs),
+        series=_series(run_dirs, outdated),
         unfinished=unfinished,
+        outdated=_names(run_dirs, outdated),
     )
 
 
-def _evaluations(run_dirs: Sequence[Path]) -> tuple[list[Evaluation], dict[str, int]]:
+def _evaluations(run_dirs: Sequence[Path], outdated: Collection[Path]) -> tuple[list[Evaluation], dict[str, int]]:
     """All finished evaluations, best first, and the number of episodes of each unfinished one."""
     finished: list[Evaluation] = []
     unfinished: dict[str, int] = {}
     for run_dir, path in _results(run_dirs):
-        if (path / SERIES).exists():
+        if (path / SERIES).exists() or path in outdated:
             continue
         if (path / SUMMARY).exists():
             summary = read_evaluation_summary(path)
@@ -179,12 +183,16 @@ def _told_apart(evaluations: list[Evaluation], details: Sequence[Callable[[Evalu
     ]
 
 
-def _series(run_dirs: Sequence[Path]) -> dict[str, CheckpointSeries]:
+def _series(run_dirs: Sequence[Path], outdated: Collection[Path]) -> dict[str, CheckpointSeries]:
     return {
         _name(run_dirs, run_dir, path): read_series(path)
         for run_dir, path in _results(run_dirs)
-        if (path / SERIES).exists()
+        if (path / SERIES).exists() and path not in outdated
     }
+
+
+def _names(run_dirs: Sequence[Path], paths: Collection[Path]) -> list[str]:
+    return [_name(run_dirs, run_dir, path) for run_dir, path in _results(run_dirs) if path in paths]
 
 
 def _results(run_dirs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:

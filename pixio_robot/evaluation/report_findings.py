@@ -219,6 +219,8 @@ def caveats(inputs: ReportInputs) -> list[str]:
         )
     for name, played in inputs.unfinished.items():
         found.append(f"The evaluation {name} is unfinished ({played} episodes so far) and not included.")
+    for name in inputs.outdated:
+        found.append(f"The evaluation {name} is not included: its policy was trained anew since. Evaluate it again.")
     return found
 
 

@@ -73,12 +73,15 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple
 
 
 def collect_sweep(
-    directory: Path, settings_of: Callable[[Path], Mapping[str, Any]], leave_out: Collection[str] = ()
+    directory: Path,
+    settings_of: Callable[[Path], Mapping[str, Any]],
+    leave_out: Collection[str] = (),
+    outdated: Collection[Path] = (),
 ) -> list[SweepRow]:
     """Every finished evaluation below `directory`, grouped, best first.
 
     `settings_of(evaluation directory)` returns the training settings of the policy evaluated there, empty if unknown.
-    `leave_out`: names of directories to skip.
+    `leave_out`: names of directories to skip. `outdated`: evaluations to skip.
     Raises UserError if the directory does not exist or contains no finished evaluation.
     """
     if not directory.is_dir():
@@ -86,7 +89,7 @@ def collect_sweep(
     summaries_below = [
         path for path in directory.rglob(SUMMARY) if not {*leave_out} & {*path.relative_to(directory).parts}
     ]
-    paths = sorted(path.parent for path in summaries_below if _is_evaluation(path))
+    paths = sorted(path.parent for path in summaries_below if path.parent not in outdated and _is_evaluation(path))
     if not paths:
         raise UserError(f"{directory} holds no finished evaluation (`pixio-robot evaluate ... out={directory}/...`).")
     # Checkpoints of one training run are not repetitions; `report run=` shows them as a series.
