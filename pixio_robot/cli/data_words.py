@@ -31,7 +31,8 @@ def paths_and_pairs(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
         elif match[1] in pairs:
             raise UserError(f"{match[1]}= is given twice.")
         else:
-            pairs[match[1]] = match[2]
+            # A shell leaves the ~ of out=~/x as it is.
+            pairs[match[1]] = str(Path(match[2]).expanduser()) if match[2].startswith("~/") else match[2]
     return paths, pairs
 
 

@@ -9,6 +9,7 @@ import pytest
 from demo_data import make_episode, make_store, same
 
 from pixio_robot.cli.data import ACTIONS, usage
+from pixio_robot.cli.data_words import paths_and_pairs
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos import DemoStore
 
@@ -113,6 +114,11 @@ def test_a_store_of_several_tasks_is_told_and_taken_apart(run) -> None:
         ("split s out=no by=task seed=1", "does not hold out episodes: leave out seed=1"),
     ):
         assert message in run(words)[1]
+
+
+def test_a_leading_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths_and_pairs(["s", "out=~/y", "where=~x"]) == ([Path("s")], {"out": f"{tmp_path}/y", "where": "~x"})
 
 
 def test_verify_fails_by_its_exit_code(run) -> None:
