@@ -12,7 +12,7 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from pixio_robot.cli.signals import Ended, ended_by_signals
+from pixio_robot.cli.signals import INTERRUPTED, Ended, ended_by_signals
 from pixio_robot.cli.stages import remember_command
 from pixio_robot.errors import UserError, unknown_name
 
@@ -57,7 +57,19 @@ def usage() -> str:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Run one command in this process; its exceptions propagate."""
+    """Run one command in this process, for scripts; returns 0, or the findings' code of `doctor` and `data verify`.
+
+    Its exceptions propagate: UserError for a mistake in the arguments, KeyboardInterrupt if Ctrl-C ended it, even where
+    it has saved its state.
+    """
+    code = run_command(arguments)
+    if code == INTERRUPTED:
+        raise Ended(signal.SIGINT)
+    return code
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command in this process; returns its exit code."""
     name, *rest = arguments
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
@@ -91,7 +103,7 @@ def main() -> int:
             print(usage())
             return 0
         with ended_by_signals():
-            return dispatch(arguments)
+            return run_command(arguments)
     except UserError as error:
         if debug:
             raise

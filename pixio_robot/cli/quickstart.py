@@ -10,8 +10,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pixio_robot.cli.compose import config_directory
-from pixio_robot.cli.main import dispatch
+from pixio_robot.cli.main import run_command
+from pixio_robot.cli.overrides import config_directory
 from pixio_robot.errors import UserError, unknown_name
 
 HELP = """\
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
         command, *settings = shlex.split(step)
         words = [command, f"experiment={experiment}", f"run={steps.run}", *settings]
         print(f"\n[{number}/{len(steps.steps)}] pixio-robot {shlex.join(words)}", flush=True)
-        code = dispatch(words)
+        code = run_command(words)
         if code:
             return code
     minutes, seconds = divmod(round(time.monotonic() - started), 60)

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a command that Ctrl-C ended."""
+
 
 class Ended(KeyboardInterrupt):
     """SIGINT or SIGTERM arrived; `number` is the signal's number."""

@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from pixio_robot.cli.main import COMMANDS, main
+from pixio_robot.cli.collect import CollectCommand
+from pixio_robot.cli.compose import load
+from pixio_robot.cli.main import COMMANDS, dispatch, main
 
 
 @pytest.fixture
@@ -83,6 +86,16 @@ BAD_INPUT = [
     ("collect experiment=smok", "Did you mean 'smoke'?"),
     ("collect episods=3", "Did you mean 'episodes'?"),
     ("collect env.image_sise=64", "Did you mean 'env.image_size'?"),
+    ("collect +episods=3", "Did you mean 'episodes'?"),
+    ("collect ++env.image_sise=64", "Did you mean 'env.image_size'?"),
+    ("train +polcy.horizon=2 out=x", "no setting 'polcy'. Did you mean 'policy'?"),
+    (
+        "train experiment=pixio_small16_footage out=x",
+        "(in experiment/pixio_small16_footage.yaml, which is for `pretrain`)",
+    ),
+    ("train data=[früh] out=x", "a text that contains 'ü'"),
+    ("train -m --cfg job out=x", "`train -m` has no option --cfg"),
+    ("collect --cfg job episods=3", "Did you mean 'episodes'?"),
     ("collect episodes=abc", "'abc'"),
     ("collect env=lft", "Did you mean 'lift'?"),
     ("collect env.task=Lfit", "Did you mean 'Lift'?"),
@@ -115,6 +128,17 @@ BAD_INPUT = [
     ("quickstart foo=1", "no setting 'foo=1'"),
     ("doctor --gl", "does not take '--gl'"),
 ]
+
+
+@pytest.mark.parametrize("text", ["früh/日本", "it's", "a=b", "a&b", "lr(1)", "#1", "~x", "a b"])
+def test_texts_need_no_quotes(text: str) -> None:
+    assert load("collect", CollectCommand, [f"out={text}", f"++run={text}"]).out == text
+
+
+def test_the_composed_settings_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatch(["collect", "--cfg", "job", "env=stack", "episodes=7"]) == 0
+    printed = OmegaConf.create(capsys.readouterr().out)
+    assert (printed.episodes, printed.env.task) == (7, "Stack")
 
 
 @pytest.mark.parametrize(("words", "message"), BAD_INPUT, ids=[words for words, _ in BAD_INPUT])

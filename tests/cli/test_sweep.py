@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from demo_data import make_store
 
-from pixio_robot.cli.main import main
+from pixio_robot.cli.main import dispatch, main
 from pixio_robot.cli.report import main as report
 from pixio_robot.cli.stages import stamp_path
 from pixio_robot.files import write_json
+from pixio_robot.training.record import FitResult
 from pixio_robot.types import EpisodeResult
 
 
@@ -24,6 +25,26 @@ def test_one_run_for_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [json.loads((tmp_path / f"out/{n}/result.json").read_text())["steps"] for n in (2, 3)] == [2, 2]
     assert not (tmp_path / "outputs").exists()
     assert not (tmp_path / "multirun").exists()
+
+
+def test_ctrl_c_ends_the_sweep_and_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "demos")
+    begun = []
+
+    def fit(*_: object, **__: object) -> FitResult:
+        begun.append(1)
+        return FitResult(steps=1, seconds=0.0, metrics={}, interrupted=True)
+
+    monkeypatch.setattr("pixio_robot.training.imitate.fit", fit)
+    words = ["train", "data=demos", "encoder=none", "policy=bc", "device=cpu", "run=."]
+    with pytest.raises(KeyboardInterrupt):
+        dispatch([*words, "-m", "batch_size=2,3", "out=out/${batch_size}"])
+    assert begun == [1]
+    with pytest.raises(KeyboardInterrupt):
+        dispatch([*words, "out=out/alone"])
+    monkeypatch.setattr(sys, "argv", ["pixio-robot", *words, "out=out/main"])
+    assert main() == 130
 
 
 def test_training_settings_are_found_where_a_run_was_moved(

@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 
 from pixio_robot.choice import Choice
 from pixio_robot.cli import collect, curate, distill, evaluate, footage, ingest, pretrain, probe, report, serve, train
-from pixio_robot.cli.compose import config_directory, load
+from pixio_robot.cli.compose import load
 from pixio_robot.cli.main import COMMANDS
+from pixio_robot.cli.overrides import config_directory
 from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.quickstart import load_steps
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pixio_robot.cli.compose import config_directory, load
+from pixio_robot.cli.compose import load
 from pixio_robot.cli.distill import DistillCommand
+from pixio_robot.cli.overrides import config_directory
 from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.pretrain import PretrainCommand
 from pixio_robot.cli.train import TrainCommand
