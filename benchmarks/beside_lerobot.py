@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--execute", type=int, default=4, help="actions of each chunk, of both")
     parser.add_argument("--work", type=Path, default=Path("runs/beside_lerobot"))
-    arguments = parse(parser)
+    arguments = parse(parser, note=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     store = DemoStore.open(arguments.demos)
     words = [f"env={arguments.env}", f"episodes={arguments.episodes}", "videos=0", "checkpoint=x"]
@@ -166,7 +166,10 @@ def main() -> None:
     print(f"ours minus lerobot, same episodes: {paired.difference:+.0%} ({paired.low:+.0%} to {paired.high:+.0%})")
     result["parameters"] = {"lerobot": parameter_count(theirs)}
     result["settings"] = {name: str(value) for name, value in settings(arguments).items()}
-    save(result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device), arguments.out)
+    save(
+        result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device, note=arguments.note),
+        arguments.out,
+    )
 
 
 if __name__ == "__main__":

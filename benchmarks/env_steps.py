@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="a round")
     parser.add_argument("--size", type=int, default=96, help="of robosuite's images in pixels; two cameras")
     parser.add_argument("--table-size", type=int, default=64, help="of the tabletop's images in pixels; two cameras")
-    arguments = parse(parser)
+    arguments = parse(parser, note=True)
     cost: dict[str, float] = {}
     ratios: dict[str, float] = {}
     for task in arguments.tasks:

@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--controller", choices=[c.value for c in Controller], default="osc_pose", help="likewise")
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--mistakes", type=float, default=0.0)
-    arguments = parse(parser)
+    arguments = parse(parser, note=True)
     disturbance = Disturbance(noise=arguments.noise, mistakes=arguments.mistakes)
     settings = {name: getattr(arguments, name) for name in ("robot", "controller", "noise", "mistakes")}
     result: dict[str, Any] = {"settings": settings, **describe_environment(), "tasks": {}}

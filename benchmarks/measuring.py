@@ -84,15 +84,6 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 2**10
 
 
-def peak_memory_so_far(device: torch.device) -> float:
-    """The largest memory of this process since its start [MiB]; on a GPU what torch allocated there."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def line_through(points: Sequence[Mapping[str, Any]], x: str, y: str) -> tuple[float, float, float]:
     """Slope, value at 0 and R^2 of the line through `points`, whose keys are `x` and `y`."""
     along, up = (np.array([point[key] for point in points]) for key in (x, y))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot_twin import add_size, build_lerobot, build_ours, make_batch, parameter_count
-from measuring import device_clock, peak_memory_so_far, seconds_in_turn
+from measuring import device_clock, seconds_in_turn
 from result import parse, provenance, save, settings
 
 from pixio_robot.training.device import pick_device
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="time ours compiled for acting too")
     parser.add_argument("--vit", help="time ours on a Pixio encoder of that size too, such as b")
     parser.add_argument("--device", default="cpu")
-    arguments = parse(parser)
+    arguments = parse(parser, note=True)
     device = pick_device(arguments.device)
     calls, sizes = contestants(arguments.side, arguments.crop, arguments.widths, device)
     if arguments.compile:
@@ -110,9 +110,11 @@ def main() -> None:
         "ratio": ratio,
         "parameters": sizes,
         "settings": settings(arguments),
-        "peak_memory_mb": peak_memory_so_far(device),
     }
-    save(result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device), arguments.out)
+    save(
+        result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device, note=arguments.note),
+        arguments.out,
+    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def in_two_processes(shape: Shape, device: str, strategy: str) -> dict[str, Any]
     words = ["--sizes", shape.size, "--image-sizes", str(shape.image_size), "--batch", str(shape.batch)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [sys.executable, *launcher, __file__, *words, "--device", device, "--worker", strategy]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="images of all processes together")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--worker", choices=STRATEGIES, help=argparse.SUPPRESS)
-    arguments = parse(parser)
+    arguments = parse(parser, note=True)
 
     def shape(size: str, image_size: int) -> Shape:
         return Shape(size, image_size, arguments.batch, *DECODER)
@@ -124,7 +124,9 @@ def main() -> None:
             f"{row['gflop']:7.1f} GFLOP"
         )
     print(f"time grows as arithmetic ** {result['exponent_over_sizes']:.2f} over sizes")
-    save(result | provenance("torch", "transformers", device=device), arguments.out)
+    save(
+        result | provenance("transformers", torch=torch.__version__, device=device, note=arguments.note), arguments.out
+    )
 
 
 if __name__ == "__main__":

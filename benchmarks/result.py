@@ -55,9 +55,13 @@ def save(result: Mapping[str, Any], out: Path | None) -> None:
 
 
 def commit() -> str:
-    """Of this checkout; empty outside of one."""
-    words = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+    """Of this checkout, with `+changes` where it has any; empty outside of one."""
+    return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
+
+
+def _git(*words: str) -> str:
+    found = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def _torch_device(device: torch.device) -> str:

@@ -42,7 +42,7 @@ def repeat(step: Step, times: int) -> None:
 def memory_alone(name: str, words: list[str]) -> float:
     """Peak MiB of one contestant, measured by this script in a process of its own."""
     script = [sys.executable, __file__, *words, "--memory-of", name]
-    return float(subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    return float(subprocess.run(script, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed, of each contestant")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    arguments = parse(parser)
+    arguments = parse(parser, note=True)
     device = pick_device(arguments.device)
     shape = Shape(
         arguments.size, arguments.image_size, arguments.batch, arguments.decoder_width, arguments.decoder_depth
@@ -89,7 +89,9 @@ def main() -> None:
     for name, value in rate.items():
         print(f"{name:12} {value:8.2f} images/s  {memory[name]:8.0f} MiB")
     print(f"ours over ViTMAE {result['over_vit_mae']['ours']:.2f}, over our eager {result['compiled_over_eager']:.2f}")
-    save(result | provenance("torch", "transformers", device=device), arguments.out)
+    save(
+        result | provenance("transformers", torch=torch.__version__, device=device, note=arguments.note), arguments.out
+    )
 
 
 if __name__ == "__main__":

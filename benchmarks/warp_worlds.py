@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--task", default="TabletopPick")
     parser.add_argument("--size", type=int, default=64, help="of the images in pixels; two cameras")
     parser.add_argument("--rounds", type=int, default=15)
-    arguments = parse(parser)
+    arguments = parse(parser, note=True)
     contestants = {"mujoco": one_environment(arguments.task, arguments.size)}
     for worlds in arguments.worlds:
         contestants |= many_worlds(arguments.task, arguments.size, worlds)
