@@ -165,5 +165,5 @@ def _facts(value: Mapping[str, Any] | None, prefix: str = "") -> list[tuple[str,
         elif isinstance(item, bool) or not isinstance(item, int | float):
             rows.append((name, str(item)))
         else:
-            rows.append((name, f"{item:,}" if isinstance(item, int) else f"{item:,.4g}"))
+            rows.append((name, f"{item:,.4g}" if isinstance(item, float) and abs(item) < 1000 else f"{item:,.0f}"))
     return rows

@@ -129,12 +129,21 @@ def rate_text(evaluation: Evaluation) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """`62–79 %`, with a no-break space."""
-    return f"{100 * low:.0f}–{100 * high:.0f}\N{NO-BREAK SPACE}%"
+    """`62–79 %`, with a no-break space; with a decimal where whole numbers would say that both ends are the same, or
+    that a rate is certain."""
+    whole = [f"{100 * end:.0f}" for end in (low, high)]
+    certain = any(text in ("0", "100") and end not in (0, 1) for text, end in zip(whole, (low, high), strict=True))
+    ends = [f"{100 * end:.1f}" for end in (low, high)] if certain or whole[0] == whole[1] else whole
+    return f"{'–'.join(ends)}\N{NO-BREAK SPACE}%"
 
 
 def p_text(p_value: float) -> str:
-    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}" if p_value < 0.1 else f"p = {p_value:.2f}"
+    """`p = 0.012`, with enough digits to tell on which side of SIGNIFICANCE it is."""
+    if p_value < 0.0001:
+        return "p < 0.0001"
+    if round(p_value, 2) == SIGNIFICANCE:
+        return f"p = {p_value:.3g}"
+    return f"p = {p_value:.2g}" if p_value < 0.1 else f"p = {p_value:.2f}"
 
 
 def _sentence(comparison: Comparison) -> str:
@@ -173,9 +182,10 @@ def caveats(inputs: ReportInputs) -> list[str]:
     found = []
     summaries = [evaluation.summary for evaluation in inputs.evaluations]
     trained = [summary for summary in summaries if summary.policy != "random"]
-    seeds: dict[tuple[str, str, str], set[int | None]] = {}
+    seeds: dict[tuple[str, str, str, str], set[int | None]] = {}
     for summary in trained:
-        seeds.setdefault((summary.policy, summary.encoder, summary.adaptation), set()).add(summary.training_seed)
+        kind = (summary.task, summary.policy, summary.encoder, summary.adaptation)
+        seeds.setdefault(kind, set()).add(summary.training_seed)
     once = [key for key, values in seeds.items() if len(values) == 1]
     if once:
         who = "Every policy was" if len(once) == len(seeds) else f"{len(once)} of {len(seeds)} kinds of policy were"
@@ -196,7 +206,15 @@ def caveats(inputs: ReportInputs) -> list[str]:
         found.append("Not all evaluations used the same environment; different environments are not compared.")
     if len({tuple(summary.seeds) for summary in summaries}) > 1:
         found.append("Not all evaluations used the same seeds; comparisons use the seeds that both sides share.")
-    tests = sum(row.paired is not None for table in comparison_tables(inputs) for row in table.rows)
+    # The same two policies may be compared in several tables, in either direction.
+    tests = len(
+        {
+            frozenset((id(row.first), id(row.second)))
+            for table in comparison_tables(inputs)
+            for row in table.rows
+            if row.paired is not None
+        }
+    )
     if tests > 1:
         found.append(
             f"The p-values of the {tests} paired comparisons are not corrected for multiple testing; "

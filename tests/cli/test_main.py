@@ -112,7 +112,7 @@ BAD_INPUT = [
     ("pretrain mask.ratio=1.5", "1.5"),
     ("distill students=[{encodr:{size:tiny}}]", "Did you mean 'encoder'? Valid settings here: encoder, mask, name."),
     ("train", "'out' is required"),
-    ("train out=x data=nowhere", "nowhere"),
+    ("train out=x data=nowhere encoder=none", "nowhere"),
     ("collect out=", "must name the directory"),
     ("evaluate out=. checkpoint=random", "cannot hold the result"),
     ("train out=x env=lift", "Did you mean to override env@trials.env?"),

@@ -15,7 +15,14 @@ from pixio_robot.evaluation.evaluate import evaluate, summarise
 from pixio_robot.evaluation.report import build_comparison, build_report, render_csv, render_html
 from pixio_robot.evaluation.report_data import Curve, collect_comparison, collect_inputs
 from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
-from pixio_robot.evaluation.report_findings import caveats, comparison_tables, headlines, rate_text
+from pixio_robot.evaluation.report_findings import (
+    caveats,
+    comparison_tables,
+    headlines,
+    interval_text,
+    p_text,
+    rate_text,
+)
 from pixio_robot.evaluation.report_media import clips
 from pixio_robot.evaluation.results import (
     SEQUENTIAL,
@@ -210,6 +217,29 @@ def test_names_say_no_more_than_tells_them_apart_and_many_pairs_are_counted(tmp_
         "Pixio against its frozen random encoder, same method: no clear difference in 4 of 5 pairs, better in 1.",
         "Pixio against no vision, same method: better in 5 of 5 pairs.",
     ]
+
+
+def test_a_pair_is_one_test_however_many_tables_have_it(tmp_path, make_spec):
+    for encoder, successes in (("pixio", 60), ("random", 40), ("none", 5)):
+        write_evaluation(tmp_path, make_spec(), encoder, successes)
+    inputs = collect_inputs(tmp_path)
+    assert sum(len(table.rows) for table in comparison_tables(inputs)) == 6
+    assert any("p-values of the 3 paired comparisons" in text and "p < 0.017" in text for text in caveats(inputs))
+
+
+def test_seeds_of_two_tasks_are_not_two_seeds_of_one(tmp_path, make_spec):
+    one = write_evaluation(tmp_path, make_spec(), "pixio", 60, training_seed=0)
+    one.rename(one.with_name("one"))
+    write_evaluation(tmp_path, make_spec(task="Other"), "pixio", 60, training_seed=1)
+    assert any("Every policy was trained once" in text for text in caveats(collect_inputs(tmp_path)))
+
+
+def test_rounding_claims_no_certainty():
+    assert interval_text(0.617, 0.79) == "62–79\N{NO-BREAK SPACE}%"
+    assert interval_text(0.9962, 1.0) == "99.6–100.0\N{NO-BREAK SPACE}%"
+    assert interval_text(0.0, 0.0038) == "0.0–0.4\N{NO-BREAK SPACE}%"
+    assert interval_text(0.0, 0.05) == "0–5\N{NO-BREAK SPACE}%"
+    assert (p_text(0.0496), p_text(0.0504), p_text(0.012)) == ("p = 0.0496", "p = 0.0504", "p = 0.012")
 
 
 def test_no_headline_holds_one_method_against_another(tmp_path, make_spec):
