@@ -32,7 +32,7 @@ LISTED = 4
 
 # Settings that affect the speed or the location of a result, but not its content.
 NOT_PART_OF_THE_RESULT = frozenset(
-    {"overwrite", "out", "run", "workers", "device", "step_timeout_s", "timeout_s"}
+    {"overwrite", "out", "run", "features_dir", "workers", "device", "step_timeout_s", "timeout_s"}
     | {"log_every", "save_every", "keep_checkpoints", "trials"}
     | {"executor", "start_method", "egl_devices", "python"}
     | {"parallel", "peak_tflops", "wandb", "extend"}

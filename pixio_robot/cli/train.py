@@ -95,6 +95,8 @@ class TrainCommand(ImitateConfig, StageSettings):
     cached_views: int = number(0, at_least=0)
     """Number of augmented versions of every frame to encode once and cache, for a frozen encoder with random crops or
     shifts; each training window uses one of them. 0: run the encoder on freshly augmented images."""
+    features_dir: str = ""
+    """Directory for the cached features of a frozen encoder, if the stores cannot be written; empty: in each store."""
     initial_policy: str | None = None
     """Trained policy of the same shape to start from, such as one trained on the frozen encoder before fine-tuning it,
     as an untrained head distorts the features (Kumar et al. 2022, arXiv 2202.10054). Its training episodes are not
@@ -175,7 +177,8 @@ def _train(command: TrainCommand) -> FitResult:
     trials = _trials(command, policy, data.spec, learned[SEEDS]) if command.trials.every else None
     features = None
     if views is not None and encoder is not None:
-        features = _cached(data.sources, encoder, conditioning.cameras, views, device)
+        home = Path(command.features_dir) if command.features_dir else None
+        features = _cached(data.sources, encoder, conditioning.cameras, views, device, home)
     train_batches, validation_batches = data.streams(
         policy,
         features,
@@ -239,10 +242,15 @@ def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_se
 
 
 def _cached(
-    sources: Sequence[Source], encoder: nn.Module, cameras: Sequence[str], views: Views, device: torch.device
+    sources: Sequence[Source],
+    encoder: nn.Module,
+    cameras: Sequence[str],
+    views: Views,
+    device: torch.device,
+    home: Path | None,
 ) -> list[FeatureCache]:
-    """Features of every source, encoded by the first process and held in memory once per machine. Random views are
-    needed only to train on."""
+    """Features of every source, encoded by the first process, kept in `home` or in the stores, and held in memory once
+    per machine. Random views are needed only to train on."""
     from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
     from pixio_robot.data.shared_memory import shared_room
     from pixio_robot.training.distributed import current
@@ -255,6 +263,7 @@ def _cached(
                 cameras,
                 views=views if source.trainable else replace(views, count=0),
                 device=device,
+                directory=home,
             )
             for source in sources
         ]

@@ -211,6 +211,14 @@ def test_policies_on_other_encoders_open_again(demos: Path, tmp_path: Path, kind
     assert actor.act({0: frame})[0].shape == (2,)
 
 
+def test_features_are_kept_where_one_says(demos: Path, tmp_path: Path) -> None:
+    before = sorted(demos.glob(".features/*"))
+    words = ["policy.conditioning.cameras=[hand]", f"features_dir={tmp_path / 'features'}"]
+    run(demos, tmp_path / "run", *words, encoder="encoder=resnet18 adapt.mode=FROZEN")
+    assert len(list((tmp_path / "features").rglob("*.safetensors"))) == len(DemoStore.open(demos))
+    assert sorted(demos.glob(".features/*")) == before
+
+
 def test_crops_of_a_frozen_encoder_are_encoded_anew_or_once_in_several_views(demos: Path, tmp_path: Path) -> None:
     crop = ["policy.conditioning.crop_shape=[8,8]", "policy.conditioning.random_shift=1"]
     run(demos, tmp_path / "anew", *crop)
