@@ -35,7 +35,7 @@ from lerobot_twin import (
 )
 from measuring import device_clock, medians, seconds_in_turn
 from result import parse, provenance, save, settings
-from stepping import Step, stepper
+from stepping import Step, repeat, stepper
 
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.features import FeatureCache, encode_features, open_features
@@ -82,11 +82,6 @@ def their_batches(dataset: Any, batch: int, device: torch.device) -> Iterator[di
         yield {name: value.to(device, non_blocking=True) for name, value in found.items() if torch.is_tensor(value)}
 
 
-def repeated(step: Step, times: int) -> None:
-    for _ in range(times):
-        step()
-
-
 def contestants(arguments: argparse.Namespace, folder: Path, device: torch.device) -> tuple[dict[str, Step], dict]:
     side, crop, widths, rows = arguments.side, arguments.crop, arguments.widths, arguments.batch
     ours = build_ours(side, crop, widths).train().to(device)
@@ -122,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         steps, sizes = contestants(arguments, Path(folder), device)
         block = BLOCK if device.type == "cuda" else 1
-        blocks = {name: functools.partial(repeated, step, block) for name, step in steps.items()}
+        blocks = {name: functools.partial(repeat, step, block) for name, step in steps.items()}
         seconds = seconds_in_turn(blocks, device_clock(device), arguments.steps, warm_up=1)
     rate = {name: block / median for name, median in medians(seconds).items()}
     ratio = {

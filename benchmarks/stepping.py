@@ -10,6 +10,11 @@ from torch import Tensor, nn
 Step = Callable[[], None]
 
 
+def repeat(step: Step, times: int) -> None:
+    for _ in range(times):
+        step()
+
+
 def stepper(
     model: nn.Module,
     loss_of: Callable[[], Tensor],

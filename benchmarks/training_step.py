@@ -19,7 +19,7 @@ import torch
 from measuring import device_clock, medians, peak_memory, seconds_in_turn
 from pixio_step import Shape, pixio_step, vitmae_step
 from result import parse, provenance, save, settings
-from stepping import Step
+from stepping import Step, repeat
 
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.pace import peak_tflops
@@ -32,11 +32,6 @@ CONTESTANTS: dict[str, Callable[[Shape, torch.device], Step]] = {
 }
 WARM_UP = 3
 """Steps that compile, allocate and choose kernels."""
-
-
-def repeat(step: Step, times: int) -> None:
-    for _ in range(times):
-        step()
 
 
 def memory_alone(name: str, words: list[str]) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.robomimic_task import absolute, check_alike, recorded
-from envs.tasks import FOREIGN_HORIZON, Simulator, gymnasium_horizon, task_of
+from envs.tasks import FOREIGN, FOREIGN_HORIZON, Simulator, gymnasium_horizon, task_of
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.fields import check_fields, number, one_of
@@ -187,7 +187,7 @@ class EnvConfig:
 
     def _check_scene(self) -> None:
         """Check where objects start and how large they are."""
-        fixed = self.simulator is Simulator.METAWORLD or self.task == "Wipe"
+        fixed = self.simulator in (Simulator.METAWORLD, *FOREIGN) or self.task == "Wipe"
         if fixed and self.start_spread != OWN_SPREAD_M:
             raise UserError(f"{self.task} places objects itself: leave out start_spread={self.start_spread}.")
         sampled = self.simulator is Simulator.ROBOSUITE and not task_of(self.task).cubes

@@ -15,8 +15,6 @@ _USUAL = EnvConfig()
 
 def foreign_spec(config: EnvConfig, facts: EnvFacts) -> DemoSpec:
     """The environment's DemoSpec. Raises UserError for a setting that the environment determines itself."""
-    if config.start_spread != _USUAL.start_spread:
-        raise UserError(f"{config.task} places objects itself: leave out start_spread={config.start_spread}.")
     _check_rate(config, facts)
     # Render qualities do not apply to images that the environment provides itself.
     look = config.render_quality.value if facts.pictures is None else UNKNOWN

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 from pixio_robot.cli.identity import content_of, look_of
 from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.replacing import replaced, settled
+from pixio_robot.cli.signals import INTERRUPTED
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.training.settings import GROWING, defaults, differences, flatten, grown, plain
@@ -138,10 +139,15 @@ def _refuse_to_hold_others(target: Path) -> None:
     # The rollouts during a training are a part of it.
     others = sorted(str(path).removesuffix(STAMP_SUFFIX) for path in stamps if path.parts[0] != TRIALS)
     if others:
-        shown = ", ".join(others[:LISTED]) + (f" and {len(others) - LISTED} more" if len(others) > LISTED else "")
         raise UserError(
-            f"{target} holds other results ({shown}), which overwrite=true would delete: give out={target}/NAME."
+            f"{target} holds other results ({some(others)}), which overwrite=true would delete: give out={target}/NAME."
         )
+
+
+def some(names: Sequence[str | Path]) -> str:
+    """The first few names, and the number of further ones."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(map(str, names[:LISTED])) + more
 
 
 def _tell_unfinished(command: str, inputs: Sequence[str]) -> None:
@@ -262,7 +268,7 @@ def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow
         save(finished)
     if not finished:
         print(f"{command}: stopped; run the same command again to continue {target}")
-        return 130
+        return INTERRUPTED
     return 0
 
 
