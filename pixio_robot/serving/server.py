@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hmac
 import ipaddress
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -170,6 +171,9 @@ class PolicyServer:
                     answer = await self._answer(content)
                 except UserError as error:
                     answer = {"error": str(error)}
+                except Exception as error:  # a policy of anybody's: neither its robot nor others should lose the server
+                    logging.exception("A call of the policy failed.")
+                    answer = {"error": f"The policy failed on the server: {type(error).__name__}: {error}"}
                 await connection.send(pack(answer))
 
     async def _answer(self, content: bytes | str) -> dict[str, Any]:

@@ -295,6 +295,27 @@ def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(caplog: pytest.
     assert not errors  # a client that goes is no fault of the server's
 
 
+def test_a_call_that_fails_is_told_and_the_connection_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def plan(images: dict, state: np.ndarray, seed: int, step: int, task: str | None) -> np.ndarray:
+        if seed:
+            raise RuntimeError("out of memory")
+        return np.zeros((1, 2), np.float32)
+
+    frame = Frame({}, np.zeros(3, np.float32))
+
+    def act(address: str) -> None:
+        with PolicyClient(address, TOKEN) as client:
+            client.reset(1)
+            with pytest.raises(UserError, match="The policy failed on the server: RuntimeError: out of memory"):
+                client.act(frame)
+            client.reset(0)
+            assert client.act(frame).tolist() == [0, 0]
+
+    serving(Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan), act)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.exc_info is not None  # the server's log has the traceback
+
+
 def test_strange_requests_are_turned_away() -> None:
     served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.zeros((1, 2), np.float32))
 
