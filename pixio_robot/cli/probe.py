@@ -125,7 +125,15 @@ def _tell(label: str, level: Variation, result: ProbeResult) -> None:
 
 def _run(command: ProbeCommand) -> int:
     inputs = {"encoder.path": command.encoder.path} if command.encoder.path else {}
-    return run_stage("probe", command.out, command, lambda: _probe(command), inputs=inputs, overwrite=command.overwrite)
+    return run_stage(
+        "probe",
+        command.out,
+        command,
+        lambda: _probe(command),
+        inputs=inputs,
+        overwrite=command.overwrite,
+        replaces=True,
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -94,6 +94,7 @@ def run_stage(
     inputs: Inputs | None = None,
     overwrite: bool = False,
     always: bool = False,
+    replaces: bool = False,
     may_grow: Collection[str] = (),
     begun: Callable[[Path], bool] = Path.exists,
 ) -> int:
@@ -102,9 +103,10 @@ def run_stage(
     Inputs are compared by what they contain, in place of the settings that name them.
 
     `work` returns False if it was interrupted and saved a state to continue from; it resumes from such a state by
-    itself. With `always` it is called in any case, because it updates an existing result itself. A result that differs
-    only in flat settings listed in `may_grow`, and only by larger values, is continued. Raises UserError if `out`
-    contains a result of other settings, or would contain results of other commands.
+    itself. With `always` it is called in any case, because it updates an existing result itself. With `replaces` it
+    replaces all of `out`, which must then be missing, empty or made by a stage. A result that differs only in flat
+    settings listed in `may_grow`, and only by larger values, is continued. Raises UserError if `out` contains a result
+    of other settings, or would contain results of other commands.
 
     With `overwrite` an earlier result, whatever its settings, is deleted once `work` has `begun` a new one at `out`
     that is worth keeping; if `work` fails or is interrupted before that, the earlier result is left unchanged.
@@ -122,6 +124,8 @@ def run_stage(
         unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
         if overwrite or not stamp.is_file():
             _refuse_to_hold_others(target)
+        if replaces and not overwrite and not stamp.is_file():
+            _refuse_to_replace(command, target)
         if overwrite and target.exists():
             if not stamp.is_file():
                 raise UserError(
@@ -141,6 +145,16 @@ def _refuse_to_hold_others(target: Path) -> None:
     if others:
         raise UserError(
             f"{target} holds other results ({some(others)}), which overwrite=true would delete: give out={target}/NAME."
+        )
+
+
+def _refuse_to_replace(command: str, target: Path) -> None:
+    """Raise UserError if there is anything at `target`, which no stage made."""
+    names = sorted(path.name for path in target.iterdir()) if target.is_dir() else [target.name] * target.exists()
+    if names:
+        raise UserError(
+            f"{target} holds {some(names)} and was not made by pixio-robot; `{command}` would replace all of it: "
+            "choose a new or empty out=."
         )
 
 

@@ -221,6 +221,26 @@ def test_overwrite_leaves_foreign_directories_alone(tmp_path: Path) -> None:
     assert foreign.is_dir()
 
 
+def test_what_no_stage_made_is_not_replaced(tmp_path: Path) -> None:
+    out, log = tmp_path / "probe", []
+    out.mkdir()
+    assert run_stage("probe", str(out), Settings(), make(out, log), replaces=True) == 0
+    (out / "probe.json").write_text("{}")
+    assert run_stage("probe", str(out), Settings(steps=2), make(out, log), overwrite=True, replaces=True) == 0
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes holds notes\.txt and was not made .*choose a new or empty out="):
+        run_stage("probe", str(notes), Settings(), make(notes, log), replaces=True)
+    with pytest.raises(UserError, match="not made by pixio-robot"):
+        run_stage("probe", str(notes), Settings(), make(notes, log), replaces=True, overwrite=True)
+    file = notes / "notes.txt"
+    with pytest.raises(UserError, match="choose a new or empty out="):
+        run_stage("probe", str(file), Settings(), make(file, log), replaces=True)
+    assert file.read_text() == "mine"
+    assert log == ["worked", "worked"]
+
+
 @pytest.mark.parametrize("made", [False, True])
 def test_a_result_does_not_hold_others(tmp_path: Path, made: bool) -> None:
     policies, log = tmp_path / "policies", []
