@@ -55,7 +55,7 @@ def save_policy(
     encoder_source: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `policy` to `directory` atomically, replacing what is there.
+    """Write `policy` to `directory` atomically, replacing an earlier one; raises UserError if there is anything else.
 
     `encoder_source` (where the encoder came from) and `extra` are JSON values for information; loading does not need
     them.

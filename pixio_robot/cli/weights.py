@@ -109,16 +109,10 @@ def _refuse_existing(target: Path, options: dict[str, str]) -> None:
         raise UserError(f"overwrite={options['overwrite']} must be true or false.")
     if target.exists() and options["overwrite"] == "false":
         raise UserError(f"{target} exists already; overwrite=true replaces it.")
-    # A directory is replaced as a whole, so it must contain nothing else.
-    others = [path.name for path in sorted(target.iterdir()) if not _of_weights(path)] if target.is_dir() else []
-    if others:
-        raise UserError(
-            f"{target} contains more than weights, such as {others[0]}, and is not replaced: choose another path."
-        )
+    if target.is_dir():
+        from pixio_robot.vision.checkpointing import refuse_to_replace
 
-
-def _of_weights(path: Path) -> bool:
-    return path.is_file() and (path.match("model*.safetensors") or path.name in _BESIDE_WEIGHTS)
+        refuse_to_replace(target)
 
 
 def _size(text: str, default: int) -> tuple[int, int]:
@@ -131,7 +125,6 @@ def _size(text: str, default: int) -> tuple[int, int]:
 
 
 _FILES = (".pth", ".pt")
-_BESIDE_WEIGHTS = ("config.json", "preprocessor_config.json", "model.safetensors.index.json")
 
 ACTIONS = {"info": _info, "convert": _convert, "export": _export}
 

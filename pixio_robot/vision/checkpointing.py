@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,36 @@ from pixio_robot.vision.lora import merged_state
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+_FILES = (CONFIG, "model*.safetensors", "model.safetensors.index.json", "preprocessor_config.json")
+"""What a directory of weights consists of, in our format or Hugging Face's."""
+
+
+@contextlib.contextmanager
+def replaced_checkpoint(path: Path) -> Iterator[Path]:
+    """`atomic_directory` for weights. Raises UserError if it would delete anything but weights."""
+    refuse_to_replace(path)
+    with atomic_directory(path) as temporary:
+        yield temporary
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Raise UserError unless there is nothing at `path`, or a directory of nothing but weights."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, and weights are saved as a directory: choose another path.")
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    others = [each.name for each in inside if not (each.is_file() and any(each.match(file) for file in _FILES))]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise UserError(
+            f"{path} holds {others[0]}{more} besides weights, and saving replaces all of it: choose a new or empty "
+            f"directory, such as {path / 'model'}."
+        )
 
 
 def save_checkpoint(directory: str | Path, kind: str, config: Mapping[str, Any], module: nn.Module) -> None:
-    """Write a checkpoint with adapters merged, replacing an existing one; a crash leaves the old one or none."""
-    with atomic_directory(Path(directory)) as temporary:
+    """Write a checkpoint with adapters merged, replacing an existing one; a crash leaves the old one or none. Raises
+    UserError if there is anything else in `directory`."""
+    with replaced_checkpoint(Path(directory)) as temporary:
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in merged_state(module).items()}, temporary / WEIGHTS
         )

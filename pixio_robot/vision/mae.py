@@ -166,7 +166,8 @@ class Pixio(nn.Module):
         )
 
     def save(self, directory: str | Path) -> None:
-        """Write encoder, decoder and configs to a checkpoint directory, atomically."""
+        """Write encoder, decoder and configs to a checkpoint directory, atomically. Raises UserError if it holds
+        anything but weights."""
         config = {
             "encoder": dataclasses.asdict(self.encoder.config),
             "decoder": dataclasses.asdict(self.decoder_config),

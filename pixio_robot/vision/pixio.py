@@ -90,7 +90,7 @@ class PixioEncoder(nn.Module):
         return checkpointing.fingerprint(self, shape | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
 
     def save(self, directory: str | Path) -> None:
-        """Write a checkpoint directory, atomically."""
+        """Write a checkpoint directory, atomically. Raises UserError if it holds anything but weights."""
         checkpointing.save_checkpoint(directory, KIND, {"encoder": dataclasses.asdict(self.config)}, self)
 
     @classmethod

@@ -35,6 +35,16 @@ def test_a_loaded_policy_acts_the_same(make, world, encoder, tmp_path, name, sig
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "policy" / file).read_bytes()
 
 
+def test_saving_replaces_a_policy_and_nothing_else(make, tmp_path):
+    policy = make("bc", cameras=[])
+    save_policy(tmp_path / "policy", policy)
+    save_policy(tmp_path / "policy", policy)
+    (tmp_path / "demos.hdf5").write_text("the only copy")
+    with pytest.raises(UserError, match=r"holds demos\.hdf5 and 1 more besides weights"):
+        save_policy(tmp_path, policy)
+    assert (tmp_path / "demos.hdf5").read_text() == "the only copy"
+
+
 def test_the_image_head_of_diffusion_policy_is_kept(make, world, tmp_path):
     pooling = PoolingConfig(name="spatial_softmax", activations=False, learn_sharpness=False, project=16)
     policy = make("bc", encoder=ResNet18Encoder(ResNet18Config(pixels="symmetric")), pooling=pooling).eval()

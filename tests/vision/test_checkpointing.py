@@ -6,6 +6,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.weights.huggingface import save_huggingface
 
 CONFIG = EncoderConfig(size="tiny", patch=8, image_size=32)
 
@@ -22,6 +23,24 @@ def change_config(saved, **values):
 
 def test_the_directory_holds_plain_files_only(saved):
     assert {path.name for path in saved.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_saving_replaces_weights_and_nothing_else(saved, tmp_path):
+    encoder = PixioEncoder(CONFIG, seed=5)
+    encoder.save(saved)
+    assert PixioEncoder.load(saved).fingerprint() == encoder.fingerprint()
+    (tmp_path / "empty").mkdir()
+    encoder.save(tmp_path / "empty")
+    (saved / "demos").mkdir()
+    (saved / "demos" / "0.hdf5").write_text("the only copy")
+    (saved / "notes.txt").write_text("mine")
+    for save in (encoder.save, lambda path: save_huggingface(encoder, path)):
+        with pytest.raises(UserError, match=r"encoder holds demos and 1 more besides weights.*encoder/model"):
+            save(saved)
+        with pytest.raises(UserError, match=r"notes\.txt is a file"):
+            save(saved / "notes.txt")
+    assert (saved / "demos" / "0.hdf5").read_text() == "the only copy"
+    assert (saved / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_directory, read_json, write_json
-from pixio_robot.vision.checkpointing import CONFIG, WEIGHTS, read_weights
+from pixio_robot.files import read_json, write_json
+from pixio_robot.vision.checkpointing import CONFIG, WEIGHTS, read_weights, replaced_checkpoint
 from pixio_robot.vision.config import SIZES
 from pixio_robot.vision.layers import LAYER_NORM_EPS
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder
@@ -95,7 +95,8 @@ def read_huggingface(directory: str | Path) -> TrainedEncoder:
 def save_huggingface(encoder: PixioEncoder, directory: str | Path) -> None:
     """Write a directory that `transformers.AutoModel.from_pretrained` opens as a PixioModel with the same outputs.
 
-    It includes an image processor that resizes as the encoder does (to its native resolution if it does not).
+    It includes an image processor that resizes as the encoder does (to its native resolution if it does not). Raises
+    UserError if there is anything but weights in `directory`.
     """
     weights: dict[str, Tensor] = {}
     for key, value in to_official(encoder).items():
@@ -105,7 +106,7 @@ def save_huggingface(encoder: PixioEncoder, directory: str | Path) -> None:
                 weights[f"{prefix}.attention.attention.{name}.{suffix}"] = part.contiguous()
         else:
             weights[_rename(key, _TO_DISK)] = value.contiguous()
-    with atomic_directory(Path(directory)) as temporary:
+    with replaced_checkpoint(Path(directory)) as temporary:
         save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
         write_json(temporary / CONFIG, _config(encoder))
         write_json(temporary / "preprocessor_config.json", _processor(encoder))
