@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -34,6 +35,13 @@ def rows_of_calls(device: torch.device, slots: int) -> int:
     return slots if device.type == "cuda" else 1
 
 
+@dataclasses.dataclass(frozen=True)
+class _Episode:
+    seed: int
+    horizon: RecedingHorizon
+    goal: Sequence[float] | None
+
+
 class ChunkedActor:
     """Runs one policy in many slots at once; implements `types.Actor`.
 
@@ -52,8 +60,9 @@ class ChunkedActor:
         goal: Sequence[float] | None = None,
         noise_seed: int = 0,
     ):
-        """`execute`, `ensemble_weight`: as in `RecedingHorizon`. `goal` (g,): the goal in every slot, for a
-        goal-conditioned policy. `noise_seed`: a different value replays the same episodes with different noise."""
+        """`execute`, `ensemble_weight`: as in `RecedingHorizon`. `goal` (g,): the goal in every slot for which `reset`
+        is given no other, for a goal-conditioned policy. `noise_seed`: a different value replays the same episodes with
+        different noise."""
         check_execute(execute, policy.horizon)
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1.")
@@ -62,52 +71,54 @@ class ChunkedActor:
         self._device = torch.device(device)
         self._batch_size = batch_size
         self._ensemble_weight = ensemble_weight
-        self._goal = None if goal is None else torch.tensor(goal, dtype=torch.float32)
+        self._goal = goal
         self._noise_seed = noise_seed
-        self._slots: dict[int, tuple[int, RecedingHorizon]] = {}
-        """Slot -> (seed of its episode, the episode)."""
+        self._slots: dict[int, _Episode] = {}
         if isinstance(policy, nn.Module):
             policy.eval().to(self._device)
 
-    def reset(self, slot: int, seed: int) -> None:
-        episode = RecedingHorizon(self._policy.observation_steps, self._execute, self._ensemble_weight)
-        self._slots[slot] = seed, episode
+    def reset(self, slot: int, seed: int, goal: Sequence[float] | None = None) -> None:
+        """Begin an episode; `goal` (g,): its own goal."""
+        horizon = RecedingHorizon(self._policy.observation_steps, self._execute, self._ensemble_weight)
+        self._slots[slot] = _Episode(seed, horizon, self._goal if goal is None else goal)
 
     def looks_next(self, slot: int) -> bool:
         """Whether the policy will use the slot's next frame, if only its state."""
-        return self._slots[slot][1].looks_next
+        return self._slots[slot].horizon.looks_next
 
     def keeps_next(self, slot: int) -> bool:
         """Whether the slot's next frame may also be used by a later policy call; `act` does not copy it."""
-        return self._slots[slot][1].keeps_next
+        return self._slots[slot].horizon.keeps_next
 
     def needs_images(self, slot: int) -> bool:
         return bool(self._policy.cameras) and self.looks_next(slot)
 
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
         running = {slot: self._slots[slot] for slot in frames}
-        for slot, (_, episode) in running.items():
-            episode.see(frames[slot])
-        hungry = [(seed, episode) for seed, episode in running.values() if episode.hungry]
+        for slot, episode in running.items():
+            episode.horizon.see(frames[slot])
+        hungry = [episode for episode in running.values() if episode.horizon.hungry]
         for start in range(0, len(hungry), self._batch_size):
             self._feed(hungry[start : start + self._batch_size])
-        return {slot: episode.next_action() for slot, (_, episode) in running.items()}
+        return {slot: episode.horizon.next_action() for slot, episode in running.items()}
 
-    def _feed(self, hungry: Sequence[tuple[int, RecedingHorizon]]) -> None:
+    def _feed(self, hungry: Sequence[_Episode]) -> None:
         rows = [*hungry, *[hungry[-1]] * (self._batch_size - len(hungry))]
-        seeds = [call_seed(seed, episode.step, self._noise_seed) for seed, episode in rows]
+        seeds = [call_seed(row.seed, row.horizon.step, self._noise_seed) for row in rows]
         with torch.inference_mode():
-            chunks = self._policy.act(self._observe([episode.frames for _, episode in rows]), seeds).cpu().numpy()
-        for (_, episode), chunk in zip(hungry, chunks, strict=False):
-            episode.plan(chunk)
+            chunks = self._policy.act(self._observe(rows), seeds).cpu().numpy()
+        for episode, chunk in zip(hungry, chunks, strict=False):
+            episode.horizon.plan(chunk)
 
-    def _observe(self, rows: Sequence[Sequence[Frame]]) -> Observation:
+    def _observe(self, rows: Sequence[_Episode]) -> Observation:
+        frames = [row.horizon.frames for row in rows]
         images = {
-            camera: torch.from_numpy(np.stack([[frame.images[camera] for frame in frames] for frames in rows]))
+            camera: torch.from_numpy(np.stack([[frame.images[camera] for frame in seen] for seen in frames]))
             for camera in self._policy.cameras
         }
-        state = torch.from_numpy(np.stack([[frame.state for frame in frames] for frames in rows]))
-        goal = None if self._goal is None else self._goal.expand(len(rows), -1)
+        state = torch.from_numpy(np.stack([[frame.state for frame in seen] for seen in frames]))
+        goals = [row.goal for row in rows if row.goal is not None]
+        goal = torch.tensor(goals, dtype=torch.float32) if goals else None
         return Observation(images, state.float(), goal=goal).to(self._device)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pixio_robot.errors import UserError, unknown_name
@@ -15,6 +16,9 @@ from pixio_robot.types import DemoSpec, Frame
 
 if TYPE_CHECKING:
     from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
+
+TOLERANCE = 0.1
+"""How far images may go beyond 0 and 1, as bicubic resizing makes them; they are clipped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +74,9 @@ class FeatureMap:
         return len(known[[*self.cameras.values(), *self.state][0]])
 
     def arrays(self, batch: Mapping[str, Tensor], looks: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Images of each camera uint8 (b, h, w, 3), empty unless `looks`; state float32 (b, s)."""
-        images = {camera: _pixels(batch[key]) for camera, key in self.cameras.items()} if looks else {}
+        """Images of each camera uint8 (b, h, w, 3), empty unless `looks`; state float32 (b, s). Raises UserError for
+        images that are neither uint8 nor from 0 to 1."""
+        images = {camera: _pixels(key, batch[key]) for camera, key in self.cameras.items()} if looks else {}
         parts = [batch[key].float().flatten(1).cpu().numpy() for key in self.state]
         state = np.concatenate(parts, axis=1) if parts else np.zeros((self.rows(batch), 0), np.float32)
         return images, state
@@ -84,6 +89,17 @@ class FeatureMap:
         ]
 
 
-def _pixels(images: Tensor) -> np.ndarray:
-    """Convert images (b, 3, h, w) from 0 to 1 back to uint8 (b, h, w, 3)."""
-    return (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+def _pixels(key: str, images: Tensor) -> np.ndarray:
+    """Images (b, 3, h, w), uint8 or from 0 to 1 as LeRobot's, as uint8 (b, h, w, 3)."""
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise UserError(f"{key} has dtype {images.dtype}: give uint8 images, or floating-point ones from 0 to 1.")
+        images = images.float()
+        low, high = (value.item() for value in images.aminmax())
+        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+            raise UserError(
+                f"{key} ranges from {low:.4g} to {high:.4g}: give floating-point images from 0 to 1, not normalised "
+                "by mean and standard deviation, or uint8 ones."
+            )
+        images = (images * 255).round().clamp(0, 255).byte()
+    return images.permute(0, 2, 3, 1).cpu().numpy()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,10 @@ from pixio_robot.interop.lerobot_meaning import ACTION, STATE
 from pixio_robot.lerobot_plugin.feature_map import FeatureMap
 from pixio_robot.state_watch import StateWatch
 from pixio_robot.types import DemoSpec, Observation
+from pixio_robot.vision.weights.formats import MODEL
 from policies.acting import ActingConfig, act_as
 from policies.chunking import ChunkedActor, chunked_actor
-from policies.persistence import load_policy
+from policies.persistence import load_policy, read_policy_config, save_policy
 
 TRAINED_HERE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands can only run them."
 
@@ -33,13 +36,13 @@ class PixioRobotConfig(PreTrainedConfig):
     """Which policy to run, and how it acts: the settings of `pixio-robot evaluate`; null keeps the trained value."""
 
     checkpoint: str = ""
-    """Output directory of `pixio-robot train`."""
+    """Output directory of `pixio-robot train`; empty: the policy inside --policy.path."""
     cameras: dict[str, str] = dataclasses.field(default_factory=dict)
     """Policy camera -> LeRobot feature, for cameras whose feature does not have the name that `data import` uses."""
     state: list[str] = dataclasses.field(default_factory=lambda: [STATE])
     """LeRobot features that form the policy's state, in order, as in `data import state=`."""
     task: str = ""
-    """Task to do, for a policy trained on several tasks."""
+    """Task to do, for a policy trained on several tasks, where LeRobot names none of them."""
     execute: int | None = None
     ensemble_weight: float | None = None
     inference_steps: int | None = None
@@ -82,7 +85,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
     """Receding-horizon execution of action chunks, separately for every row of a batch.
 
     Observations are LeRobot's: images float32 (b, 3, h, w) from 0 to 1, vectors float32 (b, n). Actions are (b, a), in
-    the units of the demonstrations. Each row is an episode with its own noise; `reset` starts new episodes.
+    the units of the demonstrations. Each row is an episode with its own noise; `reset` starts new episodes, and so does
+    another task in a row.
     """
 
     config_class = PixioRobotConfig  # pyright: ignore[reportAssignmentType]
@@ -93,8 +97,13 @@ class PixioRobotPolicy(PreTrainedPolicy):
         """Raises UserError if there is no policy, or if it does not match the features in `config`."""
         super().__init__(config)
         if not config.checkpoint:
-            raise UserError("--policy.checkpoint=DIR is required: the output directory of `pixio-robot train`.")
-        self.policy = load_policy(policy_directory(config.checkpoint))
+            raise UserError(
+                "--policy.checkpoint=DIR is required: the output directory of `pixio-robot train`; or --policy.path= and "
+                "a directory written by save_pretrained."
+            )
+        directory = policy_directory(config.checkpoint)
+        self.policy = load_policy(directory)
+        self._description = read_policy_config(directory)
         names = [field.name for field in dataclasses.fields(ActingConfig)]
         act_as(self.policy, ActingConfig(**{name: getattr(config, name) for name in names}))
         spec = self.policy.spec.read_by(self.policy.cameras, self.policy.config.reads_state)
@@ -102,17 +111,40 @@ class PixioRobotPolicy(PreTrainedPolicy):
         if config.input_features:  # otherwise checked with the first observation
             self._features.check({key: tuple(feature.shape) for key, feature in config.input_features.items()})
         self._check_actions(spec)
-        self._goal = self._wanted(config.task)
+        if config.task and self.policy.goals and config.task not in self.policy.goals:
+            raise unknown_name("task (--policy.task)", config.task, self.policy.goals)
         self._actor: ChunkedActor | None = None
-        self._rows = self._episodes = 0
+        self._tasks: list[str | None] = []
+        """The task of each row; None for a policy that is not told the task."""
+        self._episodes = 0
         self._watch = StateWatch.of(spec.state_names, self.policy.state_range)
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: Any, *, config: Any = None, **_: Any) -> PixioRobotPolicy:
-        """LeRobot's loader for its own saved policies. Raises UserError if asked to load a path that way."""
-        if pretrained_name_or_path is not None or not isinstance(config, PixioRobotConfig):
-            raise UserError(f"Use --policy.type=pixio_robot --policy.checkpoint={pretrained_name_or_path or 'DIR'}.")
+        """Open --policy.checkpoint, or else the policy in a local directory written by `save_pretrained`. Raises
+        UserError if there is none."""
+        if config is None:
+            config = PreTrainedConfig.from_pretrained(pretrained_name_or_path)
+        if not isinstance(config, PixioRobotConfig):
+            raise UserError(f"{pretrained_name_or_path} holds a policy of type {config.type}, not pixio_robot.")
+        if not config.checkpoint and pretrained_name_or_path is not None:
+            config.checkpoint = str(pretrained_name_or_path)
         return cls(config).to(config.device).eval()
+
+    def _save_pretrained(self, save_directory: Path, state_dict: Any = None) -> None:
+        """Write LeRobot's config and processors, and the policy in the folder `model` as `pixio-robot train` does, so
+        that pixio-robot's own commands open the directory too."""
+        if state_dict is not None:
+            raise UserError(TRAINED_HERE)
+        config = copy.copy(self.config)
+        config.checkpoint = ""
+        config._save_pretrained(save_directory)
+        for processor in make_pixio_robot_pre_post_processors(config):
+            processor.save_pretrained(save_directory)
+        encoder = self._description["encoder"]
+        source = None if encoder is None else encoder.get("source")
+        extra = self._description.get("extra")
+        save_policy(save_directory / MODEL, self.policy, encoder_source=source, extra=extra)
 
     def reset(self) -> None:
         self._actor = None
@@ -120,9 +152,18 @@ class PixioRobotPolicy(PreTrainedPolicy):
     def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
         """The next action of each row, (b, a). Raises UserError for an observation that does not match the policy."""
         rows = self._features.rows(batch)
-        if self._actor is None or rows != self._rows:
-            self._begin(rows)
-        assert self._actor is not None
+        tasks = self._named(batch, rows)
+        if self._actor is None or rows != len(self._tasks):
+            device = self.config.device or "cpu"
+            self._actor = chunked_actor(self.policy, rows, device, noise_seed=self.config.noise_seed)
+            begun = range(rows)
+        else:
+            begun = [row for row in range(rows) if tasks[row] != self._tasks[row]]
+        for row in begun:
+            task = tasks[row]
+            self._actor.reset(row, self._episodes, None if task is None else self.policy.goals[task])
+            self._episodes += 1
+        self._tasks = tasks
         looks = any(self._actor.needs_images(row) for row in range(rows))
         frames = list(self._features.frames(batch, looks))
         for frame in frames:
@@ -142,11 +183,11 @@ class PixioRobotPolicy(PreTrainedPolicy):
         images, state = self._features.arrays(batch, True)
         seeds = range(self._episodes, self._episodes + len(state))
         self._episodes += len(state)
-        goal = None if self._goal is None else torch.tensor(self._goal).expand(len(state), -1)
+        goals = [self.policy.goals[task] for task in self._named(batch, len(state)) if task is not None]
         observation = Observation(
             {camera: torch.from_numpy(pixels[:, None]) for camera, pixels in images.items()},
             torch.from_numpy(state[:, None]),
-            goal=goal,
+            goal=torch.tensor(goals) if goals else None,
         )
         with torch.inference_mode():
             return self.policy.act(observation.to(torch.device(self.config.device or "cpu")), list(seeds))
@@ -157,14 +198,6 @@ class PixioRobotPolicy(PreTrainedPolicy):
     def get_optim_params(self) -> dict[str, Any]:
         raise UserError(TRAINED_HERE)
 
-    def _begin(self, rows: int) -> None:
-        device = self.config.device or "cpu"
-        self._actor = chunked_actor(self.policy, rows, device, self._goal, self.config.noise_seed)
-        for row in range(rows):
-            self._actor.reset(row, self._episodes + row)
-        self._rows = rows
-        self._episodes += rows
-
     def _check_actions(self, spec: DemoSpec) -> None:
         feature = (self.config.output_features or {}).get(ACTION)
         if feature is not None and tuple(feature.shape) != (spec.action_dim,):
@@ -173,10 +206,29 @@ class PixioRobotPolicy(PreTrainedPolicy):
                 f"{', '.join(spec.action_names)}."
             )
 
-    def _wanted(self, task: str) -> Sequence[float] | None:
-        goals = self.policy.goals
-        if goals and not task:
-            raise UserError(f"This policy needs a task: set --policy.task= to one of {', '.join(map(repr, goals))}.")
-        if goals and task not in goals:
-            raise unknown_name("task (--policy.task)", task, goals)
-        return goals.get(task)
+    def _named(self, batch: Mapping[str, Any], rows: int) -> list[str | None]:
+        """The task of each row: LeRobot's text for it if that is a task of the policy, else --policy.task. None for a
+        policy that is not told the task."""
+        if not self.policy.goals:
+            return [None] * rows
+        texts = batch.get("task") or ""
+        texts = [texts] * rows if isinstance(texts, str) else list(texts)
+        if len(texts) != rows:
+            raise UserError(f"The observations of {rows} episodes came with {len(texts)} tasks.")
+        return [self._task(text) for text in texts]
+
+    def _task(self, text: str) -> str:
+        goals, chosen = self.policy.goals, self.config.task
+        if text in goals:
+            if chosen not in ("", text):
+                raise UserError(
+                    f"LeRobot's task is {text!r}, and --policy.task={chosen!r}; this policy knows both: leave out "
+                    "--policy.task to do LeRobot's, or set them to the same."
+                )
+            return text
+        if chosen:
+            return chosen
+        given = f"LeRobot's, {text!r}, is none that it knows" if text else "LeRobot gives none"
+        raise UserError(
+            f"This policy needs a task, and {given}: set --policy.task= to one of {', '.join(map(repr, goals))}."
+        )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.envs import make_env_pre_post_processors
 from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.rollout.context import _load_pretrained_policy
@@ -26,7 +26,7 @@ from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
 from policies.bc import BCConfig
 from policies.chunking import ChunkedActor
 from policies.config import ConditioningConfig
-from policies.persistence import load_policy, save_policy
+from policies.persistence import load_policy, read_policy_config, save_policy
 from policies.registry import build_policy
 
 BIN = Path(sys.executable).parent
@@ -159,6 +159,105 @@ def test_chunks_for_those_who_ask_for_them(checkpoint: Path, tmp_path: Path) -> 
     chunk = policy.predict_action_chunk(seen)
     assert chunk.shape == (1, 6, 4)
     assert torch.equal(chunk[:, 0], policy.select_action(seen))
+
+
+RED, BLUE = "push the red block", "push the blue block"
+
+
+@pytest.fixture
+def two_tasks(checkpoint: Path, tmp_path: Path) -> Path:
+    """A policy that is told one of two tasks."""
+    other = load_policy(checkpoint / "model")
+    config = BCConfig(conditioning=ConditioningConfig(cameras=[], goal_dim=2), observation_steps=1, horizon=6)
+    torch.manual_seed(0)
+    policy = build_policy("bc", config, other.spec, other.statistics, None)
+    policy.goals = {RED: [1.0, 0.0], BLUE: [0.0, 1.0]}
+    save_policy(tmp_path / "two", policy, extra={"train_seeds": [4]})
+    return tmp_path / "two"
+
+
+@pytest.mark.parametrize("method", ["select_action", "predict_action_chunk"])
+def test_each_row_does_the_task_that_lerobot_names(two_tasks: Path, checkpoint: Path, method: str) -> None:
+    one = observation(checkpoint)
+    two = {key: torch.cat([value, value]) for key, value in one.items()}
+
+    def acted(seen: dict[str, Any], text: Any, **settings: Any) -> torch.Tensor:
+        policy = _load_pretrained_policy(config(two_tasks, **settings))
+        return getattr(policy, method)({**seen, "task": text})
+
+    red, blue = (acted(one, "", task=task)[0] for task in (RED, BLUE))
+    assert not torch.allclose(red, blue)
+    both = acted(two, [RED, BLUE])
+    torch.testing.assert_close(both[0], red)
+    torch.testing.assert_close(both[1], blue)
+    # --policy.task is for texts that the policy does not know, and for none.
+    torch.testing.assert_close(acted(two, ["", "PushT-v0"], task=BLUE)[1], blue)
+    torch.testing.assert_close(acted(one, BLUE, task=BLUE)[0], blue)
+    with pytest.raises(UserError, match=f"LeRobot's task is '{BLUE}', and --policy.task='{RED}'"):
+        acted(one, [BLUE], task=RED)
+    with pytest.raises(UserError, match=r"LeRobot's, 'PushT-v0', is none that it knows: set --policy.task= to one of"):
+        acted(one, ["PushT-v0"])
+    with pytest.raises(UserError, match=r"LeRobot gives none: set --policy.task= to one of"):
+        acted(one, None)
+    with pytest.raises(UserError, match=r"Unknown task .--policy.task. 'push'"):
+        acted(one, "", task="push")
+
+
+def test_a_row_whose_task_changes_begins_anew(two_tasks: Path, checkpoint: Path) -> None:
+    seen = observation(checkpoint)
+    policy: Any = _load_pretrained_policy(config(two_tasks))
+    first = policy.select_action({**seen, "task": RED})
+    assert torch.equal(policy.select_action({**seen, "task": BLUE}), load_first(two_tasks, seen, BLUE))
+    assert torch.equal(policy.select_action({**seen, "task": RED}), first)
+
+
+def load_first(checkpoint: Path, seen: dict[str, Any], task: str) -> torch.Tensor:
+    policy: Any = _load_pretrained_policy(config(checkpoint, task=task))
+    return policy.select_action(seen)
+
+
+def test_images_are_from_0_to_1_or_uint8(checkpoint: Path) -> None:
+    seen = observation(checkpoint)
+    hand = "observation.images.hand"
+    pixels = (seen[hand] * 255).round().byte()
+    seen[hand] = pixels / 255
+
+    def acted(images: torch.Tensor) -> torch.Tensor:
+        policy: Any = _load_pretrained_policy(config(checkpoint))
+        return policy.select_action({**seen, hand: images})
+
+    assert torch.equal(acted(pixels), acted(pixels / 255))
+    assert torch.equal(acted(pixels), acted((pixels / 255).double()))
+    assert torch.isfinite(acted(pixels / 255 * 1.05)).all()
+    for wrong in (pixels.float(), pixels / 127.5 - 1, torch.full_like(seen[hand], torch.nan)):
+        with pytest.raises(
+            UserError, match=r"observation\.images\.hand ranges from .* give floating-point images from"
+        ):
+            acted(wrong)
+    with pytest.raises(UserError, match=r"hand has dtype torch\.int64"):
+        acted(pixels.long())
+
+
+def test_a_saved_policy_opens_without_its_origin(two_tasks: Path, checkpoint: Path, tmp_path: Path) -> None:
+    seen = observation(checkpoint)
+    saved = tmp_path / "saved"
+    policy: Any = _load_pretrained_policy(config(two_tasks, task=BLUE, execute=3))
+    expected = policy.select_action(seen)
+    policy.save_pretrained(saved)
+    policy.save_pretrained(saved)
+    assert read_policy_config(saved / "model")["extra"] == {"train_seeds": [4]}
+    two_tasks.rename(tmp_path / "gone")
+    # As --policy.path is opened by lerobot-eval and lerobot-rollout.
+    again = PreTrainedConfig.from_pretrained(saved, cli_overrides=["--device=cpu"])
+    again.pretrained_path = saved
+    opened: Any = make_policy(again, env_cfg=environment())
+    assert opened.config.task == BLUE
+    before, _ = make_pre_post_processors(again, str(saved))
+    assert torch.equal(opened.select_action(before(dict(seen))), expected)
+    assert torch.equal(type(policy).from_pretrained(saved).select_action(seen), expected)
+    assert load_policy(saved).config.executed == 3
+    with pytest.raises(UserError, match=r"no policy directory .*nowhere"):
+        type(policy).from_pretrained(tmp_path / "nowhere", config=config(""))
 
 
 def feature(*shape: int, kind: FeatureType = FeatureType.VISUAL) -> PolicyFeature:

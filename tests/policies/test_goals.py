@@ -1,5 +1,6 @@
 """What is wanted, told to every method: it is learned from, it decides what is done, and it travels along."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,3 +109,21 @@ def test_padding_can_be_learned(world, small_config):
         losses.append(policy.loss(Batch(Observation({}, batch.observation.state), batch.actions, batch.is_pad))[0])
     assert losses[0] < 2
     assert losses[1] > 10
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_each_episode_may_have_a_goal_of_its_own(world, small_config, batch_size):
+    policy = told(world, small_config, "flow")
+    frame = Frame({}, np.zeros(world.spec.state_dim, np.float32))
+    alone = {}
+    for task, goal in GOALS.items():
+        actor = ChunkedActor(policy, 2, goal=goal, batch_size=batch_size)
+        actor.reset(0, 5)
+        alone[task] = actor.act({0: frame})[0]
+    actor = ChunkedActor(policy, 2, goal=GOALS["left"], batch_size=batch_size)
+    actor.reset(0, 5, GOALS["right"])
+    actor.reset(1, 5)
+    acted = actor.act({0: frame, 1: frame})
+    np.testing.assert_allclose(acted[0], alone["right"], atol=1e-5)
+    np.testing.assert_allclose(acted[1], alone["left"], atol=1e-5)
+    assert not np.allclose(acted[0], acted[1])
