@@ -98,8 +98,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
         super().__init__(config)
         if not config.checkpoint:
             raise UserError(
-                "--policy.checkpoint=DIR is required: the output directory of `pixio-robot train`; or --policy.path= and "
-                "a directory written by save_pretrained."
+                "--policy.checkpoint=DIR is required: the output directory of `pixio-robot train`; or "
+                "--policy.path=DIR: one that save_pretrained wrote."
             )
         directory = policy_directory(config.checkpoint)
         self.policy = load_policy(directory)
