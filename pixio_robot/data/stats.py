@@ -17,6 +17,7 @@ import numpy as np
 
 from pixio_robot.data.demo_arrays import stored_checksum
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.windows import chosen_episodes
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 
@@ -106,8 +107,9 @@ def range_of_many(parts: Iterable[np.ndarray], count: int) -> Range:
 
 
 def compute_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
-    """Statistics of the given episodes only, which should be the training episodes."""
-    return statistics_of(store.state, store.actions, list(episodes))
+    """Statistics of the given episodes only, which should be the training episodes. Raises UserError unless they are
+    different episodes of the store."""
+    return statistics_of(store.state, store.actions, chosen_episodes(episodes, len(store)).tolist())
 
 
 def statistics_of(
@@ -131,7 +133,7 @@ def _with_quantiles(found: Range, columns: Iterable[np.ndarray]) -> Range:
 
 def stored_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
     """`compute_statistics`, cached on disk for every set of episodes; nothing is written to a read-only store."""
-    chosen = list(episodes)
+    chosen = chosen_episodes(episodes, len(store)).tolist()
     path = store.path / DIRECTORY / f"{episodes_hash(store, chosen)}.json"
     if path.is_file():
         return Statistics.from_json(read_json(path))

@@ -9,7 +9,7 @@ steps t near an episode's end whose chunk would contain more repeated actions th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -44,11 +44,9 @@ class Windows:
             raise UserError(f"past_actions={past_actions} must lie in 0..{horizon - 1}, below the horizon.")
         if observation_steps < 1 or horizon < 1:
             raise UserError(f"observation_steps={observation_steps} and horizon={horizon} must be at least 1.")
-        self.episodes = np.arange(len(lengths)) if episodes is None else np.asarray(episodes, np.int64)
+        self.episodes = np.arange(len(lengths)) if episodes is None else chosen_episodes(episodes, len(lengths))
         if not len(self.episodes):
             raise UserError("There are no episodes to take windows from.")
-        if self.episodes.min() < 0 or self.episodes.max() >= len(lengths):
-            raise UserError(f"The store has episodes 0..{len(lengths) - 1}, but others were chosen as well.")
         self.observation_steps = observation_steps
         self.horizon = horizon
         self.past_actions = past_actions
@@ -79,6 +77,25 @@ class Windows:
         actions = step[:, None] + np.arange(self.horizon) - self.past_actions
         last = length[:, None] - 1
         return Located(episode, np.maximum(frames, 0), np.clip(actions, 0, last), (actions < 0) | (actions > last))
+
+
+def chosen_episodes(episodes: Iterable[int], count: int) -> np.ndarray:
+    """Numbers int64 (e,) of episodes of a store that has `count`. Raises UserError unless they are different integers
+    in [0, count)."""
+    numbers = np.asarray(episodes if isinstance(episodes, np.ndarray) else list(episodes))
+    if not numbers.size:
+        return np.zeros(0, np.int64)
+    if numbers.dtype == bool:
+        raise UserError("episodes is a mask, but must be the episodes' numbers: np.flatnonzero(mask).")
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
+        raise UserError(f"episodes must be a list of whole numbers, not {numbers.dtype} of shape {numbers.shape}.")
+    if numbers.min() < 0 or numbers.max() >= count:
+        wrong = numbers[(numbers < 0) | (numbers >= count)][0]
+        raise UserError(f"There is no episode {wrong}: the store has episodes 0..{count - 1}.")
+    values, times = np.unique(numbers, return_counts=True)
+    if len(values) < len(numbers):
+        raise UserError(f"Episode {values[times > 1][0]} is chosen more than once.")
+    return numbers.astype(np.int64)
 
 
 def split_episodes(

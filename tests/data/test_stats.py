@@ -1,6 +1,8 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +91,15 @@ def test_they_are_kept_for_the_very_episodes(tmp_path: Path) -> None:
 def test_of_nothing() -> None:
     with pytest.raises(UserError, match="no episode"):
         range_of([])
+
+
+@pytest.mark.parametrize("statistics", [compute_statistics, stored_statistics])
+def test_a_mask_is_not_taken_for_numbers(tmp_path: Path, statistics: Callable[..., Any]) -> None:
+    store = make_store(tmp_path / "s", episodes=3)
+    mask = store.lengths >= 0
+    with pytest.raises(UserError, match="is a mask"):
+        statistics(store, mask)
+    for wrong in ([99], [-1], [0, 0]):
+        with pytest.raises(UserError, match=r"[Ee]pisode"):
+            statistics(store, wrong)
+    assert statistics(store, np.flatnonzero(mask)).to_json() == statistics(store, range(3)).to_json()

@@ -1,11 +1,13 @@
 """Windows never leave their episode, and padding is exactly what lies beyond its end."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.windows import Windows, split_episodes
+from pixio_robot.data.windows import Windows, chosen_episodes, split_episodes
 from pixio_robot.errors import UserError
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
@@ -50,6 +52,25 @@ def test_only_chosen_episodes() -> None:
     windows = Windows(np.array([3, 4, 5]), 1, 1, episodes=[2, 0])
     assert len(windows) == 8
     assert set(windows.locate(np.arange(8)).episode.tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("episodes", "words"),
+    [
+        ([True, False, True], r"is a mask, .* np\.flatnonzero\(mask\)"),
+        (np.array([True, False, True]), "is a mask"),
+        ([0, 2, 0], "Episode 0 is chosen more than once"),
+        ([0, 3], r"no episode 3: the store has episodes 0\.\.2"),
+        ([-1], "no episode -1"),
+        ([0.0, 1.0], "whole numbers, not float64"),
+        (np.array([[0, 1]]), r"of shape \(1, 2\)"),
+    ],
+)
+def test_episodes_are_chosen_by_number(episodes: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Windows(np.array([3, 4, 5]), 1, 1, episodes)
+    with pytest.raises(UserError, match=words):
+        chosen_episodes(iter(episodes), 3) if isinstance(episodes, list) else chosen_episodes(episodes, 3)
 
 
 @pytest.mark.parametrize(
