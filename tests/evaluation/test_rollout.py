@@ -97,6 +97,15 @@ def test_duplicated_and_shared_seeds_are_refused(line_pool, seeking_actor):
         check_disjoint(range(100), range(98, 120))
 
 
+def test_seeds_are_whole_numbers_in_any_container(line_pool, seeking_actor):
+    expected = run_episodes(line_pool(2), seeking_actor(), [3, 4])
+    for seeds in (iter([3, 4]), (seed for seed in (3, 4)), np.array([3, 4]), range(3, 5)):
+        assert run_episodes(line_pool(2), seeking_actor(), seeds) == expected
+    for wrong in (-1, 2.0, True, "3", np.float32(2), None):
+        with pytest.raises(UserError, match=r"seeds holds .* a whole number from 0 on"):
+            run_episodes(line_pool(2), seeking_actor(), [0, wrong])
+
+
 @pytest.mark.parametrize(("value", "message"), [(np.full(1, np.nan), "non-finite"), (np.zeros(2), r"shape \(2,\)")])
 def test_bad_actions_name_the_seed_and_step(line_pool, seeking_actor, value, message):
     class Broken(seeking_actor):
