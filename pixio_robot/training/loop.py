@@ -24,7 +24,7 @@ from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
 from pixio_robot.training.metrics import means
 from pixio_robot.training.optim import learning_rate, let_rest, set_learning_rate
-from pixio_robot.training.pace import Pace, peak_tflops
+from pixio_robot.training.pace import Pace, WaitsOfTheGpu, WaitsOfTheHost, peak_tflops
 from pixio_robot.training.progress import TrainingProgress
 from pixio_robot.training.record import RESULT as RESULT_FILE
 from pixio_robot.training.record import FitResult, claimed, read_result, write_result
@@ -146,7 +146,8 @@ class _Run:
         """The `ids` of the latest batches."""
         self.began = time.monotonic() - self.state.seconds
         peak = config.peak_tflops or peak_tflops(job.device, config.precision(job.device))
-        self.pace = Pace(job.flop_per_example, peak and peak * 1e12 * self.processes.count)
+        waits = WaitsOfTheGpu() if job.device.type == "cuda" else WaitsOfTheHost()
+        self.pace = Pace(job.flop_per_example, peak and peak * 1e12 * self.processes.count, waits)
         self.stop_signal = 0
 
     def train(self) -> FitResult:
