@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pixio_robot.machine import full_float32
+from pixio_robot.machine import full_float32, to_device
 
 BLOCK = 4096
 HASH_BLOCK = 1_000_000
@@ -54,7 +54,7 @@ def still_frames(hashes: np.ndarray, videos: np.ndarray, usable: np.ndarray, lim
 @dataclasses.dataclass(frozen=True)
 class NearDuplicates:
     """similarity float32 (n,) and neighbour int64 (n,): cosine to the most similar frame of any other video, and that
-    frame (NaN and NO_FRAME if not compared). original int64 (n,): the frame kept in its place, or NO_FRAME."""
+    frame (NaN and NO_FRAME if not compared). original int64 (n,): the kept frame that it repeats, or NO_FRAME."""
 
     similarity: np.ndarray
     neighbour: np.ndarray
@@ -68,71 +68,82 @@ def near_duplicates(
 ) -> NearDuplicates:
     """Find near-duplicate frames of different videos: cosine of at least `limit`, by exact search without an index.
 
-    embeddings (n, d), of any norm but 0. Groups are the connected components of all such pairs. The first frame of a
-    group is kept, with the group's other frames of the same video (whether those repeat each other is decided by the
-    hash); the rest are duplicates of it.
-    Cost: n ** 2 * d multiplications; memory besides the results: two blocks of BLOCK rows.
+    embeddings (n, d), of any norm but 0. In order, a frame is a duplicate if it reaches the limit with an earlier frame
+    of another video that is none itself; `original` is the first such frame. (So every dropped frame is represented by
+    a kept one. Dropping all but one of each connected group would not do: neighbouring views of a room are similar, and
+    chains of them lead from one end of it to the other.) Repeats within a video are for `still_frames` to find.
+    Cost: n ** 2 * d multiplications; memory besides the results: two blocks of BLOCK rows, or on a GPU what it has
+    room for.
     """
+    device = device or torch.device("cpu")
     rows = np.flatnonzero(usable)
     owners = torch.from_numpy(np.ascontiguousarray(videos[rows]).astype(np.int64)).to(device)
-    parent = np.arange(len(rows))
-    best, neighbour = np.full(len(rows), -np.inf, np.float32), np.full(len(rows), NO_FRAME, np.int64)
+    original = np.full(len(rows), NO_FRAME)
+    best = torch.full((len(rows),), -torch.inf, device=device)
+    neighbour = torch.full((len(rows),), NO_FRAME, device=device)
 
-    def block(start: int) -> torch.Tensor:
-        vectors = torch.from_numpy(embeddings[rows[start : start + BLOCK]].astype(np.float32)).to(device)
-        return functional.normalize(vectors, dim=1)  # half precision changes their norms slightly
+    def vectors(start: int, number: int) -> torch.Tensor:
+        # Sent in half precision, and normalised there: that changes their norms slightly.
+        stored = torch.from_numpy(embeddings[rows[start : start + number]])
+        return functional.normalize(to_device(stored, device).float(), dim=1)
 
     def note(start: int, similarity: torch.Tensor, other: torch.Tensor) -> None:
         span = slice(start, start + len(similarity))
-        values, others = similarity.cpu().numpy(), other.cpu().numpy()
-        better = values > best[span]
-        best[span][better], neighbour[span][better] = values[better], others[better]
+        better = similarity > best[span]
+        best[span] = torch.where(better, similarity, best[span])
+        neighbour[span] = torch.where(better, other, neighbour[span])
 
-    for first in range(0, len(rows), BLOCK):
-        left = block(first)
-        for second in range(first, len(rows), BLOCK):
-            right = left if second == first else block(second)
-            cosine = left @ right.T
-            same = owners[first : first + BLOCK, None] == owners[None, second : second + BLOCK]
-            cosine.masked_fill_(same, -torch.inf)
-            similarity, other = cosine.max(dim=1)
-            note(first, similarity, other + second)
-            similarity, other = cosine.max(dim=0)
-            note(second, similarity, other + first)
-            pairs = (cosine >= limit).nonzero().cpu().numpy()
-            unite(parent, pairs[:, 0] + first, pairs[:, 1] + second)
-    roots = _roots(parent, np.arange(len(rows)))
-    repeats = videos[rows] != videos[rows[roots]] if len(rows) else np.zeros(0, bool)
+    held = _rows_held(device, embeddings.shape[1])
+    for group in range(0, len(rows), held):
+        lefts = vectors(group, held).split(BLOCK)
+        for second in range(group, len(rows), BLOCK):
+            inside = (second - group) // BLOCK
+            right = lefts[inside] if inside < len(lefts) else vectors(second, BLOCK)
+            for first, left in zip(range(group, second + 1, BLOCK), lefts, strict=False):
+                cosine = left @ right.T
+                same = owners[first : first + BLOCK, None] == owners[None, second : second + BLOCK]
+                cosine.masked_fill_(same, -torch.inf)
+                similarity, other = cosine.max(dim=1)
+                note(first, similarity, other + second)
+                similarity, other = cosine.max(dim=0)
+                note(second, similarity, other + first)
+                # Sorted by the first of the two, which all blocks before this one have been compared with.
+                pairs = (cosine >= limit).nonzero().cpu().numpy()
+                _drop_repeats(original, pairs[:, 0] + first, pairs[:, 1] + second)
 
     found = NearDuplicates(
         np.full(len(usable), np.nan, np.float32),
         np.full(len(usable), NO_FRAME, np.int64),
         np.full(len(usable), NO_FRAME, np.int64),
     )
-    compared = neighbour != NO_FRAME
-    found.similarity[rows[compared]] = best[compared]
-    found.neighbour[rows[compared]] = rows[neighbour[compared]]
-    found.original[rows[repeats]] = rows[roots[repeats]]
+    nearest = neighbour.cpu().numpy()
+    compared = nearest != NO_FRAME
+    found.similarity[rows[compared]] = best.cpu().numpy()[compared]
+    found.neighbour[rows[compared]] = rows[nearest[compared]]
+    repeats = original != NO_FRAME
+    found.original[rows[repeats]] = rows[original[repeats]]
     return found
 
 
-def unite(parent: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-    """Union-find for many pairs at once; the root of a group is its smallest member, whatever the order of pairs.
+def _rows_held(device: torch.device, width: int) -> int:
+    """Number of rows, a multiple of BLOCK, that stay on the device while all later ones pass by.
 
-    parent int64 (n,), changed in place, where parent[i] <= i; first and second int64 (p,).
+    Each pass reads the embeddings from the host again. A block's products take a GPU less time than the host needs to
+    gather and send one, so that many blocks have to share it; a CPU computes longer than it reads.
     """
-    while len(first):
-        first, second = _roots(parent, first), _roots(parent, second)
-        apart = first != second
-        first, second = first[apart], second[apart]
-        np.minimum.at(parent, np.maximum(first, second), np.minimum(first, second))
+    if device.type == "cpu":
+        return BLOCK
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(free // 2 // (4 * width * BLOCK), 1) * BLOCK
 
 
-def _roots(parent: np.ndarray, members: np.ndarray) -> np.ndarray:
-    roots = parent[members]
-    while True:
-        further = parent[roots]
-        if np.array_equal(further, roots):
-            parent[members] = roots  # path compression
-            return roots
-        roots = further
+def _drop_repeats(original: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    """Note the first kept frame that each frame repeats. original int64 (n,): changed in place; first and second (p,):
+    similar frames, sorted by first."""
+    earlier = first < second
+    first, second = first[earlier], second[earlier]
+    kept, starts = np.unique(first, return_index=True)
+    for frame, repeating in zip(kept.tolist(), np.split(second, starts[1:]), strict=False):
+        # Looked up here, as an earlier round may have dropped it.
+        if original[frame] == NO_FRAME:
+            original[repeating[original[repeating] == NO_FRAME]] = frame

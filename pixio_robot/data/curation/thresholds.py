@@ -11,6 +11,9 @@ import numpy as np
 from pixio_robot.data.curation.duplicates import NO_FRAME, NearDuplicates, StillFrames, near_duplicates, still_frames
 from pixio_robot.fields import check_fields, number
 
+RULES = 2
+"""Increased whenever the same thresholds drop other frames than before."""
+
 
 class Reason(enum.IntEnum):
     """Why a frame was dropped: the first reason that applies, in this order."""
@@ -44,8 +47,8 @@ class Thresholds:
     """Drop a frame whose perceptual hash differs from that of the last kept frame of its video in at most this many of
     64 bits."""
     max_similarity: float | None = number(0.99, at_least=-1, at_most=1)
-    """Frames of different videos count as duplicates from this cosine similarity of their embeddings on; needs an
-    encoder."""
+    """Drop a frame whose embedding has at least this cosine similarity to that of a kept frame of another video; needs
+    an encoder."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pixio_robot.data.curation import duplicates
-from pixio_robot.data.curation.duplicates import NO_FRAME, near_duplicates, still_frames, unite
+from pixio_robot.data.curation.duplicates import NO_FRAME, near_duplicates, still_frames
 
 
 def test_a_slow_drift_is_thinned_out_and_not_dropped() -> None:
@@ -27,29 +25,10 @@ def test_frames_of_other_videos_and_dropped_ones_are_no_reference() -> None:
     assert not still_frames(hashes, videos, usable, None).repeats.any()
 
 
-@given(st.data())
-@settings(max_examples=60)
-def test_union_find_gives_connected_components_with_their_smallest_member(data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 30))
-    pairs = data.draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=40))
-    parent = np.arange(n)
-    for start in range(0, len(pairs), 7):
-        part = np.array(pairs[start : start + 7], int).reshape(-1, 2)
-        unite(parent, part[:, 0], part[:, 1])
-    reach = np.eye(n, dtype=bool)
-    for first, second in pairs:
-        reach[first, second] = reach[second, first] = True
-    for _ in range(n):
-        reach = reach @ reach
-    roots = parent.copy()
-    while not np.array_equal(roots, parent[roots]):
-        roots = parent[roots]
-    assert roots.tolist() == reach.argmax(axis=1).tolist()
-
-
-@pytest.mark.parametrize("block", [3, 7, 4096])
-def test_planted_duplicates_are_found_exactly(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("block", "held"), [(3, 3), (3, 12), (7, 14), (7, 70), (4096, 4096)])
+def test_planted_duplicates_are_found_exactly(block: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", block)
+    monkeypatch.setattr(duplicates, "_rows_held", lambda device, width: held)
     random = np.random.default_rng(0)
     vectors = random.normal(size=(40, 64))
     videos = np.arange(40) // 10
@@ -74,6 +53,27 @@ def test_planted_duplicates_are_found_exactly(block: int, monkeypatch: pytest.Mo
     assert found.neighbour[15] in (3, 4, 25)
 
 
+@pytest.mark.parametrize(("block", "held"), [(7, 7), (7, 35), (4096, 4096)])
+def test_what_is_dropped_repeats_a_frame_that_is_kept(block: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Videos that pan through the same room: chains of similar views lead from each frame to every other."""
+    monkeypatch.setattr(duplicates, "BLOCK", block)
+    monkeypatch.setattr(duplicates, "_rows_held", lambda device, width: held)
+    random = np.random.default_rng(0)
+    frequencies, phases = random.normal(size=64), random.uniform(0, 2 * np.pi, 64)
+    views = np.concatenate([start + 0.05 * np.arange(25) for start in random.uniform(0, 4, 10)])
+    vectors = np.cos(np.outer(views, frequencies) + phases).astype(np.float16)
+    videos = np.repeat(np.arange(10), 25)
+    found = near_duplicates(vectors, videos, np.ones(250, bool), 0.99)
+    unit = vectors.astype(np.float32)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    kept: list[int] = []
+    for frame in range(250):
+        alike = [one for one in kept if videos[one] != videos[frame] and unit[one] @ unit[frame] >= 0.99]
+        assert found.original[frame] == (alike[0] if alike else NO_FRAME)
+        kept += [] if alike else [frame]
+    assert 50 < len(kept) < 150
+
+
 def test_one_video_alone_has_no_duplicates() -> None:
     found = near_duplicates(np.ones((5, 1), np.float16), np.zeros(5, int), np.ones(5, bool), 0.5)
     assert (found.original == NO_FRAME).all()
@@ -85,13 +85,13 @@ def test_one_video_alone_has_no_duplicates() -> None:
 def test_cosines_are_computed_in_full_float32_whatever_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """As pick_device leaves it for a GPU: TF32."""
     before, during = torch.get_float32_matmul_precision(), set()
-    unite_all = unite
+    search = duplicates._drop_repeats
 
     def spy(*arguments: np.ndarray) -> None:
         during.add(torch.get_float32_matmul_precision())
-        unite_all(*arguments)
+        search(*arguments)
 
-    monkeypatch.setattr(duplicates, "unite", spy)
+    monkeypatch.setattr(duplicates, "_drop_repeats", spy)
     torch.set_float32_matmul_precision("high")
     try:
         for _ in range(2):
