@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+LISTED = 4
 
 
 class UserError(Exception):
@@ -16,3 +18,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     closest = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f" Did you mean {closest[0]!r}?" if closest else ""
     return UserError(f"Unknown {kind} {name!r}.{hint} Valid choices: {', '.join(choices)}.")
+
+
+def some(names: Sequence[object]) -> str:
+    """The first few names, and the number of further ones."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(map(str, names[:LISTED])) + more

@@ -13,8 +13,8 @@ from pixio_robot.cli.environment import describe_environment
 from pixio_robot.cli.evaluated import RANDOM
 from pixio_robot.cli.outdated import outdated, policy_places
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages import STAMP_SUFFIX, some, stamp_path
-from pixio_robot.errors import UserError
+from pixio_robot.cli.stages import STAMP_SUFFIX, stamp_path
+from pixio_robot.errors import UserError, some
 from pixio_robot.evaluation.report_data import EVALUATIONS
 from pixio_robot.evaluation.results import SUMMARY
 from pixio_robot.evaluation.series import SERIES

@@ -24,16 +24,15 @@ from pixio_robot.cli.identity import content_of, look_of
 from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.cli.signals import INTERRUPTED
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, some
 from pixio_robot.files import read_json, write_json
 from pixio_robot.training.settings import GROWING, defaults, differences, flatten, grown, plain
 
 STAMP_SUFFIX = ".stage.json"
-LISTED = 4
 
 # Settings that affect the speed or the location of a result, but not its content.
 NOT_PART_OF_THE_RESULT = frozenset(
-    {"overwrite", "out", "run", "features_dir", "workers", "device", "step_timeout_s", "timeout_s"}
+    {"overwrite", "out", "run", "features_dir", "workers", "device", "step_timeout_s", "timeout_s", "drop_missing"}
     | {"log_every", "save_every", "keep_checkpoints", "trials"}
     | {"executor", "start_method", "egl_devices", "python"}
     | {"parallel", "peak_tflops", "wandb", "extend"}
@@ -156,12 +155,6 @@ def _refuse_to_replace(command: str, target: Path) -> None:
             f"{target} holds {some(names)} and was not made by pixio-robot; `{command}` would replace all of it: "
             "choose a new or empty out=."
         )
-
-
-def some(names: Sequence[str | Path]) -> str:
-    """The first few names, and the number of further ones."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(map(str, names[:LISTED])) + more
 
 
 def _tell_unfinished(command: str, inputs: Sequence[str]) -> None:

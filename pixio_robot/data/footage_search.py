@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from pixio_robot.data.footage import IMAGE_SUFFIXES, Footage, FootageKind, describe, is_image, is_tar
 from pixio_robot.data.footage_datasets import demonstration_footage, is_zarr, lerobot_footage, lerobot_info_path
@@ -15,7 +16,8 @@ from pixio_robot.errors import UserError
 def find_footage(
     source: str, *, leave_out: Path | None = None, on_other: Callable[[str], None] = lambda name: None
 ) -> list[Footage]:
-    """All footage in `source`, searched recursively and sorted by id. Raises UserError if there is none.
+    """All footage in `source`, searched recursively and sorted by id. Raises UserError if there is none, and for a
+    folder that cannot be read.
 
     The folder `leave_out` is skipped. `on_other` is called with the name of every file that is not footage.
     """
@@ -37,28 +39,32 @@ def find_footage(
 def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None]) -> Iterator[Footage]:
     plain: list[tuple[str, str, list[Path]]] = []
     seen = set() if leave_out is None else {os.path.realpath(leave_out)}
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link to a parent folder, or `leave_out`
-            folders.clear()
-            continue
-        seen.add(real)
-        here = Path(folder)
-        prefix = "" if here == root else here.relative_to(root).as_posix() + "/"
-        if lerobot_info_path(here).is_file():
-            folders.clear()
-            yield from lerobot_footage(here, prefix)
-            continue
-        if is_zarr(here):
-            folders.clear()
-            yield from demonstration_footage(here, prefix)
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # Hidden files are not footage: macOS creates a `._clip.mp4` beside every clip.
-        plain.append((prefix, real, [Path(folder, name) for name in sorted(names) if not name.startswith(".")]))
+    # Linked folders wait until all others are known: a folder keeps its own name, whatever links to it.
+    waiting = [root]
+    while waiting:
+        for folder, folders, names in os.walk(waiting.pop(0), onerror=_unreadable):
+            here, real = Path(folder), os.path.realpath(folder)
+            if real in seen:  # a link to a folder searched already, or `leave_out`
+                folders.clear()
+                continue
+            seen.add(real)
+            prefix = "" if here == root else here.relative_to(root).as_posix() + "/"
+            if lerobot_info_path(here).is_file():
+                folders.clear()
+                yield from lerobot_footage(here, prefix)
+                continue
+            if is_zarr(here):
+                folders.clear()
+                yield from demonstration_footage(here, prefix)
+                continue
+            visible = sorted(name for name in folders if not name.startswith("."))
+            waiting += [here / name for name in visible if (here / name).is_symlink()]
+            folders[:] = [name for name in visible if not (here / name).is_symlink()]
+            # Hidden files are not footage: macOS creates a `._clip.mp4` beside every clip.
+            plain.append((prefix, real, [here / name for name in sorted(names) if not name.startswith(".")]))
     for prefix, paths in _each_file_once(plain):
         for path in paths:
-            if path.suffix.lower() in VIDEO_SUFFIXES:
+            if path.suffix.lower() in VIDEO_SUFFIXES or _may_be_a_folder(path):
                 yield describe(prefix + path.name, FootageKind.VIDEO, [path])
             elif is_tar(path):
                 yield describe(prefix + path.name, FootageKind.TAR, [path])
@@ -67,6 +73,19 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
         images = [path for path in paths if is_image(path.name)]
         if images:
             yield describe(prefix or "./", FootageKind.IMAGES, images)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    """Left out, its frames would vanish from the shards."""
+    raise UserError(
+        f"The folder {error.filename} in the source cannot be read ({error.strerror}): mend that, or move it away."
+    ) from error
+
+
+def _may_be_a_folder(path: Path) -> bool:
+    """Whether it is a link to nothing with a folder's name, such as that of a disk which is not mounted: it is reported
+    as footage that cannot be read."""
+    return not path.suffix and path.is_symlink() and not path.exists()
 
 
 def _is_footage(path: Path) -> bool:

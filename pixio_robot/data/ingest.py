@@ -27,9 +27,12 @@ from pixio_robot.data.packing import Packable, pack
 from pixio_robot.data.privacy import PrivacyHook, hook_name, hook_sha256
 from pixio_robot.data.sampling import Sampling
 from pixio_robot.data.shards import MANIFEST, SPLITS, ShardReader, check_files, read_manifest, work_directory
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, some
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import read_json, sweep_temporaries
+
+NOT_RECORDED = ("source", "out", "workers", "executor", "timeout_s", "drop_missing")
+"""Settings that do not change what the shards contain."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -76,6 +79,8 @@ class IngestConfig:
     """Number of decoding processes; 0: one per core."""
     timeout_s: float = number(120.0, at_least=1, at_most=10**6)
     """A file whose decoder makes no progress for this many seconds is abandoned."""
+    drop_missing: bool = False
+    """Remove the frames of footage that is no longer in `source` from the shards; otherwise that is an error."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -90,7 +95,7 @@ class IngestConfig:
         """The settings recorded in the manifest: all except those that do not change the result."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(IngestConfig)}
         values |= {"sampling": self.sampling.value, "privacy_sha256": hook_sha256(self.privacy)}
-        return {name: value for name, value in values.items() if name not in ("source", "out", "workers", "executor")}
+        return {name: value for name, value in values.items() if name not in NOT_RECORDED}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,20 +121,23 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
 
     `privacy` may be passed as a function, from the top level of an importable module, instead of `config.privacy`.
 
-    Raises UserError if there is nothing to ingest, no frame is usable, `out` contains something else, or another
-    ingest is running. Files that cannot be used are listed in `failures.jsonl` and counted in the manifest.
+    Raises UserError if there is nothing to ingest, a folder of the source cannot be read, footage of which `out` has
+    frames is gone, no frame is usable, `out` contains something else, or another ingest is running. Files that cannot
+    be used are listed in `failures.jsonl` and counted in the manifest.
     """
     if privacy is not None:
         config = dataclasses.replace(config, privacy=hook_name(privacy))
     if not config.out:
         raise UserError("out is empty; give the output folder, such as data/frames.")
     out = Path(config.out).absolute()
-    _previous(out)  # refuse a folder of something else before searching for footage
+    previous = _previous(out)  # refuse a folder of something else before searching for footage
     others: Counter[str] = Counter()
     # Shards are tars of images: if `out` lies inside `source`, the next run must not ingest them.
     found = find_footage(
         config.source, leave_out=out, on_other=lambda name: others.update([Path(name).suffix.lower() or name])
     )
+    if previous is not None and not config.drop_missing:
+        _check_all_there(previous, found, config.source, out)
     extraction = config.extraction()
     keys = [extraction.key(footage) for footage in found]
     work = work_directory(out)
@@ -167,10 +175,25 @@ def _previous(out: Path) -> dict[str, Any] | None:
     return read_manifest(out)
 
 
+def _check_all_there(previous: dict[str, Any], found: list[Footage], source: str, out: Path) -> None:
+    """Raise UserError if the source lacks footage of which the shards have frames: they could not be made again."""
+    there = {footage.id for footage in found if footage.bytes}  # links to nothing have none
+    gone = [video["id"] for video in previous["videos"] if video["frames"] and video["id"] not in there]
+    if gone:
+        raise UserError(
+            f"{len(gone)} of the {len(previous['videos'])} pieces of footage in {out} are gone from {source}: "
+            f"{some(gone)}. If they were removed or renamed on purpose, pass drop_missing=true, which removes "
+            "their frames; otherwise bring them back, or choose another out=."
+        )
+
+
 def _finished(out: Path, config: IngestConfig, keys: list[str]) -> dict[str, Any] | None:
     """The manifest of `out` if it already contains exactly what is wanted."""
     manifest = _previous(out)
-    if manifest is None or manifest["settings"] != config.settings():
+    if manifest is None:
+        return None
+    # Earlier versions recorded timeout_s too.
+    if {name: value for name, value in manifest["settings"].items() if name not in NOT_RECORDED} != config.settings():
         return None
     if [video["key"] for video in manifest["videos"]] != keys:
         return None

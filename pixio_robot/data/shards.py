@@ -53,6 +53,16 @@ def work_directory(out: Path) -> Path:
     return out.parent / f".{out.name}.ingest"
 
 
+def member_folder(video_id: str) -> str:
+    """The folder of a video's frames in the tars: ids may be too long or contain what tars cannot."""
+    return hashlib.sha256(video_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def member_name(folder: str, number: int) -> str:
+    """The name of a video's frame in the tars; its frames are numbered from 0."""
+    return f"{folder}/{number:06d}.jpg"
+
+
 class ShardWriter:
     """Writes `{name}-000000.tar` ... of at most `shard_bytes` each, and `{name}.npy` when closed.
 
@@ -77,9 +87,7 @@ class ShardWriter:
                 self._close_shard()
         if self._tar is None:
             self._tar = tarfile.open(self._path(), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        member = tarfile.TarInfo(
-            f"{hashlib.sha256(video_id.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}/{number:06d}.jpg"
-        )
+        member = tarfile.TarInfo(member_name(member_folder(video_id), number))
         member.size = len(jpeg)
         offset = self._tar.offset + tarfile.BLOCKSIZE
         self._tar.addfile(member, io.BytesIO(jpeg))

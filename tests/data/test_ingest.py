@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import io
@@ -15,6 +16,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -151,7 +153,11 @@ def test_changes_are_noticed_and_only_they_are_decoded(tmp_path: Path, make_vide
     make_video(source / "b.mp4", seconds=1.5, seed=3)
     (source / "c.mp4").unlink()
     make_video(source / "d.mp4", seconds=1)
-    report = ingest(config(source, out), show_progress=False)
+    before = contents(out)
+    with pytest.raises(UserError, match=r"1 of the 3 pieces of footage in .* are gone .*: c.mp4. .*drop_missing=true"):
+        ingest(config(source, out), show_progress=False)
+    assert contents(out) == before
+    report = ingest(config(source, out, drop_missing=True), show_progress=False)
     assert report.changed
     assert sum(report.frames.values()) == 4 + 6 + 4
     fresh = tmp_path / "fresh"
@@ -331,6 +337,44 @@ def test_links_that_lead_back_up_end(tmp_path: Path, make_video) -> None:
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "gone.mp4").symlink_to(tmp_path / "nowhere")
     assert [footage.id for footage in find_footage(str(tmp_path / "in"))] == ["a.mp4", "gone.mp4"]
+
+
+def test_a_folder_keeps_its_name_whatever_links_to_it(tmp_path: Path, make_video) -> None:
+    source = tmp_path / "in"
+    for name in ("p03/clip.mp4", "../elsewhere/far.mp4"):
+        make_video(source / name, seconds=0.5)
+    (source / "a_favourites").symlink_to(source / "p03")
+    (source / "b").mkdir()
+    (source / "b" / "disk").symlink_to(tmp_path / "elsewhere")
+    assert [footage.id for footage in find_footage(str(source))] == ["b/disk/far.mp4", "p03/clip.mp4"]
+
+
+def test_frames_of_a_disk_that_is_not_mounted_are_not_given_up(tmp_path: Path, make_video) -> None:
+    source, disk = tmp_path / "in", tmp_path / "disk"
+    for path in (source / "a.mp4", disk / "far.mp4"):
+        make_video(path, seconds=1)
+    (source / "p03").symlink_to(disk)
+    ingest(config(source, tmp_path / "out"), show_progress=False)
+    disk.rename(tmp_path / "away")
+    with pytest.raises(UserError, match=r"1 of the 2 pieces of footage .* are gone .*: p03/far.mp4"):
+        ingest(config(source, tmp_path / "out"), show_progress=False)
+    fresh = ingest(config(source, tmp_path / "fresh"), show_progress=False)
+    assert fresh.failed == 1
+    assert read_failures(str(tmp_path / "fresh")) == [{"id": "p03", "reason": "dangling link"}]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, make_video, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_video(tmp_path / "in" / "p01" / "a.mp4", seconds=0.5)
+    scandir = os.scandir
+
+    def flaky(path: str) -> Any:
+        if str(path).endswith("p01"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", flaky)
+    with pytest.raises(UserError, match=r"The folder .*p01 in the source cannot be read \(Input/output error\)"):
+        find_footage(str(tmp_path / "in"))
 
 
 def test_a_file_with_links_to_it_is_taken_once(tmp_path: Path, make_video) -> None:

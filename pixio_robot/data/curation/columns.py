@@ -1,16 +1,20 @@
 """One value for every frame of a split, computed in chunks by any number of workers; can be stopped and resumed.
 
-scores/pixels.json      the key: everything that the values depend on
-scores/pixels.npy       one value or row per frame, memory-mapped by readers
-scores/.pixels/         only while unfinished: the key, and one file per finished chunk
+scores/pixels.json          the key: everything that the values depend on
+scores/pixels.npy           one value or row per frame, memory-mapped by readers
+scores/pixels.footage.json  the footage of these rows, in order
+scores/.pixels/             only while unfinished: the key, and one file per finished chunk
 
-The division into chunks depends on the number of frames alone, so the finished file does not depend on the workers.
+After footage was added, only its frames are scored: the rows of the rest are taken over. The division into chunks
+depends on the frames alone, so the finished file does not depend on the workers.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,43 +85,95 @@ def data_digest(shards: FrameShards) -> str:
 
 
 def compute(column: Column, shards: FrameShards, directory: Path, workers: Workers) -> np.ndarray:
-    """The finished column (n, ...), memory-mapped; computed unless `directory` already contains it.
+    """The finished column (n, ...), memory-mapped; computed where `directory` does not contain it already.
 
     Raises UserError if a worker crashed or hung; finished chunks are kept, and the next call computes the rest.
     """
-    file, key_file, work = (
-        directory / f"{column.name}.npy",
-        directory / f"{column.name}.json",
-        directory / _work(column),
-    )
-    key = {"data": data_digest(shards), "split": shards.split, "frames": len(shards)} | dict(column.settings)
-    if not (file.is_file() and key_file.is_file() and read_json(key_file) == key):
-        key_file.unlink(missing_ok=True)  # from here on, `file` is considered unfinished
+    stored, work = _Stored(directory, column.name), directory / f".{column.name}"
+    footage = _footage(shards)
+    key = {"footage": _digest(footage), "split": shards.split, "frames": len(shards)} | dict(column.settings)
+    if not (stored.file.is_file() and stored.key == key):
         if work.is_dir() and not ((work / KEY).is_file() and read_json(work / KEY) == key):
             shutil.rmtree(work)
         if not work.is_dir():
             work.mkdir(parents=True)
             write_json(work / KEY, key)
         sweep_temporaries(work)
-        chunks = _chunks(shards, work)
-        _compute_missing(column, chunks, len(shards), workers)
-        _merge(chunks, file, len(shards))
-        write_json(key_file, key)
+        known = stored.known(key, footage)
+        chunks = _chunks(shards, known, work)
+        if chunks:
+            _compute_missing(column, chunks, len(shards), workers)
+        _merge(stored, chunks, known, len(shards))
+        write_json(stored.footage_file, footage)
+        write_json(stored.key_file, key)
     shutil.rmtree(work, ignore_errors=True)
-    return np.load(file, mmap_mode="r", allow_pickle=False)
+    return np.load(stored.file, mmap_mode="r", allow_pickle=False)
 
 
-def _work(column: Column) -> str:
-    return f".{column.name}"
+def _footage(shards: FrameShards) -> list[list]:
+    """[key, number of frames] of every piece of footage in the split, in the order of their frames. Equal keys mean
+    equal frames (`extract.Extraction.key`)."""
+    return [
+        [video["key"], video["frames"]]
+        for video in shards.manifest["videos"]
+        if video["split"] == shards.split and video["frames"]
+    ]
 
 
-def _chunks(shards: FrameShards, work: Path) -> list[Chunk]:
+def _digest(footage: list[list]) -> str:
+    return hashlib.sha256(json.dumps(footage).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """Rows that an earlier column has: [old, old + frames) of it are [new, new + frames) now."""
+
+    old: int
+    new: int
+    frames: int
+
+
+class _Stored:
+    """A column on disk. Without a key, `file` counts as unfinished."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.file, self.key_file, self.footage_file = (
+            directory / f"{name}{suffix}" for suffix in (".npy", ".json", ".footage.json")
+        )
+
+    @property
+    def key(self) -> dict[str, Any] | None:
+        return read_json(self.key_file) if self.key_file.is_file() else None
+
+    def known(self, key: Mapping[str, Any], footage: list[list]) -> list[_Known]:
+        """The rows that can be taken over, in the order of the new frames: those of unchanged footage, if the column
+        was computed with the same settings."""
+        then, may_differ = self.key or {}, {"footage": None, "frames": None}
+        if then | may_differ != key | may_differ or not (self.file.is_file() and self.footage_file.is_file()):
+            return []
+        earlier = read_json(self.footage_file)
+        if _digest(earlier) != then["footage"]:
+            return []
+        ends = itertools.accumulate(frames for _, frames in earlier)
+        places = {identity: end - frames for (identity, frames), end in zip(earlier, ends, strict=True)}
+        ends = itertools.accumulate(frames for _, frames in footage)
+        return [
+            _Known(places[identity], end - frames, frames)
+            for (identity, frames), end in zip(footage, ends, strict=True)
+            if identity in places
+        ]
+
+
+def _chunks(shards: FrameShards, known: list[_Known], work: Path) -> list[Chunk]:
+    """Chunks of all frames but the known ones."""
     frames = len(shards)
     size = min(max(frames // USUAL_CHUNKS, SMALLEST_CHUNK), LARGEST_CHUNK)
     data = str(shards.path.absolute())
+    gaps = zip([0, *(part.new + part.frames for part in known)], [*(part.new for part in known), frames], strict=True)
+    spans = [(start, min(start + size, end)) for begin, end in gaps for start in range(begin, end, size)]
     return [
-        Chunk(data, shards.split, start, min(start + size, frames), str((work / f"{start:012d}.npy").absolute()))
-        for start in range(0, frames, size)
+        Chunk(data, shards.split, start, stop, str((work / f"{start:012d}-{stop:012d}.npy").absolute()))
+        for start, stop in spans
     ]
 
 
@@ -144,10 +200,14 @@ def _compute_missing(column: Column, chunks: list[Chunk], frames: int, workers: 
         )
 
 
-def _merge(chunks: list[Chunk], file: Path, frames: int) -> None:
-    first = np.load(chunks[0].target, mmap_mode="r", allow_pickle=False)
-    with atomic_file(file) as temporary:
-        merged = np.lib.format.open_memmap(temporary, "w+", first.dtype, (frames, *first.shape[1:]))
+def _merge(stored: _Stored, chunks: list[Chunk], known: list[_Known], frames: int) -> None:
+    earlier = np.load(stored.file, mmap_mode="r", allow_pickle=False) if known else None
+    like = np.load(chunks[0].target, mmap_mode="r", allow_pickle=False) if earlier is None else earlier
+    with atomic_file(stored.file) as temporary:
+        merged = np.lib.format.open_memmap(temporary, "w+", like.dtype, (frames, *like.shape[1:]))
         for chunk in chunks:
             merged[chunk.start : chunk.stop] = np.load(chunk.target, allow_pickle=False)
+        for part in known:
+            merged[part.new : part.new + part.frames] = like[part.old : part.old + part.frames]
         merged.flush()
+        stored.key_file.unlink(missing_ok=True)

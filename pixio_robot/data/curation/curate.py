@@ -10,8 +10,9 @@ out/
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,12 @@ from pixio_robot.data.curation.pixel_scores import pixel_column
 from pixio_robot.data.curation.report import Scores, write_report
 from pixio_robot.data.curation.selection import ACCEPTANCE, REASONS, SELECTION, write_selection
 from pixio_robot.data.curation.sidecars import read_losses, write_sidecars
-from pixio_robot.data.curation.thresholds import Thresholds, judge
+from pixio_robot.data.curation.thresholds import RULES, Thresholds, judge
 from pixio_robot.data.executor import Executor
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
 from pixio_robot.fields import number
-from pixio_robot.files import read_json
+from pixio_robot.files import read_json, write_json
 
 MAE_LOSS, EMBEDDING = "mae_loss", "embedding"
 """Names of the columns computed by models: float32 (n,), and float16 (n, d) of unit length."""
@@ -89,6 +90,7 @@ def curate(
     if config.sidecars is not None and MAE_LOSS in by_name:
         raise UserError("Both the Pixio checkpoint and the sidecars provide mae_loss; give only one of them.")
     settings = config.values() | {
+        "rules": RULES,
         "scores": {column.name: dict(column.settings) for column in (pixel_column(), *models)},
         "sidecars": config.sidecars,
     }
@@ -101,7 +103,7 @@ def curate(
     if changed:
         records = shards.reader.records
         verdict = judge(config, columns["pixels"], records, columns.get(EMBEDDING), device)
-        write_sidecars(out / "sidecars", shards, columns["pixels"], losses)
+        _update_sidecars(out, shards, settings, columns["pixels"], losses)
         scores = Scores(pixels=columns["pixels"], losses=losses, verdict=verdict)
         # The selection goes last: its presence means that everything else is complete.
         write_report(out / REPORT, shards, config, scores)
@@ -116,6 +118,22 @@ def curate(
         expected_epoch_frames=info["expected_epoch_frames"],
         dropped=info["dropped"],
     )
+
+
+def _update_sidecars(
+    out: Path, shards: FrameShards, settings: Mapping[str, Any], pixels: np.ndarray, losses: np.ndarray | None
+) -> None:
+    """Write the sidecars unless they contain these scores already: other thresholds do not change them."""
+    scores = {name: of for name, of in settings["scores"].items() if name != EMBEDDING}
+    contain, note = {"data": data_digest(shards), "scores": scores}, out / "scores" / "sidecars.json"
+    names = [(out / "sidecars" / name).with_suffix(".json") for name in shards.reader.shards]
+    known = settings["sidecars"] is None and note.is_file() and read_json(note) == contain
+    if known and all(name.is_file() for name in names):
+        return
+    note.unlink(missing_ok=True)
+    write_sidecars(out / "sidecars", shards, pixels, losses)
+    if settings["sidecars"] is None:
+        write_json(note, contain)
 
 
 def _up_to_date(out: Path, settings: dict, shards: FrameShards) -> bool:

@@ -9,14 +9,13 @@ it is unknown.
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.shards import FrameShards, member_folder, member_name
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json
 
@@ -28,7 +27,7 @@ def write_sidecars(directory: Path, shards: FrameShards, pixels: np.ndarray, los
     """Write one file per shard to `directory`, without unreadable frames. pixels: PIXEL_RECORD (n,); losses: (n,)."""
     for name, rows in _rows_by_shard(shards):
         members = {}
-        for row, member in zip(rows, member_names(shards.path / name, shards, rows), strict=True):
+        for row, member in zip(rows, member_names(shards, rows), strict=True):
             if not pixels["readable"][row]:
                 continue
             record = shards.reader.records[row]
@@ -74,7 +73,7 @@ def read_losses(directory: Path, shards: FrameShards) -> np.ndarray:
     losses = np.full(len(shards), np.nan, np.float32)
     for name, rows in _rows_by_shard(shards):
         scores = read_sidecar((directory / name).with_suffix(".json"))
-        members = member_names(shards.path / name, shards, rows)
+        members = member_names(shards, rows)
         if not any(member in scores for member in members):
             raise UserError(f"{(directory / name).with_suffix('.json')} contains no member of {shards.path / name}.")
         losses[rows.start : rows.stop] = [scores.get(member, {}).get("mae_loss", np.nan) for member in members]
@@ -86,14 +85,14 @@ def read_losses(directory: Path, shards: FrameShards) -> np.ndarray:
     return losses
 
 
-def member_names(shard: Path, shards: FrameShards, rows: range) -> list[str]:
-    """The frames' member names, read from the tar header before each frame."""
-    names = []
-    with shard.open("rb") as file:
-        for offset in shards.reader.records["offset"][rows.start : rows.stop].tolist():
-            file.seek(offset - tarfile.BLOCKSIZE)
-            names.append(tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape").name)
-    return names
+def member_names(shards: FrameShards, rows: range) -> list[str]:
+    """The frames' names in the tars."""
+    videos = shards.manifest["videos"]
+    owners = shards.reader.records["video"][rows.start : rows.stop].tolist()
+    folders = {owner: member_folder(videos[owner]["id"]) for owner in set(owners)}
+    return [
+        member_name(folders[owner], row - videos[owner]["first_row"]) for row, owner in zip(rows, owners, strict=True)
+    ]
 
 
 def _rows_by_shard(shards: FrameShards) -> Iterator[tuple[str, range]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.curation.sidecars import read_losses, read_sidecar
 from pixio_robot.data.curation.thresholds import Reason
 from pixio_robot.data.executor import Executor
+from pixio_robot.data.ingest import IngestConfig, ingest
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
 
@@ -99,6 +101,46 @@ def test_a_second_call_does_nothing_and_a_moved_threshold_scores_nothing(shards:
     assert (out / "scores" / "pixels.npy").stat().st_mtime_ns == times[out / "scores" / "pixels.npy"]
     (out / "curation.html").unlink()
     assert curate(config(shards, out, min_sharpness=None), show_progress=False).changed
+
+
+def test_only_frames_of_new_footage_are_scored(make_shards, draw, tmp_path: Path, monkeypatch) -> None:
+    frames = {name: [draw(10 * place + number) for number in range(4)] for place, name in enumerate("bdf")}
+    shards = make_shards(tmp_path, frames)
+    curate(config(shards, tmp_path / "out"), show_progress=False)
+    for name, seed in (("a", 50), ("e", 60), ("g", 70)):  # before, between and after the others
+        (tmp_path / "in" / name).mkdir()
+        cv2.imwrite(str(tmp_path / "in" / name / "0000.png"), draw(seed))
+    cv2.imwrite(str(tmp_path / "in" / "d" / "0004.png"), draw(80))
+    (tmp_path / "in" / "f" / "0000.png").unlink()
+    again = IngestConfig(source=str(tmp_path / "in"), out=str(shards), workers=1, shard_bytes=60_000)
+    ingest(dataclasses.replace(again, validation_share=0.0), show_progress=False)
+    scored: list[columns.Chunk] = []
+    real = columns.run_tasks
+
+    def spy(job, arguments, **more):
+        scored.extend(arguments)
+        return real(job, arguments, **more)
+
+    monkeypatch.setattr(columns, "run_tasks", spy)
+    curate(config(shards, tmp_path / "out"), show_progress=False)
+    assert [(chunk.start, chunk.stop) for chunk in scored] == [(0, 1), (5, 15)]  # a; d, e, f and g; not b
+    monkeypatch.undo()
+    curate(config(shards, tmp_path / "fresh"), show_progress=False)
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_another_threshold_does_not_write_the_sidecars_again(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    curate(config(shards, out), show_progress=False)
+    (sidecar,) = sorted((out / "sidecars").iterdir())[:1]
+    before = sidecar.stat().st_mtime_ns
+    sidecar.write_text("{}")
+    curate(config(shards, out, min_sharpness=None), show_progress=False)
+    assert sidecar.read_text() == "{}"
+    sidecar.unlink()
+    curate(config(shards, out, min_sharpness=3.0), show_progress=False)
+    assert read_sidecar(sidecar)
+    assert sidecar.stat().st_mtime_ns > before
 
 
 def test_the_result_does_not_depend_on_the_workers(shards: Path, tmp_path: Path, monkeypatch) -> None:
