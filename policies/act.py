@@ -96,7 +96,7 @@ class ACTPolicy(ChunkPolicy):
         )
 
     def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
-        divergence_b11 = torch.zeros(())
+        divergence_b11 = actions_bna.new_zeros(())
         latent_bz = None
         if self.posterior is not None:
             state_be = seen[:, 0] if self.config.conditioning.use_state else None

@@ -302,12 +302,28 @@ def _save(one: _Wanted, parts: Sequence[Features], temporary: Path) -> None:
 
 @torch.inference_mode()
 def _encode(encoder: nn.Module, batches: Iterable[Tensor], device: torch.device) -> list[Features]:
-    """Encode batches of frames, uint8 (b, h, w, 3) each, and wait for the device once, at the end."""
-    # A non-blocking copy to the CPU goes into pinned memory.
-    parts = [
-        encoder(to_device(frames, device)).map(lambda tensor: tensor.half().to("cpu", non_blocking=True))
-        for frames in batches
-    ]
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return parts
+    """Encode batches of frames, uint8 (b, h, w, 3) each; float16 on the CPU."""
+    computed = (encoder(to_device(frames, device)).map(Tensor.half) for frames in batches)
+    return list(computed if device.type == "cpu" else _fetched(computed, device))
+
+
+def _fetched(computed: Iterator[Features], device: torch.device) -> Iterator[Features]:
+    """Copies on the CPU, in pageable memory: of each batch while the GPU computes the next.
+
+    A non-blocking copy goes into pinned memory, which PyTorch never gives back: it is needed for two batches, not for
+    all of an episode.
+    """
+
+    def settled(copy: Features, done: torch.cuda.Event) -> Features:
+        done.synchronize()
+        return copy.map(Tensor.clone)
+
+    copying: tuple[Features, torch.cuda.Event] | None = None
+    for features in computed:
+        copy = features.map(lambda tensor: tensor.to("cpu", non_blocking=True))
+        following = copy, torch.cuda.current_stream(device).record_event()
+        if copying is not None:
+            yield settled(*copying)
+        copying = following
+    if copying is not None:
+        yield settled(*copying)

@@ -29,7 +29,7 @@ from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.build import EncoderSource, build_encoder
 from pixio_robot.vision.mae import Pixio
-from pixio_robot.vision.masking import Mask, sample_mask
+from pixio_robot.vision.masking import sample_mask
 
 BATCH = {"cpu": 32, "cuda": 256}
 DTYPE = {"cpu": torch.float32, "cuda": torch.bfloat16}
@@ -186,12 +186,10 @@ def _score_loss(job: _LossOfChunk, report: Callable[[float], None]) -> None:
         images_bss3 = to_device(torch.from_numpy(images), device)
         total_b = torch.zeros(len(rows), device=device)
         generators = [_generator(shards.id(row)) for row in rows.tolist()]
-        for _ in range(job.masks):
-            drawn = [sample_mask(1, grid, model.mask_config, generator) for generator in generators]
-            mask = Mask(
-                torch.cat([one.keep for one in drawn]).to(device), torch.cat([one.hidden for one in drawn]).to(device)
-            )
+        masks = sample_mask(job.masks * len(rows), grid, model.mask_config, job.masks * generators, device)
+        for start in range(0, job.masks * len(rows), len(rows)):
             with _autocast(device):
+                mask = masks.rows(slice(start, start + len(rows)))
                 total_b += model.reconstruct(images_bss3, mask).loss_per_image
         losses[rows - job.chunk.start] = (total_b / job.masks).cpu().numpy()
         report(len(rows))

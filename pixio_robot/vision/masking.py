@@ -6,6 +6,7 @@ Shapes: b batch, n patches, k kept patches, c blocks.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -70,18 +71,23 @@ def sample_mask(
     batch: int,
     grid: tuple[int, int],
     config: MaskConfig,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     device: torch.device | None = None,
 ) -> Mask:
     """Draw the visible blocks independently for every image, and with mixed blocks also their size.
 
     Row i depends only on the generator's state and on i, not on the batch size. A generator on `device` avoids a copy
-    and a synchronisation.
+    and a synchronisation. With one generator per image, row i depends on its own alone; the same one may be listed for
+    several rows, and gives each another mask.
     """
     kept = kept_patches(config, grid)
     counts = [(grid[0] // side) * (grid[1] // side) for side in config.sides]
-    source = generator.device if generator is not None else device
-    draws = torch.rand(batch, sum(counts) + (len(counts) > 1), generator=generator, device=source)
+    numbers = sum(counts) + (len(counts) > 1)
+    if isinstance(generator, Sequence):
+        draws = torch.stack([torch.rand(numbers, generator=one, device=one.device) for one in generator])
+    else:
+        source = generator.device if generator is not None else device
+        draws = torch.rand(batch, numbers, generator=generator, device=source)
     draws = draws.to(device, non_blocking=True)
     maps = [
         _hide(scores_bc, config.ratio, side, grid)

@@ -48,6 +48,20 @@ def test_one_generator_state_gives_one_mask_whatever_the_batch():
     assert torch.equal(first.keep, second.keep[:3])
 
 
+def test_images_with_generators_of_their_own_get_the_masks_that_they_get_alone():
+    config = MaskConfig(mixed_blocks=[2, 4])
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
+
+    together = sample_mask(6, (16, 16), config, 2 * generators())
+    alone = generators()
+    for row, generator in enumerate(2 * alone):
+        mask = sample_mask(1, (16, 16), config, generator)
+        assert torch.equal(together.rows(slice(row, row + 1)).keep, mask.keep)
+        assert torch.equal(together.rows(slice(row, row + 1)).hidden, mask.hidden)
+
+
 def test_a_grid_that_blocks_do_not_cut_evenly_is_refused_with_blocks_that_do():
     with pytest.raises(UserError, match=r"block=4 does not divide the patch grid 6x9; blocks that do: 1, 3"):
         kept_patches(MaskConfig(block=4), (6, 9))
