@@ -77,13 +77,14 @@ def _probe(command: ProbeCommand) -> bool:
     from pixio_robot.evaluation.probe_report import picture_name, strip, write_page
     from pixio_robot.files import atomic_directory, write_json
     from pixio_robot.training.device import pick_device
-    from pixio_robot.vision.probes import Probes, extract
+    from pixio_robot.vision.probes import VERSION, Probes, extract
 
     encoder = build_encoder(command.encoder)
     if encoder is None:
         raise UserError("There is nothing to probe with encoder=none; choose an encoder.")
     device, out = pick_device(command.device), Path(command.out)
     card: dict[str, Any] = {
+        "version": VERSION,
         "label": command.label or out.name,
         "task": command.env.task,
         "camera": command.truth.camera,

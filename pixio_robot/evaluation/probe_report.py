@@ -72,19 +72,20 @@ def write_page(directory: Path) -> Path:
     if not cards:
         raise UserError(f"{directory} contains no probe.json; run `pixio-robot probe` first.")
     rows = [_Row(card, level) for card in cards for level in card["levels"]]
-    groups: dict[str, list[_Row]] = {}
+    # A table contains only results measured on the same frames by the same version of the probes.
+    groups: dict[tuple[int, str], list[_Row]] = {}
     for row in sorted(rows, key=lambda row: row.level["own"]["linear"]["depth_rmse_m"]):
-        groups.setdefault(row.level["truth"], []).append(row)
-    # A table contains only results measured on the same frames.
-    levelled: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        groups.setdefault((row.card["version"], row.level["truth"]), []).append(row)
+    levelled: dict[tuple[int, *tuple[str, ...]], list[dict[str, Any]]] = {}
     for card in cards:
         if len(card["levels"]) > 1:
-            levelled.setdefault(tuple(level["truth"] for level in card["levels"]), []).append(card)
+            levelled.setdefault((card["version"], *(level["truth"] for level in card["levels"])), []).append(card)
     html = render(
         "probes.html.j2",
         autoescape=True,
         groups=list(groups.values()),
         levelled=list(levelled.values()),
+        newest=max(card["version"] for card in cards),
         columns=PICTURE_COLUMNS,
         objects_cm=objects_cm,
     )
@@ -113,6 +114,7 @@ def _card(path: Path) -> dict[str, Any]:
     card = read_json(path)
     if not isinstance(card, dict) or "levels" not in card:
         raise UserError(f"{path} was written by an incompatible version; probe that encoder again with overwrite=true.")
+    card.setdefault("version", 1)  # as written before there were others
     for level in card["levels"]:
         picture = path.with_name(picture_name(level["variation"]))
         level["picture"] = data_address("image/png", picture.read_bytes()) if picture.is_file() else ""
@@ -132,7 +134,7 @@ def _csv(cards: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ["label", "task", "camera", "variation", "fitted_on", "way", "depth_rmse_m", "depth_delta1", "miou"]
-    writer.writerow([*head, *(f"{name}_cm" for name in names), "camera_degrees", "contact_auc"])
+    writer.writerow([*head, *(f"{name}_cm" for name in names), "camera_degrees", "contact_auc", "version"])
     for card, level, fitted, result in results:
         for way, whole in (("linear", "patches"), ("knn", "knn"), ("no_features", "mean")):
             if way not in result:  # written by an older version
@@ -141,5 +143,5 @@ def _csv(cards: list[dict[str, Any]]) -> str:
             numbers = [result[way][key] for key in ("depth_rmse_m", "depth_delta1", "miou")]
             errors = [result["positions"].get(name, {}).get(whole, "") for name in names]
             others = [(result[key] or {}).get(whole, "") for key in ("camera_angle", "contact")]
-            writer.writerow([*plain, *numbers, *errors, *others])
+            writer.writerow([*plain, *numbers, *errors, *others, card["version"]])
     return text.getvalue()

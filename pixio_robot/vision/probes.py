@@ -8,7 +8,7 @@ Shapes: n frames, h w the patch map or pixels, d features, c outputs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,13 @@ from pixio_robot.student_t import half_width
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.regressors import Predict, nearest, nearest_patches, ridge, split_episodes
 
+VERSION = 2
+"""Increase whenever equal features would give other numbers: results of different versions are not compared."""
 TEST_SHARE = 0.25
 LEAST_EPISODES = 3
 PATCHES_PER_FRAME = 64
+AT, CAMERA, CONTACT = "at ", "camera axes", "contact"
+"""Names of the per-frame targets; a position's follows AT."""
 DELTA = 1.25
 """Threshold of delta1 (Eigen et al. 2014, NYUv2)."""
 
@@ -135,15 +139,17 @@ class Probes:
         counts = [(truth.classes[train] == index).sum(0) for index in range(len(truth.class_names))]
         self._usual_class_hw = np.argmax(counts, axis=0)
         self._dense = _fit_dense(features, truth, train)
-        episode, kept = truth.episode[train], torch.from_numpy(train)
-
-        def fit(targets_nc: np.ndarray) -> _Readers:
-            return _Readers(features.map(lambda tensor: tensor[kept]), torch.from_numpy(targets_nc[train]), episode)
-
-        self._positions = {name: fit(at) for name, at in truth.positions.items()}
-        self._camera = fit(_two_axes(truth.camera_axes)) if _turns(truth.camera_axes[train]) else None
-        touching = truth.contact[train]
-        self._contact = fit(truth.contact[:, None].astype(np.float32)) if 0 < touching.mean() < 1 else None
+        kept, touching = torch.from_numpy(train), truth.contact[train].mean()
+        targets = {f"{AT}{name}": at for name, at in truth.positions.items()}
+        if _turns(truth.camera_axes[train]):
+            targets[CAMERA] = _two_axes(truth.camera_axes)
+        if 0 < touching < 1:
+            targets[CONTACT] = truth.contact[:, None].astype(np.float32)
+        self._readers = _Readers(
+            features.map(lambda tensor: tensor[kept]),
+            {name: torch.from_numpy(values[train]) for name, values in targets.items()},
+            truth.episode[train],
+        )
 
     def measure(self, features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
         """Test on the held-out episodes of these frames, which must have the same classes as the fitted ones."""
@@ -151,6 +157,7 @@ class Probes:
         kept = torch.from_numpy(held)
         features = features.map(lambda tensor: tensor[kept])
         depth, classes, episode = truth.depth[held], truth.classes[held], truth.episode[held]
+        read = self._readers.read(features)
         linear, knn = (_read_dense(predict, features, depth.shape[1:]) for predict in self._dense)
         result = ProbeResult(
             linear=_dense_scores(*linear, depth, classes, self._class_names),
@@ -163,36 +170,43 @@ class Probes:
                 self._class_names,
             ),
             positions={
-                name: _position_errors(readers, features, truth.positions[name][held], episode)
-                for name, readers in self._positions.items()
-                if name in truth.positions
+                name: _position_errors(read[f"{AT}{name}"], at[held], episode)
+                for name, at in truth.positions.items()
+                if f"{AT}{name}" in read
             },
-            camera_angle=_angle_errors(self._camera, features, truth.camera_axes[held]),
-            contact=_contact_scores(self._contact, features, truth.contact[held]),
+            camera_angle=_angle_errors(read[CAMERA], truth.camera_axes[held]) if CAMERA in read else None,
+            contact=_contact_scores(read[CONTACT], truth.contact[held]) if CONTACT in read else None,
             train_frames=self._train_frames,
             test_frames=int(held.sum()),
         )
         return result, DensePictures(truth.images[held], depth, linear[0], classes, linear[1])
 
 
+Reading = dict[str, np.ndarray]
+"""Predictions {way: (n, c)} of a per-frame target; `mean` is the baseline without features."""
+
+
 class _Readers:
-    """One per-frame target, predicted from the patch map, from the class tokens, and by nearest neighbours."""
+    """Per-frame targets, predicted from the patch map, from the class tokens, and by nearest neighbours."""
 
-    def __init__(self, features: Features, targets_nc: Tensor, groups: np.ndarray) -> None:
-        self._mean = targets_nc.mean(0)
-        self._patches = ridge(features.patches.flatten(1), targets_nc, groups)
-        self._class_tokens = ridge(features.cls.flatten(1), targets_nc, groups)
-        self._knn = nearest(features.cls.mean(1), targets_nc)
+    def __init__(self, features: Features, targets: Mapping[str, Tensor], groups: np.ndarray) -> None:
+        self._widths = {name: target.shape[1] for name, target in targets.items()}
+        together_nc = torch.cat(list(targets.values()), 1)
+        self._mean_c = together_nc.mean(0)
+        self._patches = ridge(features.patches.flatten(1), list(targets.values()), groups)
+        self._class_tokens = ridge(features.cls.flatten(1), list(targets.values()), groups)
+        self._knn = nearest(features.cls.mean(1), together_nc)
 
-    def read(self, features: Features) -> dict[str, np.ndarray]:
-        """Predictions {way: (n, c)}; `mean` is the baseline without features."""
-        rows = len(features.cls)
-        return {
-            "mean": self._mean.expand(rows, -1).numpy(),
-            "knn": self._knn(features.cls.mean(1)).numpy(),
-            "class_tokens": self._class_tokens(features.cls.flatten(1)).numpy(),
-            "patches": self._patches(features.patches.flatten(1)).numpy(),
+    def read(self, features: Features) -> dict[str, Reading]:
+        """Predictions of each target."""
+        ways = {
+            "mean": self._mean_c.expand(len(features.cls), -1),
+            "knn": self._knn(features.cls.mean(1)),
+            "class_tokens": self._class_tokens(features.cls.flatten(1)),
+            "patches": self._patches(features.patches.flatten(1)),
         }
+        parts = {way: values.split(list(self._widths.values()), 1) for way, values in ways.items()}
+        return {name: {way: parts[way][i].numpy() for way in ways} for i, name in enumerate(self._widths)}
 
 
 def _fit_dense(features: Features, truth: GroundTruth, train: np.ndarray) -> tuple[Predict, Predict]:
@@ -206,7 +220,8 @@ def _fit_dense(features: Features, truth: GroundTruth, train: np.ndarray) -> tup
     inputs = features.patches.flatten(1, 2).gather(1, chosen[..., None].expand(-1, -1, d))[kept]
     wanted = targets_npc.gather(1, chosen[..., None].expand(-1, -1, targets_npc.shape[-1]))[kept]
     inputs, wanted = inputs.flatten(0, 1), wanted.flatten(0, 1)
-    return ridge(inputs, wanted, np.repeat(truth.episode[train], chosen.shape[1])), nearest_patches(inputs, wanted)
+    groups = np.repeat(truth.episode[train], chosen.shape[1])
+    return ridge(inputs, [wanted[:, :1], wanted[:, 1:]], groups), nearest_patches(inputs, wanted)
 
 
 def _read_dense(predict: Predict, features: Features, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -236,25 +251,21 @@ def _dense_scores(
     )
 
 
-def _position_errors(readers: _Readers, features: Features, at_n3: np.ndarray, episode: np.ndarray) -> PositionErrors:
-    errors = {way: 100 * np.linalg.norm(read - at_n3, axis=-1) for way, read in readers.read(features).items()}
+def _position_errors(reading: Reading, at_n3: np.ndarray, episode: np.ndarray) -> PositionErrors:
+    errors = {way: 100 * np.linalg.norm(read - at_n3, axis=-1) for way, read in reading.items()}
     means = [float(errors["patches"][episode == name].mean()) for name in np.unique(episode)]
     margin = half_width(means) if len(means) > 1 else None
     return PositionErrors(patches_half_width=margin, **_means(errors))
 
 
-def _angle_errors(readers: _Readers | None, features: Features, axes_n33: np.ndarray) -> AngleErrors | None:
-    if readers is None:
-        return None
-    read = readers.read(features)
-    return AngleErrors(**_means({way: _angles(_rotations(six), axes_n33) for way, six in read.items()}))
+def _angle_errors(reading: Reading, axes_n33: np.ndarray) -> AngleErrors:
+    return AngleErrors(**_means({way: _angles(_rotations(six), axes_n33) for way, six in reading.items()}))
 
 
-def _contact_scores(readers: _Readers | None, features: Features, contact_n: np.ndarray) -> ContactScores | None:
-    if readers is None or not 0 < contact_n.mean() < 1:
+def _contact_scores(reading: Reading, contact_n: np.ndarray) -> ContactScores | None:
+    if not 0 < contact_n.mean() < 1:
         return None
-    read = readers.read(features)
-    areas = {way: roc_area(read[way][:, 0], contact_n) for way in ("knn", "class_tokens", "patches")}
+    areas = {way: roc_area(reading[way][:, 0], contact_n) for way in ("knn", "class_tokens", "patches")}
     return ContactScores(share=float(contact_n.mean()), **areas)
 
 

@@ -1,11 +1,11 @@
 """Closed-form readouts: ridge regression with its penalty selected on held-out groups, and nearest neighbours.
 
-Shapes: n rows, f inputs, c outputs.
+Shapes: n rows, f inputs, c outputs, s candidate penalties.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from pixio_robot.errors import UserError
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Candidate ridge penalties for standardised features, to be multiplied by the number of rows."""
+LEAST_STD, CONSTANT = 1e-2, 1e-6
+"""Inputs that hardly vary in the fitted frames are divided by this fraction of the median standard deviation, and those
+below the other fraction are not used: else features that wake up only in other frames decide everything there."""
 CHOICE_SHARE = 0.2
 """Fraction of the training episodes held out to select the penalty."""
 NEIGHBOURS = 5
@@ -38,34 +41,53 @@ def split_episodes(episode: np.ndarray, share: float, seed: int = 0) -> np.ndarr
     return np.isin(episode, np.random.default_rng(seed).permutation(names)[:count])
 
 
-def ridge(inputs_nf: Tensor, targets_nc: Tensor, groups: np.ndarray) -> Predict:
-    """Ridge regression on standardised inputs, with the penalty selected on held-out groups."""
+def ridge(inputs_nf: Tensor, targets: Sequence[Tensor], groups: np.ndarray) -> Predict:
+    """Ridge regression on standardised inputs, with the penalty of each target (n, c) selected on held-out groups.
+    Predicts the columns of all targets side by side."""
     choice = torch.from_numpy(split_episodes(groups, CHOICE_SHARE, seed=1))
-    errors = {}
-    fit = Ridge(inputs_nf[~choice], targets_nc[~choice])
-    for strength in STRENGTHS:
-        errors[strength] = float((fit.solve(strength)(inputs_nf[choice]) - targets_nc[choice]).square().mean())
-    return Ridge(inputs_nf, targets_nc).solve(min(errors, key=lambda strength: errors[strength]))
+    together_nc = torch.cat(list(targets), 1)
+    widths = [target.shape[1] for target in targets]
+    tried = Ridge(inputs_nf[~choice]).solve(
+        together_nc[~choice].repeat(1, len(STRENGTHS)), torch.tensor(STRENGTHS).repeat_interleave(sum(widths))
+    )
+    wrong_nsc = tried(inputs_nf[choice]).unflatten(1, (len(STRENGTHS), -1)) - together_nc[choice][:, None]
+    del tried
+    errors = [part.square().mean((0, 2)) for part in wrong_nsc.split(widths, 2)]
+    strengths = torch.tensor([STRENGTHS[int(each.argmin())] for each in errors])
+    return Ridge(inputs_nf).solve(together_nc, strengths.repeat_interleave(torch.tensor(widths)))
 
 
 class Ridge:
-    """Ridge regression with one eigendecomposition, of the smaller of X'X and XX', for all penalties."""
+    """Ridge regression with one eigendecomposition, of the smaller of X'X and XX', for all targets and penalties."""
 
-    def __init__(self, inputs_nf: Tensor, targets_nc: Tensor) -> None:
-        self._mean, self._std = inputs_nf.mean(0), inputs_nf.std(0).clamp_min(1e-6)
-        self._offset = targets_nc.mean(0)
-        x, y = (inputs_nf - self._mean) / self._std, targets_nc - self._offset
-        self._rows = len(x)
-        self._dual = x.shape[1] > len(x)
-        gram = x @ x.T if self._dual else x.T @ x
+    def __init__(self, inputs_nf: Tensor) -> None:
+        self._mean_f, self._scale_f = inputs_nf.mean(0), _scales(inputs_nf.std(0))
+        self._x_nf = _standardised(inputs_nf, self._mean_f, self._scale_f)
+        self._dual = self._x_nf.shape[1] > len(self._x_nf)
+        gram = self._x_nf @ self._x_nf.T if self._dual else self._x_nf.T @ self._x_nf
         self._values, self._vectors = torch.linalg.eigh(gram.double())
-        self._right = self._vectors.T @ (y if self._dual else x.T @ y).double()
-        self._x = x
 
-    def solve(self, strength: float) -> Predict:
-        inner = self._vectors @ (self._right / (self._values.clamp_min(0) + strength * self._rows)[:, None])
-        weights = (self._x.T @ inner.float()) if self._dual else inner.float()
-        return lambda inputs_nf: ((inputs_nf - self._mean) / self._std) @ weights + self._offset
+    def solve(self, targets_nc: Tensor, strengths_c: Tensor) -> Predict:
+        """`strengths_c`: the penalty of each column."""
+        mean_f, scale_f, offset_c, x_nf = self._mean_f, self._scale_f, targets_nc.mean(0), self._x_nf
+        y_nc = targets_nc - offset_c
+        right = self._vectors.T @ (y_nc if self._dual else x_nf.T @ y_nc).double()
+        penalties = strengths_c.double() * len(x_nf)
+        inner = (self._vectors @ (right / (self._values.clamp_min(0)[:, None] + penalties))).float()
+        weights_fc = x_nf.T @ inner if self._dual else inner
+        return lambda inputs_nf: _standardised(inputs_nf, mean_f, scale_f) @ weights_fc + offset_c
+
+
+def _standardised(inputs_nf: Tensor, mean_f: Tensor, scale_f: Tensor) -> Tensor:
+    # In place: a patch map of many frames takes gigabytes.
+    return (inputs_nf - mean_f).mul_(scale_f)
+
+
+def _scales(std_f: Tensor) -> Tensor:
+    """The factor by which each input is standardised; 0 for constant ones."""
+    varying = std_f[std_f > 0]
+    typical = varying.median() if len(varying) else torch.ones(())
+    return torch.where(std_f > CONSTANT * typical, 1 / std_f.clamp_min(LEAST_STD * typical), 0.0)
 
 
 def nearest(inputs_nf: Tensor, targets_nc: Tensor, k: int = NEIGHBOURS) -> Predict:

@@ -63,8 +63,24 @@ def test_what_one_has_without_looking_stands_beside_it_where_it_was_measured(tmp
     lines = (tmp_path / "probes.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 + 3
     assert [line for line in lines if ",no_features," in line] == [
-        "newer,Lift,front,none,none,no_features,0.234,0.81,0.123,9.0,9.0,,"
+        "newer,Lift,front,none,none,no_features,0.234,0.81,0.123,9.0,9.0,,,1"
     ]
+
+
+def test_results_of_different_versions_of_the_probes_stand_apart(tmp_path) -> None:
+    for name, version in (("old", {}), ("new", {"version": 2})):
+        levels = [
+            {"variation": level, "truth": level, "own": result(0.3, 30), "carried": carried}
+            for level, carried in (("none", None), ("all", result(0.4, 30)))
+        ]
+        card = {"label": name, "task": "Lift", "camera": "front", "image_size": 96, "levels": levels} | version
+        write_json(tmp_path / name / "probe.json", card)
+    page = write_page(tmp_path).read_text()
+    tables = re.split("<table", page)[1:]
+    assert not [table for table in tables if "<td>old</td>" in table and "<td>new</td>" in table]
+    assert page.count("Measured by an earlier version") == 3
+    (tmp_path / "new" / "probe.json").unlink()
+    assert "Measured by an earlier version" not in write_page(tmp_path).read_text()
 
 
 def test_nothing_was_probed(tmp_path) -> None:

@@ -11,7 +11,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.student_t import half_width
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.probes import Probes, probe, roc_area
-from pixio_robot.vision.regressors import Ridge, nearest, nearest_patches, split_episodes
+from pixio_robot.vision.regressors import Ridge, nearest, nearest_patches, ridge, split_episodes
 
 EPISODES, FRAMES, GRID, D, PIXELS = 24, 5, 4, 12, 16
 
@@ -168,8 +168,44 @@ def test_ridge_is_the_textbook_solution_on_either_side_of_square(rows: int, widt
     y = x @ torch.randn(width, 2, generator=generator, dtype=torch.float64) + 3
     z = (x - x.mean(0)) / x.std(0)
     weights = torch.linalg.solve(z.T @ z + strength * rows * torch.eye(width), z.T @ (y - y.mean(0)))
-    read = Ridge(x.float(), y.float()).solve(strength)(x.float())
+    read = Ridge(x.float()).solve(y.float(), torch.full((2,), strength))(x.float())
     torch.testing.assert_close(read, (z @ weights + y.mean(0)).float(), atol=2e-3, rtol=1e-3)
+
+
+def test_features_that_wake_up_elsewhere_do_not_decide() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 10, generator=generator)
+    y = x[:, :4] @ torch.randn(4, 2, generator=generator)
+    x[:, 8] = 0.1  # constant, but for rounding when it is averaged
+    x[:, 9] = 1e-4 * torch.randn(120, generator=generator)
+    read = ridge(x, [y], np.repeat(np.arange(24), 5))
+    elsewhere = x.clone()
+    elsewhere[:, 8:] = torch.randn(120, 2, generator=generator)
+    assert (read(x) - y).square().mean() < 0.01 * y.var()
+    assert (read(elsewhere) - y).square().mean() < 0.5 * y.var()
+    alone = elsewhere.clone()
+    alone[:, 9] = x[:, 9]
+    assert torch.equal(read(alone), read(x))
+    assert torch.equal(ridge(torch.ones(120, 3), [y], np.repeat(np.arange(24), 5))(torch.zeros(2, 3))[0], y.mean(0))
+
+
+def test_each_target_has_its_own_penalty_whatever_is_fitted_beside_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 90, generator=generator)
+    clear = x @ torch.randn(90, 3, generator=generator)
+    noise = torch.randn(60, 1, generator=generator)
+    groups = np.repeat(np.arange(12), 5)
+    both = ridge(x, [clear, noise], groups)(x)
+    for part, target in ((both[:, :3], clear), (both[:, 3:], noise)):
+        torch.testing.assert_close(part, ridge(x, [target], groups)(x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_fitted_ridge_keeps_no_features() -> None:
+    x = torch.randn(40, 5000)
+    read = ridge(x, [torch.randn(40, 2)], np.repeat(np.arange(8), 5))
+    held = [cell.cell_contents for cell in read.__closure__ or ()]
+    assert sum(each.nbytes for each in held if isinstance(each, torch.Tensor)) < 0.2 * x.nbytes
+    assert not [each for each in held if isinstance(each, Ridge)]
 
 
 def test_nearest_of_a_known_frame_is_itself() -> None:
