@@ -18,6 +18,7 @@ GL_FIX = "apt-get install -y libegl1 libgl1 libglib2.0-0"
 GPU_GL_FIX = (
     "install the NVIDIA driver's EGL library (libnvidia-gl-...); in a container, NVIDIA_DRIVER_CAPABILITIES=all"
 )
+GPU_FIX = "check with `nvidia-smi` that it works and that nobody else has taken its memory; until then, device=cpu"
 OSMESA_FIX = "apt-get install -y libosmesa6 libgl1 libglib2.0-0 (only needed where EGL does not work)"
 TORCHCODEC_FIX = (
     "nothing: no command here needs it, and without it lerobot's own commands decode videos with PyAV. To use it, "
@@ -63,6 +64,16 @@ model = mujoco.MjModel.from_xml_string(
 data = mujoco.MjData(model)
 mujoco.mj_step(model, data)
 assert data.time > 0
+"""
+MATMUL_PROBE = """
+import torch
+try:
+    ones = torch.ones(64, 64, device='{device}')
+    product = (ones @ ones).cpu()
+except Exception as error:
+    raise SystemExit(str(error).splitlines()[0])  # the other lines advise those who write kernels
+if (product != 64).any():
+    raise SystemExit('a product of matrices is wrong')
 """
 EXTRAS = {
     # extra in pyproject.toml: (its distributions, its purpose)
@@ -117,14 +128,16 @@ def check_torch() -> list[Check]:
     except (ImportError, OSError) as error:
         return [Check("torch", False, str(error), REINSTALL_FIX)]
     checks = [Check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} CPU threads")]
+    from pixio_robot.training.device import missing_kernels, unseen_gpu
+
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            detail = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-            checks.append(Check(f"CUDA device {index}", True, detail, required=False))
+            error = _probe(MATMUL_PROBE.format(device=f"cuda:{index}"), {})
+            detail = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {error or 'multiplied matrices'}"
+            fix = missing_kernels(index) or GPU_FIX
+            checks.append(Check(f"CUDA device {index}", error is None, detail, fix, required=False))
     else:
-        from pixio_robot.training.device import unseen_gpu
-
         fix = unseen_gpu() or "nothing if there is no NVIDIA GPU; otherwise check that `nvidia-smi` works"
         checks.append(Check("CUDA device", False, "none found: everything runs on the CPU", fix, required=False))
     return checks

@@ -23,26 +23,67 @@ NO_GPU_WANTED = ("", "-1", "NoDevFiles")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called `cpu`, `cuda` or `auto` (a GPU if there is one). Raises UserError if `cuda` is not available.
+    """The device called `cpu`, `cuda` or `auto` (a GPU if there is one). Raises UserError if `cuda` is not available or
+    PyTorch has no kernels for the GPU.
 
-    If `auto` falls back to the CPU although an NVIDIA driver is installed, the reason is printed to stderr, once per
-    process.
+    If `auto` falls back to the CPU although there is a GPU or an NVIDIA driver, the reason is printed to stderr, once
+    per process.
     """
     if name not in DEVICES:
         raise unknown_name("device", name, DEVICES)
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
+    if name != "cpu" and can_use_gpu():
+        # Operations that stay in float32 under bfloat16 autocast need no more than TF32's mantissa.
+        torch.set_float32_matmul_precision("high")
+        return torch.device("cuda", torch.cuda.current_device())
+    if name == "cuda" and torch.cuda.is_available():
+        raise UserError(f"device=cuda, but {missing_kernels()} Or use device=cpu.")
+    if name == "cuda":
         reason = f" {why}" if (why := unseen_gpu()) else ""
         raise UserError(f"device=cuda, but PyTorch finds no CUDA device; use device=cpu or device=auto.{reason}")
-    if name == "auto" and not found:
-        _tell_of_an_unseen_gpu()
-    if name == "cpu" or not found:
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(usable_cores())
-        return torch.device("cpu")
-    # Operations that stay in float32 under bfloat16 autocast need no more than TF32's mantissa.
-    torch.set_float32_matmul_precision("high")
-    return torch.device("cuda", torch.cuda.current_device())
+    if name == "auto" and (why := missing_kernels() if torch.cuda.is_available() else unseen_gpu()):
+        _tell_why_the_cpu(why)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cores())
+    return torch.device("cpu")
+
+
+def can_use_gpu() -> bool:
+    """Whether PyTorch finds a GPU and has kernels for the current one."""
+    return torch.cuda.is_available() and missing_kernels() is None
+
+
+def missing_kernels(index: int | None = None) -> str | None:
+    """That this PyTorch has no kernels for a GPU that it finds (the current one, or that of `index`), and what to do
+    about it. None if it has some, or if it does not say what it was built for."""
+    built_for = torch.cuda.get_arch_list()
+    if torch.version.hip or not built_for:
+        return None
+    capability = torch.cuda.get_device_capability(index)
+    if any(_runs_on(architecture, capability) for architecture in built_for):
+        return None
+    oldest = min(_capability(architecture) for architecture in built_for)
+    advice = "PyTorch built for an older CUDA" if capability < oldest else "newer PyTorch"
+    return (
+        f"PyTorch {torch.__version__} has no kernels for the {torch.cuda.get_device_name(index)}, which is "
+        f"sm_{capability[0]}{capability[1]}: it was built for {' '.join(built_for)}. Install a {advice}."
+    )
+
+
+def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:
+    """Whether a GPU can run code built for `architecture`, such as sm_86 (machine code) or compute_90 (PTX, which the
+    driver compiles). Machine code runs on the same major version from its minor version on, PTX on everything newer;
+    with the suffix a, both run on their own version only, with f on the same major version. Source: NVIDIA's CUDA
+    programming guide, compute capabilities and feature set compiler targets."""
+    built = _capability(architecture)
+    if architecture.endswith("a"):
+        return capability == built
+    same_family = capability[0] == built[0] or (architecture.startswith("compute_") and architecture[-1].isdigit())
+    return same_family and capability >= built
+
+
+def _capability(architecture: str) -> tuple[int, int]:
+    digits = architecture.partition("_")[2].rstrip("af")
+    return int(digits[:-1]), int(digits[-1])
 
 
 def unseen_gpu() -> str | None:
@@ -69,6 +110,5 @@ def unseen_gpu() -> str | None:
 
 
 @functools.cache
-def _tell_of_an_unseen_gpu() -> None:
-    if why := unseen_gpu():
-        print(f"device=auto uses the CPU: {why}", file=sys.stderr)
+def _tell_why_the_cpu(why: str) -> None:
+    print(f"device=auto uses the CPU: {why}", file=sys.stderr)

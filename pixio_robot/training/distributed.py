@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from pixio_robot.errors import UserError
+from pixio_robot.training.device import can_use_gpu
 
 RANKS = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"),
@@ -173,9 +174,10 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         return
     # Imported after the group exists, this module would keep the group in default arguments (torch 2.11).
     importlib.import_module("torch.distributed.fsdp")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    if on_gpu:
+    on_gpu = False
+    if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(_own_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
+        on_gpu = can_use_gpu()
     # Numbers on the host use gloo, so that exchanging them never waits for a device.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,36 @@ def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(device, "unseen_gpu", lambda: "NVIDIA's driver 535.104.05 is here")
     assert "535.104.05" in doctor.check_torch()[-1].fix
+
+
+def test_a_gpu_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from pixio_robot.training import device
+
+    errors = [None, "CUDA error: no kernel image is available for execution on the device"]
+    card = types.SimpleNamespace(name="Tesla V100-SXM2-16GB", total_memory=16 << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    monkeypatch.setattr(device, "missing_kernels", lambda index: "install another PyTorch" if index else None)
+    monkeypatch.setattr(
+        doctor, "_probe", lambda code, _: next(e for i, e in enumerate(errors) if f"'cuda:{i}'" in code)
+    )
+    _, works, fails = doctor.check_torch()
+    assert works.ok
+    assert "16 GiB" in works.detail
+    assert not fails.ok
+    assert not fails.required
+    assert "no kernel image" in fails.detail
+    assert fails.fix == "install another PyTorch"
+
+
+def test_trying_a_device_says_in_one_line_why_it_fails() -> None:
+    assert doctor._probe(doctor.MATMUL_PROBE.format(device="cpu"), {}) is None
+    error = str(doctor._probe(doctor.MATMUL_PROBE.format(device="cuda:99"), {}))
+    assert "CUDA" in error or "NVIDIA" in error
+    assert "CUDA_LAUNCH_BLOCKING" not in error
 
 
 @pytest.mark.parametrize("compiler", ["", "sh", "no-such-compiler"])

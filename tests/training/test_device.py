@@ -9,7 +9,7 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.training import device
-from pixio_robot.training.device import pick_device, unseen_gpu
+from pixio_robot.training.device import missing_kernels, pick_device, unseen_gpu
 
 DRIVERS = {
     "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n": "535.104.05",
@@ -26,7 +26,7 @@ def driver(request, tmp_path: Path, monkeypatch) -> str:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    device._tell_of_an_unseen_gpu.cache_clear()
+    device._tell_why_the_cpu.cache_clear()
     return version
 
 
@@ -62,3 +62,54 @@ def test_a_driver_that_is_new_enough_is_not_to_be_updated(driver: str, monkeypat
 def test_a_pytorch_without_cuda_is_named_as_that(driver: str, monkeypatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "built without CUDA" in str(unseen_gpu())
+
+
+def show(monkeypatch, name: str, capability: tuple[int, int], built_for: str) -> None:
+    """A GPU, to a PyTorch of CUDA that was built for these architectures."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index=None: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for.split())
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
+    device._tell_why_the_cpu.cache_clear()
+
+
+WHEEL = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120"
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "built_for", "runs"),
+    [
+        ("Tesla V100-SXM2-16GB", (7, 0), WHEEL, False),
+        ("Tesla T4", (7, 5), WHEEL, True),
+        ("NVIDIA GeForce RTX 4090", (8, 9), WHEEL, True),  # by the code for sm_80 or sm_86
+        ("NVIDIA B300 SXM6 AC", (10, 3), WHEEL, True),
+        ("NVIDIA GeForce RTX 5090", (12, 0), "sm_80 sm_86 sm_90", False),
+        ("NVIDIA GeForce RTX 5090", (12, 0), "sm_80 sm_86 sm_90 compute_90", True),  # the driver compiles PTX
+        ("NVIDIA GeForce RTX 5090", (12, 0), "sm_80 sm_90a compute_90a", False),
+        ("NVIDIA H200", (9, 0), "sm_80 sm_90a", True),
+        ("NVIDIA B300 SXM6 AC", (10, 3), "sm_90 sm_100a", False),
+        ("NVIDIA B300 SXM6 AC", (10, 3), "sm_90 sm_100f", True),
+        ("NVIDIA GeForce RTX 5090", (12, 0), "sm_100f compute_100f", False),
+        ("NVIDIA A100-SXM4-80GB", (8, 0), "sm_86", False),
+        ("of an unknown kind", (99, 0), "", True),
+    ],
+)
+def test_a_gpu_without_kernels_is_not_taken(name, capability, built_for: str, runs: bool, monkeypatch, capsys) -> None:
+    show(monkeypatch, name, capability, built_for)
+    assert (missing_kernels() is None) == runs
+    if runs:
+        assert pick_device("auto") == pick_device("cuda") == torch.device("cuda", 0)
+        return
+    assert [pick_device("auto"), pick_device("auto")] == [torch.device("cpu")] * 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    with pytest.raises(UserError, match=f"device=cuda, but .*{name}") as refused:
+        pick_device("cuda")
+    for message in (said, str(refused.value)):
+        assert f"sm_{capability[0]}{capability[1]}" in message
+        assert built_for in message
+        assert ("older CUDA" in message) == (capability < (9, 0))
+    assert pick_device("cpu") == torch.device("cpu")
