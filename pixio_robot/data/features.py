@@ -321,9 +321,10 @@ def _fetched(computed: Iterator[Features], device: torch.device) -> Iterator[Fea
     copying: tuple[Features, torch.cuda.Event] | None = None
     for features in computed:
         copy = features.map(lambda tensor: tensor.to("cpu", non_blocking=True))
-        following = copy, torch.cuda.current_stream(device).record_event()
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(device))
         if copying is not None:
             yield settled(*copying)
-        copying = following
+        copying = copy, done
     if copying is not None:
         yield settled(*copying)
