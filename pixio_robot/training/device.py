@@ -52,6 +52,13 @@ def can_use_gpu() -> bool:
     return torch.cuda.is_available() and missing_kernels() is None
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype:
+    """Precision of forward passes on `device` where nobody chooses one: bfloat16 on a GPU that computes in it, float32
+    on others, which emulate it (before Ampere, such as T4 and RTX 20xx), and on a CPU."""
+    computes = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if computes else torch.float32
+
+
 def missing_kernels(index: int | None = None) -> str | None:
     """That this PyTorch has no kernels for a GPU that it finds (the current one, or that of `index`), and what to do
     about it. None if it has some, or if it does not say what it was built for."""

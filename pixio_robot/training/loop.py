@@ -18,6 +18,7 @@ from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import sweep_temporaries
 from pixio_robot.training import randomness
 from pixio_robot.training.checkpoint import latest_checkpoint
+from pixio_robot.training.device import autocast_dtype
 from pixio_robot.training.distributed import Gathered, Vote, current
 from pixio_robot.training.finite import check_finite
 from pixio_robot.training.interrupt import Interrupt
@@ -57,8 +58,9 @@ class LoopConfig:
     grad_clip: float | None = number(1.0, above=0)
     """Maximum norm of the gradient; None: no clipping."""
     dtype: str = one_of("auto", DTYPES)
-    """Precision of forward passes (autocast): `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, float32 on a CPU
-    (where the backward pass of bfloat16 attention is extremely slow in torch 2.11)."""
+    """Precision of forward passes (autocast): `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that computes in it
+    (NVIDIA's since Ampere), float32 on older GPUs and on a CPU (where the backward pass of bfloat16 attention is
+    extremely slow in torch 2.11)."""
     compile: bool = False
     """Compile the model with torch.compile; the first steps then take minutes. With several processes, only the blocks
     of Pixio models are compiled."""
@@ -83,8 +85,9 @@ class LoopConfig:
 
     def precision(self, device: torch.device) -> torch.dtype:
         """Precision of forward passes on `device`."""
-        half = self.dtype == "bfloat16" or (self.dtype == "auto" and device.type == "cuda")
-        return torch.bfloat16 if half else torch.float32
+        if self.dtype == "auto":
+            return autocast_dtype(device)
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The autocast context for forward passes on `device`."""

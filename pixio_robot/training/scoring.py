@@ -24,7 +24,7 @@ from pixio_robot.data.executor import Executor
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.machine import to_device, usable_cores
-from pixio_robot.training.device import DEVICES, pick_device
+from pixio_robot.training.device import DEVICES, autocast_dtype, pick_device
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.build import EncoderSource, build_encoder
@@ -32,8 +32,27 @@ from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.masking import sample_mask
 
 BATCH = {"cpu": 32, "cuda": 256}
-DTYPE = {"cpu": torch.float32, "cuda": torch.bfloat16}
 VIEW = "largest central square"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Computing:
+    """How workers compute: on `cpu` or `cuda`, or they fail, and in which precision. It is decided before they start,
+    as the scores' key states the precision."""
+
+    device: str
+    dtype: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device, self.dtype, enabled=self.dtype is not torch.float32)
+
+    def key(self) -> dict[str, str]:
+        """Half precision changes the scores, so it is part of their settings; without a key they are float32."""
+        return {} if self.dtype is torch.float32 else {"precision": str(self.dtype).removeprefix("torch.")}
+
+    def processes(self) -> int | None:
+        """One worker on a GPU, which several would have to share; None (the default) on a CPU."""
+        return 1 if self.device == "cuda" else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +60,7 @@ class _LossOfChunk:
     chunk: Chunk
     checkpoint: str
     masks: int
-    device: str
+    computing: _Computing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +68,7 @@ class _EmbeddingOfChunk:
     chunk: Chunk
     source: EncoderSource
     size: int
-    device: str
+    computing: _Computing
 
 
 def mae_loss_column(
@@ -63,16 +82,16 @@ def mae_loss_column(
     """
     if masks < 1:
         raise UserError(f"mae_masks must be at least 1, not {masks}.")
-    takes = _device_of_workers(device, executor, gpus)
+    computing = _computing(device, executor, gpus)
     model = Pixio.load(checkpoint)
     return Column(
         name=MAE_LOSS,
         title="reconstruction loss",
         settings={"model": checkpointing.fingerprint(model, _shape(model)), "masks": masks, "view": VIEW}
-        | _precision(takes),
+        | computing.key(),
         job=_score_loss,
-        argument=lambda chunk: _LossOfChunk(chunk, str(Path(checkpoint).absolute()), masks, takes),
-        local_workers=_processes(takes),
+        argument=lambda chunk: _LossOfChunk(chunk, str(Path(checkpoint).absolute()), masks, computing),
+        local_workers=computing.processes(),
         gpus=gpus,
     )
 
@@ -90,46 +109,32 @@ def embedding_column(
     encoder: Any = build_encoder(source)
     if encoder is None:
         return None
-    takes = _device_of_workers(device, executor, gpus)
+    computing = _computing(device, executor, gpus)
     encoder.grid(size, size)  # raises for an unsuitable size before data is read
     return Column(
         name=EMBEDDING,
         title="embedding",
-        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW} | _precision(takes),
+        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW} | computing.key(),
         job=_embed,
-        argument=lambda chunk: _EmbeddingOfChunk(chunk, source, size, takes),
-        local_workers=_processes(takes),
+        argument=lambda chunk: _EmbeddingOfChunk(chunk, source, size, computing),
+        local_workers=computing.processes(),
         gpus=gpus,
     )
 
 
-def _device_of_workers(device: str, executor: Executor, gpus: float) -> str:
-    """`cpu` or `cuda`. Each worker uses this device or fails, so that scores have the precision that their key states.
-    Ray's workers have the GPUs that they reserve, regardless of the machine that starts them."""
+def _computing(device: str, executor: Executor, gpus: float) -> _Computing:
+    """Ray's workers have the GPUs that they reserve, regardless of the machine that starts them; on one that does not
+    compute in bfloat16 they emulate it."""
     if executor is Executor.PROCESSES:
-        return pick_device(device).type
+        picked = pick_device(device)
+        return _Computing(picked.type, autocast_dtype(picked))
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
     if device == "cuda" and gpus <= 0:
         raise UserError(
             "device=cuda with executor=ray needs gpus=1, or the fraction of a GPU to reserve for each worker."
         )
-    return "cuda" if gpus > 0 and device != "cpu" else "cpu"
-
-
-def _processes(device: str) -> int | None:
-    """One worker on a GPU, which several would have to share; None (the default) on a CPU."""
-    return 1 if device == "cuda" else None
-
-
-def _precision(device: str) -> dict[str, str]:
-    """Half precision changes the scores, so it is part of their settings; on a CPU scores are float32."""
-    return {"precision": str(DTYPE["cuda"]).removeprefix("torch.")} if device == "cuda" else {}
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    dtype = DTYPE[device.type]
-    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+    return _Computing("cuda", torch.bfloat16) if gpus > 0 and device != "cpu" else _Computing("cpu", torch.float32)
 
 
 def _threads(device: torch.device) -> int:
@@ -176,7 +181,7 @@ def _encoder(source: EncoderSource, device: torch.device) -> Any:
 
 @torch.inference_mode()
 def _score_loss(job: _LossOfChunk, report: Callable[[float], None]) -> None:
-    device = _worker_device(job.device)
+    device = _worker_device(job.computing.device)
     model = _pixio(job.checkpoint, device)
     size = model.encoder.config.resize or model.encoder.config.image_size
     grid = model.encoder.grid(size, size)
@@ -188,7 +193,7 @@ def _score_loss(job: _LossOfChunk, report: Callable[[float], None]) -> None:
         generators = [_generator(shards.id(row)) for row in rows.tolist()]
         masks = sample_mask(job.masks * len(rows), grid, model.mask_config, job.masks * generators, device)
         for start in range(0, job.masks * len(rows), len(rows)):
-            with _autocast(device):
+            with job.computing.autocast():
                 mask = masks.rows(slice(start, start + len(rows)))
                 total_b += model.reconstruct(images_bss3, mask).loss_per_image
         losses[rows - job.chunk.start] = (total_b / job.masks).cpu().numpy()
@@ -204,12 +209,12 @@ def _generator(identity: str) -> torch.Generator:
 
 @torch.inference_mode()
 def _embed(job: _EmbeddingOfChunk, report: Callable[[float], None]) -> None:
-    device = _worker_device(job.device)
+    device = _worker_device(job.computing.device)
     encoder = _encoder(job.source, device)
     shards = FrameShards.open(job.chunk.data, job.chunk.split)
     vectors = np.zeros((job.chunk.stop - job.chunk.start, encoder.feature_dim), np.float16)
     for rows, images in batches_of(shards, job.chunk, job.size, BATCH[device.type], _threads(device)):
-        with _autocast(device):
+        with job.computing.autocast():
             features = encoder(to_device(torch.from_numpy(images), device))
         vectors_bd = embedding(features)
         vectors[rows - job.chunk.start] = vectors_bd.half().cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.training import device
-from pixio_robot.training.device import missing_kernels, pick_device, unseen_gpu
+from pixio_robot.training.device import autocast_dtype, missing_kernels, pick_device, unseen_gpu
+from pixio_robot.training.loop import LoopConfig
 
 DRIVERS = {
     "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n": "535.104.05",
@@ -113,3 +115,17 @@ def test_a_gpu_without_kernels_is_not_taken(name, capability, built_for: str, ru
         assert built_for in message
         assert ("older CUDA" in message) == (capability < (9, 0))
     assert pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "major", "dtype"), [("Tesla T4", 7, torch.float32), ("NVIDIA A10", 8, torch.bfloat16)]
+)
+def test_bfloat16_is_for_gpus_that_compute_in_it(name: str, major: int, dtype: torch.dtype, monkeypatch) -> None:
+    show(monkeypatch, name, (major, 5), WHEEL)
+    card = types.SimpleNamespace(name=name, major=major, minor=5)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index=None: card)
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert autocast_dtype(gpu) == LoopConfig().precision(gpu) == dtype
+    assert autocast_dtype(cpu) == LoopConfig().precision(cpu) == torch.float32
+    assert LoopConfig(dtype="bfloat16").precision(gpu) == torch.bfloat16
+    assert LoopConfig(dtype="float32").precision(gpu) == torch.float32

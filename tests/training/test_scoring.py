@@ -134,9 +134,10 @@ def test_mistakes(checkpoint: Path, tmp_path: Path) -> None:
 def test_a_gpu_scores_in_half_precision_and_says_so(shards, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     """Autocast is all that a GPU changes; the same on a CPU keeps to the score in full precision."""
     assert "precision" not in mae_loss_column(str(checkpoint), 1, "cpu").settings
-    column, losses = mae_loss_column(str(checkpoint), 4, "cpu"), []
+    losses = []
     for dtype in (torch.float32, torch.bfloat16):
-        monkeypatch.setitem(scoring.DTYPE, "cpu", dtype)
+        monkeypatch.setattr(scoring, "autocast_dtype", lambda device, dtype=dtype: dtype)
+        column = mae_loss_column(str(checkpoint), 4, "cpu")
         piece = chunk(shards, 0, COUNT, tmp_path)
         column.job(column.argument(piece), lambda amount: None)
         losses.append(np.load(piece.target))
@@ -144,7 +145,7 @@ def test_a_gpu_scores_in_half_precision_and_says_so(shards, checkpoint: Path, tm
     np.testing.assert_allclose(*losses, rtol=0.02)
 
 
-@pytest.mark.parametrize("here", ["cpu", "cuda"])
+@pytest.mark.parametrize(("here", "bfloat16"), [("cpu", False), ("cuda", True), ("cuda", False)])
 @pytest.mark.parametrize(
     ("executor", "device", "gpus", "computes"),
     [
@@ -156,10 +157,18 @@ def test_a_gpu_scores_in_half_precision_and_says_so(shards, checkpoint: Path, tm
     ],
 )
 def test_the_precision_is_that_of_whoever_computes(
-    here: str, executor: Executor, device: str, gpus: float, computes: str | None, checkpoint: Path, monkeypatch
+    here: str,
+    bfloat16: bool,
+    executor: Executor,
+    device: str,
+    gpus: float,
+    computes: str | None,
+    checkpoint: Path,
+    monkeypatch,
 ) -> None:
     """Ray's workers by what they reserve, processes of this machine (None) by what is `here`."""
     monkeypatch.setattr(scoring, "pick_device", lambda name: torch.device(here))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bfloat16)
     source = EncoderSource(kind=EncoderKind.RANDOM, encoder=ENCODER)
     columns = (
         mae_loss_column(str(checkpoint), 1, device, gpus, executor),
@@ -168,8 +177,10 @@ def test_the_precision_is_that_of_whoever_computes(
     for column in columns:
         assert column is not None
         computing = computes or here
-        assert column.settings.get("precision") == ("bfloat16" if computing == "cuda" else None)
-        assert column.argument(Chunk("data", "train", 0, 1, "target")).device == computing
+        half = computing == "cuda" and (bfloat16 or executor is Executor.RAY)
+        assert column.settings.get("precision") == ("bfloat16" if half else None)
+        told = column.argument(Chunk("data", "train", 0, 1, "target")).computing
+        assert (told.device, told.dtype) == (computing, torch.bfloat16 if half else torch.float32)
 
 
 def test_a_gpu_that_no_worker_of_ray_reserves_cannot_compute(checkpoint: Path) -> None:
