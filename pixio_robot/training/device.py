@@ -27,10 +27,12 @@ def pick_device(name: str = "auto") -> torch.device:
     PyTorch has no kernels for the GPU.
 
     If `auto` falls back to the CPU although there is a GPU or an NVIDIA driver, the reason is printed to stderr, once
-    per process.
+    per process. Limits PyTorch's CPU threads, whatever the device, unless OMP_NUM_THREADS is set.
     """
     if name not in DEVICES:
         raise unknown_name("device", name, DEVICES)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(_cores_of_this_process())
     if name != "cpu" and can_use_gpu():
         # Operations that stay in float32 under bfloat16 autocast need no more than TF32's mantissa.
         torch.set_float32_matmul_precision("high")
@@ -42,9 +44,17 @@ def pick_device(name: str = "auto") -> torch.device:
         raise UserError(f"device=cuda, but PyTorch finds no CUDA device; use device=cpu or device=auto.{reason}")
     if name == "auto" and (why := missing_kernels() if torch.cuda.is_available() else unseen_gpu()):
         _tell_why_the_cpu(why)
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(usable_cores())
     return torch.device("cpu")
+
+
+def _cores_of_this_process() -> int:
+    """Its share of the usable cores, if it is one of several on this machine. Slurm states the share; whether it also
+    enforces it, so that the usable cores are the share, depends on the cluster."""
+    cores, processes = usable_cores(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if processes == 1:
+        return cores
+    of_task = os.environ.get("SLURM_CPUS_PER_TASK")
+    return min(cores, int(of_task)) if of_task else max(cores // processes, 1)
 
 
 def can_use_gpu() -> bool:

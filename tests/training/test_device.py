@@ -129,3 +129,31 @@ def test_bfloat16_is_for_gpus_that_compute_in_it(name: str, major: int, dtype: t
     assert autocast_dtype(cpu) == LoopConfig().precision(cpu) == torch.float32
     assert LoopConfig(dtype="bfloat16").precision(gpu) == torch.bfloat16
     assert LoopConfig(dtype="float32").precision(gpu) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("environment", "cores", "threads"),
+    [
+        ({}, 16, 16),
+        ({"LOCAL_WORLD_SIZE": "1", "SLURM_CPUS_PER_TASK": "4"}, 16, 16),  # a shell within an allocation
+        ({"LOCAL_WORLD_SIZE": "4"}, 16, 4),
+        ({"LOCAL_WORLD_SIZE": "4"}, 2, 1),
+        ({"LOCAL_WORLD_SIZE": "8", "SLURM_CPUS_PER_TASK": "12"}, 128, 12),
+        ({"LOCAL_WORLD_SIZE": "8", "SLURM_CPUS_PER_TASK": "12"}, 12, 12),  # the cluster enforces the share
+        ({"LOCAL_WORLD_SIZE": "8", "OMP_NUM_THREADS": "3"}, 128, None),
+    ],
+)
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_cpu_threads_are_the_process_s_share_on_a_gpu_too(
+    name: str, environment: dict[str, str], cores: int, threads: int | None, monkeypatch
+) -> None:
+    show(monkeypatch, "NVIDIA H200", (9, 0), WHEEL)
+    for variable in ("LOCAL_WORLD_SIZE", "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    limits: list[int] = []
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", limits.append)
+    assert pick_device(name).type == name
+    assert limits == ([] if threads is None else [threads])
