@@ -145,7 +145,7 @@ class _Stored:
     def key(self) -> dict[str, Any] | None:
         return read_json(self.key_file) if self.key_file.is_file() else None
 
-    def known(self, key: Mapping[str, Any], footage: list[list]) -> list[_Known]:
+    def known(self, key: dict[str, Any], footage: list[list]) -> list[_Known]:
         """The rows that can be taken over, in the order of the new frames: those of unchanged footage, if the column
         was computed with the same settings."""
         then, may_differ = self.key or {}, {"footage": None, "frames": None}
