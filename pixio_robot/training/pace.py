@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
 
-# Dense bfloat16 TFLOP/s from the vendors' data sheets (some print twice as much, with sparsity), by a part of the
-# device's name; the first match counts. TF32 runs at half of that on all of these.
+# Dense bfloat16 TFLOP/s of one GPU from the vendors' data sheets (some print twice as much, with sparsity, or a board's
+# two GPUs), by words of the device's name; the first match counts. TF32 runs at half of that on all of these.
 PEAK_TFLOPS = {
+    "GB200": 2500.0,
     "B200": 2250.0,
+    "GH200": 989.0,
     "H200 NVL": 835.0,
     "H200": 989.0,
     "H100 NVL": 835.0,
@@ -23,15 +26,19 @@ PEAK_TFLOPS = {
     "L40S": 362.0,
     "RTX 4090": 165.0,
 }
+LESSER = re.compile(r"\b(MIG|Laptop|D)\b|-\d+[ABCQ]$")
+"""Words in the names of parts of a GPU (MIG; NVIDIA's vGPU, such as A100-8C) and of lesser kinds (for laptops, 4090 D)."""
 
 
 def peak_tflops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float | None:
     """Peak TFLOP/s of `device` in matrix products of `dtype`; float32 means TF32, as set by `pick_device`. None for a
-    CPU or a GPU that is not in the table."""
+    CPU, a part of a GPU, or a GPU that is not in the table."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    peak = next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    if LESSER.search(name):
+        return None
+    peak = next((peak for words, peak in PEAK_TFLOPS.items() if re.search(rf"\b{words}\b", name)), None)
     return peak / 2 if peak and dtype is torch.float32 else peak
 
 
