@@ -7,12 +7,14 @@ on the number of processes.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import datetime
 import gc
 import importlib
 import os
+import socket
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, cast
@@ -168,7 +170,7 @@ def mesh_of_all(device: torch.device) -> DeviceMesh:
 @contextlib.contextmanager
 def joined(device: str = "auto") -> Iterator[Processes]:
     """Join the process group of a launch by torchrun or submitit; otherwise yield a single process. Raises UserError if
-    several processes would have to share one of several GPUs."""
+    several processes would have to share a GPU."""
     if not _started_along_with_others():
         yield Processes()
         return
@@ -181,6 +183,8 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     # Numbers on the host use gloo, so that exchanging them never waits for a device.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
+        if on_gpu:
+            _refuse_to_share_gpus(current())
         yield current()
     except BaseException as error:
         _forget_what_it_stopped(error)
@@ -190,15 +194,31 @@ def joined(device: str = "auto") -> Iterator[Processes]:
 
 
 def _own_gpu(rank: int, processes: int) -> int:
-    """Index of the GPU for one of several processes of this machine. Raises UserError if there are too few: NCCL
-    accepts each GPU only once, and would report it only at the first exchange."""
+    """Index of the GPU for one of several processes of this machine. Raises UserError if there are visibly too few."""
     gpus = torch.cuda.device_count()
     if 1 < gpus < processes:
-        raise UserError(
-            f"{processes} processes on this machine, but {gpus} GPUs: start one per GPU (torchrun --nproc-per-node "
-            f"{gpus}, on Slurm hydra.launcher.tasks_per_node={gpus}), or use device=cpu."
-        )
+        raise _too_few_gpus(processes, gpus)
     return rank % gpus  # Slurm may have made only its own GPU visible to each process
+
+
+def _refuse_to_share_gpus(processes: Processes) -> None:
+    """Raise UserError, in every process, if two of them have the same GPU: NCCL accepts each only once, and would
+    report it only at the first exchange. All processes must call it."""
+    uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    taken = collections.defaultdict[str, list[str]](list)
+    for machine, gpu in processes.gather((socket.gethostname(), uuid)):
+        taken[machine].append(gpu)
+    for gpus in taken.values():
+        if len(set(gpus)) < len(gpus):
+            raise _too_few_gpus(len(gpus), len(set(gpus)))
+
+
+def _too_few_gpus(processes: int, gpus: int) -> UserError:
+    count = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+    return UserError(
+        f"{processes} processes on one machine, but {count}: start one per GPU (torchrun --nproc-per-node {gpus}, on "
+        f"Slurm hydra.launcher.tasks_per_node={gpus}), or use device=cpu."
+    )
 
 
 def _forget_what_it_stopped(error: BaseException) -> None:

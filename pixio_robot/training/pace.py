@@ -27,7 +27,7 @@ PEAK_TFLOPS = {
     "RTX 4090": 165.0,
 }
 LESSER = re.compile(r"\b(MIG|Laptop|D)\b|-\d+[ABCQ]$")
-"""Words in the names of parts of a GPU (MIG; NVIDIA's vGPU, such as A100-8C) and of lesser kinds (for laptops, 4090 D)."""
+"""In the names of parts of a GPU (MIG; NVIDIA's vGPU, such as A100-8C) and of lesser kinds (for laptops, 4090 D)."""
 
 
 def peak_tflops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float | None:

@@ -193,6 +193,12 @@ def both_say(program: str, where: Path, *arguments: str) -> list[list[str]]:
     return said
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 FIRST_WORKS = """
 import datetime, sys, time
 import torch.distributed as dist
@@ -300,6 +306,33 @@ alive = gloo() > 0
 del encoder, model, blocks, block, module
 part()
 print(alive, gloo())
+"""
+
+
+GPUS = """
+import os, sys, torch, types
+import torch.distributed as dist
+from pixio_robot.errors import UserError
+from pixio_robot.training.distributed import joined
+
+rank = sys.argv[1]
+os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[3]}
+
+meet = dist.init_process_group
+dist.init_process_group = lambda backends: meet(backends.removeprefix("cpu:").partition(",")[0])  # without NCCL
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+torch.cuda.set_device = lambda index: None
+torch.cuda.current_device = lambda: 0
+torch.cuda.get_arch_list = lambda: []
+torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=f"GPU-{sys.argv[4][int(rank)]}")
+try:
+    with joined("auto") as processes:
+        print(processes.count)
+except UserError as error:
+    print(error)
+print(dist.is_initialized())
 """
 
 
@@ -487,10 +520,7 @@ def test_blocks_are_gathered_in_half_precision_and_their_gradients_summed_in_ful
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names of threads")
 def test_a_process_that_ends_by_an_error_has_let_go_of_its_group_when_it_says_so(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    assert both_say(FAILS, tmp_path, port) == [["bad step, True 0"]] * 2
+    assert both_say(FAILS, tmp_path, free_port()) == [["bad step, True 0"]] * 2
 
 
 def test_only_tensors_that_share_memory_are_copied_to_be_written(tmp_path):
@@ -537,3 +567,12 @@ def test_more_processes_than_gpus_are_refused_before_they_meet(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"3 processes .* 2 GPUs.*--nproc-per-node 2"), joined("auto"):
         pass
+
+
+def test_processes_that_see_one_gpu_each_may_not_see_the_same(tmp_path):
+    """As under torchrun on a machine with one; under Slurm, each may see only its own."""
+    assert both_say(GPUS, tmp_path, free_port(), "ab") == [["2", "False"]] * 2
+    for said, initialized in both_say(GPUS, tmp_path, free_port(), "aa"):
+        assert "2 processes on one machine, but 1 GPU:" in said
+        assert "--nproc-per-node 1," in said
+        assert initialized == "False"
