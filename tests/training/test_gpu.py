@@ -1,6 +1,7 @@
 """What only a CUDA device can show: bfloat16 and compiled steps, copies that do not wait, losses near the CPU's."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from pixio_robot.machine import to_device
 from pixio_robot.training.distill import DistillConfig, distill
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
+from pixio_robot.training.pace import WaitsOfTheGpu
 from pixio_robot.training.pretrain import PretrainConfig, pretrain
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.distill import StudentConfig
@@ -121,3 +123,16 @@ def test_a_step_never_waits_for_the_device(config):
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_wait_counts_while_the_device_has_nothing_to_do():
+    waits, seconds = WaitsOfTheGpu(), []
+    for cycles in (1_000_000_000, 0):  # half a second of work or more, then none
+        torch.cuda.synchronize()
+        torch.cuda._sleep(cycles)
+        with waits.waiting():
+            time.sleep(0.1)
+        torch.cuda.synchronize()
+        seconds.append(waits.take())
+    assert seconds[0] < 0.01
+    assert 0.09 < seconds[1] < 0.2
