@@ -29,8 +29,8 @@ _TRUTH_VERSION = 2
 
 @dataclass(kw_only=True)
 class ProbeCommand(StageSettings):
-    """Probe frozen features for depth, segmentation, positions, camera pose and contact, by ridge regression and
-    nearest neighbours."""
+    """Probe frozen features for depth, segmentation, positions, camera pose and contact, by linear maps and nearest
+    neighbours."""
 
     out: str = MISSING
     """Result directory; probes.html next to it compares all probes in the same folder."""

@@ -1,7 +1,7 @@
-"""Probe frozen features with ridge regression and nearest neighbours.
+"""Probe frozen features with linear maps (ridge regression; softmax regression for classes) and nearest neighbours.
 
 Every target is fitted on some episodes and tested on others, of the same data set or of another level of visual
-variation. Everything is closed-form, so the results do not depend on how well a head was tuned.
+variation. Everything is closed-form or convex, so the results do not depend on how well a head was tuned.
 Shapes: n frames, h w the patch map or pixels, d features, c outputs.
 """
 
@@ -20,8 +20,9 @@ from pixio_robot.errors import UserError
 from pixio_robot.student_t import half_width
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.regressors import Predict, nearest, nearest_patches, ridge, split_episodes
+from pixio_robot.vision.softmax_regression import softmax_regression
 
-VERSION = 2
+VERSION = 3
 """Increase whenever equal features would give other numbers: results of different versions are not compared."""
 TEST_SHARE = 0.25
 LEAST_EPISODES = 3
@@ -145,11 +146,9 @@ class Probes:
             targets[CAMERA] = _two_axes(truth.camera_axes)
         if 0 < touching < 1:
             targets[CONTACT] = truth.contact[:, None].astype(np.float32)
-        self._readers = _Readers(
-            features.map(lambda tensor: tensor[kept]),
-            {name: torch.from_numpy(values[train]) for name, values in targets.items()},
-            truth.episode[train],
-        )
+        fitted = {name: torch.from_numpy(values[train]) for name, values in targets.items()}
+        known = features.map(lambda tensor: tensor[kept])
+        self._readers = _Readers(known, fitted, truth.episode[train]) if fitted else None
 
     def measure(self, features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
         """Test on the held-out episodes of these frames, which must have the same classes as the fitted ones."""
@@ -157,7 +156,7 @@ class Probes:
         kept = torch.from_numpy(held)
         features = features.map(lambda tensor: tensor[kept])
         depth, classes, episode = truth.depth[held], truth.classes[held], truth.episode[held]
-        read = self._readers.read(features)
+        read = {} if self._readers is None else self._readers.read(features)
         linear, knn = (_read_dense(predict, features, depth.shape[1:]) for predict in self._dense)
         result = ProbeResult(
             linear=_dense_scores(*linear, depth, classes, self._class_names),
@@ -210,7 +209,8 @@ class _Readers:
 
 
 def _fit_dense(features: Features, truth: GroundTruth, train: np.ndarray) -> tuple[Predict, Predict]:
-    """Fit depth and class fractions per patch, by ridge and by neighbours, on some patches of every training frame."""
+    """Fit depth and class fractions per patch on some patches of every training frame: by linear maps (ridge regression
+    for depth, softmax regression for classes), and by neighbours."""
     n, rows, columns, d = features.patches.shape
     shares = torch.stack([torch.from_numpy(truth.classes == index) for index in range(len(truth.class_names))], 1)
     targets = torch.cat([torch.from_numpy(truth.depth)[:, None], shares.float()], 1)
@@ -221,7 +221,8 @@ def _fit_dense(features: Features, truth: GroundTruth, train: np.ndarray) -> tup
     wanted = targets_npc.gather(1, chosen[..., None].expand(-1, -1, targets_npc.shape[-1]))[kept]
     inputs, wanted = inputs.flatten(0, 1), wanted.flatten(0, 1)
     groups = np.repeat(truth.episode[train], chosen.shape[1])
-    return ridge(inputs, [wanted[:, :1], wanted[:, 1:]], groups), nearest_patches(inputs, wanted)
+    depth, classes = ridge(inputs, [wanted[:, :1]], groups), softmax_regression(inputs, wanted[:, 1:], groups)
+    return lambda each: torch.cat([depth(each), classes(each)], 1), nearest_patches(inputs, wanted)
 
 
 def _read_dense(predict: Predict, features: Features, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

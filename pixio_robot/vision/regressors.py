@@ -61,8 +61,8 @@ class Ridge:
     """Ridge regression with one eigendecomposition, of the smaller of X'X and XX', for all targets and penalties."""
 
     def __init__(self, inputs_nf: Tensor) -> None:
-        self._mean_f, self._scale_f = inputs_nf.mean(0), _scales(inputs_nf.std(0))
-        self._x_nf = _standardised(inputs_nf, self._mean_f, self._scale_f)
+        self._mean_f, self._scale_f = inputs_nf.mean(0), scales(inputs_nf.std(0))
+        self._x_nf = standardised(inputs_nf, self._mean_f, self._scale_f)
         self._dual = self._x_nf.shape[1] > len(self._x_nf)
         gram = self._x_nf @ self._x_nf.T if self._dual else self._x_nf.T @ self._x_nf
         self._values, self._vectors = torch.linalg.eigh(gram.double())
@@ -75,15 +75,16 @@ class Ridge:
         penalties = strengths_c.double() * len(x_nf)
         inner = (self._vectors @ (right / (self._values.clamp_min(0)[:, None] + penalties))).float()
         weights_fc = x_nf.T @ inner if self._dual else inner
-        return lambda inputs_nf: _standardised(inputs_nf, mean_f, scale_f) @ weights_fc + offset_c
+        return lambda inputs_nf: standardised(inputs_nf, mean_f, scale_f) @ weights_fc + offset_c
 
 
-def _standardised(inputs_nf: Tensor, mean_f: Tensor, scale_f: Tensor) -> Tensor:
+def standardised(inputs_nf: Tensor, mean_f: Tensor, scale_f: Tensor) -> Tensor:
+    """Inputs minus mean times scale."""
     # In place: a patch map of many frames takes gigabytes.
     return (inputs_nf - mean_f).mul_(scale_f)
 
 
-def _scales(std_f: Tensor) -> Tensor:
+def scales(std_f: Tensor) -> Tensor:
     """The factor by which each input is standardised; 0 for constant ones."""
     varying = std_f[std_f > 0]
     typical = varying.median() if len(varying) else torch.ones(())

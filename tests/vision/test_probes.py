@@ -12,6 +12,7 @@ from pixio_robot.student_t import half_width
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.probes import Probes, probe, roc_area
 from pixio_robot.vision.regressors import Ridge, nearest, nearest_patches, ridge, split_episodes
+from pixio_robot.vision.softmax_regression import softmax_regression
 
 EPISODES, FRAMES, GRID, D, PIXELS = 24, 5, 4, 12, 16
 
@@ -91,12 +92,13 @@ def test_neighbours_find_what_stands_out(truth: GroundTruth) -> None:
     assert informed.depth_delta1 > nothing.depth_delta1
 
 
-def test_a_still_camera_and_a_hand_that_never_touches_have_no_probe(truth: GroundTruth) -> None:
+def test_what_neither_moves_nor_touches_has_no_probe(truth: GroundTruth) -> None:
     truth.camera_axes[:] = np.eye(3)
     truth.contact[:] = False
-    result, _ = probe(features_of(truth, informed=True), truth)
+    result, _ = probe(features_of(truth, informed=True), dataclasses.replace(truth, positions={}))
     assert result.camera_angle is None
     assert result.contact is None
+    assert result.positions == {}
 
 
 def test_what_was_fitted_is_carried_to_other_frames(truth: GroundTruth) -> None:
@@ -206,6 +208,32 @@ def test_a_fitted_ridge_keeps_no_features() -> None:
     held = [cell.cell_contents for cell in read.__closure__ or ()]
     assert sum(each.nbytes for each in held if isinstance(each, torch.Tensor)) < 0.2 * x.nbytes
     assert not [each for each in held if isinstance(each, Ridge)]
+
+
+def test_softmax_regression_is_at_its_optimum_and_the_same_again() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 6, generator=generator) * torch.tensor([1.0, 10.0, 0.1, 1.0, 1.0, 0.0])
+    classes = (x[:, 0] + x[:, 1] / 10 + torch.randn(400, generator=generator) > 0).long()
+    shares = torch.nn.functional.one_hot(classes, 3).float()
+    groups = np.repeat(np.arange(20), 20)
+    read = softmax_regression(x, shares, groups)(x)
+    assert (read.argmax(1) == classes).float().mean() > 0.75
+    torch.testing.assert_close(read.sum(1), torch.ones(400))
+    # At the optimum the offset, which has no penalty, makes the mean prediction the mean share.
+    torch.testing.assert_close(read.mean(0), shares.mean(0), atol=2e-3, rtol=0)
+    assert torch.equal(read, softmax_regression(x, shares, groups)(x))
+
+
+def test_a_small_class_is_found(truth: GroundTruth) -> None:
+    """An object on a twentieth of the patches, which a linear map of the features separates."""
+    generator = torch.Generator().manual_seed(0)
+    n, step = len(truth.images), PIXELS // GRID
+    small = torch.rand(n, GRID, GRID, generator=generator) < 0.05
+    features = features_of(truth, informed=False)
+    features.patches[..., :3] += 2.0 * small[..., None]
+    truth.classes[:] = np.kron(small.numpy(), np.ones((step, step), bool)).astype(np.int32)
+    result, _ = probe(features, truth)
+    assert result.linear.iou["far"] > 0.3
 
 
 def test_nearest_of_a_known_frame_is_itself() -> None:
