@@ -65,9 +65,10 @@ def measure(shape: Shape, device: torch.device, strategy: str = "ddp") -> dict[s
     }
 
 
-def in_two_processes(shape: Shape, device: str, strategy: str) -> dict[str, Any]:
+def in_processes(count: int, shape: Shape, device: str, strategy: str = STRATEGIES[0]) -> dict[str, Any]:
+    """`measure` in processes of their own: one keeps the memory of the shapes before."""
     words = ["--sizes", shape.size, "--image-sizes", str(shape.image_size), "--batch", str(shape.batch)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
     command = [sys.executable, *launcher, __file__, *words, "--device", device, "--worker", strategy]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
@@ -103,10 +104,10 @@ def main() -> None:
         return
     device = pick_device(arguments.device)
     middle = arguments.sizes[len(arguments.sizes) // 2]
-    by_size = [measure(shape(size, 256), device) for size in arguments.sizes]
-    by_image = [measure(shape(middle, side), device) for side in arguments.image_sizes]
+    by_size = [in_processes(1, shape(size, 256), arguments.device) for size in arguments.sizes]
+    by_image = [in_processes(1, shape(middle, side), arguments.device) for side in arguments.image_sizes]
     enough = device.type == "cpu" or torch.cuda.device_count() > 1
-    by_processes = [in_two_processes(shape(middle, 256), arguments.device, way) for way in STRATEGIES if enough]
+    by_processes = [in_processes(2, shape(middle, 256), arguments.device, way) for way in STRATEGIES if enough]
     alone = next(row for row in by_size if row["size"] == middle)
     result = {
         "rows": [*by_size, *by_image, *by_processes],
