@@ -184,8 +184,8 @@ class FrameFile:
                 raise self._damaged(f"the checksum of frame {number} does not match.")
 
     def _fill(self, places: list[np.ndarray], wanted: int, offset: int) -> int:
-        """Fill the buffers uint8 (k,), `wanted` bytes in all, one after the other with the bytes from `offset` on -> how
-        many there were."""
+        """Fill the buffers uint8 (k,), `wanted` bytes in all, with the bytes from `offset` on. Returns how many there
+        were."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY)
             try:
