@@ -94,9 +94,16 @@ class ArmControl:
         return np.concatenate([place, Rotation.from_matrix(turn).as_rotvec(), action[6:]])
 
 
-def start_anew(env: Any) -> None:
-    """Reset what is not part of MuJoCo's state: controllers, grippers (to half closed) and clocks."""
+def start_anew(env: Any, from_here: bool = True) -> None:
+    """Reset what is not part of MuJoCo's state: controllers, grippers (to half closed) and clocks.
+
+    `from_here`: the controllers hold the arm where it is now. Otherwise, right after robosuite's own `reset`, they hold
+    it where it was then, as they do when robosuite records.
+    """
     for robot in env.robots:
+        for part in robot.part_controllers.values():
+            if from_here and hasattr(part, "update"):
+                part.update(force=True)
         robot.composite_controller.reset()
         for gripper in robot.gripper.values():
             if gripper.dof:

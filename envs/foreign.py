@@ -87,8 +87,8 @@ class ForeignMujoco(Protocol):
         """(state, reward, success as reported by the environment, whether the episode is over)."""
         ...
 
-    def observe(self) -> np.ndarray:
-        """The state (s,), from the model's current data."""
+    def restored(self) -> np.ndarray:
+        """Called when the model's data were set from outside, where an episode begins; returns the state (s,)."""
         ...
 
     def close(self) -> None: ...

@@ -63,7 +63,8 @@ class DmControl:
             raise UserError("dm_control started a new episode by itself: the horizon is longer than the task's limit.")
         return self._flat(after.observation), float(after.reward or 0.0), False, bool(after.last())
 
-    def observe(self) -> np.ndarray:
+    def restored(self) -> np.ndarray:
+        self._env._step_count, self._env._reset_next_step = 0, False
         return self._flat(self._env.task.get_observation(self._env.physics))
 
     def close(self) -> None:

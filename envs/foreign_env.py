@@ -76,7 +76,7 @@ class ForeignEnv(Views):
         state = finite_vector(state, size, f"The state of {self.config.task}", "as get_state gives it", UserError)
         mujoco.mj_setState(self._model, self._data, state, _STATE)
         mujoco.mj_forward(self._model, self._data)
-        self._observed = self._foreign.observe()
+        self._observed = self._foreign.restored()
         return self._begin(render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:

@@ -76,7 +76,7 @@ class GymnasiumMujoco:
         observation, reward, terminated, truncated, info = self._env.step(as_action(self._env.action_space, action))
         return self._flat(observation), float(reward), succeeded(info), bool(terminated or truncated)
 
-    def observe(self) -> np.ndarray:
+    def restored(self) -> np.ndarray:
         return self._flat(self._env._get_obs())
 
     def close(self) -> None:

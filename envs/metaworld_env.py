@@ -48,6 +48,7 @@ def _build(config: EnvConfig) -> Any:
 
     env = type(f"PixioRobot{task_class.__name__}", (task_class,), {"_initialize_simulation": initialize})()
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
+    env.max_path_length = config.steps  # beyond it, it refuses to step
     env._partially_observable = False  # the policies need the goal; the cached space would zero it
     env.__dict__.pop("sawyer_observation_space", None)
     env._set_task_called = True

@@ -30,6 +30,8 @@ _SHADOW_REACH = 0.7
 
 _VISUAL_GROUP = 1
 _CULLED_GROUP = 5
+_OTHER_THINGS = 1000
+"""Room for what a model may have drawn besides geoms, sites and tendons: skins, lights, decoration."""
 
 FREE_VIEW = "free view of all"
 """Used in place of a camera name: MuJoCo's default free camera."""
@@ -104,7 +106,7 @@ class Renderer:
             model.mat_reflectance[:] = 0
             thin_meshes(model, _MESH_CELL)
         self._visible = model.geom_group == _VISUAL_GROUP
-        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 64)
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + model.nwrap + _OTHER_THINGS)
         if self._fast:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
@@ -185,6 +187,8 @@ class Renderer:
         mujoco.mjv_updateScene(
             self._model, self._data, self._option, None, seen_from, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
+        if self._scene.status:
+            raise UserError(f"This model has more to draw than the {self._scene.maxgeom} things that were expected.")
         for flag in (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR):
             self._scene.flags[flag] = ids
         mujoco.mjr_render(self._viewport, self._scene, context)

@@ -64,6 +64,8 @@ class RobomimicEnv(Views):
                 raise unknown_name("camera", camera, cameras)
         self._columns = grouped(self.spec.state_names)
         self._check_columns(self._env._get_observations(force_update=True))
+        self._loaded = False
+        """Whether a model was loaded and nothing restored since."""
         self._steps, self._done = 0, True
 
     def _attach(self) -> None:
@@ -89,6 +91,7 @@ class RobomimicEnv(Views):
         with global_seed(seed):
             observations = self._env.reset()
         self._attach()
+        self._loaded = False
         return self._begin(observations, render)
 
     def load_model(self, model_file: str) -> None:
@@ -101,6 +104,7 @@ class RobomimicEnv(Views):
         with global_seed(0):
             load_model(self._env, model_file)
         self._attach()
+        self._loaded = True
 
     def get_state(self) -> np.ndarray:
         return self._env.sim.get_state().flatten()
@@ -113,7 +117,8 @@ class RobomimicEnv(Views):
         env.sim.reset()
         env.sim.set_state_from_flattened(state)
         env.sim.forward()
-        start_anew(env)
+        start_anew(env, from_here=not self._loaded)
+        self._loaded = False
         return self._begin(env._get_observations(force_update=True), render)
 
     def _begin(self, observations: Mapping[str, np.ndarray], render: bool) -> Frame:

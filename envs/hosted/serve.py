@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import inspect
 import json
 import os
 import random
@@ -31,11 +32,9 @@ class Server:
         """Make the environment; returns its spaces, metadata, versions, and what its registration says."""
         if module:
             importlib.import_module(module)
-        if horizon is not None:
-            settings = {**settings, "max_episode_steps": horizon}
         _seed(0)
         api = _api(name)
-        self._env = api.make(name, disable_env_checker=True, **settings)
+        self._env = _made(api, name, settings, horizon)
         spec, metadata = self._env.spec, dict(self._env.metadata or {})
         packages = metadata.get("packages") or [type(self._env.unwrapped).__module__.partition(".")[0]]
         return {
@@ -43,7 +42,7 @@ class Server:
             "action_space": described(self._env.action_space),
             "metadata": {key: value for key, value in metadata.items() if _plain(value)},
             "render_mode": getattr(self._env, "render_mode", None),
-            "horizon": getattr(spec, "max_episode_steps", None),
+            "horizon": horizon or getattr(spec, "max_episode_steps", None),
             "nondeterministic": bool(getattr(spec, "nondeterministic", False)),
             "versions": [version_of(package) for package in [*packages, api.__name__]],
         }
@@ -76,6 +75,22 @@ class Server:
     def close(self) -> None:
         if self._env is not None:
             self._env.close()
+
+
+def _made(api: Any, name: str, settings: dict[str, Any], horizon: int | None) -> Any:
+    """Old versions of gym pass options that they do not know on to the environment."""
+    known, options = inspect.signature(api.make).parameters, dict(settings)
+    if "disable_env_checker" in known:
+        options["disable_env_checker"] = True
+    if horizon is None or "max_episode_steps" in known:
+        return api.make(name, **options, **({} if horizon is None else {"max_episode_steps": horizon}))
+    env = layer = api.make(name, **options)
+    while type(layer).__name__ != "TimeLimit" and hasattr(layer, "env"):
+        layer = layer.env
+    if type(layer).__name__ == "TimeLimit":
+        layer._max_episode_steps = horizon
+        return env
+    return importlib.import_module(api.__name__ + ".wrappers").TimeLimit(env, max_episode_steps=horizon)
 
 
 def described(space: Any) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """What Gymnasium's own MuJoCo environments, which are always installed, show of `envs.foreign`."""
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.envs.mujoco.pusher_v5 import PusherEnv
 
-from envs.config import EnvConfig, Variation
+from envs.config import EnvConfig, RenderQuality, Variation
 from envs.experts import make_expert
 from envs.play import Play
 from envs.pool import ProcessPool
 from envs.registry import make_env, spec_of
+from envs.render import Renderer
 from envs.spec import action_bounds
 from pixio_robot.errors import UserError
 
@@ -63,6 +65,19 @@ def test_every_camera_of_the_model_can_be_looked_through():
     env.close()
     with pytest.raises(UserError, match=r"'tarck'.*'track'"):
         make_env(config("gymnasium:Ant-v5", cameras=["tarck"]))
+
+
+def test_a_model_of_many_sites_is_drawn_whole():
+    sites = "".join(f"<site pos='{0.01 * n} 0 -5' size='0.001' group='0'/>" for n in range(1500))
+    goal = "<site name='goal' size='0.5' rgba='1 0 0 1' group='0'/>"
+    camera = "<camera name='above' pos='0 0 3'/>"
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{camera}{sites}{goal}</worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer = Renderer(model, data, 48, RenderQuality.FULL)
+    renderer.show_surroundings([0])
+    assert (renderer.render("above")[..., 0] > 100).sum() > 50
+    renderer.close()
 
 
 class OfMine(PusherEnv):

@@ -171,7 +171,20 @@ OLD = """
     def spec(name):
         if name != "Old-v0": raise KeyError(name)
 
-    sys.modules["gym"] = types.SimpleNamespace(__name__="gym", spec=spec, make=lambda name, **_: Old())
+    def make(name, **options):  # older versions do not know disable_env_checker and max_episode_steps
+        assert not options, options
+        return Old()
+
+    class TimeLimit:
+        def __init__(self, env, max_episode_steps): self.env, self.limit, self.steps = env, max_episode_steps, 0
+        def __getattr__(self, name): return getattr(self.env, name)
+        def step(self, action):
+            self.steps += 1
+            observation, reward, over, info = self.env.step(action)
+            return observation, reward, over or self.steps >= self.limit, info
+
+    sys.modules["gym.wrappers"] = types.SimpleNamespace(TimeLimit=TimeLimit)
+    sys.modules["gym"] = types.SimpleNamespace(__name__="gym", spec=spec, make=make)
 """
 
 
@@ -184,6 +197,9 @@ def test_environments_of_the_old_gym(made, module) -> None:
     result = env.step(np.full(1, 0.5), False)
     assert result.done
     assert not result.success
+    brief = made(hosted("gymnasium:mine:Old-v0", cameras=[], horizon=2))
+    brief.reset(7, False)
+    assert [brief.step(np.zeros(1), False).done for _ in range(2)] == [False, True]
 
 
 DYING = """
