@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from envs.checked import finite_vector
-from envs.config import CAMERAS, OWN_SPREAD_M, Controller, EnvConfig
+from envs.config import CAMERAS, LEAST_SHARED_SPREAD_M, OWN_SPREAD_M, Controller, EnvConfig
 from envs.control import ArmControl, PlainControl, start_anew
 from envs.scene import Scene, dress
 from envs.seeding import global_seed
@@ -55,8 +55,25 @@ def _build(config: EnvConfig) -> Any:
             hard_reset=False,
         )
     if not TASKS[config.task].cubes:
+        if config.start_spread < LEAST_SHARED_SPREAD_M and getattr(env, "single_object_mode", 0):
+            _allow_overlaps(env.placement_initializer)
         _shrink(getattr(env, "placement_initializer", None), config.start_spread / OWN_SPREAD_M)
     return env
+
+
+def _allow_overlaps(sampler: Any) -> None:
+    """Let the objects of robosuite's placement sampler overlap: a task with a single object removes all others, but
+    only after it has found a place for each. Their radii are taken off the ranges once, as the sampler would turn a
+    range that is narrower than an object inside out."""
+    for part in getattr(sampler, "samplers", {}).values():
+        _allow_overlaps(part)
+    if hasattr(sampler, "x_range") and sampler.ensure_object_boundary_in_range:
+        radius = max(item.horizontal_radius for item in sampler.mujoco_objects)
+        for name in ("x_range", "y_range"):
+            low, high = getattr(sampler, name)
+            setattr(sampler, name, [low + radius, high - radius])
+        sampler.ensure_object_boundary_in_range = False
+    sampler.ensure_valid_placement = False
 
 
 def _shrink(sampler: Any, share: float) -> None:
@@ -94,8 +111,16 @@ class RobosuiteEnv(Views):
         self._done = True
 
     def reset(self, seed: int, render: bool = True) -> Frame:
-        with global_seed(seed):
-            self._env.reset()
+        from robosuite.utils.errors import RandomizationError
+
+        try:
+            with global_seed(seed):
+                self._env.reset()
+        except RandomizationError as error:
+            raise UserError(
+                f"robosuite finds no place for all objects of {self.config.task} at seed {seed} with "
+                f"start_spread={self.config.start_spread}: raise it, to at most {OWN_SPREAD_M}."
+            ) from error
         self._renderer.textures_changed(self._scene.draw(seed))
         return self._begin(render)
 

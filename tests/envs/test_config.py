@@ -24,6 +24,7 @@ from pixio_robot.errors import UserError
         ({"task": "Stack", "object_scale": 0.55}, "object_scale"),
         ({"task": "Door", "start_spread": 0.18}, "start_spread"),
         ({"task": "Wipe", "start_spread": 0.1}, "start_spread"),
+        ({"task": "PickPlace", "start_spread": 0.09}, "at least 0.1"),
         ({"task": "hammer-v3", "cameras": ["front"], "start_spread": 0.1}, "start_spread"),
         ({"horizon": 0}, "horizon"),
         ({"control_hz": 30}, "control_hz"),

@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from envs.config import EnvConfig, RenderQuality
+from envs.config import Controller, EnvConfig, RenderQuality
 from envs.registry import make_env
 from envs.tasks import TASKS
+from pixio_robot.errors import UserError
 
 pytestmark = pytest.mark.sim
 
@@ -89,6 +90,39 @@ def test_cubes_start_everywhere_in_the_square(lift):
     assert (starts.max(0) - starts.min(0) > 1.7 * spread).all()
 
 
+@pytest.mark.parametrize(("task", "spread"), [("PickPlaceCan", 0.0), ("PickPlaceCan", 0.06), ("PickPlaceSingle", 0.0)])
+def test_a_single_grocery_starts_within_the_spread(task, spread):
+    """robosuite's sampler also places the groceries that the task removes, which a small range has no room for."""
+    env = make_env(EnvConfig(task=task, cameras=[], start_spread=spread))
+    try:
+        starts = []
+        for seed in range(12):
+            env.reset(seed, False)
+            places = np.array(
+                [
+                    place
+                    for name, place in env.privileged().items()
+                    if name in ("milk_pos", "bread_pos", "cereal_pos", "can_pos")
+                ]
+            )
+            starts += list(places[np.abs(places[:, 0]) < 1, :2])  # the others are out of the scene
+        assert len(starts) == 12
+        assert (np.abs(np.array(starts) - (0.1, -0.25)) <= np.array([0.145, 0.195]) * spread / 0.15 + 0.001).all()
+    finally:
+        env.close()
+
+
+def test_no_place_for_all_objects_is_a_mistake_of_the_spread():
+    env = make_env(EnvConfig(task="PickPlace", cameras=[]))
+    try:
+        groceries = env._env.placement_initializer.samplers["CollisionObjectSampler"]
+        groceries.x_range, groceries.y_range = [-0.05, 0.05], [-0.05, 0.05]
+        with pytest.raises(UserError, match="start_spread"):
+            env.reset(0, False)
+    finally:
+        env.close()
+
+
 def test_the_cube_is_large_in_the_front_camera_at_96_pixels():
     env = make_env(EnvConfig(cameras=["front"]))
     try:
@@ -161,6 +195,25 @@ def test_states_of_robosuite_itself_are_gone_on_from(lift):
     assert np.allclose(lift.privileged()["eef_pos"], site, atol=1e-9)
     assert np.allclose(lift.privileged()["cube_pos"], theirs.sim.data.body_xpos[theirs.cube_body_id], atol=1e-9)
     theirs.close()
+
+
+@pytest.mark.parametrize("controller", [Controller.OSC_POSE, Controller.JOINT_POSITION])
+def test_what_follows_a_restored_state_does_not_depend_on_steps_before(controller):
+    env = make_env(EnvConfig(task="Lift", cameras=[], controller=controller))
+    still = np.zeros(env.spec.action_dim, np.float32)
+    env.reset(2)
+    for _ in range(10):
+        env.step(still + 0.5)
+    state = env.get_state()
+
+    def played() -> np.ndarray:
+        env.reset_to(state)
+        return np.stack([env.step(still).frame.state for _ in range(5)])
+
+    stepped = played()
+    env.reset(2)  # no step in between
+    np.testing.assert_array_equal(played(), stepped)
+    env.close()
 
 
 def test_wiping_takes_the_dirt_away_and_succeeds():
