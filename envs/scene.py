@@ -12,13 +12,16 @@ import mujoco
 import numpy as np
 
 from envs.config import CAMERAS, TABLE_TOP, WORKSPACE_CENTRE, EnvConfig, Variation
-from envs.tasks import TASKS, View
+from envs.tasks import TASKS, Simulator, View
 from envs.textures import TEXTURE_SIZE, draw_texture
 
 DISTRACTORS = 5
 _POSES, _LOOKS = 0, (11, 12, 13, 14, 15)
 """Random streams of an episode, distinct from 2 and 4 (disturbances of experts), 3 (random play) and 5 (random
 actions). Stream 0 is also that of default_rng(seed)."""
+
+_CLEARANCE_M = 0.015
+"""From a distractor to the geoms of robosuite's objects: about a finger's thickness."""
 
 HIDDEN = (0.0, 0.0, -5.0)
 TABLE_RGB = (0.62, 0.66, 0.70)
@@ -164,6 +167,19 @@ class Scene:
         self._task = TASKS[config.task]
         self._half = config.half_sizes()
         self._sees = config.variation.covers
+        self._obstacles = self._object_geoms()
+
+    def _object_geoms(self) -> list[int]:
+        """The colliding geoms of robosuite's objects, which are larger than the circle kept free around a cube."""
+        if self._task.simulator is not Simulator.ROBOSUITE or self._task.cubes:
+            return []
+        model = self._model
+        roots = {model.body_rootid[model.body(name).id] for name in self._task.bodies.values()}
+        return [
+            geom
+            for geom in range(model.ngeom)
+            if model.geom_contype[geom] and model.body_rootid[model.geom_bodyid[geom]] in roots
+        ]
 
     def draw(self, seed: int) -> list[int]:
         """Set up the episode with that seed in the live model; returns the ids of changed textures."""
@@ -205,7 +221,8 @@ class Scene:
 
     def _draw_distractors(self, rng: np.random.Generator, places: np.random.Generator) -> None:
         """Draw kinds and positions; positions have their own stream, as free space depends on the task's objects."""
-        centre, top = np.array(self._task.surface[:2]), self._task.surface[2]
+        *centre, top = self._task.clutter or self._task.surface
+        half = np.array(self._task.clutter_half)
         taken = [self._data.xpos[self._model.body(name).id][:2].copy() for name in self._task.bodies.values()]
         for index in range(DISTRACTORS):
             geom = self._model.geom(f"distractor{index}").id
@@ -218,19 +235,30 @@ class Scene:
             turn = rng.uniform(0, 2 * np.pi)
             self._data.mocap_quat[body] = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
             self._data.mocap_pos[body] = HIDDEN
+            standing = self._model.geom_type[geom] in (_SHAPES[1], _SHAPES[2])
+            height = size[1] if standing else size[2]
+            if self._model.geom_type[geom] == _SHAPES[2]:
+                height += size[0]
+            elif self._model.geom_type[geom] == _SHAPES[0]:
+                height = size[0]
             for _ in range(50):
-                place = centre + places.uniform(-0.2, 0.2, 2)
+                place = centre + places.uniform(-half, half)
                 # They do not collide: keep them away from objects, where fingers would visibly pass through them.
-                if all(np.linalg.norm(place - other) > 0.085 for other in taken):
-                    standing = self._model.geom_type[geom] in (_SHAPES[1], _SHAPES[2])
-                    height = size[1] if standing else size[2]
-                    if self._model.geom_type[geom] == _SHAPES[2]:
-                        height += size[0]
-                    elif self._model.geom_type[geom] == _SHAPES[0]:
-                        height = size[0]
+                if all(np.linalg.norm(place - other) > 0.085 for other in taken) and self._is_clear(
+                    geom, np.array((*place, top + height)), self._data.mocap_quat[body]
+                ):
                     self._data.mocap_pos[body] = (*place, top + height)
                     taken.append(place)
                     break
+
+    def _is_clear(self, geom: int, position: np.ndarray, quaternion: np.ndarray) -> bool:
+        """Whether the geom of a distractor, in that pose, is clear of robosuite's objects."""
+        self._data.geom_xpos[geom] = position
+        mujoco.mju_quat2Mat(self._data.geom_xmat[geom], quaternion)
+        return all(
+            mujoco.mj_geomDistance(self._model, self._data, geom, other, 2 * _CLEARANCE_M, None) > _CLEARANCE_M
+            for other in self._obstacles
+        )
 
     def _draw_textures(self, rng: np.random.Generator) -> int:
         model = self._model

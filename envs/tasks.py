@@ -43,6 +43,8 @@ class Task:
     horizon: maximum episode length in control steps, about twice what the expert needs. bodies: our name of an object
     -> the MuJoCo body, for experts and ground truth. cubes: robosuite's nominal half sizes (m) of the objects that
     our own scene scales and places; other tasks use the simulator's sampler. surface: centre of the work surface (m).
+    clutter: centre of the free surface on which distractors stand, if it is not that of `surface`. clutter_half: half
+    extents (m, x and y) of the rectangle of their centres, so less than the free surface's by their radius of 0.037 m.
     """
 
     simulator: Simulator = Simulator.ROBOSUITE
@@ -51,6 +53,8 @@ class Task:
     cubes: dict[str, float] = dataclasses.field(default_factory=dict)
     view: View
     surface: tuple[float, float, float] = (0.0, 0.0, 0.8)
+    clutter: tuple[float, float, float] | None = None
+    clutter_half: tuple[float, float] = (0.2, 0.2)
 
 
 _TABLE = View(eye=(0.80, 0.0, 1.52), target=(0.0, 0.0, 0.83), fov_y=25.0)
@@ -64,7 +68,14 @@ _WIDE = View(eye=(0.95, 0.0, 1.60), target=(0.0, 0.0, 0.85), fov_y=45.0)
 
 def _bins(*names: str, horizon: int = 400) -> Task:
     bodies = {name.lower(): f"{name}_main" for name in names} | {f"{n.lower()}_goal": f"Visual{n}_main" for n in names}
-    return Task(horizon=horizon, bodies=bodies, view=_BINS, surface=(0.1, -0.25, 0.8))
+    return Task(
+        horizon=horizon,
+        bodies=bodies,
+        view=_BINS,
+        surface=(0.1, -0.25, 0.8),
+        clutter=(0.1, -0.25, 0.82),  # the bin's floor, 2 cm above its origin; the walls stand at 0.19 and 0.24 m
+        clutter_half=(0.15, 0.2),
+    )
 
 
 def _pegs(**nuts: str) -> Task:
@@ -117,6 +128,7 @@ TASKS = {
         bodies={"door": "Door_door", "latch": "Door_latch"},
         view=_DOOR,
         surface=(-0.2, -0.35, 0.8),
+        clutter_half=(0.2, 0.11),  # the table is 0.3 m deep
     ),
     # The rest of robosuite's single-arm tasks, without experts.
     "PickPlace": _bins(*_GROCERIES, horizon=1000),
