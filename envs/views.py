@@ -10,15 +10,11 @@ import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
 from envs.render import Renderer
+from envs.robot_bodies import robot_bodies
 from envs.tasks import task_of
 from pixio_robot.errors import unknown_name
 
 _SURFACES = ("table", "tablelink", "bin1", "bin2")
-_ROBOT_PREFIXES = (
-    *("robot", "gripper", "fixed_mount", "left_eef", "right_eef"),  # robosuite
-    *("hand", "finger"),  # our tabletop
-    *("right_", "rightclaw", "rightpad", "leftclaw", "leftpad"),  # MetaWorld
-)
 
 
 def object_columns(positions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
@@ -40,6 +36,7 @@ class Views:
     def _classes(self) -> np.ndarray:
         """The segmentation class of every geom, int32 (ngeom + 1,); the last entry is for no geom."""
         model, owners = self._model, {body: 3 + i for i, body in enumerate(self._body_ids.values())}
+        robot = robot_bodies(model, task_of(self._settings.task).simulator)
         classes = np.zeros(model.ngeom + 1, np.int32)
         for geom in range(model.ngeom):
             body = model.geom_bodyid[geom]
@@ -50,7 +47,7 @@ class Views:
                     classes[geom] = owners[body]
                 elif name in _SURFACES:
                     classes[geom] = 1
-                elif name.startswith(_ROBOT_PREFIXES):
+                elif int(body) in robot:
                     classes[geom] = 2
                 if classes[geom]:
                     break
