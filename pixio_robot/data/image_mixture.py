@@ -21,6 +21,9 @@ class MixedOrder(Order):
     The image at a place is a function of the seed, the weights and the selections alone.
     """
 
+    kept = 16
+    """Rounds are short: a stream that reads ahead by several batches of thousands of images uses many at a time."""
+
     def __init__(
         self, counts: Sequence[int], selections: Sequence[EpochSelection | None], weights: Sequence[float], seed: int
     ) -> None:
@@ -36,8 +39,9 @@ class MixedOrder(Order):
             for number, (count, selection) in enumerate(zip(counts, selections, strict=True))
         ]
         self._drawn = [max(1, round(share * ROUND)) if share else 0 for share in weighed]
-        self._known = 0, [Place(0, 0) for _ in counts]
-        """A round and the place of every source at its beginning, cached to avoid counting from the start."""
+        self._known = {0: [Place(0, 0) for _ in counts]}
+        """The place of every source at the beginning of round 0 and of the latest rounds: counting from the start takes
+        long where selections make epochs of different lengths."""
 
     def _begin(self, number: int) -> MixedEpoch:
         parts = [
@@ -50,15 +54,14 @@ class MixedOrder(Order):
         return MixedEpoch(number, self._seed, np.concatenate(parts))
 
     def _places(self, number: int) -> list[Place]:
-        known, places = self._known
-        if known > number:
-            known, places = 0, [Place(0, 0) for _ in places]
-        rounds = number - known
+        nearest = max(known for known in self._known if known <= number)
+        rounds = number - nearest
         places = [
             source.advance(place, rounds * count) if count else place
-            for source, place, count in zip(self._sources, places, self._drawn, strict=True)
+            for source, place, count in zip(self._sources, self._known[nearest], self._drawn, strict=True)
         ]
-        self._known = number, places
+        self._known = {n: known for n, known in self._known.items() if n == 0 or n > number - self.kept}
+        self._known[number] = places
         return places
 
 

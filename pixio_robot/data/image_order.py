@@ -64,6 +64,9 @@ class ShuffledEpoch:
 class Order(abc.ABC):
     """An endless sequence of epochs. An epoch is a function of its number alone, whatever was requested before."""
 
+    kept = 2
+    """Number of epochs that are kept: a batch may span two of them, and streams read ahead."""
+
     def __init__(self, identity: Mapping[str, Any] | None = None) -> None:
         """identity: JSON values that must be equal to resume a stream, in addition to the images and the seed."""
         self.identity = dict(identity or {})
@@ -74,8 +77,7 @@ class Order(abc.ABC):
 
     def epoch(self, number: int) -> Epoch:
         if number not in self._epochs:
-            # A batch may span two epochs, so the previous one is kept; older ones are dropped.
-            self._epochs = {kept: epoch for kept, epoch in self._epochs.items() if kept == number - 1}
+            self._epochs = {n: epoch for n, epoch in self._epochs.items() if number - self.kept < n < number}
             self._epochs[number] = self._begin(number)
         return self._epochs[number]
 

@@ -137,7 +137,7 @@ class _Run:
         self.vote = Vote(self.processes)
         self.found = collections.defaultdict[str, Gathered](lambda: Gathered(self.processes))
         if self.processes.first:
-            for directory in (run_dir, run_dir / CHECKPOINTS):
+            for directory in (run_dir, run_dir / CHECKPOINTS, run_dir / MODEL):
                 sweep_temporaries(directory)
             (run_dir / RESULT_FILE).unlink(missing_ok=True)
         self.state = TrainingState(job, config.seed)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_file
+from pixio_robot.files import atomic_file, read_json, write_json
+from pixio_robot.training.record import CONFIG
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+WANDB_ID = "wandb.json"
 
 
 class Sink(Protocol):
@@ -43,7 +46,7 @@ class MetricsLog:
             self.last = truncate_after(run_dir / METRICS, step)
             self._sinks = [JsonLines(run_dir / METRICS), TensorBoard(run_dir / TENSORBOARD, step)]
         if kept and wandb:
-            self._sinks.append(WeightsAndBiases(run_dir))
+            self._sinks.append(WeightsAndBiases(run_dir, step))
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -102,16 +105,25 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One W&B run per run directory; a resumed run continues it."""
+    """One W&B run per training; one that is resumed continues it, after `step`."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, step: int) -> None:
         try:
             import wandb
+            from wandb.errors import Error
         except ImportError:
             raise UserError("loop.wandb=true requires wandb: pip install 'pixio-robot[wandb]'.") from None
-        identity = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+        record, name = run_dir / CONFIG, f"{run_dir.resolve().parent.name}/{run_dir.resolve().name}"
+        settings = read_json(record)["settings"] if record.is_file() else {}
         self._picture = wandb.Image
-        self._run = wandb.init(dir=str(run_dir), id=identity, name=run_dir.name, resume="allow")
+        try:
+            self._run = wandb.init(
+                dir=str(run_dir), id=_run_id(run_dir, step), name=name, config=settings, resume="allow"
+            )
+        except Error as error:
+            raise UserError(
+                f"Weights & Biases cannot be reached ({error}): run `wandb login`, or set WANDB_MODE=offline."
+            ) from error
 
     def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
         shown = {name: self._picture(image_hw3) for name, image_hw3 in pictures.items()}
@@ -122,6 +134,17 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _run_id(run_dir: Path, step: int) -> str:
+    """A new one for a training that begins: W&B drops what comes before the last step of an existing run."""
+    file = run_dir / WANDB_ID
+    if step == 0:
+        write_json(file, {"id": secrets.token_hex(8)})
+    if file.is_file():
+        return read_json(file)["id"]
+    # As earlier versions chose it.
+    return hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
 
 
 def _jsonable(numbers: Mapping[str, float]) -> dict[str, float | None]:

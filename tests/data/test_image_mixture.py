@@ -113,6 +113,26 @@ def test_what_stands_at_a_place_does_not_depend_on_what_was_asked_before() -> No
     assert not np.array_equal(shown(order(seed=6), 100), straight[:100])
 
 
+def test_reading_ahead_by_several_rounds_counts_nothing_from_the_start() -> None:
+    mixed = order(selections=(None, Thinned(70), Thinned(500)))
+    for number in (40, 41, 42, 43):
+        mixed.epoch(number)
+    ahead = order(selections=(None, Thinned(70), Thinned(500)))
+    ahead.epoch(43)
+    counted = []
+    for source in mixed._sources:
+        advance = source.advance
+        source.advance = lambda place, count, advance=advance: counted.append(count) or advance(place, count)
+    begun = mixed._begin
+    mixed._begin = lambda number: pytest.fail(f"round {number} is made again")
+    place = mixed.advance(Place(41, 7), 2 * ROUND)
+    mixed._begin = begun
+    assert mixed._places(41) == order(selections=(None, Thinned(70), Thinned(500)))._places(41)
+    assert max(counted, default=0) <= ROUND
+    assert place.epoch == 43
+    np.testing.assert_array_equal(mixed.epoch(43).at(np.arange(9)), ahead.epoch(43).at(np.arange(9)))
+
+
 def stream(weights=(3, 1, 2), seed=5, rank=0, world_size=1, batch=12, workers=1) -> PixelBatches:
     source = ConcatenatedImages([Plain(number, count) for number, count in enumerate(COUNTS)], ["a", "b", "c"])
     mixed = None if weights is None else order(weights, seed=seed)

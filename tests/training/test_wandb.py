@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -27,4 +28,42 @@ def test_offline(tmp_path, monkeypatch):
 def test_without_wandb_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install 'pixio-robot\[wandb\]'"):
+        MetricsLog(tmp_path, 0, wandb=True)
+
+
+class Failing(Exception):
+    pass
+
+
+def fake(monkeypatch, init):
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, Image=None))
+    monkeypatch.setitem(sys.modules, "wandb.errors", types.SimpleNamespace(Error=Failing))
+
+
+def test_a_resumed_training_continues_its_run_and_a_new_one_does_not(tmp_path, monkeypatch):
+    asked = []
+
+    def init(**settings):
+        asked.append(settings)
+        return types.SimpleNamespace(finish=lambda: None)
+
+    fake(monkeypatch, init)
+    out = tmp_path / "mine" / "pretrain"
+    out.mkdir(parents=True)
+    (out / "config.json").write_text('{"settings": {"batch_size": 4}}')
+    for step in (0, 20, 0):
+        with MetricsLog(out, step, wandb=True):
+            pass
+    first, resumed, anew = (settings["id"] for settings in asked)
+    assert first == resumed != anew
+    assert asked[0]["name"] == "mine/pretrain"
+    assert asked[0]["config"] == {"batch_size": 4}
+
+
+def test_who_is_not_logged_in_is_told(tmp_path, monkeypatch):
+    def init(**settings):
+        raise Failing("No API key configured.")
+
+    fake(monkeypatch, init)
+    with pytest.raises(UserError, match=r"No API key configured.*wandb login.*WANDB_MODE=offline"):
         MetricsLog(tmp_path, 0, wandb=True)
