@@ -6,6 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import signal
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from pixio_robot.training.finite import check_finite
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
 from pixio_robot.training.metrics import means
-from pixio_robot.training.optim import learning_rate, let_rest, set_learning_rate
+from pixio_robot.training.optim import OptimConfig, learning_rate, let_rest, set_learning_rate
 from pixio_robot.training.pace import Pace, WaitsOfTheGpu, WaitsOfTheHost, peak_tflops
 from pixio_robot.training.progress import TrainingProgress
 from pixio_robot.training.record import RESULT as RESULT_FILE
@@ -116,9 +117,21 @@ def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
         with claim:
             if result is not None and _is_done(result, config) and (run_dir / MODEL).is_dir():
                 return result
+            if current().first:
+                _tell_of_a_long_warmup(config, job.optim)
             return _Run(job, config, run_dir).train()
     finally:
         job.batches.close()
+
+
+def _tell_of_a_long_warmup(config: LoopConfig, optim: OptimConfig) -> None:
+    """As when a recipe of many steps is shortened by loop.steps alone."""
+    if optim.warmup_steps is not None and optim.warmup_steps >= config.steps:
+        print(
+            f"optim.warmup_steps={optim.warmup_steps} is not below loop.steps={config.steps}: the learning rate "
+            f"ends at {config.steps / optim.warmup_steps:.0%} of optim.lr and never decays.",
+            file=sys.stderr,
+        )
 
 
 def may_grow(config: LoopConfig) -> Collection[str]:

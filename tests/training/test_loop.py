@@ -31,6 +31,16 @@ def test_it_learns_and_reports(lab, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["steps"] == 300
 
 
+def test_a_warmup_as_long_as_the_run_is_pointed_out(lab, tmp_path, capsys):
+    job = lab.regression()
+    fit(
+        dataclasses.replace(job, optim=dataclasses.replace(job.optim, warmup_steps=40)),
+        lab.loop_config(steps=10),
+        tmp_path,
+    )
+    assert "warmup_steps=40 is not below loop.steps=10: the learning rate ends at 25% of" in capsys.readouterr().err
+
+
 def test_the_deployed_weights_are_the_averages(lab, tmp_path):
     job = lab.regression()
     fit(job, lab.loop_config(), tmp_path)
