@@ -106,7 +106,6 @@ def test_sawyer_opens_the_door_by_its_short_fingers(controller):
     env.close()
 
 
-@pytest.mark.slow
 def test_an_episode_of_metaworld_may_be_longer_than_its_own():
     env = make_env(EnvConfig(task="drawer-open-v3", cameras=[], horizon=502))
     env.reset(0)
@@ -115,6 +114,7 @@ def test_an_episode_of_metaworld_may_be_longer_than_its_own():
     env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [name for name, known in TASKS.items() if known.simulator is Simulator.METAWORLD])
 def test_metaworlds_policies_hold_success_at_the_last_step(task):
     env = unseen(task)
