@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import gc
 import json
 import math
 import subprocess
@@ -41,7 +40,6 @@ DECODER = (256, 8)
 
 def measure(shape: Shape, device: torch.device, strategy: str = "ddp") -> dict[str, Any]:
     """Seconds, MiB and GFLOP of a step of this process's share of the batch."""
-    gc.collect()
     processes = current()
     model = build_pixio(shape, device)
     mine = dataclasses.replace(shape, batch=processes.share(shape.batch))

@@ -243,11 +243,12 @@ class Scene:
                 height = size[0]
             for _ in range(50):
                 place = centre + places.uniform(-half, half)
+                position = np.array((*place, top + height))
                 # They do not collide: keep them away from objects, where fingers would visibly pass through them.
                 if all(np.linalg.norm(place - other) > 0.085 for other in taken) and self._is_clear(
-                    geom, np.array((*place, top + height)), self._data.mocap_quat[body]
+                    geom, position, self._data.mocap_quat[body]
                 ):
-                    self._data.mocap_pos[body] = (*place, top + height)
+                    self._data.mocap_pos[body] = position
                     taken.append(place)
                     break
 

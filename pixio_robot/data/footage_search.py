@@ -58,8 +58,9 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
                 yield from demonstration_footage(here, prefix)
                 continue
             visible = sorted(name for name in folders if not name.startswith("."))
-            waiting += [here / name for name in visible if (here / name).is_symlink()]
-            folders[:] = [name for name in visible if not (here / name).is_symlink()]
+            linked = {name for name in visible if (here / name).is_symlink()}
+            waiting += [here / name for name in visible if name in linked]
+            folders[:] = [name for name in visible if name not in linked]
             # Hidden files are not footage: macOS creates a `._clip.mp4` beside every clip.
             plain.append((prefix, real, [here / name for name in sorted(names) if not name.startswith(".")]))
     for prefix, paths in _each_file_once(plain):

@@ -113,12 +113,16 @@ class WeightsAndBiases:
             from wandb.errors import Error
         except ImportError:
             raise UserError("loop.wandb=true requires wandb: pip install 'pixio-robot[wandb]'.") from None
-        record, name = run_dir / CONFIG, f"{run_dir.resolve().parent.name}/{run_dir.resolve().name}"
+        record, place = run_dir / CONFIG, run_dir.resolve()
         settings = read_json(record)["settings"] if record.is_file() else {}
         self._picture = wandb.Image
         try:
             self._run = wandb.init(
-                dir=str(run_dir), id=_run_id(run_dir, step), name=name, config=settings, resume="allow"
+                dir=str(run_dir),
+                id=_run_id(run_dir, step),
+                name=f"{place.parent.name}/{place.name}",
+                config=settings,
+                resume="allow",
             )
         except Error as error:
             raise UserError(

@@ -201,13 +201,12 @@ def _compute_missing(column: Column, chunks: list[Chunk], frames: int, workers: 
 
 
 def _merge(stored: _Stored, chunks: list[Chunk], known: list[_Known], frames: int) -> None:
-    earlier = np.load(stored.file, mmap_mode="r", allow_pickle=False) if known else None
-    like = np.load(chunks[0].target, mmap_mode="r", allow_pickle=False) if earlier is None else earlier
+    source = np.load(stored.file if known else chunks[0].target, mmap_mode="r", allow_pickle=False)
     with atomic_file(stored.file) as temporary:
-        merged = np.lib.format.open_memmap(temporary, "w+", like.dtype, (frames, *like.shape[1:]))
+        merged = np.lib.format.open_memmap(temporary, "w+", source.dtype, (frames, *source.shape[1:]))
         for chunk in chunks:
             merged[chunk.start : chunk.stop] = np.load(chunk.target, allow_pickle=False)
         for part in known:
-            merged[part.new : part.new + part.frames] = like[part.old : part.old + part.frames]
+            merged[part.new : part.new + part.frames] = source[part.old : part.old + part.frames]
         merged.flush()
         stored.key_file.unlink(missing_ok=True)

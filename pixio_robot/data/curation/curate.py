@@ -127,12 +127,12 @@ def _update_sidecars(
     scores = {name: of for name, of in settings["scores"].items() if name != EMBEDDING}
     contain, note = {"data": data_digest(shards), "scores": scores}, out / "scores" / "sidecars.json"
     names = [(out / "sidecars" / name).with_suffix(".json") for name in shards.reader.shards]
-    known = settings["sidecars"] is None and note.is_file() and read_json(note) == contain
-    if known and all(name.is_file() for name in names):
+    ours = settings["sidecars"] is None  # others may change without notice
+    if ours and note.is_file() and read_json(note) == contain and all(name.is_file() for name in names):
         return
     note.unlink(missing_ok=True)
     write_sidecars(out / "sidecars", shards, pixels, losses)
-    if settings["sidecars"] is None:
+    if ours:
         write_json(note, contain)
 
 
