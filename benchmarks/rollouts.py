@@ -34,9 +34,10 @@ from envs.collect import CollectConfig, collect
 from envs.config import EnvConfig, Variation
 from envs.gymnasium_env import GymnasiumEnv
 from envs.pool import ProcessPool
-from envs.pool_process import one_thread_each, without_main
+from envs.pool_process import one_thread_each
 from envs.registry import make_env
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.processes import without_main
 from pixio_robot.data.stats import compute_statistics
 from pixio_robot.evaluation.rollout import run_episodes
 from pixio_robot.machine import usable_cores

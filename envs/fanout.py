@@ -16,7 +16,8 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from envs.egl_devices import take_turn
-from envs.pool_process import one_thread_each, without_main
+from envs.pool_process import one_thread_each
+from pixio_robot.data.processes import without_main
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 

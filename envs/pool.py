@@ -81,6 +81,8 @@ class WorkerPool:
         self._timeout = step_timeout_s
         self._running: set[int] = set()
         self._unbuilt = set(range(num_slots))
+        self._owing: list[Worker] = []
+        """Workers whose answer is still to come."""
         self._workers: list[Worker] = []
         self._on_close = contextlib.ExitStack()
         count = min(num_workers, num_slots)
@@ -117,11 +119,15 @@ class WorkerPool:
         for slot in payload:
             if not 0 <= slot < self.num_slots:
                 raise ValueError(f"Slot {slot} does not exist; slots are 0 to {self.num_slots - 1}.")
+        while self._owing:  # Ctrl-C or another exception ended the last call: its answers are not for this one
+            self._replace(self._owing[-1])
+            self._owing.pop()
         asked = []
         for worker in self._workers:
             mine = {slot: payload[slot] for slot in worker.slots if slot in payload}
             if mine:
                 worker.wait_until_ready()
+                self._owing.append(worker)
                 worker.send(command, mine)
                 asked.append((worker, mine))
         # A slot's environment is built at its first reset.
@@ -130,6 +136,7 @@ class WorkerPool:
         results, lost, failures = {}, set(), []
         for worker, mine in asked:
             kind, value = worker.receive(deadline)
+            self._owing.remove(worker)
             if kind == "ok":
                 self._unbuilt -= set(mine)
                 for slot, (_, rendered) in mine.items():
@@ -138,17 +145,20 @@ class WorkerPool:
                 results |= value
             elif kind in ("died", "hung"):
                 lost |= set(mine) | (self._running & set(worker.slots))
-                self.restarts += 1
-                self._unbuilt |= set(worker.slots)
-                worker.restart()
+                self._replace(worker)
             else:
                 failures.append((kind, value))
-        self._running -= lost
         for kind, value in failures:
             if kind == "user_error":
                 raise UserError(value)
             raise RuntimeError(f"An environment raised an exception in its worker process:\n{value}")
         return results, lost
+
+    def _replace(self, worker: Worker) -> None:
+        self.restarts += 1
+        self._unbuilt |= set(worker.slots)
+        self._running -= set(worker.slots)
+        worker.restart()
 
     def close(self) -> None:
         """Stop all workers; may be called more than once."""

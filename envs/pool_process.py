@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import wait
-from types import ModuleType
 from typing import Any
 
 from envs.config import EnvConfig
 from envs.pool_start import wait_for_start
 from envs.pool_worker import Answer, ImageBlocks, run_worker
 from pixio_robot.choice import Choice
+from pixio_robot.data.processes import without_main
 from pixio_robot.types import Frame
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -42,21 +41,6 @@ def one_thread_each() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Keep processes started inside from importing the parent's script.
-
-    multiprocessing runs the script again in each child, which starts processes endlessly if the script has no
-    `if __name__ == "__main__":`. The code of our workers is imported by name and does not need the script.
-    """
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
 
 
 class ProcessWorker:

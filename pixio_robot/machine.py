@@ -35,10 +35,12 @@ def pinned(tensor: Tensor) -> Tensor:
     return tensor.pin_memory() if torch.cuda.is_initialized() else tensor
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Copy to `device` without waiting for work queued on the GPU. This needs pinned memory: a tensor that is not
     `pinned` yet is pinned first, on the calling thread."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    import torch
+
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 

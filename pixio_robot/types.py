@@ -217,7 +217,7 @@ class Observation:
             None if self.goal is None else function(self.goal),
         )
 
-    def to(self, device: torch.device) -> Observation:
+    def to(self, device: torch.device | str) -> Observation:
         return self.map(lambda tensor: to_device(tensor, device))
 
 
@@ -232,7 +232,7 @@ class Batch:
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(self.observation.map(function), function(self.actions), function(self.is_pad))
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         return self.map(lambda tensor: to_device(tensor, device))
 
 

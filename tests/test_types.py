@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec
+import torch
+
+from pixio_robot.types import UNKNOWN, Batch, CameraSpec, DemoSpec, Observation
 
 SPEC = DemoSpec(
     task="Lift",
@@ -37,3 +39,9 @@ def test_what_its_demonstrations_did_not_say_is_told_apart_from_what_differs() -
     assert replace(imported, robot="Sawyer").differences(SPEC) == ["robot: 'Sawyer' against 'Panda'"]
     # The other way round it is the environment that does not say, and the policy wants to know.
     assert len(SPEC.differences(imported)) == 2
+
+
+def test_a_batch_moves_to_a_device_by_its_name() -> None:
+    batch = Batch(Observation({}, torch.zeros(1, 1, 2)), torch.zeros(1, 3, 1), torch.zeros(1, 3, dtype=torch.bool))
+    assert batch.to("meta").observation.state.is_meta
+    assert batch.to(torch.device("meta")).actions.is_meta

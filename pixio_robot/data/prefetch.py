@@ -8,6 +8,7 @@ import itertools
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -85,7 +86,10 @@ class _Producer:
         self._free = threading.Semaphore(ahead)
         self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, args=(batches, first), name="demo batches", daemon=True)
+        # The thread does not keep its batches alive: a stream that nobody holds any longer ends it.
+        weakref.finalize(batches, self._end).atexit = False
+        arguments = (weakref.ref(batches), first)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="demo batches", daemon=True)
         self._thread.start()
 
     def take(self) -> Batch | BaseException:
@@ -94,16 +98,21 @@ class _Producer:
         return item
 
     def stop(self) -> None:
-        self._stopped = True
-        self._free.release()
+        self._end()
         self._thread.join()
 
-    def _run(self, batches: Prefetched, first: int) -> None:
+    def _end(self) -> None:
+        self._stopped = True
+        self._free.release()
+
+    def _run(self, of: weakref.ref[Prefetched], first: int) -> None:
         try:
             for number in itertools.count(first):
                 self._free.acquire()
-                if self._stopped:
+                batches = of()
+                if self._stopped or batches is None:
                     return
                 self._ready.put(batches._batch(number).map(pinned))
+                del batches
         except BaseException as error:
             self._ready.put(error)

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 from pixio_robot.errors import UserError
@@ -100,11 +103,27 @@ def run_jobs(
             _stop(worker)
 
 
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Keep processes started inside from importing the parent's script.
+
+    multiprocessing runs the script again in each child, which starts processes endlessly if the script has no
+    `if __name__ == "__main__":`. The code of our workers is imported by name and does not need the script.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 def _start(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(job, theirs), daemon=True)
-    process.start()
+    with without_main():
+        process.start()
     theirs.close()
     return _Worker(process, ours)
 

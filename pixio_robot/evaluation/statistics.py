@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
@@ -95,8 +96,10 @@ def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact p-value of McNemar's test: are seeds solved by only one policy split evenly between the two?"""
-    n, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+    # NumPy's integers, as counted from arrays, overflow in 2**n.
+    first, second = operator.index(only_first), operator.index(only_second)
+    n = first + second
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(first, second) + 1)) / 2**n)
 
 
 def paired_difference_interval(

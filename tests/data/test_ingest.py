@@ -173,10 +173,10 @@ def test_changes_are_noticed_and_only_they_are_decoded(tmp_path: Path, make_vide
 RUN = """
 import sys
 from pixio_robot.data.ingest import IngestConfig, ingest
-if __name__ == "__main__":
-    places = {"source": sys.argv[1], "out": sys.argv[2]}
-    ingest(IngestConfig(**places, workers=2, short_side=48, shard_bytes=60_000, min_change=0.7), False)
+places = {"source": sys.argv[1], "out": sys.argv[2]}
+ingest(IngestConfig(**places, workers=2, short_side=48, shard_bytes=60_000, min_change=0.7), False)
 """
+"""A plain script, without `if __name__ == "__main__":`."""
 
 
 def kill_runs(source: Path, out: Path, kills: int, seed: int) -> None:

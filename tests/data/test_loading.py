@@ -4,6 +4,8 @@ import copy
 import multiprocessing
 import shutil
 import threading
+import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,19 @@ def test_closing_ends_the_thread(tmp_path: Path) -> None:
     # It can be taken up again.
     with loader:
         next(loader)
+    assert threading.active_count() == before
+
+
+def test_a_loader_that_nobody_holds_any_longer_ends_its_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    loader = batches(make_store(tmp_path / "s"))
+    next(loader)
+    there = weakref.ref(loader)
+    del loader
+    deadline = time.monotonic() + 60
+    while (there() is not None or threading.active_count() > before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert there() is None
     assert threading.active_count() == before
 
 

@@ -84,6 +84,20 @@ def test_a_worker_that_dies_or_hangs_costs_a_restart_and_changes_nothing(expecte
     assert seen == expected[1]
 
 
+def test_a_call_that_ctrl_c_ended_does_not_answer_the_next_one(expected):
+    def interrupted(deadline):
+        del worker.receive  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    with ProcessPool(CONFIG, 2, 4) as pool:
+        pool.reset(dict.fromkeys(range(4), 1), {})
+        worker = pool._workers[0]
+        worker.receive = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            pool.step(dict.fromkeys(range(4), np.zeros(4, np.float32)), {})
+        assert play(pool) == expected
+
+
 def test_a_worker_that_does_not_start_is_tried_again_a_few_times_unless_that_is_hopeless():
     def starts(*answers):
         said, restarts = iter(answers), []

@@ -102,6 +102,7 @@ def test_mcnemar_by_hand():
     assert mcnemar_exact(1, 7) == pytest.approx(2 * (1 + 8) / 2**8)
     assert mcnemar_exact(4, 4) == 1.0
     assert 0 <= mcnemar_exact(900, 100) < 1e-100
+    assert mcnemar_exact(np.int64(40), np.int64(30)) == mcnemar_exact(40, 30) == pytest.approx(0.282, abs=1e-3)
 
 
 def test_comparison_uses_shared_seeds_only():

@@ -185,9 +185,7 @@ module.curate(config, show_progress=False)
 
 @pytest.mark.slow
 def test_killed_at_any_moment_equals_uninterrupted(shards: Path, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(
-        f"if __name__ == '__main__':\n    {PROGRAM.strip().replace(chr(10), chr(10) + '    ')}\n"
-    )
+    (tmp_path / "program.py").write_text(PROGRAM)
 
     def start(out: Path) -> subprocess.Popen:
         command = [sys.executable, str(tmp_path / "program.py"), str(shards), str(out)]
