@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import importlib
 import os
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,6 +53,8 @@ class _GLContext:
 
     def __init__(self) -> None:
         self._context = None
+        self._thread = 0
+        """The thread that created the context."""
         self._users = 0
 
     def acquire(self) -> None:
@@ -63,6 +66,7 @@ class _GLContext:
             except Exception as error:  # each platform raises its own kind
                 raise missing_gl(error) from error
             # Registered after the platform module's own handler, so that it runs before it.
+            self._thread = threading.get_ident()
             atexit.unregister(_close_all)
             atexit.register(_close_all)
         self._users += 1
@@ -70,7 +74,15 @@ class _GLContext:
 
     def make_current(self) -> None:
         assert self._context is not None
-        self._context.make_current()
+        try:
+            self._context.make_current()
+        except Exception as error:  # each platform raises its own kind
+            if threading.get_ident() == self._thread:
+                raise
+            raise UserError(
+                "OpenGL belongs to the thread that renders first: reset and step all environments of a process in "
+                "one thread (such as a ThreadPoolExecutor with one worker), or in processes of their own (make_pool)."
+            ) from error
 
     def release(self) -> None:
         self._users -= 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -92,17 +93,19 @@ def check_fields(settings: Any, prefix: str = "") -> None:
     `prefix`: where the settings are on the command line, such as `loop.`.
     """
     for field in dataclasses.fields(settings):
-        value, key = getattr(settings, field.name), prefix + field.name
-        if isinstance(value, list | tuple):
+        value, key, kind = getattr(settings, field.name), prefix + field.name, str(field.type)
+        if isinstance(value, list | tuple) and "[" in kind:
             values = {f"{key}[{place}]": item for place, item in enumerate(value)}
         else:
             values = {} if value is None else {key: value}
         metadata = metadata_of(type(settings), field.name)
         names, limits = metadata.get(NAMES), metadata.get(LIMITS)
+        required = numbers.Integral if "int" in kind else numbers.Real
         for key, item in values.items():
             if names and item not in names:
                 raise unknown_name(key, str(item), names)
-            if limits and item not in limits:
-                or_null = ", or null" if "None" in str(field.type) else ""
+            if limits and not (isinstance(item, required) and item in limits):
+                whole = "a whole number " if required is numbers.Integral and not isinstance(item, required) else ""
+                or_null = ", or null" if "None" in kind else ""
                 why = f" ({limits.why})" if limits.why else ""
-                raise UserError(f"{key}={item} must be {limits}{or_null}{why}.")
+                raise UserError(f"{key}={item} must be {whole}{limits}{or_null}{why}.")

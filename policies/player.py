@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import os
 import warnings
 from pathlib import Path
@@ -78,8 +79,8 @@ class PolicyPlayer:
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """Start a new episode; its noise is determined by `seed`."""
-        self._actor.reset(0, seed)
+        """Start a new episode; its noise is determined by `seed`, a whole number."""
+        self._actor.reset(0, operator.index(seed))
 
     @property
     def needs_images(self) -> bool:

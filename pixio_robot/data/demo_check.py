@@ -65,6 +65,8 @@ def _check_geometry(name: str, camera: CameraSpec) -> None:
 
 def check_episode(episode: Episode, spec: DemoSpec) -> Header:
     """Check an episode and return its header. Raises UserError naming what does not match the DemoSpec."""
+    for name in VALUES:
+        _check_kind(f"The episode's {name}", getattr(episode, name))
     if episode.actions.ndim == 0 or len(episode) == 0:
         raise UserError("An episode needs at least one step, but this one has no actions.")
     for name, shape in values_shapes(spec, len(episode)).items():
@@ -78,6 +80,7 @@ def check_episode(episode: Episode, spec: DemoSpec) -> Header:
         raise UserError(f"The episode has cameras {sorted(episode.images)}; the DemoSpec has {sorted(spec.cameras)}.")
     for camera, frames in episode.images.items():
         shape = images_shape(spec, camera, len(episode))
+        _check_kind(f"The episode's images of {camera!r}", frames)
         _check_array(f"The episode's images of {camera!r}", frames, "uint8", shape)
     return Header(len(episode), bool(episode.success), int(episode.seed), _plain(episode.info))
 
@@ -91,6 +94,11 @@ def _plain(info: Mapping[str, object]) -> dict[str, object]:
     if not same:
         raise UserError(f"The episode's info must be plain JSON (finite numbers, text, lists, text keys): {found!r}.")
     return found
+
+
+def _check_kind(what: str, values: object) -> None:
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{what} must be a NumPy array, not {type(values).__module__}.{type(values).__qualname__}.")
 
 
 def _check_array(what: str, values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,10 @@ class DiskFull(UserError):
 
 
 class DemoStore:
-    """Episodes 0..len-1 of one DemoSpec. Opening lists the committed episodes; `append` adds one."""
+    """Episodes 0..len-1 of one DemoSpec. Opening lists the committed episodes; `append` adds one.
+
+    Methods raise UserError for an episode number that does not exist.
+    """
 
     def __init__(self, path: Path, root: Root, ram_bytes: int) -> None:
         self.path = path
@@ -120,6 +123,17 @@ class DemoStore:
     def __len__(self) -> int:
         return len(self._headers)
 
+    def __iter__(self) -> Iterator[Episode]:
+        return (self.episode(number) for number in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<DemoStore {self.path}: {len(self)} episodes of {self.spec.task}>"
+
+    def _header(self, episode: int) -> Header:
+        if not 0 <= episode < len(self._headers):
+            raise UserError(f"{self.path} has {len(self)} episodes, counted from 0; there is no episode {episode}.")
+        return self._headers[episode]
+
     @property
     def lengths(self) -> np.ndarray:
         """Number of steps of every episode, int64."""
@@ -135,10 +149,10 @@ class DemoStore:
 
     def nodes(self, episode: int) -> Mapping[str, str]:
         """The checksums that the episode's `zarr.json` files were written with; empty for old episodes."""
-        return self._headers[episode].nodes
+        return self._header(episode).nodes
 
     def info(self, episode: int) -> Mapping[str, Any]:
-        return self._headers[episode].info
+        return self._header(episode).info
 
     def state(self, episode: int) -> np.ndarray:
         """float32 (n, s)."""
@@ -154,7 +168,7 @@ class DemoStore:
 
     def images(self, episode: int, camera: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames start..stop of one camera, uint8 (n, h, w, 3). Do not modify them."""
-        end = self._headers[episode].length if stop is None else stop
+        end = self._header(episode).length if stop is None else stop
         self._check_frames(episode, start, end)
         if (frames := self._in_ram(episode, camera)) is not None:
             return frames[start:end]
@@ -169,7 +183,7 @@ class DemoStore:
             self._file(episode, camera).read_into(start, frames)
 
     def _check_frames(self, episode: int, start: int, end: int) -> None:
-        length = self._headers[episode].length
+        length = self._header(episode).length
         if not 0 <= start <= end <= length:
             raise UserError(f"{self.episode_path(episode)} has {length} frames; {start}..{end} is out of range.")
 
@@ -177,7 +191,7 @@ class DemoStore:
         """All frames, reading them first if the store's images fit in RAM; else None."""
         key = (episode, camera)
         if key not in self._frames and self._fits_in_ram:
-            self._frames[key] = self._file(episode, camera).read(0, self._headers[episode].length)
+            self._frames[key] = self._file(episode, camera).read(0, self._header(episode).length)
         return self._frames.get(key)
 
     def _file(self, episode: int, camera: str) -> FrameFile:
@@ -192,9 +206,13 @@ class DemoStore:
         return self._file(episode, camera).fingerprint()
 
     def episode(self, episode: int) -> Episode:
-        header = self._headers[episode]
+        """One episode, whose arrays are read-only: they may be those that the store keeps in RAM."""
+        header = self._header(episode)
+        images = {camera: self.images(episode, camera) for camera in self.spec.cameras}
+        for frames in images.values():
+            frames.flags.writeable = False
         return Episode(
-            images={camera: self.images(episode, camera) for camera in self.spec.cameras},
+            images=images,
             state=self.state(episode),
             actions=self.actions(episode),
             rewards=self.rewards(episode),
@@ -205,13 +223,13 @@ class DemoStore:
 
     def values_shape(self, episode: int, name: str) -> tuple[int, ...]:
         """The shape of state, actions or rewards (VALUES) in an episode."""
-        return values_shapes(self.spec, self._headers[episode].length)[name]
+        return values_shapes(self.spec, self._header(episode).length)[name]
 
     def images_shape(self, episode: int, camera: str) -> tuple[int, ...]:
         """(n, h, w, 3). Raises UserError for a camera that is not in the DemoSpec."""
         if camera not in self.spec.cameras:
             raise unknown_name("camera", camera, self.spec.cameras)
-        return images_shape(self.spec, camera, self._headers[episode].length)
+        return images_shape(self.spec, camera, self._header(episode).length)
 
     def episode_path(self, episode: int) -> Path:
         return self.path / EPISODES / f"{episode:06d}"

@@ -85,13 +85,14 @@ class SpatialSoftmax(Pooling):
 
     def forward(self, features: Features) -> Tensor:
         score_nsm = self.score(features.patches).flatten(1, 2)
-        sharp_nsm = score_nsm.float() if self.log_sharpness is None else score_nsm.float() * self.log_sharpness.exp()
+        precise_nsm = score_nsm.to(torch.promote_types(score_nsm.dtype, torch.float32))
+        sharp_nsm = precise_nsm if self.log_sharpness is None else precise_nsm * self.log_sharpness.exp()
         weight_nsm = sharp_nsm.softmax(dim=1)
         with torch.autocast(weight_nsm.device.type, enabled=False):  # half precision would round to about a pixel
-            found = [torch.einsum("nsm,sc->nmc", weight_nsm, self.xy).flatten(1)]
+            found = [torch.einsum("nsm,sc->nmc", weight_nsm, self.xy.to(weight_nsm.dtype)).flatten(1)]
         if self.activations:
             found.append((weight_nsm * score_nsm).sum(dim=1))
-        return self.out(torch.cat(found, dim=1))
+        return self.out(torch.cat(found, dim=1).to(self.score.weight.dtype))
 
 
 class PatchMlp(Pooling):

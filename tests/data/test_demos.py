@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from demo_data import SPEC, make_episode, make_store, same
 
@@ -96,9 +97,29 @@ def test_a_reader_sees_later_episodes_when_it_looks_again(tmp_path: Path) -> Non
     assert len(reader) == 2
 
 
+def test_a_number_that_no_episode_has_is_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=2)
+    assert repr(store) == f"<DemoStore {tmp_path / 's'}: 2 episodes of {store.spec.task}>"
+    for read in (store.episode, store.info, store.state, lambda number: store.images(number, "hand")):
+        for number in (-1, 2):
+            with pytest.raises(UserError, match=f"has 2 episodes, counted from 0; there is no episode {number}"):
+                read(number)
+
+
+def test_episodes_come_in_order_and_cannot_be_written_to(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=2)
+    for number, episode in enumerate(store):
+        assert same(episode, make_episode(number))
+        for values in (*episode.images.values(), episode.state):
+            with pytest.raises(ValueError, match="read-only"):
+                values[0] = 0
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("actions", [[0.0, 1.0]] * 4, r"actions must be a NumPy array, not builtins\.list"),
+        ("state", torch.zeros(4, 3), r"state must be a NumPy array, not torch\.Tensor"),
         ("state", np.zeros((4, 2), np.float32), r"state has shape \(4, 2\)"),
         ("actions", np.full((4, 2), np.nan, np.float32), "actions has a value that is not finite at step 0"),
         ("rewards", np.zeros(3, np.float32), r"rewards has shape \(3,\)"),

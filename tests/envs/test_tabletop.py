@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from envs.pool import ProcessPool
 from envs.recording import run_expert
 from envs.registry import make_env
 from pixio_robot.data.demos import DemoStore
+from pixio_robot.errors import UserError
 
 TASKS = ("TabletopReach", "TabletopPush", "TabletopPick")
 
@@ -98,3 +101,12 @@ def test_collect_and_footage_work_unchanged(tmp_path):
     assert all(store.successes)
     footage = FootageConfig(out=str(tmp_path / "film"), videos=1, steps_per_video=20, image_size=32, workers=1)
     assert record_footage(env, footage).frames == 20
+
+
+def test_another_thread_is_told_that_it_cannot_render():
+    env = make_env(EnvConfig(task="TabletopReach", image_size=32, cameras=["front"]))
+    env.reset(0)
+    with ThreadPoolExecutor(1) as other, pytest.raises(UserError, match="the thread that renders first"):
+        other.submit(env.reset, 0).result()
+    assert env.reset(0).images["front"].any()
+    env.close()

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
@@ -43,6 +44,10 @@ def test_it_plays_what_an_evaluation_does(make, frames):
     assert looked == [True, False, False, True, True, False, False, True, True]
     player.reset(seed=8)
     assert not np.array_equal(player.act(frames[0]), expected[0])
+    player.reset(seed=torch.tensor(7))  # type: ignore[arg-type]
+    assert np.array_equal(player.act(frames[0]), expected[0])
+    with pytest.raises(TypeError, match="integer"):
+        player.reset(seed=7.0)  # type: ignore[arg-type]
 
 
 def test_it_acts_as_it_is_told(make, frames):

@@ -47,6 +47,16 @@ def test_spatial_softmax_finds_where_a_feature_is():
     assert strength == pytest.approx(50.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_poolings_can_be_converted_with_the_model_they_are_part_of(dtype):
+    for config in (
+        *(PoolingConfig(name=name) for name in POOLINGS),
+        PoolingConfig(name="spatial_softmax", learn_sharpness=False, project=16),
+    ):
+        pooling = build_pooling(config, 24, 2, (3, 5)).to(dtype)
+        assert pooling(random_features().map(lambda x: x.to(dtype))).dtype == dtype
+
+
 def test_the_spatial_softmax_of_robomimic_and_diffusion_policy():
     """Sharpness 1, and a linear layer with ReLU on the coordinates."""
     config = PoolingConfig(name="spatial_softmax", keypoints=5, activations=False, learn_sharpness=False, project=64)
