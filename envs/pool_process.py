@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import wait
@@ -20,6 +21,10 @@ from pixio_robot.types import Frame
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
+_ALONE = threading.Lock()
+"""Held while the limits are set: another thread would take them for the user's."""
+
+
 class StartMethod(Choice):
     """SPAWN: each worker is a new interpreter. FORKSERVER: workers are forked from a process that has already imported
     the simulator."""
@@ -31,16 +36,17 @@ class StartMethod(Choice):
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
     """Limit processes started inside to one thread for linear algebra and software rendering: there is one per core."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with _ALONE:
+        before = {name: os.environ.get(name) for name in ONE_THREAD}
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 class ProcessWorker:

@@ -10,10 +10,8 @@ import contextlib
 import dataclasses
 import importlib.util
 import math
-import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pixio_robot.cli.help import help_text
 from pixio_robot.cli.home_directory import expand_home
 from pixio_robot.cli.hydra_errors import explained, unknown_setting
+from pixio_robot.cli.hydra_state import called_as, own_hydra
 from pixio_robot.cli.overrides import config_directory, overrides
 from pixio_robot.cli.signals import INTERRUPTED, Ended
 from pixio_robot.cli.stages import remember_command
@@ -67,7 +66,7 @@ def _composed(command: str, arguments: list[str], **options: Any) -> DictConfig:
 def _explained(command: str, schema: type, words: list[str]) -> Iterator[None]:
     """Set up Hydra for `command`, and turn its exceptions into UserErrors."""
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
-    with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
+    with own_hydra(), hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:
@@ -144,7 +143,6 @@ def _help(command: str, schema: type, words: list[str]) -> str:
 def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
     """One run per combination of the comma-separated values; returns the highest exit code."""
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach main() instead of Hydra's own handler
     codes = [0]
     launcher = next((word for word in arguments if word.startswith("hydra/launcher=")), "")
     if any(name in launcher for name in ("slurm", "submitit")) and importlib.util.find_spec("submitit") is None:
@@ -162,9 +160,10 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
         if word.startswith("-"):
             raise UserError(f"`{command} -m` has no option {word}; settings are written key=value, without dashes.")
     # Hydra's parser accepts its flag only before the overrides. Hydra's own files go next to the results.
-    sys.argv = [f"pixio-robot {command}", "-m", *overrides(command, [*SWEEP_FILES, *words])]
+    line = [f"pixio-robot {command}", "-m", *overrides(command, [*SWEEP_FILES, *words])]
     try:
-        wrapped()
+        with own_hydra(), called_as(line):
+            wrapped()
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, command, [], words) from error
     return max(codes)

@@ -10,6 +10,7 @@ import dataclasses
 import multiprocessing
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,8 @@ class JobResult:
 ATTEMPTS = 2
 """A process may have been killed for running out of memory that others used up, so its job gets a second attempt; a
 file that crashes its decoder does so again."""
+_ALONE = threading.Lock()
+"""Held while the parent's script is hidden: another thread would take the stand-in for the script."""
 LONGEST_START_S = 120.0
 """Minimum time limit until a worker has started: on a busy machine the imports alone may exceed a short timeout."""
 
@@ -110,12 +113,13 @@ def without_main() -> Iterator[None]:
     multiprocessing runs the script again in each child, which starts processes endlessly if the script has no
     `if __name__ == "__main__":`. The code of our workers is imported by name and does not need the script.
     """
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
+    with _ALONE:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
 
 
 def _start(job: Job) -> _Worker:

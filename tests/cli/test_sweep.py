@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
 from demo_data import make_store
+from hydra.core.global_hydra import GlobalHydra
 
 from pixio_robot.cli.main import dispatch, main
 from pixio_robot.cli.report import main as report
@@ -25,6 +29,22 @@ def test_one_run_for_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [json.loads((tmp_path / f"out/{n}/result.json").read_text())["steps"] for n in (2, 3)] == [2, 2]
     assert not (tmp_path / "outputs").exists()
     assert not (tmp_path / "multirun").exists()
+
+
+def test_a_script_that_uses_hydra_itself_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "demos")
+    words = ["train", "run=.", "data=demos", "encoder=none", "policy=bc", "loop.steps=2", "device=cpu"]
+    root, line = logging.getLogger(), sys.argv
+    before = root.level, list(root.handlers)
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        mine = GlobalHydra.instance().hydra
+        assert dispatch([*words, "out=one"]) == 0
+        assert dispatch([*words, "-m", "batch_size=2,3", "out=out/${batch_size}"]) == 0
+        assert GlobalHydra.instance().hydra is mine
+    assert (tmp_path / "out" / "3" / "result.json").is_file()
+    assert (root.level, root.handlers, sys.argv) == (*before, line)
+    assert "HYDRA_FULL_ERROR" not in os.environ
 
 
 def test_ctrl_c_ends_the_sweep_and_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

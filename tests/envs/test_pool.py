@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.pool import ProcessPool, WorkerPool
+from envs.pool_process import ONE_THREAD
 from envs.registry import make_env
 from pixio_robot.errors import UserError
 from pixio_robot.types import EnvPool, Frame
@@ -34,6 +36,19 @@ def pool():
             os.kill(pid, 0)
     with pytest.raises(RuntimeError, match="closed"):
         made.reset({0: 0}, {})
+
+
+def test_two_threads_that_start_pools_leave_the_process_as_it_was():
+    script, limits = sys.modules["__main__"], {name: os.environ.get(name) for name in ONE_THREAD}
+
+    def start(_):
+        with ProcessPool(EnvConfig(task="TabletopReach", cameras=[]), 1, 1) as pool:
+            return pool.worker_pids
+
+    with ThreadPoolExecutor(3) as threads:
+        assert len({pid for pids in threads.map(start, range(3)) for pid in pids}) == 3
+    assert sys.modules["__main__"] is script
+    assert {name: os.environ.get(name) for name in ONE_THREAD} == limits
 
 
 def test_slots_show_what_a_single_environment_shows(pool):
