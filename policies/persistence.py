@@ -68,7 +68,7 @@ def save_policy(
         "config": config_to_json(policy.config),
         "spec": policy.spec.to_json(),
         "statistics": policy.statistics.to_json(),
-        "goals": {task: list(goal) for task, goal in policy.goals.items()},
+        "goals": {task: [float(value) for value in goal] for task, goal in policy.goals.items()},
         "encoder": None
         if encoder is None
         else {

@@ -6,7 +6,7 @@ Shapes: b batch, h/w pixels, r/c rows and columns of the patch map, q class toke
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,8 @@ class PixioEncoder(nn.Module):
     Without a seed it is built on the meta device, without weights; load them with `initial.fill` or
     `training.spreading.spread`.
     """
+
+    __call__: Callable[[Tensor], Features]  # torch declares that modules return Any
 
     def __init__(self, config: EncoderConfig, seed: int | None = 0) -> None:
         super().__init__()

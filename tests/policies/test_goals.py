@@ -37,6 +37,7 @@ def test_the_goal_is_learned_from_and_decides(world, small_config, name, tmp_pat
     state = batch.observation.state[:1]
     left, right = (policy.act(Observation({}, state, goal=torch.tensor([goal])), [1]) for goal in GOALS.values())
     assert not torch.allclose(left, right)
+    policy.goals = {task: np.array(goal) for task, goal in GOALS.items()}
     save_policy(tmp_path / "policy", policy)
     again = load_policy(tmp_path / "policy")
     assert again.goals == GOALS
