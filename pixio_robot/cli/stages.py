@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
-from pixio_robot.cli.identity import content_of, look_of
+from pixio_robot.cli.identity import content_of
 from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.cli.signals import INTERRUPTED
@@ -53,21 +53,6 @@ def _decides(name: str) -> bool:
         part in NOT_PART_OF_THE_RESULT and WORDS_OF_THE_USER.isdisjoint(parts[:place])
         for place, part in enumerate(parts)
     )
-
-
-def _stamp_of(path: Path) -> Path | None:
-    """The stamp of the result that is at `path` or contains it; None if no stage made it."""
-    found = (stamp_path(place) for place in (path, *path.parents) if place.name)
-    return next((stamp for stamp in found if stamp.is_file()), None)
-
-
-def _earlier_identity(path: Path) -> str:
-    """Identity of an input as in stamps from before `content_of`: the digest in its own stamp, else its files' sizes
-    and times, else its name."""
-    stamp = _stamp_of(path)
-    if stamp is not None:
-        return str(read_json(stamp)["digest"])
-    return look_of(path) if path.exists() else str(path)
 
 
 Inputs = Mapping[str, str | Sequence[str]]
@@ -133,7 +118,7 @@ def run_stage(
             stack.enter_context(replaced(target, stamp, begun))
         inputs = inputs or {}
         _tell_unfinished(command, _paths(inputs))
-        return _bring_about(_Asked(command, target, flat, unsaid, inputs, _contents(inputs)), work, always, may_grow)
+        return _bring_about(_Asked(command, target, flat, unsaid, _contents(inputs)), work, always, may_grow)
 
 
 def _refuse_to_hold_others(target: Path) -> None:
@@ -212,7 +197,6 @@ class _Asked:
     """The settings that determine the result."""
     unsaid: Mapping[str, Any]
     """The defaults of those settings, used for settings missing from the stamp of an earlier release."""
-    inputs: Inputs
     contents: Mapping[str, Any]
     """What the inputs contain, by the setting that names them."""
 
@@ -222,11 +206,8 @@ class _Asked:
 
     def changed_since(self, earlier: Mapping[str, Any]) -> dict[str, tuple]:
         """Settings that differ from those in a stamp, and inputs whose content does: name -> (earlier, now)."""
-        if "inputs" in earlier:
-            before = {**earlier["settings"], **earlier["inputs"]}
-            return differences(before, {**self.flat, **self.contents}, self.unsaid)
-        identities = {f"input {Path(path)}": _earlier_identity(Path(path)) for path in _paths(self.inputs)}
-        return differences(earlier["settings"], {**self.flat, **identities}, self.unsaid)
+        before = {**earlier["settings"], **earlier["inputs"]}
+        return differences(before, {**self.flat, **self.contents}, self.unsaid)
 
 
 def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -178,30 +177,6 @@ def test_a_moved_run_goes_on_however_its_input_is_spelled(tmp_path: Path, monkey
     assert train("b") == 0
     assert train(str(tmp_path / "elsewhere" / "b")) == 0
     assert len(log) == 3
-
-
-def test_stamps_of_earlier_versions_are_compared_as_they_were(tmp_path: Path) -> None:
-    source, out, log = tmp_path / "demos", tmp_path / "policy", []
-    weights = tmp_path / "weights.pth"
-    weights.write_text("weights")
-    run_stage("collect", str(source), Settings(), make(source, log))
-    made = read_json(stamp_path(source))
-    state = weights.stat()
-    look = hashlib.sha256(f". {state.st_size} {state.st_mtime_ns}\n".encode()).hexdigest()[:16]
-    identities = {f"input {source}": made["digest"], f"input {weights}": f"1 files of 7 bytes, {look}"}
-    inputs = {"data": str(source), "encoder.path": str(weights)}
-    stamp = {"stage": "train", "digest": "theirs", "settings": inputs | identities, "seconds": 1.0, "finished": True}
-    write_json(stamp_path(out), stamp)
-    out.mkdir()
-
-    def train() -> int:
-        return run_stage("train", str(out), inputs, make(out, log), inputs=inputs)
-
-    assert train() == 0
-    assert log == ["worked"]
-    write_json(stamp_path(source), made | {"digest": "another"})
-    with pytest.raises(UserError, match=r"input .*demos"):
-        train()
 
 
 def test_an_unfinished_input_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
