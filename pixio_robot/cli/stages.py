@@ -10,8 +10,6 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
-import hashlib
-import json
 import os
 import shlex
 import time
@@ -200,10 +198,6 @@ class _Asked:
     contents: Mapping[str, Any]
     """What the inputs contain, by the setting that names them."""
 
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(json.dumps({**self.flat, **self.contents}, sort_keys=True).encode()).hexdigest()
-
     def changed_since(self, earlier: Mapping[str, Any]) -> dict[str, tuple]:
         """Settings that differ from those in a stamp, and inputs whose content does: name -> (earlier, now)."""
         before = {**earlier["settings"], **earlier["inputs"]}
@@ -211,7 +205,7 @@ class _Asked:
 
 
 def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:
-    command, target, digest = asked.command, asked.target, asked.digest
+    command, target = asked.command, asked.target
     stamp = stamp_path(target)
     spent, earlier, larger = 0.0, None, set[str]()
     if stamp.is_file() and target.exists():
@@ -220,15 +214,13 @@ def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow
         larger = grown(changed, may_grow)
         if changed.keys() - larger and not always:
             raise UserError(_conflict(target, changed))
-        if not changed:  # results made from it by an earlier version refer to it by this digest
-            digest = earlier["digest"]
         if earlier["finished"] and not always and not larger:
             print(f"{command}: {target} is up to date (took {earlier['seconds']:.0f} s)")
             return 0
-        spent = earlier["seconds"] if earlier["digest"] == digest or larger else 0.0
+        spent = earlier["seconds"] if not changed or larger else 0.0
         if not earlier["finished"] or larger:
             print(f"{command}: continuing {target}")
-    record = {"stage": command, "out": str(target), "command": _spelled_out(), "digest": digest}
+    record = {"stage": command, "out": str(target), "command": _spelled_out()}
     record |= {"settings": asked.flat, "inputs": asked.contents}
 
     def save(finished: bool) -> None:

@@ -59,12 +59,9 @@ def test_a_setting_that_has_come_since_and_is_not_said_is_no_other_setting(tmp_p
 
     out, log = tmp_path / "demos", []
     run_stage("collect", str(out), Settings(), make(out, log, finished=False))
-    digest = read_json(stamp_path(out))["digest"]
     assert run_stage("collect", str(out), Later(), make(out, log)) == 0
     assert run_stage("collect", str(out), Later(inner=Inner(views=4)), make(out, log)) == 0
     assert log == ["worked", "worked"]
-    # What was made from it goes by this.
-    assert read_json(stamp_path(out))["digest"] == digest
     for other, words in ((Later(mode="new"), "mode: 'old' then, 'new' now"), (Later(inner=Inner(views=5)), "views: 4")):
         with pytest.raises(UserError, match=words):
             run_stage("collect", str(out), other, make(out, log))
@@ -79,7 +76,6 @@ def test_a_result_goes_on_where_all_that_differs_may_grow_and_did(tmp_path: Path
         return run_stage("train", str(out), {"loop": loop}, make(out, log), may_grow=may_grow)
 
     run(steps=10, warmup=1)
-    digest = read_json(stamp_path(out))["digest"]
     with pytest.raises(UserError, match=r"loop\.extend=true to continue training"):
         run(steps=20, warmup=1)
     for wrong in ({"steps": 9, "warmup": 1}, {"steps": 20, "warmup": 2}):
@@ -88,7 +84,6 @@ def test_a_result_goes_on_where_all_that_differs_may_grow_and_did(tmp_path: Path
     assert run(("loop.steps",), steps=20, warmup=1) == 0
     assert run(steps=20, warmup=1) == 0
     assert log == ["worked", "worked"]
-    assert read_json(stamp_path(out))["digest"] != digest
     with pytest.raises(UserError, match=r"loop\.steps: 20 then, 'unset' now"):
         run_stage("evaluate", str(out), {"episodes": 3}, make(out, log))
 
