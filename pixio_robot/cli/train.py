@@ -24,7 +24,6 @@ from pixio_robot.evaluation.config import check_disjoint
 from pixio_robot.fields import number
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
-from pixio_robot.training.settings import BEFORE, EITHER
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 from policies.acting import act_as
@@ -74,7 +73,7 @@ class TrainCommand(ImitateConfig, StageSettings):
     goals: str | None = None
     """File with a goal vector for each task (.json or .safetensors, task -> numbers), such as embeddings of language
     instructions. null: with several tasks, the policy learns an embedding of each."""
-    tell_task: bool = field(default=True, metadata={BEFORE: EITHER})
+    tell_task: bool = True
     """Condition a multi-task policy on the task. false: treat all tasks as one, for example when they are different
     wordings of the same task."""
     train_where: str = ""

@@ -8,10 +8,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 UNSET = "unset"
-BEFORE = "before"
-"""Metadata key of a dataclass field: the value in runs from before the setting existed, if not its default."""
-EITHER = object()
-"""Value of BEFORE for a setting that used to depend on other things: a missing record counts as equal."""
 GROWING = frozenset({"loop.steps", "loop.seconds"})
 """Flat settings that may be larger when a run is continued with `loop.extend`."""
 
@@ -48,9 +44,7 @@ def defaults(value: Any, prefix: str = "") -> dict[str, Any]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             name, item = _joined(prefix, field.name), getattr(value, field.name)
-            if BEFORE in field.metadata:
-                flat[name] = field.metadata[BEFORE]
-            elif dataclasses.is_dataclass(item):
+            if dataclasses.is_dataclass(item):
                 flat |= defaults(item, name)
             elif field.default is not dataclasses.MISSING:
                 flat[name] = plain(field.default)
@@ -64,8 +58,7 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapp
 
     A setting missing in `earlier` had its value in `unsaid`: one that was added since and is not set is no difference.
     """
-    before = {name: now[name] if value is EITHER else value for name, value in unsaid.items() if name in now}
-    before |= earlier
+    before = {name: value for name, value in unsaid.items() if name in now} | dict(earlier)
     pairs = {name: (before.get(name, UNSET), now.get(name, UNSET)) for name in sorted(before.keys() | now.keys())}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
