@@ -31,7 +31,6 @@ from pixio_robot.training.spread_files import SUFFIX, load_spread, save_spread, 
 
 KIND = "training_state"
 FORMAT_VERSION = 4
-READABLE = (3, FORMAT_VERSION)  # in version 3 all weights were in model/
 TRAINER = "trainer.json"
 LATEST = "latest"
 MODEL = "model"
@@ -123,7 +122,7 @@ def read_checkpoint(
     trainer = read_json(path / TRAINER)
     if not isinstance(trainer, dict) or trainer.get("kind") != KIND:
         raise UserError(f"{path / TRAINER} is not a training checkpoint (kind {KIND!r}); {way_out}.")
-    if trainer.get("format_version") not in READABLE:
+    if trainer.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path} has format_version {trainer.get('format_version')!r}; this release reads {FORMAT_VERSION}."
         )
