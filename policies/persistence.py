@@ -36,8 +36,6 @@ from policies.registry import PolicyEntry, build_policy, policy_entry, policy_na
 
 FORMAT_VERSION = 2
 """Increase whenever a policy's layers or their names change."""
-EARLIEST_VERSION = 1
-"""The earliest readable version. The U-Net's layers changed within version 1, so its weights may or may not match."""
 ENCODERS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "pixio": (EncoderConfig, PixioEncoder),
     "resnet": (ResNetConfig, ResNetEncoder),
@@ -111,12 +109,7 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
         if entry.package is not None and (of := description.get("package")) != dataclasses.asdict(entry.package):
             saved = "a script" if of is None else Package(**of)
             raise UserError(f"{directory} was saved by {saved}, and {entry.package} is installed. {error}") from error
-        if (version := description["format_version"]) == FORMAT_VERSION:
-            raise
-        raise UserError(
-            f"{directory} was saved with format_version {version}, when this policy had different layers: use the "
-            "version of pixio-robot that wrote it, or train it again."
-        ) from error
+        raise
     policy.goals = description.get("goals", {})
     policy.conditioning.freeze_encoder()
     return policy.eval().to(device)
@@ -148,10 +141,10 @@ def read_policy_config(directory: Path | str) -> dict[str, Any]:
     if kind != POLICY:
         raise UserError(f"{directory} contains a checkpoint of kind {kind!r}, but a policy directory is expected.")
     version = description.get("format_version")
-    if not isinstance(version, int) or not EARLIEST_VERSION <= version <= FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format_version {version}, but this version of pixio-robot reads {EARLIEST_VERSION} to "
-            f"{FORMAT_VERSION}: use the version that wrote it, or train the policy again."
+            f"{path} has format_version {version}, but this version of pixio-robot reads {FORMAT_VERSION}: use the "
+            "version that wrote it, or train the policy again."
         )
     return description
 

@@ -3,7 +3,6 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Observation
@@ -114,21 +113,6 @@ def test_a_wrong_config_is_named(saved, changes, message):
     edit(saved, **changes)
     with pytest.raises(UserError, match=message):
         load_policy(saved)
-
-
-def test_earlier_policies_are_read_where_their_layers_are_todays(make, world, tmp_path):
-    """As before the U-Net's layers changed, which format_version 1 did not tell."""
-    for directory in ("same", "other"):
-        save_policy(tmp_path / directory, make("diffusion", cameras=[]))
-        edit(tmp_path / directory, format_version=1)
-    weights = tmp_path / "other" / "model.safetensors"
-    tensors = load_file(weights)
-    save_file({key.replace("denoiser.", "denoiser.body."): tensor for key, tensor in tensors.items()}, weights)
-    load_policy(tmp_path / "same")
-    with pytest.raises(
-        UserError, match=r"format_version 1, when this policy had different layers: use .*, or train it"
-    ):
-        load_policy(tmp_path / "other")
 
 
 def test_an_encoder_checkpoint_is_no_policy(encoder, tmp_path):
