@@ -124,7 +124,7 @@ def _reference(stop: StopConfig, spec: DemoSpec, repeats: bool) -> dict[int, boo
         return {}
     directory = Path(stop.versus)
     summary = read_summary(directory)
-    if summary.spec_hash != spec_hash(spec) or summary.scene not in ("", spec.source):
+    if summary.spec_hash != spec_hash(spec) or summary.scene != spec.source:
         raise UserError(
             f"stop.versus={directory} was evaluated in another environment ({summary.task}, {summary.scene})."
         )

@@ -145,12 +145,10 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _time_text(summary: EvaluationSummary) -> str:
-    """`3.2 s (64 steps)`; only steps for older summaries without seconds."""
+    """`3.2 s (64 steps)`."""
     if summary.mean_steps_to_success is None:
         return "–"
-    steps = f"{summary.mean_steps_to_success:.0f} steps"
-    seconds = summary.mean_seconds_to_success
-    return steps if seconds is None else f"{seconds:.1f} s ({steps})"
+    return f"{summary.mean_seconds_to_success:.1f} s ({summary.mean_steps_to_success:.0f} steps)"
 
 
 def _facts(value: Mapping[str, Any] | None, prefix: str = "") -> list[tuple[str, str]]:

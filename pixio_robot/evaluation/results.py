@@ -87,7 +87,7 @@ class EvaluationSummary(EvaluatedPolicy):
     policy may be evaluated in another scene than it was trained in, but results of two scenes are not compared."""
     repeats: bool = True
     """Whether the environment reproduces an episode from its seed, where that was tested (`envs.repeatable`, for
-    third-party environments). If not, episodes with the same seed cannot be paired. Older summaries count as True."""
+    third-party environments). If not, episodes with the same seed cannot be paired."""
     stopped: str = ""
     """Reason for stopping early; empty if all episodes were played."""
 
@@ -99,9 +99,8 @@ def spec_hash(spec: DemoSpec) -> str:
 
 
 def same_environment(first: EvaluationSummary, second: EvaluationSummary) -> bool:
-    """Whether a seed starts the same episode in both. Older summaries without a scene match any scene."""
-    scenes = {first.scene, second.scene} - {""}
-    return first.spec_hash == second.spec_hash and len(scenes) < 2
+    """Whether a seed starts the same episode in both."""
+    return (first.spec_hash, first.scene) == (second.spec_hash, second.scene)
 
 
 def _identity(policy: EvaluatedPolicy, spec: DemoSpec) -> dict[str, Any]:
@@ -119,9 +118,7 @@ def played_before(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> l
         known = read_json(path)
         if not isinstance(known, dict):
             raise UserError(f"{path} does not say which policy was evaluated; delete {directory} to start over.")
-        # Older results have no `sight`: names had to agree.
-        known = {"sight": ""} | known
-        differing = sorted(key for key in identity if key in known and known[key] != identity[key])
+        differing = sorted(key for key in identity if known.get(key) != identity[key])
         if differing:
             raise UserError(
                 f"{directory} holds the results of another evaluation (differs in {', '.join(differing)}). "

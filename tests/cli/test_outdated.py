@@ -29,6 +29,7 @@ SUMMARY = {
     "high": 1.0,
     "restarts": 0,
     "mean_steps_to_success": 3.0,
+    "mean_seconds_to_success": 0.15,
     "wall_seconds": 1.0,
     "resumed_episodes": 0,
     "versions": {},

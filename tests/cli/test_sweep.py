@@ -77,7 +77,13 @@ def test_training_settings_are_found_where_a_run_was_moved(
         summary = {"name": name, "label": "BC", "policy": "bc", "encoder": "none", "training_seed": 0}
         summary |= {"task": "Line", "robot": "Point", "render_quality": "fast", "spec_hash": "x", "seeds": [1, 2]}
         summary |= {"episodes": 2, "successes": 1, "rate": 0.5, "low": 0.1, "high": 0.9, "restarts": 0}
-        summary |= {"mean_steps_to_success": 3.0, "wall_seconds": 1.0, "resumed_episodes": 0, "versions": {}}
+        summary |= {
+            "mean_steps_to_success": 3.0,
+            "mean_seconds_to_success": 0.15,
+            "wall_seconds": 1.0,
+            "resumed_episodes": 0,
+            "versions": {},
+        }
         write_json(evaluation / "summary.json", summary | {"finished_at": "", "fingerprint": name})
         ends = [EpisodeResult(seed=seed, success=seed == 1, steps=3, episode_return=1.0) for seed in (1, 2)]
         lines = [json.dumps(dataclasses.asdict(end)) + "\n" for end in ends]

@@ -129,16 +129,6 @@ def test_another_policy_or_environment_must_not_resume(line_pool, seeking_actor,
         evaluate(line_pool(4), seeking_actor(), replace(POLICY, acting="1 action"), CONFIG, tmp_path)
 
 
-def test_results_of_before_sight_was_noted_were_seen_by_their_own_names(line_pool, seeking_actor, tmp_path):
-    evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path)
-    identity = json.loads((tmp_path / "identity.json").read_text())
-    assert identity.pop("sight") == ""
-    (tmp_path / "identity.json").write_text(json.dumps(identity))
-    with pytest.raises(UserError, match="differs in sight"):
-        evaluate(line_pool(4), seeking_actor(), replace(POLICY, sight="by_position=true"), CONFIG, tmp_path)
-    assert evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path).resumed_episodes == 20
-
-
 def test_training_seeds_are_refused_before_anything_is_written(line_pool, seeking_actor, tmp_path):
     with pytest.raises(UserError, match="already used to collect"):
         evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "out", train_seeds=[100_004])
