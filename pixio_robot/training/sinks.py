@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -143,12 +142,9 @@ class WeightsAndBiases:
 def _run_id(run_dir: Path, step: int) -> str:
     """A new one for a training that begins: W&B drops what comes before the last step of an existing run."""
     file = run_dir / WANDB_ID
-    if step == 0:
+    if step == 0 or not file.is_file():  # a training may go on with W&B that began without
         write_json(file, {"id": secrets.token_hex(8)})
-    if file.is_file():
-        return read_json(file)["id"]
-    # As earlier versions chose it.
-    return hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+    return read_json(file)["id"]
 
 
 def _jsonable(numbers: Mapping[str, float]) -> dict[str, float | None]:
