@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from envs.config import Engine, EnvConfig, plain, with_usual
+from envs.config import Engine, EnvConfig, plain
 from envs.disturbance import Disturbance
 from envs.experts import make_expert
 from envs.fanout import ordered_map
@@ -166,7 +166,6 @@ def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfi
         return store, []
     found = read_json(out / JOURNAL)
     failed = found.pop("failed_seeds", [])
-    found["env"] = with_usual(found.get("env", {}))
     for part, settings in journal.items():
         for name, value in settings.items():
             before = found.get(part, {}).get(name)

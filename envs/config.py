@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -273,11 +272,6 @@ class EnvConfig:
     def half_sizes(self) -> dict[str, float]:
         """Object -> half side of the cube in metres, after scaling."""
         return {name: size * self.object_scale for name, size in task_of(self.task).cubes.items()}
-
-
-def with_usual(found: Mapping[str, Any]) -> dict[str, Any]:
-    """`plain` of an EnvConfig that an earlier version may have written: settings that it did not have are as usual."""
-    return plain(EnvConfig()) | dict(found)
 
 
 def plain(config: Any) -> dict[str, Any]:

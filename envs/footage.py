@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from envs.config import CAMERAS, EnvConfig, plain, with_usual
+from envs.config import CAMERAS, EnvConfig, plain
 from envs.experts import make_expert
 from envs.fanout import ordered_map
 from envs.motions import commanded
@@ -120,8 +120,7 @@ def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
     if out.exists() and any(out.iterdir()):
         if not (out / MANIFEST).exists():
             raise UserError(f"{out} exists and was not created by pixio-robot: choose another out=.")
-        found = read_json(out / MANIFEST)
-        if found | {"env": with_usual(found.get("env", {}))} != manifest:
+        if read_json(out / MANIFEST) != manifest:
             raise UserError(
                 f"{out} contains footage of another configuration (see {out / MANIFEST}): choose another out=, "
                 "or set overwrite=true."

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from envs.collect import JOURNAL, CollectConfig, collect
 from envs.config import EnvConfig
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
-from pixio_robot.files import read_json, write_json
+from pixio_robot.files import read_json
 
 pytestmark = pytest.mark.sim
 # A horizon that about half of the seeds miss.
@@ -69,17 +68,6 @@ def test_other_stores_are_left_alone(tmp_path):
         collect(EnvConfig(cameras=[], horizon=1), config(tmp_path / "mine", max_failures=1))
     with pytest.raises(UserError, match=r"env\.horizon=1, not 2"):
         collect(EnvConfig(cameras=[], horizon=2), config(tmp_path / "mine"))
-
-
-def test_a_store_of_a_version_with_fewer_settings_is_continued(tmp_path):
-    env, out = EnvConfig(task="TabletopReach", cameras=[]), tmp_path / "demos"
-    collect(env, config(out, episodes=1))
-    journal = read_json(out / JOURNAL)
-    del journal["env"]["object_state"]
-    write_json(out / JOURNAL, journal)
-    assert collect(env, config(out, episodes=2)).kept == 2
-    with pytest.raises(UserError, match="object_state"):
-        collect(dataclasses.replace(env, object_state=True), config(out, episodes=3))
 
 
 def test_wrong_numbers_are_named():
