@@ -114,7 +114,6 @@ def _card(path: Path) -> dict[str, Any]:
     card = read_json(path)
     if not isinstance(card, dict) or "levels" not in card:
         raise UserError(f"{path} was written by an incompatible version; probe that encoder again with overwrite=true.")
-    card.setdefault("version", 1)  # as written before there were others
     for level in card["levels"]:
         picture = path.with_name(picture_name(level["variation"]))
         level["picture"] = data_address("image/png", picture.read_bytes()) if picture.is_file() else ""
@@ -137,8 +136,6 @@ def _csv(cards: list[dict[str, Any]]) -> str:
     writer.writerow([*head, *(f"{name}_cm" for name in names), "camera_degrees", "contact_auc", "version"])
     for card, level, fitted, result in results:
         for way, whole in (("linear", "patches"), ("knn", "knn"), ("no_features", "mean")):
-            if way not in result:  # written by an older version
-                continue
             plain = [card["label"], card["task"], card["camera"], level["variation"], fitted, way]
             numbers = [result[way][key] for key in ("depth_rmse_m", "depth_delta1", "miou")]
             errors = [result["positions"].get(name, {}).get(whole, "") for name in names]

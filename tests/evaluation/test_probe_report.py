@@ -15,7 +15,7 @@ def result(depth_m: float, frames: int) -> dict:
     return {
         "linear": dense,
         "knn": dense,
-        "depth_rmse_mean_m": 1.0,
+        "no_features": {"depth_rmse_m": 0.234, "depth_delta1": 0.81, "miou": 0.123, "iou": {"robot": 0.123}},
         "positions": {"cube": errors, "eef": errors},
         "camera_angle": None,
         "contact": None,
@@ -30,7 +30,7 @@ def test_encoders_measured_on_other_frames_have_tables_of_their_own(tmp_path) ->
             {"variation": level, "truth": f"{level} {frames}", "own": result(0.3, frames), "carried": carried}
             for level, carried in (("none", None), ("all", result(0.4, frames)))
         ]
-        card = {"label": name, "task": "Lift", "camera": "front", "image_size": 96, "levels": levels}
+        card = {"label": name, "task": "Lift", "camera": "front", "image_size": 96, "levels": levels, "version": 1}
         write_json(tmp_path / name / "probe.json", card)
     page = write_page(tmp_path).read_text()
     summary = page[page.index("Levels of visual variation") : page.index("variation none")]
@@ -41,39 +41,35 @@ def test_encoders_measured_on_other_frames_have_tables_of_their_own(tmp_path) ->
     ]
     assert "30 frames for fitting, 10 for testing" in tables[0]
     assert "9 frames for fitting, 3 for testing" in tables[1]
-    assert len((tmp_path / "probes.csv").read_text().splitlines()) == 1 + 3 * 3 * 2
+    assert len((tmp_path / "probes.csv").read_text().splitlines()) == 1 + 3 * 3 * 3
 
 
-def test_what_one_has_without_looking_stands_beside_it_where_it_was_measured(tmp_path) -> None:
-    for name, truth in (("older", "a"), ("newer", "b")):
-        own = result(0.3, 30)
-        if name == "newer":
-            dense = {"depth_rmse_m": 0.234, "depth_delta1": 0.81, "miou": 0.123, "iou": {"robot": 0.123}}
-            own |= {"no_features": dense}
-            del own["depth_rmse_mean_m"]
-        level = {"variation": "none", "truth": truth, "own": own, "carried": None}
-        card = {"label": name, "task": "Lift", "camera": "front", "image_size": 96, "levels": [level]}
-        write_json(tmp_path / name / "probe.json", card)
+def test_what_one_has_without_looking_stands_beside_it(tmp_path) -> None:
+    level = {"variation": "none", "truth": "a", "own": result(0.3, 30), "carried": None}
+    card = {"label": "one", "task": "Lift", "camera": "front", "image_size": 96, "levels": [level], "version": 1}
+    write_json(tmp_path / "one" / "probe.json", card)
     page = write_page(tmp_path).read_text()
-    older, newer = sorted(re.split("<h2>", page)[1:3], key=lambda part: "newer" in part)
-    assert "one depth everywhere" in older
-    assert "100.0 cm" in older
-    assert "no features" not in older
-    assert all(words in newer for words in ("no features", "23.4 cm", "81.0 %", "12.3 %"))
+    assert all(words in page for words in ("no features", "23.4 cm", "81.0 %", "12.3 %"))
     lines = (tmp_path / "probes.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 + 3
     assert [line for line in lines if ",no_features," in line] == [
-        "newer,Lift,front,none,none,no_features,0.234,0.81,0.123,9.0,9.0,,,1"
+        "one,Lift,front,none,none,no_features,0.234,0.81,0.123,9.0,9.0,,,1"
     ]
 
 
 def test_results_of_different_versions_of_the_probes_stand_apart(tmp_path) -> None:
-    for name, version in (("old", {}), ("new", {"version": 2})):
+    for name, version in (("old", 1), ("new", 2)):
         levels = [
             {"variation": level, "truth": level, "own": result(0.3, 30), "carried": carried}
             for level, carried in (("none", None), ("all", result(0.4, 30)))
         ]
-        card = {"label": name, "task": "Lift", "camera": "front", "image_size": 96, "levels": levels} | version
+        card = {
+            "label": name,
+            "task": "Lift",
+            "camera": "front",
+            "image_size": 96,
+            "levels": levels,
+            "version": version,
+        }
         write_json(tmp_path / name / "probe.json", card)
     page = write_page(tmp_path).read_text()
     tables = re.split("<table", page)[1:]
