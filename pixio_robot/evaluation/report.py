@@ -130,11 +130,10 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
             title: _facts(value)
             for title, value in (
                 ("Frames", inputs.frames),
-                ("Demonstrations", inputs.demos),
                 ("Where this report was made", inputs.environment),
             )
         },
-        "total_seconds": sum(stage.seconds or 0.0 for stage in inputs.stages if not stage.skipped),
+        "total_seconds": sum(stage.seconds or 0.0 for stage in inputs.stages),
         "versions": inputs.evaluations[0].summary.versions if inputs.evaluations else {},
         "intervals": ", ".join(sorted({evaluation.summary.interval for evaluation in inputs.evaluations})),
         "series_text": series_text,

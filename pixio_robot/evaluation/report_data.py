@@ -1,9 +1,8 @@
 """Read a run directory into `ReportInputs`; any part may be missing.
 
-stages.jsonl                        {"stage", "command", "seconds", "skipped", "finished_at"} per line
+stages.jsonl                        {"stage", "command", "seconds", "finished_at"} per line
 environment.json                    {"versions", "device", "cpu", "commit", "seeds"}
 frames/manifest.json                frame counts of the ingest
-demos_report.json                   counts of the demonstrations
 pretrain/metrics.jsonl              {"step", "loss", "lr", ..., "seconds"} per line
 pretrain/panels/step_*.png          rows of masked / predicted / original
 policies/<name>/metrics.jsonl       as above
@@ -36,7 +35,6 @@ class Stage:
     stage: str
     command: str = ""
     seconds: float | None = None
-    skipped: bool = False
     finished_at: str = ""
 
 
@@ -72,7 +70,6 @@ class ReportInputs:
     stages: Sequence[Stage] = ()
     environment: Mapping[str, Any] | None = None
     frames: Mapping[str, Any] | None = None
-    demos: Mapping[str, Any] | None = None
     pretraining: Curve | None = None
     panels: Sequence[Path] = ()
     policies: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
@@ -102,7 +99,6 @@ def collect_inputs(run_dir: Path, outdated: Collection[Path] = ()) -> ReportInpu
         stages=[_stage(line) for line in _lines(run_dir / "stages.jsonl", required="stage")],
         environment=_mapping(run_dir / "environment.json"),
         frames=_mapping(run_dir / "frames" / "manifest.json"),
-        demos=_mapping(run_dir / "demos_report.json"),
         pretraining=_curve(run_dir / "pretrain" / "metrics.jsonl"),
         panels=sorted(run_dir.glob("pretrain/panels/step_*.png"), key=_step_of),
         policies={name: curve for name, curve in curves.items() if curve is not None},
@@ -114,7 +110,7 @@ def collect_inputs(run_dir: Path, outdated: Collection[Path] = ()) -> ReportInpu
     if not any(getattr(inputs, field.name) for field in dataclasses.fields(inputs) if field.name != "run_dir"):
         raise UserError(
             f"{run_dir} holds nothing to report: none of stages.jsonl, pretrain/metrics.jsonl, "
-            "policies/*/metrics.jsonl, evaluations/*, demos_report.json, frames/manifest.json, environment.json."
+            "policies/*/metrics.jsonl, evaluations/*, frames/manifest.json, environment.json."
         )
     return inputs
 

@@ -67,7 +67,7 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
         config = EvaluateConfig(episodes=30, num_slots=4, videos=2)
         evaluate(line_pool(4), actor, who, config, root / "evaluations" / name)
     stages = [
-        {"stage": "collect", "command": "pixio-robot collect env.task=Lift", "seconds": 100.5, "skipped": False},
+        {"stage": "collect", "command": "pixio-robot collect env.task=Lift", "seconds": 100.5},
         {"stage": "pretrain", "command": "pixio-robot pretrain", "seconds": 3725.0, "finished_at": "2026-11-23"},
     ]
     (root / "stages.jsonl").write_text("".join(json.dumps(stage) + "\n" for stage in stages))
@@ -80,7 +80,6 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
         image = np.random.default_rng(step).integers(0, 255, (96, 288, 3), dtype=np.uint8)
         cv2.imwrite(str(root / "pretrain" / "panels" / f"step_{step}.png"), image)
     (root / "environment.json").write_text('{"versions": {"torch": "2.11.0"}, "device": "cpu", "seeds": [0, 1]}')
-    (root / "demos_report.json").write_text('{"episodes": 50, "attempts": 52}')
     (root / "frames").mkdir()
     (root / "frames" / "manifest.json").write_text('{"frames": 12345, "dropped": {"too_dark": 3}, "odd": [1, 2]}')
     return root
@@ -148,9 +147,7 @@ def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
     assert "| frames" not in (out.parent / "report.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "part", ["stages.jsonl", "pretrain", "policies", "evaluations", "environment.json", "demos_report.json", "frames"]
-)
+@pytest.mark.parametrize("part", ["stages.jsonl", "pretrain", "policies", "evaluations", "environment.json", "frames"])
 def test_any_part_alone_is_reported(run_dir, tmp_path, part):
     alone = tmp_path / "alone"
     alone.mkdir()
