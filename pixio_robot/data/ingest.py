@@ -14,7 +14,7 @@ import functools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,9 @@ class IngestConfig:
 
     def settings(self) -> dict[str, Any]:
         """The settings recorded in the manifest: all except those that do not change the result."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(IngestConfig)}
-        values |= {"sampling": self.sampling.value, "privacy_sha256": hook_sha256(self.privacy)}
-        return _recorded(values)
+        names = [field.name for field in dataclasses.fields(IngestConfig) if field.name not in NOT_RECORDED]
+        values = {name: getattr(self, name) for name in names}
+        return values | {"sampling": self.sampling.value, "privacy_sha256": hook_sha256(self.privacy)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,10 +175,6 @@ def _previous(out: Path) -> dict[str, Any] | None:
     return read_manifest(out)
 
 
-def _recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in NOT_RECORDED}
-
-
 def _check_all_there(previous: dict[str, Any], found: list[Footage], source: str, out: Path) -> None:
     """Raise UserError if the source lacks footage of which the shards have frames: they could not be made again."""
     there = {footage.id for footage in found if footage.bytes}  # links to nothing have none
@@ -196,8 +192,7 @@ def _finished(out: Path, config: IngestConfig, keys: list[str]) -> dict[str, Any
     manifest = _previous(out)
     if manifest is None:
         return None
-    # Earlier versions recorded timeout_s too.
-    if _recorded(manifest["settings"]) != config.settings():
+    if manifest["settings"] != config.settings():
         return None
     if [video["key"] for video in manifest["videos"]] != keys:
         return None
