@@ -178,11 +178,7 @@ def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     for each in settings:
         for key, value in each.items():
             values.setdefault(key, set()).add(repr(value))
-    return sorted(
-        key
-        for key, found in values.items()
-        if len(found) > 1 and key not in SEED_SETTINGS | NAMES_ONLY and not key.startswith("input ")
-    )
+    return sorted(key for key, found in values.items() if len(found) > 1 and key not in SEED_SETTINGS | NAMES_ONLY)
 
 
 def _row(found: list[tuple[Path, EvaluationSummary]], settings: dict[str, Any], telling: list[str]) -> SweepRow:
