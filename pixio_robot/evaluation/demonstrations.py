@@ -49,7 +49,7 @@ class DemoRecorder:
     def _refuse_others(self, store: DemoStore, policy: EvaluatedPolicy) -> None:
         for number in range(len(store)):
             info = store.info(number)
-            theirs = info.get("fingerprint"), info.get("acting", policy.acting), info.get("sight", "")
+            theirs = info.get("fingerprint"), info.get("acting"), info.get("sight")
             if theirs != (policy.fingerprint, policy.acting, policy.sight):
                 raise UserError(
                     f"record={store.path} holds episodes of another policy, or recorded with other settings for how it "
