@@ -24,6 +24,7 @@ from pixio_robot.data.demo_edit import Recipe, write
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.plain_folder import by_numbers
+from pixio_robot.interop.rounding import Rounding
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class _Reader:
     def __init__(self, source: Path, paths: Sequence[Path], config: ImportConfig) -> None:
         self._paths, self._config = paths, config
         self._left_out: dict[str, None] = {}
-        self._rounded: dict[str, None] = {}
+        self._rounding = Rounding()
         self._jpeg = False
         self.frames = 0
         self.spec = self._spec(source)
@@ -171,10 +172,7 @@ class _Reader:
                 raise UserError(
                     f"{path}: {group}{key} is {values.dtype} {values.shape}, but must be a numeric array (t, width)."
                 )
-            small = values.astype(np.float32)
-            if not np.array_equal(small.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
-                self._rounded[key] = None
-            parts.append(small)
+            parts.append(self._rounding.float32(key, values))
         if len({len(part) for part in parts}) != 1:
             lengths = ", ".join(str(len(part)) for part in parts)
             raise UserError(f"{path}: {', '.join(keys)} must have the same number of rows, but have {lengths}.")
@@ -259,8 +257,7 @@ class _Reader:
             found.append("the files have no images, so the store has no cameras")
         if self._left_out:
             found.append(f"left out: {', '.join(self._left_out)} (select with state=, actions= and cameras=)")
-        if self._rounded:
-            found.append(f"rounded to float32: {', '.join(self._rounded)}")
+        found += self._rounding.notes()
         found.append(
             "the files store neither rewards nor success: all rewards are 0, and all episodes have "
             f"success={str(config.success).lower()}"

@@ -15,6 +15,7 @@ from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.diffusion_policy_arrays import ArrayReader
 from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ImportConfig
+from pixio_robot.interop.rounding import Rounding
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 STATE, ACTION, REWARD = "state", "action", "reward"
@@ -48,7 +49,8 @@ class _Reader:
         self._seeds = buffer.meta("seed")
         self._infos = self._attributes.get(INFOS) or [{}] * len(buffer)
         self._rewards = self._reward_key()
-        self._rounded: set[str] = set()
+        self._rounding = Rounding()
+        self._rounded_images: set[str] = set()
         self._written = written is not None
 
     def notes(self) -> list[str]:
@@ -63,8 +65,9 @@ class _Reader:
             )
         if turned := [key for key in self._cameras if _channels_first(self._buffer.array(key).shape)]:
             found.append(f"images stored as (n, 3, height, width), transposed: {', '.join(turned)}")
-        if self._rounded:
-            found.append(f"rounded to fit: {', '.join(sorted(self._rounded))}")
+        found += self._rounding.notes()
+        if self._rounded_images:
+            found.append(f"rounded to uint8: {', '.join(sorted(self._rounded_images))}")
         if not self._rewards:
             found.append("no rewards found: all of them are 0 (set rewards= to the key of an array)")
         if self._success is None:
@@ -75,7 +78,7 @@ class _Reader:
     def episode(self, number: int) -> Episode:
         start, stop = self._buffer.steps(number)
         rewards = (
-            self._float32(self._rewards, self._rows(self._rewards, start, stop).reshape(stop - start))
+            self._rounding.float32(self._rewards, self._rows(self._rewards, start, stop).reshape(stop - start))
             if self._rewards
             else np.zeros(stop - start, np.float32)
         )
@@ -96,7 +99,9 @@ class _Reader:
         parts = []
         for name in keys:
             key, columns = self._columns(name)
-            parts.append(self._float32(key, self._rows(key, start, stop).reshape(stop - start, -1)[:, columns]))
+            parts.append(
+                self._rounding.float32(key, self._rows(key, start, stop).reshape(stop - start, -1)[:, columns])
+            )
         return np.concatenate(parts, axis=1)
 
     def _columns(self, name: str) -> tuple[str, list[int]]:
@@ -112,12 +117,6 @@ class _Reader:
     def _made(self, key: str) -> list[str]:
         """Names for the columns of an array."""
         return column_names(key, self._buffer.array(key).shape[1:] or (1,))
-
-    def _float32(self, key: str, found: np.ndarray) -> np.ndarray:
-        small = found.astype(np.float32)
-        if not np.array_equal(small.astype(found.dtype), found, equal_nan=found.dtype.kind == "f"):
-            self._rounded.add(key)
-        return small
 
     def _images(self, key: str, found: np.ndarray) -> np.ndarray:
         """uint8 (n, h, w, 3) from uint8, or from floats in which `white` is the maximum; also from (n, 3, h, w)."""
@@ -138,7 +137,7 @@ class _Reader:
         scaled = found * (255 / (white or 255))
         pixels = np.rint(scaled).astype(np.uint8)
         if not np.array_equal(pixels, scaled):
-            self._rounded.add(key)
+            self._rounded_images.add(key)
         return pixels
 
     def _camera_keys(self, written: DemoSpec | None) -> list[str]:

@@ -27,6 +27,7 @@ from pixio_robot.interop.lerobot_meaning import (
 )
 from pixio_robot.interop.lerobot_notes import FILE, Notes, read_notes
 from pixio_robot.interop.lerobot_read import INFO, LeRobotFiles, Record
+from pixio_robot.interop.rounding import Rounding
 from pixio_robot.types import DemoSpec, Episode
 
 NAME = "lerobot"
@@ -111,6 +112,7 @@ class _Reader:
     def __init__(self, files: LeRobotFiles, columns: Columns, config: ImportConfig, ours: Notes | None) -> None:
         self._files, self._columns, self._config, self._ours = files, columns, config, ours
         self._forgotten, self._mixed = 0, 0
+        self._rounding = Rounding()
         self.spec = self._spec()
 
     def _spec(self) -> DemoSpec:
@@ -136,7 +138,7 @@ class _Reader:
         columns, count = self._columns, len(record.tasks)
 
         def rows(key: str) -> np.ndarray:
-            return record.values[key].astype(np.float32).reshape(count, -1)
+            return self._rounding.float32(key, record.values[key]).reshape(count, -1)
 
         actions = rows(columns.action)
         reward, success = columns.reward, columns.success
@@ -159,11 +161,8 @@ class _Reader:
         )
 
     def notes(self) -> list[str]:
-        columns, features = self._columns, self._files.features
-        found = []
-        wide = [key for key in columns.numbers() if features[key]["dtype"] in ("float64", "int64")]
-        if wide:
-            found.append(f"rounded to float32: {', '.join(wide)}")
+        columns = self._columns
+        found = self._rounding.notes()
         if columns.reward is None:
             found.append("no reward column: all rewards are 0")
         if columns.success is None and self._ours is None:

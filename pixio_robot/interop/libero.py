@@ -23,6 +23,7 @@ from pixio_robot.choice import Choice
 from pixio_robot.data.demo_edit import TASK, Recipe, write
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion, several_tasks_note, task_of_several
+from pixio_robot.interop.rounding import Rounding
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 if TYPE_CHECKING:
@@ -246,6 +247,7 @@ class _Reader:
         self._files, self._config = files, config
         self._tasks = list(dict.fromkeys(file.task for file in files))
         self._left_out: dict[str, None] = {}
+        self._rounding = Rounding()
         self._turned = False
         self.frames = 0
 
@@ -274,15 +276,16 @@ class _Reader:
             return rows[: length - late]
 
         images = {camera: observed(f"{camera}{_RGB}") for camera in task_file.layout.cameras}
-        state = [observed(key).astype(np.float32) for key in self._config.state]
+        state = [self._rounding.float32(key, observed(key)) for key in self._config.state]
         rewards = values(group, "rewards", file.path)[late:].astype(np.float32)
+        actions = self._rounding.float32("actions", values(group, "actions", file.path)[late:])
         self._left_out |= dict.fromkeys(_left_out(group, task_file.layout.cameras, self._config.state))
         self.frames += length - late
         task = {TASK: task_file.task} if len(self._tasks) > 1 else {}
         return Episode(
             images={name: rows[:, ::-1] if turned else rows for name, rows in images.items()},
             state=np.concatenate(state, axis=1) if state else np.zeros((length - late, 0), np.float32),
-            actions=values(group, "actions", file.path)[late:].astype(np.float32),
+            actions=actions,
             rewards=rewards,
             success=bool(rewards.max() > 0),
             seed=seed,
@@ -290,7 +293,7 @@ class _Reader:
         )
 
     def notes(self) -> list[str]:
-        found = ["rounded to float32: state and actions"]
+        found = self._rounding.notes()
         if self._turned:
             found.append("the images are stored upside down; turned the right way up (upright=false keeps them)")
         if self._config.pairing is Pairing.NEXT:

@@ -26,6 +26,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.interop.demo_formats import Conversion, new_path
 from pixio_robot.interop.plain_films import film_of, read_film, write_film
+from pixio_robot.interop.rounding import Rounding
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 NAME = "folder"
@@ -93,7 +94,7 @@ class _Reader:
     def __init__(self, source: Path, paths: list[Path], config: ImportConfig) -> None:
         self._paths, self._config = paths, config
         self._left_out: dict[str, None] = {}
-        self._rounded: dict[str, None] = {}
+        self._rounding = Rounding()
         self._unsaid: dict[str, None] = {}
         self.spec = self._spec(source)
 
@@ -165,9 +166,7 @@ class _Reader:
                 raise UserError(
                     f"{path}: {name} must be numeric with one row per step, not {array.dtype} {array.shape}."
                 )
-            if array.dtype.kind == "f" and array.dtype.itemsize > 4:
-                self._rounded[name] = None
-            parts.append(array.reshape(len(array), -1).astype(np.float32))
+            parts.append(self._rounding.float32(name, array.reshape(len(array), -1)))
         if len(set(map(len, parts))) != 1:
             lengths = ", ".join(str(len(part)) for part in parts)
             raise UserError(f"{path}: {', '.join(names)} must have the same number of rows, but have {lengths}.")
@@ -177,8 +176,7 @@ class _Reader:
         found = []
         if self._left_out:
             found.append(f"left out: {', '.join(self._left_out)}")
-        if self._rounded:
-            found.append(f"rounded to float32: {', '.join(self._rounded)}")
+        found += self._rounding.notes()
         if "rewards" in self._unsaid:
             found.append("some episodes have no rewards: they are set to 0")
         if "success" in self._unsaid:

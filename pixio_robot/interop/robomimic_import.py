@@ -19,6 +19,7 @@ from pixio_robot.interop.robomimic_observations import model_of
 from pixio_robot.interop.robomimic_plan import LANGUAGE, Plan, plan
 from pixio_robot.interop.robomimic_scene import OpenScene, Scene
 from pixio_robot.interop.robomimic_settings import DEMO, ENV_ARGS, INFO, MASK, ImportConfig
+from pixio_robot.interop.rounding import Rounding
 from pixio_robot.types import Episode
 
 SUCCESS_REWARD = 1.0
@@ -72,14 +73,12 @@ class _Reader:
 
     def __init__(self, file: RobomimicFile, shape: Plan, config: ImportConfig, scene: Scene) -> None:
         self._file, self._plan, self._config, self._scene = file, shape, config, scene
-        self._rounded: set[str] = set()
+        self._rounding = Rounding()
         self._dropped: set[str] = set()
         self._without_rewards = False
 
     def notes(self) -> list[str]:
-        found = []
-        if self._rounded:
-            found.append(f"rounded to float32: {', '.join(sorted(self._rounded))}")
+        found = self._rounding.notes()
         if self._dropped:
             found.append(f"not kept in the store: {', '.join(sorted(self._dropped))}")
         if self._without_rewards:
@@ -98,10 +97,10 @@ class _Reader:
         state = np.empty((length, shape.spec.state_dim), np.float32)
         for key, columns in shape.state.columns.items():
             column = worked_out[key] if key in shape.state.computed else self._observation(group, key, length)
-            state[:, columns] = self._float32(key, column.reshape(length, -1))
+            state[:, columns] = self._rounding.float32(key, column.reshape(length, -1))
         recorded = values(group, self._config.actions, self._file.path)
         check_deltas(self._file, demo, self._config.actions, recorded, shape.deltas)
-        actions = self._float32("actions", recorded)
+        actions = self._rounding.float32("actions", recorded)
         info = _info(self._file, group)
         rewards = self._rewards(group, length)
         self._dropped |= set(map(str, group)) - {self._config.actions, "rewards", "obs"}
@@ -127,7 +126,7 @@ class _Reader:
         if "rewards" not in group:
             self._without_rewards = True
             return np.zeros(length, np.float32)
-        return self._float32("rewards", values(group, "rewards", self._file.path).reshape(length))
+        return self._rounding.float32("rewards", values(group, "rewards", self._file.path).reshape(length))
 
     def _success(self, group: h5py.Group, rewards: np.ndarray, info: Mapping[str, Any]) -> bool:
         if self._config.success != "reward":
@@ -154,12 +153,6 @@ class _Reader:
             return int(found)
         except (TypeError, ValueError) as error:
             raise UserError(f"{self._file.path}: {key} of {group.name} is {found!r}, but must be a number.") from error
-
-    def _float32(self, key: str, found: np.ndarray) -> np.ndarray:
-        small = found.astype(np.float32)
-        if small.astype(found.dtype).tobytes() != np.ascontiguousarray(found).tobytes():
-            self._rounded.add(key)
-        return small
 
     def _origin(self, demo: str) -> dict[str, Any]:
         """The episode's info, used later for exporting and for selecting episodes."""

@@ -250,7 +250,7 @@ def test_float_images_up_to_one_are_scaled(tmp_path: Path) -> None:
     outcome = import_demos(
         Path(write_buffer(tmp_path / "c.zarr", data | {"img": half})), tmp_path / "t", ImportConfig(control_hz=10.0)
     )
-    assert "rounded to fit: img" in outcome.notes
+    assert "rounded to uint8: img" in outcome.notes
 
 
 def test_images_with_channels_first_are_turned(tmp_path: Path) -> None:
