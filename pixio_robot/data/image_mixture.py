@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixio_robot.data.image_order import EpochSelection, ImageOrder, Order, Place
+from pixio_robot.data.image_order import Epoch, EpochSelection, ImageOrder, Order, Place
 from pixio_robot.data.shares import shares
-from pixio_robot.data.shuffle import Shuffle
 
 ROUND = 2**14
 """Number of images in an epoch (round), in which every source has its share to within half an image."""
@@ -43,7 +42,8 @@ class MixedOrder(Order):
         """The place of every source at the beginning of round 0 and of the latest rounds: counting from the start takes
         long where selections make epochs of different lengths."""
 
-    def _begin(self, number: int) -> MixedEpoch:
+    def _begin(self, number: int) -> Epoch:
+        """A round."""
         parts = [
             epoch.at(positions) + first
             for source, place, count, first in zip(
@@ -51,7 +51,8 @@ class MixedOrder(Order):
             )
             for epoch, positions in source.runs(place, count)
         ]
-        return MixedEpoch(number, self._seed, np.concatenate(parts))
+        images = np.concatenate(parts)
+        return Epoch(number, self._seed, len(images), images)
 
     def _places(self, number: int) -> list[Place]:
         nearest = max(known for known in self._known if known <= number)
@@ -63,18 +64,3 @@ class MixedOrder(Order):
         self._known = {n: known for n, known in self._known.items() if n == 0 or n > number - self.kept}
         self._known[number] = places
         return places
-
-
-class MixedEpoch:
-    """One round."""
-
-    def __init__(self, number: int, seed: int, images: np.ndarray) -> None:
-        """images: int64 (n,), the numbers of the images in this round."""
-        self.number = number
-        self._images = images[Shuffle(len(images), seed, number).at(np.arange(len(images)))]
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        return self._images[positions % len(self)]

@@ -33,20 +33,8 @@ class Place:
     position: int
 
 
-class Epoch(Protocol):
-    """The order of one epoch."""
-
-    number: int
-
-    def __len__(self) -> int: ...
-
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """int64 (n,): the numbers of the images at `positions` (int64, n), wrapping around at the end."""
-        ...
-
-
-class ShuffledEpoch:
-    """All of `count` images, or the selected ones, once each in random order."""
+class Epoch:
+    """The order of one epoch: all of `count` images, or the selected ones, once each in random order."""
 
     def __init__(self, number: int, seed: int, count: int, selected: Chosen | None) -> None:
         self.number = number
@@ -57,6 +45,7 @@ class ShuffledEpoch:
         return len(self._shuffle)
 
     def at(self, positions: np.ndarray) -> np.ndarray:
+        """int64 (n,): the numbers of the images at `positions` (int64, n), wrapping around at the end."""
         found = self._shuffle.at(positions % len(self))
         return found if self._selected is None else self._selected[found]
 
@@ -116,7 +105,7 @@ class ImageOrder(Order):
     def _constant_length(self) -> int | None:
         return self._count if self._selection is None else None
 
-    def _begin(self, number: int) -> ShuffledEpoch:
+    def _begin(self, number: int) -> Epoch:
         selected = None if self._selection is None else self._selection.epoch(self._seed, number)
         # With few frames accepted at random, an epoch may have none; it is skipped.
         self._empty = self._empty + 1 if selected is not None and len(selected) == 0 else 0
@@ -125,4 +114,4 @@ class ImageOrder(Order):
                 f"The selection accepts no image at all in {self._empty} epochs up to epoch {number}; loosen its "
                 "thresholds."
             )
-        return ShuffledEpoch(number, self._seed, self._count, selected)
+        return Epoch(number, self._seed, self._count, selected)
