@@ -58,11 +58,6 @@ class Processes:
         """These processes if `rows` can be split evenly among them; otherwise a single one: each handles all rows."""
         return self if rows % self.count == 0 else Processes()
 
-    def rows(self, batch_size: int) -> slice:
-        """The slice of a whole batch that this process gets."""
-        part = self.share(batch_size)
-        return slice(self.rank * part, (self.rank + 1) * part)
-
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes, without waiting for the device."""
         if self.count == 1:
