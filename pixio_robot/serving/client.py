@@ -12,7 +12,7 @@ import contextlib
 import operator
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -135,28 +135,3 @@ class PolicyClient:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-class RemoteActor:
-    """Many clients as one `types.Actor`, so that a served policy can be evaluated like a local one."""
-
-    def __init__(self, address: str, token: str, task: str | None = None) -> None:
-        self._address, self._token, self._task = address, token, task
-        self._clients: dict[int, PolicyClient] = {}
-
-    def reset(self, slot: int, seed: int) -> None:
-        if slot not in self._clients:
-            client = PolicyClient(self._address, self._token, task=self._task)
-            self._clients[slot] = client
-            client.watch = next(iter(self._clients.values())).watch  # shared, so that it warns only once
-        self._clients[slot].reset(seed)
-
-    def needs_images(self, slot: int) -> bool:
-        return self._clients[slot].needs_images
-
-    def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
-        return {slot: self._clients[slot].act(frame) for slot, frame in frames.items()}
-
-    def close(self) -> None:
-        for client in self._clients.values():
-            client.close()

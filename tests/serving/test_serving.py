@@ -18,7 +18,7 @@ import pytest
 from demo_data import SPEC, make_store
 
 from pixio_robot.errors import UserError
-from pixio_robot.serving.client import PolicyClient, RemoteActor
+from pixio_robot.serving.client import PolicyClient
 from pixio_robot.serving.messages import pack, unpack
 from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
 from pixio_robot.types import Frame
@@ -76,16 +76,17 @@ def test_acts_as_the_policy_itself(checkpoint: Path, address: str) -> None:
     from policies.persistence import load_policy
 
     local = ChunkedActor(load_policy(checkpoint / "model", "cpu"), EXECUTE, batch_size=1)
-    remote = RemoteActor(address, TOKEN)
+    remote = [PolicyClient(address, TOKEN) for _ in range(2)]
     for slot, seed in ((0, 5), (1, 6)):
         local.reset(slot, seed)
-        remote.reset(slot, seed)
+        remote[slot].reset(seed)
     for frame in frames(8):
-        assert [local.needs_images(slot) for slot in (0, 1)] == [remote.needs_images(slot) for slot in (0, 1)]
-        here, there = local.act({0: frame, 1: frame}), remote.act({0: frame, 1: frame})
+        assert [local.needs_images(slot) for slot in (0, 1)] == [one.needs_images for one in remote]
+        here = local.act({0: frame, 1: frame})
         for slot in (0, 1):
-            np.testing.assert_allclose(here[slot], there[slot], atol=1e-6)
-    remote.close()
+            np.testing.assert_allclose(here[slot], remote[slot].act(frame), atol=1e-6)
+    for one in remote:
+        one.close()
 
 
 def test_a_client_averages_predictions_as_the_policy_at_hand(checkpoint: Path) -> None:
