@@ -118,11 +118,6 @@ def extract(encoder: nn.Module, images: np.ndarray, device: torch.device, batch:
     return Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
 
 
-def probe(features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
-    """Fit and test all probes on the features of the frames in `truth`."""
-    return Probes(features, truth).measure(features, truth)
-
-
 class Probes:
     """Probes fitted on the training episodes of some frames, to be tested on held-out episodes of these or others."""
 

@@ -10,11 +10,15 @@ from scipy.spatial.transform import Rotation
 from pixio_robot.errors import UserError
 from pixio_robot.student_t import half_width
 from pixio_robot.types import Features, GroundTruth
-from pixio_robot.vision.probes import Probes, probe, roc_area
+from pixio_robot.vision.probes import DensePictures, ProbeResult, Probes, roc_area
 from pixio_robot.vision.regressors import Ridge, nearest, nearest_patches, ridge, split_episodes
 from pixio_robot.vision.softmax_regression import softmax_regression
 
 EPISODES, FRAMES, GRID, D, PIXELS = 24, 5, 4, 12, 16
+
+
+def probe(features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
+    return Probes(features, truth).measure(features, truth)
 
 
 def rotations(vectors: np.ndarray) -> np.ndarray:
