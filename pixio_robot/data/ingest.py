@@ -7,14 +7,10 @@ place. A later run reuses the unchanged frames of existing shards.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +25,7 @@ from pixio_robot.data.sampling import Sampling
 from pixio_robot.data.shards import MANIFEST, SPLITS, ShardReader, check_files, read_manifest, work_directory
 from pixio_robot.errors import UserError, some
 from pixio_robot.fields import check_fields, number
-from pixio_robot.files import read_json, sweep_temporaries
+from pixio_robot.files import locked, read_json, sweep_temporaries
 
 NOT_RECORDED = ("source", "out", "workers", "executor", "timeout_s", "drop_missing")
 """Settings that do not change what the shards contain."""
@@ -143,7 +139,8 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     work = work_directory(out)
     if not work.exists() and (manifest := _finished(out, config, keys)) is not None:
         return _report(out, manifest, found, others, changed=False)
-    with _lock(work):
+    work.mkdir(parents=True, exist_ok=True)
+    with locked(work / "lock", f"Another ingest is running in {work}; wait for it to finish, or choose another `out`."):
         # Only the lock's holder writes here; an orphaned worker of a killed run loses nothing that matters.
         sweep_temporaries(work)
         sweep_temporaries(out.parent, of=out.name)
@@ -199,22 +196,6 @@ def _finished(out: Path, config: IngestConfig, keys: list[str]) -> dict[str, Any
     for split in SPLITS:
         check_files(out, manifest, split)
     return manifest
-
-
-@contextlib.contextmanager
-def _lock(work: Path) -> Iterator[None]:
-    work.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"Another ingest is running in {work}; wait for it to finish, or choose another `out`."
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _kept(out: Path, previous: dict[str, Any] | None) -> dict[str, Packable]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 from collections.abc import Collection, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import read_json, write_json
+from pixio_robot.files import locked, read_json, write_json
 from pixio_robot.training.settings import differences, flatten, grown, plain
 
 KIND = "training_run"
@@ -74,13 +73,8 @@ def claimed(
     or if the settings differ and `started`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"Another process is training in {run_dir}; wait for it, or use another directory."
-            ) from None
+    held = f"Another process is training in {run_dir}; wait for it, or use another directory."
+    with locked(run_dir / LOCK, held):
         path, mine = run_dir / CONFIG, plain(settings)
         grew: list[dict[str, Any]] = []
         if path.is_file():
