@@ -149,8 +149,8 @@ def _train(command: TrainCommand) -> FitResult:
     before, division = learned_by(command.initial_policy), command.division
     if before.episodes is None and (command.validation_share or division.names_validation) and processes.first:
         print(
-            f"train: initial_policy={command.initial_policy} does not record its training episodes, because it is from "
-            "an earlier version; if some of them are held out now, validation_loss is too optimistic"
+            f"train: initial_policy={command.initial_policy} does not record its training episodes; if some of them "
+            "are held out now, validation_loss is too optimistic"
         )
     data = open_demonstrations(
         command.stores,
