@@ -57,8 +57,8 @@ SCORE_TEXTS = {
     "max_similarity": ScoreText(
         "Similarity to other videos",
         "Cosine similarity between the encoder's embeddings of a frame and of the most similar frame of any other "
-        "video. Raise the threshold if linked pairs show different scenes. Frames linked directly or through others "
-        "form one group, of which the first video's frames are kept.",
+        "video. Raise the threshold if linked pairs show different scenes. A frame is dropped if it reaches the "
+        "threshold with an earlier frame of another video that is kept.",
     ),
     "mae_loss": ScoreText(
         "Reconstruction loss",
