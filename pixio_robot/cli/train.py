@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.held_out import Division, Source
-from pixio_robot.cli.learned import SEEDS, learned_by
+from pixio_robot.cli.learned import SEEDS, Learned, learned_by
 from pixio_robot.cli.new_policy import new_policy
 from pixio_robot.cli.policy_choices import origin, register_policies
 from pixio_robot.cli.settings import StageSettings
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pixio_robot.cli.learning_data import Demonstrations
     from pixio_robot.data.feature_views import Views
     from pixio_robot.data.features import FeatureCache
     from pixio_robot.training.trials import Trials
@@ -137,21 +138,13 @@ def _label(command: TrainCommand) -> str:
 def _train(command: TrainCommand) -> FitResult:
     import torch
 
-    from pixio_robot.cli.before_training import notes
     from pixio_robot.cli.learning_data import open_demonstrations, some_windows
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed import current
-    from pixio_robot.training.sinks import MetricsLog
-    from policies.persistence import config_to_json, save_policy
+    from policies.persistence import save_policy
 
-    device, processes = pick_device(command.device), current()
-    seed = command.loop.seed
-    before, division = learned_by(command.initial_policy), command.division
-    if before.episodes is None and (command.validation_share or division.names_validation) and processes.first:
-        print(
-            f"train: initial_policy={command.initial_policy} does not record its training episodes; if some of them "
-            "are held out now, validation_loss is too optimistic"
-        )
+    device, processes, seed = pick_device(command.device), current(), command.loop.seed
+    before = learned_by(command.initial_policy)
     data = open_demonstrations(
         command.stores,
         weights=command.data_weights,
@@ -160,48 +153,36 @@ def _train(command: TrainCommand) -> FitResult:
         validation_share=command.validation_share,
         seed=seed,
         learned=before.episodes or (),
-        division=division,
+        division=command.division,
     )
-    if division and processes.first:
-        kept = sum(len(source.training) for source in data.sources)
-        held_out = sum(len(source.held_out) for source in data.sources)
-        print(f"train: {kept} episodes to train on, {held_out} held out", flush=True)
-    for note in notes(data.sources, command.policy) if processes.first else ():
+    for note in _notes(command, data, before) if processes.first else ():
         print(f"train: {note}", flush=True)
     learned = before.extra(data.learned, data.seeds)
     torch.manual_seed(seed)
     new = new_policy(command, data, device)
-    policy, encoder, views, conditioning = new.policy, new.encoder, new.views, command.policy.conditioning
     # Created before features are cached and training starts, so that invalid rollout settings fail at once.
-    trials = _trials(command, policy, data.spec, learned[SEEDS]) if command.trials.every else None
+    trials = _trials(command, new.policy, data.spec, learned[SEEDS]) if command.trials.every else None
     features = None
-    if views is not None and encoder is not None:
-        home = Path(command.features_dir) if command.features_dir else None
-        features = _cached(data.sources, encoder, conditioning.cameras, views, device, home)
+    if new.views is not None and new.encoder is not None:
+        features = _cached(command, data.sources, new.encoder, new.views, device)
     train_batches, validation_batches = data.streams(
-        policy,
+        new.policy,
         features,
         batch_size=command.batch_size,
         seed=seed,
-        random_views=views is not None and views.count > 0,
+        random_views=new.views is not None and new.views.count > 0,
     )
     windows = []
     if command.initial_policy is None:
         windows = some_windows(train_batches, WINDOWS_TO_PREPARE, PREPARE_BATCH, seed)
-
-    extra: dict[str, Any] = {
+    source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
+    extra = {
         "label": _label(command),
         "encoder": command.encoder.kind.value,
-        "adaptation": command.adapt.mode.value if encoder is not None else "",
+        "adaptation": command.adapt.mode.value if new.encoder is not None else "",
         "seed": seed,
         SEEDS: learned[SEEDS],
     }
-    source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
-    settings = {"policy": config_to_json(command.policy), "data": command.data, "extra": extra}
-    settings |= {"data_weights": command.data_weights, "goals": data.goals, "cached_views": command.cached_views}
-    method = origin(name_of_config(command.policy))
-    if method:  # policies of different packages may have the same settings
-        settings["method"] = method
 
     def save(directory: Path, trained: Any) -> None:
         trained.goals = data.goals
@@ -209,23 +190,58 @@ def _train(command: TrainCommand) -> FitResult:
 
     with trials or contextlib.nullcontext():
         result = imitate(
-            policy,
+            new.policy,
             train_batches,
             validation_batches,
             command,
             command.out,
             save,
-            settings=settings,
+            settings=_settings(command, data) | {"extra": extra},
             layer_decay=command.adapt.layer_decay,
             looks=[] if trials is None else [lambda save: trials.look(save, processes.first)],
             weights=new.weights,
             prepare_on=windows,
         )
         if trials is not None and processes.first and not result.interrupted:
-            with MetricsLog(Path(command.out), result.steps, command.loop.wandb) as log:
-                done = trials.finish(lambda numbers: log.write(result.steps, numbers))
-            print(words_of_trials(done))
+            _finish(trials, command, result)
     return result
+
+
+def _notes(command: TrainCommand, data: Demonstrations, before: Learned) -> Iterator[str]:
+    """What to know before training."""
+    from pixio_robot.cli.before_training import notes
+
+    division = command.division
+    if before.episodes is None and (command.validation_share or division.names_validation):
+        yield (
+            f"initial_policy={command.initial_policy} does not record its training episodes; if some of them are held "
+            "out now, validation_loss is too optimistic"
+        )
+    if division:
+        kept = sum(len(source.training) for source in data.sources)
+        held_out = sum(len(source.held_out) for source in data.sources)
+        yield f"{kept} episodes to train on, {held_out} held out"
+    yield from notes(data.sources, command.policy)
+
+
+def _settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
+    """What determines the result besides the settings of `imitate`."""
+    from policies.persistence import config_to_json
+
+    settings = {"policy": config_to_json(command.policy), "data": command.data, "data_weights": command.data_weights}
+    settings |= {"goals": data.goals, "cached_views": command.cached_views}
+    method = origin(name_of_config(command.policy))
+    # Policies of different packages may have the same settings.
+    return settings | ({"method": method} if method else {})
+
+
+def _finish(trials: Trials, command: TrainCommand, result: FitResult) -> None:
+    """Wait for the last rollouts, and log them."""
+    from pixio_robot.training.sinks import MetricsLog
+
+    with MetricsLog(Path(command.out), result.steps, command.loop.wandb) as log:
+        done = trials.finish(lambda numbers: log.write(result.steps, numbers))
+    print(words_of_trials(done))
 
 
 def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_seeds: Sequence[int]) -> Trials:
@@ -241,15 +257,10 @@ def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_se
 
 
 def _cached(
-    sources: Sequence[Source],
-    encoder: nn.Module,
-    cameras: Sequence[str],
-    views: Views,
-    device: torch.device,
-    home: Path | None,
+    command: TrainCommand, sources: Sequence[Source], encoder: nn.Module, views: Views, device: torch.device
 ) -> list[FeatureCache]:
-    """Features of every source, encoded by the first process, kept in `home` or in the stores, and held in memory once
-    per machine. Random views are needed only to train on."""
+    """Features of every source, encoded by the first process, kept in `features_dir` or in the stores, and held in
+    memory once per machine. Random views are needed only to train on."""
     from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
     from pixio_robot.data.shared_memory import shared_room
     from pixio_robot.training.distributed import current
@@ -259,10 +270,10 @@ def _cached(
             encode_features(
                 source.store,
                 encoder,
-                cameras,
+                command.policy.conditioning.cameras,
                 views=views if source.trainable else replace(views, count=0),
                 device=device,
-                directory=home,
+                directory=Path(command.features_dir) if command.features_dir else None,
             )
             for source in sources
         ]
