@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -93,43 +94,40 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
         spec_of(env_config), source=f"scripted expert, {config.disturbance}; {spec_of(env_config).source}"
     )
     store, failed = _open(out, spec, env_config, config)
-    seeds = [int(seed) for seed in store.seeds]
-    next_seed = max([config.first_seed - 1, *seeds, *failed]) + 1
+    next_seed = max([config.first_seed - 1, *store.seeds, *failed]) + 1
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as progress:
-        bar = progress.add_task(f"Collecting {env_config.task}", total=config.episodes, completed=len(seeds))
+    with (
+        Progress(*columns, transient=True) as progress,
+        contextlib.closing(_episodes(env_config, config, next_seed)) as episodes,
+    ):
+        bar = progress.add_task(f"Collecting {env_config.task}", total=config.episodes, completed=len(store))
         in_a_row = 0
-        if len(seeds) < config.episodes:
-            episodes = _episodes(env_config, config, next_seed)
-            try:
-                for seed, episode in episodes:
-                    if episode.success or not config.success_only:
-                        if store.append(episode) != len(seeds):
-                            raise UserError(f"Another process is also writing to {out}: stop one of them.")
-                        seeds.append(seed)
-                        in_a_row = 0
-                        progress.update(bar, completed=len(seeds))
-                        if len(seeds) >= config.episodes:
-                            break
-                        continue
-                    # Written before the next append, so that resuming knows all failures before the last kept seed.
-                    failed.append(seed)
-                    write_json(out / JOURNAL, _journal(env_config, config) | {"failed_seeds": failed})
-                    in_a_row += 1
-                    if in_a_row >= config.max_failures:
-                        raise UserError(
-                            f"The expert failed {in_a_row} episodes in a row (seeds up to {seed}) with "
-                            f"{len(seeds)} of {config.episodes} kept in {out}. Lower noise "
-                            f"({config.noise}) or env.start_spread ({env_config.start_spread}), or raise env.horizon."
-                        )
-            finally:
-                episodes.close()  # type: ignore[attr-defined]
+        while (kept := len(store)) < config.episodes:
+            seed, episode = next(episodes)
+            if episode.success or not config.success_only:
+                if store.append(episode) != kept:
+                    raise UserError(f"Another process is also writing to {out}: stop one of them.")
+                in_a_row = 0
+                progress.update(bar, completed=len(store))
+                continue
+            # Written before the next append, so that resuming knows all failures before the last kept seed.
+            failed.append(seed)
+            write_json(out / JOURNAL, _journal(env_config, config) | {"failed_seeds": failed})
+            in_a_row += 1
+            if in_a_row >= config.max_failures:
+                raise UserError(
+                    f"The expert failed {in_a_row} episodes in a row (seeds up to {seed}) with "
+                    f"{kept} of {config.episodes} kept in {out}. Lower noise "
+                    f"({config.noise}) or env.start_spread ({env_config.start_spread}), or raise env.horizon."
+                )
     return CollectReport(
-        out=str(out), kept=len(seeds), failed=len(failed), seeds=seeds, failed_seeds=failed, spec=store.spec
+        out=str(out), kept=len(store), failed=len(failed), seeds=store.seeds, failed_seeds=failed, spec=store.spec
     )
 
 
-def _episodes(env_config: EnvConfig, config: CollectConfig, first_seed: int) -> Iterator[tuple[int, Episode]]:
+def _episodes(
+    env_config: EnvConfig, config: CollectConfig, first_seed: int
+) -> Generator[tuple[int, Episode], None, None]:
     """An endless sequence of (seed, episode), in order of the seeds, starting at `first_seed`."""
     seeds = itertools.count(first_seed)
     if env_config.engine is Engine.WARP:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent import futures
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -48,7 +48,7 @@ def _executor(workers: int) -> ProcessPoolExecutor:
 
 def ordered_map[Item, Result](
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, timeout_s: float
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result], None, None]:
     """Yield (item, function(item)) in the order of `items`, which may be endless; close it to stop.
 
     workers: number of processes, 0 for one per core. A process that takes longer than `timeout_s` for an item counts as

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from envs.config import EnvConfig
 from envs.disturbance import Disturbance
@@ -13,7 +13,7 @@ from pixio_robot.types import Episode
 
 def warp_episodes(
     config: EnvConfig, disturbance: Disturbance, seeds: Iterable[int], worlds: int
-) -> Iterator[tuple[int, Episode]]:
+) -> Generator[tuple[int, Episode], None, None]:
     """Yield (seed, episode) in the order of `seeds`, which may be endless; close it to stop.
 
     A world whose episode has ended starts the next seed immediately. Episodes that end before that of an earlier seed
