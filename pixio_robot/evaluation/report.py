@@ -130,6 +130,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
             title: _facts(value)
             for title, value in (
                 ("Frames", inputs.frames),
+                ("Demonstrations", inputs.demos),
                 ("Where this report was made", inputs.environment),
             )
         },

@@ -3,6 +3,7 @@
 stages.jsonl                        {"stage", "command", "seconds", "finished_at"} per line
 environment.json                    {"versions", "device", "cpu", "commit", "seeds"}
 frames/manifest.json                frame counts of the ingest
+demos                               demonstration store
 pretrain/metrics.jsonl              {"step", "loss", "lr", ..., "seconds"} per line
 pretrain/panels/step_*.png          rows of masked / predicted / original
 policies/<name>/metrics.jsonl       as above
@@ -18,6 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EPISODES, SUMMARY, EvaluationSummary, read_episodes, read_outcomes
 from pixio_robot.evaluation.results import read_summary as read_evaluation_summary
@@ -70,6 +72,7 @@ class ReportInputs:
     stages: Sequence[Stage] = ()
     environment: Mapping[str, Any] | None = None
     frames: Mapping[str, Any] | None = None
+    demos: Mapping[str, Any] | None = None
     pretraining: Curve | None = None
     panels: Sequence[Path] = ()
     policies: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
@@ -99,6 +102,7 @@ def collect_inputs(run_dir: Path, outdated: Collection[Path] = ()) -> ReportInpu
         stages=[_stage(line) for line in _lines(run_dir / "stages.jsonl", required="stage")],
         environment=_mapping(run_dir / "environment.json"),
         frames=_mapping(run_dir / "frames" / "manifest.json"),
+        demos=_demonstrations(run_dir / "demos"),
         pretraining=_curve(run_dir / "pretrain" / "metrics.jsonl"),
         panels=sorted(run_dir.glob("pretrain/panels/step_*.png"), key=_step_of),
         policies={name: curve for name, curve in curves.items() if curve is not None},
@@ -110,9 +114,29 @@ def collect_inputs(run_dir: Path, outdated: Collection[Path] = ()) -> ReportInpu
     if not any(getattr(inputs, field.name) for field in dataclasses.fields(inputs) if field.name != "run_dir"):
         raise UserError(
             f"{run_dir} holds nothing to report: none of stages.jsonl, pretrain/metrics.jsonl, "
-            "policies/*/metrics.jsonl, evaluations/*, frames/manifest.json, environment.json."
+            "policies/*/metrics.jsonl, evaluations/*, frames/manifest.json, demos, environment.json."
         )
     return inputs
+
+
+def _demonstrations(path: Path) -> dict[str, Any] | None:
+    """What the store at `path` contains; None if there is none."""
+    if not path.is_dir():
+        return None
+    store = DemoStore.open(path)
+    spec, cameras = store.spec, store.spec.cameras.items()
+    return {
+        "task": spec.task,
+        "robot": spec.robot,
+        "episodes": len(store),
+        "successes": sum(store.successes),
+        "steps": int(store.lengths.sum()),
+        "steps per second": spec.control_hz,
+        "cameras": [f"{name} {camera.height}x{camera.width}" for name, camera in cameras],
+        "state": list(spec.state_names),
+        "actions": list(spec.action_names),
+        "source": spec.source,
+    }
 
 
 def collect_comparison(run_dirs: Sequence[Path], outdated: Collection[Path] = ()) -> ReportInputs:

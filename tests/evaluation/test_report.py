@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from demo_data import make_store
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.baselines import RandomActor
@@ -87,7 +88,8 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
 
 @pytest.fixture
 def run_dir(whole_run, tmp_path):
-    return shutil.copytree(whole_run, tmp_path / "run")
+    make_store(tmp_path / "run" / "demos")
+    return shutil.copytree(whole_run, tmp_path / "run", dirs_exist_ok=True)
 
 
 class Page(HTMLParser):
@@ -134,6 +136,8 @@ def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
     assert page.tags.count("video") >= 3
     assert page.tags.count("img") == 4
     assert "not run" not in page.text.lower()
+    assert "None in this run" not in page.text
+    assert "episodes 4 successes 2 steps" in page.text
     assert "<bc_pixio> & co" in page.text  # labels are text, never markup
     assert "pixio-robot collect env.task=Lift" in page.text
     assert "1 h 02 min" in page.text
@@ -147,7 +151,9 @@ def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
     assert "| frames" not in (out.parent / "report.md").read_text()
 
 
-@pytest.mark.parametrize("part", ["stages.jsonl", "pretrain", "policies", "evaluations", "environment.json", "frames"])
+@pytest.mark.parametrize(
+    "part", ["stages.jsonl", "pretrain", "policies", "evaluations", "environment.json", "frames", "demos"]
+)
 def test_any_part_alone_is_reported(run_dir, tmp_path, part):
     alone = tmp_path / "alone"
     alone.mkdir()
