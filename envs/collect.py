@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from envs.config import Engine, EnvConfig, plain
+from envs.config import Engine, EnvConfig
 from envs.disturbance import Disturbance
 from envs.experts import make_expert
 from envs.fanout import ordered_map
@@ -24,6 +24,7 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import read_json, write_json
+from pixio_robot.plain import plain
 from pixio_robot.types import DemoSpec, Episode
 
 JOURNAL = "collect.json"

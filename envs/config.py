@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import shutil
 from pathlib import Path
 from typing import Any
@@ -272,9 +271,3 @@ class EnvConfig:
     def half_sizes(self) -> dict[str, float]:
         """Object -> half side of the cube in metres, after scaling."""
         return {name: size * self.object_scale for name, size in task_of(self.task).cubes.items()}
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """Convert a configuration to JSON types."""
-    fields = dataclasses.asdict(config)
-    return {name: value.value if isinstance(value, enum.Enum) else value for name, value in fields.items()}

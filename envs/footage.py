@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from envs.config import CAMERAS, EnvConfig, plain
+from envs.config import CAMERAS, EnvConfig
 from envs.experts import make_expert
 from envs.fanout import ordered_map
 from envs.motions import commanded
@@ -22,6 +22,7 @@ from pixio_robot.data.video_writer import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
+from pixio_robot.plain import plain
 from pixio_robot.types import Frame
 
 MANIFEST = "footage.json"

@@ -20,6 +20,7 @@ from torch import nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import read_json
+from pixio_robot.plain import plain
 from pixio_robot.types import DemoSpec, Encoder
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import EncoderConfig
@@ -63,7 +64,7 @@ def save_policy(
         "format_version": FORMAT_VERSION,
         "policy": (name := policy_name(policy)),
         "package": None if (package := policy_entry(name).package) is None else dataclasses.asdict(package),
-        "config": config_to_json(policy.config),
+        "config": plain(policy.config),
         "spec": policy.spec.to_json(),
         "statistics": policy.statistics.to_json(),
         "goals": {task: [float(value) for value in goal] for task, goal in policy.goals.items()},
@@ -169,19 +170,8 @@ def rebuild_encoder(description: Mapping[str, Any]) -> nn.Module:
     return cls(config_from_json(config, description["config"]))
 
 
-def config_to_json(value: Any) -> Any:
-    """A config dataclass, or a value in one, as JSON; enumerations by name."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: config_to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: config_to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [config_to_json(item) for item in value]
-    return value.name if isinstance(value, enum.Enum) else str(value) if isinstance(value, Path) else value
-
-
 def config_from_json(kind: type[Any], value: Mapping[str, Any]) -> Any:
-    """The inverse of `config_to_json`; unknown keys are errors."""
+    """The inverse of `plain`; unknown keys are errors."""
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     for key in value:
@@ -199,7 +189,10 @@ def _value_from_json(hint: Any, item: Any) -> Any:
         return [_value_from_json(typing.get_args(hint)[0], each) for each in item]
     if isinstance(hint, type) and item is not None:
         if issubclass(hint, enum.Enum):
-            return hint[item]
+            members = {plain(member): member for member in hint}
+            if item not in members:
+                raise unknown_name(hint.__name__, str(item), members)
+            return members[item]
         if issubclass(hint, Path):
             return Path(item)
     return item

@@ -22,6 +22,7 @@ from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
 from pixio_robot.fields import number
+from pixio_robot.plain import plain
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig
@@ -226,9 +227,7 @@ def _notes(command: TrainCommand, data: Demonstrations, before: Learned) -> Iter
 
 def _settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
     """What determines the result besides the settings of `imitate`."""
-    from policies.persistence import config_to_json
-
-    settings = {"policy": config_to_json(command.policy), "data": command.data, "data_weights": command.data_weights}
+    settings = {"policy": plain(command.policy), "data": command.data, "data_weights": command.data_weights}
     settings |= {"goals": data.goals, "cached_views": command.cached_views}
     method = origin(name_of_config(command.policy))
     # Policies of different packages may have the same settings.

@@ -11,7 +11,8 @@ from typing import Any
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import locked, read_json, write_json
-from pixio_robot.training.settings import differences, flatten, grown, plain
+from pixio_robot.plain import plain
+from pixio_robot.training.settings import differences, flatten, grown
 
 KIND = "training_run"
 FORMAT_VERSION = 1

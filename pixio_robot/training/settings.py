@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from pixio_robot.plain import plain
 
 UNSET = "unset"
 GROWING = frozenset({"loop.steps", "loop.seconds"})
 """Flat settings that may be larger when a run is continued with `loop.extend`."""
-
-
-def plain(value: Any) -> Any:
-    """Convert dataclasses and enums to JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.name.lower()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
