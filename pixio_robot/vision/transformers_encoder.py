@@ -22,6 +22,9 @@ from pixio_robot.vision.foreign import ForeignConfig, ForeignEncoder, from_map, 
 FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """PIL's filter ids, as stored by image processors."""
 PROCESSOR = "preprocessor_config.json"
+POOLED_ONLY = ("clip_vision_model", "chinese_clip_vision_model", "metaclip_2_vision_model", "mlcd", "mlcd_vision_model")
+"""Models that apply their last normalisation, `post_layernorm`, to the pooled class token but not to the tokens that
+they return. Here it is part of the features, as in timm."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -43,7 +46,10 @@ class TransformersEncoder(ForeignEncoder):
                 torch.manual_seed(seed)
                 model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**description))
         assert model is not None
-        if any(True for _ in getattr(model, "pooler", nn.Identity()).parameters()):
+        pooler, self._unnormed = getattr(model, "pooler", None), model.config.model_type in POOLED_ONLY  # type: ignore
+        if isinstance(norm := getattr(pooler, "layernorm", None), nn.LayerNorm):  # BEiT, Data2Vec
+            model.post_layernorm, self._unnormed = norm, True
+        if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
             model.pooler = None  # type: ignore[assignment]  # an unused head on the class token
         self.model: Any = model
         self.feature_dim = getattr(model.config, "hidden_size", None) or model.config.hidden_sizes[-1]  # type: ignore
@@ -61,6 +67,8 @@ class TransformersEncoder(ForeignEncoder):
             order_n = torch.arange(patches, device=pixels_b3hw.device, dtype=torch.float32)
             arguments["noise"] = order_n.expand(len(pixels_b3hw), -1)
         out = self.model(pixels_b3hw, **arguments).last_hidden_state
+        if self._unnormed:
+            out = self.model.post_layernorm(out)
         if out.ndim == 4:
             return from_map(out.permute(0, 2, 3, 1))
         grid = (height // self._patch, width // self._patch)

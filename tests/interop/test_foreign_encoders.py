@@ -96,6 +96,12 @@ MODELS = {
         ),
         1,
     ),
+    "chinese_clip": (
+        transformers.ChineseCLIPVisionModel,
+        transformers.ChineseCLIPVisionConfig(**SMALL, **SQUARE),
+        1,
+    ),
+    "beit": (transformers.BeitModel, transformers.BeitConfig(**SMALL, **SQUARE), 1),
     "siglip": (transformers.SiglipVisionModel, transformers.SiglipVisionConfig(**SMALL, **SQUARE), 0),
     "resnet": (
         transformers.ResNetModel,
@@ -128,7 +134,13 @@ def test_transformers(name, tmp_path):
     model = theirs.vision_model if name == "clip" else theirs
     noise = {"noise": torch.arange(16.0).expand(2, -1)} if name == "vit_mae" else {}
     with torch.no_grad():
-        features, wanted = encoder(frames), model(pixels, **noise).last_hidden_state
+        features, out = encoder(frames), model(pixels, **noise)
+        wanted = out.last_hidden_state
+        if "clip" in name:  # the published embedding is of normalised tokens, and so are the features
+            wanted = model.post_layernorm(wanted)
+            torch.testing.assert_close(features.cls[:, 0], out.pooler_output, atol=1e-4, rtol=1e-4)
+        if name == "beit":
+            wanted = model.pooler.layernorm(wanted)
     if prefix is None:
         torch.testing.assert_close(features.patches, wanted.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
     else:
@@ -136,6 +148,8 @@ def test_transformers(name, tmp_path):
     if prefix:
         torch.testing.assert_close(features.cls, wanted[:, :1], atol=1e-4, rtol=1e-4)
     assert features.patches.shape == (2, *encoder.grid(48, 90), encoder.feature_dim)
+    unused = {id(parameter) for parameter in encoder.unused()}
+    assert not [key for key, p in encoder.named_parameters() if id(p) in unused and "norm" in key and "head" not in key]
     rebuilt = TransformersEncoder(TransformersConfig(**json.loads(json.dumps(dataclasses.asdict(encoder.config)))))
     rebuilt.load_state_dict(encoder.state_dict())
     assert rebuilt.fingerprint() == encoder.fingerprint()
