@@ -108,4 +108,5 @@ def check_fields(settings: Any, prefix: str = "") -> None:
                 whole = "a whole number " if required is numbers.Integral and not isinstance(item, required) else ""
                 or_null = ", or null" if "None" in kind else ""
                 why = f" ({limits.why})" if limits.why else ""
-                raise UserError(f"{key}={item} must be {whole}{limits}{or_null}{why}.")
+                shown = item if isinstance(item, numbers.Number) else repr(item)
+                raise UserError(f"{key}={shown} must be {whole}{limits}{or_null}{why}.")

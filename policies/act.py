@@ -85,7 +85,7 @@ class ACTPolicy(ChunkPolicy):
         layer = nn.TransformerDecoderLayer(
             width, config.n_heads, config.dim_feedforward, config.dropout, "relu", batch_first=True
         )
-        self.decoder = nn.TransformerDecoder(layer, config.n_decoder_layers, norm=nn.LayerNorm(width))
+        self.decoder = _initialised(nn.TransformerDecoder(layer, config.n_decoder_layers, norm=nn.LayerNorm(width)))
         self.out = nn.Linear(width, spec.action_dim)
         self.posterior = Posterior(config, spec.action_dim) if config.use_vae else None
 
@@ -130,13 +130,15 @@ class Posterior(nn.Module):
         self.action = nn.Linear(action_dim, width)
         self.layers = _transformer(config, config.n_vae_encoder_layers)
         self.out = nn.Linear(width, 2 * config.latent_dim)
-        self.register_buffer("places", sinusoids(torch.arange(config.horizon).float(), width), persistent=False)
+        # Of the summary, the state and the actions.
+        self.register_buffer("places", sinusoids(torch.arange(2 + config.horizon).float(), width), persistent=False)
 
     def forward(self, actions_bna: Tensor, is_pad_bn: Tensor, state_be: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent, each (b, z); padded actions are masked."""
         batch = len(actions_bna)
         first = [self.summary.expand(batch, 1, -1)] + ([] if state_be is None else [state_be[:, None]])
-        tokens_bme = torch.cat([*first, self.action(actions_bna) + self.get_buffer("places")], dim=1)
+        tokens_bme = torch.cat([*first, self.action(actions_bna)], dim=1)
+        tokens_bme = tokens_bme + self.get_buffer("places")[: tokens_bme.shape[1]]
         hidden = torch.cat([is_pad_bn.new_zeros(batch, len(first)), is_pad_bn], dim=1)
         summary_be = self.layers(tokens_bme, src_key_padding_mask=hidden)[:, 0]
         mean_bz, log_variance_bz = self.out(summary_be).chunk(2, dim=1)
@@ -147,4 +149,12 @@ def _transformer(config: ACTConfig, layers: int) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(
         config.dim_model, config.n_heads, config.dim_feedforward, config.dropout, "relu", batch_first=True
     )
-    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+    return _initialised(nn.TransformerEncoder(layer, layers, enable_nested_tensor=False))
+
+
+def _initialised[Module: nn.Module](transformer: Module) -> Module:
+    """With Xavier-uniform matrices, as published; PyTorch starts all layers as copies of one."""
+    for parameter in transformer.parameters():
+        if parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter)
+    return transformer

@@ -164,7 +164,7 @@ class DenoiserConfig:
     groups: int = number(8, at_least=1)
     """unet: number of groups of the group normalisation; must divide every width."""
     step_dim: int = number(64, at_least=2)
-    """Dimension of the diffusion step embedding; even."""
+    """Dimension of the embedding of the diffusion step (unet, mlp) and of the stride (shortcut); even."""
     heads: int = number(4, at_least=1)
     """transformer: number of attention heads; must divide half the width."""
     dropout: float = number(0.3, at_least=0, below=1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from policies.config import DenoiserConfig
 from policies.sinusoids import sinusoids
-from policies.step_embedding import StepEmbedding
+from policies.step_embedding import StepSinusoids
 
 
 class TransformerDenoiser(nn.Module):
@@ -23,8 +23,7 @@ class TransformerDenoiser(nn.Module):
     def __init__(self, config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int):
         super().__init__()
         width = config.widths[0]
-        self.step_embedding = StepEmbedding(config.step_dim)
-        self.step = nn.Linear(config.step_dim, width)
+        self.step = StepSinusoids(width)
         self.frame = nn.Linear(condition_dim, width)
         self.memory = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
         self.action = nn.Linear(action_dim, width)
@@ -41,8 +40,8 @@ class TransformerDenoiser(nn.Module):
         frames_btw = self.frame(condition_btc)
         ages_t = torch.arange(frames_btw.shape[1] - 1, -1, -1, device=frames_btw.device).float()
         frames_btw = frames_btw + sinusoids(ages_t, frames_btw.shape[2]).to(frames_btw)
-        step_b1w = self.step(self.step_embedding(steps_b))[:, None]
-        memory_bmw = self.memory(torch.cat([step_b1w, frames_btw], dim=1))
+        step_b1w = self.step(steps_b)[:, None]
+        memory_bmw = self.memory(torch.cat([step_b1w.to(frames_btw), frames_btw], dim=1))
         actions_bnw = self.action(noisy_bna) + self.action_positions
         mask = self.get_buffer("causal")
         return self.out(self.decoder(actions_bnw, memory_bmw, tgt_mask=mask, tgt_is_causal=True))

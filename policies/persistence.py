@@ -189,7 +189,7 @@ def _value_from_json(hint: Any, item: Any) -> Any:
         return [_value_from_json(typing.get_args(hint)[0], each) for each in item]
     if isinstance(hint, type) and item is not None:
         if issubclass(hint, enum.Enum):
-            members = {plain(member): member for member in hint}
+            members = {plain(member): member for member in typing.cast(type[enum.Enum], hint)}
             if item not in members:
                 raise unknown_name(hint.__name__, str(item), members)
             return members[item]

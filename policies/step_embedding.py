@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 
-class StepEmbedding(nn.Module):
-    """Sines and cosines of the diffusion step at geometric frequencies, through a two-layer network."""
+class StepSinusoids(nn.Module):
+    """Sines and cosines of the diffusion step at geometric frequencies, (b, dim)."""
 
     frequencies: Tensor
 
@@ -20,8 +20,19 @@ class StepEmbedding(nn.Module):
         super().__init__()
         exponents = torch.arange(dim // 2) / max(dim // 2 - 1, 1)
         self.register_buffer("frequencies", torch.exp(-math.log(10_000.0) * exponents), persistent=False)
-        self.network = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim))
 
     def forward(self, steps_b: Tensor) -> Tensor:
         angles = steps_b[:, None].float() * self.frequencies
-        return self.network(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class StepEmbedding(nn.Module):
+    """The same through a two-layer network."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.sinusoids = StepSinusoids(dim)
+        self.network = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim))
+
+    def forward(self, steps_b: Tensor) -> Tensor:
+        return self.network(self.sinusoids(steps_b))

@@ -34,7 +34,7 @@ class More(Settings):
         ("count", 0, r"mine\.count=0 must be at least 1\.$"),
         ("count", 4.0, r"mine\.count=4\.0 must be a whole number at least 1\.$"),
         ("count", (4, 4), r"mine\.count=\(4, 4\) must be a whole number at least 1\.$"),
-        ("share", "0.5", r"mine\.share=0\.5 must be at least 0 and below 1\.$"),
+        ("share", "0.5", r"mine\.share='0\.5' must be at least 0 and below 1\.$"),
         ("seeds", [1, 2.5], r"mine\.seeds\[1\]=2\.5 must be a whole number at least 0\.$"),
         ("share", 1.0, r"mine\.share=1\.0 must be at least 0 and below 1\.$"),
         ("share", math.nan, r"mine\.share=nan must be"),

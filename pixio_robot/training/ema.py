@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 # As in diffusion policy (Chi et al., IJRR): the decay starts small, to forget early steps, and rises to its maximum.
+# Updates are counted as in diffusers' EMAModel, one ahead of the authors' code.
 INVERSE_GAMMA, POWER, LARGEST_DECAY = 1.0, 0.75, 0.9999
 
 

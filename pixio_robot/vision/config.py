@@ -145,5 +145,7 @@ def from_json[T](cls: type[T], value: Any, where: str) -> T:
             raise UserError(f"{where}: {unknown_name(f'{cls.__name__} key', key, known)}")
     try:
         return cls(**value)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     except TypeError as error:
         raise UserError(f"{where}: a value of {cls.__name__} has the wrong type ({error}).") from error

@@ -47,13 +47,19 @@ class TimmEncoder(ForeignEncoder):
 
     def represent(self, pixels_b3hw: Tensor) -> Features:
         out = self.model.forward_features(pixels_b3hw)
+        grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+        if not isinstance(out, Tensor) or (out.ndim != 4 and grid is None):
+            raise UserError(
+                f"timm's {self.config.architecture} does not say where in the image its features are: use a vision "
+                "transformer with one grid of patches (vit, deit, beit, eva) or a convolutional network."
+            )
         if out.ndim == 4:
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             return from_map(out if channels_last else out.permute(0, 2, 3, 1))
         # ViT families either report their registers separately or, like Eva, include them in the prefix tokens.
         prefix = getattr(self.model, "num_prefix_tokens", 0)
         has_class = getattr(self.model, "cls_token", None) is not None
-        rows, columns = self.model.patch_embed.grid_size
+        rows, columns = grid
         return split_tokens(out, (rows, columns), registers=prefix - has_class)
 
 

@@ -78,6 +78,13 @@ def test_timm(name, suffix, side, grid, prefix, tmp_path):
     torch.testing.assert_close(rebuilt.eval()(frames).patches, features.patches)
 
 
+@pytest.mark.parametrize("name", ["mixer_s32_224", "crossvit_tiny_240"])
+def test_a_timm_model_without_a_map_of_patches_is_refused(name):
+    encoder = build_encoder(EncoderSource(kind=EncoderKind.TIMM, name=name, pretrained=False))
+    with pytest.raises(UserError, match=f"timm's {name} does not say where in the image"):
+        encoder.grid(64, 64)
+
+
 MODELS = {
     "vit": (transformers.ViTModel, transformers.ViTConfig(**SMALL, **SQUARE), 1),
     "vit_mae": (transformers.ViTMAEModel, transformers.ViTMAEConfig(**SMALL, **SQUARE, mask_ratio=0.0), 1),

@@ -61,6 +61,13 @@ THEIR_NAMES = (
 )
 
 
+def test_the_transformer_has_the_parameters_of_the_published_one():
+    """Those of diffusion_policy's `TransformerForDiffusion` but for its 3 learned positions of step and frames."""
+    config = DenoiserConfig(name="transformer", widths=[256] * 8, heads=4)
+    ours = build_denoiser(config, horizon=10, action_dim=10, condition_dim=137)
+    assert sum(parameter.numel() for parameter in ours.parameters()) == 8_997_642 - 3 * 256
+
+
 def test_the_unet_is_the_published_one():
     """With the weights of lerobot's, which was ported from the release, it answers the same."""
     from lerobot.configs.types import FeatureType, PolicyFeature

@@ -45,7 +45,7 @@ def test_the_goal_is_learned_from_and_decides(world, small_config, name, tmp_pat
 
 
 def test_the_transformer_is_told_in_every_frame(world, small_config):
-    denoiser = DenoiserConfig(name="transformer", widths=[32], dropout=0.0, step_dim=16)
+    denoiser = DenoiserConfig(name="transformer", widths=[32], dropout=0.0)
     policy = told(world, small_config, "flow", denoiser=denoiser)
     policy.loss(batch_of(world, 2, torch.tensor([GOALS["left"]] * 2)))[0].backward()
     assert policy.conditioning.goal.weight.grad.abs().sum() > 0

@@ -152,7 +152,7 @@ def test_padding_is_hidden_from_act_and_mixtures(make, world):
 
 @pytest.mark.parametrize("name", ["diffusion", "flow", "shortcut"])
 def test_the_transformer_reads_frames(world, encoder, small_config, name):
-    denoiser = DenoiserConfig(name="transformer", widths=[32, 32], dropout=0.0, step_dim=16)
+    denoiser = DenoiserConfig(name="transformer", widths=[32, 32], dropout=0.0)
     conditioning = ConditioningConfig(cameras=["front"])
     policy = build_policy(
         name, small_config(name, conditioning, denoiser=denoiser), world.spec, world.statistics, encoder
