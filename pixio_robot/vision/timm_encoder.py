@@ -47,7 +47,7 @@ class TimmEncoder(ForeignEncoder):
 
     def represent(self, pixels_b3hw: Tensor) -> Features:
         out = self.model.forward_features(pixels_b3hw)
-        grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+        grid: Any = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
         if not isinstance(out, Tensor) or (out.ndim != 4 and grid is None):
             raise UserError(
                 f"timm's {self.config.architecture} does not say where in the image its features are: use a vision "
