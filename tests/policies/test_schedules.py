@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from pixio_robot.errors import UserError
+from policies.noise import RowNoise
+from policies.samplers import draw
 from policies.schedules import BETAS, PREDICTIONS, NoiseSchedule
 
 SHAPE = (3, 8, 7)
@@ -80,6 +82,35 @@ def test_agrees_with_diffusers(betas, prediction, clip):
         expected = ddpm.step(predicted, step, noisy, generator=torch.Generator().manual_seed(step)).prev_sample
         noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(step))
         torch.testing.assert_close(ours.ddpm(predicted, noisy, step, noise), expected, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("betas", BETAS)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("train_steps", [50, 1000])
+@pytest.mark.parametrize("count", [1, 2, 7, 16])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_whole_samples_agree_with_diffusers(betas, prediction, train_steps, count, sampler):
+    diffusers = pytest.importorskip("diffusers")
+    common = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": betas, "prediction_type": prediction}
+    common["num_train_timesteps"] = train_steps
+    if sampler == "ddim":
+        theirs = diffusers.DDIMScheduler(**common, clip_sample=False)
+    else:
+        theirs = diffusers.DPMSolverMultistepScheduler(**common)
+    weight = 0.4 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+
+    def denoise(noisy, steps):
+        return torch.tanh(noisy @ weight + 0.01 * steps[:, None, None])
+
+    rows = torch.zeros(2)
+    ours = NoiseSchedule(num_steps=train_steps, betas=betas, prediction=prediction, clip_sample=None)
+    found = draw(sampler, ours, denoise, RowNoise([5, 6], rows), (4, 3), count)
+    theirs.set_timesteps(count)
+    expected = RowNoise([5, 6], rows).normal(4, 3)
+    for step in theirs.timesteps:
+        expected = theirs.step(denoise(expected, step.expand(2)), step, expected).prev_sample
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 # Made once by diffusers 0.42.1: DDIMScheduler / DDPMScheduler(100 steps, squaredcos_cap_v2, clip_sample), with the
