@@ -76,6 +76,7 @@ class ForeignEnv(Views):
         state = finite_vector(state, size, f"The state of {self.config.task}", "as get_state gives it", UserError)
         mujoco.mj_setState(self._model, self._data, state, _STATE)
         mujoco.mj_forward(self._model, self._data)
+        mujoco.mj_rnePostConstraint(self._model, self._data)  # contact forces, which Ant and Humanoid observe
         self._observed = self._foreign.restored()
         return self._begin(render)
 

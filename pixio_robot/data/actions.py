@@ -16,7 +16,7 @@ WIDTHS = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
 
 axis_angle: in rad, with norm at most pi. quat: x, y, z, w as in robosuite and scipy, w >= 0. matrix: row by row.
 rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as in our environments' states.
-rot6d_rows: its first two rows, as in pytorch3d and therefore diffusion_policy.
+rot6d_rows: its first two rows, as in pytorch3d and therefore in diffusion_policy and UMI.
 """
 _SMALLEST = 1e-6
 

@@ -9,11 +9,15 @@ from typing import assert_never
 from torch import nn
 
 from pixio_robot.choice import Choice, chosen
+from pixio_robot.errors import UserError, some
 from pixio_robot.fields import check_fields, number
 from pixio_robot.vision.foreign import ForeignEncoder
-from pixio_robot.vision.lora import insert_adapters
+from pixio_robot.vision.lora import insert_adapters, of_adapter
 
 _BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?|stages|resblocks)[._]?(\d+)\.")
+
+
+_NO_BLOCKS = "the parameters of this encoder are not named by numbered blocks, layers or stages"
 
 
 class Adaptation(Choice):
@@ -67,13 +71,38 @@ def parameter_depths(module: nn.Module) -> dict[str, int]:
 def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
     """Set `requires_grad` of every parameter, and evaluation mode if FROZEN; insert the adapters if LORA.
 
-    Parameters on which no feature depends are always frozen. Raises UserError if LORA and the encoder already has
-    adapters.
+    Parameters on which no feature depends are always frozen. Raises UserError if LAST_K and the encoder has no numbered
+    blocks, if LORA and the encoder already has adapters, and if adapters would have no effect.
     """
     _choose(encoder, config)
     if isinstance(encoder, ForeignEncoder):  # our own encoders have no unused parameters
-        for parameter in encoder.unused():
+        unused = encoder.unused()
+        if config.mode is Adaptation.LORA:
+            _refuse_idle_adapters(encoder, {id(parameter) for parameter in unused})
+        for parameter in unused:
             parameter.requires_grad_(False)
+
+
+def _refuse_idle_adapters(encoder: ForeignEncoder, unused: set[int]) -> None:
+    """Some models, such as timm's BEiT and EVA-02, take a layer's weight and multiply by it themselves, past the
+    adapter."""
+    idle = {
+        name: layer.get_parameter("base_layer.weight")
+        for name, layer in encoder.named_modules()
+        if hasattr(layer, "base_layer")
+        and all(id(p) in unused for n, p in layer.named_parameters() if of_adapter(f".{n}"))
+    }
+    for weight in idle.values():
+        weight.requires_grad_(True)
+    never_used = {id(parameter) for parameter in encoder.unused()}
+    bypassed = [name for name, weight in idle.items() if id(weight) not in never_used]
+    for weight in idle.values():
+        weight.requires_grad_(False)
+    if bypassed:
+        raise UserError(
+            f"adapt.mode=LORA: this encoder reads the weights of {some(bypassed)} past their layers, so that adapters "
+            "there would have no effect. Use LAST_K or FULL, or another encoder."
+        )
 
 
 def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
@@ -94,6 +123,8 @@ def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
         case Adaptation.LAST_K:
             # What follows the last block (the final norm) is trained with it.
             deepest_block = max((depths[name] for name in depths if _BLOCK.search(name)), default=0)
+            if deepest_block == 0:
+                raise UserError(f"adapt.mode=LAST_K: {_NO_BLOCKS}. Use FROZEN or FULL.")
             first = max(deepest_block - config.last_k + 1, 0)
         case _:
             assert_never(config.mode)
@@ -104,7 +135,12 @@ def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
 
 
 def lr_scales(encoder: nn.Module, layer_decay: float) -> dict[str, float]:
-    """Learning rate scale of every encoder parameter: layer_decay ** (number of layers between it and the output)."""
+    """Learning rate scale of every encoder parameter: layer_decay ** (number of layers between it and the output).
+
+    Raises UserError for a decay (below 1) in an encoder without numbered blocks.
+    """
     depths = parameter_depths(encoder)
     deepest = max(depths.values(), default=0)
+    if layer_decay < 1 and deepest == 0:
+        raise UserError(f"adapt.layer_decay={layer_decay}: {_NO_BLOCKS}. Leave it at 1.")
     return {name: layer_decay ** (deepest - depth) for name, depth in depths.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,8 +72,16 @@ class TransformersEncoder(ForeignEncoder):
             out = self.model.post_layernorm(out)
         if out.ndim == 4:
             return from_map(out.permute(0, 2, 3, 1))
-        grid = (height // self._patch, width // self._patch)
-        return split_tokens(out, grid, registers=getattr(config, "num_register_tokens", 0))
+        rows, columns = height // self._patch, width // self._patch
+        if out.shape[1] < rows * columns:
+            # Swin merges patches from stage to stage; the images are square.
+            rows = columns = math.isqrt(out.shape[1])
+            if rows * columns != out.shape[1]:
+                raise UserError(
+                    f"transformers' {config.model_type} does not say where in the image its features are: use a vision "
+                    "transformer with one grid of patches (vit, dinov2, siglip) or a convolutional network."
+                )
+        return split_tokens(out, (rows, columns), registers=getattr(config, "num_register_tokens", 0))
 
 
 def open_transformers(source: str, resize: int | None, pretrained: bool, seed: int) -> TransformersEncoder:

@@ -67,6 +67,15 @@ def test_every_camera_of_the_model_can_be_looked_through():
         make_env(config("gymnasium:Ant-v5", cameras=["tarck"]))
 
 
+def test_a_restored_state_is_observed_with_its_contact_forces():
+    env = make_env(config("gymnasium:Ant-v5", cameras=[]))
+    env.reset(0)
+    while not env.step(np.zeros(8), False).frame.state[27:].any():  # it falls, until it touches the floor
+        pass
+    assert env.reset_to(env.get_state()).state[27:].any()
+    env.close()
+
+
 def test_a_model_of_many_sites_is_drawn_whole():
     sites = "".join(f"<site pos='{0.01 * n} 0 -5' size='0.001' group='0'/>" for n in range(1500))
     goal = "<site name='goal' size='0.5' rgba='1 0 0 1' group='0'/>"

@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import resize
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Encoder
-from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, parameter_depths
+from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, lr_scales, parameter_depths
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from pixio_robot.vision.timm_encoder import TimmConfig, TimmEncoder
 from pixio_robot.vision.transformers_encoder import TransformersConfig, TransformersEncoder
@@ -109,6 +109,13 @@ MODELS = {
         1,
     ),
     "beit": (transformers.BeitModel, transformers.BeitConfig(**SMALL, **SQUARE), 1),
+    "swin": (
+        transformers.SwinModel,
+        transformers.SwinConfig(
+            image_size=64, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4
+        ),
+        0,
+    ),
     "siglip": (transformers.SiglipVisionModel, transformers.SiglipVisionConfig(**SMALL, **SQUARE), 0),
     "resnet": (
         transformers.ResNetModel,
@@ -163,6 +170,26 @@ def test_transformers(name, tmp_path):
     torch.testing.assert_close(rebuilt.eval()(frames).patches, features.patches)
     larger = build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path), resize=96)).eval()
     assert larger(frames).patches.shape[1] == encoder.grid(48, 90)[0] * 96 // 64
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        (
+            "eva02_tiny_patch14_224",
+            AdaptConfig(mode=Adaptation.LORA),
+            r"reads the weights of model\.blocks\.0\.attn\.qkv",
+        ),
+        ("regnetx_002", AdaptConfig(mode=Adaptation.LAST_K), r"adapt\.mode=LAST_K: .* not named by numbered blocks"),
+    ],
+)
+def test_an_adaptation_that_would_not_do_what_it_says_is_refused(name, settings, words):
+    encoder = build_encoder(EncoderSource(kind=EncoderKind.TIMM, name=name, pretrained=False, resize=56))
+    with pytest.raises(UserError, match=words):
+        adapt(encoder, settings)
+    if settings.mode is Adaptation.LAST_K:
+        with pytest.raises(UserError, match=r"adapt\.layer_decay=0\.7: .* Leave it at 1"):
+            lr_scales(encoder, 0.7)
 
 
 def test_layers_of_foreign_encoders_are_told_from_their_names(tmp_path):
