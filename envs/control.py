@@ -104,6 +104,7 @@ def start_anew(env: Any, from_here: bool = True) -> None:
         for part in robot.part_controllers.values():
             if from_here and hasattr(part, "update"):
                 part.update(force=True)
+                part.initial_joint = np.array(part.joint_pos)  # the posture that null-space torques pull to
         robot.composite_controller.reset()
         for gripper in robot.gripper.values():
             if gripper.dof:

@@ -17,6 +17,7 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+from pixio_robot.choice import Choice, chosen
 from pixio_robot.errors import UserError, unknown_name
 
 NAMES = "names"
@@ -90,10 +91,13 @@ def metadata_of(schema: type, name: str) -> dict[str, Any]:
 def check_fields(settings: Any, prefix: str = "") -> None:
     """Raise UserError for a field of the dataclass `settings` that is outside its range or not among its names.
 
-    `prefix`: where the settings are on the command line, such as `loop.`.
+    Names of choices, as written in YAML, become their members. `prefix`: where the settings are on the command line,
+    such as `loop.`.
     """
     for field in dataclasses.fields(settings):
         value, key, kind = getattr(settings, field.name), prefix + field.name, str(field.type)
+        if isinstance(field.default, Choice):
+            setattr(settings, field.name, chosen(type(field.default), value, key))
         if isinstance(value, list | tuple) and "[" in kind:
             values = {f"{key}[{place}]": item for place, item in enumerate(value)}
         else:

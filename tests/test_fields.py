@@ -4,8 +4,14 @@ import math
 import pytest
 from omegaconf import OmegaConf
 
+from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
+
+
+class Shade(Choice):
+    LIGHT = "light"
+    DARK = "dark"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -17,6 +23,7 @@ class Settings:
     colour: str = one_of("red", ("red", "blue"))
     colours: list[str] = one_of(["red"], ("red", "blue"))
     free: int = -1
+    shade: Shade = Shade.LIGHT
 
     def __post_init__(self) -> None:
         check_fields(self, "mine.")
@@ -43,6 +50,7 @@ class More(Settings):
         ("seeds", [1, -2], r"mine\.seeds\[1\]=-2 must be at least 0\.$"),
         ("colour", "bleu", r"Unknown mine\.colour 'bleu'\. Did you mean 'blue'"),
         ("colours", ["blue", "green"], r"Unknown mine\.colours\[1\] 'green'\..* blue, red\.$"),
+        ("shade", "drak", r"Unknown mine\.shade 'drak'\. Did you mean 'dark'"),
         ("extra", 11, r"mine\.extra=11 must be from 5 to 10\.$"),
     ],
 )
@@ -55,6 +63,10 @@ def test_values_at_the_limits_and_null_are_valid():
     settings = More(count=1, share=0.0, scale=2.0, seeds=[], colours=[], extra=5)
     assert settings.scale == 2.0
     assert Settings().scale is None
+
+
+def test_a_choice_can_be_given_by_name():
+    assert Settings(shade="dark").shade is Settings(shade=Shade.DARK).shade is Shade.DARK  # type: ignore[arg-type]
 
 
 def test_defaults_are_plain_values_that_no_two_settings_share():

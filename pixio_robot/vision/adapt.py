@@ -8,7 +8,7 @@ from typing import assert_never
 
 from torch import nn
 
-from pixio_robot.choice import Choice, chosen
+from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, some
 from pixio_robot.fields import check_fields, number
 from pixio_robot.vision.foreign import ForeignEncoder
@@ -48,7 +48,6 @@ class AdaptConfig:
     """LORA: random seed of the adapters' initial weights."""
 
     def __post_init__(self) -> None:
-        self.mode = chosen(Adaptation, self.mode, "adapt.mode")
         check_fields(self, "adapt.")
 
 

@@ -197,6 +197,19 @@ def test_states_of_robosuite_itself_are_gone_on_from(lift):
     theirs.close()
 
 
+def test_an_episode_can_be_played_again_from_its_first_state(lift):
+    actions = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 7)).astype(np.float32)
+
+    def played() -> np.ndarray:
+        return np.stack([lift.step(action, False).frame.state for action in actions])
+
+    lift.reset(3, False)
+    state, first = lift.get_state(), played()
+    lift.reset(30, False)
+    lift.reset_to(state, False)
+    np.testing.assert_allclose(played(), first, atol=1e-6)
+
+
 @pytest.mark.parametrize("controller", [Controller.OSC_POSE, Controller.JOINT_POSITION])
 def test_what_follows_a_restored_state_does_not_depend_on_steps_before(controller):
     env = make_env(EnvConfig(task="Lift", cameras=[], controller=controller))
@@ -212,6 +225,8 @@ def test_what_follows_a_restored_state_does_not_depend_on_steps_before(controlle
 
     stepped = played()
     env.reset(2)  # no step in between
+    np.testing.assert_array_equal(played(), stepped)
+    env.reset(30)  # with another posture of the arm
     np.testing.assert_array_equal(played(), stepped)
     env.close()
 
