@@ -8,23 +8,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.config import CAMERAS_OF, Controller, Engine, EnvConfig, RenderQuality, Variation
+from envs.config import CAMERAS_OF, EnvConfig
 from envs.registry import make_env
 from envs.spec import action_bounds
 from envs.tasks import TASKS, Simulator
-from pixio_robot.errors import unknown_name
-
-_ENUMERATIONS = {"variation": Variation, "render_quality": RenderQuality, "controller": Controller, "engine": Engine}
-
-
-def _member(name: str, value: Any) -> Any:
-    """An enumeration's member by its name, in any case; other values are returned unchanged."""
-    if name not in _ENUMERATIONS or not isinstance(value, str):
-        return value
-    members = _ENUMERATIONS[name].__members__
-    if value.upper() not in members:
-        raise unknown_name(name, value, members)
-    return members[value.upper()]
 
 
 class GymnasiumEnv(gymnasium.Env):
@@ -40,7 +27,7 @@ class GymnasiumEnv(gymnasium.Env):
     def __init__(self, render_mode: str | None = None, **config: Any) -> None:
         shown = CAMERAS_OF[TASKS[config["task"]].simulator]
         config.setdefault("cameras", [name for name in ("front", "hand") if name in shown])
-        settings = EnvConfig(**{name: _member(name, value) for name, value in config.items()})
+        settings = EnvConfig(**config)
         self._env = make_env(settings)
         # For video recorders; overrides the class attribute.
         self.metadata = self.metadata | {"render_fps": round(self._env.spec.control_hz)}

@@ -21,7 +21,7 @@ NORMALISATIONS = ("min_max", "mean_std", "quantile", "none")
 CONSTANT_RANGE = 1e-4
 """A dimension that varies by less than this (in its own unit) is treated as constant and only shifted: dividing by such
 a small range would turn any jitter at run time into an enormous input (other toolkits use the same threshold)."""
-ROTATION_NAMES = ("rot6d", "rot_6d", "rotation_6d", "6d_rotation", "quat")
+ROTATION_NAMES = ("rot6d", "rot_6d", "rotation_6d", "6d_rotation", "quat", "eef_matrix")
 GRIPPER_NAME = "gripper"
 BINARY_SLACK = 0.01
 """A dimension is two-valued if its variance is within this fraction of the largest possible variance."""

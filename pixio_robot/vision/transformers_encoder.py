@@ -53,7 +53,13 @@ class TransformersEncoder(ForeignEncoder):
         if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
             model.pooler = None  # type: ignore[assignment]  # an unused head on the class token
         self.model: Any = model
-        self.feature_dim = getattr(model.config, "hidden_size", None) or model.config.hidden_sizes[-1]  # type: ignore
+        architecture = self.model.config
+        width = getattr(architecture, "hidden_size", None) or (getattr(architecture, "hidden_sizes", None) or [0])[-1]
+        if not width:
+            raise UserError(
+                f"transformers' {architecture.model_type} does not say how wide its features are: use timm's."
+            )
+        self.feature_dim = width
         known = inspect.signature(model.forward).parameters
         self._arguments = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
         self._patch = _patch_size(model.config)

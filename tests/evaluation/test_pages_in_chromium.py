@@ -21,7 +21,7 @@ from pixio_robot.evaluation.sweep import collect_sweep
 from pixio_robot.evaluation.sweep_report import write_sweep
 from pixio_robot.files import write_json
 from pixio_robot.types import Features, GroundTruth
-from pixio_robot.vision.probes import Probes
+from pixio_robot.vision.probes import VERSION, Probes
 
 pytestmark = [
     pytest.mark.slow,
@@ -69,7 +69,14 @@ def write_card(directory: Path) -> None:
     for variation, carried in (("none", None), ("all", own)):
         levels.append({"variation": variation, "truth": variation, "own": own, "carried": carried})
         strip(pictures, 3, directory / picture_name(variation))
-    card = {"label": directory.name, "task": "Lift", "camera": "front", "image_size": 32, "levels": levels}
+    card = {
+        "label": directory.name,
+        "task": "Lift",
+        "camera": "front",
+        "image_size": 32,
+        "levels": levels,
+        "version": VERSION,
+    }
     write_json(directory / "probe.json", card)
 
 
