@@ -39,7 +39,7 @@ def test_the_prefix_alone_registers_it():
 
 
 def test_unknown_names_are_told():
-    with pytest.raises(UserError, match="Did you mean .cluttered."):
+    with pytest.raises(UserError, match="Did you mean 'cluttered'"):
         gymnasium.make("envs:pixio_robot/TabletopReach-v0", variation="clutered")
 
 
