@@ -124,7 +124,8 @@ def _demonstrations(path: Path) -> dict[str, Any] | None:
     if not path.is_dir():
         return None
     store = DemoStore.open(path)
-    spec, cameras = store.spec, store.spec.cameras.items()
+    spec = store.spec
+    cameras = [f"{name} {camera.height}x{camera.width}" for name, camera in spec.cameras.items()]
     return {
         "task": spec.task,
         "robot": spec.robot,
@@ -132,9 +133,9 @@ def _demonstrations(path: Path) -> dict[str, Any] | None:
         "successes": sum(store.successes),
         "steps": int(store.lengths.sum()),
         "steps per second": spec.control_hz,
-        "cameras": [f"{name} {camera.height}x{camera.width}" for name, camera in cameras],
-        "state": list(spec.state_names),
-        "actions": list(spec.action_names),
+        "cameras": cameras or "none",
+        "state": f"{spec.state_dim} numbers",
+        "actions": f"{spec.action_dim} numbers",
         "source": spec.source,
     }
 
