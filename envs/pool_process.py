@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from envs.pool_start import wait_for_start
 from envs.pool_worker import Answer, ImageBlocks, run_worker
 from pixio_robot.choice import Choice
 from pixio_robot.data.processes import without_main
+from pixio_robot.machine import environment
 from pixio_robot.types import Frame
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -36,17 +36,8 @@ class StartMethod(Choice):
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
     """Limit processes started inside to one thread for linear algebra and software rendering: there is one per core."""
-    with _ALONE:
-        before = {name: os.environ.get(name) for name in ONE_THREAD}
-        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+    with _ALONE, environment(dict.fromkeys(ONE_THREAD, "1")):
+        yield
 
 
 class ProcessWorker:

@@ -1,11 +1,11 @@
-"""The machine's resources: usable CPU cores, and copies to the GPU."""
+"""The machine's resources: usable CPU cores, copies to the GPU, and the environment of this process."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,21 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         pass  # no cgroup v2, or its limit is `max`
     return max(cores, 1)
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables inside the context; afterwards they are as they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def pinned(tensor: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+
+from pixio_robot.machine import environment
 
 
 @contextlib.contextmanager
@@ -32,17 +33,14 @@ def _set(running: Any, settings: Any) -> None:
 @contextlib.contextmanager
 def called_as(arguments: list[str]) -> Iterator[None]:
     """The command line and settings that `hydra.main` reads, and the root logger that it sets up."""
-    line, full_error, root = sys.argv, os.environ.get("HYDRA_FULL_ERROR"), logging.getLogger()
+    line, root = sys.argv, logging.getLogger()
     handlers, level = root.handlers[:], root.level
     sys.argv = arguments
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach the caller instead of Hydra's own handler
     try:
-        yield
+        # Let exceptions reach the caller instead of Hydra's own handler.
+        with environment({"HYDRA_FULL_ERROR": "1"}):
+            yield
     finally:
         sys.argv = line
-        if full_error is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
         root.handlers[:] = handlers
         root.setLevel(level)

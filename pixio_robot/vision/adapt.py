@@ -91,6 +91,8 @@ def _refuse_idle_adapters(encoder: ForeignEncoder, unused: set[int]) -> None:
         if hasattr(layer, "base_layer")
         and all(id(p) in unused for n, p in layer.named_parameters() if of_adapter(f".{n}"))
     }
+    if not idle:
+        return
     for weight in idle.values():
         weight.requires_grad_(True)
     never_used = {id(parameter) for parameter in encoder.unused()}

@@ -95,6 +95,15 @@ class ForeignEncoder(nn.Module):
         return checkpointing.fingerprint(self, json.loads(json.dumps(shape)))
 
 
+def without_map(model: str, such_as: str) -> UserError:
+    """The error for a model that returns features without saying where in the image they are. such_as: models that
+    do."""
+    return UserError(
+        f"{model} does not say where in the image its features are: use a vision transformer with one grid of patches "
+        f"({such_as}) or a convolutional network."
+    )
+
+
 def split_tokens(tokens_bnd: Tensor, grid: tuple[int, int], registers: int) -> Features:
     """Split tokens: class tokens first, then registers (dropped, as they carry no useful features), then patches in
     reading order.

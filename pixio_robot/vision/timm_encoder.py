@@ -18,7 +18,7 @@ from torch import Tensor
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features
 from pixio_robot.vision.checkpointing import load_weights
-from pixio_robot.vision.foreign import ForeignConfig, ForeignEncoder, from_map, split_tokens
+from pixio_robot.vision.foreign import ForeignConfig, ForeignEncoder, from_map, split_tokens, without_map
 from pixio_robot.vision.state_files import read_state_dict
 
 
@@ -49,10 +49,7 @@ class TimmEncoder(ForeignEncoder):
         out = self.model.forward_features(pixels_b3hw)
         grid: Any = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
         if not isinstance(out, Tensor) or (out.ndim != 4 and grid is None):
-            raise UserError(
-                f"timm's {self.config.architecture} does not say where in the image its features are: use a vision "
-                "transformer with one grid of patches (vit, deit, beit, eva) or a convolutional network."
-            )
+            raise without_map(f"timm's {self.config.architecture}", "vit, deit, beit, eva")
         if out.ndim == 4:
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             return from_map(out if channels_last else out.permute(0, 2, 3, 1))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features
-from pixio_robot.vision.foreign import ForeignConfig, ForeignEncoder, from_map, split_tokens
+from pixio_robot.vision.foreign import ForeignConfig, ForeignEncoder, from_map, split_tokens, without_map
 
 FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """PIL's filter ids, as stored by image processors."""
@@ -83,10 +83,7 @@ class TransformersEncoder(ForeignEncoder):
             # Swin merges patches from stage to stage; the images are square.
             rows = columns = math.isqrt(out.shape[1])
             if rows * columns != out.shape[1]:
-                raise UserError(
-                    f"transformers' {config.model_type} does not say where in the image its features are: use a vision "
-                    "transformer with one grid of patches (vit, dinov2, siglip) or a convolutional network."
-                )
+                raise without_map(f"transformers' {config.model_type}", "vit, dinov2, siglip")
         return split_tokens(out, (rows, columns), registers=getattr(config, "num_register_tokens", 0))
 
 
