@@ -20,6 +20,7 @@ from envs.robomimic_task import clipped_at, recorded
 from envs.seeding import global_seed
 from envs.spec import spec_of
 from envs.views import Views
+from pixio_robot.data.demo_actions import in_world_frame
 from pixio_robot.data.named_columns import grouped
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
@@ -32,7 +33,7 @@ def _task(config: EnvConfig) -> Task:
     found = recorded(config.task)
     task = translated(found.env_args)
     if "absolute" in found.spec.controller:
-        task = taking_absolute(task)
+        task = taking_absolute(task, in_world=in_world_frame(found.spec.controller))
     # Policies may have been trained with object observations.
     return dataclasses.replace(task, arguments=task.arguments | {"use_object_obs": True})
 

@@ -85,8 +85,9 @@ def build(task: Task) -> Any:
             ) from error
 
 
-def taking_absolute(task: Task) -> Task:
-    """The same task with absolute poses in the world frame as actions, as in robomimic's `actions_abs`."""
+def taking_absolute(task: Task, in_world: bool) -> Task:
+    """The same task with absolute poses as actions. `in_world`: in the world frame, whatever the controllers' own is;
+    robomimic's `actions_abs` are in theirs."""
     from robosuite.controllers import load_composite_controller_config
 
     arguments = copy.deepcopy(task.arguments)
@@ -99,7 +100,7 @@ def taking_absolute(task: Task) -> Task:
         parts = config["body_parts"]
         for arm in parts.get("arms", parts).values():
             if arm.get("type") in _CARTESIAN and arm.get("input_type") != "absolute":
-                arm |= {"input_type": "absolute", "input_ref_frame": "world"}
+                arm |= {"input_type": "absolute"} | ({"input_ref_frame": "world"} if in_world else {})
     return dataclasses.replace(task, arguments=arguments | {"controller_configs": each})
 
 

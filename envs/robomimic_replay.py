@@ -47,7 +47,7 @@ class Replay:
         Raises UserError if the installed robosuite cannot build the environment.
         """
         task = translated(env_args)
-        self.task: Task = taking_absolute(task) if absolute else task
+        self.task: Task = taking_absolute(task, in_world=False) if absolute else task
         self._env: Any = build(self.task)
 
     def run(self, model_file: str, states: np.ndarray, actions: np.ndarray) -> ReplayError:

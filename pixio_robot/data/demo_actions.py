@@ -267,9 +267,14 @@ def _controller(name: str, actions: Sequence[Block]) -> str:
     )
 
 
+def in_world_frame(controller: str) -> bool:
+    """Whether a controller of that name takes poses in the world frame; others name the base, whose frame theirs is."""
+    return "base" not in controller
+
+
 def check_world_frame(controller: str) -> None:
     """Raise UserError for a controller whose poses are not in the world frame, in which those of the state are."""
-    if "base" in controller:
+    if not in_world_frame(controller):
         raise UserError(
             f"The actions of controller {controller!r} are not poses in the world frame, as the state's are."
         )

@@ -48,6 +48,6 @@ def check_deltas(file: RobomimicFile, demo: str, key: str, actions: np.ndarray, 
         raise UserError(
             f"{file.path}: env_args describe actions that are deltas from -1 to 1, but {key} of {demo} has a value of "
             f"magnitude {largest:.4g} in the columns of the gripper's pose. Set absolute=true if they are absolute "
-            "poses in the world frame, as in diffusion_policy's image_abs.hdf5 and low_dim_abs.hdf5, or absolute=false "
-            "if they are deltas that robosuite clips."
+            "poses in the controller's frame, as in diffusion_policy's image_abs.hdf5 and low_dim_abs.hdf5, or "
+            "absolute=false if they are deltas that robosuite clips."
         )

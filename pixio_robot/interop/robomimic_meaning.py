@@ -13,7 +13,8 @@ from pixio_robot.interop.robomimic_file import GYM, ROBOSUITE
 from pixio_robot.types import UNKNOWN
 
 ABSOLUTE_ACTIONS = "actions_abs"
-"""robomimic's second action dataset: poses in the world frame instead of the deltas in `actions`."""
+"""robomimic's second action dataset: poses instead of the deltas in `actions`, in the frame of the controller: that of
+the robot's base in files of robosuite 1.5, the world's in earlier ones, whose controllers name no frame."""
 _ROBOSUITE_HZ = 20.0
 """robosuite's default control frequency, which its recorder does not store."""
 _DELTA_POS, _DELTA_ROT = 0.05, 0.5
@@ -84,7 +85,7 @@ def controller_name(env_args: Mapping[str, Any], key: str) -> str:
         absolute = _absolute(controller, key)
         name = f"{controller.get('type', UNKNOWN)} {'absolute' if absolute else 'delta'}"
         # The base of a single arm is not rotated, so deltas are the same in both frames; two arms may face each other.
-        in_base = key != ABSOLUTE_ACTIONS and controller.get("input_ref_frame") == "base"
+        in_base = controller.get("input_ref_frame") == "base"
         if in_base and (absolute or len(arms) > 1):
             name += " in the base's frame"
         names.append(name)

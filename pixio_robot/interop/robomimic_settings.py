@@ -29,8 +29,8 @@ class ImportConfig:
     render: render all cameras=, even those with images in the file.
     render_quality: of rendered images; full or fast.
     actions: name of the action dataset (actions, or actions_abs).
-    absolute: where env_args describe deltas, whether the actions are absolute poses in the world frame all the same
-    (true; diffusion_policy's image_abs.hdf5) or deltas (false); default deltas, and an error if they exceed 1.
+    absolute: where env_args describe deltas, whether the actions are absolute poses in the controller's frame all the
+    same (true; diffusion_policy's image_abs.hdf5) or deltas (false); default deltas, and an error if they exceed 1.
     success: which episodes count as successful; reward (those that the file marks, else those that reach a reward of
     1), all or none.
     control_hz, task, robot, controller, action_names, state_names, source, licence: replace the file's values.

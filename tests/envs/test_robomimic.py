@@ -48,6 +48,8 @@ class Recording:
     states: np.ndarray
     actions: np.ndarray
     observations: dict[str, np.ndarray]
+    base: np.ndarray
+    """Place of the robot's base [m]."""
 
     def write(self, path: Path, env_args: dict[str, Any] | None = None, model_file: str = "") -> Path:
         """As demo_2 and demo_10, without observations."""
@@ -92,6 +94,7 @@ def recording(begin_recording: Callable) -> Recording:
             # robosuite's pictures stand on their heads.
             picture = env.sim.render(width=SIZE, height=SIZE, camera_name=camera)[::-1]
             seen.setdefault(f"{camera}_image", []).append(picture)
+    base = env.sim.data.get_site_xpos("robot0_right_center").copy()
     env.close()
     return Recording(
         env_args={"env_name": "Lift", "type": 1, "env_version": robosuite.__version__, "env_kwargs": kwargs},
@@ -99,6 +102,7 @@ def recording(begin_recording: Callable) -> Recording:
         states=np.array(states),
         actions=actions,
         observations={key: np.stack(values) for key, values in seen.items() if key in KEYS or key.endswith("_image")},
+        base=base,
     )
 
 
@@ -180,15 +184,20 @@ def test_replay_reproduces_every_bit(recording: Recording) -> None:
     replay.close()
 
 
-def test_absolute_poses_behind_env_args_that_say_delta_are_replayed_as_such(recording: Recording) -> None:
-    """Commanded to where the gripper was one step later, the arm follows the recording."""
+@pytest.mark.parametrize("version", ["1.4", "1.5"])
+def test_absolute_poses_behind_env_args_that_say_delta_are_replayed_as_such(version: str, recording: Recording) -> None:
+    """Commanded to where the gripper was one step later, the arm follows the recording. Poses are in the frame of the
+    file's controllers: the world's up to robosuite 1.4, that of the robot's base since."""
+    env_args, model_file, origin = recording.env_args, recording.model_file, recording.base
+    if version == "1.4":
+        (env_args, model_file), origin = as_version_1_4(recording), np.zeros(3)
     seen = recording.observations
     turned = Rotation.from_quat(seen["robot0_eef_quat_site"][1:]).as_rotvec()
-    poses = np.concatenate([seen["robot0_eef_pos"][1:], turned, recording.actions[:-1, 6:]], axis=1)
+    poses = np.concatenate([seen["robot0_eef_pos"][1:] - origin, turned, recording.actions[:-1, 6:]], axis=1)
     strayed = {}
     for absolute in (True, False):
-        replay = Replay(recording.env_args, absolute)
-        strayed[absolute] = replay.run(recording.model_file, recording.states[:-1], poses).hand_m
+        replay = Replay(env_args, absolute)
+        strayed[absolute] = replay.run(model_file, recording.states[:-1], poses).hand_m
         replay.close()
     assert strayed[True] < 0.03 < strayed[False]
 

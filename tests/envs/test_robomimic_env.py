@@ -38,13 +38,15 @@ CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 @dataclasses.dataclass
 class Solved:
-    """A robomimic file with one demonstration, and what it holds. `actions_abs` are where the gripper went."""
+    """A robomimic file with one demonstration, and what it holds. `actions_abs` are where the gripper went, seen from
+    the robot's `base`, as in the controller of the file."""
 
     file: Path
     model_file: str
     states: np.ndarray
     actions: np.ndarray
     successes: list[bool]
+    base: np.ndarray
 
 
 def seen(env: Any) -> Any:
@@ -77,6 +79,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory, begin_recording: Callable) 
         rewards.append(env.step(actions[-1])[1])
         successes.append(bool(env._check_success()))
         places.append(seen(env).privileged()["eef_pos"])
+    base = env.sim.data.get_site_xpos("robot0_right_center").copy()
     observations: dict[str, list[np.ndarray]] = {}
     for state in states:  # as robomimic's script works observations out afterwards
         env.sim.set_state_from_flattened(state)
@@ -97,10 +100,12 @@ def solved(tmp_path_factory: pytest.TempPathFactory, begin_recording: Callable) 
         demo.attrs["model_file"], demo.attrs["num_samples"] = model_file, len(states)
         demo["states"], demo["actions"], demo["rewards"] = np.stack(states), np.stack(actions), np.array(rewards)
         turn = [np.pi, 0.0, 0.0]
-        demo["actions_abs"] = [[*place, *turn, action[6]] for place, action in zip(places, actions, strict=True)]
+        demo["actions_abs"] = [
+            [*(place - base), *turn, action[6]] for place, action in zip(places, actions, strict=True)
+        ]
         for key, values in observations.items():
             demo[f"obs/{key}"] = np.stack(values)
-    return Solved(file, model_file, np.stack(states), np.stack(actions), successes)
+    return Solved(file, model_file, np.stack(states), np.stack(actions), successes, base)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +188,7 @@ def test_workers_play_it_from_any_directory(
 
 
 @pytest.mark.parametrize("overwritten", [False, True], ids=["actions_abs", "diffusion_policy's image_abs.hdf5"])
-def test_state_of_any_key_and_poses_in_the_world(overwritten: bool, solved: Solved, tmp_path: Path) -> None:
+def test_state_of_any_key_and_poses_seen_from_the_base(overwritten: bool, solved: Solved, tmp_path: Path) -> None:
     """Low-dimensional policies are given `object`; others act by poses, which the file's controller does not."""
     keys = ["object", "robot0_joint_pos", "robot0_eef_pos"]
     file, config = solved.file, ImportConfig(state=keys, cameras=["agentview"], actions="actions_abs")
@@ -197,7 +202,7 @@ def test_state_of_any_key_and_poses_in_the_world(overwritten: bool, solved: Solv
     import_demos(file, tmp_path / "s", config)
     store = DemoStore.open(tmp_path / "s")
     env = make_env(EnvConfig(task=f"robomimic:{tmp_path / 's'}", cameras=[]))
-    assert env.spec.controller == store.spec.controller == "OSC_POSE absolute"
+    assert env.spec.controller == store.spec.controller == "OSC_POSE absolute in the base's frame"
     assert action_bounds(env.config)[1].tolist() == [2.0] * 3 + [np.pi] * 3 + [1.0]
     env.reset(0, render=False)
     env.load_model(solved.model_file)  # type: ignore[attr-defined]
@@ -206,7 +211,7 @@ def test_state_of_any_key_and_poses_in_the_world(overwritten: bool, solved: Solv
     place = frame.state[-3:] + np.array((0.05, -0.06, 0.04))
     turn = Rotation.from_matrix(env.privileged()["eef_mat"]).as_rotvec()
     for _ in range(20):
-        frame = env.step(np.array([*place, *turn, -1]), render=False).frame
+        frame = env.step(np.array([*(place - solved.base), *turn, -1]), render=False).frame
     np.testing.assert_allclose(frame.state[-3:], place, atol=0.01)
     env.close()
 
