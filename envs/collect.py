@@ -11,8 +11,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from envs.config import Engine, EnvConfig
 from envs.disturbance import Disturbance
 from envs.experts import make_expert
@@ -25,6 +23,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import read_json, write_json
 from pixio_robot.plain import plain
+from pixio_robot.progress import Progress
 from pixio_robot.types import DemoSpec, Episode
 
 JOURNAL = "collect.json"
@@ -96,12 +95,10 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
     )
     store, failed = _open(out, spec, env_config, config)
     next_seed = max([config.first_seed - 1, *store.seeds, *failed]) + 1
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
-        Progress(*columns, transient=True) as progress,
+        Progress(f"collect {env_config.task}", config.episodes, done=len(store)) as progress,
         contextlib.closing(_episodes(env_config, config, next_seed)) as episodes,
     ):
-        bar = progress.add_task(f"Collecting {env_config.task}", total=config.episodes, completed=len(store))
         in_a_row = 0
         while (kept := len(store)) < config.episodes:
             seed, episode = next(episodes)
@@ -109,7 +106,7 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
                 if store.append(episode) != kept:
                     raise UserError(f"Another process is also writing to {out}: stop one of them.")
                 in_a_row = 0
-                progress.update(bar, completed=len(store))
+                progress.advance(remark=f"{len(failed)} failed" if failed else "")
                 continue
             # Written before the next append, so that resuming knows all failures before the last kept seed.
             failed.append(seed)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from envs.config import CAMERAS, EnvConfig
 from envs.experts import make_expert
@@ -23,6 +22,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
 from pixio_robot.plain import plain
+from pixio_robot.progress import Progress
 from pixio_robot.types import Frame
 
 MANIFEST = "footage.json"
@@ -99,15 +99,13 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
     numbers = range(config.first_seed, config.first_seed + config.videos)
     names = {number: [f"video_{number:05d}_{camera}.mp4" for camera in config.cameras] for number in numbers}
     missing = [number for number in numbers if not all((out / name).exists() for name in names[number])]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as progress:
-        bar = progress.add_task("Filming", total=config.videos, completed=config.videos - len(missing))
+    with Progress("footage", config.videos, done=config.videos - len(missing)) as progress:
         # A plain FootageConfig: a subclass would cause its own imports in every worker.
         settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(FootageConfig)}
         run = functools.partial(_record, env_config, FootageConfig(**settings))
         workers = min(config.workers, len(missing)) if config.workers else 0
         for _ in ordered_map(run, missing, workers, config.timeout_s):
-            progress.advance(bar)
+            progress.advance()
     files = [str(out / name) for number in numbers for name in names[number]]
     return FootageReport(out=str(out), videos=files, frames=len(files) * config.steps_per_video, recorded=len(missing))
 

@@ -24,7 +24,8 @@ from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names, way_out
 from pixio_robot.evaluation.results import EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
-from pixio_robot.types import Actor, DemoSpec, EnvPool
+from pixio_robot.progress import Progress
+from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
 from policies.acting import ActingConfig
 
 ROBOMIMIC_HINT = (
@@ -139,9 +140,15 @@ def _play(
     command: EvaluateCommand, pool: EnvPool, contestant: Evaluated, actor: Actor, directory: Path, repeating: bool
 ) -> None:
     from pixio_robot.evaluation.evaluate import evaluate
-    from pixio_robot.evaluation.progress import EvaluationProgress
 
-    with EvaluationProgress(len(command.seed_list())) as count:
+    successes = 0
+
+    def count(result: EpisodeResult) -> None:
+        nonlocal successes
+        successes += result.success
+        progress.advance(remark=f"{successes} succeeded")
+
+    with Progress(f"evaluate {contestant.who.label}", len(command.seed_list())) as progress:
         summary = evaluate(
             pool,
             actor,

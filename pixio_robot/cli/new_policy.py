@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
     from pixio_robot.cli.learning_data import Demonstrations
     from pixio_robot.cli.train import TrainCommand
+    from pixio_robot.types import DemoSpec
+    from policies.config import ConditioningConfig
+
+
+LEAST_CROP = 0.25
+"""Smallest share of an image that a crop may leave."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,7 @@ def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device
         conditioning.cameras = []
     elif not conditioning.cameras:
         conditioning.cameras = sorted(data.spec.cameras)
+    _check_crop(conditioning, data.spec)
     if encoder is not None:
         adapt(encoder, command.adapt)
     if conditioning.goal_dim not in (0, goal_dim := len(next(iter(data.goals.values()), []))):
@@ -76,6 +83,22 @@ def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device
         for part in policy.conditioning.encoders:
             empty(part)
     return NewPolicy(policy=policy, encoder=encoder, views=views, weights=weights)
+
+
+def _check_crop(conditioning: ConditioningConfig, spec: DemoSpec) -> None:
+    """Raise UserError for a crop that leaves out most of an image, such as a recipe's on images of another size."""
+    if conditioning.crop_shape is None:
+        return
+    height, width = conditioning.crop_shape
+    for name in conditioning.cameras:
+        camera = spec.cameras.get(name)
+        if camera is not None and (share := height * width / (camera.height * camera.width)) < LEAST_CROP:
+            raise UserError(
+                f"policy.conditioning.crop_shape=[{height},{width}] would leave {share:.1%} of the {camera.height} x "
+                f"{camera.width} pixels of camera {name!r}; recipes crop about a tenth of each side. Resize the "
+                "demonstrations to the size of the recipe's images (`pixio-robot data resize`), or set crop_shape to "
+                f"some [{round(0.9 * camera.height)},{round(0.9 * camera.width)}]."
+            )
 
 
 def _views(command: TrainCommand) -> Views | None:

@@ -19,6 +19,7 @@ from pixio_robot.data.demo_where import NAMES, EpisodeFacts, parse_where
 from pixio_robot.data.demos import DemoStore, DiskFull
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.progress import tracked
 from pixio_robot.types import DemoSpec, Episode
 
 TASK = "task"
@@ -40,8 +41,6 @@ def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) ->
 
     Raises UserError if `out` exists or the disk is full; nothing is left behind in that case.
     """
-    from rich.progress import track
-
     if out.exists():
         raise UserError(f"{out} exists already; choose another out=.")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +48,7 @@ def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) ->
         for name, recipe in recipes.items():
             store = DemoStore.create(temporary / "out" / name, recipe.spec, image_codec=recipe.image_codec)
             shown = f"write {out / name}"
-            for episode in track(recipe.episodes, shown, total=recipe.count, disable=not progress, transient=True):
+            for episode in tracked(recipe.episodes, shown, total=recipe.count, shown=progress):
                 try:
                     check_episode(episode, recipe.spec)
                 except UserError as error:

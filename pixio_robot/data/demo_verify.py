@@ -13,6 +13,7 @@ from pixio_robot.data.demo_arrays import DamagedArray, open_frames, read_values
 from pixio_robot.data.demo_check import VALUES
 from pixio_robot.data.demo_seal import NODE, node_checksums
 from pixio_robot.data.demos import EPISODES, DemoStore
+from pixio_robot.progress import tracked
 
 TIMESTAMPS = "timestamps_s"
 """The key of an episode's info under which a recorder may keep the time of every step, in seconds."""
@@ -25,15 +26,13 @@ def verify(store: DemoStore, *, action_range: tuple[float, float] | None = None,
 
     `action_range`: the range that the controller accepts, if all actions must lie within it.
     """
-    from rich.progress import track
-
     problems = []
     if not (math.isfinite(store.spec.control_hz) and store.spec.control_hz > 0):
         problems.append(f"the DemoSpec: control_hz is {store.spec.control_hz}, which is not a valid rate")
     for group in (store.path, store.path / EPISODES):
         if not _is_group(group):
             problems.append(f"{group / NODE}: does not describe a Zarr v3 group, so other tools cannot read the store")
-    for episode in track(range(len(store)), f"verify {store.path}", disable=not progress, transient=True):
+    for episode in tracked(range(len(store)), f"verify {store.path}", shown=progress):
         problems += _of_nodes(store, episode)
         problems += _of_values(store, episode, action_range)
         problems += _of_timestamps(store, episode)

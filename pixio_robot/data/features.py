@@ -34,6 +34,7 @@ from pixio_robot.data.shared_memory import Room, own_room
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, fsync_parent
 from pixio_robot.machine import pinned, to_device
+from pixio_robot.progress import tracked
 from pixio_robot.types import Features
 
 DIRECTORY = ".features"
@@ -220,8 +221,6 @@ def _add(
     progress: bool,
 ) -> None:
     """While the device encodes, one thread reads the next frames, and another writes the previous file."""
-    from rich.progress import track
-
     device = torch.device(device)
     with contextlib.suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
@@ -241,7 +240,7 @@ def _add(
     reads = (functools.partial(read, one, start) for one, starts in places for start in starts)
 
     def saves(batches: Iterator[Tensor]) -> Iterator[Callable[[], None]]:
-        for one, starts in track(places, "encode demonstrations", disable=not progress, transient=True):
+        for one, starts in tracked(places, "encode demonstrations", shown=progress):
             parts = _encode(encoder, itertools.islice(batches, len(starts)), device)
             yield functools.partial(_save, one, parts, temporary)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Sequence
-
-from rich.progress import BarColumn, Progress, TextColumn
+from types import TracebackType
 
 from pixio_robot.data.footage import Footage
+from pixio_robot.progress import Progress
 
 
 class IngestProgress:
@@ -25,22 +25,19 @@ class IngestProgress:
         show: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._progress = Progress(
-            TextColumn("decoding"), BarColumn(), TextColumn("{task.fields[state]}"), disable=not show
-        )
         self._files, self._files_done = len(found), len(found) - len(to_do)
         self._bytes = sum(footage.bytes for footage in to_do)
         self._bytes_done = self._timed_bytes_done = 0
         self._seconds = self._seconds_done = 0.0
         self._clock, self._began = clock, clock()
-        self._task = self._progress.add_task("", total=self._bytes, state=self.state())
+        self._progress = Progress("decoding", self._bytes, shown=show)
 
     def __enter__(self) -> IngestProgress:
-        self._progress.start()
+        self._progress.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._progress.__exit__(kind, error, trace)
 
     def seconds(self, amount: float) -> None:
         """Report that `amount` seconds of video were read."""
@@ -74,4 +71,4 @@ class IngestProgress:
         return min(self._bytes_done + max(0.0, unfinished), self._bytes)
 
     def _show(self) -> None:
-        self._progress.update(self._task, completed=self._bytes_read(), state=self.state())
+        self._progress.show(self._bytes_read(), self.state())

@@ -30,6 +30,10 @@ from pixio_robot.types import EpisodeResult
 EVALUATIONS = "evaluations"
 
 
+HELD_OUT = {"validation_loss": "loss", "validation_action_error": "action error"}
+"""Measurements on held-out data in metrics.jsonl, and what the report calls them."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One command of the pipeline."""
@@ -47,6 +51,8 @@ class Curve:
     steps: Sequence[int]
     losses: Sequence[float]
     seconds: float | None
+    held_out: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
+    """What was measured on held-out data, by `HELD_OUT` and step; only finite values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,19 +240,30 @@ def run_name(run_dirs: Sequence[Path], run_dir: Path) -> str:
 
 
 def _curve(path: Path) -> Curve | None:
-    lines = [line for line in _lines(path, required="step") if line.get("loss") is not None]
-    if not lines:
-        return None
+    lines = _lines(path, required="step")
     try:
-        points = {int(line["step"]): float(line["loss"]) for line in lines}
-        seconds = lines[-1].get("seconds")
-        seconds = float(seconds) if seconds is not None else None
+        points = _by_step(lines, "loss")
+        times = [line.get("seconds") for line in lines if line.get("loss") is not None]
+        seconds = float(times[-1]) if times and times[-1] is not None else None
+        measured = {label: _by_step(lines, name) for name, label in HELD_OUT.items()}
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} has a step, loss or seconds that is not a number ({error}).") from error
-    # A resumed run may log a step twice; the later line is the valid one.
-    steps = sorted(points)
-    losses = [points[step] if math.isfinite(points[step]) else math.nan for step in steps]
-    return Curve(steps=steps, losses=losses, seconds=seconds)
+    if not points:
+        return None
+    finite = {label: {step: x for step, x in found.items() if math.isfinite(x)} for label, found in measured.items()}
+    return Curve(
+        steps=list(points),
+        losses=[loss if math.isfinite(loss) else math.nan for loss in points.values()],
+        seconds=seconds,
+        held_out={label: found for label, found in finite.items() if found},
+    )
+
+
+def _by_step(lines: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
+    """The values of `name` in the order of steps. A resumed run may log a step twice; the later line is the valid
+    one."""
+    found = {int(line["step"]): float(line[name]) for line in lines if line.get(name) is not None}
+    return dict(sorted(found.items()))
 
 
 def _stage(line: Mapping[str, Any]) -> Stage:

@@ -18,6 +18,7 @@ from pixio_robot.interop.diffusion_policy_codecs import BLOSC, LOSSY, WRITABLE, 
 from pixio_robot.interop.diffusion_policy_container import EPISODE_ENDS, ArchiveSink, FolderSink, Sink
 from pixio_robot.interop.diffusion_policy_import import ACTION, REWARD, STATE
 from pixio_robot.interop.diffusion_policy_settings import INFOS, SPEC, ExportConfig
+from pixio_robot.progress import tracked
 from pixio_robot.types import Episode
 
 CHUNK_BYTES = 2_000_000
@@ -27,8 +28,6 @@ _GROUP = {"zarr_format": 2}
 
 def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
     """Export the store. Raises UserError for an unsuitable store or a missing codec, and then writes nothing."""
-    from rich.progress import track
-
     store = open_source(store_path)
     compressor = check_writable(config.codec)
     parts = grouped(store.spec.state_names) if config.state_keys else {STATE: list(range(store.spec.state_dim))}
@@ -52,7 +51,7 @@ def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Conversi
                 (REWARD, ()),
             )
         }
-        for number in track(range(len(store)), f"write {out}", transient=True):
+        for number in tracked(range(len(store)), f"write {out}"):
             _append(store.episode(number), parts, cameras, values)
         for writer in (*cameras.values(), *values.values()):
             writer.close()

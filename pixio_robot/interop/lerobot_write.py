@@ -18,6 +18,7 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.interop.lerobot_meaning import ACTION, DONE, IMAGES, REWARD, STATE, SUCCESS, features_of
 from pixio_robot.interop.lerobot_notes import FILE, line_of
+from pixio_robot.progress import tracked
 
 
 def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[str, Any] | None) -> None:
@@ -26,13 +27,11 @@ def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[s
     `encoder`: arguments of lerobot's RGBEncoderConfig, for video; None stores frames as PNG. Raises UserError for
     settings or image sizes that the encoder rejects.
     """
-    from rich.progress import track
-
     with _quiet():
         dataset = _create(store, root, repo_id, encoder)
         notes = [json.dumps({"spec": store.spec.to_json()})]
         try:
-            for number in track(range(len(store)), f"write {root.name}", transient=True):
+            for number in tracked(range(len(store)), f"write {root.name}"):
                 notes.append(json.dumps(_add(dataset, store, number, encoder is not None)))
             dataset.finalize()
         except BaseException:

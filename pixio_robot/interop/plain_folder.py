@@ -27,6 +27,7 @@ from pixio_robot.files import read_json, write_json
 from pixio_robot.interop.demo_formats import Conversion, new_path
 from pixio_robot.interop.plain_films import film_of, read_film, write_film
 from pixio_robot.interop.rounding import Rounding
+from pixio_robot.progress import tracked
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 NAME = "folder"
@@ -199,8 +200,6 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
-    from rich.progress import track
-
     demos = open_source(store)
     notes = []
     taken = sorted(set(demos.spec.cameras) & {"state", "actions", *_KNOWN})
@@ -209,7 +208,7 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
     with new_path(out) as built:
         built.mkdir()
         write_json(built / DATASET, demos.spec.to_json())
-        for number in track(range(len(demos)), f"write {out}", transient=True):
+        for number in tracked(range(len(demos)), f"write {out}"):
             episode = demos.episode(number)
             values: dict[str, Any] = {name: getattr(episode, name) for name in ("state", "actions", *_KNOWN)}
             values["info"] = json.dumps(dict(episode.info))

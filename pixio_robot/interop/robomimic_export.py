@@ -23,6 +23,7 @@ from pixio_robot.interop.robomimic_file import RobomimicFile, demo_number, value
 from pixio_robot.interop.robomimic_meaning import takes_delta_poses
 from pixio_robot.interop.robomimic_observations import IMAGE
 from pixio_robot.interop.robomimic_settings import DEMO, ENV_ARGS, INFO, MASK, SPEC, ExportConfig
+from pixio_robot.progress import tracked
 from pixio_robot.types import DemoSpec, Episode
 
 _FROM_ORIGINAL = ("model_file", "ep_meta", "camera_info")
@@ -30,8 +31,6 @@ _FROM_ORIGINAL = ("model_file", "ep_meta", "camera_info")
 
 def export_file(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
     """Export the store. Raises UserError for an unsuitable store or original, and then writes nothing."""
-    from rich.progress import track
-
     store = open_source(store_path)
     names = _demo_names(store)
     keys = grouped(store.spec.state_names)
@@ -47,7 +46,7 @@ def export_file(store_path: Path, out: Path, config: ExportConfig) -> Conversion
         data.attrs["env_args"] = json.dumps(env_args, indent=4)
         data.attrs["total"] = int(store.lengths.sum())
         data.attrs[SPEC] = json.dumps(store.spec.to_json())
-        for number in track(range(len(store)), f"write {out}", transient=True):
+        for number in tracked(range(len(store)), f"write {out}"):
             episode = store.episode(number)
             group = data.create_group(names[number])
             _write_episode(group, episode, store.spec, keys, config)

@@ -189,6 +189,7 @@ class _Run:
                         values = {name: value for hook in due for name, value in hook.call(state.step).items()}
                     if values:
                         log.write(state.step, values)
+                        progress.found(state.step, values)
                 if last or stopping or state.step % config.save_every == 0:
                     with self.pace.paused():
                         state.window.average(self.processes)

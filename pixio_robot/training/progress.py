@@ -55,3 +55,13 @@ class TrainingProgress:
         left = (time.monotonic() - self._started) / max(step - self._first, 1) * (self._steps - step)
         minutes, seconds = divmod(round(left), 60)
         print(f"{self._title}: step {step}/{self._steps}, {news}, {minutes}:{seconds:02} left", flush=True)
+
+    def found(self, step: int, values: Mapping[str, float]) -> None:
+        """Show on a line of its own what a look at the model after `step` found, such as the loss on held-out data."""
+        if not self._shown:
+            return
+        line = f"{self._title}: step {step}/{self._steps}, " + ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        if self._bar:
+            self._bar.console.print(line, highlight=False)
+        else:
+            print(line, flush=True)

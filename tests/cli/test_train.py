@@ -118,6 +118,12 @@ def test_what_to_do_without_a_pretrained_encoder_is_said(demos: Path, tmp_path: 
         run(demos, tmp_path / "bc", encoder=f"run={tmp_path}")
 
 
+def test_a_recipes_crop_of_images_of_another_size_is_refused(demos: Path, tmp_path: Path) -> None:
+    for crop, share in (("[4,4]", "13.3%"), ("[4,7]", "23.3%")):
+        with pytest.raises(UserError, match=rf"leave {share} of the 12 x 10 pixels of camera 'front'.*some \[11,9\]"):
+            run(demos, tmp_path / "bc", f"policy.conditioning.crop_shape={crop}", encoder="encoder=resnet18")
+
+
 def test_a_run_that_was_copied_with_its_data_goes_on(demos: Path, tmp_path: Path) -> None:
     shutil.copytree(demos, tmp_path / "a" / "demos")
     run(tmp_path / "a" / "demos", tmp_path / "a" / "bc", encoder="encoder=none")

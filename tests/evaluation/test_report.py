@@ -13,9 +13,9 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate, summarise
-from pixio_robot.evaluation.report import build_comparison, build_report, render_csv, render_html
+from pixio_robot.evaluation.report import build_comparison, build_report, render_csv, render_html, render_markdown
 from pixio_robot.evaluation.report_data import Curve, collect_comparison, collect_inputs
-from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
+from pixio_robot.evaluation.report_figures import held_out_text, interval_svg, loss_svg
 from pixio_robot.evaluation.report_findings import (
     caveats,
     comparison_tables,
@@ -75,6 +75,9 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
     for part in ("pretrain", "policies/bc_pixio", "policies/bc_random"):
         (root / part).mkdir(parents=True)
         lines = [{"step": i, "loss": 1 / i, "lr": 1e-3, "seconds": i * 0.1} for i in range(1, 200)]
+        if part != "policies/bc_random":
+            measured = ((50, 0.25, 0.125), (100, 0.0625, 0.09), (199, 0.07, 0.0812))
+            lines += [{"step": i, "validation_loss": a, "validation_action_error": b} for i, a, b in measured]
         (root / part / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (root / "pretrain" / "panels").mkdir()
     for step in range(0, 1000, 100):
@@ -391,6 +394,26 @@ def test_curves_of_any_shape_stay_inside_their_frame(losses):
 def test_a_curve_without_a_finite_loss_says_so():
     assert "No finite loss" in loss_svg(Curve(steps=[1], losses=[float("nan")], seconds=None), "x")
     parse(interval_svg(0.0, 0.0, 0.16))
+
+
+def test_what_was_measured_on_held_out_data_is_drawn_and_told(run_dir):
+    policies = collect_inputs(run_dir).policies
+    assert policies["bc_random"].held_out == {}
+    told = "loss 0.07 (lowest 0.0625 after 100 steps), action error 0.0812"
+    assert held_out_text(policies["bc_pixio"]) == told
+    page, markdown = render_html(collect_inputs(run_dir)), render_markdown(collect_inputs(run_dir))
+    assert page.count('class="held-out"') == 2
+    assert f"Held-out episodes (dashed): {told}." in page
+    assert f"Held-out images (dashed): {told}." in page
+    assert f"| bc_pixio | 199 | 20 s | 0.005025 | {told} |" in markdown
+    assert "| bc_random | 199 | 20 s | 0.005025 | – |" in markdown
+
+
+def test_a_held_out_loss_outside_the_training_losses_stays_inside_the_frame():
+    curve = Curve(steps=[1, 2], losses=[1.0, 0.5], seconds=None, held_out={"loss": {1: 3.0, 2: 0.1}})
+    heights = [float(y) for y in re.findall(r"[ML]-?[\d.]+ (-?[\d.]+)", loss_svg(curve, "x"))]
+    assert len(heights) == 4
+    assert all(0 <= y <= 210 for y in heights)
 
 
 def test_videos_stay_within_the_budget_and_the_directory(run_dir):

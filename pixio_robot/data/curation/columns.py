@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.curation.progress import scoring_progress
 from pixio_robot.data.executor import Executor, Job, run_tasks
 from pixio_robot.data.shards import MANIFEST, FrameShards
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
+from pixio_robot.progress import Progress
 
 KEY = "key.json"
 SMALLEST_CHUNK, LARGEST_CHUNK, USUAL_CHUNKS = 256, 8192, 2000
@@ -181,14 +181,14 @@ def _compute_missing(column: Column, chunks: list[Chunk], frames: int, workers: 
     missing = [chunk for chunk in chunks if not Path(chunk.target).is_file()]
     there = frames - sum(chunk.stop - chunk.start for chunk in missing)
     shared = column.local_workers is not None and workers.executor is Executor.PROCESSES
-    with scoring_progress(column.title, frames, there, workers.show_progress) as scored:
+    with Progress(column.title, frames, there, workers.show_progress) as progress:
         outcomes = run_tasks(
             column.job,
             [column.argument(chunk) for chunk in missing],
             executor=workers.executor,
             workers=column.local_workers if shared and column.local_workers else workers.workers,
             timeout_s=workers.timeout_s,
-            on_progress=scored,
+            on_progress=progress.advance,
             gpus=column.gpus,
         )
         failures = [outcome for outcome in outcomes if outcome.failure is not None]

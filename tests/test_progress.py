@@ -1,0 +1,40 @@
+"""What is shown of long work where there is no terminal."""
+
+import pytest
+
+from pixio_robot.progress import SECONDS_BETWEEN_LINES, Progress, tracked
+
+
+def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    with Progress("encode", 1200, done=200, clock=lambda: now[0]) as progress:
+        now[0] += SECONDS_BETWEEN_LINES - 1
+        progress.advance(100)
+        assert capsys.readouterr().err == ""
+        now[0] += 1
+        progress.advance(150)
+        assert capsys.readouterr().err == "encode: 450/1,200, 0:01:30 left\n"
+        progress.advance(150)
+        assert capsys.readouterr().err == ""
+        now[0] += SECONDS_BETWEEN_LINES
+        progress.advance(100, "3 failed")
+        progress.show(700, "700 already")
+    shown = capsys.readouterr()
+    assert shown.err == "encode: 700/1,200, 3 failed, 0:01:00 left\n"
+    assert shown.out == ""
+
+
+def test_nothing_is_foretold_from_nothing_and_nothing_shown_unless_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    for shown in (True, False):
+        with Progress("write", 10, done=4, shown=shown, clock=lambda: now[0]) as progress:
+            now[0] += SECONDS_BETWEEN_LINES
+            progress.advance(0)
+    assert capsys.readouterr().err == "write: 4/10\n"
+
+
+def test_items_are_yielded_in_order() -> None:
+    assert list(tracked([3, 1, 2], "items")) == [3, 1, 2]
+    assert list(tracked(iter("ab"), "letters", total=2)) == ["a", "b"]
+    with pytest.raises(TypeError, match="total="):
+        next(tracked(iter("ab"), "letters"))
