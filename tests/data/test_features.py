@@ -356,6 +356,21 @@ def test_training_draws_views_and_a_restored_loader_the_same_ones(tmp_path: Path
         DemoBatches(store, observation_steps=1, horizon=1, cameras=[], batch_size=1, seed=0, random_views=True)
 
 
+def test_each_camera_is_shown_in_views_of_its_own_drawn_anew_in_every_epoch(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s")
+    cache = cache_features(store, Encoder(0), CAMERAS, views=VIEWS, progress=False)
+    settings: dict[str, Any] = {"horizon": 1, "cameras": CAMERAS, "batch_size": int(store.lengths.sum())}
+    loader = DemoBatches(store, **settings, features=cache, random_views=True)
+    drawn, gather = [], loader.gather
+    loader.gather = lambda indices, views=None: drawn.append(views) or gather(indices, views)
+    with loader:
+        next(loader), next(loader)
+    first, second = drawn[:2]
+    assert set(first[0].tolist()) == set(first[1].tolist()) == {1, 2, 3}
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first, second)
+
+
 def test_a_view_that_was_not_cached(tmp_path: Path) -> None:
     cache = cache_features(make_store(tmp_path / "s"), Encoder(0), ["front"], progress=False)
     with pytest.raises(UserError, match=r"views 0 to 0; there is no view 1"):

@@ -344,6 +344,17 @@ def test_crop_boxes_lie_inside(height: int, width: int, seed: int) -> None:
     assert 0 <= left <= width - box_width
 
 
+def test_crops_come_in_every_shape_and_reach_every_edge() -> None:
+    draws = crop_draws(3, 1, np.arange(4000))
+    boxes = np.array([random_crop_box(900, 900, own, (0.2, 0.3), (1 / 2, 2.0)) for own in draws])
+    aspects = np.sort(np.log(boxes[:, 3] / boxes[:, 2]))
+    assert np.abs(aspects - np.linspace(-np.log(2), np.log(2), len(aspects))).max() < 0.06
+    small = np.array([random_crop_box(4, 4, own, (0.5, 0.6), (1.0, 1.0)) for own in draws])  # 3 x 3 of 4 x 4
+    assert {tuple(box) for box in small.tolist()} == {(top, left, 3, 3) for top in (0, 1) for left in (0, 1)}
+    wide = random_crop_box(10, 100, np.full((10, 4), 0.5), (0.9, 1.0), (3 / 4, 4 / 3))
+    assert wide == (0, 43, 10, 13), "the largest central box within the ratio"
+
+
 def test_crop_areas_are_uniform_in_the_scale() -> None:
     draws = crop_draws(3, 1, np.arange(4000))
     boxes = [random_crop_box(1000, 1000, own, (0.2, 0.6), (1.0, 1.0)) for own in draws]

@@ -75,6 +75,13 @@ def test_sources_come_in_proportion_in_every_stretch() -> None:
     np.testing.assert_allclose(np.bincount(source_of(images)) / len(images), [1 / 2, 1 / 6, 1 / 3], atol=1e-4)
 
 
+def test_sources_of_equal_length_come_in_different_orders() -> None:
+    mixed = order((1, 1), (None, None), counts=[300, 300])
+    first, second = (source.epoch(0).at(np.arange(300)) for source in mixed._sources)
+    assert sorted(first.tolist()) == sorted(second.tolist())
+    assert not np.array_equal(first, second)
+
+
 def test_the_scale_of_weights_is_no_matter_and_none_is_drawn_at_weight_0() -> None:
     np.testing.assert_array_equal(shown(order((3, 1, 2)), 100), shown(order((0.3, 0.1, 0.2)), 100))
     assert set(source_of(shown(order((1, 0, 1)), 2000)).tolist()) == {0, 2}

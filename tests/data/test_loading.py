@@ -78,6 +78,14 @@ def test_an_epoch_is_a_permutation_and_the_next_another(tmp_path: Path) -> None:
     assert epochs[0] != epochs[1]
 
 
+def test_another_seed_is_another_order(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s")
+    with batches(store) as one, batches(store) as again, batches(store, seed=1) as other:
+        first = next(one)
+        assert equal(next(again), first)
+        assert not equal(next(other), first)
+
+
 @pytest.mark.parametrize("consumed", [0, 1, 5, 11])
 def test_a_restored_loader_goes_on_exactly(tmp_path: Path, consumed: int) -> None:
     store = make_store(tmp_path / "s")

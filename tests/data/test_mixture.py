@@ -63,6 +63,20 @@ def test_rows_come_by_weight_and_without_weights_by_windows(stores):
         assert counts(batches) / 480 == pytest.approx(np.array([2, 3, 4]) / 9, abs=0.07)
 
 
+def test_another_seed_draws_other_windows_and_every_window_is_drawn(stores):
+    with mixed(stores) as one, mixed(stores) as again, mixed(stores, seed=8) as other:
+        first = next(one)
+        assert torch.equal(next(again).observation.state, first.observation.state)
+        assert not torch.equal(next(other).observation.state, first.observation.state)
+        assert not torch.equal(next(one).observation.state, first.observation.state)
+        drawn = {
+            (row[0, 0].item(), *seen[-1].tolist())
+            for batch, _ in zip(one, range(60), strict=False)
+            for row, seen in zip(batch.actions, batch.observation.state, strict=True)
+        }
+    assert len(drawn) == sum(int(store.lengths.sum()) for store in stores)
+
+
 def test_every_row_says_what_is_wanted_in_its_store(stores):
     goals = [[1.0, 0.0, 0.5], [0.0, 2.0, 0.5], [-1.0, -1.0, 0.5]]
     with mixed(stores, goals=goals) as batches:

@@ -10,6 +10,7 @@ from envs.footage import FootageConfig, record_footage
 from envs.pool import ProcessPool
 from envs.recording import run_expert
 from envs.registry import make_env
+from envs.tabletop import start_places, succeeded
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 
@@ -42,6 +43,41 @@ def test_depth_and_pose_of_the_camera_put_the_cube_where_it_is():
         assert np.linalg.norm(points - cube, axis=1).max() < 0.02 * np.sqrt(3) + 0.004
         assert abs(points[:, 2].max() - 0.04) < 0.003
     env.close()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_step_shows_the_state_that_it_leaves_and_takes_no_larger_action_than_1(task):
+    env = make_env(EnvConfig(task=task, image_size=32, object_state=True))
+    for action in ((3.0, -2.0, 0.4, 1.0), (-0.5, 5.0, -7.0, -1.0)):
+        env.reset(4)
+        for _ in range(3):
+            shown = env.step(np.array(action)).frame
+        left = env.get_state()
+        again = env.reset_to(left)
+        np.testing.assert_allclose(shown.state, again.state, atol=1e-6)
+        for name, image in shown.images.items():
+            assert np.abs(image.astype(int) - again.images[name]).max() <= 2, name
+        env.reset(4)
+        for _ in range(3):
+            env.step(np.clip(action, -1, 1))
+        assert np.array_equal(env.get_state(), left)
+    env.close()
+
+
+def test_a_task_is_solved_from_its_threshold_on():
+    at, origin = np.array, np.zeros(3)
+    for task, inside, outside in (
+        ("TabletopReach", (at((0, 0, 0.019)), origin, origin), (at((0, 0, 0.021)), origin, origin)),
+        ("TabletopPush", (origin, at((0.024, 0, 0.5)), origin), (origin, at((0.026, 0, 0)), origin)),
+        ("TabletopPick", (origin, at((0, 0, 0.101)), origin), (origin, at((0, 0, 0.099)), origin)),
+    ):
+        assert succeeded(task, *inside)
+        assert not succeeded(task, *outside)
+
+
+def test_the_cube_starts_beside_the_disc():
+    starts = [start_places(EnvConfig(task="TabletopPush", cameras=[]), seed) for seed in range(200)]
+    assert min(np.linalg.norm(each["cube"][:2] - each["target"][:2]) for each in starts) > 0.07
 
 
 def test_each_variation_changes_what_is_seen_and_nothing_else():

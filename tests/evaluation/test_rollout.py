@@ -49,6 +49,35 @@ def test_a_lost_episode_is_played_again_with_the_same_outcome(line_pool, seeking
     assert [dataclasses.replace(result, restarts=0) for result in found] == expected
 
 
+def test_the_highest_reward_may_be_below_zero_and_the_return_is_their_sum(line_pool, seeking_actor):
+    rewards: dict[int, list[float]] = {}
+
+    class Noted(line_pool):
+        def step(self, actions, render):
+            results, lost = super().step(actions, render)
+            for slot, result in results.items():
+                rewards.setdefault(self.worlds[slot]["seed"], []).append(result.reward)
+            return results, lost
+
+    for result in run_episodes(Noted(4), seeking_actor(), SEEDS):
+        assert result.highest_reward == max(rewards[result.seed]) < 0
+        assert result.episode_return == pytest.approx(sum(rewards[result.seed]))
+
+
+def test_a_success_that_is_undone_is_none(line_pool, seeking_actor):
+    """The last step decides, of a task that goes on."""
+
+    class Away(seeking_actor):
+        def act(self, frames):
+            late = {slot: np.ones(1, np.float32) for slot in frames if self.steps[slot] >= 14}
+            return super().act(frames) | late
+
+    results = run_episodes(line_pool(4, goes_on=True), Away(), SEEDS)
+    undone = [result for result in results if result.first_success is not None and not result.success]
+    assert len(undone) > len(results) / 2
+    assert all(result.first_success < 15 and result.steps == 20 for result in undone)
+
+
 def test_all_slots_lost_at_once(line_pool, seeking_actor):
     pool = line_pool(4, lose={(seed, 1): 1 for seed in SEEDS[:4]})
     found = run_episodes(pool, seeking_actor(), SEEDS)

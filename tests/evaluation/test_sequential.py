@@ -83,6 +83,26 @@ def test_nothing_is_decided_by_a_handful() -> None:
     assert stopping(StopConfig(rule=StopRule.RATE, rate=0.5), {})(episodes([True] * 9)) == ""
 
 
+def test_ten_episodes_are_enough_and_less_confidence_needs_fewer() -> None:
+    sure, bold = (
+        stopping(StopConfig(rule=StopRule.RATE, rate=0.5, confidence=confidence), {}) for confidence in (0.95, 0.5)
+    )
+    assert "above" in sure(episodes([True] * 10))
+    outcomes = [True, True, False, True] * 5
+    stops = [next(n for n in range(1, 400) if reason(episodes((outcomes * 20)[:n]))) for reason in (sure, bold)]
+    assert stops[0] > stops[1] >= 10
+    low, high = confidence_sequence(sum(outcomes), len(outcomes), 0.5)
+    usual = confidence_sequence(sum(outcomes), len(outcomes))
+    assert usual[0] < low < high < usual[1]
+
+
+def test_a_rate_is_excluded_where_the_likelihood_against_it_is_twenty_to_one() -> None:
+    """With a uniform prior, that of n successes of n at the rate r is 1 / ((n + 1) r^n)."""
+    low, high = confidence_sequence(10, 10)
+    assert high == 1
+    assert 11 * low**10 == pytest.approx(0.05)
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(UserError, match="half_width"):
         StopConfig(half_width=0)

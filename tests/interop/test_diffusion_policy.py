@@ -246,11 +246,12 @@ def test_float_images_up_to_one_are_scaled(tmp_path: Path) -> None:
     store = imported(source, tmp_path / "s", white=1.0)
     np.testing.assert_array_equal(store.images(2, "img"), data["img"][6:].astype(np.uint8))
     half = data["img"].copy()
-    half[0] = 7.4
+    half[0], half[1] = 7.4, 7.6
     outcome = import_demos(
         Path(write_buffer(tmp_path / "c.zarr", data | {"img": half})), tmp_path / "t", ImportConfig(control_hz=10.0)
     )
     assert "rounded to uint8: img" in outcome.notes
+    assert np.unique(DemoStore.open(tmp_path / "t").images(0, "img")[:2]).tolist() == [7, 8]
 
 
 def test_images_with_channels_first_are_turned(tmp_path: Path) -> None:

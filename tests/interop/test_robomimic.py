@@ -198,6 +198,26 @@ def test_rounding_and_grippers_are_no_poses(tmp_path: Path) -> None:
     assert len(imported(write_file(tmp_path / "f.hdf5", change), tmp_path / "s")) == 5
 
 
+def test_a_shaped_reward_is_no_success(tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        for number, name in enumerate(LENGTHS):
+            file[f"data/{name}/rewards"][:] += 0.3 if number % 2 == 0 else 0  # type: ignore[index, operator]
+
+    assert imported(write_file(tmp_path / "f.hdf5", change), tmp_path / "s").successes == [False, True] * 2 + [False]
+
+
+def test_the_reach_of_turns_is_the_controllers_own() -> None:
+    for largest, expected in (
+        ([0.05, 0.05, 0.1, 0.2, 0.3, 0.4], ["0.05 m", "0.05 m", "0.1 m", "0.2 rad", "0.3 rad", "0.4 rad"]),
+        ([0.02] * 3, ["0.02 m"] * 3 + ["0.5 rad"] * 3),
+        (0.03, ["0.03 m"] * 3 + ["0.03 rad"] * 3),
+    ):
+        args = ENV_ARGS | {"env_kwargs": {"robots": ["Panda"], "controller_configs": ARM | {"output_max": largest}}}
+        names, known = action_names(args, "actions", 7)
+        assert known
+        assert [name.split("[")[1][:-1] for name in names[:6]] == expected
+
+
 def test_absolute_joints_have_names() -> None:
     arm = {"type": "JOINT_POSITION", "input_type": "absolute"}
     kwargs = {"robots": ["Panda"], "controller_configs": {"type": "BASIC", "body_parts": {"right": arm}}}

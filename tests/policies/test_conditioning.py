@@ -11,6 +11,7 @@ from policies.augmentation import random_shift
 from policies.conditioning import Conditioning
 from policies.config import ConditioningConfig
 from policies.standardisation import RIDGE, Moments, Standardiser
+from policies.tokens import TokenSight
 
 CAMERAS = ["front", "hand.top"]
 
@@ -157,6 +158,60 @@ def test_features_of_whole_images_do_not_stand_in_for_crops(build, world):
     torch.testing.assert_close(conditioning(of_crops), conditioning(observation), rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="are of crops of 24 x 24 pixels, but the policy uses whole images"):
         build()(of_crops)
+
+
+def test_differences_lead_to_the_newest_frame(build, world):
+    conditioning = build(fusion="difference", standardise=False).eval()
+    observation = world.windows(3, seed=0).observation
+    observation.images["front"] = observation.images["front"].clone()
+    observation.images["front"][:, 0, :8] = 200
+    state, features = conditioning.normalised_state(observation), conditioning.features(observation)
+    expected = []
+    for pooling, of_camera in zip(conditioning.poolings, features, strict=True):
+        older, newest = pooling(of_camera).unflatten(0, (3, 2)).unbind(1)
+        expected += [newest - older, newest]
+    found = conditioning(observation)
+    assert found.shape == (3, conditioning.out_dim)
+    torch.testing.assert_close(found, torch.cat([*expected, state[:, -1]], dim=1))
+
+
+def test_features_are_standardised_where_that_is_asked_for(build, world):
+    observation = world.windows(8, seed=0).observation
+    for standardise in (False, True):
+        conditioning = build(standardise=standardise).eval()
+        conditioning.prepare([observation])
+        raw = conditioning.encoder(observation.images["front"].flatten(0, 1)).patches
+        assert torch.equal(conditioning.features(observation)[0].patches, raw) != standardise
+
+
+def test_every_camera_may_have_an_encoder_of_its_own(build, world):
+    conditioning = build(share_encoder=False, standardise=False).eval()
+    observation = world.windows(2, seed=0).observation
+    before = conditioning.features(observation)
+    with torch.no_grad():
+        conditioning.encoders[1].vit.patch_embed.weight.mul_(2)
+    after = conditioning.features(observation)
+    assert torch.equal(after[0].patches, before[0].patches)
+    assert not torch.allclose(after[1].patches, before[1].patches)
+
+
+def test_tokens_are_told_how_old_their_frame_is(world, encoder):
+    """The newest frame looks the same however many came before it."""
+    observation = world.windows(2, seed=0).observation
+    for images in observation.images.values():
+        images[:, 0] = 255 - images[:, 0]
+    seen = []
+    for steps in (1, 2):
+        torch.manual_seed(0)
+        sight = TokenSight(ConditioningConfig(cameras=CAMERAS), steps, world.spec, world.statistics, encoder, 32).eval()
+        newest = {name: images[:, -steps:] for name, images in observation.images.items()}
+        seen.append(sight(Observation(newest, observation.state[:, -steps:])))
+    one, two = seen
+    images = one.shape[1] - 1
+    assert two.shape[1] == 2 * one.shape[1]
+    torch.testing.assert_close(two[:, 0], one[:, 0])
+    torch.testing.assert_close(two[:, 2 : 2 + images], one[:, 1:])
+    assert not torch.allclose(two[:, 2 + images :], one[:, 1:])
 
 
 def test_bad_inputs_name_what_is_wrong(build, world):

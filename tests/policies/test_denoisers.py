@@ -46,6 +46,25 @@ def test_every_parameter_is_used(config):
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
+def test_the_transformer_looks_back_only_and_knows_how_old_a_frame_is():
+    config = DenoiserConfig(name="transformer", widths=[32, 32])
+    network = build_denoiser(config, 6, action_dim=5, condition_dim=4).eval()
+    noisy, steps, frames = torch.randn(1, 6, 5), torch.tensor([7]), torch.randn(1, 3, 4)
+    out = network(noisy, steps, frames)
+    later = noisy.clone()
+    later[:, 3] += 1
+    changed = (network(later, steps, frames) - out).abs().amax(-1)[0] > 1e-6
+    assert changed.tolist() == [False] * 3 + [True] * 3
+    assert not torch.allclose(network(noisy, steps, frames.flip(1)), out)
+    seen: list[torch.Tensor] = []
+    network.memory.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    for count in (1, 2, 3):
+        network(noisy, steps, frames[:, -count:])
+    for memory in seen:
+        torch.testing.assert_close(memory[:, -1], seen[0][:, -1])  # the newest frame has one age
+    torch.testing.assert_close(seen[2][:, -2], seen[1][:, -2])
+
+
 THEIR_NAMES = (
     (r"diffusion_step_encoder\.(\d)", lambda found: f"step_embedding.network.{int(found[1]) - 1}"),
     (r"down_modules\.(\d)\.2", r"shrink.\1"),

@@ -13,6 +13,9 @@ from policies.noise import RowNoise
 from policies.registry import POLICIES, build_policy
 from policies.shortcut import ShortcutConfig
 
+KL = torch.distributions.kl_divergence
+Normal = torch.distributions.Normal
+
 HORIZON = 8
 STEPS = {"bc_gmm": 120, "bc_rnn": 400, "diffusion": 1600, "flow": 500, "shortcut": 1200}
 WAY = 0.8
@@ -66,6 +69,69 @@ def test_a_shortcut_learns_long_steps_on_rows_of_every_store(make, world, monkey
     assert set(learned) == set(range(16))
 
 
+def test_a_long_step_is_the_mean_of_two_halves_without_gradient(make, world, monkeypatch):
+    policy = make("shortcut", cameras=[])
+    seen = torch.zeros(3, policy.conditioning.out_dim)
+    point, time = torch.randn(3, HORIZON, 3), torch.tensor([0.0, 0.25, 0.5])
+    stride = torch.tensor([1.0, 0.25, 2 / policy.config.finest_steps])
+    assert not policy._two_halves(point, time, stride, seen).requires_grad
+    told = []
+
+    def velocity(point_bna, time_b, stride_b, seen):
+        told.append((time_b, stride_b))
+        return point_bna + time_b[:, None, None]
+
+    monkeypatch.setattr(policy, "_velocity", velocity)
+    found = policy._two_halves(point, time, stride, seen)
+    half, time_b11 = stride[:, None, None] / 2, time[:, None, None]
+    first = point + time_b11
+    torch.testing.assert_close(found, (first + (point + half * first) + time_b11 + half) / 2)
+    torch.testing.assert_close([each for each, _ in told], [time, time + stride / 2])
+    for _, each in told:
+        torch.testing.assert_close(each, torch.tensor([0.5, 0.125, 0.0]))  # the shortest are steps of the flow
+
+
+def test_long_steps_of_every_stride_begin_where_they_can_be_taken(make, world, monkeypatch):
+    policy, drawn = make("shortcut", cameras=[]), []
+    monkeypatch.setattr(policy, "_two_halves", lambda point, time, stride, seen: drawn.append((time, stride)) or point)
+    seen, actions = torch.zeros(64, policy.conditioning.out_dim), torch.zeros(64, HORIZON, 3)
+    for _ in range(20):
+        policy.errors(seen, actions, torch.zeros(64, HORIZON, dtype=torch.bool))
+    time, stride = (torch.cat(each) for each in zip(*drawn, strict=True))
+    assert sorted(set(stride.tolist())) == [2.0**-power for power in range(6, -1, -1)]
+    assert torch.equal(time / stride, (time / stride).round())
+    assert ((time >= 0) & (time + stride <= 1)).all()
+    assert len(set(time.tolist())) > 20
+
+
+@pytest.mark.parametrize("count", [1, 4, 128])
+def test_a_shortcut_is_told_how_long_its_steps_are(make, world, monkeypatch, count):
+    policy, told = make("shortcut", cameras=[]), []
+    policy.config.inference_steps = count
+    monkeypatch.setattr(
+        policy, "_velocity", lambda point, time, stride, seen: told.append((time[0], stride[0])) or point * 0
+    )
+    policy.sample(torch.zeros(2, policy.conditioning.out_dim), [0, 1])
+    assert [float(time) for time, _ in told] == pytest.approx([step / count for step in range(count)])
+    assert {float(stride) for _, stride in told} == {0.0 if count == policy.config.finest_steps else 1 / count}
+
+
+@pytest.mark.parametrize("name", ["diffusion", "flow"])
+def test_every_row_learns_at_a_noise_level_of_its_own_and_none_is_left_out(make, world, monkeypatch, name):
+    policy, levels = make(name, cameras=[]), []
+    monkeypatch.setattr(policy.denoiser, "forward", lambda noisy, steps, seen: levels.append(steps) or noisy)
+    seen, actions = torch.zeros(256, policy.conditioning.out_dim), torch.zeros(256, HORIZON, 3)
+    torch.manual_seed(0)
+    for _ in range(10):
+        policy.errors(seen, actions, torch.zeros(256, HORIZON, dtype=torch.bool))
+    assert all(len(set(steps.tolist())) > 60 for steps in levels)
+    found = torch.cat(levels)
+    if name == "diffusion":
+        assert sorted(set(found.tolist())) == list(range(100))
+    else:
+        assert (found.min() < 1, found.max() > 99, found.max() <= 100) == (True, True, True)
+
+
 @pytest.mark.parametrize("name", sorted(STEPS))
 def test_finds_both_ways_and_keeps_to_one(make, world, name):
     policy = make(name, cameras=[])
@@ -95,6 +161,36 @@ def test_act_learns_the_part_with_one_answer(make, world):
     acted = policy.act(test.observation)
     assert torch.equal(policy.act(test.observation, list(range(40))), acted)
     assert (acted[:, :, 1] - test.actions[:, :, 1]).abs().mean() < 0.06
+
+
+def test_the_divergence_of_acts_latent_counts_once_a_window(make, world, monkeypatch):
+    policy, batch = make("act", cameras=[]), two_ways(world, 3, 0)
+    batch.is_pad[0, 2:] = True
+    mean, log_variance = torch.randn(3, 32), torch.randn(3, 32)
+    latents = []
+    monkeypatch.setattr(policy.posterior, "forward", lambda *_: (mean, log_variance))
+    right = policy.actions(batch.actions)
+    monkeypatch.setattr(policy, "_decode", lambda seen, latent: latents.append(latent) or right)
+    divergence = KL(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(1).mean()
+    loss, _ = policy.loss(batch)
+    torch.testing.assert_close(loss, policy.config.kl_weight * divergence)
+    torch.manual_seed(0)
+    for _ in range(2000):
+        policy.errors(torch.zeros(3, 1, 32), right, batch.is_pad)
+    drawn = torch.stack(latents)
+    torch.testing.assert_close(drawn.mean(0), mean, atol=0.2, rtol=0)
+    torch.testing.assert_close(drawn.std(0), (log_variance / 2).exp(), atol=0.05, rtol=0.1)
+
+
+def test_act_acts_with_its_latent_at_zero(make, world):
+    policy, batch = make("act", cameras=[]).eval(), two_ways(world, 3, 0)
+    before = policy.act(batch.observation)
+    with torch.no_grad():
+        policy.from_latent.weight.mul_(-3)
+    assert torch.equal(policy.act(batch.observation), before)
+    with torch.no_grad():
+        policy.from_latent.bias.add_(1)
+    assert not torch.equal(policy.act(batch.observation), before)
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
@@ -136,6 +232,22 @@ def test_mixture_draws_modes_by_weight_and_row_by_row():
     assert (drawn[:, 0, 0] > 0).float().mean().item() == pytest.approx(0.75, abs=0.06)
     assert (drawn[:, 0, 0].sign() == drawn[:, 1, 0].sign()).all()
     assert drawn[:, 0, 0].unique().numel() > 390
+
+
+def test_a_chunks_likelihood_is_divided_among_its_real_steps():
+    head = MixtureHead(MixtureConfig(num_modes=1), 4, steps=4, action_dim=2)
+    mixture, actions = head(torch.randn(3, 4)), torch.rand(3, 4, 2) - 0.5
+    is_pad = torch.tensor([[False] * 4, [False, False, True, True], [True] * 4])
+    found = head.negative_log_likelihood(mixture, actions, is_pad)[:, :, 0]
+    each_step = -Normal(mixture.means[:, 0], mixture.stds[:, 0]).log_prob(actions).sum(-1)
+    expected = torch.stack([each_step[0].sum() / 4, each_step[1, :2].sum() / 2, torch.zeros(())])
+    torch.testing.assert_close(found, expected[:, None].expand(-1, 4), rtol=1e-4, atol=1e-5)
+
+
+def test_a_mode_is_never_narrower_than_it_may_be():
+    head = MixtureHead(MixtureConfig(min_std=0.01), 4, steps=2, action_dim=3)
+    torch.nn.init.constant_(head.stds.bias, -100.0)
+    torch.testing.assert_close(head(torch.zeros(1, 4)).stds, torch.full((1, 5, 2, 3), 0.01))
 
 
 def test_padding_is_hidden_from_act_and_mixtures(make, world):

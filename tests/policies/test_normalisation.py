@@ -72,6 +72,38 @@ def test_rotations_keep_their_form(how, names):
     assert fitted(how, quaternions)(x).std() > 0.4
 
 
+@pytest.mark.parametrize("how", ["min_max", "mean_std", "quantile"])
+def test_a_gripper_of_two_values_is_learned_as_two_and_gives_those_back(how):
+    mostly_at_an_end = np.concatenate([np.zeros(40), np.linspace(0.0, 0.08, 20), np.full(40, 0.08)])
+    data = np.stack([np.where(np.arange(100) < 90, 0.0, 0.08), mostly_at_an_end], 1)
+    normaliser = fitted(how, data, ("gripper [m]", "other_gripper [m]"))
+    torch.testing.assert_close(normaliser(torch.tensor([[0.0, 0.0], [0.08, 0.0]]))[:, 0], torch.tensor([-1.0, 1.0]))
+    physical = torch.tensor([[0.03, 0.03], [0.05, 0.05]])
+    expected = torch.tensor([[0.0, 0.03], [0.08, 0.05]])  # values between occur in the second one's demonstrations
+    torch.testing.assert_close(normaliser.bounded_inverse(normaliser(physical)), expected)
+    unnamed = fitted(how, data, ("joint [rad]", "other_joint [rad]"))
+    torch.testing.assert_close(unnamed.bounded_inverse(unnamed(physical)), physical)
+
+
+def test_a_dimension_that_hardly_ever_moves_is_scaled_by_its_range():
+    data = np.zeros((1000, 1))
+    data[:5] = 0.5
+    torch.testing.assert_close(fitted("quantile", data)(torch.tensor([[0.0], [0.5]])), torch.tensor([[-1.0], [1.0]]))
+
+
+def test_only_min_max_keeps_actions_in_the_range_of_the_demonstrations():
+    data = np.random.default_rng(0).uniform(-1, 1, (200, 1))
+    beyond = torch.tensor([[4.0]])
+    assert fitted("min_max", data).bounded_inverse(beyond) == pytest.approx(data.max())
+    assert fitted("mean_std", data).bounded_inverse(beyond).item() > 2
+
+
+def test_a_small_range_is_a_range():
+    data = np.array([[0.0, 0.0], [0.001, 0.00005]])
+    scaled = fitted("min_max", data)(torch.tensor([0.001, 0.00005]))
+    torch.testing.assert_close(scaled, torch.tensor([1.0, 0.000025]))
+
+
 def test_a_saved_normaliser_keeps_its_numbers():
     """Quaternions were scaled earlier; policies trained then go on to see them so."""
     data = np.array([[0.98, 0.0], [1.0, 0.2]])

@@ -60,6 +60,12 @@ def test_it_acts_as_it_is_told(make, frames):
     assert not as_trained.needs_images
     with pytest.raises(UserError, match="inference_steps=3 applies only to policies that sample"):
         PolicyPlayer(make("bc"), ActingConfig(inference_steps=3))
+    act_as(policy, ActingConfig(ensemble_weight=0.25))
+    assert policy.config.ensemble_weight == 0.25
+    act_as(policy, ActingConfig(execute=2))
+    assert policy.config.ensemble_weight == 0.25
+    act_as(policy, ActingConfig(ensemble_weight=-1))
+    assert policy.config.ensemble_weight is None
 
 
 def test_a_frames_arrays_may_be_reused(make, frames):

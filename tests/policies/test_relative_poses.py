@@ -332,6 +332,19 @@ def test_it_learns_acts_and_opens_again(store, small_config, name, frames, tmp_p
     assert torch.equal(again.act(batch.observation, seeds), actions)
 
 
+def test_the_right_chunk_has_no_loss_and_is_acted(store, small_config, monkeypatch):
+    """Both start from the newest frame of several."""
+    policy = made(store, small_config)
+    batch = windows_of(policy, store)
+    newest_bs = batch.observation.state[:, -1]
+    assert (newest_bs != batch.observation.state[:, 0]).any()
+    right = policy.actions(policy.relative_actions.to_frame(batch.actions, newest_bs))
+    monkeypatch.setattr(policy, "sample", lambda seen, seeds: right)
+    assert policy.loss(batch)[0].item() == pytest.approx(0, abs=1e-5)
+    acted = policy.relative_actions.to_frame(policy.act(batch.observation), newest_bs)
+    torch.testing.assert_close(policy.actions(acted), right, atol=1e-3, rtol=0)
+
+
 def test_seen_from_the_gripper_alone_the_whole_scene_may_move(store, small_config):
     policy = made(store, small_config, "diffusion", "relative").eval()
     spec = store.spec

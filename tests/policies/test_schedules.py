@@ -113,6 +113,19 @@ def test_whole_samples_agree_with_diffusers(betas, prediction, train_steps, coun
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_ddpm_draws_fresh_noise_in_every_step():
+    schedule, rows = NoiseSchedule(num_steps=20), torch.zeros(2)
+
+    def denoise(noisy, steps):
+        return 0.3 * noisy
+
+    noise = RowNoise([5, 6], rows)
+    expected, fresh = noise.normal(4, 3), noise.normal(20, 4, 3)
+    for index, step in enumerate(reversed(range(20))):
+        expected = schedule.ddpm(denoise(expected, step), expected, step, fresh[:, index])
+    torch.testing.assert_close(draw("ddpm", schedule, denoise, RowNoise([5, 6], rows), (4, 3), 20), expected)
+
+
 # Made once by diffusers 0.42.1: DDIMScheduler / DDPMScheduler(100 steps, squaredcos_cap_v2, clip_sample), with the
 # network's answer 0.25 and the noisy value 0.5 at the step named, going to step - 10 (DDIM) and with zero noise (DDPM).
 GOLDEN = {

@@ -53,6 +53,15 @@ def test_students_come_nearer_to_their_teacher(config, tmp_path, lab):
         assert PixioEncoder.from_pretrained(tmp_path / "run/model" / student.name).config.size == "tiny"
 
 
+def test_every_validation_hides_the_same_patches(config, tmp_path, lab):
+    still = OptimConfig(lr=1e-12, weight_decay=0.0)
+    distill(dataclasses.replace(config, optim=still, loop=LoopConfig(steps=2), validation_every=1))
+    first, second = (
+        line["validation_loss"] for line in lab.metric_lines(tmp_path / "run") if "validation_loss" in line
+    )
+    assert first == pytest.approx(second, rel=1e-5)
+
+
 def test_interrupted_and_resumed_equals_uninterrupted(config, tmp_path, lab, monkeypatch):
     short = dataclasses.replace(config, loop=LoopConfig(steps=8, log_every=2, save_every=3), validation_every=4)
     distill(dataclasses.replace(short, out=str(tmp_path / "whole")))
@@ -81,6 +90,15 @@ def test_a_perfect_student_has_no_loss(teacher):
     own.projection = torch.nn.Identity()
     images = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
     assert student(images).loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_teacher_drops_no_paths(teacher):
+    """Whatever mode it comes in: it was pretrained with some."""
+    dropping = PixioEncoder(dataclasses.replace(teacher.config, drop_path=0.9), seed=3).train()
+    distillation = Distillation(dropping, [StudentConfig(name="one", encoder=SHAPE)]).train()
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    losses = [distillation.compare(images, {"one": None})["one"].item() for _ in range(3)]
+    assert losses[0] == losses[1] == losses[2]
 
 
 def test_the_compiled_step_is_one_graph_with_the_same_loss_and_gradients(teacher, config):

@@ -134,6 +134,29 @@ def test_it_learns_and_validates(store, tmp_path, lab):
     assert result.metrics["validation_loss"] == validation[1]["validation_loss"]
 
 
+def test_every_validation_is_of_the_same_windows_with_the_same_noise(store, tmp_path, lab):
+    policy = ClassTokenPolicy(store.spec, frozen=True)
+    loss, looks = policy.loss, []
+
+    def noisy(batch):
+        value, metrics = loss(batch)
+        if not policy.training:
+            looks.append(batch.observation.state.sum().item())
+        return value + torch.rand(()), metrics
+
+    policy.loss = noisy
+    config = dataclasses.replace(
+        CONFIG, validation_every=1, validation_batches=2, optim=OptimConfig(lr=1e-12), loop=LoopConfig(steps=3)
+    )
+    held_out = batches(store, [4, 5], batch_size=4)
+    imitate(policy, batches(store, [0, 1]), held_out, config, tmp_path, lambda directory, _: directory.mkdir())
+    found = [line["validation_loss"] for line in lab.metric_lines(tmp_path) if "validation_loss" in line]
+    assert len(found) == 3
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+    assert looks == looks[:2] * 3
+    assert looks[0] != looks[1]
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_interrupted_and_resumed_equals_uninterrupted(store, tmp_path, lab, frozen):
     run(store, tmp_path / "whole", frozen)

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.job import Hook
@@ -82,6 +83,23 @@ def test_accumulated_batches_are_one_large_batch(lab, tmp_path):
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_are_clipped_and_their_norm_before_is_logged(lab, tmp_path):
+    norms: list[float] = []
+
+    def note(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        fit(lab.regression(), lab.loop_config(steps=8, log_every=1, grad_clip=0.25), tmp_path)
+    finally:
+        handle.remove()
+    assert len(norms) == 8
+    assert max(norms) == pytest.approx(0.25, rel=1e-3)
+    assert max(line["grad_norm"] for line in lab.metric_lines(tmp_path)) > 1
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_broken_loss_names_the_examples(lab, tmp_path, accumulate):
     stream = lab.PointStream(broken_at=30)
@@ -94,7 +112,9 @@ def test_a_broken_loss_names_the_examples(lab, tmp_path, accumulate):
     assert ["30.3" in batch["ids"] for batch in report["batches"] if batch["step"] == step].count(True) == 1
     assert len(report["batches"]) <= 7 * accumulate
     assert stream.closed
-    for path in (tmp_path / "checkpoints").rglob("model.safetensors"):
+    saved = list((tmp_path / "checkpoints").glob("step_*/model/*.safetensors"))
+    assert saved
+    for path in saved:
         assert all(torch.isfinite(value).all() for value in load_file(path).values())
 
 

@@ -22,9 +22,16 @@ from pixio_robot.training.device import pick_device
 from pixio_robot.training.ema import Ema, decay_at
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.loop import fit
-from pixio_robot.training.optim import OptimConfig, learning_rate, parameter_groups
+from pixio_robot.training.optim import (
+    OptimConfig,
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
 from pixio_robot.training.pretrain import scaled_to_batch
 from pixio_robot.training.spread_files import load_spread
+from pixio_robot.training.state import TrainingState
 
 
 @given(st.integers(10, 2000), st.integers(0, 9), st.floats(0, 1e-4))
@@ -50,7 +57,8 @@ def test_the_default_warm_up_fits_the_run():
 
 
 def test_the_rate_grows_with_the_batch():
-    assert scaled_to_batch(OptimConfig(lr=2.5e-5), 8192).lr == pytest.approx(8e-4)  # pixio.md: H on ImageNet
+    scaled = scaled_to_batch(OptimConfig(lr=2.5e-5, final_lr=1e-6), 8192)
+    assert (scaled.lr, scaled.final_lr) == pytest.approx((8e-4, 3.2e-5))  # pixio.md: H on ImageNet
 
 
 def test_groups_leave_out_frozen_parameters_and_decay_only_matrices():
@@ -63,6 +71,28 @@ def test_groups_leave_out_frozen_parameters_and_decay_only_matrices():
         (("head.0.weight", "head.0.bias"), 1.0, False),
         (("head.1.weight",), 1.0, True),
     }
+
+
+def test_the_optimiser_is_as_it_is_set():
+    groups = parameter_groups(nn.Linear(2, 3), lambda name: 0.1 if name == "bias" else 1.0)
+    config = OptimConfig(lr=0.5, betas=[0.8, 0.7], eps=1e-3, weight_decay=0.3)
+    optimizer = build_optimizer(groups, config, torch.device("cpu"))
+    set_learning_rate(optimizer, 0.5)
+    keys = ("lr", "betas", "eps", "weight_decay")
+    assert [tuple(group[key] for key in keys) for group in optimizer.param_groups] == [
+        (0.5, (0.8, 0.7), 1e-3, 0.3),
+        (0.05, (0.8, 0.7), 1e-3, 0.0),
+    ]
+
+
+def test_a_run_draws_other_numbers_for_another_seed(lab):
+    drawn = []
+    for seed in (3, 3, 4):
+        job = lab.regression()
+        TrainingState(job, seed)
+        drawn.append((torch.rand(()).item(), torch.rand((), generator=job.generators["noise"]).item()))
+    assert drawn[0] == drawn[1]
+    assert not set(drawn[0]) & set(drawn[2])
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,33 @@ def test_interrupted_and_resumed_equals_uninterrupted(config, tmp_path, lab, mon
     lab.assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+def test_the_rate_is_that_of_all_images_of_an_update(config, tmp_path, lab):
+    loop = LoopConfig(steps=1, accumulate=2, log_every=1)
+    optim = OptimConfig(lr=0.03, warmup_steps=0)
+    pretrain(at(config, tmp_path / "run", loop=loop, optim=optim))
+    (line,) = [line for line in lab.metric_lines(tmp_path / "run") if "lr" in line]
+    assert line["lr"] == pytest.approx(0.03 * 2 * 8 / 256)
+
+
+def test_looks_show_the_same_at_the_same_weights(config, tmp_path, lab):
+    """The same images, crops and masks."""
+    config = dataclasses.replace(
+        config,
+        encoder=dataclasses.replace(config.encoder, drop_path=0.9),
+        optim=OptimConfig(lr=1e-12, weight_decay=0.0),
+        loop=LoopConfig(steps=2),
+        panels_every=1,
+        validation_batches=1,
+        batch_size=4,
+    )
+    pretrain(config)
+    lines = [line["validation_loss"] for line in lab.metric_lines(tmp_path / "run") if "validation_loss" in line]
+    assert len(lines) == 2
+    assert lines[0] == pytest.approx(lines[1], rel=1e-5)
+    first, second = (cv2.imread(str(tmp_path / f"run/panels/step_{step:08d}.png")).astype(int) for step in (1, 2))
+    assert np.abs(first - second).max() <= 1
+
+
 def test_weights_to_begin_from(config, tmp_path):
     one_step = LoopConfig(steps=1, save_every=5)
     slow = OptimConfig(lr=1e-9, weight_decay=0.0)

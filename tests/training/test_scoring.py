@@ -20,13 +20,14 @@ from pixio_robot.data.ingest import IngestConfig, ingest
 from pixio_robot.data.shards import FrameShards
 from pixio_robot.errors import UserError
 from pixio_robot.training import scoring
-from pixio_robot.training.scoring import embedding_column, mae_loss_column
+from pixio_robot.training.scoring import embedding, embedding_column, mae_loss_column
+from pixio_robot.types import Features
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
 
-ENCODER = EncoderConfig(size="micro", patch=16, image_size=64)
+ENCODER = EncoderConfig(size="micro", patch=16, image_size=64, drop_path=0.9)  # which scores must not notice
 COUNT = 10
 
 
@@ -118,6 +119,14 @@ def test_scores_of_models_do_not_depend_on_the_workers(shards, checkpoint: Path,
         compute(column, shards, tmp_path / str(workers), Workers(workers=workers, show_progress=False))
     files = [(tmp_path / str(workers) / "mae_loss.npy").read_bytes() for workers in (1, 2)]
     assert files[0] == files[1]
+
+
+def test_an_embedding_is_the_direction_of_the_mean_class_token() -> None:
+    cls, patches = torch.randn(3, 2, 5), torch.randn(3, 4, 4, 5)
+    mean = cls.mean(1)
+    torch.testing.assert_close(embedding(Features(cls, patches)), mean / mean.norm(dim=1, keepdim=True))
+    mean = patches.mean((1, 2))
+    torch.testing.assert_close(embedding(Features(cls[:, :0], patches)), mean / mean.norm(dim=1, keepdim=True))
 
 
 def test_mistakes(checkpoint: Path, tmp_path: Path) -> None:

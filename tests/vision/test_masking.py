@@ -84,6 +84,15 @@ def test_mixed_blocks_keep_one_number_of_patches_and_draw_every_size():
     assert torch.equal(again.keep, mask.keep[:7])
 
 
+def test_the_size_of_blocks_does_not_say_where_they_are() -> None:
+    """Every patch is visible equally often among images of either size."""
+    config = MaskConfig(mixed_blocks=[1, 4], ratio=0.75)
+    hidden = sample_mask(6000, (8, 8), config, torch.Generator().manual_seed(0)).hidden.view(6000, 8, 8)
+    whole = (hidden.view(6000, 2, 4, 2, 4).sum(dim=(2, 4)) % 16 == 0).flatten(1).all(dim=1)
+    for of_size in (hidden[whole], hidden[~whole]):
+        assert (of_size.float().mean(0) - 0.75).abs().max() < 0.05
+
+
 def test_mixed_blocks_that_would_leave_different_numbers_are_refused():
     with pytest.raises(UserError, match="96 with 4, 64 with 8"):
         kept_patches(MaskConfig(ratio=0.6, mixed_blocks=[4, 8]), (16, 16))

@@ -10,6 +10,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import Encoder
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.encoder import patchify, unpatchify
+from pixio_robot.vision.layers import DropPath
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.positions import interpolate_positions
 
@@ -169,6 +170,14 @@ def test_an_encoder_may_be_cast(dtype):
     features = encoder.to(dtype)(images())
     assert features.cls.dtype == dtype
     torch.testing.assert_close(features.cls.float(), before, atol=0.1, rtol=0)
+
+
+def test_paths_that_are_not_dropped_are_scaled_up():
+    torch.manual_seed(0)
+    kept = DropPath(0.75).train()(torch.ones(4000, 2, 3))
+    assert set(kept.unique().tolist()) == {0.0, 4.0}
+    assert (kept == kept[:, :1, :1]).all(), "a sample is dropped whole"
+    assert kept.mean().item() == pytest.approx(1, abs=0.1)
 
 
 def test_drop_path_acts_in_training_only():

@@ -10,7 +10,9 @@ from scipy.spatial.transform import Rotation
 from pixio_robot.errors import UserError
 from pixio_robot.student_t import half_width
 from pixio_robot.types import Features, GroundTruth
-from pixio_robot.vision.probes import DensePictures, ProbeResult, Probes, roc_area
+from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.probes import DensePictures, ProbeResult, Probes, _dense_scores, extract, roc_area
 from pixio_robot.vision.regressors import Ridge, nearest, nearest_patches, ridge, split_episodes
 from pixio_robot.vision.softmax_regression import softmax_regression
 
@@ -147,6 +149,32 @@ def test_the_interval_over_episodes_allows_for_how_few_they_are() -> None:
     draws = generator.normal(5, 1, (400, 4))
     covered = [abs(row.mean() - 5) <= half_width(row.tolist()) for row in draws]
     assert 0.92 < np.mean(covered) < 0.98
+
+
+def test_the_interval_of_a_position_is_over_episodes(truth: GroundTruth) -> None:
+    """Frames of an episode are alike: with four times as many of them it is not half as wide."""
+    found = probe(features_of(truth, informed=False), truth)[0].positions["cube"]
+    again = np.repeat(np.arange(len(truth.images)), 4)
+    names = ("images", "depth", "classes", "camera_axes", "contact", "episode")
+    frames = {name: getattr(truth, name)[again] for name in names}
+    more = dataclasses.replace(truth, **frames, positions={"cube": truth.positions["cube"][again]})
+    features = features_of(truth, informed=False).map(lambda tensor: tensor[again])
+    wider = probe(features, more)[0].positions["cube"]
+    assert wider.patches_half_width == pytest.approx(found.patches_half_width, rel=0.3)
+
+
+def test_features_are_those_of_an_encoder_that_acts() -> None:
+    config = EncoderConfig(size="tiny", patch=8, image_size=16, drop_path=0.9)
+    encoder, images = PixioEncoder(config).train(), np.zeros((8, 16, 16, 3), np.uint8)
+    found = extract(encoder, images, torch.device("cpu"), batch=3)
+    torch.testing.assert_close(found.cls, found.cls[:1].expand(8, -1, -1), atol=1e-4, rtol=0)
+
+
+def test_depth_that_is_read_too_small_is_wrong_too() -> None:
+    depth = np.full((1, 2, 2), 1.0, np.float32)
+    read = np.array([[[1.0, 1.2], [1.3, 0.7]]], np.float32)
+    classes = np.zeros((1, 2, 2), np.int32)
+    assert _dense_scores(read, classes, depth, classes, ["one"]).depth_delta1 == 0.5
 
 
 def test_roc_area_counts_pairs() -> None:

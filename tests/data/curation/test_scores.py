@@ -57,3 +57,5 @@ def test_exposure_counts_clipped_pixels() -> None:
     assert found.dark == pytest.approx(0.3)
     assert found.bright == pytest.approx(0.2)
     assert found.mean == pytest.approx(grey.mean())
+    edges = exposure(np.array([[15, 16, 239, 240]], np.uint8))
+    assert (edges.dark, edges.bright) == (0.25, 0.25)

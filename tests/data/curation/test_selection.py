@@ -55,6 +55,13 @@ def test_an_epoch_is_a_function_of_seed_and_number(tmp_path: Path, shards: Frame
     assert all(epoch.dtype == np.int64 and (np.diff(epoch) > 0).all() for epoch in epochs)
 
 
+def test_blocks_of_frames_are_drawn_independently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 4000)
+    accepted = Selection({"frames": 8000, "kept": 8000}, np.full(8000, 0.5, np.float32)).epoch(0, 0)
+    taken = np.isin(np.arange(8000), accepted.numbers())
+    assert abs(np.corrcoef(taken[:4000], taken[4000:])[0, 1]) < 0.07
+
+
 def test_many_frames_need_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n = 3_000_000
     probability = np.full(n, 0.5, np.float32)
