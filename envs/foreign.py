@@ -70,14 +70,17 @@ class ForeignMujoco(Protocol):
     """A third-party environment whose MuJoCo model is rendered here."""
 
     facts: EnvFacts
-    view: Mapping[str, Any]
-    """Attributes of `mujoco.MjvCamera` for the camera `front` that differ from MuJoCo's defaults."""
 
     @property
     def model(self) -> Any: ...
 
     @property
     def data(self) -> Any: ...
+
+    @property
+    def view(self) -> Mapping[str, Any]:
+        """Attributes of `mujoco.MjvCamera` for the camera `front` that differ from MuJoCo's defaults, after a reset."""
+        ...
 
     def reset(self, seed: int) -> np.ndarray:
         """Start the episode with that seed; returns the state (s,)."""
@@ -89,6 +92,11 @@ class ForeignMujoco(Protocol):
 
     def restored(self) -> np.ndarray:
         """Called when the model's data were set from outside, where an episode begins; returns the state (s,)."""
+        ...
+
+    def show_goal(self) -> None:
+        """Called before an image is rendered, for marks of the goal that are not part of the simulation. May change the
+        simulation's state, which is then set back."""
         ...
 
     def close(self) -> None: ...

@@ -67,5 +67,8 @@ class DmControl:
         self._env._step_count, self._env._reset_next_step = 0, False
         return self._flat(self._env.task.get_observation(self._env.physics))
 
+    def show_goal(self) -> None:
+        """Goals are parts of the model, which `reset` has moved."""
+
     def close(self) -> None:
         self._env.close()

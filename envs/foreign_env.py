@@ -91,6 +91,24 @@ class ForeignEnv(Views):
         self._done = over or self._steps >= self._horizon
         return StepResult(self._frame(render), reward, success, self._done)
 
+    def render(self, camera: str | None = None) -> np.ndarray:
+        self._show_goal()
+        return super().render(camera)
+
+    def render_depth(self, camera: str | None = None) -> np.ndarray:
+        self._show_goal()
+        return super().render_depth(camera)
+
+    def render_segmentation(self, camera: str | None = None) -> np.ndarray:
+        self._show_goal()
+        return super().render_segmentation(camera)
+
+    def _show_goal(self) -> None:
+        """Looking must not change the course of the episode."""
+        state = self.get_state()
+        self._foreign.show_goal()
+        mujoco.mj_setState(self._model, self._data, state, _STATE)
+
     def _frame(self, render: bool) -> Frame:
         images = {name: self.render(name) for name in self.spec.cameras} if render else {}
         return Frame(images, self._observed.astype(np.float32))

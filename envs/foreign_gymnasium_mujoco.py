@@ -55,8 +55,6 @@ class GymnasiumMujoco:
             versions=(version_of(type(self._env).__module__.partition(".")[0]), version_of("mujoco")),
             repeats=not (self._env.spec is not None and self._env.spec.nondeterministic),
         )
-        drawn = getattr(self._env, "mujoco_renderer", None)
-        self.view: Mapping[str, Any] = getattr(drawn, "default_cam_config", None) or {}
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -65,6 +63,17 @@ class GymnasiumMujoco:
     @property
     def data(self) -> mujoco.MjData:
         return self._env.data
+
+    @property
+    def view(self) -> Mapping[str, Any]:
+        """That of Gymnasium's `render`: the free camera as its viewer begins, with the task's changes."""
+        drawn = getattr(self._env, "mujoco_renderer", None)
+        if drawn is None:
+            return {}
+        begins = mujoco.MjvCamera()
+        view = {"azimuth": begins.azimuth, "elevation": begins.elevation, "distance": self.model.stat.extent}
+        view["lookat"] = np.median(self.data.geom_xpos, axis=0)
+        return view | (getattr(drawn, "default_cam_config", None) or {})
 
     def _flat(self, observation: Any) -> np.ndarray:
         return gymnasium.spaces.utils.flatten(self._env.observation_space, observation)
@@ -78,6 +87,10 @@ class GymnasiumMujoco:
 
     def restored(self) -> np.ndarray:
         return self._flat(self._env._get_obs())
+
+    def show_goal(self) -> None:
+        """Move the goal's marks, which gymnasium-robotics does in its own `render` only."""
+        getattr(self._env, "_render_callback", lambda: None)()
 
     def close(self) -> None:
         self._env.close()

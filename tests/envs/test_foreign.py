@@ -89,6 +89,43 @@ def test_a_model_of_many_sites_is_drawn_whole():
     renderer.close()
 
 
+@pytest.mark.parametrize("task", ["HalfCheetah-v5", "Ant-v5", "Hopper-v5", "Reacher-v5"])
+def test_front_is_the_view_of_its_own_render(task):
+    theirs = gymnasium.make(task, render_mode="rgb_array", width=48, height=48)
+    ours = make_env(config(f"gymnasium:{task}", render_quality=RenderQuality.FULL))
+    theirs.reset(seed=0)
+    difference = ours.reset(0).images["front"].astype(int) - theirs.render()
+    assert np.abs(difference).mean() < 1.5
+    ours.close()
+    theirs.close()
+
+
+class WithGoal(PusherEnv):
+    """Marks its goal as those of gymnasium-robotics do: only where it renders itself."""
+
+    def _render_callback(self):
+        self.model.body("goal").pos[:] = (0, 0, 5)
+        self.data.qpos[:] = 1
+        mujoco.mj_forward(self.model, self.data)
+
+
+def test_marks_of_the_goal_are_shown_and_change_nothing():
+    gymnasium.register("WithGoal-v0", entry_point=WithGoal, max_episode_steps=7)
+    try:
+        seen, unseen = (make_env(config("gymnasium:WithGoal-v0")) for _ in range(2))
+    finally:
+        del gymnasium.registry["WithGoal-v0"]
+    seen.reset(0)
+    unseen.reset(0, render=False)
+    for _ in range(3):
+        assert seen.privileged()["goal_pos"][2] == 5
+        assert unseen.privileged()["goal_pos"][2] < 5
+        first, second = seen.step(np.ones(7)), unseen.step(np.ones(7), render=False)
+        np.testing.assert_array_equal(first.frame.state[:14], second.frame.state[:14])
+    seen.close()
+    unseen.close()
+
+
 class OfMine(PusherEnv):
     """Of no package that is installed."""
 
