@@ -130,10 +130,19 @@ def _label(command: TrainCommand) -> str:
     if command.label:
         return command.label
     kind, mode = command.encoder.kind, command.adapt.mode
-    what = LABELS[kind]
+    what = "encoder of a policy" if _is_of_policy(command.encoder) else LABELS[kind]
     scratch = kind in (EncoderKind.RESNET, EncoderKind.RESNET18) and mode is Adaptation.FULL
     text = what if kind is EncoderKind.NONE or scratch else f"{HOW[mode]} {what}"
     return text[0].upper() + text[1:]
+
+
+def _is_of_policy(source: EncoderSource) -> bool:
+    """Whether the encoder is that of a trained policy, which may never have been pretrained."""
+    from pixio_robot.vision.weights.formats import WeightFormat, detect_format, locate
+
+    if source.kind is not EncoderKind.PIXIO or source.path is None or not Path(source.path).exists():
+        return False
+    return detect_format(locate(source.path)) is WeightFormat.POLICY
 
 
 def _train(command: TrainCommand) -> FitResult:

@@ -87,6 +87,13 @@ def test_every_adaptation_trains_and_opens_again(demos: Path, tmp_path: Path, wo
     assert measured["validation_action_error"] > 0
 
 
+def test_the_encoder_of_a_policy_is_not_called_pretrained(demos: Path, tmp_path: Path) -> None:
+    """It may be the untrained one that the policy began with."""
+    first = run(demos, tmp_path / "first", "loop.steps=1")
+    out = run(demos, tmp_path / "second", "loop.steps=1", "adapt.mode=LORA", encoder=f"encoder.path={first}")
+    assert read_policy_config(out / "model")["extra"]["label"] == "LoRA encoder of a policy"
+
+
 def test_the_best_on_held_out_episodes_are_kept_and_a_run_is_trained_on(
     demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
