@@ -79,6 +79,13 @@ def write_checkpoint(
     return path
 
 
+def amend(directory: Path, **values: Any) -> None:
+    """Replace values of `trainer.json` in the newest checkpoint."""
+    path = latest_checkpoint(directory)
+    assert path is not None
+    write_json(path / TRAINER, read_json(path / TRAINER) | values)
+
+
 @contextlib.contextmanager
 def _filled_by_all(path: Path) -> Iterator[Path]:
     """`atomic_directory` created by the first process, for all processes to write to."""

@@ -175,7 +175,15 @@ class _Run:
             TrainingProgress(job.title, config.steps, state.step, self.processes.first) as progress,
         ):
             last, stopping = self._is_over(interrupt)
-            while not last and not stopping:
+            while not stopping:
+                if not state.looked:
+                    self._look(last, log, progress)
+                    if state.step == state.saved_step:
+                        state.save_looked(self.run_dir / CHECKPOINTS)
+                    elif state.step % config.save_every == 0:
+                        self._save(log)
+                if last:
+                    break
                 self._update()
                 last, stopping = self._is_over(interrupt)
                 progress.step(state.step)
@@ -183,23 +191,12 @@ class _Run:
                     line = self._report()
                     log.write(state.step, line)
                     progress.report(state.step, line)
-                due = [hook for hook in job.hooks if last or state.step % hook.every == 0]
-                if due:
-                    with self.pace.paused(), self.evaluating():
-                        values = {name: value for hook in due for name, value in hook.call(state.step).items()}
-                    if values:
-                        log.write(state.step, values)
-                        progress.found(state.step, values)
-                if last or stopping or state.step % config.save_every == 0:
-                    with self.pace.paused():
-                        state.window.average(self.processes)
-                        self._check_finite(state.window.fetch())
-                        log.sync()
-                        state.seconds = time.monotonic() - self.began
-                        state.save(self.run_dir / CHECKPOINTS, config.keep_checkpoints)
+                # Before the hooks, which may take longer than whoever stops the run will wait.
+                if last or stopping:
+                    self._save(log)
             metrics = {name: value for name, value in log.last.items() if name != "step"}
             result = FitResult(steps=state.step, seconds=state.seconds, metrics=metrics)
-            if not last:
+            if stopping:
                 return dataclasses.replace(result, interrupted=True, preempted=self.stop_signal == signal.SIGTERM)
             with self.evaluating():
                 job.save_model(self.run_dir / MODEL)
@@ -207,6 +204,27 @@ class _Run:
         if self.processes.first:
             write_result(self.run_dir, result)
         return result
+
+    def _look(self, last: bool, log: MetricsLog, progress: TrainingProgress) -> None:
+        """Call the hooks that are due after this step; a run that was stopped there does it when it goes on."""
+        step = self.state.step
+        due = [hook for hook in self.job.hooks if last or step % hook.every == 0]
+        if due:
+            with self.pace.paused(), self.evaluating():
+                values = {name: value for hook in due for name, value in hook.call(step).items()}
+            if values:
+                log.write(step, values)
+                progress.found(step, values)
+        self.state.looked = True
+
+    def _save(self, log: MetricsLog) -> None:
+        state = self.state
+        with self.pace.paused():
+            state.window.average(self.processes)
+            self._check_finite(state.window.fetch())
+            log.sync()
+            state.seconds = time.monotonic() - self.began
+            state.save(self.run_dir / CHECKPOINTS, self.config.keep_checkpoints)
 
     def _is_over(self, interrupt: Interrupt) -> tuple[bool, bool]:
         """Whether the run ends here, and whether it was asked to stop; all processes agree. Of several each learns a
@@ -240,6 +258,7 @@ class _Run:
         if state.ema:
             state.ema.update()
         state.step += 1
+        state.looked = False
         self.pace.examples += job.batch_size * config.accumulate
 
     def _batches(self) -> Iterable[Any]:

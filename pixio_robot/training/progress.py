@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -56,11 +57,12 @@ class TrainingProgress:
         minutes, seconds = divmod(round(left), 60)
         print(f"{self._title}: step {step}/{self._steps}, {news}, {minutes}:{seconds:02} left", flush=True)
 
-    def found(self, step: int, values: Mapping[str, float]) -> None:
-        """Show on a line of its own what a look at the model after `step` found, such as the loss on held-out data."""
-        if not self._shown:
+    def found(self, step: int, values: Mapping[str, Any]) -> None:
+        """Show on a line of its own the numbers that hooks found after `step`, such as the loss on held-out data."""
+        numbers = [f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float)]
+        if not self._shown or not numbers:
             return
-        line = f"{self._title}: step {step}/{self._steps}, " + ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        line = f"{self._title}: step {step}/{self._steps}, {', '.join(numbers)}"
         if self._bar:
             self._bar.console.print(line, highlight=False)
         else:

@@ -34,6 +34,10 @@ class TrainingState:
         self.job, self.seed = job, seed
         self.step = 0
         self.seconds = 0.0
+        self.looked = True
+        """Whether the hooks that are due after this step were called."""
+        self.saved_step = 0
+        """Step of the newest checkpoint."""
         self.optimizer = build_optimizer(job.groups, job.optim, job.device)
         self.ema = Ema(job.model) if job.use_ema else None
         self.window = Window()
@@ -62,11 +66,17 @@ class TrainingState:
         if "corrupt" in data:
             # Each process has its own list of unreadable images; the rest of their state is the same.
             data["corrupt"] = self.processes.united(data["corrupt"])
-        trainer = {"seconds": self.seconds, "random": random_values, "data": data}
+        trainer = {"seconds": self.seconds, "looked": self.looked, "random": random_values, "data": data}
         if self.ema:
             spread["ema"] = self.ema.tensors()
             trainer["ema_step"] = self.ema.step
         checkpoint.write_checkpoint(directory, self.step, spread, parts, trainer, keep, frozen)
+        self.saved_step = self.step
+
+    def save_looked(self, directory: Path) -> None:
+        """Note in the newest checkpoint, which is of this step, that the hooks have been called."""
+        if self.processes.first:
+            checkpoint.amend(directory, looked=self.looked)
 
     def load(self, path: Path) -> None:
         """Resume from the checkpoint at `path`. Raises UserError if it does not fit the job."""
@@ -91,6 +101,7 @@ class TrainingState:
         self.window.load(parts["window"], job.device)
         job.batches.load_state_dict(trainer["data"])
         self.step, self.seconds = trainer["step"], trainer["seconds"]
+        self.saved_step, self.looked = self.step, trainer.get("looked", True)
         self._restore_randomness(parts["random"], trainer["random"])
 
     def _restore_randomness(self, tensors: dict[str, Tensor], values: list[Any]) -> None:

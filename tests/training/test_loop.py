@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pixio_robot.errors import UserError
+from pixio_robot.files import read_json
 from pixio_robot.training.job import Hook
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import parameter_groups
@@ -165,6 +167,52 @@ def test_hooks_see_the_averages_and_their_values_are_logged(lab, tmp_path):
     assert torch.equal(seen[60], deployed["0.weight"])
     lines = [line for line in lab.metric_lines(tmp_path) if "quality" in line]
     assert lines[0] == {"step": 25, "quality": 25.0, "broken": None}
+
+
+@pytest.mark.parametrize("at", [25, 60])
+def test_a_stop_is_saved_before_hooks_are_called_which_then_happens_when_the_run_goes_on(lab, tmp_path, at):
+    """Whoever stops a run may not wait for an evaluation."""
+    called, stopping = [], True
+
+    def job(run_dir):
+        made = lab.regression(hooks=[Hook(every=25, call=lambda step: called.append(step) or {"quality": step})])
+        step = made.step
+
+        def stops(batch):
+            if stopping and made.batches.position == at:
+                signal.raise_signal(signal.SIGTERM)
+            return step(batch)
+
+        made.step = stops
+        return made
+
+    result = fit(job(tmp_path / "run"), lab.loop_config(), tmp_path / "run")
+    assert (result.interrupted, result.preempted, result.steps) == (True, True, at)
+    assert called == [step for step in (25, 50, 60) if step < at]
+    assert not (tmp_path / "run" / "model").exists()
+    stopping = False
+    assert not fit(job(tmp_path / "run"), lab.loop_config(), tmp_path / "run").interrupted
+    assert called == [25, 50, 60]
+    fit(job(tmp_path / "whole"), lab.loop_config(), tmp_path / "whole")
+    lab.assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_the_last_step_is_saved_before_its_hooks_and_they_are_not_called_again(lab, tmp_path):
+    called = []
+
+    def look(step):
+        trainer = read_json(tmp_path / "checkpoints" / f"step_{step:08d}" / "trainer.json")
+        called.append((step, trainer["looked"]))
+        return {}
+
+    def job():
+        return lab.regression(hooks=[Hook(every=1000, call=look)])
+
+    fit(job(), lab.loop_config(), tmp_path)
+    assert called == [(60, False)]
+    assert read_json(tmp_path / "checkpoints" / "step_00000060" / "trainer.json")["looked"]
+    fit(job(), lab.loop_config(steps=70, extend=True), tmp_path)
+    assert called == [(60, False), (70, False)]
 
 
 def test_two_processes_cannot_train_in_one_directory(lab, tmp_path):
