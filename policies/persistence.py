@@ -20,10 +20,12 @@ from torch import nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import read_json
+from pixio_robot.installed import Package
 from pixio_robot.plain import plain
 from pixio_robot.types import DemoSpec, Encoder
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.installed_encoder import InstalledConfig, InstalledEncoder
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
@@ -32,7 +34,6 @@ from pixio_robot.vision.transformers_encoder import TransformersConfig, Transfor
 from pixio_robot.vision.weights.formats import MODEL
 from pixio_robot.vision.weights.policy import POLICY
 from policies.base import ChunkPolicy
-from policies.installed import Package
 from policies.registry import PolicyEntry, build_policy, policy_entry, policy_name, policy_names
 
 FORMAT_VERSION = 2
@@ -43,6 +44,7 @@ ENCODERS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "resnet18": (ResNet18Config, ResNet18Encoder),
     "timm": (TimmConfig, TimmEncoder),
     "transformers": (TransformersConfig, TransformersEncoder),
+    "installed": (InstalledConfig, InstalledEncoder),
 }
 """Encoders that can be rebuilt from a config alone, without their original checkpoint."""
 

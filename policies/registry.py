@@ -10,6 +10,7 @@ from torch import nn
 
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.installed import Package, the_one
 from pixio_robot.types import DemoSpec
 from policies.act import ACTPolicy
 from policies.base import ChunkPolicy
@@ -19,7 +20,7 @@ from policies.bc_rnn import BCRNNPolicy
 from policies.config import PolicyConfig
 from policies.diffusion import DiffusionPolicy
 from policies.flow import FlowPolicy
-from policies.installed import Package, offers, problem_with, the_one
+from policies.installed import load, offers, problem_with
 from policies.shortcut import ShortcutPolicy
 
 
@@ -84,7 +85,7 @@ def policy_entry(name: str) -> PolicyEntry:
         if name not in found:
             raise unknown_name("policy", name, {*POLICIES, *found})
         offer = the_one(found[name])
-        register(name, offer.load(), offer.package)
+        register(name, load(offer), offer.package)
     return POLICIES[name]
 
 

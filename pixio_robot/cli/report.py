@@ -74,6 +74,7 @@ def _outdated(directories: Sequence[Path]) -> list[Path]:
 
 
 def _sweep(directory: Path, out: Path, against: str | None) -> int:
+    from pixio_robot.cli.effects import with_effect
     from pixio_robot.evaluation.sweep import collect_sweep, unfinished_below
     from pixio_robot.evaluation.sweep_report import write_sweep
     from pixio_robot.training.trials import DIRECTORY as TRIALS
@@ -84,7 +85,7 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
         found = _training_settings(evaluation)
         if found is None:
             unknown.append(evaluation)
-        return found or {}
+        return with_effect(found or {})
 
     # Trials during training are not repetitions of the evaluation after it.
     rows = collect_sweep(directory, settings_of, leave_out=[TRIALS], outdated=_outdated([directory]))

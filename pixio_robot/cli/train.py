@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.held_out import Division, Source
+from pixio_robot.cli.labels import label_of
 from pixio_robot.cli.learned import SEEDS, Learned, learned_by
 from pixio_robot.cli.new_policy import new_policy
 from pixio_robot.cli.policy_choices import origin, register_policies
@@ -25,7 +26,7 @@ from pixio_robot.fields import number
 from pixio_robot.plain import plain
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.record import FitResult
-from pixio_robot.vision.adapt import Adaptation, AdaptConfig
+from pixio_robot.vision.adapt import AdaptConfig
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 from policies.acting import act_as
 from policies.config import PolicyConfig
@@ -45,22 +46,6 @@ if TYPE_CHECKING:
 WINDOWS_TO_PREPARE = 512
 """Enough windows for a stable mean and standard deviation of every feature at every position."""
 PREPARE_BATCH = 64
-
-LABELS = {
-    EncoderKind.NONE: "No vision",
-    EncoderKind.RESNET: "ResNet from scratch",
-    EncoderKind.RESNET18: "ResNet18 from scratch",
-    EncoderKind.PIXIO: "Pixio",
-    EncoderKind.RANDOM: "random encoder",
-    EncoderKind.TIMM: "encoder of timm",
-    EncoderKind.TRANSFORMERS: "encoder of transformers",
-}
-HOW = {
-    Adaptation.FROZEN: "frozen",
-    Adaptation.FULL: "fine-tuned",
-    Adaptation.LAST_K: "last blocks trained",
-    Adaptation.LORA: "LoRA",
-}
 
 
 @dataclass(kw_only=True)
@@ -127,22 +112,7 @@ class TrainCommand(ImitateConfig, StageSettings):
 
 
 def _label(command: TrainCommand) -> str:
-    if command.label:
-        return command.label
-    kind, mode = command.encoder.kind, command.adapt.mode
-    what = "encoder of a policy" if _is_of_policy(command.encoder) else LABELS[kind]
-    scratch = kind in (EncoderKind.RESNET, EncoderKind.RESNET18) and mode is Adaptation.FULL
-    text = what if kind is EncoderKind.NONE or scratch else f"{HOW[mode]} {what}"
-    return text[0].upper() + text[1:]
-
-
-def _is_of_policy(source: EncoderSource) -> bool:
-    """Whether the encoder is that of a trained policy, which may never have been pretrained."""
-    from pixio_robot.vision.weights.formats import WeightFormat, detect_format, locate
-
-    if source.kind is not EncoderKind.PIXIO or source.path is None or not Path(source.path).exists():
-        return False
-    return detect_format(locate(source.path)) is WeightFormat.POLICY
+    return command.label or label_of(command.encoder, command.adapt.mode)
 
 
 def _train(command: TrainCommand) -> FitResult:

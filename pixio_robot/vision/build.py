@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import assert_never
+from typing import Any, assert_never
 
 from torch import nn
 
 from pixio_robot.choice import Choice, chosen
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.installed_encoder import InstalledConfig, InstalledEncoder, encoder_names
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder, read_pretrained
 from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
@@ -30,6 +31,8 @@ class EncoderKind(Choice):
     """A timm model by name, for comparison."""
     TRANSFORMERS = "transformers"
     """A vision model from transformers, from a directory or by hub name, for comparison."""
+    INSTALLED = "installed"
+    """An encoder of an installed package."""
     NONE = "none"
     """No images at all: a control for the benefit of vision."""
 
@@ -40,15 +43,17 @@ class EncoderSource:
 
     kind: EncoderKind = EncoderKind.PIXIO
     """PIXIO: trained weights. RANDOM: untrained Pixio. RESNET, RESNET18: trained from scratch. TIMM, TRANSFORMERS: a
-    model from that library. NONE: no images."""
+    model from that library. INSTALLED: one of an installed package. NONE: no images."""
     path: str | None = None
     """pixio: a pixio-robot directory (of an encoder, or of a policy with one), a Hugging Face directory, an official
     `.pth` file or a hub name; timm: a weights file (.safetensors, .pth) to use instead of downloading; transformers: a
-    model directory."""
+    model directory; installed: what that encoder loads."""
     name: str | None = None
-    """timm: model name; pixio, transformers: hub name, instead of `path`."""
+    """timm: model name; pixio, transformers: hub name, instead of `path`; installed: name of the encoder."""
     pretrained: bool = True
-    """timm, transformers: load pretrained weights; false: random weights drawn from `seed`."""
+    """timm, transformers, installed: load pretrained weights; false: random weights drawn from `seed`."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """installed: further arguments of the encoder, such as {width: 384}."""
     resize: int | None = None
     """Resize every input image to a square of this side [px]; None: as saved or published."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
@@ -89,10 +94,23 @@ def _build(source: EncoderSource) -> nn.Module | None:
             if where is None:
                 raise UserError("An encoder of kind `transformers` needs `path`, a directory, or `name`, a hub name.")
             return open_transformers(where, source.resize, source.pretrained, source.seed)
+        case EncoderKind.INSTALLED:
+            return _installed(source)
         case EncoderKind.NONE:
             return None
         case _:
             assert_never(source.kind)
+
+
+def _installed(source: EncoderSource) -> InstalledEncoder:
+    if source.name is None:
+        raise UserError(f"An encoder of kind `installed` needs `name`, one of: {', '.join(encoder_names())}.")
+    if source.resize is not None:
+        raise UserError(f"encoder.resize={source.resize} is not for installed encoders, which may have options for it.")
+    if source.pretrained and source.path is None:
+        raise UserError(f"The encoder {source.name!r} needs encoder.path, its weights, or encoder.pretrained=false.")
+    config = InstalledConfig(name=source.name, options=dict(source.options))
+    return InstalledEncoder(config, source.seed, source.path if source.pretrained else None)
 
 
 def trained_pixio(source: EncoderSource) -> TrainedEncoder:

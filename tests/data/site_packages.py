@@ -9,13 +9,18 @@ from policies.installed import GROUP
 
 
 def lay_down(
-    site: Path, name: str, points: Mapping[str, str], modules: Mapping[str, str], version: str = "1.0"
+    site: Path,
+    name: str,
+    points: Mapping[str, str],
+    modules: Mapping[str, str],
+    version: str = "1.0",
+    group: str = GROUP,
 ) -> None:
-    """Package `name` with entry points (name -> module:object) for policies, and modules (name -> source)."""
+    """Package `name` with entry points (name -> module:object), by default policies, and modules (name -> source)."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = [f"[{GROUP}]", *(f"{point} = {value}" for point, value in points.items())]
+    lines = [f"[{group}]", *(f"{point} = {value}" for point, value in points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines))
     for module, text in modules.items():
         (site / f"{module}.py").write_text(text)

@@ -14,6 +14,7 @@ import pytest
 from site_packages import lay_down
 
 from pixio_robot.cli.main import dispatch
+from pixio_robot.vision.installed_encoder import GROUP as ENCODERS
 from policies.installed import GROUP
 from policies.registry import POLICIES
 
@@ -36,6 +37,17 @@ def smooth_policy(tmp_path, monkeypatch):
     sys.modules.pop("smooth_policy", None)
 
 
+@pytest.fixture
+def my_encoders(tmp_path, monkeypatch):
+    project = tomllib.loads(blocks("toml file=encoders/pyproject.toml")[0])["project"]
+    modules = {"my_encoders": blocks("python file=my_encoders.py")[0]}
+    points = project["entry-points"][ENCODERS]
+    lay_down(tmp_path / "more", project["name"], points, modules, project["version"], ENCODERS)
+    monkeypatch.syspath_prepend(str(tmp_path / "more"))
+    yield
+    sys.modules.pop("my_encoders", None)
+
+
 @contextlib.contextmanager
 def served(checkpoint: str) -> Iterator[str]:
     command = [Path(sys.executable).with_name("pixio-robot"), "serve", f"checkpoint={checkpoint}", "port=0"]
@@ -50,7 +62,7 @@ def served(checkpoint: str) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.sim
 @pytest.mark.timeout(900)
-def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, smooth_policy, capsys):
+def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, smooth_policy, my_encoders, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> None:
@@ -85,11 +97,19 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, smooth_policy, 
     assert results["policy"] == "smooth"
     run("report", "run=runs/py")
     assert "smooth" in Path("runs/py/report.html").read_text()
+    # The encoder of one's own.
+    mine = ["encoder=installed", "encoder.name=stripes", "encoder.options={width: 64}", "encoder.pretrained=false"]
+    run("train", *short, *mine, "adapt.mode=FULL", "out=runs/py/policies/stripes")
+    saved = json.loads(Path("runs/py/policies/stripes/model/config.json").read_text())
+    assert saved["encoder"]["description"]["config"]["package"] == "my-encoders"
+    assert saved["extra"]["label"] == "stripes from scratch"
+    run("evaluate", *playing, "checkpoint=runs/py/policies/stripes", "videos=0")
 
 
 def test_every_python_block_is_run():
     openings = re.findall(r"^```(python.*)$", PAGE.read_text(), re.MULTILINE)
-    assert set(openings) == {"python test", "python served", "python file=smooth_policy.py"}
+    files = {"python file=smooth_policy.py", "python file=my_encoders.py"}
+    assert set(openings) == {"python test", "python served", *files}
     assert openings.index("python served") == openings.index("python file=smooth_policy.py") - 1, "it runs last"
 
 
