@@ -166,7 +166,8 @@ def _play(
         f"({summary.rate:.0%}, 95 % interval {summary.low:.0%} to {summary.high:.0%})"
         + (_rewards(summary) if command.env.simulator in FOREIGN else "")
         + (f"; stopped early because {summary.stopped}" if summary.stopped else "")
-        + (f"; {summary.restarts} episodes were repeated because a worker died" if summary.restarts else ""),
+        + (f"; {summary.restarts} episodes were repeated because a worker died" if summary.restarts else "")
+        + f" -> {directory}",
         flush=True,
     )
 

@@ -32,6 +32,8 @@ EVALUATIONS = "evaluations"
 
 HELD_OUT = {"validation_loss": "loss", "validation_action_error": "action error"}
 """Measurements on held-out data in metrics.jsonl, and what the report calls them."""
+ACTION_ERRORS = "validation_action_error/"
+"""Prefix of the error of one dimension of the actions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class Curve:
     seconds: float | None
     held_out: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
     """What was measured on held-out data, by `HELD_OUT` and step; only finite values."""
+    action_errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The last error of every dimension of the actions, by its name with unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -256,6 +260,12 @@ def _curve(path: Path) -> Curve | None:
         losses=[loss if math.isfinite(loss) else math.nan for loss in points.values()],
         seconds=seconds,
         held_out={label: found for label, found in finite.items() if found},
+        action_errors={
+            name.removeprefix(ACTION_ERRORS): value
+            for line in lines
+            for name, value in line.items()
+            if name.startswith(ACTION_ERRORS) and value is not None
+        },
     )
 
 

@@ -26,7 +26,10 @@ class ReplayBuffer:
         self._container = open_container(path)
         try:
             if self._container.read(f"{EPISODE_ENDS}/zarr.json") is not None:
-                raise UserError(f"{path} is in Zarr format 3; only format 2 is supported for replay buffers.")
+                raise UserError(
+                    f"{path} is in Zarr format 3, but replay buffers are in format 2: write it with zarr_format=2, or "
+                    "convert it (docs/demonstrations.md shows how)."
+                )
             self.ends = self._read_ends()
             self.arrays = {key: self._array(f"data/{key}") for key in self._container.children("data")}
             self._check_lengths()

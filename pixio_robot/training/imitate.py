@@ -125,7 +125,7 @@ def imitate(
 
     hooks = [look(save) for look in looks]
     if validation_batches is not None:
-        look = _Validation(spread_model, validation_batches, config, device)
+        look = _Validation(spread_model, validation_batches, config, device, policy.spec.action_names)
         best = Best(run_dir, config.keep_best, config.best_by, look, save) if config.keep_best else look
         hooks.append(Hook(every=config.validation_every, call=best))
     elif config.keep_best:
@@ -229,9 +229,13 @@ class _Validation:
     """Loss and action error on the same windows with the same noise every time. For losses that draw noise, it differs
     with the number of processes."""
 
-    def __init__(self, model: Spread, batches: BatchStream, config: ImitateConfig, device: torch.device) -> None:
+    def __init__(
+        self, model: Spread, batches: BatchStream, config: ImitateConfig, device: torch.device, names: Sequence[str]
+    ) -> None:
+        """names: of the actions' dimensions."""
         self._model, self._batches, self._config, self._device = model, batches, config, device
         self._beginning = batches.state_dict()
+        self._names = names
 
     def __call__(self, number: int) -> dict[str, float]:
         processes = current()
@@ -252,20 +256,23 @@ class _Validation:
                 with self._config.loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
                     actions_bna = self._model.module(batch, seeds=list(seeds)).float()
                 weight = _weight((~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum(), processes)
-                window.add("validation_action_error", action_error(actions_bna, batch) * weight)
+                errors_a = action_errors(actions_bna, batch) * weight
+                window.add("validation_action_error", errors_a.mean())
+                for name, error in zip(self._names, errors_a, strict=True):
+                    window.add(f"validation_action_error/{name}", error)
         window.average(processes)
         return means(window.fetch())
 
 
-def action_error(actions_bna: Tensor, batch: Batch) -> Tensor:
-    """Mean absolute error of the actions, in their own units, over all dimensions and all steps that are not padding.
+def action_errors(actions_bna: Tensor, batch: Batch) -> Tensor:
+    """Mean absolute error of every dimension of the actions (a,), in its own unit, over all steps that are not padding.
 
     The policy returns the last n steps of the chunk that it is trained on.
     """
     n = actions_bna.shape[1]
     real_bn1 = (~batch.is_pad[:, -n:])[:, :, None]
     distance_bna = (actions_bna - batch.actions[:, -n:]).abs() * real_bn1
-    return distance_bna.sum() / (real_bn1.sum() * actions_bna.shape[2]).clamp(min=1)
+    return distance_bna.sum(dim=(0, 1)) / real_bn1.sum().clamp(min=1)
 
 
 def encoders_of(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:

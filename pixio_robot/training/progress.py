@@ -58,8 +58,10 @@ class TrainingProgress:
         print(f"{self._title}: step {step}/{self._steps}, {news}, {minutes}:{seconds:02} left", flush=True)
 
     def found(self, step: int, values: Mapping[str, Any]) -> None:
-        """Show on a line of its own the numbers that hooks found after `step`, such as the loss on held-out data."""
-        numbers = [f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float)]
+        """Show on a line of its own the numbers that hooks found after `step`, such as the loss on held-out data, but
+        not their parts (`action_error/gripper`)."""
+        scalars = {name: value for name, value in values.items() if isinstance(value, int | float) and "/" not in name}
+        numbers = [f"{name} {value:.4g}" for name, value in scalars.items()]
         if not self._shown or not numbers:
             return
         line = f"{self._title}: step {step}/{self._steps}, {', '.join(numbers)}"

@@ -53,9 +53,10 @@ class PixioEncoder(nn.Module):
         rows, columns = self.preprocess.size(height, width)
         patch = self.config.patch
         if rows % patch or columns % patch or not rows or not columns:
+            near = max(1, round(min(height, width) / patch)) * patch
             raise UserError(
-                f"Images of {rows}x{columns} pixels cannot be divided into whole patches of {patch} pixels; "
-                f"set the encoder's `resize` to a multiple of {patch}."
+                f"Images of {rows}x{columns} pixels cannot be divided into whole patches of {patch} pixels; set "
+                f"encoder.resize to a multiple of {patch}, such as {near}."
             )
         return rows // patch, columns // patch
 

@@ -78,6 +78,7 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
         if part != "policies/bc_random":
             measured = ((50, 0.25, 0.125), (100, 0.0625, 0.09), (199, 0.07, 0.0812))
             lines += [{"step": i, "validation_loss": a, "validation_action_error": b} for i, a, b in measured]
+            lines[-1] |= {"validation_action_error/eef_pos.x [m]": 0.0123, "validation_action_error/gripper": 0.15}
         (root / part / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (root / "pretrain" / "panels").mkdir()
     for step in range(0, 1000, 100):
@@ -407,6 +408,7 @@ def test_what_was_measured_on_held_out_data_is_drawn_and_told(run_dir):
     assert f"Held-out images (dashed): {told}." in page
     assert f"| bc_pixio | 199 | 20 s | 0.005025 | {told} |" in markdown
     assert "| bc_random | 199 | 20 s | 0.005025 | – |" in markdown
+    assert "<dt>eef_pos.x [m]</dt><dd>0.0123</dd><dt>gripper</dt><dd>0.15</dd>" in page
 
 
 def test_a_held_out_loss_outside_the_training_losses_stays_inside_the_frame():

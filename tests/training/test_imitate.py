@@ -13,7 +13,7 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed import Processes
-from pixio_robot.training.imitate import ImitateConfig, _weights, action_error, encoder_rates, encoders_of, imitate
+from pixio_robot.training.imitate import ImitateConfig, _weights, action_errors, encoder_rates, encoders_of, imitate
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation, Policy
@@ -256,7 +256,7 @@ def test_the_error_of_actions_is_over_real_steps_of_what_is_carried_out():
     batch = Batch(Observation({}, torch.zeros(1, 1, 1)), actions, is_pad)
     later = actions[:, 1:] + torch.tensor([1.0, 3.0])
     later[:, 2] = 100.0  # padded
-    assert action_error(later, batch).item() == pytest.approx(2.0)
+    assert action_errors(later, batch).tolist() == pytest.approx([1.0, 3.0])
 
 
 def test_mistakes_are_named(store, tmp_path):
