@@ -13,11 +13,12 @@ from typing import Any
 from markupsafe import Markup
 
 from pixio_robot.evaluation.report_data import ReportInputs, collect_comparison, collect_inputs, run_name
-from pixio_robot.evaluation.report_figures import held_out_text, interval_svg, loss_svg, series_svg
+from pixio_robot.evaluation.report_figures import interval_svg, loss_svg, series_svg
 from pixio_robot.evaluation.report_findings import (
     caveats,
     comparison_tables,
     headlines,
+    held_out_text,
     interval_text,
     p_text,
 )

@@ -60,16 +60,6 @@ def loss_svg(curve: Curve, label: str) -> str:
     return "".join(parts) + "</svg>"
 
 
-def held_out_text(curve: Curve) -> str:
-    """`loss 0.18 (lowest 0.17 after 600 steps), action error 0.09`; empty if nothing was held out."""
-    words = []
-    for name, values in curve.held_out.items():
-        last, lowest = max(values), min(values, key=lambda step: values[step])
-        before = f" (lowest {values[lowest]:.3g} after {lowest:,} steps)" if lowest < last else ""
-        words.append(f"{name} {values[last]:.3g}{before}")
-    return ", ".join(words)
-
-
 def series_svg(series: CheckpointSeries, label: str) -> str:
     """Success rates of checkpoints over training steps, with intervals, and the mean of the last ten as a line."""
     ticks = [(_y(percent / 100), f"{percent} %") for percent in (0, 25, 50, 75, 100)]

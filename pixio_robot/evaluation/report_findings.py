@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pixio_robot.evaluation.report_data import Evaluation, ReportInputs
+from pixio_robot.evaluation.report_data import Curve, Evaluation, ReportInputs
 from pixio_robot.evaluation.results import SEQUENTIAL, EvaluationSummary, same_environment
 from pixio_robot.evaluation.sequential import confidence_sequence
 from pixio_robot.evaluation.statistics import Interval, PairedComparison, compare_paired
@@ -95,7 +95,9 @@ def headlines(inputs: ReportInputs) -> list[str]:
     More than MOST_SENTENCES pairs are summarised by counting their outcomes.
     """
     if not inputs.evaluations:
-        return ["No policy has been evaluated yet."]
+        trained = {name: curve for name, curve in inputs.policies.items() if curve.held_out}
+        found = [f"{name} on held-out episodes: {held_out_text(curve)}." for name, curve in trained.items()]
+        return ["No policy has been evaluated yet.", *found[:MOST_SENTENCES]]
     pairs: list[tuple[str, Comparison]] = []
     for evaluation in inputs.evaluations:
         if evaluation.summary.encoder == "pixio":
@@ -112,6 +114,16 @@ def headlines(inputs: ReportInputs) -> list[str]:
     for words, comparison in pairs:
         verdicts.setdefault(words, []).append(comparison.verdict if comparison.paired is not None else "not comparable")
     return [_count_sentence(words, found) for words, found in verdicts.items()]
+
+
+def held_out_text(curve: Curve) -> str:
+    """`loss 0.18 (lowest 0.17 after 600 steps), action error 0.09`; empty if nothing was held out."""
+    words = []
+    for name, values in curve.held_out.items():
+        last, lowest = max(values), min(values, key=lambda step: values[step])
+        before = f" (lowest {values[lowest]:.3g} after {lowest:,} steps)" if lowest < last else ""
+        words.append(f"{name} {values[last]:.3g}{before}")
+    return ", ".join(words)
 
 
 def _count_sentence(words: str, verdicts: Sequence[str]) -> str:

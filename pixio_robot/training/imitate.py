@@ -248,7 +248,8 @@ class _Validation:
                 loss, metrics = self._model.module(batch)
             loss, metrics = _weighted(loss, metrics, processes)
             for name, value in {**metrics, "loss": loss}.items():
-                window.add(f"validation_{name}", value)
+                if name != "real_share":  # of use for weights only
+                    window.add(f"validation_{name}", value)
             if index == 0:
                 rows = len(batch.actions)
                 seeds = range(processes.rank * rows, (processes.rank + 1) * rows)

@@ -15,11 +15,12 @@ from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate, summarise
 from pixio_robot.evaluation.report import build_comparison, build_report, render_csv, render_html, render_markdown
 from pixio_robot.evaluation.report_data import Curve, collect_comparison, collect_inputs
-from pixio_robot.evaluation.report_figures import held_out_text, interval_svg, loss_svg
+from pixio_robot.evaluation.report_figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report_findings import (
     caveats,
     comparison_tables,
     headlines,
+    held_out_text,
     interval_text,
     p_text,
     rate_text,
@@ -409,6 +410,11 @@ def test_what_was_measured_on_held_out_data_is_drawn_and_told(run_dir):
     assert f"| bc_pixio | 199 | 20 s | 0.005025 | {told} |" in markdown
     assert "| bc_random | 199 | 20 s | 0.005025 | – |" in markdown
     assert "<dt>eef_pos.x [m]</dt><dd>0.0123</dd><dt>gripper</dt><dd>0.15</dd>" in page
+    shutil.rmtree(run_dir / "evaluations")
+    assert headlines(collect_inputs(run_dir)) == [
+        "No policy has been evaluated yet.",
+        f"bc_pixio on held-out episodes: {told}.",
+    ]
 
 
 def test_a_held_out_loss_outside_the_training_losses_stays_inside_the_frame():
