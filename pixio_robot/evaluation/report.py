@@ -154,16 +154,17 @@ def _time_text(summary: EvaluationSummary) -> str:
 
 
 def _facts(value: Mapping[str, Any] | None, prefix: str = "") -> list[tuple[str, str]]:
-    """A JSON object as rows of (name, text): nested objects flattened, long lists counted."""
+    """A JSON object as rows of (name, text): nested objects flattened, long lists and those of objects counted."""
     rows: list[tuple[str, str]] = []
     for key, item in (value or {}).items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(item, Mapping):
             rows += _facts(item, f"{name} · ")
         elif isinstance(item, list):
-            rows.append((name, ", ".join(map(str, item)) if len(item) <= 8 else f"{len(item)} entries"))
+            told = len(item) <= 8 and not any(isinstance(entry, Mapping) for entry in item)
+            rows.append((name, ", ".join(map(str, item)) if told else f"{len(item)}"))
         elif isinstance(item, bool) or not isinstance(item, int | float):
-            rows.append((name, str(item)))
+            rows.append((name, str(item) or "–"))
         else:
             rows.append((name, f"{item:,.4g}" if isinstance(item, float) and abs(item) < 1000 else f"{item:,.0f}"))
     return rows

@@ -87,7 +87,9 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
         cv2.imwrite(str(root / "pretrain" / "panels" / f"step_{step}.png"), image)
     (root / "environment.json").write_text('{"versions": {"torch": "2.11.0"}, "device": "cpu", "seeds": [0, 1]}')
     (root / "frames").mkdir()
-    (root / "frames" / "manifest.json").write_text('{"frames": 12345, "dropped": {"too_dark": 3}, "odd": [1, 2]}')
+    (root / "frames" / "manifest.json").write_text(
+        '{"frames": 12345, "dropped": {"too_dark": 3}, "odd": [1, 2], "shards": [{"a": 1}]}'
+    )
     return root
 
 
@@ -147,6 +149,7 @@ def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
     assert "pixio-robot collect env.task=Lift" in page.text
     assert "1 h 02 min" in page.text
     assert "12,345" in page.text
+    assert "odd 1, 2 shards 1" in page.text
     assert sorted(path.name for path in out.parent.iterdir()) == [
         *("report.html", "report.md", "results.csv", "results.json"),
     ]
