@@ -71,12 +71,17 @@ def offers(group: str, what: str) -> dict[str, list[Offer]]:
         if not points or Path(str(distribution.locate_file(""))).resolve() == Path.cwd():
             continue
         package = Package(distribution.name, distribution.version)
-        if (normal := re.sub(r"[-_.]+", "-", package.name).lower()) in met:
+        if (normal := normalised(package.name)) in met:
             continue  # the first on sys.path is the one that is imported
         met.add(normal)
         for point in points:
             found.setdefault(point.name, []).append(Offer(what, point.name, package, point))
     return found
+
+
+def normalised(name: str) -> str:
+    """A distribution's name in the form in which names are compared: `my-policies` for `My_Policies`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def the_one(offers: list[Offer]) -> Offer:

@@ -12,6 +12,7 @@ from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, some
 from pixio_robot.fields import check_fields, number
 from pixio_robot.vision.foreign import ForeignEncoder
+from pixio_robot.vision.installed_encoder import InstalledEncoder
 from pixio_robot.vision.lora import insert_adapters, of_adapter
 
 _BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?|stages|resblocks)[._]?(\d+)\.")
@@ -74,7 +75,7 @@ def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
     blocks, if LORA and the encoder already has adapters, and if adapters would have no effect.
     """
     _choose(encoder, config)
-    if isinstance(encoder, ForeignEncoder):  # our own encoders have no unused parameters
+    if isinstance(encoder, ForeignEncoder | InstalledEncoder):  # our own encoders have no unused parameters
         unused = encoder.unused()
         if config.mode is Adaptation.LORA:
             _refuse_idle_adapters(encoder, {id(parameter) for parameter in unused})
@@ -82,7 +83,7 @@ def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
             parameter.requires_grad_(False)
 
 
-def _refuse_idle_adapters(encoder: ForeignEncoder, unused: set[int]) -> None:
+def _refuse_idle_adapters(encoder: ForeignEncoder | InstalledEncoder, unused: set[int]) -> None:
     """Some models, such as timm's BEiT and EVA-02, take a layer's weight and multiply by it themselves, past the
     adapter."""
     idle = {

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.installed import Offer, Package, offers, the_one
+from pixio_robot.installed import Offer, normalised, offers, the_one
 from pixio_robot.types import Encoder, Features
 
 GROUP = "pixio_robot.encoders"
@@ -75,16 +75,12 @@ def _offer(config: InstalledConfig) -> Offer:
             raise UserError(f"No installed package offers an encoder, so there is no {config.name!r} (docs/python.md).")
         raise unknown_name("installed encoder", config.name, found)
     offer = the_one(found[config.name])
-    if config.package and _normal(offer.package) != _normal(Package(config.package, "")):
+    if config.package and normalised(offer.package.name) != normalised(config.package):
         raise UserError(
             f"The encoder {config.name!r} was that of the package {config.package}, but here it is that of "
             f"{offer.package}: install {config.package}, and uninstall the other one."
         )
     return offer
-
-
-def _normal(package: Package) -> str:
-    return package.name.replace("_", "-").replace(".", "-").lower()
 
 
 def _built(offer: Offer, weights: str | None, options: dict[str, Any]) -> Any:

@@ -76,6 +76,9 @@ def test_it_is_built_adapted_saved_and_rebuilt(site: Path) -> None:
     assert torch.equal(rebuilt(images).cls, other(images).cls)
     adapt(first, AdaptConfig(mode=Adaptation.FROZEN))
     assert not any(parameter.requires_grad for parameter in first.parameters())
+    adapt(first, AdaptConfig(mode=Adaptation.FULL))
+    trained = {name for name, parameter in first.named_parameters() if parameter.requires_grad}
+    assert trained == {"own.model.0.weight", "own.model.0.bias"}, "no gradient would ever reach the others"
 
 
 def test_its_weights_are_those_of_the_path(site: Path) -> None:
