@@ -26,6 +26,8 @@ def label_of(source: EncoderSource, mode: Adaptation) -> str:
     if source.kind is EncoderKind.NONE:
         return "No vision"
     name, untrained = _network(source)
+    if source.kind is EncoderKind.RANDOM and mode is Adaptation.FULL:
+        return "ViT from scratch"
     if untrained and mode is Adaptation.FULL:
         return f"{name} from scratch"
     text = f"{HOW[mode]} {'untrained ' if untrained else ''}{name}"

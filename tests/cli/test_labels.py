@@ -12,7 +12,7 @@ from pixio_robot.vision.build import EncoderSource
     [
         ({"kind": "none"}, "frozen", "No vision"),
         ({"kind": "pixio", "path": "nowhere/yet"}, "frozen", "Frozen Pixio"),
-        ({"kind": "random"}, "full", "Fine-tuned random encoder"),
+        ({"kind": "random"}, "full", "ViT from scratch"),
         ({"kind": "resnet"}, "full", "ResNet from scratch"),
         ({"kind": "resnet18"}, "frozen", "Frozen untrained ResNet18"),
         ({"kind": "timm", "name": "vit_tiny.mae"}, "lora", "LoRA vit_tiny.mae of timm"),

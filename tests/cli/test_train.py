@@ -71,7 +71,7 @@ def metrics(out: Path) -> dict[str, float]:
         ("adapt.mode=FROZEN", "Frozen random encoder"),
         ("adapt.mode=LAST_K adapt.last_k=1 adapt.layer_decay=0.7", "Last blocks trained random encoder"),
         ("adapt.mode=LORA adapt.lora_rank=2", "LoRA random encoder"),
-        ("adapt.mode=FULL adapt.layer_decay=0.7", "Fine-tuned random encoder"),
+        ("adapt.mode=FULL adapt.layer_decay=0.7", "ViT from scratch"),
     ],
 )
 def test_every_adaptation_trains_and_opens_again(demos: Path, tmp_path: Path, words: str, label: str) -> None:

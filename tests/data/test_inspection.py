@@ -39,6 +39,14 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path: Path) -> None:
         assert sum(1 for _ in container.decode(video=0)) in store.lengths
 
 
+def test_seeds_are_shown_unless_an_import_made_them_up(tmp_path: Path) -> None:
+    for source, number, shown in (("LeRobotDataset x", 0, None), ("simulated: y", 0, 0), ("LeRobotDataset x", 7, 7)):
+        store = DemoStore.create(tmp_path / f"{source}{number}", dataclasses.replace(SPEC, source=source))
+        store.append(make_episode(number))
+        write_page(store, tmp_path / "page.html")
+        assert re.findall(r", seed (\d+)", (tmp_path / "page.html").read_text()) == ([] if shown is None else [str(shown)])
+
+
 def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, task="<script>alert(1)</script>", state_names=("<b>", "$x_$", "z"))
     DemoStore.create(tmp_path / "s", spec).append(make_episode(0))

@@ -78,6 +78,12 @@ def _rows(names: Any, values: Range) -> list[tuple[str, list[float]]]:
     return [(name, [float(column[i]) for column in columns if column is not None]) for i, name in enumerate(names)]
 
 
+def _seed(store: DemoStore, number: int) -> int | None:
+    """None if an importer made it up: episodes without a seed are numbered."""
+    seed = store.seeds[number]
+    return seed if "simulated: " in store.spec.source or seed != number else None
+
+
 def _episode(store: DemoStore, number: int, unusual: list[str]) -> dict[str, Any]:
     cameras, remarks = [], list(unusual)
     for camera in store.spec.cameras:
@@ -92,7 +98,7 @@ def _episode(store: DemoStore, number: int, unusual: list[str]) -> dict[str, Any
         "number": number,
         "task": task_of(store, number),
         "length": int(store.lengths[number]),
-        "seed": store.seeds[number],
+        "seed": _seed(store, number),
         "success": store.successes[number],
         "remarks": remarks,
         "cameras": cameras,
