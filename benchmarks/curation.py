@@ -34,7 +34,7 @@ from pixio_robot.data.curation.pixel_scores import score_pixels
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.ingest import IngestConfig, ingest
 from pixio_robot.data.shards import FrameShards
-from pixio_robot.training.scoring import embedding_column, mae_loss_column
+from pixio_robot.training.images.frame_scores import embedding_column, mae_loss_column
 from pixio_robot.types import Features
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig

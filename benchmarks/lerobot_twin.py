@@ -17,8 +17,8 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.stats import Range, Statistics
 from pixio_robot.types import Batch, DemoSpec, Observation
 from pixio_robot.vision.config import EncoderConfig, PoolingConfig
+from pixio_robot.vision.encoders.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from policies.config import ConditioningConfig, DenoiserConfig
 from policies.diffusion import DiffusionConfig
 from policies.registry import build_policy

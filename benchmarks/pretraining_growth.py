@@ -28,9 +28,9 @@ from stepping import stepper
 
 from pixio_robot.machine import usable_cores
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed import current, joined
+from pixio_robot.training.distributed.processes import current, joined
+from pixio_robot.training.distributed.strategy import STRATEGIES, spread
 from pixio_robot.training.loop import LoopConfig
-from pixio_robot.training.spreading import STRATEGIES, spread
 from pixio_robot.vision.flops import pretraining_flop
 
 STEPS = 4

@@ -22,7 +22,7 @@ from result import parse, provenance, save, settings
 from stepping import Step, repeat
 
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.pace import peak_tflops
+from pixio_robot.training.monitoring.throughput import peak_tflops
 from pixio_robot.vision.flops import pretraining_flop
 
 CONTESTANTS: dict[str, Callable[[Shape, torch.device], Step]] = {

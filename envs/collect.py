@@ -22,7 +22,7 @@ from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import read_json, write_json
-from pixio_robot.plain import plain
+from pixio_robot.json_values import plain
 from pixio_robot.progress import Progress
 from pixio_robot.types import DemoSpec, Episode
 

@@ -21,7 +21,7 @@ from pixio_robot.data.video_writer import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
-from pixio_robot.plain import plain
+from pixio_robot.json_values import plain
 from pixio_robot.progress import Progress
 from pixio_robot.types import Frame
 

@@ -1,13 +1,13 @@
-"""Policies from other packages: subclasses of `ChunkPolicy` that they declare (see `pixio_robot.installed`)."""
+"""Policies from other packages: subclasses of `ChunkPolicy` that they declare (see `pixio_robot.plugins`)."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-from pixio_robot import installed
+from pixio_robot import plugins
 from pixio_robot.errors import UserError
-from pixio_robot.installed import Offer
+from pixio_robot.plugins import Offer
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig
 
@@ -16,7 +16,7 @@ GROUP = "pixio_robot.policies"
 
 def offers() -> dict[str, list[Offer]]:
     """The policies of all installed packages, by name."""
-    return installed.offers(GROUP, "policy")
+    return plugins.offers(GROUP, "policy")
 
 
 def load(offer: Offer) -> type[ChunkPolicy]:

@@ -20,17 +20,17 @@ from torch import nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import read_json
-from pixio_robot.installed import Package
-from pixio_robot.plain import plain
+from pixio_robot.json_values import plain
+from pixio_robot.plugins import Package
 from pixio_robot.types import DemoSpec, Encoder
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import EncoderConfig
-from pixio_robot.vision.installed_encoder import InstalledConfig, InstalledEncoder
+from pixio_robot.vision.encoders.plugin_encoder import InstalledConfig, InstalledEncoder
+from pixio_robot.vision.encoders.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.encoders.resnet18 import ResNet18Config, ResNet18Encoder
+from pixio_robot.vision.encoders.timm_encoder import TimmConfig, TimmEncoder
+from pixio_robot.vision.encoders.transformers_encoder import TransformersConfig, TransformersEncoder
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
-from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
-from pixio_robot.vision.timm_encoder import TimmConfig, TimmEncoder
-from pixio_robot.vision.transformers_encoder import TransformersConfig, TransformersEncoder
 from pixio_robot.vision.weights.formats import MODEL
 from pixio_robot.vision.weights.policy import POLICY
 from policies.base import ChunkPolicy

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.observed import check_frame, check_task, copy_of
-from pixio_robot.state_watch import StateWatch
+from pixio_robot.observation_checks import check_frame, check_task, copy_of
+from pixio_robot.state_range import StateWatch
 from pixio_robot.types import Frame
 from policies.acting import ActingConfig, act_as
 from policies.base import ChunkPolicy

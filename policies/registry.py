@@ -10,7 +10,7 @@ from torch import nn
 
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.installed import Package, the_one
+from pixio_robot.plugins import Package, the_one
 from pixio_robot.types import DemoSpec
 from policies.act import ACTPolicy
 from policies.base import ChunkPolicy

@@ -42,7 +42,7 @@ class CurateCommand(CurateConfig, RunSettings):
 def _models(command: CurateCommand) -> list[Column]:
     if command.pixio is None and command.encoder.kind is EncoderKind.NONE:
         return []
-    from pixio_robot.training.scoring import embedding_column, mae_loss_column
+    from pixio_robot.training.images.frame_scores import embedding_column, mae_loss_column
 
     columns, where = [], (command.device, command.gpus, command.executor)
     if command.pixio is not None:

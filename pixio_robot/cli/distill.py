@@ -10,7 +10,7 @@ from pixio_robot.cli.compose import run
 from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
 from pixio_robot.training.distill import DistillConfig, distill
-from pixio_robot.training.record import FitResult
+from pixio_robot.training.run_record import FitResult
 
 
 @dataclass(kw_only=True)

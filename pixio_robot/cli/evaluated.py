@@ -47,7 +47,7 @@ class Evaluated:
         Raises UserError if the weights cannot be read, or the policy does not support the acting settings.
         """
         from pixio_robot.evaluation.baselines import RandomActor
-        from pixio_robot.state_watch import StateWatch, WatchedActor
+        from pixio_robot.state_range import StateWatch, WatchedActor
         from policies.chunking import chunked_actor
         from policies.persistence import load_policy
 
@@ -137,7 +137,7 @@ def _take_weights(policy: nn.Module, step_directory: Path) -> None:
     import torch
 
     from pixio_robot.training.checkpoint import load_weights, read_checkpoint
-    from pixio_robot.training.spread_files import load_spread
+    from pixio_robot.training.distributed.sharded_files import load_spread
     from pixio_robot.vision.checkpointing import refuse_misfits
 
     sizes, _, _ = read_checkpoint(step_directory)

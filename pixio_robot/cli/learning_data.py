@@ -19,7 +19,7 @@ from pixio_robot.data.loading import DemoBatches
 from pixio_robot.data.mixture import MixedBatches, common_spec, statistics_over
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import Processes, current
+from pixio_robot.training.distributed.processes import Processes, current
 from pixio_robot.types import SEVERAL, DemoSpec, Observation
 
 

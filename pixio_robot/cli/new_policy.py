@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.data.feature_views import Views
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import current
+from pixio_robot.training.distributed.processes import current
 from pixio_robot.training.imitate import encoders_of
 from pixio_robot.vision.adapt import Adaptation, adapt
 from pixio_robot.vision.build import EncoderKind, build_encoder
 from pixio_robot.vision.checkpointing import WEIGHTS, read_weights
-from pixio_robot.vision.initial import Weights, fill, under
-from pixio_robot.vision.later import empty, encoder_for_later
+from pixio_robot.vision.encoders.deferred import empty, encoder_for_later
 from pixio_robot.vision.lora import BASE, has_adapters, without_adapters
+from pixio_robot.vision.weight_init import Weights, fill, under
 from policies.base import ChunkPolicy
 from policies.persistence import read_policy_config
 from policies.registry import build_policy, name_of_config

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from pixio_robot.cli.help import choices
 from pixio_robot.cli.overrides import config_directory, experiment_texts
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.installed import Offer, the_one
+from pixio_robot.plugins import Offer, the_one
 from policies.installed import offers
 from policies.registry import POLICIES, policy_entry
 

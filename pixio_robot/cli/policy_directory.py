@@ -8,7 +8,7 @@ from pathlib import Path
 from pixio_robot.errors import UserError
 
 BEST, TRIALS = "best", "trials"
-"""Subdirectories with policies of earlier training steps: see training/best.py, training/trials.py."""
+"""Subdirectories with policies of earlier training steps: see training/best_checkpoints.py, training/trials.py."""
 
 
 def policy_directory(checkpoint: str) -> Path:

@@ -9,9 +9,9 @@ from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
 from pixio_robot.data.curation.curate import CurateConfig
 from pixio_robot.data.curation.selection import SELECTION
-from pixio_robot.training.distributed import current
+from pixio_robot.training.distributed.processes import current
 from pixio_robot.training.pretrain import PretrainConfig, pretrain
-from pixio_robot.training.record import FitResult
+from pixio_robot.training.run_record import FitResult
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from pixio_robot.types import GroundTruth
 from pixio_robot.vision.build import EncoderSource, build_encoder
 
 if TYPE_CHECKING:
-    from pixio_robot.vision.probes import ProbeResult
+    from pixio_robot.vision.probing.probes import ProbeResult
 
 PICTURES = 4
 _ARRAYS = ("images", "depth", "classes", "camera_axes", "contact", "episode")
@@ -77,7 +77,7 @@ def _probe(command: ProbeCommand) -> bool:
     from pixio_robot.evaluation.probe_report import picture_name, strip, write_page
     from pixio_robot.files import atomic_directory, write_json
     from pixio_robot.training.device import pick_device
-    from pixio_robot.vision.probes import VERSION, Probes, extract
+    from pixio_robot.vision.probing.probes import VERSION, Probes, extract
 
     encoder = build_encoder(command.encoder)
     if encoder is None:

@@ -24,7 +24,7 @@ from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.cli.signals import INTERRUPTED
 from pixio_robot.errors import UserError, some
 from pixio_robot.files import read_json, write_json
-from pixio_robot.plain import plain
+from pixio_robot.json_values import plain
 from pixio_robot.training.settings import GROWING, defaults, differences, flatten, grown
 
 STAMP_SUFFIX = ".stage.json"

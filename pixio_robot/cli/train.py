@@ -23,9 +23,9 @@ from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
 from pixio_robot.fields import number
-from pixio_robot.plain import plain
+from pixio_robot.json_values import plain
 from pixio_robot.training.imitate import ImitateConfig, imitate
-from pixio_robot.training.record import FitResult
+from pixio_robot.training.run_record import FitResult
 from pixio_robot.vision.adapt import AdaptConfig
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 from policies.acting import act_as
@@ -120,7 +120,7 @@ def _train(command: TrainCommand) -> FitResult:
 
     from pixio_robot.cli.learning_data import open_demonstrations, some_windows
     from pixio_robot.training.device import pick_device
-    from pixio_robot.training.distributed import current
+    from pixio_robot.training.distributed.processes import current
     from policies.persistence import save_policy
 
     device, processes, seed = pick_device(command.device), current(), command.loop.seed
@@ -215,7 +215,7 @@ def _settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
 
 def _finish(trials: Trials, command: TrainCommand, result: FitResult) -> None:
     """Wait for the last rollouts, and log them."""
-    from pixio_robot.training.sinks import MetricsLog
+    from pixio_robot.training.monitoring.loggers import MetricsLog
 
     with MetricsLog(Path(command.out), result.steps, command.loop.wandb) as log:
         done = trials.finish(lambda numbers: log.write(result.steps, numbers))
@@ -241,7 +241,7 @@ def _cached(
     memory once per machine. Random views are needed only to train on."""
     from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
     from pixio_robot.data.shared_memory import shared_room
-    from pixio_robot.training.distributed import current
+    from pixio_robot.training.distributed.processes import current
 
     def encoded() -> list[Encoded]:
         return [

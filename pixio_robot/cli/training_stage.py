@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pixio_robot.cli.stages import Inputs, run_stage
-from pixio_robot.training.distributed import current, joined, together
+from pixio_robot.training.distributed.processes import current, joined, together
 from pixio_robot.training.loop import may_grow
-from pixio_robot.training.record import FitResult, compared_already
+from pixio_robot.training.run_record import FitResult, compared_already
 
 
 def run_training(

@@ -14,7 +14,7 @@ import numpy as np
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.templating import render
 from pixio_robot.files import atomic_file, read_json
-from pixio_robot.pages import data_address
+from pixio_robot.html_pages import data_address
 
 _SIDE = 128
 _CLASS_COLOURS = np.array(

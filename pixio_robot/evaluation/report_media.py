@@ -13,7 +13,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.recorder import GRID
 from pixio_robot.evaluation.report_data import Evaluation
 from pixio_robot.evaluation.results import VIDEOS
-from pixio_robot.pages import data_address
+from pixio_robot.html_pages import data_address
 from pixio_robot.types import EpisodeResult
 
 _WIDEST_PANEL = 900

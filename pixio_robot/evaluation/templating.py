@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pixio_robot.pages import templates
+from pixio_robot.html_pages import templates
 
 
 def render(name: str, *, autoescape: bool, **context: Any) -> str:

@@ -20,7 +20,7 @@ from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.lerobot_meaning import ACTION, STATE
 from pixio_robot.lerobot_plugin.feature_map import FeatureMap
-from pixio_robot.state_watch import StateWatch
+from pixio_robot.state_range import StateWatch
 from pixio_robot.types import DemoSpec, Observation
 from pixio_robot.vision.weights.formats import MODEL
 from policies.acting import ActingConfig, act_as

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.observed import check_frame, check_task, copy_of
+from pixio_robot.observation_checks import check_frame, check_task, copy_of
 from pixio_robot.receding_horizon import RecedingHorizon
 from pixio_robot.serving.connection import ServerConnection
 from pixio_robot.serving.messages import INTEGERS, PROTOCOL
-from pixio_robot.state_watch import StateWatch
+from pixio_robot.state_range import StateWatch
 from pixio_robot.types import DemoSpec, Frame
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
-from pixio_robot.observed import check_observation, check_task
+from pixio_robot.observation_checks import check_observation, check_task
 from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec
 

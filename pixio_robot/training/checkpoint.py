@@ -1,6 +1,6 @@
 """Training checkpoints: `checkpoints/step_XXXXXXXX/` with safetensors and a JSON file, and `latest`, naming the newest.
 
-    model/, optimizer/, ema/         possibly sharded tensors: each process writes its part (spread_files.py)
+    model/, optimizer/, ema/         possibly sharded tensors: each process writes its part (sharded_files.py)
     random.safetensors, window.safetensors
     trainer.json                     everything else, and the list of all files; written last
 
@@ -26,8 +26,8 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import TEMPORARY_PREFIX, atomic_directory, atomic_file, read_json, write_json
-from pixio_robot.training.distributed import current
-from pixio_robot.training.spread_files import SUFFIX, load_spread, save_spread, spread_sizes
+from pixio_robot.training.distributed.processes import current
+from pixio_robot.training.distributed.sharded_files import SUFFIX, load_spread, save_spread, spread_sizes
 
 KIND = "training_state"
 FORMAT_VERSION = 4

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.fields import number
-from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, Teacher, train_on_images
+from pixio_robot.training.images.training import ImageModel, ImageTrainingConfig, Teacher, train_on_images
 from pixio_robot.training.optim import OptimConfig
-from pixio_robot.training.record import FitResult
+from pixio_robot.training.run_record import FitResult
 from pixio_robot.vision.distill import Distillation, StudentConfig
 from pixio_robot.vision.flops import distillation_flop
 from pixio_robot.vision.pixio import PixioEncoder

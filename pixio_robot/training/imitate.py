@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.machine import to_device
-from pixio_robot.training.best import MEASURES, Best
+from pixio_robot.training.best_checkpoints import MEASURES, Best
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed import Processes, current
+from pixio_robot.training.distributed.processes import Processes, current
+from pixio_robot.training.distributed.strategy import Spread, spread, whole_on_cpu
 from pixio_robot.training.job import BatchStream, Hook, Job
 from pixio_robot.training.loop import LoopConfig, fit
-from pixio_robot.training.metrics import Window, means
+from pixio_robot.training.monitoring.metrics import Window, means
 from pixio_robot.training.optim import OptimConfig, parameter_groups
-from pixio_robot.training.record import FitResult
+from pixio_robot.training.run_record import FitResult
 from pixio_robot.training.settings import defaults
-from pixio_robot.training.spreading import Spread, spread, whole_on_cpu
 from pixio_robot.types import Batch, Observation, Policy
 from pixio_robot.vision.adapt import lr_scales
-from pixio_robot.vision.initial import Weights, under
+from pixio_robot.vision.weight_init import Weights, under
 
 VALIDATION_SEED = 0
 LEAST_SHARE = 1e-9

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pixio_robot.training.distributed.strategy import Spread
 from pixio_robot.training.optim import OptimConfig, ParameterGroup
-from pixio_robot.training.spreading import Spread
 
 
 class BatchStream(Protocol):

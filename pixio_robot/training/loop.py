@@ -17,22 +17,22 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import sweep_temporaries
-from pixio_robot.training import randomness
+from pixio_robot.training import rng
 from pixio_robot.training.checkpoint import latest_checkpoint
 from pixio_robot.training.device import autocast_dtype
-from pixio_robot.training.distributed import Gathered, Vote, current
-from pixio_robot.training.finite import check_finite
+from pixio_robot.training.distributed.processes import Gathered, Vote, current
+from pixio_robot.training.distributed.strategy import STRATEGIES, whole
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
-from pixio_robot.training.metrics import means
+from pixio_robot.training.monitoring.finite import check_finite
+from pixio_robot.training.monitoring.loggers import MetricsLog
+from pixio_robot.training.monitoring.metrics import means
+from pixio_robot.training.monitoring.progress import TrainingProgress
+from pixio_robot.training.monitoring.throughput import Pace, WaitsOfTheGpu, WaitsOfTheHost, peak_tflops
 from pixio_robot.training.optim import OptimConfig, learning_rate, let_rest, set_learning_rate
-from pixio_robot.training.pace import Pace, WaitsOfTheGpu, WaitsOfTheHost, peak_tflops
-from pixio_robot.training.progress import TrainingProgress
-from pixio_robot.training.record import RESULT as RESULT_FILE
-from pixio_robot.training.record import FitResult, claimed, read_result, write_result
+from pixio_robot.training.run_record import RESULT as RESULT_FILE
+from pixio_robot.training.run_record import FitResult, claimed, read_result, write_result
 from pixio_robot.training.settings import GROWING, defaults
-from pixio_robot.training.sinks import MetricsLog
-from pixio_robot.training.spreading import STRATEGIES, whole
 from pixio_robot.training.state import TrainingState
 
 CHECKPOINTS = "checkpoints"
@@ -295,7 +295,7 @@ class _Run:
         job.model.eval()
         with (
             torch.no_grad(),
-            randomness.preserved(job.device, job.generators),
+            rng.preserved(job.device, job.generators),
             average.swapped_in() if average else contextlib.nullcontext(),
         ):
             try:

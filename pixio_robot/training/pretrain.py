@@ -13,17 +13,17 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.fields import number
-from pixio_robot.training.image_data import ImageData
-from pixio_robot.training.image_training import ImageModel, ImageTrainingConfig, train_on_images
+from pixio_robot.training.images.data import ImageData
+from pixio_robot.training.images.hooks import Panels
+from pixio_robot.training.images.training import ImageModel, ImageTrainingConfig, train_on_images
 from pixio_robot.training.job import Hook
-from pixio_robot.training.looks import Panels
 from pixio_robot.training.optim import OptimConfig
-from pixio_robot.training.record import FitResult
+from pixio_robot.training.run_record import FitResult
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.flops import pretraining_flop
-from pixio_robot.vision.initial import Weights, under
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.weight_init import Weights, under
 from pixio_robot.vision.weights.formats import read_any
 
 WHOLE_MODEL = "mae"

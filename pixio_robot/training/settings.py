@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pixio_robot.plain import plain
+from pixio_robot.json_values import plain
 
 UNSET = "unset"
 GROWING = frozenset({"loop.steps", "loop.seconds"})

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training import checkpoint, randomness
-from pixio_robot.training.distributed import current
+from pixio_robot.training import checkpoint, rng
+from pixio_robot.training.distributed.processes import current
+from pixio_robot.training.distributed.sharded_files import load_spread
 from pixio_robot.training.ema import Ema
 from pixio_robot.training.job import Job
-from pixio_robot.training.metrics import Window
+from pixio_robot.training.monitoring.metrics import Window
 from pixio_robot.training.optim import (
     build_optimizer,
     empty_optimizer_tensors,
@@ -20,7 +21,6 @@ from pixio_robot.training.optim import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
-from pixio_robot.training.spread_files import load_spread
 from pixio_robot.vision.checkpointing import refuse_misfits
 
 RANK_STRIDE = 1_000_003
@@ -42,14 +42,14 @@ class TrainingState:
         self.ema = Ema(job.model) if job.use_ema else None
         self.window = Window()
         self.processes = current()
-        randomness.seed_everything(seed + RANK_STRIDE * self.processes.rank)
+        rng.seed_everything(seed + RANK_STRIDE * self.processes.rank)
         for generator in job.generators.values():
             generator.manual_seed(seed)
 
     def save(self, directory: Path, keep: int) -> None:
         """Write a checkpoint in `directory` that any number of processes can resume from."""
         job = self.job
-        everyones = self.processes.gather(randomness.capture(job.device, job.generators))
+        everyones = self.processes.gather(rng.capture(job.device, job.generators))
         weights = job.model.state_dict()
         still = frozen_names(job.model, job.groups)
         frozen = {name: weights.pop(name) for name in list(weights) if name in still}
@@ -109,6 +109,6 @@ class TrainingState:
         rank = self.processes.rank if self.processes.rank < len(values) else 0
         mine = {key.removeprefix(f"{rank}/"): state for key, state in tensors.items() if key.startswith(f"{rank}/")}
         if rank != self.processes.rank:
-            mine = {name: state for name, state in mine.items() if not name.startswith(randomness.GLOBAL)}
+            mine = {name: state for name, state in mine.items() if not name.startswith(rng.GLOBAL)}
         seed = self.seed + self.step + RANK_STRIDE * self.processes.rank
-        randomness.restore(self.job.device, self.job.generators, mine, values[rank], fallback_seed=seed)
+        rng.restore(self.job.device, self.job.generators, mine, values[rank], fallback_seed=seed)

@@ -24,9 +24,9 @@ from typing import Any
 
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import write_json
-from pixio_robot.training.distributed import environment_of_one
+from pixio_robot.training.distributed.processes import environment_of_one
 from pixio_robot.training.job import Hook
-from pixio_robot.training.tether import tethered
+from pixio_robot.training.parent_death_signal import tethered
 
 DIRECTORY, RANKING = "trials", "ranking.json"
 MODEL, EVALUATION, LOG = "model", "evaluation", "log.txt"

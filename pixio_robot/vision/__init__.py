@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from pixio_robot.vision.build import build_encoder as build_encoder
     from pixio_robot.vision.config import EncoderConfig as EncoderConfig
     from pixio_robot.vision.config import PoolingConfig as PoolingConfig
-    from pixio_robot.vision.foreign import ForeignConfig as ForeignConfig
-    from pixio_robot.vision.foreign import ForeignEncoder as ForeignEncoder
+    from pixio_robot.vision.encoders.foreign import ForeignConfig as ForeignConfig
+    from pixio_robot.vision.encoders.foreign import ForeignEncoder as ForeignEncoder
     from pixio_robot.vision.pixio import PixioEncoder as PixioEncoder
     from pixio_robot.vision.pooling import Pooling as Pooling
     from pixio_robot.vision.pooling import build_pooling as build_pooling
@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = handed_on(
     {
         "build": ["EncoderKind", "EncoderSource", "build_encoder"],
         "config": ["EncoderConfig", "PoolingConfig"],
-        "foreign": ["ForeignConfig", "ForeignEncoder"],
+        "encoders.foreign": ["ForeignConfig", "ForeignEncoder"],
         "pixio": ["PixioEncoder"],
         "pooling": ["Pooling", "build_pooling"],
     },

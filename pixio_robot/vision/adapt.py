@@ -11,8 +11,8 @@ from torch import nn
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, some
 from pixio_robot.fields import check_fields, number
-from pixio_robot.vision.foreign import ForeignEncoder
-from pixio_robot.vision.installed_encoder import InstalledEncoder
+from pixio_robot.vision.encoders.foreign import ForeignEncoder
+from pixio_robot.vision.encoders.plugin_encoder import InstalledEncoder
 from pixio_robot.vision.lora import insert_adapters, of_adapter
 
 _BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?|stages|resblocks)[._]?(\d+)\.")

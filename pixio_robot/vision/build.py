@@ -10,12 +10,12 @@ from torch import nn
 from pixio_robot.choice import Choice, chosen
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
-from pixio_robot.vision.installed_encoder import InstalledConfig, InstalledEncoder, encoder_names
+from pixio_robot.vision.encoders.plugin_encoder import InstalledConfig, InstalledEncoder, encoder_names
+from pixio_robot.vision.encoders.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.encoders.resnet18 import ResNet18Config, ResNet18Encoder
+from pixio_robot.vision.encoders.timm_encoder import open_timm
+from pixio_robot.vision.encoders.transformers_encoder import open_transformers
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder, read_pretrained
-from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
-from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
-from pixio_robot.vision.timm_encoder import open_timm
-from pixio_robot.vision.transformers_encoder import open_transformers
 
 
 class EncoderKind(Choice):

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig, MaskConfig
-from pixio_robot.vision.encoder import take_tokens
-from pixio_robot.vision.initial import fill, fresh_layers, generator_of, under
 from pixio_robot.vision.masking import kept_patches, sample_mask
 from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.vit import take_tokens
+from pixio_robot.vision.weight_init import fill, fresh_layers, generator_of, under
 
 
 @dataclasses.dataclass(kw_only=True)

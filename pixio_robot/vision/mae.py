@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from pixio_robot.files import read_json
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, from_json
-from pixio_robot.vision.encoder import unpatchify
-from pixio_robot.vision.initial import fill, fresh_layers, fresh_positions, fresh_token, generator_of, under
 from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, run_blocks
 from pixio_robot.vision.masking import Mask, sample_mask
 from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder
 from pixio_robot.vision.positions import interpolate_positions
+from pixio_robot.vision.vit import unpatchify
+from pixio_robot.vision.weight_init import fill, fresh_layers, fresh_positions, fresh_token, generator_of, under
 
 VARIANCE_EPS = 1e-6
 GREY = 0.0

@@ -16,9 +16,9 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.config import EncoderConfig, from_json
-from pixio_robot.vision.encoder import VisionTransformer, patchify
-from pixio_robot.vision.initial import fill, under
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from pixio_robot.vision.vit import VisionTransformer, patchify
+from pixio_robot.vision.weight_init import fill, under
 
 KIND = "pixio_encoder"
 MODEL_KIND = "pixio"
@@ -29,7 +29,7 @@ class PixioEncoder(nn.Module):
     """A Pixio encoder with fresh weights drawn from `seed`; `from_pretrained` reads trained ones.
 
     Without a seed it is built on the meta device, without weights; load them with `initial.fill` or
-    `training.spreading.spread`.
+    `training.distributed.strategy.spread`.
     """
 
     __call__: Callable[[Tensor], Features]  # torch declares that modules return Any

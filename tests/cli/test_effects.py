@@ -4,7 +4,7 @@ from pixio_robot.cli.compose import load
 from pixio_robot.cli.effects import with_effect
 from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.train import TrainCommand
-from pixio_robot.plain import plain
+from pixio_robot.json_values import plain
 from pixio_robot.training.settings import flatten
 
 

@@ -21,7 +21,7 @@ from pixio_robot.data.demo_marks import mark
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.images import CorruptImage
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import Processes
+from pixio_robot.training.distributed.processes import Processes
 from policies.config import PolicyConfig
 
 BYTES_A_STEP = sum(camera.height * camera.width * 3 for camera in SPEC.cameras.values())

@@ -16,7 +16,7 @@ from pixio_robot.cli.main import dispatch, main
 from pixio_robot.cli.report import main as report
 from pixio_robot.cli.stages import stamp_path
 from pixio_robot.files import write_json
-from pixio_robot.training.record import FitResult
+from pixio_robot.training.run_record import FitResult
 from pixio_robot.types import EpisodeResult
 
 

@@ -380,8 +380,8 @@ import torch.distributed as dist
 from pixio_robot.cli import train
 from pixio_robot.cli.compose import load
 from pixio_robot.cli.policy_choices import register_policies
-from pixio_robot.training.distributed import part
-from pixio_robot.vision.later import LaterEncoder
+from pixio_robot.training.distributed.processes import part
+from pixio_robot.vision.encoders.deferred import LaterEncoder
 
 rank, where, runs = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 torch.set_num_threads(1)

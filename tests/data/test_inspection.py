@@ -44,7 +44,9 @@ def test_seeds_are_shown_unless_an_import_made_them_up(tmp_path: Path) -> None:
         store = DemoStore.create(tmp_path / f"{source}{number}", dataclasses.replace(SPEC, source=source))
         store.append(make_episode(number))
         write_page(store, tmp_path / "page.html")
-        assert re.findall(r", seed (\d+)", (tmp_path / "page.html").read_text()) == ([] if shown is None else [str(shown)])
+        assert re.findall(r", seed (\d+)", (tmp_path / "page.html").read_text()) == (
+            [] if shown is None else [str(shown)]
+        )
 
 
 def test_names_are_text_and_not_markup(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from site_packages import lay_down
 
 from pixio_robot.cli.main import dispatch
-from pixio_robot.vision.installed_encoder import GROUP as ENCODERS
+from pixio_robot.vision.encoders.plugin_encoder import GROUP as ENCODERS
 from policies.installed import GROUP
 from policies.registry import POLICIES
 

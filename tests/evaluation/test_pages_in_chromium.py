@@ -21,7 +21,7 @@ from pixio_robot.evaluation.sweep import collect_sweep
 from pixio_robot.evaluation.sweep_report import write_sweep
 from pixio_robot.files import write_json
 from pixio_robot.types import Features, GroundTruth
-from pixio_robot.vision.probes import VERSION, Probes
+from pixio_robot.vision.probing.probes import VERSION, Probes
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,8 +14,8 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import Encoder
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, lr_scales, parameter_depths
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
-from pixio_robot.vision.timm_encoder import TimmConfig, TimmEncoder
-from pixio_robot.vision.transformers_encoder import TransformersConfig, TransformersEncoder
+from pixio_robot.vision.encoders.timm_encoder import TimmConfig, TimmEncoder
+from pixio_robot.vision.encoders.transformers_encoder import TransformersConfig, TransformersEncoder
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 SQUARE = {"image_size": 64, "patch_size": 16}

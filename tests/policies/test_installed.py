@@ -15,7 +15,7 @@ from pixio_robot.cli.compose import load, run
 from pixio_robot.cli.policy_choices import origin, register_policies
 from pixio_robot.cli.train import TrainCommand
 from pixio_robot.errors import UserError
-from pixio_robot.plain import plain
+from pixio_robot.json_values import plain
 from policies.config import ConditioningConfig, PolicyConfig
 from policies.persistence import config_from_json, load_policy, save_policy
 from policies.registry import (

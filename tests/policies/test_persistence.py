@@ -7,9 +7,9 @@ import torch
 from pixio_robot.errors import UserError
 from pixio_robot.types import Observation
 from pixio_robot.vision.config import PoolingConfig
+from pixio_robot.vision.encoders.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.encoders.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
-from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 from policies.persistence import load_policy, save_policy
 from policies.registry import POLICIES
 

@@ -6,7 +6,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.batch_norm import share_batch_norms
+from pixio_robot.training.distributed.sync_batch_norm import share_batch_norms
 from pixio_robot.training.ema import Ema
 
 

@@ -20,8 +20,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import Gathered, Processes, Vote, _own_gpu, joined
-from pixio_robot.training.spread_files import _separate
+from pixio_robot.training.distributed.processes import Gathered, Processes, Vote, _own_gpu, joined
+from pixio_robot.training.distributed.sharded_files import _separate
 
 COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
 SETTINGS = [
@@ -203,7 +203,7 @@ FIRST_WORKS = """
 import datetime, sys, time
 import torch.distributed as dist
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import current, part
+from pixio_robot.training.distributed.processes import current, part
 
 rank, where, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "fails"
 dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
@@ -231,7 +231,7 @@ VOTES = """
 import sys, time
 from pathlib import Path
 import torch.distributed as dist
-from pixio_robot.training.distributed import Gathered, Vote, current, part
+from pixio_robot.training.distributed.processes import Gathered, Vote, current, part
 
 rank, where = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
@@ -274,8 +274,8 @@ HALVES = """
 import sys, torch
 from pathlib import Path
 import torch.distributed as dist
-from pixio_robot.training.distributed import part
-from pixio_robot.training.spreading import spread
+from pixio_robot.training.distributed.processes import part
+from pixio_robot.training.distributed.strategy import spread
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
@@ -313,7 +313,7 @@ GPUS = """
 import os, sys, torch, types
 import torch.distributed as dist
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import joined
+from pixio_robot.training.distributed.processes import joined
 
 rank = sys.argv[1]
 os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -340,8 +340,8 @@ FAILS = """
 import os, sys, torch
 from pathlib import Path
 from torch import nn
-from pixio_robot.training.distributed import Vote, current, joined
-from pixio_robot.training.spreading import spread
+from pixio_robot.training.distributed.processes import Vote, current, joined
+from pixio_robot.training.distributed.strategy import spread
 
 os.environ |= {"RANK": sys.argv[1], "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[3]}
@@ -370,8 +370,8 @@ except ValueError as error:
 SHARES = """
 import sys, torch, weakref
 import torch.distributed as dist
-from pixio_robot.training.distributed import part
-from pixio_robot.training.spreading import spread, whole
+from pixio_robot.training.distributed.processes import part
+from pixio_robot.training.distributed.strategy import spread, whole
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
@@ -423,8 +423,8 @@ import sys, torch
 import torch.distributed as dist
 import torch.distributed.fsdp
 from torch.distributed.fsdp import FSDPModule
-from pixio_robot.training.distributed import part
-from pixio_robot.training.spreading import spread, whole
+from pixio_robot.training.distributed.processes import part
+from pixio_robot.training.distributed.strategy import spread, whole
 
 torch.set_num_threads(1)
 rank = int(sys.argv[1])
@@ -468,8 +468,8 @@ TEACHER = """
 import sys, torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
-from pixio_robot.training.distributed import part
-from pixio_robot.training.spreading import spread, spread_frozen
+from pixio_robot.training.distributed.processes import part
+from pixio_robot.training.distributed.strategy import spread, spread_frozen
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.distill import Distillation, StudentConfig
 from pixio_robot.vision.pixio import PixioEncoder

@@ -9,8 +9,8 @@ import torch
 from pixio_robot.machine import to_device
 from pixio_robot.training.distill import DistillConfig, distill
 from pixio_robot.training.loop import LoopConfig
+from pixio_robot.training.monitoring.throughput import WaitsOfTheGpu
 from pixio_robot.training.optim import OptimConfig
-from pixio_robot.training.pace import WaitsOfTheGpu
 from pixio_robot.training.pretrain import PretrainConfig, pretrain
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.distill import StudentConfig

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pixio_robot.training import image_data
-from pixio_robot.training.distributed import Processes
-from pixio_robot.training.image_data import open_image_data
+from pixio_robot.training.distributed.processes import Processes
+from pixio_robot.training.images import data as image_data
+from pixio_robot.training.images.data import open_image_data
 
 
 def shown(shards, batch_size):

@@ -10,9 +10,9 @@ import torch
 from pixio_robot.data import image_mixture
 from pixio_robot.data.curation.selection import write_selection
 from pixio_robot.data.shards import FrameShards
-from pixio_robot.training import image_data
-from pixio_robot.training.distributed import Processes
-from pixio_robot.training.image_data import open_image_data
+from pixio_robot.training.distributed.processes import Processes
+from pixio_robot.training.images import data as image_data
+from pixio_robot.training.images.data import open_image_data
 
 
 def shown(paths, selection=(), weights=None, workers=1) -> list[str]:

@@ -12,7 +12,7 @@ from torch import nn
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import Processes
+from pixio_robot.training.distributed.processes import Processes
 from pixio_robot.training.imitate import ImitateConfig, _weights, action_errors, encoder_rates, encoders_of, imitate
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig

@@ -16,9 +16,10 @@ from torch import nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
-from pixio_robot.training import randomness
+from pixio_robot.training import rng
 from pixio_robot.training.checkpoint import latest_checkpoint, load_weights, read_checkpoint, write_checkpoint
 from pixio_robot.training.device import pick_device
+from pixio_robot.training.distributed.sharded_files import load_spread
 from pixio_robot.training.ema import Ema, decay_at
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.loop import fit
@@ -30,7 +31,6 @@ from pixio_robot.training.optim import (
     set_learning_rate,
 )
 from pixio_robot.training.pretrain import scaled_to_batch
-from pixio_robot.training.spread_files import load_spread
 from pixio_robot.training.state import TrainingState
 
 
@@ -124,13 +124,13 @@ def test_every_generator_is_put_back():
     draw = lambda: (torch.rand(3).tolist(), np.random.normal(), torch.rand(2, generator=own["own"]).tolist())  # noqa: E731, NPY002
     device = torch.device("cpu")
     np.random.normal()  # noqa: NPY002 - leaves half a pair behind, which is part of the state
-    tensors, values = randomness.capture(device, own)
+    tensors, values = rng.capture(device, own)
     values = json.loads(json.dumps(values))
     first = draw()
     assert draw() != first
-    randomness.restore(device, own, tensors, values)
+    rng.restore(device, own, tensors, values)
     assert draw() == first
-    randomness.restore(device, own, {"torch.cpu": tensors["torch.cpu"]}, values, fallback_seed=9)
+    rng.restore(device, own, {"torch.cpu": tensors["torch.cpu"]}, values, fallback_seed=9)
     assert draw()[2] == torch.rand(2, generator=torch.Generator().manual_seed(9)).tolist()
 
 

@@ -10,15 +10,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pixio_robot.errors import UserError
+from pixio_robot.training.distributed.strategy import Spread
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig, let_rest, parameter_groups
 from pixio_robot.training.pretrain import PretrainConfig, build_pixio, pretrain
-from pixio_robot.training.spreading import Spread
 from pixio_robot.types import Features
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
-from pixio_robot.vision.initial import fill
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
+from pixio_robot.vision.weight_init import fill
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.checkpoint import latest_checkpoint
-from pixio_robot.training.distributed import Processes
+from pixio_robot.training.distributed.processes import Processes
 from pixio_robot.training.loop import fit
 from pixio_robot.training.state import TrainingState
 

@@ -11,8 +11,8 @@ import pytest
 
 from pixio_robot.cli.trials import TrialsCommand
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed import environment_of_one
-from pixio_robot.training.record import claimed
+from pixio_robot.training.distributed.processes import environment_of_one
+from pixio_robot.training.run_record import claimed
 from pixio_robot.training.settings import defaults
 from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, ranking
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.sinks import MetricsLog
+from pixio_robot.training.monitoring.loggers import MetricsLog
 
 
 @pytest.mark.slow

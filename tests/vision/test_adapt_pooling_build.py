@@ -9,11 +9,11 @@ from pixio_robot.vision import checkpointing
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt, lr_scales, parameter_depths
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from pixio_robot.vision.config import POOLINGS, EncoderConfig, PoolingConfig
+from pixio_robot.vision.encoders.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.encoders.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.pooling import build_pooling
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
-from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 
 CONFIG = EncoderConfig(size="tiny", patch=8, image_size=32)
 

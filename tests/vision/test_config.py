@@ -3,7 +3,7 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, PoolingConfig, from_json
-from pixio_robot.vision.encoder import VisionTransformer
+from pixio_robot.vision.vit import VisionTransformer
 
 
 @pytest.mark.parametrize(("size", "millions"), [("b", 86), ("l", 303), ("h", 631), ("1b", 1362), ("5b", 5441)])

@@ -7,10 +7,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.distill import Distillation, StudentConfig
+from pixio_robot.vision.encoders.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.encoders.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
-from pixio_robot.vision.resnet18 import ResNet18Config, ResNet18Encoder
 
 SHAPE = EncoderConfig(size="tiny", patch=8, image_size=32, class_tokens=2)
 

@@ -4,8 +4,8 @@ import torch
 from pixio_robot.errors import UserError
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.encoders.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.resnet import ResNetConfig, ResNetEncoder
 
 CONFIG = EncoderConfig(size="micro", patch=8, image_size=32)
 LORA = AdaptConfig(mode=Adaptation.LORA, lora_rank=2)

@@ -9,10 +9,10 @@ import torch
 from pixio_robot.errors import UserError
 from pixio_robot.types import Encoder
 from pixio_robot.vision.config import EncoderConfig
-from pixio_robot.vision.encoder import patchify, unpatchify
 from pixio_robot.vision.layers import DropPath
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.positions import interpolate_positions
+from pixio_robot.vision.vit import patchify, unpatchify
 
 CONFIG = EncoderConfig(size="tiny", patch=8, image_size=32, class_tokens=3)
 

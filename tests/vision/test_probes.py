@@ -12,9 +12,9 @@ from pixio_robot.student_t import half_width
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.probes import DensePictures, ProbeResult, Probes, _dense_scores, extract, roc_area
-from pixio_robot.vision.regressors import Ridge, nearest, nearest_patches, ridge, split_episodes
-from pixio_robot.vision.softmax_regression import softmax_regression
+from pixio_robot.vision.probing.probes import DensePictures, ProbeResult, Probes, _dense_scores, extract, roc_area
+from pixio_robot.vision.probing.regressors import Ridge, nearest, nearest_patches, ridge, split_episodes
+from pixio_robot.vision.probing.softmax_regression import softmax_regression
 
 EPISODES, FRAMES, GRID, D, PIXELS = 24, 5, 4, 12, 16
 

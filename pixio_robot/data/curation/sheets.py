@@ -9,7 +9,7 @@ import numpy as np
 
 from pixio_robot.data.images import CorruptImage, encode_jpeg
 from pixio_robot.data.shards import FrameShards
-from pixio_robot.pages import data_address
+from pixio_robot.html_pages import data_address
 
 PICTURES = 8
 PER_VIDEO = 2

@@ -17,7 +17,7 @@ from pixio_robot.data.inspection.words import simulator_of
 from pixio_robot.data.stats import Range, stored_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
-from pixio_robot.pages import data_address, templates
+from pixio_robot.html_pages import data_address, templates
 
 LISTED_OUTLIERS = 50
 

@@ -15,7 +15,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.vision.config import SIZES, EncoderConfig
 from pixio_robot.vision.lora import merged_state
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder
-from pixio_robot.vision.state_files import read_state_dict
+from pixio_robot.vision.torch_files import read_state_dict
 
 OURS = "vit."
 _ANCHORS = ("cls_token", "pos_embed", "patch_embed.proj.weight")

@@ -1,0 +1,100 @@
+"""Training and held-out images of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pixio_robot.data.curation.across import SelectionAcross, open_selections
+from pixio_robot.data.frames import ImageSource, PixelBatches, open_image_source
+from pixio_robot.data.image_mixture import MixedOrder
+from pixio_robot.data.image_sources import parts_of
+from pixio_robot.data.shards import MANIFEST, read_manifest
+from pixio_robot.training.distributed.processes import current
+from pixio_robot.training.images.hooks import SEED
+
+
+@dataclasses.dataclass
+class ImageData:
+    """Two streams of random crops; `held_out` and `validation` are None if nothing is held out."""
+
+    train: ImageSource
+    batches: PixelBatches
+    """This process's share of every batch."""
+    held_out: ImageSource | None
+    validation: PixelBatches | None
+    """This process's share too, or the whole batch if the held-out images cannot be divided evenly."""
+
+    def close(self) -> None:
+        self.batches.close()
+        if self.validation is not None:
+            self.validation.close()
+
+
+def open_image_data(
+    data: Sequence[str],
+    selection: Sequence[str],
+    weights: Sequence[float] | None = None,
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    workers: int,
+    device: torch.device,
+) -> ImageData:
+    """Open shards and demonstrations; `batch_size` counts the images of all processes.
+
+    `weights`: relative sampling weights of `data`; None: by number of images, as always for held-out images. Raises
+    UserError for invalid data, a selection that belongs to none of it, weights that do not fit, and a batch that cannot
+    be divided among the processes.
+    """
+    processes = current()
+    share = processes.share(batch_size)
+    train = open_image_source(data)
+    selected = open_selections(selection, train)
+    batches = PixelBatches(
+        train,
+        share,
+        image_size,
+        seed,
+        workers,
+        rank=processes.rank,
+        world_size=processes.count,
+        selection=selected,
+        order=None if weights is None else _mixed(train, selected, weights, seed),
+        pinned=device.type == "cuda",
+    )
+    held_out = _held_out(data)
+    validation = None
+    if held_out is not None:
+        shown = min(batch_size, len(held_out))
+        sharing = processes.sharing(shown)
+        validation = PixelBatches(
+            held_out,
+            sharing.share(shown),
+            image_size,
+            SEED,
+            workers,
+            rank=sharing.rank,
+            world_size=sharing.count,
+        )
+    return ImageData(train, batches, held_out, validation)
+
+
+def _mixed(source: ImageSource, selected: SelectionAcross | None, weights: Sequence[float], seed: int) -> MixedOrder:
+    counts = [len(part) for part in parts_of(source)]
+    selections = [None] * len(counts) if selected is None else [selection for _, selection in selected.parts]
+    return MixedOrder(counts, selections, weights, seed)
+
+
+def _held_out(paths: Sequence[str]) -> ImageSource | None:
+    """Held-out frames of the shards among `paths`; demonstrations have no validation split."""
+    with_split = [
+        path
+        for path in paths
+        if (Path(path) / MANIFEST).is_file() and read_manifest(Path(path))["splits"]["validation"]["frames"] > 0
+    ]
+    return open_image_source(with_split, split="validation") if with_split else None

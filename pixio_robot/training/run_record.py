@@ -1,0 +1,135 @@
+"""Records in a run directory: its settings, a lock against other processes, and the result."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from pixio_robot.errors import UserError
+from pixio_robot.files import locked, read_json, write_json
+from pixio_robot.json_values import plain
+from pixio_robot.training.settings import differences, flatten, grown
+
+KIND = "training_run"
+FORMAT_VERSION = 1
+CONFIG = "config.json"
+RESULT = "result.json"
+GREW = "grew"
+"""Settings that were increased to extend a finished run, with their old values: its schedule is a combined one."""
+LOCK = ".lock"
+
+# Settings that may change when a run is resumed, because they do not affect its results.
+FREE = frozenset(
+    {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints", "seconds"}
+    | {"parallel", "peak_tflops", "wandb", "extend"}
+    | {"every", "keep_best"}  # of the rollouts during training
+)
+
+_compared: ContextVar[Collection[str]] = ContextVar("settings that the caller compares", default=())
+
+
+@contextlib.contextmanager
+def compared_already(names: Collection[str]) -> Iterator[None]:
+    """Context in which runs may be resumed with other values of these flat settings: paths of inputs, which the caller
+    has compared by what is there."""
+    token = _compared.set(names)
+    try:
+        yield
+    finally:
+        _compared.reset(token)
+
+
+@dataclasses.dataclass(kw_only=True)
+class FitResult:
+    """State of a run. `seconds` includes earlier, interrupted sessions."""
+
+    steps: int
+    seconds: float
+    metrics: dict[str, Any]
+    """The last logged value of every metric."""
+    interrupted: bool = False
+    """Stopped by a signal: a checkpoint was saved, but not the model. Call `fit` again to continue."""
+    preempted: bool = False
+    """Stopped by SIGTERM: a scheduler reclaims the machine and will start the command again later."""
+    out_of_time: bool = False
+    """Ended by `LoopConfig.seconds` before the last step; increase it to continue."""
+
+
+@contextlib.contextmanager
+def claimed(
+    run_dir: Path,
+    settings: Mapping[str, Any],
+    unsaid: Mapping[str, Any],
+    started: bool,
+    may_grow: Collection[str] = (),
+) -> Iterator[None]:
+    """Lock `run_dir` and compare its recorded settings with these; `started`: it already holds training progress.
+
+    `unsaid`: values of flat settings that older runs, from before these settings existed, have not recorded. Settings
+    in `may_grow` may be larger than before, which is recorded. Raises UserError if another process is training there,
+    or if the settings differ and `started`.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    held = f"Another process is training in {run_dir}; wait for it, or use another directory."
+    with locked(run_dir / LOCK, held):
+        path, mine = run_dir / CONFIG, plain(settings)
+        grew: list[dict[str, Any]] = []
+        if path.is_file():
+            config = _read(path)
+            if started:
+                grew = config.get(GREW, [])
+                grew += _compare(run_dir, flatten(config["settings"]), flatten(mine), unsaid, may_grow)
+        record = {"kind": KIND, "format_version": FORMAT_VERSION, "settings": mine}
+        write_json(path, record | ({GREW: grew} if grew else {}))
+        yield
+
+
+def _read(path: Path) -> dict[str, Any]:
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} is not the config of a training run of format_version {FORMAT_VERSION}; use another directory."
+        )
+    return config
+
+
+def _compare(
+    run_dir: Path,
+    earlier: Mapping[str, Any],
+    now: Mapping[str, Any],
+    unsaid: Mapping[str, Any],
+    may_grow: Collection[str],
+) -> list[dict[str, Any]]:
+    """Settings that grew, with their old values. Raises UserError for other differences."""
+    found = differences(earlier, now, unsaid)
+    larger = grown(found, may_grow)
+    changed = [
+        f"{name}: {there!r} there, {here!r} now"
+        for name, (there, here) in found.items()
+        if name.rpartition(".")[2] not in FREE and name not in larger and name not in _compared.get()
+    ]
+    if changed:
+        raise UserError(
+            f"{run_dir} holds a run with other settings ({'; '.join(changed)}). "
+            "Use another directory, or overwrite=true to start over."
+        )
+    return [{"setting": name, "was": found[name][0]} for name in sorted(larger)]
+
+
+def write_result(run_dir: Path, result: FitResult) -> None:
+    write_json(run_dir / RESULT, dataclasses.asdict(result))
+
+
+def read_result(run_dir: Path) -> FitResult | None:
+    """Result of the run in `run_dir`; None if it has not ended."""
+    if not (run_dir / RESULT).is_file():
+        return None
+    value = read_json(run_dir / RESULT)
+    try:
+        return FitResult(**value)
+    except TypeError as error:
+        raise UserError(f"{run_dir / RESULT} is not the result of a training run ({error}).") from error
