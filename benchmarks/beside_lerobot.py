@@ -26,7 +26,7 @@ from lerobot_twin import parameter_count
 from result import parse, provenance, save, settings
 from torch import Tensor, nn
 
-from envs.pool import make_pool
+from envs.pool.worker_pool import make_pool
 from pixio_robot.cli.compose import load
 from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluated import finished_policy

@@ -26,7 +26,7 @@ from result import parse, save, settings
 
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, RenderQuality
 from envs.registry import make_env
-from envs.simulator import load_robosuite
+from envs.simulator_imports import load_robosuite
 from envs.tasks import Simulator
 from pixio_robot.cli.environment import describe_environment
 

@@ -18,8 +18,8 @@ from result import parse, save
 from rich.progress import track
 
 from envs.config import Controller, EnvConfig
-from envs.disturbance import Disturbance
-from envs.recording import run_expert
+from envs.experts.disturbance import Disturbance
+from envs.recording.episodes import run_expert
 from envs.registry import make_env
 from pixio_robot.cli.environment import describe_environment
 from pixio_robot.evaluation.statistics import wilson_interval

@@ -30,11 +30,11 @@ import torch
 from measuring import medians
 from result import parse, provenance, save
 
-from envs.collect import CollectConfig, collect
 from envs.config import EnvConfig, Variation
 from envs.gymnasium_env import GymnasiumEnv
-from envs.pool import ProcessPool
-from envs.pool_process import one_thread_each
+from envs.pool.process_worker import one_thread_each
+from envs.pool.worker_pool import ProcessPool
+from envs.recording.collect import CollectConfig, collect
 from envs.registry import make_env
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.processes import without_main

@@ -22,8 +22,8 @@ from result import parse, save, settings
 
 from envs.config import Engine, EnvConfig
 from envs.registry import make_env
-from envs.warp_pool import WarpPool
-from envs.warp_worlds import load_warp
+from envs.warp.pool import WarpPool
+from envs.warp.worlds import load_warp
 from pixio_robot.cli.environment import describe_environment
 
 FOREVER = 10**9

@@ -10,11 +10,11 @@ from pixio_robot.lazy import handed_on
 
 if TYPE_CHECKING:
     from envs.config import EnvConfig as EnvConfig
-    from envs.pool import make_pool as make_pool
+    from envs.pool.worker_pool import make_pool as make_pool
     from envs.registry import make_env as make_env
 
 register_gymnasium()
 
 __getattr__, __dir__, __all__ = handed_on(
-    __name__, {"config": ["EnvConfig"], "pool": ["make_pool"], "registry": ["make_env"]}
+    __name__, {"config": ["EnvConfig"], "pool.worker_pool": ["make_pool"], "registry": ["make_env"]}
 )

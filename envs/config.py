@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from envs.robomimic_task import absolute, check_alike, recorded
+from envs.robomimic.task import absolute, check_alike, recorded
 from envs.tasks import FOREIGN, FOREIGN_HORIZON, Simulator, gymnasium_horizon, task_of
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, unknown_name
@@ -261,7 +261,7 @@ class EnvConfig:
         if self.horizon is not None:
             return self.horizon
         if self.python:
-            from envs.foreign import facts_of
+            from envs.third_party.base import facts_of
 
             return facts_of(self).horizon or FOREIGN_HORIZON
         if self.simulator is Simulator.GYMNASIUM:

@@ -11,12 +11,12 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs.checked import finite_vector
 from envs.config import CAMERAS, EnvConfig
+from envs.rendering.views import Views
 from envs.seeding import global_seed
 from envs.spec import spec_of
 from envs.tasks import TASKS
-from envs.views import Views
+from envs.validation import finite_vector
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from envs.config import Engine, EnvConfig
-from envs.simulator import load_mujoco
+from envs.simulator_imports import load_mujoco
 from envs.spec import spec_of
 from envs.tasks import FOREIGN, Simulator
 from pixio_robot.errors import UserError
@@ -85,7 +85,7 @@ def make_env(config: EnvConfig) -> Environment:
         raise UserError("engine=warp is only supported by evaluate and collect; use engine=mujoco here.")
     load_mujoco()
     if config.simulator is Simulator.TABLETOP:
-        from envs.tabletop import TabletopEnv
+        from envs.tabletop.env import TabletopEnv
 
         return TabletopEnv(config)
     if config.simulator is Simulator.METAWORLD:
@@ -93,26 +93,26 @@ def make_env(config: EnvConfig) -> Environment:
 
         return MetaworldEnv(config)
     if config.simulator is Simulator.ROBOMIMIC:
-        from envs.robomimic_env import RobomimicEnv
+        from envs.robomimic.env import RobomimicEnv
 
         return RobomimicEnv(config)
     if config.simulator in FOREIGN:
         return _foreign_env(config)
-    from envs.robosuite_env import RobosuiteEnv
+    from envs.robosuite.env import RobosuiteEnv
 
     return RobosuiteEnv(config)
 
 
 def _foreign_env(config: EnvConfig) -> Environment:
-    from envs.foreign import ForeignPlain, build_foreign
+    from envs.third_party.base import ForeignPlain, build_foreign
 
     foreign = build_foreign(config)
     try:
         if isinstance(foreign, ForeignPlain):
-            from envs.plain_env import PlainEnv
+            from envs.third_party.image_env import PlainEnv
 
             return PlainEnv(config, foreign)
-        from envs.foreign_env import ForeignEnv
+        from envs.third_party.mujoco_env import ForeignEnv
 
         return ForeignEnv(config, foreign)
     except BaseException:

@@ -8,7 +8,7 @@ import importlib.metadata
 import numpy as np
 
 from envs.config import Controller, Engine, EnvConfig
-from envs.robomimic_task import REACH_M, bounds, recorded
+from envs.robomimic.task import REACH_M, bounds, recorded
 from envs.tasks import FOREIGN, Simulator, task_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec, DemoSpec
@@ -62,7 +62,7 @@ def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest action, float64 (a,) each; random actions lie between them. Environments clip actions to them,
     but those of a robomimic file only absolute poses."""
     if config.simulator in FOREIGN:
-        from envs.foreign import facts_of
+        from envs.third_party.base import facts_of
 
         facts = facts_of(config)
         return facts.low.copy(), facts.high.copy()
@@ -105,8 +105,8 @@ def spec_of(config: EnvConfig) -> DemoSpec:
     if config.simulator is Simulator.ROBOMIMIC:
         return _recorded_spec(config)
     if config.simulator in FOREIGN:
-        from envs.foreign import facts_of
-        from envs.foreign_spec import foreign_spec
+        from envs.third_party.base import facts_of
+        from envs.third_party.spec import foreign_spec
 
         return foreign_spec(config, facts_of(config))
     fov = {"front": task_of(config.task).view.fov_y, "hand": HAND_FOV_Y}

@@ -7,15 +7,15 @@ import enum
 import functools
 import importlib
 
-from envs.robomimic_task import PREFIX, recorded
+from envs.robomimic.task import PREFIX, recorded
 from pixio_robot.errors import UserError, unknown_name
 
 
 class Simulator(enum.Enum):
     """The simulator of a task. TABLETOP is plain MuJoCo with our own models; METAWORLD needs the extra `metaworld`.
 
-    ROBOMIMIC is robosuite as described by a robomimic file (`envs.robomimic_task`). GYMNASIUM, DM_CONTROL and LIBERO
-    are third-party environments (`envs.foreign`).
+    ROBOMIMIC is robosuite as described by a robomimic file (`envs.robomimic.task`). GYMNASIUM, DM_CONTROL and LIBERO
+    are third-party environments (`envs.third_party.base`).
     """
 
     ROBOSUITE = "robosuite"
@@ -168,8 +168,8 @@ def foreign_name(task: str) -> str:
 
 @functools.cache
 def task_of(name: str) -> Task:
-    """The task with that name: one of TASKS, a robomimic task (see `envs.robomimic_task`) or a third-party task (see
-    `envs.foreign`). Raises UserError for other names."""
+    """The task with that name: one of TASKS, a robomimic task (see `envs.robomimic.task`) or a third-party task (see
+    `envs.third_party.base`). Raises UserError for other names."""
     if name in TASKS:
         return TASKS[name]
     if name.startswith(PREFIX):

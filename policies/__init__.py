@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from policies.acting import ActingConfig as ActingConfig
     from policies.base import ChunkPolicy as ChunkPolicy
     from policies.chunking import ChunkedActor as ChunkedActor
-    from policies.conditioning import Conditioning as Conditioning
     from policies.config import ConditioningConfig as ConditioningConfig
     from policies.config import PolicyConfig as PolicyConfig
+    from policies.observation_encoder.conditioning import Conditioning as Conditioning
     from policies.persistence import load_policy as load_policy
     from policies.persistence import save_policy as save_policy
     from policies.player import PolicyPlayer as PolicyPlayer
@@ -24,8 +24,8 @@ __getattr__, __dir__, __all__ = handed_on(
         "acting": ["ActingConfig"],
         "base": ["ChunkPolicy"],
         "chunking": ["ChunkedActor"],
-        "conditioning": ["Conditioning"],
         "config": ["ConditioningConfig", "PolicyConfig"],
+        "observation_encoder.conditioning": ["Conditioning"],
         "persistence": ["load_policy", "save_policy"],
         "player": ["PolicyPlayer", "actor_of"],
         "registry": ["build_policy", "register"],

@@ -18,10 +18,10 @@ from pixio_robot.fields import number, one_of
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig
+from policies.networks.position_embeddings import sinusoids
 from policies.normalisation import NORMALISATIONS
-from policies.sight import Sight
-from policies.sinusoids import sinusoids
-from policies.tokens import TokenSight
+from policies.observation_encoder.base import Sight
+from policies.observation_encoder.tokens import TokenSight
 
 
 @dataclasses.dataclass(kw_only=True)

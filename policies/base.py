@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, DemoSpec, Observation
-from policies.conditioning import Conditioning
 from policies.config import PolicyConfig
 from policies.normalisation import Normaliser
+from policies.observation_encoder.base import Sight
+from policies.observation_encoder.conditioning import Conditioning
 from policies.relative_poses import RELATIVE, RelativePoses, known
-from policies.sight import Sight
 
 
 class ChunkPolicy(nn.Module, abc.ABC):

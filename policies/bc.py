@@ -12,8 +12,8 @@ from pixio_robot.data.stats import Statistics
 from pixio_robot.fields import one_of
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
-from policies.conditioning import Conditioning
-from policies.mlp import MLPConfig, build_mlp
+from policies.networks.mlp import MLPConfig, build_mlp
+from policies.observation_encoder.conditioning import Conditioning
 
 LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 

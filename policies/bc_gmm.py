@@ -11,10 +11,10 @@ from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
-from policies.conditioning import Conditioning
-from policies.mixture import MixtureConfig, MixtureHead
-from policies.mlp import MLPConfig, build_mlp
+from policies.networks.mixture import MixtureConfig, MixtureHead
+from policies.networks.mlp import MLPConfig, build_mlp
 from policies.noise import RowNoise
+from policies.observation_encoder.conditioning import Conditioning
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -22,10 +22,10 @@ from pixio_robot.fields import number
 from pixio_robot.types import DemoSpec, Observation
 from policies.base import ChunkPolicy
 from policies.bc_gmm import require_bounded_actions
-from policies.conditioning import Conditioning
 from policies.config import PolicyConfig
-from policies.mixture import MixtureConfig, MixtureHead
+from policies.networks.mixture import MixtureConfig, MixtureHead
 from policies.noise import RowNoise
+from policies.observation_encoder.conditioning import Conditioning
 
 
 @dataclasses.dataclass(kw_only=True)

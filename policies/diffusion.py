@@ -14,8 +14,8 @@ from pixio_robot.types import DemoSpec
 from policies.config import require
 from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.noise import RowNoise
+from policies.noise_schedules import BETAS, PREDICTIONS, SAMPLERS, NoiseSchedule
 from policies.samplers import draw
-from policies.schedules import BETAS, PREDICTIONS, SAMPLERS, NoiseSchedule
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.types import DemoSpec, Observation
 from policies.base import ChunkPolicy
-from policies.conditioning import Conditioning
 from policies.config import DenoiserConfig, PolicyConfig, require
-from policies.denoisers import build_denoiser
+from policies.networks.denoisers import build_denoiser
+from policies.observation_encoder.conditioning import Conditioning
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pixio_robot.errors import unknown_name
 from policies.noise import RowNoise
-from policies.schedules import SAMPLERS, NoiseSchedule
+from policies.noise_schedules import SAMPLERS, NoiseSchedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 

@@ -19,8 +19,8 @@ from pixio_robot.fields import number
 from pixio_robot.types import DemoSpec
 from policies.flow import TIME_SCALE
 from policies.generative import GenerativeConfig, GenerativePolicy
+from policies.networks.step_embedding import StepEmbedding
 from policies.noise import RowNoise
-from policies.step_embedding import StepEmbedding
 
 
 @dataclasses.dataclass(kw_only=True)

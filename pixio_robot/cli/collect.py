@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envs.collect import CollectConfig, collect
 from envs.config import EnvConfig
+from envs.recording.collect import CollectConfig, collect
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage

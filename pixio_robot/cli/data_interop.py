@@ -13,7 +13,7 @@ from pixio_robot.cli.data_words import need_paths, paths_and_pairs, print_result
 from pixio_robot.errors import UserError
 
 if TYPE_CHECKING:
-    from envs.robomimic_scene import RecordedScene
+    from envs.robomimic.recorded_scene import RecordedScene
     from pixio_robot.interop.demo_formats import ImportFormat
 
 
@@ -49,7 +49,7 @@ def export_demos(arguments: list[str]) -> int:
 
 
 def _robosuite_scene(image_size: int, render_quality: str) -> RecordedScene:
-    from envs.robomimic_scene import RecordedScene
+    from envs.robomimic.recorded_scene import RecordedScene
 
     return RecordedScene(image_size, render_quality)
 

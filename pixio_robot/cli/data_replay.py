@@ -27,7 +27,7 @@ class Replaying:
 
 def replay(arguments: list[str]) -> int:
     """Replay demonstrations; returns exit code 1 if one deviates by more than the tolerance."""
-    from envs.robomimic_replay import Replay
+    from envs.robomimic.replay import Replay
     from pixio_robot.interop.robomimic_file import RobomimicFile, values
     from pixio_robot.interop.robomimic_meaning import ABSOLUTE_ACTIONS
     from pixio_robot.interop.robomimic_observations import model_of

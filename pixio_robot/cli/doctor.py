@@ -45,7 +45,7 @@ if frame.max() == 0:
 from OpenGL import GL
 """
 EGL_LIST = """
-from envs.egl_devices import listed
+from envs.rendering.egl_devices import listed
 print(*(device.number for device in listed() if not device.software))
 """
 ROBOSUITE_PROBE = """

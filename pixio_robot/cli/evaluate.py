@@ -8,9 +8,9 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from envs.config import EnvConfig
-from envs.pool_process import StartMethod
+from envs.pool.process_worker import StartMethod
 from envs.registry import spec_of
-from envs.robomimic_task import PREFIX
+from envs.robomimic.task import PREFIX
 from envs.spec import action_bounds
 from envs.tasks import FOREIGN
 from pixio_robot.cli.compose import run
@@ -98,8 +98,8 @@ def _names(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) 
 
 
 def _evaluate(command: EvaluateCommand) -> bool:
-    from envs.pool import make_pool
-    from envs.repeatable import check_starts, notes, repeats
+    from envs.pool.worker_pool import make_pool
+    from envs.third_party.reproducibility import check_starts, notes, repeats
     from pixio_robot.evaluation.series import checkpoint_directory, series_text, write_series
     from pixio_robot.training.device import pick_device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from envs.config import EnvConfig
-from envs.footage import FootageConfig, record_footage
+from envs.recording.footage import FootageConfig, record_footage
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from envs.config import EnvConfig, Variation
-from envs.ground_truth import GroundTruthConfig
+from envs.recording.ground_truth import GroundTruthConfig
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.stages import run_stage
@@ -53,7 +53,7 @@ def _truth(command: ProbeCommand, env: EnvConfig) -> tuple[GroundTruth, str]:
     """The frames, read from disk if an earlier probe gathered the same ones; and their hash."""
     import numpy as np
 
-    from envs.ground_truth import gather_ground_truth
+    from envs.recording.ground_truth import gather_ground_truth
     from pixio_robot.files import atomic_file
 
     identity = hashlib.sha256(repr((_TRUTH_VERSION, env, command.truth)).encode()).hexdigest()[:16]

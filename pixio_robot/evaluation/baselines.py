@@ -10,7 +10,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 
 STREAM = 5
-"""Random stream of an episode, distinct from those of `envs.scene`."""
+"""Random stream of an episode, distinct from those of `envs.rendering.scene`."""
 
 
 class RandomActor:

@@ -86,8 +86,8 @@ class EvaluationSummary(EvaluatedPolicy):
     """Details of the scene (`DemoSpec.source`: visual variation, spread of the objects' initial positions). A
     policy may be evaluated in another scene than it was trained in, but results of two scenes are not compared."""
     repeats: bool = True
-    """Whether the environment reproduces an episode from its seed, where that was tested (`envs.repeatable`, for
-    third-party environments). If not, episodes with the same seed cannot be paired."""
+    """Whether the environment reproduces an episode from its seed, where that was tested (third-party environments, by
+    `envs.third_party.reproducibility`). If not, episodes with the same seed cannot be paired."""
     stopped: str = ""
     """Reason for stopping early; empty if all episodes were played."""
 

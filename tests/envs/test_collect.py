@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.collect import JOURNAL, CollectConfig, collect
 from envs.config import EnvConfig
+from envs.recording.collect import JOURNAL, CollectConfig, collect
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json

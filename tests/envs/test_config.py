@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from envs.config import Controller, EnvConfig, Variation
-from envs.experts import make_expert
-from envs.play import Play
+from envs.experts.random_play import Play
+from envs.experts.registry import make_expert
 from envs.registry import spec_of
 from pixio_robot.errors import UserError
 

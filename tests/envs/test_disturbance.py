@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig
-from envs.disturbance import Disturbance
-from envs.recording import run_expert
+from envs.experts.disturbance import Disturbance
+from envs.recording.episodes import run_expert
 from envs.registry import make_env
 from pixio_robot.errors import UserError
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from envs.config import EnvConfig
-from envs.egl_devices import EGL_DEVICE, Device, device_of_turn, drawing, listed, take_turn
-from envs.fanout import ordered_map
-from envs.pool import ProcessPool
+from envs.pool.parallel_map import ordered_map
+from envs.pool.worker_pool import ProcessPool
+from envs.rendering.egl_devices import EGL_DEVICE, Device, device_of_turn, drawing, listed, take_turn
 
 CPU = Device(3, software=True, in_cuda=False)
 
@@ -81,7 +81,7 @@ def test_gpus_that_egl_does_not_have_are_not_asked_for(visible, monkeypatch):
 
 TURN = """
 import pathlib, time
-from envs import egl_devices
+from envs.rendering import egl_devices
 
 def turn(folder):
     pathlib.Path(folder, str(egl_devices._worker)).touch()
@@ -103,7 +103,8 @@ def test_processes_of_recordings_take_turns_too(tmp_path, monkeypatch):
 
 def test_robosuite_is_imported_whatever_cuda_calls_the_gpu():
     """Its own check would compare EGL's number with CUDA's."""
-    code = f"from envs.simulator import load_robosuite as load; load(); import os; print(os.environ['{EGL_DEVICE}'])"
+    load = "from envs.simulator_imports import load_robosuite; load_robosuite()"
+    code = f"{load}; import os; print(os.environ['{EGL_DEVICE}'])"
     environment = os.environ | {EGL_DEVICE: "0", "CUDA_VISIBLE_DEVICES": "3"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr

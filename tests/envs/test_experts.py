@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from envs.config import Controller, EnvConfig, Variation
-from envs.disturbance import Disturbance
-from envs.experts import make_expert
-from envs.motions import commanded
-from envs.recording import run_expert
+from envs.experts.disturbance import Disturbance
+from envs.experts.motions import commanded
+from envs.experts.registry import make_expert
+from envs.recording.episodes import run_expert
 from envs.registry import make_env
 from envs.tasks import TASKS, Simulator
 

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from envs.fanout import ordered_map
+from envs.pool.parallel_map import ordered_map
 from pixio_robot.errors import UserError
 
 WORK = """

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig, Variation
-from envs.footage import FootageConfig, record_footage
+from envs.recording.footage import FootageConfig, record_footage
 from pixio_robot.errors import UserError
 
 pytestmark = pytest.mark.sim

@@ -1,4 +1,4 @@
-"""What Gymnasium's own MuJoCo environments, which are always installed, show of `envs.foreign`."""
+"""What Gymnasium's own MuJoCo environments, which are always installed, show of `envs.third_party.base`."""
 
 import gymnasium
 import mujoco
@@ -7,11 +7,11 @@ import pytest
 from gymnasium.envs.mujoco.pusher_v5 import PusherEnv
 
 from envs.config import EnvConfig, RenderQuality, Variation
-from envs.experts import make_expert
-from envs.play import Play
-from envs.pool import ProcessPool
+from envs.experts.random_play import Play
+from envs.experts.registry import make_expert
+from envs.pool.worker_pool import ProcessPool
 from envs.registry import make_env, spec_of
-from envs.render import Renderer
+from envs.rendering.renderer import Renderer
 from envs.spec import action_bounds
 from pixio_robot.errors import UserError
 

@@ -14,10 +14,10 @@ import pytest
 
 import envs.hosted
 from envs.config import EnvConfig
-from envs.foreign import SimulatorDied
-from envs.pool import ProcessPool
+from envs.pool.worker_pool import ProcessPool
 from envs.registry import make_env, spec_of
-from envs.repeatable import repeats
+from envs.third_party.base import SimulatorDied
+from envs.third_party.reproducibility import repeats
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig, Variation
-from envs.contacts import robot_touches_object
-from envs.experts import make_expert
-from envs.ground_truth import GroundTruthConfig, gather_ground_truth
+from envs.experts.registry import make_expert
+from envs.recording.contacts import robot_touches_object
+from envs.recording.ground_truth import GroundTruthConfig, gather_ground_truth
 from envs.registry import make_env
 
 pytestmark = pytest.mark.sim

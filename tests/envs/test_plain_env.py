@@ -8,9 +8,9 @@ import painted
 import pytest
 
 from envs.config import EnvConfig, RenderQuality
-from envs.pool import ProcessPool
+from envs.pool.worker_pool import ProcessPool
 from envs.registry import make_env, spec_of
-from envs.repeatable import check_starts, notes, repeats
+from envs.third_party.reproducibility import check_starts, notes, repeats
 from pixio_robot.errors import UserError
 
 DOT, PLAIN, ROBOT = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain", "Robot"))

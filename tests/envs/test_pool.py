@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig
-from envs.pool import ProcessPool, WorkerPool
-from envs.pool_process import ONE_THREAD
+from envs.pool.process_worker import ONE_THREAD
+from envs.pool.worker_pool import ProcessPool, WorkerPool
 from envs.registry import make_env
 from pixio_robot.errors import UserError
 from pixio_robot.types import EnvPool, Frame
@@ -175,7 +175,7 @@ def test_a_worker_that_cannot_start_is_a_user_error(monkeypatch):
 def test_workers_end_when_the_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import time\nfrom envs.config import EnvConfig\nfrom envs.pool import ProcessPool\n"
+        "import time\nfrom envs.config import EnvConfig\nfrom envs.pool.worker_pool import ProcessPool\n"
         "if __name__ == '__main__':\n"
         "    pool = ProcessPool(EnvConfig(image_size=32), 1, 1)\n"
         "    print(pool.worker_pids[0], flush=True)\n    time.sleep(60)\n"

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig
-from envs.egl_devices import EGL_DEVICE
-from envs.pool import ProcessPool, RayPool
-from envs.pool_process import StartMethod
-from envs.pool_start import MAX_FAILED_STARTS, wait_for_start
+from envs.pool.process_worker import StartMethod
+from envs.pool.startup import MAX_FAILED_STARTS, wait_for_start
+from envs.pool.worker_pool import ProcessPool, RayPool
+from envs.rendering.egl_devices import EGL_DEVICE
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
 
@@ -128,7 +128,7 @@ def test_a_policy_that_never_looks_needs_no_graphics():
 def test_a_plain_script_needs_no_main_guard(tmp_path):
     script = tmp_path / "plain.py"
     script.write_text(
-        "from envs.config import EnvConfig\nfrom envs.pool import ProcessPool\n"
+        "from envs.config import EnvConfig\nfrom envs.pool.worker_pool import ProcessPool\n"
         "print('the script runs')\n"
         "pool = ProcessPool(EnvConfig(task='TabletopReach', cameras=[]), 1, 1)\n"
         "print(pool.reset({0: 3}, {})[0][0].state.shape)\npool.close()\n"

@@ -15,12 +15,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs.config import Controller, EnvConfig
-from envs.robomimic_env_args import translated
-from envs.robomimic_model import Mended, compiled, mended, modernised
-from envs.robomimic_readings import readings
-from envs.robomimic_replay import Replay
-from envs.robomimic_scene import RecordedScene
-from envs.simulator import load_robosuite
+from envs.robomimic.env_args import translated
+from envs.robomimic.model import Mended, compiled, mended, modernised
+from envs.robomimic.observables import readings
+from envs.robomimic.recorded_scene import RecordedScene
+from envs.robomimic.replay import Replay
+from envs.simulator_imports import load_robosuite
 from envs.spec import spec_of
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos import DemoStore

@@ -17,13 +17,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs.config import EnvConfig
-from envs.experts import make_expert
-from envs.play import Play
-from envs.pool import ProcessPool
+from envs.experts.random_play import Play
+from envs.experts.registry import make_expert
+from envs.pool.worker_pool import ProcessPool
 from envs.registry import make_env
-from envs.robomimic_env import RobomimicEnv
-from envs.robomimic_task import clipped_at, recorded
-from envs.simulator import load_robosuite
+from envs.robomimic.env import RobomimicEnv
+from envs.robomimic.task import clipped_at, recorded
+from envs.simulator_imports import load_robosuite
 from envs.spec import action_bounds, spec_of
 from pixio_robot.data.demo_actions import converted
 from pixio_robot.data.demos import DemoStore

@@ -152,8 +152,8 @@ def test_bad_actions_and_finished_episodes_are_refused(lift):
 @pytest.mark.parametrize("task", ["Lift", "Stack"])
 def test_steps_are_robosuites_own_bit_for_bit(task):
     """Our control loop and thinned meshes against `robosuite.Env.step` on an undressed path through physics."""
-    from envs.control import ArmControl
-    from envs.robosuite_env import _build, global_seed
+    from envs.robosuite.controller import ArmControl
+    from envs.robosuite.env import _build, global_seed
 
     config = EnvConfig(task=task)
     ours, theirs = make_env(config), _build(config)
@@ -178,7 +178,7 @@ def test_steps_are_robosuites_own_bit_for_bit(task):
 
 def test_states_of_robosuite_itself_are_gone_on_from(lift):
     """A state is robosuite's flattened one, as robomimic keeps it."""
-    from envs.simulator import load_robosuite
+    from envs.simulator_imports import load_robosuite
 
     theirs = load_robosuite().make(
         "Lift", robots="Panda", has_renderer=False, has_offscreen_renderer=False, use_camera_obs=False, control_freq=20

@@ -5,7 +5,7 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.registry import make_env
-from envs.robot_bodies import robot_bodies
+from envs.rendering.robot_bodies import robot_bodies
 from envs.tasks import Simulator
 
 pytestmark = pytest.mark.sim

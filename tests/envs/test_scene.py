@@ -6,7 +6,7 @@ import pytest
 
 from envs.config import EnvConfig, Variation
 from envs.registry import make_env
-from envs.scene import DISTRACTORS
+from envs.rendering.scene import DISTRACTORS
 
 pytestmark = pytest.mark.sim
 

@@ -5,8 +5,8 @@ import types
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.experts import make_expert
-from envs.scripted import ScriptedExpert
+from envs.experts.registry import make_expert
+from envs.experts.scripted import ScriptedExpert
 
 RNG = np.random.default_rng(0)
 DOWN = np.diag((1.0, -1.0, -1.0))

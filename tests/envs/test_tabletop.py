@@ -3,14 +3,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from envs.collect import CollectConfig, collect
 from envs.config import EnvConfig, Variation
-from envs.disturbance import Disturbance
-from envs.footage import FootageConfig, record_footage
-from envs.pool import ProcessPool
-from envs.recording import run_expert
+from envs.experts.disturbance import Disturbance
+from envs.pool.worker_pool import ProcessPool
+from envs.recording.collect import CollectConfig, collect
+from envs.recording.episodes import run_expert
+from envs.recording.footage import FootageConfig, record_footage
 from envs.registry import make_env
-from envs.tabletop import start_places, succeeded
+from envs.tabletop.env import start_places, succeeded
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.errors import UserError
 

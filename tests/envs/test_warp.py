@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from envs.collect import CollectConfig, collect
 from envs.config import Engine, EnvConfig, RenderQuality, Variation
-from envs.disturbance import Disturbance
-from envs.pool import make_pool
-from envs.recording import run_expert
+from envs.experts.disturbance import Disturbance
+from envs.pool.worker_pool import make_pool
+from envs.recording.collect import CollectConfig, collect
+from envs.recording.episodes import run_expert
 from envs.registry import make_env, spec_of
-from envs.warp_pool import WarpPool
-from envs.warp_recording import warp_episodes
-from envs.warp_worlds import load_warp
+from envs.warp.episodes import warp_episodes
+from envs.warp.pool import WarpPool
+from envs.warp.worlds import load_warp
 from pixio_robot.data.demos import DemoStore
 from pixio_robot.data.executor import Executor
 from pixio_robot.errors import UserError

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from policies.augmentation import LUMA, color_jitter, random_crop
+from policies.observation_encoder.augmentation import LUMA, color_jitter, random_crop
 
 
 def test_a_compiled_jitter_is_the_same_and_makes_no_constants():

@@ -7,11 +7,11 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import Observation
 from pixio_robot.vision.config import POOLINGS, EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
-from policies.augmentation import random_shift
-from policies.conditioning import Conditioning
 from policies.config import ConditioningConfig
-from policies.standardisation import RIDGE, Moments, Standardiser
-from policies.tokens import TokenSight
+from policies.observation_encoder.augmentation import random_shift
+from policies.observation_encoder.conditioning import Conditioning
+from policies.observation_encoder.standardisation import RIDGE, Moments, Standardiser
+from policies.observation_encoder.tokens import TokenSight
 
 CAMERAS = ["front", "hand.top"]
 

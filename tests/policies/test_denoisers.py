@@ -6,7 +6,7 @@ import torch
 from pixio_robot.errors import UserError
 from policies.config import DENOISERS as NAMES
 from policies.config import DenoiserConfig
-from policies.denoisers import DENOISERS, build_denoiser
+from policies.networks.denoisers import DENOISERS, build_denoiser
 
 CONFIGS = [
     DenoiserConfig(name="unet", widths=[16, 32]),

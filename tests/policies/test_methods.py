@@ -8,7 +8,7 @@ from pixio_robot.types import Batch, Observation
 from policies.config import ConditioningConfig, DenoiserConfig
 from policies.diffusion import DiffusionConfig
 from policies.flow import FlowConfig
-from policies.mixture import MixtureConfig, MixtureHead
+from policies.networks.mixture import MixtureConfig, MixtureHead
 from policies.noise import RowNoise
 from policies.registry import POLICIES, build_policy
 from policies.shortcut import ShortcutConfig

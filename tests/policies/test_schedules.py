@@ -7,8 +7,8 @@ import torch
 
 from pixio_robot.errors import UserError
 from policies.noise import RowNoise
+from policies.noise_schedules import BETAS, PREDICTIONS, NoiseSchedule
 from policies.samplers import draw
-from policies.schedules import BETAS, PREDICTIONS, NoiseSchedule
 
 SHAPE = (3, 8, 7)
 

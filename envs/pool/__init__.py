@@ -1,0 +1,1 @@
+"""Environments in worker processes: local ones or Ray actors."""

@@ -1,0 +1,65 @@
+"""Recording of expert episodes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from envs.config import EnvConfig
+from envs.experts.disturbance import Disturbance
+from envs.experts.motions import commanded
+from envs.experts.registry import make_expert
+from envs.registry import Environment, Privileged, environment_of_process
+from pixio_robot.types import Episode, Frame, StepResult
+
+
+class Take:
+    """Records one expert episode: call `act`, step the environment and call `add` until the episode is done."""
+
+    def __init__(self, env: Privileged, seed: int, frame: Frame, disturbance: Disturbance) -> None:
+        """env: at the start of the episode with that seed; `frame`: its first frame."""
+        self._env, self._seed, self._disturbance = env, seed, disturbance
+        self._disturb = disturbance.begin(seed)
+        self._expert = make_expert(env.config)
+        self._expert.reset(env, self._disturb.rng)
+        self._frames, self._actions, self._results = [frame], [], []
+
+    def act(self) -> np.ndarray:
+        """The action to execute: the expert's, with disturbances."""
+        motion = self._expert.act(self._env)
+        self._actions.append(commanded(self._env, motion))
+        return commanded(self._env, self._disturb(motion))
+
+    def add(self, result: StepResult) -> None:
+        """Record the result of the action."""
+        self._results.append(result)
+        self._frames.append(result.frame)
+
+    def episode(self) -> Episode:
+        """The recorded episode: the frame before each action, and the expert's undisturbed actions."""
+        seen = self._frames[:-1]
+        return Episode(
+            images={camera: np.stack([frame.images[camera] for frame in seen]) for camera in self._env.spec.cameras},
+            state=np.stack([frame.state for frame in seen]),
+            actions=np.stack(self._actions),
+            rewards=np.array([result.reward for result in self._results], np.float32),
+            success=self._results[-1].success,
+            seed=self._seed,
+            info=dataclasses.asdict(self._disturbance) | {"variation": self._env.config.variation.value},
+        )
+
+
+def run_seed(env_config: EnvConfig, disturbance: Disturbance, seed: int) -> Episode:
+    """`run_expert` in this process's environment for the configuration."""
+    return run_expert(environment_of_process(env_config), seed, disturbance)
+
+
+def run_expert(env: Environment, seed: int, disturbance: Disturbance | None = None) -> Episode:
+    """Record one episode of the task's expert: executed with disturbances, recorded without."""
+    take = Take(env, seed, env.reset(seed), disturbance or Disturbance())
+    while True:
+        result = env.step(take.act())
+        take.add(result)
+        if result.done:
+            return take.episode()

@@ -1,0 +1,81 @@
+"""Frames with the simulator's ground truth, for probing an encoder's features."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from envs.config import CAMERAS, EnvConfig
+from envs.experts.motions import commanded
+from envs.experts.random_play import PLAY_STREAM, Play
+from envs.recording.contacts import robot_touches_object
+from envs.registry import make_env
+from pixio_robot.fields import check_fields, number, one_of
+from pixio_robot.types import GroundTruth
+
+LEAST_MOTION_M = 1e-3
+"""Positions that vary by less than this (standard deviation) over all frames are not probed."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class GroundTruthConfig:
+    """Which frames to gather."""
+
+    camera: str = one_of("front", CAMERAS)
+    """Camera that renders the frames."""
+    episodes: int = number(200, at_least=1)
+    """Number of random play episodes; probes are fitted on some and evaluated on others."""
+    frames_per_episode: int = number(5, at_least=1)
+    """Number of frames per episode."""
+    steps_between: int = number(8, at_least=1)
+    """Control steps of random play between two frames of an episode."""
+    first_seed: int = number(200_000, at_least=0)
+    """Seed of the first episode."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "truth.")
+
+
+def gather_ground_truth(
+    env_config: EnvConfig, config: GroundTruthConfig, on_episode: Callable[[], None] = lambda: None
+) -> GroundTruth:
+    """Play at random and record images, depth, classes, positions (of gripper, objects and camera), and contact."""
+    env = make_env(env_config)
+    images, depth, classes, positions, axes, contact, episode = [], [], [], [], [], [], []
+    try:
+        for seed in range(config.first_seed, config.first_seed + config.episodes):
+            env.reset(seed, False)
+            play = Play()
+            play.reset(env, np.random.default_rng([seed, PLAY_STREAM]))
+            for _ in range(config.frames_per_episode):
+                for _ in range(config.steps_between):
+                    # Random play that happens to succeed ends the episode: restart it and continue.
+                    if env.step(commanded(env, play.act(env)), False).done:
+                        env.reset(seed, False)
+                images.append(env.render(config.camera))
+                depth.append(env.render_depth(config.camera))
+                classes.append(env.render_segmentation(config.camera))
+                known = {name.removesuffix("_pos"): at for name, at in env.privileged().items() if "_pos" in name}
+                place, rotation = env.camera_pose(config.camera)
+                positions.append(known | {"camera": place})
+                axes.append(rotation)
+                contact.append(robot_touches_object(env))
+                episode.append(seed)
+            on_episode()
+        names = env.segmentation_names()
+    finally:
+        env.close()
+    shared = set.intersection(*(set(each) for each in positions))
+    tracks = {name: np.stack([each[name] for each in positions]).astype(np.float32) for name in sorted(shared)}
+    return GroundTruth(
+        images=np.stack(images),
+        depth=np.stack(depth).astype(np.float32),
+        classes=np.stack(classes),
+        class_names=names,
+        positions={name: track for name, track in tracks.items() if track.std(0).max() > LEAST_MOTION_M},
+        camera_axes=np.stack(axes).astype(np.float32),
+        contact=np.array(contact),
+        episode=np.array(episode),
+    )

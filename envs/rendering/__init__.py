@@ -1,0 +1,1 @@
+"""Rendering of MuJoCo models, and the appearance of the scene."""

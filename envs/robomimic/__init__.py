@@ -1,0 +1,1 @@
+"""The environments, models and recorded states of imported robomimic demonstrations."""

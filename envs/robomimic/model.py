@@ -1,0 +1,129 @@
+"""Adapts the MJCF model stored in a robomimic demonstration so that it compiles and runs here.
+
+It was written on another machine, often by an older robosuite: its meshes and textures have other paths, and up to
+robosuite 1.4 parts had other names.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envs.simulator_imports import load_mujoco, load_robosuite
+from pixio_robot.errors import UserError
+
+if TYPE_CHECKING:
+    import mujoco
+
+PACKAGE = "robosuite"
+_MOVED = {"mounts": "bases"}
+"""Asset folders of robosuite up to 1.4 -> those of 1.5; their contents are byte-identical."""
+_VISUAL = "_vis"
+_GONE = {"option": ("apirate", "collision", "mpr_tolerance", "mpr_iterations"), "compiler": ("convexhull",)}
+"""Attributes that MuJoCo wrote before version 3 and now rejects; robosuite's models leave them at their defaults."""
+
+_RENAMED = (
+    (re.compile(r"^gripper(\d+)_(?!right_|left_)"), r"gripper\1_right_"),
+    (re.compile(r"^mount(\d+)_"), r"fixed_mount\1_"),
+)
+"""Names of robosuite up to 1.4 -> those of 1.5, for robots with one arm."""
+_BASE = re.compile(r"(robot\d+)_base")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mended:
+    """A model that compiles here. `stand_ins`: visual meshes replaced by the coarser collision meshes, because the
+    installed robosuite no longer includes them (those of its arms before version 1.4)."""
+
+    xml: str
+    stand_ins: tuple[str, ...]
+
+
+def compiled(model: Mended) -> mujoco.MjModel:
+    """Compile the model. Raises UserError if MuJoCo rejects it."""
+    load_mujoco()
+    import mujoco
+
+    try:
+        return mujoco.MjModel.from_xml_string(model.xml)
+    except ValueError as error:
+        raise UserError(f"MuJoCo {mujoco.__version__} cannot compile a demonstration's model_file: {error}.") from error
+
+
+def load_model(env: Any, xml: str) -> None:
+    """Load a demonstration's model into a robosuite environment. Raises UserError if it does not match."""
+    try:
+        env.reset_from_xml_string(mended(modernised(xml)).xml)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(
+            f"robosuite's {type(env).__name__} cannot run with a demonstration's model_file: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+
+
+def mended(xml: str) -> Mended:
+    """The model with local file paths and without attributes that MuJoCo no longer supports.
+
+    Raises UserError if a mesh or texture is not part of the installed robosuite.
+    """
+    root = _parsed(xml)
+    package = Path(str(load_robosuite().__file__)).parent
+    stand_ins = []
+    for part in root.iter():
+        if "file" in part.attrib:
+            wanted = Path(part.attrib["file"])
+            found = _found(wanted, package)
+            if found.name != wanted.name:
+                stand_ins.append(wanted.name)
+            part.set("file", str(found))
+        for attribute in _GONE.get(part.tag, ()):
+            part.attrib.pop(attribute, None)
+    return Mended(ElementTree.tostring(root, encoding="unicode"), tuple(stand_ins))
+
+
+def modernised(xml: str) -> str:
+    """A model of robosuite up to 1.4, with the names and sites that 1.5 expects; a model of 1.5 is unchanged."""
+    root = _parsed(xml)
+    for part in root.iter():
+        for attribute, value in part.attrib.items():
+            for old, new in _RENAMED:
+                value = old.sub(new, value)
+            part.set(attribute, value)
+    sites = {site.get("name") for site in root.iter("site")}
+    for base in list(root.iter("body")):
+        match = _BASE.fullmatch(base.get("name", ""))
+        # 1.5 marks an arm's base with a site; it does not collide and is invisible.
+        if match and f"{match[1]}_right_center" not in sites:
+            ElementTree.SubElement(base, "site", {"name": f"{match[1]}_right_center", "rgba": "0 0 0 0"})
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _parsed(xml: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise UserError(f"A demonstration's model_file is not valid XML ({error}).") from error
+
+
+def _found(path: Path, package: Path) -> Path:
+    """The local path of a file of robosuite's package, or of its substitute; `path` may be from another machine."""
+    if PACKAGE not in path.parts:
+        if path.is_file():
+            return path
+        raise UserError(
+            f"A demonstration's model_file needs {path}, which does not exist here and is not part of robosuite."
+        )
+    last = len(path.parts) - 1 - path.parts[::-1].index(PACKAGE)
+    here = package.joinpath(*path.parts[last + 1 :])
+    moved = package.joinpath(*(_MOVED.get(part, part) for part in path.parts[last + 1 :]))
+    collides = here.with_stem(here.stem.removesuffix(_VISUAL))
+    for candidate in (here, moved, collides):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"A demonstration's model_file needs {here}, which this version of robosuite does not have.")

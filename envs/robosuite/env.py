@@ -1,0 +1,190 @@
+"""A robosuite task as an Environment: deterministic given the seed, fast, and rendered only on request."""
+
+# pyright: reportAttributeAccessIssue=false
+# mujoco fills its namespace from a compiled module that pyright cannot read.
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from envs.config import CAMERAS, LEAST_SHARED_SPREAD_M, OWN_SPREAD_M, Controller, EnvConfig
+from envs.rendering.scene import Scene, dress
+from envs.rendering.views import Views
+from envs.robosuite.controller import ArmControl, PlainControl, start_anew
+from envs.seeding import global_seed
+from envs.simulator_imports import load_robosuite
+from envs.spec import action_bounds, spec_of
+from envs.tasks import TASKS
+from envs.validation import finite_vector
+from pixio_robot.errors import UserError
+from pixio_robot.types import Frame, StepResult
+
+
+def _build(config: EnvConfig) -> Any:
+    """robosuite's environment with our scene; it neither renders nor terminates."""
+    from robosuite.controllers import load_composite_controller_config, load_part_controller_config
+    from robosuite.environments.base import REGISTERED_ENVS
+
+    task_class = REGISTERED_ENVS[config.task]
+
+    def edit_model_xml(self: Any, xml: str) -> str:
+        return dress(task_class.edit_model_xml(self, xml), config)
+
+    # A subclass, because robosuite accepts XML processors only after it has built the model once.
+    dressed = type(f"PixioRobot{config.task}", (task_class,), {"edit_model_xml": edit_model_xml})
+    controllers: Any = load_composite_controller_config(controller="BASIC", robot=config.robot)
+    arm = controllers["body_parts"]["right"]
+    if config.controller is Controller.OSC_POSE_ABSOLUTE:
+        arm["input_type"] = "absolute"
+    elif config.controller is Controller.JOINT_POSITION:
+        joints: Any = load_part_controller_config(default_controller="JOINT_POSITION")
+        controllers["body_parts"]["right"] = joints | {"gripper": arm["gripper"]}
+    with global_seed(0):
+        env = dressed(
+            robots=config.robot,
+            controller_configs=controllers,
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            use_object_obs=False,
+            control_freq=config.control_hz,
+            ignore_done=True,
+            hard_reset=False,
+        )
+    if not TASKS[config.task].cubes:
+        if config.start_spread < LEAST_SHARED_SPREAD_M and getattr(env, "single_object_mode", 0):
+            _allow_overlaps(env.placement_initializer)
+        _shrink(getattr(env, "placement_initializer", None), config.start_spread / OWN_SPREAD_M)
+    return env
+
+
+def _allow_overlaps(sampler: Any) -> None:
+    """Let the objects of robosuite's placement sampler overlap: a task with a single object removes all others, but
+    only after it has found a place for each. Their radii are taken off the ranges once, as the sampler would turn a
+    range that is narrower than an object inside out."""
+    for part in getattr(sampler, "samplers", {}).values():
+        _allow_overlaps(part)
+    if hasattr(sampler, "x_range") and sampler.ensure_object_boundary_in_range:
+        radius = max(item.horizontal_radius for item in sampler.mujoco_objects)
+        for name in ("x_range", "y_range"):
+            low, high = getattr(sampler, name)
+            setattr(sampler, name, [low + radius, high - radius])
+        sampler.ensure_object_boundary_in_range = False
+    sampler.ensure_valid_placement = False
+
+
+def _shrink(sampler: Any, share: float) -> None:
+    """Shrink the ranges of robosuite's placement sampler to the given fraction, keeping their centres."""
+    for part in getattr(sampler, "samplers", {}).values():
+        _shrink(part, share)
+    for name in ("x_range", "y_range"):
+        if hasattr(sampler, name):
+            low, high = getattr(sampler, name)
+            middle, half = (low + high) / 2, share * (high - low) / 2
+            setattr(sampler, name, [middle - half, middle + half])
+
+
+class RobosuiteEnv(Views):
+    """One task with one arm; see `Environment` for the interface.
+
+    As in robosuite, positions and images are from the start of the last physics substep, 2 ms before the end of the
+    control step.
+    """
+
+    def __init__(self, config: EnvConfig) -> None:
+        self.config = config
+        self.spec = spec_of(config)
+        load_robosuite()
+        self._env = _build(config)
+        model, data = self._env.sim.model._model, self._env.sim.data._data
+        super().__init__(config, model, data)
+        self._scene = Scene(config, model, data)
+        robot = self._env.robots[0]
+        self._grip_site = robot.eef_site_id["right"]
+        self._fingers = np.asarray(robot._ref_gripper_joint_pos_indexes["right"], int)
+        self._low, self._high = action_bounds(config)
+        self._control: Any = None
+        self._steps = 0
+        self._done = True
+
+    def reset(self, seed: int, render: bool = True) -> Frame:
+        from robosuite.utils.errors import RandomizationError
+
+        try:
+            with global_seed(seed):
+                self._env.reset()
+        except RandomizationError as error:
+            raise UserError(
+                f"robosuite finds no place for all objects of {self.config.task} at seed {seed} with "
+                f"start_spread={self.config.start_spread}: raise it, to at most {OWN_SPREAD_M}."
+            ) from error
+        self._renderer.textures_changed(self._scene.draw(seed))
+        return self._begin(render)
+
+    def _begin(self, render: bool) -> Frame:
+        joints = self.config.controller is Controller.JOINT_POSITION
+        self._control = PlainControl(self._env) if joints else ArmControl(self._env)
+        self._steps = 0
+        self._done = False
+        return self._frame(render)
+
+    def get_state(self) -> np.ndarray:
+        return np.concatenate([[self._data.time], self._data.qpos, self._data.qvel])
+
+    def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
+        what, parts = f"The state of {self.config.task} with {self.config.robot}", "time, positions, velocities"
+        state = finite_vector(state, 1 + self._model.nq + self._model.nv, what, parts, UserError)
+        data = self._data
+        data.time = state[0]
+        data.qpos[:] = state[1 : 1 + self._model.nq]
+        data.qvel[:] = state[1 + self._model.nq :]
+        # What is not part of the state is reset: solver, actuators, controllers and the gripper's ramp.
+        data.qacc_warmstart[:] = 0
+        data.ctrl[:] = 0
+        data.act[:] = 0
+        mujoco.mj_forward(self._model, data)
+        start_anew(self._env)
+        return self._begin(render)
+
+    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
+        if self._done:
+            raise ValueError("This episode is over (or none was started): call reset first.")
+        action = finite_vector(action, self.spec.action_dim, "The action")
+        action = np.clip(action, self._low, self._high)
+        absolute = self.config.controller is Controller.OSC_POSE_ABSOLUTE
+        self._control.step(self._control.to_base(action) if absolute else action)
+        self._steps += 1
+        if self.config.task == "Wipe":
+            # robosuite takes away the dirt, and counts it, while it computes the reward.
+            self._env.reward()
+        success = bool(self._env._check_success())
+        self._done = success or self._steps >= self.config.steps
+        return StepResult(self._frame(render), float(success), success, self._done)
+
+    def _frame(self, render: bool) -> Frame:
+        images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
+        return Frame(images, self._state())
+
+    def _state(self) -> np.ndarray:
+        rotation = self._data.site_xmat[self._grip_site].reshape(3, 3)
+        pose = (self._data.site_xpos[self._grip_site], rotation[:, 0], rotation[:, 1])
+        return np.concatenate([*pose, self._data.qpos[self._fingers], *self._objects()]).astype(np.float32)
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        return self._hand_pose(self._grip_site) | self._body_poses() | self._handles()
+
+    def _handles(self) -> dict[str, np.ndarray]:
+        """Positions of the handles of nut and door."""
+        sites = {"square_nut_handle": "SquareNut_handle_site", "door_handle": "Door_handle"}
+        found = {}
+        for name, site in sites.items():
+            if self._site_ids.get(site) is not None:
+                found[f"{name}_pos"] = self._data.site_xpos[self._site_ids[site]].copy()
+        return found
+
+    def close(self) -> None:
+        self._renderer.close()
+        self._env.close()

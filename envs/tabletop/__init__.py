@@ -1,0 +1,1 @@
+"""Our own lightweight MuJoCo tasks."""

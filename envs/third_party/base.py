@@ -1,0 +1,161 @@
+"""Third-party environments, and the information needed to run them here.
+
+`task=gymnasium:<id>` is any environment of Gymnasium, of gymnasium-robotics or of a package of your own
+(`gymnasium:my_package:MyTask-v0` imports `my_package` first); `task=dm_control:<domain>/<task>` is one of the
+dm_control suite, `task=libero:<suite>/<number>` one of LIBERO. Environments with a MuJoCo model are rendered here
+(`ForeignMujoco`); others provide their own images (`ForeignPlain`), as do all that run in a Python of their own
+(`EnvConfig.python`). To support another family, add a class and one line in `build_foreign`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from envs.seeding import global_seed
+from envs.tasks import Simulator, foreign_name, module_and_id, task_of
+from pixio_robot.errors import UserError
+from pixio_robot.types import OF_THE_TASK, Frame
+
+if TYPE_CHECKING:
+    from envs.config import EnvConfig
+
+
+LIBERO_TASKS = "libero_tasks"
+"""The module, in `envs/hosted`, that registers LIBERO's tasks."""
+
+FRONT = "front"
+"""The default camera: MuJoCo's free camera, or the output of `render()`."""
+
+
+class SimulatorDied(UserError):
+    """The process that simulates an environment has ended: a new one can play the episode again."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvFacts:
+    """Properties of a third-party environment. low, high (a,): bounds of the action. control_hz: steps per second."""
+
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    low: np.ndarray
+    high: np.ndarray
+    control_hz: float | None
+    """None: not specified."""
+    versions: tuple[str, ...]
+    """The packages it comes from, with their versions."""
+    horizon: int | None = None
+    """Its own limit of control steps."""
+    instruction: str = ""
+    """What it asks the robot to do, in words."""
+    robot: str = OF_THE_TASK
+    controller: str = OF_THE_TASK
+    pictures: Mapping[str, tuple[int, int]] | None = None
+    """Height and width of each image that it provides itself; None if MuJoCo renders."""
+    blind: str = ""
+    """Why it cannot render although it claims to support it."""
+    left_out: tuple[str, ...] = ()
+    """Parts of its observation that are neither colour images nor vectors."""
+    initial_states: int | None = None
+    """How many there are; seeds that agree modulo this number begin with the same one. None: as many as seeds."""
+    repeats: bool = True
+    """False if it declares itself nondeterministic: a seed does not determine the episode."""
+
+
+class ForeignMujoco(Protocol):
+    """A third-party environment whose MuJoCo model is rendered here."""
+
+    facts: EnvFacts
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def view(self) -> Mapping[str, Any]:
+        """Attributes of `mujoco.MjvCamera` for the camera `front` that differ from MuJoCo's defaults, after a reset."""
+        ...
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Start the episode with that seed; returns the state (s,)."""
+        ...
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        """(state, reward, success as reported by the environment, whether the episode is over)."""
+        ...
+
+    def restored(self) -> np.ndarray:
+        """Called when the model's data were set from outside, where an episode begins; returns the state (s,)."""
+        ...
+
+    def show_goal(self) -> None:
+        """Called before an image is rendered, for marks of the goal that are not part of the simulation. May change the
+        simulation's state, which is then set back."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class ForeignPlain(Protocol):
+    """A third-party environment that provides its own images. `look`: whether images are needed."""
+
+    facts: EnvFacts
+
+    def reset(self, seed: int, look: bool) -> Frame: ...
+
+    def step(self, action: np.ndarray, look: bool) -> tuple[Frame, float, bool, bool]:
+        """As `ForeignMujoco.step`, with a frame in place of the state."""
+        ...
+
+    def shown(self) -> Mapping[str, np.ndarray]:
+        """All current images, uint8 (h, w, 3) each."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def build_foreign(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
+    """Build the environment. Raises UserError if its package is missing or does not know it."""
+    # Random draws during construction must be the same in every process.
+    with global_seed(0):
+        return _build(config)
+
+
+def _build(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
+    task, name = config.task, foreign_name(config.task)
+    simulator = task_of(task).simulator
+    try:
+        if config.python:
+            from envs.third_party.hosted import open_hosted
+
+            module, name = (LIBERO_TASKS, name) if simulator is Simulator.LIBERO else module_and_id(name)
+            return open_hosted(task, config.python, module, name, config.make, config.horizon)
+        if simulator is Simulator.GYMNASIUM:
+            from envs.third_party.gymnasium import open_gymnasium
+
+            return open_gymnasium(name, config.make)
+        from envs.third_party.dm_control import DmControl
+
+        return DmControl(name)
+    except ImportError as error:
+        raise UserError(f"task={task} needs a package that cannot be imported ({error}): install it.") from error
+
+
+_known: dict[str, EnvFacts] = {}
+
+
+def facts_of(config: EnvConfig) -> EnvFacts:
+    """Only the facts, from an environment that is built for this purpose once per process, and then closed."""
+    key = json.dumps([config.task, config.make, config.python, config.horizon], sort_keys=True)
+    if key not in _known:
+        foreign = build_foreign(config)
+        _known[key] = foreign.facts
+        foreign.close()
+    return _known[key]

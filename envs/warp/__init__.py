@@ -1,0 +1,1 @@
+"""Tabletop tasks in MuJoCo Warp: many worlds in one simulation, on a GPU if there is one."""

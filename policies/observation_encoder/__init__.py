@@ -1,0 +1,1 @@
+"""The part of a policy that encodes observations: images or cached features, state and goal."""
