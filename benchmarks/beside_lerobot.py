@@ -30,7 +30,7 @@ from envs.pool.worker_pool import make_pool
 from pixio_robot.cli.compose import load
 from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluated import finished_policy
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.evaluation.evaluate import evaluate
 from pixio_robot.evaluation.results import EvaluatedPolicy, read_outcomes
 from pixio_robot.evaluation.statistics import compare_paired

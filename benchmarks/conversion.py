@@ -23,8 +23,8 @@ import torch
 from demonstrations import LEROBOT_NAME, TWO_CAMERAS, make_store
 from result import parse, provenance, save
 
-from pixio_robot.data.demo_edit import chosen, open_source, write
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.interop.demo_formats import EXPORTS, export_format
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in EXPORTS} | {

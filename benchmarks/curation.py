@@ -32,8 +32,8 @@ from pixio_robot.data.curation.curate import CurateConfig, curate
 from pixio_robot.data.curation.duplicates import near_duplicates, still_frames
 from pixio_robot.data.curation.pixel_scores import score_pixels
 from pixio_robot.data.curation.selection import Selection
-from pixio_robot.data.ingest import IngestConfig, ingest
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 from pixio_robot.training.images.frame_scores import embedding_column, mae_loss_column
 from pixio_robot.types import Features
 from pixio_robot.vision.build import EncoderKind, EncoderSource

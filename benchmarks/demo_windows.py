@@ -25,9 +25,9 @@ from measuring import elapsed, in_turn, medians
 from result import parse, provenance, save
 from torch.utils.data import default_collate
 
-from pixio_robot.data.demo_codecs import JPEG, JPEGXL, ZSTD
-from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.features import FeatureCache
+from pixio_robot.data.demos.codecs import JPEG, JPEGXL, ZSTD
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.features.cache import FeatureCache
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.types import Features
 

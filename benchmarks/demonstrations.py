@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
 
 STEPS = 50

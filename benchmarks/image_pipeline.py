@@ -30,9 +30,9 @@ from PIL import Image
 from result import parse, provenance, save
 from torchvision.transforms import v2
 
-from pixio_robot.data.frames import RATIO, SCALE, PixelBatches
-from pixio_robot.data.ingest import IngestConfig, ingest
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.batches import RATIO, SCALE, PixelBatches
+from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 ROUNDS = 3
 BATCH = 64

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from result import parse, provenance, save
 
-from pixio_robot.data.shards import FORMAT_VERSION, FRAME_RECORD, KIND, MANIFEST
+from pixio_robot.data.images.shards import FORMAT_VERSION, FRAME_RECORD, KIND, MANIFEST
 
 FRAME_BYTES, SHARD_FRAMES, VIDEO_FRAMES = 30_720, 8000, 2000
 LOOKUPS = 2000
@@ -32,7 +32,7 @@ PROBE = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.shuffle import Shuffle
 
 def kilobytes(*keys):

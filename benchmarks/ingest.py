@@ -28,8 +28,8 @@ import numpy as np
 from measuring import cpu_seconds, elapsed, in_turn, line_through, medians
 from result import parse, provenance, save
 
-from pixio_robot.data.images import encode_jpeg
-from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.data.images.codec import encode_jpeg
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 ROUNDS = 3
 FPS = 30
@@ -138,7 +138,7 @@ def compare(folder: Path, clip: Path, clips: int) -> dict[str, Any]:
 
 INGEST = """
 import resource, sys
-from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 if __name__ == "__main__":
     limits = {"workers": 1, "min_change": 0.0, "max_frames_per_video": 10**6}
     ingest(IngestConfig(source=sys.argv[1], out=sys.argv[2], **limits), show_progress=False)

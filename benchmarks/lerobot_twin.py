@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from demonstrations import demo_spec, make_store
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.stats import Range, Statistics
 from pixio_robot.types import Batch, DemoSpec, Observation
 from pixio_robot.vision.config import EncoderConfig, PoolingConfig

@@ -37,8 +37,8 @@ from measuring import device_clock, medians, seconds_in_turn
 from result import parse, provenance, save, settings
 from stepping import Step, repeat, stepper
 
-from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.features import FeatureCache, encode_features, open_features
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.features.cache import FeatureCache, encode_features, open_features
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.loop import LoopConfig

@@ -36,8 +36,8 @@ from envs.pool.process_worker import one_thread_each
 from envs.pool.worker_pool import ProcessPool
 from envs.recording.collect import CollectConfig, collect
 from envs.registry import make_env
-from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.processes import without_main
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.jobs.worker_processes import without_main
 from pixio_robot.data.stats import compute_statistics
 from pixio_robot.evaluation.rollout import run_episodes
 from pixio_robot.machine import usable_cores

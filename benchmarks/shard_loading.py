@@ -33,8 +33,8 @@ ROUNDS, BATCH, SIZE, WORKERS, FRAMES = 3, 64, 256, 2, 1200
 def make_shards(folder: Path) -> Path:
     """Shards, and beside them a selection of their frames by loss."""
     from pixio_robot.data.curation.selection import write_selection
-    from pixio_robot.data.ingest import IngestConfig, ingest
-    from pixio_robot.data.shards import FrameShards
+    from pixio_robot.data.images.shards import FrameShards
+    from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
     random = np.random.default_rng(0)
     make_frames(folder / "in", (f"{number:05d}.jpg" for number in range(FRAMES)), random)
@@ -49,7 +49,7 @@ def make_shards(folder: Path) -> Path:
 
 def ours(shards: Path, selection: Path | None, state: dict[str, Any] | None = None) -> Iterator[Any]:
     from pixio_robot.data.curation.across import open_selections
-    from pixio_robot.data.frames import PixelBatches, open_image_source
+    from pixio_robot.data.images.batches import PixelBatches, open_image_source
 
     source = open_image_source(str(shards))
     chosen = open_selections([str(selection)] if selection else [], source)
@@ -85,7 +85,7 @@ def contest(name: str, folder: Path, images: int) -> dict[str, float]:
     from torchvision.transforms import v2  # noqa: F401
 
     import pixio_robot.data.curation.across
-    import pixio_robot.data.frames  # noqa: F401
+    import pixio_robot.data.images.batches  # noqa: F401
 
     torch.set_num_threads(1)
     shards, selection = folder / "shards", folder / "selection"

@@ -23,7 +23,7 @@ from demonstrations import demo_spec, make_store
 from measuring import elapsed
 from result import parse, provenance, save
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches
 
 SIZE, STEPS, DIFFERENT, BATCH = 16, 100, 10, 64

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from pixio_robot.data.demo_actions import action_poses, check_world_frame, pose_in_state
-from pixio_robot.data.pose_columns import Block, blocks
+from pixio_robot.data.actions.pose_columns import Block, blocks
+from pixio_robot.data.demos.editing.convert_actions import action_poses, check_world_frame, pose_in_state
 from pixio_robot.data.stats import Range
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec

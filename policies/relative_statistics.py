@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.stats import Statistics, range_of_many
 from pixio_robot.data.windows import Windows
 from pixio_robot.types import DemoSpec

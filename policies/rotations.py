@@ -1,4 +1,4 @@
-"""The forms of rotations of `pixio_robot.data.actions` as batched tensors in float32, for use inside a policy.
+"""The forms of rotations of `pixio_robot.data.actions.rotations` as batched tensors in float32, for use in a policy.
 
 Nothing waits for a value: what is no rotation (a network's output) becomes the nearest one or, if it is 0, some one.
 Products are sums of element-wise products, since autocast and TensorFloat-32 would round the factors of `@`.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pixio_robot.data.actions import AXIS_ANGLE, MATRIX, QUATERNION, ROT6D, ROT6D_ROWS
+from pixio_robot.data.actions.rotations import AXIS_ANGLE, MATRIX, QUATERNION, ROT6D, ROT6D_ROWS
 
 _TINY = 1e-12
 _DIAGONALS = ((1, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, 1))

@@ -17,7 +17,7 @@ from typing import Any
 
 from envs.pool.process_worker import one_thread_each
 from envs.rendering.egl_devices import take_turn
-from pixio_robot.data.processes import without_main
+from pixio_robot.data.jobs.worker_processes import without_main
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 

@@ -14,7 +14,7 @@ from envs.config import EnvConfig
 from envs.pool.startup import wait_for_start
 from envs.pool.worker import Answer, ImageBlocks, run_worker
 from pixio_robot.choice import Choice
-from pixio_robot.data.processes import without_main
+from pixio_robot.data.jobs.worker_processes import without_main
 from pixio_robot.machine import environment
 from pixio_robot.types import Frame
 

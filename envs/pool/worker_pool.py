@@ -14,7 +14,7 @@ from envs.pool.process_worker import ProcessWorker, StartMethod
 from envs.pool.worker import Answer, frame_of
 from envs.registry import spec_of
 from envs.simulator_imports import load_mujoco
-from pixio_robot.data.executor import Executor
+from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 from pixio_robot.types import Frame, StepResult
@@ -219,7 +219,7 @@ class RayPool(WorkerPool):
         except ImportError as error:
             raise UserError("executor=ray needs Ray: pip install 'pixio-robot[ray]'.") from error
         from envs.pool.ray_worker import RayWorker
-        from pixio_robot.data.ray_jobs import cluster
+        from pixio_robot.data.jobs.ray_cluster import cluster
 
         def make(index: int, slots: list[int]) -> Worker:
             return RayWorker(config, slots, index, list(egl_devices))

@@ -18,7 +18,7 @@ from envs.pool.parallel_map import ordered_map
 from envs.recording.episodes import run_seed
 from envs.registry import spec_of
 from envs.simulator_imports import load_mujoco
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import read_json, write_json

@@ -17,7 +17,7 @@ from envs.experts.random_play import PLAY_STREAM, Play
 from envs.experts.registry import make_expert
 from envs.pool.parallel_map import ordered_map
 from envs.registry import environment_of_process
-from pixio_robot.data.video_writer import video_writer
+from pixio_robot.data.video.encode import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.action_forms import Restated
-from pixio_robot.data.actions import AXIS_ANGLE
-from pixio_robot.data.pose_columns import POSITION, Block, blocks
+from pixio_robot.data.actions.pose_columns import POSITION, Block, blocks
+from pixio_robot.data.actions.representations import Restated
+from pixio_robot.data.actions.rotations import AXIS_ANGLE
 from pixio_robot.errors import UserError
 
 

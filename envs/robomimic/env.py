@@ -20,8 +20,8 @@ from envs.robosuite.controller import start_anew
 from envs.seeding import global_seed
 from envs.spec import spec_of
 from envs.validation import finite_vector
-from pixio_robot.data.demo_actions import in_world_frame
-from pixio_robot.data.named_columns import grouped
+from pixio_robot.data.actions.named_columns import grouped
+from pixio_robot.data.demos.editing.convert_actions import in_world_frame
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
 

@@ -63,9 +63,9 @@ def absolute(task: str) -> str:
 def recorded(task: str) -> Recorded:
     """The environment described by the first episode. Raises UserError if there is no store, if its environment is not
     robosuite's, or if its images cannot be rendered here."""
-    from pixio_robot.data.demo_header import read_header
-    from pixio_robot.data.demo_recognition import read_root
-    from pixio_robot.data.demos import EPISODES
+    from pixio_robot.data.demos.episode_header import read_header
+    from pixio_robot.data.demos.root_metadata import read_root
+    from pixio_robot.data.demos.store import EPISODES
 
     path = Path(task.removeprefix(PREFIX))
     if path.is_file():
@@ -101,7 +101,7 @@ def check_alike(task: str) -> None:
 
     Reads all of them: once, when a configuration is created, and not in every worker that receives it.
     """
-    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.demos.store import DemoStore
 
     store = DemoStore.open(task.removeprefix(PREFIX))
     for number in range(1, len(store)):

@@ -10,7 +10,7 @@ from envs.recording.collect import CollectConfig, collect
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage
-from pixio_robot.data.demos import EPISODES
+from pixio_robot.data.demos.store import EPISODES
 from pixio_robot.files import write_json
 
 

@@ -16,8 +16,8 @@ class Verify:
 
 
 def verify(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_verify import verify
-    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.demos.store import DemoStore
+    from pixio_robot.data.demos.verify import verify
 
     path, config = one_path("verify", arguments, Verify)
     action_range = _range(config.actions) if config.actions else None
@@ -38,7 +38,7 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def migrate(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_recognition import migrate
+    from pixio_robot.data.demos.root_metadata import migrate
 
     path, _ = one_path("migrate", arguments, Nothing)
     before, after = migrate(path)

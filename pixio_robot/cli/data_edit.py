@@ -101,8 +101,8 @@ class Pack:
 
 
 def merge(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_edit import open_source, write
-    from pixio_robot.data.demo_merge import merged, twins
+    from pixio_robot.data.demos.editing.merge import merged, twins
+    from pixio_robot.data.demos.editing.rewrite import open_source, write
 
     paths, pairs = paths_and_pairs(arguments)
     need_paths("merge", paths, many=True)
@@ -123,8 +123,8 @@ def merge(arguments: list[str]) -> int:
 
 
 def split(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_edit import open_source, split, write
-    from pixio_robot.data.demo_tasks import split_by_task
+    from pixio_robot.data.demos.editing.rewrite import open_source, split, write
+    from pixio_robot.data.demos.tasks import split_by_task
 
     path, config = one_path("split", arguments, Split)
     if config.by not in ("", "task"):
@@ -145,7 +145,7 @@ def split(arguments: list[str]) -> int:
 
 
 def filter(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_edit import filtered, open_source, write
+    from pixio_robot.data.demos.editing.rewrite import filtered, open_source, write
 
     path, config = one_path("filter", arguments, Filter)
     write(Path(config.out), {"": filtered(open_source(path), config.where)})
@@ -153,8 +153,8 @@ def filter(arguments: list[str]) -> int:
 
 
 def subsample(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_edit import chosen, drawn, open_source, write
-    from pixio_robot.data.demo_reshape import Edit, strided
+    from pixio_robot.data.demos.editing.resample import Edit, strided
+    from pixio_robot.data.demos.editing.rewrite import chosen, drawn, open_source, write
 
     path, config = one_path("subsample", arguments, Subsample)
     if config.episodes == 0 and config.stride == 1:
@@ -171,8 +171,8 @@ def subsample(arguments: list[str]) -> int:
 
 
 def rename(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_edit import chosen, open_source, write
-    from pixio_robot.data.demo_rename import Named, renamed
+    from pixio_robot.data.demos.editing.rename import Named, renamed
+    from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
 
     paths, pairs = paths_and_pairs(arguments)
     need_paths("rename", paths)
@@ -194,8 +194,8 @@ def rename(arguments: list[str]) -> int:
 
 
 def resize(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_edit import chosen, open_source, write
-    from pixio_robot.data.demo_reshape import resized
+    from pixio_robot.data.demos.editing.resample import resized
+    from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
 
     path, config = one_path("resize", arguments, Resize)
     if bool(config.size) == bool(config.height or config.width):
@@ -207,9 +207,9 @@ def resize(arguments: list[str]) -> int:
 
 
 def actions(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_actions import DELTA, converted, motionless, too_far
-    from pixio_robot.data.demo_edit import chosen, open_source, write
-    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.demos.editing.convert_actions import DELTA, converted, motionless, too_far
+    from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+    from pixio_robot.data.demos.store import DemoStore
 
     path, config = one_path("actions", arguments, Actions)
     if not config.to and not config.rotation:
@@ -229,8 +229,8 @@ def actions(arguments: list[str]) -> int:
 
 
 def pack(arguments: list[str]) -> int:
-    from pixio_robot.data.demo_codecs import LOSSY, check_codec
-    from pixio_robot.data.demo_edit import chosen, open_source, write
+    from pixio_robot.data.demos.codecs import LOSSY, check_codec
+    from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
 
     path, config = one_path("pack", arguments, Pack)
     codec, store = check_codec(config.codec), open_source(path)
@@ -248,7 +248,7 @@ def pack(arguments: list[str]) -> int:
 
 
 def _tell(out: str, notes: Iterable[str] = ()) -> int:
-    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.demos.store import DemoStore
 
     store = DemoStore.open(out)
     return print_result(out, len(store), int(store.lengths.sum()), notes)

@@ -11,7 +11,7 @@ from pixio_robot.cli.data_words import one_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.demos.store import DemoStore
 
 BARS = 10
 BAR_WIDTH = 40
@@ -28,7 +28,7 @@ class Inspect:
 def inspect(arguments: list[str]) -> int:
     from rich.console import Console
 
-    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.demos.store import DemoStore
 
     path, config = one_path("inspect", arguments, Inspect)
     store = DemoStore.open(path, ram_bytes=0)
@@ -50,7 +50,7 @@ class View:
 
 
 def view(arguments: list[str]) -> int:
-    from pixio_robot.data.demos import DemoStore
+    from pixio_robot.data.demos.store import DemoStore
     from pixio_robot.data.inspection.stream import stream
 
     path, config = one_path("view", arguments, View)
@@ -66,7 +66,7 @@ def _summary(store: DemoStore, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from pixio_robot.data.demo_tasks import shares_of_tasks
+    from pixio_robot.data.demos.tasks import shares_of_tasks
     from pixio_robot.data.inspection.words import simulator_of
     from pixio_robot.data.stats import stored_statistics
     from pixio_robot.types import UNKNOWN

@@ -28,9 +28,9 @@ class Replaying:
 def replay(arguments: list[str]) -> int:
     """Replay demonstrations; returns exit code 1 if one deviates by more than the tolerance."""
     from envs.robomimic.replay import Replay
-    from pixio_robot.interop.robomimic_file import RobomimicFile, values
-    from pixio_robot.interop.robomimic_meaning import ABSOLUTE_ACTIONS
-    from pixio_robot.interop.robomimic_observations import model_of
+    from pixio_robot.interop.robomimic.env_metadata import ABSOLUTE_ACTIONS
+    from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, values
+    from pixio_robot.interop.robomimic.observations import model_of
 
     path, config = one_path("replay", arguments, Replaying)
     with RobomimicFile(path) as file:

@@ -18,7 +18,7 @@ from pixio_robot.cli.evaluated import RANDOM, Evaluated, finished_policy, random
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
 from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.stages import run_stage
-from pixio_robot.data.executor import Executor
+from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names, way_out

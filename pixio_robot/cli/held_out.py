@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from pixio_robot.data.demo_edit import holding
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.editing.rewrite import holding
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
 
@@ -14,7 +14,8 @@ from pixio_robot.errors import UserError
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Division:
     """train_where: which episodes of the training stores to train on; "" for all. validation_where: which episodes of
-    the same stores to hold out. stores: additional stores, held out completely. Conditions as in `demo_where`."""
+    the same stores to hold out. stores: additional stores, held out completely. Conditions as in
+    `data.demos.editing.filter_expression`."""
 
     train_where: str = ""
     validation_where: str = ""
@@ -38,7 +39,7 @@ class Source:
 
     store: DemoStore
     marks: Sequence[str]
-    """Content hash of every episode (`pixio_robot.data.demo_marks`)."""
+    """Content hash of every episode (`pixio_robot.data.demos.episode_hash`)."""
     tasks: Sequence[str]
     """Task of every episode."""
     trainable: bool

@@ -8,7 +8,7 @@ from pathlib import Path
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import run_stage
-from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 DROPPED = {
     "static": "static frames",

@@ -14,8 +14,8 @@ EPISODES, SEEDS = "learned", "train_seeds"
 
 @dataclass(frozen=True)
 class Learned:
-    """episodes: marks (`data.demo_marks`) of the training episodes; None if the policy does not record them. seeds: all
-    seeds in its stores, including those of held-out episodes."""
+    """episodes: marks (`data.demos.episode_hash`) of the training episodes; None if the policy does not record
+    them. seeds: all seeds in its stores, including those of held-out episodes."""
 
     episodes: frozenset[str] | None = frozenset()
     seeds: Sequence[int] = field(default_factory=list)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.cli.held_out import BY_SHARE, Division, Source, divided
-from pixio_robot.data.demo_marks import mark
-from pixio_robot.data.demo_tasks import tasks_of
-from pixio_robot.data.demos import DEFAULT_RAM_BYTES, DemoStore
-from pixio_robot.data.features import FeatureCache
+from pixio_robot.data.demos.episode_hash import mark
+from pixio_robot.data.demos.store import DEFAULT_RAM_BYTES, DemoStore
+from pixio_robot.data.demos.tasks import tasks_of
+from pixio_robot.data.features.cache import FeatureCache
 from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.data.mixture import MixedBatches, common_spec, statistics_over
@@ -107,8 +107,9 @@ def open_demonstrations(
     division: Division = BY_SHARE,
 ) -> Demonstrations:
     """goals: file with a goal vector for each task. tell_task: whether the policy is conditioned on the task.
-    learned: marks of episodes (`pixio_robot.data.demo_marks`) that must not be held out, because the initial policy
-    was trained on them. division: explicit selection of training and held-out episodes, instead of `validation_share`.
+    learned: marks of episodes (`pixio_robot.data.demos.episode_hash`) that must not be held out, because the
+    initial policy was trained on them. division: explicit selection of training and held-out episodes,
+    instead of `validation_share`.
 
     Raises UserError for empty or incompatible stores, for goals that do not match the tasks, if episodes are to be
     held out but all are in `learned`, and for a division that leaves none.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pixio_robot.cli.policy_directory import policy_directory
-from pixio_robot.data.feature_views import Views
+from pixio_robot.data.features.views import Views
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import current
 from pixio_robot.training.imitate import encoders_of

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pixio_robot.cli.learning_data import Demonstrations
-    from pixio_robot.data.feature_views import Views
-    from pixio_robot.data.features import FeatureCache
+    from pixio_robot.data.features.cache import FeatureCache
+    from pixio_robot.data.features.views import Views
     from pixio_robot.training.trials import Trials
     from pixio_robot.types import DemoSpec
     from policies.base import ChunkPolicy
@@ -239,7 +239,7 @@ def _cached(
 ) -> list[FeatureCache]:
     """Features of every source, encoded by the first process, kept in `features_dir` or in the stores, and held in
     memory once per machine. Random views are needed only to train on."""
-    from pixio_robot.data.features import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
+    from pixio_robot.data.features.cache import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
     from pixio_robot.data.shared_memory import shared_room
     from pixio_robot.training.distributed.processes import current
 

@@ -60,7 +60,7 @@ def _convert(words: list[str]) -> int:
 
 def _export(words: list[str]) -> int:
     (source, target), options = _paths("export", words, 2, {"format": "onnx", "size": "", "overwrite": "false"})
-    from pixio_robot.interop.export import ExportFormat, export_encoder
+    from pixio_robot.interop.encoder_export import ExportFormat, export_encoder
 
     wanted = _choice(ExportFormat, options["format"])
     _refuse_existing(target, options)

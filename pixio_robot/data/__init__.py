@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from pixio_robot.lazy import handed_on
 
 if TYPE_CHECKING:
-    from pixio_robot.data.demos import DemoStore as DemoStore
+    from pixio_robot.data.demos.store import DemoStore as DemoStore
+    from pixio_robot.data.demos.tasks import tasks_of as tasks_of
     from pixio_robot.data.loading import DemoBatches as DemoBatches
     from pixio_robot.data.stats import Statistics as Statistics
     from pixio_robot.data.stats import compute_statistics as compute_statistics
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = handed_on(
     __name__,
     {
-        "demos": ["DemoStore"],
+        "demos.store": ["DemoStore"],
+        "demos.tasks": ["tasks_of"],
         "loading": ["DemoBatches"],
         "stats": ["Statistics", "compute_statistics"],
         "windows": ["split_episodes"],

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.features import FeatureCache
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.features.cache import FeatureCache
 from pixio_robot.data.prefetch import Prefetched
 from pixio_robot.data.windows import Located, Windows
 from pixio_robot.errors import UserError, unknown_name

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.spec_differences import told_apart
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches, part_of
+from pixio_robot.data.mixture_weights import shares
 from pixio_robot.data.prefetch import Prefetched
-from pixio_robot.data.shares import shares
-from pixio_robot.data.spec_differences import told_apart
 from pixio_robot.data.stats import Statistics, statistics_of
 from pixio_robot.errors import UserError
 from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.demo_arrays import stored_checksum
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.arrays import stored_checksum
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.windows import chosen_episodes
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.types import DemoSpec, Episode, EpisodeResult, Frame

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.action_forms import Restated, restated
+from pixio_robot.data.actions.representations import Restated, restated
 from pixio_robot.errors import unknown_name
 from pixio_robot.types import OF_THE_TASK, SEVERAL, UNKNOWN, Actor, DemoSpec, Frame
 

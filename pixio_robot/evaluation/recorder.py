@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.images import decode_jpeg, encode_jpeg
+from pixio_robot.data.images.codec import decode_jpeg, encode_jpeg
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.evaluation.video import caption_frames, write_grid, write_video
 from pixio_robot.types import DemoSpec, EpisodeResult, Frame

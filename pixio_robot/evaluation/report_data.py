@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EPISODES, SUMMARY, EvaluationSummary, read_episodes, read_outcomes
 from pixio_robot.evaluation.results import read_summary as read_evaluation_summary

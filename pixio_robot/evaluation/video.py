@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pixio_robot.data.video_writer import video_writer
+from pixio_robot.data.video.encode import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
 

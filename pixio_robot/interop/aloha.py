@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.demo_edit import Recipe, write
+from pixio_robot.data.demos.editing.rewrite import Recipe, write
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.plain_folder import by_numbers

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from pixio_robot.data.demo_commit import publish, workplace
+from pixio_robot.data.demos.atomic_commit import publish, workplace
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import disk_full_is_a_user_error
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.demo_edit import TASK, Recipe, write
+from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, write
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion, several_tasks_note, task_of_several
 from pixio_robot.interop.rounding import Rounding
@@ -29,7 +29,7 @@ from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 if TYPE_CHECKING:
     import h5py
 
-    from pixio_robot.interop.robomimic_file import RobomimicFile
+    from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile
 
 NAME = "libero"
 SUMMARY = "HDF5 files of LIBERO, one per task: a file, or a folder with a whole suite"
@@ -99,7 +99,7 @@ def is_libero(path: Path) -> bool:
     """Whether this is an HDF5 file whose group `data` names a task of LIBERO; nothing else is checked."""
     import h5py
 
-    from pixio_robot.interop.robomimic_file import LIBERO_TASK
+    from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK
 
     try:
         with h5py.File(path, "r") as file:
@@ -159,7 +159,7 @@ class _TaskFile:
 
 def _task_file(path: Path, config: ImportConfig) -> _TaskFile:
     """Raises UserError if the file is not one of LIBERO, or does not match the settings."""
-    from pixio_robot.interop.robomimic_file import LIBERO_TASK
+    from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK
 
     with _opened(path) as file:
         demos = file.chosen(config.mask)
@@ -168,7 +168,7 @@ def _task_file(path: Path, config: ImportConfig) -> _TaskFile:
 
 
 def _opened(path: Path) -> RobomimicFile:
-    from pixio_robot.interop.robomimic_file import LIBERO_TASK, RobomimicFile
+    from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK, RobomimicFile
 
     file = RobomimicFile(path)
     if LIBERO_TASK not in file.attributes:
@@ -178,8 +178,8 @@ def _opened(path: Path) -> RobomimicFile:
 
 
 def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Layout:
-    from pixio_robot.interop import robomimic_meaning as meaning
-    from pixio_robot.interop.robomimic_file import dataset
+    from pixio_robot.interop.robomimic import env_metadata
+    from pixio_robot.interop.robomimic.hdf5_file import dataset
 
     pictures = _pictures(demo)
     for camera in config.cameras:
@@ -197,23 +197,23 @@ def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Lay
             )
         states += _COLUMNS[key]
     shape = dataset(demo, "actions", file.path).shape
-    actions, known = meaning.action_names(file.env_args, "actions", shape[-1])
-    hz = meaning.control_hz(file.env_args)
+    actions, known = env_metadata.action_names(file.env_args, "actions", shape[-1])
+    hz = env_metadata.control_hz(file.env_args)
     if not known or hz is None:
         raise UserError(f"{file.path}: env_args does not describe the controller of actions with shape {shape}.")
     return _Layout(
         cameras={name: pictures[name] for name in config.cameras or pictures},
         state_names=states,
         action_names=actions,
-        robot=" + ".join(meaning.robots(file.env_args)) or UNKNOWN,
-        controller=meaning.controller_name(file.env_args, "actions"),
+        robot=" + ".join(env_metadata.robots(file.env_args)) or UNKNOWN,
+        controller=env_metadata.controller_name(file.env_args, "actions"),
         control_hz=hz,
     )
 
 
 def _pictures(demo: h5py.Group) -> dict[str, tuple[int, int]]:
     """Camera -> height and width of its colour images."""
-    from pixio_robot.interop.robomimic_observations import observations_of
+    from pixio_robot.interop.robomimic.observations import observations_of
 
     return {
         key.removesuffix(_RGB): (value.shape[1], value.shape[2])
@@ -260,7 +260,7 @@ class _Reader:
                     seed += 1
 
     def _episode(self, file: RobomimicFile, demo: str, task_file: _TaskFile, seed: int) -> Episode:
-        from pixio_robot.interop.robomimic_file import values
+        from pixio_robot.interop.robomimic.hdf5_file import values
 
         group, length = file.demo(demo), file.length(demo)
         late = int(self._config.pairing is Pairing.NEXT)
@@ -310,7 +310,7 @@ class _Reader:
 
 def _left_out(demo: h5py.Group, cameras: Iterable[str], state: Sequence[str]) -> list[str]:
     """What the group contains beyond that; `ee_states` is `ee_pos` and `ee_ori` side by side."""
-    from pixio_robot.interop.robomimic_observations import observations_of
+    from pixio_robot.interop.robomimic.observations import observations_of
 
     used = {*(f"{camera}{_RGB}" for camera in cameras), *state}
     used |= {"ee_states"} if {"ee_pos", "ee_ori"} <= used else set()

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.demo_edit import Recipe, open_source, write
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.editing.rewrite import Recipe, open_source, write
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.interop.demo_formats import Conversion, new_path
-from pixio_robot.interop.plain_films import film_of, read_film, write_film
+from pixio_robot.interop.plain_folder_videos import film_of, read_film, write_film
 from pixio_robot.interop.rounding import Rounding
 from pixio_robot.progress import tracked
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode

@@ -15,7 +15,7 @@ from lerobot.envs.utils import freeze_after_episode_end
 from envs.config import EnvConfig
 from envs.gymnasium_env import GymnasiumEnv
 from envs.registry import spec_of
-from pixio_robot.interop.lerobot_meaning import ACTION, IMAGES, STATE
+from pixio_robot.interop.lerobot.features import ACTION, IMAGES, STATE
 
 
 @LeRobotEnvConfig.register_subclass("pixio_robot")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.lerobot_meaning import IMAGES, camera_name
+from pixio_robot.interop.lerobot.features import IMAGES, camera_name
 from pixio_robot.types import DemoSpec, Frame
 
 if TYPE_CHECKING:

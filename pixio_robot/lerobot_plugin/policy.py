@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.lerobot_meaning import ACTION, STATE
+from pixio_robot.interop.lerobot.features import ACTION, STATE
 from pixio_robot.lerobot_plugin.feature_map import FeatureMap
 from pixio_robot.state_range import StateWatch
 from pixio_robot.types import DemoSpec, Observation

@@ -6,7 +6,7 @@ from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli.before_training import notes
 from pixio_robot.cli.held_out import Source
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from policies.act import ACTConfig
 from policies.config import PolicyConfig
 

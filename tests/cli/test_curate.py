@@ -13,7 +13,7 @@ import pytest
 
 from pixio_robot.cli.main import main
 from pixio_robot.data.curation.selection import Selection
-from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from demo_data import make_episode, make_store, same
 from pixio_robot.cli.data import ACTIONS, usage
 from pixio_robot.cli.data_words import paths_and_pairs
 from pixio_robot.cli.main import main
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 
 
 @pytest.fixture(scope="module")

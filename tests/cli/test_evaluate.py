@@ -17,7 +17,7 @@ from pixio_robot.cli.main import dispatch
 from pixio_robot.cli.report import left_out
 from pixio_robot.cli.stages import run_stage
 from pixio_robot.cli.trials import TrialsCommand, open_trials
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import read_episodes, read_summary
 from pixio_robot.types import UNKNOWN, EpisodeResult, Frame

@@ -6,7 +6,7 @@ from pathlib import Path
 from demo_data import make_store
 
 from pixio_robot.cli.identity import END_BYTES, WHOLE_BYTES, content_of
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 
 
 def test_a_store_is_known_by_its_episodes(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from pixio_robot.cli import learning_data
 from pixio_robot.cli.before_training import notes
 from pixio_robot.cli.held_out import Division
 from pixio_robot.cli.learning_data import open_demonstrations
-from pixio_robot.data import image_sources
-from pixio_robot.data.demo_arrays import DamagedArray
-from pixio_robot.data.demo_marks import mark
-from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.images import CorruptImage
+from pixio_robot.data.demos.arrays import DamagedArray
+from pixio_robot.data.demos.episode_hash import mark
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.images import sources
+from pixio_robot.data.images.codec import CorruptImage
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes
 from policies.config import PolicyConfig
@@ -56,10 +56,10 @@ def test_processes_together_look_at_what_one_does(stores, tmp_path, monkeypatch)
 def test_stores_together_keep_no_more_in_ram_than_one(stores, kept, tmp_path, monkeypatch):
     paths = [str(tmp_path / f"store{number}") for number in range(stores)]
     lengths = [make_store(path, 2).lengths.sum() for path in paths]
-    for module in (learning_data, image_sources):
+    for module in (learning_data, sources):
         monkeypatch.setattr(module, "DEFAULT_RAM_BYTES", int(lengths[0]) * BYTES_A_STEP)
     store = open_demonstrations(paths, weights=None, goals=None, validation_share=0.0, seed=0).sources[0].store
-    images = image_sources.open_image_source(paths)
+    images = sources.open_image_source(paths)
     assert store.images(0, "front").shape[1:] == images.image(0).shape
     shutil.rmtree(store.episode_path(0) / "images" / "front")
     with contextlib.nullcontext() if kept else pytest.raises(DamagedArray):

@@ -24,7 +24,7 @@ from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluated import finished_policy, training_checkpoints
 from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.trials import TrialsCommand, open_trials
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
 from pixio_robot.types import Frame

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode
 
 SPEC = DemoSpec(

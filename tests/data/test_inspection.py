@@ -14,7 +14,7 @@ import pytest
 from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli.main import main
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.inspection.outliers import find_outliers, frozen_camera, robust_scores
 from pixio_robot.data.inspection.page import write_page
 from pixio_robot.data.inspection.pictures import contact_sheet, film

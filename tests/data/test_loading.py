@@ -13,7 +13,7 @@ import pytest
 import torch
 from demo_data import make_episode, make_store, take_and_send
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch

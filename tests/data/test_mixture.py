@@ -10,7 +10,7 @@ import torch
 from demo_data import SPEC, make_episode, make_store
 from safetensors.numpy import save_file
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.goals import one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.data.mixture import MixedBatches, common_spec, statistics_over

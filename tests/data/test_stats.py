@@ -10,7 +10,7 @@ from demo_data import make_episode, make_store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.stats import (
     DIRECTORY,
     LEVELS,

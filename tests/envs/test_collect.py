@@ -10,7 +10,7 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.recording.collect import JOURNAL, CollectConfig, collect
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
 

@@ -23,9 +23,9 @@ from envs.robomimic.replay import Replay
 from envs.simulator_imports import load_robosuite
 from envs.spec import spec_of
 from pixio_robot.cli.main import main
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
-from pixio_robot.interop.robomimic_env_args import env_args_of
+from pixio_robot.interop.robomimic.env_args import env_args_of
 
 pytestmark = pytest.mark.sim
 

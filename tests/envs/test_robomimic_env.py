@@ -25,8 +25,8 @@ from envs.robomimic.env import RobomimicEnv
 from envs.robomimic.task import clipped_at, recorded
 from envs.simulator_imports import load_robosuite
 from envs.spec import action_bounds, spec_of
-from pixio_robot.data.demo_actions import converted
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.editing.convert_actions import converted
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.interop.robomimic import ImportConfig, import_demos
 

@@ -11,7 +11,7 @@ from envs.recording.episodes import run_expert
 from envs.recording.footage import FootageConfig, record_footage
 from envs.registry import make_env
 from envs.tabletop.env import start_places, succeeded
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 
 TASKS = ("TabletopReach", "TabletopPush", "TabletopPick")

@@ -12,8 +12,8 @@ from envs.registry import make_env, spec_of
 from envs.warp.episodes import warp_episodes
 from envs.warp.pool import WarpPool
 from envs.warp.worlds import load_warp
-from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.executor import Executor
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.types import EnvPool
 

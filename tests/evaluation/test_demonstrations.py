@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pixio_robot.data.demo_verify import verify
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate

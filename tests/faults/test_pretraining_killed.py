@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 SETTINGS = [
     "encoder={size: tiny, patch: 8, image_size: 32, class_tokens: 2, drop_path: 0.1}",

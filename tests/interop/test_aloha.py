@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pixio_robot.cli.main import main
-from pixio_robot.data.demo_verify import verify
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify
 from pixio_robot.errors import UserError
 from pixio_robot.interop.aloha import ImportConfig, Jpeg, import_demos
 from pixio_robot.interop.demo_formats import export_format, recognised_format

@@ -14,14 +14,14 @@ import zarr
 from demo_data import SPEC, make_episode, make_store, same
 from numcodecs import Blosc, Zlib
 
-from pixio_robot.data.demo_actions import converted
-from pixio_robot.data.demo_verify import verify
-from pixio_robot.data.demos import DemoStore
-from pixio_robot.data.named_columns import COMPONENTS
+from pixio_robot.data.actions.named_columns import COMPONENTS
+from pixio_robot.data.demos.editing.convert_actions import converted
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import recognised_format
 from pixio_robot.interop.diffusion_policy import ExportConfig, ImportConfig, export_demos, import_demos, recognises
-from pixio_robot.interop.diffusion_policy_buffer import ReplayBuffer
+from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
 
 ENDS = [4, 6, 11]
 STEPS = ENDS[-1]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.interop.export import ExportFormat, export_encoder
+from pixio_robot.interop.encoder_export import ExportFormat, export_encoder
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
 

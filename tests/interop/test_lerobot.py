@@ -13,15 +13,15 @@ import pytest
 from demo_data import SPEC, make_episode, make_store, same
 
 from pixio_robot.cli.main import main
-from pixio_robot.data.demo_edit import TASK
-from pixio_robot.data.demo_verify import verify
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.editing.rewrite import TASK
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify
 from pixio_robot.errors import UserError
 from pixio_robot.interop import lerobot
 from pixio_robot.interop.demo_formats import recognised_format
-from pixio_robot.interop.lerobot import ExportConfig, Images, ImportConfig
-from pixio_robot.interop.lerobot_meaning import choose_columns, features_of, misfit, spec_of
-from pixio_robot.interop.lerobot_notes import FILE
+from pixio_robot.interop.lerobot.extra_metadata import FILE
+from pixio_robot.interop.lerobot.features import choose_columns, features_of, misfit, spec_of
+from pixio_robot.interop.lerobot.settings import ExportConfig, Images, ImportConfig
 
 SIZES = {"observation.images.top": (16, 24), "observation.image": (10, 12)}
 STATE = ["shoulder", "elbow", "wrist"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pixio_robot.cli.main import dispatch
-from pixio_robot.data.demo_verify import verify
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import export_format, recognised_format
 from pixio_robot.interop.libero import ImportConfig, Pairing, import_demos, task_name

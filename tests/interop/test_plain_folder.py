@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from demo_data import SPEC, make_episode, same
 
-from pixio_robot.data.demo_verify import verify
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify
 from pixio_robot.errors import UserError
 from pixio_robot.interop import plain_folder
 from pixio_robot.interop.demo_formats import recognised_format
-from pixio_robot.interop.plain_films import read_film, write_film
 from pixio_robot.interop.plain_folder import ExportConfig, Images, ImportConfig
+from pixio_robot.interop.plain_folder_videos import read_film, write_film
 from pixio_robot.types import CameraSpec
 
 

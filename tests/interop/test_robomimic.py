@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from demo_data import SPEC, make_episode, make_store, same
 
-from pixio_robot.data.demo_edit import TASK, filtered
-from pixio_robot.data.demo_verify import verify
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.editing.rewrite import TASK, filtered
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import recognised_format
 from pixio_robot.interop.robomimic import ExportConfig, ImportConfig, export_demos, import_demos, recognises
-from pixio_robot.interop.robomimic_file import RobomimicFile
-from pixio_robot.interop.robomimic_meaning import action_names, controller_name
+from pixio_robot.interop.robomimic.env_metadata import action_names, controller_name
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile
 from pixio_robot.types import CameraSpec
 
 ARM = {"type": "OSC_POSE", "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5], "control_delta": True}

@@ -9,11 +9,11 @@ from scipy.spatial.transform import Rotation
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixio_robot.cli.evaluated import finished_policy
-from pixio_robot.data.actions import WIDTHS, matrices, rotations
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.actions.pose_columns import blocks
+from pixio_robot.data.actions.rotations import WIDTHS, matrices, rotations
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.data.mixture import statistics_over
-from pixio_robot.data.pose_columns import blocks
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, DemoSpec, Episode, Frame, Observation

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from pixio_robot.data.curation.curate import CurateConfig, curate
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.curation.sidecars import read_losses
 from pixio_robot.data.curation.views import central_square
-from pixio_robot.data.executor import Executor
-from pixio_robot.data.ingest import IngestConfig, ingest
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
+from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.training.images import frame_scores
 from pixio_robot.training.images.frame_scores import embedding, embedding_column, mae_loss_column

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixio_robot.data import image_mixture
 from pixio_robot.data.curation.selection import write_selection
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images import mixture
+from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.training.distributed.processes import Processes
 from pixio_robot.training.images import data as image_data
 from pixio_robot.training.images.data import open_image_data
@@ -33,7 +33,7 @@ def shown(paths, selection=(), weights=None, workers=1) -> list[str]:
 
 @pytest.mark.slow
 def test_sources_come_by_weight_and_go_together_with_a_selection(shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_mixture, "ROUND", 200)
+    monkeypatch.setattr(mixture, "ROUND", 200)
     copy = str(tmp_path / "copy")
     shutil.copytree(shards, copy)
     others = FrameShards.open(shards)

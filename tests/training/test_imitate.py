@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pixio_robot.data.chosen import AllImages, ChosenInTurn
 from pixio_robot.data.curation.columns import data_digest
 from pixio_robot.data.curation.selection import Selection
-from pixio_robot.data.image_sources import ImageSource, parts_of
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.images.sources import ImageSource, parts_of
+from pixio_robot.data.images.subsets import AllImages, ChosenInTurn
 from pixio_robot.errors import UserError
 
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.executor import Executor, Job, run_tasks
-from pixio_robot.data.shards import MANIFEST, FrameShards
+from pixio_robot.data.images.shards import MANIFEST, FrameShards
+from pixio_robot.data.jobs.executor import Executor, Job, run_tasks
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
 from pixio_robot.progress import Progress

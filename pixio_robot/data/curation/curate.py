@@ -22,8 +22,8 @@ from pixio_robot.data.curation.report import Scores, write_report
 from pixio_robot.data.curation.selection import ACCEPTANCE, REASONS, SELECTION, write_selection
 from pixio_robot.data.curation.sidecars import read_losses, write_sidecars
 from pixio_robot.data.curation.thresholds import RULES, Thresholds, judge
-from pixio_robot.data.executor import Executor
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.fields import number
 from pixio_robot.files import read_json, write_json

@@ -12,8 +12,8 @@ from pixio_robot.data.curation.columns import Chunk, Column
 from pixio_robot.data.curation.entropy import BINS, colour_entropy
 from pixio_robot.data.curation.exposure import BRIGHTEST, DARKEST, exposure
 from pixio_robot.data.curation.sharpness import SIDE, sharpness
-from pixio_robot.data.images import CorruptImage
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.codec import CorruptImage
+from pixio_robot.data.images.shards import FrameShards
 
 PIXEL_RECORD = np.dtype(
     [

@@ -15,7 +15,7 @@ from pixio_robot.data.curation.selection import acceptance_of
 from pixio_robot.data.curation.sheets import Sheet, closest, picture
 from pixio_robot.data.curation.thresholds import Reason, Thresholds, Verdict
 from pixio_robot.data.curation.wording import REASON_TEXTS, SCORE_TEXTS
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.files import atomic_file
 from pixio_robot.html_pages import templates
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.chosen import ChosenBits
 from pixio_robot.data.curation.columns import data_digest
 from pixio_robot.data.curation.thresholds import Reason
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.images.subsets import ChosenBits
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json, write_json
 

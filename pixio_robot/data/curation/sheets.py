@@ -7,8 +7,8 @@ import dataclasses
 import cv2
 import numpy as np
 
-from pixio_robot.data.images import CorruptImage, encode_jpeg
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.codec import CorruptImage, encode_jpeg
+from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.html_pages import data_address
 
 PICTURES = 8

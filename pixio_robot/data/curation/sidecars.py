@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.shards import FrameShards, member_folder, member_name
+from pixio_robot.data.images.shards import FrameShards, member_folder, member_name
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json
 

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from pixio_robot.data.crops import crop_and_resize
 from pixio_robot.data.curation.columns import Chunk
-from pixio_robot.data.images import CorruptImage
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.codec import CorruptImage
+from pixio_robot.data.images.crops import crop_and_resize
+from pixio_robot.data.images.shards import FrameShards
 
 
 def central_square(image: np.ndarray, size: int) -> np.ndarray:

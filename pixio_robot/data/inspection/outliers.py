@@ -12,7 +12,7 @@ import itertools
 
 import numpy as np
 
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.stats import stored_statistics
 
 LIMIT = 5.0

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pixio_robot.data.demo_edit import task_of
-from pixio_robot.data.demos import DemoStore
+from pixio_robot.data.demos.editing.rewrite import task_of
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.inspection.outliers import find_outliers, frozen_camera
 from pixio_robot.data.inspection.pictures import contact_sheet, film
 from pixio_robot.data.inspection.plots import curves, length_histogram

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from pixio_robot.data.video_writer import video_writer
+from pixio_robot.data.video.encode import video_writer
 
 TILE = 96
 FILM_SIDE = 128

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from pixio_robot.data.curation.across import SelectionAcross, open_selections
-from pixio_robot.data.frames import ImageSource, PixelBatches, open_image_source
-from pixio_robot.data.image_mixture import MixedOrder
-from pixio_robot.data.image_sources import parts_of
-from pixio_robot.data.shards import MANIFEST, read_manifest
+from pixio_robot.data.images.batches import ImageSource, PixelBatches, open_image_source
+from pixio_robot.data.images.mixture import MixedOrder
+from pixio_robot.data.images.shards import MANIFEST, read_manifest
+from pixio_robot.data.images.sources import parts_of
 from pixio_robot.training.distributed.processes import current
 from pixio_robot.training.images.hooks import SEED
 

@@ -20,8 +20,8 @@ from torch.nn import functional
 from pixio_robot.data.curation.columns import Chunk, Column
 from pixio_robot.data.curation.curate import EMBEDDING, MAE_LOSS
 from pixio_robot.data.curation.views import batches_of
-from pixio_robot.data.executor import Executor
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.machine import to_device, usable_cores
 from pixio_robot.training.device import DEVICES, autocast_dtype, pick_device

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pixio_robot.data.frames import ImageSource, PixelBatches
+from pixio_robot.data.images.batches import ImageSource, PixelBatches
 from pixio_robot.files import atomic_file
 from pixio_robot.machine import to_device
 from pixio_robot.training.distributed.processes import current

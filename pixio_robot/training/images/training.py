@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixio_robot.data.frames import PixelBatch
+from pixio_robot.data.images.batches import PixelBatch
 from pixio_robot.fields import check_fields, number
 from pixio_robot.machine import to_device
 from pixio_robot.training.device import pick_device

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pixio_robot.data.ingest import IngestConfig, ingest
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 Folders = Mapping[str, Sequence[np.ndarray]]
 

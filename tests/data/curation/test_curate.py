@@ -23,9 +23,9 @@ from pixio_robot.data.curation.curate import CurateConfig, curate
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.curation.sidecars import read_losses, read_sidecar
 from pixio_robot.data.curation.thresholds import Reason
-from pixio_robot.data.executor import Executor
-from pixio_robot.data.ingest import IngestConfig, ingest
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
+from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 
 SMALL = {"min_side": 64, "max_similarity": None}

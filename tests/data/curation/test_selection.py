@@ -11,7 +11,7 @@ import pytest
 from pixio_robot.data.curation import selection as module
 from pixio_robot.data.curation.selection import ACCEPTANCE, Selection, acceptance_of, write_selection
 from pixio_robot.data.curation.thresholds import Reason
-from pixio_robot.data.shards import FrameShards
+from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.errors import UserError
 
 

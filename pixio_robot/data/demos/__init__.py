@@ -1,0 +1,1 @@
+"""The demonstration store: Zarr arrays, metadata, checksums, validation and migration."""

@@ -1,0 +1,108 @@
+"""Renaming cameras, columns, robot, controller and task; numbers and images stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from pixio_robot.data.demos.editing.resample import Edit
+from pixio_robot.data.demos.editing.rewrite import TASK
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.types import SEVERAL, DemoSpec, Episode
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named:
+    """New values for fields of the DemoSpec; empty ones leave the field as it is."""
+
+    task: str = ""
+    robot: str = ""
+    controller: str = ""
+    state_names: Sequence[str] = ()
+    """Names of all state columns, in order."""
+    action_names: Sequence[str] = ()
+
+
+def renamed(spec: DemoSpec, names: Mapping[str, str], words: Named | None = None) -> Edit:
+    """Rename by {old: new}, where `old` is a camera, a column of state or actions without its unit (`action.0`), or the
+    common prefix of several (`eef_rot` for eef_rot.x, .y and .z). If a camera and columns have the name, the camera is
+    renamed. A column keeps its unit unless the new name has one.
+
+    Raises UserError for an unknown name, if two names would be equal, and for replacing several tasks by one.
+    """
+    words = words or Named()
+    columns = {old: new for old, new in names.items() if old not in spec.cameras}
+    fields = ("state_names", "action_names")
+    before = {field: list(getattr(spec, field)) for field in fields}
+    known = [key for field in fields for name in before[field] for key in _keys(name)]
+    for old in columns:
+        if old not in known:
+            raise unknown_name("camera or column", old, {*spec.cameras, *known})
+    after = {field: [_of_column(name, columns) for name in before[field]] for field in fields}
+    for field in fields:
+        if given := list(getattr(words, field)):
+            if len(given) != len(before[field]):
+                raise UserError(
+                    f"{field}= has {len(given)} names for {len(before[field])}: {', '.join(before[field])}."
+                )
+            after[field] = given
+    camera = _namer({old: new for old, new in names.items() if old in spec.cameras})
+    _check_different("cameras", [camera(name) for name in spec.cameras])
+    for field in fields:
+        _check_different(f"columns of {field}", after[field])
+    said = {key: text for key in ("task", "robot", "controller") if (text := getattr(words, key))}
+    if "task" in said and SEVERAL in spec.task:
+        raise UserError(
+            f"task={said['task']} would replace several tasks: {spec.task}. Separate them first: "
+            "`data filter where='task == ...'`."
+        )
+
+    def change(episode: Episode) -> Episode:
+        info = {**episode.info, TASK: said["task"]} if "task" in said and TASK in episode.info else episode.info
+        images = {camera(name): frames for name, frames in episode.images.items()}
+        return dataclasses.replace(episode, images=images, info=info)
+
+    new = dataclasses.replace(
+        spec,
+        cameras={camera(name): seen for name, seen in spec.cameras.items()},
+        state_names=tuple(after["state_names"]),
+        action_names=tuple(after["action_names"]),
+        **said,
+    )
+    notes = [f"camera {name} -> {camera(name)}" for name in spec.cameras if camera(name) != name]
+    notes += [
+        f"{field}: {old} -> {now}"
+        for field in fields
+        for old, now in zip(before[field], after[field], strict=True)
+        if old != now
+    ]
+    notes += [f"{key}: {getattr(spec, key)} -> {text}" for key, text in said.items()]
+    return Edit(new, change, tuple(notes))
+
+
+def _namer(names: Mapping[str, str]) -> Callable[[str], str]:
+    return lambda name: names.get(name, name)
+
+
+def _keys(name: str) -> list[str]:
+    """The names that may refer to a column: its name without the unit, and its prefix before each dot."""
+    parts = _bare(name).split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def _of_column(name: str, names: Mapping[str, str]) -> str:
+    for key in _keys(name):
+        if key in names:
+            new = _bare(names[key])
+            unit = names[key][len(new) :] or name[len(_bare(name)) :]
+            return f"{new}{_bare(name)[len(key) :]}{unit}"
+    return name
+
+
+def _bare(name: str) -> str:
+    return name.partition(" [")[0]
+
+
+def _check_different(kind: str, names: Sequence[str]) -> None:
+    if twice := sorted({name for name in names if list(names).count(name) > 1}):
+        raise UserError(f"Two {kind} would have the same name: {', '.join(twice)}.")

@@ -1,0 +1,160 @@
+"""Making new stores from existing ones, one episode in memory at a time; `out` is written completely or not at all.
+
+An edit is a `Recipe`: the DemoSpec of the new store, and its episodes. The sources are never changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pixio_robot.data.demos.atomic_commit import publish, workplace
+from pixio_robot.data.demos.codecs import LOSSY, RAW
+from pixio_robot.data.demos.editing.filter_expression import NAMES, EpisodeFacts, parse_where
+from pixio_robot.data.demos.episode_hash import mark
+from pixio_robot.data.demos.store import DemoStore, DiskFull
+from pixio_robot.data.demos.validation import check_episode
+from pixio_robot.data.windows import split_episodes
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.progress import tracked
+from pixio_robot.types import DemoSpec, Episode
+
+TASK = "task"
+"""The key of an episode's info that names its task in a store with several tasks."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to write to a new store; `episodes` yields `count` episodes and can be iterated once."""
+
+    spec: DemoSpec
+    count: int
+    episodes: Iterator[Episode]
+    image_codec: str = RAW
+
+
+def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) -> None:
+    """Write one store at each `out / name` (the name "" means `out` itself); all of them appear at once.
+
+    Raises UserError if `out` exists or the disk is full; nothing is left behind in that case.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another out=.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with workplace(out.parent) as temporary:
+        for name, recipe in recipes.items():
+            store = DemoStore.create(temporary / "out" / name, recipe.spec, image_codec=recipe.image_codec)
+            shown = f"write {out / name}"
+            for episode in tracked(recipe.episodes, shown, total=recipe.count, shown=progress):
+                try:
+                    check_episode(episode, recipe.spec)
+                except UserError as error:
+                    raise UserError(f"Episode {len(store)} cannot be written to {out / name}: {error}") from error
+                try:
+                    store.append(episode)
+                except DiskFull as error:
+                    raise UserError(
+                        f"No space left on the disk after {len(store)} of {recipe.count} episodes of {out / name}. "
+                        "Nothing was kept; free some space and run the same command again."
+                    ) from error
+        if not publish(temporary / "out", out):
+            raise UserError(f"{out} was created by another process in the meantime; choose another out=.")
+
+
+def open_source(path: Path) -> DemoStore:
+    """Open a store for reading every frame once: no frames are kept in RAM. Raises UserError if it is empty."""
+    store = DemoStore.open(path, ram_bytes=0)
+    if not len(store):
+        raise UserError(f"{path} has no episodes yet.")
+    return store
+
+
+def task_of(store: DemoStore, episode: int) -> str:
+    return str(store.info(episode).get(TASK, store.spec.task))
+
+
+def chosen(
+    store: DemoStore,
+    episodes: Sequence[int],
+    change: Callable[[Episode], Episode] = lambda episode: episode,
+    spec: DemoSpec | None = None,
+) -> Recipe:
+    """Some episodes of one store, each passed through `change`, whose result must match `spec`."""
+    spec = spec or store.spec
+    # `train` distinguishes the tasks of several stores by their DemoSpecs.
+    tasks = {task_of(store, number) for number in episodes}
+    if len(tasks) == 1 and spec.task == store.spec.task:
+        spec = dataclasses.replace(spec, task=tasks.pop())
+    return Recipe(
+        spec=spec,
+        count=len(episodes),
+        episodes=(change(store.episode(number)) for number in episodes),
+        image_codec=without_loss(store.image_codec),
+    )
+
+
+def without_loss(codec: str) -> str:
+    """The codec for images decoded from `codec`: RAW instead of a lossy one, to avoid a second loss."""
+    return RAW if codec in LOSSY else codec
+
+
+def filtered(store: DemoStore, where: str) -> Recipe:
+    """The episodes that match the condition `where` (`filter_expression`). Raises UserError if there are none."""
+    [episodes] = holding([store], where)
+    return chosen(store, episodes)
+
+
+def holding(stores: Sequence[DemoStore], where: str) -> list[list[int]]:
+    """For each store, the numbers of the episodes that match the condition `where` (`filter_expression`).
+
+    Raises UserError if no episode matches, and for an `info.KEY` that no episode of any store has.
+    """
+    choice = parse_where(where)
+    facts = [
+        [_facts(store, number, length) for number, length in enumerate(store.lengths.tolist())] for store in stores
+    ]
+    noted = {key for of_store in facts for of_episode in of_store for key in of_episode.info}
+    for key in sorted(choice.info_keys - noted):
+        raise unknown_name("property of an episode", f"info.{key}", [*NAMES, *(f"info.{one}" for one in noted)])
+    found = [[one.episode for one in of_store if choice.holds(one)] for of_store in facts]
+    if not any(found):
+        paths = ", ".join(str(store.path) for store in stores)
+        raise UserError(f"where={where!r} matches none of the {sum(map(len, stores))} episodes of {paths}.")
+    return found
+
+
+def _facts(store: DemoStore, number: int, length: int) -> EpisodeFacts:
+    return EpisodeFacts(
+        episode=number,
+        length=length,
+        seed=store.seeds[number],
+        success=store.successes[number],
+        task=task_of(store, number),
+        reward=float(store.rewards(number).sum()),
+        info=store.info(number),
+    )
+
+
+def split(store: DemoStore, validation_share: float, seed: int) -> dict[str, Recipe]:
+    """Disjoint `train` and `validation` stores, split as `train` splits episodes with the same share and seed: episodes
+    that equal a held-out one in state and actions are in neither."""
+    train, validation = split_episodes(len(store), validation_share, seed)
+    if not validation:
+        raise UserError(
+            f"validation_share={validation_share} of {len(store)} episodes gives none; choose a larger share below 1."
+        )
+    held_out = {mark(store, episode) for episode in validation}
+    train = [episode for episode in train if mark(store, episode) not in held_out]
+    if not train:
+        raise UserError(f"Every episode of {store.path} equals one that is held out: none is left to train on.")
+    return {"train": chosen(store, train), "validation": chosen(store, validation)}
+
+
+def drawn(store: DemoStore, count: int, seed: int) -> list[int]:
+    """`count` distinct random episodes, in ascending order."""
+    if not 1 <= count <= len(store):
+        raise UserError(f"episodes={count} must be between 1 and the {len(store)} episodes of {store.path}.")
+    return sorted(np.random.default_rng(seed).permutation(len(store))[:count].tolist())

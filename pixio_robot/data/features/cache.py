@@ -1,0 +1,329 @@
+"""Features of a frozen encoder for every frame, computed once and stored beside the episodes.
+
+    store.zarr/.features/<fingerprint>[.<view>]/<camera>/000000.safetensors      (or in another `directory`)
+
+holds cls (n, k, d) and patches (n, h, w, d), float16, and the checksum of the images that they were computed from.
+
+The fingerprint covers the encoder's weights and preprocessing, so features of other weights are never read; the
+checksum does the same for other images. A file is complete or absent: an interrupted run resumes, and episodes appended
+later are added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from pixio_robot.data.demos.atomic_commit import workplace
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.features.views import Views
+from pixio_robot.data.shared_memory import Room, own_room
+from pixio_robot.errors import UserError
+from pixio_robot.files import atomic_file, fsync_parent
+from pixio_robot.machine import pinned, to_device
+from pixio_robot.progress import tracked
+from pixio_robot.types import Features
+
+DIRECTORY = ".features"
+DEFAULT_RAM_BYTES = 8 << 30
+MARK = "images"
+"""The key of a file's metadata that holds the checksum of the images."""
+ONE_VIEW = Views()
+
+
+class FeatureCache:
+    """The features of all episodes of some cameras: the view used at inference, and `views` random ones.
+
+    If they fit in `ram_bytes`, they are held in RAM, one tensor per camera, so that a batch is one look-up; otherwise
+    they stay memory-mapped files, cached by the operating system.
+    """
+
+    def __init__(
+        self,
+        episodes: Mapping[str, Sequence[Features]],
+        ram_bytes: int = DEFAULT_RAM_BYTES,
+        views: int = 0,
+        crop: tuple[int, int] | None = None,
+        room: Room = own_room,
+    ) -> None:
+        """episodes[camera][v * count + e] are the features of episode e of `count` in view v, 0 <= v <= views.
+
+        crop: the size of crop that all views have (`Views.crop`). room: allocates the RAM to hold them.
+        """
+        self.views, self.crop = views, crop
+        self._episodes = episodes
+        self._flat: dict[str, Features] = {}
+        lengths = [len(part.cls) for part in next(iter(episodes.values()), [])]
+        self._count = len(lengths) // (views + 1)
+        self._starts = np.cumsum([0, *lengths])
+        needed = sum(part.cls.nbytes + part.patches.nbytes for parts in episodes.values() for part in parts)
+        if lengths and needed <= ram_bytes:
+            self._flat = _held(episodes, crop, room)
+            # Tensor views replace the mapped files, which may then be closed.
+            self._episodes = {camera: self._split(flat) for camera, flat in self._flat.items()}
+
+    def _split(self, flat: Features) -> list[Features]:
+        sizes = np.diff(self._starts).tolist()
+        return [
+            Features(*parts, flat.crop) for parts in zip(flat.cls.split(sizes), flat.patches.split(sizes), strict=True)
+        ]
+
+    def features(self, episode: int, camera: str, view: int = 0) -> Features:
+        """Features of the n frames of an episode: cls (n, k, d), patches (n, h, w, d), float16."""
+        self._check(camera, episode, view)
+        return dataclasses.replace(self._episodes[camera][view * self._count + episode], crop=self.crop)
+
+    def _check(self, camera: str, episode: int, view: int) -> None:
+        if camera not in self._episodes or episode >= self._count:
+            raise UserError(f"Features of camera {camera!r} in episode {episode} were not cached.")
+        if not 0 <= view <= self.views:
+            raise UserError(f"Features were cached for views 0 to {self.views}; there is no view {view}.")
+
+    def gather(self, camera: str, episode: np.ndarray, frames: np.ndarray, views: np.ndarray | None = None) -> Features:
+        """Features of b windows, episode (b,) and frames (b, t): cls (b, t, k, d), patches (b, t, h, w, d), float16.
+
+        views (b,): the view of each window, drawn from 1..`views` in training; None uses the view of inference (0) for
+        all. All frames of a window share a view, which preserves the motion between them.
+        """
+        shown = np.zeros_like(episode) if views is None else views
+        if len(episode):
+            self._check(camera, int(episode.max()), int(shown.max()))
+        place = shown * self._count + episode
+        if (flat := self._flat.get(camera)) is not None:
+            rows = torch.from_numpy((self._starts[place][:, None] + frames).ravel())
+            return flat.map(lambda tensor: tensor.index_select(0, rows).unflatten(0, frames.shape))
+        parts = [self._episodes[camera][number] for number in place.tolist()]
+        steps = torch.from_numpy(frames)
+        return Features(
+            torch.stack([part.cls[step] for part, step in zip(parts, steps, strict=True)]),
+            torch.stack([part.patches[step] for part, step in zip(parts, steps, strict=True)]),
+            self.crop,
+        )
+
+
+def _held(episodes: Mapping[str, Sequence[Features]], crop: tuple[int, int] | None, room: Room) -> dict[str, Features]:
+    """The episodes of each camera concatenated: one tensor of class tokens and one of patches per camera."""
+    parts = [
+        tensors
+        for of_camera in episodes.values()
+        for tensors in ([one.cls for one in of_camera], [one.patches for one in of_camera])
+    ]
+    ends = np.cumsum([sum(tensor.nbytes for tensor in tensors) for tensors in parts]).tolist()
+
+    def rows(memory: Tensor) -> list[Tensor]:
+        return [
+            memory[start:end].view(tensors[0].dtype).view(-1, *tensors[0].shape[1:])
+            for start, end, tensors in zip([0, *ends], ends, parts, strict=False)
+        ]
+
+    def fill(memory: Tensor) -> None:
+        for whole, tensors in zip(rows(memory), parts, strict=True):
+            torch.cat(tensors, out=whole)
+
+    whole = rows(room(ends[-1], fill))
+    pairs = zip(whole[::2], whole[1::2], strict=True)
+    return {camera: Features(*pair, crop) for camera, pair in zip(episodes, pairs, strict=True)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """The files of a store's features by camera, in the order that `FeatureCache` expects."""
+
+    files: Mapping[str, Sequence[_Wanted]]
+    views: Views
+
+
+def open_features(encoded: Encoded, *, ram_bytes: int = DEFAULT_RAM_BYTES, room: Room = own_room) -> FeatureCache:
+    """Open the files that `encode_features` found or made. Raises UserError if one has been removed since."""
+    episodes = {camera: [_there(one) for one in wanted] for camera, wanted in encoded.files.items()}
+    return FeatureCache(episodes, ram_bytes, encoded.views.count, encoded.views.crop, room)
+
+
+def encode_features(
+    store: DemoStore,
+    encoder: nn.Module,
+    cameras: Sequence[str],
+    *,
+    views: Views = ONE_VIEW,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+    directory: Path | None = None,
+) -> Encoded:
+    """Encode what is not cached yet. `encoder` is a frozen `types.Encoder`.
+
+    View 0 is what the policy sees at inference, cropped if `views` says so; `views.count` random views are added for
+    training (`FeatureCache.gather`). The encoder runs once per frame and view. `directory`: where to keep the features
+    of stores that cannot be written, in a folder for each; None: in the store. Raises UserError for an unknown camera,
+    a crop that does not fit, features that are not finite in float16, a folder that cannot be written, and a full disk.
+    """
+    home = store.path / DIRECTORY if directory is None else directory / _folder_of(store.path)
+    fingerprint = encoder.fingerprint()  # pyright: ignore[reportCallIssue]
+    # Each frame is read once, so the store's images need not stay in RAM.
+    reader = DemoStore.open(store.path, ram_bytes=0)
+
+    def wanted(camera: str, view: int, episode: int) -> _Wanted:
+        folder = ".".join(part for part in (fingerprint, views.name(view)) if part)
+        path = home / folder / camera / f"{episode:06d}.safetensors"
+        length = reader.images_shape(episode, camera)[0]
+        return _Wanted(camera, view, episode, path, length, f"{reader.images_fingerprint(episode, camera):08x}")
+
+    everything = {
+        camera: [wanted(camera, view, episode) for view in range(views.count + 1) for episode in range(len(store))]
+        for camera in cameras
+    }
+    missing = [one for parts in everything.values() for one in parts if _load(one) is None]
+    if missing:
+        _add(missing, home, reader, encoder, views, batch_size, device, progress)
+    return Encoded(everything, views)
+
+
+def _folder_of(store: Path) -> str:
+    """A name that no other store of this machine has."""
+    place = store.resolve()
+    return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """One file: the features of one camera's frames in one episode, in one view."""
+
+    camera: str
+    view: int
+    episode: int
+    path: Path
+    length: int
+    mark: str
+    """The checksum of the images."""
+
+
+def _add(
+    missing: Sequence[_Wanted],
+    home: Path,
+    store: DemoStore,
+    encoder: nn.Module,
+    views: Views,
+    batch_size: int,
+    device: torch.device | str,
+    progress: bool,
+) -> None:
+    """While the device encodes, one thread reads the next frames, and another writes the previous file."""
+    device = torch.device(device)
+    with contextlib.suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    if not os.access(home, os.W_OK):
+        raise UserError(
+            f"{home}, where the features of a frozen encoder are kept, cannot be written; with features_dir= they are "
+            "kept elsewhere."
+        )
+    was_training = encoder.training
+    encoder = encoder.to(device).eval()
+
+    def read(one: _Wanted, start: int) -> Tensor:
+        images = store.images(one.episode, one.camera, start, min(start + batch_size, one.length))
+        return pinned(torch.from_numpy(views.apply(images, one.camera, one.episode, one.view).copy()))
+
+    places = [(one, range(0, one.length, batch_size)) for one in missing]
+    reads = (functools.partial(read, one, start) for one, starts in places for start in starts)
+
+    def saves(batches: Iterator[Tensor]) -> Iterator[Callable[[], None]]:
+        for one, starts in tracked(places, "encode demonstrations", shown=progress):
+            parts = _encode(encoder, itertools.islice(batches, len(starts)), device)
+            yield functools.partial(_save, one, parts, temporary)
+
+    try:
+        with workplace(home) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            for _ in _meanwhile(writer, saves(_meanwhile(reader, reads))):
+                pass
+    finally:
+        encoder.train(was_training)
+
+
+def _meanwhile[T](thread: ThreadPoolExecutor, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Yield the result of each call in order. The thread runs one call while the caller uses the previous result or
+    prepares the next call."""
+    running: Future[T] | None = None
+    for call in calls:
+        following = thread.submit(call)
+        if running is not None:
+            yield running.result()
+        running = following
+    if running is not None:
+        yield running.result()
+
+
+def _there(one: _Wanted) -> Features:
+    features = _load(one)
+    if features is None:
+        raise UserError(f"{one.path} was removed or damaged by another process; run the same command again.")
+    return features
+
+
+def _load(one: _Wanted) -> Features | None:
+    """The features, or None if there is no complete file for these images, which is then computed again."""
+    try:
+        with safe_open(one.path, "pt") as file:
+            if (file.metadata() or {}).get(MARK) != one.mark:
+                return None
+        tensors = load_file(one.path)
+        features = Features(tensors["cls"], tensors["patches"])
+    except (OSError, SafetensorError, KeyError):
+        return None
+    return features if len(features.cls) == len(features.patches) == one.length else None
+
+
+def _save(one: _Wanted, parts: Sequence[Features], temporary: Path) -> None:
+    """Write by way of `temporary`, which the next run removes if this one is killed."""
+    features = Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
+    for tensor in (features.cls, features.patches):
+        if not tensor.isfinite().all():
+            raise UserError(f"The encoder computed features that are not finite in float16 (for {one.path}).")
+    whole = temporary / one.path.name
+    with atomic_file(whole) as file:
+        file.write_bytes(save({"cls": features.cls, "patches": features.patches}, {MARK: one.mark}))
+    one.path.parent.mkdir(parents=True, exist_ok=True)
+    whole.replace(one.path)
+    fsync_parent(one.path)
+
+
+@torch.inference_mode()
+def _encode(encoder: nn.Module, batches: Iterable[Tensor], device: torch.device) -> list[Features]:
+    """Encode batches of frames, uint8 (b, h, w, 3) each; float16 on the CPU."""
+    computed = (encoder(to_device(frames, device)).map(Tensor.half) for frames in batches)
+    return list(computed if device.type == "cpu" else _fetched(computed, device))
+
+
+def _fetched(computed: Iterator[Features], device: torch.device) -> Iterator[Features]:
+    """Copies on the CPU, in pageable memory: of each batch while the GPU computes the next.
+
+    A non-blocking copy goes into pinned memory, which PyTorch never gives back: it is needed for two batches, not for
+    all of an episode.
+    """
+
+    def settled(copy: Features, done: torch.cuda.Event) -> Features:
+        done.synchronize()
+        return copy.map(Tensor.clone)
+
+    copying: tuple[Features, torch.cuda.Event] | None = None
+    for features in computed:
+        copy = features.map(lambda tensor: tensor.to("cpu", non_blocking=True))
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(device))
+        if copying is not None:
+            yield settled(*copying)
+        copying = copy, done
+    if copying is not None:
+        yield settled(*copying)

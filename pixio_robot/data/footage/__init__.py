@@ -1,0 +1,1 @@
+"""Footage to ingest: videos, still images, tar files, LeRobot data sets and demonstrations."""

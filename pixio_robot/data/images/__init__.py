@@ -1,0 +1,1 @@
+"""Images for pretraining: frame shards, their order in every epoch, decoding, crops and batches."""

@@ -1,0 +1,1 @@
+"""Running jobs in worker processes of this machine or on a Ray cluster."""

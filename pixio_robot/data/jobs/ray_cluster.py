@@ -1,0 +1,211 @@
+"""The jobs of `executor.run_tasks` on a Ray cluster: one actor per worker, polled for progress once a second.
+
+Each actor answers from a second thread. An actor that does not answer (a decoder that hangs while it holds the GIL) or
+makes no progress for `timeout_s` is killed. An actor that dies is replaced and its job tried once more, because the
+machine may have gone away; a file that crashes its decoder does so again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import pickle
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from pixio_robot.data.jobs.worker_processes import Job, JobResult
+from pixio_robot.errors import UserError
+
+log = logging.getLogger(__name__)
+
+ASK_EVERY_S = 1.0
+ATTEMPTS = 2
+
+
+class _Served:
+    """The actor: `run` occupies one of its threads; `progress` is answered by another."""
+
+    def __init__(self, path: list[str], pickled_job: bytes) -> None:
+        # As with spawned processes, workers can import what the driver can.
+        sys.path += [entry for entry in path if entry not in sys.path]
+        self._job: Job = pickle.loads(pickled_job)
+        self._lock = threading.Lock()
+        self._reports, self._amount = 0, 0.0
+
+    def run(self, argument: Any) -> tuple[str, Any]:
+        try:
+            return "result", self._job(argument, self._report)
+        except UserError as error:
+            return "user error", str(error)
+        except Exception as error:
+            return "failure", f"{type(error).__name__}: {error}"
+
+    def progress(self) -> tuple[int, float]:
+        """Number of reports so far, and the amount since the last call."""
+        with self._lock:
+            amount, self._amount = self._amount, 0.0
+            return self._reports, amount
+
+    def _report(self, amount: float) -> None:
+        with self._lock:
+            self._reports += 1
+            self._amount += amount
+
+
+@dataclasses.dataclass
+class _Worker:
+    actor: Any
+    started: Any
+    """Reference that is ready once the actor runs; None from then on. Waiting for a free core does not count as
+    hanging."""
+    index: int | None = None
+    answer: Any = None
+    question: Any = None
+    reports: int = -1
+    last_sign_of_life: float = 0.0
+
+
+def run_ray_jobs(
+    job: Job,
+    arguments: Sequence[Any],
+    workers: int,
+    timeout_s: float,
+    on_progress: Callable[[float], None],
+    gpus: float,
+) -> Iterator[JobResult]:
+    """See `executor.run_tasks`."""
+    with cluster():
+        served = ray.remote(_Served).options(num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0)
+        make = functools.partial(served.remote, sys.path, pickle.dumps(job))
+        waiting = deque(range(len(arguments)))
+        attempts = [0] * len(arguments)
+        count = min(workers or _room(gpus), len(arguments))
+        pool = [_start(make) for _ in range(count)]
+        try:
+            while waiting or any(worker.index is not None for worker in pool):
+                _hand_out(pool, waiting, arguments, attempts)
+                busy = [worker for worker in pool if worker.index is not None]
+                references = [worker.answer or worker.started for worker in pool if worker.answer or worker.started]
+                ready, _ = ray.wait(references, num_returns=1, timeout=min(ASK_EVERY_S, timeout_s / 4))
+                for worker in pool:
+                    if worker.started in ready:
+                        _raise_start_failure(worker)
+                for worker in busy:
+                    outcome, died = _look(worker, ready, timeout_s, on_progress)
+                    if outcome is None:
+                        continue
+                    if died:
+                        ray.kill(worker.actor)
+                        pool[pool.index(worker)] = _start(make)
+                    worker.index = None
+                    if died == "again" and attempts[outcome.index] < ATTEMPTS:
+                        waiting.append(outcome.index)
+                    else:
+                        yield outcome
+        finally:
+            for worker in pool:
+                ray.kill(worker.actor)
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """The cluster of RAY_ADDRESS, or the one running on this machine, or else a new one of this machine alone."""
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    log.info("Ray cluster of %d machines with %d cores", nodes, ray.cluster_resources().get("CPU", 0))
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _room(gpus: float) -> int:
+    """How many workers the cluster has room for. Raises UserError if there is none for even one."""
+    resources = ray.cluster_resources()
+    room = int(resources.get("CPU", 0))
+    if gpus:
+        room = min(room, int(resources.get("GPU", 0) / gpus))
+    if room == 0:
+        raise UserError(f"The Ray cluster has no room for a worker of 1 CPU and {gpus:g} GPU; it has {resources}.")
+    return room
+
+
+def _start(make: Callable[[], Any]) -> _Worker:
+    actor = make()
+    return _Worker(actor, actor.progress.remote())
+
+
+def _raise_start_failure(worker: _Worker) -> None:
+    """Raise UserError if the actor could not start, e.g. for a failed import: every job there would fail as well."""
+    try:
+        ray.get(worker.started)
+    except RayActorError as error:
+        raise UserError(
+            "A Ray worker could not start; the same version of pixio-robot must be installed on every machine of the "
+            f"cluster. {str(error).strip()}"
+        ) from error
+    worker.started = None
+
+
+def _hand_out(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequence[Any], attempts: list[int]) -> None:
+    for worker in pool:
+        if worker.index is None and worker.started is None and waiting:
+            worker.index = waiting.popleft()
+            attempts[worker.index] += 1
+            worker.answer = worker.actor.run.remote(arguments[worker.index])
+            worker.question = None
+            worker.last_sign_of_life = time.monotonic()
+
+
+def _look(
+    worker: _Worker, ready: Sequence[Any], timeout_s: float, on_progress: Callable[[float], None]
+) -> tuple[JobResult | None, str]:
+    """Return (outcome or None while the job runs, state of the actor): "" alive, "hung" abandoned, "again" died and the
+    job may be retried."""
+    assert worker.index is not None
+    try:
+        if worker.answer in ready:
+            kind, value = ray.get(worker.answer)
+            worker.answer = None
+            for question in (worker.question, worker.actor.progress.remote()):
+                if question is not None:
+                    on_progress(ray.get(question)[1])
+            if kind == "user error":
+                raise UserError(value)
+            if kind == "failure":
+                return JobResult(worker.index, failure=value), ""
+            return JobResult(worker.index, result=value), ""
+        _ask(worker, on_progress)
+    except RayActorError as error:
+        worker.answer = None
+        reason = str(error).strip().splitlines()[0]
+        return JobResult(worker.index, failure=f"decoder process died ({reason})"), "again"
+    if time.monotonic() - worker.last_sign_of_life > timeout_s:
+        worker.answer = None
+        return JobResult(worker.index, failure=f"gave up after {timeout_s:g} s without progress"), "hung"
+    return None, ""
+
+
+def _ask(worker: _Worker, on_progress: Callable[[float], None]) -> None:
+    if worker.question is None:
+        worker.question = worker.actor.progress.remote()
+    answered, _ = ray.wait([worker.question], timeout=0)
+    if answered:
+        reports, amount = ray.get(worker.question)
+        worker.question = None
+        on_progress(amount)
+        if reports != worker.reports:
+            worker.reports = reports
+            worker.last_sign_of_life = time.monotonic()

@@ -1,0 +1,266 @@
+"""Import of a diffusion_policy replay buffer into a demonstration store, one episode at a time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.data.actions.named_columns import column_names, grouped
+from pixio_robot.data.demos.editing.rewrite import Recipe, write
+from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.interop.demo_formats import Conversion
+from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
+from pixio_robot.interop.diffusion_policy.settings import INFOS, SPEC, ImportConfig
+from pixio_robot.interop.diffusion_policy.zarr_arrays import ArrayReader
+from pixio_robot.interop.rounding import Rounding
+from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
+
+STATE, ACTION, REWARD = "state", "action", "reward"
+_ROBOT = "robot"
+_OF_THE_EPISODE = ("_demo_start_pose", "_demo_end_pose")
+"""UMI repeats both at every step. A policy cannot know in advance where an episode will end."""
+
+
+def import_buffer(source: Path, out: Path, config: ImportConfig) -> Conversion:
+    """Import the buffer. Raises UserError for an invalid store or settings, and then writes nothing."""
+    with ReplayBuffer(source, fill_missing=config.fill_missing) as buffer:
+        reader = _Reader(buffer, config)
+        count = len(buffer)
+        write(out, {"": Recipe(spec=reader.spec, count=count, episodes=map(reader.episode, range(count)))})
+        return Conversion(episodes=count, frames=int(buffer.ends[-1]), notes=reader.notes())
+
+
+class _Reader:
+    """Reads the episodes of one buffer and keeps track of what is lost in conversion."""
+
+    def __init__(self, buffer: ReplayBuffer, config: ImportConfig) -> None:
+        self._buffer, self._config = buffer, config
+        self._attributes = buffer.attributes()
+        written = _written_spec(buffer, self._attributes)
+        self._cameras = self._camera_keys(written)
+        self._state = config.state or self._state_keys(written)
+        self._actions = config.actions or self._action_keys()
+        self.spec = self._spec(written)
+        self._order = self._state_order(written)
+        self._success = buffer.meta("success")
+        self._seeds = buffer.meta("seed")
+        self._infos = self._attributes.get(INFOS) or [{}] * len(buffer)
+        self._rewards = self._reward_key()
+        self._rounding = Rounding()
+        self._rounded_images: set[str] = set()
+        self._written = written is not None
+
+    def notes(self) -> list[str]:
+        numbers = {self._columns(name)[0] for name in (*self._state, *self._actions)}
+        used = {*self._cameras, *numbers, self._rewards}
+        left_out = sorted(set(self._buffer.arrays) - used)
+        found = [f"left out of data: {', '.join(left_out)}"] if left_out else []
+        if not self._cameras and not self._written:
+            found.append(
+                "no array contains images, (n, height, width, 3) or uint8 (n, 3, height, width), so the store has no "
+                "cameras"
+            )
+        if turned := [key for key in self._cameras if _channels_first(self._buffer.array(key).shape)]:
+            found.append(f"images stored as (n, 3, height, width), transposed: {', '.join(turned)}")
+        found += self._rounding.notes()
+        if self._rounded_images:
+            found.append(f"rounded to uint8: {', '.join(sorted(self._rounded_images))}")
+        if not self._rewards:
+            found.append("no rewards found: all of them are 0 (set rewards= to the key of an array)")
+        if self._success is None:
+            said = str(self._config.success).lower()
+            found.append(f"the format does not store which episodes succeeded: assuming success={said} for all")
+        return found
+
+    def episode(self, number: int) -> Episode:
+        start, stop = self._buffer.steps(number)
+        rewards = (
+            self._rounding.float32(self._rewards, self._rows(self._rewards, start, stop).reshape(stop - start))
+            if self._rewards
+            else np.zeros(stop - start, np.float32)
+        )
+        return Episode(
+            images={key: self._images(key, self._rows(key, start, stop)) for key in self._cameras},
+            state=self._joined(self._state, start, stop)[:, self._order],
+            actions=self._joined(self._actions, start, stop),
+            rewards=rewards,
+            success=self._config.success if self._success is None else bool(self._success[number]),
+            seed=number if self._seeds is None else int(self._seeds[number]),
+            info=self._infos[number],
+        )
+
+    def _rows(self, key: str, start: int, stop: int) -> np.ndarray:
+        return self._buffer.array(key).rows(start, stop)
+
+    def _joined(self, keys: list[str], start: int, stop: int) -> np.ndarray:
+        parts = []
+        for name in keys:
+            key, columns = self._columns(name)
+            parts.append(
+                self._rounding.float32(key, self._rows(key, start, stop).reshape(stop - start, -1)[:, columns])
+            )
+        return np.concatenate(parts, axis=1)
+
+    def _columns(self, name: str) -> tuple[str, list[int]]:
+        """The array with that name and all its columns, or the single column with that name (`state.0`)."""
+        key = name.rpartition(".")[0]
+        if name in self._buffer.arrays or key not in self._buffer.arrays:
+            return name, list(range(len(self._made(name))))
+        known = [made.split(" [")[0] for made in self._made(key)]
+        if name not in known:
+            raise unknown_name(f"column of data/{key} in {self._buffer.path}", name, known)
+        return key, [known.index(name)]
+
+    def _made(self, key: str) -> list[str]:
+        """Names for the columns of an array."""
+        return column_names(key, self._buffer.array(key).shape[1:] or (1,))
+
+    def _images(self, key: str, found: np.ndarray) -> np.ndarray:
+        """uint8 (n, h, w, 3) from uint8, or from floats in which `white` is the maximum; also from (n, 3, h, w)."""
+        if _channels_first(found.shape):
+            found = np.ascontiguousarray(np.moveaxis(found, 1, 3))
+        if found.dtype == np.uint8:
+            return found
+        white, where = self._config.white, f"data/{key} in {self._buffer.path}"
+        if not np.isfinite(found).all() or found.min() < 0 or found.max() > (white or 255):
+            raise UserError(
+                f"{where} has pixel values from {found.min():g} to {found.max():g}, outside the range 0 to "
+                f"{white or 255:g}" + ("; set white=255." if white == 1 else ".")
+            )
+        if not white and 0 < found.max() <= 1:
+            raise UserError(
+                f"{where} has no pixel value above 1: set white=1, or white=255 if the images really are that dark."
+            )
+        scaled = found * (255 / (white or 255))
+        pixels = np.rint(scaled).astype(np.uint8)
+        if not np.array_equal(pixels, scaled):
+            self._rounded_images.add(key)
+        return pixels
+
+    def _camera_keys(self, written: DemoSpec | None) -> list[str]:
+        wanted = self._config.cameras or (list(written.cameras) if written else [])
+        for key in wanted:
+            shape = self._buffer.array(key).shape
+            if not (_channels_last(shape) or _channels_first(shape)):
+                raise UserError(
+                    f"data/{key} in {self._buffer.path} has shape {shape}, but images must be (n, height, width, 3) or "
+                    "(n, 3, height, width)."
+                )
+        return wanted or [key for key, array in self._buffer.arrays.items() if _are_images(array)]
+
+    def _state_keys(self, written: DemoSpec | None) -> list[str]:
+        there = self._buffer.arrays
+        if STATE in there:
+            return [STATE]
+        if written is not None:
+            return list(grouped(written.state_names))
+        low = [key for key, array in there.items() if not _are_images(array) and key != ACTION]
+        robot = [key for key in low if key.startswith(_ROBOT) and not key.endswith(_OF_THE_EPISODE)]
+        if not robot:
+            raise UserError(f"{self._buffer.path} has no data/{STATE}: set state= to keys from {', '.join(low)}.")
+        return robot
+
+    def _state_order(self, written: DemoSpec | None) -> list[int] | slice:
+        """The position of each DemoSpec column in the joined parts; our own export groups columns by key."""
+        if written is None or self._config.state or self._state == [STATE]:
+            return slice(None)
+        joined = [column for columns in grouped(written.state_names).values() for column in columns]
+        return np.argsort(joined).tolist() if len(joined) == self.spec.state_dim else slice(None)
+
+    def _reward_key(self) -> str:
+        key = self._config.rewards or (REWARD if REWARD in self._buffer.arrays else "")
+        if key and math.prod(shape := self._buffer.array(key).shape) != shape[0]:
+            raise UserError(
+                f"data/{key} in {self._buffer.path} has shape {shape}, but rewards must be one number per step."
+            )
+        return key
+
+    def _action_keys(self) -> list[str]:
+        if ACTION not in self._buffer.arrays:
+            raise UserError(
+                f"{self._buffer.path} has no data/{ACTION}: set actions= to keys from {', '.join(self._buffer.arrays)}."
+            )
+        return [ACTION]
+
+    def _names(self, which: str, keys: list[str], said: list[str], written: list[str]) -> tuple[str, ...]:
+        """Names of the columns: the user's, else those stored by our export, else generated from the keys."""
+        chosen = [self._columns(name) for name in keys]
+        made = [self._made(key)[column] for key, columns in chosen for column in columns]
+        for names in (said, written, made):
+            if names and len(names) == len(made):
+                return tuple(names)
+            if names is said and said:
+                raise UserError(f"{which}= has {len(said)} names, but {', '.join(keys)} has {len(made)} columns.")
+        return tuple(made)
+
+    def _spec(self, written: DemoSpec | None) -> DemoSpec:
+        config, path = self._config, self._buffer.path
+        hz = config.control_hz or (written.control_hz if written else 0.0)
+        if not hz:
+            raise UserError(f"{path} does not store the control rate: set control_hz= (Push-T: 10).")
+        old = written or DemoSpec(
+            task=config.task or path.name.split(".")[0],
+            robot=config.robot,
+            simulator=UNKNOWN,
+            simulator_version=UNKNOWN,
+            controller=config.controller,
+            control_hz=hz,
+            cameras={},
+            state_names=(),
+            action_names=(),
+            render_quality=UNKNOWN,
+            source=f"diffusion_policy: {path.name}",
+        )
+        said = {key: getattr(config, key) for key in ("task", "source", "licence") if getattr(config, key)}
+        said |= {key: getattr(config, key) for key in ("robot", "controller") if getattr(config, key) != UNKNOWN}
+        own_state = list(old.state_names) if not config.state else []
+        own_actions = list(old.action_names) if not config.actions else []
+        fields: dict[str, Any] = old.to_json() | said
+        return DemoSpec.from_json(
+            fields
+            | {
+                "control_hz": hz,
+                "cameras": {key: self._camera(key, old) for key in self._cameras},
+                "state_names": self._names("state_names", self._state, config.state_names, own_state),
+                "action_names": self._names("action_names", self._actions, config.action_names, own_actions),
+            }
+        )
+
+    def _camera(self, key: str, old: DemoSpec) -> dict[str, Any]:
+        if key in old.cameras:
+            return old.to_json()["cameras"][key]
+        shape = self._buffer.array(key).shape
+        height, width = shape[2:] if _channels_first(shape) else shape[1:3]
+        return vars(CameraSpec(height=height, width=width))
+
+
+def _are_images(array: ArrayReader) -> bool:
+    """Whether to take the array for a camera unasked. Floats (n, 3, h, w) could be anything, such as matrices."""
+    return _channels_last(array.shape) or (_channels_first(array.shape) and array.dtype == np.uint8)
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape[3] == 3
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """As the converters of RoboTwin store images."""
+    return len(shape) == 4 and shape[1] == 3 and shape[3] != 3
+
+
+def _written_spec(buffer: ReplayBuffer, attributes: dict[str, Any]) -> DemoSpec | None:
+    """The DemoSpec that our own export stores in the attributes; None if there is none."""
+    found = attributes.get(SPEC)
+    if found is None:
+        return None
+    try:
+        spec = DemoSpec.from_json(found)
+        infos = attributes[INFOS]
+        if not isinstance(infos, list) or len(infos) != len(buffer):
+            raise ValueError(f"{len(infos)} infos for {len(buffer)} episodes")
+        return spec
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f".zattrs in {buffer.path}: {SPEC} or {INFOS} is damaged ({error!r}).") from error

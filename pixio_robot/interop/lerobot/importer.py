@@ -1,0 +1,113 @@
+"""Import of a LeRobotDataset v3 into a demonstration store, one episode at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, write
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.interop.demo_formats import Conversion, several_tasks_note, task_of_several
+from pixio_robot.interop.lerobot.extra_metadata import FILE, Notes, read_notes
+from pixio_robot.interop.lerobot.features import Columns, choose_columns, misfit, spec_of
+from pixio_robot.interop.lerobot.reader import LeRobotFiles, Record
+from pixio_robot.interop.lerobot.settings import ImportConfig
+from pixio_robot.interop.rounding import Rounding
+from pixio_robot.types import DemoSpec, Episode
+
+
+def import_dataset(source: Path, out: Path, config: ImportConfig) -> Conversion:
+    files = LeRobotFiles(source)
+    columns = choose_columns(
+        files.features,
+        cameras=config.cameras,
+        state=config.state,
+        action=config.action,
+        reward=config.reward,
+        success=config.success,
+    )
+    notes = [f"left out: {', '.join(columns.left_out)}"] if columns.left_out else []
+    ours = read_notes(source, columns.cameras)
+    if ours is not None and (why := misfit(ours.spec, files.features, columns, files.meta.fps)):
+        notes.append(f"{FILE} no longer matches the dataset and is ignored: {why}")
+        ours = None
+    reader = _Reader(files, columns, config, ours)
+    write(out, {"": Recipe(spec=reader.spec, count=len(files), episodes=reader.episodes())})
+    store = DemoStore.open(out, ram_bytes=0)
+    return Conversion(len(store), int(store.lengths.sum()), notes + reader.notes())
+
+
+class _Reader:
+    """Converts the dataset's episodes to ours and keeps track of what is lost."""
+
+    def __init__(self, files: LeRobotFiles, columns: Columns, config: ImportConfig, ours: Notes | None) -> None:
+        self._files, self._columns, self._config, self._ours = files, columns, config, ours
+        self._forgotten, self._mixed = 0, 0
+        self._rounding = Rounding()
+        self.spec = self._spec()
+
+    def _spec(self) -> DemoSpec:
+        if self._ours is not None:
+            spec = self._ours.spec
+            return dataclasses.replace(
+                spec, task=self._config.task or spec.task, robot=self._config.robot or spec.robot
+            )
+        return spec_of(
+            self._files.features,
+            self._columns,
+            fps=self._files.meta.fps,
+            task=self._config.task or task_of_several(self._files.tasks, self._files.root.name),
+            robot=self._config.robot or str(self._files.meta.robot_type or ""),
+            source=f"LeRobotDataset {self._files.root.name}",
+        )
+
+    def episodes(self) -> Iterator[Episode]:
+        for record in self._files.records(self._columns, self._config.tolerance_s):
+            yield self._episode(record)
+
+    def _episode(self, record: Record) -> Episode:
+        columns, count = self._columns, len(record.tasks)
+
+        def rows(key: str) -> np.ndarray:
+            return self._rounding.float32(key, record.values[key]).reshape(count, -1)
+
+        actions = rows(columns.action)
+        reward, success = columns.reward, columns.success
+        found: dict[str, Any] = {
+            "success": self._config.without_success if success is None else bool(record.values[success].any()),
+            "seed": record.number,
+            "info": {TASK: record.tasks[0]} if len(self._files.tasks) > 1 else {},
+        }
+        self._mixed += len(set(record.tasks)) > 1
+        if self._ours is not None:
+            noted = self._ours.of(record.number, actions)
+            self._forgotten += noted is None
+            found = noted or found
+        return Episode(
+            images=record.images,
+            state=np.concatenate([rows(key) for key in columns.state], 1),
+            actions=actions,
+            rewards=np.zeros(count, np.float32) if reward is None else rows(reward)[:, 0],
+            **found,
+        )
+
+    def notes(self) -> list[str]:
+        columns = self._columns
+        found = self._rounding.notes()
+        if columns.reward is None:
+            found.append("no reward column: all rewards are 0")
+        if columns.success is None and self._ours is None:
+            found.append(f"no success column: assuming success={self._config.without_success} for every episode")
+        if self._ours is None and (count := len(self._files.tasks)) > 1:
+            found.append(several_tasks_note(count))
+        if self._mixed:
+            found.append(f"{self._mixed} episodes have several tasks; only the first is kept")
+        if self._forgotten:
+            found.append(f"{self._forgotten} episodes have changed since {FILE} was written, so it is ignored for them")
+        if self._ours is None:
+            found.append("simulator, controller and camera poses are unknown")
+        return found

@@ -1,0 +1,181 @@
+"""The plan of an import from a robomimic file, made from its first demonstration and the settings.
+
+Observations in the file are copied. A simulator computes the others from `states` and `model_file`: cameras by
+rendering, robot observations by robosuite's definitions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Container, Mapping, Sequence
+
+import h5py
+
+from pixio_robot.data.demos.editing.convert_actions import ABSOLUTE, DELTA, state_for_poses
+from pixio_robot.errors import UserError
+from pixio_robot.interop.demo_formats import several_tasks_note, task_of_several
+from pixio_robot.interop.robomimic import env_metadata
+from pixio_robot.interop.robomimic.absolute_actions import check_deltas, described_actions
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, dataset, has_states, values
+from pixio_robot.interop.robomimic.observations import (
+    State,
+    choose_cameras,
+    choose_state,
+    model_of,
+    nested_in,
+    observations_of,
+    stored_camera,
+)
+from pixio_robot.interop.robomimic.renderer import Scene
+from pixio_robot.interop.robomimic.settings import SPEC, ImportConfig
+from pixio_robot.types import UNKNOWN, DemoSpec
+
+LANGUAGE = "lang"
+"""Key of ep_meta: the instruction of an episode."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """`stored`: our camera name -> the key of its images. `rendered`: cameras without images in the file. `deltas`: the
+    columns of the actions that env_args describe as deltas of a pose. `tasks`: demonstration -> its own task, if there
+    are several."""
+
+    spec: DemoSpec
+    stored: Mapping[str, str]
+    rendered: tuple[str, ...]
+    state: State
+    deltas: Sequence[int]
+    tasks: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def plan(file: RobomimicFile, demos: Sequence[str], config: ImportConfig, scene: Scene) -> Plan:
+    """Raises UserError for settings that do not match the file, or if neither specifies something required."""
+    demo = demos[0]
+    group = file.demo(demo)
+    observations = observations_of(group)
+    written = _written_spec(file)
+    stored, rendered = choose_cameras(file, observations, config)
+    notes: list[str] = []
+    state = choose_state(file, group, observations, config, written, scene)
+    width = _width(file, group, config.actions)
+    described = described_actions(file, config, written)
+    action_names, known = env_metadata.action_names(file.env_args, described, width)
+    # Unless somebody has said more about the actions than env_args.
+    deltas = env_metadata.delta_poses(action_names) if config.absolute is None else []
+    if written is not None and config.actions == "actions":
+        action_names, known, deltas = list(written.action_names), True, []
+    if config.action_names:
+        action_names, known, deltas = config.action_names, True, []
+    check_deltas(file, demo, config.actions, values(group, config.actions, file.path), deltas)
+    if len(action_names) != width:
+        raise UserError(f"{file.path} has actions of {width} columns, but {len(action_names)} names for them.")
+    if not known:
+        notes.append(
+            f"the file does not specify what the {width} columns of {config.actions} mean: name them with action_names="
+        )
+    cameras = {name: stored_camera(file, group, name, key) for name, key in stored.items()}
+    if rendered:
+        cameras |= scene.cameras(model_of(file, demo), rendered)
+        notes.append(f"rendered from the recorded states: {', '.join(rendered)}")
+    if not cameras and written is None:
+        renders = "; set cameras= to render some" if file.model_file(demo) and has_states(group) else ""
+        notes.append(f"the file has no images, so the store has no cameras{renders}")
+    if written is not None:
+        cameras |= {name: camera for name, camera in written.cameras.items() if name in stored}
+    if state.computed:
+        notes.append(f"computed from the recorded states: {', '.join(state.computed)}")
+    spec = dataclasses.replace(
+        _spec(file, config, written, bool(rendered), described),
+        cameras={name: cameras[name] for name in (config.cameras or cameras)},
+        state_names=state.names,
+        action_names=tuple(action_names),
+    )
+    left_out = sorted(set(observations) - set(state.columns) - set(stored.values()))
+    if left_out:
+        notes.append(f"left out of the observations: {', '.join(left_out)} (select with state=)")
+    if nested := nested_in(group):
+        notes.append(f"left out of the observations, as groups of arrays: {', '.join(nested)}")
+    notes += [
+        f"the mask {mask} names demonstrations that are not in the file: {count}" for mask, count in file.absent.items()
+    ]
+    if (needed := state_for_poses(spec, list(state.columns))) and _knows_sites(file, demo, observations, needed):
+        notes.append(
+            f"`data actions to={DELTA if ABSOLUTE in spec.controller else ABSOLUTE}` needs the pose of the site that "
+            f"the controller moves, which eef_quat is not: import with state={','.join(needed)}"
+        )
+    tasks = {} if config.task or written is not None else _tasks(file, demos)
+    names = list(dict.fromkeys(tasks.values()))
+    if names:
+        spec = dataclasses.replace(spec, task=task_of_several(names, file.path.name))
+    if len(names) > 1:
+        notes.append(several_tasks_note(len(names)))
+    return Plan(spec, stored, rendered, state, deltas, tasks if len(names) > 1 else {}, tuple(notes))
+
+
+def _tasks(file: RobomimicFile, demos: Sequence[str]) -> dict[str, str]:
+    """Demonstration -> its instruction, which RoboCasa stores in ep_meta; the environment where there is none. Empty
+    if no demonstration has one."""
+    found = {demo: str(file.ep_meta(demo).get(LANGUAGE) or "") for demo in demos}
+    return {demo: task or _env_name(file) for demo, task in found.items()} if any(found.values()) else {}
+
+
+def _env_name(file: RobomimicFile) -> str:
+    return str(file.env_args.get("env_name") or file.path.stem)
+
+
+def _knows_sites(file: RobomimicFile, demo: str, observations: Container[str], keys: Sequence[str]) -> bool:
+    """Whether the file has those observations, or what a simulator needs to compute them."""
+    return all(key in observations for key in keys) or (
+        has_states(file.demo(demo)) and file.model_file(demo) is not None
+    )
+
+
+def _written_spec(file: RobomimicFile) -> DemoSpec | None:
+    """The DemoSpec that our own export stores beside robomimic's attributes; None if there is none."""
+    text = file.attributes.get(SPEC)
+    if text is None:
+        return None
+    try:
+        return DemoSpec.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file.path}: the attribute {SPEC} of data is damaged ({error!r}).") from error
+
+
+def _spec(
+    file: RobomimicFile, config: ImportConfig, written: DemoSpec | None, rendered: bool, described: str
+) -> DemoSpec:
+    env_args = file.env_args
+    if written is None:
+        hz = config.control_hz or env_metadata.control_hz(env_args)
+        if hz is None:
+            raise UserError(f"{file.path} does not store the control rate: set control_hz=.")
+        simulator, version = env_metadata.simulator(env_args), env_args.get("env_version")
+        written = DemoSpec(
+            task=_env_name(file),
+            robot=" + ".join(env_metadata.robots(env_args)) or UNKNOWN,
+            simulator=simulator,
+            simulator_version=f"{simulator} {version}" if version else UNKNOWN,
+            controller=env_metadata.controller_name(env_args, described),
+            control_hz=hz,
+            cameras={},
+            state_names=(),
+            action_names=(),
+            render_quality=UNKNOWN,
+            source=f"robomimic: {file.path.name}",
+        )
+    elif config.actions != "actions":
+        written = dataclasses.replace(written, controller=env_metadata.controller_name(env_args, described))
+    if rendered:
+        written = dataclasses.replace(written, render_quality=config.render_quality)
+    said = {name: getattr(config, name) for name in ("task", "robot", "controller", "source", "licence")}
+    said = {name: text for name, text in said.items() if text}
+    return dataclasses.replace(written, control_hz=config.control_hz or written.control_hz, **said)
+
+
+def _width(file: RobomimicFile, group: h5py.Group, key: str) -> int:
+    shape = dataset(group, key, file.path).shape
+    if len(shape) != 2:
+        raise UserError(f"{file.path}: {key} of {group.name} has shape {shape}, but must be (steps, columns).")
+    return shape[1]

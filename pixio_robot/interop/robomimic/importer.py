@@ -1,0 +1,174 @@
+"""Import of a robomimic file into a demonstration store, one demonstration at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, write
+from pixio_robot.errors import UserError
+from pixio_robot.interop.demo_formats import Conversion
+from pixio_robot.interop.robomimic.absolute_actions import check_deltas
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number, values
+from pixio_robot.interop.robomimic.import_plan import LANGUAGE, Plan, plan
+from pixio_robot.interop.robomimic.observations import model_of
+from pixio_robot.interop.robomimic.renderer import OpenScene, Scene
+from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, ImportConfig
+from pixio_robot.interop.rounding import Rounding
+from pixio_robot.types import Episode
+
+SUCCESS_REWARD = 1.0
+"""robosuite's tasks return this reward (after scaling) exactly while they are solved; shaped rewards stay below it."""
+_ROUNDING = 1e-6
+
+
+def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene) -> Conversion:
+    """Import the file. Raises UserError for an invalid file or settings, and then writes nothing."""
+    with RobomimicFile(source) as file:
+        scene = _LazyScene(open_scene, config)
+        try:
+            demos = file.chosen(config.mask)
+            shape = plan(file, demos, config, scene)
+            reader = _Reader(file, shape, config, scene)
+            lengths = [file.length(demo) for demo in demos]
+            write(out, {"": Recipe(spec=shape.spec, count=len(demos), episodes=map(reader.episode, demos))})
+        finally:
+            scene.close()
+    return Conversion(episodes=len(demos), frames=sum(lengths), notes=[*shape.notes, *scene.notes(), *reader.notes()])
+
+
+class _LazyScene:
+    """Starts the simulator only when something has to be computed, not for a file that contains everything."""
+
+    def __init__(self, open_scene: OpenScene, config: ImportConfig) -> None:
+        self._open, self._config = open_scene, config
+        self._scene: Scene | None = None
+
+    def _get(self) -> Scene:
+        if self._scene is None:
+            self._scene = self._open(self._config.image_size, self._config.render_quality)
+        return self._scene
+
+    def cameras(self, model_file: str, names: Any) -> Any:
+        return self._get().cameras(model_file, names)
+
+    def observe(self, model_file: str, states: np.ndarray, keys: Any, cameras: Any) -> Mapping[str, np.ndarray]:
+        return self._get().observe(model_file, states, keys, cameras)
+
+    def notes(self) -> list[str]:
+        return [] if self._scene is None else self._scene.notes()
+
+    def close(self) -> None:
+        if self._scene is not None:
+            self._scene.close()
+
+
+class _Reader:
+    """Reads the episodes of one file according to the plan, and keeps track of what is lost in conversion."""
+
+    def __init__(self, file: RobomimicFile, shape: Plan, config: ImportConfig, scene: Scene) -> None:
+        self._file, self._plan, self._config, self._scene = file, shape, config, scene
+        self._rounding = Rounding()
+        self._dropped: set[str] = set()
+        self._without_rewards = False
+
+    def notes(self) -> list[str]:
+        found = self._rounding.notes()
+        if self._dropped:
+            found.append(f"not kept in the store: {', '.join(sorted(self._dropped))}")
+        if self._without_rewards:
+            found.append("the file has no rewards: all of them are 0")
+        return found
+
+    def episode(self, demo: str) -> Episode:
+        group, shape = self._file.demo(demo), self._plan
+        length = self._file.length(demo)
+        worked_out: Mapping[str, np.ndarray] = {}
+        if shape.rendered or shape.state.computed:
+            states = values(group, "states", self._file.path)
+            worked_out = self._scene.observe(model_of(self._file, demo), states, shape.state.computed, shape.rendered)
+        images = {name: self._observation(group, key, length) for name, key in shape.stored.items()}
+        images |= {name: worked_out[f"{name}_image"] for name in shape.rendered}
+        state = np.empty((length, shape.spec.state_dim), np.float32)
+        for key, columns in shape.state.columns.items():
+            column = worked_out[key] if key in shape.state.computed else self._observation(group, key, length)
+            state[:, columns] = self._rounding.float32(key, column.reshape(length, -1))
+        recorded = values(group, self._config.actions, self._file.path)
+        check_deltas(self._file, demo, self._config.actions, recorded, shape.deltas)
+        actions = self._rounding.float32("actions", recorded)
+        info = _info(self._file, group)
+        rewards = self._rewards(group, length)
+        self._dropped |= set(map(str, group)) - {self._config.actions, "rewards", "obs"}
+        self._dropped |= {"model_file"} & set(group.attrs)
+        self._dropped |= {f"ep_meta.{key}" for key in self._file.ep_meta(demo) if key != LANGUAGE}
+        return Episode(
+            images={name: images[name] for name in shape.spec.cameras},
+            state=state,
+            actions=actions,
+            rewards=rewards,
+            success=self._success(group, rewards, info),
+            seed=int(info.get("seed", self._attribute(group, "seed", demo_number(demo)))),
+            info=info["info"] if info else self._origin(demo),
+        )
+
+    def _observation(self, group: h5py.Group, key: str, length: int) -> np.ndarray:
+        found = values(group, f"obs/{key}", self._file.path)
+        if len(found) != length:
+            raise UserError(f"{self._file.path}: {group.name} has {len(found)} obs/{key}, but {length} actions.")
+        return found
+
+    def _rewards(self, group: h5py.Group, length: int) -> np.ndarray:
+        if "rewards" not in group:
+            self._without_rewards = True
+            return np.zeros(length, np.float32)
+        return self._rounding.float32("rewards", values(group, "rewards", self._file.path).reshape(length))
+
+    def _success(self, group: h5py.Group, rewards: np.ndarray, info: Mapping[str, Any]) -> bool:
+        if self._config.success != "reward":
+            return self._config.success == "all"
+        if "success" in info:
+            return bool(info["success"])
+        # Isaac Lab's files mark the outcome and have no rewards.
+        marked = self._attribute(group, "success", None)
+        if marked is not None:
+            return bool(marked)
+        if "rewards" not in group:
+            raise UserError(
+                f"{self._file.path}: {group.name} has no rewards to derive success from: set success=all (robosuite's "
+                "recorder keeps successful demonstrations only) or success=none."
+            )
+        return bool(rewards.max() >= SUCCESS_REWARD - _ROUNDING)
+
+    def _attribute(self, group: h5py.Group, key: str, default: int | None) -> int | None:
+        """A number among the demonstration's attributes; bool included."""
+        found = group.attrs.get(key, default)
+        if found is None:
+            return None
+        try:
+            return int(found)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self._file.path}: {key} of {group.name} is {found!r}, but must be a number.") from error
+
+    def _origin(self, demo: str) -> dict[str, Any]:
+        """The episode's info, used later for exporting and for selecting episodes."""
+        masks = {f"{MASK}{mask}": demo in members for mask, members in self._file.masks.items()}
+        env_args = {ENV_ARGS: self._file.env_args} if self._file.env_args else {}
+        task = {TASK: self._plan.tasks[demo]} if self._plan.tasks else {}
+        return {DEMO: demo} | masks | env_args | task
+
+
+def _info(file: RobomimicFile, group: h5py.Group) -> dict[str, Any]:
+    """Success, seed and info as stored by our own export; empty for other files."""
+    text = group.attrs.get(INFO)
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+        return {key: found[key] for key in ("success", "seed", "info")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file.path}: the attribute {INFO} of {group.name} is damaged ({error!r}).") from error

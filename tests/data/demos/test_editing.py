@@ -1,0 +1,418 @@
+"""Edits: what comes out is what the recipe says, whole or not at all, and the sources stay as they are."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demo_data import SPEC, make_episode, make_store, same
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixio_robot.data.actions.merge_steps import WAYS
+from pixio_robot.data.demos.editing.filter_expression import COMPARISONS, EXAMPLE, EpisodeFacts, parse_where
+from pixio_robot.data.demos.editing.merge import merged, twins
+from pixio_robot.data.demos.editing.rename import Named, renamed
+from pixio_robot.data.demos.editing.resample import Edit, resized, strided
+from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, chosen, drawn, filtered, holding, split, task_of, write
+from pixio_robot.data.demos.spec_differences import told_apart
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import TIMESTAMPS, verify
+from pixio_robot.errors import UserError
+from pixio_robot.types import CameraSpec
+
+
+def apply(store: DemoStore, edit: Edit, out: Path) -> DemoStore:
+    write(out, {"": chosen(store, range(len(store)), edit.change, edit.spec)}, progress=False)
+    result = DemoStore.open(out)
+    assert verify(result) == []
+    return result
+
+
+def test_a_merge_of_a_split_is_the_whole(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=7)
+    write(tmp_path / "parts", split(store, 0.3, seed=1), progress=False)
+    parts = [DemoStore.open(tmp_path / "parts" / name) for name in ("train", "validation")]
+    assert [len(part) for part in parts] == [5, 2]
+    write(tmp_path / "again", {"": merged(parts)}, progress=False)
+    again = DemoStore.open(tmp_path / "again")
+    assert sorted(again.seeds) == store.seeds
+    assert again.spec == store.spec
+    assert all(same(again.episode(number), make_episode(again.seeds[number])) for number in range(7))
+
+
+def test_what_is_held_out_is_in_no_other_copy_in_the_training_part(tmp_path: Path) -> None:
+    store, again = (make_store(tmp_path / name, episodes=6) for name in ("s", "again"))
+    write(tmp_path / "twice", {"": merged([store, again])}, progress=False)
+    write(tmp_path / "parts", split(DemoStore.open(tmp_path / "twice"), 0.3, seed=0), progress=False)
+    train, validation = (DemoStore.open(tmp_path / "parts" / name) for name in ("train", "validation"))
+    assert len(validation) == 4
+    assert not set(train.seeds) & set(validation.seeds)
+    assert set(train.seeds) | set(validation.seeds) == set(store.seeds)
+    alike = DemoStore.create(tmp_path / "alike", SPEC)
+    for _ in range(3):
+        alike.append(make_episode(1))
+    with pytest.raises(UserError, match="none is left to train on"):
+        split(alike, 0.3, seed=0)
+
+
+def test_a_merge_of_two_tasks_says_which_is_which(tmp_path: Path) -> None:
+    stores = [make_store(tmp_path / "a", episodes=2)]
+    other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, task="Other", licence="CC0"))
+    other.append(make_episode(5))
+    write(tmp_path / "both", {"": merged([*stores, other])}, progress=False)
+    both = DemoStore.open(tmp_path / "both")
+    assert both.spec.task == "Other + Test"
+    assert both.spec.licence == "CC0"
+    assert [task_of(both, number) for number in range(3)] == ["Test", "Test", "Other"]
+    # Each task's own store says so, as training on several stores wants it.
+    write(tmp_path / "one", {"": filtered(both, "task == Other")}, progress=False)
+    one = DemoStore.open(tmp_path / "one")
+    assert (one.seeds, one.spec.task) == ([5], "Other")
+
+
+def test_edits_of_lossy_archives_lose_no_more(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=2)
+    write(tmp_path / "packed", {"": dataclasses.replace(chosen(store, range(2)), image_codec="jpeg")}, progress=False)
+    packed = DemoStore.open(tmp_path / "packed")
+    assert not same(packed.episode(0), store.episode(0))
+    # Neither the frames that lost already, nor those of the other store that a merge brings in.
+    for name, recipe in (("one", filtered(packed, "episode == 0")), ("both", merged([packed, store]))):
+        write(tmp_path / name, {"": recipe}, progress=False)
+        assert same(DemoStore.open(tmp_path / name).episode(0), packed.episode(0))
+    assert same(DemoStore.open(tmp_path / "both").episode(2), store.episode(0))
+    # What loses nothing stays as small as it is.
+    write(tmp_path / "z", {"": dataclasses.replace(chosen(store, [0]), image_codec="zstd")}, progress=False)
+    assert filtered(DemoStore.open(tmp_path / "z"), "episode == 0").image_codec == "zstd"
+
+
+def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a", episodes=1)
+    other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, control_hz=20.0))
+    other.append(make_episode(1))
+    with pytest.raises(UserError, match=r"/a \(A\) and .*/b \(B\) cannot be merged. control_hz: A has 10, B has 20. `"):
+        merged([store, other])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"robot": "Panda"},
+            "robot: A has 'none', B has 'Panda'. `data rename` unifies different names for the same thing.",
+        ),
+        (
+            {"action_names": ("u", "w"), "state_names": SPEC.state_names[:2], "controller": "OSC"},
+            "controller: A has 'none', B has 'OSC'; state_names: only A has z [m]; action_names: only A has v, only B "
+            "has w. `data rename` unifies different names for the same thing. `data actions` converts poses.",
+        ),
+        ({"action_names": ("v", "u")}, "action_names: different order: number 0 is u in A and v in B. `data"),
+        ({"cameras": {"front": CameraSpec(height=6, width=10)}}, "cameras: only A has hand; camera 'front': A has 12"),
+        ({"source": "elsewhere", "licence": "CC0", "simulator_version": "1"}, ""),
+    ],
+)
+def test_each_difference_is_told_once(change: dict, message: str) -> None:
+    told = told_apart(SPEC, dataclasses.replace(SPEC, **change), "A", "B")
+    assert told.startswith(message)
+    assert bool(told) == bool(message)
+
+
+def test_episodes_that_are_there_twice_are_found(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a", episodes=3)
+    with pytest.raises(UserError, match="/a is listed twice"):
+        merged([store, DemoStore.open(tmp_path / "a" / ".." / "a")])
+    again = DemoStore.create(tmp_path / "b", SPEC)
+    for seed in (7, 1):
+        again.append(make_episode(seed))
+    assert twins([store, again]) == {(1, 1)}
+    write(tmp_path / "both", {"": merged([store, again], {(1, 1)})}, progress=False)
+    assert DemoStore.open(tmp_path / "both").seeds == [0, 1, 2, 7]
+
+
+def test_nothing_is_left_behind_when_an_edit_fails(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=3)
+    file = store.episode_path(2) / "actions" / "c" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(UserError, match="000002/actions is damaged"):
+        write(tmp_path / "out", {"": chosen(DemoStore.open(tmp_path / "s"), range(3))}, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_an_existing_place_is_not_written_to(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=1)
+    with pytest.raises(UserError, match="exists already; choose another out="):
+        write(tmp_path / "s", {"": chosen(store, [0])}, progress=False)
+
+
+@given(stride=st.integers(1, 9), length=st.integers(1, 12), joined=st.sampled_from(sorted(WAYS)))
+def test_a_stride_keeps_every_kth_frame_and_the_return(stride: int, length: int, joined: str) -> None:
+    episode, edit = make_episode(3, length), strided(SPEC, stride, joined)
+    found = edit.change(episode)
+    assert np.array_equal(found.images["front"], episode.images["front"][::stride])
+    assert np.array_equal(found.state, episode.state[::stride])
+    assert len(found) == -(-length // stride)
+    assert found.rewards.sum() == pytest.approx(episode.rewards.sum(), rel=1e-4, abs=1e-5)
+    expected = {"sum": episode.actions.sum(0), "first": None, "last": None, "mean": None}[joined]
+    if expected is not None:
+        np.testing.assert_allclose(found.actions.sum(0), expected, rtol=1e-4, atol=1e-5)
+    if joined == "last":
+        assert np.array_equal(found.actions[-1], episode.actions[-1])
+    assert edit.spec.control_hz == SPEC.control_hz / stride
+
+
+@pytest.mark.parametrize("joined", ["sum", "mean"])
+def test_a_stride_leaves_a_gripper_its_command_and_a_step_its_time(tmp_path: Path, joined: str) -> None:
+    spec = dataclasses.replace(SPEC, action_names=("eef_delta_pos.x [0.05 m]", "gripper [-1 opens, 1 closes]"))
+    store = DemoStore.create(tmp_path / "s", spec)
+    episode = make_episode(0, 7)
+    episode.actions[:, 1] = [-1, -1, -1, -1, 1, 1, 1]
+    store.append(dataclasses.replace(episode, info={TIMESTAMPS: [step / spec.control_hz for step in range(7)]}))
+    thinned = apply(store, strided(spec, 3, joined), tmp_path / "thinned")  # verified: the times fit the new rate
+    assert thinned.actions(0)[:, 1].tolist() == [-1, 1, 1]
+    assert thinned.info(0)[TIMESTAMPS] == [0.0, 0.3, 0.6]
+    np.testing.assert_allclose(thinned.actions(0)[0, 0], getattr(episode.actions[:3, 0], joined)(), rtol=1e-6)
+
+
+def test_a_stride_asks_how_actions_are_joined() -> None:
+    with pytest.raises(UserError, match=r"actions=first\|last\|sum\|mean"):
+        strided(SPEC, 2, "")
+
+
+def test_renaming_there_and_back(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=2)
+    swapped = apply(store, renamed(SPEC, {"front": "hand", "hand": "front"}), tmp_path / "swapped")
+    assert np.array_equal(swapped.images(0, "hand"), store.images(0, "front"))
+    back = apply(swapped, renamed(swapped.spec, {"front": "hand", "hand": "front"}), tmp_path / "back")
+    assert same(back.episode(1), make_episode(1))
+    with pytest.raises(UserError, match="same name"):
+        renamed(SPEC, {"front": "hand"})
+    with pytest.raises(UserError, match="Did you mean 'front'"):
+        renamed(SPEC, {"frnt": "x"})
+
+
+def test_columns_robot_and_task_are_renamed_and_their_numbers_stay(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, state_names=("eef.x [m]", "eef.y [m]", "u"), cameras=SPEC.cameras)
+    store = DemoStore.create(tmp_path / "s", spec)
+    for seed in range(2):
+        store.append(dataclasses.replace(make_episode(seed), info={TASK: "Test"}))
+    words = Named(robot="UR5e", controller="cartesian", task="Pick")
+    edit = renamed(spec, {"eef": "eef_pos", "u": "grip [1]", "front": "top"}, words)
+    # What is called alike in state and actions means the same.
+    assert edit.spec.state_names == ("eef_pos.x [m]", "eef_pos.y [m]", "grip [1]")
+    assert edit.spec.action_names == ("grip [1]", "v")
+    assert "action_names: u -> grip [1]" in edit.notes
+    done = apply(store, edit, tmp_path / "t")
+    assert (done.spec.robot, done.spec.controller, done.spec.task) == ("UR5e", "cartesian", "Pick")
+    assert task_of(done, 1) == "Pick"
+    assert np.array_equal(done.actions(1), store.actions(1))
+    assert np.array_equal(done.images(1, "top"), store.images(1, "front"))
+    whole = renamed(spec, {}, Named(action_names=["eef_pos.x [m]", "eef_pos.y [m]"])).spec
+    assert whole.action_names == ("eef_pos.x [m]", "eef_pos.y [m]")
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "message"),
+    [
+        ({"ux": "w"}, Named(), "Unknown camera or column 'ux'"),
+        ({"u": "v"}, Named(), "Two columns of action_names would have the same name: v"),
+        ({}, Named(action_names=["a", "b", "c"]), "action_names= has 3 names for 2: u, v"),
+        ({}, Named(task="Both"), "would replace several tasks"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(names: dict, words: Named, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        renamed(dataclasses.replace(SPEC, task="One + Other"), names, words)
+
+
+def test_resizing_averages_and_intrinsics_follow(tmp_path: Path) -> None:
+    camera = CameraSpec(height=12, width=10, intrinsics=(20.0, 24.0, 5.0, 6.0), mounted_on="world")
+    spec = dataclasses.replace(SPEC, cameras={**SPEC.cameras, "front": camera})
+    store = DemoStore.create(tmp_path / "s", spec)
+    store.append(make_episode(0))
+    small = apply(store, resized(spec, 6, 5, ["front"]), tmp_path / "small")
+    assert small.spec.cameras["front"] == dataclasses.replace(
+        camera, height=6, width=5, intrinsics=(10.0, 12.0, 2.5, 3.0)
+    )
+    assert small.spec.cameras["hand"] == SPEC.cameras["hand"]
+    frames = store.images(0, "front").astype(float)
+    blocks = frames.reshape(len(frames), 6, 2, 5, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(small.images(0, "front"), blocks, atol=0.51)
+    assert np.array_equal(small.images(0, "hand"), store.images(0, "hand"))
+
+
+def test_drawn_episodes_are_different_and_repeatable(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=6)
+    assert drawn(store, 3, 1) == drawn(store, 3, 1) == sorted(set(drawn(store, 3, 1)))
+    assert drawn(store, 6, 0) == list(range(6))
+    with pytest.raises(UserError, match="between 1 and the 6 episodes"):
+        drawn(store, 7, 0)
+
+
+FACTS = EpisodeFacts(
+    episode=3, length=40, seed=7, success=True, task="Lift", reward=1.5, info={"operator": "a", "n": 2}
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("success", True),
+        ("not success", False),
+        ("success == false", False),
+        ("length >= 40 and length<41", True),
+        ("seed in 0..6", False),
+        ("seed in 7..7", True),
+        ("task == Lift", True),
+        ("task != 'Pick Place'", True),
+        ("reward > 1.4 and not (length < 10 or seed == 8)", True),
+        ("not success or length == 40", True),
+        ("success and seed == 1 or length == 40", True),
+        ("success and (seed == 1 or length == 41)", False),
+        ("info.operator == a", True),
+        ("info.n >= 3", False),
+        ("info.absent == 1", False),
+        ("reward > -1e3", True),
+        ("episode in (0, 1, 3)", True),
+        ("episode in (0,1,2)", False),
+        ("not episode in (0, 2..4)", False),
+        ("episode not in (0, 2..4)", False),
+        ("task not in ('Pick Place', Stack) and success", True),
+        ("info.absent not in (1, 2)", False),
+        ("task in (Stack, Lift)", True),
+        ("task in ('Pick Place')", False),
+        ("task in 'K'..'M'", True),
+        ("task in ('A'..'C', \"X\"..'Z')", False),
+        ("info.operator in (a, b) and success", True),
+        ("success in (true)", True),
+        ("success not in (true)", False),
+    ],
+)
+def test_choices(where: str, expected: bool) -> None:
+    assert parse_where(where).holds(FACTS) is expected
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("", "but found the end"),
+        ("sucess", "Did you mean 'success'"),
+        ("length", "expected a comparison"),
+        ("length = 3", "cannot be parsed from '= 3'"),
+        ("length in 3", r"expected LOW..HIGH or \(A, B, ...\) after 'in'.*For example: success and"),
+        ("episode in 0,1", "expected LOW..HIGH"),
+        ("episode == 0,1", "expected 'and', 'or' or the end of the condition but found ','"),
+        ("episode not == 3", "expected 'in' after 'not'"),
+        ("episode in (0 1)", r"expected ',' or '\)'"),
+        ("episode in (0,", "but found the end"),
+        ("episode in (3..)", "cannot be parsed from '3..\\)'"),
+        ("length == 1..3", "expected a single value"),
+        ("length < 3 seed == 1", "expected 'and', 'or' or the end"),
+        ("(success", r"expected '\)'"),
+        ("__import__('os')", "Unknown property"),
+    ],
+)
+def test_choices_that_are_not_understood(where: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_where(where)
+
+
+def test_the_example_of_the_message_is_understood() -> None:
+    assert parse_where(EXAMPLE).holds(FACTS)
+    assert not parse_where(EXAMPLE).holds(dataclasses.replace(FACTS, episode=8))
+
+
+def test_text_is_not_compared_with_numbers() -> None:
+    with pytest.raises(UserError, match=r"which cannot be compared with 1\.0\.\.3\.0"):
+        parse_where("task in (1..3)").holds(FACTS)
+    with pytest.raises(UserError, match="task is 'Lift' in episode 3"):
+        parse_where("task < 3").holds(FACTS)
+
+
+@given(sign=st.sampled_from(sorted(set(COMPARISONS) - {"in"})), value=st.integers(-50, 50), length=st.integers(0, 50))
+def test_comparisons_are_those_of_numbers(sign: str, value: int, length: int) -> None:
+    facts = dataclasses.replace(FACTS, length=length)
+    assert parse_where(f"length {sign} {value}").holds(facts) == COMPARISONS[sign](length, value)
+
+
+def test_none_fits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="matches none of the 2 episodes"):
+        filtered(make_store(tmp_path / "s", episodes=2), "length > 1000")
+
+
+def test_a_key_that_was_noted_somewhere_is_known_everywhere_and_others_are_not(tmp_path: Path) -> None:
+    plain, noted = make_store(tmp_path / "plain", episodes=1), DemoStore.create(tmp_path / "noted", SPEC)
+    noted.append(dataclasses.replace(make_episode(0), info={"operator": "ann"}))
+    assert holding([plain, noted], "info.operator == ann") == [[], [0]]
+    with pytest.raises(UserError, match=r"'info\.operater'\. Did you mean 'info\.operator'"):
+        holding([plain, noted], "success or info.operater == ann")
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0.0, 0.1, 0.2, 0.3], None),
+        ([0.0, 0.11, 0.19, 0.3], None),
+        ([0.0, 0.1, 0.4, 0.5], "300 ms pass between step 1 and 2, but control_hz=10 implies 100"),
+        ([0.0, 0.1, 0.05, 0.2], "-50 ms pass between step 1 and 2"),
+        ([0.0, 0.1], r"shape \(2,\) for 4 steps"),
+        (["a"] * 4, "not a list of numbers"),
+    ],
+)
+def test_verify_holds_timestamps_against_the_rate(tmp_path: Path, times: list, message: str | None) -> None:
+    store = DemoStore.create(tmp_path / "s", SPEC)
+    store.append(dataclasses.replace(make_episode(0, length=4), info={TIMESTAMPS: times}))
+    problems = verify(store)
+    assert len(problems) == (message is not None)
+    if message is not None:
+        assert re.search(message, problems[0])
+
+
+def test_verify_names_the_action_that_no_controller_takes(tmp_path: Path) -> None:
+    store = DemoStore.create(tmp_path / "s", SPEC)
+    episode = make_episode(0, length=5)
+    episode.actions[:] = 0.5
+    episode.actions[3, 1] = 1.5
+    store.append(episode)
+    assert verify(store, action_range=(-2, 2)) == []
+    assert verify(store, action_range=(-1, 1)) == [
+        "episode 0, actions: 1 values outside -1..1, the first at step 3: v is 1.5"
+    ]
+
+
+def test_verify_finds_a_camera_that_nobody_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=2)
+    (store.episode_path(1) / "images" / "side").mkdir()
+    assert verify(store) == ["episode 1, camera side: it is not in the DemoSpec"]
+
+
+def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
+    make_store(tmp_path / "s")
+    code = f"""
+        import resource, signal, sys
+        from pathlib import Path
+        from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+        from pixio_robot.errors import UserError
+        store = open_source(Path({str(tmp_path / "s")!r}))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        try:
+            write(Path({str(tmp_path / "out")!r}), {{"": chosen(store, range(len(store)))}}, progress=False)
+        except UserError as error:
+            assert "Nothing was kept" in str(error), error
+            sys.exit(7)
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)]).returncode == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_an_episode_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s")
+    wrong = dataclasses.replace(store.episode(2), rewards=np.full(1, np.nan, np.float32))
+    episodes = iter([store.episode(0), store.episode(1), wrong])
+    with pytest.raises(UserError, match=r"Episode 2 cannot be written to .*rewards"):
+        write(tmp_path / "out", {"": Recipe(spec=store.spec, count=3, episodes=episodes)}, progress=False)
+    assert not (tmp_path / "out").exists()
