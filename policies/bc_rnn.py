@@ -71,6 +71,7 @@ class BCRNNPolicy(ChunkPolicy):
         return self.head.sample(self.head(self._read(seen)), RowNoise(seeds, seen))
 
     def _read(self, frames_btp: Tensor) -> Tensor:
-        # On a CPU, the LSTM fails in half precision under autocast (torch 2.11); on a GPU this changes nothing.
-        with torch.autocast("cpu", enabled=False):
+        # Under autocast to any type, cuDNN's LSTM computes in float16 (torch 2.11, AutocastRNN.cpp), where gradients
+        # overflow without loss scaling; on a CPU it fails.
+        with torch.autocast(frames_btp.device.type, enabled=False):
             return self.lstm(frames_btp.float())[0][:, -1]

@@ -87,4 +87,6 @@ class _Episodes(gymnasium.ObservationWrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward, terminated, truncated, info | {"is_success": info["success"]}
+        # lerobot counts a success of any step. In `evaluate`, the last step decides.
+        success = info["success"] and (terminated or truncated)
+        return observation, reward, terminated, truncated, info | {"is_success": success}

@@ -93,8 +93,6 @@ def make_statistics(state_low, state_high, action_low, action_high) -> Statistic
     return Statistics.from_json({"state": span(state_low, state_high), "actions": span(action_low, action_high)})
 
 
-# PyTorch's LSTM supports bfloat16 on GPUs only.
-@pytest.mark.parametrize("name", [name for name in policy_names() if name != "bc_rnn"], indirect=True)
 @pytest.mark.parametrize("policy", [2], indirect=True, ids=["2 frames"])
 def test_it_learns_and_acts_in_bfloat16(policy, sight):
     """`loop.dtype=auto` does so on a GPU, where tensors that autocast rounds meet others that it leaves in float32."""
