@@ -11,7 +11,7 @@ from gymnasium import spaces
 from envs.config import CAMERAS_OF, EnvConfig
 from envs.registry import make_env
 from envs.spec import action_bounds
-from envs.tasks import TASKS, Simulator
+from envs.tasks import Simulator, task_of
 
 
 class GymnasiumEnv(gymnasium.Env):
@@ -25,8 +25,8 @@ class GymnasiumEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None, **config: Any) -> None:
-        shown = CAMERAS_OF[TASKS[config["task"]].simulator]
-        config.setdefault("cameras", [name for name in ("front", "hand") if name in shown])
+        if shown := CAMERAS_OF.get(task_of(config["task"]).simulator):
+            config.setdefault("cameras", [name for name in ("front", "hand") if name in shown])
         settings = EnvConfig(**config)
         self._env = make_env(settings)
         # For video recorders; overrides the class attribute.
@@ -39,7 +39,7 @@ class GymnasiumEnv(gymnasium.Env):
         }
         # Positions near the table (m), entries of a rotation matrix, and finger positions: all within 4. Objects that
         # an episode does without are put far away.
-        reach = np.inf if settings.object_state else 4.0
+        reach = np.inf if settings.object_state or settings.simulator not in CAMERAS_OF else 4.0
         state = spaces.Box(-reach, reach, (spec.state_dim,), np.float32)
         self.observation_space = spaces.Dict({**images, "state": state})
         low, high = (bound.astype(np.float32) for bound in action_bounds(settings))
@@ -56,7 +56,7 @@ class GymnasiumEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         result = self._env.step(action)
         observation = {**result.frame.images, "state": result.frame.state}
-        terminated = result.success and self._ends_in_success
+        terminated = result.success and result.done and self._ends_in_success
         return observation, result.reward, terminated, result.done and not terminated, {"success": result.success}
 
     def render(self) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from envs.gymnasium_env import GymnasiumEnv
 from pixio_robot.errors import UserError
 
 
@@ -36,6 +37,16 @@ def test_gymnasiums_checker_is_content(name, settings):
 def test_the_prefix_alone_registers_it():
     code = "import gymnasium; gymnasium.make('envs:pixio_robot/TabletopReach-v0', image_size=32).reset(seed=0)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_environments_of_other_packages():
+    """As lerobot opens them: `--env.settings=[task=gymnasium:...]`."""
+    env = GymnasiumEnv(task="gymnasium:Reacher-v5", image_size=32)
+    check_env(env)
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[2:4] for _ in range(50)]
+    assert ends == [(False, False)] * 49 + [(False, True)]
+    env.close()
 
 
 def test_unknown_names_are_told():
