@@ -26,7 +26,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
     task: str = "lift"  # pyright: ignore[reportIncompatibleVariableOverride]
     """Name of a file in configs/env."""
     settings: list[str] = dataclasses.field(default_factory=list)
-    """Further environment settings, in the syntax of `evaluate`: image_size=84, cameras=[front]."""
+    """Further environment settings, in the syntax of `evaluate`: `[image_size=84,"cameras=[front]"]`."""
 
     def __post_init__(self) -> None:
         self._config = self._chosen()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, some
 from pixio_robot.vision.checkpointing import read_weights
 
 
@@ -24,6 +24,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # the unpickler may raise anything for arbitrary bytes
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"{path} is not a plain PyTorch state dict ({reason}).") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} does not contain a plain state dict of tensors.")
+    if not isinstance(weights, dict):
+        raise UserError(f"{path} contains a {type(weights).__name__}, not a plain state dict of tensors.")
+    others = [f"{key} ({type(value).__name__})" for key, value in weights.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(f"{path} is not a plain state dict of tensors; it also has: {some(others)}.")
     return weights

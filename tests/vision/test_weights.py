@@ -135,8 +135,11 @@ def test_official_weights_that_do_not_fit(encoder, tmp_path):
     weights = to_official(encoder)
     with pytest.raises(UserError, match=r"missing: vit.norm.bias; unexpected: vit.decoder"):
         from_official({k: v for k, v in weights.items() if k != "norm.bias"} | {"decoder": torch.zeros(1)}, "file")
-    with pytest.raises(UserError, match="Missing: cls_token, pos_embed"):
-        from_official({"model": torch.zeros(1)}, "file")
+    with pytest.raises(UserError, match=r"Missing: cls_token, pos_embed.*; it has: module\.cls_token"):
+        from_official({"module.cls_token": torch.zeros(1)}, "file")
+    torch.save({"model": weights, "epoch": 3}, tmp_path / "wrapped.pth")
+    with pytest.raises(UserError, match=r"it also has: model \(dict\), epoch \(int\)"):
+        read_official(tmp_path / "wrapped.pth")
     with pytest.raises(UserError, match="not a known size"):
         from_official({k: v for k, v in weights.items() if not k.startswith("blocks.5.")}, "file")
     with pytest.raises(UserError, match="square number"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, some
 from pixio_robot.vision.config import SIZES, EncoderConfig
 from pixio_robot.vision.lora import merged_state
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder
@@ -31,7 +31,7 @@ def from_official(weights: Mapping[str, Tensor], where: str | Path) -> TrainedEn
     """Convert official weights; the size is inferred from the tensors. Raises UserError."""
     absent = [key for key in _ANCHORS if key not in weights]
     if absent:
-        raise UserError(f"{where} is not an official Pixio encoder. Missing: {', '.join(absent)}.")
+        raise UserError(f"{where} is not an official Pixio encoder. Missing: {', '.join(absent)}; it has: {some(list(weights))}.")
     cls_1qd, pos_1nd, proj_d3pp = (weights[key] for key in _ANCHORS)
     if cls_1qd.ndim != 3 or pos_1nd.ndim != 3 or proj_d3pp.ndim != 4:
         shapes = ", ".join(f"{key} {tuple(weights[key].shape)}" for key in _ANCHORS)
