@@ -23,9 +23,9 @@ import torch
 from demonstrations import LEROBOT_NAME, TWO_CAMERAS, make_store
 from result import parse, provenance, save
 
-from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.interop.demo_formats import EXPORTS, export_format
+from pixio_robot.interop.demo_formats import EXPORTS, load_export_format
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in EXPORTS} | {
     "lerobot_video": ("lerobot", {"images": "VIDEO"}),
@@ -75,7 +75,7 @@ def item_by_item(root: Path) -> None:
 def measure(folder: Path, episodes: int, formats: list[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
     make_store(folder / "store", TWO_CAMERAS, episodes)
-    store = open_source(folder / "store")
+    store = open_for_streaming(folder / "store")
     frames = int(store.lengths.sum()) * len(store.spec.cameras)
 
     def rate(work: Callable[[], Any]) -> dict[str, float]:
@@ -85,13 +85,15 @@ def measure(folder: Path, episodes: int, formats: list[str]) -> dict[str, Any]:
         return {"frames_per_cpu_second": frames / cpu, "frames_per_second": frames / wall}
 
     results: dict[str, Any] = {
-        "rewrite": rate(lambda: write(folder / "copy", {"": chosen(store, range(len(store)))}, progress=False))
+        "rewrite": rate(
+            lambda: write_stores(folder / "copy", {"": select_episodes(store, range(len(store)))}, progress=False)
+        )
     }
     print("rewrite", {name: round(value) for name, value in results["rewrite"].items()}, flush=True)
     for case, (name, settings) in CASES.items():
         if name not in formats:
             continue
-        form = export_format(name)
+        form = load_export_format(name)
         there, back = folder / f"{case}{SUFFIXES.get(name, '')}", folder / f"{case}-back"
         config = export_config(form, settings)
         # The first use imports libraries, which is no part of the rate.

@@ -37,7 +37,7 @@ from envs.pool.worker_pool import ProcessPool
 from envs.recording.collect import CollectConfig, collect
 from envs.registry import make_env
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.jobs.worker_processes import without_main
+from pixio_robot.data.jobs.worker_processes import hide_main_module
 from pixio_robot.data.stats import compute_statistics
 from pixio_robot.evaluation.rollout import run_episodes
 from pixio_robot.machine import usable_cores
@@ -104,7 +104,7 @@ def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[Contest
     def make() -> gymnasium.Env:
         return GymnasiumEnv(**words)
 
-    with one_thread_each(), without_main():
+    with one_thread_each(), hide_main_module():
         envs = gymnasium.vector.AsyncVectorEnv([make] * count, context="spawn")
     cameras = list(config.cameras)
     actor = ChunkedActor(policy, EXECUTE, batch_size=min(ROWS, count))

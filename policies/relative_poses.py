@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from pixio_robot.data.actions.pose_columns import Block, blocks
-from pixio_robot.data.demos.editing.convert_actions import action_poses, check_world_frame, pose_in_state
+from pixio_robot.data.actions.pose_columns import PoseColumns, find_pose_columns
+from pixio_robot.data.demos.editing.convert_actions import check_world_frame, find_action_poses, find_state_pose
 from pixio_robot.data.stats import Range
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
@@ -32,8 +32,8 @@ class RelativePoses:
     Shapes: b batch, n steps, c columns, s state.
     """
 
-    poses: Sequence[Block]
-    origins: Mapping[str, tuple[Block, Block]]
+    poses: Sequence[PoseColumns]
+    origins: Mapping[str, tuple[PoseColumns, PoseColumns]]
     """The position and the rotation of each arm in the state."""
     typical: Sequence[float] = ()
     """The mean of every absolute column, for `from_frame`: of the two ways to write a rotation as an axis-angle or a
@@ -45,7 +45,7 @@ class RelativePoses:
         """absolute: statistics of the actions as they are recorded. Raises UserError unless the actions have absolute
         poses in the world frame, and the state has the position and rotation of their arms."""
         with _named(f"action_pose_repr = {RELATIVE}"):
-            found = [block for block in action_poses(spec) if not block.delta]
+            found = [block for block in find_action_poses(spec) if not block.delta]
             if not found:
                 raise UserError(
                     f"The actions are no absolute poses: {', '.join(spec.action_names)}. Leave it at {ABSOLUTE}, or "
@@ -59,7 +59,7 @@ class RelativePoses:
         """Raises UserError unless the state has the position and rotation of an arm, and of all arms that it has either
         of."""
         with _named(f"obs_pose_repr = {RELATIVE}"):
-            found = [block for block in blocks(spec.state_names) if not block.delta]
+            found = [block for block in find_pose_columns(spec.state_names) if not block.delta]
             if not found:
                 raise UserError(f"The state has no pose, such as eef_pos and eef_quat: {', '.join(spec.state_names)}.")
             return cls(found, _origins(spec, found))
@@ -94,7 +94,7 @@ class RelativePoses:
         place, turn = self.origins[arm]
         return _read(place, newest_bs)[:, None], matrices(_read(turn, newest_bs), turn.form)[:, None]
 
-    def _typical(self, block: Block) -> list[float]:
+    def _typical(self, block: PoseColumns) -> list[float]:
         means = self.typical[block.first : block.stop]
         return [mean * scale for mean, scale in zip(means, block.scale, strict=True)]
 
@@ -108,12 +108,14 @@ def _named(setting: str) -> Iterator[None]:
         raise UserError(f"{setting} does not work with these demonstrations. {error}") from error
 
 
-def _origins(spec: DemoSpec, found: Sequence[Block]) -> dict[str, tuple[Block, Block]]:
+def _origins(spec: DemoSpec, found: Sequence[PoseColumns]) -> dict[str, tuple[PoseColumns, PoseColumns]]:
     arms = dict.fromkeys(block.arm for block in found)
-    return {arm: (pose_in_state(spec, arm, position=True), pose_in_state(spec, arm, position=False)) for arm in arms}
+    return {
+        arm: (find_state_pose(spec, arm, position=True), find_state_pose(spec, arm, position=False)) for arm in arms
+    }
 
 
-def _read(block: Block, columns: Tensor) -> Tensor:
+def _read(block: PoseColumns, columns: Tensor) -> Tensor:
     """The block's columns in m, rad or 1."""
     return times(columns[..., block.first : block.stop], block.scale)
 

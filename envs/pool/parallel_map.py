@@ -17,7 +17,7 @@ from typing import Any
 
 from envs.pool.process_worker import one_thread_each
 from envs.rendering.egl_devices import take_turn
-from pixio_robot.data.jobs.worker_processes import without_main
+from pixio_robot.data.jobs.worker_processes import hide_main_module
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 
@@ -111,7 +111,7 @@ def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item:
     # Only a function defined in the script itself needs the script in the new processes.
     of_the_script = getattr(getattr(function, "func", function), "__module__", "") == "__main__"
     try:
-        with one_thread_each(), contextlib.nullcontext() if of_the_script else without_main():
+        with one_thread_each(), contextlib.nullcontext() if of_the_script else hide_main_module():
             return executor.submit(function, item)
     except BrokenProcessPool as error:
         # Reported where this item's result is awaited, like any other death.

@@ -14,7 +14,7 @@ from envs.config import EnvConfig
 from envs.pool.startup import wait_for_start
 from envs.pool.worker import Answer, ImageBlocks, run_worker
 from pixio_robot.choice import Choice
-from pixio_robot.data.jobs.worker_processes import without_main
+from pixio_robot.data.jobs.worker_processes import hide_main_module
 from pixio_robot.machine import environment
 from pixio_robot.types import Frame
 
@@ -58,7 +58,7 @@ class ProcessWorker:
 
     def _start(self) -> None:
         self._connection, theirs = self._context.Pipe()
-        with one_thread_each(), without_main():
+        with one_thread_each(), hide_main_module():
             arguments = (theirs, self._memory, self._blocks, self._config, self.slots, self._index, self._egl_devices)
             self.process = self._context.Process(target=run_worker, args=arguments, daemon=True)
             self.process.start()

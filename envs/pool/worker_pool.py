@@ -219,13 +219,13 @@ class RayPool(WorkerPool):
         except ImportError as error:
             raise UserError("executor=ray needs Ray: pip install 'pixio-robot[ray]'.") from error
         from envs.pool.ray_worker import RayWorker
-        from pixio_robot.data.jobs.ray_cluster import cluster
+        from pixio_robot.data.jobs.ray_cluster import connect_to_ray
 
         def make(index: int, slots: list[int]) -> Worker:
             return RayWorker(config, slots, index, list(egl_devices))
 
         with contextlib.ExitStack() as stack:
-            stack.enter_context(cluster())
+            stack.enter_context(connect_to_ray())
             cores = int(ray.cluster_resources().get("CPU", 0))
             super().__init__(config, num_workers or max(1, cores), num_slots, step_timeout_s, make)
             self._on_close = stack.pop_all()

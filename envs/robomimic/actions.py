@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.actions.pose_columns import POSITION, Block, blocks
-from pixio_robot.data.actions.representations import Restated
+from pixio_robot.data.actions.pose_columns import POSITION, PoseColumns, find_pose_columns
+from pixio_robot.data.actions.representations import ActionConverter
 from pixio_robot.data.actions.rotations import AXIS_ANGLE
 from pixio_robot.errors import UserError
 
@@ -41,22 +41,22 @@ def arms_of(env: Any) -> list[Arm]:
     return found
 
 
-def taken(names: Sequence[str], arms: Sequence[Arm]) -> Restated:
+def taken(names: Sequence[str], arms: Sequence[Arm]) -> ActionConverter:
     """The conversion from actions called `names` to those that the arms expect; the identity if they are unknown.
 
     Raises UserError for deltas if the controllers expect absolute poses, and vice versa.
     """
     try:
-        found = blocks(names)
+        found = find_pose_columns(names)
     except UserError:  # names that start like those of a pose, but are not
-        return Restated([])
+        return ActionConverter([])
     order = list(dict.fromkeys(block.arm for block in found))
     if len(order) != len(arms):
-        return Restated([])
-    return Restated([(block, _taken(block, names, arms[order.index(block.arm)])) for block in found])
+        return ActionConverter([])
+    return ActionConverter([(block, _taken(block, names, arms[order.index(block.arm)])) for block in found])
 
 
-def _taken(block: Block, names: Sequence[str], arm: Arm) -> Block:
+def _taken(block: PoseColumns, names: Sequence[str], arm: Arm) -> PoseColumns:
     """The block as the arm's controller expects it; the same block if nothing has to be changed."""
     if block.delta != arm.delta:
         ways = {True: "deltas", False: "absolute poses"}

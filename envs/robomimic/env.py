@@ -20,8 +20,8 @@ from envs.robosuite.controller import start_anew
 from envs.seeding import global_seed
 from envs.spec import spec_of
 from envs.validation import finite_vector
-from pixio_robot.data.actions.named_columns import grouped
-from pixio_robot.data.demos.editing.convert_actions import in_world_frame
+from pixio_robot.data.actions.named_columns import group_columns_by_key
+from pixio_robot.data.demos.editing.convert_actions import is_in_world_frame
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
 
@@ -33,7 +33,7 @@ def _task(config: EnvConfig) -> Task:
     found = recorded(config.task)
     task = translated(found.env_args)
     if "absolute" in found.spec.controller:
-        task = taking_absolute(task, in_world=in_world_frame(found.spec.controller))
+        task = taking_absolute(task, in_world=is_in_world_frame(found.spec.controller))
     # Policies may have been trained with object observations.
     return dataclasses.replace(task, arguments=task.arguments | {"use_object_obs": True})
 
@@ -63,7 +63,7 @@ class RobomimicEnv(Views):
         for camera in config.cameras:
             if camera not in cameras:
                 raise unknown_name("camera", camera, cameras)
-        self._columns = grouped(self.spec.state_names)
+        self._columns = group_columns_by_key(self.spec.state_names)
         self._check_columns(self._env._get_observations(force_update=True))
         self._loaded = False
         """Whether a model was loaded and nothing restored since."""

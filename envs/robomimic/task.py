@@ -64,7 +64,7 @@ def recorded(task: str) -> Recorded:
     """The environment described by the first episode. Raises UserError if there is no store, if its environment is not
     robosuite's, or if its images cannot be rendered here."""
     from pixio_robot.data.demos.episode_header import read_header
-    from pixio_robot.data.demos.root_metadata import read_root
+    from pixio_robot.data.demos.root_metadata import read_root_metadata
     from pixio_robot.data.demos.store import EPISODES
 
     path = Path(task.removeprefix(PREFIX))
@@ -73,7 +73,7 @@ def recorded(task: str) -> Recorded:
             f"task={task} must name a store: import the file first with `pixio-robot data import {path} "
             "format=robomimic out=STORE`, and train on the store."
         )
-    spec = read_root(path).spec
+    spec = read_root_metadata(path).spec
     first = read_header(path / EPISODES / f"{0:06d}")
     found = None if first is None else first.info.get(ENV_ARGS)
     if not isinstance(found, Mapping):

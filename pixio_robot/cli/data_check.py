@@ -17,12 +17,12 @@ class Verify:
 
 def verify(arguments: list[str]) -> int:
     from pixio_robot.data.demos.store import DemoStore
-    from pixio_robot.data.demos.verify import verify
+    from pixio_robot.data.demos.verify import verify_store
 
     path, config = one_path("verify", arguments, Verify)
     action_range = _range(config.actions) if config.actions else None
     store = DemoStore.open(path)
-    problems = verify(store, action_range=action_range, progress=True)
+    problems = verify_store(store, action_range=action_range, progress=True)
     for problem in problems:
         print(problem)
     print(f"{path}: {len(store)} episodes, {len(problems)} problems")
@@ -38,10 +38,10 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def migrate(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.root_metadata import migrate
+    from pixio_robot.data.demos.root_metadata import migrate_store
 
     path, _ = one_path("migrate", arguments, Nothing)
-    before, after = migrate(path)
+    before, after = migrate_store(path)
     print(f"{path}: version {after}" + (" already" if before == after else f", was {before}"))
     return 0
 

@@ -27,7 +27,7 @@ class Merge:
     or drop all but the first of each."""
 
     out: str = MISSING
-    twins: Twins = Twins.KEEP
+    find_duplicates: Twins = Twins.KEEP
 
 
 @dataclass(kw_only=True)
@@ -101,18 +101,18 @@ class Pack:
 
 
 def merge(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.merge import merged, twins
-    from pixio_robot.data.demos.editing.rewrite import open_source, write
+    from pixio_robot.data.demos.editing.merge import find_duplicates, merge_stores
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, write_stores
 
     paths, pairs = paths_and_pairs(arguments)
     need_paths("merge", paths, many=True)
     config = settings("merge", pairs, Merge)
-    stores = [open_source(path) for path in paths]
+    stores = [open_for_streaming(path) for path in paths]
     # Report incompatible stores before reading all data to find duplicates.
-    recipe = merged(stores)
-    twice = twins(stores)
+    recipe = merge_stores(stores)
+    twice = find_duplicates(stores)
     drop = config.twins is Twins.DROP
-    write(Path(config.out), {"": merged(stores, twice) if drop else recipe})
+    write_stores(Path(config.out), {"": merge_stores(stores, twice) if drop else recipe})
     if drop:
         return _tell(config.out, [f"left out {len(twice)} duplicate episodes"] if twice else [])
     warning = (
@@ -123,7 +123,7 @@ def merge(arguments: list[str]) -> int:
 
 
 def split(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.rewrite import open_source, split, write
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, split_store, write_stores
     from pixio_robot.data.demos.tasks import split_by_task
 
     path, config = one_path("split", arguments, Split)
@@ -131,117 +131,127 @@ def split(arguments: list[str]) -> int:
         raise UserError(
             f"`data split` by={config.by} is not valid: use by=task for one store per task, or leave by= out."
         )
-    store, words = open_source(path), []
+    store, words = open_for_streaming(path), []
     if config.by:
         if said := [word for word in arguments if word.startswith(("validation_share=", "seed="))]:
             raise UserError(f"`data split` by=task does not hold out episodes: leave out {' and '.join(said)}.")
         recipes = split_by_task(store)
     else:
-        recipes = split(store, config.validation_share, config.seed)
+        recipes = split_store(store, config.validation_share, config.seed)
         if twins := len(store) - sum(recipe.count for recipe in recipes.values()):
             words = [f"left out {twins} episodes with the state and actions of a held-out one"]
-    write(Path(config.out), recipes)
+    write_stores(Path(config.out), recipes)
     return sum(_tell(f"{config.out}/{name}", words if name == "train" else []) for name in recipes)
 
 
 def filter(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.rewrite import filtered, open_source, write
+    from pixio_robot.data.demos.editing.rewrite import filter_episodes, open_for_streaming, write_stores
 
     path, config = one_path("filter", arguments, Filter)
-    write(Path(config.out), {"": filtered(open_source(path), config.where)})
+    write_stores(Path(config.out), {"": filter_episodes(open_for_streaming(path), config.where)})
     return _tell(config.out)
 
 
 def subsample(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.resample import Edit, strided
-    from pixio_robot.data.demos.editing.rewrite import chosen, drawn, open_source, write
+    from pixio_robot.data.demos.editing.resample import Edit, subsample
+    from pixio_robot.data.demos.editing.rewrite import (
+        open_for_streaming,
+        sample_episodes,
+        select_episodes,
+        write_stores,
+    )
 
     path, config = one_path("subsample", arguments, Subsample)
     if config.episodes == 0 and config.stride == 1:
         raise UserError("`data subsample` needs episodes=N, stride=K, or both.")
-    store = open_source(path)
-    episodes = drawn(store, config.episodes, config.seed) if config.episodes else list(range(len(store)))
+    store = open_for_streaming(path)
+    episodes = sample_episodes(store, config.episodes, config.seed) if config.episodes else list(range(len(store)))
     edit = (
         Edit(store.spec, lambda episode: episode)
         if config.stride == 1
-        else strided(store.spec, config.stride, config.actions)
+        else subsample(store.spec, config.stride, config.actions)
     )
-    write(Path(config.out), {"": chosen(store, episodes, edit.change, edit.spec)})
+    write_stores(Path(config.out), {"": select_episodes(store, episodes, edit.change, edit.spec)})
     return _tell(config.out, edit.notes)
 
 
 def rename(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.rename import Named, renamed
-    from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+    from pixio_robot.data.demos.editing.rename import SpecOverrides, rename_columns
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
 
     paths, pairs = paths_and_pairs(arguments)
     need_paths("rename", paths)
-    store = open_source(paths[0])
+    store = open_for_streaming(paths[0])
     own = {field.name for field in dataclasses.fields(Rename)} - set(store.spec.cameras) | {"out"}
     config = settings("rename", {key: pairs.pop(key) for key in list(pairs) if key in own}, Rename)
-    words = {field.name: getattr(config, field.name) for field in dataclasses.fields(Named)}
+    words = {field.name: getattr(config, field.name) for field in dataclasses.fields(SpecOverrides)}
     if not pairs and not any(words.values()):
         raise UserError(
             "`data rename` needs cameras or columns as OLD=NEW, or robot=, controller=, task=, state_names=, "
             "action_names=."
         )
-    edit = renamed(store.spec, pairs, Named(**words))
-    recipe = chosen(store, range(len(store)), edit.change, edit.spec)
+    edit = rename_columns(store.spec, pairs, SpecOverrides(**words))
+    recipe = select_episodes(store, range(len(store)), edit.change, edit.spec)
     if config.task:  # overrides the task recorded with each episode
         recipe = dataclasses.replace(recipe, spec=edit.spec)
-    write(Path(config.out), {"": recipe})
+    write_stores(Path(config.out), {"": recipe})
     return _tell(config.out, edit.notes)
 
 
 def resize(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.resample import resized
-    from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+    from pixio_robot.data.demos.editing.resample import resize_images
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
 
     path, config = one_path("resize", arguments, Resize)
     if bool(config.size) == bool(config.height or config.width):
         raise UserError("`data resize` needs size=PIXELS, or height=PIXELS and width=PIXELS.")
-    store = open_source(path)
-    edit = resized(store.spec, config.size or config.height, config.size or config.width, config.cameras)
-    write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
+    store = open_for_streaming(path)
+    edit = resize_images(store.spec, config.size or config.height, config.size or config.width, config.cameras)
+    write_stores(Path(config.out), {"": select_episodes(store, range(len(store)), edit.change, edit.spec)})
     return _tell(config.out)
 
 
 def actions(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.convert_actions import DELTA, converted, motionless, too_far
-    from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+    from pixio_robot.data.demos.editing.convert_actions import (
+        DELTA,
+        convert_actions,
+        is_motionless,
+        warn_about_clipped_deltas,
+    )
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
     from pixio_robot.data.demos.store import DemoStore
 
     path, config = one_path("actions", arguments, Actions)
     if not config.to and not config.rotation:
         raise UserError("`data actions` needs to=delta|absolute, rotation=FORM, or both.")
-    store = open_source(path)
-    edit = converted(store.spec, config.to, config.rotation, config.scale_position, config.scale_rotation)
-    write(Path(config.out), {"": chosen(store, range(len(store)), edit.change, edit.spec)})
+    store = open_for_streaming(path)
+    edit = convert_actions(store.spec, config.to, config.rotation, config.scale_position, config.scale_rotation)
+    write_stores(Path(config.out), {"": select_episodes(store, range(len(store)), edit.change, edit.spec)})
     notes = list(edit.notes)
     made = DemoStore.open(config.out, ram_bytes=0)
-    if config.to == DELTA and motionless(made.spec, map(made.actions, range(len(made)))):
+    if config.to == DELTA and is_motionless(made.spec, map(made.actions, range(len(made)))):
         notes.append(
             "warning: every delta is 0, because each action is the pose of its own step, as in UMI: a policy trained "
             "on them would stand still. Train on the absolute poses."
         )
-    notes += too_far(store.spec, made.spec, map(made.actions, range(len(made))))
+    notes += warn_about_clipped_deltas(store.spec, made.spec, map(made.actions, range(len(made))))
     return _tell(config.out, notes)
 
 
 def pack(arguments: list[str]) -> int:
     from pixio_robot.data.demos.codecs import LOSSY, check_codec
-    from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
 
     path, config = one_path("pack", arguments, Pack)
-    codec, store = check_codec(config.codec), open_source(path)
+    codec, store = check_codec(config.codec), open_for_streaming(path)
     if store.image_codec in LOSSY and codec in LOSSY:
         raise UserError(
             f"{path} is already packed with the lossy codec {store.image_codec}; packing again loses more quality."
         )
     if store.image_codec in LOSSY:
         print(f"{path} was packed with the lossy codec {store.image_codec}: the lost quality cannot be restored.")
-    recipe = chosen(store, range(len(store)))
-    write(Path(config.out), {"": dataclasses.replace(recipe, image_codec=codec)})
+    recipe = select_episodes(store, range(len(store)))
+    write_stores(Path(config.out), {"": dataclasses.replace(recipe, image_codec=codec)})
     before, after = _bytes(path), _bytes(Path(config.out))
     print(f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB ({after / before:.0%})")
     return _tell(config.out)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def import_demos(arguments: list[str]) -> int:
-    from pixio_robot.interop.demo_formats import import_format, nothing_at, recognised_format
+    from pixio_robot.interop.demo_formats import detect_format, load_import_format, missing_path_error
 
     if _asks_for_help(arguments):
         return _help("import", "SRC out=STORE [format=NAME]", "ImportConfig")
@@ -26,15 +26,15 @@ def import_demos(arguments: list[str]) -> int:
     need_paths("import", paths)
     out, name = _out("import", pairs), pairs.pop("format", "")
     if not paths[0].exists():
-        raise nothing_at(paths[0])
-    form = import_format(name) if name else recognised_format(paths[0])
+        raise missing_path_error(paths[0])
+    form = load_import_format(name) if name else detect_format(paths[0])
     config = settings("import", pairs, form.ImportConfig)
     outcome = form.import_demos(paths[0], out, config, **SIMULATORS.get(form.NAME, {}))
     return print_result(f"{paths[0]} ({form.NAME}) -> {out}", outcome.episodes, outcome.frames, outcome.notes)
 
 
 def export_demos(arguments: list[str]) -> int:
-    from pixio_robot.interop.demo_formats import EXPORTS, export_format
+    from pixio_robot.interop.demo_formats import EXPORTS, load_export_format
 
     if _asks_for_help(arguments):
         return _help("export", "STORE out=PATH format=NAME", "ExportConfig")
@@ -43,7 +43,7 @@ def export_demos(arguments: list[str]) -> int:
     out, name = _out("export", pairs), pairs.pop("format", "")
     if not name:
         raise UserError(f"`data export` needs format={'|'.join(EXPORTS)}.")
-    form = export_format(name)
+    form = load_export_format(name)
     outcome = form.export_demos(paths[0], out, settings("export", pairs, form.ExportConfig))
     return print_result(f"{paths[0]} -> {out} ({form.NAME})", outcome.episodes, outcome.frames, outcome.notes)
 
@@ -69,10 +69,10 @@ def _asks_for_help(arguments: Iterable[str]) -> bool:
 
 
 def _help(action: str, usage: str, config: str) -> int:
-    from pixio_robot.interop.demo_formats import EXPORTS, MODULES, import_format
+    from pixio_robot.interop.demo_formats import EXPORTS, MODULES, load_import_format
 
     print(f"usage: pixio-robot data {action} {usage} [key=value ...]")
-    for form in map(import_format, MODULES if config == "ImportConfig" else EXPORTS):
+    for form in map(load_import_format, MODULES if config == "ImportConfig" else EXPORTS):
         print(f"\nformat={form.NAME}: {form.SUMMARY}")
         _explain(form, getattr(form, config))
     return 0

@@ -66,9 +66,9 @@ def _summary(store: DemoStore, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from pixio_robot.data.demos.tasks import shares_of_tasks
+    from pixio_robot.data.demos.tasks import group_episodes_by_task
     from pixio_robot.data.inspection.words import simulator_of
-    from pixio_robot.data.stats import stored_statistics
+    from pixio_robot.data.stats import cached_statistics
     from pixio_robot.types import UNKNOWN
 
     spec, lengths = store.spec, store.lengths
@@ -84,7 +84,7 @@ def _summary(store: DemoStore, console: Console) -> None:
         f"{len(store)} episodes ({sum(store.successes)} successful), {lengths.sum()} steps; "
         f"shortest {low}, median {middle}, longest {high}"
     )
-    if len(shares := shares_of_tasks(store)) > 1:
+    if len(shares := group_episodes_by_task(store)) > 1:
         tasks = Table(box=SIMPLE_HEAD, pad_edge=False)
         tasks.add_column("task", overflow="fold")
         for heading in ("episodes", "successful", "steps"):
@@ -102,7 +102,7 @@ def _summary(store: DemoStore, console: Console) -> None:
         for count, start, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
             bar = "█" * round(BAR_WIDTH * count / counts.max()) or ("▏" if count else "")
             console.print(f"{start:8.0f} - {end:<6.0f} {bar} {count}", highlight=False)
-    statistics = stored_statistics(store, range(len(store)))
+    statistics = cached_statistics(store, range(len(store)))
     numbers = ("min", "1 %", "median", "99 %", "max", "std")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("dimension", overflow="fold")

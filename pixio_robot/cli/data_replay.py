@@ -29,13 +29,13 @@ def replay(arguments: list[str]) -> int:
     """Replay demonstrations; returns exit code 1 if one deviates by more than the tolerance."""
     from envs.robomimic.replay import Replay
     from pixio_robot.interop.robomimic.env_metadata import ABSOLUTE_ACTIONS
-    from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, values
-    from pixio_robot.interop.robomimic.observations import model_of
+    from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, read_dataset
+    from pixio_robot.interop.robomimic.observations import get_model_file
 
     path, config = one_path("replay", arguments, Replaying)
     with RobomimicFile(path) as file:
         demos = file.chosen(config.mask)[: config.demos or None]
-        models = [model_of(file, demo) for demo in demos]
+        models = [get_model_file(file, demo) for demo in demos]
         simulation = Replay(file.env_args, config.absolute or config.actions == ABSOLUTE_ACTIONS)
         if simulation.task.left_out:
             print(f"ignored, unknown to the installed robosuite: {', '.join(simulation.task.left_out)}")
@@ -44,7 +44,7 @@ def replay(arguments: list[str]) -> int:
             for demo, model in zip(demos, models, strict=True):
                 group = file.demo(demo)
                 file.length(demo)
-                states, actions = (values(group, key, file.path) for key in ("states", config.actions))
+                states, actions = (read_dataset(group, key, file.path) for key in ("states", config.actions))
                 error = simulation.run(model, states, actions)
                 hand_mm = 1000 * error.hand_m
                 # Written so that NaN counts as a deviation.

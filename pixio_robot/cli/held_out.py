@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from pixio_robot.data.demos.editing.rewrite import holding
+from pixio_robot.data.demos.editing.rewrite import find_matching_episodes
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
@@ -77,7 +77,7 @@ def _where(sources: Sequence[Source], where: str, setting: str) -> list[list[int
     """The episodes of the trainable sources that satisfy a condition; none of the others."""
     stores = [source.store for source in sources if source.trainable]
     try:
-        found = iter(holding(stores, where) if where else [list(range(len(store))) for store in stores])
+        found = iter(find_matching_episodes(stores, where) if where else [list(range(len(store))) for store in stores])
     except UserError as error:
         raise UserError(f"{setting}: {error}") from error
     return [next(found) if source.trainable else [] for source in sources]

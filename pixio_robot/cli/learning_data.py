@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.cli.held_out import BY_SHARE, Division, Source, divided
-from pixio_robot.data.demos.episode_hash import mark
+from pixio_robot.data.demos.episode_hash import hash_episode
 from pixio_robot.data.demos.store import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.demos.tasks import tasks_of
 from pixio_robot.data.features.cache import FeatureCache
 from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches
-from pixio_robot.data.mixture import MixedBatches, common_spec, statistics_over
+from pixio_robot.data.mixture import MixedBatches, common_spec, compute_mixture_statistics
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes, current
@@ -125,7 +125,7 @@ def open_demonstrations(
     sources = [
         Source(
             store=store,
-            marks=[mark(store, number) for number in range(len(store))],
+            marks=[hash_episode(store, number) for number in range(len(store))],
             tasks=tasks_of(store),
             trainable=place < count,
         )
@@ -154,7 +154,7 @@ def open_demonstrations(
     return Demonstrations(
         sources=sources,
         spec=spec,
-        statistics=statistics_over([(source.store, source.training) for source in sources]),
+        statistics=compute_mixture_statistics([(source.store, source.training) for source in sources]),
         goals=known,
         weights=weights,
     )

@@ -239,11 +239,11 @@ def _cached(
 ) -> list[FeatureCache]:
     """Features of every source, encoded by the first process, kept in `features_dir` or in the stores, and held in
     memory once per machine. Random views are needed only to train on."""
-    from pixio_robot.data.features.cache import DEFAULT_RAM_BYTES, Encoded, encode_features, open_features
-    from pixio_robot.data.shared_memory import shared_room
+    from pixio_robot.data.features.cache import DEFAULT_RAM_BYTES, FeatureFiles, encode_features, open_features
+    from pixio_robot.data.shared_memory import make_shared_allocator
     from pixio_robot.training.distributed.processes import current
 
-    def encoded() -> list[Encoded]:
+    def encoded() -> list[FeatureFiles]:
         return [
             encode_features(
                 source.store,
@@ -257,7 +257,7 @@ def _cached(
         ]
 
     processes = current()
-    room, ram_bytes = shared_room(processes.gather), DEFAULT_RAM_BYTES // len(sources)
+    room, ram_bytes = make_shared_allocator(processes.gather), DEFAULT_RAM_BYTES // len(sources)
     return [open_features(one, ram_bytes=ram_bytes, room=room) for one in processes.after_first(encoded)]
 
 

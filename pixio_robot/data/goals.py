@@ -28,7 +28,7 @@ def read_goals(path: str, tasks: Sequence[str]) -> Goals:
     Tasks in the file that are not in `tasks` are included: the policy may need them later. Raises UserError if the file
     is neither, vectors differ in length or have values that are not finite, or a task is missing.
     """
-    found = {str(task): np.asarray(vector) for task, vector in _read(Path(path)).items()}
+    found = {str(task): np.asarray(vector) for task, vector in _read_vectors(Path(path)).items()}
     for task, vector in found.items():
         if vector.ndim != 1 or not len(vector) or vector.dtype.kind not in "fiu" or not np.isfinite(vector).all():
             raise UserError(f"{path}: the goal of task {task!r} must be a list of finite numbers.")
@@ -43,7 +43,7 @@ def read_goals(path: str, tasks: Sequence[str]) -> Goals:
     return {task: vector.astype(np.float64).tolist() for task, vector in found.items()}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_vectors(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no goals file {path}.")
     if path.suffix == ".json":

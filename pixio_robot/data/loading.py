@@ -14,13 +14,13 @@ import torch
 
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.features.cache import FeatureCache
-from pixio_robot.data.prefetch import Prefetched
-from pixio_robot.data.windows import Located, Windows
+from pixio_robot.data.prefetch import PrefetchingIterator
+from pixio_robot.data.windows import WindowIndices, Windows
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Batch, Features, Observation
 
 
-class DemoBatches(Prefetched):
+class DemoBatches(PrefetchingIterator):
     """An infinite iterator of `Batch`; every epoch is a new permutation of all windows, the last short batch dropped.
 
     With `features`, `Observation.features` is filled instead of images. With `random_views` too, each window uses one
@@ -65,13 +65,13 @@ class DemoBatches(Prefetched):
         self._windows = Windows(lengths, observation_steps, horizon, episodes, past_actions, max_padding)
         self._cameras = list(cameras)
         # A store smaller than a batch still trains: the batch is as large as the data.
-        part_of(batch_size, rank, world_size)
+        rank_slice(batch_size, rank, world_size)
         if len(self._windows) < world_size:
             raise UserError(
                 f"{store.path} has {len(self._windows)} training windows, too few for {world_size} processes."
             )
         self._batch_size = min(batch_size, len(self._windows) // world_size * world_size)
-        self._mine = part_of(self._batch_size, rank, world_size)
+        self._mine = rank_slice(self._batch_size, rank, world_size)
         self._seed = seed
         self._features = features
         self._random_views = random_views
@@ -140,7 +140,7 @@ class DemoBatches(Prefetched):
         goal = None if self._goals is None else self._goals[torch.from_numpy(located.episode)]
         return Batch(Observation(images, state, features, goal), actions, torch.from_numpy(located.is_pad))
 
-    def _images(self, camera: str, located: Located) -> np.ndarray:
+    def _images(self, camera: str, located: WindowIndices) -> np.ndarray:
         """uint8 (b, t, h, w, 3). The frames of a window are contiguous, except for repeats of the first one."""
         size = self._store.spec.cameras[camera]
         images = np.empty((*located.frames.shape, size.height, size.width, 3), np.uint8)
@@ -153,7 +153,7 @@ class DemoBatches(Prefetched):
         return images
 
 
-def part_of(batch_size: int, rank: int, world_size: int) -> slice:
+def rank_slice(batch_size: int, rank: int, world_size: int) -> slice:
     """The slice of every batch that one process gets. Raises UserError if the batch cannot be split evenly."""
     if batch_size % world_size:
         raise UserError(f"batch_size={batch_size} cannot be split evenly among {world_size} processes.")

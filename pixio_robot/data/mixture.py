@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixio_robot.data.demos.spec_differences import told_apart
+from pixio_robot.data.demos.spec_differences import describe_differences
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.loading import DemoBatches, part_of
-from pixio_robot.data.mixture_weights import shares
-from pixio_robot.data.prefetch import Prefetched
-from pixio_robot.data.stats import Statistics, statistics_of
+from pixio_robot.data.loading import DemoBatches, rank_slice
+from pixio_robot.data.mixture_weights import normalize_weights
+from pixio_robot.data.prefetch import PrefetchingIterator
+from pixio_robot.data.stats import Statistics, compute_statistics_from
 from pixio_robot.errors import UserError
 from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
 
 
-class MixedBatches(Prefetched):
+class MixedBatches(PrefetchingIterator):
     """An infinite iterator of `Batch`. Every row is drawn independently, with replacement: first a store, by `weights`
     (None: by its number of windows, so that every window is equally likely), then one of its windows. Either all parts
     have goals (`DemoBatches(goals=)`), or none.
@@ -40,9 +40,9 @@ class MixedBatches(Prefetched):
         processes."""
         super().__init__(prefetch)
         self._parts = list(parts)
-        self._weights = shares(weights, [part.windows for part in parts], "stores")
+        self._weights = normalize_weights(weights, [part.windows for part in parts], "stores")
         self._batch_size, self._seed = batch_size, seed
-        self._mine = part_of(batch_size, rank, world_size)
+        self._mine = rank_slice(batch_size, rank, world_size)
 
     @property
     def windows(self) -> int:
@@ -66,10 +66,10 @@ class MixedBatches(Prefetched):
             chosen = slice(max(first - start, 0), max(min(stop - start, size), 0))
             if len(windows[chosen]):
                 found.append(part.gather(windows[chosen], None if views is None else views[:, chosen]))
-        return _joined(found)
+        return _concatenate_batches(found)
 
 
-def _joined(batches: Sequence[Batch]) -> Batch:
+def _concatenate_batches(batches: Sequence[Batch]) -> Batch:
     """Concatenate several batches, in order."""
     seen = [batch.observation for batch in batches]
     first = seen[0]
@@ -102,17 +102,17 @@ def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
     first = stores[0].spec
     for store in stores[1:]:
         alike = dataclasses.replace(store.spec, task=first.task)
-        if differences := told_apart(first, alike, "A", "B"):
+        if differences := describe_differences(first, alike, "A", "B"):
             raise UserError(
                 f"One policy cannot learn from both {stores[0].path} (A) and {store.path} (B). {differences}"
             )
     return dataclasses.replace(first, task=SEVERAL.join(dict.fromkeys(store.spec.task for store in stores)))
 
 
-def statistics_over(chosen: Sequence[tuple[DemoStore, Sequence[int]]]) -> Statistics:
+def compute_mixture_statistics(chosen: Sequence[tuple[DemoStore, Sequence[int]]]) -> Statistics:
     """Statistics over these episodes of these stores, each step counted once."""
     pairs = [(store, episode) for store, episodes in chosen for episode in episodes]
-    return statistics_of(
+    return compute_statistics_from(
         lambda number: pairs[number][0].state(pairs[number][1]),
         lambda number: pairs[number][0].actions(pairs[number][1]),
         list(range(len(pairs))),

@@ -9,7 +9,7 @@ import numpy as np
 from pixio_robot.errors import UserError
 
 
-def shares(weights: Sequence[float] | None, sizes: Sequence[int], what: str) -> np.ndarray:
+def normalize_weights(weights: Sequence[float] | None, sizes: Sequence[int], what: str) -> np.ndarray:
     """float64 (n,): the weights, or the sizes if they are None, normalised to sum 1.
 
     `what` names the sources in errors. Raises UserError for invalid weights.

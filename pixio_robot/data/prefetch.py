@@ -17,7 +17,7 @@ from pixio_robot.machine import pinned
 from pixio_robot.types import Batch
 
 
-class Prefetched(abc.ABC):
+class PrefetchingIterator(abc.ABC):
     """An infinite iterator. `state_dict` counts the batches handed out, so that a restored iterator continues with
     exactly the next one. A subclass makes batch number n (`_batch`) and identifies its data (`_identity`, JSON values);
     a restored state must match that identity."""
@@ -81,7 +81,7 @@ class Prefetched(abc.ABC):
 class _Producer:
     """A thread that keeps `ahead` batches ready."""
 
-    def __init__(self, batches: Prefetched, first: int, ahead: int) -> None:
+    def __init__(self, batches: PrefetchingIterator, first: int, ahead: int) -> None:
         self.pid = os.getpid()
         self._free = threading.Semaphore(ahead)
         self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
@@ -105,7 +105,7 @@ class _Producer:
         self._stopped = True
         self._free.release()
 
-    def _run(self, of: weakref.ref[Prefetched], first: int) -> None:
+    def _run(self, of: weakref.ref[PrefetchingIterator], first: int) -> None:
         try:
             for number in itertools.count(first):
                 self._free.acquire()

@@ -17,21 +17,21 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 
-Fill = Callable[[Tensor], None]
+FillBuffer = Callable[[Tensor], None]
 """Fills a buffer, uint8 (n,)."""
 
-Room = Callable[[int, Fill], Tensor]
+Allocator = Callable[[int, FillBuffer], Tensor]
 """(size, fill) -> a filled buffer of `size` bytes, uint8 (size,)."""
 
 
-def own_room(size: int, fill: Fill) -> Tensor:
+def allocate_private(size: int, fill: FillBuffer) -> Tensor:
     """A buffer private to this process."""
     memory = torch.empty(size, dtype=torch.uint8)
     fill(memory)
     return memory
 
 
-def shared_room(meet: Callable[[Any], list[Any]]) -> Room:
+def make_shared_allocator(meet: Callable[[Any], list[Any]]) -> Allocator:
     """A `Room` whose buffers the first process of each machine fills and the others on that machine map. It is a
     collective: all processes must call it with the same size.
 
@@ -40,8 +40,8 @@ def shared_room(meet: Callable[[Any], list[Any]]) -> Room:
     first process fails, the others raise UserError.
     """
 
-    def room(size: int, fill: Fill) -> Tensor:
-        me = _machine(), os.getpid()
+    def allocate(size: int, fill: FillBuffer) -> Tensor:
+        me = _machine_id(), os.getpid()
         here = [process for process in meet(me) if process[0] == me[0]]
         sharing = len(here) > 1 and sys.platform == "linux"
         first = here.index(me) == 0
@@ -50,10 +50,10 @@ def shared_room(meet: Callable[[Any], list[Any]]) -> Room:
         try:
             if descriptor is not None:
                 os.ftruncate(descriptor, size)
-                memory = _mapped(me[1], descriptor, size)
+                memory = _map_memory(me[1], descriptor, size)
                 fill(memory)
             elif not sharing:
-                memory = own_room(size, fill)
+                memory = allocate_private(size, fill)
             done = True
         finally:
             filled = dict(meet((me, descriptor if done else False)))
@@ -61,20 +61,20 @@ def shared_room(meet: Callable[[Any], list[Any]]) -> Room:
             theirs = filled[here[0]]
             if theirs is False:
                 raise UserError("The first process on this machine failed; see its own error message.")
-            memory = _mapped(here[0][1], theirs, size)
+            memory = _map_memory(here[0][1], theirs, size)
         meet(None)  # from here on, only the mappings keep the memory alive
         if descriptor is not None:
             os.close(descriptor)
         return memory
 
-    return room
+    return allocate
 
 
-def _mapped(process: int, descriptor: int, size: int) -> Tensor:
+def _map_memory(process: int, descriptor: int, size: int) -> Tensor:
     return torch.from_file(f"/proc/{process}/fd/{descriptor}", shared=True, size=size, dtype=torch.uint8)
 
 
-def _machine() -> str:
+def _machine_id() -> str:
     """An identifier of the machine; containers that do not see each other's processes count as separate machines."""
     seen = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {seen.stat().st_ino if seen.exists() else ''}"

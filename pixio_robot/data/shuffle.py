@@ -39,13 +39,13 @@ class Shuffle:
         low, high = values & self._low_mask, values >> self._low_bits
         for number, key in enumerate(self._keys):
             if number % 2:
-                low = low ^ (mix(high + key) & self._low_mask)
+                low = low ^ (splitmix64(high + key) & self._low_mask)
             else:
-                high = high ^ (mix(low + key) & self._high_mask)
+                high = high ^ (splitmix64(low + key) & self._high_mask)
         return (high << self._low_bits) | low
 
 
-def mix(values: np.ndarray) -> np.ndarray:
+def splitmix64(values: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every output bit depends on every input bit."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,6 +1,6 @@
 """Minimum, maximum, mean, standard deviation and quantiles of every state and action dimension.
 
-`stored_statistics` caches them inside the store:
+`cached_statistics` caches them inside the store:
 
     store.zarr/.statistics/<hash of those episodes>.json
 """
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.demos.arrays import stored_checksum
+from pixio_robot.data.demos.arrays import read_stored_checksum
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.windows import chosen_episodes
+from pixio_robot.data.windows import check_episode_numbers
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 
 DIRECTORY = ".statistics"
-LEVELS = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
-MOST_ROWS = 4_000_000
+QUANTILE_LEVELS = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+MAX_QUANTILE_ROWS = 4_000_000
 """Rows of windows that are kept in RAM for quantiles, 16 MB per dimension; of more, a random sample."""
 
 
@@ -73,7 +73,7 @@ class Statistics:
         )
 
 
-def range_of(parts: Iterable[np.ndarray]) -> Range:
+def compute_range(parts: Iterable[np.ndarray]) -> Range:
     """Statistics over the rows of all parts (n, dimensions), merged pairwise (Chan et al. 1983) in one pass."""
     count, mean, squares = 0, np.zeros(()), np.zeros(())
     minimum, maximum = np.array(np.inf), np.array(-np.inf)
@@ -92,49 +92,51 @@ def range_of(parts: Iterable[np.ndarray]) -> Range:
     return Range(minimum, maximum, mean, np.sqrt(squares / count))
 
 
-def range_of_many(parts: Iterable[np.ndarray], count: int) -> Range:
-    """`range_of` `count` rows at most, with quantiles. Of more than `MOST_ROWS`, they are those of a random sample of
+def compute_range_with_quantiles(parts: Iterable[np.ndarray], count: int) -> Range:
+    """`compute_range` of `count` rows at most, with quantiles. Of more than `MAX_QUANTILE_ROWS`, they are those of a random sample of
     about that size, so that memory is bounded."""
-    random, share, kept = np.random.default_rng(0), MOST_ROWS / max(count, 1), []
+    random, share, kept = np.random.default_rng(0), MAX_QUANTILE_ROWS / max(count, 1), []
 
     def seen() -> Iterator[np.ndarray]:
         for part in parts:
             kept.append(part if share >= 1 else part[random.random(len(part)) < share])
             yield part
 
-    found = range_of(seen())
+    found = compute_range(seen())
     return _with_quantiles(found, (np.concatenate([part[:, i] for part in kept]) for i in range(len(found.mean))))
 
 
 def compute_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
     """Statistics of the given episodes only, which should be the training episodes. Raises UserError unless they are
     different episodes of the store."""
-    return statistics_of(store.state, store.actions, chosen_episodes(episodes, len(store)).tolist())
+    return compute_statistics_from(store.state, store.actions, check_episode_numbers(episodes, len(store)).tolist())
 
 
-def statistics_of(
+def compute_statistics_from(
     state: Callable[[int], np.ndarray], actions: Callable[[int], np.ndarray], episodes: list[int]
 ) -> Statistics:
     """Statistics over `episodes`, where `state` and `actions` return an episode's rows (n, dimensions)."""
-    return Statistics(_range(state, episodes), _range(actions, episodes))
+    return Statistics(_compute_exact_range(state, episodes), _compute_exact_range(actions, episodes))
 
 
-def _range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:
+def _compute_exact_range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:
     """Statistics with exact quantiles: holds one dimension at a time in RAM, at 4 bytes per step."""
-    found = range_of(map(values, episodes))
+    found = compute_range(map(values, episodes))
     columns = (np.concatenate([values(episode)[:, i] for episode in episodes]) for i in range(len(found.mean)))
     return _with_quantiles(found, columns)
 
 
 def _with_quantiles(found: Range, columns: Iterable[np.ndarray]) -> Range:
-    quantiles = np.stack([np.quantile(column.astype(np.float64), list(LEVELS.values())) for column in columns], -1)
-    return dataclasses.replace(found, **dict(zip(LEVELS, quantiles, strict=True)))
+    quantiles = np.stack(
+        [np.quantile(column.astype(np.float64), list(QUANTILE_LEVELS.values())) for column in columns], -1
+    )
+    return dataclasses.replace(found, **dict(zip(QUANTILE_LEVELS, quantiles, strict=True)))
 
 
-def stored_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
+def cached_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
     """`compute_statistics`, cached on disk for every set of episodes; nothing is written to a read-only store."""
-    chosen = chosen_episodes(episodes, len(store)).tolist()
-    path = store.path / DIRECTORY / f"{episodes_hash(store, chosen)}.json"
+    chosen = check_episode_numbers(episodes, len(store)).tolist()
+    path = store.path / DIRECTORY / f"{hash_episodes(store, chosen)}.json"
     if path.is_file():
         return Statistics.from_json(read_json(path))
     statistics = compute_statistics(store, chosen)
@@ -143,11 +145,11 @@ def stored_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
     return statistics
 
 
-def episodes_hash(store: DemoStore, episodes: Iterable[int]) -> str:
+def hash_episodes(store: DemoStore, episodes: Iterable[int]) -> str:
     """Hash of the episodes' numbers, lengths, and state and action contents (by their stored checksums)."""
     lengths = store.lengths.tolist()
     digest = hashlib.sha256()
     for episode in episodes:
-        marks = [stored_checksum(store.episode_path(episode) / name, 2).hex() for name in ("state", "actions")]
+        marks = [read_stored_checksum(store.episode_path(episode) / name, 2).hex() for name in ("state", "actions")]
         digest.update(f"{episode} {lengths[episode]} {' '.join(marks)}\n".encode())
     return digest.hexdigest()

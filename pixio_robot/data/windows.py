@@ -17,7 +17,7 @@ from pixio_robot.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Located:
+class WindowIndices:
     """b windows: episode (b,), frames (b, t), actions (b, horizon), is_pad (b, horizon)."""
 
     episode: np.ndarray
@@ -44,7 +44,7 @@ class Windows:
             raise UserError(f"past_actions={past_actions} must lie in 0..{horizon - 1}, below the horizon.")
         if observation_steps < 1 or horizon < 1:
             raise UserError(f"observation_steps={observation_steps} and horizon={horizon} must be at least 1.")
-        self.episodes = np.arange(len(lengths)) if episodes is None else chosen_episodes(episodes, len(lengths))
+        self.episodes = np.arange(len(lengths)) if episodes is None else check_episode_numbers(episodes, len(lengths))
         if not len(self.episodes):
             raise UserError("There are no episodes to take windows from.")
         self.observation_steps = observation_steps
@@ -65,7 +65,7 @@ class Windows:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def locate(self, indices: np.ndarray) -> Located:
+    def locate(self, indices: np.ndarray) -> WindowIndices:
         """The windows with the given numbers (b,). Raises IndexError unless all are in [0, len)."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"There are windows 0..{len(self) - 1}; {indices.min()}..{indices.max()} were requested.")
@@ -76,10 +76,12 @@ class Windows:
         frames = step[:, None] + np.arange(1 - self.observation_steps, 1)
         actions = step[:, None] + np.arange(self.horizon) - self.past_actions
         last = length[:, None] - 1
-        return Located(episode, np.maximum(frames, 0), np.clip(actions, 0, last), (actions < 0) | (actions > last))
+        return WindowIndices(
+            episode, np.maximum(frames, 0), np.clip(actions, 0, last), (actions < 0) | (actions > last)
+        )
 
 
-def chosen_episodes(episodes: Iterable[int], count: int) -> np.ndarray:
+def check_episode_numbers(episodes: Iterable[int], count: int) -> np.ndarray:
     """Numbers int64 (e,) of episodes of a store that has `count`. Raises UserError unless they are different integers
     in [0, count)."""
     numbers = np.asarray(episodes if isinstance(episodes, np.ndarray) else list(episodes))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.actions.representations import Restated, restated
+from pixio_robot.data.actions.representations import ActionConverter, make_action_converter
 from pixio_robot.errors import unknown_name
 from pixio_robot.types import OF_THE_TASK, SEVERAL, UNKNOWN, Actor, DemoSpec, Frame
 
@@ -55,7 +55,7 @@ class NameMapping:
     spec: DemoSpec
     cameras: Mapping[str, str]
     columns: Sequence[int] | None
-    actions: Restated | None = None
+    actions: ActionConverter | None = None
 
     def actor(self, actor: Actor) -> Actor:
         """Wrap the actor so that it receives frames and returns actions in its own names and units."""
@@ -72,7 +72,7 @@ class _Shown:
         actor: Actor,
         cameras: Mapping[str, str],
         columns: Sequence[int] | None,
-        actions: Restated | None,
+        actions: ActionConverter | None,
     ) -> None:
         self._actor, self._cameras, self._columns, self._actions = actor, cameras, columns, actions
 
@@ -115,7 +115,7 @@ def map_names(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> Nam
         seen = _in_order(policy, seen, config)
     actions = None
     if list(policy.action_names) != list(seen.action_names):
-        actions = restated(policy.action_names, seen.action_names)
+        actions = make_action_converter(policy.action_names, seen.action_names)
         if actions is not None:
             seen = dataclasses.replace(seen, action_names=policy.action_names)
     return NameMapping(seen, dict(config.cameras), columns, actions)

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.demos.editing.rewrite import Recipe, write
+from pixio_robot.data.demos.editing.rewrite import NewStore, write_stores
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion
-from pixio_robot.interop.plain_folder import by_numbers
-from pixio_robot.interop.rounding import Rounding
+from pixio_robot.interop.plain_folder import numeric_sort_key
+from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class ImportConfig:
 
 
 def recognises(path: Path) -> bool:
-    found = files_of(path)
+    found = list_episode_files(path)
     if not found:
         return False
     import h5py
@@ -102,7 +102,7 @@ def recognises(path: Path) -> bool:
         return False
 
 
-def files_of(path: Path) -> list[Path]:
+def list_episode_files(path: Path) -> list[Path]:
     """The file itself, or the files of a folder in numeric order, without hidden ones (macOS leaves some)."""
     if path.is_file():
         return [path] if path.suffix in _SUFFIXES else []
@@ -110,19 +110,19 @@ def files_of(path: Path) -> list[Path]:
         return []
     return sorted(
         (entry for entry in path.iterdir() if entry.suffix in _SUFFIXES and not entry.name.startswith(".")),
-        key=by_numbers,
+        key=numeric_sort_key,
     )
 
 
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     """Import the recordings. Raises UserError for invalid files or settings, and then writes nothing."""
-    paths = files_of(source)
+    paths = list_episode_files(source)
     if not paths:
         raise UserError(f"{source} contains no .hdf5 file; expected one per episode.")
     if config.control_hz <= 0:
         raise UserError(f"control_hz={config.control_hz:g} must be positive.")
     reader = _Reader(source, paths, config)
-    write(out, {"": Recipe(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
+    write_stores(out, {"": NewStore(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
     return Conversion(episodes=len(paths), frames=reader.frames, notes=reader.notes())
 
 
@@ -132,14 +132,14 @@ class _Reader:
     def __init__(self, source: Path, paths: Sequence[Path], config: ImportConfig) -> None:
         self._paths, self._config = paths, config
         self._left_out: dict[str, None] = {}
-        self._rounding = Rounding()
+        self._rounding = RoundingTracker()
         self._jpeg = False
         self.frames = 0
         self.spec = self._spec(source)
 
     def episodes(self) -> Iterator[Episode]:
         for number, path in enumerate(self._paths):
-            with _opened(path) as file:
+            with _open_file(path) as file:
                 yield self._episode(number, path, file)
 
     def _episode(self, number: int, path: Path, file: h5py.File) -> Episode:
@@ -202,7 +202,7 @@ class _Reader:
 
     def _spec(self, source: Path) -> DemoSpec:
         config, path = self._config, self._paths[0]
-        with _opened(path) as file:
+        with _open_file(path) as file:
             there = _cameras(file)
             for camera in config.cameras:
                 if camera not in there:
@@ -279,7 +279,7 @@ def column_names(key: str, width: int) -> list[str]:
     ]
 
 
-def _opened(path: Path) -> h5py.File:
+def _open_file(path: Path) -> h5py.File:
     import h5py
 
     try:

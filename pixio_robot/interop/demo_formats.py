@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from pixio_robot.data.demos.atomic_commit import publish, workplace
+from pixio_robot.data.demos.atomic_commit import commit_by_rename, staging_directory
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import disk_full_is_a_user_error
 
@@ -77,43 +77,43 @@ class DemoFormat(ImportFormat, Protocol):
         ...
 
 
-def task_of_several(tasks: Iterable[str], dataset: str) -> str:
+def join_task_names(tasks: Iterable[str], dataset: str) -> str:
     """The task in the DemoSpec of a dataset with these tasks: their names, or how many there are."""
     names = list(dict.fromkeys(tasks))
     return " + ".join(names) if len(names) <= _LISTED_TASKS else f"{len(names)} tasks of {dataset}"
 
 
-def several_tasks_note(count: int) -> str:
+def multi_task_note(count: int) -> str:
     return f"{count} tasks: each episode's info stores its own, on which `train` conditions the policy"
 
 
-def import_format(name: str) -> ImportFormat:
+def load_import_format(name: str) -> ImportFormat:
     """The module of a format. Raises UserError for a name that is not in MODULES."""
     if name not in MODULES:
         raise unknown_name("format of demonstrations", name, MODULES)
     return cast(ImportFormat, importlib.import_module(MODULES[name]))
 
 
-def export_format(name: str) -> DemoFormat:
+def load_export_format(name: str) -> DemoFormat:
     """The module of a format. Raises UserError for a name that is not in EXPORTS."""
     if name in MODULES and name not in EXPORTS:
         raise UserError(f"format={name} is import-only; export supports {', '.join(EXPORTS)}.")
-    return cast(DemoFormat, import_format(name))
+    return cast(DemoFormat, load_import_format(name))
 
 
-def recognised_format(path: Path) -> ImportFormat:
+def detect_format(path: Path) -> ImportFormat:
     """Detect the format of `path`. Raises UserError if no format or more than one matches."""
     if not path.exists():
-        raise nothing_at(path)
-    found = [name for name in MODULES if import_format(name).recognises(path)]
+        raise missing_path_error(path)
+    found = [name for name in MODULES if load_import_format(name).recognises(path)]
     if len(found) != 1:
         damaged = ", or damaged" if path.is_file() else ""
         what = f"may be {' or '.join(found)}" if found else f"is not in a known format{damaged}"
         raise UserError(f"{path} {what}; choose one with format={'|'.join(found or MODULES)}.")
-    return import_format(found[0])
+    return load_import_format(found[0])
 
 
-def nothing_at(path: Path) -> UserError:
+def missing_path_error(path: Path) -> UserError:
     """The error for a missing source: suggests a similar name, or how to download what can only be the name of a
     dataset on the Hugging Face Hub."""
     for place in (path, *path.parents):
@@ -135,7 +135,7 @@ def nothing_at(path: Path) -> UserError:
 
 
 @contextlib.contextmanager
-def new_path(out: Path) -> Iterator[Path]:
+def write_atomically(out: Path) -> Iterator[Path]:
     """Yield a temporary path at which to write the file or folder `out`; on success it is renamed to `out`.
 
     Leftovers of killed writers beside it are removed. Raises UserError if `out` exists or the disk is full.
@@ -143,9 +143,9 @@ def new_path(out: Path) -> Iterator[Path]:
     if out.exists():
         raise UserError(f"{out} already exists; choose another out=.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with disk_full_is_a_user_error(out), workplace(out.parent) as temporary:
+    with disk_full_is_a_user_error(out), staging_directory(out.parent) as temporary:
         built = temporary / out.name
         yield built
         # Renaming a file would overwrite one that another process created in the meantime.
-        if out.exists() or not publish(built, out):
+        if out.exists() or not commit_by_rename(built, out):
             raise UserError(f"{out} was created by another process in the meantime; choose another out=.")

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, write
+from pixio_robot.data.demos.editing.rewrite import TASK, NewStore, write_stores
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.demo_formats import Conversion, several_tasks_note, task_of_several
-from pixio_robot.interop.rounding import Rounding
+from pixio_robot.interop.demo_formats import Conversion, join_task_names, multi_task_note
+from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ class ImportConfig:
 
 
 def recognises(path: Path) -> bool:
-    return any(is_libero(file) for file in files_of(path)[:1])
+    return any(is_libero(file) for file in list_task_files(path)[:1])
 
 
-def files_of(path: Path) -> list[Path]:
+def list_task_files(path: Path) -> list[Path]:
     """The file itself, or the HDF5 files below a folder in alphabetical order, without hidden ones."""
     if path.is_file():
         return [path] if path.suffix in _SUFFIXES else []
@@ -111,7 +111,7 @@ def is_libero(path: Path) -> bool:
 
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     """Import the files. Raises UserError for invalid files or settings, and then writes nothing."""
-    paths = files_of(source)
+    paths = list_task_files(source)
     if not paths:
         raise UserError(f"{source} contains no .hdf5 file; expected one per task of LIBERO.")
     files = [_task_file(path, config) for path in paths]
@@ -124,7 +124,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     reader = _Reader(files, config)
     spec = _spec(files, source, config)
     count = sum(len(file.demos) for file in files)
-    write(out, {"": Recipe(spec=spec, count=count, episodes=reader.episodes())})
+    write_stores(out, {"": NewStore(spec=spec, count=count, episodes=reader.episodes())})
     return Conversion(episodes=count, frames=reader.frames, notes=reader.notes())
 
 
@@ -161,13 +161,13 @@ def _task_file(path: Path, config: ImportConfig) -> _TaskFile:
     """Raises UserError if the file is not one of LIBERO, or does not match the settings."""
     from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK
 
-    with _opened(path) as file:
+    with _open_file(path) as file:
         demos = file.chosen(config.mask)
         task = config.task or task_name(str(file.attributes[LIBERO_TASK]))
         return _TaskFile(path, task, demos, _layout(file, file.demo(demos[0]), config))
 
 
-def _opened(path: Path) -> RobomimicFile:
+def _open_file(path: Path) -> RobomimicFile:
     from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK, RobomimicFile
 
     file = RobomimicFile(path)
@@ -179,7 +179,7 @@ def _opened(path: Path) -> RobomimicFile:
 
 def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Layout:
     from pixio_robot.interop.robomimic import env_metadata
-    from pixio_robot.interop.robomimic.hdf5_file import dataset
+    from pixio_robot.interop.robomimic.hdf5_file import get_dataset
 
     pictures = _pictures(demo)
     for camera in config.cameras:
@@ -189,14 +189,14 @@ def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Lay
     for key in config.state:
         if key not in _COLUMNS:
             raise unknown_name("state", key, _COLUMNS)
-        shape = dataset(demo, f"obs/{key}", file.path).shape
+        shape = get_dataset(demo, f"obs/{key}", file.path).shape
         if shape[1:] != (len(_COLUMNS[key]),):
             raise UserError(
                 f"{file.path}: obs/{key} of {demo.name} has shape {shape}, but LIBERO's has "
                 f"{len(_COLUMNS[key])} columns."
             )
         states += _COLUMNS[key]
-    shape = dataset(demo, "actions", file.path).shape
+    shape = get_dataset(demo, "actions", file.path).shape
     actions, known = env_metadata.action_names(file.env_args, "actions", shape[-1])
     hz = env_metadata.control_hz(file.env_args)
     if not known or hz is None:
@@ -205,7 +205,7 @@ def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Lay
         cameras={name: pictures[name] for name in config.cameras or pictures},
         state_names=states,
         action_names=actions,
-        robot=" + ".join(env_metadata.robots(file.env_args)) or UNKNOWN,
+        robot=" + ".join(env_metadata.robot_names(file.env_args)) or UNKNOWN,
         controller=env_metadata.controller_name(file.env_args, "actions"),
         control_hz=hz,
     )
@@ -213,11 +213,11 @@ def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Lay
 
 def _pictures(demo: h5py.Group) -> dict[str, tuple[int, int]]:
     """Camera -> height and width of its colour images."""
-    from pixio_robot.interop.robomimic.observations import observations_of
+    from pixio_robot.interop.robomimic.observations import get_observations
 
     return {
         key.removesuffix(_RGB): (value.shape[1], value.shape[2])
-        for key, value in observations_of(demo).items()
+        for key, value in get_observations(demo).items()
         if key.endswith(_RGB) and value.dtype == np.uint8 and value.ndim == 4 and value.shape[3] == 3
     }
 
@@ -225,7 +225,7 @@ def _pictures(demo: h5py.Group) -> dict[str, tuple[int, int]]:
 def _spec(files: Sequence[_TaskFile], source: Path, config: ImportConfig) -> DemoSpec:
     layout = files[0].layout
     return DemoSpec(
-        task=task_of_several([file.task for file in files], source.name),
+        task=join_task_names([file.task for file in files], source.name),
         robot=layout.robot,
         simulator="libero",
         simulator_version=UNKNOWN,
@@ -247,20 +247,20 @@ class _Reader:
         self._files, self._config = files, config
         self._tasks = list(dict.fromkeys(file.task for file in files))
         self._left_out: dict[str, None] = {}
-        self._rounding = Rounding()
+        self._rounding = RoundingTracker()
         self._turned = False
         self.frames = 0
 
     def episodes(self) -> Iterator[Episode]:
         seed = 0
         for task_file in self._files:
-            with _opened(task_file.path) as file:
+            with _open_file(task_file.path) as file:
                 for demo in task_file.demos:
                     yield self._episode(file, demo, task_file, seed)
                     seed += 1
 
     def _episode(self, file: RobomimicFile, demo: str, task_file: _TaskFile, seed: int) -> Episode:
-        from pixio_robot.interop.robomimic.hdf5_file import values
+        from pixio_robot.interop.robomimic.hdf5_file import read_dataset
 
         group, length = file.demo(demo), file.length(demo)
         late = int(self._config.pairing is Pairing.NEXT)
@@ -270,15 +270,15 @@ class _Reader:
         self._turned |= turned
 
         def observed(key: str) -> np.ndarray:
-            rows = values(group, f"obs/{key}", file.path)
+            rows = read_dataset(group, f"obs/{key}", file.path)
             if len(rows) != length:
                 raise UserError(f"{file.path}: {demo} has {len(rows)} obs/{key}, but {length} actions.")
             return rows[: length - late]
 
         images = {camera: observed(f"{camera}{_RGB}") for camera in task_file.layout.cameras}
         state = [self._rounding.float32(key, observed(key)) for key in self._config.state]
-        rewards = values(group, "rewards", file.path)[late:].astype(np.float32)
-        actions = self._rounding.float32("actions", values(group, "actions", file.path)[late:])
+        rewards = read_dataset(group, "rewards", file.path)[late:].astype(np.float32)
+        actions = self._rounding.float32("actions", read_dataset(group, "actions", file.path)[late:])
         self._left_out |= dict.fromkeys(_left_out(group, task_file.layout.cameras, self._config.state))
         self.frames += length - late
         task = {TASK: task_file.task} if len(self._tasks) > 1 else {}
@@ -304,14 +304,17 @@ class _Reader:
         if self._left_out:
             found.append(f"left out: {', '.join(self._left_out)}")
         if len(self._tasks) > 1:
-            found.append(several_tasks_note(len(self._tasks)))
+            found.append(multi_task_note(len(self._tasks)))
         return found
 
 
 def _left_out(demo: h5py.Group, cameras: Iterable[str], state: Sequence[str]) -> list[str]:
     """What the group contains beyond that; `ee_states` is `ee_pos` and `ee_ori` side by side."""
-    from pixio_robot.interop.robomimic.observations import observations_of
+    from pixio_robot.interop.robomimic.observations import get_observations
 
     used = {*(f"{camera}{_RGB}" for camera in cameras), *state}
     used |= {"ee_states"} if {"ee_pos", "ee_ori"} <= used else set()
-    return [*(str(key) for key in demo if key not in _KEPT), *(key for key in observations_of(demo) if key not in used)]
+    return [
+        *(str(key) for key in demo if key not in _KEPT),
+        *(key for key in get_observations(demo) if key not in used),
+    ]

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.demos.editing.rewrite import Recipe, open_source, write
+from pixio_robot.data.demos.editing.rewrite import NewStore, open_for_streaming, write_stores
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.interop.demo_formats import Conversion, new_path
-from pixio_robot.interop.plain_folder_videos import film_of, read_film, write_film
-from pixio_robot.interop.rounding import Rounding
+from pixio_robot.interop.demo_formats import Conversion, write_atomically
+from pixio_robot.interop.plain_folder_videos import find_video, read_video, write_video
+from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.progress import tracked
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
@@ -77,16 +77,16 @@ def recognises(path: Path) -> bool:
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     if not source.is_dir():
         raise UserError(f"{source} is not a folder.")
-    paths = sorted(source.glob("*.npz"), key=by_numbers)
+    paths = sorted(source.glob("*.npz"), key=numeric_sort_key)
     if not paths:
         raise UserError(f"{source} contains no .npz file; expected one per episode.")
     reader = _Reader(source, paths, config)
-    write(out, {"": Recipe(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
+    write_stores(out, {"": NewStore(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
     store = DemoStore.open(out, ram_bytes=0)
     return Conversion(len(store), int(store.lengths.sum()), reader.notes())
 
 
-def by_numbers(path: Path) -> list[Any]:
+def numeric_sort_key(path: Path) -> list[Any]:
     """Sort key for numeric order: episode_9 before episode_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
 
@@ -95,7 +95,7 @@ class _Reader:
     def __init__(self, source: Path, paths: list[Path], config: ImportConfig) -> None:
         self._paths, self._config = paths, config
         self._left_out: dict[str, None] = {}
-        self._rounding = Rounding()
+        self._rounding = RoundingTracker()
         self._unsaid: dict[str, None] = {}
         self.spec = self._spec(source)
 
@@ -138,7 +138,7 @@ class _Reader:
         actions = self._joined(path, arrays, self._config.actions)
         count = len(actions)
         images = {name: arrays.pop(name) for name, array in list(arrays.items()) if array.ndim == 4}
-        images |= {camera: read_film(film, count) for camera, film in film_of(path).items()}
+        images |= {camera: read_video(film, count) for camera, film in find_video(path).items()}
         state = self._joined(path, arrays, self._config.state)
         known = {name: arrays.pop(name) for name in _KNOWN if name in arrays}
         self._unsaid |= dict.fromkeys(name for name in ("rewards", "success") if name not in known)
@@ -200,12 +200,12 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
-    demos = open_source(store)
+    demos = open_for_streaming(store)
     notes = []
     taken = sorted(set(demos.spec.cameras) & {"state", "actions", *_KNOWN})
     if taken:
         raise UserError(f"{store}: a camera named {taken[0]!r} would replace an array; rename it with `data rename`.")
-    with new_path(out) as built:
+    with write_atomically(out) as built:
         built.mkdir()
         write_json(built / DATASET, demos.spec.to_json())
         for number in tracked(range(len(demos)), f"write {out}"):
@@ -220,9 +220,9 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
             np.savez(path, **values)
             for camera, frames in episode.images.items():
                 film = path.with_suffix(f".{camera}.mp4")
-                write_film(film, frames, demos.spec.control_hz, config.crf)
+                write_video(film, frames, demos.spec.control_hz, config.crf)
                 if number == 0 and config.crf:
-                    error = np.abs(read_film(film, len(frames)).astype(np.int16) - frames)
+                    error = np.abs(read_video(film, len(frames)).astype(np.int16) - frames)
                     notes.append(
                         f"{camera}: H.264, crf {config.crf}, changes pixels by {error.mean():.1f} of 255 on average, "
                         f"{error.max()} at most (in episode 0)"

@@ -15,7 +15,7 @@ _MOST_CRF = 51
 _LEAST_SIDE = 16
 
 
-def write_film(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> None:
+def write_video(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> None:
     """Write frames uint8 (n, h, w, 3) as H.264: lossless RGB for crf=0, otherwise YUV 4:2:0.
 
     Raises UserError for sizes and settings that H.264 does not support.
@@ -33,7 +33,7 @@ def write_film(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> None
             append(frame)
 
 
-def film_of(npz: Path) -> dict[str, Path]:
+def find_video(npz: Path) -> dict[str, Path]:
     """Camera -> video of the episode in `npz`: NAME.CAMERA.mp4 beside it, or NAME/CAMERA.mp4."""
     from pixio_robot.data.video.decode import VIDEO_SUFFIXES
 
@@ -51,7 +51,7 @@ def film_of(npz: Path) -> dict[str, Path]:
     return found
 
 
-def read_film(path: Path, count: int) -> np.ndarray:
+def read_video(path: Path, count: int) -> np.ndarray:
     """The frames, uint8 (count, h, w, 3), upright. Raises UserError if damaged or if the frame count differs."""
     from pixio_robot.data.ingest.frame_sampling import Sampling
     from pixio_robot.data.video.decode import VideoError, decode_frames

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-class Rounding:
+class RoundingTracker:
     """Converts arrays, and keeps track of those that lost something by it."""
 
     def __init__(self) -> None:

@@ -15,8 +15,8 @@ from pixio_robot.cli import learning_data
 from pixio_robot.cli.before_training import notes
 from pixio_robot.cli.held_out import Division
 from pixio_robot.cli.learning_data import open_demonstrations
-from pixio_robot.data.demos.arrays import DamagedArray
-from pixio_robot.data.demos.episode_hash import mark
+from pixio_robot.data.demos.arrays import CorruptArray
+from pixio_robot.data.demos.episode_hash import hash_episode
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.images import sources
 from pixio_robot.data.images.codec import CorruptImage
@@ -62,7 +62,7 @@ def test_stores_together_keep_no_more_in_ram_than_one(stores, kept, tmp_path, mo
     images = sources.open_image_source(paths)
     assert store.images(0, "front").shape[1:] == images.image(0).shape
     shutil.rmtree(store.episode_path(0) / "images" / "front")
-    with contextlib.nullcontext() if kept else pytest.raises(DamagedArray):
+    with contextlib.nullcontext() if kept else pytest.raises(CorruptArray):
         store.images(0, "front")
     with contextlib.nullcontext() if kept else pytest.raises(CorruptImage):
         images.image(0)
@@ -126,12 +126,12 @@ def test_stores_of_several_tasks_and_of_one_learn_together(tmp_path):
 def test_every_episode_is_read_once_to_be_known_again(tmp_path, monkeypatch):
     paths = [str(tmp_path / name) for name in "ab"]
     stores = [make_store(path, 4) for path in paths]
-    marks, read = [mark(store, number) for store in stores for number in range(4)], []
-    monkeypatch.setattr(learning_data, "mark", lambda *which: read.append(which) or mark(*which))
+    marks, read = [hash_episode(store, number) for store in stores for number in range(4)], []
+    monkeypatch.setattr(learning_data, "hash_episode", lambda *which: read.append(which) or hash_episode(*which))
     settings = {"weights": None, "goals": None, "validation_share": 0.5, "seed": 0}
     data = open_demonstrations(paths, **settings, learned=marks[:3])
     assert set(marks[:3]) <= data.learned
-    assert data.learned == {mark(source.store, number) for source in data.sources for number in source.training}
+    assert data.learned == {hash_episode(source.store, number) for source in data.sources for number in source.training}
     assert len(read) == 8
 
 
@@ -212,7 +212,7 @@ def test_the_same_recording_is_not_both_trained_on_and_held_out(seed, tmp_path):
 
 def test_a_choice_of_nothing_or_of_what_was_learned_is_refused(tmp_path):
     path = str(masked(tmp_path / "a", valid=(1, 3)).path)
-    known = mark(DemoStore.open(path), 3)
+    known = hash_episode(DemoStore.open(path), 3)
     for division, learned, says in (
         (Division(validation_where="length > 1000"), (), "validation_where: where=.* none of the 5 episodes of"),
         (

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.goals import one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches
-from pixio_robot.data.mixture import MixedBatches, common_spec, statistics_over
+from pixio_robot.data.mixture import MixedBatches, common_spec, compute_mixture_statistics
 from pixio_robot.data.stats import compute_statistics
 from pixio_robot.errors import UserError
 
@@ -118,7 +118,7 @@ def test_statistics_over_stores_are_those_of_all_their_steps(stores, tmp_path):
     for store in stores[:2]:
         for number in range(len(store)):
             joined.append(dataclasses.replace(store.episode(number), seed=1000 + len(joined)))
-    over = statistics_over([(stores[0], [0, 1]), (stores[1], [0, 1, 2])])
+    over = compute_mixture_statistics([(stores[0], [0, 1]), (stores[1], [0, 1, 2])])
     of = compute_statistics(joined, range(5))
     for mine, theirs in ((over.state, of.state), (over.actions, of.actions)):
         for name, value in vars(mine).items():

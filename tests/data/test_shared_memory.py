@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 
-from pixio_robot.data.shared_memory import own_room, shared_room
+from pixio_robot.data.shared_memory import allocate_private, make_shared_allocator
 
 PROGRAM = """
 import os, sys, torch
 import torch.distributed as dist
 from pathlib import Path
-from pixio_robot.data.shared_memory import shared_room
+from pixio_robot.data.shared_memory import make_shared_allocator
 from pixio_robot.errors import UserError
 
 rank, where, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "fails"
@@ -30,7 +30,7 @@ def fill(memory):
     memory.copy_(torch.arange(len(memory)))
 
 try:
-    memory = shared_room(meet)(200, fill)
+    memory = make_shared_allocator(meet)(200, fill)
     meet(None)
     if rank == 1:
         memory[7] = 99
@@ -66,6 +66,6 @@ def test_one_fills_what_all_see(how, tmp_path):
 
 
 def test_a_process_alone_has_its_own_memory():
-    for room in (own_room, shared_room(lambda value: [value])):
+    for room in (allocate_private, make_shared_allocator(lambda value: [value])):
         assert room(3, lambda memory: memory.fill_(5)).tolist() == [5, 5, 5]
-    assert torch.equal(own_room(0, lambda memory: None), torch.empty(0, dtype=torch.uint8))
+    assert torch.equal(allocate_private(0, lambda memory: None), torch.empty(0, dtype=torch.uint8))

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.stats import (
     DIRECTORY,
-    LEVELS,
+    QUANTILE_LEVELS,
     Statistics,
+    cached_statistics,
+    compute_range,
     compute_statistics,
-    episodes_hash,
-    range_of,
-    stored_statistics,
+    hash_episodes,
 )
 from pixio_robot.errors import UserError
 
@@ -31,19 +31,19 @@ def test_streaming_equals_numpy_on_the_chosen_episodes(tmp_path: Path) -> None:
         np.testing.assert_allclose(values.std, rows.std(0), rtol=1e-12)
         assert np.array_equal(values.minimum, rows.min(0))
         assert np.array_equal(values.maximum, rows.max(0))
-        for quantile, level in LEVELS.items():
+        for quantile, level in QUANTILE_LEVELS.items():
             np.testing.assert_allclose(getattr(values, quantile), np.quantile(rows, level, axis=0), rtol=1e-12)
 
 
 def test_a_large_offset_does_not_cost_the_spread() -> None:
     rows = np.random.default_rng(0).normal(size=(1000, 2)) + 1e8
-    np.testing.assert_allclose(range_of(np.split(rows, 10)).std, rows.std(0), rtol=1e-6)
+    np.testing.assert_allclose(compute_range(np.split(rows, 10)).std, rows.std(0), rtol=1e-6)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6).filter(any), st.integers(0, 99))
 def test_how_rows_are_cut_into_parts_does_not_matter(sizes: list[int], seed: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(sum(sizes), 3)) * [1e-3, 1.0, 1e3]
-    found = range_of(np.split(rows, np.cumsum(sizes)[:-1]))
+    found = compute_range(np.split(rows, np.cumsum(sizes)[:-1]))
     for name, value in (
         ("mean", rows.mean(0)),
         ("std", rows.std(0)),
@@ -72,28 +72,28 @@ def test_what_was_saved_without_quantiles_is_still_read(tmp_path: Path) -> None:
 
 def test_they_are_kept_for_the_very_episodes(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=3)
-    first = stored_statistics(store, [0, 1])
+    first = cached_statistics(store, [0, 1])
     kept = list((store.path / DIRECTORY).iterdir())
-    assert [path.stem for path in kept] == [episodes_hash(store, [0, 1])]
+    assert [path.stem for path in kept] == [hash_episodes(store, [0, 1])]
     # Read, not computed again: what the file says comes back.
     kept[0].write_text(kept[0].read_text().replace(str(first.state.mean[0]), "123.5"))
-    assert stored_statistics(store, [0, 1]).state.mean[0] == 123.5
+    assert cached_statistics(store, [0, 1]).state.mean[0] == 123.5
     # Other episodes, and the same numbers with other contents, are something else.
-    assert stored_statistics(store, [0, 2]).state.mean[0] != 123.5
+    assert cached_statistics(store, [0, 2]).state.mean[0] != 123.5
     for number, seed in ((0, 10), (1, 11)):
         shutil.rmtree(store.episode_path(number))
         other = make_store(tmp_path / f"other{number}", episodes=0)
         other.append(make_episode(seed, length=int(store.lengths[number])))
         shutil.copytree(other.episode_path(0), store.episode_path(number))
-    assert stored_statistics(DemoStore.open(store.path), [0, 1]).state.mean[0] != 123.5
+    assert cached_statistics(DemoStore.open(store.path), [0, 1]).state.mean[0] != 123.5
 
 
 def test_of_nothing() -> None:
     with pytest.raises(UserError, match="no episode"):
-        range_of([])
+        compute_range([])
 
 
-@pytest.mark.parametrize("statistics", [compute_statistics, stored_statistics])
+@pytest.mark.parametrize("statistics", [compute_statistics, cached_statistics])
 def test_a_mask_is_not_taken_for_numbers(tmp_path: Path, statistics: Callable[..., Any]) -> None:
     store = make_store(tmp_path / "s", episodes=3)
     mask = store.lengths >= 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.windows import Windows, chosen_episodes, split_episodes
+from pixio_robot.data.windows import Windows, check_episode_numbers, split_episodes
 from pixio_robot.errors import UserError
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
@@ -70,7 +70,7 @@ def test_episodes_are_chosen_by_number(episodes: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Windows(np.array([3, 4, 5]), 1, 1, episodes)
     with pytest.raises(UserError, match=words):
-        chosen_episodes(iter(episodes), 3) if isinstance(episodes, list) else chosen_episodes(episodes, 3)
+        check_episode_numbers(iter(episodes), 3) if isinstance(episodes, list) else check_episode_numbers(episodes, 3)
 
 
 @pytest.mark.parametrize(

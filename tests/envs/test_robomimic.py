@@ -25,7 +25,7 @@ from envs.spec import spec_of
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
-from pixio_robot.interop.robomimic.env_args import env_args_of
+from pixio_robot.interop.robomimic.env_args import env_args_from_spec
 
 pytestmark = pytest.mark.sim
 
@@ -269,7 +269,7 @@ def test_controllers_are_translated(recording: Recording) -> None:
 @pytest.mark.parametrize("controller", list(Controller))
 def test_exports_describe_our_controllers_as_robosuite_builds_them(controller: Controller) -> None:
     spec = spec_of(EnvConfig(controller=controller))
-    env_args, notes = env_args_of(spec)
+    env_args, notes = env_args_from_spec(spec)
     assert not any("lack the settings" in note for note in notes)
     replay = Replay(env_args)
     assert replay.task.left_out == ()

@@ -25,7 +25,7 @@ from envs.robomimic.env import RobomimicEnv
 from envs.robomimic.task import clipped_at, recorded
 from envs.simulator_imports import load_robosuite
 from envs.spec import action_bounds, spec_of
-from pixio_robot.data.demos.editing.convert_actions import converted
+from pixio_robot.data.demos.editing.convert_actions import convert_actions
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.interop.robomimic import ImportConfig, import_demos
@@ -253,11 +253,11 @@ def test_actions_in_another_form_play_as_the_recorded_ones(
     keys = ["robot0_eef_pos", "robot0_eef_quat_site"]
     import_demos(solved.file, tmp_path / "s", ImportConfig(state=keys, cameras=["agentview"]))
     source = DemoStore.open(tmp_path / "s")
-    absolute = converted(source.spec, to="absolute")
-    edit = converted(source.spec, to="absolute", rotation="rot6d_rows")
+    absolute = convert_actions(source.spec, to="absolute")
+    edit = convert_actions(source.spec, to="absolute", rotation="rot6d_rows")
     episode = edit.change(source.episode(0))
     if changes["to"] == "delta":
-        edit = converted(absolute.spec, scale_position=0.01, **changes)
+        edit = convert_actions(absolute.spec, scale_position=0.01, **changes)
         episode = edit.change(absolute.change(source.episode(0)))
     DemoStore.create(tmp_path / "other", edit.spec).append(episode)
     env = make_env(EnvConfig(task=f"robomimic:{tmp_path / 'other'}", cameras=[]))

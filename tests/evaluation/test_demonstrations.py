@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
@@ -26,7 +26,7 @@ def test_the_store_holds_what_was_played(line_pool, seeking_actor, tmp_path):
     assert summary.successes == unrecorded.successes
     assert read_episodes(tmp_path / "out") == read_episodes(tmp_path / "other")
     store = DemoStore.open(tmp_path / "demos")
-    assert verify(store) == []
+    assert verify_store(store) == []
     assert sorted(store.seeds) == summary.seeds
     played = {result.seed: result for result in read_episodes(tmp_path / "out")}
     for number in range(len(store)):
@@ -61,7 +61,7 @@ def test_an_interrupted_or_lost_episode_is_recorded_once(line_pool, seeking_acto
     assert summary.restarts == 1
     store = DemoStore.open(tmp_path / "demos")
     assert sorted(store.seeds) == summary.seeds
-    assert verify(store) == []
+    assert verify_store(store) == []
 
 
 def test_episodes_that_were_played_unrecorded_are_not_passed_over(line_pool, seeking_actor, tmp_path):

@@ -11,10 +11,10 @@ import pytest
 
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.interop.aloha import ImportConfig, Jpeg, import_demos
-from pixio_robot.interop.demo_formats import export_format, recognised_format
+from pixio_robot.interop.demo_formats import detect_format, load_export_format
 
 LENGTHS = {0: 4, 1: 3, 2: 5, 10: 3}
 CAMERAS = ("top", "left_wrist")
@@ -79,7 +79,7 @@ def write_recorded(folder: Path, exchanged: bool = True) -> Path:
 def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
     import_demos(source, out, ImportConfig(**settings))
     store = DemoStore.open(out)
-    assert verify(store) == []
+    assert verify_store(store) == []
     return store
 
 
@@ -89,7 +89,7 @@ def test_every_number_arrives_in_numeric_order(tmp_path: Path) -> None:
     outcome = import_demos(source, tmp_path / "s", ImportConfig())
     store = DemoStore.open(tmp_path / "s")
     assert (outcome.episodes, outcome.frames) == (4, sum(LENGTHS.values()))
-    assert verify(store) == []
+    assert verify_store(store) == []
     for place, (number, length) in enumerate(LENGTHS.items()):
         episode = store.episode(place)
         assert dict(episode.info) == {"file": f"episode_{number}.hdf5", "sim": True}
@@ -139,8 +139,8 @@ def test_the_command_knows_the_folder_and_a_single_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_recorded(tmp_path / "real")
-    assert recognised_format(source).NAME == "aloha"
-    assert recognised_format(source / "episode_2.hdf5").NAME == "aloha"
+    assert detect_format(source).NAME == "aloha"
+    assert detect_format(source / "episode_2.hdf5").NAME == "aloha"
     monkeypatch.setattr(
         sys, "argv", ["pixio-robot", "data", "import", str(source), f"out={tmp_path / 's'}", "jpeg=act"]
     )
@@ -149,7 +149,7 @@ def test_the_command_knows_the_folder_and_a_single_file(
     assert "(aloha)" in text
     assert "read with jpeg=act; if red and blue look swapped, use jpeg=standard" in text
     with pytest.raises(UserError, match="format=aloha is import-only"):
-        export_format("aloha")
+        load_export_format("aloha")
 
 
 def test_other_widths_are_numbered(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import recognised_format
+from pixio_robot.interop.demo_formats import detect_format
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,5 @@ def test_what_is_not_there_is_looked_for_where_it_was_meant(
         (tmp_path / "raw" / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as raised:
-        recognised_format(Path(source))
+        detect_format(Path(source))
     assert ("Hugging Face" in str(raised.value)) == (source == "lerobot/pusht")

@@ -15,11 +15,11 @@ from demo_data import SPEC, make_episode, make_store, same
 from numcodecs import Blosc, Zlib
 
 from pixio_robot.data.actions.named_columns import COMPONENTS
-from pixio_robot.data.demos.editing.convert_actions import converted
+from pixio_robot.data.demos.editing.convert_actions import convert_actions
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import recognised_format
+from pixio_robot.interop.demo_formats import detect_format
 from pixio_robot.interop.diffusion_policy import ExportConfig, ImportConfig, export_demos, import_demos, recognises
 from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
 
@@ -58,7 +58,7 @@ def write_buffer(store: Any, data: dict[str, np.ndarray], ends: Any = ENDS, chun
 def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
     import_demos(source, out, ImportConfig(**{"control_hz": 10.0} | settings))
     store = DemoStore.open(out)
-    assert verify(store) == []
+    assert verify_store(store) == []
     return store
 
 
@@ -78,7 +78,7 @@ def pushed(tmp_path: Path, **options: Any) -> Path:
 )
 def test_every_number_arrives(tmp_path: Path, options: dict[str, Any]) -> None:
     source, data = pushed(tmp_path, **options), arrays()
-    assert recognised_format(source).NAME == "diffusion_policy"
+    assert detect_format(source).NAME == "diffusion_policy"
     outcome = import_demos(source, tmp_path / "s", ImportConfig(control_hz=10.0))
     store = DemoStore.open(tmp_path / "s")
     assert (outcome.episodes, outcome.frames) == (3, STEPS)
@@ -149,7 +149,7 @@ def test_actions_know_every_name_that_an_import_makes(tmp_path: Path, key: str) 
     data = {"robot0_eef_pos": np.ones((STEPS, 3), np.float32), f"robot0_{key}": values}
     source = Path(write_buffer(tmp_path / "umi.zarr", data))
     store = imported(source, tmp_path / "s", actions=list(data), state=list(data))
-    edit = converted(store.spec, "delta")
+    edit = convert_actions(store.spec, "delta")
     is_pose = key in ("eef_pos", "eef_quat", "eef_quat_site", "eef_rot_axis_angle")
     assert (f"robot0_{key.replace('eef_', 'eef_delta_')}" in edit.notes[0]) == is_pose
     assert any(f"robot0_{key}" in note for note in edit.notes[1:]) != is_pose
@@ -283,7 +283,7 @@ def test_a_buffer_without_images_makes_a_store_without_cameras_and_says_so(tmp_p
 def test_archives_with_a_folder_inside_are_opened(tmp_path: Path) -> None:
     pushed(tmp_path / "inner")
     packed = Path(shutil.make_archive(str(tmp_path / "b.zarr"), "zip", tmp_path / "inner"))
-    assert recognised_format(packed).NAME == "diffusion_policy"
+    assert detect_format(packed).NAME == "diffusion_policy"
     assert imported(packed, tmp_path / "s").lengths.tolist() == [4, 2, 5]
 
 

@@ -15,12 +15,12 @@ from demo_data import SPEC, make_episode, make_store, same
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos.editing.rewrite import TASK
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.interop import lerobot
-from pixio_robot.interop.demo_formats import recognised_format
+from pixio_robot.interop.demo_formats import detect_format
 from pixio_robot.interop.lerobot.extra_metadata import FILE
-from pixio_robot.interop.lerobot.features import choose_columns, features_of, misfit, spec_of
+from pixio_robot.interop.lerobot.features import choose_columns, features_from_spec, find_mismatch, spec_from_features
 from pixio_robot.interop.lerobot.settings import ExportConfig, Images, ImportConfig
 
 SIZES = {"observation.images.top": (16, 24), "observation.image": (10, 12)}
@@ -90,7 +90,7 @@ def pixels(image: Any) -> np.ndarray:
 def test_what_lerobot_wrote_is_imported_as_lerobot_reads_it(foreign: Path, tmp_path: Path) -> None:
     outcome = lerobot.import_demos(foreign, tmp_path / "s", ImportConfig())
     store, theirs = DemoStore.open(tmp_path / "s"), read_by_lerobot(foreign)
-    assert verify(store) == []
+    assert verify_store(store) == []
     assert (outcome.episodes, outcome.frames) == (3, 12)
     assert store.lengths.tolist() == list(LENGTHS)
     rows = [(episode, step) for episode, length in enumerate(LENGTHS) for step in range(length)]
@@ -192,13 +192,13 @@ def test_notes_beside_the_data_set_are_dropped_when_others_changed_it(tmp_path: 
 
 
 def test_a_spec_is_its_features() -> None:
-    found = features_of(SPEC, "image")
+    found = features_from_spec(SPEC, "image")
     columns = choose_columns(found, cameras=[], state=[], action="action", reward="next.reward", success="next.success")
     assert columns.left_out == []
-    spec = spec_of(found, columns, fps=10, task="Test", robot="none", source="")
+    spec = spec_from_features(found, columns, fps=10, task="Test", robot="none", source="")
     for name in ("task", "robot", "control_hz", "cameras", "state_names", "action_names"):
         assert getattr(spec, name) == getattr(SPEC, name)
-    assert misfit(SPEC, found, columns, 10) is None
+    assert find_mismatch(SPEC, found, columns, 10) is None
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def _halve(path: Path) -> None:
 def test_the_command_guesses_the_format_and_refuses_what_exists(
     foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert recognised_format(foreign).NAME == "lerobot"
+    assert detect_format(foreign).NAME == "lerobot"
 
     def run(*words: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["pixio-robot", "data", *words])
@@ -358,4 +358,4 @@ def test_names_of_dimensions(names: dict[str, Any], expected: list[str]) -> None
     columns = choose_columns(
         described, cameras=[], state=[], action="action", reward="next.reward", success="next.success"
     )
-    assert list(spec_of(described, columns, fps=10, task="", robot="", source="").action_names) == expected
+    assert list(spec_from_features(described, columns, fps=10, task="", robot="", source="").action_names) == expected

@@ -9,9 +9,9 @@ import pytest
 
 from pixio_robot.cli.main import dispatch
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import export_format, recognised_format
+from pixio_robot.interop.demo_formats import detect_format, load_export_format
 from pixio_robot.interop.libero import ImportConfig, Pairing, import_demos, task_name
 
 SOUP = "pick_up_the_soup_and_place_it_in_the_basket"
@@ -68,7 +68,7 @@ def test_images_stand_upright_and_actions_follow_what_was_seen(tmp_path) -> None
     result = import_demos(source, tmp_path / "demos", ImportConfig())
     store = DemoStore.open(tmp_path / "demos")
     assert (result.episodes, result.frames) == (2, 3 + 4)
-    assert not verify(store)
+    assert not verify_store(store)
     spec = store.spec
     assert spec.task == "pick up the soup and place it in the basket"
     assert (spec.robot, spec.controller, spec.control_hz) == ("Panda", "OSC_POSE delta", 20)
@@ -111,7 +111,7 @@ def test_images_that_are_upright_already_stay(tmp_path) -> None:
 def test_a_suite_is_a_store_of_several_tasks(tmp_path) -> None:
     for suite, task in (("libero_object", SOUP), ("libero_90", DRAWER)):
         write_libero(tmp_path / "datasets" / suite / f"{task}_demo.hdf5", task)
-    assert recognised_format(tmp_path / "datasets").NAME == "libero"
+    assert detect_format(tmp_path / "datasets").NAME == "libero"
     assert dispatch(["data", "import", str(tmp_path / "datasets"), f"out={tmp_path / 'demos'}"]) == 0
     store = DemoStore.open(tmp_path / "demos")
     close, pick = "close the top drawer of the cabinet", "pick up the soup and place it in the basket"
@@ -132,9 +132,9 @@ def test_task_names(file, task) -> None:
 
 
 def test_its_files_are_not_taken_for_those_of_robomimic(tmp_path) -> None:
-    assert recognised_format(write_libero(tmp_path / "a_demo.hdf5")).NAME == "libero"
+    assert detect_format(write_libero(tmp_path / "a_demo.hdf5")).NAME == "libero"
     with pytest.raises(UserError, match="import-only"):
-        export_format("libero")
+        load_export_format("libero")
 
 
 def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path) -> None:

@@ -9,12 +9,12 @@ import pytest
 from demo_data import SPEC, make_episode, same
 
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.interop import plain_folder
-from pixio_robot.interop.demo_formats import recognised_format
+from pixio_robot.interop.demo_formats import detect_format
 from pixio_robot.interop.plain_folder import ExportConfig, Images, ImportConfig
-from pixio_robot.interop.plain_folder_videos import read_film, write_film
+from pixio_robot.interop.plain_folder_videos import read_video, write_video
 from pixio_robot.types import CameraSpec
 
 
@@ -38,11 +38,11 @@ def test_there_and_back_is_exact(images: Images, tmp_path: Path) -> None:
     store = large_store(tmp_path / "s")
     outcome = plain_folder.export_demos(store.path, tmp_path / "folder", ExportConfig(images=images))
     assert (outcome.episodes, outcome.frames, outcome.notes) == (3, store.lengths.sum(), [])
-    assert recognised_format(tmp_path / "folder").NAME == "folder"
+    assert detect_format(tmp_path / "folder").NAME == "folder"
     back = plain_folder.import_demos(tmp_path / "folder", tmp_path / "back", ImportConfig())
     assert back.notes == []
     again = DemoStore.open(tmp_path / "back")
-    assert verify(again) == []
+    assert verify_store(again) == []
     assert again.spec == store.spec
     assert all(same(again.episode(number), store.episode(number)) for number in range(3))
     with pytest.raises(UserError, match="already exists"):
@@ -55,8 +55,8 @@ def test_small_films_say_what_they_lose(tmp_path: Path) -> None:
         plain_folder.export_demos(store.path, tmp_path / "folder", ExportConfig(crf=18))
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
     frames = np.repeat(np.arange(40, 200, 20, dtype=np.uint8), 16 * 16 * 3).reshape(-1, 16, 16, 3)
-    write_film(tmp_path / "f.mp4", frames, 20.0, 18)
-    assert np.abs(read_film(tmp_path / "f.mp4", len(frames)).astype(int) - frames).max() <= 6
+    write_video(tmp_path / "f.mp4", frames, 20.0, 18)
+    assert np.abs(read_video(tmp_path / "f.mp4", len(frames)).astype(int) - frames).max() <= 6
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def theirs(tmp_path: Path) -> Path:
             command=rng.normal(size=(length, 3)).astype(np.float32),
             depth_scale=1.0,
         )
-        write_film(root / f"take{number}" / "top.mp4", rng.integers(0, 256, (length, 16, 20, 3), np.uint8), 30.0, 0)
+        write_video(root / f"take{number}" / "top.mp4", rng.integers(0, 256, (length, 16, 20, 3), np.uint8), 30.0, 0)
     return root
 
 
@@ -136,7 +136,7 @@ def test_damage_names_the_file(theirs: Path, tmp_path: Path) -> None:
 
     film, npz = theirs / "take10" / "top.mp4", theirs / "take10.npz"
     whole = film.read_bytes(), npz.read_bytes()
-    write_film(film, np.zeros((3, 16, 20, 3), np.uint8), 30.0, 0)
+    write_video(film, np.zeros((3, 16, 20, 3), np.uint8), 30.0, 0)
     refused("top.mp4 has 3 frames, but its episode has 5 steps")
     film.write_bytes(whole[0][: len(whole[0]) // 2])
     refused("top.mp4 cannot be used")

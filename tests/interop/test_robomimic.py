@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from demo_data import SPEC, make_episode, make_store, same
 
-from pixio_robot.data.demos.editing.rewrite import TASK, filtered
+from pixio_robot.data.demos.editing.rewrite import TASK, filter_episodes
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import recognised_format
+from pixio_robot.interop.demo_formats import detect_format
 from pixio_robot.interop.robomimic import ExportConfig, ImportConfig, export_demos, import_demos, recognises
 from pixio_robot.interop.robomimic.env_metadata import action_names, controller_name
 from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile
@@ -93,7 +93,7 @@ def write_file(path: Path, change: Callable[[h5py.File], None] = lambda file: No
 def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
     import_demos(source, out, ImportConfig(**settings))
     store = DemoStore.open(out)
-    assert verify(store) == []
+    assert verify_store(store) == []
     return store
 
 
@@ -147,8 +147,8 @@ def test_masks_choose_and_are_kept(tmp_path: Path) -> None:
     assert store.info(0)["mask.train"] is True
     assert store.info(0)["mask.valid"] is False
     everything = imported(source, tmp_path / "all")
-    assert filtered(everything, "info.mask.train == true").count == 3
-    assert filtered(everything, "info.demo == demo_10").count == 1
+    assert filter_episodes(everything, "info.mask.train == true").count == 3
+    assert filter_episodes(everything, "info.demo == demo_10").count == 1
     export_demos(tmp_path / "s", tmp_path / "g.hdf5", ExportConfig())
     with RobomimicFile(tmp_path / "g.hdf5") as file:
         assert file.demos == ["demo_0", "demo_2", "demo_10"]
@@ -483,6 +483,6 @@ def test_other_files_are_not_taken_for_one(tmp_path: Path) -> None:
     assert not any(recognises(tmp_path / name) for name in ("text.hdf5", "other.hdf5", "none.hdf5", "."))
     broken = write_file(tmp_path / "f.hdf5", _without("data/demo_1/actions"))
     # Importing it says what is wrong.
-    assert recognised_format(broken).NAME == "robomimic"
+    assert detect_format(broken).NAME == "robomimic"
     with pytest.raises(UserError, match="cannot be opened as HDF5"):
         RobomimicFile(tmp_path / "text.hdf5")

@@ -9,11 +9,11 @@ from scipy.spatial.transform import Rotation
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixio_robot.cli.evaluated import finished_policy
-from pixio_robot.data.actions.pose_columns import blocks
-from pixio_robot.data.actions.rotations import WIDTHS, matrices, rotations
+from pixio_robot.data.actions.pose_columns import find_pose_columns
+from pixio_robot.data.actions.rotations import ROTATION_SIZES, matrices_from_rotations, rotations_from_matrices
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches
-from pixio_robot.data.mixture import statistics_over
+from pixio_robot.data.mixture import compute_mixture_statistics
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, DemoSpec, Episode, Frame, Observation
@@ -24,7 +24,7 @@ from policies.registry import build_policy, policy_entry
 from policies.relative_poses import RelativePoses
 from policies.relative_statistics import with_relative_poses
 
-FORMS = sorted(WIDTHS)
+FORMS = sorted(ROTATION_SIZES)
 AXES = {
     "pos": ("xyz", "m"),
     "axis_angle": ("xyz", "rad"),
@@ -76,7 +76,7 @@ class Motion:
     def written(self, names: tuple[str, ...], arm: str = "", fill: float = 0.25) -> np.ndarray:
         """(n, columns) of the absolute poses of this arm; other columns hold `fill`."""
         found = np.full((len(self.place), len(names)), float(fill))
-        for block in blocks(names):
+        for block in find_pose_columns(names):
             if block.arm == arm and not block.delta:
                 values = block.write(self.place if block.is_position else self.turn)
                 if block.form == "axis_angle":  # as our experts write it, without a flip at half a turn
@@ -89,7 +89,7 @@ class Motion:
 def same(names: tuple[str, ...], one: torch.Tensor, other: torch.Tensor) -> None:
     """The same poses, in whichever way a rotation is written, and the same other columns; each (..., columns)."""
     one, other = (each.flatten(0, -2).double().numpy().copy() for each in (one, other))
-    for block in blocks(names):
+    for block in find_pose_columns(names):
         if not block.delta:
             np.testing.assert_allclose(block.read(one), block.read(other), atol=5e-6, err_msg=block.stem)
             one[:, block.first : block.stop] = other[:, block.first : block.stop] = 0
@@ -135,7 +135,9 @@ def test_it_is_the_pose_in_the_grippers_frame_and_comes_back(form, of_state):
     expected = Motion((later.place - now.place) @ back.T, back @ later.turn).written(spec.action_names)
     np.testing.assert_allclose(relative_bna[0, :, :3], expected[:, :3], atol=2e-6)
     np.testing.assert_allclose(
-        matrices(relative_bna[0, :, 3 : 3 + WIDTHS[form]].numpy(), form), back @ later.turn, atol=3e-6
+        matrices_from_rotations(relative_bna[0, :, 3 : 3 + ROTATION_SIZES[form]].numpy(), form),
+        back @ later.turn,
+        atol=3e-6,
     )
     assert torch.equal(relative_bna[..., -4:], actions_bna[..., -4:])  # gripper and deltas
     same(spec.action_names, poses.from_frame(relative_bna, newest_bs), actions_bna)
@@ -154,7 +156,7 @@ def test_moving_and_turning_the_whole_episode_changes_nothing(form):
     # The pose itself is the origin of its frame.
     step = found[0][0, 2]
     np.testing.assert_allclose(step[:3], 0, atol=1e-6)
-    np.testing.assert_allclose(step[3 : 3 + WIDTHS[form]], rotations(np.eye(3), form), atol=1e-6)
+    np.testing.assert_allclose(step[3 : 3 + ROTATION_SIZES[form]], rotations_from_matrices(np.eye(3), form), atol=1e-6)
 
 
 def test_each_arm_has_its_own_frame():
@@ -263,7 +265,7 @@ CHOSEN = [0, 1, 3]
 def made(store: DemoStore, small_config, name: str = "bc", frames: str = "absolute", **options):
     config = small_config(name, ConditioningConfig(obs_pose_repr=frames), **{"action_pose_repr": "relative"} | options)
     chosen = [(store, CHOSEN)]
-    statistics = with_relative_poses(statistics_over(chosen), config, store.spec, chosen)
+    statistics = with_relative_poses(compute_mixture_statistics(chosen), config, store.spec, chosen)
     torch.manual_seed(0)
     return build_policy(name, config, store.spec, statistics, None)
 
@@ -297,7 +299,9 @@ def test_statistics_are_over_what_the_windows_hold(store, small_config, learn_pa
     np.testing.assert_allclose(state_bts[:, -1, 1:4], 0, atol=1e-6)
     assert torch.equal(state_bts[..., 0], batch.observation.state[..., 0])
     # And those of absolute poses stay, for the branch of their rotations and the watch over the state.
-    assert policy.statistics.actions.mean[2] == pytest.approx(statistics_over([(store, CHOSEN)]).actions.mean[2])
+    assert policy.statistics.actions.mean[2] == pytest.approx(
+        compute_mixture_statistics([(store, CHOSEN)]).actions.mean[2]
+    )
 
 
 @pytest.mark.parametrize("frames", ["absolute", "relative"])

@@ -7,10 +7,10 @@ from scipy.spatial.transform import Rotation
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixio_robot.data.actions import rotations as numpy_rotations
-from pixio_robot.data.actions.rotations import WIDTHS
+from pixio_robot.data.actions.rotations import ROTATION_SIZES
 from policies.rotations import matrices, nearer, product, rotations, turned
 
-FORMS = sorted(WIDTHS)
+FORMS = sorted(ROTATION_SIZES)
 
 
 def some() -> np.ndarray:
@@ -24,11 +24,11 @@ def some() -> np.ndarray:
 @pytest.mark.parametrize("form", FORMS)
 def test_they_agree_with_float64(form):
     there = some()
-    values = numpy_rotations.rotations(there, form)
+    values = numpy_rotations.rotations_from_matrices(there, form)
     found = matrices(torch.from_numpy(values).float(), form)
     np.testing.assert_allclose(found, there, atol=2e-6)
     back = rotations(torch.from_numpy(there).float(), form)
-    np.testing.assert_allclose(numpy_rotations.matrices(back.numpy(), form), there, atol=2e-6)
+    np.testing.assert_allclose(numpy_rotations.matrices_from_rotations(back.numpy(), form), there, atol=2e-6)
     if form == "axis_angle":
         assert back.norm(dim=-1).max() <= np.pi + 1e-5
     if form == "quat":
@@ -38,10 +38,10 @@ def test_they_agree_with_float64(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_what_a_network_says_becomes_a_rotation(form):
     random = torch.Generator().manual_seed(0)
-    wild = torch.randn(50, WIDTHS[form], generator=random)
+    wild = torch.randn(50, ROTATION_SIZES[form], generator=random)
     found = matrices(wild, form)
-    np.testing.assert_allclose(found, numpy_rotations.matrices(wild.numpy(), form), atol=1e-5)
-    assert torch.isfinite(rotations(matrices(torch.zeros(2, WIDTHS[form]), form), form)).all()
+    np.testing.assert_allclose(found, numpy_rotations.matrices_from_rotations(wild.numpy(), form), atol=1e-5)
+    assert torch.isfinite(rotations(matrices(torch.zeros(2, ROTATION_SIZES[form]), form), form)).all()
 
 
 def test_products():
@@ -67,10 +67,10 @@ def test_a_quaternion_has_the_sign_of_the_nearer_one():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_precision_does_not_depend_on_autocast_and_no_value_is_waited_for(form):
-    there = torch.from_numpy(numpy_rotations.rotations(some(), form)).float()
+    there = torch.from_numpy(numpy_rotations.rotations_from_matrices(some(), form)).float()
     with torch.autocast("cpu", torch.bfloat16):
         rounded = rotations(product(matrices(there, form), matrices(there, form)), form)
     assert torch.equal(rounded, rotations(product(matrices(there, form), matrices(there, form)), form))
     with FakeTensorMode():
-        fake = torch.empty(4, WIDTHS[form], device="cuda:0")
-        assert nearer(rotations(matrices(fake, form), form), form, (0.0,) * WIDTHS[form]).device.type == "cuda"
+        fake = torch.empty(4, ROTATION_SIZES[form], device="cuda:0")
+        assert nearer(rotations(matrices(fake, form), form), form, (0.0,) * ROTATION_SIZES[form]).device.type == "cuda"

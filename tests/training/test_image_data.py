@@ -33,7 +33,7 @@ def shown(paths, selection=(), weights=None, workers=1) -> list[str]:
 
 @pytest.mark.slow
 def test_sources_come_by_weight_and_go_together_with_a_selection(shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(mixture, "ROUND", 200)
+    monkeypatch.setattr(mixture, "ROUND_LENGTH", 200)
     copy = str(tmp_path / "copy")
     shutil.copytree(shards, copy)
     others = FrameShards.open(shards)

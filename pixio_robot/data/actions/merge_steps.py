@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pixio_robot.data.actions.pose_columns import POSITION, Block, blocks
-from pixio_robot.data.actions.rotations import AXIS_ANGLE, moved
+from pixio_robot.data.actions.pose_columns import POSITION, PoseColumns, find_pose_columns
+from pixio_robot.data.actions.rotations import AXIS_ANGLE, apply_deltas
 from pixio_robot.errors import UserError, unknown_name
 
 SUM, MEAN = "sum", "mean"
-WAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+MERGE_METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "first": lambda block: block[0],
     "last": lambda block: block[-1],
     SUM: lambda block: block.sum(0),
@@ -35,7 +35,7 @@ _DELTA = re.compile(
 
 
 @dataclasses.dataclass(frozen=True)
-class Merging:
+class ActionMerge:
     names: tuple[str, ...]
     """Of the merged actions: `mean` multiplies the units of deltas by the stride."""
     merge: Callable[[np.ndarray], np.ndarray]
@@ -43,32 +43,32 @@ class Merging:
     notes: tuple[str, ...]
 
 
-def merging(names: Sequence[str], stride: int, way: str) -> Merging:
-    """How the actions of every `stride` steps are merged, as WAYS[way] says.
+def plan_merge(names: Sequence[str], stride: int, way: str) -> ActionMerge:
+    """How the actions of every `stride` steps are merged, as MERGE_METHODS[way] says.
 
     Raises UserError for an unknown way, and for one that is wrong for columns whose meaning is known.
     """
-    if way not in WAYS:
+    if way not in MERGE_METHODS:
         if not way:
             raise UserError(
-                f"stride={stride} merges {stride} actions into one: choose how with actions={'|'.join(WAYS)} "
+                f"stride={stride} merges {stride} actions into one: choose how with actions={'|'.join(MERGE_METHODS)} "
                 "(last for absolute targets, sum for deltas)."
             )
-        raise unknown_name("way of merging actions", way, WAYS)
-    poses, doubts = _poses(names)
+        raise unknown_name("way of merging actions", way, MERGE_METHODS)
+    poses, doubts = _find_poses(names)
     inside = {column for block in poses for column in range(block.first, block.stop)}
     grippers = [column for column, name in enumerate(names) if column not in inside and _GRIPPER in name]
     rest = [column for column in range(len(names)) if column not in inside and column not in grippers]
     single = {column: match for column in rest if (match := _DELTA.fullmatch(names[column]))}
     unknown = [names[column] for column in rest if column not in single]
     turned = [block for block in poses if block.delta]
-    _check(way, [block.stem for block in poses if not block.delta], turned, list(single.values()), names)
-    widened = [_wider(block, stride) if way == MEAN else block for block in turned]
+    _check_method(way, [block.stem for block in poses if not block.delta], turned, list(single.values()), names)
+    widened = [_widen_unit(block, stride) if way == MEAN else block for block in turned]
 
     def merge(actions: np.ndarray) -> np.ndarray:
         exact = actions.astype(np.float64)
         groups = [exact[start : start + stride] for start in range(0, len(exact), stride)]
-        merged = np.stack([WAYS[way](group) for group in groups])
+        merged = np.stack([MERGE_METHODS[way](group) for group in groups])
         if way not in (SUM, MEAN):
             return merged
         merged[:, grippers] = [group[-1, grippers] for group in groups]
@@ -76,7 +76,7 @@ def merging(names: Sequence[str], stride: int, way: str) -> Merging:
         # The last steps may be fewer than the stride, and their unit is multiplied by it like everyone's.
         merged[:, columns] = [group[:, columns].sum(0) / (stride if way == MEAN else 1) for group in groups]
         for block, after in zip(turned, widened, strict=True):
-            merged[:, block.first : block.stop] = after.write(_composed(block.read(exact), stride))
+            merged[:, block.first : block.stop] = after.write(_compose_deltas(block.read(exact), stride))
         return merged
 
     renamed = list(names)
@@ -89,20 +89,24 @@ def merging(names: Sequence[str], stride: int, way: str) -> Merging:
             renamed[column] = f"{match['stem']} [{'' if scale == 1 else f'{scale:g} '}{match['word']}]"
     scaled = [names[c] for b in turned if _has_unit(b) and set(b.scale) != {1.0} for c in range(b.first, b.stop)]
     scaled += [names[column] for column, match in single.items() if match["scale"]]
-    notes = _told(way, stride, scaled, [name for name in renamed if name not in names], unknown)
-    return Merging(tuple(renamed), merge, (*doubts, *notes))
+    notes = _merge_notes(way, stride, scaled, [name for name in renamed if name not in names], unknown)
+    return ActionMerge(tuple(renamed), merge, (*doubts, *notes))
 
 
-def _poses(names: Sequence[str]) -> tuple[list[Block], list[str]]:
+def _find_poses(names: Sequence[str]) -> tuple[list[PoseColumns], list[str]]:
     """The positions and rotations, and why none could be told where a name only starts like one."""
     try:
-        return blocks(names), []
+        return find_pose_columns(names), []
     except UserError as error:
         return [], [f"not taken for poses: {error}"]
 
 
-def _check(
-    way: str, absolute: Sequence[str], turned: Sequence[Block], single: Sequence[re.Match[str]], names: Sequence[str]
+def _check_method(
+    way: str,
+    absolute: Sequence[str],
+    turned: Sequence[PoseColumns],
+    single: Sequence[re.Match[str]],
+    names: Sequence[str],
 ) -> None:
     deltas = [*(block.stem for block in turned), *(match["stem"] for match in single)]
     adds = way in (SUM, MEAN)
@@ -132,28 +136,30 @@ def _check(
         )
 
 
-def _has_unit(block: Block) -> bool:
+def _has_unit(block: PoseColumns) -> bool:
     """Whether the unit can be chosen. The values of other rotations are what they are: they are composed only."""
     return block.form in (POSITION, AXIS_ANGLE)
 
 
-def _wider(block: Block, stride: int) -> Block:
+def _widen_unit(block: PoseColumns, stride: int) -> PoseColumns:
     scale = tuple(one * stride for one in block.scale)
     return dataclasses.replace(block, scale=scale) if _has_unit(block) else block
 
 
-def _composed(deltas: np.ndarray, stride: int) -> np.ndarray:
+def _compose_deltas(deltas: np.ndarray, stride: int) -> np.ndarray:
     """Positions (n, 3) or rotation matrices (n, 3, 3) of deltas -> those of every `stride` steps together."""
     still = np.zeros(3) if deltas.ndim == 2 else np.eye(3)
     fill = np.broadcast_to(still, (-len(deltas) % stride, *still.shape))
     steps = np.concatenate([deltas, fill]).reshape(-1, stride, *still.shape)
     merged = steps[:, 0]
     for step in range(1, stride):
-        merged = moved(merged, steps[:, step])
+        merged = apply_deltas(merged, steps[:, step])
     return merged
 
 
-def _told(way: str, stride: int, scaled: Sequence[str], renamed: Sequence[str], unknown: Sequence[str]) -> list[str]:
+def _merge_notes(
+    way: str, stride: int, scaled: Sequence[str], renamed: Sequence[str], unknown: Sequence[str]
+) -> list[str]:
     notes = []
     if renamed:
         notes.append(f"a value of 1 means {stride} times as much, as the controller has to know: {', '.join(renamed)}")

@@ -27,7 +27,7 @@ COMPONENTS = {
 """Ending of a well-known robosuite or UMI key -> (names of its columns, unit)."""
 
 
-def grouped(names: Sequence[str]) -> dict[str, list[int]]:
+def group_columns_by_key(names: Sequence[str]) -> dict[str, list[int]]:
     """{key: its columns in order}. Raises UserError for a name that cannot be the name of an array."""
     keys: dict[str, list[int]] = {}
     for column, name in enumerate(names):
@@ -42,7 +42,7 @@ def grouped(names: Sequence[str]) -> dict[str, list[int]]:
 def column_names(key: str, shape: Sequence[int], gripper_unit: str = "") -> list[str]:
     """Names for the columns of an array with rows of `shape`, with the unit in brackets where it is known."""
     width = int(np.prod(shape, dtype=np.int64))
-    letters, unit = _known(key)
+    letters, unit = _known_components(key)
     if key.endswith("gripper_qpos"):
         unit = gripper_unit
     elif key.endswith("gripper_qvel") and gripper_unit:
@@ -54,7 +54,7 @@ def column_names(key: str, shape: Sequence[int], gripper_unit: str = "") -> list
     return [f"{key}.{place}{end}" if place else f"{key}{end}" for place in places]
 
 
-def _known(key: str) -> tuple[str, str]:
+def _known_components(key: str) -> tuple[str, str]:
     for ending in sorted(COMPONENTS, key=len, reverse=True):
         if key == ending or key.endswith(f"_{ending}"):
             return COMPONENTS[ending]

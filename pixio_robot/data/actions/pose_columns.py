@@ -21,9 +21,9 @@ from pixio_robot.data.actions.rotations import (
     QUATERNION,
     ROT6D,
     ROT6D_ROWS,
-    WIDTHS,
-    matrices,
-    rotations,
+    ROTATION_SIZES,
+    matrices_from_rotations,
+    rotations_from_matrices,
 )
 from pixio_robot.errors import UserError
 
@@ -37,7 +37,7 @@ _AXES = {
     MATRIX: [f"{axis}{column}" for axis in "xyz" for column in "xyz"],
 }
 """The names of the columns of each form."""
-_FORMS = {"rot_axis_angle": AXIS_ANGLE, "quat_site": QUATERNION} | {form: form for form in (POSITION, *WIDTHS)}
+_FORMS = {"rot_axis_angle": AXIS_ANGLE, "quat_site": QUATERNION} | {form: form for form in (POSITION, *ROTATION_SIZES)}
 """Word in a column name -> form. rot_axis_angle: UMI's name; quat_site: of the point that robosuite controls."""
 _WORDS = "|".join(sorted(_FORMS, key=len, reverse=True))
 _STEM = re.compile(rf"(?P<arm>.*?)eef_(?P<delta>delta_)?(?P<what>{_WORDS})")
@@ -45,7 +45,7 @@ _NAME = re.compile(r"(?P<stem>.+)\.(?P<axis>\w+)( \[(?P<scale>[\d.]+(?:e-?\d+)? 
 _UNITS = {POSITION: "m", AXIS_ANGLE: "rad"}
 """Forms with a unit; other rotations have none, or 1."""
 _ROTATIONS = r"rot(ation)?|orn|orientation|quat(ernion)?|axis_?angle|euler|rotvec|rpy|roll|pitch|yaw|rot6d"
-_MOST = 4
+_MAX_SUGGESTED = 4
 """Maximum number of other columns that a suggestion spells out."""
 _POSITIONS = r"poses?|pos|position|xyz|eef|tcp|ee"
 _OTHERS = r"joints?|grippers?|fingers?|vel|velocity|force|torque|effort|ft|wrench|base"
@@ -53,12 +53,12 @@ _OTHERS = r"joints?|grippers?|fingers?|vel|velocity|force|torque|effort|ft|wrenc
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Block:
+class PoseColumns:
     """Adjacent columns, starting with number `first`, that form one position or rotation."""
 
     arm: str
     what: str
-    """`pos` or the form of a rotation (`actions.WIDTHS`), as spelled in the column names (`_FORMS`)."""
+    """`pos` or the form of a rotation (`rotations.ROTATION_SIZES`), as spelled in the column names (`_FORMS`)."""
     delta: bool
     first: int
     scale: tuple[float, ...]
@@ -83,11 +83,11 @@ class Block:
     def read(self, columns: np.ndarray) -> np.ndarray:
         """columns (n, all) -> positions (n, 3) in m, or rotation matrices (n, 3, 3)."""
         values = columns[:, self.first : self.stop].astype(np.float64) * self.scale
-        return values if self.is_position else matrices(values, self.form)
+        return values if self.is_position else matrices_from_rotations(values, self.form)
 
     def write(self, values: np.ndarray) -> np.ndarray:
         """The inverse of `read`, for these columns only."""
-        return (values if self.is_position else rotations(values, self.form)) / self.scale
+        return (values if self.is_position else rotations_from_matrices(values, self.form)) / self.scale
 
     def names(self) -> list[str]:
         return [
@@ -104,12 +104,12 @@ class Block:
         return unit if scale == 1 else f"{scale:g} {unit}"
 
 
-def blocks(names: Sequence[str]) -> list[Block]:
+def find_pose_columns(names: Sequence[str]) -> list[PoseColumns]:
     """The positions and rotations among columns with these names; others, such as grippers, are not included.
 
     Raises UserError if a position or rotation lacks columns or has a unit other than m or rad.
     """
-    found: list[Block] = []
+    found: list[PoseColumns] = []
     place = 0
     while place < len(names):
         match = _NAME.fullmatch(names[place])
@@ -126,12 +126,16 @@ def blocks(names: Sequence[str]) -> list[Block]:
             if part and part["unit"] not in (None, unit):
                 raise UserError(f"The column {part[0]!r} must be in {unit}, not in {part['unit']}.")
         scale = tuple(float(part["scale"] or 1) for part in parts if part)
-        found.append(Block(arm=stem["arm"], what=stem["what"], delta=bool(stem["delta"]), first=place, scale=scale))
+        found.append(
+            PoseColumns(arm=stem["arm"], what=stem["what"], delta=bool(stem["delta"]), first=place, scale=scale)
+        )
         place += len(axes)
     return found
 
 
-def woven[Column](columns: list[Column], before: Sequence[Block], parts: Sequence[list[Column]]) -> list[Column]:
+def replace_columns[Column](
+    columns: list[Column], before: Sequence[PoseColumns], parts: Sequence[list[Column]]
+) -> list[Column]:
     """`columns` with the columns of each block replaced."""
     found, place = [], 0
     for block, part in zip(before, parts, strict=True):
@@ -140,41 +144,41 @@ def woven[Column](columns: list[Column], before: Sequence[Block], parts: Sequenc
     return found + columns[place:]
 
 
-def others(names: Sequence[str], found: Sequence[Block]) -> list[str]:
+def columns_without_pose(names: Sequence[str], found: Sequence[PoseColumns]) -> list[str]:
     """The names of the columns that belong to no block."""
     inside = {column for block in found for column in range(block.first, block.stop)}
     return [name for column, name in enumerate(names) if column not in inside]
 
 
-def look_like_poses(names: Sequence[str], rotations_only: bool = False) -> list[str]:
+def find_possible_poses(names: Sequence[str], rotations_only: bool = False) -> list[str]:
     """The columns (of those in no block) whose names suggest a position or rotation of a gripper in an unknown form."""
     words = _ROTATIONS if rotations_only else f"{_ROTATIONS}|{_POSITIONS}"
-    return [name for name in names if _has(name, words) and not _has(name, _OTHERS)]
+    return [name for name in names if _contains_word(name, words) and not _contains_word(name, _OTHERS)]
 
 
-def may_be_of_gripper(name: str, arms: Collection[str]) -> bool:
+def may_belong_to_gripper(name: str, arms: Collection[str]) -> bool:
     """Whether a column that looks like a pose may be the gripper's: it names the gripper or one of `arms`, or no body
     (`rot.x`, `left_tcp.x`, but not `head.yaw`)."""
     first = re.split(r"[._\d]", name.lower(), maxsplit=1)[0]
     says_none = re.fullmatch(f"{_ROTATIONS}|{_POSITIONS}", first) is not None
-    return says_none or _has(name, "eef|tcp|ee") or any(arm and name.startswith(arm) for arm in arms)
+    return says_none or _contains_word(name, "eef|tcp|ee") or any(arm and name.startswith(arm) for arm in arms)
 
 
-def _has(name: str, words: str) -> bool:
+def _contains_word(name: str, words: str) -> bool:
     """Whether the name without its unit contains one of `words` as a separate word, ignoring trailing digits."""
     found = re.search(rf"(^|[_.\d])({words})\d*($|[_.])", name.split(" [")[0].lower())
     # An arm's forearm_roll is a joint.
     return bool(found) and not (found[2] in ("roll", "pitch", "yaw") and found[1] == "_")
 
 
-def suggested(count: int) -> str:
+def suggest_names(count: int) -> str:
     """A guess at the names of `count` columns of a pose and a gripper, as one would type them."""
     turn = {8: QUATERNION, 10: ROT6D, 13: MATRIX}.get(count, AXIS_ANGLE)
     names = [
         name
         for what in ((POSITION, turn) if count >= 6 else (POSITION,))
-        for name in Block(arm="", what=what, delta=False, first=0, scale=(1.0,) * len(_AXES[what])).names()
+        for name in PoseColumns(arm="", what=what, delta=False, first=0, scale=(1.0,) * len(_AXES[what])).names()
     ]
     left = count - len(names)
     more = ["gripper"] if left == 1 else [f"other.{number}" for number in range(left)]
-    return ",".join([*names, *more]) if len(more) <= _MOST else ",".join([*names, "..."])
+    return ",".join([*names, *more]) if len(more) <= _MAX_SUGGESTED else ",".join([*names, "..."])

@@ -11,17 +11,17 @@ import numpy as np
 from pixio_robot.errors import UserError, unknown_name
 
 AXIS_ANGLE, QUATERNION, ROT6D, ROT6D_ROWS, MATRIX = "axis_angle", "quat", "rot6d", "rot6d_rows", "matrix"
-WIDTHS = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
+ROTATION_SIZES = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
 """Number of values in each form.
 
 axis_angle: in rad, with norm at most pi. quat: x, y, z, w as in robosuite and scipy, w >= 0. matrix: row by row.
 rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as in our environments' states.
 rot6d_rows: its first two rows, as in pytorch3d and therefore in diffusion_policy and UMI.
 """
-_SMALLEST = 1e-6
+_MIN_NORM = 1e-6
 
 
-def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
+def matrices_from_rotations(rotations: np.ndarray, form: str) -> np.ndarray:
     """Rotations (..., k) in `form` -> matrices (..., 3, 3). Six or nine values (from a network) are orthonormalised.
 
     Raises UserError for an unknown form, a wrong width, and values that are not a rotation (a zero quaternion).
@@ -33,11 +33,11 @@ def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
     if form in (ROT6D, ROT6D_ROWS, MATRIX):
         if form == MATRIX:
             values = np.swapaxes(values.reshape(*values.shape[:-1], 3, 3), -1, -2)[..., :2, :]
-        found = _orthonormal(values.reshape(*values.shape[:-1], 2, 3) if form != MATRIX else values)
+        found = _orthonormalize(values.reshape(*values.shape[:-1], 2, 3) if form != MATRIX else values)
         return found if form == ROT6D_ROWS else np.swapaxes(found, -1, -2)
-    flat = values.reshape(-1, WIDTHS[form])
+    flat = values.reshape(-1, ROTATION_SIZES[form])
     if form == QUATERNION:
-        if len(flat) and np.linalg.norm(flat, axis=-1).min() < _SMALLEST:
+        if len(flat) and np.linalg.norm(flat, axis=-1).min() < _MIN_NORM:
             raise UserError("A quaternion of length 0 is not a rotation.")
         rotation = Rotation.from_quat(flat)
     else:
@@ -45,13 +45,13 @@ def matrices(rotations: np.ndarray, form: str) -> np.ndarray:
     return rotation.as_matrix().reshape(*values.shape[:-1], 3, 3)
 
 
-def rotations(matrices: np.ndarray, form: str) -> np.ndarray:
+def rotations_from_matrices(matrices: np.ndarray, form: str) -> np.ndarray:
     """Rotation matrices (..., 3, 3) -> (..., k) in `form`."""
     from scipy.spatial.transform import Rotation
 
-    if form not in WIDTHS:
-        raise unknown_name("form of rotations", form, WIDTHS)
-    shape = (*matrices.shape[:-2], WIDTHS[form])
+    if form not in ROTATION_SIZES:
+        raise unknown_name("form of rotations", form, ROTATION_SIZES)
+    shape = (*matrices.shape[:-2], ROTATION_SIZES[form])
     if form == ROT6D:
         return np.swapaxes(matrices, -1, -2)[..., :2, :].reshape(shape)
     if form == ROT6D_ROWS:
@@ -63,32 +63,34 @@ def rotations(matrices: np.ndarray, form: str) -> np.ndarray:
 
 
 def _check(rotations: np.ndarray, form: str) -> None:
-    if form not in WIDTHS:
-        raise unknown_name("form of rotations", form, WIDTHS)
-    if rotations.ndim == 0 or rotations.shape[-1] != WIDTHS[form]:
-        raise UserError(f"Rotations as {form} have {WIDTHS[form]} values each; these have shape {rotations.shape}.")
+    if form not in ROTATION_SIZES:
+        raise unknown_name("form of rotations", form, ROTATION_SIZES)
+    if rotations.ndim == 0 or rotations.shape[-1] != ROTATION_SIZES[form]:
+        raise UserError(
+            f"Rotations as {form} have {ROTATION_SIZES[form]} values each; these have shape {rotations.shape}."
+        )
 
 
-def _orthonormal(pairs: np.ndarray) -> np.ndarray:
+def _orthonormalize(pairs: np.ndarray) -> np.ndarray:
     """(..., 2, 3) vectors -> (..., 3, 3) rows of a rotation, by Gram-Schmidt."""
     first, second = pairs[..., 0, :], pairs[..., 1, :]
-    x = _unit(first)
-    y = _unit(second - (x * second).sum(-1, keepdims=True) * x)
+    x = _normalize(first)
+    y = _normalize(second - (x * second).sum(-1, keepdims=True) * x)
     return np.stack([x, y, np.cross(x, y)], -2)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _normalize(vectors: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    if lengths.size and lengths.min() < _SMALLEST:
+    if lengths.size and lengths.min() < _MIN_NORM:
         raise UserError("Two vectors that are zero or parallel do not define a rotation.")
     return vectors / lengths
 
 
-def moved(start: np.ndarray, delta: np.ndarray) -> np.ndarray:
+def apply_deltas(start: np.ndarray, delta: np.ndarray) -> np.ndarray:
     """Apply deltas to `start`: both positions (n, 3), or both rotation matrices (n, 3, 3)."""
     return start + delta if start.ndim == 2 else delta @ start
 
 
-def between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def deltas_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """The deltas from `start` to `end`: `moved(start, between(start, end))` equals `end`."""
     return end - start if start.ndim == 2 else end @ np.swapaxes(start, -1, -2)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pixio_robot.data.curation.columns import data_digest
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.images.shards import FrameShards
-from pixio_robot.data.images.sources import ImageSource, parts_of
-from pixio_robot.data.images.subsets import AllImages, ChosenInTurn
+from pixio_robot.data.images.sources import ImageSource, component_sources
+from pixio_robot.data.images.subsets import AllImages, ConcatenatedSubset
 from pixio_robot.errors import UserError
 
 
@@ -19,14 +19,14 @@ class SelectionAcross:
         """`parts`: (number of images, selection or None) of every source, in order."""
         self.parts = list(parts)
 
-    def epoch(self, seed: int, epoch: int) -> ChosenInTurn:
+    def epoch(self, seed: int, epoch: int) -> ConcatenatedSubset:
         """The images accepted in this epoch, numbered across all sources."""
         # Each source has its own seed, so that the draws of sources of equal length are independent.
         choices = [
             AllImages(count) if selection is None else selection.epoch(seed + number, epoch)
             for number, (count, selection) in enumerate(self.parts)
         ]
-        return ChosenInTurn(choices, [count for count, _ in self.parts])
+        return ConcatenatedSubset(choices, [count for count, _ in self.parts])
 
 
 def open_selections(paths: Sequence[str], source: ImageSource) -> SelectionAcross | None:
@@ -36,7 +36,7 @@ def open_selections(paths: Sequence[str], source: ImageSource) -> SelectionAcros
     """
     if not paths:
         return None
-    sources = parts_of(source)
+    sources = component_sources(source)
     chosen: list[Selection | None] = [None] * len(sources)
     for path in paths:
         selection = Selection.open(path)

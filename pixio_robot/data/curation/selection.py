@@ -19,7 +19,7 @@ import numpy as np
 from pixio_robot.data.curation.columns import data_digest
 from pixio_robot.data.curation.thresholds import Reason
 from pixio_robot.data.images.shards import FrameShards
-from pixio_robot.data.images.subsets import ChosenBits
+from pixio_robot.data.images.subsets import BitSubset
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, read_json, write_json
 
@@ -58,7 +58,7 @@ class Selection:
         """Number of frames it was computed from, kept or not."""
         return int(self.info["frames"])
 
-    def epoch(self, seed: int, epoch: int) -> ChosenBits:
+    def epoch(self, seed: int, epoch: int) -> BitSubset:
         """The frames accepted in this epoch, determined by (seed, epoch) alone; takes one bit per frame."""
 
         def blocks() -> Iterator[np.ndarray]:
@@ -68,7 +68,7 @@ class Selection:
                 # l > u rather than l >= u: the same probability, but a dropped frame (0) stays out even if u is 0.
                 yield probability > u
 
-        return ChosenBits(blocks())
+        return BitSubset(blocks())
 
 
 def acceptance_of(reasons: np.ndarray, losses: np.ndarray | None) -> np.ndarray:

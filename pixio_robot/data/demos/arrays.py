@@ -22,30 +22,30 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ShardingCodec
 
-from pixio_robot.data.demos.codecs import RAW, decode, zarr_codecs
+from pixio_robot.data.demos.codecs import RAW, decode_frame, zarr_codecs
 from pixio_robot.errors import UserError
 
 CRC_BYTES = 4
-_MOST_PLACES = 1024  # buffers per preadv: Linux's IOV_MAX
-_MOST_BYTES = 1 << 30  # per call: Linux reads at most 2**31 - 4096, whatever it is asked for
+_MAX_BUFFERS_PER_READ = 1024  # buffers per preadv: Linux's IOV_MAX
+_MAX_BYTES_PER_READ = 1 << 30  # per call: Linux reads at most 2**31 - 4096, whatever it is asked for
 _INDEX_ENTRY = 16  # offset and length of one inner chunk, two little-endian uint64 (Zarr v3 sharding spec)
 
 
-class DamagedArray(UserError):
+class CorruptArray(UserError):
     """The bytes on disk are not what was written."""
 
 
 @contextlib.contextmanager
-def _reading(directory: Path) -> Iterator[None]:
-    """Turn an OSError while reading the array's data into DamagedArray."""
+def _os_errors_as_corrupt_array(directory: Path) -> Iterator[None]:
+    """Turn an OSError while reading the array's data into CorruptArray."""
     try:
         yield
     except OSError as error:
         raise _unreadable(directory, error) from error
 
 
-def _unreadable(directory: Path, error: OSError) -> DamagedArray:
-    return DamagedArray(f"The data of {directory} cannot be read ({error}).")
+def _unreadable(directory: Path, error: OSError) -> CorruptArray:
+    return CorruptArray(f"The data of {directory} cannot be read ({error}).")
 
 
 def write_frames(group: zarr.Group, name: str, frames: np.ndarray, codec: str = RAW) -> None:
@@ -79,14 +79,14 @@ def write_values(group: zarr.Group, name: str, values: np.ndarray) -> None:
 
 
 def _check_metadata(directory: Path, shape: tuple[int, ...], dtype: str) -> None:
-    """Check that `zarr.json` describes an array of this shape and dtype. Raises DamagedArray."""
+    """Check that `zarr.json` describes an array of this shape and dtype. Raises CorruptArray."""
     try:
         metadata = json.loads((directory / "zarr.json").read_text())
         found = metadata["data_type"], tuple(metadata["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedArray(f"{directory} is not a readable Zarr array ({error!r}).") from error
+        raise CorruptArray(f"{directory} is not a readable Zarr array ({error!r}).") from error
     if found != (dtype, shape):
-        raise DamagedArray(f"{directory} is damaged: its metadata say {found[0]} {found[1]}, not {dtype} {shape}.")
+        raise CorruptArray(f"{directory} is damaged: its metadata say {found[0]} {found[1]}, not {dtype} {shape}.")
 
 
 def _chunk_file(directory: Path, dimensions: int) -> Path:
@@ -94,26 +94,26 @@ def _chunk_file(directory: Path, dimensions: int) -> Path:
 
 
 def read_values(directory: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a float32 array of this shape and verify its checksum. Raises DamagedArray."""
+    """Read a float32 array of this shape and verify its checksum. Raises CorruptArray."""
     _check_metadata(directory, shape, "float32")
-    with _reading(directory):
+    with _os_errors_as_corrupt_array(directory):
         raw = _chunk_file(directory, len(shape)).read_bytes()
     payload, checksum = raw[:-CRC_BYTES], raw[-CRC_BYTES:]
     if len(payload) != 4 * math.prod(shape) or google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
-        raise DamagedArray(f"{directory} is damaged: its checksum does not match.")
+        raise CorruptArray(f"{directory} is damaged: its checksum does not match.")
     return np.frombuffer(payload, "<f4").reshape(shape)
 
 
-def stored_checksum(directory: Path, dimensions: int) -> bytes:
+def read_stored_checksum(directory: Path, dimensions: int) -> bytes:
     """The checksum that a low-dimensional array was written with, which identifies its contents."""
-    with _reading(directory), _chunk_file(directory, dimensions).open("rb") as file:
+    with _os_errors_as_corrupt_array(directory), _chunk_file(directory, dimensions).open("rb") as file:
         file.seek(-CRC_BYTES, os.SEEK_END)
         return file.read()
 
 
 def open_frames(directory: Path, shape: tuple[int, ...], codec: str = RAW) -> FrameFile:
-    """Open the frames of one camera in one episode; `shape` (n, h, w, 3) is expected. Raises DamagedArray."""
-    return FrameFile(directory, shape) if codec == RAW else CodedFrameFile(directory, shape, codec)
+    """Open the frames of one camera in one episode; `shape` (n, h, w, 3) is expected. Raises CorruptArray."""
+    return FrameFile(directory, shape) if codec == RAW else EncodedFrameFile(directory, shape, codec)
 
 
 class FrameFile:
@@ -132,7 +132,7 @@ class FrameFile:
         """Offset of each frame and of the end, int64 (n + 1,): frames are stored back to back before the index."""
         count = self.shape[0]
         index_bytes = count * _INDEX_ENTRY
-        with _reading(self.directory), self._path.open("rb") as file:
+        with _os_errors_as_corrupt_array(self.directory), self._path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             end = size - index_bytes - CRC_BYTES
             if end <= 0:
@@ -145,19 +145,19 @@ class FrameFile:
         index = np.frombuffer(raw[:index_bytes], "<u8").reshape(count, 2).astype(np.int64)
         offsets = np.append(index[:, 0], end)
         if offsets[0] != 0 or not np.array_equal(np.diff(offsets), index[:, 1]):
-            raise DamagedArray(f"{self.directory} is not laid out as pixio-robot writes it.")
+            raise CorruptArray(f"{self.directory} is not laid out as pixio-robot writes it.")
         return offsets
 
     def _check_layout(self) -> None:
         if (np.diff(self._offsets) != self._frame_bytes + CRC_BYTES).any():
-            raise DamagedArray(f"{self.directory} is not laid out as pixio-robot writes it.")
+            raise CorruptArray(f"{self.directory} is not laid out as pixio-robot writes it.")
 
-    def _damaged(self, why: str) -> DamagedArray:
-        return DamagedArray(f"{self.directory} is damaged: {why}")
+    def _damaged(self, why: str) -> CorruptArray:
+        return CorruptArray(f"{self.directory} is damaged: {why}")
 
     def fingerprint(self) -> int:
         """The checksum of the frames' checksums, which changes with any frame. Reads 4 bytes per frame."""
-        with _reading(self.directory), self._path.open("rb", buffering=0) as file:
+        with _os_errors_as_corrupt_array(self.directory), self._path.open("rb", buffering=0) as file:
             ends = (self._offsets[1:] - CRC_BYTES).tolist()
             return google_crc32c.value(b"".join(os.pread(file.fileno(), CRC_BYTES, end) for end in ends))
 
@@ -189,16 +189,16 @@ class FrameFile:
         try:
             descriptor = os.open(self._path, os.O_RDONLY)
             try:
-                fits = wanted <= _MOST_BYTES and len(places) <= _MOST_PLACES
+                fits = wanted <= _MAX_BYTES_PER_READ and len(places) <= _MAX_BUFFERS_PER_READ
                 done = os.preadv(descriptor, places, offset) if fits else 0
-                return done if done == wanted else _fill_rest(descriptor, places, done, offset)
+                return done if done == wanted else _fill_remaining(descriptor, places, done, offset)
             finally:
                 os.close(descriptor)
         except OSError as error:  # `_reading` would cost a tenth of the time
             raise _unreadable(self.directory, error) from error
 
 
-def _fill_rest(descriptor: int, places: list[np.ndarray], done: int, offset: int) -> int:
+def _fill_remaining(descriptor: int, places: list[np.ndarray], done: int, offset: int) -> int:
     """Fill the buffers, of which `done` bytes are filled, by as many calls as it takes -> how many bytes there were.
 
     A call may return fewer bytes than asked for without the file having ended; only 0 bytes say that it has.
@@ -209,23 +209,23 @@ def _fill_rest(descriptor: int, places: list[np.ndarray], done: int, offset: int
             filled -= len(left.popleft())
         if filled:
             left[0] = left[0][filled:]
-        if not left or not (filled := os.preadv(descriptor, _bounded(left), offset + done)):
+        if not left or not (filled := os.preadv(descriptor, _buffers_for_one_read(left), offset + done)):
             return done
         done += filled
 
 
-def _bounded(places: Iterable[np.ndarray]) -> list[np.ndarray]:
+def _buffers_for_one_read(places: Iterable[np.ndarray]) -> list[np.ndarray]:
     """The first of these buffers, as many and as much of the last as one call may fill."""
-    some = list(itertools.islice(places, _MOST_PLACES))
+    some = list(itertools.islice(places, _MAX_BUFFERS_PER_READ))
     ends = list(itertools.accumulate(map(len, some)))
-    if ends[-1] <= _MOST_BYTES:
+    if ends[-1] <= _MAX_BYTES_PER_READ:
         return some
-    fitting = bisect.bisect_right(ends, _MOST_BYTES)
-    room = _MOST_BYTES - (ends[fitting - 1] if fitting else 0)
+    fitting = bisect.bisect_right(ends, _MAX_BYTES_PER_READ)
+    room = _MAX_BYTES_PER_READ - (ends[fitting - 1] if fitting else 0)
     return [*some[:fitting], some[fitting][:room]] if room else some[:fitting]
 
 
-class CodedFrameFile(FrameFile):
+class EncodedFrameFile(FrameFile):
     """The same for encoded frames, each decoded when it is read."""
 
     def __init__(self, directory: Path, shape: tuple[int, ...], codec: str) -> None:
@@ -234,7 +234,7 @@ class CodedFrameFile(FrameFile):
 
     def _check_layout(self) -> None:
         if (np.diff(self._offsets) <= CRC_BYTES).any():
-            raise DamagedArray(f"{self.directory} is not laid out as pixio-robot writes it.")
+            raise CorruptArray(f"{self.directory} is not laid out as pixio-robot writes it.")
 
     def read_into(self, start: int, frames: np.ndarray) -> None:
         stop = start + len(frames)
@@ -245,7 +245,7 @@ class CodedFrameFile(FrameFile):
             if google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
                 raise self._damaged(f"the checksum of frame {start + number} does not match.")
             try:
-                frames[number] = decode(self._codec, payload, self.shape[1:])
+                frames[number] = decode_frame(self._codec, payload, self.shape[1:])
             except (ValueError, RuntimeError) as error:
                 raise self._damaged(f"frame {start + number} cannot be decoded ({error}).") from error
 

@@ -17,14 +17,14 @@ PREFIX = f"{TEMPORARY_PREFIX}demos-"
 
 
 @contextlib.contextmanager
-def workplace(directory: Path) -> Iterator[Path]:
+def staging_directory(directory: Path) -> Iterator[Path]:
     """Yield a temporary directory inside `directory` that no other writer removes; it is deleted afterwards.
 
     First removes what crashed writers left in `directory`. A running writer holds a lock on its workplace: unlike a
     process id, this also works between containers, and the kernel releases it however the process ends.
     """
-    _remove_dead_workplaces(directory)
-    temporary, lock = _locked_workplace(directory)
+    _remove_abandoned_directories(directory)
+    temporary, lock = _create_locked_directory(directory)
     try:
         yield temporary
     finally:
@@ -32,7 +32,7 @@ def workplace(directory: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def publish(built: Path, target: Path) -> bool:
+def commit_by_rename(built: Path, target: Path) -> bool:
     """Flush `built` and rename it to `target`. If `target` already exists, do nothing and return False."""
     fsync_tree(built)
     try:
@@ -46,7 +46,7 @@ def publish(built: Path, target: Path) -> bool:
     return True
 
 
-def _locked_workplace(directory: Path) -> tuple[Path, int]:
+def _create_locked_directory(directory: Path) -> tuple[Path, int]:
     while True:
         temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
         try:
@@ -62,7 +62,7 @@ def _locked_workplace(directory: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _remove_dead_workplaces(directory: Path) -> None:
+def _remove_abandoned_directories(directory: Path) -> None:
     for leftover in directory.glob(f"{PREFIX}*"):
         try:
             descriptor = os.open(leftover, os.O_RDONLY)

@@ -34,7 +34,7 @@ def check_codec(name: str) -> str:
 def zarr_codecs(name: str) -> list[Any]:
     """The Zarr codecs of a frame, before the checksum. Raises UserError if imagecodecs is needed but missing."""
     if name in (JPEG, JPEGXL):
-        _need_imagecodecs(name)
+        _require_imagecodecs(name)
         import imagecodecs.zarr
 
         if name == JPEGXL:
@@ -44,21 +44,21 @@ def zarr_codecs(name: str) -> list[Any]:
     return [BytesCodec()] if name == RAW else [BytesCodec(), ZstdCodec(level=ZSTD_LEVEL)]
 
 
-def _need_imagecodecs(name: str) -> None:
+def _require_imagecodecs(name: str) -> None:
     try:
         import imagecodecs  # noqa: F401
     except ImportError:
         raise UserError(f"The image codec {name!r} needs pip install 'pixio-robot[formats]'.") from None
 
 
-def decode(name: str, payload: bytes, shape: Sequence[int]) -> np.ndarray:
+def decode_frame(name: str, payload: bytes, shape: Sequence[int]) -> np.ndarray:
     """Decode one frame, uint8 (h, w, 3). Raises ValueError or RuntimeError if it cannot be decoded to this shape."""
     if name == JPEG:
         import simplejpeg
 
         frame = simplejpeg.decode_jpeg(payload)
     elif name == JPEGXL:
-        _need_imagecodecs(name)
+        _require_imagecodecs(name)
         import imagecodecs
 
         frame = imagecodecs.jpegxl_decode(payload, numthreads=1)

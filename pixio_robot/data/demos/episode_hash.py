@@ -6,11 +6,11 @@ import hashlib
 
 from pixio_robot.data.demos.store import DemoStore
 
-BYTES = 8
+HASH_BYTES = 8
 """Size of the marks that saved policies keep of their training episodes."""
 
 
-def mark(store: DemoStore, episode: int, size: int = BYTES) -> str:
+def hash_episode(store: DemoStore, episode: int, size: int = HASH_BYTES) -> str:
     """A hexadecimal hash of `size` bytes over states and actions, equal for the same episode in any store and at any
     position."""
     digest = hashlib.blake2b(digest_size=size)

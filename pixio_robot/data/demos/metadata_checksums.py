@@ -13,27 +13,27 @@ from typing import Any
 import google_crc32c
 
 CHECKSUM = "crc32c"
-NODE = "zarr.json"
+METADATA_FILE = "zarr.json"
 
 
-def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def add_checksum(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """`attributes` with their checksum."""
     bare = {key: value for key, value in attributes.items() if key != CHECKSUM}
     return bare | {CHECKSUM: _checksum(json.dumps(bare, sort_keys=True).encode())}
 
 
-def unsealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def verify_and_strip_checksum(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """`attributes` without their checksum. Raises ValueError if it does not match; earlier versions wrote none."""
     bare = dict(attributes)
     found = bare.pop(CHECKSUM, None)
-    if found is not None and found != sealed(bare)[CHECKSUM]:
+    if found is not None and found != add_checksum(bare)[CHECKSUM]:
         raise ValueError("the checksum of its attributes does not match")
     return bare
 
 
-def node_checksums(directory: Path) -> dict[str, str]:
+def metadata_checksums(directory: Path) -> dict[str, str]:
     """{relative folder: checksum} of every `zarr.json` below `directory`, except the one in `directory` itself."""
-    nodes = sorted(path for path in directory.rglob(NODE) if path.parent != directory)
+    nodes = sorted(path for path in directory.rglob(METADATA_FILE) if path.parent != directory)
     return {path.parent.relative_to(directory).as_posix(): _checksum(path.read_bytes()) for path in nodes}
 
 

@@ -26,7 +26,7 @@ STEPS: dict[int, Callable[[Attributes], Attributes]] = {
 """STEPS[v] upgrades from version v to v + 1."""
 
 
-def upgraded(attributes: Attributes, path: Path) -> Attributes:
+def upgrade_attributes(attributes: Attributes, path: Path) -> Attributes:
     """`attributes` upgraded to FORMAT_VERSION. Raises UserError if the version is missing or newer."""
     version = attributes.get("format_version")
     if not isinstance(version, int) or version not in (*STEPS, FORMAT_VERSION):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.data.demos.codecs import check_codec
-from pixio_robot.data.demos.metadata_checksums import NODE, sealed, unsealed
-from pixio_robot.data.demos.migrations import FORMAT_VERSION, upgraded
+from pixio_robot.data.demos.metadata_checksums import METADATA_FILE, add_checksum, verify_and_strip_checksum
+from pixio_robot.data.demos.migrations import FORMAT_VERSION, upgrade_attributes
 from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
 from pixio_robot.types import DemoSpec
@@ -18,7 +18,7 @@ FORMAT = "pixio_robot.demos"
 
 
 @dataclasses.dataclass(frozen=True)
-class Root:
+class RootMetadata:
     """What the root group of a store records about all its episodes."""
 
     spec: DemoSpec
@@ -27,7 +27,7 @@ class Root:
 
 def root_attributes(spec: DemoSpec, image_codec: str) -> dict[str, Any]:
     """The attributes of a new store's root group."""
-    return sealed(
+    return add_checksum(
         {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -37,44 +37,44 @@ def root_attributes(spec: DemoSpec, image_codec: str) -> dict[str, Any]:
     )
 
 
-def read_root(path: Path) -> Root:
+def read_root_metadata(path: Path) -> RootMetadata:
     """Read the root of the store at `path`. Raises UserError if it is not a store of this format, saying what it is.
 
-    A store of an older version is read as if `migrate` had been run on it.
+    A store of an older version is read as if `migrate_store` had been run on it.
     """
     _, attributes = _attributes(path)
     try:
-        return Root(DemoSpec.from_json(attributes["spec"]), check_codec(attributes["image_codec"]))
+        return RootMetadata(DemoSpec.from_json(attributes["spec"]), check_codec(attributes["image_codec"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path / NODE} has no usable DemoSpec ({error!r}).") from error
+        raise UserError(f"{path / METADATA_FILE} has no usable DemoSpec ({error!r}).") from error
 
 
-def migrate(path: Path) -> tuple[int, int]:
+def migrate_store(path: Path) -> tuple[int, int]:
     """Upgrade the store at `path` to FORMAT_VERSION, atomically. Returns (version before, version now)."""
     before, after = _attributes(path)
     if after is not before:
-        header = path / NODE
-        write_json(header, json.loads(header.read_text()) | {"attributes": sealed(after)})
+        header = path / METADATA_FILE
+        write_json(header, json.loads(header.read_text()) | {"attributes": add_checksum(after)})
     return before["format_version"], after["format_version"]
 
 
 def _attributes(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The root attributes as stored, and upgraded to this version."""
-    before = read_attributes(path)
+    before = read_root_attributes(path)
     # Before checking, because a newer version may store its checksum differently.
-    after = upgraded(before, path)
+    after = upgrade_attributes(before, path)
     try:
-        unsealed(before)
+        verify_and_strip_checksum(before)
     except ValueError as error:
-        raise UserError(f"{path / NODE} is damaged ({error}): restore it from a copy.") from error
+        raise UserError(f"{path / METADATA_FILE} is damaged ({error}): restore it from a copy.") from error
     return before, after
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
+def read_root_attributes(path: Path) -> dict[str, Any]:
     """The root group's attributes, of any version. Raises UserError if `path` is not a store, saying what it is."""
     if not path.exists():
         raise UserError(f"There is no demonstration store {path}.")
-    header = path / NODE
+    header = path / METADATA_FILE
     attributes: Any = None
     if header.is_file():
         try:
@@ -85,13 +85,13 @@ def read_attributes(path: Path) -> dict[str, Any]:
             ) from error
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise UserError(
-            f"{path} is {_what_it_is(path)}, not a demonstration store of pixio-robot "
+            f"{path} is {_describe_path(path)}, not a demonstration store of pixio-robot "
             "(made by `collect` or `data import`)."
         )
     return attributes
 
 
-def _what_it_is(path: Path) -> str:
+def _describe_path(path: Path) -> str:
     """Describe `path`, recognising the formats of other tools that users are likely to pass."""
     if path.is_file():
         return "an HDF5 file, as used by robomimic and ALOHA" if path.suffix in (".hdf5", ".h5") else "a file"
@@ -103,6 +103,6 @@ def _what_it_is(path: Path) -> str:
         return "a folder of ALOHA HDF5 files"
     if (path / "manifest.json").is_file() and list(path.glob("*.tar")):
         return "a folder of frame shards"
-    if (path / NODE).is_file() or (path / ".zgroup").is_file() or (path / ".zarray").is_file():
+    if (path / METADATA_FILE).is_file() or (path / ".zgroup").is_file() or (path / ".zarray").is_file():
         return "another tool's Zarr store"
     return "a folder"

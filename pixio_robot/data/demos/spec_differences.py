@@ -6,31 +6,31 @@ from collections.abc import Sequence
 
 from pixio_robot.types import DemoSpec
 
-_WORDS = ("task", "robot", "controller", "render_quality")
-_NAMES = ("state_names", "action_names")
-_RENAME = "`data rename` unifies different names for the same thing."
-_WAYS = {
+_TEXT_FIELDS = ("task", "robot", "controller", "render_quality")
+_NAME_FIELDS = ("state_names", "action_names")
+_RENAME_HINT = "`data rename` unifies different names for the same thing."
+_HINTS = {
     "render_quality": "Images of different render_quality look different: render one of them again.",
     "control_hz": "`data subsample stride=` divides a rate by an integer.",
-    "action_names": f"{_RENAME} `data actions` converts poses.",
+    "action_names": f"{_RENAME_HINT} `data actions` converts poses.",
     "size": "`data resize` changes the size of images.",
 }
 """Field -> hint, where it is not to rename."""
 
 
-def differing(one: DemoSpec, other: DemoSpec, a: str, b: str) -> dict[str, str]:
+def compare_specs(one: DemoSpec, other: DemoSpec, a: str, b: str) -> dict[str, str]:
     """{field: how it differs} for the fields that `DemoSpec.differences` checks; `a` and `b` name the two specs.
 
     Different image sizes are listed under `size`.
     """
     found = {}
-    for field in _WORDS:
+    for field in _TEXT_FIELDS:
         mine, theirs = getattr(one, field), getattr(other, field)
         if mine != theirs:
             found[field] = f"{field}: {a} has {mine!r}, {b} has {theirs!r}"
     if one.control_hz != other.control_hz:
         found["control_hz"] = f"control_hz: {a} has {one.control_hz:g}, {b} has {other.control_hz:g}"
-    for field in _NAMES:
+    for field in _NAME_FIELDS:
         mine, theirs = list(getattr(one, field)), list(getattr(other, field))
         if mine != theirs:
             found[field] = f"{field}: {_only(mine, theirs, a, b)}"
@@ -45,12 +45,12 @@ def differing(one: DemoSpec, other: DemoSpec, a: str, b: str) -> dict[str, str]:
     return found | ({"size": "; ".join(sizes)} if sizes else {})
 
 
-def told_apart(one: DemoSpec, other: DemoSpec, a: str, b: str) -> str:
+def describe_differences(one: DemoSpec, other: DemoSpec, a: str, b: str) -> str:
     """The same as text with hints on how to make the specs agree; empty if nothing differs."""
-    found = differing(one, other, a, b)
-    ways = dict.fromkeys(_WAYS.get(field, _RENAME) for field in found)
-    if _WAYS["action_names"] in ways:
-        ways.pop(_RENAME, None)
+    found = compare_specs(one, other, a, b)
+    ways = dict.fromkeys(_HINTS.get(field, _RENAME_HINT) for field in found)
+    if _HINTS["action_names"] in ways:
+        ways.pop(_RENAME_HINT, None)
     return f"{'; '.join(found.values())}. {' '.join(ways)}" if found else ""
 
 

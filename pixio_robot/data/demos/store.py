@@ -20,11 +20,11 @@ import numpy as np
 import zarr
 
 from pixio_robot.data.demos.arrays import FrameFile, open_frames, read_values, write_frames, write_values
-from pixio_robot.data.demos.atomic_commit import publish, workplace
+from pixio_robot.data.demos.atomic_commit import commit_by_rename, staging_directory
 from pixio_robot.data.demos.codecs import RAW
-from pixio_robot.data.demos.episode_header import Header, read_header, write_header
-from pixio_robot.data.demos.root_metadata import Root, read_root, root_attributes
-from pixio_robot.data.demos.spec_differences import differing
+from pixio_robot.data.demos.episode_header import EpisodeHeader, read_header, write_header
+from pixio_robot.data.demos.root_metadata import RootMetadata, read_root_metadata, root_attributes
+from pixio_robot.data.demos.spec_differences import compare_specs
 from pixio_robot.data.demos.validation import VALUES, check_episode, check_spec, images_shape, values_shapes
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Episode
@@ -44,11 +44,11 @@ class DemoStore:
     Methods raise UserError for an episode number that does not exist.
     """
 
-    def __init__(self, path: Path, root: Root, ram_bytes: int) -> None:
+    def __init__(self, path: Path, root: RootMetadata, ram_bytes: int) -> None:
         self.path = path
         self.spec = root.spec
         self.image_codec = root.image_codec
-        self._headers: list[Header] = []
+        self._headers: list[EpisodeHeader] = []
         self._values: dict[tuple[int, str], np.ndarray] = {}
         self._files: dict[tuple[int, str], FrameFile] = {}
         self._frames: dict[tuple[int, str], np.ndarray] = {}
@@ -64,9 +64,9 @@ class DemoStore:
                 f"restore it from a copy, or rename {self.episode_path(last).name} to it."
             )
 
-    def __reduce__(self) -> tuple[Callable[..., DemoStore], tuple[Path, Root, int]]:
+    def __reduce__(self) -> tuple[Callable[..., DemoStore], tuple[Path, RootMetadata, int]]:
         """Pickle the path only: another process reopens the store instead of receiving the frames held in RAM."""
-        return DemoStore, (self.path, Root(self.spec, self.image_codec), self._ram_bytes)
+        return DemoStore, (self.path, RootMetadata(self.spec, self.image_codec), self._ram_bytes)
 
     @classmethod
     def create(cls, path: str | Path, spec: DemoSpec, *, exist_ok: bool = False, image_codec: str = RAW) -> DemoStore:
@@ -77,11 +77,11 @@ class DemoStore:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with workplace(path.parent) as temporary:
+                with staging_directory(path.parent) as temporary:
                     attributes = root_attributes(spec, image_codec)
                     root = zarr.create_group(temporary / "store", zarr_format=3, attributes=attributes)
                     root.create_group(EPISODES)
-                    if publish(temporary / "store", path):
+                    if commit_by_rename(temporary / "store", path):
                         return cls.open(path)
             except OSError as error:
                 if error.errno not in _DISK_FULL:
@@ -90,7 +90,7 @@ class DemoStore:
         if not exist_ok:
             raise UserError(f"{path} exists already; choose another path for the demonstrations.")
         store = cls.open(path)
-        if differences := differing(store.spec, spec, "it", "the new data"):
+        if differences := compare_specs(store.spec, spec, "it", "the new data"):
             raise UserError(f"{path} contains different demonstrations: {'; '.join(differences.values())}.")
         return store
 
@@ -101,7 +101,7 @@ class DemoStore:
         Raises UserError if `path` is not a store of this format, saying what it is, or if one of its files is damaged.
         """
         path = Path(path)
-        return cls(path, read_root(path), ram_bytes)
+        return cls(path, read_root_metadata(path), ram_bytes)
 
     def refresh(self) -> None:
         """List episodes that other processes have committed in the meantime."""
@@ -129,7 +129,7 @@ class DemoStore:
     def __repr__(self) -> str:
         return f"<DemoStore {self.path}: {len(self)} episodes of {self.spec.task}>"
 
-    def _header(self, episode: int) -> Header:
+    def _header(self, episode: int) -> EpisodeHeader:
         if not 0 <= episode < len(self._headers):
             raise UserError(f"{self.path} has {len(self)} episodes, counted from 0; there is no episode {episode}.")
         return self._headers[episode]
@@ -238,10 +238,10 @@ class DemoStore:
         """Commit one episode and return its number. Raises UserError if it does not match the spec, and DiskFull."""
         header = check_episode(episode, self.spec)
         try:
-            with workplace(self.path / EPISODES) as temporary:
+            with staging_directory(self.path / EPISODES) as temporary:
                 _write(temporary / "episode", header, episode, self.image_codec)
                 number = len(self)
-                while not publish(temporary / "episode", self.episode_path(number)):
+                while not commit_by_rename(temporary / "episode", self.episode_path(number)):
                     number += 1
         except OSError as error:
             if error.errno not in _DISK_FULL:
@@ -260,7 +260,7 @@ class DemoStore:
         return self._values[key]
 
 
-def _write(path: Path, header: Header, episode: Episode, image_codec: str) -> None:
+def _write(path: Path, header: EpisodeHeader, episode: Episode, image_codec: str) -> None:
     group = zarr.create_group(path, zarr_format=3)
     images = group.create_group("images")
     for camera, frames in episode.images.items():

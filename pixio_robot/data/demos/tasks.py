@@ -6,15 +6,15 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from pixio_robot.data.demos.editing.rewrite import Recipe, chosen, task_of
+from pixio_robot.data.demos.editing.rewrite import NewStore, episode_task, select_episodes
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 
-LONGEST_NAME = 80
+MAX_NAME_LENGTH = 80
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskShare:
+class TaskEpisodes:
     """The part of a store that belongs to one task."""
 
     episodes: list[int]
@@ -24,38 +24,38 @@ class TaskShare:
 
 def tasks_of(store: DemoStore) -> list[str]:
     """The task of every episode. If all have the same task, its name is the one in the store's DemoSpec."""
-    found = [task_of(store, number) for number in range(len(store))]
+    found = [episode_task(store, number) for number in range(len(store))]
     return found if len(set(found)) > 1 else [store.spec.task] * len(found)
 
 
-def shares_of_tasks(store: DemoStore) -> dict[str, TaskShare]:
+def group_episodes_by_task(store: DemoStore) -> dict[str, TaskEpisodes]:
     """The share of every task, ordered by first episode."""
     episodes: dict[str, list[int]] = {}
     for number, task in enumerate(tasks_of(store)):
         episodes.setdefault(task, []).append(number)
     lengths, successes = store.lengths, store.successes
     return {
-        task: TaskShare(numbers, int(lengths[numbers].sum()), sum(successes[number] for number in numbers))
+        task: TaskEpisodes(numbers, int(lengths[numbers].sum()), sum(successes[number] for number in numbers))
         for task, numbers in episodes.items()
     }
 
 
-def split_by_task(store: DemoStore) -> dict[str, Recipe]:
+def split_by_task(store: DemoStore) -> dict[str, NewStore]:
     """{folder name: recipe for a store of one task}. Raises UserError if the store has only one task."""
-    shares = shares_of_tasks(store)
+    shares = group_episodes_by_task(store)
     if len(shares) == 1:
         raise UserError(
             f"All episodes of {store.path} belong to one task, {next(iter(shares))!r}: there is nothing to split."
         )
-    names = folder_names(list(shares))
-    return {names[task]: chosen(store, share.episodes) for task, share in shares.items()}
+    names = folder_names_for_tasks(list(shares))
+    return {names[task]: select_episodes(store, share.episodes) for task, share in shares.items()}
 
 
-def folder_names(tasks: list[str]) -> Mapping[str, str]:
+def folder_names_for_tasks(tasks: list[str]) -> Mapping[str, str]:
     """`pick-the-red-cube` for "Pick the red cube."; tasks with the same result are numbered."""
     found: dict[str, str] = {}
     for task in tasks:
-        name = re.sub(r"\W+", "-", task.lower())[:LONGEST_NAME].strip("-") or "task"
+        name = re.sub(r"\W+", "-", task.lower())[:MAX_NAME_LENGTH].strip("-") or "task"
         count, free = 1, name
         while free in found.values():
             count += 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pixio_robot.data.demos.episode_header import Header
+from pixio_robot.data.demos.episode_header import EpisodeHeader
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
 
@@ -63,10 +63,10 @@ def _check_geometry(name: str, camera: CameraSpec) -> None:
         raise UserError(f"Camera {name!r}: extrinsics require mounted_on, the frame that they are relative to.")
 
 
-def check_episode(episode: Episode, spec: DemoSpec) -> Header:
+def check_episode(episode: Episode, spec: DemoSpec) -> EpisodeHeader:
     """Check an episode and return its header. Raises UserError naming what does not match the DemoSpec."""
     for name in VALUES:
-        _check_kind(f"The episode's {name}", getattr(episode, name))
+        _check_is_array(f"The episode's {name}", getattr(episode, name))
     if episode.actions.ndim == 0 or len(episode) == 0:
         raise UserError("An episode needs at least one step, but this one has no actions.")
     for name, shape in values_shapes(spec, len(episode)).items():
@@ -80,12 +80,12 @@ def check_episode(episode: Episode, spec: DemoSpec) -> Header:
         raise UserError(f"The episode has cameras {sorted(episode.images)}; the DemoSpec has {sorted(spec.cameras)}.")
     for camera, frames in episode.images.items():
         shape = images_shape(spec, camera, len(episode))
-        _check_kind(f"The episode's images of {camera!r}", frames)
+        _check_is_array(f"The episode's images of {camera!r}", frames)
         _check_array(f"The episode's images of {camera!r}", frames, "uint8", shape)
-    return Header(len(episode), bool(episode.success), int(episode.seed), _plain(episode.info))
+    return EpisodeHeader(len(episode), bool(episode.success), int(episode.seed), _json_info(episode.info))
 
 
-def _plain(info: Mapping[str, object]) -> dict[str, object]:
+def _json_info(info: Mapping[str, object]) -> dict[str, object]:
     found = dict(info)
     try:
         same = json.loads(json.dumps(found, allow_nan=False)) == found
@@ -96,7 +96,7 @@ def _plain(info: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def _check_kind(what: str, values: object) -> None:
+def _check_is_array(what: str, values: object) -> None:
     if not isinstance(values, np.ndarray):
         raise UserError(f"{what} must be a NumPy array, not {type(values).__module__}.{type(values).__qualname__}.")
 

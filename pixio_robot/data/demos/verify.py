@@ -9,19 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.demos.arrays import DamagedArray, open_frames, read_values
-from pixio_robot.data.demos.metadata_checksums import NODE, node_checksums
+from pixio_robot.data.demos.arrays import CorruptArray, open_frames, read_values
+from pixio_robot.data.demos.metadata_checksums import METADATA_FILE, metadata_checksums
 from pixio_robot.data.demos.store import EPISODES, DemoStore
 from pixio_robot.data.demos.validation import VALUES
 from pixio_robot.progress import tracked
 
 TIMESTAMPS = "timestamps_s"
 """The key of an episode's info under which a recorder may keep the time of every step, in seconds."""
-JITTER = 0.5
+MAX_JITTER = 0.5
 """How early or late a step may come, as a fraction of the control period."""
 
 
-def verify(store: DemoStore, *, action_range: tuple[float, float] | None = None, progress: bool = False) -> list[str]:
+def verify_store(
+    store: DemoStore, *, action_range: tuple[float, float] | None = None, progress: bool = False
+) -> list[str]:
     """Return one sentence per problem; empty if the store is intact. Reads every byte from disk.
 
     `action_range`: the range that the controller accepts, if all actions must lie within it.
@@ -31,40 +33,42 @@ def verify(store: DemoStore, *, action_range: tuple[float, float] | None = None,
         problems.append(f"the DemoSpec: control_hz is {store.spec.control_hz}, which is not a valid rate")
     for group in (store.path, store.path / EPISODES):
         if not _is_group(group):
-            problems.append(f"{group / NODE}: does not describe a Zarr v3 group, so other tools cannot read the store")
+            problems.append(
+                f"{group / METADATA_FILE}: does not describe a Zarr v3 group, so other tools cannot read the store"
+            )
     for episode in tracked(range(len(store)), f"verify {store.path}", shown=progress):
-        problems += _of_nodes(store, episode)
-        problems += _of_values(store, episode, action_range)
-        problems += _of_timestamps(store, episode)
-        problems += _of_images(store, episode)
+        problems += _check_metadata_files(store, episode)
+        problems += _check_values(store, episode, action_range)
+        problems += _check_timestamps(store, episode)
+        problems += _check_images(store, episode)
     return problems
 
 
 def _is_group(path: Path) -> bool:
     try:
-        found = json.loads((path / NODE).read_text())
+        found = json.loads((path / METADATA_FILE).read_text())
         return (found["zarr_format"], found["node_type"]) == (3, "group")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _of_nodes(store: DemoStore, episode: int) -> Iterator[str]:
+def _check_metadata_files(store: DemoStore, episode: int) -> Iterator[str]:
     """Check the `zarr.json` files: our readers ignore most of their contents, but other tools do not."""
     path = store.episode_path(episode)
     if not _is_group(path):
-        yield f"episode {episode}: {NODE} does not describe a Zarr v3 group, so other tools cannot read it"
+        yield f"episode {episode}: {METADATA_FILE} does not describe a Zarr v3 group, so other tools cannot read it"
     written = store.nodes(episode)
-    found = node_checksums(path) if written else {}
+    found = metadata_checksums(path) if written else {}
     for name in sorted(name for name, checksum in written.items() if found.get(name) != checksum):
-        yield f"episode {episode}, {name}: its {NODE} has changed since it was written"
+        yield f"episode {episode}, {name}: its {METADATA_FILE} has changed since it was written"
 
 
-def _of_values(store: DemoStore, episode: int, action_range: tuple[float, float] | None) -> Iterator[str]:
+def _check_values(store: DemoStore, episode: int, action_range: tuple[float, float] | None) -> Iterator[str]:
     for name in VALUES:
         where = f"episode {episode}, {name}"
         try:
             values = read_values(store.episode_path(episode) / name, store.values_shape(episode, name))
-        except DamagedArray as error:
+        except CorruptArray as error:
             yield f"{where}: {error}"
             continue
         if not np.isfinite(values).all():
@@ -79,7 +83,7 @@ def _of_values(store: DemoStore, episode: int, action_range: tuple[float, float]
                 )
 
 
-def _of_timestamps(store: DemoStore, episode: int) -> Iterator[str]:
+def _check_timestamps(store: DemoStore, episode: int) -> Iterator[str]:
     times = store.info(episode).get(TIMESTAMPS)
     if times is None:
         return
@@ -93,14 +97,14 @@ def _of_timestamps(store: DemoStore, episode: int) -> Iterator[str]:
         yield f"{where}: shape {seconds.shape} for {length} steps"
         return
     late = np.diff(seconds) * store.spec.control_hz - 1
-    for step in np.flatnonzero(np.abs(late) > JITTER)[:1].tolist():
+    for step in np.flatnonzero(np.abs(late) > MAX_JITTER)[:1].tolist():
         yield (
             f"{where}: {1000 * (seconds[step + 1] - seconds[step]):.0f} ms pass between step {step} and {step + 1}, "
             f"but control_hz={store.spec.control_hz:g} implies {1000 / store.spec.control_hz:.0f} ms"
         )
 
 
-def _of_images(store: DemoStore, episode: int) -> Iterator[str]:
+def _check_images(store: DemoStore, episode: int) -> Iterator[str]:
     directory = store.episode_path(episode) / "images"
     there = {entry.name for entry in directory.iterdir() if entry.is_dir()} if directory.is_dir() else set()
     for camera in sorted(there - set(store.spec.cameras)):
@@ -110,11 +114,11 @@ def _of_images(store: DemoStore, episode: int) -> Iterator[str]:
         shape = store.images_shape(episode, camera)
         try:
             frames = open_frames(directory / camera, shape, store.image_codec)
-        except DamagedArray as error:
+        except CorruptArray as error:
             yield f"{where}: {error}"
             continue
         for number in range(shape[0]):
             try:
                 frames.read(number, number + 1)
-            except DamagedArray as error:
+            except CorruptArray as error:
                 yield f"{where}: {error}"

@@ -27,10 +27,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pixio_robot.data.demos.atomic_commit import workplace
+from pixio_robot.data.demos.atomic_commit import staging_directory
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.features.views import Views
-from pixio_robot.data.shared_memory import Room, own_room
+from pixio_robot.data.shared_memory import Allocator, allocate_private
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, fsync_parent
 from pixio_robot.machine import pinned, to_device
@@ -39,7 +39,7 @@ from pixio_robot.types import Features
 
 DIRECTORY = ".features"
 DEFAULT_RAM_BYTES = 8 << 30
-MARK = "images"
+CHECKSUM_KEY = "images"
 """The key of a file's metadata that holds the checksum of the images."""
 ONE_VIEW = Views()
 
@@ -57,11 +57,11 @@ class FeatureCache:
         ram_bytes: int = DEFAULT_RAM_BYTES,
         views: int = 0,
         crop: tuple[int, int] | None = None,
-        room: Room = own_room,
+        allocate: Allocator = allocate_private,
     ) -> None:
         """episodes[camera][v * count + e] are the features of episode e of `count` in view v, 0 <= v <= views.
 
-        crop: the size of crop that all views have (`Views.crop`). room: allocates the RAM to hold them.
+        crop: the size of crop that all views have (`Views.crop`). allocate: allocates the RAM to hold them.
         """
         self.views, self.crop = views, crop
         self._episodes = episodes
@@ -71,7 +71,7 @@ class FeatureCache:
         self._starts = np.cumsum([0, *lengths])
         needed = sum(part.cls.nbytes + part.patches.nbytes for parts in episodes.values() for part in parts)
         if lengths and needed <= ram_bytes:
-            self._flat = _held(episodes, crop, room)
+            self._flat = _load_into_memory(episodes, crop, allocate)
             # Tensor views replace the mapped files, which may then be closed.
             self._episodes = {camera: self._split(flat) for camera, flat in self._flat.items()}
 
@@ -114,7 +114,9 @@ class FeatureCache:
         )
 
 
-def _held(episodes: Mapping[str, Sequence[Features]], crop: tuple[int, int] | None, room: Room) -> dict[str, Features]:
+def _load_into_memory(
+    episodes: Mapping[str, Sequence[Features]], crop: tuple[int, int] | None, allocate: Allocator
+) -> dict[str, Features]:
     """The episodes of each camera concatenated: one tensor of class tokens and one of patches per camera."""
     parts = [
         tensors
@@ -133,23 +135,25 @@ def _held(episodes: Mapping[str, Sequence[Features]], crop: tuple[int, int] | No
         for whole, tensors in zip(rows(memory), parts, strict=True):
             torch.cat(tensors, out=whole)
 
-    whole = rows(room(ends[-1], fill))
+    whole = rows(allocate(ends[-1], fill))
     pairs = zip(whole[::2], whole[1::2], strict=True)
     return {camera: Features(*pair, crop) for camera, pair in zip(episodes, pairs, strict=True)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoded:
+class FeatureFiles:
     """The files of a store's features by camera, in the order that `FeatureCache` expects."""
 
-    files: Mapping[str, Sequence[_Wanted]]
+    files: Mapping[str, Sequence[_FeatureFile]]
     views: Views
 
 
-def open_features(encoded: Encoded, *, ram_bytes: int = DEFAULT_RAM_BYTES, room: Room = own_room) -> FeatureCache:
+def open_features(
+    encoded: FeatureFiles, *, ram_bytes: int = DEFAULT_RAM_BYTES, allocate: Allocator = allocate_private
+) -> FeatureCache:
     """Open the files that `encode_features` found or made. Raises UserError if one has been removed since."""
-    episodes = {camera: [_there(one) for one in wanted] for camera, wanted in encoded.files.items()}
-    return FeatureCache(episodes, ram_bytes, encoded.views.count, encoded.views.crop, room)
+    episodes = {camera: [_load_existing(one) for one in wanted] for camera, wanted in encoded.files.items()}
+    return FeatureCache(episodes, ram_bytes, encoded.views.count, encoded.views.crop, allocate)
 
 
 def encode_features(
@@ -162,7 +166,7 @@ def encode_features(
     device: torch.device | str = "cpu",
     progress: bool = True,
     directory: Path | None = None,
-) -> Encoded:
+) -> FeatureFiles:
     """Encode what is not cached yet. `encoder` is a frozen `types.Encoder`.
 
     View 0 is what the policy sees at inference, cropped if `views` says so; `views.count` random views are added for
@@ -170,16 +174,16 @@ def encode_features(
     of stores that cannot be written, in a folder for each; None: in the store. Raises UserError for an unknown camera,
     a crop that does not fit, features that are not finite in float16, a folder that cannot be written, and a full disk.
     """
-    home = store.path / DIRECTORY if directory is None else directory / _folder_of(store.path)
+    home = store.path / DIRECTORY if directory is None else directory / _unique_folder_name(store.path)
     fingerprint = encoder.fingerprint()  # pyright: ignore[reportCallIssue]
     # Each frame is read once, so the store's images need not stay in RAM.
     reader = DemoStore.open(store.path, ram_bytes=0)
 
-    def wanted(camera: str, view: int, episode: int) -> _Wanted:
+    def wanted(camera: str, view: int, episode: int) -> _FeatureFile:
         folder = ".".join(part for part in (fingerprint, views.name(view)) if part)
         path = home / folder / camera / f"{episode:06d}.safetensors"
         length = reader.images_shape(episode, camera)[0]
-        return _Wanted(camera, view, episode, path, length, f"{reader.images_fingerprint(episode, camera):08x}")
+        return _FeatureFile(camera, view, episode, path, length, f"{reader.images_fingerprint(episode, camera):08x}")
 
     everything = {
         camera: [wanted(camera, view, episode) for view in range(views.count + 1) for episode in range(len(store))]
@@ -187,18 +191,18 @@ def encode_features(
     }
     missing = [one for parts in everything.values() for one in parts if _load(one) is None]
     if missing:
-        _add(missing, home, reader, encoder, views, batch_size, device, progress)
-    return Encoded(everything, views)
+        _encode_missing(missing, home, reader, encoder, views, batch_size, device, progress)
+    return FeatureFiles(everything, views)
 
 
-def _folder_of(store: Path) -> str:
+def _unique_folder_name(store: Path) -> str:
     """A name that no other store of this machine has."""
     place = store.resolve()
     return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Wanted:
+class _FeatureFile:
     """One file: the features of one camera's frames in one episode, in one view."""
 
     camera: str
@@ -210,8 +214,8 @@ class _Wanted:
     """The checksum of the images."""
 
 
-def _add(
-    missing: Sequence[_Wanted],
+def _encode_missing(
+    missing: Sequence[_FeatureFile],
     home: Path,
     store: DemoStore,
     encoder: nn.Module,
@@ -232,7 +236,7 @@ def _add(
     was_training = encoder.training
     encoder = encoder.to(device).eval()
 
-    def read(one: _Wanted, start: int) -> Tensor:
+    def read(one: _FeatureFile, start: int) -> Tensor:
         images = store.images(one.episode, one.camera, start, min(start + batch_size, one.length))
         return pinned(torch.from_numpy(views.apply(images, one.camera, one.episode, one.view).copy()))
 
@@ -245,14 +249,14 @@ def _add(
             yield functools.partial(_save, one, parts, temporary)
 
     try:
-        with workplace(home) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            for _ in _meanwhile(writer, saves(_meanwhile(reader, reads))):
+        with staging_directory(home) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            for _ in _run_ahead(writer, saves(_run_ahead(reader, reads))):
                 pass
     finally:
         encoder.train(was_training)
 
 
-def _meanwhile[T](thread: ThreadPoolExecutor, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
+def _run_ahead[T](thread: ThreadPoolExecutor, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
     """Yield the result of each call in order. The thread runs one call while the caller uses the previous result or
     prepares the next call."""
     running: Future[T] | None = None
@@ -265,18 +269,18 @@ def _meanwhile[T](thread: ThreadPoolExecutor, calls: Iterable[Callable[[], T]]) 
         yield running.result()
 
 
-def _there(one: _Wanted) -> Features:
+def _load_existing(one: _FeatureFile) -> Features:
     features = _load(one)
     if features is None:
         raise UserError(f"{one.path} was removed or damaged by another process; run the same command again.")
     return features
 
 
-def _load(one: _Wanted) -> Features | None:
+def _load(one: _FeatureFile) -> Features | None:
     """The features, or None if there is no complete file for these images, which is then computed again."""
     try:
         with safe_open(one.path, "pt") as file:
-            if (file.metadata() or {}).get(MARK) != one.mark:
+            if (file.metadata() or {}).get(CHECKSUM_KEY) != one.mark:
                 return None
         tensors = load_file(one.path)
         features = Features(tensors["cls"], tensors["patches"])
@@ -285,7 +289,7 @@ def _load(one: _Wanted) -> Features | None:
     return features if len(features.cls) == len(features.patches) == one.length else None
 
 
-def _save(one: _Wanted, parts: Sequence[Features], temporary: Path) -> None:
+def _save(one: _FeatureFile, parts: Sequence[Features], temporary: Path) -> None:
     """Write by way of `temporary`, which the next run removes if this one is killed."""
     features = Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
     for tensor in (features.cls, features.patches):
@@ -293,7 +297,7 @@ def _save(one: _Wanted, parts: Sequence[Features], temporary: Path) -> None:
             raise UserError(f"The encoder computed features that are not finite in float16 (for {one.path}).")
     whole = temporary / one.path.name
     with atomic_file(whole) as file:
-        file.write_bytes(save({"cls": features.cls, "patches": features.patches}, {MARK: one.mark}))
+        file.write_bytes(save({"cls": features.cls, "patches": features.patches}, {CHECKSUM_KEY: one.mark}))
     one.path.parent.mkdir(parents=True, exist_ok=True)
     whole.replace(one.path)
     fsync_parent(one.path)
@@ -303,10 +307,10 @@ def _save(one: _Wanted, parts: Sequence[Features], temporary: Path) -> None:
 def _encode(encoder: nn.Module, batches: Iterable[Tensor], device: torch.device) -> list[Features]:
     """Encode batches of frames, uint8 (b, h, w, 3) each; float16 on the CPU."""
     computed = (encoder(to_device(frames, device)).map(Tensor.half) for frames in batches)
-    return list(computed if device.type == "cpu" else _fetched(computed, device))
+    return list(computed if device.type == "cpu" else _copy_to_cpu(computed, device))
 
 
-def _fetched(computed: Iterator[Features], device: torch.device) -> Iterator[Features]:
+def _copy_to_cpu(computed: Iterator[Features], device: torch.device) -> Iterator[Features]:
     """Copies on the CPU, in pageable memory: of each batch while the GPU computes the next.
 
     A non-blocking copy goes into pinned memory, which PyTorch never gives back: it is needed for two batches, not for

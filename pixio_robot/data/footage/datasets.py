@@ -15,7 +15,7 @@ from typing import Any
 
 from pixio_robot.data.demos.root_metadata import FORMAT
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.footage.kinds import DemoPlace, Footage, FootageKind, describe
+from pixio_robot.data.footage.kinds import EpisodeCamera, Footage, FootageKind, describe_footage
 from pixio_robot.errors import UserError
 
 
@@ -45,12 +45,12 @@ def lerobot_footage(root: Path, prefix: str) -> Iterator[Footage]:
         # Leave out the path of an OSError: the result must not depend on where the source is.
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         problem = str(error) if isinstance(error, UserError) else f"a LeRobot data set that cannot be read ({reason})"
-        yield describe(prefix or "./", FootageKind.VIDEO, [lerobot_info_path(root)], problem=problem)
+        yield describe_footage(prefix or "./", FootageKind.VIDEO, [lerobot_info_path(root)], problem=problem)
         return
     episodes_of = Counter(path for _, _, path, _ in places)
     for episode, camera, path, segment_s in places:
         group = f"{prefix}episode_{episode:06d}"
-        yield describe(
+        yield describe_footage(
             f"{group}/{camera}",
             FootageKind.VIDEO,
             [root / path],
@@ -60,11 +60,11 @@ def lerobot_footage(root: Path, prefix: str) -> Iterator[Footage]:
         )
 
 
-_Place = tuple[int, str, str, tuple[float, float] | None]
+_EpisodeVideo = tuple[int, str, str, tuple[float, float] | None]
 """episode, camera, path of the video within the data set, start and end in seconds."""
 
 
-def _episodes_v2(info: dict[str, Any], cameras: list[str]) -> list[_Place]:
+def _episodes_v2(info: dict[str, Any], cameras: list[str]) -> list[_EpisodeVideo]:
     return [
         (
             episode,
@@ -79,7 +79,7 @@ def _episodes_v2(info: dict[str, Any], cameras: list[str]) -> list[_Place]:
     ]
 
 
-def _episodes_v3(root: Path, info: dict[str, Any], cameras: list[str]) -> list[_Place]:
+def _episodes_v3(root: Path, info: dict[str, Any], cameras: list[str]) -> list[_EpisodeVideo]:
     import pyarrow.parquet  # a second to import
 
     fields = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
@@ -106,16 +106,16 @@ def demonstration_footage(root: Path, prefix: str) -> Iterator[Footage]:
         store = DemoStore.open(root, ram_bytes=0)
     except UserError:
         problem = f"a Zarr store that is damaged or not in the format {FORMAT}"
-        yield describe(prefix or "./", FootageKind.DEMONSTRATION, [], problem=problem)
+        yield describe_footage(prefix or "./", FootageKind.DEMONSTRATION, [], problem=problem)
         return
     for episode in range(len(store)):
         group = f"{prefix}episode_{episode:06d}"
         for camera in store.spec.cameras:
             folder = store.episode_path(episode) / "images" / camera
-            yield describe(
+            yield describe_footage(
                 f"{group}/{camera}",
                 FootageKind.DEMONSTRATION,
                 sorted(path for path in folder.rglob("*") if path.is_file()),
                 group=group,
-                demonstration=DemoPlace(root, episode, camera),
+                demonstration=EpisodeCamera(root, episode, camera),
             )

@@ -27,7 +27,7 @@ class FootageKind(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class DemoPlace:
+class EpisodeCamera:
     """One camera of one episode of the demonstration store at `store`."""
 
     store: Path
@@ -52,12 +52,12 @@ class Footage:
     stamp: str
     segment_s: tuple[float, float] | None = None
     """Start and end of the part of the video file, in seconds; None: the whole file."""
-    demonstration: DemoPlace | None = None
+    demonstration: EpisodeCamera | None = None
     problem: str = ""
     """Why it cannot be used, if that is known before reading it."""
 
 
-def describe(
+def describe_footage(
     identity: str,
     kind: FootageKind,
     paths: Sequence[Path],
@@ -65,7 +65,7 @@ def describe(
     group: str = "",
     share: float = 1.0,
     segment_s: tuple[float, float] | None = None,
-    demonstration: DemoPlace | None = None,
+    demonstration: EpisodeCamera | None = None,
     problem: str = "",
 ) -> Footage:
     """Describe footage in `paths` from file system metadata. `share`: the fraction of the bytes that belongs to it."""

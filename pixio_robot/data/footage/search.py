@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pixio_robot.data.footage.datasets import demonstration_footage, is_zarr, lerobot_footage, lerobot_info_path
-from pixio_robot.data.footage.kinds import IMAGE_SUFFIXES, Footage, FootageKind, describe, is_image, is_tar
+from pixio_robot.data.footage.kinds import IMAGE_SUFFIXES, Footage, FootageKind, describe_footage, is_image, is_tar
 from pixio_robot.data.video.decode import VIDEO_SUFFIXES
 from pixio_robot.errors import UserError
 
@@ -42,7 +42,7 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
     # Linked folders wait until all others are known: a folder keeps its own name, whatever links to it.
     waiting = [root]
     while waiting:
-        for folder, folders, names in os.walk(waiting.pop(0), onerror=_unreadable):
+        for folder, folders, names in os.walk(waiting.pop(0), onerror=_raise_unreadable):
             here, real = Path(folder), os.path.realpath(folder)
             if real in seen:  # a link to a folder searched already, or `leave_out`
                 folders.clear()
@@ -63,27 +63,27 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
             folders[:] = [name for name in visible if name not in linked]
             # Hidden files are not footage: macOS creates a `._clip.mp4` beside every clip.
             plain.append((prefix, real, [here / name for name in sorted(names) if not name.startswith(".")]))
-    for prefix, paths in _each_file_once(plain):
+    for prefix, paths in _without_duplicate_links(plain):
         for path in paths:
-            if path.suffix.lower() in VIDEO_SUFFIXES or _may_be_a_folder(path):
-                yield describe(prefix + path.name, FootageKind.VIDEO, [path])
+            if path.suffix.lower() in VIDEO_SUFFIXES or _is_dangling_folder_link(path):
+                yield describe_footage(prefix + path.name, FootageKind.VIDEO, [path])
             elif is_tar(path):
-                yield describe(prefix + path.name, FootageKind.TAR, [path])
+                yield describe_footage(prefix + path.name, FootageKind.TAR, [path])
             elif not is_image(path.name):
                 on_other(path.name)
         images = [path for path in paths if is_image(path.name)]
         if images:
-            yield describe(prefix or "./", FootageKind.IMAGES, images)
+            yield describe_footage(prefix or "./", FootageKind.IMAGES, images)
 
 
-def _unreadable(error: OSError) -> NoReturn:
+def _raise_unreadable(error: OSError) -> NoReturn:
     """Left out, its frames would vanish from the shards."""
     raise UserError(
         f"The folder {error.filename} in the source cannot be read ({error.strerror}): mend that, or move it away."
     ) from error
 
 
-def _may_be_a_folder(path: Path) -> bool:
+def _is_dangling_folder_link(path: Path) -> bool:
     """Whether it is a link to nothing with a folder's name, such as that of a disk which is not mounted: it is reported
     as footage that cannot be read."""
     return not path.suffix and path.is_symlink() and not path.exists()
@@ -93,7 +93,7 @@ def _is_footage(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES or is_tar(path) or is_image(path.name)
 
 
-def _each_file_once(folders: list[tuple[str, str, list[Path]]]) -> list[tuple[str, list[Path]]]:
+def _without_duplicate_links(folders: list[tuple[str, str, list[Path]]]) -> list[tuple[str, list[Path]]]:
     """(prefix, files) of every (prefix, real path, files), without duplicate links: of a file and links to it, only the
     file is kept; of several links to a file elsewhere, only the first."""
     chosen: dict[str, Path] = {}

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from pixio_robot.data.images.codec import CorruptImage
-from pixio_robot.data.images.crops import crop_and_resize, crop_draws, random_crop_box, reduced_box, reduction
-from pixio_robot.data.images.epoch_order import Epoch, EpochSelection, ImageOrder, Order, Place
+from pixio_robot.data.images.crops import crop_and_resize, crop_draws, decode_reduction, random_crop_box, reduced_box
+from pixio_robot.data.images.epoch_order import Epoch, EpochOrder, EpochSelection, ImageOrder, OrderPosition
 from pixio_robot.data.images.sources import (
     ConcatenatedImages,
     DemoFrames,
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
 SAMPLES_PER_TASK = 16
 BATCHES_AHEAD = 3
-MOST_CORRUPT_IN_A_ROW = 1000
+MAX_CONSECUTIVE_CORRUPT = 1000
 
 
 @dataclasses.dataclass
@@ -77,7 +77,7 @@ class PixelBatches:
         rank: int = 0,
         world_size: int = 1,
         selection: EpochSelection | None = None,
-        order: Order | None = None,
+        order: EpochOrder | None = None,
         pinned: bool = False,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("image_size", image_size), ("workers", workers)):
@@ -100,7 +100,7 @@ class PixelBatches:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pixels")
         self._ahead: deque[tuple[PixelBatch, list[Future[set[str]]]]] = deque()
         self._order = ImageOrder(len(source), seed, selection) if order is None else order
-        self._handed_out = self._submitted = Place(0, 0)
+        self._handed_out = self._submitted = OrderPosition(0, 0)
 
     def __iter__(self) -> PixelBatches:
         return self
@@ -148,7 +148,7 @@ class PixelBatches:
                     "use the same data and settings, or start a new run."
                 )
         self._drop_ahead()
-        self._handed_out = self._submitted = Place(int(state["epoch"]), int(state["position"]))
+        self._handed_out = self._submitted = OrderPosition(int(state["epoch"]), int(state["position"]))
         self.corrupt = set(state["corrupt"])
 
     def close(self) -> None:
@@ -193,9 +193,9 @@ class PixelBatches:
         draws = crop_draws(self.seed, epoch.number, positions)
         samples = zip(positions, epoch.at(positions), draws, strict=True)
         for row, (position, index, own_draws) in enumerate(samples, start=first_row):
-            attempts = min(len(epoch), MOST_CORRUPT_IN_A_ROW)
+            attempts = min(len(epoch), MAX_CONSECUTIVE_CORRUPT)
             for attempt in range(attempts):
-                source, i = _locate(self.source, int(index))
+                source, i = _find_source(self.source, int(index))
                 try:
                     self._cut(source, i, own_draws, images[row])
                     batch.ids[row] = self.source.id(int(index))
@@ -213,7 +213,7 @@ class PixelBatches:
         """Write a crop of image `i` to `out`, decoding it no larger than the crop needs."""
         if isinstance(source, ReducibleSource):
             box = random_crop_box(*source.size(i), draws, self.scale, self.ratio)
-            by = reduction(box, self.image_size)
+            by = decode_reduction(box, self.image_size)
             crop_and_resize(source.reduced(i, by), reduced_box(box, by), self.image_size, out)
         else:
             image = source.image(i)
@@ -222,7 +222,7 @@ class PixelBatches:
             crop_and_resize(image, box, self.image_size, out)
 
 
-def _locate(source: ImageSource, i: int) -> tuple[ImageSource, int]:
+def _find_source(source: ImageSource, i: int) -> tuple[ImageSource, int]:
     """The innermost source that contains image `i`, and its number there."""
     while isinstance(source, ConcatenatedImages):
         source, i = source.part(i)

@@ -11,9 +11,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-LARGEST_SIDE, MOST_PIXELS = 16384, 8192 * 8192
+MAX_SIDE, MAX_PIXELS = 16384, 8192 * 8192
 
-BEHIND_TRANSPARENT = (128, 128, 128)
+TRANSPARENT_BACKGROUND = (128, 128, 128)
 """Colour shown through transparent pixels. What editors keep beneath them is often what was cut out; mid grey is far
 from both ends, so that curation does not take the picture for an over- or underexposed one."""
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -53,7 +53,7 @@ def decode_photo(data: bytes, name: str) -> np.ndarray:
     """
     if not data:
         raise CorruptImage(f"{name}: zero bytes")
-    header = _header(data, name)
+    header = _open_header(data, name)
     if header is not None:
         if bits := _bits_of_deep_grey(header.mode):
             raise CorruptImage(f"{name}: a depth map or other measurement, not a picture ({bits}, one channel)")
@@ -78,15 +78,15 @@ def _without_transparency(image: Image.Image, name: str) -> np.ndarray:
         shown = ImageOps.exif_transpose(image).convert("RGBA")
     except (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, struct.error) as error:
         raise CorruptImage(f"{name}: {error}") from error
-    return np.array(Image.alpha_composite(Image.new("RGBA", shown.size, BEHIND_TRANSPARENT), shown).convert("RGB"))
+    return np.array(Image.alpha_composite(Image.new("RGBA", shown.size, TRANSPARENT_BACKGROUND), shown).convert("RGB"))
 
 
-def absurd_size(height: int, width: int) -> bool:
+def is_absurd_size(height: int, width: int) -> bool:
     """Whether an image is larger than any camera's, so that decoding it would only exhaust memory."""
-    return max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS
+    return max(width, height) > MAX_SIDE or width * height > MAX_PIXELS
 
 
-def _header(data: bytes, name: str) -> Image.Image | None:
+def _open_header(data: bytes, name: str) -> Image.Image | None:
     """The image with its pixels not yet decoded; None for formats unknown to PIL, which are left to OpenCV. Raises
     CorruptImage if the declared size is absurd, before a decoder allocates it."""
     try:
@@ -98,7 +98,7 @@ def _header(data: bytes, name: str) -> Image.Image | None:
     except (OSError, ValueError, SyntaxError):
         return None
     width, height = image.size
-    if absurd_size(height, width):
+    if is_absurd_size(height, width):
         raise CorruptImage(f"{name}: absurd dimensions {width}x{height}")
     return image
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from pixio_robot.data.shuffle import mix
+from pixio_robot.data.shuffle import splitmix64
 
 ATTEMPTS = 10
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -26,9 +26,9 @@ def crop_draws(seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
     and all rows are computed at once. One generator object per sample took a tenth of the time of its image.
     """
     (key,) = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
-    streams = mix(positions.astype(np.uint64) ^ key)[:, None]
+    streams = splitmix64(positions.astype(np.uint64) ^ key)[:, None]
     counters = np.arange(1, ATTEMPTS * 4 + 1, dtype=np.uint64) * GOLDEN
-    return (mix(streams + counters) >> np.uint64(11)).reshape(-1, ATTEMPTS, 4) * 2.0**-53
+    return (splitmix64(streams + counters) >> np.uint64(11)).reshape(-1, ATTEMPTS, 4) * 2.0**-53
 
 
 def random_crop_box(
@@ -68,7 +68,7 @@ def crop_and_resize(image: np.ndarray, box: Box, size: int, out: np.ndarray) -> 
     torch.from_numpy(out).copy_(resized_13hw[0].permute(1, 2, 0))
 
 
-def reduction(box: Box, size: int) -> int:
+def decode_reduction(box: Box, size: int) -> int:
     """The largest factor (1, 2, 4 or 8) by which a JPEG can be decoded smaller without enlarging the crop to `size`."""
     _, _, height, width = box
     return next(by for by in (8, 4, 2, 1) if by == 1 or min(height, width) >= by * size)

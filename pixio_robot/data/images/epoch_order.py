@@ -9,24 +9,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pixio_robot.data.images.subsets import Chosen
+from pixio_robot.data.images.subsets import ImageSubset
 from pixio_robot.data.shuffle import Shuffle
 from pixio_robot.errors import UserError
 
-MOST_EMPTY = 100
+MAX_EMPTY_EPOCHS = 100
 """Number of consecutive epochs without any image before an error is raised."""
 
 
 class EpochSelection(Protocol):
     """Selects the images of every epoch."""
 
-    def epoch(self, seed: int, epoch: int) -> Chosen:
+    def epoch(self, seed: int, epoch: int) -> ImageSubset:
         """The numbers of the selected images, a deterministic function of the arguments."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class OrderPosition:
     """A place in the order: `position` images into epoch number `epoch`."""
 
     epoch: int
@@ -36,7 +36,7 @@ class Place:
 class Epoch:
     """The order of one epoch: all of `count` images, or the selected ones, once each in random order."""
 
-    def __init__(self, number: int, seed: int, count: int, selected: Chosen | None) -> None:
+    def __init__(self, number: int, seed: int, count: int, selected: ImageSubset | None) -> None:
         self.number = number
         self._selected = selected
         self._shuffle = Shuffle(count if selected is None else len(selected), seed, number)
@@ -50,7 +50,7 @@ class Epoch:
         return found if self._selected is None else self._selected[found]
 
 
-class Order(abc.ABC):
+class EpochOrder(abc.ABC):
     """An endless sequence of epochs. An epoch is a function of its number alone, whatever was requested before."""
 
     kept = 2
@@ -70,21 +70,21 @@ class Order(abc.ABC):
             self._epochs[number] = self._begin(number)
         return self._epochs[number]
 
-    def advance(self, place: Place, count: int) -> Place:
+    def advance(self, place: OrderPosition, count: int) -> OrderPosition:
         """The place `count` images later."""
         epoch, position = place.epoch, place.position + count
         if (length := self._constant_length()) is not None:
             more, position = divmod(position, length)
-            return Place(epoch + more, position)
+            return OrderPosition(epoch + more, position)
         while position >= (length := len(self.epoch(epoch))):
             epoch, position = epoch + 1, position - length
-        return Place(epoch, position)
+        return OrderPosition(epoch, position)
 
     def _constant_length(self) -> int | None:
         """The number of images per epoch if it is the same for all epochs, else None."""
         return None
 
-    def runs(self, place: Place, count: int) -> Iterator[tuple[Epoch, np.ndarray]]:
+    def runs(self, place: OrderPosition, count: int) -> Iterator[tuple[Epoch, np.ndarray]]:
         """Yield (epoch, positions int64) for `count` images from `place` on, one pair per epoch that they span."""
         while count:
             epoch = self.epoch(place.epoch)
@@ -94,7 +94,7 @@ class Order(abc.ABC):
             place = self.advance(place, here)
 
 
-class ImageOrder(Order):
+class ImageOrder(EpochOrder):
     """Shuffled epochs over `count` images: image number p of an epoch depends on (seed, epoch, p) and the selection."""
 
     def __init__(self, count: int, seed: int, selection: EpochSelection | None) -> None:
@@ -109,7 +109,7 @@ class ImageOrder(Order):
         selected = None if self._selection is None else self._selection.epoch(self._seed, number)
         # With few frames accepted at random, an epoch may have none; it is skipped.
         self._empty = self._empty + 1 if selected is not None and len(selected) == 0 else 0
-        if self._empty > MOST_EMPTY:
+        if self._empty > MAX_EMPTY_EPOCHS:
             raise UserError(
                 f"The selection accepts no image at all in {self._empty} epochs up to epoch {number}; loosen its "
                 "thresholds."

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixio_robot.data.images.epoch_order import Epoch, EpochSelection, ImageOrder, Order, Place
-from pixio_robot.data.mixture_weights import shares
+from pixio_robot.data.images.epoch_order import Epoch, EpochOrder, EpochSelection, ImageOrder, OrderPosition
+from pixio_robot.data.mixture_weights import normalize_weights
 
-ROUND = 2**14
+ROUND_LENGTH = 2**14
 """Number of images in an epoch (round), in which every source has its share to within half an image."""
 
 
-class MixedOrder(Order):
+class MixedOrder(EpochOrder):
     """An epoch is a round of about ROUND images drawn in proportion to the weights. Every source has its own epochs, in
     which each of its images comes once; a round continues each source where the previous round stopped.
 
@@ -28,7 +28,7 @@ class MixedOrder(Order):
     ) -> None:
         """counts: number of images of every source; images are numbered consecutively across sources. weights: on any
         scale; a source of weight 0 is left out. Raises UserError for invalid weights."""
-        weighed = shares(weights, counts, "sources").tolist()
+        weighed = normalize_weights(weights, counts, "sources").tolist()
         super().__init__({"weights": weighed})
         self._seed = seed
         self._first = np.cumsum([0, *counts[:-1]])
@@ -37,8 +37,8 @@ class MixedOrder(Order):
             ImageOrder(count, seed + 1 + number, selection)
             for number, (count, selection) in enumerate(zip(counts, selections, strict=True))
         ]
-        self._drawn = [max(1, round(share * ROUND)) if share else 0 for share in weighed]
-        self._known = {0: [Place(0, 0) for _ in counts]}
+        self._drawn = [max(1, round(share * ROUND_LENGTH)) if share else 0 for share in weighed]
+        self._known = {0: [OrderPosition(0, 0) for _ in counts]}
         """The place of every source at the beginning of round 0 and of the latest rounds: counting from the start takes
         long where selections make epochs of different lengths."""
 
@@ -54,7 +54,7 @@ class MixedOrder(Order):
         images = np.concatenate(parts)
         return Epoch(number, self._seed, len(images), images)
 
-    def _places(self, number: int) -> list[Place]:
+    def _places(self, number: int) -> list[OrderPosition]:
         nearest = max(known for known in self._known if known <= number)
         rounds = number - nearest
         places = [

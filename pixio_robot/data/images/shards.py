@@ -45,10 +45,10 @@ seconds), its size in pixels, and its perceptual hash. 44 bytes."""
 RECORDED = ("video", "time_s", "height", "width", "phash")
 """The fields that describe the frame rather than its location."""
 
-MOST_OPEN_SHARDS = 256
+MAX_OPEN_SHARDS = 256
 
 
-def work_directory(out: Path) -> Path:
+def ingest_work_directory(out: Path) -> Path:
     """The folder in which an ingest into `out` keeps unfinished work."""
     return out.parent / f".{out.name}.ingest"
 
@@ -142,7 +142,7 @@ class ShardReader:
         finally:
             # The first shards used stay open and are never closed early, so no thread can lose a file it is reading.
             with self._lock:
-                keep = number not in self._descriptors and len(self._descriptors) < MOST_OPEN_SHARDS
+                keep = number not in self._descriptors and len(self._descriptors) < MAX_OPEN_SHARDS
                 if keep:
                     self._descriptors[number] = descriptor
             if not keep:
@@ -176,7 +176,7 @@ class FrameShards:
         manifest = read_manifest(path)
         if manifest["splits"][split]["frames"] == 0:
             raise UserError(f"{path} has no {split} frames; ingest more videos, or set validation_share above 0.")
-        check_files(path, manifest, split)
+        check_shard_files(path, manifest, split)
         return cls(path, split, manifest)
 
     def __len__(self) -> int:
@@ -211,7 +211,7 @@ class FrameShards:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a finished ingest. Raises UserError if there is none, saying what `path` is."""
     if not (path / MANIFEST).is_file():
-        if work_directory(path).is_dir():
+        if ingest_work_directory(path).is_dir():
             raise UserError(
                 f"The ingest into {path} has not finished; run the same `pixio-robot ingest` command again to continue."
             )
@@ -229,7 +229,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_files(path: Path, manifest: Mapping[str, Any], split: str) -> None:
+def check_shard_files(path: Path, manifest: Mapping[str, Any], split: str) -> None:
     """Compare the index and the shard sizes with the manifest: a cheap check for truncated and mixed-up copies."""
     again = "copy the folder again, or delete it and run the ingest again"
     entry = manifest["splits"][split]

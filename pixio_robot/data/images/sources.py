@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pixio_robot.data.demos.arrays import DamagedArray
+from pixio_robot.data.demos.arrays import CorruptArray
 from pixio_robot.data.demos.store import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.images.codec import CorruptImage
-from pixio_robot.data.images.shards import KIND, MANIFEST, FrameShards, work_directory
+from pixio_robot.data.images.shards import KIND, MANIFEST, FrameShards, ingest_work_directory
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import read_json
 
@@ -70,7 +70,7 @@ class DemoFrames:
         episode, camera, step = self._place(i)
         try:
             return self._store.images(episode, camera, step, step + 1)[0]
-        except DamagedArray as error:
+        except CorruptArray as error:
             raise CorruptImage(str(error)) from error
 
     def id(self, i: int) -> str:
@@ -113,7 +113,7 @@ class ConcatenatedImages:
         return number, i - (int(self._ends[number - 1]) if number else 0)
 
 
-def parts_of(source: ImageSource) -> list[ImageSource]:
+def component_sources(source: ImageSource) -> list[ImageSource]:
     """The sources that a ConcatenatedImages consists of; for any other source, a list with only itself."""
     return source.sources if isinstance(source, ConcatenatedImages) else [source]
 
@@ -137,12 +137,12 @@ def open_image_source(paths: str | Sequence[str], split: str = "train") -> Image
                 "set how often it is drawn."
             )
         places[place] = path
-    sources = [_open_one(Path(path), split, DEFAULT_RAM_BYTES // len(paths)) for path in paths]
+    sources = [_open_path(Path(path), split, DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     return sources[0] if len(sources) == 1 else ConcatenatedImages(sources, paths)
 
 
-def _open_one(path: Path, split: str, ram_bytes: int) -> ImageSource:
-    if work_directory(path).is_dir() and not path.exists():
+def _open_path(path: Path, split: str, ram_bytes: int) -> ImageSource:
+    if ingest_work_directory(path).is_dir() and not path.exists():
         return FrameShards.open(path, split)  # raises UserError: the ingest has not finished
     if (path / MANIFEST).is_file():
         manifest = read_json(path / MANIFEST)

@@ -11,7 +11,7 @@ LINE_BYTES = 64
 """Chosen images are counted per line of this many bytes; lookups search within a line."""
 
 
-class Chosen(Protocol):
+class ImageSubset(Protocol):
     """A subset of the images 0 ... n - 1 in ascending order; an int64 array of their numbers is one, too."""
 
     def __len__(self) -> int: ...
@@ -21,7 +21,7 @@ class Chosen(Protocol):
         ...
 
 
-class ChosenBits:
+class BitSubset:
     """Built from consecutive blocks of uint8 or bool (b,) that say whether each image is chosen.
 
     Every block but the last must contain a multiple of 8 images.
@@ -63,10 +63,10 @@ class AllImages:
         return positions
 
 
-class ChosenInTurn:
+class ConcatenatedSubset:
     """Subsets of several sources of `counts` images each, numbered consecutively across the sources."""
 
-    def __init__(self, choices: Sequence[Chosen], counts: Sequence[int]) -> None:
+    def __init__(self, choices: Sequence[ImageSubset], counts: Sequence[int]) -> None:
         self._choices = list(choices)
         self._first = np.cumsum([0, *counts])
         self._ends = np.cumsum([len(choice) for choice in choices])

@@ -16,13 +16,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pixio_robot.data.footage.frames import Spoilt, read_frames
+from pixio_robot.data.footage.frames import SkippedContent, read_frames
 from pixio_robot.data.footage.kinds import Footage, FootageKind
 from pixio_robot.data.images.codec import encode_jpeg
 from pixio_robot.data.images.perceptual_hash import perceptual_hash
 from pixio_robot.data.images.shards import ShardWriter
 from pixio_robot.data.ingest.frame_sampling import Sampling
-from pixio_robot.data.ingest.privacy import PrivacyError, hide, load_hook
+from pixio_robot.data.ingest.privacy import PrivacyError, apply_privacy_hook, load_hook
 from pixio_robot.data.video.decode import VideoError
 from pixio_robot.files import atomic_directory, read_json, write_json
 
@@ -65,19 +65,19 @@ class ExtractJob:
     target: Path
 
 
-def nothing(failure: str | None) -> dict[str, Any]:
+def empty_result(failure: str | None) -> dict[str, Any]:
     """The result for footage without any frame (yet)."""
     numbers = dict.fromkeys(("frames", "static", "over_limit", "damaged", "hidden_regions", "frames_hidden_in"), 0)
     return {"sha256": "", "seconds": 0.0, "failure": failure, "bad_images": []} | numbers
 
 
-def extract(job: ExtractJob, report: Callable[[float], None]) -> float:
+def extract_frames(job: ExtractJob, report: Callable[[float], None]) -> float:
     """Decode, sample, drop what stands still, shrink, encode; commit at `job.target`.
 
     Reports seconds of video as it goes, and returns how many there were.
     """
     cv2.setNumThreads(1)
-    result = nothing(None)
+    result = empty_result(None)
     with atomic_directory(job.target) as directory:
         try:
             result["sha256"] = _sha256_once(job, report)
@@ -88,14 +88,14 @@ def extract(job: ExtractJob, report: Callable[[float], None]) -> float:
             for written in directory.iterdir():
                 written.unlink()
             kept = {name: result[name] for name in ("sha256", "seconds", "bad_images")}
-            result = nothing(_reason(error, job.footage)) | kept
+            result = empty_result(_failure_reason(error, job.footage)) | kept
         write_json(directory / RESULT, result)
     # PyAV's frames and side data form reference cycles: without this, a worker would keep frames of many files.
     gc.collect()
     return result["seconds"]
 
 
-def _reason(error: VideoError | PrivacyError | OSError, footage: Footage) -> str:
+def _failure_reason(error: VideoError | PrivacyError | OSError, footage: Footage) -> str:
     """The reason without any path, so that it does not depend on where the footage is; its id is stored beside it."""
     if not isinstance(error, OSError):
         return str(error)
@@ -109,8 +109,8 @@ def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], repo
     hook = load_hook(extraction.privacy) if extraction.privacy else None
     writer = ShardWriter(directory, FRAMES, NO_SHARD_LIMIT)
     last_kept, last_s = None, 0.0
-    spoilt = Spoilt(images=result["bad_images"])
-    for time_s, image in read_frames(footage, extraction, spoilt):
+    skipped = SkippedContent(images=result["bad_images"])
+    for time_s, image in read_frames(footage, extraction, skipped):
         report(time_s - last_s if footage.kind.timed else 0.0)
         last_s = time_s
         if footage.kind.timed:
@@ -125,7 +125,7 @@ def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], repo
                 continue
             last_kept = thumbnail
         if hook is not None:
-            image, regions = hide(image, hook)
+            image, regions = apply_privacy_hook(image, hook)
             result["hidden_regions"] += regions
             result["frames_hidden_in"] += regions > 0
             thumbnail = _thumbnail(image)
@@ -134,8 +134,8 @@ def _write_frames(job: ExtractJob, directory: Path, result: dict[str, Any], repo
         jpeg = encode_jpeg(image, extraction.jpeg_quality)
         writer.add(jpeg, video_id=footage.id, number=writer.frames, record=record)
     writer.close()
-    result["frames"], result["damaged"] = writer.frames, spoilt.frames
-    result["over_limit"] += spoilt.over_limit
+    result["frames"], result["damaged"] = writer.frames, skipped.frames
+    result["over_limit"] += skipped.over_limit
     if writer.frames == 0:
         raise VideoError("no readable image")
 

@@ -15,7 +15,7 @@ from pixio_robot.data.images.shards import FORMAT_VERSION, KIND, MANIFEST, RECOR
 from pixio_robot.files import atomic_directory, write_json
 
 FAILURES = "failures.jsonl"
-KINDS_OF_FAILURE = (
+FAILURE_KINDS = (
     "truncated",
     "not a readable video",
     "wrong extension",
@@ -55,13 +55,15 @@ class Packable:
         return cls(result=result, open_reader=open_reader, first_row=video["first_row"])
 
 
-def pack(out: Path, packables: Sequence[Packable], parts: Sequence[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def pack_shards(
+    out: Path, packables: Sequence[Packable], parts: Sequence[Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write the finished folder at `out`, replacing an existing one, and return its manifest.
 
     `packables` are ordered by id; `parts` says which part of its files each of them is. The folder's bytes depend only
     on the arguments.
     """
-    groups = first_of_equals(
+    groups = group_identical_content(
         (packable.result["group"], f"{packable.result['sha256']} {part}")
         for packable, part in zip(packables, parts, strict=True)
         if packable.result["frames"]
@@ -93,7 +95,7 @@ def pack(out: Path, packables: Sequence[Packable], parts: Sequence[Any], setting
     return manifest
 
 
-def first_of_equals(footage: Iterable[tuple[str, str]]) -> dict[str, str]:
+def group_identical_content(footage: Iterable[tuple[str, str]]) -> dict[str, str]:
     """From (group, content) pairs, map every group to the first by name (maybe itself) of the groups that share content
     with it, directly or through others, so that copies of a file go to the same split."""
     earlier: dict[str, str] = {}
@@ -117,7 +119,7 @@ def assign_splits(groups: Iterable[str], validation_share: float) -> dict[str, s
     The one exception: with two or more groups, each split gets at least one (the nearest by hash), unless
     `validation_share` is 0.
     """
-    ranks = {identity: _rank(identity) for identity in groups}
+    ranks = {identity: _uniform_hash(identity) for identity in groups}
     validation = {identity for identity, rank in ranks.items() if rank < validation_share}
     if len(ranks) > 1 and validation_share > 0:
         if not validation:
@@ -129,7 +131,7 @@ def assign_splits(groups: Iterable[str], validation_share: float) -> dict[str, s
     return {identity: "validation" if identity in validation else "train" for identity in ranks}
 
 
-def _rank(identity: str) -> float:
+def _uniform_hash(identity: str) -> float:
     """A hash of the name, uniform in [0, 1)."""
     digest = hashlib.sha256(b"split\0" + identity.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
@@ -144,7 +146,7 @@ def _copy_frames(packable: Packable, reader: ShardReader, video: int, writer: Sh
 
 
 def _counts(videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    failures = Counter(_kind_of(video["failure"]) for video in videos if video["failure"])
+    failures = Counter(_failure_kind(video["failure"]) for video in videos if video["failure"])
     return {
         "footage": len(videos),
         "failed": sum(failures.values()),
@@ -160,9 +162,9 @@ def _counts(videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _kind_of(reason: str) -> str:
+def _failure_kind(reason: str) -> str:
     """The reason without details: `truncated after 3.2 s` and `truncated after 7.0 s` are counted together."""
-    return next((kind for kind in KINDS_OF_FAILURE if reason.startswith(kind)), reason)
+    return next((kind for kind in FAILURE_KINDS if reason.startswith(kind)), reason)
 
 
 def _failures(videos: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -16,10 +16,17 @@ from typing import Any
 
 from pixio_robot.data.footage.kinds import Footage
 from pixio_robot.data.footage.search import find_footage
-from pixio_robot.data.images.shards import MANIFEST, SPLITS, ShardReader, check_files, read_manifest, work_directory
-from pixio_robot.data.ingest.extract import FRAMES, RESULT, Extraction, ExtractJob, extract, nothing
+from pixio_robot.data.images.shards import (
+    MANIFEST,
+    SPLITS,
+    ShardReader,
+    check_shard_files,
+    ingest_work_directory,
+    read_manifest,
+)
+from pixio_robot.data.ingest.extract import FRAMES, RESULT, Extraction, ExtractJob, empty_result, extract_frames
 from pixio_robot.data.ingest.frame_sampling import Sampling
-from pixio_robot.data.ingest.packing import Packable, pack
+from pixio_robot.data.ingest.packing import Packable, pack_shards
 from pixio_robot.data.ingest.privacy import PrivacyHook, hook_name, hook_sha256
 from pixio_robot.data.ingest.progress import IngestProgress
 from pixio_robot.data.jobs.executor import Executor, run_tasks
@@ -126,28 +133,30 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     if not config.out:
         raise UserError("out is empty; give the output folder, such as data/frames.")
     out = Path(config.out).absolute()
-    previous = _previous(out)  # refuse a folder of something else before searching for footage
+    previous = _read_previous_manifest(out)  # refuse a folder of something else before searching for footage
     others: Counter[str] = Counter()
     # Shards are tars of images: if `out` lies inside `source`, the next run must not ingest them.
     found = find_footage(
         config.source, leave_out=out, on_other=lambda name: others.update([Path(name).suffix.lower() or name])
     )
     if previous is not None and not config.drop_missing:
-        _check_all_there(previous, found, config.source, out)
+        _check_no_footage_missing(previous, found, config.source, out)
     extraction = config.extraction()
     keys = [extraction.key(footage) for footage in found]
-    work = work_directory(out)
-    if not work.exists() and (manifest := _finished(out, config, keys)) is not None:
+    work = ingest_work_directory(out)
+    if not work.exists() and (manifest := _up_to_date_manifest(out, config, keys)) is not None:
         return _report(out, manifest, found, others, changed=False)
     work.mkdir(parents=True, exist_ok=True)
     with locked(work / "lock", f"Another ingest is running in {work}; wait for it to finish, or choose another `out`."):
         # Only the lock's holder writes here; an orphaned worker of a killed run loses nothing that matters.
         sweep_temporaries(work)
         sweep_temporaries(out.parent, of=out.name)
-        if (manifest := _finished(out, config, keys)) is not None:  # an earlier run was killed before it cleaned up
+        if (
+            manifest := _up_to_date_manifest(out, config, keys)
+        ) is not None:  # an earlier run was killed before it cleaned up
             shutil.rmtree(work)
             return _report(out, manifest, found, others, changed=False)
-        kept = _kept(out, _previous(out))
+        kept = _reusable_footage(out, _read_previous_manifest(out))
         accidents = _extract_all(config, found, keys, work, set(kept), show_progress)
         packables = [
             kept[key] if key in kept else _packable(footage, key, work / key, accidents.get(key))
@@ -158,12 +167,12 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
             shutil.rmtree(work)
             shown = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
             raise UserError(f"No usable frame in any of {len(found)} files below {config.source}: {shown}.")
-        manifest = pack(out, packables, [footage.segment_s for footage in found], config.settings())
+        manifest = pack_shards(out, packables, [footage.segment_s for footage in found], config.settings())
         shutil.rmtree(work)
     return _report(out, manifest, found, others, changed=True)
 
 
-def _previous(out: Path) -> dict[str, Any] | None:
+def _read_previous_manifest(out: Path) -> dict[str, Any] | None:
     """The manifest of an earlier ingest into `out`, if any. Raises UserError if `out` contains anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
@@ -172,7 +181,7 @@ def _previous(out: Path) -> dict[str, Any] | None:
     return read_manifest(out)
 
 
-def _check_all_there(previous: dict[str, Any], found: list[Footage], source: str, out: Path) -> None:
+def _check_no_footage_missing(previous: dict[str, Any], found: list[Footage], source: str, out: Path) -> None:
     """Raise UserError if the source lacks footage of which the shards have frames: they could not be made again."""
     there = {footage.id for footage in found if footage.bytes}  # links to nothing have none
     gone = [video["id"] for video in previous["videos"] if video["frames"] and video["id"] not in there]
@@ -184,9 +193,9 @@ def _check_all_there(previous: dict[str, Any], found: list[Footage], source: str
         )
 
 
-def _finished(out: Path, config: IngestConfig, keys: list[str]) -> dict[str, Any] | None:
+def _up_to_date_manifest(out: Path, config: IngestConfig, keys: list[str]) -> dict[str, Any] | None:
     """The manifest of `out` if it already contains exactly what is wanted."""
-    manifest = _previous(out)
+    manifest = _read_previous_manifest(out)
     if manifest is None:
         return None
     if manifest["settings"] != config.settings():
@@ -194,18 +203,18 @@ def _finished(out: Path, config: IngestConfig, keys: list[str]) -> dict[str, Any
     if [video["key"] for video in manifest["videos"]] != keys:
         return None
     for split in SPLITS:
-        check_files(out, manifest, split)
+        check_shard_files(out, manifest, split)
     return manifest
 
 
-def _kept(out: Path, previous: dict[str, Any] | None) -> dict[str, Packable]:
+def _reusable_footage(out: Path, previous: dict[str, Any] | None) -> dict[str, Packable]:
     """Footage that can be reused from the existing shards, by key. Failures are tried again."""
     if previous is None:
         return {}
     kept = {}
     for split in SPLITS:
         try:
-            check_files(out, previous, split)
+            check_shard_files(out, previous, split)
         except UserError:
             continue  # damaged: decode again
         names = [shard["name"] for shard in previous["splits"][split]["shards"]]
@@ -218,7 +227,7 @@ def _kept(out: Path, previous: dict[str, Any] | None) -> dict[str, Packable]:
 
 def _packable(footage: Footage, key: str, directory: Path, accident: str | None) -> Packable:
     if accident is not None:
-        return Packable.from_result(footage, key, nothing(accident), None)
+        return Packable.from_result(footage, key, empty_result(accident), None)
     result = read_json(directory / RESULT)
     open_reader = functools.partial(ShardReader, directory, FRAMES, [f"{FRAMES}-000000.tar"])
     return Packable.from_result(footage, key, result, open_reader if result["frames"] else None)
@@ -237,7 +246,7 @@ def _extract_all(
     accidents = {}
     with IngestProgress(found, [job.footage for job in jobs], show_progress) as progress:
         for outcome in run_tasks(
-            extract,
+            extract_frames,
             jobs,
             executor=config.executor,
             workers=config.workers,
@@ -256,7 +265,7 @@ def _extract_all(
     return accidents
 
 
-def _copies(videos: list[dict[str, Any]], found: list[Footage]) -> int:
+def _count_copies(videos: list[dict[str, Any]], found: list[Footage]) -> int:
     groups: dict[tuple, set[str]] = {}  # footage of one group, such as the cameras of an episode, may share files
     for video, footage in zip(videos, found, strict=True):
         if video["frames"]:
@@ -277,5 +286,5 @@ def _report(
         dropped=manifest["counts"]["dropped"],
         hidden_regions=manifest["counts"]["privacy"]["hidden_regions"],
         others=dict(others.most_common()),
-        copies=_copies(manifest["videos"], found),
+        copies=_count_copies(manifest["videos"], found),
     )

@@ -62,7 +62,7 @@ def hook_sha256(name: str) -> str:
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 
 
-def hide(image: np.ndarray, hook: PrivacyHook) -> tuple[np.ndarray, int]:
+def apply_privacy_hook(image: np.ndarray, hook: PrivacyHook) -> tuple[np.ndarray, int]:
     """Apply the hook: (anonymised frame, number of regions hidden). Raises PrivacyError."""
     try:
         hidden, regions = hook(image)

@@ -13,7 +13,7 @@ import itertools
 import numpy as np
 
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.stats import stored_statistics
+from pixio_robot.data.stats import cached_statistics
 
 LIMIT = 5.0
 _MEDIAN_TO_STD, _MEAN_TO_STD = 1.4826, 1.2533
@@ -31,7 +31,7 @@ def find_outliers(store: DemoStore) -> dict[int, list[str]]:
 
     lengths = store.lengths.astype(np.float64)
     note(lengths, np.abs(robust_scores(lengths)) > LIMIT, "steps:")
-    statistics = stored_statistics(store, range(len(store)))
+    statistics = cached_statistics(store, range(len(store)))
     for which, names in (("state", store.spec.state_names), ("actions", store.spec.action_names)):
         read, std = getattr(store, which), getattr(statistics, which).std
         extremes = np.stack([_extremes(read(episode)) for episode in range(len(store))])

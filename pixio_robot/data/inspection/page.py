@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pixio_robot.data.demos.editing.rewrite import task_of
+from pixio_robot.data.demos.editing.rewrite import episode_task
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.inspection.outliers import find_outliers, frozen_camera
 from pixio_robot.data.inspection.pictures import contact_sheet, film
 from pixio_robot.data.inspection.plots import curves, length_histogram
 from pixio_robot.data.inspection.words import simulator_of
-from pixio_robot.data.stats import Range, stored_statistics
+from pixio_robot.data.stats import Range, cached_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
 from pixio_robot.html_pages import data_address, templates
@@ -33,7 +33,7 @@ def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
         raise UserError(f"episodes={episodes} must be at least 1.")
     outliers = find_outliers(store)
     shown = _choose(len(store), sorted(outliers), episodes)
-    statistics = stored_statistics(store, range(len(store)))
+    statistics = cached_statistics(store, range(len(store)))
     spec, rate = store.spec, store.spec.control_hz
     labels = [f"episode {number}" for number in shown]
     state = [store.state(number) for number in shown]
@@ -96,7 +96,7 @@ def _episode(store: DemoStore, number: int, unusual: list[str]) -> dict[str, Any
         )
     return {
         "number": number,
-        "task": task_of(store, number),
+        "task": episode_task(store, number),
         "length": int(store.lengths[number]),
         "seed": _seed(store, number),
         "success": store.successes[number],

@@ -27,11 +27,11 @@ from pixio_robot.errors import UserError
 
 log = logging.getLogger(__name__)
 
-ASK_EVERY_S = 1.0
+POLL_INTERVAL_S = 1.0
 ATTEMPTS = 2
 
 
-class _Served:
+class _RayActor:
     """The actor: `run` occupies one of its threads; `progress` is answered by another."""
 
     def __init__(self, path: list[str], pickled_job: bytes) -> None:
@@ -83,29 +83,29 @@ def run_ray_jobs(
     gpus: float,
 ) -> Iterator[JobResult]:
     """See `executor.run_tasks`."""
-    with cluster():
-        served = ray.remote(_Served).options(num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0)
+    with connect_to_ray():
+        served = ray.remote(_RayActor).options(num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0)
         make = functools.partial(served.remote, sys.path, pickle.dumps(job))
         waiting = deque(range(len(arguments)))
         attempts = [0] * len(arguments)
-        count = min(workers or _room(gpus), len(arguments))
-        pool = [_start(make) for _ in range(count)]
+        count = min(workers or _worker_capacity(gpus), len(arguments))
+        pool = [_start_worker(make) for _ in range(count)]
         try:
             while waiting or any(worker.index is not None for worker in pool):
-                _hand_out(pool, waiting, arguments, attempts)
+                _assign_jobs(pool, waiting, arguments, attempts)
                 busy = [worker for worker in pool if worker.index is not None]
                 references = [worker.answer or worker.started for worker in pool if worker.answer or worker.started]
-                ready, _ = ray.wait(references, num_returns=1, timeout=min(ASK_EVERY_S, timeout_s / 4))
+                ready, _ = ray.wait(references, num_returns=1, timeout=min(POLL_INTERVAL_S, timeout_s / 4))
                 for worker in pool:
                     if worker.started in ready:
                         _raise_start_failure(worker)
                 for worker in busy:
-                    outcome, died = _look(worker, ready, timeout_s, on_progress)
+                    outcome, died = _check_worker(worker, ready, timeout_s, on_progress)
                     if outcome is None:
                         continue
                     if died:
                         ray.kill(worker.actor)
-                        pool[pool.index(worker)] = _start(make)
+                        pool[pool.index(worker)] = _start_worker(make)
                     worker.index = None
                     if died == "again" and attempts[outcome.index] < ATTEMPTS:
                         waiting.append(outcome.index)
@@ -117,7 +117,7 @@ def run_ray_jobs(
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[None]:
+def connect_to_ray() -> Iterator[None]:
     """The cluster of RAY_ADDRESS, or the one running on this machine, or else a new one of this machine alone."""
     ours = not ray.is_initialized()
     if ours:
@@ -131,7 +131,7 @@ def cluster() -> Iterator[None]:
             ray.shutdown()
 
 
-def _room(gpus: float) -> int:
+def _worker_capacity(gpus: float) -> int:
     """How many workers the cluster has room for. Raises UserError if there is none for even one."""
     resources = ray.cluster_resources()
     room = int(resources.get("CPU", 0))
@@ -142,7 +142,7 @@ def _room(gpus: float) -> int:
     return room
 
 
-def _start(make: Callable[[], Any]) -> _Worker:
+def _start_worker(make: Callable[[], Any]) -> _Worker:
     actor = make()
     return _Worker(actor, actor.progress.remote())
 
@@ -159,7 +159,7 @@ def _raise_start_failure(worker: _Worker) -> None:
     worker.started = None
 
 
-def _hand_out(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequence[Any], attempts: list[int]) -> None:
+def _assign_jobs(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequence[Any], attempts: list[int]) -> None:
     for worker in pool:
         if worker.index is None and worker.started is None and waiting:
             worker.index = waiting.popleft()
@@ -169,7 +169,7 @@ def _hand_out(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequence[
             worker.last_sign_of_life = time.monotonic()
 
 
-def _look(
+def _check_worker(
     worker: _Worker, ready: Sequence[Any], timeout_s: float, on_progress: Callable[[float], None]
 ) -> tuple[JobResult | None, str]:
     """Return (outcome or None while the job runs, state of the actor): "" alive, "hung" abandoned, "again" died and the
@@ -187,7 +187,7 @@ def _look(
             if kind == "failure":
                 return JobResult(worker.index, failure=value), ""
             return JobResult(worker.index, result=value), ""
-        _ask(worker, on_progress)
+        _poll_progress(worker, on_progress)
     except RayActorError as error:
         worker.answer = None
         reason = str(error).strip().splitlines()[0]
@@ -198,7 +198,7 @@ def _look(
     return None, ""
 
 
-def _ask(worker: _Worker, on_progress: Callable[[float], None]) -> None:
+def _poll_progress(worker: _Worker, on_progress: Callable[[float], None]) -> None:
     if worker.question is None:
         worker.question = worker.actor.progress.remote()
     answered, _ = ray.wait([worker.question], timeout=0)

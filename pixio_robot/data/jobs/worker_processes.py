@@ -36,9 +36,9 @@ class JobResult:
 ATTEMPTS = 2
 """A process may have been killed for running out of memory that others used up, so its job gets a second attempt; a
 file that crashes its decoder does so again."""
-_ALONE = threading.Lock()
+_MAIN_MODULE_LOCK = threading.Lock()
 """Held while the parent's script is hidden: another thread would take the stand-in for the script."""
-LONGEST_START_S = 120.0
+MIN_START_TIMEOUT_S = 120.0
 """Minimum time limit until a worker has started: on a busy machine the imports alone may exceed a short timeout."""
 
 
@@ -66,12 +66,12 @@ def run_jobs(
     """
     waiting = deque(range(len(arguments)))
     attempts = [0] * len(arguments)
-    pool = [_start(job) for _ in range(min(workers, len(arguments)))]
+    pool = [_start_worker(job) for _ in range(min(workers, len(arguments)))]
     try:
         while waiting or any(worker.index is not None for worker in pool):
             for worker in [worker for worker in pool if worker.index is None and not worker.process.is_alive()]:
                 if waiting:  # the process died between jobs: the next job is not to blame
-                    _replace(pool, worker, job)
+                    _replace_worker(pool, worker, job)
             for worker in pool:
                 if worker.index is None and waiting:
                     worker.index = waiting.popleft()
@@ -83,18 +83,20 @@ def run_jobs(
             for worker in busy:
                 outcome, hung = None, False
                 if worker.connection in ready:
-                    outcome = _receive(worker, on_progress)
-                elif _silent_s(worker) > (timeout_s if worker.begun else max(timeout_s, LONGEST_START_S)):
+                    outcome = _receive_message(worker, on_progress)
+                elif _seconds_since_progress(worker) > (
+                    timeout_s if worker.begun else max(timeout_s, MIN_START_TIMEOUT_S)
+                ):
                     worker.process.kill()
                     worker.process.join()
                     hung = True
-                    outcome = JobResult(_index(worker), failure=f"gave up after {timeout_s:g} s without progress")
+                    outcome = JobResult(_job_index(worker), failure=f"gave up after {timeout_s:g} s without progress")
                 if outcome is None:
                     continue
                 worker.index = None
                 died = outcome.failure is not None and not worker.process.is_alive()
                 if died:
-                    _replace(pool, worker, job)
+                    _replace_worker(pool, worker, job)
                 if died and not hung and attempts[outcome.index] < ATTEMPTS:
                     waiting.append(outcome.index)
                 else:
@@ -103,17 +105,17 @@ def run_jobs(
         for worker in pool:
             worker.process.kill()
         for worker in pool:
-            _stop(worker)
+            _stop_worker(worker)
 
 
 @contextlib.contextmanager
-def without_main() -> Iterator[None]:
+def hide_main_module() -> Iterator[None]:
     """Keep processes started inside from importing the parent's script.
 
     multiprocessing runs the script again in each child, which starts processes endlessly if the script has no
     `if __name__ == "__main__":`. The code of our workers is imported by name and does not need the script.
     """
-    with _ALONE:
+    with _MAIN_MODULE_LOCK:
         script = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
@@ -122,44 +124,46 @@ def without_main() -> Iterator[None]:
             sys.modules["__main__"] = script
 
 
-def _start(job: Job) -> _Worker:
+def _start_worker(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(job, theirs), daemon=True)
-    with without_main():
+    process = context.Process(target=_worker_main, args=(job, theirs), daemon=True)
+    with hide_main_module():
         process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
-def _replace(pool: list[_Worker], worker: _Worker, job: Job) -> None:
+def _replace_worker(pool: list[_Worker], worker: _Worker, job: Job) -> None:
     """Replace a worker whose process has ended."""
-    _stop(worker)
-    pool[pool.index(worker)] = _start(job)
+    _stop_worker(worker)
+    pool[pool.index(worker)] = _start_worker(job)
 
 
-def _stop(worker: _Worker) -> None:
+def _stop_worker(worker: _Worker) -> None:
     worker.process.join()
     worker.process.close()
     worker.connection.close()
 
 
-def _silent_s(worker: _Worker) -> float:
+def _seconds_since_progress(worker: _Worker) -> float:
     return time.monotonic() - worker.last_sign_of_life
 
 
-def _index(worker: _Worker) -> int:
+def _job_index(worker: _Worker) -> int:
     assert worker.index is not None
     return worker.index
 
 
-def _receive(worker: _Worker, on_progress: Callable[[float], None]) -> JobResult | None:
+def _receive_message(worker: _Worker, on_progress: Callable[[float], None]) -> JobResult | None:
     """Receive one message from a worker; None if it only reports progress."""
     try:
         kind, value = worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return JobResult(_index(worker), failure=f"decoder process died ({_cause(worker.process.exitcode)})")
+        return JobResult(
+            _job_index(worker), failure=f"decoder process died ({_describe_exit(worker.process.exitcode)})"
+        )
     worker.last_sign_of_life, worker.begun = time.monotonic(), True
     if kind == "progress":
         on_progress(value)
@@ -167,17 +171,17 @@ def _receive(worker: _Worker, on_progress: Callable[[float], None]) -> JobResult
     if kind == "user error":
         raise UserError(value)
     if kind == "failure":
-        return JobResult(_index(worker), failure=value)
-    return JobResult(_index(worker), result=value)
+        return JobResult(_job_index(worker), failure=value)
+    return JobResult(_job_index(worker), result=value)
 
 
-def _cause(exit_code: int | None) -> str:
+def _describe_exit(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         return signal.Signals(-exit_code).name
     return f"exit code {exit_code}"
 
 
-def _serve(job: Job, connection: Connection) -> None:
+def _worker_main(job: Job, connection: Connection) -> None:
     """The worker's side. It exits when the parent does, however that happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     try:

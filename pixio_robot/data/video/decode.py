@@ -25,7 +25,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pixio_robot.data.images.codec import absurd_size, shrink_short_side, shrunk_size
+from pixio_robot.data.images.codec import is_absurd_size, shrink_short_side, shrunk_size
 from pixio_robot.data.ingest.frame_sampling import Sampler, Sampling
 
 VIDEO_SUFFIXES = (
@@ -226,7 +226,7 @@ def _video_stream(container: InputContainer) -> VideoStream:
 
 
 def _check_size(width: int, height: int) -> None:
-    if min(width, height) < SMALLEST_SIDE or absurd_size(height, width):
+    if min(width, height) < SMALLEST_SIDE or is_absurd_size(height, width):
         raise VideoError(f"absurd dimensions {width}x{height}")
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.actions.named_columns import grouped
-from pixio_robot.data.demos.editing.rewrite import open_source
+from pixio_robot.data.actions.named_columns import group_columns_by_key
+from pixio_robot.data.demos.editing.rewrite import open_for_streaming
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import Conversion, new_path
+from pixio_robot.interop.demo_formats import Conversion, write_atomically
 from pixio_robot.interop.diffusion_policy.codecs import BLOSC, LOSSY, WRITABLE, check_writable, decode, encode
 from pixio_robot.interop.diffusion_policy.container import EPISODE_ENDS, ArchiveSink, FolderSink, Sink
 from pixio_robot.interop.diffusion_policy.importer import ACTION, REWARD, STATE
@@ -28,11 +28,15 @@ _GROUP = {"zarr_format": 2}
 
 def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
     """Export the store. Raises UserError for an unsuitable store or a missing codec, and then writes nothing."""
-    store = open_source(store_path)
+    store = open_for_streaming(store_path)
     compressor = check_writable(config.codec)
-    parts = grouped(store.spec.state_names) if config.state_keys else {STATE: list(range(store.spec.state_dim))}
+    parts = (
+        group_columns_by_key(store.spec.state_names)
+        if config.state_keys
+        else {STATE: list(range(store.spec.state_dim))}
+    )
     _check_keys(store, parts)
-    with new_path(out) as temporary, _sink(temporary, config.zip or out.suffix == ".zip") as sink:
+    with write_atomically(out) as temporary, _sink(temporary, config.zip or out.suffix == ".zip") as sink:
         for group in ("", "data/", "meta/"):
             write_json(sink, f"{group}.zgroup", _GROUP)
         infos = [dict(store.info(number)) for number in range(len(store))]
@@ -57,11 +61,11 @@ def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Conversi
             writer.close()
     notes = ["the DemoSpec, with names and units, is kept in attributes that only pixio-robot reads"]
     if config.codec in LOSSY:
-        notes += [_loss(store, camera, config.codec) for camera in store.spec.cameras]
+        notes += [_rounding_note(store, camera, config.codec) for camera in store.spec.cameras]
     return Conversion(episodes=len(store), frames=steps, notes=notes)
 
 
-def _loss(store: DemoStore, camera: str, codec: str) -> str:
+def _rounding_note(store: DemoStore, camera: str, codec: str) -> str:
     """A note on how much the codec changes the first frame."""
     frame = store.images(0, camera, 0, 1)
     after = decode(WRITABLE[codec], encode(WRITABLE[codec], frame))

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.actions.named_columns import column_names, grouped
-from pixio_robot.data.demos.editing.rewrite import Recipe, write
+from pixio_robot.data.actions.named_columns import column_names, group_columns_by_key
+from pixio_robot.data.demos.editing.rewrite import NewStore, write_stores
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion
 from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy.settings import INFOS, SPEC, ImportConfig
 from pixio_robot.interop.diffusion_policy.zarr_arrays import ArrayReader
-from pixio_robot.interop.rounding import Rounding
+from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 STATE, ACTION, REWARD = "state", "action", "reward"
@@ -29,7 +29,7 @@ def import_buffer(source: Path, out: Path, config: ImportConfig) -> Conversion:
     with ReplayBuffer(source, fill_missing=config.fill_missing) as buffer:
         reader = _Reader(buffer, config)
         count = len(buffer)
-        write(out, {"": Recipe(spec=reader.spec, count=count, episodes=map(reader.episode, range(count)))})
+        write_stores(out, {"": NewStore(spec=reader.spec, count=count, episodes=map(reader.episode, range(count)))})
         return Conversion(episodes=count, frames=int(buffer.ends[-1]), notes=reader.notes())
 
 
@@ -49,7 +49,7 @@ class _Reader:
         self._seeds = buffer.meta("seed")
         self._infos = self._attributes.get(INFOS) or [{}] * len(buffer)
         self._rewards = self._reward_key()
-        self._rounding = Rounding()
+        self._rounding = RoundingTracker()
         self._rounded_images: set[str] = set()
         self._written = written is not None
 
@@ -156,7 +156,7 @@ class _Reader:
         if STATE in there:
             return [STATE]
         if written is not None:
-            return list(grouped(written.state_names))
+            return list(group_columns_by_key(written.state_names))
         low = [key for key, array in there.items() if not _are_images(array) and key != ACTION]
         robot = [key for key in low if key.startswith(_ROBOT) and not key.endswith(_OF_THE_EPISODE)]
         if not robot:
@@ -167,7 +167,7 @@ class _Reader:
         """The position of each DemoSpec column in the joined parts; our own export groups columns by key."""
         if written is None or self._config.state or self._state == [STATE]:
             return slice(None)
-        joined = [column for columns in grouped(written.state_names).values() for column in columns]
+        joined = [column for columns in group_columns_by_key(written.state_names).values() for column in columns]
         return np.argsort(joined).tolist() if len(joined) == self.spec.state_dim else slice(None)
 
     def _reward_key(self) -> str:

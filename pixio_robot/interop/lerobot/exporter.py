@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.demos.editing.rewrite import open_source
+from pixio_robot.data.demos.editing.rewrite import open_for_streaming
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.interop.demo_formats import Conversion, new_path
+from pixio_robot.interop.demo_formats import Conversion, write_atomically
 from pixio_robot.interop.lerobot.extra_metadata import FILE
 from pixio_robot.interop.lerobot.features import ACTION, IMAGES, REWARD, SUCCESS, choose_columns
 from pixio_robot.interop.lerobot.reader import LeRobotFiles
@@ -17,18 +17,18 @@ from pixio_robot.interop.lerobot.writer import write_lerobot
 
 
 def export_dataset(store: Path, out: Path, config: ExportConfig) -> Conversion:
-    demos = open_source(store)
+    demos = open_for_streaming(store)
     video = config.images is Images.VIDEO and bool(demos.spec.cameras)
     encoder = {"vcodec": config.codec, "crf": config.crf, "pix_fmt": config.pix_fmt, "g": config.gop}
     notes = [f"the DemoSpec, seeds and infos are kept in {FILE}, which only pixio-robot reads"]
-    with new_path(out) as built:
+    with write_atomically(out) as built:
         write_lerobot(demos, built, repo_id=config.repo_id or f"local/{out.name}", encoder=encoder if video else None)
         if video:
-            notes += _losses(demos, built, config)
+            notes += _compression_errors(demos, built, config)
     return Conversion(len(demos), int(demos.lengths.sum()), notes)
 
 
-def _losses(store: DemoStore, root: Path, config: ExportConfig) -> list[str]:
+def _compression_errors(store: DemoStore, root: Path, config: ExportConfig) -> list[str]:
     """Notes on how much the codec changed the first episode."""
     files = LeRobotFiles(root)
     columns = choose_columns(files.features, cameras=[], state=[], action=ACTION, reward=REWARD, success=SUCCESS)

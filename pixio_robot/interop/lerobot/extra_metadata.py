@@ -23,7 +23,7 @@ FILE = Path("meta", "pixio_robot.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
-class Notes:
+class ExtraMetadata:
     spec: DemoSpec
     episodes: Sequence[dict[str, Any]]
 
@@ -38,7 +38,7 @@ def checksum(actions: np.ndarray) -> str:
     return f"{google_crc32c.value(np.ascontiguousarray(actions, '<f4').tobytes()):08x}"
 
 
-def line_of(episode: Episode) -> dict[str, Any]:
+def episode_line(episode: Episode) -> dict[str, Any]:
     return {
         "success": bool(episode.success),
         "seed": int(episode.seed),
@@ -47,7 +47,7 @@ def line_of(episode: Episode) -> dict[str, Any]:
     }
 
 
-def read_notes(root: Path, cameras: Container[str]) -> Notes | None:
+def read_extra_metadata(root: Path, cameras: Container[str]) -> ExtraMetadata | None:
     """The stored metadata, with only the given cameras; None if the file does not exist.
 
     Raises UserError if the file is damaged.
@@ -61,4 +61,4 @@ def read_notes(root: Path, cameras: Container[str]) -> Notes | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); delete it to import without it.") from error
     kept = {name: camera for name, camera in spec.cameras.items() if name in cameras}
-    return Notes(dataclasses.replace(spec, cameras=kept), rest)
+    return ExtraMetadata(dataclasses.replace(spec, cameras=kept), rest)

@@ -19,7 +19,7 @@ BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index
 PICTURES = ("image", "video")
 
 
-def features_of(spec: DemoSpec, picture: str) -> dict[str, dict[str, Any]]:
+def features_from_spec(spec: DemoSpec, picture: str) -> dict[str, dict[str, Any]]:
     """The features passed to LeRobotDataset.create; `picture` is image or video."""
     cameras = {
         f"{IMAGES}{name}": _feature(picture, (camera.height, camera.width, 3), ["height", "width", "channels"])
@@ -67,8 +67,8 @@ def choose_columns(
 
     Raises UserError naming what is missing.
     """
-    pictures = {camera_name(key): key for key, feature in features.items() if _in_colour(feature)}
-    if len(pictures) < sum(map(_in_colour, features.values())):
+    pictures = {camera_name(key): key for key, feature in features.items() if _is_color(feature)}
+    if len(pictures) < sum(map(_is_color, features.values())):
         raise UserError(f"Two cameras of the dataset would get the same name: {', '.join(features)}.")
     for name in cameras:
         if name not in pictures:
@@ -100,7 +100,7 @@ def camera_name(key: str) -> str:
     return key.removeprefix(IMAGES).removeprefix("observation.").replace("/", "_")
 
 
-def _in_colour(feature: Mapping[str, Any]) -> bool:
+def _is_color(feature: Mapping[str, Any]) -> bool:
     return feature["dtype"] in PICTURES and _size(feature)[2] == 3 and not is_depth(feature)
 
 
@@ -122,7 +122,7 @@ def _size(feature: Mapping[str, Any]) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def spec_of(
+def spec_from_features(
     features: Mapping[str, Mapping[str, Any]], columns: Columns, *, fps: float, task: str, robot: str, source: str
 ) -> DemoSpec:
     """The DemoSpec of a foreign dataset; what the dataset does not specify is `unknown`."""
@@ -164,9 +164,11 @@ def _names(feature: Mapping[str, Any], stem: str) -> list[str]:
     return [str(name) for name in names]
 
 
-def misfit(spec: DemoSpec, features: Mapping[str, Mapping[str, Any]], columns: Columns, fps: float) -> str | None:
+def find_mismatch(
+    spec: DemoSpec, features: Mapping[str, Mapping[str, Any]], columns: Columns, fps: float
+) -> str | None:
     """How `spec`, stored beside the dataset, differs from the dataset's current features; None if it does not."""
-    mine = spec_of(features, columns, fps=fps, task="", robot="", source="")
+    mine = spec_from_features(features, columns, fps=fps, task="", robot="", source="")
     for what, noted, found in (
         ("control_hz", spec.control_hz, mine.control_hz),
         ("state_names", list(spec.state_names), list(mine.state_names)),

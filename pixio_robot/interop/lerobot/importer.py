@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, write
+from pixio_robot.data.demos.editing.rewrite import TASK, NewStore, write_stores
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.interop.demo_formats import Conversion, several_tasks_note, task_of_several
-from pixio_robot.interop.lerobot.extra_metadata import FILE, Notes, read_notes
-from pixio_robot.interop.lerobot.features import Columns, choose_columns, misfit, spec_of
+from pixio_robot.interop.demo_formats import Conversion, join_task_names, multi_task_note
+from pixio_robot.interop.lerobot.extra_metadata import FILE, ExtraMetadata, read_extra_metadata
+from pixio_robot.interop.lerobot.features import Columns, choose_columns, find_mismatch, spec_from_features
 from pixio_robot.interop.lerobot.reader import LeRobotFiles, Record
 from pixio_robot.interop.lerobot.settings import ImportConfig
-from pixio_robot.interop.rounding import Rounding
+from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import DemoSpec, Episode
 
 
@@ -31,12 +31,12 @@ def import_dataset(source: Path, out: Path, config: ImportConfig) -> Conversion:
         success=config.success,
     )
     notes = [f"left out: {', '.join(columns.left_out)}"] if columns.left_out else []
-    ours = read_notes(source, columns.cameras)
-    if ours is not None and (why := misfit(ours.spec, files.features, columns, files.meta.fps)):
+    ours = read_extra_metadata(source, columns.cameras)
+    if ours is not None and (why := find_mismatch(ours.spec, files.features, columns, files.meta.fps)):
         notes.append(f"{FILE} no longer matches the dataset and is ignored: {why}")
         ours = None
     reader = _Reader(files, columns, config, ours)
-    write(out, {"": Recipe(spec=reader.spec, count=len(files), episodes=reader.episodes())})
+    write_stores(out, {"": NewStore(spec=reader.spec, count=len(files), episodes=reader.episodes())})
     store = DemoStore.open(out, ram_bytes=0)
     return Conversion(len(store), int(store.lengths.sum()), notes + reader.notes())
 
@@ -44,10 +44,10 @@ def import_dataset(source: Path, out: Path, config: ImportConfig) -> Conversion:
 class _Reader:
     """Converts the dataset's episodes to ours and keeps track of what is lost."""
 
-    def __init__(self, files: LeRobotFiles, columns: Columns, config: ImportConfig, ours: Notes | None) -> None:
+    def __init__(self, files: LeRobotFiles, columns: Columns, config: ImportConfig, ours: ExtraMetadata | None) -> None:
         self._files, self._columns, self._config, self._ours = files, columns, config, ours
         self._forgotten, self._mixed = 0, 0
-        self._rounding = Rounding()
+        self._rounding = RoundingTracker()
         self.spec = self._spec()
 
     def _spec(self) -> DemoSpec:
@@ -56,11 +56,11 @@ class _Reader:
             return dataclasses.replace(
                 spec, task=self._config.task or spec.task, robot=self._config.robot or spec.robot
             )
-        return spec_of(
+        return spec_from_features(
             self._files.features,
             self._columns,
             fps=self._files.meta.fps,
-            task=self._config.task or task_of_several(self._files.tasks, self._files.root.name),
+            task=self._config.task or join_task_names(self._files.tasks, self._files.root.name),
             robot=self._config.robot or str(self._files.meta.robot_type or ""),
             source=f"LeRobotDataset {self._files.root.name}",
         )
@@ -103,7 +103,7 @@ class _Reader:
         if columns.success is None and self._ours is None:
             found.append(f"no success column: assuming success={self._config.without_success} for every episode")
         if self._ours is None and (count := len(self._files.tasks)) > 1:
-            found.append(several_tasks_note(count))
+            found.append(multi_task_note(count))
         if self._mixed:
             found.append(f"{self._mixed} episodes have several tasks; only the first is kept")
         if self._forgotten:

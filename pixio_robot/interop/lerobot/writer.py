@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.demos.editing.rewrite import task_of
+from pixio_robot.data.demos.editing.rewrite import episode_task
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
-from pixio_robot.interop.lerobot.extra_metadata import FILE, line_of
-from pixio_robot.interop.lerobot.features import ACTION, DONE, IMAGES, REWARD, STATE, SUCCESS, features_of
+from pixio_robot.interop.lerobot.extra_metadata import FILE, episode_line
+from pixio_robot.interop.lerobot.features import ACTION, DONE, IMAGES, REWARD, STATE, SUCCESS, features_from_spec
 from pixio_robot.progress import tracked
 
 
@@ -35,7 +35,7 @@ def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[s
                 notes.append(json.dumps(_add(dataset, store, number, encoder is not None)))
             dataset.finalize()
         except BaseException:
-            _give_up(dataset)
+            _abort(dataset)
             raise
     # lerobot's PNG files, which are now stored in the rows.
     shutil.rmtree(root / "images", ignore_errors=True)
@@ -56,7 +56,7 @@ def _create(store: DemoStore, root: Path, repo_id: str, encoder: dict[str, Any] 
     return LeRobotDataset.create(
         repo_id,
         round(rate),
-        features_of(store.spec, "image" if encoder is None else "video"),
+        features_from_spec(store.spec, "image" if encoder is None else "video"),
         root=root,
         robot_type=store.spec.robot,
         use_videos=encoder is not None,
@@ -69,7 +69,7 @@ def _create(store: DemoStore, root: Path, repo_id: str, encoder: dict[str, Any] 
 
 
 def _add(dataset: Any, store: DemoStore, number: int, video: bool) -> dict[str, Any]:
-    episode, task = store.episode(number), task_of(store, number)
+    episode, task = store.episode(number), episode_task(store, number)
     last = len(episode) - 1
     try:
         for step in range(len(episode)):
@@ -93,11 +93,11 @@ def _add(dataset: Any, store: DemoStore, number: int, video: bool) -> dict[str, 
             "The incomplete dataset was removed."
         ) from error
     if video:
-        _check_films(dataset, store, number)
-    return line_of(episode)
+        _check_videos(dataset, store, number)
+    return episode_line(episode)
 
 
-def _give_up(dataset: Any) -> None:
+def _abort(dataset: Any) -> None:
     """Stop the dataset's threads and close its files while its folder still exists; otherwise this would happen, and
     recreate files, when the object is garbage-collected."""
     with contextlib.suppress(Exception):
@@ -108,7 +108,7 @@ def _give_up(dataset: Any) -> None:
         part._finalized = True
 
 
-def _check_films(dataset: Any, store: DemoStore, number: int) -> None:
+def _check_videos(dataset: Any, store: DemoStore, number: int) -> None:
     """Check the video lengths: lerobot only logs it when its encoder was too slow or died."""
     wanted = store.lengths[number] / store.spec.control_hz
     noted = dataset.meta.latest_episode

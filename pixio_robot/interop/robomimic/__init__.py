@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Conversion
-from pixio_robot.interop.robomimic.renderer import OpenScene, Scene
+from pixio_robot.interop.robomimic.renderer import OpenRenderer, StateRenderer
 from pixio_robot.interop.robomimic.settings import ExportConfig, ImportConfig
 
 __all__ = ["NAME", "SUMMARY", "ExportConfig", "ImportConfig", "export_demos", "import_demos", "recognises"]
@@ -23,11 +23,11 @@ def recognises(path: Path) -> bool:
     return is_robomimic(path)
 
 
-def import_demos(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene | None = None) -> Conversion:
+def import_demos(source: Path, out: Path, config: ImportConfig, open_scene: OpenRenderer | None = None) -> Conversion:
     """`open_scene` renders recorded states; without it, only what the file contains can be imported."""
     from pixio_robot.interop.robomimic.importer import import_file
 
-    return import_file(source, out, config, open_scene or _no_scene)
+    return import_file(source, out, config, open_scene or _no_renderer)
 
 
 def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
@@ -36,5 +36,5 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
     return export_file(store, out, config)
 
 
-def _no_scene(image_size: int, render_quality: str) -> Scene:
+def _no_renderer(image_size: int, render_quality: str) -> StateRenderer:
     raise UserError("The file lacks observations that only a simulator can compute, and no simulator was provided.")

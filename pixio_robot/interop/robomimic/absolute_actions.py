@@ -19,7 +19,7 @@ from pixio_robot.types import DemoSpec
 _ROUNDING = 1e-4
 
 
-def described_actions(file: RobomimicFile, config: ImportConfig, written: DemoSpec | None) -> str:
+def resolve_action_key(file: RobomimicFile, config: ImportConfig, written: DemoSpec | None) -> str:
     """The action dataset whose description applies to the chosen one: `actions_abs` for absolute poses in `actions`.
 
     Raises UserError if `absolute=` is set where it does not apply.
@@ -38,7 +38,7 @@ def described_actions(file: RobomimicFile, config: ImportConfig, written: DemoSp
     return env_metadata.ABSOLUTE_ACTIONS if config.absolute else config.actions
 
 
-def check_deltas(file: RobomimicFile, demo: str, key: str, actions: np.ndarray, columns: Sequence[int]) -> None:
+def check_delta_range(file: RobomimicFile, demo: str, key: str, actions: np.ndarray, columns: Sequence[int]) -> None:
     """Raise UserError if these columns of the actions (n, a) cannot be the deltas from -1 to 1 that env_args
     describe."""
     if not columns:

@@ -8,7 +8,7 @@ from typing import Any
 from pixio_robot.interop.robomimic.hdf5_file import GYM, ROBOSUITE
 from pixio_robot.types import DemoSpec
 
-_EVERY_ARM: dict[str, Any] = {
+_COMMON_SETTINGS: dict[str, Any] = {
     "input_max": 1,
     "input_min": -1,
     "damping_ratio": 1,
@@ -19,7 +19,7 @@ _EVERY_ARM: dict[str, Any] = {
     "ramp_ratio": 0.2,
     "gripper": {"type": "GRIP"},
 }
-_OSC_POSE = _EVERY_ARM | {
+_OSC_POSE = _COMMON_SETTINGS | {
     "type": "OSC_POSE",
     "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
     "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
@@ -28,10 +28,10 @@ _OSC_POSE = _EVERY_ARM | {
     "orientation_limits": None,
     "uncouple_pos_ori": True,
 }
-_ARMS: dict[str, dict[str, Any]] = {
+_ARM_CONTROLLERS: dict[str, dict[str, Any]] = {
     "OSC_POSE delta": _OSC_POSE | {"input_type": "delta", "input_ref_frame": "base"},
     "OSC_POSE absolute": _OSC_POSE | {"input_type": "absolute", "input_ref_frame": "world"},
-    "JOINT_POSITION delta": _EVERY_ARM
+    "JOINT_POSITION delta": _COMMON_SETTINGS
     | {
         "type": "JOINT_POSITION",
         "input_type": "delta",
@@ -44,7 +44,7 @@ _ARMS: dict[str, dict[str, Any]] = {
 """Our controllers -> robosuite 1.5's settings of an arm controller, as used by our environments."""
 
 
-def env_args_of(spec: DemoSpec) -> tuple[dict[str, Any], list[str]]:
+def env_args_from_spec(spec: DemoSpec) -> tuple[dict[str, Any], list[str]]:
     """(env_args, notes on what they cannot express)."""
     kwargs: dict[str, Any] = {"control_freq": spec.control_hz}
     version = re.search(rf"{re.escape(spec.simulator)} ([\w.]+)", spec.simulator_version)
@@ -61,8 +61,8 @@ def env_args_of(spec: DemoSpec) -> tuple[dict[str, Any], list[str]]:
             "ignore_done": True,
             "reward_shaping": False,
         }
-        if spec.controller in _ARMS:
-            kwargs["controller_configs"] = {"type": "BASIC", "body_parts": {"right": _ARMS[spec.controller]}}
+        if spec.controller in _ARM_CONTROLLERS:
+            kwargs["controller_configs"] = {"type": "BASIC", "body_parts": {"right": _ARM_CONTROLLERS[spec.controller]}}
         else:
             notes.append(f"env_args lack the settings of the controller {spec.controller!r}")
         notes.append(

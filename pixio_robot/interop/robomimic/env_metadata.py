@@ -19,7 +19,7 @@ _ROBOSUITE_HZ = 20.0
 """robosuite's default control frequency, which its recorder does not store."""
 _DELTA_POS, _DELTA_ROT = 0.05, 0.5
 """robosuite's default largest delta, in m and rad, for files that do not specify it."""
-_GRIP = "gripper [-1 opens, 1 closes]"
+_GRIPPER_NAME = "gripper [-1 opens, 1 closes]"
 _FINGERS_IN_METRES = ("Panda", "Sawyer", "Baxter")
 _CARTESIAN = ("OSC_POSE", "OSC_POSITION")
 _DELTA_POSE = "eef_delta_"
@@ -30,32 +30,32 @@ _ONE_ARMED = ("Panda", "Sawyer", "IIWA", "Jaco", "Kinova3", "UR5e", "XArm7")
 such as those in its generic `BASIC` configuration."""
 
 
-def robots(env_args: Mapping[str, Any]) -> list[str]:
-    found = arguments(env_args).get("robots", [])
+def robot_names(env_args: Mapping[str, Any]) -> list[str]:
+    found = env_kwargs(env_args).get("robots", [])
     return [found] if isinstance(found, str) else [str(robot) for robot in found]
 
 
-def arguments(env_args: Mapping[str, Any]) -> Mapping[str, Any]:
+def env_kwargs(env_args: Mapping[str, Any]) -> Mapping[str, Any]:
     found = env_args.get("env_kwargs")
     return found if isinstance(found, Mapping) else {}
 
 
 def control_hz(env_args: Mapping[str, Any]) -> float | None:
-    found = arguments(env_args).get("control_freq")
+    found = env_kwargs(env_args).get("control_freq")
     if found is None and env_args.get("type") == ROBOSUITE:
         return _ROBOSUITE_HZ
     return None if found is None else float(found)
 
 
-def simulator(env_args: Mapping[str, Any]) -> str:
+def simulator_name(env_args: Mapping[str, Any]) -> str:
     if env_args.get("type") == GYM and str(env_args.get("env_name", "")).startswith(_ISAAC):
         return "isaaclab"
     return {ROBOSUITE: "robosuite", GYM: "gym"}.get(env_args.get("type", 0), UNKNOWN)
 
 
-def controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def arm_controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """One part controller per arm, in the order of the action's columns; empty if the file does not specify them."""
-    found, names = arguments(env_args).get("controller_configs"), robots(env_args)
+    found, names = env_kwargs(env_args).get("controller_configs"), robot_names(env_args)
     each = found if isinstance(found, list) else [found] * max(1, len(names))
     arms: list[Mapping[str, Any]] = []
     for number, controller in enumerate(each):
@@ -71,7 +71,7 @@ def controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return arms
 
 
-def _absolute(controller: Mapping[str, Any], key: str) -> bool:
+def _is_absolute(controller: Mapping[str, Any], key: str) -> bool:
     if key == ABSOLUTE_ACTIONS:
         return True
     return controller.get("input_type") == "absolute" or not controller.get("control_delta", True)
@@ -80,9 +80,9 @@ def _absolute(controller: Mapping[str, Any], key: str) -> bool:
 def controller_name(env_args: Mapping[str, Any], key: str) -> str:
     """The controller behind the action dataset `key`, such as `OSC_POSE delta`."""
     names = []
-    arms = controllers(env_args)
+    arms = arm_controllers(env_args)
     for controller in arms:
-        absolute = _absolute(controller, key)
+        absolute = _is_absolute(controller, key)
         name = f"{controller.get('type', UNKNOWN)} {'absolute' if absolute else 'delta'}"
         # The base of a single arm is not rotated, so deltas are the same in both frames; two arms may face each other.
         in_base = controller.get("input_ref_frame") == "base"
@@ -94,15 +94,15 @@ def controller_name(env_args: Mapping[str, Any], key: str) -> str:
 
 def takes_delta_poses(env_args: Mapping[str, Any]) -> bool:
     """Whether the file describes its controllers, and all of them take deltas of a gripper's pose."""
-    each = controllers(env_args)
-    return bool(each) and all(one.get("type") in _CARTESIAN and not _absolute(one, "actions") for one in each)
+    each = arm_controllers(env_args)
+    return bool(each) and all(one.get("type") in _CARTESIAN and not _is_absolute(one, "actions") for one in each)
 
 
 def action_names(env_args: Mapping[str, Any], key: str, width: int) -> tuple[list[str], bool]:
     """(a name for each of the `width` columns, whether the file specifies their meaning)."""
-    each = controllers(env_args)
+    each = arm_controllers(env_args)
     numbers = width // max(1, len(each))
-    arms = [_arm_names(controller, _absolute(controller, key), numbers) for controller in each]
+    arms = [_arm_names(controller, _is_absolute(controller, key), numbers) for controller in each]
     prefixes = [""] if len(arms) == 1 else [f"arm{number}_" for number in range(len(arms))]
     names = [f"{prefix}{name}" for prefix, arm in zip(prefixes, arms, strict=True) for name in arm]
     return (names, True) if len(names) == width else (column_names("action", (width,)), False)
@@ -114,32 +114,32 @@ def _arm_names(controller: Mapping[str, Any], absolute: bool, numbers: int) -> l
     if controller.get("impedance_mode", "fixed") != "fixed":
         return []
     if kind in _CARTESIAN:
-        names = _cartesian(controller, absolute)
-        return [*(names[:3] if kind == "OSC_POSITION" else names), _GRIP]
+        names = _cartesian_names(controller, absolute)
+        return [*(names[:3] if kind == "OSC_POSITION" else names), _GRIPPER_NAME]
     if kind == "JOINT_POSITION" and controller.get("input_type") == "absolute":
-        return [*(f"joint{joint} [rad]" for joint in range(1, numbers)), _GRIP]
+        return [*(f"joint{joint} [rad]" for joint in range(1, numbers)), _GRIPPER_NAME]
     if kind == "JOINT_POSITION" and not absolute:
-        reach = _six(controller.get("output_max"))[0]
-        return [*(f"joint{joint}_delta [{reach:g} rad]" for joint in range(1, numbers)), _GRIP]
+        reach = _max_deltas(controller.get("output_max"))[0]
+        return [*(f"joint{joint}_delta [{reach:g} rad]" for joint in range(1, numbers)), _GRIPPER_NAME]
     return []
 
 
-def delta_poses(names: Sequence[str]) -> list[int]:
+def delta_pose_columns(names: Sequence[str]) -> list[int]:
     """The columns among `action_names` that are deltas of a gripper's pose: -1 to 1, which robosuite clips them to."""
     return [column for column, name in enumerate(names) if _DELTA_POSE in name]
 
 
-def _cartesian(controller: Mapping[str, Any], absolute: bool) -> list[str]:
+def _cartesian_names(controller: Mapping[str, Any], absolute: bool) -> list[str]:
     if absolute:
         return [*(f"eef_pos.{axis} [m]" for axis in "xyz"), *(f"eef_axis_angle.{axis} [rad]" for axis in "xyz")]
-    largest = _six(controller.get("output_max"))
+    largest = _max_deltas(controller.get("output_max"))
     return [
         *(f"{_DELTA_POSE}pos.{axis} [{reach:g} m]" for axis, reach in zip("xyz", largest[:3], strict=True)),
         *(f"{_DELTA_POSE}axis_angle.{axis} [{reach:g} rad]" for axis, reach in zip("xyz", largest[3:], strict=True)),
     ]
 
 
-def _six(largest: Any) -> list[float]:
+def _max_deltas(largest: Any) -> list[float]:
     usual = [_DELTA_POS] * 3 + [_DELTA_ROT] * 3
     if isinstance(largest, int | float):
         return [float(largest)] * 6
@@ -150,5 +150,5 @@ def _six(largest: Any) -> list[float]:
 
 def state_names(env_args: Mapping[str, Any], key: str, shape: Sequence[int]) -> list[str]:
     """Names for the columns of the observation `key`, whose rows have that shape."""
-    metres = set(robots(env_args)) <= set(_FINGERS_IN_METRES)
+    metres = set(robot_names(env_args)) <= set(_FINGERS_IN_METRES)
     return column_names(key, shape, gripper_unit="m" if metres else "rad")

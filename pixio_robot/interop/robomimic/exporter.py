@@ -11,16 +11,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pixio_robot.data.actions.named_columns import grouped
+from pixio_robot.data.actions.named_columns import group_columns_by_key
 from pixio_robot.data.demos.editing.convert_actions import ABSOLUTE
-from pixio_robot.data.demos.editing.rewrite import open_source
+from pixio_robot.data.demos.editing.rewrite import open_for_streaming
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import Conversion, new_path
-from pixio_robot.interop.robomimic.env_args import env_args_of
+from pixio_robot.interop.demo_formats import Conversion, write_atomically
+from pixio_robot.interop.robomimic.env_args import env_args_from_spec
 from pixio_robot.interop.robomimic.env_metadata import takes_delta_poses
-from pixio_robot.interop.robomimic.hdf5_file import DEMO as DEMO_PREFIX
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number, values
+from pixio_robot.interop.robomimic.hdf5_file import DEMO_PREFIX as DEMO_PREFIX
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number, read_dataset
 from pixio_robot.interop.robomimic.observations import IMAGE
 from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, SPEC, ExportConfig
 from pixio_robot.progress import tracked
@@ -31,16 +31,16 @@ _FROM_ORIGINAL = ("model_file", "ep_meta", "camera_info")
 
 def export_file(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
     """Export the store. Raises UserError for an unsuitable store or original, and then writes nothing."""
-    store = open_source(store_path)
+    store = open_for_streaming(store_path)
     names = _demo_names(store)
-    keys = grouped(store.spec.state_names)
+    keys = group_columns_by_key(store.spec.state_names)
     for camera in store.spec.cameras:
         if f"{camera}{IMAGE}" in keys:
             raise UserError(f"The state and the camera {camera} of {store_path} would both become {camera}{IMAGE}.")
     masks: dict[str, list[str]] = {}
     with contextlib.ExitStack() as stack:
         original = stack.enter_context(RobomimicFile(Path(config.original))) if config.original else None
-        file = stack.enter_context(h5py.File(stack.enter_context(new_path(out)), "w"))
+        file = stack.enter_context(h5py.File(stack.enter_context(write_atomically(out)), "w"))
         data = file.create_group("data")
         env_args, notes = _env_args(store)
         data.attrs["env_args"] = json.dumps(env_args, indent=4)
@@ -51,7 +51,7 @@ def export_file(store_path: Path, out: Path, config: ExportConfig) -> Conversion
             group = data.create_group(names[number])
             _write_episode(group, episode, store.spec, keys, config)
             if original is not None:
-                _copy_origin(group, episode, original)
+                _copy_from_original(group, episode, original)
             for key, belongs in episode.info.items():
                 if key.startswith(MASK) and belongs is True:
                     masks.setdefault(key.removeprefix(MASK), []).append(names[number])
@@ -82,7 +82,7 @@ def _env_args(store: DemoStore) -> tuple[dict[str, Any], list[str]]:
         if ABSOLUTE in store.spec.controller and takes_delta_poses(found[0]):
             return found[0], ["env_args describe deltas, as in the original file, but the actions are absolute poses"]
         return found[0], []
-    return env_args_of(store.spec)
+    return env_args_from_spec(store.spec)
 
 
 def _write_episode(
@@ -112,20 +112,20 @@ def _write_observation(
         group.create_dataset(f"next_obs/{key}", data=after, **packing)
 
 
-def _copy_origin(group: h5py.Group, episode: Episode, original: RobomimicFile) -> None:
+def _copy_from_original(group: h5py.Group, episode: Episode, original: RobomimicFile) -> None:
     """Copy states and model of the demonstration the episode came from, identified by its name and its actions."""
     name = str(episode.info.get(DEMO, ""))
     if name not in original.demos:
         raise UserError(f"{original.path} has no demonstration {name!r}, which {group.name} was imported from.")
     source = original.demo(name)
-    actions = values(source, "actions", original.path)
+    actions = read_dataset(source, "actions", original.path)
     if actions.shape != episode.actions.shape or not np.array_equal(actions.astype(np.float32), episode.actions):
         raise UserError(f"{original.path}: the actions of {name} differ from those of the episode imported as {name}.")
-    for key in _attributes(source):
+    for key in _attributes_to_copy(source):
         group.attrs[key] = source.attrs[key]
     if "states" in source:
-        group["states"] = values(source, "states", original.path)
+        group["states"] = read_dataset(source, "states", original.path)
 
 
-def _attributes(group: h5py.Group) -> Iterator[str]:
+def _attributes_to_copy(group: h5py.Group) -> Iterator[str]:
     return (key for key in _FROM_ORIGINAL if key in group.attrs)

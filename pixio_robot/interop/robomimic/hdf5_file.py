@@ -19,7 +19,7 @@ from pixio_robot.errors import UserError, unknown_name
 ROBOSUITE = 1
 """robomimic's number for robosuite environments; 2 is Gym, which Isaac Lab uses too."""
 GYM = 2
-DEMO = "demo_"
+DEMO_PREFIX = "demo_"
 LIBERO_TASK = "bddl_file_name"
 """The attribute of `data` by which LIBERO's files differ: it names the file that defines the task."""
 _RECORDER = ("env", "env_info", "repository_version")
@@ -81,7 +81,7 @@ class RobomimicFile:
     def length(self, demo: str) -> int:
         """Number of steps. Raises UserError if `num_samples` or the length of an array disagrees with `actions`."""
         group = self.demo(demo)
-        length = len(dataset(group, "actions", self.path))
+        length = len(get_dataset(group, "actions", self.path))
         said = group.attrs.get("num_samples", length)
         if said != length:
             raise UserError(f"{self.path}: {demo} has num_samples {said}, but {length} actions.")
@@ -111,9 +111,15 @@ class RobomimicFile:
 
     def _numeric_order(self) -> list[str]:
         """The demonstrations in numeric order; sorted as strings, demo_10 would come before demo_2."""
-        names = [name for name in map(str, self._data) if name.startswith(DEMO) and name.removeprefix(DEMO).isdecimal()]
+        names = [
+            name
+            for name in map(str, self._data)
+            if name.startswith(DEMO_PREFIX) and name.removeprefix(DEMO_PREFIX).isdecimal()
+        ]
         if not names:
-            raise UserError(f"{self.path} is not a robomimic file: its group data has no {DEMO}0, {DEMO}1, ...")
+            raise UserError(
+                f"{self.path} is not a robomimic file: its group data has no {DEMO_PREFIX}0, {DEMO_PREFIX}1, ..."
+            )
         return sorted(names, key=demo_number)
 
     def _read_masks(self) -> tuple[dict[str, list[str]], dict[str, int]]:
@@ -159,10 +165,10 @@ def has_states(group: h5py.Group) -> bool:
 
 
 def demo_number(name: str) -> int:
-    return int(name.removeprefix(DEMO))
+    return int(name.removeprefix(DEMO_PREFIX))
 
 
-def dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
+def get_dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     """A dataset of the group. Raises UserError naming the file and what the group contains instead."""
     found = group.get(key)
     if not isinstance(found, h5py.Dataset):
@@ -170,9 +176,9 @@ def dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     return found
 
 
-def values(group: h5py.Group, key: str, path: Path) -> np.ndarray:
+def read_dataset(group: h5py.Group, key: str, path: Path) -> np.ndarray:
     """A whole dataset. Raises UserError if it cannot be read."""
-    found = dataset(group, key, path)
+    found = get_dataset(group, key, path)
     try:
         return found[()]
     except OSError as error:
@@ -188,6 +194,6 @@ def is_robomimic(path: Path) -> bool:
             data = file.get("data")
             if not isinstance(data, h5py.Group) or LIBERO_TASK in data.attrs:
                 return False
-            return any(str(name).startswith(DEMO) for name in data)
+            return any(str(name).startswith(DEMO_PREFIX) for name in data)
     except OSError:
         return False

@@ -12,22 +12,22 @@ from collections.abc import Container, Mapping, Sequence
 
 import h5py
 
-from pixio_robot.data.demos.editing.convert_actions import ABSOLUTE, DELTA, state_for_poses
+from pixio_robot.data.demos.editing.convert_actions import ABSOLUTE, DELTA, state_keys_for_conversion
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import several_tasks_note, task_of_several
+from pixio_robot.interop.demo_formats import join_task_names, multi_task_note
 from pixio_robot.interop.robomimic import env_metadata
-from pixio_robot.interop.robomimic.absolute_actions import check_deltas, described_actions
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, dataset, has_states, values
+from pixio_robot.interop.robomimic.absolute_actions import check_delta_range, resolve_action_key
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, get_dataset, has_states, read_dataset
 from pixio_robot.interop.robomimic.observations import (
-    State,
+    StateLayout,
     choose_cameras,
     choose_state,
-    model_of,
-    nested_in,
-    observations_of,
-    stored_camera,
+    get_model_file,
+    get_observations,
+    nested_groups,
+    read_camera_spec,
 )
-from pixio_robot.interop.robomimic.renderer import Scene
+from pixio_robot.interop.robomimic.renderer import StateRenderer
 from pixio_robot.interop.robomimic.settings import SPEC, ImportConfig
 from pixio_robot.types import UNKNOWN, DemoSpec
 
@@ -36,7 +36,7 @@ LANGUAGE = "lang"
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ImportPlan:
     """`stored`: our camera name -> the key of its images. `rendered`: cameras without images in the file. `deltas`: the
     columns of the actions that env_args describe as deltas of a pose. `tasks`: demonstration -> its own task, if there
     are several."""
@@ -44,40 +44,42 @@ class Plan:
     spec: DemoSpec
     stored: Mapping[str, str]
     rendered: tuple[str, ...]
-    state: State
+    state: StateLayout
     deltas: Sequence[int]
     tasks: Mapping[str, str]
     notes: tuple[str, ...]
 
 
-def plan(file: RobomimicFile, demos: Sequence[str], config: ImportConfig, scene: Scene) -> Plan:
+def make_import_plan(
+    file: RobomimicFile, demos: Sequence[str], config: ImportConfig, scene: StateRenderer
+) -> ImportPlan:
     """Raises UserError for settings that do not match the file, or if neither specifies something required."""
     demo = demos[0]
     group = file.demo(demo)
-    observations = observations_of(group)
-    written = _written_spec(file)
+    observations = get_observations(group)
+    written = _exported_spec(file)
     stored, rendered = choose_cameras(file, observations, config)
     notes: list[str] = []
     state = choose_state(file, group, observations, config, written, scene)
-    width = _width(file, group, config.actions)
-    described = described_actions(file, config, written)
+    width = _action_width(file, group, config.actions)
+    described = resolve_action_key(file, config, written)
     action_names, known = env_metadata.action_names(file.env_args, described, width)
     # Unless somebody has said more about the actions than env_args.
-    deltas = env_metadata.delta_poses(action_names) if config.absolute is None else []
+    deltas = env_metadata.delta_pose_columns(action_names) if config.absolute is None else []
     if written is not None and config.actions == "actions":
         action_names, known, deltas = list(written.action_names), True, []
     if config.action_names:
         action_names, known, deltas = config.action_names, True, []
-    check_deltas(file, demo, config.actions, values(group, config.actions, file.path), deltas)
+    check_delta_range(file, demo, config.actions, read_dataset(group, config.actions, file.path), deltas)
     if len(action_names) != width:
         raise UserError(f"{file.path} has actions of {width} columns, but {len(action_names)} names for them.")
     if not known:
         notes.append(
             f"the file does not specify what the {width} columns of {config.actions} mean: name them with action_names="
         )
-    cameras = {name: stored_camera(file, group, name, key) for name, key in stored.items()}
+    cameras = {name: read_camera_spec(file, group, name, key) for name, key in stored.items()}
     if rendered:
-        cameras |= scene.cameras(model_of(file, demo), rendered)
+        cameras |= scene.cameras(get_model_file(file, demo), rendered)
         notes.append(f"rendered from the recorded states: {', '.join(rendered)}")
     if not cameras and written is None:
         renders = "; set cameras= to render some" if file.model_file(demo) and has_states(group) else ""
@@ -87,7 +89,7 @@ def plan(file: RobomimicFile, demos: Sequence[str], config: ImportConfig, scene:
     if state.computed:
         notes.append(f"computed from the recorded states: {', '.join(state.computed)}")
     spec = dataclasses.replace(
-        _spec(file, config, written, bool(rendered), described),
+        _make_spec(file, config, written, bool(rendered), described),
         cameras={name: cameras[name] for name in (config.cameras or cameras)},
         state_names=state.names,
         action_names=tuple(action_names),
@@ -95,12 +97,14 @@ def plan(file: RobomimicFile, demos: Sequence[str], config: ImportConfig, scene:
     left_out = sorted(set(observations) - set(state.columns) - set(stored.values()))
     if left_out:
         notes.append(f"left out of the observations: {', '.join(left_out)} (select with state=)")
-    if nested := nested_in(group):
+    if nested := nested_groups(group):
         notes.append(f"left out of the observations, as groups of arrays: {', '.join(nested)}")
     notes += [
         f"the mask {mask} names demonstrations that are not in the file: {count}" for mask, count in file.absent.items()
     ]
-    if (needed := state_for_poses(spec, list(state.columns))) and _knows_sites(file, demo, observations, needed):
+    if (needed := state_keys_for_conversion(spec, list(state.columns))) and _has_observations(
+        file, demo, observations, needed
+    ):
         notes.append(
             f"`data actions to={DELTA if ABSOLUTE in spec.controller else ABSOLUTE}` needs the pose of the site that "
             f"the controller moves, which eef_quat is not: import with state={','.join(needed)}"
@@ -108,10 +112,10 @@ def plan(file: RobomimicFile, demos: Sequence[str], config: ImportConfig, scene:
     tasks = {} if config.task or written is not None else _tasks(file, demos)
     names = list(dict.fromkeys(tasks.values()))
     if names:
-        spec = dataclasses.replace(spec, task=task_of_several(names, file.path.name))
+        spec = dataclasses.replace(spec, task=join_task_names(names, file.path.name))
     if len(names) > 1:
-        notes.append(several_tasks_note(len(names)))
-    return Plan(spec, stored, rendered, state, deltas, tasks if len(names) > 1 else {}, tuple(notes))
+        notes.append(multi_task_note(len(names)))
+    return ImportPlan(spec, stored, rendered, state, deltas, tasks if len(names) > 1 else {}, tuple(notes))
 
 
 def _tasks(file: RobomimicFile, demos: Sequence[str]) -> dict[str, str]:
@@ -125,14 +129,14 @@ def _env_name(file: RobomimicFile) -> str:
     return str(file.env_args.get("env_name") or file.path.stem)
 
 
-def _knows_sites(file: RobomimicFile, demo: str, observations: Container[str], keys: Sequence[str]) -> bool:
+def _has_observations(file: RobomimicFile, demo: str, observations: Container[str], keys: Sequence[str]) -> bool:
     """Whether the file has those observations, or what a simulator needs to compute them."""
     return all(key in observations for key in keys) or (
         has_states(file.demo(demo)) and file.model_file(demo) is not None
     )
 
 
-def _written_spec(file: RobomimicFile) -> DemoSpec | None:
+def _exported_spec(file: RobomimicFile) -> DemoSpec | None:
     """The DemoSpec that our own export stores beside robomimic's attributes; None if there is none."""
     text = file.attributes.get(SPEC)
     if text is None:
@@ -143,7 +147,7 @@ def _written_spec(file: RobomimicFile) -> DemoSpec | None:
         raise UserError(f"{file.path}: the attribute {SPEC} of data is damaged ({error!r}).") from error
 
 
-def _spec(
+def _make_spec(
     file: RobomimicFile, config: ImportConfig, written: DemoSpec | None, rendered: bool, described: str
 ) -> DemoSpec:
     env_args = file.env_args
@@ -151,10 +155,10 @@ def _spec(
         hz = config.control_hz or env_metadata.control_hz(env_args)
         if hz is None:
             raise UserError(f"{file.path} does not store the control rate: set control_hz=.")
-        simulator, version = env_metadata.simulator(env_args), env_args.get("env_version")
+        simulator, version = env_metadata.simulator_name(env_args), env_args.get("env_version")
         written = DemoSpec(
             task=_env_name(file),
-            robot=" + ".join(env_metadata.robots(env_args)) or UNKNOWN,
+            robot=" + ".join(env_metadata.robot_names(env_args)) or UNKNOWN,
             simulator=simulator,
             simulator_version=f"{simulator} {version}" if version else UNKNOWN,
             controller=env_metadata.controller_name(env_args, described),
@@ -174,8 +178,8 @@ def _spec(
     return dataclasses.replace(written, control_hz=config.control_hz or written.control_hz, **said)
 
 
-def _width(file: RobomimicFile, group: h5py.Group, key: str) -> int:
-    shape = dataset(group, key, file.path).shape
+def _action_width(file: RobomimicFile, group: h5py.Group, key: str) -> int:
+    shape = get_dataset(group, key, file.path).shape
     if len(shape) != 2:
         raise UserError(f"{file.path}: {key} of {group.name} has shape {shape}, but must be (steps, columns).")
     return shape[1]

@@ -10,16 +10,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, write
+from pixio_robot.data.demos.editing.rewrite import TASK, NewStore, write_stores
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Conversion
-from pixio_robot.interop.robomimic.absolute_actions import check_deltas
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number, values
-from pixio_robot.interop.robomimic.import_plan import LANGUAGE, Plan, plan
-from pixio_robot.interop.robomimic.observations import model_of
-from pixio_robot.interop.robomimic.renderer import OpenScene, Scene
+from pixio_robot.interop.robomimic.absolute_actions import check_delta_range
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number, read_dataset
+from pixio_robot.interop.robomimic.import_plan import LANGUAGE, ImportPlan, make_import_plan
+from pixio_robot.interop.robomimic.observations import get_model_file
+from pixio_robot.interop.robomimic.renderer import OpenRenderer, StateRenderer
 from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, ImportConfig
-from pixio_robot.interop.rounding import Rounding
+from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import Episode
 
 SUCCESS_REWARD = 1.0
@@ -27,29 +27,29 @@ SUCCESS_REWARD = 1.0
 _ROUNDING = 1e-6
 
 
-def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenScene) -> Conversion:
+def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenRenderer) -> Conversion:
     """Import the file. Raises UserError for an invalid file or settings, and then writes nothing."""
     with RobomimicFile(source) as file:
-        scene = _LazyScene(open_scene, config)
+        scene = _LazyRenderer(open_scene, config)
         try:
             demos = file.chosen(config.mask)
-            shape = plan(file, demos, config, scene)
+            shape = make_import_plan(file, demos, config, scene)
             reader = _Reader(file, shape, config, scene)
             lengths = [file.length(demo) for demo in demos]
-            write(out, {"": Recipe(spec=shape.spec, count=len(demos), episodes=map(reader.episode, demos))})
+            write_stores(out, {"": NewStore(spec=shape.spec, count=len(demos), episodes=map(reader.episode, demos))})
         finally:
             scene.close()
     return Conversion(episodes=len(demos), frames=sum(lengths), notes=[*shape.notes, *scene.notes(), *reader.notes()])
 
 
-class _LazyScene:
+class _LazyRenderer:
     """Starts the simulator only when something has to be computed, not for a file that contains everything."""
 
-    def __init__(self, open_scene: OpenScene, config: ImportConfig) -> None:
+    def __init__(self, open_scene: OpenRenderer, config: ImportConfig) -> None:
         self._open, self._config = open_scene, config
-        self._scene: Scene | None = None
+        self._scene: StateRenderer | None = None
 
-    def _get(self) -> Scene:
+    def _get(self) -> StateRenderer:
         if self._scene is None:
             self._scene = self._open(self._config.image_size, self._config.render_quality)
         return self._scene
@@ -71,9 +71,9 @@ class _LazyScene:
 class _Reader:
     """Reads the episodes of one file according to the plan, and keeps track of what is lost in conversion."""
 
-    def __init__(self, file: RobomimicFile, shape: Plan, config: ImportConfig, scene: Scene) -> None:
+    def __init__(self, file: RobomimicFile, shape: ImportPlan, config: ImportConfig, scene: StateRenderer) -> None:
         self._file, self._plan, self._config, self._scene = file, shape, config, scene
-        self._rounding = Rounding()
+        self._rounding = RoundingTracker()
         self._dropped: set[str] = set()
         self._without_rewards = False
 
@@ -90,18 +90,20 @@ class _Reader:
         length = self._file.length(demo)
         worked_out: Mapping[str, np.ndarray] = {}
         if shape.rendered or shape.state.computed:
-            states = values(group, "states", self._file.path)
-            worked_out = self._scene.observe(model_of(self._file, demo), states, shape.state.computed, shape.rendered)
+            states = read_dataset(group, "states", self._file.path)
+            worked_out = self._scene.observe(
+                get_model_file(self._file, demo), states, shape.state.computed, shape.rendered
+            )
         images = {name: self._observation(group, key, length) for name, key in shape.stored.items()}
         images |= {name: worked_out[f"{name}_image"] for name in shape.rendered}
         state = np.empty((length, shape.spec.state_dim), np.float32)
         for key, columns in shape.state.columns.items():
             column = worked_out[key] if key in shape.state.computed else self._observation(group, key, length)
             state[:, columns] = self._rounding.float32(key, column.reshape(length, -1))
-        recorded = values(group, self._config.actions, self._file.path)
-        check_deltas(self._file, demo, self._config.actions, recorded, shape.deltas)
+        recorded = read_dataset(group, self._config.actions, self._file.path)
+        check_delta_range(self._file, demo, self._config.actions, recorded, shape.deltas)
         actions = self._rounding.float32("actions", recorded)
-        info = _info(self._file, group)
+        info = _read_exported_info(self._file, group)
         rewards = self._rewards(group, length)
         self._dropped |= set(map(str, group)) - {self._config.actions, "rewards", "obs"}
         self._dropped |= {"model_file"} & set(group.attrs)
@@ -117,7 +119,7 @@ class _Reader:
         )
 
     def _observation(self, group: h5py.Group, key: str, length: int) -> np.ndarray:
-        found = values(group, f"obs/{key}", self._file.path)
+        found = read_dataset(group, f"obs/{key}", self._file.path)
         if len(found) != length:
             raise UserError(f"{self._file.path}: {group.name} has {len(found)} obs/{key}, but {length} actions.")
         return found
@@ -126,7 +128,7 @@ class _Reader:
         if "rewards" not in group:
             self._without_rewards = True
             return np.zeros(length, np.float32)
-        return self._rounding.float32("rewards", values(group, "rewards", self._file.path).reshape(length))
+        return self._rounding.float32("rewards", read_dataset(group, "rewards", self._file.path).reshape(length))
 
     def _success(self, group: h5py.Group, rewards: np.ndarray, info: Mapping[str, Any]) -> bool:
         if self._config.success != "reward":
@@ -162,7 +164,7 @@ class _Reader:
         return {DEMO: demo} | masks | env_args | task
 
 
-def _info(file: RobomimicFile, group: h5py.Group) -> dict[str, Any]:
+def _read_exported_info(file: RobomimicFile, group: h5py.Group) -> dict[str, Any]:
     """Success, seed and info as stored by our own export; empty for other files."""
     text = group.attrs.get(INFO)
     if text is None:

@@ -9,21 +9,21 @@ from collections.abc import Mapping, Sequence
 import h5py
 import numpy as np
 
-from pixio_robot.data.actions.named_columns import grouped
+from pixio_robot.data.actions.named_columns import group_columns_by_key
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.robomimic import env_metadata
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, dataset, has_states
-from pixio_robot.interop.robomimic.renderer import Scene
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, get_dataset, has_states
+from pixio_robot.interop.robomimic.renderer import StateRenderer
 from pixio_robot.interop.robomimic.settings import ImportConfig
 from pixio_robot.types import CameraSpec, DemoSpec
 
 IMAGE = "_image"
-USUAL_STATE = ("eef_pos", "eef_quat", "gripper_qpos")
+DEFAULT_STATE = ("eef_pos", "eef_quat", "gripper_qpos")
 """The state of each robot that robomimic's own image policies use."""
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class StateLayout:
     """`columns`: key -> its columns in the DemoSpec's state. `computed`: keys that the file does not contain."""
 
     columns: Mapping[str, Sequence[int]]
@@ -31,14 +31,14 @@ class State:
     names: tuple[str, ...]
 
 
-def observations_of(group: h5py.Group) -> dict[str, h5py.Dataset]:
+def get_observations(group: h5py.Group) -> dict[str, h5py.Dataset]:
     found = group.get("obs")
     if not isinstance(found, h5py.Group):
         return {}
     return {key: value for key, value in found.items() if isinstance(value, h5py.Dataset)}
 
 
-def nested_in(group: h5py.Group) -> list[str]:
+def nested_groups(group: h5py.Group) -> list[str]:
     """The groups among a demonstration's observations, such as Isaac Lab's `datagen_info`; they are not imported."""
     found = group.get("obs")
     if not isinstance(found, h5py.Group):
@@ -46,7 +46,7 @@ def nested_in(group: h5py.Group) -> list[str]:
     return sorted(str(key) for key, value in found.items() if isinstance(value, h5py.Group))
 
 
-def model_of(file: RobomimicFile, demo: str) -> str:
+def get_model_file(file: RobomimicFile, demo: str) -> str:
     model = file.model_file(demo)
     if model is None or not has_states(file.demo(demo)):
         raise UserError(
@@ -93,33 +93,33 @@ def choose_state(
     observations: Mapping[str, h5py.Dataset],
     config: ImportConfig,
     written: DemoSpec | None,
-    scene: Scene,
-) -> State:
+    scene: StateRenderer,
+) -> StateLayout:
     """The keys in `state=`, else those stored by our own export, else the usual ones."""
     if written is not None and not config.state:
-        columns = grouped(written.state_names)
+        columns = group_columns_by_key(written.state_names)
         for key in columns:
             if key not in observations:
                 raise UserError(f"{file.path}: {group.name} has no obs/{key}, which its own DemoSpec names.")
-        return State(columns, (), _named(config, list(columns), list(written.state_names)))
-    keys = list(dict.fromkeys(config.state)) or _usual_state(file, observations)
+        return StateLayout(columns, (), _override_names(config, list(columns), list(written.state_names)))
+    keys = list(dict.fromkeys(config.state)) or _default_state(file, observations)
     computed = [key for key in keys if key not in observations]
     if computed and not has_states(group):
         raise unknown_name(f"observation in {file.path}", computed[0], observations)
     shapes = {key: observations[key].shape[1:] for key in keys if key in observations}
     if computed:
         demo = str(group.name).rsplit("/", 1)[-1]
-        found = scene.observe(model_of(file, demo), dataset(group, "states", file.path)[:1], computed, [])
+        found = scene.observe(get_model_file(file, demo), get_dataset(group, "states", file.path)[:1], computed, [])
         shapes |= {key: value.shape[1:] for key, value in found.items()}
     columns, names = {}, []
     for key in keys:
         own = env_metadata.state_names(file.env_args, key, shapes[key])
         columns[key] = list(range(len(names), len(names) + len(own)))
         names += own
-    return State(columns, tuple(computed), _named(config, keys, names))
+    return StateLayout(columns, tuple(computed), _override_names(config, keys, names))
 
 
-def _named(config: ImportConfig, keys: Sequence[str], names: list[str]) -> tuple[str, ...]:
+def _override_names(config: ImportConfig, keys: Sequence[str], names: list[str]) -> tuple[str, ...]:
     if config.state_names and len(config.state_names) != len(names):
         raise UserError(
             f"state_names= has {len(config.state_names)} names, but {', '.join(keys)} has {len(names)} columns."
@@ -127,16 +127,16 @@ def _named(config: ImportConfig, keys: Sequence[str], names: list[str]) -> tuple
     return tuple(config.state_names or names)
 
 
-def _usual_state(file: RobomimicFile, observations: Mapping[str, h5py.Dataset]) -> list[str]:
-    count = max(1, len(env_metadata.robots(file.env_args)))
-    usual = [f"robot{robot}_{quantity}" for robot in range(count) for quantity in USUAL_STATE]
+def _default_state(file: RobomimicFile, observations: Mapping[str, h5py.Dataset]) -> list[str]:
+    count = max(1, len(env_metadata.robot_names(file.env_args)))
+    usual = [f"robot{robot}_{quantity}" for robot in range(count) for quantity in DEFAULT_STATE]
     if observations and not set(usual) <= set(observations):
         low = sorted(key for key, value in observations.items() if not _is_images(value))
         raise UserError(f"{file.path} lacks {usual[0]} or the like: set state= to keys from {', '.join(low)}.")
     return usual
 
 
-def stored_camera(file: RobomimicFile, group: h5py.Group, name: str, key: str) -> CameraSpec:
+def read_camera_spec(file: RobomimicFile, group: h5py.Group, name: str, key: str) -> CameraSpec:
     """The spec of a stored camera; with the pose that robomimic records since 0.5, for cameras that do not move."""
     _, height, width, _ = group[f"obs/{key}"].shape  # type: ignore[union-attr]
     intrinsics = extrinsics = None

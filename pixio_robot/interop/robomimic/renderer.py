@@ -10,7 +10,7 @@ import numpy as np
 from pixio_robot.types import CameraSpec
 
 
-class Scene(Protocol):
+class StateRenderer(Protocol):
     """Renders demonstrations with their own models. All methods raise UserError for what the model does not have."""
 
     def cameras(self, model_file: str, names: Sequence[str]) -> Mapping[str, CameraSpec]:
@@ -30,5 +30,5 @@ class Scene(Protocol):
     def close(self) -> None: ...
 
 
-OpenScene = Callable[[int, str], Scene]
+OpenRenderer = Callable[[int, str], StateRenderer]
 """(image size in pixels, name of the render quality) -> a scene."""

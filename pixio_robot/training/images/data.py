@@ -12,7 +12,7 @@ from pixio_robot.data.curation.across import SelectionAcross, open_selections
 from pixio_robot.data.images.batches import ImageSource, PixelBatches, open_image_source
 from pixio_robot.data.images.mixture import MixedOrder
 from pixio_robot.data.images.shards import MANIFEST, read_manifest
-from pixio_robot.data.images.sources import parts_of
+from pixio_robot.data.images.sources import component_sources
 from pixio_robot.training.distributed.processes import current
 from pixio_robot.training.images.hooks import SEED
 
@@ -85,7 +85,7 @@ def open_image_data(
 
 
 def _mixed(source: ImageSource, selected: SelectionAcross | None, weights: Sequence[float], seed: int) -> MixedOrder:
-    counts = [len(part) for part in parts_of(source)]
+    counts = [len(part) for part in component_sources(source)]
     selections = [None] * len(counts) if selected is None else [selection for _, selection in selected.parts]
     return MixedOrder(counts, selections, weights, seed)
 

@@ -10,10 +10,10 @@ from demo_data import DELTAS, spec_of_deltas
 from scipy.spatial.transform import Rotation
 
 from pixio_robot.cli.main import main
-from pixio_robot.data.actions.merge_steps import merging
-from pixio_robot.data.actions.rotations import WIDTHS
-from pixio_robot.data.demos.editing.convert_actions import converted
-from pixio_robot.data.demos.editing.resample import strided
+from pixio_robot.data.actions.merge_steps import plan_merge
+from pixio_robot.data.actions.rotations import ROTATION_SIZES
+from pixio_robot.data.demos.editing.convert_actions import convert_actions
+from pixio_robot.data.demos.editing.resample import subsample
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.types import Episode
@@ -38,18 +38,18 @@ def followed(n: int) -> tuple[Episode, np.ndarray, Rotation]:
 
 
 @pytest.mark.parametrize("way", ["sum", "mean"])
-@pytest.mark.parametrize("form", sorted(WIDTHS))
+@pytest.mark.parametrize("form", sorted(ROTATION_SIZES))
 def test_merged_deltas_lead_to_the_pose_after_their_steps(way: str, form: str) -> None:
     stride, n = 3, 8  # the last two steps are merged, too
     episode, positions, rotations = followed(n)
     spec = SPEC
     if form != "axis_angle":
-        turned = converted(spec, rotation=form)
+        turned = convert_actions(spec, rotation=form)
         episode, spec = turned.change(episode), turned.spec
-    slower = strided(spec, stride, way)
+    slower = subsample(spec, stride, way)
     merged = slower.change(episode)
     ends = [3, 6, 8]
-    absolute = converted(slower.spec, "absolute", "quat").change(merged).actions
+    absolute = convert_actions(slower.spec, "absolute", "quat").change(merged).actions
     np.testing.assert_allclose(absolute[:, :3], positions[ends], atol=1e-5)
     found = Rotation.from_quat(absolute[:, 3:7])
     np.testing.assert_allclose((found * rotations[ends].inv()).magnitude(), 0, atol=1e-5)
@@ -57,7 +57,7 @@ def test_merged_deltas_lead_to_the_pose_after_their_steps(way: str, form: str) -
 
 
 def test_mean_multiplies_the_units() -> None:
-    merged = merging(DELTAS, 3, "mean")
+    merged = plan_merge(DELTAS, 3, "mean")
     assert merged.names[:4] == (
         *(f"eef_delta_pos.{axis} [0.15 m]" for axis in "xyz"),
         "eef_delta_axis_angle.x [1.5 rad]",
@@ -71,18 +71,18 @@ def test_mean_multiplies_the_units() -> None:
 
 
 def test_sums_keep_the_units_and_tell_that_they_may_be_clipped() -> None:
-    merged = merging(DELTAS, 2, "sum")
+    merged = plan_merge(DELTAS, 2, "sum")
     assert merged.names == DELTAS
     assert "may exceed 1" in merged.notes[0]
-    assert merging(tuple(name.replace("0.05 ", "").replace("0.5 ", "") for name in DELTAS), 2, "sum").notes == ()
-    assert merging([f"eef_delta_rot6d.{c}{a} [1]" for c in "xy" for a in "xyz"], 2, "sum").notes == ()
+    assert plan_merge(tuple(name.replace("0.05 ", "").replace("0.5 ", "") for name in DELTAS), 2, "sum").notes == ()
+    assert plan_merge([f"eef_delta_rot6d.{c}{a} [1]" for c in "xy" for a in "xyz"], 2, "sum").notes == ()
 
 
 def test_deltas_of_joints_add_in_their_unit() -> None:
     joints = ("joint1_delta [0.05 rad]", "joint2_delta [0.5 rad]", "gripper")
     values = np.array([[1, 1, 0], [1, 0, 1], [0.5, 1, 0]])
-    assert merging(joints, 2, "sum").merge(values).tolist() == [[2, 1, 1], [0.5, 1, 0]]
-    merged = merging(joints, 2, "mean")
+    assert plan_merge(joints, 2, "sum").merge(values).tolist() == [[2, 1, 1], [0.5, 1, 0]]
+    merged = plan_merge(joints, 2, "mean")
     assert merged.names == ("joint1_delta [0.1 rad]", "joint2_delta [rad]", "gripper")
     assert merged.merge(values).tolist() == [[1, 0.5, 1], [0.25, 0.5, 0]]
 
@@ -93,7 +93,7 @@ def test_the_grippers_of_two_arms_and_their_own_scales() -> None:
         for arm in (0, 1)
         for name in DELTAS
     ]
-    both, one = merging(names, 2, "sum"), merging(DELTAS, 2, "sum")
+    both, one = plan_merge(names, 2, "sum"), plan_merge(DELTAS, 2, "sum")
     values = np.random.default_rng(0).uniform(-1, 1, (5, 14))
     np.testing.assert_allclose(
         both.merge(values), np.concatenate([one.merge(values[:, :7]), one.merge(values[:, 7:])], 1)
@@ -116,13 +116,13 @@ def test_the_grippers_of_two_arms_and_their_own_scales() -> None:
 )
 def test_a_wrong_way_is_refused(names: tuple[str, ...], way: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        merging(names, 2, way)
+        plan_merge(names, 2, way)
 
 
 @pytest.mark.parametrize("way", ["first", "last", "sum", "mean"])
 def test_unknown_columns_are_merged_as_one_says_and_named(way: str) -> None:
     values = np.array([[1.0, 2], [3, 4], [5, 6]])
-    merged = merging(("u", "gripper"), 2, way)
+    merged = plan_merge(("u", "gripper"), 2, way)
     assert merged.names == ("u", "gripper")
     assert merged.merge(values)[:, 0].tolist() == {"first": [1, 5], "last": [3, 5], "sum": [4, 5], "mean": [2, 5]}[way]
     assert merged.notes[-1].endswith("which these names do not say: u")
@@ -130,16 +130,16 @@ def test_unknown_columns_are_merged_as_one_says_and_named(way: str) -> None:
 
 def test_what_only_starts_like_a_pose_is_told() -> None:
     planar = ("eef_pos.x [m]", "eef_pos.y [m]")
-    merged = merging(planar, 2, "last")
+    merged = plan_merge(planar, 2, "last")
     assert merged.merge(np.eye(2)).tolist() == [[0, 1]]
     assert "columns are not eef_pos" in merged.notes[0]
-    deltas = merging(tuple(name.replace("pos", "delta_pos") for name in planar), 2, "mean")
+    deltas = plan_merge(tuple(name.replace("pos", "delta_pos") for name in planar), 2, "mean")
     assert deltas.names == ("eef_delta_pos.x [2 m]", "eef_delta_pos.y [2 m]")
 
 
 def test_the_slower_spec_has_the_names_and_the_notes() -> None:
-    edit = strided(SPEC, 2, "mean")
-    names = merging(DELTAS, 2, "mean")
+    edit = subsample(SPEC, 2, "mean")
+    names = plan_merge(DELTAS, 2, "mean")
     assert edit.spec == dataclasses.replace(SPEC, action_names=names.names, control_hz=10.0)
     assert edit.notes == names.notes
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pixio_robot.data.actions.representations import restated
+from pixio_robot.data.actions.representations import make_action_converter
 from pixio_robot.errors import UserError
 
 PLACE = tuple(f"eef_pos.{axis} [m]" for axis in "xyz")
@@ -17,12 +17,12 @@ METRES = tuple(f"eef_delta_pos.{axis} [m]" for axis in "xyz")
 def test_six_numbers_become_the_rotation_that_they_are():
     turn = np.array([0.3, -2.0, 0.7])
     matrix = Rotation.from_rotvec(turn).as_matrix()
-    way = restated((*PLACE, *ROWS, "gripper"), (*PLACE, *TURN, "gripper"))
+    way = make_action_converter((*PLACE, *ROWS, "gripper"), (*PLACE, *TURN, "gripper"))
     assert way is not None
     # A network's numbers are not quite those of a rotation.
     found = way(np.array([0.1, 0.2, 0.9, *(1.1 * matrix[0]), *matrix[1], -1.0]))
     np.testing.assert_allclose(found, [0.1, 0.2, 0.9, *turn, -1], atol=1e-12)
-    back = restated((*PLACE, *TURN, "gripper"), (*PLACE, *ROWS, "gripper"))
+    back = make_action_converter((*PLACE, *TURN, "gripper"), (*PLACE, *ROWS, "gripper"))
     assert back is not None
     np.testing.assert_allclose(way(back(found)), found, atol=1e-12)
     with pytest.raises(UserError, match=r"eef_rot6d_rows \[1\] cannot be converted to eef_axis_angle"):
@@ -30,7 +30,7 @@ def test_six_numbers_become_the_rotation_that_they_are():
 
 
 def test_deltas_are_said_in_another_unit():
-    way = restated((*METRES, "gripper"), (*STEP, "gripper"))
+    way = make_action_converter((*METRES, "gripper"), (*STEP, "gripper"))
     assert way is not None
     np.testing.assert_allclose(way(np.array([0.05, -0.1, 0, 1])), [1, -2, 0, 1])
 
@@ -48,4 +48,4 @@ def test_deltas_are_said_in_another_unit():
     ],
 )
 def test_what_is_another_thing_is_not_restated(names, wanted):
-    assert restated(names, wanted) is None
+    assert make_action_converter(names, wanted) is None

@@ -11,9 +11,9 @@ from demo_data import SPEC, make_episode, make_store, same
 from pixio_robot.data.demos.codecs import CODECS, RAW, ZSTD
 from pixio_robot.data.demos.metadata_checksums import CHECKSUM
 from pixio_robot.data.demos.migrations import FORMAT_VERSION
-from pixio_robot.data.demos.root_metadata import migrate
+from pixio_robot.data.demos.root_metadata import migrate_store
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
 
@@ -35,7 +35,7 @@ def test_an_archive_reads_like_a_store(tmp_path: Path, codec: str, ram_bytes: in
     for seed in range(2):
         DemoStore.open(tmp_path / "s").append(smooth_episode(seed))
     store = DemoStore.open(tmp_path / "s", ram_bytes=ram_bytes)
-    assert verify(store) == []
+    assert verify_store(store) == []
     for number in range(2):
         for camera, frames in smooth_episode(number).images.items():
             found = store.images(number, camera)
@@ -79,9 +79,9 @@ def test_any_flipped_bit_of_a_frame_is_found(tmp_path: Path, codec: str) -> None
         damaged = bytearray(whole)
         damaged[place] ^= 1
         file.write_bytes(damaged)
-        assert verify(DemoStore.open(tmp_path / "s", ram_bytes=0))
+        assert verify_store(DemoStore.open(tmp_path / "s", ram_bytes=0))
     file.write_bytes(whole)
-    assert verify(DemoStore.open(tmp_path / "s")) == []
+    assert verify_store(DemoStore.open(tmp_path / "s")) == []
 
 
 def test_an_unknown_codec(tmp_path: Path) -> None:
@@ -108,10 +108,10 @@ def test_an_older_store_is_read_appended_to_and_migrated(tmp_path: Path) -> None
     old = DemoStore.open(path)
     assert same(old.episode(1), make_episode(1))
     assert old.append(make_episode(2)) == 2
-    assert migrate(path) == (1, FORMAT_VERSION)
+    assert migrate_store(path) == (1, FORMAT_VERSION)
     assert json.loads((path / "zarr.json").read_text()) == json.loads(new)
-    assert migrate(path) == (FORMAT_VERSION, FORMAT_VERSION)
-    assert verify(DemoStore.open(path)) == []
+    assert migrate_store(path) == (FORMAT_VERSION, FORMAT_VERSION)
+    assert verify_store(DemoStore.open(path)) == []
 
 
 @pytest.mark.parametrize(("version", "message"), [(None, "restore its zarr.json"), (99, "use a newer one")])
@@ -119,7 +119,7 @@ def test_a_missing_or_newer_version_is_refused_and_left_alone(tmp_path: Path, ve
     make_store(tmp_path / "s", episodes=1)
     age(tmp_path / "s", version)
     before = (tmp_path / "s" / "zarr.json").read_bytes()
-    for attempt in (DemoStore.open, migrate):
+    for attempt in (DemoStore.open, migrate_store):
         with pytest.raises(UserError, match=message):
             attempt(tmp_path / "s")
     assert (tmp_path / "s" / "zarr.json").read_bytes() == before

@@ -10,11 +10,11 @@ from demo_data import DELTAS, spec_of_deltas
 from scipy.spatial.transform import Rotation
 
 from pixio_robot.cli.main import main
-from pixio_robot.data.actions.pose_columns import blocks, look_like_poses
-from pixio_robot.data.actions.rotations import WIDTHS
-from pixio_robot.data.demos.editing.convert_actions import converted, motionless, too_far
+from pixio_robot.data.actions.pose_columns import find_pose_columns, find_possible_poses
+from pixio_robot.data.actions.rotations import ROTATION_SIZES
+from pixio_robot.data.demos.editing.convert_actions import convert_actions, is_motionless, warn_about_clipped_deltas
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.types import Episode
 
@@ -37,7 +37,7 @@ def episode(seed: int = 0, n: int = 7) -> Episode:
 
 
 def test_absolute_targets_are_where_the_controller_goes() -> None:
-    edit = converted(SPEC, "absolute")
+    edit = convert_actions(SPEC, "absolute")
     assert edit.spec.action_names == (
         *(f"eef_pos.{axis} [m]" for axis in "xyz"),
         *(f"eef_axis_angle.{axis} [rad]" for axis in "xyz"),
@@ -54,18 +54,18 @@ def test_absolute_targets_are_where_the_controller_goes() -> None:
     np.testing.assert_array_equal(after.actions[:, 6], before.actions[:, 6])
 
 
-@pytest.mark.parametrize("form", sorted(WIDTHS))
+@pytest.mark.parametrize("form", sorted(ROTATION_SIZES))
 def test_there_and_back_is_the_identity(form: str) -> None:
-    there = converted(SPEC, "absolute", form)
-    assert there.spec.action_dim == 3 + WIDTHS[form] + 1
-    back = converted(there.spec, "delta", "axis_angle")
+    there = convert_actions(SPEC, "absolute", form)
+    assert there.spec.action_dim == 3 + ROTATION_SIZES[form] + 1
+    back = convert_actions(there.spec, "delta", "axis_angle")
     assert dataclasses.replace(back.spec) == SPEC
     before = episode(3)
     np.testing.assert_allclose(back.change(there.change(before)).actions, before.actions, atol=2e-5)
     # The form alone, of deltas.
     if form != "axis_angle":
-        turned = converted(SPEC, rotation=form)
-        again = converted(turned.spec, rotation="axis_angle", scale_rotation=0.5)
+        turned = convert_actions(SPEC, rotation=form)
+        again = convert_actions(turned.spec, rotation="axis_angle", scale_rotation=0.5)
         np.testing.assert_allclose(again.change(turned.change(before)).actions, before.actions, atol=2e-5)
         assert turned.spec.controller == SPEC.controller
 
@@ -73,34 +73,34 @@ def test_there_and_back_is_the_identity(form: str) -> None:
 def test_two_arms_start_from_their_own_poses() -> None:
     names = [name.replace("eef", f"arm{arm}_eef") for arm in (0, 1) for name in DELTAS[:3]]
     state = [name.replace("eef", f"robot{arm}_eef") for arm in (1, 0) for name in POSE[:3]]
-    edit = converted(dataclasses.replace(SPEC, action_names=names, state_names=state), "absolute")
+    edit = convert_actions(dataclasses.replace(SPEC, action_names=names, state_names=state), "absolute")
     before = dataclasses.replace(episode(), actions=np.zeros((7, 6), np.float32), state=episode().state[:, :6])
     np.testing.assert_allclose(edit.change(before).actions, before.state[:, [3, 4, 5, 0, 1, 2]])
 
 
 def test_blocks_are_read_from_names() -> None:
-    found = blocks(SPEC.action_names)
+    found = find_pose_columns(SPEC.action_names)
     assert [(block.what, block.delta, block.first, block.scale[0]) for block in found] == [
         ("pos", True, 0, 0.05),
         ("axis_angle", True, 3, 0.5),
     ]
-    assert blocks(("joint1_delta [0.05 rad]", "gripper")) == []
+    assert find_pose_columns(("joint1_delta [0.05 rad]", "gripper")) == []
     with pytest.raises(UserError, match="columns are not eef_pos"):
-        blocks(("eef_pos.x [m]", "eef_pos.z [m]", "eef_pos.y [m]"))
+        find_pose_columns(("eef_pos.x [m]", "eef_pos.z [m]", "eef_pos.y [m]"))
 
 
 def test_poses_of_other_bodies_stay_and_the_grippers_own_under_other_names_are_refused() -> None:
     beside = dataclasses.replace(SPEC, action_names=(*SPEC.action_names, "head.yaw", "camera.pitch"))
-    assert converted(beside, "absolute").spec.action_names[-2:] == ("head.yaw", "camera.pitch")
+    assert convert_actions(beside, "absolute").spec.action_names[-2:] == ("head.yaw", "camera.pitch")
     for name in ("rot.x", "left_tcp.x", "pose0"):
         with pytest.raises(UserError, match=f"have unknown names: {name}"):
-            converted(dataclasses.replace(SPEC, action_names=(*SPEC.action_names, name)), "absolute")
+            convert_actions(dataclasses.replace(SPEC, action_names=(*SPEC.action_names, name)), "absolute")
 
 
 def test_very_small_units_are_read_as_they_are_written() -> None:
-    small = converted(converted(SPEC, "absolute").spec, "delta", scale_rotation=1e-5).spec.action_names
+    small = convert_actions(convert_actions(SPEC, "absolute").spec, "delta", scale_rotation=1e-5).spec.action_names
     assert small[3] == "eef_delta_axis_angle.x [1e-05 rad]"
-    assert blocks(small)[1].scale[0] == 1e-5
+    assert find_pose_columns(small)[1].scale[0] == 1e-5
 
 
 UMI = (*(f"robot0_eef_pos.{axis} [m]" for axis in "xyz"), *(f"robot0_eef_rot_axis_angle.{a} [rad]" for a in "xyz"))
@@ -110,7 +110,7 @@ def test_umis_rotations_are_converted_and_keep_their_name() -> None:
     spec = dataclasses.replace(
         SPEC, controller="unknown", action_names=(*UMI, "robot0_gripper_width.0 [m]"), state_names=UMI
     )
-    edit = converted(spec, "delta")
+    edit = convert_actions(spec, "delta")
     assert [name.split(".")[0] for name in edit.spec.action_names[2:6]] == [
         "robot0_eef_delta_pos",
         *["robot0_eef_delta_rot_axis_angle"] * 3,
@@ -122,15 +122,15 @@ def test_umis_rotations_are_converted_and_keep_their_name() -> None:
     before = dataclasses.replace(
         episode(), state=rng.normal(size=(7, 6)).astype(np.float32), actions=rng.normal(size=(7, 7)).astype(np.float32)
     )
-    back = converted(edit.spec, "absolute")
+    back = convert_actions(edit.spec, "absolute")
     assert back.spec.action_names == spec.action_names
     np.testing.assert_allclose(back.change(edit.change(before)).actions[:, :3], before.actions[:, :3], atol=1e-5)
     # A form alone leaves the positions bit for bit.
-    turned = converted(spec, rotation="rot6d").change(before)
+    turned = convert_actions(spec, rotation="rot6d").change(before)
     assert np.array_equal(turned.actions[:, [0, 1, 2, 9]], before.actions[:, [0, 1, 2, 6]])
     still = edit.change(dataclasses.replace(before, actions=np.concatenate([before.state, before.actions[:, 6:]], 1)))
-    assert motionless(edit.spec, [still.actions])
-    assert not motionless(edit.spec, [edit.change(before).actions])
+    assert is_motionless(edit.spec, [still.actions])
+    assert not is_motionless(edit.spec, [edit.change(before).actions])
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_umis_rotations_are_converted_and_keep_their_name() -> None:
     ],
 )
 def test_what_looks_like_a_pose(name: str, poses: bool, rotations: bool) -> None:
-    assert bool(look_like_poses([name])) == poses
-    assert bool(look_like_poses([name], rotations_only=True)) == rotations
+    assert bool(find_possible_poses([name])) == poses
+    assert bool(find_possible_poses([name], rotations_only=True)) == rotations
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_looks_like_a_pose(name: str, poses: bool, rotations: bool) -> None
 )
 def test_what_cannot_be_meant_is_refused(change: dict, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        converted(dataclasses.replace(SPEC, **change), **arguments)
+        convert_actions(dataclasses.replace(SPEC, **change), **arguments)
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +206,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "unchanged: gripper" in capsys.readouterr().out
     assert run("absolute out=back to=delta rotation=axis_angle") == 0
     back = DemoStore.open(tmp_path / "back")
-    assert verify(back, action_range=(-1.001, 1.001)) == []
+    assert verify_store(back, action_range=(-1.001, 1.001)) == []
     assert back.spec == SPEC
     np.testing.assert_allclose(back.actions(2), store.actions(2), atol=2e-5)
     assert run("s out=x") == 2
@@ -253,12 +253,12 @@ def test_deltas_that_a_controller_would_clip_are_warned_of(
     actions[3, 3:9] = before.state[4, 3:9]
     turned = DemoStore.create(tmp_path / "t", spec)
     turned.append(dataclasses.replace(before, actions=actions))
-    (both,) = too_far(
+    (both,) = warn_about_clipped_deltas(
         spec,
-        converted(spec, "delta", "axis_angle").spec,
-        [converted(spec, "delta", "axis_angle").change(turned.episode(0)).actions],
+        convert_actions(spec, "delta", "axis_angle").spec,
+        [convert_actions(spec, "delta", "axis_angle").change(turned.episode(0)).actions],
     )
     assert "in 3 of 8 steps" in both
     assert "scale_position=0.2 scale_rotation=" in both
-    plain = converted(spec, "delta", scale_position=0.2)
-    assert too_far(spec, plain.spec, [plain.change(turned.episode(0)).actions]) == ()
+    plain = convert_actions(spec, "delta", scale_position=0.2)
+    assert warn_about_clipped_deltas(spec, plain.spec, [plain.change(turned.episode(0)).actions]) == ()

@@ -13,32 +13,42 @@ from demo_data import SPEC, make_episode, make_store, same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixio_robot.data.actions.merge_steps import WAYS
-from pixio_robot.data.demos.editing.filter_expression import COMPARISONS, EXAMPLE, EpisodeFacts, parse_where
-from pixio_robot.data.demos.editing.merge import merged, twins
-from pixio_robot.data.demos.editing.rename import Named, renamed
-from pixio_robot.data.demos.editing.resample import Edit, resized, strided
-from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, chosen, drawn, filtered, holding, split, task_of, write
-from pixio_robot.data.demos.spec_differences import told_apart
+from pixio_robot.data.actions.merge_steps import MERGE_METHODS
+from pixio_robot.data.demos.editing.filter_expression import COMPARISONS, EXAMPLE, EpisodeProperties, parse_filter
+from pixio_robot.data.demos.editing.merge import find_duplicates, merge_stores
+from pixio_robot.data.demos.editing.rename import SpecOverrides, rename_columns
+from pixio_robot.data.demos.editing.resample import Edit, resize_images, subsample
+from pixio_robot.data.demos.editing.rewrite import (
+    TASK,
+    NewStore,
+    episode_task,
+    filter_episodes,
+    find_matching_episodes,
+    sample_episodes,
+    select_episodes,
+    split_store,
+    write_stores,
+)
+from pixio_robot.data.demos.spec_differences import describe_differences
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import TIMESTAMPS, verify
+from pixio_robot.data.demos.verify import TIMESTAMPS, verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec
 
 
 def apply(store: DemoStore, edit: Edit, out: Path) -> DemoStore:
-    write(out, {"": chosen(store, range(len(store)), edit.change, edit.spec)}, progress=False)
+    write_stores(out, {"": select_episodes(store, range(len(store)), edit.change, edit.spec)}, progress=False)
     result = DemoStore.open(out)
-    assert verify(result) == []
+    assert verify_store(result) == []
     return result
 
 
 def test_a_merge_of_a_split_is_the_whole(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=7)
-    write(tmp_path / "parts", split(store, 0.3, seed=1), progress=False)
+    write_stores(tmp_path / "parts", split_store(store, 0.3, seed=1), progress=False)
     parts = [DemoStore.open(tmp_path / "parts" / name) for name in ("train", "validation")]
     assert [len(part) for part in parts] == [5, 2]
-    write(tmp_path / "again", {"": merged(parts)}, progress=False)
+    write_stores(tmp_path / "again", {"": merge_stores(parts)}, progress=False)
     again = DemoStore.open(tmp_path / "again")
     assert sorted(again.seeds) == store.seeds
     assert again.spec == store.spec
@@ -47,8 +57,8 @@ def test_a_merge_of_a_split_is_the_whole(tmp_path: Path) -> None:
 
 def test_what_is_held_out_is_in_no_other_copy_in_the_training_part(tmp_path: Path) -> None:
     store, again = (make_store(tmp_path / name, episodes=6) for name in ("s", "again"))
-    write(tmp_path / "twice", {"": merged([store, again])}, progress=False)
-    write(tmp_path / "parts", split(DemoStore.open(tmp_path / "twice"), 0.3, seed=0), progress=False)
+    write_stores(tmp_path / "twice", {"": merge_stores([store, again])}, progress=False)
+    write_stores(tmp_path / "parts", split_store(DemoStore.open(tmp_path / "twice"), 0.3, seed=0), progress=False)
     train, validation = (DemoStore.open(tmp_path / "parts" / name) for name in ("train", "validation"))
     assert len(validation) == 4
     assert not set(train.seeds) & set(validation.seeds)
@@ -57,37 +67,43 @@ def test_what_is_held_out_is_in_no_other_copy_in_the_training_part(tmp_path: Pat
     for _ in range(3):
         alike.append(make_episode(1))
     with pytest.raises(UserError, match="none is left to train on"):
-        split(alike, 0.3, seed=0)
+        split_store(alike, 0.3, seed=0)
 
 
 def test_a_merge_of_two_tasks_says_which_is_which(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / "a", episodes=2)]
     other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, task="Other", licence="CC0"))
     other.append(make_episode(5))
-    write(tmp_path / "both", {"": merged([*stores, other])}, progress=False)
+    write_stores(tmp_path / "both", {"": merge_stores([*stores, other])}, progress=False)
     both = DemoStore.open(tmp_path / "both")
     assert both.spec.task == "Other + Test"
     assert both.spec.licence == "CC0"
-    assert [task_of(both, number) for number in range(3)] == ["Test", "Test", "Other"]
+    assert [episode_task(both, number) for number in range(3)] == ["Test", "Test", "Other"]
     # Each task's own store says so, as training on several stores wants it.
-    write(tmp_path / "one", {"": filtered(both, "task == Other")}, progress=False)
+    write_stores(tmp_path / "one", {"": filter_episodes(both, "task == Other")}, progress=False)
     one = DemoStore.open(tmp_path / "one")
     assert (one.seeds, one.spec.task) == ([5], "Other")
 
 
 def test_edits_of_lossy_archives_lose_no_more(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=2)
-    write(tmp_path / "packed", {"": dataclasses.replace(chosen(store, range(2)), image_codec="jpeg")}, progress=False)
+    write_stores(
+        tmp_path / "packed",
+        {"": dataclasses.replace(select_episodes(store, range(2)), image_codec="jpeg")},
+        progress=False,
+    )
     packed = DemoStore.open(tmp_path / "packed")
     assert not same(packed.episode(0), store.episode(0))
     # Neither the frames that lost already, nor those of the other store that a merge brings in.
-    for name, recipe in (("one", filtered(packed, "episode == 0")), ("both", merged([packed, store]))):
-        write(tmp_path / name, {"": recipe}, progress=False)
+    for name, recipe in (("one", filter_episodes(packed, "episode == 0")), ("both", merge_stores([packed, store]))):
+        write_stores(tmp_path / name, {"": recipe}, progress=False)
         assert same(DemoStore.open(tmp_path / name).episode(0), packed.episode(0))
     assert same(DemoStore.open(tmp_path / "both").episode(2), store.episode(0))
     # What loses nothing stays as small as it is.
-    write(tmp_path / "z", {"": dataclasses.replace(chosen(store, [0]), image_codec="zstd")}, progress=False)
-    assert filtered(DemoStore.open(tmp_path / "z"), "episode == 0").image_codec == "zstd"
+    write_stores(
+        tmp_path / "z", {"": dataclasses.replace(select_episodes(store, [0]), image_codec="zstd")}, progress=False
+    )
+    assert filter_episodes(DemoStore.open(tmp_path / "z"), "episode == 0").image_codec == "zstd"
 
 
 def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
@@ -95,7 +111,7 @@ def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
     other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, control_hz=20.0))
     other.append(make_episode(1))
     with pytest.raises(UserError, match=r"/a \(A\) and .*/b \(B\) cannot be merged. control_hz: A has 10, B has 20. `"):
-        merged([store, other])
+        merge_stores([store, other])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +132,7 @@ def test_stores_that_mean_other_things_are_not_merged(tmp_path: Path) -> None:
     ],
 )
 def test_each_difference_is_told_once(change: dict, message: str) -> None:
-    told = told_apart(SPEC, dataclasses.replace(SPEC, **change), "A", "B")
+    told = describe_differences(SPEC, dataclasses.replace(SPEC, **change), "A", "B")
     assert told.startswith(message)
     assert bool(told) == bool(message)
 
@@ -124,12 +140,12 @@ def test_each_difference_is_told_once(change: dict, message: str) -> None:
 def test_episodes_that_are_there_twice_are_found(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a", episodes=3)
     with pytest.raises(UserError, match="/a is listed twice"):
-        merged([store, DemoStore.open(tmp_path / "a" / ".." / "a")])
+        merge_stores([store, DemoStore.open(tmp_path / "a" / ".." / "a")])
     again = DemoStore.create(tmp_path / "b", SPEC)
     for seed in (7, 1):
         again.append(make_episode(seed))
-    assert twins([store, again]) == {(1, 1)}
-    write(tmp_path / "both", {"": merged([store, again], {(1, 1)})}, progress=False)
+    assert find_duplicates([store, again]) == {(1, 1)}
+    write_stores(tmp_path / "both", {"": merge_stores([store, again], {(1, 1)})}, progress=False)
     assert DemoStore.open(tmp_path / "both").seeds == [0, 1, 2, 7]
 
 
@@ -138,19 +154,19 @@ def test_nothing_is_left_behind_when_an_edit_fails(tmp_path: Path) -> None:
     file = store.episode_path(2) / "actions" / "c" / "0" / "0"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match="000002/actions is damaged"):
-        write(tmp_path / "out", {"": chosen(DemoStore.open(tmp_path / "s"), range(3))}, progress=False)
+        write_stores(tmp_path / "out", {"": select_episodes(DemoStore.open(tmp_path / "s"), range(3))}, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
 def test_an_existing_place_is_not_written_to(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=1)
     with pytest.raises(UserError, match="exists already; choose another out="):
-        write(tmp_path / "s", {"": chosen(store, [0])}, progress=False)
+        write_stores(tmp_path / "s", {"": select_episodes(store, [0])}, progress=False)
 
 
-@given(stride=st.integers(1, 9), length=st.integers(1, 12), joined=st.sampled_from(sorted(WAYS)))
+@given(stride=st.integers(1, 9), length=st.integers(1, 12), joined=st.sampled_from(sorted(MERGE_METHODS)))
 def test_a_stride_keeps_every_kth_frame_and_the_return(stride: int, length: int, joined: str) -> None:
-    episode, edit = make_episode(3, length), strided(SPEC, stride, joined)
+    episode, edit = make_episode(3, length), subsample(SPEC, stride, joined)
     found = edit.change(episode)
     assert np.array_equal(found.images["front"], episode.images["front"][::stride])
     assert np.array_equal(found.state, episode.state[::stride])
@@ -171,7 +187,7 @@ def test_a_stride_leaves_a_gripper_its_command_and_a_step_its_time(tmp_path: Pat
     episode = make_episode(0, 7)
     episode.actions[:, 1] = [-1, -1, -1, -1, 1, 1, 1]
     store.append(dataclasses.replace(episode, info={TIMESTAMPS: [step / spec.control_hz for step in range(7)]}))
-    thinned = apply(store, strided(spec, 3, joined), tmp_path / "thinned")  # verified: the times fit the new rate
+    thinned = apply(store, subsample(spec, 3, joined), tmp_path / "thinned")  # verified: the times fit the new rate
     assert thinned.actions(0)[:, 1].tolist() == [-1, 1, 1]
     assert thinned.info(0)[TIMESTAMPS] == [0.0, 0.3, 0.6]
     np.testing.assert_allclose(thinned.actions(0)[0, 0], getattr(episode.actions[:3, 0], joined)(), rtol=1e-6)
@@ -179,19 +195,19 @@ def test_a_stride_leaves_a_gripper_its_command_and_a_step_its_time(tmp_path: Pat
 
 def test_a_stride_asks_how_actions_are_joined() -> None:
     with pytest.raises(UserError, match=r"actions=first\|last\|sum\|mean"):
-        strided(SPEC, 2, "")
+        subsample(SPEC, 2, "")
 
 
 def test_renaming_there_and_back(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=2)
-    swapped = apply(store, renamed(SPEC, {"front": "hand", "hand": "front"}), tmp_path / "swapped")
+    swapped = apply(store, rename_columns(SPEC, {"front": "hand", "hand": "front"}), tmp_path / "swapped")
     assert np.array_equal(swapped.images(0, "hand"), store.images(0, "front"))
-    back = apply(swapped, renamed(swapped.spec, {"front": "hand", "hand": "front"}), tmp_path / "back")
+    back = apply(swapped, rename_columns(swapped.spec, {"front": "hand", "hand": "front"}), tmp_path / "back")
     assert same(back.episode(1), make_episode(1))
     with pytest.raises(UserError, match="same name"):
-        renamed(SPEC, {"front": "hand"})
+        rename_columns(SPEC, {"front": "hand"})
     with pytest.raises(UserError, match="Did you mean 'front'"):
-        renamed(SPEC, {"frnt": "x"})
+        rename_columns(SPEC, {"frnt": "x"})
 
 
 def test_columns_robot_and_task_are_renamed_and_their_numbers_stay(tmp_path: Path) -> None:
@@ -199,33 +215,33 @@ def test_columns_robot_and_task_are_renamed_and_their_numbers_stay(tmp_path: Pat
     store = DemoStore.create(tmp_path / "s", spec)
     for seed in range(2):
         store.append(dataclasses.replace(make_episode(seed), info={TASK: "Test"}))
-    words = Named(robot="UR5e", controller="cartesian", task="Pick")
-    edit = renamed(spec, {"eef": "eef_pos", "u": "grip [1]", "front": "top"}, words)
+    words = SpecOverrides(robot="UR5e", controller="cartesian", task="Pick")
+    edit = rename_columns(spec, {"eef": "eef_pos", "u": "grip [1]", "front": "top"}, words)
     # What is called alike in state and actions means the same.
     assert edit.spec.state_names == ("eef_pos.x [m]", "eef_pos.y [m]", "grip [1]")
     assert edit.spec.action_names == ("grip [1]", "v")
     assert "action_names: u -> grip [1]" in edit.notes
     done = apply(store, edit, tmp_path / "t")
     assert (done.spec.robot, done.spec.controller, done.spec.task) == ("UR5e", "cartesian", "Pick")
-    assert task_of(done, 1) == "Pick"
+    assert episode_task(done, 1) == "Pick"
     assert np.array_equal(done.actions(1), store.actions(1))
     assert np.array_equal(done.images(1, "top"), store.images(1, "front"))
-    whole = renamed(spec, {}, Named(action_names=["eef_pos.x [m]", "eef_pos.y [m]"])).spec
+    whole = rename_columns(spec, {}, SpecOverrides(action_names=["eef_pos.x [m]", "eef_pos.y [m]"])).spec
     assert whole.action_names == ("eef_pos.x [m]", "eef_pos.y [m]")
 
 
 @pytest.mark.parametrize(
     ("names", "words", "message"),
     [
-        ({"ux": "w"}, Named(), "Unknown camera or column 'ux'"),
-        ({"u": "v"}, Named(), "Two columns of action_names would have the same name: v"),
-        ({}, Named(action_names=["a", "b", "c"]), "action_names= has 3 names for 2: u, v"),
-        ({}, Named(task="Both"), "would replace several tasks"),
+        ({"ux": "w"}, SpecOverrides(), "Unknown camera or column 'ux'"),
+        ({"u": "v"}, SpecOverrides(), "Two columns of action_names would have the same name: v"),
+        ({}, SpecOverrides(action_names=["a", "b", "c"]), "action_names= has 3 names for 2: u, v"),
+        ({}, SpecOverrides(task="Both"), "would replace several tasks"),
     ],
 )
-def test_names_that_do_not_fit_are_refused(names: dict, words: Named, message: str) -> None:
+def test_names_that_do_not_fit_are_refused(names: dict, words: SpecOverrides, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        renamed(dataclasses.replace(SPEC, task="One + Other"), names, words)
+        rename_columns(dataclasses.replace(SPEC, task="One + Other"), names, words)
 
 
 def test_resizing_averages_and_intrinsics_follow(tmp_path: Path) -> None:
@@ -233,7 +249,7 @@ def test_resizing_averages_and_intrinsics_follow(tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, cameras={**SPEC.cameras, "front": camera})
     store = DemoStore.create(tmp_path / "s", spec)
     store.append(make_episode(0))
-    small = apply(store, resized(spec, 6, 5, ["front"]), tmp_path / "small")
+    small = apply(store, resize_images(spec, 6, 5, ["front"]), tmp_path / "small")
     assert small.spec.cameras["front"] == dataclasses.replace(
         camera, height=6, width=5, intrinsics=(10.0, 12.0, 2.5, 3.0)
     )
@@ -246,13 +262,13 @@ def test_resizing_averages_and_intrinsics_follow(tmp_path: Path) -> None:
 
 def test_drawn_episodes_are_different_and_repeatable(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=6)
-    assert drawn(store, 3, 1) == drawn(store, 3, 1) == sorted(set(drawn(store, 3, 1)))
-    assert drawn(store, 6, 0) == list(range(6))
+    assert sample_episodes(store, 3, 1) == sample_episodes(store, 3, 1) == sorted(set(sample_episodes(store, 3, 1)))
+    assert sample_episodes(store, 6, 0) == list(range(6))
     with pytest.raises(UserError, match="between 1 and the 6 episodes"):
-        drawn(store, 7, 0)
+        sample_episodes(store, 7, 0)
 
 
-FACTS = EpisodeFacts(
+FACTS = EpisodeProperties(
     episode=3, length=40, seed=7, success=True, task="Lift", reward=1.5, info={"operator": "a", "n": 2}
 )
 
@@ -292,7 +308,7 @@ FACTS = EpisodeFacts(
     ],
 )
 def test_choices(where: str, expected: bool) -> None:
-    assert parse_where(where).holds(FACTS) is expected
+    assert parse_filter(where).holds(FACTS) is expected
 
 
 @pytest.mark.parametrize(
@@ -317,38 +333,38 @@ def test_choices(where: str, expected: bool) -> None:
 )
 def test_choices_that_are_not_understood(where: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        parse_where(where)
+        parse_filter(where)
 
 
 def test_the_example_of_the_message_is_understood() -> None:
-    assert parse_where(EXAMPLE).holds(FACTS)
-    assert not parse_where(EXAMPLE).holds(dataclasses.replace(FACTS, episode=8))
+    assert parse_filter(EXAMPLE).holds(FACTS)
+    assert not parse_filter(EXAMPLE).holds(dataclasses.replace(FACTS, episode=8))
 
 
 def test_text_is_not_compared_with_numbers() -> None:
     with pytest.raises(UserError, match=r"which cannot be compared with 1\.0\.\.3\.0"):
-        parse_where("task in (1..3)").holds(FACTS)
+        parse_filter("task in (1..3)").holds(FACTS)
     with pytest.raises(UserError, match="task is 'Lift' in episode 3"):
-        parse_where("task < 3").holds(FACTS)
+        parse_filter("task < 3").holds(FACTS)
 
 
 @given(sign=st.sampled_from(sorted(set(COMPARISONS) - {"in"})), value=st.integers(-50, 50), length=st.integers(0, 50))
 def test_comparisons_are_those_of_numbers(sign: str, value: int, length: int) -> None:
     facts = dataclasses.replace(FACTS, length=length)
-    assert parse_where(f"length {sign} {value}").holds(facts) == COMPARISONS[sign](length, value)
+    assert parse_filter(f"length {sign} {value}").holds(facts) == COMPARISONS[sign](length, value)
 
 
 def test_none_fits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="matches none of the 2 episodes"):
-        filtered(make_store(tmp_path / "s", episodes=2), "length > 1000")
+        filter_episodes(make_store(tmp_path / "s", episodes=2), "length > 1000")
 
 
 def test_a_key_that_was_noted_somewhere_is_known_everywhere_and_others_are_not(tmp_path: Path) -> None:
     plain, noted = make_store(tmp_path / "plain", episodes=1), DemoStore.create(tmp_path / "noted", SPEC)
     noted.append(dataclasses.replace(make_episode(0), info={"operator": "ann"}))
-    assert holding([plain, noted], "info.operator == ann") == [[], [0]]
+    assert find_matching_episodes([plain, noted], "info.operator == ann") == [[], [0]]
     with pytest.raises(UserError, match=r"'info\.operater'\. Did you mean 'info\.operator'"):
-        holding([plain, noted], "success or info.operater == ann")
+        find_matching_episodes([plain, noted], "success or info.operater == ann")
 
 
 @pytest.mark.parametrize(
@@ -365,7 +381,7 @@ def test_a_key_that_was_noted_somewhere_is_known_everywhere_and_others_are_not(t
 def test_verify_holds_timestamps_against_the_rate(tmp_path: Path, times: list, message: str | None) -> None:
     store = DemoStore.create(tmp_path / "s", SPEC)
     store.append(dataclasses.replace(make_episode(0, length=4), info={TIMESTAMPS: times}))
-    problems = verify(store)
+    problems = verify_store(store)
     assert len(problems) == (message is not None)
     if message is not None:
         assert re.search(message, problems[0])
@@ -377,8 +393,8 @@ def test_verify_names_the_action_that_no_controller_takes(tmp_path: Path) -> Non
     episode.actions[:] = 0.5
     episode.actions[3, 1] = 1.5
     store.append(episode)
-    assert verify(store, action_range=(-2, 2)) == []
-    assert verify(store, action_range=(-1, 1)) == [
+    assert verify_store(store, action_range=(-2, 2)) == []
+    assert verify_store(store, action_range=(-1, 1)) == [
         "episode 0, actions: 1 values outside -1..1, the first at step 3: v is 1.5"
     ]
 
@@ -386,7 +402,7 @@ def test_verify_names_the_action_that_no_controller_takes(tmp_path: Path) -> Non
 def test_verify_finds_a_camera_that_nobody_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=2)
     (store.episode_path(1) / "images" / "side").mkdir()
-    assert verify(store) == ["episode 1, camera side: it is not in the DemoSpec"]
+    assert verify_store(store) == ["episode 1, camera side: it is not in the DemoSpec"]
 
 
 def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
@@ -394,13 +410,13 @@ def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
     code = f"""
         import resource, signal, sys
         from pathlib import Path
-        from pixio_robot.data.demos.editing.rewrite import chosen, open_source, write
+        from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
         from pixio_robot.errors import UserError
-        store = open_source(Path({str(tmp_path / "s")!r}))
+        store = open_for_streaming(Path({str(tmp_path / "s")!r}))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
         try:
-            write(Path({str(tmp_path / "out")!r}), {{"": chosen(store, range(len(store)))}}, progress=False)
+            write_stores(Path({str(tmp_path / "out")!r}), {{"": select_episodes(store, range(len(store)))}}, progress=False)
         except UserError as error:
             assert "Nothing was kept" in str(error), error
             sys.exit(7)
@@ -414,5 +430,5 @@ def test_an_episode_that_does_not_fit_is_named(tmp_path: Path) -> None:
     wrong = dataclasses.replace(store.episode(2), rewards=np.full(1, np.nan, np.float32))
     episodes = iter([store.episode(0), store.episode(1), wrong])
     with pytest.raises(UserError, match=r"Episode 2 cannot be written to .*rewards"):
-        write(tmp_path / "out", {"": Recipe(spec=store.spec, count=3, episodes=episodes)}, progress=False)
+        write_stores(tmp_path / "out", {"": NewStore(spec=store.spec, count=3, episodes=episodes)}, progress=False)
     assert not (tmp_path / "out").exists()

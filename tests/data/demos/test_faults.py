@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from demo_data import SPEC, make_episode, make_store, same
 
-from pixio_robot.data.demos.atomic_commit import PREFIX, workplace
+from pixio_robot.data.demos.atomic_commit import PREFIX, staging_directory
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 
 HERE = Path(__file__).parents[1]
 
@@ -39,7 +39,7 @@ def writer(path: Path, first: int, stop: int = 10**9) -> subprocess.Popen:
 
 def check_whole(path: Path) -> DemoStore:
     store = DemoStore.open(path)
-    assert verify(store) == []
+    assert verify_store(store) == []
     assert all(same(store.episode(number), make_episode(store.seeds[number])) for number in range(len(store)))
     return store
 
@@ -96,7 +96,7 @@ def test_a_killed_writer_is_swept_by_the_next_and_a_living_one_stays(tmp_path: P
         time.sleep(0.001)
     process.kill()
     process.wait()
-    with workplace(path / "episodes") as living:
+    with staging_directory(path / "episodes") as living:
         (living / "half").touch()
         store.append(make_episode(1))
         assert (living / "half").exists()

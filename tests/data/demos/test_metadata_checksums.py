@@ -8,15 +8,15 @@ import pytest
 import zarr
 from demo_data import SPEC, make_episode, make_store, same
 
-from pixio_robot.data.demos.metadata_checksums import CHECKSUM, sealed, unsealed
+from pixio_robot.data.demos.metadata_checksums import CHECKSUM, add_checksum, verify_and_strip_checksum
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 
 
 def problems(path: Path) -> list[str]:
     try:
-        return verify(DemoStore.open(path))
+        return verify_store(DemoStore.open(path))
     except UserError as error:
         return [str(error)]
 
@@ -77,7 +77,7 @@ def test_a_changed_codec_is_damage_to_other_tools(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=2)
     path = store.episode_path(1) / "images" / "hand" / "zarr.json"
     path.write_text(path.read_text().replace('"crc32c"', '"zstd"'))
-    assert verify(DemoStore.open(tmp_path / "s")) == [
+    assert verify_store(DemoStore.open(tmp_path / "s")) == [
         "episode 1, images/hand: its zarr.json has changed since it was written"
     ]
 
@@ -87,7 +87,7 @@ def test_a_group_that_zarr_would_not_open_is_named(tmp_path: Path, node: str) ->
     make_store(tmp_path / "s", episodes=1)
     path = tmp_path / "s" / node / "zarr.json"
     path.write_text(path.read_text().replace('"zarr_format": 3', '"zarr_format": 7'))
-    (problem,) = verify(DemoStore.open(tmp_path / "s"))
+    (problem,) = verify_store(DemoStore.open(tmp_path / "s"))
     assert "other tools" in problem
 
 
@@ -99,11 +99,11 @@ def test_what_earlier_versions_wrote_has_no_checksum_and_is_read(tmp_path: Path)
     group.attrs.put(attributes)
     again = DemoStore.open(tmp_path / "s")
     assert same(again.episode(1), make_episode(1))
-    assert verify(again) == []
+    assert verify_store(again) == []
     assert SPEC.differences(again.spec) == []
 
 
 def test_sealing_does_not_depend_on_the_order_and_is_undone() -> None:
-    one, other = sealed({"a": 1, "b": [0.1, None]}), sealed({"b": [0.1, None], "a": 1})
-    assert one == other == sealed(one)
-    assert unsealed(one) == {"a": 1, "b": [0.1, None]}
+    one, other = add_checksum({"a": 1, "b": [0.1, None]}), add_checksum({"b": [0.1, None], "a": 1})
+    assert one == other == add_checksum(one)
+    assert verify_and_strip_checksum(one) == {"a": 1, "b": [0.1, None]}

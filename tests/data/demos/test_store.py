@@ -16,7 +16,7 @@ from demo_data import SPEC, make_episode, make_store, same
 
 from pixio_robot.data.demos import arrays
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec
 
@@ -31,7 +31,7 @@ def test_round_trip(tmp_path: Path, ram_bytes: int) -> None:
     assert store.lengths.tolist() == [len(make_episode(seed)) for seed in range(4)]
     assert all(same(store.episode(seed), make_episode(seed)) for seed in range(4))
     assert np.array_equal(store.images(2, "front", 1, 3), make_episode(2).images["front"][1:3])
-    assert verify(store) == []
+    assert verify_store(store) == []
 
 
 def test_zarr_itself_reads_the_same(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_all_black_frames_are_written_and_not_taken_for_missing_ones(tmp_path: P
     black = make_episode(0, length=5)
     black = dataclasses.replace(black, images={name: np.zeros_like(frames) for name, frames in black.images.items()})
     store.append(black)
-    assert verify(store) == []
+    assert verify_store(store) == []
     assert same(DemoStore.open(tmp_path / "s").episode(0), black)
     zarr.config.set({"array.read_missing_chunks": False})
     try:
@@ -63,7 +63,7 @@ def test_all_black_frames_are_written_and_not_taken_for_missing_ones(tmp_path: P
 def test_a_store_without_cameras(tmp_path: Path) -> None:
     store = DemoStore.create(tmp_path / "s", dataclasses.replace(SPEC, cameras={}))
     store.append(dataclasses.replace(make_episode(3), images={}))
-    assert verify(store) == []
+    assert verify_store(store) == []
     assert np.array_equal(store.state(0), make_episode(3).state)
 
 
@@ -178,7 +178,7 @@ def test_damage_is_found_and_named(tmp_path: Path, name: str, damage: str) -> No
         path.write_bytes(content[:-7])
     else:
         path.unlink()
-    problems = verify(DemoStore.open(tmp_path / "s"))
+    problems = verify_store(DemoStore.open(tmp_path / "s"))
     assert problems
     assert all(problem.startswith("episode 1, ") and name.split("/")[-1] in problem for problem in problems)
     if damage != "flip":
@@ -192,7 +192,7 @@ def test_verify_names_the_frame(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[2 * (8 * 8 * 3 + 4) + 17] ^= 4
     path.write_bytes(content)
-    (problem,) = verify(DemoStore.open(tmp_path / "s"))
+    (problem,) = verify_store(DemoStore.open(tmp_path / "s"))
     assert "episode 1, camera hand" in problem
     assert "frame 2" in problem
 
@@ -203,7 +203,7 @@ def test_damaged_array_metadata_is_named(tmp_path: Path, name: str, content: byt
     make_store(tmp_path / "s", episodes=1)
     path = tmp_path / "s" / "episodes" / "000000" / name / "zarr.json"
     path.unlink() if content is None else path.write_bytes(content)
-    problems = verify(DemoStore.open(tmp_path / "s"))
+    problems = verify_store(DemoStore.open(tmp_path / "s"))
     assert problems
     assert all(problem.startswith("episode 0, ") and name.split("/")[-1] in problem for problem in problems)
     with pytest.raises(UserError, match=name):
@@ -224,7 +224,7 @@ def test_reads_are_bounded_and_a_short_one_is_no_damage(
 
     DemoStore.create(tmp_path / "s", SPEC, image_codec=codec).append(make_episode(0, length=20))
     store = DemoStore.open(tmp_path / "s", ram_bytes=0)
-    monkeypatch.setattr(arrays, "_MOST_BYTES", 500)
+    monkeypatch.setattr(arrays, "_MAX_BYTES_PER_READ", 500)
     monkeypatch.setattr(os, "preadv", short)
     found = store.images(0, "hand", 3, 18)
     assert np.array_equal(found, make_episode(0, length=20).images["hand"][3:18])
@@ -242,7 +242,7 @@ def test_an_empty_data_file_is_damage(tmp_path: Path) -> None:
     make_store(tmp_path / "s", episodes=1)
     for name in ("state", "images/front"):
         chunk(tmp_path / "s", 0, name).write_bytes(b"")
-    assert len(verify(DemoStore.open(tmp_path / "s"))) == 2
+    assert len(verify_store(DemoStore.open(tmp_path / "s"))) == 2
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"attributes": {"length": 3}}', '{"attributes": 5}'])
@@ -263,7 +263,7 @@ def test_a_lost_episode_is_named_and_can_be_made_up_for(tmp_path: Path) -> None:
     (episodes / "000003").rename(episodes / "000001")
     store = DemoStore.open(tmp_path / "s")
     assert store.seeds == [0, 3, 2]
-    assert verify(store) == []
+    assert verify_store(store) == []
 
 
 @pytest.mark.parametrize("ram_bytes", [0, 1 << 30])

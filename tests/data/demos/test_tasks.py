@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from demo_data import SPEC, make_episode, make_store, same
 
-from pixio_robot.data.demos.editing.rewrite import write
+from pixio_robot.data.demos.editing.rewrite import write_stores
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.tasks import folder_names, shares_of_tasks, split_by_task, tasks_of
+from pixio_robot.data.demos.tasks import folder_names_for_tasks, group_episodes_by_task, split_by_task, tasks_of
 from pixio_robot.errors import UserError
 
 TASKS = ("Pick the red cube.", "open the drawer", "Pick the red cube.")
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> DemoStore:
 
 def test_every_episode_is_of_its_task(store: DemoStore, tmp_path: Path) -> None:
     assert tasks_of(store) == list(TASKS)
-    shares = shares_of_tasks(store)
+    shares = group_episodes_by_task(store)
     assert list(shares) == list(TASKS[:2])
     assert (shares[TASKS[0]].episodes, shares[TASKS[0]].steps, shares[TASKS[0]].successes) == ([0, 2], 10, 0)
     assert (shares[TASKS[1]].episodes, shares[TASKS[1]].steps, shares[TASKS[1]].successes) == ([1], 5, 1)
@@ -32,7 +32,7 @@ def test_every_episode_is_of_its_task(store: DemoStore, tmp_path: Path) -> None:
 
 
 def test_a_store_of_each_task(store: DemoStore, tmp_path: Path) -> None:
-    write(tmp_path / "apart", split_by_task(store), progress=False)
+    write_stores(tmp_path / "apart", split_by_task(store), progress=False)
     assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == ["open-the-drawer", "pick-the-red-cube"]
     picked = DemoStore.open(tmp_path / "apart" / "pick-the-red-cube")
     assert picked.spec.task == "Pick the red cube."
@@ -42,5 +42,5 @@ def test_a_store_of_each_task(store: DemoStore, tmp_path: Path) -> None:
 
 
 def test_folders_are_told_apart() -> None:
-    names = folder_names(["pick", "Pick!", "pick 2", "../..", "鍋を取る"])
+    names = folder_names_for_tasks(["pick", "Pick!", "pick 2", "../..", "鍋を取る"])
     assert list(names.values()) == ["pick", "pick-2", "pick-2-2", "task", "鍋を取る"]

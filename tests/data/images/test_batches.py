@@ -17,7 +17,7 @@ from PIL import Image
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.images.batches import DemoFrames, ImageSource, PixelBatches, open_image_source
 from pixio_robot.data.images.codec import CorruptImage
-from pixio_robot.data.images.crops import crop_and_resize, crop_draws, random_crop_box, reduced_box, reduction
+from pixio_robot.data.images.crops import crop_and_resize, crop_draws, decode_reduction, random_crop_box, reduced_box
 from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 from pixio_robot.errors import UserError
@@ -227,7 +227,7 @@ def test_crops_of_reduced_images_are_as_good(tmp_path: Path) -> None:
     for seed in range(40):
         box = random_crop_box(999, 1333, np.random.default_rng(seed).random((10, 4)), (0.2, 1.0), (3 / 4, 4 / 3))
         size = 96 + 40 * (seed % 6)
-        by = reduction(box, size)
+        by = decode_reduction(box, size)
         top, left, height, width = reduced_box(box, by)
         crops = np.empty((2, size, size, 3), np.uint8)
         crop_and_resize(source.reduced(0, by), (top, left, height, width), size, crops[0])
@@ -246,7 +246,7 @@ def test_crops_of_reduced_images_are_as_good(tmp_path: Path) -> None:
 
 @given(size=st.integers(1, 200), side=st.integers(1, 1000), top=st.integers(0, 500), left=st.integers(0, 500))
 def test_reduced_boxes_stay_inside_and_large_enough(size: int, side: int, top: int, left: int) -> None:
-    by = reduction((top, left, side, side + 3), size)
+    by = decode_reduction((top, left, side, side + 3), size)
     assert by == 1 or side >= by * size
     new_top, new_left, height, width = reduced_box((top, left, side, side + 3), by)
     assert new_top + height <= -(-(top + side) // by)

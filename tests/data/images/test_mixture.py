@@ -8,9 +8,9 @@ import torch
 
 from pixio_robot.data.images import mixture
 from pixio_robot.data.images.batches import ConcatenatedImages, PixelBatches
-from pixio_robot.data.images.epoch_order import Place
+from pixio_robot.data.images.epoch_order import OrderPosition
 from pixio_robot.data.images.mixture import MixedOrder
-from pixio_robot.data.images.subsets import ChosenBits
+from pixio_robot.data.images.subsets import BitSubset
 from pixio_robot.errors import UserError
 
 COUNTS = [90, 70, 500]
@@ -19,10 +19,10 @@ ROUND = 1200
 
 @pytest.fixture(autouse=True)
 def _short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixture, "ROUND", ROUND)
+    monkeypatch.setattr(mixture, "ROUND_LENGTH", ROUND)
 
 
-START = Place(0, 0)
+START = OrderPosition(0, 0)
 
 
 class Thinned:
@@ -31,10 +31,10 @@ class Thinned:
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def epoch(self, seed: int, epoch: int) -> ChosenBits:
+    def epoch(self, seed: int, epoch: int) -> BitSubset:
         taken = np.random.default_rng((seed, epoch)).random(self.count) > 0.5
         taken[:2] = False, True
-        return ChosenBits([taken])
+        return BitSubset([taken])
 
 
 class Plain:
@@ -59,7 +59,7 @@ def order(weights=(3, 1, 2), selections=(None, None, None), seed=5, counts=COUNT
     return MixedOrder(counts, selections, weights, seed)
 
 
-def shown(order: MixedOrder, count: int, place: Place = START) -> np.ndarray:
+def shown(order: MixedOrder, count: int, place: OrderPosition = START) -> np.ndarray:
     return np.concatenate([epoch.at(positions) for epoch, positions in order.runs(place, count)])
 
 
@@ -112,10 +112,10 @@ def test_what_stands_at_a_place_does_not_depend_on_what_was_asked_before() -> No
     for start in (3 * ROUND + 17, 5, ROUND - 3, 2 * ROUND):
         fresh = order(selections=selections)
         np.testing.assert_array_equal(
-            shown(fresh, 100, fresh.advance(Place(0, 0), start)), straight[start : start + 100]
+            shown(fresh, 100, fresh.advance(OrderPosition(0, 0), start)), straight[start : start + 100]
         )
         np.testing.assert_array_equal(
-            shown(whole, 100, whole.advance(Place(0, 0), start)), straight[start : start + 100]
+            shown(whole, 100, whole.advance(OrderPosition(0, 0), start)), straight[start : start + 100]
         )
     assert not np.array_equal(shown(order(seed=6), 100), straight[:100])
 
@@ -132,7 +132,7 @@ def test_reading_ahead_by_several_rounds_counts_nothing_from_the_start() -> None
         source.advance = lambda place, count, advance=advance: counted.append(count) or advance(place, count)
     begun = mixed._begin
     mixed._begin = lambda number: pytest.fail(f"round {number} is made again")
-    place = mixed.advance(Place(41, 7), 2 * ROUND)
+    place = mixed.advance(OrderPosition(41, 7), 2 * ROUND)
     mixed._begin = begun
     assert mixed._places(41) == order(selections=(None, Thinned(70), Thinned(500)))._places(41)
     assert max(counted, default=0) <= ROUND

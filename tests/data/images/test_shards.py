@@ -62,7 +62,7 @@ def test_writer_and_reader_agree_and_shards_are_bounded(tmp_path: Path) -> None:
 
 
 def test_more_shards_than_open_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "MOST_OPEN_SHARDS", 1)
+    monkeypatch.setattr(shards_module, "MAX_OPEN_SHARDS", 1)
     shards = FrameShards.open(folder)
     images = [shards.image(i) for i in range(len(shards))]
     assert len(images) == 30

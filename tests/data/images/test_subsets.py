@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixio_robot.data.images.subsets import AllImages, ChosenBits, ChosenInTurn
+from pixio_robot.data.images.subsets import AllImages, BitSubset, ConcatenatedSubset
 
 
 def bits(seed: int, count: int, share: float) -> np.ndarray:
@@ -24,7 +24,7 @@ def bits(seed: int, count: int, share: float) -> np.ndarray:
 @settings(max_examples=80)
 def test_it_is_the_list_of_its_numbers(seed: int, count: int, share: float, block: int) -> None:
     wanted = bits(seed, count, share)
-    chosen = ChosenBits(wanted[start : start + 8 * block] for start in range(0, count, 8 * block))
+    chosen = BitSubset(wanted[start : start + 8 * block] for start in range(0, count, 8 * block))
     numbers = np.flatnonzero(wanted)
     assert len(chosen) == len(numbers)
     assert np.array_equal(chosen.numbers(), numbers)
@@ -38,8 +38,8 @@ def test_sources_are_numbered_on(seed: int, counts: list[int]) -> None:
     parts = [
         bits(seed + number, count, 0.5) if number % 2 else np.ones(count, bool) for number, count in enumerate(counts)
     ]
-    choices = [ChosenBits([part]) if number % 2 else AllImages(len(part)) for number, part in enumerate(parts)]
-    chosen, numbers = ChosenInTurn(choices, counts), np.flatnonzero(np.concatenate(parts))
+    choices = [BitSubset([part]) if number % 2 else AllImages(len(part)) for number, part in enumerate(parts)]
+    chosen, numbers = ConcatenatedSubset(choices, counts), np.flatnonzero(np.concatenate(parts))
     assert len(chosen) == len(numbers)
     positions = np.random.default_rng(seed).permutation(len(numbers))
     assert np.array_equal(chosen[positions], numbers[positions])
@@ -48,7 +48,7 @@ def test_sources_are_numbered_on(seed: int, counts: list[int]) -> None:
 def test_many_images_take_a_bit_each() -> None:
     block = bits(0, 1_000_000, 0.5)
     tracemalloc.start()
-    chosen = ChosenBits(block for _ in range(20))
+    chosen = BitSubset(block for _ in range(20))
     kept = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(chosen) == 20 * block.sum()

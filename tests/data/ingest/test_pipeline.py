@@ -26,9 +26,9 @@ from ingest_failures import read_failures
 
 from pixio_robot.data.footage.frames import _images_in
 from pixio_robot.data.footage.search import find_footage
-from pixio_robot.data.images.shards import FrameShards, work_directory
-from pixio_robot.data.ingest.extract import ExtractJob, extract
-from pixio_robot.data.ingest.packing import assign_splits, first_of_equals
+from pixio_robot.data.images.shards import FrameShards, ingest_work_directory
+from pixio_robot.data.ingest.extract import ExtractJob, extract_frames
+from pixio_robot.data.ingest.packing import assign_splits, group_identical_content
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 from pixio_robot.data.jobs import worker_processes
 from pixio_robot.errors import UserError
@@ -99,7 +99,7 @@ def test_what_is_in_the_finished_folder(source: Path, finished: Path) -> None:
     }
     digest = hashlib.sha256((source / "clip 0.mp4").read_bytes()).hexdigest()
     assert manifest["videos"][0]["sha256"] == digest
-    assert not work_directory(finished).exists()
+    assert not ingest_work_directory(finished).exists()
     assert [path for path in finished.parent.iterdir() if path != finished] == []
 
 
@@ -138,7 +138,7 @@ def test_workers_do_not_change_a_byte(source: Path, finished: Path, tmp_path: Pa
 
 def test_finished_and_unchanged_starts_no_worker(source: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
-    monkeypatch.setattr(worker_processes, "_start", None)
+    monkeypatch.setattr(worker_processes, "_start_worker", None)
     report = ingest(config(source, finished, workers=2), show_progress=False)
     assert not report.changed
     assert report.failed == 3
@@ -202,7 +202,7 @@ def test_killed_and_restarted_equals_uninterrupted(source: Path, finished: Path,
     script = tmp_path / "run.py"
     script.write_text(RUN)
     process = subprocess.Popen([sys.executable, str(script), str(source), str(out)], start_new_session=True)
-    while len(list(work_directory(out).glob("*/result.json"))) < 3:
+    while len(list(ingest_work_directory(out).glob("*/result.json"))) < 3:
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
@@ -222,14 +222,14 @@ def test_killed_many_times_equals_uninterrupted(source: Path, finished: Path, tm
         kill_runs(source, out, kills=4, seed=seed)
         ingest(config(source, out), show_progress=False)
         assert contents(out) == contents(finished)
-        assert not work_directory(out).exists()
+        assert not ingest_work_directory(out).exists()
 
 
 def test_killed_before_clearing_up(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "frames"
     ingest(config(source, out), show_progress=False)
     before = contents(out)
-    (work_directory(out) / "some-key").mkdir(parents=True)
+    (ingest_work_directory(out) / "some-key").mkdir(parents=True)
     assert not ingest(config(source, out), show_progress=False).changed
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
@@ -239,14 +239,14 @@ def test_killed_before_clearing_up(source: Path, tmp_path: Path) -> None:
     out.rename(retired / "old")
     (tmp_path / f"{TEMPORARY_PREFIX}frames-abc").mkdir()
     (tmp_path / f"{TEMPORARY_PREFIX}others-abc").mkdir()
-    work_directory(out).mkdir()
+    ingest_work_directory(out).mkdir()
     assert not ingest(config(source, out), show_progress=False).changed
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{TEMPORARY_PREFIX}others-abc", "frames"]
     assert contents(out) == before
 
 
 def test_unfinished_says_how_to_finish(tmp_path: Path) -> None:
-    work_directory(tmp_path / "frames").mkdir()
+    ingest_work_directory(tmp_path / "frames").mkdir()
     with pytest.raises(UserError, match="has not finished; run the same"):
         FrameShards.open(tmp_path / "frames")
 
@@ -254,7 +254,7 @@ def test_unfinished_says_how_to_finish(tmp_path: Path) -> None:
 def test_a_second_ingest_into_the_same_place_is_refused(source: Path, tmp_path: Path) -> None:
     import fcntl
 
-    work = work_directory(tmp_path / "frames")
+    work = ingest_work_directory(tmp_path / "frames")
     work.mkdir()
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -326,7 +326,7 @@ def test_a_worker_keeps_nothing_of_the_files_it_did(tmp_path: Path, make_video) 
     extraction = config(tmp_path / "in", tmp_path / "out").extraction()
     gc.disable()  # as good as: decoding allocates too little for Python to look for cycles
     try:
-        assert extract(ExtractJob(footage, extraction, tmp_path / "target"), lambda amount: None) == 0.75
+        assert extract_frames(ExtractJob(footage, extraction, tmp_path / "target"), lambda amount: None) == 0.75
         assert not [thing for thing in gc.get_objects() if isinstance(thing, VideoFrame)]
     finally:
         gc.enable()
@@ -461,7 +461,7 @@ def test_equal_files_go_to_the_same_split(tmp_path: Path, make_video) -> None:
 
 def test_what_shows_the_same_goes_by_its_first_name() -> None:
     pairs = [("c", "x"), ("b", "y"), ("b", "x"), ("a", "z"), ("d", "z"), ("e", "y"), ("f", "w")]
-    assert first_of_equals(pairs) == {"a": "a", "b": "b", "c": "b", "d": "a", "e": "b", "f": "f"}
+    assert group_identical_content(pairs) == {"a": "a", "b": "b", "c": "b", "d": "a", "e": "b", "f": "f"}
 
 
 def test_split_law() -> None:

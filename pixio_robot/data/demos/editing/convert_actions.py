@@ -15,13 +15,13 @@ import numpy as np
 
 from pixio_robot.data.actions.pose_columns import (
     POSITION,
-    Block,
-    blocks,
-    look_like_poses,
-    may_be_of_gripper,
-    others,
-    suggested,
-    woven,
+    PoseColumns,
+    columns_without_pose,
+    find_pose_columns,
+    find_possible_poses,
+    may_belong_to_gripper,
+    replace_columns,
+    suggest_names,
 )
 from pixio_robot.data.actions.rotations import (
     AXIS_ANGLE,
@@ -29,10 +29,10 @@ from pixio_robot.data.actions.rotations import (
     QUATERNION,
     ROT6D,
     ROT6D_ROWS,
-    WIDTHS,
-    between,
-    moved,
-    rotations,
+    ROTATION_SIZES,
+    apply_deltas,
+    deltas_between,
+    rotations_from_matrices,
 )
 from pixio_robot.data.demos.editing.resample import Edit
 from pixio_robot.errors import UserError, unknown_name
@@ -40,19 +40,19 @@ from pixio_robot.types import UNKNOWN, DemoSpec, Episode
 
 DELTA, ABSOLUTE = "delta", "absolute"
 ROBOSUITE = "robosuite"
-_STILL = 1e-5
+_MOTION_TOLERANCE = 1e-5
 """In m, rad or 1: above the float32 rounding error of a difference of equal poses, below any deliberate motion."""
 
-_SCALES = {POSITION: "scale_position", AXIS_ANGLE: "scale_rotation"}
+_SCALE_SETTINGS = {POSITION: "scale_position", AXIS_ANGLE: "scale_rotation"}
 """Form of a delta with a scale -> its setting."""
-_ROUNDING = 1e-4
+_ROUNDING_TOLERANCE = 1e-4
 """A delta this little above 1 is the rounding of float32, and clipping it changes nothing."""
 
 
-def converted(
+def convert_actions(
     spec: DemoSpec, to: str = "", rotation: str = "", scale_position: float = 0.05, scale_rotation: float = 0.5
 ) -> Edit:
-    """Convert actions to `to` (delta or absolute) and their rotations to the form `rotation` (`actions.WIDTHS`). Empty
+    """Convert actions to `to` (delta or absolute) and their rotations to the form `rotation` (`rotations.ROTATION_SIZES`). Empty
     means unchanged.
 
     `scale_position` [m] and `scale_rotation` [rad] are the size of a new delta of 1; only axis_angle rotations have a
@@ -60,23 +60,23 @@ def converted(
     """
     if to not in ("", DELTA, ABSOLUTE):
         raise unknown_name("kind of actions", to, (DELTA, ABSOLUTE))
-    if rotation and rotation not in WIDTHS:
-        raise unknown_name("form of rotations", rotation, WIDTHS)
+    if rotation and rotation not in ROTATION_SIZES:
+        raise unknown_name("form of rotations", rotation, ROTATION_SIZES)
     if min(scale_position, scale_rotation) <= 0:
         raise UserError("scale_position and scale_rotation must be above 0: the size of a delta of 1 in m and rad.")
-    before = action_poses(spec, rotations_only=not to)
-    rest = others(spec.action_names, before)
+    before = find_action_poses(spec, rotations_only=not to)
+    rest = columns_without_pose(spec.action_names, before)
     if rotation and all(block.is_position for block in before):
         raise UserError(
             f"rotation={rotation}, but none of the actions is known to be a rotation: {', '.join(spec.action_names)}. "
             f"If there is one, name it {_how_to_name_actions(spec)}"
         )
-    after = [_wanted(block, to, rotation, scale_position, scale_rotation) for block in before]
+    after = [_target_columns(block, to, rotation, scale_position, scale_rotation) for block in before]
     if before == after:
         raise UserError(f"The actions already have this form: {', '.join(spec.action_names)}.")
     # A delta starts from the pose of its step, in both directions of the conversion.
     starts = [
-        pose_in_state(spec, one.arm, one.is_position) if one.delta != other.delta else None
+        find_state_pose(spec, one.arm, one.is_position) if one.delta != other.delta else None
         for one, other in zip(before, after, strict=True)
     ]
 
@@ -84,28 +84,28 @@ def converted(
         parts = [
             episode.actions[:, one.first : one.stop]
             if one == other
-            else other.write(_turned(one.read(episode.actions), one, other, start and start.read(episode.state)))
+            else other.write(_convert_pose(one.read(episode.actions), one, other, start and start.read(episode.state)))
             for one, other, start in zip(before, after, starts, strict=True)
         ]
-        columns = woven(list(episode.actions.T), before, [list(part.T) for part in parts])
+        columns = replace_columns(list(episode.actions.T), before, [list(part.T) for part in parts])
         return dataclasses.replace(episode, actions=np.stack(columns, 1).astype(np.float32))
 
     kept = [list(spec.action_names[block.first : block.stop]) for block in before]
     parts = [old if one == other else other.names() for old, one, other in zip(kept, before, after, strict=True)]
-    names = woven(list(spec.action_names), before, parts)
-    controller = _controller(spec.controller, after) if to else spec.controller
+    names = replace_columns(list(spec.action_names), before, parts)
+    controller = _controller_name(spec.controller, after) if to else spec.controller
     spec = dataclasses.replace(spec, action_names=tuple(names), controller=controller)
-    return Edit(spec, change, _told(before, after, rest))
+    return Edit(spec, change, _describe_conversion(before, after, rest))
 
 
-def action_poses(spec: DemoSpec, rotations_only: bool = False) -> list[Block]:
+def find_action_poses(spec: DemoSpec, rotations_only: bool = False) -> list[PoseColumns]:
     """The positions and rotations among the actions. Raises UserError if there is none, and for actions that look like
     one (`rotations_only`: like a rotation) but have unknown names."""
-    found = blocks(spec.action_names)
-    rest = others(spec.action_names, found)
-    strange = look_like_poses(rest, rotations_only)
+    found = find_pose_columns(spec.action_names)
+    rest = columns_without_pose(spec.action_names, found)
+    strange = find_possible_poses(rest, rotations_only)
     if found:  # beside known poses, those of other bodies, such as head.yaw, may stay as they are
-        strange = [name for name in strange if may_be_of_gripper(name, {block.arm for block in found})]
+        strange = [name for name in strange if may_belong_to_gripper(name, {block.arm for block in found})]
     if not found:
         raise UserError(
             f"The DemoSpec names no action eef_pos.x or eef_delta_pos.x: {', '.join(rest)}. "
@@ -121,12 +121,14 @@ def action_poses(spec: DemoSpec, rotations_only: bool = False) -> list[Block]:
 
 def _how_to_name_actions(spec: DemoSpec) -> str:
     return (
-        f"in order with `data rename` or when importing: action_names='{suggested(spec.action_dim)}' "
+        f"in order with `data rename` or when importing: action_names='{suggest_names(spec.action_dim)}' "
         "(docs/demonstrations.md, Actions)."
     )
 
 
-def _told(before: Sequence[Block], after: Sequence[Block], rest: Sequence[str]) -> tuple[str, ...]:
+def _describe_conversion(
+    before: Sequence[PoseColumns], after: Sequence[PoseColumns], rest: Sequence[str]
+) -> tuple[str, ...]:
     pairs = list(zip(before, after, strict=True))
     changed = [f"{one.described()} -> {other.described()}" for one, other in pairs if one != other]
     kept = [one.described() for one, other in pairs if one == other]
@@ -134,38 +136,39 @@ def _told(before: Sequence[Block], after: Sequence[Block], rest: Sequence[str]) 
     return (f"converted: {'; '.join(changed)}", *([f"unchanged: {', '.join(kept)}"] if kept else []))
 
 
-def motionless(spec: DemoSpec, actions: Iterable[np.ndarray]) -> bool:
+def is_motionless(spec: DemoSpec, actions: Iterable[np.ndarray]) -> bool:
     """Whether all pose deltas in these actions (each (n, a)) are 0, so that nothing moves."""
-    deltas = [block for block in blocks(spec.action_names) if block.delta]
+    deltas = [block for block in find_pose_columns(spec.action_names) if block.delta]
     return bool(deltas) and all(
-        np.abs(episode[:, block.first : block.stop] * np.array(block.scale) - _rest(block)).max(initial=0) < _STILL
+        np.abs(episode[:, block.first : block.stop] * np.array(block.scale) - _zero_delta(block)).max(initial=0)
+        < _MOTION_TOLERANCE
         for episode in actions
         for block in deltas
     )
 
 
-def too_far(before: DemoSpec, after: DemoSpec, actions: Iterable[np.ndarray]) -> tuple[str, ...]:
+def warn_about_clipped_deltas(before: DemoSpec, after: DemoSpec, actions: Iterable[np.ndarray]) -> tuple[str, ...]:
     """A warning if deltas that a conversion from `before` to `after` made lie beyond -1 to 1, to which controllers clip
     them: in how many steps of `actions` (each (n, a)), and which scales would fit. Empty otherwise."""
     made = [
         block
-        for block in blocks(after.action_names)
-        if block.delta and block.form in _SCALES and not set(block.names()) & set(before.action_names)
+        for block in find_pose_columns(after.action_names)
+        if block.delta and block.form in _SCALE_SETTINGS and not set(block.names()) & set(before.action_names)
     ]
     steps = beyond = 0
-    farthest = dict.fromkeys(_SCALES, 0.0)  # in m and rad
+    farthest = dict.fromkeys(_SCALE_SETTINGS, 0.0)  # in m and rad
     for episode in actions if made else ():
         far = np.zeros(len(episode), bool)
         for block in made:
             size = np.abs(episode[:, block.first : block.stop]).max(1, initial=0)
-            far |= size > 1 + _ROUNDING
-            if size.max(initial=0) > 1 + _ROUNDING:
+            far |= size > 1 + _ROUNDING_TOLERANCE
+            if size.max(initial=0) > 1 + _ROUNDING_TOLERANCE:
                 farthest[block.form] = max(farthest[block.form], float(size.max() * block.scale[0]))
         steps += len(episode)
         beyond += int(far.sum())
     if not beyond:
         return ()
-    fitting = " ".join(f"{_SCALES[form]}={_rounded_up(most):g}" for form, most in farthest.items() if most)
+    fitting = " ".join(f"{_SCALE_SETTINGS[form]}={_rounded_up(most):g}" for form, most in farthest.items() if most)
     return (
         f"warning: in {beyond} of {steps} steps ({beyond / steps:.1%}), deltas lie beyond -1 to 1, to which a "
         f"controller clips them. These scales fit all: {fitting}",
@@ -175,40 +178,42 @@ def too_far(before: DemoSpec, after: DemoSpec, actions: Iterable[np.ndarray]) ->
 def _rounded_up(value: float) -> float:
     """To two digits."""
     digit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return math.ceil(value / digit - _ROUNDING) * digit
+    return math.ceil(value / digit - _ROUNDING_TOLERANCE) * digit
 
 
-def _rest(block: Block) -> np.ndarray:
+def _zero_delta(block: PoseColumns) -> np.ndarray:
     """The values of a delta without motion."""
-    return np.zeros(3) if block.is_position else rotations(np.eye(3), block.form)
+    return np.zeros(3) if block.is_position else rotations_from_matrices(np.eye(3), block.form)
 
 
-def _wanted(block: Block, to: str, rotation: str, scale_position: float, scale_rotation: float) -> Block:
+def _target_columns(
+    block: PoseColumns, to: str, rotation: str, scale_position: float, scale_rotation: float
+) -> PoseColumns:
     delta = to == DELTA if to else block.delta
     what = block.what if block.is_position or rotation in ("", block.form) else rotation
     if (what, delta) == (block.what, block.delta):
         return block
     wanted = dataclasses.replace(block, what=what, delta=delta)
     scale = {POSITION: scale_position, AXIS_ANGLE: scale_rotation}.get(wanted.form, 1.0) if delta else 1.0
-    return dataclasses.replace(wanted, scale=(scale,) * WIDTHS.get(wanted.form, 3))
+    return dataclasses.replace(wanted, scale=(scale,) * ROTATION_SIZES.get(wanted.form, 3))
 
 
-def _turned(values: np.ndarray, before: Block, after: Block, start: np.ndarray | None) -> np.ndarray:
+def _convert_pose(values: np.ndarray, before: PoseColumns, after: PoseColumns, start: np.ndarray | None) -> np.ndarray:
     if start is None:
         return values
-    return moved(start, values) if before.delta else between(start, values)
+    return apply_deltas(start, values) if before.delta else deltas_between(start, values)
 
 
-def pose_in_state(spec: DemoSpec, of_arm: str, position: bool) -> Block:
+def find_state_pose(spec: DemoSpec, of_arm: str, position: bool) -> PoseColumns:
     """The columns of the state with the position or rotation of the point that the actions of arm `of_arm` move.
 
     Raises UserError if the state lacks it.
     """
     forms = [POSITION] if position else [ROT6D, QUATERNION, AXIS_ANGLE, ROT6D_ROWS, MATRIX]
-    there = [block for block in blocks(spec.state_names) if not block.delta and block.form in forms]
+    there = [block for block in find_pose_columns(spec.state_names) if not block.delta and block.form in forms]
     arms = dict.fromkeys(block.arm for block in there)
     arm = of_arm.replace("arm", "robot") if of_arm not in arms else of_arm
-    if arm not in arms and len(arms) == 1 and len({block.arm for block in blocks(spec.action_names)}) == 1:
+    if arm not in arms and len(arms) == 1 and len({block.arm for block in find_pose_columns(spec.action_names)}) == 1:
         arm = next(iter(arms))
     of_the_hand = [block for block in there if block.what == QUATERNION and spec.simulator == ROBOSUITE]
     usable = [block for block in there if block.arm == arm and block not in of_the_hand]
@@ -221,34 +226,34 @@ def pose_in_state(spec: DemoSpec, of_arm: str, position: bool) -> Block:
         keys = list(dict.fromkeys(name.split(" [")[0].rpartition(".")[0] for name in spec.state_names))
         way_out = (
             "Its eef_quat is that of the hand, which is rotated relative to the controlled point: import with "
-            f"state={','.join(state_for_poses(spec, keys))}."
+            f"state={','.join(state_keys_for_conversion(spec, keys))}."
         )
     else:
         way_out = (
             "If it is there under another name, rename it with `data rename` or when importing: "
-            f"state_names='{suggested(spec.state_dim)}'."
+            f"state_names='{suggest_names(spec.state_dim)}'."
         )
     raise UserError(
         f"The state lacks the pose of the {of_arm}gripper as one of {names}: {', '.join(spec.state_names)}. " + way_out
     )
 
 
-def _turns(names: Sequence[str]) -> list[Block]:
-    return [block for block in blocks(names) if not block.is_position and not block.delta]
+def _absolute_rotations(names: Sequence[str]) -> list[PoseColumns]:
+    return [block for block in find_pose_columns(names) if not block.is_position and not block.delta]
 
 
-def state_for_poses(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
-    """The robosuite observation keys to import as the state so that `converted` works: `keys`, with the orientation of
+def state_keys_for_conversion(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
+    """The robosuite observation keys to import as the state so that `convert_actions` works: `keys`, with the orientation of
     the controlled point in place of the hand's. Empty if the actions are not poses or the state suffices."""
-    if spec.simulator != ROBOSUITE or not any(not block.is_position for block in blocks(spec.action_names)):
+    if spec.simulator != ROBOSUITE or not any(not block.is_position for block in find_pose_columns(spec.action_names)):
         return []
-    if any(block.what != QUATERNION for block in _turns(spec.state_names)):
+    if any(block.what != QUATERNION for block in _absolute_rotations(spec.state_names)):
         return []
     wanted = [f"{key}_site" if key.endswith(f"eef_{QUATERNION}") else key for key in keys]
     return wanted if wanted != list(keys) else []
 
 
-def _controller(name: str, actions: Sequence[Block]) -> str:
+def _controller_name(name: str, actions: Sequence[PoseColumns]) -> str:
     """The controller's name with the word delta or absolute updated; an unknown controller stays unknown.
 
     Raises UserError for poses that are not in the world frame.
@@ -267,14 +272,14 @@ def _controller(name: str, actions: Sequence[Block]) -> str:
     )
 
 
-def in_world_frame(controller: str) -> bool:
+def is_in_world_frame(controller: str) -> bool:
     """Whether a controller of that name takes poses in the world frame; others name the base, whose frame theirs is."""
     return "base" not in controller
 
 
 def check_world_frame(controller: str) -> None:
     """Raise UserError for a controller whose poses are not in the world frame, in which those of the state are."""
-    if not in_world_frame(controller):
+    if not is_in_world_frame(controller):
         raise UserError(
             f"The actions of controller {controller!r} are not poses in the world frame, as the state's are."
         )

@@ -8,7 +8,7 @@
                | with `in` and `not in`: RANGE | "(" (VALUE | RANGE) { "," (VALUE | RANGE) } ")"
     RANGE      = LOW..HIGH, two numbers or two quoted texts, both ends included; texts are ordered alphabetically
 
-The names are those of `EpisodeFacts`, and `info.KEY` for an entry of the episode's info. Nothing is run as Python.
+The names are those of `EpisodeProperties`, and `info.KEY` for an entry of the episode's info. Nothing is run as Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pixio_robot.errors import UserError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EpisodeFacts:
+class EpisodeProperties:
     """The properties of an episode that a condition can refer to."""
 
     episode: int
@@ -36,9 +36,9 @@ class EpisodeFacts:
     info: Mapping[str, Any]
 
 
-Predicate = Callable[[EpisodeFacts], bool]
+Predicate = Callable[[EpisodeProperties], bool]
 
-NAMES = tuple(field.name for field in dataclasses.fields(EpisodeFacts) if field.name != "info")
+NAMES = tuple(field.name for field in dataclasses.fields(EpisodeProperties) if field.name != "info")
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -72,7 +72,7 @@ class _Range:
 
 
 @dataclasses.dataclass(frozen=True)
-class Where:
+class EpisodeFilter:
     """A condition on episodes."""
 
     holds: Predicate
@@ -80,10 +80,10 @@ class Where:
     """Every KEY that it refers to as `info.KEY`."""
 
 
-def parse_where(text: str) -> Where:
+def parse_filter(text: str) -> EpisodeFilter:
     """Parse a condition. Raises UserError naming the place of a syntax error."""
     parser = _Parser(text)
-    return Where(parser.whole(), frozenset(parser.info_keys))
+    return EpisodeFilter(parser.whole(), frozenset(parser.info_keys))
 
 
 class _Parser:
@@ -152,7 +152,7 @@ class _Parser:
         value = self._value(name, sign)
         compare = COMPARISONS[sign]
 
-        def holds(facts: EpisodeFacts) -> bool:
+        def holds(facts: EpisodeProperties) -> bool:
             if key is not None and key not in facts.info:
                 return False
             found = facts.info[key] if key is not None else getattr(facts, name)

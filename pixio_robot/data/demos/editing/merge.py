@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from pixio_robot.data.demos.editing.rewrite import TASK, Recipe, task_of, without_loss
-from pixio_robot.data.demos.episode_hash import mark
-from pixio_robot.data.demos.spec_differences import told_apart
+from pixio_robot.data.demos.editing.rewrite import TASK, NewStore, episode_task, lossless_codec
+from pixio_robot.data.demos.episode_hash import hash_episode
+from pixio_robot.data.demos.spec_differences import describe_differences
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.types import SEVERAL, Episode
@@ -16,21 +16,21 @@ CHECKSUM_BYTES = 32
 """Full length, because episodes are dropped on equal checksums."""
 
 
-def twins(stores: Sequence[DemoStore]) -> set[tuple[int, int]]:
+def find_duplicates(stores: Sequence[DemoStore]) -> set[tuple[int, int]]:
     """(store number, episode) of every episode whose states and actions are bit-identical to an earlier one's."""
     seen: set[str] = set()
     found = set()
     for place, store in enumerate(stores):
         for number in range(len(store)):
-            known_by = mark(store, number, CHECKSUM_BYTES)
+            known_by = hash_episode(store, number, CHECKSUM_BYTES)
             if known_by in seen:
                 found.add((place, number))
             seen.add(known_by)
     return found
 
 
-def merged(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ()) -> Recipe:
-    """All episodes of all stores except `without` (in the form that `twins` returns). If tasks differ, every episode's
+def merge_stores(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ()) -> NewStore:
+    """All episodes of all stores except `without` (in the form that `find_duplicates` returns). If tasks differ, every episode's
     info names its own.
 
     Raises UserError if anything else differs, naming the store and the field, and for a store that is listed twice.
@@ -40,7 +40,7 @@ def merged(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ())
         if store.path.resolve() in [other.path.resolve() for other in stores[:number]]:
             raise UserError(f"{store.path} is listed twice; its episodes would be duplicated.")
         theirs = dataclasses.replace(store.spec, task=first.task)
-        if differences := told_apart(first, theirs, "A", "B"):
+        if differences := describe_differences(first, theirs, "A", "B"):
             raise UserError(f"{stores[0].path} (A) and {store.path} (B) cannot be merged. {differences}")
     left_out = set(without)
     numbered = [
@@ -49,29 +49,29 @@ def merged(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ())
         for number in range(len(store))
         if (place, number) not in left_out
     ]
-    tasks = sorted({task_of(store, number) for store, number in numbered})
+    tasks = sorted({episode_task(store, number) for store, number in numbered})
 
     def named(store: DemoStore, number: int) -> Episode:
         episode = store.episode(number)
         if len(tasks) == 1:
             return episode
-        return dataclasses.replace(episode, info={**episode.info, TASK: task_of(store, number)})
+        return dataclasses.replace(episode, info={**episode.info, TASK: episode_task(store, number)})
 
     specs = [store.spec for store in stores]
     spec = dataclasses.replace(
         first,
-        task=_joined(tasks),
-        source=_joined(spec.source for spec in specs),
-        licence=_joined(spec.licence for spec in specs),
-        simulator_version=_joined(spec.simulator_version for spec in specs),
+        task=_join_unique(tasks),
+        source=_join_unique(spec.source for spec in specs),
+        licence=_join_unique(spec.licence for spec in specs),
+        simulator_version=_join_unique(spec.simulator_version for spec in specs),
     )
-    return Recipe(
+    return NewStore(
         spec=spec,
         count=len(numbered),
         episodes=(named(store, number) for store, number in numbered),
-        image_codec=without_loss(stores[0].image_codec),
+        image_codec=lossless_codec(stores[0].image_codec),
     )
 
 
-def _joined(names: Iterable[str]) -> str:
+def _join_unique(names: Iterable[str]) -> str:
     return SEVERAL.join(dict.fromkeys(name for name in names if name))

@@ -12,7 +12,7 @@ from pixio_robot.types import SEVERAL, DemoSpec, Episode
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Named:
+class SpecOverrides:
     """New values for fields of the DemoSpec; empty ones leave the field as it is."""
 
     task: str = ""
@@ -23,22 +23,22 @@ class Named:
     action_names: Sequence[str] = ()
 
 
-def renamed(spec: DemoSpec, names: Mapping[str, str], words: Named | None = None) -> Edit:
+def rename_columns(spec: DemoSpec, names: Mapping[str, str], words: SpecOverrides | None = None) -> Edit:
     """Rename by {old: new}, where `old` is a camera, a column of state or actions without its unit (`action.0`), or the
     common prefix of several (`eef_rot` for eef_rot.x, .y and .z). If a camera and columns have the name, the camera is
     renamed. A column keeps its unit unless the new name has one.
 
     Raises UserError for an unknown name, if two names would be equal, and for replacing several tasks by one.
     """
-    words = words or Named()
+    words = words or SpecOverrides()
     columns = {old: new for old, new in names.items() if old not in spec.cameras}
     fields = ("state_names", "action_names")
     before = {field: list(getattr(spec, field)) for field in fields}
-    known = [key for field in fields for name in before[field] for key in _keys(name)]
+    known = [key for field in fields for name in before[field] for key in _prefixes(name)]
     for old in columns:
         if old not in known:
             raise unknown_name("camera or column", old, {*spec.cameras, *known})
-    after = {field: [_of_column(name, columns) for name in before[field]] for field in fields}
+    after = {field: [_renamed_column(name, columns) for name in before[field]] for field in fields}
     for field in fields:
         if given := list(getattr(words, field)):
             if len(given) != len(before[field]):
@@ -47,9 +47,9 @@ def renamed(spec: DemoSpec, names: Mapping[str, str], words: Named | None = None
                 )
             after[field] = given
     camera = _namer({old: new for old, new in names.items() if old in spec.cameras})
-    _check_different("cameras", [camera(name) for name in spec.cameras])
+    _check_unique("cameras", [camera(name) for name in spec.cameras])
     for field in fields:
-        _check_different(f"columns of {field}", after[field])
+        _check_unique(f"columns of {field}", after[field])
     said = {key: text for key in ("task", "robot", "controller") if (text := getattr(words, key))}
     if "task" in said and SEVERAL in spec.task:
         raise UserError(
@@ -84,25 +84,25 @@ def _namer(names: Mapping[str, str]) -> Callable[[str], str]:
     return lambda name: names.get(name, name)
 
 
-def _keys(name: str) -> list[str]:
+def _prefixes(name: str) -> list[str]:
     """The names that may refer to a column: its name without the unit, and its prefix before each dot."""
-    parts = _bare(name).split(".")
+    parts = _without_unit(name).split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
-def _of_column(name: str, names: Mapping[str, str]) -> str:
-    for key in _keys(name):
+def _renamed_column(name: str, names: Mapping[str, str]) -> str:
+    for key in _prefixes(name):
         if key in names:
-            new = _bare(names[key])
-            unit = names[key][len(new) :] or name[len(_bare(name)) :]
-            return f"{new}{_bare(name)[len(key) :]}{unit}"
+            new = _without_unit(names[key])
+            unit = names[key][len(new) :] or name[len(_without_unit(name)) :]
+            return f"{new}{_without_unit(name)[len(key) :]}{unit}"
     return name
 
 
-def _bare(name: str) -> str:
+def _without_unit(name: str) -> str:
     return name.partition(" [")[0]
 
 
-def _check_different(kind: str, names: Sequence[str]) -> None:
+def _check_unique(kind: str, names: Sequence[str]) -> None:
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise UserError(f"Two {kind} would have the same name: {', '.join(twice)}.")

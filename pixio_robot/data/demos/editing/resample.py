@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from pixio_robot.data.actions.merge_steps import merging
+from pixio_robot.data.actions.merge_steps import plan_merge
 from pixio_robot.data.demos.verify import TIMESTAMPS
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
@@ -25,12 +25,12 @@ class Edit:
     """What was changed and what was not, one line each, to show to the user."""
 
 
-def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
+def subsample(spec: DemoSpec, stride: int, actions: str) -> Edit:
     """Keep every `stride`-th frame, state and time stamp. Rewards are summed and actions merged the way that
-    `actions` names (`merge_steps.WAYS`); gripper columns take the last value instead of the sum or mean."""
+    `actions` names (`merge_steps.MERGE_METHODS`); gripper columns take the last value instead of the sum or mean."""
     if stride < 1:
         raise UserError(f"stride={stride} must be at least 1.")
-    merged = merging(spec.action_names, stride, actions)
+    merged = plan_merge(spec.action_names, stride, actions)
 
     def change(episode: Episode) -> Episode:
         starts = range(0, len(episode), stride)
@@ -48,7 +48,7 @@ def strided(spec: DemoSpec, stride: int, actions: str) -> Edit:
     return Edit(slower, change, merged.notes)
 
 
-def resized(spec: DemoSpec, height: int, width: int, cameras: Sequence[str] = ()) -> Edit:
+def resize_images(spec: DemoSpec, height: int, width: int, cameras: Sequence[str] = ()) -> Edit:
     """Resample the images of the named cameras (default: all) to height x width pixels, without aliasing."""
     if height < 1 or width < 1:
         raise UserError(f"height={height} and width={width} must be at least 1 pixel.")
@@ -65,7 +65,8 @@ def resized(spec: DemoSpec, height: int, width: int, cameras: Sequence[str] = ()
         return dataclasses.replace(episode, images=images)
 
     sizes = {
-        camera: _rescaled(size, height, width) if camera in touched else size for camera, size in spec.cameras.items()
+        camera: _rescale_intrinsics(size, height, width) if camera in touched else size
+        for camera, size in spec.cameras.items()
     }
     return Edit(dataclasses.replace(spec, cameras=sizes), change)
 
@@ -77,7 +78,7 @@ def _resample(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
 
 
-def _rescaled(camera: CameraSpec, height: int, width: int) -> CameraSpec:
+def _rescale_intrinsics(camera: CameraSpec, height: int, width: int) -> CameraSpec:
     """Scale the intrinsics with the image; the principal point is measured from the outer edge of the first pixel."""
     intrinsics = camera.intrinsics
     if intrinsics is not None:

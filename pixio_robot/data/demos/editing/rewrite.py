@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.demos.atomic_commit import publish, workplace
+from pixio_robot.data.demos.atomic_commit import commit_by_rename, staging_directory
 from pixio_robot.data.demos.codecs import LOSSY, RAW
-from pixio_robot.data.demos.editing.filter_expression import NAMES, EpisodeFacts, parse_where
-from pixio_robot.data.demos.episode_hash import mark
+from pixio_robot.data.demos.editing.filter_expression import NAMES, EpisodeProperties, parse_filter
+from pixio_robot.data.demos.episode_hash import hash_episode
 from pixio_robot.data.demos.store import DemoStore, DiskFull
 from pixio_robot.data.demos.validation import check_episode
 from pixio_robot.data.windows import split_episodes
@@ -27,7 +27,7 @@ TASK = "task"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class NewStore:
     """What to write to a new store; `episodes` yields `count` episodes and can be iterated once."""
 
     spec: DemoSpec
@@ -36,7 +36,7 @@ class Recipe:
     image_codec: str = RAW
 
 
-def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) -> None:
+def write_stores(out: Path, recipes: Mapping[str, NewStore], *, progress: bool = True) -> None:
     """Write one store at each `out / name` (the name "" means `out` itself); all of them appear at once.
 
     Raises UserError if `out` exists or the disk is full; nothing is left behind in that case.
@@ -44,7 +44,7 @@ def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) ->
     if out.exists():
         raise UserError(f"{out} exists already; choose another out=.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with workplace(out.parent) as temporary:
+    with staging_directory(out.parent) as temporary:
         for name, recipe in recipes.items():
             store = DemoStore.create(temporary / "out" / name, recipe.spec, image_codec=recipe.image_codec)
             shown = f"write {out / name}"
@@ -60,11 +60,11 @@ def write(out: Path, recipes: Mapping[str, Recipe], *, progress: bool = True) ->
                         f"No space left on the disk after {len(store)} of {recipe.count} episodes of {out / name}. "
                         "Nothing was kept; free some space and run the same command again."
                     ) from error
-        if not publish(temporary / "out", out):
+        if not commit_by_rename(temporary / "out", out):
             raise UserError(f"{out} was created by another process in the meantime; choose another out=.")
 
 
-def open_source(path: Path) -> DemoStore:
+def open_for_streaming(path: Path) -> DemoStore:
     """Open a store for reading every frame once: no frames are kept in RAM. Raises UserError if it is empty."""
     store = DemoStore.open(path, ram_bytes=0)
     if not len(store):
@@ -72,49 +72,50 @@ def open_source(path: Path) -> DemoStore:
     return store
 
 
-def task_of(store: DemoStore, episode: int) -> str:
+def episode_task(store: DemoStore, episode: int) -> str:
     return str(store.info(episode).get(TASK, store.spec.task))
 
 
-def chosen(
+def select_episodes(
     store: DemoStore,
     episodes: Sequence[int],
     change: Callable[[Episode], Episode] = lambda episode: episode,
     spec: DemoSpec | None = None,
-) -> Recipe:
+) -> NewStore:
     """Some episodes of one store, each passed through `change`, whose result must match `spec`."""
     spec = spec or store.spec
     # `train` distinguishes the tasks of several stores by their DemoSpecs.
-    tasks = {task_of(store, number) for number in episodes}
+    tasks = {episode_task(store, number) for number in episodes}
     if len(tasks) == 1 and spec.task == store.spec.task:
         spec = dataclasses.replace(spec, task=tasks.pop())
-    return Recipe(
+    return NewStore(
         spec=spec,
         count=len(episodes),
         episodes=(change(store.episode(number)) for number in episodes),
-        image_codec=without_loss(store.image_codec),
+        image_codec=lossless_codec(store.image_codec),
     )
 
 
-def without_loss(codec: str) -> str:
+def lossless_codec(codec: str) -> str:
     """The codec for images decoded from `codec`: RAW instead of a lossy one, to avoid a second loss."""
     return RAW if codec in LOSSY else codec
 
 
-def filtered(store: DemoStore, where: str) -> Recipe:
+def filter_episodes(store: DemoStore, where: str) -> NewStore:
     """The episodes that match the condition `where` (`filter_expression`). Raises UserError if there are none."""
-    [episodes] = holding([store], where)
-    return chosen(store, episodes)
+    [episodes] = find_matching_episodes([store], where)
+    return select_episodes(store, episodes)
 
 
-def holding(stores: Sequence[DemoStore], where: str) -> list[list[int]]:
+def find_matching_episodes(stores: Sequence[DemoStore], where: str) -> list[list[int]]:
     """For each store, the numbers of the episodes that match the condition `where` (`filter_expression`).
 
     Raises UserError if no episode matches, and for an `info.KEY` that no episode of any store has.
     """
-    choice = parse_where(where)
+    choice = parse_filter(where)
     facts = [
-        [_facts(store, number, length) for number, length in enumerate(store.lengths.tolist())] for store in stores
+        [_episode_properties(store, number, length) for number, length in enumerate(store.lengths.tolist())]
+        for store in stores
     ]
     noted = {key for of_store in facts for of_episode in of_store for key in of_episode.info}
     for key in sorted(choice.info_keys - noted):
@@ -126,19 +127,19 @@ def holding(stores: Sequence[DemoStore], where: str) -> list[list[int]]:
     return found
 
 
-def _facts(store: DemoStore, number: int, length: int) -> EpisodeFacts:
-    return EpisodeFacts(
+def _episode_properties(store: DemoStore, number: int, length: int) -> EpisodeProperties:
+    return EpisodeProperties(
         episode=number,
         length=length,
         seed=store.seeds[number],
         success=store.successes[number],
-        task=task_of(store, number),
+        task=episode_task(store, number),
         reward=float(store.rewards(number).sum()),
         info=store.info(number),
     )
 
 
-def split(store: DemoStore, validation_share: float, seed: int) -> dict[str, Recipe]:
+def split_store(store: DemoStore, validation_share: float, seed: int) -> dict[str, NewStore]:
     """Disjoint `train` and `validation` stores, split as `train` splits episodes with the same share and seed: episodes
     that equal a held-out one in state and actions are in neither."""
     train, validation = split_episodes(len(store), validation_share, seed)
@@ -146,14 +147,14 @@ def split(store: DemoStore, validation_share: float, seed: int) -> dict[str, Rec
         raise UserError(
             f"validation_share={validation_share} of {len(store)} episodes gives none; choose a larger share below 1."
         )
-    held_out = {mark(store, episode) for episode in validation}
-    train = [episode for episode in train if mark(store, episode) not in held_out]
+    held_out = {hash_episode(store, episode) for episode in validation}
+    train = [episode for episode in train if hash_episode(store, episode) not in held_out]
     if not train:
         raise UserError(f"Every episode of {store.path} equals one that is held out: none is left to train on.")
-    return {"train": chosen(store, train), "validation": chosen(store, validation)}
+    return {"train": select_episodes(store, train), "validation": select_episodes(store, validation)}
 
 
-def drawn(store: DemoStore, count: int, seed: int) -> list[int]:
+def sample_episodes(store: DemoStore, count: int, seed: int) -> list[int]:
     """`count` distinct random episodes, in ascending order."""
     if not 1 <= count <= len(store):
         raise UserError(f"episodes={count} must be between 1 and the {len(store)} episodes of {store.path}.")
