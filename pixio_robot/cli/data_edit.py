@@ -27,7 +27,7 @@ class Merge:
     or drop all but the first of each."""
 
     out: str = MISSING
-    find_duplicates: Twins = Twins.KEEP
+    twins: Twins = Twins.KEEP
 
 
 @dataclass(kw_only=True)

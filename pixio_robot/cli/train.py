@@ -257,8 +257,8 @@ def _cached(
         ]
 
     processes = current()
-    room, ram_bytes = make_shared_allocator(processes.gather), DEFAULT_RAM_BYTES // len(sources)
-    return [open_features(one, ram_bytes=ram_bytes, room=room) for one in processes.after_first(encoded)]
+    allocate, ram_bytes = make_shared_allocator(processes.gather), DEFAULT_RAM_BYTES // len(sources)
+    return [open_features(one, ram_bytes=ram_bytes, allocate=allocate) for one in processes.after_first(encoded)]
 
 
 def _check_encoder(path: str) -> None:

@@ -93,8 +93,8 @@ def compute_range(parts: Iterable[np.ndarray]) -> Range:
 
 
 def compute_range_with_quantiles(parts: Iterable[np.ndarray], count: int) -> Range:
-    """`compute_range` of `count` rows at most, with quantiles. Of more than `MAX_QUANTILE_ROWS`, they are those of a random sample of
-    about that size, so that memory is bounded."""
+    """`compute_range` of `count` rows at most, with quantiles. Of more than `MAX_QUANTILE_ROWS`, they are those
+    of a random sample of about that size, so that memory is bounded."""
     random, share, kept = np.random.default_rng(0), MAX_QUANTILE_ROWS / max(count, 1), []
 
     def seen() -> Iterator[np.ndarray]:

@@ -416,7 +416,8 @@ def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
         try:
-            write_stores(Path({str(tmp_path / "out")!r}), {{"": select_episodes(store, range(len(store)))}}, progress=False)
+            contents = {{"": select_episodes(store, range(len(store)))}}
+            write_stores(Path({str(tmp_path / "out")!r}), contents, progress=False)
         except UserError as error:
             assert "Nothing was kept" in str(error), error
             sys.exit(7)

@@ -52,8 +52,8 @@ _ROUNDING_TOLERANCE = 1e-4
 def convert_actions(
     spec: DemoSpec, to: str = "", rotation: str = "", scale_position: float = 0.05, scale_rotation: float = 0.5
 ) -> Edit:
-    """Convert actions to `to` (delta or absolute) and their rotations to the form `rotation` (`rotations.ROTATION_SIZES`). Empty
-    means unchanged.
+    """Convert actions to `to` (delta or absolute) and their rotations to the form `rotation` (a key of
+    `rotations.ROTATION_SIZES`). Empty means unchanged.
 
     `scale_position` [m] and `scale_rotation` [rad] are the size of a new delta of 1; only axis_angle rotations have a
     scale. Raises UserError if the spec does not say what its actions are, or if they need no conversion.
@@ -243,8 +243,9 @@ def _absolute_rotations(names: Sequence[str]) -> list[PoseColumns]:
 
 
 def state_keys_for_conversion(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
-    """The robosuite observation keys to import as the state so that `convert_actions` works: `keys`, with the orientation of
-    the controlled point in place of the hand's. Empty if the actions are not poses or the state suffices."""
+    """The robosuite observation keys to import as the state so that `convert_actions` works: `keys`, with the
+    orientation of the controlled point in place of the hand's. Empty if the actions
+    are not poses or the state suffices."""
     if spec.simulator != ROBOSUITE or not any(not block.is_position for block in find_pose_columns(spec.action_names)):
         return []
     if any(block.what != QUATERNION for block in _absolute_rotations(spec.state_names)):

@@ -30,8 +30,8 @@ def find_duplicates(stores: Sequence[DemoStore]) -> set[tuple[int, int]]:
 
 
 def merge_stores(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ()) -> NewStore:
-    """All episodes of all stores except `without` (in the form that `find_duplicates` returns). If tasks differ, every episode's
-    info names its own.
+    """All episodes of all stores except `without` (in the form that `find_duplicates` returns). If tasks differ,
+    every episode's info names its own.
 
     Raises UserError if anything else differs, naming the store and the field, and for a store that is listed twice.
     """
