@@ -24,7 +24,7 @@ from result import parse, provenance, save, settings
 from stepping import Step
 from torch import Tensor, nn
 
-from pixio_robot.machine import full_float32
+from pixio_robot.machine import disable_tf32
 from pixio_robot.training.device import pick_device
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -69,7 +69,7 @@ def main() -> None:
     def theirs(images_bhw3: Tensor) -> Tensor:
         return model(encoder.preprocess(images_bhw3)).last_hidden_state
 
-    with torch.inference_mode(), full_float32():
+    with torch.inference_mode(), disable_tf32():
         found = encoder(images)
         tokens = torch.cat([found.cls, found.patches.flatten(1, 2)], dim=1)
         difference = (tokens - theirs(images)).abs().max().item()

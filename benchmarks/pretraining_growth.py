@@ -28,8 +28,8 @@ from stepping import stepper
 
 from pixio_robot.machine import usable_cores
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed.processes import current, joined
-from pixio_robot.training.distributed.strategy import STRATEGIES, spread
+from pixio_robot.training.distributed.processes import current_processes, join_process_group
+from pixio_robot.training.distributed.strategy import STRATEGIES, distribute_model
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.vision.flops import pretraining_flop
 
@@ -40,13 +40,15 @@ DECODER = (256, 8)
 
 def measure(shape: Shape, device: torch.device, strategy: str = "ddp") -> dict[str, Any]:
     """Seconds, MiB and GFLOP of a step of this process's share of the batch."""
-    processes = current()
+    processes = current_processes()
     model = build_pixio(shape, device)
-    mine = dataclasses.replace(shape, batch=processes.share(shape.batch))
+    mine = dataclasses.replace(shape, batch=processes.local_batch_size(shape.batch))
     blocks, dtype = [*model.encoder.vit.blocks, *model.decoder.blocks], LoopConfig().precision(device)
-    spread_model = spread(model, blocks, strategy, device, dtype=dtype)
+    distributed_model = distribute_model(model, blocks, strategy, device, dtype=dtype)
     images, generator = images_of(mine, device), torch.Generator(device).manual_seed(0)
-    step = stepper(model, lambda: spread_model.module(images, generator, processes.count, processes.rank).loss, device)
+    step = stepper(
+        model, lambda: distributed_model.module(images, generator, processes.world_size, processes.rank).loss, device
+    )
     step()
     clock, seconds = device_clock(device, torch.get_num_threads()), []
     memory = peak_memory(lambda: seconds.extend(elapsed(step, clock) for _ in range(STEPS)), device)
@@ -54,8 +56,8 @@ def measure(shape: Shape, device: torch.device, strategy: str = "ddp") -> dict[s
     return {
         "size": shape.size,
         "image_size": shape.image_size,
-        "processes": processes.count,
-        "strategy": strategy if processes.count > 1 else None,
+        "processes": processes.world_size,
+        "strategy": strategy if processes.world_size > 1 else None,
         "seconds": float(np.median(seconds)),
         "fastest_seconds": min(seconds),
         "peak_mib": memory,
@@ -93,11 +95,11 @@ def main() -> None:
         return Shape(size, image_size, arguments.batch, *DECODER)
 
     if arguments.worker:
-        with joined(arguments.device):
+        with join_process_group(arguments.device):
             row = measure(
                 shape(arguments.sizes[0], arguments.image_sizes[0]), pick_device(arguments.device), arguments.worker
             )
-            if current().first:
+            if current_processes().is_main:
                 print(json.dumps(row), flush=True)
         return
     device = pick_device(arguments.device)

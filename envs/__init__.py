@@ -6,7 +6,7 @@ Importing this package registers every task with Gymnasium: `gymnasium.make("env
 from typing import TYPE_CHECKING
 
 from envs.tasks import register_gymnasium
-from pixio_robot.lazy import handed_on
+from pixio_robot.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from envs.config import EnvConfig as EnvConfig
@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 
 register_gymnasium()
 
-__getattr__, __dir__, __all__ = handed_on(
+__getattr__, __dir__, __all__ = lazy_exports(
     __name__, {"config": ["EnvConfig"], "pool.worker_pool": ["make_pool"], "registry": ["make_env"]}
 )

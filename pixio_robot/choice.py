@@ -8,17 +8,17 @@ from typing import Any
 from pixio_robot.errors import unknown_name
 
 
-class _AnyCase(enum.EnumMeta):
+class _CaseInsensitiveMeta(enum.EnumMeta):
     def __getitem__(cls, name: str) -> Any:
         """The member with that name, in any case. OmegaConf resolves user input through this method."""
         return super().__getitem__(name.upper())
 
 
-class Choice(enum.Enum, metaclass=_AnyCase):
+class Choice(enum.Enum, metaclass=_CaseInsensitiveMeta):
     """An enumeration with upper-case member names that can be looked up in any case."""
 
 
-def chosen[Member: Choice](kind: type[Member], value: Member | str, setting: str) -> Member:
+def parse_choice[Member: Choice](kind: type[Member], value: Member | str, setting: str) -> Member:
     """Convert a member or its name (in any case) to a member, for dataclasses that are created without OmegaConf.
 
     Raises UserError naming `setting` if it is neither.

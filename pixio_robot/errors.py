@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-LISTED = 4
+MAX_LISTED = 4
 
 
 class UserError(Exception):
@@ -20,7 +20,7 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     return UserError(f"Unknown {kind} {name!r}.{hint} Valid choices: {', '.join(choices)}.")
 
 
-def some(names: Sequence[object]) -> str:
+def format_names(names: Sequence[object]) -> str:
     """The first few names, and the number of further ones."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(map(str, names[:LISTED])) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(map(str, names[:MAX_LISTED])) + more

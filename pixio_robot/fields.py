@@ -17,7 +17,7 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
-from pixio_robot.choice import Choice, chosen
+from pixio_robot.choice import Choice, parse_choice
 from pixio_robot.errors import UserError, unknown_name
 
 NAMES = "names"
@@ -79,13 +79,13 @@ def _field(default: Any, metadata: dict[str, Any]) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def metadata_of(schema: type, name: str) -> dict[str, Any]:
+def field_metadata(schema: type, name: str) -> dict[str, Any]:
     """Metadata of a field: that of its base class too, where a subclass only gives it another default."""
     fields = [vars(each)["__dataclass_fields__"] for each in schema.__mro__ if "__dataclass_fields__" in vars(each)]
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for each in reversed(fields):
-        found |= each[name].metadata if name in each else {}
-    return found
+        metadata |= each[name].metadata if name in each else {}
+    return metadata
 
 
 def check_fields(settings: Any, prefix: str = "") -> None:
@@ -97,12 +97,12 @@ def check_fields(settings: Any, prefix: str = "") -> None:
     for field in dataclasses.fields(settings):
         value, key, kind = getattr(settings, field.name), prefix + field.name, str(field.type)
         if isinstance(field.default, Choice):
-            setattr(settings, field.name, chosen(type(field.default), value, key))
+            setattr(settings, field.name, parse_choice(type(field.default), value, key))
         if isinstance(value, list | tuple) and "[" in kind:
             values = {f"{key}[{place}]": item for place, item in enumerate(value)}
         else:
             values = {} if value is None else {key: value}
-        metadata = metadata_of(type(settings), field.name)
+        metadata = field_metadata(type(settings), field.name)
         names, limits = metadata.get(NAMES), metadata.get(LIMITS)
         required = numbers.Integral if "int" in kind else numbers.Real
         for key, item in values.items():

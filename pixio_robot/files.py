@@ -32,7 +32,7 @@ def fsync_tree(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_full_is_a_user_error(path: Path) -> Iterator[None]:
+def disk_full_as_user_error(path: Path) -> Iterator[None]:
     """Turn a full disk into a UserError while `path` is written; the caller must discard the partial output."""
     try:
         yield
@@ -54,7 +54,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
     try:
-        with disk_full_is_a_user_error(path):
+        with disk_full_as_user_error(path):
             temporary.chmod(0o755)
             yield temporary
             fsync_tree(temporary)
@@ -87,7 +87,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        with disk_full_is_a_user_error(path):
+        with disk_full_as_user_error(path):
             yield temporary
             fsync_tree(temporary)
         temporary.chmod(0o644)
@@ -99,14 +99,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, held: str) -> Iterator[None]:
-    """Context in which this process alone holds the lock of the file `path`, which stays. Raises UserError with the
-    text `held` if another process does. The kernel releases it however the process ends."""
+def file_lock(path: Path, message: str) -> Iterator[None]:
+    """Context in which this process alone holds the lock on the file `path`. Raises UserError with the text `message`
+    if another process holds it. The file stays; the kernel releases the lock however the process ends."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(held) from None
+            raise UserError(message) from None
         yield
 
 
@@ -119,17 +119,17 @@ def fsync_parent(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep_temporaries(directory: Path, of: str = "") -> None:
-    """Remove what an interrupted `atomic_directory` or `atomic_file` left behind in `directory`.
+def remove_temporaries(directory: Path, name: str = "") -> None:
+    """Remove the temporary files that an interrupted `atomic_directory` or `atomic_file` left in `directory`.
 
-    With `of`, remove only leftovers of the directory with that name. A directory that was moved aside but not yet
-    replaced is restored. Only safe while no other process writes there.
+    With `name`, remove only leftovers of the directory with that name. A directory that `atomic_directory` had moved
+    away but not yet replaced is restored. Only safe while no other process writes there.
     """
     for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
-        name = leftover.name.removeprefix(RETIRED_PREFIX).removeprefix(TEMPORARY_PREFIX).rpartition("-")[0]
-        if of and name != of:
+        target = leftover.name.removeprefix(RETIRED_PREFIX).removeprefix(TEMPORARY_PREFIX).rpartition("-")[0]
+        if name and target != name:
             continue
-        replaced = directory / name
+        replaced = directory / target
         if leftover.name.startswith(RETIRED_PREFIX) and (leftover / "old").is_dir() and not replaced.exists():
             (leftover / "old").rename(replaced)
         if leftover.is_dir():

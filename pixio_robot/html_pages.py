@@ -7,8 +7,8 @@ import base64
 import jinja2
 
 
-def templates(package: str, *, autoescape: bool = True) -> jinja2.Environment:
-    """The templates in the folder `templates` of `package`, which may extend `page.html.j2` of this one.
+def template_environment(package: str, *, autoescape: bool = True) -> jinja2.Environment:
+    """The templates in the folder `template_environment` of `package`, which may extend `page.html.j2` of this one.
 
     A missing variable is an error.
     """
@@ -18,6 +18,6 @@ def templates(package: str, *, autoescape: bool = True) -> jinja2.Environment:
     )
 
 
-def data_address(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
     """A `data:` address that holds `content` itself; `kind` is its media type, such as image/png."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

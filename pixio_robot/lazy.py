@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def handed_on(
+def lazy_exports(
     package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list], list[str]]:
     """Return `__getattr__`, `__dir__` (PEP 562) and `__all__` for a package. `modules`: module -> names to export."""
-    where = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
+    module_of = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
 
-    def find(name: str) -> Any:
-        if name not in where:
+    def get_export(name: str) -> Any:
+        if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(where[name]), name)
+        return getattr(importlib.import_module(module_of[name]), name)
 
-    return find, lambda: sorted(where), sorted(where)
+    return get_export, lambda: sorted(module_of), sorted(module_of)

@@ -28,8 +28,8 @@ def usable_cores() -> int:
 
 
 @contextlib.contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables inside the context; afterwards they are as they were."""
+def temporary_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Context with these environment variables; afterwards the earlier values are restored."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -42,7 +42,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def pinned(tensor: Tensor) -> Tensor:
+def pin_memory(tensor: Tensor) -> Tensor:
     """Copy into pinned memory if this process uses a GPU; otherwise return the tensor unchanged. For a thread that
     prepares batches which another thread moves with `to_device`."""
     import torch
@@ -52,7 +52,7 @@ def pinned(tensor: Tensor) -> Tensor:
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Copy to `device` without waiting for work queued on the GPU. This needs pinned memory: a tensor that is not
-    `pinned` yet is pinned first, on the calling thread."""
+    pinned yet is pinned first, on the calling thread."""
     import torch
 
     if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
@@ -61,7 +61,7 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 @contextlib.contextmanager
-def full_float32() -> Iterator[None]:
+def disable_tf32() -> Iterator[None]:
     """Multiply float32 matrices without TF32, which training allows on a GPU (`pick_device`): for results that must not
     depend on the device's rounding."""
     import torch

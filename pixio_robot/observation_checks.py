@@ -11,10 +11,10 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Frame
 
 
-def check_frame(spec: DemoSpec, cameras: Sequence[str], frame: Frame, *, looked_at: bool = True) -> np.ndarray:
+def check_frame(spec: DemoSpec, cameras: Sequence[str], frame: Frame, *, images_needed: bool = True) -> np.ndarray:
     """Check a frame against the spec and return its state as float32 (s,).
 
-    Images of cameras other than `cameras` are ignored. If the policy will use the frame (`looked_at`), every one of
+    Images of cameras other than `cameras` are ignored. If the policy will use the frame (`images_needed`), every one of
     `cameras` needs an image; images that are present must always match. Raises UserError naming the mismatch.
     """
     images, state = getattr(frame, "images", None), getattr(frame, "state", None)
@@ -28,7 +28,7 @@ def check_frame(spec: DemoSpec, cameras: Sequence[str], frame: Frame, *, looked_
             f"A frame must be Frame(images, state) with images {{camera: uint8 (h, w, 3)}} and state (s,), not {given}."
         )
     missing = [name for name in cameras if name not in images]
-    if missing and looked_at:
+    if missing and images_needed:
         raise UserError(f"The frame has no image of camera {missing[0]!r}; the policy uses {list(cameras)}.")
     try:
         values = np.asarray(state, np.float32)
@@ -38,7 +38,7 @@ def check_frame(spec: DemoSpec, cameras: Sequence[str], frame: Frame, *, looked_
     return values
 
 
-def copy_of(frame: Frame, cameras: Sequence[str]) -> Frame:
+def copy_frame(frame: Frame, cameras: Sequence[str]) -> Frame:
     """A frame with its own arrays, of those cameras only: callers may fill one buffer again and again."""
     images = {name: np.array(frame.images[name]) for name in cameras if name in frame.images}
     return Frame(images, np.array(frame.state))
@@ -62,15 +62,15 @@ def _check_array(name: str, value: Any, dtype: type, shape: tuple[int, ...]) -> 
         raise UserError(f"{name} must be {np.dtype(dtype)} of shape {shape}, not {given}.")
 
 
-def check_task(task: str | None, tasks: Iterable[str], own: str) -> None:
+def check_task(task: str | None, tasks: Iterable[str], own_task: str) -> None:
     """Raise UserError if the policy does not support this task. `tasks` are the tasks it can be asked for; if there are
-    none, it only does its `own` task."""
-    known = list(tasks)
-    if not known:
-        if task not in (None, own):
-            raise UserError(f"The policy only does the task {own} and cannot be asked for {task!r}.")
+    none, it only does its `own_task`."""
+    supported = list(tasks)
+    if not supported:
+        if task not in (None, own_task):
+            raise UserError(f"The policy only does the task {own_task} and cannot be asked for {task!r}.")
         return
     if task is None:
-        raise UserError(f"This policy needs a task: set task= to one of {', '.join(map(repr, known))}.")
-    if task not in known:
-        raise unknown_name("task", str(task), known)
+        raise UserError(f"This policy needs a task: set task= to one of {', '.join(map(repr, supported))}.")
+    if task not in supported:
+        raise unknown_name("task", str(task), supported)

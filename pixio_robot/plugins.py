@@ -1,4 +1,4 @@
-"""What other packages add to pixio-robot, available as soon as the package is installed.
+"""Plugins: policies and encoders of other packages, available as soon as the package is installed.
 
 A package declares it under a group of entry points, in its pyproject.toml:
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from pixio_robot.errors import UserError
 
-_NAME = re.compile(r"[A-Za-z_]\w*")
+_VALID_NAME = re.compile(r"[A-Za-z_]\w*")
 """Valid in settings and in a directory name."""
 
 
@@ -35,7 +35,7 @@ class Package:
 
 
 @dataclasses.dataclass(frozen=True)
-class Offer:
+class Plugin:
     """An object declared by a package, not yet imported. what: `policy` or `encoder`."""
 
     what: str
@@ -57,11 +57,11 @@ class Offer:
             ) from error
 
 
-def offers(group: str, what: str) -> dict[str, list[Offer]]:
-    """What all installed packages declare under `group`, by name; several per name if packages clash. Takes about
-    10 ms."""
-    found: dict[str, list[Offer]] = {}
-    met: set[str] = set()
+def find_plugins(group: str, what: str) -> dict[str, list[Plugin]]:
+    """All plugins that installed packages declare under `group`, by name; several per name if packages clash. Takes
+    about 10 ms."""
+    plugins: dict[str, list[Plugin]] = {}
+    seen: set[str] = set()
     # Not `importlib.metadata.entry_points`: if a package's metadata is also in the working directory, where
     # `pip install .` leaves some, that would return only the copy there.
     for distribution in importlib.metadata.distributions():
@@ -71,28 +71,28 @@ def offers(group: str, what: str) -> dict[str, list[Offer]]:
         if not points or Path(str(distribution.locate_file(""))).resolve() == Path.cwd():
             continue
         package = Package(distribution.name, distribution.version)
-        if (normal := normalised(package.name)) in met:
+        if (normal := normalise_package_name(package.name)) in seen:
             continue  # the first on sys.path is the one that is imported
-        met.add(normal)
+        seen.add(normal)
         for point in points:
-            found.setdefault(point.name, []).append(Offer(what, point.name, package, point))
-    return found
+            plugins.setdefault(point.name, []).append(Plugin(what, point.name, package, point))
+    return plugins
 
 
-def normalised(name: str) -> str:
-    """A distribution's name in the form in which names are compared: `my-policies` for `My_Policies`."""
+def normalise_package_name(name: str) -> str:
+    """The normalised name of a distribution, in which names are compared: `my-policies` for `My_Policies`."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def the_one(offers: list[Offer]) -> Offer:
-    """The only offer. Raises UserError if several packages declare the same name, or if the name is invalid."""
-    first, *others = offers
+def require_single_plugin(plugins: list[Plugin]) -> Plugin:
+    """The only plugin. Raises UserError if several packages declare the same name, or if the name is invalid."""
+    first, *others = plugins
     if others:
-        packages = " and ".join(str(offer.package) for offer in offers)
+        packages = " and ".join(str(plugin.package) for plugin in plugins)
         raise UserError(
             f"The packages {packages} each have {'an' if first.what[0] in 'aeiou' else 'a'} {first.what} called "
             f"{first.name!r}: uninstall all but one."
         )
-    if not _NAME.fullmatch(first.name):
+    if not _VALID_NAME.fullmatch(first.name):
         raise UserError(f"The name of {first} must consist of letters, digits and underscores only.")
     return first

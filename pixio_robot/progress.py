@@ -36,9 +36,9 @@ class Progress:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self._title, total=self._total, completed=int(self._done), words="")
+            self._task = self._bar.add_task(self._title, total=self._total, completed=int(self._done), text="")
             self._bar.start()
         return self
 
@@ -49,17 +49,17 @@ class Progress:
     def advance(self, count: float = 1, remark: str = "") -> None:
         """Report that `count` more are done; the `remark` is shown between their number and the time left."""
         done = self._done + count
-        words = (f"{done:,.0f}/{self._total:,.0f}", remark, self._left(done))
-        self.show(done, ", ".join(filter(None, words)))
+        parts = (f"{done:,.0f}/{self._total:,.0f}", remark, self._left(done))
+        self.show(done, ", ".join(filter(None, parts)))
 
-    def show(self, done: float, words: str) -> None:
-        """Report that `done` of the total are done, in other words than those of `advance`."""
+    def show(self, done: float, text: str) -> None:
+        """Report that `done` of the total are done, with a text of the caller's own."""
         self._done = done
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, words=words)
+            self._bar.update(self._task, completed=done, text=text)
         elif self._shown and self._clock() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = self._clock()
-            print(f"{self._title}: {words}", file=sys.stderr, flush=True)
+            print(f"{self._title}: {text}", file=sys.stderr, flush=True)
 
     def _left(self, done: float) -> str:
         if done <= self._first:
@@ -68,11 +68,11 @@ class Progress:
         return f"{datetime.timedelta(seconds=round(max(seconds, 0)))} left"
 
 
-def tracked[T](items: Iterable[T], title: str, total: int | None = None, shown: bool = True) -> Iterator[T]:
+def track_progress[T](items: Iterable[T], title: str, total: int | None = None, shown: bool = True) -> Iterator[T]:
     """Yield the items and show how many the caller is done with. `total`: their number, for items without a length."""
     if total is None:
         if not isinstance(items, Sized):
-            raise TypeError("tracked needs the number of items that have no length: total=.")
+            raise TypeError("track_progress needs the number of items that have no length: total=.")
         total = len(items)
     with Progress(title, total, shown=shown) as progress:
         for item in items:

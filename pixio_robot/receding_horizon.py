@@ -26,7 +26,7 @@ def check_execute(execute: int, horizon: int) -> None:
 class RecedingHorizon:
     """Action queue of one episode: takes frames and action chunks, yields one action per step.
 
-    At each step: `see` the frame, `plan` a new chunk if `hungry`, then take the `next_action`.
+    At each step: `add_frame`, then `add_chunk` if `needs_chunk`, then take the `next_action`.
     """
 
     def __init__(self, observation_steps: int, execute: int, ensemble_weight: float | None = None):
@@ -40,22 +40,22 @@ class RecedingHorizon:
         self._queue: collections.deque[np.ndarray] = collections.deque()
         self._chunks: list[tuple[int, np.ndarray]] = []
         """(first step, actions) of earlier calls, oldest first; kept only for temporal ensembling."""
-        self._two_valued: _TwoValued | None = None
+        self._binary: _BinaryDimensions | None = None
 
     @property
-    def looks_next(self) -> bool:
+    def uses_next_frame(self) -> bool:
         """Whether a policy call will use the frame that follows the next action (or the first frame)."""
         # With q actions still queued the next call comes q frames after the next one, and looks back over
         # `observation_steps` frames. The first frame is always used: it pads the missing history.
         return len(self._queue) < (self._frames.maxlen or 0)
 
     @property
-    def keeps_next(self) -> bool:
+    def retains_next_frame(self) -> bool:
         """Whether the next frame may also be used by a later policy call, so that its arrays must stay as they are."""
-        return self.looks_next and (self._frames.maxlen or 0) > 1
+        return self.uses_next_frame and (self._frames.maxlen or 0) > 1
 
     @property
-    def hungry(self) -> bool:
+    def needs_chunk(self) -> bool:
         """Whether the queue is empty and the next action needs a new chunk."""
         return not self._queue
 
@@ -64,51 +64,51 @@ class RecedingHorizon:
         """The observation history, newest frame last; the first frame of an episode pads the missing history."""
         return self._frames
 
-    def see(self, frame: Frame) -> None:
+    def add_frame(self, frame: Frame) -> None:
         self._frames.extend([frame] * (1 if self._frames else self._frames.maxlen or 0))
 
-    def plan(self, chunk: np.ndarray) -> None:
+    def add_chunk(self, chunk: np.ndarray) -> None:
         """Add a chunk (n, a) that starts at the current step; n >= `execute`."""
         if self._weight is None:
             self._queue.extend(chunk[: self._execute].copy())
             return
         self._chunks = [(start, old) for start, old in self._chunks if start + len(old) > self.step]
         self._chunks.append((self.step, chunk))
-        values = _TwoValued(chunk)
-        if self._two_valued is None:
-            self._two_valued = values
+        values = _BinaryDimensions(chunk)
+        if self._binary is None:
+            self._binary = values
         else:
-            self._two_valued.add(values)
+            self._binary.add(values)
         for step in range(self.step, self.step + self._execute):
-            votes = [old[step - start] for start, old in self._chunks if step < start + len(old)]
-            weights = [math.exp(-self._weight * age) for age in range(len(votes))]
-            average = np.average(votes, axis=0, weights=weights)
-            self._queue.append(self._two_valued.chosen(average).astype(chunk.dtype))
+            predictions = [old[step - start] for start, old in self._chunks if step < start + len(old)]
+            weights = [math.exp(-self._weight * age) for age in range(len(predictions))]
+            average = np.average(predictions, axis=0, weights=weights)
+            self._queue.append(self._binary.snap(average).astype(chunk.dtype))
 
     def next_action(self) -> np.ndarray:
         self.step += 1
         return self._queue.popleft()
 
 
-class _TwoValued:
-    """Recognises the dimensions, such as a gripper that is open or closed, of which all predictions of an episode are
-    one of two values: clients of a server know nothing else of the policy.
+class _BinaryDimensions:
+    """Detects the dimensions in which all predictions of an episode are one of two values, such as a gripper that is
+    open or closed. They are detected because clients of a policy server know nothing else about the policy.
 
-    Continuous predictions of different calls are never equal, so one of the values has to have come in two calls.
+    Continuous predictions of different calls are never equal, so one of the values must occur in two calls.
     """
 
     def __init__(self, chunk: np.ndarray):
         self.low, self.high = chunk.min(axis=0), chunk.max(axis=0)
-        self._no_others = ((chunk == self.low) | (chunk == self.high)).all(axis=0)
-        self._again = np.zeros(self.low.shape, bool)
+        self._only_two = ((chunk == self.low) | (chunk == self.high)).all(axis=0)
+        self._repeated = np.zeros(self.low.shape, bool)
 
-    def add(self, later: _TwoValued) -> None:
+    def add(self, later: _BinaryDimensions) -> None:
         ends = np.stack([self.low, self.high, later.low, later.high])
-        self._again |= (ends[:2, None] == ends[None, 2:]).any(axis=(0, 1))
+        self._repeated |= (ends[:2, None] == ends[None, 2:]).any(axis=(0, 1))
         self.low, self.high = ends.min(axis=0), ends.max(axis=0)
-        self._no_others &= later._no_others & ((ends == self.low) | (ends == self.high)).all(axis=0)
+        self._only_two &= later._only_two & ((ends == self.low) | (ends == self.high)).all(axis=0)
 
-    def chosen(self, average: np.ndarray) -> np.ndarray:
+    def snap(self, average: np.ndarray) -> np.ndarray:
         """The average (a,), with the nearer value in the dimensions that have two."""
         nearer = np.where(average * 2 > self.low + self.high, self.high, self.low)
-        return np.where(self._no_others & self._again, nearer, average)
+        return np.where(self._only_two & self._repeated, nearer, average)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 
-def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
+def t_half_width(values: Sequence[float], confidence: float = 0.95) -> float:
     """Half the width of the interval for the mean of at least two values."""
-    return quantile(len(values) - 1, confidence) * standard_error(values)
+    return t_quantile(len(values) - 1, confidence) * standard_error(values)
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -17,7 +17,7 @@ def standard_error(values: Sequence[float]) -> float:
     return math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
 
 
-def quantile(freedom: float, confidence: float) -> float:
+def t_quantile(freedom: float, confidence: float) -> float:
     """Number of standard errors that cover `confidence` of the t distribution with `freedom` degrees of freedom."""
     from scipy import stats  # slow to import, and not needed to read settings
 

@@ -25,7 +25,8 @@ OF_THE_TASK = "of the task"
 SEVERAL = " + "
 """Separator in a DemoSpec for values that differ between stores, such as the tasks of a multi-task policy."""
 UNSEEDED = "episodes do not follow from their seeds"
-"""Marks, in `source`, an environment that is not reproducible from seeds: equal seeds give no paired episodes."""
+"""Part of `source` that marks an environment that is not reproducible from seeds: equal seeds give no paired
+episodes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,15 +99,15 @@ class DemoSpec:
             }
         )
 
-    def read_by(self, cameras: Sequence[str], state: bool) -> DemoSpec:
-        """A copy reduced to what a policy uses: only these cameras, and no state unless `state`."""
+    def restricted_to(self, cameras: Sequence[str], state: bool) -> DemoSpec:
+        """A copy restricted to what a policy uses: only these cameras, and no state unless `state`."""
         return dataclasses.replace(
             self,
             cameras={name: self.cameras[name] for name in cameras},
             state_names=self.state_names if state else (),
         )
 
-    def unknown(self) -> list[str]:
+    def unknown_fields(self) -> list[str]:
         """The fields that the source of imported demonstrations did not specify, which cannot be compared."""
         return [name for name in ("robot", "controller", "render_quality") if getattr(self, name) == UNKNOWN]
 
@@ -116,32 +117,34 @@ class DemoSpec:
         Ignored are source, licence, simulator, its version, camera calibration, and fields that are `unknown` in
         `self`. `other` may have more cameras than `self`, and a state where `self` has none.
         """
-        found = []
+        differences = []
         for field in ("task", "robot", "controller", "control_hz", "render_quality"):
-            mine, theirs = getattr(self, field), getattr(other, field)
-            if mine not in (theirs, UNKNOWN):
-                found.append(f"{field}: {mine!r} against {theirs!r}")
+            value, other_value = getattr(self, field), getattr(other, field)
+            if value not in (other_value, UNKNOWN):
+                differences.append(f"{field}: {value!r} against {other_value!r}")
         for field in ("state_names", "action_names"):
-            mine, theirs = list(getattr(self, field)), list(getattr(other, field))
-            if mine != theirs and not (field == "state_names" and not mine):
-                found.append(f"{field}: {_apart(mine, theirs)}")
+            names, other_names = list(getattr(self, field)), list(getattr(other, field))
+            if names != other_names and not (field == "state_names" and not names):
+                differences.append(f"{field}: {_describe_differing_names(names, other_names)}")
         for name, camera in self.cameras.items():
             if name not in other.cameras:
-                found.append(f"cameras: {name!r} is missing, there are {sorted(other.cameras)}")
+                differences.append(f"cameras: {name!r} is missing, there are {sorted(other.cameras)}")
                 continue
-            theirs = other.cameras[name]
-            if (camera.height, camera.width) != (theirs.height, theirs.width):
-                found.append(
-                    f"camera {name!r}: {camera.height}x{camera.width} against {theirs.height}x{theirs.width} pixels"
+            other_camera = other.cameras[name]
+            if (camera.height, camera.width) != (other_camera.height, other_camera.width):
+                differences.append(
+                    f"camera {name!r}: {camera.height}x{camera.width} against "
+                    f"{other_camera.height}x{other_camera.width} pixels"
                 )
-        return found
+        return differences
 
 
-def _apart(mine: Sequence[str], theirs: Sequence[str]) -> str:
-    """How two lists of names differ: the lists of a humanoid are long, and what they share explains nothing."""
-    lacking, more = ([name for name in one if name not in other] for one, other in ((mine, theirs), (theirs, mine)))
-    parts = [f"{what} {', '.join(names)}" for what, names in (("missing", lacking), ("unexpected", more)) if names]
-    return ", ".join(parts) or f"{list(mine)} against {list(theirs)}, in another order"
+def _describe_differing_names(names: Sequence[str], others: Sequence[str]) -> str:
+    """Describe how two lists of names differ, without the names that they share: the lists of a humanoid are long."""
+    missing, unexpected = [name for name in names if name not in others], [name for name in others if name not in names]
+    groups = (("missing", missing), ("unexpected", unexpected))
+    parts = [f"{what} {', '.join(group)}" for what, group in groups if group]
+    return ", ".join(parts) or f"{list(names)} against {list(others)}, in another order"
 
 
 @dataclasses.dataclass(kw_only=True)

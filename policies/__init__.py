@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pixio_robot.lazy import handed_on
+from pixio_robot.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from policies.acting import ActingConfig as ActingConfig
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from policies.registry import build_policy as build_policy
     from policies.registry import register as register
 
-__getattr__, __dir__, __all__ = handed_on(
+__getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "acting": ["ActingConfig"],

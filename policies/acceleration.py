@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from pixio_robot.vision.layers import allow_graphs
+from pixio_robot.vision.layers import raise_recompile_limit
 from policies.base import ChunkPolicy
 
 NOT_CALLED = ("conditioning", "actions", "schedule", "lstm")
@@ -26,7 +26,7 @@ def compile_for_acting(policy: ChunkPolicy) -> None:
     policy.replays_graphs = on_gpu
     networks = [child for name, child in policy.named_children() if name not in NOT_CALLED]
     mode = "reduce-overhead" if on_gpu else "default"
-    allow_graphs()
+    raise_recompile_limit()
     for network in [*policy.conditioning.encoders, *networks]:
         # `Module.compile` compiles the frames of our own code below a call, so nothing of a network that consists of
         # PyTorch's modules alone (torch 2.11). As there, copies and pickles of the module are not compiled.

@@ -84,11 +84,11 @@ class ChunkedActor:
 
     def looks_next(self, slot: int) -> bool:
         """Whether the policy will use the slot's next frame, if only its state."""
-        return self._slots[slot].horizon.looks_next
+        return self._slots[slot].horizon.uses_next_frame
 
     def keeps_next(self, slot: int) -> bool:
         """Whether the slot's next frame may also be used by a later policy call; `act` does not copy it."""
-        return self._slots[slot].horizon.keeps_next
+        return self._slots[slot].horizon.retains_next_frame
 
     def needs_images(self, slot: int) -> bool:
         return bool(self._policy.cameras) and self.looks_next(slot)
@@ -96,8 +96,8 @@ class ChunkedActor:
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
         running = {slot: self._slots[slot] for slot in frames}
         for slot, episode in running.items():
-            episode.horizon.see(frames[slot])
-        hungry = [episode for episode in running.values() if episode.horizon.hungry]
+            episode.horizon.add_frame(frames[slot])
+        hungry = [episode for episode in running.values() if episode.horizon.needs_chunk]
         for start in range(0, len(hungry), self._batch_size):
             self._feed(hungry[start : start + self._batch_size])
         return {slot: episode.horizon.next_action() for slot, episode in running.items()}
@@ -108,7 +108,7 @@ class ChunkedActor:
         with torch.inference_mode():
             chunks = self._policy.act(self._observe(rows), seeds).cpu().numpy()
         for episode, chunk in zip(hungry, chunks, strict=False):
-            episode.horizon.plan(chunk)
+            episode.horizon.add_chunk(chunk)
 
     def _observe(self, rows: Sequence[_Episode]) -> Observation:
         frames = [row.horizon.frames for row in rows]

@@ -7,23 +7,23 @@ from typing import Any
 
 from pixio_robot import plugins
 from pixio_robot.errors import UserError
-from pixio_robot.plugins import Offer
+from pixio_robot.plugins import Plugin
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig
 
 GROUP = "pixio_robot.policies"
 
 
-def offers() -> dict[str, list[Offer]]:
+def offers() -> dict[str, list[Plugin]]:
     """The policies of all installed packages, by name."""
-    return plugins.offers(GROUP, "policy")
+    return plugins.find_plugins(GROUP, "policy")
 
 
-def load(offer: Offer) -> type[ChunkPolicy]:
+def load(plugin: Plugin) -> type[ChunkPolicy]:
     """Import the policy. Raises UserError naming the package if that fails or if it is not a policy."""
-    found = offer.load()
+    found = plugin.load()
     if problem := problem_with(found):
-        raise UserError(f"{offer}, {offer.entry_point.value}, {problem}.")
+        raise UserError(f"{plugin}, {plugin.entry_point.value}, {problem}.")
     return found
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import read_json
-from pixio_robot.json_values import plain
+from pixio_robot.json_values import to_json_value
 from pixio_robot.plugins import Package
 from pixio_robot.types import DemoSpec, Encoder
 from pixio_robot.vision import checkpointing
@@ -66,7 +66,7 @@ def save_policy(
         "format_version": FORMAT_VERSION,
         "policy": (name := policy_name(policy)),
         "package": None if (package := policy_entry(name).package) is None else dataclasses.asdict(package),
-        "config": plain(policy.config),
+        "config": to_json_value(policy.config),
         "spec": policy.spec.to_json(),
         "statistics": policy.statistics.to_json(),
         "goals": {task: [float(value) for value in goal] for task, goal in policy.goals.items()},
@@ -173,7 +173,7 @@ def rebuild_encoder(description: Mapping[str, Any]) -> nn.Module:
 
 
 def config_from_json(kind: type[Any], value: Mapping[str, Any]) -> Any:
-    """The inverse of `plain`; unknown keys are errors."""
+    """The inverse of `to_json_value`; unknown keys are errors."""
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     for key in value:
@@ -191,7 +191,7 @@ def _value_from_json(hint: Any, item: Any) -> Any:
         return [_value_from_json(typing.get_args(hint)[0], each) for each in item]
     if isinstance(hint, type) and item is not None:
         if issubclass(hint, enum.Enum):
-            members = {plain(member): member for member in typing.cast(type[enum.Enum], hint)}
+            members = {to_json_value(member): member for member in typing.cast(type[enum.Enum], hint)}
             if item not in members:
                 raise unknown_name(hint.__name__, str(item), members)
             return members[item]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.observation_checks import check_frame, check_task, copy_of
-from pixio_robot.state_range import StateWatch
+from pixio_robot.observation_checks import check_frame, check_task, copy_frame
+from pixio_robot.state_range import StateRangeMonitor
 from pixio_robot.types import Frame
 from policies.acting import ActingConfig, act_as
 from policies.base import ChunkPolicy
@@ -75,7 +75,7 @@ class PolicyPlayer:
         self.spec = policy.spec
         self.cameras = list(policy.cameras)
         self._actor = actor_of(policy, acting, task=task, device=device)
-        self._watch = StateWatch.of(policy.spec.state_names, policy.state_range)
+        self._watch = StateRangeMonitor.of(policy.spec.state_names, policy.state_range)
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -92,8 +92,8 @@ class PolicyPlayer:
 
         Raises UserError if the frame does not match the policy; the frame is then discarded, and you may pass another.
         """
-        state = check_frame(self.spec, self.cameras, frame, looked_at=self._actor.looks_next(0))
-        if self._watch is not None and (words := self._watch.words(state)):
+        state = check_frame(self.spec, self.cameras, frame, images_needed=self._actor.looks_next(0))
+        if self._watch is not None and (words := self._watch.check(state)):
             warnings.warn(words, stacklevel=2)
-        kept = copy_of(frame, self.cameras) if self._actor.keeps_next(0) else frame
+        kept = copy_frame(frame, self.cameras) if self._actor.keeps_next(0) else frame
         return self._actor.act({0: kept})[0]

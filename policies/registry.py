@@ -10,7 +10,7 @@ from torch import nn
 
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.plugins import Package, the_one
+from pixio_robot.plugins import Package, require_single_plugin
 from pixio_robot.types import DemoSpec
 from policies.act import ACTPolicy
 from policies.base import ChunkPolicy
@@ -84,7 +84,7 @@ def policy_entry(name: str) -> PolicyEntry:
         found = offers()
         if name not in found:
             raise unknown_name("policy", name, {*POLICIES, *found})
-        offer = the_one(found[name])
+        offer = require_single_plugin(found[name])
         register(name, load(offer), offer.package)
     return POLICIES[name]
 

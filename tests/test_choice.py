@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
-from pixio_robot.choice import Choice, chosen
+from pixio_robot.choice import Choice, parse_choice
 from pixio_robot.errors import UserError
 
 
@@ -35,7 +35,7 @@ def test_members_survive_pickling() -> None:
 
 
 def test_a_member_is_found_by_its_name_where_no_configuration_was_read() -> None:
-    assert chosen(Colour, Colour.RED, "colour") is chosen(Colour, "Red", "colour") is Colour.RED
+    assert parse_choice(Colour, Colour.RED, "colour") is parse_choice(Colour, "Red", "colour") is Colour.RED
     for wrong in ("green", 0):
         with pytest.raises(UserError, match=f"Unknown colour '{wrong}'.*dark_blue, red"):
-            chosen(Colour, wrong, "colour")  # type: ignore[arg-type]
+            parse_choice(Colour, wrong, "colour")  # type: ignore[arg-type]

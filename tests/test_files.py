@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_directory, atomic_file, read_json, sweep_temporaries, write_json
+from pixio_robot.files import atomic_directory, atomic_file, read_json, remove_temporaries, write_json
 
 
 def names(directory: Path) -> list[str]:
@@ -55,7 +55,7 @@ def test_killed_between_the_two_renames_the_old_directory_comes_back(tmp_path: P
     """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(killed), str(target)]).returncode == 9
     assert not target.exists()
-    sweep_temporaries(tmp_path)
+    remove_temporaries(tmp_path)
     assert (target / "value").read_text() == "old"
     assert names(tmp_path) == ["a-result"]
 
@@ -78,7 +78,7 @@ def test_json_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "bad.json")
 
 
-def test_what_a_kill_leaves_is_swept(tmp_path: Path) -> None:
+def test_leftover_temporaries_are_removed(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import os, signal
         from pathlib import Path
@@ -89,7 +89,7 @@ def test_what_a_kill_leaves_is_swept(tmp_path: Path) -> None:
     """)
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     assert not (tmp_path / "result").exists()
-    sweep_temporaries(tmp_path)
+    remove_temporaries(tmp_path)
     assert names(tmp_path) == []
 
 

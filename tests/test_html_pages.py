@@ -5,7 +5,7 @@ import base64
 import jinja2
 import pytest
 
-from pixio_robot.html_pages import data_address, templates
+from pixio_robot.html_pages import data_uri, template_environment
 
 PAGES = [
     ("pixio_robot.evaluation", "probes.html.j2"),
@@ -15,7 +15,7 @@ PAGES = [
 
 @pytest.mark.parametrize(("package", "name"), PAGES)
 def test_a_page_has_the_frame_and_adds_its_own_style(package, name):
-    environment = templates(package)
+    environment = template_environment(package)
     page = environment.get_template(name)
     frame = environment.get_template("page.html.j2").render()
     assert list(page.blocks) == ["title", "style", "main"]
@@ -27,14 +27,16 @@ def test_a_page_has_the_frame_and_adds_its_own_style(package, name):
 
 
 def test_a_missing_variable_is_an_error_and_values_are_text():
-    page = templates("pixio_robot.evaluation").from_string("{{ title }}")
+    page = template_environment("pixio_robot.evaluation").from_string("{{ title }}")
     assert page.render(title="<b>") == "&lt;b&gt;"
-    assert templates("pixio_robot.evaluation", autoescape=False).from_string("{{ a }}").render(a="<b>") == "<b>"
+    assert (
+        template_environment("pixio_robot.evaluation", autoescape=False).from_string("{{ a }}").render(a="<b>") == "<b>"
+    )
     with pytest.raises(jinja2.UndefinedError):
         page.render()
 
 
-def test_an_address_holds_the_content():
-    head, _, content = data_address("image/png", bytes(range(256))).partition(",")
+def test_data_uri_holds_the_content():
+    head, _, content = data_uri("image/png", bytes(range(256))).partition(",")
     assert head == "data:image/png;base64"
     assert base64.b64decode(content) == bytes(range(256))

@@ -12,7 +12,7 @@ PACKAGES = ["envs", "policies", *(f"pixio_robot.{room}" for room in ("data", "ev
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_name_is_there_for_people_and_for_type_checkers(package):
+def test_lazy_exports_match_the_names_for_type_checkers(package):
     module = importlib.import_module(package)
     tree = ast.parse(Path(module.__file__).read_text())
     checked = [node for node in tree.body if isinstance(node, ast.If)]
@@ -27,6 +27,6 @@ def test_every_name_is_there_for_people_and_for_type_checkers(package):
         _ = module.nothing
 
 
-def test_importing_the_packages_imports_none_of_what_they_hand_on():
+def test_importing_packages_does_not_import_their_lazy_exports():
     code = f"import sys, {', '.join(PACKAGES)}; print('torch' in sys.modules, 'mujoco' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False False"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from pixio_robot.progress import SECONDS_BETWEEN_LINES, Progress, tracked
+from pixio_robot.progress import SECONDS_BETWEEN_LINES, Progress, track_progress
 
 
-def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_prints_occasional_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     with Progress("encode", 1200, done=200, clock=lambda: now[0]) as progress:
         now[0] += SECONDS_BETWEEN_LINES - 1
@@ -24,7 +24,7 @@ def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.out == ""
 
 
-def test_nothing_is_foretold_from_nothing_and_nothing_shown_unless_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_time_left_without_progress_and_no_output_unless_shown(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     for shown in (True, False):
         with Progress("write", 10, done=4, shown=shown, clock=lambda: now[0]) as progress:
@@ -34,7 +34,7 @@ def test_nothing_is_foretold_from_nothing_and_nothing_shown_unless_wanted(capsys
 
 
 def test_items_are_yielded_in_order() -> None:
-    assert list(tracked([3, 1, 2], "items")) == [3, 1, 2]
-    assert list(tracked(iter("ab"), "letters", total=2)) == ["a", "b"]
+    assert list(track_progress([3, 1, 2], "items")) == [3, 1, 2]
+    assert list(track_progress(iter("ab"), "letters", total=2)) == ["a", "b"]
     with pytest.raises(TypeError, match="total="):
-        next(tracked(iter("ab"), "letters"))
+        next(track_progress(iter("ab"), "letters"))

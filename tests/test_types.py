@@ -21,21 +21,21 @@ SPEC = DemoSpec(
 )
 
 
-def test_what_a_policy_does_not_look_at_does_not_keep_it_from_running() -> None:
+def test_unused_cameras_and_state_do_not_prevent_compatibility() -> None:
     other = replace(SPEC, cameras={"front": SPEC.cameras["front"]}, state_names=("q [rad]",))
     assert len(SPEC.differences(other)) == 2
-    assert SPEC.read_by(["front"], state=True).differences(other) == [
+    assert SPEC.restricted_to(["front"], state=True).differences(other) == [
         "state_names: missing x [m], y [m], unexpected q [rad]"
     ]
     turned = replace(SPEC, state_names=("y [m]", "x [m]"))
     assert SPEC.differences(turned) == ["state_names: ['x [m]', 'y [m]'] against ['y [m]', 'x [m]'], in another order"]
-    assert SPEC.read_by(["front"], state=False).differences(other) == []
+    assert SPEC.restricted_to(["front"], state=False).differences(other) == []
 
 
-def test_what_its_demonstrations_did_not_say_is_told_apart_from_what_differs() -> None:
+def test_unknown_fields_are_distinguished_from_differences() -> None:
     imported = replace(SPEC, render_quality=UNKNOWN, controller=UNKNOWN)
     assert imported.differences(SPEC) == []
-    assert imported.unknown() == ["controller", "render_quality"]
+    assert imported.unknown_fields() == ["controller", "render_quality"]
     assert replace(imported, robot="Sawyer").differences(SPEC) == ["robot: 'Sawyer' against 'Panda'"]
     # The other way round it is the environment that does not say, and the policy wants to know.
     assert len(SPEC.differences(imported)) == 2

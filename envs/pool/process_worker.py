@@ -15,7 +15,7 @@ from envs.pool.startup import wait_for_start
 from envs.pool.worker import Answer, ImageBlocks, run_worker
 from pixio_robot.choice import Choice
 from pixio_robot.data.jobs.worker_processes import hide_main_module
-from pixio_robot.machine import environment
+from pixio_robot.machine import temporary_environment
 from pixio_robot.types import Frame
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -36,7 +36,7 @@ class StartMethod(Choice):
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
     """Limit processes started inside to one thread for linear algebra and software rendering: there is one per core."""
-    with _ALONE, environment(dict.fromkeys(ONE_THREAD, "1")):
+    with _ALONE, temporary_environment(dict.fromkeys(ONE_THREAD, "1")):
         yield
 
 

@@ -22,7 +22,7 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import read_json, write_json
-from pixio_robot.json_values import plain
+from pixio_robot.json_values import to_json_value
 from pixio_robot.progress import Progress
 from pixio_robot.types import DemoSpec, Episode
 
@@ -140,7 +140,7 @@ def _episodes(
 def _journal(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
     """The settings that determine the content of the store; `episodes` may grow, workers and worlds do not matter."""
     settings = {name: getattr(config, name) for name in ("first_seed", "noise", "mistakes", "success_only")}
-    return {"env": plain(env_config), "collect": settings}
+    return {"env": to_json_value(env_config), "collect": settings}
 
 
 def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfig) -> tuple[DemoStore, list[int]]:

@@ -20,8 +20,8 @@ from envs.registry import environment_of_process
 from pixio_robot.data.video.encode import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
-from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
-from pixio_robot.json_values import plain
+from pixio_robot.files import atomic_file, read_json, remove_temporaries, write_json
+from pixio_robot.json_values import to_json_value
 from pixio_robot.progress import Progress
 from pixio_robot.types import Frame
 
@@ -112,8 +112,8 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
 
 def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
     """Create the directory and its manifest, or check that they match this configuration."""
-    settings = {name: value for name, value in plain(config).items() if name in _DECIDING}
-    manifest = {"env": plain(env_config), "footage": settings}
+    settings = {name: value for name, value in to_json_value(config).items() if name in _DECIDING}
+    manifest = {"env": to_json_value(env_config), "footage": settings}
     if config.overwrite and (out / MANIFEST).is_file():
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
@@ -124,7 +124,7 @@ def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
                 f"{out} contains footage of another configuration (see {out / MANIFEST}): choose another out=, "
                 "or set overwrite=true."
             )
-        sweep_temporaries(out)
+        remove_temporaries(out)
     write_json(out / MANIFEST, manifest)
 
 

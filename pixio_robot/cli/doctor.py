@@ -128,17 +128,17 @@ def check_torch() -> list[Check]:
     except (ImportError, OSError) as error:
         return [Check("torch", False, str(error), REINSTALL_FIX)]
     checks = [Check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} CPU threads")]
-    from pixio_robot.training.device import missing_kernels, unseen_gpu
+    from pixio_robot.training.device import explain_missing_gpu, explain_missing_kernels
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             error = _probe(MATMUL_PROBE.format(device=f"cuda:{index}"), {})
             detail = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {error or 'multiplied matrices'}"
-            fix = missing_kernels(index) or GPU_FIX
+            fix = explain_missing_kernels(index) or GPU_FIX
             checks.append(Check(f"CUDA device {index}", error is None, detail, fix, required=False))
     else:
-        fix = unseen_gpu() or "nothing if there is no NVIDIA GPU; otherwise check that `nvidia-smi` works"
+        fix = explain_missing_gpu() or "nothing if there is no NVIDIA GPU; otherwise check that `nvidia-smi` works"
         checks.append(Check("CUDA device", False, "none found: everything runs on the CPU", fix, required=False))
     return checks
 

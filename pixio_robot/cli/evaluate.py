@@ -90,7 +90,7 @@ def _names(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) 
     robomimic = any(name.startswith("robot0_") for name in spec.state_names)
     hint = way_out(spec, env_spec, command, contestant.tasks)
     check_spec(spec, names.spec, hint + (ROBOMIMIC_HINT if robomimic else ""))
-    if unknown := sorted(set(spec.unknown()) - set(env_spec.unknown())):
+    if unknown := sorted(set(spec.unknown_fields()) - set(env_spec.unknown_fields())):
         print(
             f"evaluate: the demonstrations do not specify {', '.join(unknown)}: assuming the same as in the environment"
         )

@@ -47,7 +47,7 @@ class Evaluated:
         Raises UserError if the weights cannot be read, or the policy does not support the acting settings.
         """
         from pixio_robot.evaluation.baselines import RandomActor
-        from pixio_robot.state_range import StateWatch, WatchedActor
+        from pixio_robot.state_range import MonitoredActor, StateRangeMonitor
         from policies.chunking import chunked_actor
         from policies.persistence import load_policy
 
@@ -59,8 +59,8 @@ class Evaluated:
             _take_weights(policy, self.step_directory)
         act_as(policy, acting)
         actor: Actor = chunked_actor(policy, slots, device, policy.goals.get(task), acting.noise_seed)
-        if (watch := StateWatch.of(policy.spec.state_names, policy.state_range)) is not None:
-            actor = WatchedActor(actor, watch, lambda words: print(f"evaluate: {words}"))
+        if (watch := StateRangeMonitor.of(policy.spec.state_names, policy.state_range)) is not None:
+            actor = MonitoredActor(actor, watch, lambda warning: print(f"evaluate: {warning}"))
         if words := words_of_noise(policy, acting):
             print(f"evaluate: {words}")
         return actor, acting_text(policy, acting)
@@ -91,7 +91,7 @@ def finished_policy(checkpoint: str, name: str) -> Evaluated:
     )
     config, sight = description["config"], description["config"]["conditioning"]
     reads_state = sight["use_state"] or config.get("action_pose_repr") == RELATIVE
-    spec = DemoSpec.from_json(description["spec"]).read_by(sight["cameras"], reads_state)
+    spec = DemoSpec.from_json(description["spec"]).restricted_to(sight["cameras"], reads_state)
     tasks = list(description.get("goals", {}))
     return Evaluated(who, directory, spec=spec, tasks=tasks, train_seeds=extra.get("train_seeds", []))
 
@@ -137,15 +137,15 @@ def _take_weights(policy: nn.Module, step_directory: Path) -> None:
     import torch
 
     from pixio_robot.training.checkpoint import load_weights, read_checkpoint
-    from pixio_robot.training.distributed.sharded_files import load_spread
-    from pixio_robot.vision.checkpointing import refuse_misfits
+    from pixio_robot.training.distributed.sharded_files import load_sharded
+    from pixio_robot.vision.checkpointing import check_state_dict
 
     sizes, _, _ = read_checkpoint(step_directory)
     weights = policy.state_dict()  # shares memory with the policy
-    refuse_misfits({name: value.shape for name, value in weights.items()}, sizes.get("model", {}), step_directory)
+    check_state_dict({name: value.shape for name, value in weights.items()}, sizes.get("model", {}), step_directory)
     load_weights(step_directory, weights)
     # Averages are stored in float32 whatever the dtype of the weights.
     averages = {name: torch.empty_like(weights[name], dtype=torch.float32) for name in sizes.get("ema", {})}
-    load_spread(step_directory / "ema", averages)
+    load_sharded(step_directory / "ema", averages)
     for name, value in averages.items():
         weights[name].copy_(value)

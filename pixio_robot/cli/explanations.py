@@ -11,7 +11,7 @@ import re
 import textwrap
 import typing
 
-from pixio_robot.fields import LIMITS, NAMES, metadata_of
+from pixio_robot.fields import LIMITS, NAMES, field_metadata
 
 OBVIOUS = ("at least 0", "at least 1", "above 0")
 """Ranges of counts and sizes that no help text needs to spell out."""
@@ -27,7 +27,7 @@ def explanation(schema: type, name: str) -> str:
     """
     if name not in {field.name for field in dataclasses.fields(schema)}:
         return ""
-    metadata = metadata_of(schema, name)
+    metadata = field_metadata(schema, name)
     documented = (_docstrings(each).get(name, "") for each in schema.__mro__ if dataclasses.is_dataclass(each))
     text = next(filter(None, documented), "")
     names = list(metadata.get(NAMES, ()))

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from pixio_robot.machine import environment
+from pixio_robot.machine import temporary_environment
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def called_as(arguments: list[str]) -> Iterator[None]:
     sys.argv = arguments
     try:
         # Let exceptions reach the caller instead of Hydra's own handler.
-        with environment({"HYDRA_FULL_ERROR": "1"}):
+        with temporary_environment({"HYDRA_FULL_ERROR": "1"}):
             yield
     finally:
         sys.argv = line

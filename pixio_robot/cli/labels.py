@@ -48,6 +48,6 @@ def _network(source: EncoderSource) -> tuple[str, bool]:
 
 def _is_of_policy(path: str | None) -> bool:
     """Whether the encoder is that of a trained policy, which may never have been pretrained."""
-    from pixio_robot.vision.weights.formats import WeightFormat, detect_format, locate
+    from pixio_robot.vision.weights.formats import WeightFormat, detect_format, resolve_weights_path
 
-    return path is not None and Path(path).exists() and detect_format(locate(path)) is WeightFormat.POLICY
+    return path is not None and Path(path).exists() and detect_format(resolve_weights_path(path)) is WeightFormat.POLICY

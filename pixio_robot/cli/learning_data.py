@@ -19,7 +19,7 @@ from pixio_robot.data.loading import DemoBatches
 from pixio_robot.data.mixture import MixedBatches, common_spec, compute_mixture_statistics
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import Processes, current
+from pixio_robot.training.distributed.processes import Processes, current_processes
 from pixio_robot.types import SEVERAL, DemoSpec, Observation
 
 
@@ -67,7 +67,7 @@ class Demonstrations:
                 goals=[self.goals.get(task, unknown) for task in source.tasks] if self.goals else None,
                 random_views=views,
                 rank=processes.rank,
-                world_size=processes.count,
+                world_size=processes.world_size,
             )
 
         def stream(chosen: list[Sequence[int]], views: bool, processes: Processes) -> DemoBatches | MixedBatches:
@@ -82,17 +82,17 @@ class Demonstrations:
                 seed=seed,
                 weights=[self.weights[place] for place in used] if self.weights and weighed else None,
                 rank=processes.rank,
-                world_size=processes.count,
+                world_size=processes.world_size,
             )
 
         validation = None
         held_out = [source.held_out for source in self.sources]
         if any(held_out):
             validation = stream(held_out, False, Processes())
-            sharing = current().sharing(min(batch_size, validation.windows))
-            if sharing.count > 1:
+            sharing = current_processes().processes_for_rows(min(batch_size, validation.windows))
+            if sharing.world_size > 1:
                 validation = stream(held_out, False, sharing)
-        return stream([source.training for source in self.sources], random_views, current()), validation
+        return stream([source.training for source in self.sources], random_views, current_processes()), validation
 
 
 def open_demonstrations(

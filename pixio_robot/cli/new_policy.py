@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.data.features.views import Views
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import current
-from pixio_robot.training.imitate import encoders_of
+from pixio_robot.training.distributed.processes import current_processes
+from pixio_robot.training.imitate import named_encoders
 from pixio_robot.vision.adapt import Adaptation, adapt
 from pixio_robot.vision.build import EncoderKind, build_encoder
 from pixio_robot.vision.checkpointing import WEIGHTS, read_weights
-from pixio_robot.vision.encoders.deferred import empty, encoder_for_later
-from pixio_robot.vision.lora import BASE, has_adapters, without_adapters
-from pixio_robot.vision.weight_init import Weights, fill, under
+from pixio_robot.vision.encoders.deferred import build_deferred_encoder, move_to_meta
+from pixio_robot.vision.lora import BASE, has_adapters, strip_adapters
+from pixio_robot.vision.weight_init import Weights, add_prefix, materialise
 from policies.base import ChunkPolicy
 from policies.persistence import read_policy_config
 from policies.registry import build_policy, name_of_config
@@ -55,8 +55,8 @@ def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device
     # With FSDP each process holds only a part of the policy, so none builds the whole encoder, unless it has to encode
     # all frames first.
     later = None
-    if command.loop.parallel == "fsdp" and current().count > 1 and views is None:
-        later = encoder_for_later(command.encoder)
+    if command.loop.parallel == "fsdp" and current_processes().world_size > 1 and views is None:
+        later = build_deferred_encoder(command.encoder)
     encoder = build_encoder(command.encoder) if later is None else later.encoder
     if encoder is None:
         conditioning.cameras = []
@@ -77,11 +77,11 @@ def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device
     if command.initial_policy is not None:
         weights = _weights_of(command.initial_policy, policy)
     if later is None:  # before the features of its encoder are cached
-        fill(policy.to(device), weights or ())
+        materialise(policy.to(device), weights or ())
         weights = None
     else:
         for part in policy.conditioning.encoders:
-            empty(part)
+            move_to_meta(part)
     return NewPolicy(policy=policy, encoder=encoder, views=views, weights=weights)
 
 
@@ -125,7 +125,7 @@ def _weights_of(path: str, policy: Any) -> Weights:
     _check_poses(path, policy)
     theirs = read_weights(policy_directory(path) / WEIGHTS)
     mine = policy.state_dict()
-    wanted = without_adapters(mine) if has_adapters(policy) else mine
+    wanted = strip_adapters(mine) if has_adapters(policy) else mine
     different = sorted(wanted.keys() ^ theirs.keys()) or [n for n in wanted if wanted[n].shape != theirs[n].shape]
     if different:
         raise UserError(
@@ -148,8 +148,8 @@ def _check_poses(path: str, policy: ChunkPolicy) -> None:
 
 def _of_encoders(policy: Any, weights: Callable[[], Weights]) -> Weights:
     """Encoder weights for each encoder of the policy, under the parameter names of `policy`."""
-    names = [name for name, _ in encoders_of(policy)]
-    return _named_in(policy, (pair for name in names for pair in under(f"{name}.", weights())))
+    names = [name for name, _ in named_encoders(policy)]
+    return _named_in(policy, (pair for name in names for pair in add_prefix(f"{name}.", weights())))
 
 
 def _named_in(policy: Any, weights: Weights) -> Weights:

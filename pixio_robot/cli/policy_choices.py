@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from pixio_robot.cli.help import choices
 from pixio_robot.cli.overrides import config_directory, experiment_texts
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.plugins import Offer, the_one
+from pixio_robot.plugins import Plugin, require_single_plugin
 from policies.installed import offers
 from policies.registry import POLICIES, policy_entry
 
@@ -52,13 +52,13 @@ def _asked_for(command: str, words: Sequence[str]) -> set[str]:
     return {name for value in values for name in re.findall(r"\w[\w.-]*", value)}
 
 
-def _register(name: str, offers: list[Offer]) -> None:
+def _register(name: str, offers: list[Plugin]) -> None:
     if name in POLICIES and POLICIES[name].package is None:
         raise UserError(
             f"{offers[0]} has the name of one of pixio-robot's own policies, so policy={name} is ambiguous: rename or "
             "uninstall it."
         )
-    the_one(offers)
+    require_single_plugin(offers)
     entry = policy_entry(name)
     try:
         ConfigStore.instance().store(group="policy", name=name, node=entry.config, provider=str(entry.package))

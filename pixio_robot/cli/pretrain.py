@@ -9,7 +9,7 @@ from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.training_stage import run_training
 from pixio_robot.data.curation.curate import CurateConfig
 from pixio_robot.data.curation.selection import SELECTION
-from pixio_robot.training.distributed.processes import current
+from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.pretrain import PretrainConfig, pretrain
 from pixio_robot.training.run_record import FitResult
 
@@ -30,7 +30,7 @@ def _run(command: PretrainCommand) -> int:
     def train() -> FitResult:
         for data in [] if command.selection else command.data:
             curation = CurateConfig(data=data).place()
-            if current().first and (curation / SELECTION).is_file():
+            if current_processes().is_main and (curation / SELECTION).is_file():
                 print(f"pretrain: using all of {data}; to use only what `curate` selected, set selection=[{curation}]")
         return pretrain(command)
 

@@ -77,7 +77,7 @@ def _probe(command: ProbeCommand) -> bool:
     from pixio_robot.evaluation.probe_report import picture_name, strip, write_page
     from pixio_robot.files import atomic_directory, write_json
     from pixio_robot.training.device import pick_device
-    from pixio_robot.vision.probing.probes import VERSION, Probes, extract
+    from pixio_robot.vision.probing.probes import VERSION, Probes, extract_features
 
     encoder = build_encoder(command.encoder)
     if encoder is None:
@@ -96,10 +96,10 @@ def _probe(command: ProbeCommand) -> bool:
     with atomic_directory(out) as directory:
         for level in command.levels or [command.env.variation]:
             truth, identity = _truth(command, dataclasses.replace(command.env, variation=level))
-            features = extract(encoder, truth.images, device)
+            features = extract_features(encoder, truth.images, device)
             probes = Probes(features, truth)
-            result, pictures = probes.measure(features, truth)
-            carried = None if first is None else dataclasses.asdict(first.measure(features, truth)[0])
+            result, pictures = probes.evaluate(features, truth)
+            carried = None if first is None else dataclasses.asdict(first.evaluate(features, truth)[0])
             first = first or probes
             card |= {"class_tokens": list(features.cls.shape[1:]), "patches": list(features.patches.shape[1:])}
             card["levels"].append(

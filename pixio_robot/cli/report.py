@@ -14,7 +14,7 @@ from pixio_robot.cli.evaluated import RANDOM
 from pixio_robot.cli.outdated import outdated, policy_places
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages import STAMP_SUFFIX, stamp_path
-from pixio_robot.errors import UserError, some
+from pixio_robot.errors import UserError, format_names
 from pixio_robot.evaluation.report_data import EVALUATIONS
 from pixio_robot.evaluation.results import SUMMARY
 from pixio_robot.evaluation.series import SERIES
@@ -69,7 +69,7 @@ def _outdated(directories: Sequence[Path]) -> list[Path]:
     # In a series of checkpoints, every one is an evaluation of its own.
     found += outdated(sorted({path.parent for directory in directories for path in directory.rglob(SERIES)}))
     if found:
-        print(f"report: left out {some(found)}, whose policy was trained anew since: evaluate it again")
+        print(f"report: left out {format_names(found)}, whose policy was trained anew since: evaluate it again")
     return found
 
 
@@ -93,7 +93,7 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
     for row in rows:
         print(f"{row.task}: {row.name}: {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}, {row.interval}")
     if unfinished := unfinished_below(directory, leave_out=[TRIALS]):
-        print(f"report: left out {some(unfinished)}, which have not finished")
+        print(f"report: left out {format_names(unfinished)}, which have not finished")
     if unknown:
         print(
             f"report: the training settings of {len(unknown)} policies are unknown, such as that of {unknown[0]}: its "
@@ -144,7 +144,7 @@ def _run(command: ReportCommand) -> int:
     missing = left_out(directory)
     if missing:
         print(
-            f"report: left out {some(missing)}, because a report only shows {directory}/evaluations; "
+            f"report: left out {format_names(missing)}, because a report only shows {directory}/evaluations; "
             f"compare=[RUN,RUN] and sweep={directory} show the evaluations of several runs"
         )
     print(f"report: {path.resolve()}")

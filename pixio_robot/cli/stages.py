@@ -22,10 +22,16 @@ from pixio_robot.cli.identity import content_of
 from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.replacing import replaced, settled
 from pixio_robot.cli.signals import INTERRUPTED
-from pixio_robot.errors import UserError, some
+from pixio_robot.errors import UserError, format_names
 from pixio_robot.files import read_json, write_json
-from pixio_robot.json_values import plain
-from pixio_robot.training.settings import GROWING, defaults, differences, flatten, grown
+from pixio_robot.json_values import to_json_value
+from pixio_robot.training.settings import (
+    EXTENDABLE,
+    diff_settings,
+    flatten_defaults,
+    flatten_settings,
+    increased_settings,
+)
 
 STAMP_SUFFIX = ".stage.json"
 
@@ -103,8 +109,8 @@ def run_stage(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_alone(target))
         settled(target, stamp, begun)
-        flat = {name: value for name, value in flatten(plain(settings)).items() if _decides(name)}
-        unsaid = {name: value for name, value in defaults(settings).items() if _decides(name)}
+        flat = {name: value for name, value in flatten_settings(to_json_value(settings)).items() if _decides(name)}
+        unsaid = {name: value for name, value in flatten_defaults(settings).items() if _decides(name)}
         if overwrite or not stamp.is_file():
             _refuse_to_hold_others(target)
         if replaces and not overwrite and not stamp.is_file():
@@ -127,7 +133,8 @@ def _refuse_to_hold_others(target: Path) -> None:
     others = sorted(str(path).removesuffix(STAMP_SUFFIX) for path in stamps if path.parts[0] != TRIALS)
     if others:
         raise UserError(
-            f"{target} holds other results ({some(others)}), which overwrite=true would delete: give out={target}/NAME."
+            f"{target} holds other results ({format_names(others)}), which overwrite=true would delete: "
+            f"give out={target}/NAME."
         )
 
 
@@ -136,8 +143,8 @@ def _refuse_to_replace(command: str, target: Path) -> None:
     names = sorted(path.name for path in target.iterdir()) if target.is_dir() else [target.name] * target.exists()
     if names:
         raise UserError(
-            f"{target} holds {some(names)} and was not made by pixio-robot; `{command}` would replace all of it: "
-            "choose a new or empty out=."
+            f"{target} holds {format_names(names)} and was not made by pixio-robot; `{command}` would replace all of "
+            "it: choose a new or empty out=."
         )
 
 
@@ -202,7 +209,7 @@ class _Asked:
     def changed_since(self, earlier: Mapping[str, Any]) -> dict[str, tuple]:
         """Settings that differ from those in a stamp, and inputs whose content does: name -> (earlier, now)."""
         before = {**earlier["settings"], **earlier["inputs"]}
-        return differences(before, {**self.flat, **self.contents}, self.unsaid)
+        return diff_settings(before, {**self.flat, **self.contents}, self.unsaid)
 
 
 def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:
@@ -212,7 +219,7 @@ def _bring_about(asked: _Asked, work: Callable[[], bool], always: bool, may_grow
     if stamp.is_file() and target.exists():
         earlier = read_json(stamp)
         changed = asked.changed_since(earlier)
-        larger = grown(changed, may_grow)
+        larger = increased_settings(changed, may_grow)
         if changed.keys() - larger and not always:
             raise UserError(_conflict(target, changed))
         if earlier["finished"] and not always and not larger:
@@ -268,7 +275,9 @@ def _spelled_out() -> str:
 def _conflict(target: Path, changed: Mapping[str, tuple[Any, Any]]) -> str:
     told = [f"{name}: {then!r} then, {now!r} now" for name, (then, now) in changed.items()]
     shown = "; ".join(told[:4]) + (f"; and {len(told) - 4} more" if len(told) > 4 else "")
-    further = "loop.extend=true to continue training, " if grown(changed, GROWING) == changed.keys() else ""
+    further = (
+        "loop.extend=true to continue training, " if increased_settings(changed, EXTENDABLE) == changed.keys() else ""
+    )
     return (
         f"{target} was made with other settings ({shown}). Use another out=, {further}or overwrite=true to replace it."
     )

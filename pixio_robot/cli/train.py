@@ -23,7 +23,7 @@ from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
 from pixio_robot.fields import number
-from pixio_robot.json_values import plain
+from pixio_robot.json_values import to_json_value
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.run_record import FitResult
 from pixio_robot.vision.adapt import AdaptConfig
@@ -120,10 +120,10 @@ def _train(command: TrainCommand) -> FitResult:
 
     from pixio_robot.cli.learning_data import open_demonstrations, some_windows
     from pixio_robot.training.device import pick_device
-    from pixio_robot.training.distributed.processes import current
+    from pixio_robot.training.distributed.processes import current_processes
     from policies.persistence import save_policy
 
-    device, processes, seed = pick_device(command.device), current(), command.loop.seed
+    device, processes, seed = pick_device(command.device), current_processes(), command.loop.seed
     before = learned_by(command.initial_policy)
     data = open_demonstrations(
         command.stores,
@@ -135,7 +135,7 @@ def _train(command: TrainCommand) -> FitResult:
         learned=before.episodes or (),
         division=command.division,
     )
-    for note in _notes(command, data, before) if processes.first else ():
+    for note in _notes(command, data, before) if processes.is_main else ():
         print(f"train: {note}", flush=True)
     learned = before.extra(data.learned, data.seeds)
     torch.manual_seed(seed)
@@ -178,11 +178,11 @@ def _train(command: TrainCommand) -> FitResult:
             save,
             settings=_settings(command, data) | {"extra": extra},
             layer_decay=command.adapt.layer_decay,
-            looks=[] if trials is None else [lambda save: trials.look(save, processes.first)],
+            hook_factories=[] if trials is None else [lambda save: trials.make_hook(save, processes.is_main)],
             weights=new.weights,
             prepare_on=windows,
         )
-        if trials is not None and processes.first and not result.interrupted:
+        if trials is not None and processes.is_main and not result.interrupted:
             _finish(trials, command, result)
     return result
 
@@ -206,7 +206,7 @@ def _notes(command: TrainCommand, data: Demonstrations, before: Learned) -> Iter
 
 def _settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
     """What determines the result besides the settings of `imitate`."""
-    settings = {"policy": plain(command.policy), "data": command.data, "data_weights": command.data_weights}
+    settings = {"policy": to_json_value(command.policy), "data": command.data, "data_weights": command.data_weights}
     settings |= {"goals": data.goals, "cached_views": command.cached_views}
     method = origin(name_of_config(command.policy))
     # Policies of different packages may have the same settings.
@@ -215,9 +215,9 @@ def _settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
 
 def _finish(trials: Trials, command: TrainCommand, result: FitResult) -> None:
     """Wait for the last rollouts, and log them."""
-    from pixio_robot.training.monitoring.loggers import MetricsLog
+    from pixio_robot.training.monitoring.loggers import MetricLoggers
 
-    with MetricsLog(Path(command.out), result.steps, command.loop.wandb) as log:
+    with MetricLoggers(Path(command.out), result.steps, command.loop.wandb) as log:
         done = trials.finish(lambda numbers: log.write(result.steps, numbers))
     print(words_of_trials(done))
 
@@ -230,7 +230,7 @@ def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_se
         raise UserError(f"The settings in trials do not fit the policy: {error}") from error
     first = command.trials.first_seed
     check_disjoint(train_seeds, range(first, first + command.trials.episodes), "Set trials.first_seed= above them.")
-    spec = spec.read_by(command.policy.conditioning.cameras, command.policy.reads_state)
+    spec = spec.restricted_to(command.policy.conditioning.cameras, command.policy.reads_state)
     return open_trials(command.trials, command.out, spec, list(policy.goals))
 
 
@@ -241,7 +241,7 @@ def _cached(
     memory once per machine. Random views are needed only to train on."""
     from pixio_robot.data.features.cache import DEFAULT_RAM_BYTES, FeatureFiles, encode_features, open_features
     from pixio_robot.data.shared_memory import make_shared_allocator
-    from pixio_robot.training.distributed.processes import current
+    from pixio_robot.training.distributed.processes import current_processes
 
     def encoded() -> list[FeatureFiles]:
         return [
@@ -256,9 +256,9 @@ def _cached(
             for source in sources
         ]
 
-    processes = current()
-    allocate, ram_bytes = make_shared_allocator(processes.gather), DEFAULT_RAM_BYTES // len(sources)
-    return [open_features(one, ram_bytes=ram_bytes, allocate=allocate) for one in processes.after_first(encoded)]
+    processes = current_processes()
+    allocate, ram_bytes = make_shared_allocator(processes.all_gather), DEFAULT_RAM_BYTES // len(sources)
+    return [open_features(one, ram_bytes=ram_bytes, allocate=allocate) for one in processes.main_process_first(encoded)]
 
 
 def _check_encoder(path: str) -> None:

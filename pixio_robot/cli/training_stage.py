@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pixio_robot.cli.stages import Inputs, run_stage
-from pixio_robot.training.distributed.processes import current, joined, together
-from pixio_robot.training.loop import may_grow
-from pixio_robot.training.run_record import FitResult, compared_already
+from pixio_robot.training.distributed.processes import current_processes, join_process_group, run_stage_collectively
+from pixio_robot.training.loop import extendable_settings
+from pixio_robot.training.run_record import FitResult, ignore_settings
 
 
 def run_training(
@@ -29,10 +29,10 @@ def run_training(
     def work() -> bool:
         nonlocal preempted
         # By content, in run_stage: the run may have been moved.
-        with compared_already(inputs):
+        with ignore_settings(inputs):
             result = train()
         preempted = result.preempted
-        if not result.interrupted and current().first:
+        if not result.interrupted and current_processes().is_main:
             print(words(result))
         return not result.interrupted
 
@@ -44,11 +44,11 @@ def run_training(
             work,
             inputs=inputs,
             overwrite=settings.overwrite,
-            may_grow=may_grow(settings.loop),
+            may_grow=extendable_settings(settings.loop),
         )
 
-    with joined(settings.device):
-        code = together(stage, work)
+    with join_process_group(settings.device):
+        code = run_stage_collectively(stage, work)
     if preempted:
         raise SystemExit(0)
     return code

@@ -14,7 +14,7 @@ from envs.registry import spec_of
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.name_mapping import NameMappingConfig, map_names, way_out
 from pixio_robot.evaluation.results import SUMMARY, read_summary
-from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, ranking
+from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, rank_trials
 from pixio_robot.types import DemoSpec
 from policies.acting import ActingConfig
 
@@ -101,7 +101,7 @@ def words_of_trials(trials: Sequence[Trial]) -> str:
         outcome = trial.outcome
         return "failed" if outcome is None else f"{outcome.successes} of {outcome.episodes} at step {trial.step}"
 
-    ranked = ranking(list(trials))
+    ranked = rank_trials(list(trials))
     if not ranked:
         return "train: all evaluations during training failed; see trials/*/log.txt"
     return (

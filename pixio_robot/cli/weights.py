@@ -40,7 +40,7 @@ def _info(words: list[str]) -> int:
 
 def _convert(words: list[str]) -> int:
     (source, target), options = _paths("convert", words, 2, {"format": "", "overwrite": "false"})
-    from pixio_robot.vision.weights.formats import WeightFormat, load_any, save_as
+    from pixio_robot.vision.weights.formats import WeightFormat, load_pixio_weights, save_encoder_as
 
     # An encoder cannot be saved as a policy.
     wanted = _choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
@@ -51,8 +51,8 @@ def _convert(words: list[str]) -> int:
         )
     _refuse_existing(target, options)
     encoder, found = _encoder(source)
-    save_as(encoder, target, wanted)
-    if load_any(target).state_dict().keys() != encoder.state_dict().keys():
+    save_encoder_as(encoder, target, wanted)
+    if load_pixio_weights(target).state_dict().keys() != encoder.state_dict().keys():
         raise AssertionError(f"{target} does not contain all weights after writing")
     print(f"{source} ({found}) -> {target} ({wanted.value})")
     return 0
@@ -74,10 +74,10 @@ def _export(words: list[str]) -> int:
 
 def _encoder(source: Path) -> tuple[PixioEncoder, str]:
     """The encoder at a path or hub name, and the format it was stored in."""
-    from pixio_robot.vision.weights.formats import detect_format, load_any, locate
+    from pixio_robot.vision.weights.formats import detect_format, load_pixio_weights, resolve_weights_path
 
-    path = locate(source)
-    return load_any(path), detect_format(path).value
+    path = resolve_weights_path(source)
+    return load_pixio_weights(path), detect_format(path).value
 
 
 def _paths(action: str, words: list[str], count: int, defaults: dict[str, str]) -> tuple[list[Path], dict[str, str]]:
@@ -110,9 +110,9 @@ def _refuse_existing(target: Path, options: dict[str, str]) -> None:
     if target.exists() and options["overwrite"] == "false":
         raise UserError(f"{target} exists already; overwrite=true replaces it.")
     if target.is_dir():
-        from pixio_robot.vision.checkpointing import refuse_to_replace
+        from pixio_robot.vision.checkpointing import check_replaceable
 
-        refuse_to_replace(target)
+        check_replaceable(target)
 
 
 def _size(text: str, default: int) -> tuple[int, int]:

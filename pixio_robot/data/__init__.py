@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pixio_robot.lazy import handed_on
+from pixio_robot.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from pixio_robot.data.demos.store import DemoStore as DemoStore
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pixio_robot.data.stats import compute_statistics as compute_statistics
     from pixio_robot.data.windows import split_episodes as split_episodes
 
-__getattr__, __dir__, __all__ = handed_on(
+__getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "demos.store": ["DemoStore"],

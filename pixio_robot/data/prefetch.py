@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from pixio_robot.errors import UserError
-from pixio_robot.machine import pinned
+from pixio_robot.machine import pin_memory
 from pixio_robot.types import Batch
 
 
@@ -112,7 +112,7 @@ class _Producer:
                 batches = of()
                 if self._stopped or batches is None:
                     return
-                self._ready.put(batches._batch(number).map(pinned))
+                self._ready.put(batches._batch(number).map(pin_memory))
                 del batches
         except BaseException as error:
             self._ready.put(error)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pixio_robot.lazy import handed_on
+from pixio_robot.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from pixio_robot.evaluation.evaluate import check_spec as check_spec
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pixio_robot.evaluation.statistics import paired_difference_interval as paired_difference_interval
     from pixio_robot.evaluation.statistics import wilson_interval as wilson_interval
 
-__getattr__, __dir__, __all__ = handed_on(
+__getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "evaluate": ["check_spec"],

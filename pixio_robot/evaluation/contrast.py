@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.evaluation.results import same_environment
 from pixio_robot.evaluation.sweep import SweepRow
-from pixio_robot.student_t import quantile, standard_error
+from pixio_robot.student_t import standard_error, t_quantile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def contrast(row: SweepRow, reference: SweepRow, confidence: float = 0.95) -> Co
         each**2 / (len(side.rates) - 1) for each, side in zip(squared, sides, strict=True)
     )
     difference = row.rate - reference.rate
-    margin = quantile(freedom, confidence) * error
+    margin = t_quantile(freedom, confidence) * error
     return Contrast(
         difference=difference,
         low=max(-1.0, difference - margin),

@@ -14,7 +14,7 @@ import numpy as np
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.templating import render
 from pixio_robot.files import atomic_file, read_json
-from pixio_robot.html_pages import data_address
+from pixio_robot.html_pages import data_uri
 
 _SIDE = 128
 _CLASS_COLOURS = np.array(
@@ -29,9 +29,9 @@ class Pictures(Protocol):
 
     images: np.ndarray
     depth: np.ndarray
-    read_depth: np.ndarray
+    predicted_depth: np.ndarray
     classes: np.ndarray
-    read_classes: np.ndarray
+    predicted_classes: np.ndarray
 
 
 def strip(pictures: Pictures, count: int, path: Path) -> None:
@@ -47,8 +47,8 @@ def strip(pictures: Pictures, count: int, path: Path) -> None:
         def paint(classes: np.ndarray) -> np.ndarray:
             return _CLASS_COLOURS[classes % len(_CLASS_COLOURS)]
 
-        tiles = [pictures.images[index], colour(pictures.depth[index]), colour(pictures.read_depth[index])]
-        tiles += [paint(pictures.classes[index]), paint(pictures.read_classes[index])]
+        tiles = [pictures.images[index], colour(pictures.depth[index]), colour(pictures.predicted_depth[index])]
+        tiles += [paint(pictures.classes[index]), paint(pictures.predicted_classes[index])]
         resized = [cv2.resize(tile, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST) for tile in tiles]
         rows.append(np.concatenate(resized, 1))
     encoded, content = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
@@ -116,7 +116,7 @@ def _card(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} was written by an incompatible version; probe that encoder again with overwrite=true.")
     for level in card["levels"]:
         picture = path.with_name(picture_name(level["variation"]))
-        level["picture"] = data_address("image/png", picture.read_bytes()) if picture.is_file() else ""
+        level["picture"] = data_uri("image/png", picture.read_bytes()) if picture.is_file() else ""
     return card
 
 

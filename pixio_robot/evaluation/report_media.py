@@ -13,7 +13,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.recorder import GRID
 from pixio_robot.evaluation.report_data import Evaluation
 from pixio_robot.evaluation.results import VIDEOS
-from pixio_robot.html_pages import data_address
+from pixio_robot.html_pages import data_uri
 from pixio_robot.types import EpisodeResult
 
 _WIDEST_PANEL = 900
@@ -144,9 +144,9 @@ def _read_clip(path: Path, episode: EpisodeResult | None) -> Clip:
     if not read:
         raise UserError(f"{path} is not a readable video; delete it to create the report without it.")
     height, width = first.shape[:2]
-    return Clip(episode, data_address("video/mp4", path.read_bytes()), _jpeg(first), width, height)
+    return Clip(episode, data_uri("video/mp4", path.read_bytes()), _jpeg(first), width, height)
 
 
 def _jpeg(image_bgr: np.ndarray) -> str:
     encoded = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    return data_address("image/jpeg", encoded.tobytes())
+    return data_uri("image/jpeg", encoded.tobytes())

@@ -11,7 +11,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EPISODES, SEQUENTIAL, SUMMARY, EvaluationSummary, read_outcomes, read_summary
 from pixio_robot.evaluation.statistics import clustered_wilson_interval, wilson_interval
 from pixio_robot.files import read_json
-from pixio_robot.student_t import half_width
+from pixio_robot.student_t import t_half_width
 
 SEED_SETTINGS = frozenset({"loop.seed", "seed"})
 """Settings of `train` whose values are repetitions, not variants."""
@@ -68,7 +68,7 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple
 
     It covers what the interval over episodes leaves out: the variation between training seeds.
     """
-    mean, margin = sum(values) / len(values), half_width(values, confidence)
+    mean, margin = sum(values) / len(values), t_half_width(values, confidence)
     return max(0.0, mean - margin), min(1.0, mean + margin)
 
 

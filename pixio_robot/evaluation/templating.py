@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pixio_robot.html_pages import templates
+from pixio_robot.html_pages import template_environment
 
 
 def render(name: str, *, autoescape: bool, **context: Any) -> str:
     """Render `templates/<name>`. A missing variable is an error."""
-    environment = templates("pixio_robot.evaluation", autoescape=autoescape)
+    environment = template_environment("pixio_robot.evaluation", autoescape=autoescape)
     environment.filters |= {"duration": duration_text, "points": _points_text, "cell": _markdown_cell}
     return environment.get_template(name).render(context)
 

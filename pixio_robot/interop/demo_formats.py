@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from pixio_robot.data.demos.atomic_commit import commit_by_rename, staging_directory
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.files import disk_full_is_a_user_error
+from pixio_robot.files import disk_full_as_user_error
 
 MODULES = {
     "lerobot": "pixio_robot.interop.lerobot",
@@ -143,7 +143,7 @@ def write_atomically(out: Path) -> Iterator[Path]:
     if out.exists():
         raise UserError(f"{out} already exists; choose another out=.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with disk_full_is_a_user_error(out), staging_directory(out.parent) as temporary:
+    with disk_full_as_user_error(out), staging_directory(out.parent) as temporary:
         built = temporary / out.name
         yield built
         # Renaming a file would overwrite one that another process created in the meantime.

@@ -27,7 +27,7 @@ from pixio_robot.files import read_json, write_json
 from pixio_robot.interop.demo_formats import Conversion, write_atomically
 from pixio_robot.interop.plain_folder_videos import find_video, read_video, write_video
 from pixio_robot.interop.rounding import RoundingTracker
-from pixio_robot.progress import tracked
+from pixio_robot.progress import track_progress
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 NAME = "folder"
@@ -208,7 +208,7 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
     with write_atomically(out) as built:
         built.mkdir()
         write_json(built / DATASET, demos.spec.to_json())
-        for number in tracked(range(len(demos)), f"write {out}"):
+        for number in track_progress(range(len(demos)), f"write {out}"):
             episode = demos.episode(number)
             values: dict[str, Any] = {name: getattr(episode, name) for name in ("state", "actions", *_KNOWN)}
             values["info"] = json.dumps(dict(episode.info))

@@ -20,7 +20,7 @@ from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.lerobot.features import ACTION, STATE
 from pixio_robot.lerobot_plugin.feature_map import FeatureMap
-from pixio_robot.state_range import StateWatch
+from pixio_robot.state_range import StateRangeMonitor
 from pixio_robot.types import DemoSpec, Observation
 from pixio_robot.vision.weights.formats import MODEL
 from policies.acting import ActingConfig, act_as
@@ -106,7 +106,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
         self._description = read_policy_config(directory)
         names = [field.name for field in dataclasses.fields(ActingConfig)]
         act_as(self.policy, ActingConfig(**{name: getattr(config, name) for name in names}))
-        spec = self.policy.spec.read_by(self.policy.cameras, self.policy.config.reads_state)
+        spec = self.policy.spec.restricted_to(self.policy.cameras, self.policy.config.reads_state)
         self._features = FeatureMap.of(config, spec)
         if config.input_features:  # otherwise checked with the first observation
             self._features.check({key: tuple(feature.shape) for key, feature in config.input_features.items()})
@@ -117,7 +117,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
         self._tasks: list[str | None] = []
         """The task of each row; None for a policy that is not told the task."""
         self._episodes = 0
-        self._watch = StateWatch.of(spec.state_names, self.policy.state_range)
+        self._watch = StateRangeMonitor.of(spec.state_names, self.policy.state_range)
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: Any, *, config: Any = None, **_: Any) -> PixioRobotPolicy:
@@ -167,7 +167,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
         looks = any(self._actor.needs_images(row) for row in range(rows))
         frames = list(self._features.frames(batch, looks))
         for frame in frames:
-            if self._watch is not None and (words := self._watch.words(frame.state)):
+            if self._watch is not None and (words := self._watch.check(frame.state)):
                 warnings.warn(words, stacklevel=2)
         actions = self._actor.act(dict(enumerate(frames)))
         return torch.from_numpy(np.stack([actions[row] for row in range(rows)])).to(self.config.device)

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from pixio_robot.lazy import handed_on
+from pixio_robot.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from pixio_robot.serving.client import PolicyClient as PolicyClient
 
-__getattr__, __dir__, __all__ = handed_on(
+__getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "client": ["PolicyClient"],

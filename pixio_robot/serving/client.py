@@ -17,11 +17,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.observation_checks import check_frame, check_task, copy_of
+from pixio_robot.observation_checks import check_frame, check_task, copy_frame
 from pixio_robot.receding_horizon import RecedingHorizon
 from pixio_robot.serving.connection import ServerConnection
 from pixio_robot.serving.messages import INTEGERS, PROTOCOL
-from pixio_robot.state_range import StateWatch
+from pixio_robot.state_range import StateRangeMonitor
 from pixio_robot.types import DemoSpec, Frame
 
 
@@ -53,7 +53,7 @@ class PolicyClient:
             self.ensemble_weight: float | None = hello["ensemble_weight"]
             self.tasks: list[str] = hello.get("tasks", [])
             self.task = task
-            self.watch = StateWatch.of(self.spec.state_names, hello.get("state_range"))
+            self.watch = StateRangeMonitor.of(self.spec.state_names, hello.get("state_range"))
             """Warns once about a state far outside the demonstrations; None for a policy that does not use it."""
             self.reset(0)
         except BaseException:  # KeyboardInterrupt too
@@ -88,7 +88,7 @@ class PolicyClient:
     @property
     def needs_images(self) -> bool:
         """Whether the policy will use the next frame's images; if not, they may be left out."""
-        return bool(self.cameras) and self._episode.looks_next
+        return bool(self.cameras) and self._episode.uses_next_frame
 
     def act(self, frame: Frame) -> np.ndarray:
         """The action (a,) for the newest frame, in physical units. The frame's arrays may be reused afterwards.
@@ -98,12 +98,12 @@ class PolicyClient:
         """
         with self._one_thread():
             # Checked first, so that an invalid frame never enters the history.
-            state = check_frame(self.spec, self.cameras, frame, looked_at=self._episode.looks_next)
-            if self.watch is not None and (words := self.watch.words(state)):
+            state = check_frame(self.spec, self.cameras, frame, images_needed=self._episode.uses_next_frame)
+            if self.watch is not None and (words := self.watch.check(state)):
                 warnings.warn(words, stacklevel=2)
-            self._episode.see(copy_of(frame, self.cameras) if self._episode.keeps_next else frame)
-            if self._episode.hungry:
-                self._episode.plan(self._ask())
+            self._episode.add_frame(copy_frame(frame, self.cameras) if self._episode.retains_next_frame else frame)
+            if self._episode.needs_chunk:
+                self._episode.add_chunk(self._ask())
             return self._episode.next_action()
 
     @contextlib.contextmanager

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import TEMPORARY_PREFIX, atomic_directory, atomic_file, read_json, write_json
-from pixio_robot.training.distributed.processes import current
-from pixio_robot.training.distributed.sharded_files import SUFFIX, load_spread, save_spread, spread_sizes
+from pixio_robot.training.distributed.processes import current_processes
+from pixio_robot.training.distributed.sharded_files import SUFFIX, load_sharded, read_sharded_sizes, save_sharded
 
 KIND = "training_state"
 FORMAT_VERSION = 4
@@ -42,7 +42,7 @@ Parts = Mapping[str, Mapping[str, Tensor]]
 def write_checkpoint(
     directory: Path,
     step: int,
-    spread: Parts,
+    sharded: Parts,
     parts: Parts,
     trainer: Mapping[str, Any],
     keep: int,
@@ -50,36 +50,37 @@ def write_checkpoint(
 ) -> Path:
     """Write a checkpoint, point `latest` to it and remove all but the newest `keep`. A crash leaves old ones intact.
 
-    A collective call, for a directory shared by all processes: each writes its part of `spread`, the first one
-    everything else. `frozen`: weights of the model that never change in this run, written with its first checkpoint.
+    A collective call, for a directory shared by all processes: each process writes its part of `sharded`, the main
+    process everything else. `frozen`: weights of the model that never change in this run, written with its first
+    checkpoint.
     """
-    processes = current()
+    processes = current_processes()
     # Frozen weights without a checkpoint may belong to another run that was killed before its first checkpoint.
-    known = (directory / FROZEN).is_dir() and latest_checkpoint(directory) is not None
-    if frozen and not processes.gather(known)[0]:
-        with _filled_by_all(directory / FROZEN) as temporary:
-            save_spread(temporary, frozen)
+    has_frozen = (directory / FROZEN).is_dir() and latest_checkpoint(directory) is not None
+    if frozen and not processes.all_gather(has_frozen)[0]:
+        with _shared_atomic_directory(directory / FROZEN) as temporary:
+            save_sharded(temporary, frozen)
     path = directory / f"step_{step:08d}"
-    with _filled_by_all(path) as temporary:
-        for name, tensors in spread.items():
-            save_spread(temporary / name, tensors)
-        if processes.first:
+    with _shared_atomic_directory(path) as temporary:
+        for name, tensors in sharded.items():
+            save_sharded(temporary / name, tensors)
+        if processes.is_main:
             for name, tensors in parts.items():
                 copies = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
                 save_file(copies, temporary / f"{name}{SUFFIX}")
             files = sorted(str(file.relative_to(temporary)) for file in temporary.rglob(f"*{SUFFIX}"))
             header = {"kind": KIND, "format_version": FORMAT_VERSION, "step": step, "files": files}
             write_json(temporary / TRAINER, header | {"frozen": bool(frozen)} | dict(trainer))
-    if processes.first:
+    if processes.is_main:
         with atomic_file(directory / LATEST) as pointer:
             pointer.write_text(path.name + "\n")
-        for old in _all(directory)[:-keep]:
+        for old in _list_checkpoints(directory)[:-keep]:
             if old != path:
-                _remove(old)
+                _remove_checkpoint(old)
     return path
 
 
-def amend(directory: Path, **values: Any) -> None:
+def update_trainer(directory: Path, **values: Any) -> None:
     """Replace values of `trainer.json` in the newest checkpoint."""
     path = latest_checkpoint(directory)
     assert path is not None
@@ -87,18 +88,18 @@ def amend(directory: Path, **values: Any) -> None:
 
 
 @contextlib.contextmanager
-def _filled_by_all(path: Path) -> Iterator[Path]:
+def _shared_atomic_directory(path: Path) -> Iterator[Path]:
     """`atomic_directory` created by the first process, for all processes to write to."""
-    processes = current()
-    with atomic_directory(path) if processes.first else contextlib.nullcontext() as own:
-        yield Path(processes.gather(str(own))[0])
+    processes = current_processes()
+    with atomic_directory(path) if processes.is_main else contextlib.nullcontext() as own:
+        yield Path(processes.all_gather(str(own))[0])
 
 
-def _all(directory: Path) -> list[Path]:
+def _list_checkpoints(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("step_*") if path.is_dir())
 
 
-def _remove(path: Path) -> None:
+def _remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint, renaming it first so that an interruption leaves no partial checkpoint under its name."""
     retired = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
     path.rename(retired / path.name)
@@ -112,7 +113,7 @@ def latest_checkpoint(directory: Path) -> Path | None:
         named = directory / pointer.read_text().strip()
         if named.parent == directory and (named / TRAINER).is_file():
             return named
-    complete = [path for path in _all(directory) if (path / TRAINER).is_file()]
+    complete = [path for path in _list_checkpoints(directory) if (path / TRAINER).is_file()]
     return complete[-1] if complete else None
 
 
@@ -122,19 +123,19 @@ def read_checkpoint(
     """Read a checkpoint except for the sharded tensors.
 
     Returns names and sizes of the sharded tensors by part, to be read with `load_weights` and
-    `load_spread(path / part, ...)`; the other parts; and the values of `trainer.json`. Raises UserError if the
+    `load_sharded(path / part, ...)`; the other parts; and the values of `trainer.json`. Raises UserError if the
     checkpoint is damaged or has an unsupported version.
     """
-    way_out = f"remove {path} to continue from the previous checkpoint"
+    remedy = f"remove {path} to continue from the previous checkpoint"
     trainer = read_json(path / TRAINER)
     if not isinstance(trainer, dict) or trainer.get("kind") != KIND:
-        raise UserError(f"{path / TRAINER} is not a training checkpoint (kind {KIND!r}); {way_out}.")
+        raise UserError(f"{path / TRAINER} is not a training checkpoint (kind {KIND!r}); {remedy}.")
     if trainer.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path} has format_version {trainer.get('format_version')!r}; this release reads {FORMAT_VERSION}."
         )
     if not isinstance(trainer.get("files"), list):
-        raise UserError(f"{path / TRAINER} does not say which files belong to it; {way_out}.")
+        raise UserError(f"{path / TRAINER} does not say which files belong to it; {remedy}.")
     sizes, parts = {}, {}
     try:
         for file in map(Path, trainer["files"]):
@@ -143,13 +144,13 @@ def read_checkpoint(
             if len(file.parts) == 1:
                 parts[file.stem] = load_file(path / file)
             elif file.parts[0] not in sizes:
-                sizes[file.parts[0]] = spread_sizes(path / file.parts[0])
+                sizes[file.parts[0]] = read_sharded_sizes(path / file.parts[0])
     except UserError as error:
-        raise UserError(f"{error}; {way_out}.") from error
+        raise UserError(f"{error}; {remedy}.") from error
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path / file} cannot be read ({error}); {way_out}.") from error
+        raise UserError(f"{path / file} cannot be read ({error}); {remedy}.") from error
     if trainer.get("frozen"):
-        if not (frozen := spread_sizes(path.parent / FROZEN)):
+        if not (frozen := read_sharded_sizes(path.parent / FROZEN)):
             raise UserError(f"{path.parent / FROZEN} is missing, which holds the frozen weights of all checkpoints.")
         sizes[MODEL] = frozen | sizes.get(MODEL, {})
     return sizes, parts, trainer
@@ -157,6 +158,6 @@ def read_checkpoint(
 
 def load_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Load the weights of a model in place; names and sizes must be those that `read_checkpoint` returned."""
-    moving = spread_sizes(path / MODEL)
-    load_spread(path / MODEL, {name: tensor for name, tensor in weights.items() if name in moving})
-    load_spread(path.parent / FROZEN, {name: tensor for name, tensor in weights.items() if name not in moving})
+    trained = read_sharded_sizes(path / MODEL)
+    load_sharded(path / MODEL, {name: tensor for name, tensor in weights.items() if name in trained})
+    load_sharded(path.parent / FROZEN, {name: tensor for name, tensor in weights.items() if name not in trained})

@@ -18,7 +18,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 OLDEST_DRIVER = {"12": 525, "13": 580}
 """Oldest driver for each CUDA major version that PyTorch is built for: table 1, minor version compatibility, of
 NVIDIA's guide to CUDA compatibility."""
-NO_GPU_WANTED = ("", "-1", "NoDevFiles")
+GPU_HIDDEN_VALUES = ("", "-1", "NoDevFiles")
 """Values of CUDA_VISIBLE_DEVICES by which a user, Ray or Slurm hides all GPUs."""
 
 
@@ -32,24 +32,24 @@ def pick_device(name: str = "auto") -> torch.device:
     if name not in DEVICES:
         raise unknown_name("device", name, DEVICES)
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(_cores_of_this_process())
+        torch.set_num_threads(_cores_per_process())
     if name != "cpu" and can_use_gpu():
         # Operations that stay in float32 under bfloat16 autocast need no more than TF32's mantissa.
         torch.set_float32_matmul_precision("high")
         return torch.device("cuda", torch.cuda.current_device())
     if name == "cuda" and torch.cuda.is_available():
-        raise UserError(f"device=cuda, but {missing_kernels()} Or use device=cpu.")
+        raise UserError(f"device=cuda, but {explain_missing_kernels()} Or use device=cpu.")
     if name == "cuda":
-        reason = f" {why}" if (why := unseen_gpu()) else ""
+        reason = f" {why}" if (why := explain_missing_gpu()) else ""
         raise UserError(f"device=cuda, but PyTorch finds no CUDA device; use device=cpu or device=auto.{reason}")
-    if name == "auto" and (why := missing_kernels() if torch.cuda.is_available() else unseen_gpu()):
-        _tell_why_the_cpu(why)
+    if name == "auto" and (why := explain_missing_kernels() if torch.cuda.is_available() else explain_missing_gpu()):
+        _warn_cpu_fallback(why)
     return torch.device("cpu")
 
 
-def _cores_of_this_process() -> int:
-    """Its share of the usable cores, if it is one of several on this machine. Slurm states the share; whether it also
-    enforces it, so that the usable cores are the share, depends on the cluster."""
+def _cores_per_process() -> int:
+    """This process's share of the usable cores, if it is one of several on this machine. Slurm states the share;
+    whether it also enforces it, so that the usable cores are the share, depends on the cluster."""
     cores, processes = usable_cores(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if processes == 1:
         return cores
@@ -59,24 +59,24 @@ def _cores_of_this_process() -> int:
 
 def can_use_gpu() -> bool:
     """Whether PyTorch finds a GPU and has kernels for the current one."""
-    return torch.cuda.is_available() and missing_kernels() is None
+    return torch.cuda.is_available() and explain_missing_kernels() is None
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype:
-    """Precision of forward passes on `device` where nobody chooses one: bfloat16 on a GPU that computes in it, float32
+    """Default precision of forward passes on `device`: bfloat16 on a GPU that computes in it, float32
     on others, which emulate it (before Ampere, such as T4 and RTX 20xx), and on a CPU."""
     computes = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if computes else torch.float32
 
 
-def missing_kernels(index: int | None = None) -> str | None:
-    """That this PyTorch has no kernels for a GPU that it finds (the current one, or that of `index`), and what to do
-    about it. None if it has some, or if it does not say what it was built for."""
+def explain_missing_kernels(index: int | None = None) -> str | None:
+    """A message for the user if this PyTorch has no kernels for a GPU that it finds (the current one, or that of
+    `index`), with advice. None if it has kernels, or if it does not say what it was built for."""
     built_for = torch.cuda.get_arch_list()
     if torch.version.hip or not built_for:
         return None
     capability = torch.cuda.get_device_capability(index)
-    if any(_runs_on(architecture, capability) for architecture in built_for):
+    if any(_is_compatible(architecture, capability) for architecture in built_for):
         return None
     oldest = min(_capability(architecture) for architecture in built_for)
     advice = "PyTorch built for an older CUDA" if capability < oldest else "newer PyTorch"
@@ -86,7 +86,7 @@ def missing_kernels(index: int | None = None) -> str | None:
     )
 
 
-def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:
+def _is_compatible(architecture: str, capability: tuple[int, int]) -> bool:
     """Whether a GPU can run code built for `architecture`, such as sm_86 (machine code) or compute_90 (PTX, which the
     driver compiles). Machine code runs on the same major version from its minor version on, PTX on everything newer;
     with the suffix a, both run on their own version only, with f on the same major version. Source: NVIDIA's CUDA
@@ -103,16 +103,16 @@ def _capability(architecture: str) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
-def unseen_gpu() -> str | None:
-    """Why PyTorch may not see the GPU on a machine that has NVIDIA's driver, and what to do about it. None if it sees
-    one, if there is no driver, or if CUDA_VISIBLE_DEVICES hides all GPUs."""
-    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in NO_GPU_WANTED:
+def explain_missing_gpu() -> str | None:
+    """A message for the user if PyTorch finds no GPU on a machine that has NVIDIA's driver, with advice. None if it
+    finds one, if there is no driver, or if CUDA_VISIBLE_DEVICES hides all GPUs."""
+    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in GPU_HIDDEN_VALUES:
         return None
     try:
-        said = DRIVER.read_text()
+        driver_text = DRIVER.read_text()
     except OSError:
         return None
-    version = re.search(r"\b(\d{3,})(\.\d+)+\b", said)
+    version = re.search(r"\b(\d{3,})(\.\d+)+\b", driver_text)
     driver = f"NVIDIA's driver {version[0]}" if version else "NVIDIA's driver"
     built_for = torch.version.cuda
     if built_for is None:
@@ -127,5 +127,5 @@ def unseen_gpu() -> str | None:
 
 
 @functools.cache
-def _tell_why_the_cpu(why: str) -> None:
+def _warn_cpu_fallback(why: str) -> None:
     print(f"device=auto uses the CPU: {why}", file=sys.stderr)

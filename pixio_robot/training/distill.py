@@ -16,10 +16,10 @@ from pixio_robot.training.run_record import FitResult
 from pixio_robot.vision.distill import Distillation, StudentConfig
 from pixio_robot.vision.flops import distillation_flop
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.weights.formats import read_any
+from pixio_robot.vision.weights.formats import open_pixio_weights
 
 
-def _optim() -> OptimConfig:
+def _default_optim() -> OptimConfig:
     # Betas and weight decay as in pretraining; the learning rate is for batches of 8192 (pixio.md, Distillation).
     return OptimConfig(lr=1e-3, betas=[0.9, 0.95], weight_decay=0.05)
 
@@ -35,7 +35,7 @@ class DistillConfig(ImageTrainingConfig):
     students: list[StudentConfig] = dataclasses.field(default_factory=list)
     """List of students, such as students=[{encoder: {size: small}, mask: {ratio: 0.5}}]. They share the teacher's
     forward pass and gradient clipping, nothing else."""
-    optim: OptimConfig = dataclasses.field(default_factory=_optim)
+    optim: OptimConfig = dataclasses.field(default_factory=_default_optim)
     """AdamW with linear warm-up and cosine decay; betas and weight decay as in pretraining. Unlike there, `lr` is not
     scaled with the batch size. The default is for batches of 8192; use a lower one for smaller batches."""
     validation_every: int = number(500, at_least=1)
@@ -49,7 +49,7 @@ class DistillConfig(ImageTrainingConfig):
 
 def distill(config: DistillConfig) -> FitResult:
     """Train in `config.out`, resuming an existing run. Raises UserError for data, weights or sizes that do not fit."""
-    trained = read_any(config.teacher)
+    trained = open_pixio_weights(config.teacher)
     teacher = PixioEncoder(trained.config, seed=None)
     image_size = config.image_size or teacher.config.resize or teacher.config.image_size
     model = Distillation(teacher, config.students, seed=None)
@@ -64,7 +64,7 @@ def distill(config: DistillConfig) -> FitResult:
     learner = ImageModel(
         title="distill",
         module=model,
-        weights=model.fresh(config.loop.seed),
+        weights=model.random_weights(config.loop.seed),
         blocks=[block for student in model.students.values() for block in student.encoder.vit.blocks],  # type: ignore[union-attr]
         image_size=image_size,
         flop=distillation_flop(teacher.config, config.students, image_size),

@@ -39,7 +39,7 @@ class Ema:
         torch._foreach_lerp_(list(self._average.values()), live, 1 - decay_at(self.step))  # pyright: ignore
 
     @contextlib.contextmanager
-    def swapped_in(self) -> Iterator[None]:
+    def average_parameters(self) -> Iterator[None]:
         """Context in which the model has the averaged weights."""
         kept = {name: value.detach().clone() for name, value in self._live.items()}
         self._copy_to_model(self._average)

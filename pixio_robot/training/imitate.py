@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.machine import to_device
-from pixio_robot.training.best_checkpoints import MEASURES, Best
+from pixio_robot.training.best_checkpoints import METRICS, BestCheckpoints
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed.processes import Processes, current
-from pixio_robot.training.distributed.strategy import Spread, spread, whole_on_cpu
+from pixio_robot.training.distributed.processes import Processes, current_processes
+from pixio_robot.training.distributed.strategy import DistributedModel, distribute_model, gather_full_state_dict
 from pixio_robot.training.job import BatchStream, Hook, Job
 from pixio_robot.training.loop import LoopConfig, fit
-from pixio_robot.training.monitoring.metrics import Window, means
+from pixio_robot.training.monitoring.metrics import MetricBuffer, average_metrics
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.run_record import FitResult
-from pixio_robot.training.settings import defaults
+from pixio_robot.training.settings import flatten_defaults
 from pixio_robot.types import Batch, Observation, Policy
 from pixio_robot.vision.adapt import lr_scales
-from pixio_robot.vision.weight_init import Weights, under
+from pixio_robot.vision.weight_init import Weights, add_prefix
 
 VALIDATION_SEED = 0
 LEAST_SHARE = 1e-9
@@ -49,7 +49,7 @@ class ImitateConfig:
     """Batches per validation loss. The action error needs the sampler and uses only the first batch."""
     keep_best: int = number(0, at_least=0)
     """Number of best policies on the held-out episodes to keep in `best/`, in addition to the last one."""
-    best_by: str = one_of("validation_action_error", MEASURES)
+    best_by: str = one_of("validation_action_error", METRICS)
     """Metric to minimise when choosing the best checkpoints."""
     encoder_lr_scale: float = number(0.1, above=0, why="to freeze the encoder, use adapt.mode=FROZEN")
     """Learning rate of a trained encoder relative to the policy's (default as in UMI)."""
@@ -74,7 +74,7 @@ def imitate(
     settings: Mapping[str, Any] | None = None,
     *,
     layer_decay: float = 1.0,
-    looks: Sequence[Callable[[Callable[[Path], None]], Hook]] = (),
+    hook_factories: Sequence[Callable[[Callable[[Path], None]], Hook]] = (),
     weights: Weights | None = None,
     prepare_on: Collection[Observation] = (),
 ) -> FitResult:
@@ -82,55 +82,61 @@ def imitate(
 
     `train_batches` and `validation_batches` yield this process's part of every `types.Batch`; both are closed at the
     end. `save_model` is called with the averaged weights. `settings`: everything else that determines the result (data,
-    policy), as JSON values. `layer_decay`: learning rate of an encoder layer relative to the next deeper one. `looks`:
-    factories of hooks, each called with a function that saves the current policy. `weights`: at least those of the
-    parameters on the meta device. `prepare_on`: observations for `prepare`, which is called once the weights are
-    loaded. When this returns, `policy` holds the last weights, not the averages.
+    policy), as JSON values. `layer_decay`: learning rate of an encoder layer relative to the next deeper one.
+    `hook_factories`: factories of hooks, each called with a function that saves the current policy. `weights`: at least
+    those of the parameters on the meta device. `prepare_on`: observations for `prepare`, which is called once the
+    weights are loaded. When this returns, `policy` holds the last weights, not the averages.
     """
-    device, processes = pick_device(config.device), current()
+    device, processes = pick_device(config.device), current_processes()
     model = cast(nn.Module, policy)
     # Copied before the parameters are sharded over the processes, for saving them unsharded on the first process.
-    template = _without_weights(model) if processes.count > 1 and processes.first else None
-    whole = _LossOf(model)
-    encoders = [encoder for _, encoder in encoders_of(model)]
-    blocks = [block for encoder in encoders for block in _blocks_of(encoder)]
+    template = _copy_on_meta_device(model) if processes.world_size > 1 and processes.is_main else None
+    whole = _LossModule(model)
+    encoders = [encoder for _, encoder in named_encoders(model)]
+    blocks = [block for encoder in encoders for block in _transformer_blocks(encoder)]
     loop = config.loop
     if weights is not None:
-        weights = under("policy.", weights)
-    spread_model = spread(whole, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights)
+        weights = add_prefix("policy.", weights)
+    distributed_model = distribute_model(
+        whole, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights
+    )
     if prepare_on:
-        spread_model.shard_method("prepare")
+        distributed_model.register_forward_method("prepare")
         # If blocks are gathered in half precision, the layers around them need autocast.
-        with loop.autocast(device) if spread_model.sharded else contextlib.nullcontext():
+        with loop.autocast(device) if distributed_model.sharded else contextlib.nullcontext():
             whole.prepare(observation.to(device) for observation in prepare_on)
-        spread_model.let_go()
+        distributed_model.reshard()
 
-    def weigh(batches: Sequence[Batch]) -> Sequence[tuple[Batch, Tensor | float | None]]:
-        return list(zip(batches, _weights(model, batches, processes, device), strict=True))
+    def weight_batches(batches: Sequence[Batch]) -> Sequence[tuple[Batch, Tensor | float | None]]:
+        return list(zip(batches, _batch_weights(model, batches, processes, device), strict=True))
 
-    def step(weighed: tuple[Batch, Tensor | float | None]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        batch, weight = weighed
-        loss, metrics = spread_model.module(batch.to(device))
-        return _weighted(loss, metrics, processes) if weight is None else _times(weight, loss, metrics)
+    def step(weighted: tuple[Batch, Tensor | float | None]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        batch, weight = weighted
+        loss, metrics = distributed_model.module(batch.to(device))
+        return (
+            _weight_across_processes(loss, metrics, processes)
+            if weight is None
+            else _scale_losses(weight, loss, metrics)
+        )
 
     def save(directory: Path) -> None:
-        if processes.count == 1:
+        if processes.world_size == 1:
             save_model(directory, model)
             return
-        complete = whole_on_cpu(model.state_dict())
+        complete = gather_full_state_dict(model.state_dict())
         if template is not None:
             saved = copy.deepcopy(template)
             saved.load_state_dict(complete, assign=True)
             save_model(directory, saved)
 
-    hooks = [look(save) for look in looks]
+    hooks = [make_hook(save) for make_hook in hook_factories]
     if validation_batches is not None:
-        look = _Validation(spread_model, validation_batches, config, device, policy.spec.action_names)
-        best = Best(run_dir, config.keep_best, config.best_by, look, save) if config.keep_best else look
+        look = _Validation(distributed_model, validation_batches, config, device, policy.spec.action_names)
+        best = BestCheckpoints(run_dir, config.keep_best, config.best_by, look, save) if config.keep_best else look
         hooks.append(Hook(every=config.validation_every, call=best))
     elif config.keep_best:
         raise UserError(f"keep_best={config.keep_best} needs held-out episodes to compare on, but none are held out.")
-    rates = encoder_rates(model, config.encoder_lr_scale, layer_decay)
+    rates = encoder_lr_scales(model, config.encoder_lr_scale, layer_decay)
     job = Job(
         title="train",
         model=model,
@@ -138,15 +144,15 @@ def imitate(
         batches=train_batches,
         batch_size=config.batch_size,
         step=step,
-        weigh=weigh,
+        weight_batches=weight_batches,
         groups=parameter_groups(model, lambda name: rates.get(name, 1.0)),
         optim=config.optim,
         save_model=save,
         settings={**dataclasses.asdict(config), **(settings or {})},
-        unsaid=defaults(config),
+        default_settings=flatten_defaults(config),
         hooks=hooks,
         use_ema=config.use_ema,
-        spread=spread_model,
+        distributed_model=distributed_model,
     )
     try:
         return fit(job, config.loop, run_dir)
@@ -155,7 +161,7 @@ def imitate(
             validation_batches.close()
 
 
-def _without_weights(model: nn.Module) -> nn.Module:
+def _copy_on_meta_device(model: nn.Module) -> nn.Module:
     """A copy on the CPU with parameters and persistent buffers on the meta device."""
     copies = {id(constant): constant.to("cpu", copy=True) for constant in model.buffers() if not constant.is_meta}
     for tensor in model.state_dict(keep_vars=True).values():
@@ -165,7 +171,7 @@ def _without_weights(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, copies)
 
 
-class _LossOf(nn.Module):
+class _LossModule(nn.Module):
     """Wrap a policy so that calling it returns the loss (with `seeds`: the actions), as DDP and FSDP need."""
 
     def __init__(self, policy: nn.Module) -> None:
@@ -189,7 +195,7 @@ class _LossOf(nn.Module):
         return policy.loss(batch)
 
 
-def _weights(
+def _batch_weights(
     policy: nn.Module, batches: Sequence[Batch], processes: Processes, device: torch.device
 ) -> Sequence[Tensor | float | None]:
     """The weight of each batch of an update: its number of real action steps, divided by the mean over all batches of
@@ -201,28 +207,32 @@ def _weights(
     if real_share is None:
         return [None] * len(batches)
     shares = torch.stack([real_share(batch) for batch in batches])
-    if processes.count == 1:
+    if processes.world_size == 1:
         return (shares / shares.mean().clamp(min=LEAST_SHARE)).tolist()
     shares = to_device(shares, device)
-    return list((shares / processes.mean(shares.mean()).clamp(min=LEAST_SHARE)).unbind())
+    return list((shares / processes.all_reduce_mean(shares.mean()).clamp(min=LEAST_SHARE)).unbind())
 
 
-def _weighted(loss: Tensor, metrics: Mapping[str, Tensor], processes: Processes) -> tuple[Tensor, Mapping[str, Tensor]]:
+def _weight_across_processes(
+    loss: Tensor, metrics: Mapping[str, Tensor], processes: Processes
+) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Weight by the number of real action steps, which differs between processes, so that the mean over processes is
     the mean over all steps."""
-    if processes.count == 1 or "real_share" not in metrics:
+    if processes.world_size == 1 or "real_share" not in metrics:
         return loss, metrics
-    return _times(_weight(metrics["real_share"], processes), loss, metrics)
+    return _scale_losses(_relative_weight(metrics["real_share"], processes), loss, metrics)
 
 
-def _times(weight: Tensor | float, loss: Tensor, metrics: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-    weighed = {name: value if name == "real_share" else value * weight for name, value in metrics.items()}
-    return loss * weight, weighed
+def _scale_losses(
+    weight: Tensor | float, loss: Tensor, metrics: Mapping[str, Tensor]
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    scaled = {name: value if name == "real_share" else value * weight for name, value in metrics.items()}
+    return loss * weight, scaled
 
 
-def _weight(own: Tensor, processes: Processes) -> Tensor:
+def _relative_weight(own: Tensor, processes: Processes) -> Tensor:
     """`own` divided by its mean over the processes."""
-    return own / processes.mean(own).clamp(min=LEAST_SHARE)
+    return own / processes.all_reduce_mean(own).clamp(min=LEAST_SHARE)
 
 
 class _Validation:
@@ -230,7 +240,12 @@ class _Validation:
     with the number of processes."""
 
     def __init__(
-        self, model: Spread, batches: BatchStream, config: ImitateConfig, device: torch.device, names: Sequence[str]
+        self,
+        model: DistributedModel,
+        batches: BatchStream,
+        config: ImitateConfig,
+        device: torch.device,
+        names: Sequence[str],
     ) -> None:
         """names: of the actions' dimensions."""
         self._model, self._batches, self._config, self._device = model, batches, config, device
@@ -238,15 +253,15 @@ class _Validation:
         self._names = names
 
     def __call__(self, number: int) -> dict[str, float]:
-        processes = current()
+        processes = current_processes()
         torch.manual_seed(VALIDATION_SEED + processes.rank)
         self._batches.load_state_dict(self._beginning)
-        window = Window()
+        window = MetricBuffer()
         for index in range(self._config.validation_batches):
             batch = next(self._batches).to(self._device)
             with self._config.loop.autocast(self._device):
                 loss, metrics = self._model.module(batch)
-            loss, metrics = _weighted(loss, metrics, processes)
+            loss, metrics = _weight_across_processes(loss, metrics, processes)
             for name, value in {**metrics, "loss": loss}.items():
                 if name != "real_share":  # of use for weights only
                     window.add(f"validation_{name}", value)
@@ -256,13 +271,13 @@ class _Validation:
                 # Blocks that are gathered in half precision need autocast.
                 with self._config.loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
                     actions_bna = self._model.module(batch, seeds=list(seeds)).float()
-                weight = _weight((~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum(), processes)
+                weight = _relative_weight((~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum(), processes)
                 errors_a = action_errors(actions_bna, batch) * weight
                 window.add("validation_action_error", errors_a.mean())
                 for name, error in zip(self._names, errors_a, strict=True):
                     window.add(f"validation_action_error/{name}", error)
         window.average(processes)
-        return means(window.fetch())
+        return average_metrics(window.fetch())
 
 
 def action_errors(actions_bna: Tensor, batch: Batch) -> Tensor:
@@ -276,7 +291,7 @@ def action_errors(actions_bna: Tensor, batch: Batch) -> Tensor:
     return distance_bna.sum(dim=(0, 1)) / real_bn1.sum().clamp(min=1)
 
 
-def encoders_of(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def named_encoders(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every encoder of a policy with its name: modules named `encoder`, or the members of a list of that name."""
     found: list[str] = []
     for name, module in policy.named_modules():
@@ -290,16 +305,16 @@ def encoders_of(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def encoder_rates(policy: nn.Module, scale: float, layer_decay: float) -> dict[str, float]:
+def encoder_lr_scales(policy: nn.Module, scale: float, layer_decay: float) -> dict[str, float]:
     """Learning rate of every encoder parameter relative to that of the policy."""
     return {
         f"{prefix}.{name}": scale * share
-        for prefix, encoder in encoders_of(policy)
+        for prefix, encoder in named_encoders(policy)
         for name, share in lr_scales(encoder, layer_decay).items()
     }
 
 
-def _blocks_of(encoder: nn.Module) -> list[nn.Module]:
+def _transformer_blocks(encoder: nn.Module) -> list[nn.Module]:
     """The blocks of a Pixio encoder, which FSDP gathers one by one; other encoders are sharded as a whole."""
     with contextlib.suppress(AttributeError):
         return list(encoder.vit.blocks)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pixio_robot.training.distributed.strategy import Spread
+from pixio_robot.training.distributed.strategy import DistributedModel
 from pixio_robot.training.optim import OptimConfig, ParameterGroup
 
 
@@ -54,28 +54,28 @@ class Job:
     batch_size: int
     """Examples per batch, over all processes."""
     step: Callable[[Any], tuple[Tensor, Mapping[str, Tensor]]]
-    """Batch -> (scalar loss, scalars to log), each a mean over this process's examples. Moves the batch to the
+    """Maps a batch to (scalar loss, scalars to log), each a mean over this process's examples. Moves the batch to the
     device."""
-    weigh: Callable[[Sequence[Any]], Sequence[Any]] | None = None
-    """All batches of one update, which are then held in memory together -> what `step` takes in place of each, such as
-    a batch and its weight. None: `step` takes the batches, one after the other."""
+    weight_batches: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+    """Maps all batches of one update, which are then in memory together, to the arguments of `step`, such as pairs of a
+    batch and its weight. None: `step` is called with one batch after the other."""
     groups: list[ParameterGroup]
     optim: OptimConfig
     save_model: Callable[[Path], None]
     """Save the deployable model to a directory that may already exist. Called on every process."""
     settings: Mapping[str, Any]
     """Everything that determines the result, as JSON values: a run is only resumed with equal settings."""
-    unsaid: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    default_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Default values of flat settings (`settings.defaults`), so that older runs without a setting can be resumed."""
     generators: Mapping[str, torch.Generator] = dataclasses.field(default_factory=dict)
     """Generators that `step` uses besides the global ones; the loop seeds and checkpoints them. They are identical on
     all processes, each of which draws for the whole batch; the global generators differ."""
     hooks: list[Hook] = dataclasses.field(default_factory=list)
     use_ema: bool = False
-    spread: Spread = dataclasses.field(default_factory=lambda: Spread(nn.Identity()))
+    distributed_model: DistributedModel = dataclasses.field(default_factory=lambda: DistributedModel(nn.Identity()))
     """How the model is distributed over processes; `step` calls its module."""
-    found: Callable[[], Mapping[str, Collection[str]]] = dict
-    """What this process encountered, such as ids of skipped images, by metric name; the number of distinct ones over
-    all processes is logged."""
+    distinct_items: Callable[[], Mapping[str, Collection[str]]] = dict
+    """Items that this process has encountered, such as ids of skipped images, by metric name. The number of distinct
+    items over all processes is logged."""
     flop_per_example: float | None = None
     """Matrix multiplication FLOP of a forward and backward pass, for the reported MFU."""

@@ -16,23 +16,23 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pixio_robot.fields import check_fields, number, one_of
-from pixio_robot.files import sweep_temporaries
+from pixio_robot.files import remove_temporaries
 from pixio_robot.training import rng
 from pixio_robot.training.checkpoint import latest_checkpoint
 from pixio_robot.training.device import autocast_dtype
-from pixio_robot.training.distributed.processes import Gathered, Vote, current
-from pixio_robot.training.distributed.strategy import STRATEGIES, whole
+from pixio_robot.training.distributed.processes import DelayedMax, DistinctItemCounter, current_processes
+from pixio_robot.training.distributed.strategy import STRATEGIES, gather_full_tensor
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
 from pixio_robot.training.monitoring.finite import check_finite
-from pixio_robot.training.monitoring.loggers import MetricsLog
-from pixio_robot.training.monitoring.metrics import means
+from pixio_robot.training.monitoring.loggers import MetricLoggers
+from pixio_robot.training.monitoring.metrics import average_metrics
 from pixio_robot.training.monitoring.progress import TrainingProgress
-from pixio_robot.training.monitoring.throughput import Pace, WaitsOfTheGpu, WaitsOfTheHost, peak_tflops
-from pixio_robot.training.optim import OptimConfig, learning_rate, let_rest, set_learning_rate
+from pixio_robot.training.monitoring.throughput import GpuWaitTimer, HostWaitTimer, ThroughputMeter, peak_tflops
+from pixio_robot.training.optim import OptimConfig, freeze_by_schedule, learning_rate, set_learning_rate
 from pixio_robot.training.run_record import RESULT as RESULT_FILE
-from pixio_robot.training.run_record import FitResult, claimed, read_result, write_result
-from pixio_robot.training.settings import GROWING, defaults
+from pixio_robot.training.run_record import FitResult, lock_run, read_result, write_result
+from pixio_robot.training.settings import EXTENDABLE, flatten_defaults
 from pixio_robot.training.state import TrainingState
 
 CHECKPOINTS = "checkpoints"
@@ -101,31 +101,31 @@ def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
     Leaves `model/` (by `job.save_model`), `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `config.json` and
     `result.json`. On the first SIGINT or SIGTERM it saves a checkpoint and returns with `interrupted`. Raises UserError
     when the directory holds another run, and when the loss stops being finite. `job.batches` is always closed.
-    With several processes, all must call it; only the first writes files.
+    With several processes, all must call it; only the main process writes files.
     """
     run_dir = Path(run_dir)
     settings = {**job.settings, "loop": config, "optim": job.optim, "use_ema": job.use_ema}
-    unsaid = {**job.unsaid, **defaults({"loop": config, "optim": job.optim})}
+    default_settings = {**job.default_settings, **flatten_defaults({"loop": config, "optim": job.optim})}
     try:
         result = read_result(run_dir)
         started = result is not None or latest_checkpoint(run_dir / CHECKPOINTS) is not None
-        claim = (
-            claimed(run_dir, settings, unsaid, started, may_grow(config))
-            if current().first
+        run_lock = (
+            lock_run(run_dir, settings, default_settings, started, extendable_settings(config))
+            if current_processes().is_main
             else contextlib.nullcontext()
         )
-        with claim:
+        with run_lock:
             if result is not None and _is_done(result, config) and (run_dir / MODEL).is_dir():
                 return result
-            if current().first:
-                _tell_of_a_long_warmup(config, job.optim)
-            return _Run(job, config, run_dir).train()
+            if current_processes().is_main:
+                _warn_long_warmup(config, job.optim)
+            return _TrainingRun(job, config, run_dir).train()
     finally:
         job.batches.close()
 
 
-def _tell_of_a_long_warmup(config: LoopConfig, optim: OptimConfig) -> None:
-    """As when a recipe of many steps is shortened by loop.steps alone."""
+def _warn_long_warmup(config: LoopConfig, optim: OptimConfig) -> None:
+    """Warn if the warm-up is as long as the run, as when a recipe of many steps is shortened by loop.steps alone."""
     if optim.warmup_steps is not None and optim.warmup_steps >= config.steps:
         print(
             f"optim.warmup_steps={optim.warmup_steps} is not below loop.steps={config.steps}: the learning rate "
@@ -134,24 +134,26 @@ def _tell_of_a_long_warmup(config: LoopConfig, optim: OptimConfig) -> None:
         )
 
 
-def may_grow(config: LoopConfig) -> Collection[str]:
-    """Flat settings of a run that may be larger when it goes on."""
-    return GROWING if config.extend else ()
+def extendable_settings(config: LoopConfig) -> Collection[str]:
+    """Flat settings that may be increased when a run is continued."""
+    return EXTENDABLE if config.extend else ()
 
 
 def _is_done(result: FitResult, config: LoopConfig) -> bool:
     return result.steps >= config.steps or (config.seconds is not None and result.seconds >= config.seconds)
 
 
-class _Run:
+class _TrainingRun:
     def __init__(self, job: Job, config: LoopConfig, run_dir: Path) -> None:
         self.job, self.config, self.run_dir = job, config, run_dir
-        self.processes = current()
-        self.vote = Vote(self.processes)
-        self.found = collections.defaultdict[str, Gathered](lambda: Gathered(self.processes))
-        if self.processes.first:
+        self.processes = current_processes()
+        self.stop_request = DelayedMax(self.processes)
+        self.item_counters = collections.defaultdict[str, DistinctItemCounter](
+            lambda: DistinctItemCounter(self.processes)
+        )
+        if self.processes.is_main:
             for directory in (run_dir, run_dir / CHECKPOINTS, run_dir / MODEL):
-                sweep_temporaries(directory)
+                remove_temporaries(directory)
             (run_dir / RESULT_FILE).unlink(missing_ok=True)
         self.state = TrainingState(job, config.seed)
         latest = latest_checkpoint(run_dir / CHECKPOINTS)
@@ -162,8 +164,8 @@ class _Run:
         """The `ids` of the latest batches."""
         self.began = time.monotonic() - self.state.seconds
         peak = config.peak_tflops or peak_tflops(job.device, config.precision(job.device))
-        waits = WaitsOfTheGpu() if job.device.type == "cuda" else WaitsOfTheHost()
-        self.pace = Pace(job.flop_per_example, peak and peak * 1e12 * self.processes.count, waits)
+        waits = GpuWaitTimer() if job.device.type == "cuda" else HostWaitTimer()
+        self.throughput = ThroughputMeter(job.flop_per_example, peak and peak * 1e12 * self.processes.world_size, waits)
         self.stop_signal = 0
 
     def train(self) -> FitResult:
@@ -171,24 +173,24 @@ class _Run:
         job.model.train()
         with (
             Interrupt() as interrupt,
-            MetricsLog(self.run_dir, state.step, config.wandb, self.processes.first) as log,
-            TrainingProgress(job.title, config.steps, state.step, self.processes.first) as progress,
+            MetricLoggers(self.run_dir, state.step, config.wandb, self.processes.is_main) as log,
+            TrainingProgress(job.title, config.steps, state.step, self.processes.is_main) as progress,
         ):
-            last, stopping = self._is_over(interrupt)
+            last, stopping = self._should_stop(interrupt)
             while not stopping:
-                if not state.looked:
-                    self._look(last, log, progress)
+                if not state.hooks_done:
+                    self._run_hooks(last, log, progress)
                     if state.step == state.saved_step:
-                        state.save_looked(self.run_dir / CHECKPOINTS)
+                        state.save_hooks_done(self.run_dir / CHECKPOINTS)
                     elif state.step % config.save_every == 0:
                         self._save(log)
                 if last:
                     break
-                self._update()
-                last, stopping = self._is_over(interrupt)
+                self._optimizer_step()
+                last, stopping = self._should_stop(interrupt)
                 progress.step(state.step)
                 if last or state.step % config.log_every == 0:
-                    line = self._report()
+                    line = self._collect_metrics()
                     log.write(state.step, line)
                     progress.report(state.step, line)
                 # Before the hooks, which may take longer than whoever stops the run will wait.
@@ -198,108 +200,109 @@ class _Run:
             result = FitResult(steps=state.step, seconds=state.seconds, metrics=metrics)
             if stopping:
                 return dataclasses.replace(result, interrupted=True, preempted=self.stop_signal == signal.SIGTERM)
-            with self.evaluating():
+            with self.evaluation_mode():
                 job.save_model(self.run_dir / MODEL)
         result.out_of_time = state.step < config.steps
-        if self.processes.first:
+        if self.processes.is_main:
             write_result(self.run_dir, result)
         return result
 
-    def _look(self, last: bool, log: MetricsLog, progress: TrainingProgress) -> None:
-        """Call the hooks that are due after this step; a run that was stopped there does it when it goes on."""
+    def _run_hooks(self, last: bool, log: MetricLoggers, progress: TrainingProgress) -> None:
+        """Call the hooks that are due after this step. A run that was stopped before them calls them when it is
+        resumed."""
         step = self.state.step
         due = [hook for hook in self.job.hooks if last or step % hook.every == 0]
         if due:
-            with self.pace.paused(), self.evaluating():
+            with self.throughput.paused(), self.evaluation_mode():
                 values = {name: value for hook in due for name, value in hook.call(step).items()}
             if values:
                 log.write(step, values)
-                progress.found(step, values)
-        self.state.looked = True
+                progress.report_hooks(step, values)
+        self.state.hooks_done = True
 
-    def _save(self, log: MetricsLog) -> None:
+    def _save(self, log: MetricLoggers) -> None:
         state = self.state
-        with self.pace.paused():
-            state.window.average(self.processes)
-            self._check_finite(state.window.fetch())
+        with self.throughput.paused():
+            state.metric_buffer.average(self.processes)
+            self._check_finite(state.metric_buffer.fetch())
             log.sync()
             state.seconds = time.monotonic() - self.began
             state.save(self.run_dir / CHECKPOINTS, self.config.keep_checkpoints)
 
-    def _is_over(self, interrupt: Interrupt) -> tuple[bool, bool]:
-        """Whether the run ends here, and whether it was asked to stop; all processes agree. Of several each learns a
-        step later what the others want. Time is up after a step at the earliest: without any there is nothing to
-        report."""
+    def _should_stop(self, interrupt: Interrupt) -> tuple[bool, bool]:
+        """Whether the run ends here, and whether a signal asked it to stop. All processes return the same: with several
+        processes, a request takes effect one step later. The time limit applies from the first step on, because without
+        a step there is nothing to report."""
         limit = self.config.seconds
         out_of_time = limit is not None and self.state.step > 0 and time.monotonic() - self.began >= limit
-        out_of_time, self.stop_signal = self.vote.largest(out_of_time, interrupt.signal)
+        out_of_time, self.stop_signal = self.stop_request.all_reduce_max(out_of_time, interrupt.signal)
         return self.state.step >= self.config.steps or bool(out_of_time), self.stop_signal > 0
 
-    def _update(self) -> None:
+    def _optimizer_step(self) -> None:
         """One step of the optimiser. Nothing in here waits for the device."""
         job, config, state = self.job, self.config, self.state
-        if let_rest(job.groups, state.step):
-            job.spread.renew()
-        for part, batch in enumerate(self._batches()):
-            job.spread.reduce_gradients(part == config.accumulate - 1)
+        if freeze_by_schedule(job.groups, state.step):
+            job.distributed_model.rewrap()
+        for index, batch in enumerate(self._update_batches()):
+            job.distributed_model.set_requires_gradient_sync(index == config.accumulate - 1)
             with config.autocast(job.device):
                 loss, metrics = job.step(batch)
             (loss / config.accumulate).backward()
             for name, value in {**metrics, "loss": loss}.items():
-                state.window.add(name, value)
+                state.metric_buffer.add(name, value)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = get_total_norm(gradients)
         if config.grad_clip is not None:
             clip_grads_with_norm_(self.parameters, config.grad_clip, norm)
-        state.window.add("grad_norm", whole(norm))
+        state.metric_buffer.add("grad_norm", gather_full_tensor(norm))
         set_learning_rate(state.optimizer, learning_rate(state.step, config.steps, job.optim))
         state.optimizer.step()
         state.optimizer.zero_grad()
         if state.ema:
             state.ema.update()
         state.step += 1
-        state.looked = False
-        self.pace.examples += job.batch_size * config.accumulate
+        state.hooks_done = False
+        self.throughput.examples += job.batch_size * config.accumulate
 
-    def _batches(self) -> Iterable[Any]:
-        """What `step` takes for each of the batches of an update."""
-        batches = (self._batch() for _ in range(self.config.accumulate))
-        return batches if self.job.weigh is None else self.job.weigh(list(batches))
+    def _update_batches(self) -> Iterable[Any]:
+        """The arguments of `step` for the batches of one update."""
+        batches = (self._next_batch() for _ in range(self.config.accumulate))
+        return batches if self.job.weight_batches is None else self.job.weight_batches(list(batches))
 
-    def _batch(self) -> Any:
-        with self.pace.waiting_for_data():
+    def _next_batch(self) -> Any:
+        with self.throughput.time_data_wait():
             batch = next(self.job.batches)
         self.recent.append(getattr(batch, "ids", None))
         return batch
 
-    def _report(self) -> dict[str, float]:
-        """The means since the last report, which begins anew."""
+    def _collect_metrics(self) -> dict[str, float]:
+        """The means of all metrics since the last call; the buffer is cleared."""
         state = self.state
-        state.window.average(self.processes)
-        values = state.window.fetch()
+        state.metric_buffer.average(self.processes)
+        values = state.metric_buffer.fetch()
         self._check_finite(values)
-        state.window.clear()
+        state.metric_buffer.clear()
         rate = learning_rate(state.step - 1, self.config.steps, self.job.optim)
         seconds = time.monotonic() - self.began
-        counts = {name: self.found[name].count(ids) for name, ids in self.job.found().items()}
-        return means(values) | counts | {"lr": rate, "seconds": seconds} | self.pace.take()
+        counts = {name: self.item_counters[name].count(ids) for name, ids in self.job.distinct_items().items()}
+        return average_metrics(values) | counts | {"lr": rate, "seconds": seconds} | self.throughput.read_and_reset()
 
     def _check_finite(self, values: dict[str, list[float]]) -> None:
-        """No checkpoint is made of broken weights."""
+        """Raise UserError if a loss or gradient is not finite, so that no checkpoint with broken weights is written."""
         check_finite(values, self.state.step, self.config.accumulate, self.recent, self.run_dir, self.processes)
 
     @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, averaged weights, no gradients, and no trace in the random numbers."""
-        job, average = self.job, self.state.ema
+    def evaluation_mode(self) -> Iterator[None]:
+        """Context with evaluation mode, averaged weights and no gradients; random states are restored afterwards."""
+        job, ema = self.job, self.state.ema
         job.model.eval()
         with (
             torch.no_grad(),
-            rng.preserved(job.device, job.generators),
-            average.swapped_in() if average else contextlib.nullcontext(),
+            rng.preserve_rng_state(job.device, job.generators),
+            ema.average_parameters() if ema else contextlib.nullcontext(),
         ):
             try:
                 yield
             finally:
-                job.spread.let_go()
+                job.distributed_model.reshard()
                 job.model.train()

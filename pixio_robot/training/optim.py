@@ -49,23 +49,23 @@ class ParameterGroup:
     parameters: dict[str, nn.Parameter]
     lr_scale: float
     decayed: bool
-    begins: int = 0
-    """Number of updates for which they stay frozen."""
+    unfreeze_step: int = 0
+    """Number of updates for which the parameters stay frozen."""
 
 
 def parameter_groups(
     model: nn.Module,
     lr_scale: Callable[[str], float] = lambda name: 1.0,
-    begins: Callable[[str], int] = lambda name: 0,
+    unfreeze_step: Callable[[str], int] = lambda name: 0,
 ) -> list[ParameterGroup]:
-    """The trainable parameters of `model`, grouped by `lr_scale(name)`, `begins(name)` and use of weight decay.
+    """The trainable parameters of `model`, grouped by `lr_scale(name)`, `unfreeze_step(name)` and use of weight decay.
 
     Raises UserError if nothing is trainable.
     """
     groups: dict[tuple[float, bool, int], ParameterGroup] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (lr_scale(name), parameter.ndim > 1, begins(name))
+            key = (lr_scale(name), parameter.ndim > 1, unfreeze_step(name))
             group = groups.setdefault(key, ParameterGroup({}, *key))
             group.parameters[name] = parameter
     if not groups:
@@ -112,14 +112,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def let_rest(groups: list[ParameterGroup], step: int) -> bool:
-    """Freeze exactly the groups that begin after update `step` (from 0): they get no gradient and are excluded from
-    gradient clipping and from the optimiser's moments. Returns whether anything changed."""
+def freeze_by_schedule(groups: list[ParameterGroup], step: int) -> bool:
+    """Freeze exactly the groups whose `unfreeze_step` is after update `step` (from 0): they get no gradient and are
+    excluded from gradient clipping and from the optimiser's moments. Returns whether anything changed."""
     changed = False
     for group in groups:
-        for parameter in group.parameters.values() if group.begins else ():
-            changed |= parameter.requires_grad == (step < group.begins)
-            parameter.requires_grad_(step >= group.begins)
+        for parameter in group.parameters.values() if group.unfreeze_step else ():
+            changed |= parameter.requires_grad == (step < group.unfreeze_step)
+            parameter.requires_grad_(step >= group.unfreeze_step)
     return changed
 
 

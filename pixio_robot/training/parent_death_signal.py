@@ -14,12 +14,12 @@ PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>. The setting survives `exec`."""
 
 
-def tethered(command: list[str]) -> list[str]:
+def with_parent_death_signal(command: list[str]) -> list[str]:
     """The command line that runs `command` and sends it SIGTERM when the thread that started it ends."""
     return [sys.executable, "-m", __name__, str(os.getpid()), *command]
 
 
-def _become(parent: int, command: list[str]) -> None:
+def _exec(parent: int, command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
@@ -28,4 +28,4 @@ def _become(parent: int, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _become(int(sys.argv[1]), sys.argv[2:])
+    _exec(int(sys.argv[1]), sys.argv[2:])

@@ -14,7 +14,7 @@ from torch import Tensor
 from pixio_robot.errors import UserError
 from pixio_robot.fields import number
 from pixio_robot.training.images.data import ImageData
-from pixio_robot.training.images.hooks import Panels
+from pixio_robot.training.images.hooks import ReconstructionPanels
 from pixio_robot.training.images.training import ImageModel, ImageTrainingConfig, train_on_images
 from pixio_robot.training.job import Hook
 from pixio_robot.training.optim import OptimConfig
@@ -23,14 +23,14 @@ from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.flops import pretraining_flop
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.weight_init import Weights, under
-from pixio_robot.vision.weights.formats import read_any
+from pixio_robot.vision.weight_init import Weights, add_prefix
+from pixio_robot.vision.weights.formats import open_pixio_weights
 
 WHOLE_MODEL = "mae"
 PANELS = "panels"
 
 
-def _optim() -> OptimConfig:
+def _default_optim() -> OptimConfig:
     # Betas and weight decay: pixio.md, Recipe. The base learning rate is that of MAE (He et al. 2022); Pixio's own,
     # 2.5e-5, is for batches of 8192.
     return OptimConfig(lr=1.5e-4, betas=[0.9, 0.95], weight_decay=0.05)
@@ -53,7 +53,7 @@ class PretrainConfig(ImageTrainingConfig):
     or a hub name."""
     encoder_begins: int = number(0, at_least=0)
     """Updates for which the encoder stays frozen, so that a fresh decoder cannot spoil it."""
-    optim: OptimConfig = dataclasses.field(default_factory=_optim)
+    optim: OptimConfig = dataclasses.field(default_factory=_default_optim)
     """AdamW with linear warm-up and cosine decay. `lr` and `final_lr` are for 256 images per update and are scaled
     linearly with their number."""
     panels_every: int = number(500, at_least=1)
@@ -72,13 +72,13 @@ def pretrain(config: PretrainConfig) -> FitResult:
     model.encoder.grid(config.crop_size, config.crop_size)  # rejects a size that does not fit before reading any data
 
     def save(weights: Mapping[str, Tensor], directory: Path) -> None:
-        whole = _without_weights(config)
+        whole = _build_on_meta_device(config)
         whole.load_state_dict(weights, assign=True)
         whole.save(directory.with_name(WHOLE_MODEL))
         whole.encoder.save(directory)
 
-    def looks(images: ImageData, generator: torch.Generator, autocast: torch.autocast) -> list[Hook]:
-        panels = Panels(
+    def make_hooks(images: ImageData, generator: torch.Generator, autocast: torch.autocast) -> list[Hook]:
+        panels = ReconstructionPanels(
             model,
             generator,
             images.held_out or images.train,
@@ -96,14 +96,14 @@ def pretrain(config: PretrainConfig) -> FitResult:
         blocks=[*model.encoder.vit.blocks, *model.decoder.blocks],
         image_size=config.crop_size,
         flop=pretraining_flop(config.encoder, config.decoder, config.mask, config.crop_size),
-        optim=scaled_to_batch(config.optim, config.batch_size * config.loop.accumulate),
+        optim=scale_lr_to_batch(config.optim, config.batch_size * config.loop.accumulate),
         save=save,
-        begins=lambda name: config.encoder_begins if name.startswith("encoder.") else 0,
+        unfreeze_step=lambda name: config.encoder_begins if name.startswith("encoder.") else 0,
     )
-    return train_on_images(config, learner, config.panels_every, looks)
+    return train_on_images(config, learner, config.panels_every, make_hooks)
 
 
-def scaled_to_batch(optim: OptimConfig, images: int) -> OptimConfig:
+def scale_lr_to_batch(optim: OptimConfig, images: int) -> OptimConfig:
     """lr = base_lr * batch / 256 (pixio.md, Recipe)."""
     return dataclasses.replace(optim, lr=optim.lr * images / 256, final_lr=optim.final_lr * images / 256)
 
@@ -113,32 +113,32 @@ def build_pixio(config: PretrainConfig) -> tuple[Pixio, Weights]:
 
     Raises UserError if `initial_weights` belong to a model of another shape.
     """
-    model, source = _without_weights(config), config.initial_weights
+    model, source = _build_on_meta_device(config), config.initial_weights
     if source is None:
-        return model, model.fresh(config.loop.seed)
+        return model, model.random_weights(config.loop.seed)
     if Pixio.is_saved_at(Path(source) / WHOLE_MODEL):
         source = str(Path(source) / WHOLE_MODEL)
     if Pixio.is_saved_at(source):
         earlier, weights = Pixio.read(source)
-        _refuse_other_encoder(source, earlier.encoder.config, config)
-        _refuse_other_shape("decoder", source, earlier.decoder_config, config.decoder, ("width", "depth", "heads"))
+        _check_same_encoder(source, earlier.encoder.config, config)
+        _check_same_shape("decoder", source, earlier.decoder_config, config.decoder, ("width", "depth", "heads"))
         return model, weights.items()
-    trained = read_any(source)
-    _refuse_other_encoder(source, trained.config, config)
-    decoder = under("decoder.", model.decoder.fresh(config.loop.seed))
-    return model, itertools.chain(under("encoder.", trained.weights.items()), decoder)
+    trained = open_pixio_weights(source)
+    _check_same_encoder(source, trained.config, config)
+    decoder = add_prefix("decoder.", model.decoder.random_weights(config.loop.seed))
+    return model, itertools.chain(add_prefix("encoder.", trained.weights.items()), decoder)
 
 
-def _without_weights(config: PretrainConfig) -> Pixio:
+def _build_on_meta_device(config: PretrainConfig) -> Pixio:
     encoder = PixioEncoder(config.encoder, seed=None)
     return Pixio(encoder, config.decoder, config.mask, config.pixel_normalisation, seed=None)
 
 
-def _refuse_other_encoder(source: str, theirs: EncoderConfig, config: PretrainConfig) -> None:
-    _refuse_other_shape("encoder", source, theirs, config.encoder, ("size", "patch", "image_size", "class_tokens"))
+def _check_same_encoder(source: str, theirs: EncoderConfig, config: PretrainConfig) -> None:
+    _check_same_shape("encoder", source, theirs, config.encoder, ("size", "patch", "image_size", "class_tokens"))
 
 
-def _refuse_other_shape(part: str, source: str, theirs: Any, mine: Any, names: tuple[str, ...]) -> None:
+def _check_same_shape(part: str, source: str, theirs: Any, mine: Any, names: tuple[str, ...]) -> None:
     different = [
         f"{part}.{name}={getattr(mine, name)!r} against {getattr(theirs, name)!r}"
         for name in names

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Generators = Mapping[str, torch.Generator]
-GLOBAL = "torch."
+GLOBAL_PREFIX = "torch."
 """Name prefix of torch's global generators."""
 
 
@@ -22,18 +22,18 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def _torch_generators(device: torch.device, generators: Generators) -> dict[str, torch.Generator]:
+def _named_generators(device: torch.device, generators: Generators) -> dict[str, torch.Generator]:
     """All torch generators in use, named with their device: states are not portable between device types."""
-    named = {f"{GLOBAL}cpu": torch.default_generator}
+    named = {f"{GLOBAL_PREFIX}cpu": torch.default_generator}
     if device.type == "cuda":
         torch.cuda.init()
-        named[f"{GLOBAL}cuda"] = torch.cuda.default_generators[device.index or 0]
+        named[f"{GLOBAL_PREFIX}cuda"] = torch.cuda.default_generators[device.index or 0]
     return named | {f"{name}.{generator.device.type}": generator for name, generator in generators.items()}
 
 
-def capture(device: torch.device, generators: Generators) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def get_rng_state(device: torch.device, generators: Generators) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The generator states as tensors (torch) and as a JSON value (numpy and Python)."""
-    tensors = {name: generator.get_state() for name, generator in _torch_generators(device, generators).items()}
+    tensors = {name: generator.get_state() for name, generator in _named_generators(device, generators).items()}
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
     version, words, python_gauss = random.getstate()
     values = {
@@ -43,15 +43,15 @@ def capture(device: torch.device, generators: Generators) -> tuple[dict[str, Ten
     return tensors, values
 
 
-def restore(
+def set_rng_state(
     device: torch.device,
     generators: Generators,
     tensors: Mapping[str, Tensor],
     values: Mapping[str, Any],
     fallback_seed: int = 0,
 ) -> None:
-    """Restore the states of `capture`. A generator that has moved to another device type is reseeded."""
-    for name, generator in _torch_generators(device, generators).items():
+    """Restore the states of `get_rng_state`. A generator that has moved to another device type is reseeded."""
+    for name, generator in _named_generators(device, generators).items():
         if name in tensors:
             generator.set_state(tensors[name])
         else:
@@ -63,10 +63,10 @@ def restore(
 
 
 @contextlib.contextmanager
-def preserved(device: torch.device, generators: Generators) -> Iterator[None]:
+def preserve_rng_state(device: torch.device, generators: Generators) -> Iterator[None]:
     """Restore all generators on exit, so that validation and logging do not change the run."""
-    tensors, values = capture(device, generators)
+    tensors, values = get_rng_state(device, generators)
     try:
         yield
     finally:
-        restore(device, generators, tensors, values)
+        set_rng_state(device, generators, tensors, values)

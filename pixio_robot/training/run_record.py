@@ -10,37 +10,37 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import locked, read_json, write_json
-from pixio_robot.json_values import plain
-from pixio_robot.training.settings import differences, flatten, grown
+from pixio_robot.files import file_lock, read_json, write_json
+from pixio_robot.json_values import to_json_value
+from pixio_robot.training.settings import diff_settings, flatten_settings, increased_settings
 
 KIND = "training_run"
 FORMAT_VERSION = 1
 CONFIG = "config.json"
 RESULT = "result.json"
-GREW = "grew"
+EXTENDED = "grew"
 """Settings that were increased to extend a finished run, with their old values: its schedule is a combined one."""
 LOCK = ".lock"
 
 # Settings that may change when a run is resumed, because they do not affect its results.
-FREE = frozenset(
+NOT_COMPARED = frozenset(
     {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints", "seconds"}
     | {"parallel", "peak_tflops", "wandb", "extend"}
     | {"every", "keep_best"}  # of the rollouts during training
 )
 
-_compared: ContextVar[Collection[str]] = ContextVar("settings that the caller compares", default=())
+_ignored: ContextVar[Collection[str]] = ContextVar("settings that the caller compares", default=())
 
 
 @contextlib.contextmanager
-def compared_already(names: Collection[str]) -> Iterator[None]:
-    """Context in which runs may be resumed with other values of these flat settings: paths of inputs, which the caller
-    has compared by what is there."""
-    token = _compared.set(names)
+def ignore_settings(names: Collection[str]) -> Iterator[None]:
+    """Context in which runs may be resumed with other values of these flat settings, such as paths of inputs whose
+    contents the caller has compared."""
+    token = _ignored.set(names)
     try:
         yield
     finally:
-        _compared.reset(token)
+        _ignored.reset(token)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -60,35 +60,41 @@ class FitResult:
 
 
 @contextlib.contextmanager
-def claimed(
+def lock_run(
     run_dir: Path,
     settings: Mapping[str, Any],
-    unsaid: Mapping[str, Any],
+    default_settings: Mapping[str, Any],
     started: bool,
-    may_grow: Collection[str] = (),
+    extendable: Collection[str] = (),
 ) -> Iterator[None]:
     """Lock `run_dir` and compare its recorded settings with these; `started`: it already holds training progress.
 
-    `unsaid`: values of flat settings that older runs, from before these settings existed, have not recorded. Settings
-    in `may_grow` may be larger than before, which is recorded. Raises UserError if another process is training there,
-    or if the settings differ and `started`.
+    `default_settings`: values of flat settings that older runs have not recorded, because the settings did not exist.
+    Settings in `extendable` may be larger than before; the increase is recorded. Raises UserError if another process is
+    training there, or if the settings differ and `started`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    held = f"Another process is training in {run_dir}; wait for it, or use another directory."
-    with locked(run_dir / LOCK, held):
-        path, mine = run_dir / CONFIG, plain(settings)
+    message = f"Another process is training in {run_dir}; wait for it, or use another directory."
+    with file_lock(run_dir / LOCK, message):
+        path, values = run_dir / CONFIG, to_json_value(settings)
         grew: list[dict[str, Any]] = []
         if path.is_file():
-            config = _read(path)
+            config = _read_config(path)
             if started:
-                grew = config.get(GREW, [])
-                grew += _compare(run_dir, flatten(config["settings"]), flatten(mine), unsaid, may_grow)
-        record = {"kind": KIND, "format_version": FORMAT_VERSION, "settings": mine}
-        write_json(path, record | ({GREW: grew} if grew else {}))
+                grew = config.get(EXTENDED, [])
+                grew += _check_settings(
+                    run_dir,
+                    flatten_settings(config["settings"]),
+                    flatten_settings(values),
+                    default_settings,
+                    extendable,
+                )
+        record = {"kind": KIND, "format_version": FORMAT_VERSION, "settings": values}
+        write_json(path, record | ({EXTENDED: grew} if grew else {}))
         yield
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     config = read_json(path)
     if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format_version") != FORMAT_VERSION:
         raise UserError(
@@ -97,27 +103,27 @@ def _read(path: Path) -> dict[str, Any]:
     return config
 
 
-def _compare(
+def _check_settings(
     run_dir: Path,
     earlier: Mapping[str, Any],
     now: Mapping[str, Any],
-    unsaid: Mapping[str, Any],
-    may_grow: Collection[str],
+    default_settings: Mapping[str, Any],
+    extendable: Collection[str],
 ) -> list[dict[str, Any]]:
-    """Settings that grew, with their old values. Raises UserError for other differences."""
-    found = differences(earlier, now, unsaid)
-    larger = grown(found, may_grow)
+    """Settings that were increased, with their old values. Raises UserError for other differences."""
+    changes = diff_settings(earlier, now, default_settings)
+    increased = increased_settings(changes, extendable)
     changed = [
         f"{name}: {there!r} there, {here!r} now"
-        for name, (there, here) in found.items()
-        if name.rpartition(".")[2] not in FREE and name not in larger and name not in _compared.get()
+        for name, (there, here) in changes.items()
+        if name.rpartition(".")[2] not in NOT_COMPARED and name not in increased and name not in _ignored.get()
     ]
     if changed:
         raise UserError(
             f"{run_dir} holds a run with other settings ({'; '.join(changed)}). "
             "Use another directory, or overwrite=true to start over."
         )
-    return [{"setting": name, "was": found[name][0]} for name in sorted(larger)]
+    return [{"setting": name, "was": changes[name][0]} for name in sorted(increased)]
 
 
 def write_result(run_dir: Path, result: FitResult) -> None:

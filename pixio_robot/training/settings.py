@@ -6,60 +6,63 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pixio_robot.json_values import plain
+from pixio_robot.json_values import to_json_value
 
 UNSET = "unset"
-GROWING = frozenset({"loop.steps", "loop.seconds"})
+EXTENDABLE = frozenset({"loop.steps", "loop.seconds"})
 """Flat settings that may be larger when a run is continued with `loop.extend`."""
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_settings(value: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten nested settings: {'loop.steps': 10, ...}."""
     if not isinstance(value, Mapping):
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, item in value.items():
-        flat |= flatten(item, _joined(prefix, key))
+        flat |= flatten_settings(item, _join_key(prefix, key))
     return flat
 
 
-def defaults(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_defaults(value: Any, prefix: str = "") -> dict[str, Any]:
     """Flat default values of all settings that have one, in dataclasses and mappings of them."""
     flat: dict[str, Any] = {}
     if isinstance(value, Mapping):
         for key, item in value.items():
-            flat |= defaults(item, _joined(prefix, key))
+            flat |= flatten_defaults(item, _join_key(prefix, key))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            name, item = _joined(prefix, field.name), getattr(value, field.name)
+            name, item = _join_key(prefix, field.name), getattr(value, field.name)
             if dataclasses.is_dataclass(item):
-                flat |= defaults(item, name)
+                flat |= flatten_defaults(item, name)
             elif field.default is not dataclasses.MISSING:
-                flat[name] = plain(field.default)
+                flat[name] = to_json_value(field.default)
             elif field.default_factory is not dataclasses.MISSING:
-                flat[name] = plain(field.default_factory())
+                flat[name] = to_json_value(field.default_factory())
     return flat
 
 
-def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], unsaid: Mapping[str, Any]) -> dict[str, tuple]:
+def diff_settings(
+    earlier: Mapping[str, Any], now: Mapping[str, Any], default_settings: Mapping[str, Any]
+) -> dict[str, tuple]:
     """Flat settings that differ: name -> (earlier, now).
 
-    A setting missing in `earlier` had its value in `unsaid`: one that was added since and is not set is no difference.
+    A setting missing in `earlier` had its value in `default_settings`: one that was added since and is not set is no
+    difference.
     """
-    before = {name: value for name, value in unsaid.items() if name in now} | dict(earlier)
+    before = {name: value for name, value in default_settings.items() if name in now} | dict(earlier)
     pairs = {name: (before.get(name, UNSET), now.get(name, UNSET)) for name in sorted(before.keys() | now.keys())}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def grown(changed: Mapping[str, tuple], may_grow: Collection[str]) -> set[str]:
-    """Names from `differences` whose value became larger and is allowed to."""
+def increased_settings(changed: Mapping[str, tuple], extendable: Collection[str]) -> set[str]:
+    """Names from `diff_settings` whose value became larger and is allowed to."""
     numbers = {
         name: pair
         for name, pair in changed.items()
-        if name in may_grow and all(isinstance(value, int | float) for value in pair)
+        if name in extendable and all(isinstance(value, int | float) for value in pair)
     }
     return {name for name, (before, now) in numbers.items() if before < now}
 
 
-def _joined(prefix: str, name: Any) -> str:
+def _join_key(prefix: str, name: Any) -> str:
     return f"{prefix}.{name}" if prefix else str(name)

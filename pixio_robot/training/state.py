@@ -9,11 +9,11 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.training import checkpoint, rng
-from pixio_robot.training.distributed.processes import current
-from pixio_robot.training.distributed.sharded_files import load_spread
+from pixio_robot.training.distributed.processes import current_processes
+from pixio_robot.training.distributed.sharded_files import load_sharded
 from pixio_robot.training.ema import Ema
 from pixio_robot.training.job import Job
-from pixio_robot.training.monitoring.metrics import Window
+from pixio_robot.training.monitoring.metrics import MetricBuffer
 from pixio_robot.training.optim import (
     build_optimizer,
     empty_optimizer_tensors,
@@ -21,7 +21,7 @@ from pixio_robot.training.optim import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
-from pixio_robot.vision.checkpointing import refuse_misfits
+from pixio_robot.vision.checkpointing import check_state_dict
 
 RANK_STRIDE = 1_000_003
 """Seed offset between processes, so large that they never collide with those of the next seed."""
@@ -34,14 +34,14 @@ class TrainingState:
         self.job, self.seed = job, seed
         self.step = 0
         self.seconds = 0.0
-        self.looked = True
+        self.hooks_done = True
         """Whether the hooks that are due after this step were called."""
         self.saved_step = 0
         """Step of the newest checkpoint."""
         self.optimizer = build_optimizer(job.groups, job.optim, job.device)
         self.ema = Ema(job.model) if job.use_ema else None
-        self.window = Window()
-        self.processes = current()
+        self.metric_buffer = MetricBuffer()
+        self.processes = current_processes()
         rng.seed_everything(seed + RANK_STRIDE * self.processes.rank)
         for generator in job.generators.values():
             generator.manual_seed(seed)
@@ -49,66 +49,66 @@ class TrainingState:
     def save(self, directory: Path, keep: int) -> None:
         """Write a checkpoint in `directory` that any number of processes can resume from."""
         job = self.job
-        everyones = self.processes.gather(rng.capture(job.device, job.generators))
+        all_states = self.processes.all_gather(rng.get_rng_state(job.device, job.generators))
         weights = job.model.state_dict()
-        still = frozen_names(job.model, job.groups)
-        frozen = {name: weights.pop(name) for name in list(weights) if name in still}
-        spread = {
+        names = frozen_names(job.model, job.groups)
+        frozen = {name: weights.pop(name) for name in list(weights) if name in names}
+        sharded = {
             "model": weights,
             "optimizer": optimizer_tensors(self.optimizer, job.groups),
         }
         random_states = {
-            f"{rank}/{name}": state for rank, (states, _) in enumerate(everyones) for name, state in states.items()
+            f"{rank}/{name}": state for rank, (states, _) in enumerate(all_states) for name, state in states.items()
         }
-        parts = {"random": random_states, "window": self.window.tensors()}
-        random_values = [values for _, values in everyones]
+        parts = {"random": random_states, "window": self.metric_buffer.tensors()}
+        random_values = [values for _, values in all_states]
         data = dict(job.batches.state_dict())
         if "corrupt" in data:
             # Each process has its own list of unreadable images; the rest of their state is the same.
-            data["corrupt"] = self.processes.united(data["corrupt"])
-        trainer = {"seconds": self.seconds, "looked": self.looked, "random": random_values, "data": data}
+            data["corrupt"] = self.processes.all_gather_union(data["corrupt"])
+        trainer = {"seconds": self.seconds, "looked": self.hooks_done, "random": random_values, "data": data}
         if self.ema:
-            spread["ema"] = self.ema.tensors()
+            sharded["ema"] = self.ema.tensors()
             trainer["ema_step"] = self.ema.step
-        checkpoint.write_checkpoint(directory, self.step, spread, parts, trainer, keep, frozen)
+        checkpoint.write_checkpoint(directory, self.step, sharded, parts, trainer, keep, frozen)
         self.saved_step = self.step
 
-    def save_looked(self, directory: Path) -> None:
-        """Note in the newest checkpoint, which is of this step, that the hooks have been called."""
-        if self.processes.first:
-            checkpoint.amend(directory, looked=self.looked)
+    def save_hooks_done(self, directory: Path) -> None:
+        """Record in the newest checkpoint, which is of this step, that the hooks have been called."""
+        if self.processes.is_main:
+            checkpoint.update_trainer(directory, looked=self.hooks_done)
 
     def load(self, path: Path) -> None:
         """Resume from the checkpoint at `path`. Raises UserError if it does not fit the job."""
         job = self.job
         sizes, parts, trainer = checkpoint.read_checkpoint(path)
         weights = job.model.state_dict()
-        refuse_misfits({name: weight.shape for name, weight in weights.items()}, sizes.get("model", {}), path)
+        check_state_dict({name: weight.shape for name, weight in weights.items()}, sizes.get("model", {}), path)
         checkpoint.load_weights(path, weights)
         try:
             optimizer_state = empty_optimizer_tensors(job.groups, sizes.get("optimizer", {}))
-            load_spread(path / "optimizer", optimizer_state)
+            load_sharded(path / "optimizer", optimizer_state)
             load_optimizer_tensors(self.optimizer, job.groups, optimizer_state)
             if self.ema:
                 averages = self.ema.tensors()
-                refuse_misfits({name: value.shape for name, value in averages.items()}, sizes.get("ema", {}), path)
-                load_spread(path / "ema", averages)
+                check_state_dict({name: value.shape for name, value in averages.items()}, sizes.get("ema", {}), path)
+                load_sharded(path / "ema", averages)
                 self.ema.step = trainer["ema_step"]
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"{path} does not fit this run: its optimiser or averaged weights belong to other parameters ({error})."
             ) from error
-        self.window.load(parts["window"], job.device)
+        self.metric_buffer.load(parts["window"], job.device)
         job.batches.load_state_dict(trainer["data"])
         self.step, self.seconds = trainer["step"], trainer["seconds"]
-        self.saved_step, self.looked = self.step, trainer.get("looked", True)
+        self.saved_step, self.hooks_done = self.step, trainer.get("looked", True)
         self._restore_randomness(parts["random"], trainer["random"])
 
     def _restore_randomness(self, tensors: dict[str, Tensor], values: list[Any]) -> None:
         """A process that the saved run did not have uses the generators of the first one, with reseeded global ones."""
         rank = self.processes.rank if self.processes.rank < len(values) else 0
-        mine = {key.removeprefix(f"{rank}/"): state for key, state in tensors.items() if key.startswith(f"{rank}/")}
+        states = {key.removeprefix(f"{rank}/"): state for key, state in tensors.items() if key.startswith(f"{rank}/")}
         if rank != self.processes.rank:
-            mine = {name: state for name, state in mine.items() if not name.startswith(rng.GLOBAL)}
+            states = {name: state for name, state in states.items() if not name.startswith(rng.GLOBAL_PREFIX)}
         seed = self.seed + self.step + RANK_STRIDE * self.processes.rank
-        rng.restore(self.job.device, self.job.generators, mine, values[rank], fallback_seed=seed)
+        rng.set_rng_state(self.job.device, self.job.generators, states, values[rank], fallback_seed=seed)

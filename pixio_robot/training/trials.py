@@ -24,9 +24,9 @@ from typing import Any
 
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import write_json
-from pixio_robot.training.distributed.processes import environment_of_one
+from pixio_robot.training.distributed.processes import single_process_environment
 from pixio_robot.training.job import Hook
-from pixio_robot.training.parent_death_signal import tethered
+from pixio_robot.training.parent_death_signal import with_parent_death_signal
 
 DIRECTORY, RANKING = "trials", "ranking.json"
 MODEL, EVALUATION, LOG = "model", "evaluation", "log.txt"
@@ -87,35 +87,35 @@ class Trials:
         self._waiting: list[int] = []
         self._running: tuple[int, subprocess.Popen[bytes]] | None = None
         self._done: dict[int, TrialResult | None] = {}
-        self._begun = False
+        self._loaded = False
 
-    def look(self, save: Callable[[Path], None], first: bool = True) -> Hook:
+    def make_hook(self, save: Callable[[Path], None], is_main: bool = True) -> Hook:
         """The hook that saves the policy with `save`, starts its evaluation and logs the results of earlier ones. In
-        distributed training all processes call `save`, and only the first evaluates."""
+        distributed training all processes call `save`, and only the main process evaluates."""
 
         def call(step: int) -> Mapping[str, float]:
-            if first:
-                self._take_up(step)
-                shutil.rmtree(self._place(step), ignore_errors=True)
-            save(self._place(step) / MODEL)
-            if not first:
+            if is_main:
+                self._load_earlier_trials(step)
+                shutil.rmtree(self._trial_directory(step), ignore_errors=True)
+            save(self._trial_directory(step) / MODEL)
+            if not is_main:
                 return {}
             self._waiting.append(step)
-            news = self._collect()
+            finished = self._poll()
             self._start_next()
-            return self._numbers(news[-1]) if news else {}
+            return self._loggable(finished[-1]) if finished else {}
 
         return Hook(every=self._config.every, call=call)
 
     def finish(self, write: Callable[[Mapping[str, float]], None]) -> list[Trial]:
         """Wait for all running and queued evaluations and `write` the numbers of each. Returns all trials by step."""
-        self._take_up(sys.maxsize)  # a run that was interrupted here has no training steps left
+        self._load_earlier_trials(sys.maxsize)  # a run that was interrupted here has no training steps left
         while self._running is not None or self._waiting:
             self._start_next()
             if self._running is not None:
                 self._running[1].wait()
-            for trial in self._collect():
-                write(self._numbers(trial))
+            for trial in self._poll():
+                write(self._loggable(trial))
         return [Trial(step=step, outcome=self._done[step]) for step in sorted(self._done)]
 
     def __enter__(self) -> Trials:
@@ -132,14 +132,14 @@ class Trials:
                 process.wait()
             self._running = None
 
-    def _place(self, step: int) -> Path:
+    def _trial_directory(self, step: int) -> Path:
         return self._directory / f"step_{step:08d}"
 
-    def _take_up(self, step: int) -> None:
+    def _load_earlier_trials(self, step: int) -> None:
         """Load the results of the run before it was interrupted, and queue policies whose evaluation did not finish."""
-        if self._begun:
+        if self._loaded:
             return
-        self._begun = True
+        self._loaded = True
         for path in sorted(self._directory.glob("step_*")):
             number = re.fullmatch(r"step_(\d+)", path.name)
             if number is None or int(number[1]) >= step:
@@ -153,11 +153,11 @@ class Trials:
         if self._running is not None or not self._waiting:
             return
         step = self._waiting.pop(0)
-        place = self._place(step)
-        with (place / LOG).open("wb") as log:
+        directory = self._trial_directory(step)
+        with (directory / LOG).open("wb") as log:
             process = subprocess.Popen(
-                tethered(self._command(place / MODEL, place / EVALUATION)),
-                env=environment_of_one(os.environ),
+                with_parent_death_signal(self._command(directory / MODEL, directory / EVALUATION)),
+                env=single_process_environment(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -168,22 +168,22 @@ class Trials:
             os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         self._running = step, process
 
-    def _collect(self) -> list[Trial]:
-        """The trial that ended since the last call, if any; only one runs at a time."""
+    def _poll(self) -> list[Trial]:
+        """The trial that ended since the last call, if any; at most one runs at a time."""
         if self._running is None or self._running[1].poll() is None:
             return []
         step, process = self._running
         self._running = None
-        outcome = self._read(self._place(step) / EVALUATION) if process.returncode == 0 else None
+        outcome = self._read(self._trial_directory(step) / EVALUATION) if process.returncode == 0 else None
         if outcome is None:
-            said = (self._place(step) / LOG).read_text(errors="replace").strip().splitlines()
-            reason = said[-1] if said else f"exit code {process.returncode}"
+            log_lines = (self._trial_directory(step) / LOG).read_text(errors="replace").strip().splitlines()
+            reason = log_lines[-1] if log_lines else f"exit code {process.returncode}"
             print(f"The evaluation at step {step} failed: {reason}", file=sys.stderr)
         self._done[step] = outcome
-        self._rank()
+        self._write_ranking()
         return [Trial(step=step, outcome=outcome)]
 
-    def _numbers(self, trial: Trial) -> dict[str, float]:
+    def _loggable(self, trial: Trial) -> dict[str, float]:
         """Numbers for the log, including the trial's own step, since they are logged at a later step."""
         if trial.outcome is None:
             return {}
@@ -198,12 +198,12 @@ class Trials:
             "trial_k": count,
         }
 
-    def _rank(self) -> None:
-        ranked = ranking([Trial(step=step, outcome=outcome) for step, outcome in self._done.items()])
+    def _write_ranking(self) -> None:
+        ranked = rank_trials([Trial(step=step, outcome=outcome) for step, outcome in self._done.items()])
         kept = {trial.step for trial in ranked[: self._config.keep_best]} | {max(self._done)}
         for step in self._done:
             if step not in kept:
-                shutil.rmtree(self._place(step) / MODEL, ignore_errors=True)
+                shutil.rmtree(self._trial_directory(step) / MODEL, ignore_errors=True)
         entries: list[dict[str, Any]] = [
             {"step": trial.step, **dataclasses.asdict(trial.outcome), "model_kept": trial.step in kept}
             for trial in ranked
@@ -214,7 +214,7 @@ class Trials:
         write_json(self._directory / RANKING, {**header, "trials": entries, "failed_at": failed})
 
 
-def ranking(trials: list[Trial]) -> list[Trial]:
-    """Trials with an outcome, best first; of equal ones the later step comes first, since it was trained longer."""
-    told = [trial for trial in trials if trial.outcome is not None]
-    return sorted(told, key=lambda trial: (trial.outcome.rate, trial.step), reverse=True)  # type: ignore[union-attr]
+def rank_trials(trials: list[Trial]) -> list[Trial]:
+    """Trials with an outcome, best first. Of equal ones the later step comes first, because it was trained longer."""
+    evaluated = [trial for trial in trials if trial.outcome is not None]
+    return sorted(evaluated, key=lambda trial: (trial.outcome.rate, trial.step), reverse=True)  # type: ignore[union-attr]

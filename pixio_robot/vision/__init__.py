@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pixio_robot.lazy import handed_on
+from pixio_robot.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from pixio_robot.vision.build import EncoderKind as EncoderKind
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pixio_robot.vision.pooling import Pooling as Pooling
     from pixio_robot.vision.pooling import build_pooling as build_pooling
 
-__getattr__, __dir__, __all__ = handed_on(
+__getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "build": ["EncoderKind", "EncoderSource", "build_encoder"],

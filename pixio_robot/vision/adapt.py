@@ -9,13 +9,13 @@ from typing import assert_never
 from torch import nn
 
 from pixio_robot.choice import Choice
-from pixio_robot.errors import UserError, some
+from pixio_robot.errors import UserError, format_names
 from pixio_robot.fields import check_fields, number
 from pixio_robot.vision.encoders.foreign import ForeignEncoder
 from pixio_robot.vision.encoders.plugin_encoder import InstalledEncoder
-from pixio_robot.vision.lora import insert_adapters, of_adapter
+from pixio_robot.vision.lora import insert_adapters, is_adapter_weight
 
-_BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?|stages|resblocks)[._]?(\d+)\.")
+_BLOCK_PATTERN = re.compile(r"(?:^|\.)(?:blocks|layers?|stages|resblocks)[._]?(\d+)\.")
 
 
 _NO_BLOCKS = "the parameters of this encoder are not named by numbered blocks, layers or stages"
@@ -60,7 +60,7 @@ def parameter_depths(module: nn.Module) -> dict[str, int]:
     depths: dict[str, int] = {}
     deepest = 0
     for name, _ in module.named_parameters():
-        if (match := _BLOCK.search(name)) is not None:
+        if (match := _BLOCK_PATTERN.search(name)) is not None:
             depths[name] = int(match[1]) + 1
             deepest = max(deepest, depths[name])
         else:
@@ -74,47 +74,47 @@ def adapt(encoder: nn.Module, config: AdaptConfig) -> None:
     Parameters on which no feature depends are always frozen. Raises UserError if LAST_K and the encoder has no numbered
     blocks, if LORA and the encoder already has adapters, and if adapters would have no effect.
     """
-    _choose(encoder, config)
+    _set_trainable(encoder, config)
     if isinstance(encoder, ForeignEncoder | InstalledEncoder):  # our own encoders have no unused parameters
-        unused = encoder.unused()
+        unused = encoder.unused_parameters()
         if config.mode is Adaptation.LORA:
-            _refuse_idle_adapters(encoder, {id(parameter) for parameter in unused})
+            _check_adapters_used(encoder, {id(parameter) for parameter in unused})
         for parameter in unused:
             parameter.requires_grad_(False)
 
 
-def _refuse_idle_adapters(encoder: ForeignEncoder | InstalledEncoder, unused: set[int]) -> None:
+def _check_adapters_used(encoder: ForeignEncoder | InstalledEncoder, unused: set[int]) -> None:
     """Some models, such as timm's BEiT and EVA-02, take a layer's weight and multiply by it themselves, past the
     adapter."""
     idle = {
         name: layer.get_parameter("base_layer.weight")
         for name, layer in encoder.named_modules()
         if hasattr(layer, "base_layer")
-        and all(id(p) in unused for n, p in layer.named_parameters() if of_adapter(f".{n}"))
+        and all(id(p) in unused for n, p in layer.named_parameters() if is_adapter_weight(f".{n}"))
     }
     if not idle:
         return
     for weight in idle.values():
         weight.requires_grad_(True)
-    never_used = {id(parameter) for parameter in encoder.unused()}
+    never_used = {id(parameter) for parameter in encoder.unused_parameters()}
     bypassed = [name for name, weight in idle.items() if id(weight) not in never_used]
     for weight in idle.values():
         weight.requires_grad_(False)
     if bypassed:
         raise UserError(
-            f"adapt.mode=LORA: this encoder reads the weights of {some(bypassed)} past their layers, so that adapters "
-            "there would have no effect. Use LAST_K or FULL, or another encoder."
+            f"adapt.mode=LORA: this encoder reads the weights of {format_names(bypassed)} past their layers, so that "
+            "adapters there would have no effect. Use LAST_K or FULL, or another encoder."
         )
 
 
-def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
+def _set_trainable(encoder: nn.Module, config: AdaptConfig) -> None:
     depths = parameter_depths(encoder)
     match config.mode:
         case Adaptation.LORA:
             targets = [
                 name
                 for name, child in encoder.named_modules()
-                if isinstance(child, nn.Linear) and _BLOCK.search(f"{name}.") is not None
+                if isinstance(child, nn.Linear) and _BLOCK_PATTERN.search(f"{name}.") is not None
             ]
             insert_adapters(encoder, targets, config.lora_rank, config.lora_alpha, config.lora_seed)
             return
@@ -124,7 +124,7 @@ def _choose(encoder: nn.Module, config: AdaptConfig) -> None:
             first = 0
         case Adaptation.LAST_K:
             # What follows the last block (the final norm) is trained with it.
-            deepest_block = max((depths[name] for name in depths if _BLOCK.search(name)), default=0)
+            deepest_block = max((depths[name] for name in depths if _BLOCK_PATTERN.search(name)), default=0)
             if deepest_block == 0:
                 raise UserError(f"adapt.mode=LAST_K: {_NO_BLOCKS}. Use FROZEN or FULL.")
             first = max(deepest_block - config.last_k + 1, 0)

@@ -7,10 +7,10 @@ from typing import Any, assert_never
 
 from torch import nn
 
-from pixio_robot.choice import Choice, chosen
+from pixio_robot.choice import Choice, parse_choice
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig
-from pixio_robot.vision.encoders.plugin_encoder import InstalledConfig, InstalledEncoder, encoder_names
+from pixio_robot.vision.encoders.plugin_encoder import InstalledConfig, InstalledEncoder, plugin_encoder_names
 from pixio_robot.vision.encoders.resnet import ResNetConfig, ResNetEncoder
 from pixio_robot.vision.encoders.resnet18 import ResNet18Config, ResNet18Encoder
 from pixio_robot.vision.encoders.timm_encoder import open_timm
@@ -66,25 +66,25 @@ class EncoderSource:
     """Random seed of initial weights that are not loaded."""
 
     def __post_init__(self) -> None:
-        self.kind = chosen(EncoderKind, self.kind, "kind of encoder")
+        self.kind = parse_choice(EncoderKind, self.kind, "kind of encoder")
 
 
 def build_encoder(source: EncoderSource) -> nn.Module | None:
     """Build the encoder, an `nn.Module` that is a `types.Encoder`, in evaluation mode; None for kind `none`."""
-    encoder = _build(source)
+    encoder = _instantiate(source)
     return None if encoder is None else encoder.eval()
 
 
-def _build(source: EncoderSource) -> nn.Module | None:
+def _instantiate(source: EncoderSource) -> nn.Module | None:
     match source.kind:
         case EncoderKind.PIXIO:
-            return trained_pixio(source).build()
+            return read_trained_pixio(source).build()
         case EncoderKind.RANDOM:
-            return PixioEncoder(untrained_pixio(source), source.seed)
+            return PixioEncoder(random_pixio_config(source), source.seed)
         case EncoderKind.RESNET:
-            return ResNetEncoder(_at(source.resnet, source.resize), source.seed)
+            return ResNetEncoder(_with_resize(source.resnet, source.resize), source.seed)
         case EncoderKind.RESNET18:
-            return ResNet18Encoder(_at(source.resnet18, source.resize), source.seed)
+            return ResNet18Encoder(_with_resize(source.resnet18, source.resize), source.seed)
         case EncoderKind.TIMM:
             if source.name is None:
                 raise UserError("An encoder of kind `timm` needs `name`, the model name in timm.")
@@ -95,16 +95,16 @@ def _build(source: EncoderSource) -> nn.Module | None:
                 raise UserError("An encoder of kind `transformers` needs `path`, a directory, or `name`, a hub name.")
             return open_transformers(where, source.resize, source.pretrained, source.seed)
         case EncoderKind.INSTALLED:
-            return _installed(source)
+            return _build_plugin_encoder(source)
         case EncoderKind.NONE:
             return None
         case _:
             assert_never(source.kind)
 
 
-def _installed(source: EncoderSource) -> InstalledEncoder:
+def _build_plugin_encoder(source: EncoderSource) -> InstalledEncoder:
     if source.name is None:
-        raise UserError(f"An encoder of kind `installed` needs `name`, one of: {', '.join(encoder_names())}.")
+        raise UserError(f"An encoder of kind `installed` needs `name`, one of: {', '.join(plugin_encoder_names())}.")
     if source.resize is not None:
         raise UserError(f"encoder.resize={source.resize} is not for installed encoders, which may have options for it.")
     if source.pretrained and source.path is None:
@@ -113,7 +113,7 @@ def _installed(source: EncoderSource) -> InstalledEncoder:
     return InstalledEncoder(config, source.seed, source.path if source.pretrained else None)
 
 
-def trained_pixio(source: EncoderSource) -> TrainedEncoder:
+def read_trained_pixio(source: EncoderSource) -> TrainedEncoder:
     """The encoder of a source of kind `pixio`, not loaded yet."""
     trained = source.path or source.name
     if trained is None:
@@ -121,11 +121,11 @@ def trained_pixio(source: EncoderSource) -> TrainedEncoder:
     return read_pretrained(trained, source.resize)
 
 
-def untrained_pixio(source: EncoderSource) -> EncoderConfig:
+def random_pixio_config(source: EncoderSource) -> EncoderConfig:
     """The encoder config of a source of kind `random`."""
-    return _at(source.encoder, source.resize)
+    return _with_resize(source.encoder, source.resize)
 
 
-def _at[Config: (EncoderConfig, ResNetConfig, ResNet18Config)](config: Config, resize: int | None) -> Config:
+def _with_resize[Config: (EncoderConfig, ResNetConfig, ResNet18Config)](config: Config, resize: int | None) -> Config:
     """Override `resize` [px], unless it is None."""
     return config if resize is None else dataclasses.replace(config, resize=resize)

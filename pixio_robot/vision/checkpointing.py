@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_directory, read_json, write_json
-from pixio_robot.vision.lora import merged_state
+from pixio_robot.vision.lora import merged_state_dict
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -26,14 +26,14 @@ _FILES = (CONFIG, "model*.safetensors", "model.safetensors.index.json", "preproc
 
 
 @contextlib.contextmanager
-def replaced_checkpoint(path: Path) -> Iterator[Path]:
+def atomic_checkpoint_directory(path: Path) -> Iterator[Path]:
     """`atomic_directory` for weights. Raises UserError if it would delete anything but weights."""
-    refuse_to_replace(path)
+    check_replaceable(path)
     with atomic_directory(path) as temporary:
         yield temporary
 
 
-def refuse_to_replace(path: Path) -> None:
+def check_replaceable(path: Path) -> None:
     """Raise UserError unless there is nothing at `path`, or a directory of nothing but weights."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, and weights are saved as a directory: choose another path.")
@@ -50,9 +50,10 @@ def refuse_to_replace(path: Path) -> None:
 def save_checkpoint(directory: str | Path, kind: str, config: Mapping[str, Any], module: nn.Module) -> None:
     """Write a checkpoint with adapters merged, replacing an existing one; a crash leaves the old one or none. Raises
     UserError if there is anything else in `directory`."""
-    with replaced_checkpoint(Path(directory)) as temporary:
+    with atomic_checkpoint_directory(Path(directory)) as temporary:
         save_file(
-            {key: value.detach().cpu().contiguous() for key, value in merged_state(module).items()}, temporary / WEIGHTS
+            {key: value.detach().cpu().contiguous() for key, value in merged_state_dict(module).items()},
+            temporary / WEIGHTS,
         )
         write_json(temporary / CONFIG, {"kind": kind, "format_version": FORMAT_VERSION, **config})
 
@@ -88,22 +89,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
     """Load the weights into the module. Raises UserError listing missing, unexpected and misshapen keys."""
-    refuse_misfits(shapes(module.state_dict()), shapes(weights), where)
+    check_state_dict(tensor_shapes(module.state_dict()), tensor_shapes(weights), where)
     module.load_state_dict(dict(weights))
 
 
-def shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+def tensor_shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in weights.items()}
 
 
-def refuse_misfits(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.Size], where: str | Path) -> None:
+def check_state_dict(expected: Mapping[str, torch.Size], given: Mapping[str, torch.Size], where: str | Path) -> None:
     """Raise UserError listing missing and unexpected keys and those of the wrong shape."""
-    missing = sorted(wanted.keys() - found.keys())
-    unexpected = sorted(found.keys() - wanted.keys())
+    missing = sorted(expected.keys() - given.keys())
+    unexpected = sorted(given.keys() - expected.keys())
     misshapen = [
-        f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}"
-        for key in sorted(wanted.keys() & found.keys())
-        if found[key] != wanted[key]
+        f"{key} {tuple(given[key])} instead of {tuple(expected[key])}"
+        for key in sorted(expected.keys() & given.keys())
+        if given[key] != expected[key]
     ]
     problems = [
         f"{name}: {', '.join(keys)}"
@@ -117,7 +118,7 @@ def refuse_misfits(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.S
 def fingerprint(module: nn.Module, preprocessing: Mapping[str, Any]) -> str:
     """sha256 over all weights and the preprocessing; the same on every device and process."""
     digest = hashlib.sha256(json.dumps(dict(preprocessing), sort_keys=True).encode())
-    for key, value in sorted(merged_state(module).items()):
+    for key, value in sorted(merged_state_dict(module).items()):
         digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -9,22 +9,22 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.fields import check_fields, number, one_of
 
 
-class Size(NamedTuple):
+class ModelSize(NamedTuple):
     width: int
     depth: int
     heads: int
 
 
 # b to 5b are the published sizes (arXiv 2512.15715, table of model sizes); the others are ours, for few CPU cores.
-SIZES: dict[str, Size] = {
-    "micro": Size(128, 4, 4),
-    "tiny": Size(192, 6, 3),
-    "small": Size(384, 12, 6),
-    "b": Size(768, 12, 12),
-    "l": Size(1024, 24, 16),
-    "h": Size(1280, 32, 16),
-    "1b": Size(1536, 48, 24),
-    "5b": Size(3072, 48, 32),
+SIZES: dict[str, ModelSize] = {
+    "micro": ModelSize(128, 4, 4),
+    "tiny": ModelSize(192, 6, 3),
+    "small": ModelSize(384, 12, 6),
+    "b": ModelSize(768, 12, 12),
+    "l": ModelSize(1024, 24, 16),
+    "h": ModelSize(1280, 32, 16),
+    "1b": ModelSize(1536, 48, 24),
+    "5b": ModelSize(3072, 48, 32),
 }
 
 
@@ -135,14 +135,14 @@ class PoolingConfig:
         check_fields(self, "pooling.")
 
 
-def from_json[T](cls: type[T], value: Any, where: str) -> T:
+def config_from_json[T](cls: type[T], value: Any, where: str) -> T:
     """Build a flat config dataclass from a checkpoint's JSON. Raises UserError for unknown keys and wrong types."""
     if not isinstance(value, dict):
         raise UserError(f"{where} holds no {cls.__name__}.")
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    valid = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in value:
-        if key not in known:
-            raise UserError(f"{where}: {unknown_name(f'{cls.__name__} key', key, known)}")
+        if key not in valid:
+            raise UserError(f"{where}: {unknown_name(f'{cls.__name__} key', key, valid)}")
     try:
         return cls(**value)
     except UserError as error:

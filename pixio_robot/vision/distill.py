@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import EncoderConfig, MaskConfig
-from pixio_robot.vision.masking import kept_patches, sample_mask
+from pixio_robot.vision.masking import count_visible_patches, sample_mask
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.vit import take_tokens
-from pixio_robot.vision.weight_init import fill, fresh_layers, generator_of, under
+from pixio_robot.vision.vit import gather_tokens
+from pixio_robot.vision.weight_init import add_prefix, make_generator, materialise, random_layer_weights
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -55,14 +55,16 @@ class Student(nn.Module):
                 nn.Linear(teacher_width, teacher_width),
             )
         if seed is not None:
-            fill(self.projection, fresh_layers(self.projection, generator_of(seed)))
+            materialise(self.projection, random_layer_weights(self.projection, make_generator(seed)))
 
-    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+    def random_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
         """Weights drawn from `seed`, name by name."""
-        yield from under("encoder.", self.encoder.fresh(seed))
-        yield from under("projection.", fresh_layers(self.projection, generator_of(seed)))
+        yield from add_prefix("encoder.", self.encoder.random_weights(seed))
+        yield from add_prefix("projection.", random_layer_weights(self.projection, make_generator(seed)))
 
-    def draw(self, images_bhw3: Tensor, generator: torch.Generator | None, shares: int, share: int) -> Tensor | None:
+    def sample_visible(
+        self, images_bhw3: Tensor, generator: torch.Generator | None, shares: int, share: int
+    ) -> Tensor | None:
         """Draw the indices (b, k) of the visible patches; None: all are visible."""
         if self.mask_config is None:
             return None
@@ -76,13 +78,16 @@ class Student(nn.Module):
         """Loss (): 1 - cosine similarity, averaged over class tokens and visible patches with equal weight."""
         patches_bnp, grid = self.encoder.patches(images_bhw3)
         if keep_bk is not None:
-            target_patches_bnt = take_tokens(target_patches_bnt, keep_bk)
+            target_patches_bnt = gather_tokens(target_patches_bnt, keep_bk)
         tokens_bkt = self.projection(self.encoder.vit(patches_bnp, grid, keep_bk))
         q = self.encoder.config.class_tokens
-        return (_distance(tokens_bkt[:, :q], target_cls_bqt) + _distance(tokens_bkt[:, q:], target_patches_bnt)) / 2
+        return (
+            _cosine_distance(tokens_bkt[:, :q], target_cls_bqt)
+            + _cosine_distance(tokens_bkt[:, q:], target_patches_bnt)
+        ) / 2
 
 
-def _distance(tokens_bnt: Tensor, target_bnt: Tensor) -> Tensor:
+def _cosine_distance(tokens_bnt: Tensor, target_bnt: Tensor) -> Tensor:
     return 1 - functional.cosine_similarity(tokens_bnt.float(), target_bnt.float(), dim=-1).mean()
 
 
@@ -108,12 +113,13 @@ class Distillation(nn.Module):
             raise UserError("Distillation needs at least one student.")
         if len(set(names)) < len(names):
             raise UserError(f"Students must have different names, not {', '.join(names)}; set their `name`.")
-        theirs = teacher.config.class_tokens
+        teacher_tokens = teacher.config.class_tokens
         for config in students:
             own = config.encoder.class_tokens
-            if own != theirs:
+            if own != teacher_tokens:
                 raise UserError(
-                    f"Student {config.name} has class_tokens={own}; it must have {theirs}, as many as the teacher."
+                    f"Student {config.name} has class_tokens={own}; it must have {teacher_tokens}, as many as the "
+                    "teacher."
                 )
         self._teacher = [teacher.requires_grad_(False).eval()]  # in a list: not a submodule
         self.students = nn.ModuleDict({config.name: Student(config, teacher.feature_dim, seed) for config in students})
@@ -121,12 +127,12 @@ class Distillation(nn.Module):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the step as one full graph, as `mae.Pixio.compile` does."""
-        self._compiled = torch.compile(self.compare, *args, fullgraph=True, **kwargs)
+        self._compiled = torch.compile(self.student_losses, *args, fullgraph=True, **kwargs)
 
-    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+    def random_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
         """Freshly drawn weights of the students, by name."""
         for name, student in self.students.items():
-            yield from under(f"students.{name}.", student.fresh(seed))  # type: ignore[union-attr]
+            yield from add_prefix(f"students.{name}.", student.random_weights(seed))  # type: ignore[union-attr]
 
     @property
     def teacher(self) -> PixioEncoder:
@@ -134,17 +140,17 @@ class Distillation(nn.Module):
 
     def check(self, image_size: int) -> None:
         """Raise UserError unless images of this size [px] give teacher and students the same grid, which masks fit."""
-        rows = {name: student.encoder.grid(image_size, image_size) for name, student in self.students.items()}  # type: ignore[union-attr]
-        theirs = self.teacher.grid(image_size, image_size)
-        for name, own in rows.items():
-            if own != theirs:
+        grids = {name: student.encoder.grid(image_size, image_size) for name, student in self.students.items()}  # type: ignore[union-attr]
+        teacher_grid = self.teacher.grid(image_size, image_size)
+        for name, own in grids.items():
+            if own != teacher_grid:
                 raise UserError(
                     f"Student {name} has a {own[0]}x{own[1]} patch grid for {image_size} px images, the teacher "
-                    f"{theirs[0]}x{theirs[1]}; set the student's patch or resize to match."
+                    f"{teacher_grid[0]}x{teacher_grid[1]}; set the student's patch or resize to match."
                 )
             if (mask := self.students[name].mask_config) is not None:
                 try:
-                    kept_patches(mask, own)  # pyright: ignore[reportArgumentType]
+                    count_visible_patches(mask, own)  # pyright: ignore[reportArgumentType]
                 except UserError as error:
                     raise UserError(f"Student {name}: {error}") from error
 
@@ -152,11 +158,14 @@ class Distillation(nn.Module):
         self, images_bhw3: Tensor, generator: torch.Generator | None = None, shares: int = 1, share: int = 0
     ) -> DistillationOutput:
         """Losses for images, uint8 (b, h, w, 3); masks, `shares` and `share` as in `mae.Pixio`."""
-        kept = {name: student.draw(images_bhw3, generator, shares, share) for name, student in self.students.items()}  # type: ignore[union-attr]
-        losses = ((self.training and self._compiled) or self.compare)(images_bhw3, kept)  # as `mae.Pixio`
+        kept = {
+            name: student.sample_visible(images_bhw3, generator, shares, share)  # type: ignore[union-attr]
+            for name, student in self.students.items()
+        }
+        losses = ((self.training and self._compiled) or self.student_losses)(images_bhw3, kept)  # as `mae.Pixio`
         return DistillationOutput(torch.stack(list(losses.values())).sum(), losses)
 
-    def compare(self, images_bhw3: Tensor, kept: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    def student_losses(self, images_bhw3: Tensor, kept: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """Loss () of each student, given its visible patches `kept` (b, k)."""
         with torch.no_grad():
             target = self.teacher.intermediate(images_bhw3, [-1], norm=False)[0]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.distill import StudentConfig
-from pixio_robot.vision.masking import kept_patches
+from pixio_robot.vision.masking import count_visible_patches
 
 FORWARD_AND_BACKWARD = 3
 """Forward plus backward pass, which costs twice as much as the forward pass."""
@@ -30,7 +30,7 @@ def pretraining_flop(encoder: EncoderConfig, decoder: DecoderConfig, mask: MaskC
     """Forward and backward pass for one square image of this size [px]."""
     grid = _grid(encoder, image_size)
     patches, q = grid[0] * grid[1], encoder.class_tokens
-    visible = kept_patches(mask, grid)
+    visible = count_visible_patches(mask, grid)
     linears = 2 * (q + visible) * encoder.width * decoder.width + 2 * patches * decoder.width * 3 * encoder.patch**2
     blocks = transformer_flop(q + patches, decoder.width, decoder.depth)
     return FORWARD_AND_BACKWARD * (encoder_flop(encoder, visible) + linears + blocks)
@@ -42,7 +42,7 @@ def distillation_flop(teacher: EncoderConfig, students: Sequence[StudentConfig],
     patches = grid[0] * grid[1]
     flop = encoder_flop(teacher, patches)
     for student in students:
-        visible = patches if student.mask is None else kept_patches(student.mask, grid)
+        visible = patches if student.mask is None else count_visible_patches(student.mask, grid)
         tokens = student.encoder.class_tokens + visible
         projection = 2 * tokens * (student.encoder.width + teacher.width) * teacher.width
         flop += FORWARD_AND_BACKWARD * (encoder_flop(student.encoder, visible) + projection)

@@ -95,7 +95,7 @@ def run_blocks(blocks: Iterable[nn.Module], x_bnd: Tensor, recompute: bool) -> T
     return x_bnd
 
 
-def allow_graphs(count: int = 64) -> None:
+def raise_recompile_limit(count: int = 64) -> None:
     """Let PyTorch compile a function at least this many times: it counts all modules that share the function."""
     dynamo = torch._dynamo.config  # pyright: ignore[reportPrivateImportUsage]
     dynamo.recompile_limit = max(dynamo.recompile_limit, count)
@@ -106,6 +106,6 @@ def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     `torch.compile`."""
     # All blocks share one function with a graph for every width, with and without drop path, in training and evaluation
     # mode. Beyond PyTorch's limit of 8 it would raise an error.
-    allow_graphs()
+    raise_recompile_limit()
     for block in blocks:
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **options)

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) through peft, inserted in place: the encoder keeps its class.
 
-Training checkpoints contain the adapters. Vision and policy checkpoints contain merged weights (`merged_state`), so an
-encoder trained with adapters opens like any other, without peft.
+Training checkpoints contain the adapters. Vision and policy checkpoints contain merged weights (`merged_state_dict`),
+so an encoder trained with adapters opens like any other, without peft.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def insert_adapters(encoder: nn.Module, targets: Sequence[str], rank: int, alpha
         torch.manual_seed(seed)
         inject_adapter_in_model(config, encoder, ADAPTER)
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(of_adapter(name))
+        parameter.requires_grad_(is_adapter_weight(name))
 
 
 def has_adapters(module: nn.Module) -> bool:
-    return any(of_adapter(name) for name, _ in module.named_parameters())
+    return any(is_adapter_weight(name) for name, _ in module.named_parameters())
 
 
-def merged_state(module: nn.Module) -> dict[str, Tensor]:
+def merged_state_dict(module: nn.Module) -> dict[str, Tensor]:
     """State dict of a module with adapters merged into the weights, as if none had been inserted."""
     state = module.state_dict()
     if not has_adapters(module):
@@ -57,15 +57,15 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
             for name, child in module.named_modules()
             if hasattr(child, "get_delta_weight")
         }
-    plain = without_adapters(state)
+    plain = strip_adapters(state)
     return {key: value + learned[key] if key in learned else value for key, value in plain.items()}
 
 
-def without_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Drop adapters from a state dict and restore the original names of the other weights."""
-    return {key.replace(BASE, "."): value for key, value in state.items() if not of_adapter(key)}
+    return {key.replace(BASE, "."): value for key, value in state.items() if not is_adapter_weight(key)}
 
 
-def of_adapter(name: str) -> bool:
+def is_adapter_weight(name: str) -> bool:
     """Whether the tensor with this name belongs to an adapter."""
     return ".lora_" in name

@@ -15,13 +15,20 @@ from torch import Tensor, nn
 
 from pixio_robot.files import read_json
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, from_json
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, config_from_json
 from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, run_blocks
 from pixio_robot.vision.masking import Mask, sample_mask
 from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder
 from pixio_robot.vision.positions import interpolate_positions
 from pixio_robot.vision.vit import unpatchify
-from pixio_robot.vision.weight_init import fill, fresh_layers, fresh_positions, fresh_token, generator_of, under
+from pixio_robot.vision.weight_init import (
+    add_prefix,
+    make_generator,
+    materialise,
+    random_layer_weights,
+    random_position_embeddings,
+    random_token,
+)
 
 VARIANCE_EPS = 1e-6
 GREY = 0.0
@@ -55,13 +62,13 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(width, 3 * encoder.patch**2)
 
-    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+    def random_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
         """Weights drawn from `seed`, name by name."""
-        generator = generator_of(seed)
-        yield from fresh_layers(self, generator)
-        yield "mask_token", fresh_token(self.mask_token, generator)
+        generator = make_generator(seed)
+        yield from random_layer_weights(self, generator)
+        yield "mask_token", random_token(self.mask_token, generator)
         for name in ("cls_pos", "patch_pos"):
-            yield name, fresh_positions(getattr(self, name), generator)
+            yield name, random_position_embeddings(getattr(self, name), generator)
 
     def forward(self, tokens_bkd: Tensor, keep_bk: Tensor, grid: tuple[int, int]) -> Tensor:
         q = self.class_tokens
@@ -101,13 +108,13 @@ class Pixio(nn.Module):
         with torch.device("meta"):
             self.decoder = Decoder(encoder.config, decoder_config)
         if seed is not None:
-            fill(self.decoder, self.decoder.fresh(seed))
+            materialise(self.decoder, self.decoder.random_weights(seed))
         self._compiled: Callable[[Tensor, Mask], PixioOutput] | None = None
 
-    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+    def random_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
         """Freshly drawn weights of encoder and decoder, by name."""
-        yield from under("encoder.", self.encoder.fresh(seed))
-        yield from under("decoder.", self.decoder.fresh(seed))
+        yield from add_prefix("encoder.", self.encoder.random_weights(seed))
+        yield from add_prefix("decoder.", self.decoder.random_weights(seed))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the step as one full graph; arguments as for `torch.compile`.
@@ -193,21 +200,23 @@ class Pixio(nn.Module):
         config = checkpointing.read_config(path, (MODEL_KIND,))
         where = str(path / checkpointing.CONFIG)
         model = cls(
-            PixioEncoder(from_json(EncoderConfig, config.get("encoder"), where), seed=None),
-            from_json(DecoderConfig, config.get("decoder"), where),
-            from_json(MaskConfig, config.get("mask"), where),
+            PixioEncoder(config_from_json(EncoderConfig, config.get("encoder"), where), seed=None),
+            config_from_json(DecoderConfig, config.get("decoder"), where),
+            config_from_json(MaskConfig, config.get("mask"), where),
             bool(config.get("pixel_normalisation", True)),
             seed=None,
         )
         weights = checkpointing.read_weights(path / checkpointing.WEIGHTS)
-        checkpointing.refuse_misfits(checkpointing.shapes(model.state_dict()), checkpointing.shapes(weights), path)
+        checkpointing.check_state_dict(
+            checkpointing.tensor_shapes(model.state_dict()), checkpointing.tensor_shapes(weights), path
+        )
         return model, weights
 
     @classmethod
     def load(cls, directory: str | Path) -> Pixio:
         """Read what `save` wrote. Raises UserError as `read` does."""
         model, weights = cls.read(directory)
-        fill(model, weights.items())
+        materialise(model, weights.items())
         return model
 
 

@@ -27,13 +27,13 @@ class Mask:
         return Mask(self.keep[rows], self.hidden[rows])
 
 
-def kept_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
+def count_visible_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
     """Number of visible patches: those of int(blocks * (1 - ratio)) whole blocks (pixio.md, Masking).
 
     Raises UserError if a block size does not divide the grid, and for mixed sizes that would leave different numbers
     of visible patches.
     """
-    kept = {side: kept_blocks(config.ratio, side, grid) * side**2 for side in config.sides}
+    kept = {side: count_visible_blocks(config.ratio, side, grid) * side**2 for side in config.sides}
     if len(set(kept.values())) > 1:
         counts = ", ".join(f"{count} with {side}" for side, count in kept.items())
         raise UserError(
@@ -44,7 +44,7 @@ def kept_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
     return next(iter(kept.values()))
 
 
-def kept_blocks(ratio: float, side: int, grid: tuple[int, int]) -> int:
+def count_visible_blocks(ratio: float, side: int, grid: tuple[int, int]) -> int:
     """int(blocks * (1 - ratio)) (pixio.md, Masking).
 
     Raises UserError if the blocks do not divide the grid evenly: otherwise either the edge would always be visible, or
@@ -80,7 +80,7 @@ def sample_mask(
     and a synchronisation. With one generator per image, row i depends on its own alone; the same one may be listed for
     several rows, and gives each another mask.
     """
-    kept = kept_patches(config, grid)
+    kept = count_visible_patches(config, grid)
     counts = [(grid[0] // side) * (grid[1] // side) for side in config.sides]
     numbers = sum(counts) + (len(counts) > 1)
     if isinstance(generator, Sequence):
@@ -90,7 +90,7 @@ def sample_mask(
         draws = torch.rand(batch, numbers, generator=generator, device=source)
     draws = draws.to(device, non_blocking=True)
     maps = [
-        _hide(scores_bc, config.ratio, side, grid)
+        _mask_blocks(scores_bc, config.ratio, side, grid)
         for side, scores_bc in zip(config.sides, draws[:, : sum(counts)].split(counts, dim=1), strict=True)
     ]
     hidden_bn = maps[0]
@@ -102,9 +102,9 @@ def sample_mask(
     return Mask(keep_bk, hidden_bn)
 
 
-def _hide(scores_bc: Tensor, ratio: float, side: int, grid: tuple[int, int]) -> Tensor:
+def _mask_blocks(scores_bc: Tensor, ratio: float, side: int, grid: tuple[int, int]) -> Tensor:
     """Mask all blocks except those with the lowest scores: bool (b, n)."""
     ranks_bc = scores_bc.argsort(dim=1).argsort(dim=1)
-    hidden_bc = ranks_bc >= kept_blocks(ratio, side, grid)
+    hidden_bc = ranks_bc >= count_visible_blocks(ratio, side, grid)
     hidden_bhw = hidden_bc.unflatten(1, (grid[0] // side, grid[1] // side))
     return hidden_bhw.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2).flatten(1)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.config import EncoderConfig, from_json
+from pixio_robot.vision.config import EncoderConfig, config_from_json
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from pixio_robot.vision.vit import VisionTransformer, patchify
-from pixio_robot.vision.weight_init import fill, under
+from pixio_robot.vision.weight_init import add_prefix, materialise
 
 KIND = "pixio_encoder"
 MODEL_KIND = "pixio"
@@ -29,7 +29,7 @@ class PixioEncoder(nn.Module):
     """A Pixio encoder with fresh weights drawn from `seed`; `from_pretrained` reads trained ones.
 
     Without a seed it is built on the meta device, without weights; load them with `initial.fill` or
-    `training.distributed.strategy.spread`.
+    `training.distributed.strategy.distribute_model`.
     """
 
     __call__: Callable[[Tensor], Features]  # torch declares that modules return Any
@@ -42,11 +42,11 @@ class PixioEncoder(nn.Module):
         with torch.device("meta"):
             self.vit = VisionTransformer(config)
         if seed is not None:
-            fill(self, self.fresh(seed))
+            materialise(self, self.random_weights(seed))
 
-    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+    def random_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
         """Weights drawn from `seed`, name by name."""
-        return under("vit.", self.vit.fresh(seed))
+        return add_prefix("vit.", self.vit.random_weights(seed))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the patch map for images of this size [px]. Raises UserError if the size does not fit."""
@@ -123,20 +123,22 @@ class TrainedEncoder:
     where: str | Path
 
     def __post_init__(self) -> None:
-        wanted = PixioEncoder(self.config, seed=None).state_dict()
-        checkpointing.refuse_misfits(checkpointing.shapes(wanted), checkpointing.shapes(self.weights), self.where)
+        expected = PixioEncoder(self.config, seed=None).state_dict()
+        checkpointing.check_state_dict(
+            checkpointing.tensor_shapes(expected), checkpointing.tensor_shapes(self.weights), self.where
+        )
 
     def build(self) -> PixioEncoder:
         encoder = PixioEncoder(self.config, seed=None)
-        fill(encoder, self.weights.items())
+        materialise(encoder, self.weights.items())
         return encoder
 
 
 def read_pretrained(path_or_name: str | Path, resize: int | None = None) -> TrainedEncoder:
     """What `PixioEncoder.from_pretrained` opens, without loading it."""
-    from pixio_robot.vision.weights.formats import read_any
+    from pixio_robot.vision.weights.formats import open_pixio_weights
 
-    trained = read_any(path_or_name)
+    trained = open_pixio_weights(path_or_name)
     # Drop settings of its own pretraining: drop path would perturb features whenever the surrounding model is in
     # training mode, and recomputation only saves memory.
     side = trained.config.resize if resize is None else resize
@@ -153,5 +155,5 @@ def read_encoder(directory: str | Path) -> TrainedEncoder:
         prefix = "encoder."
         weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     return TrainedEncoder(
-        from_json(EncoderConfig, config.get("encoder"), str(path / checkpointing.CONFIG)), weights, path
+        config_from_json(EncoderConfig, config.get("encoder"), str(path / checkpointing.CONFIG)), weights, path
     )

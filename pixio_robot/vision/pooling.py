@@ -72,13 +72,13 @@ class SpatialSoftmax(Pooling):
     ) -> None:
         super().__init__()
         self.activations = activations
-        found = keypoints * (3 if activations else 2)
-        self.out_dim = project or found
+        num_values = keypoints * (3 if activations else 2)
+        self.out_dim = project or num_values
         self.score = nn.Linear(feature_dim, keypoints)
         nn.init.normal_(self.score.weight, std=feature_dim**-0.5)
         nn.init.zeros_(self.score.bias)
         self.log_sharpness = nn.Parameter(torch.zeros(keypoints)) if learn_sharpness else None
-        self.out = nn.Sequential(nn.Linear(found, project), nn.ReLU()) if project else nn.Identity()
+        self.out = nn.Sequential(nn.Linear(num_values, project), nn.ReLU()) if project else nn.Identity()
         rows, columns = (torch.linspace(-1 + 1 / side, 1 - 1 / side, side) for side in grid)
         y_hw, x_hw = torch.meshgrid(rows, columns, indexing="ij")
         self.register_buffer("xy", torch.stack([x_hw.flatten(), y_hw.flatten()], dim=1), persistent=False)
@@ -89,10 +89,10 @@ class SpatialSoftmax(Pooling):
         sharp_nsm = precise_nsm if self.log_sharpness is None else precise_nsm * self.log_sharpness.exp()
         weight_nsm = sharp_nsm.softmax(dim=1)
         with torch.autocast(weight_nsm.device.type, enabled=False):  # half precision would round to about a pixel
-            found = [torch.einsum("nsm,sc->nmc", weight_nsm, self.xy.to(weight_nsm.dtype)).flatten(1)]
+            values = [torch.einsum("nsm,sc->nmc", weight_nsm, self.xy.to(weight_nsm.dtype)).flatten(1)]
         if self.activations:
-            found.append((weight_nsm * score_nsm).sum(dim=1))
-        return self.out(torch.cat(found, dim=1).to(self.score.weight.dtype))
+            values.append((weight_nsm * score_nsm).sum(dim=1))
+        return self.out(torch.cat(values, dim=1).to(self.score.weight.dtype))
 
 
 class PatchMlp(Pooling):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixio_robot.errors import UserError, some
+from pixio_robot.errors import UserError, format_names
 from pixio_robot.vision.checkpointing import read_weights
 
 
@@ -28,5 +28,5 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} contains a {type(weights).__name__}, not a plain state dict of tensors.")
     others = [f"{key} ({type(value).__name__})" for key, value in weights.items() if not isinstance(value, Tensor)]
     if others:
-        raise UserError(f"{path} is not a plain state dict of tensors; it also has: {some(others)}.")
+        raise UserError(f"{path} is not a plain state dict of tensors; it also has: {format_names(others)}.")
     return weights

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, run_blocks
 from pixio_robot.vision.positions import interpolate_positions
-from pixio_robot.vision.weight_init import fresh_layers, fresh_positions, fresh_token, generator_of
+from pixio_robot.vision.weight_init import (
+    make_generator,
+    random_layer_weights,
+    random_position_embeddings,
+    random_token,
+)
 
 
 def patchify(pixels_b3hw: Tensor, patch: int) -> Tensor:
@@ -28,7 +33,7 @@ def unpatchify(patches_bnp: Tensor, patch: int, grid: tuple[int, int]) -> Tensor
     return tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
-def take_tokens(tokens_bnd: Tensor, index_bk: Tensor) -> Tensor:
+def gather_tokens(tokens_bnd: Tensor, index_bk: Tensor) -> Tensor:
     """The tokens (b, k, d) at the given indices of each image."""
     return tokens_bnd.gather(1, index_bk[..., None].expand(-1, -1, tokens_bnd.shape[-1]))
 
@@ -49,20 +54,20 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, config.heads, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
-    def fresh(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+    def random_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
         """Weights drawn from `seed`, name by name."""
-        generator = generator_of(seed)
-        yield from fresh_layers(self, generator)
-        yield "cls_token", fresh_token(self.cls_token, generator)
+        generator = make_generator(seed)
+        yield from random_layer_weights(self, generator)
+        yield "cls_token", random_token(self.cls_token, generator)
         for name in ("cls_pos", "patch_pos"):
-            yield name, fresh_positions(getattr(self, name), generator)
+            yield name, random_position_embeddings(getattr(self, name), generator)
 
     def embed(self, patches_bnp: Tensor, grid: tuple[int, int], keep_bk: Tensor | None) -> Tensor:
         """Embed class tokens, then the kept patches (all if `keep_bk` is None) with positions: (b, q + k, d)."""
         batch = patches_bnp.shape[0]  # `len` would make the size a constant in an exported graph
         positions_bnd = interpolate_positions(self.patch_pos, self.native, grid).expand(batch, -1, -1)
         if keep_bk is not None:
-            patches_bnp, positions_bnd = take_tokens(patches_bnp, keep_bk), take_tokens(positions_bnd, keep_bk)
+            patches_bnp, positions_bnd = gather_tokens(patches_bnp, keep_bk), gather_tokens(positions_bnd, keep_bk)
         x_bkd = self.patch_embed(patches_bnp)
         cls_bqd = (self.cls_token + self.cls_pos).expand(batch, -1, -1)
         return torch.cat([cls_bqd.to(x_bkd.dtype), x_bkd + positions_bnd.to(x_bkd.dtype)], dim=1)
@@ -77,11 +82,11 @@ class VisionTransformer(nn.Module):
     ) -> dict[int, Tensor]:
         """Output tokens (b, q + n, d) of each chosen block, after the final norm if `norm`."""
         x_bnd = self.embed(patches_bnp, grid, None)
-        found = {}
+        outputs = {}
         for i, block in enumerate(self.blocks):
             x_bnd = block(x_bnd)
             if i in blocks:
-                found[i] = self.norm(x_bnd) if norm else x_bnd
-            if len(found) == len(set(blocks)):
+                outputs[i] = self.norm(x_bnd) if norm else x_bnd
+            if len(outputs) == len(set(blocks)):
                 break
-        return found
+        return outputs

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 Weights = Iterable[tuple[str, Tensor]]
 """All weights of a module, under their names in its state dict."""
 
-Mine = Callable[[Tensor, Tensor], Tensor]
-"""Returns the part of a full tensor to keep, given the tensor and its destination."""
+SelectShard = Callable[[Tensor, Tensor], Tensor]
+"""Returns the shard of a full tensor that this process keeps, given the tensor and its destination."""
 
 
-def generator_of(seed: int) -> torch.Generator:
+def make_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def fresh_layers(module: nn.Module, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+def random_layer_weights(module: nn.Module, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
     """Xavier-uniform weights and zero biases for all linear layers in `module`, 1 and 0 for all LayerNorms
     (pixio.md, Init)."""
     for child in module.modules():
@@ -40,12 +40,12 @@ def fresh_layers(module: nn.Module, generator: torch.Generator) -> Iterator[tupl
             yield f"{name}.bias", torch.zeros_like(child.bias, device="cpu")
 
 
-def fresh_token(parameter: Tensor, generator: torch.Generator) -> Tensor:
+def random_token(parameter: Tensor, generator: torch.Generator) -> Tensor:
     """For a class or mask token (pixio.md, Init)."""
     return nn.init.normal_(_like(parameter), std=0.02, generator=generator)
 
 
-def fresh_positions(parameter: Tensor, generator: torch.Generator) -> Tensor:
+def random_position_embeddings(parameter: Tensor, generator: torch.Generator) -> Tensor:
     """For position embeddings (pixio.md, Init)."""
     return nn.init.trunc_normal_(_like(parameter), std=0.02, generator=generator)
 
@@ -54,24 +54,27 @@ def _like(parameter: Tensor) -> Tensor:
     return torch.empty(parameter.shape, device="cpu")
 
 
-def under(prefix: str, weights: Weights) -> Iterator[tuple[str, Tensor]]:
+def add_prefix(prefix: str, weights: Weights) -> Iterator[tuple[str, Tensor]]:
     """Prefix the names of a submodule's weights."""
     return ((prefix + name, tensor) for name, tensor in weights)
 
 
-def all_of_it(tensor: Tensor, place: Tensor) -> Tensor:
+def keep_full_tensor(tensor: Tensor, target: Tensor) -> Tensor:
+    """The `SelectShard` of a model that is not sharded."""
     return tensor
 
 
-def fill(module: nn.Module, weights: Weights, device: torch.device | str = "cpu", mine: Mine = all_of_it) -> None:
+def materialise(
+    module: nn.Module, weights: Weights, device: torch.device | str = "cpu", select: SelectShard = keep_full_tensor
+) -> None:
     """Load weights into a module, allocating on `device` what is on the meta device. `weights` must cover all of that;
     other tensors are overwritten in place if they are given."""
     # Allocate everything first: interleaved with temporary tensors, the memory would be fragmented.
-    here = module.state_dict()
-    room = {name: torch.empty_like(it, device=device) for name, it in here.items() if it.is_meta}
-    places, filled = here | room, set[str]()
+    state = module.state_dict()
+    allocated = {name: torch.empty_like(value, device=device) for name, value in state.items() if value.is_meta}
+    targets, filled = state | allocated, set[str]()
     for name, tensor in weights:
-        places[name].copy_(mine(tensor, places[name]))
+        targets[name].copy_(select(tensor, targets[name]))
         filled.add(name)
-    assert room.keys() <= filled, "weights are missing for parts of the module on the meta device"
-    module.load_state_dict(room, strict=False, assign=True)
+    assert allocated.keys() <= filled, "weights are missing for parts of the module on the meta device"
+    module.load_state_dict(allocated, strict=False, assign=True)

@@ -59,7 +59,7 @@ def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     from pixio_robot.training import device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(device, "unseen_gpu", lambda: "NVIDIA's driver 535.104.05 is here")
+    monkeypatch.setattr(device, "explain_missing_gpu", lambda: "NVIDIA's driver 535.104.05 is here")
     assert "535.104.05" in doctor.check_torch()[-1].fix
 
 
@@ -73,7 +73,7 @@ def test_a_gpu_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
-    monkeypatch.setattr(device, "missing_kernels", lambda index: "install another PyTorch" if index else None)
+    monkeypatch.setattr(device, "explain_missing_kernels", lambda index: "install another PyTorch" if index else None)
     monkeypatch.setattr(
         doctor, "_probe", lambda code, _: next(e for i, e in enumerate(errors) if f"'cuda:{i}'" in code)
     )

@@ -4,13 +4,15 @@ from pixio_robot.cli.compose import load
 from pixio_robot.cli.effects import with_effect
 from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.train import TrainCommand
-from pixio_robot.json_values import plain
-from pixio_robot.training.settings import flatten
+from pixio_robot.json_values import to_json_value
+from pixio_robot.training.settings import flatten_settings
 
 
 def of(*words: str) -> set[str]:
     register_policies("train", [])
-    settings = flatten(plain(load("train", TrainCommand, ["data=demos", "out=x", "policy=bc", *words])))
+    settings = flatten_settings(
+        to_json_value(load("train", TrainCommand, ["data=demos", "out=x", "policy=bc", *words]))
+    )
     assert with_effect(with_effect(settings)) == with_effect(settings)
     kept = with_effect(settings)
     assert {key for key in settings.keys() - kept.keys() if not key.startswith(("encoder", "adapt"))} == set()

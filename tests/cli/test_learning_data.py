@@ -46,7 +46,7 @@ def test_processes_together_look_at_what_one_does(stores, tmp_path, monkeypatch)
 
     whole, parts = held_out(), []
     for rank in range(2):
-        monkeypatch.setattr(learning_data, "current", lambda rank=rank: Processes(rank, 2))
+        monkeypatch.setattr(learning_data, "current_processes", lambda rank=rank: Processes(rank, 2))
         parts.append(held_out())
     assert len(parts[0]) == len(parts[1]) == 2
     assert torch.equal(torch.cat(parts), whole)

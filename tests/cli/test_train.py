@@ -30,7 +30,7 @@ from pixio_robot.files import read_json
 from pixio_robot.types import Frame
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.weights.formats import WeightFormat, save_as
+from pixio_robot.vision.weights.formats import WeightFormat, save_encoder_as
 from policies.acting import ActingConfig
 from policies.persistence import load_policy, read_policy_config
 
@@ -380,20 +380,20 @@ import torch.distributed as dist
 from pixio_robot.cli import train
 from pixio_robot.cli.compose import load
 from pixio_robot.cli.policy_choices import register_policies
-from pixio_robot.training.distributed.processes import part
-from pixio_robot.vision.encoders.deferred import LaterEncoder
+from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.vision.encoders.deferred import DeferredEncoder
 
 rank, where, runs = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
 register_policies("train", ["policy=bc"])
 made = []
-was_made = LaterEncoder.__init__
-LaterEncoder.__init__ = lambda self, *arguments: made.append(self) or was_made(self, *arguments)
+was_made = DeferredEncoder.__init__
+DeferredEncoder.__init__ = lambda self, *arguments: made.append(self) or was_made(self, *arguments)
 for words in runs:
     train._train(load("train", train.TrainCommand, [*words, "loop.parallel=fsdp"]))
 print(len(made))
-part()
+destroy_process_group()
 """
 
 
@@ -402,7 +402,7 @@ def test_a_spread_policy_begins_with_the_weights_of_a_whole_one(demos: Path, tmp
     """Whatever its encoder is, however it is adapted, and wherever it begins; frozen ones are not cached here."""
     pixio = PixioEncoder(EncoderConfig(size="micro", patch=8, image_size=16, drop_path=0.1), seed=3)
     pixio.save(tmp_path / "ours")
-    save_as(pixio, tmp_path / "theirs.pth", WeightFormat.OFFICIAL)
+    save_encoder_as(pixio, tmp_path / "theirs.pth", WeightFormat.OFFICIAL)
     head = run(demos, tmp_path / "head")
     cases = [
         ["adapt.mode=FULL", "policy.conditioning.share_encoder=false"],

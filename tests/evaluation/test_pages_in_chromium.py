@@ -64,7 +64,7 @@ def write_card(directory: Path) -> None:
     )
     features = Features(torch.from_numpy(rng.normal(size=(n, 2, 8))).float(), torch.randn(n, 4, 4, 8))
     probes = Probes(features, truth)
-    result, pictures = probes.measure(features, truth)
+    result, pictures = probes.evaluate(features, truth)
     own, levels = dataclasses.asdict(result), []
     for variation, carried in (("none", None), ("all", own)):
         levels.append({"variation": variation, "truth": variation, "own": own, "carried": carried})

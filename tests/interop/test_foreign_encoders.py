@@ -162,7 +162,7 @@ def test_transformers(name, tmp_path):
     if prefix:
         torch.testing.assert_close(features.cls, wanted[:, :1], atol=1e-4, rtol=1e-4)
     assert features.patches.shape == (2, *encoder.grid(48, 90), encoder.feature_dim)
-    unused = {id(parameter) for parameter in encoder.unused()}
+    unused = {id(parameter) for parameter in encoder.unused_parameters()}
     assert not [key for key, p in encoder.named_parameters() if id(p) in unused and "norm" in key and "head" not in key]
     rebuilt = TransformersEncoder(TransformersConfig(**json.loads(json.dumps(dataclasses.asdict(encoder.config)))))
     rebuilt.load_state_dict(encoder.state_dict())

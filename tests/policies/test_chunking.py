@@ -144,8 +144,8 @@ def test_two_chunks_that_each_hold_still_are_averaged():
     episode = RecedingHorizon(1, 1, ensemble_weight=0.0)
     found = []
     for value in (0.0, 0.2):
-        episode.see(frame(0, False))
-        episode.plan(np.full((2, 1), value, np.float32))
+        episode.add_frame(frame(0, False))
+        episode.add_chunk(np.full((2, 1), value, np.float32))
         found.append(float(episode.next_action()[0]))
     assert found == pytest.approx([0.0, 0.1])
 

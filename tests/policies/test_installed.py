@@ -15,7 +15,7 @@ from pixio_robot.cli.compose import load, run
 from pixio_robot.cli.policy_choices import origin, register_policies
 from pixio_robot.cli.train import TrainCommand
 from pixio_robot.errors import UserError
-from pixio_robot.json_values import plain
+from pixio_robot.json_values import to_json_value
 from policies.config import ConditioningConfig, PolicyConfig
 from policies.persistence import config_from_json, load_policy, save_policy
 from policies.registry import (
@@ -261,5 +261,5 @@ class Rich(PolicyConfig):
 
 def test_configs_with_enumerations_paths_and_lists_survive_json():
     config = Rich(where=Path("a/b"), shape=Shape.FLAT, parts=[Part(shape=Shape.FLAT), Part()])
-    assert config_from_json(Rich, json.loads(json.dumps(plain(config)))) == config
-    assert config_from_json(Rich, json.loads(json.dumps(plain(Rich())))) == Rich()
+    assert config_from_json(Rich, json.loads(json.dumps(to_json_value(config)))) == config
+    assert config_from_json(Rich, json.loads(json.dumps(to_json_value(Rich())))) == Rich()

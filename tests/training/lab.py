@@ -111,7 +111,7 @@ def metric_lines(run_dir: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
 
-def spread(directory: Path) -> dict[str, torch.Tensor]:
+def load_sharded_part(directory: Path) -> dict[str, torch.Tensor]:
     """A part of a checkpoint that one process wrote."""
     (file,) = directory.glob("*.safetensors")
     return load_file(file)

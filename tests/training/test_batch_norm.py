@@ -6,7 +6,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.sync_batch_norm import share_batch_norms
+from pixio_robot.training.distributed.sync_batch_norm import convert_sync_batch_norms
 from pixio_robot.training.ema import Ema
 
 
@@ -17,20 +17,20 @@ def network() -> nn.Sequential:
     return model
 
 
-def test_on_a_cpu_only_those_that_measure_nothing_are_let_through():
+def test_sync_batch_norm_is_refused_on_a_cpu_in_training_mode():
     model = network()
     with pytest.raises(UserError, match=r"^1 is a BatchNorm in training mode"):
-        share_batch_norms(model, torch.device("cpu"))
-    share_batch_norms(model.eval(), torch.device("cpu"))
+        convert_sync_batch_norms(model, torch.device("cpu"))
+    convert_sync_batch_norms(model.eval(), torch.device("cpu"))
     assert type(model[1]) is nn.BatchNorm2d
-    share_batch_norms(nn.GroupNorm(2, 4), torch.device("cpu"))
+    convert_sync_batch_norms(nn.GroupNorm(2, 4), torch.device("cpu"))
 
 
-def test_shared_ones_hold_the_same_and_do_the_same():
+def test_converted_batch_norms_keep_weights_and_outputs():
     model = network()
     images, parameters, state = torch.randn(2, 3, 6, 6), list(model.parameters()), model.state_dict()
     wanted = model.eval()(images)
-    share_batch_norms(model.train(), torch.device("cuda"))
+    convert_sync_batch_norms(model.train(), torch.device("cuda"))
     assert all(isinstance(model[place], nn.SyncBatchNorm) and model[place].training for place in (1, 3))
     assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
     torch.testing.assert_close(model.state_dict(), state)
@@ -43,5 +43,5 @@ def test_averages_are_evaluated_with_the_latest_statistics():
     average.update()
     model(5 + torch.randn(8, 3, 6, 6))
     latest = {name: value.clone() for name, value in model.named_buffers()}
-    with average.swapped_in():
+    with average.average_parameters():
         torch.testing.assert_close(dict(model.named_buffers()), latest)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.best_checkpoints import Best
+from pixio_robot.training.best_checkpoints import BestCheckpoints
 from pixio_robot.training.imitate import ImitateConfig
 
 
@@ -17,9 +17,9 @@ class Run:
 
     def __init__(self, directory: Path, values: dict[int, float], keep: int = 2) -> None:
         self.directory, self.values, self.step = directory, values, 0
-        self.best = Best(directory, keep, "validation_loss", self.look, self.save)
+        self.best = BestCheckpoints(directory, keep, "validation_loss", self.validate, self.save)
 
-    def look(self, step: int) -> dict[str, float]:
+    def validate(self, step: int) -> dict[str, float]:
         self.step = step
         return {"validation_loss": self.values[step], "validation_action_error": 0.0}
 
@@ -39,7 +39,7 @@ class Run:
         return steps
 
 
-def test_the_lowest_are_kept_and_of_equal_ones_the_later(tmp_path: Path) -> None:
+def test_lowest_values_are_kept_and_ties_go_to_the_later_step(tmp_path: Path) -> None:
     run = Run(tmp_path, {10: 3.0, 20: 1.0, 30: 2.0, 40: 1.0, 50: 5.0})
     run.go(10)
     assert run.kept() == [10]
@@ -48,10 +48,10 @@ def test_the_lowest_are_kept_and_of_equal_ones_the_later(tmp_path: Path) -> None
     run.go(40, 50)
     assert run.kept() == [40, 20]
     ranking = json.loads((tmp_path / "best" / "ranking.json").read_text())
-    assert [look["step"] for look in ranking["looks"]] == [10, 20, 30, 40, 50]
+    assert [validation["step"] for validation in ranking["looks"]] == [10, 20, 30, 40, 50]
 
 
-def test_an_interrupted_run_keeps_what_an_uninterrupted_one_does(tmp_path: Path) -> None:
+def test_resumed_run_keeps_the_same_best_checkpoints(tmp_path: Path) -> None:
     run = Run(tmp_path, {10: 2.0, 20: 3.0, 30: 1.0, 40: 0.5})
     run.go(10, 20, 30)
     # Its last checkpoint was of before step 20, and this time 20 and 30 fare worse.
@@ -63,7 +63,7 @@ def test_an_interrupted_run_keeps_what_an_uninterrupted_one_does(tmp_path: Path)
     assert again.kept() == [10, 40]
 
 
-def test_what_a_lost_part_pushed_out_is_not_ranked_again(tmp_path: Path) -> None:
+def test_checkpoints_removed_before_a_crash_are_not_ranked_again(tmp_path: Path) -> None:
     run = Run(tmp_path, {10: 2.0, 20: 1.0}, keep=1)
     run.go(10, 20)
     again = Run(tmp_path, {20: 3.0, 30: float("nan"), 40: 4.0}, keep=1)
@@ -74,11 +74,11 @@ def test_what_a_lost_part_pushed_out_is_not_ranked_again(tmp_path: Path) -> None
     assert again.kept() == [20]
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_mismatched_rankings_and_settings_are_refused(tmp_path: Path) -> None:
     run = Run(tmp_path, {10: 2.0})
     run.go(10)
     with pytest.raises(UserError, match="ranks by validation_loss, not by validation_action_error"):
-        Best(tmp_path, 2, "validation_action_error", run.look, run.save)
+        BestCheckpoints(tmp_path, 2, "validation_action_error", run.validate, run.save)
     with pytest.raises(UserError, match="keep_best=-1"):
         ImitateConfig(keep_best=-1)
     with pytest.raises(UserError, match="Unknown best_by 'loss'"):

@@ -10,7 +10,7 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.training import device
-from pixio_robot.training.device import autocast_dtype, missing_kernels, pick_device, unseen_gpu
+from pixio_robot.training.device import autocast_dtype, explain_missing_gpu, explain_missing_kernels, pick_device
 from pixio_robot.training.loop import LoopConfig
 
 DRIVERS = {
@@ -28,11 +28,11 @@ def driver(request, tmp_path: Path, monkeypatch) -> str:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    device._tell_why_the_cpu.cache_clear()
+    device._warn_cpu_fallback.cache_clear()
     return version
 
 
-def test_auto_takes_the_cpu_and_says_once_why(driver: str, capsys) -> None:
+def test_auto_falls_back_to_the_cpu_and_explains_it_once(driver: str, capsys) -> None:
     assert [pick_device("auto").type, pick_device("auto").type, pick_device("cpu").type] == ["cpu"] * 3
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -40,30 +40,30 @@ def test_auto_takes_the_cpu_and_says_once_why(driver: str, capsys) -> None:
         assert word in said
 
 
-def test_a_gpu_that_was_asked_for_is_missed_with_the_reason(driver: str) -> None:
+def test_device_cuda_without_a_gpu_explains_the_reason(driver: str) -> None:
     with pytest.raises(UserError, match=f"device=cuda.*driver {driver}"):
         pick_device("cuda")
 
 
-def test_nothing_is_amiss_without_a_driver_or_where_gpus_are_hidden(driver: str, monkeypatch, tmp_path, capsys) -> None:
+def test_no_explanation_without_a_driver_or_with_hidden_gpus(driver: str, monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert unseen_gpu() is None
+    assert explain_missing_gpu() is None
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert unseen_gpu() is not None
+    assert explain_missing_gpu() is not None
     monkeypatch.setattr(device, "DRIVER", tmp_path / "none")
     assert pick_device("auto").type == "cpu"
     assert capsys.readouterr().err == ""
 
 
-def test_a_driver_that_is_new_enough_is_not_to_be_updated(driver: str, monkeypatch) -> None:
+def test_recent_driver_is_not_advised_to_update(driver: str, monkeypatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "12.8")
-    assert "nvidia-smi" in str(unseen_gpu())
-    assert "update" not in str(unseen_gpu())
+    assert "nvidia-smi" in str(explain_missing_gpu())
+    assert "update" not in str(explain_missing_gpu())
 
 
-def test_a_pytorch_without_cuda_is_named_as_that(driver: str, monkeypatch) -> None:
+def test_pytorch_built_without_cuda_is_reported(driver: str, monkeypatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert "built without CUDA" in str(unseen_gpu())
+    assert "built without CUDA" in str(explain_missing_gpu())
 
 
 def show(monkeypatch, name: str, capability: tuple[int, int], built_for: str) -> None:
@@ -75,7 +75,7 @@ def show(monkeypatch, name: str, capability: tuple[int, int], built_for: str) ->
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for.split())
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
-    device._tell_why_the_cpu.cache_clear()
+    device._warn_cpu_fallback.cache_clear()
 
 
 WHEEL = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120"
@@ -99,9 +99,9 @@ WHEEL = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120"
         ("of an unknown kind", (99, 0), "", True),
     ],
 )
-def test_a_gpu_without_kernels_is_not_taken(name, capability, built_for: str, runs: bool, monkeypatch, capsys) -> None:
+def test_gpu_without_kernels_is_not_used(name, capability, built_for: str, runs: bool, monkeypatch, capsys) -> None:
     show(monkeypatch, name, capability, built_for)
-    assert (missing_kernels() is None) == runs
+    assert (explain_missing_kernels() is None) == runs
     if runs:
         assert pick_device("auto") == pick_device("cuda") == torch.device("cuda", 0)
         return
@@ -120,7 +120,9 @@ def test_a_gpu_without_kernels_is_not_taken(name, capability, built_for: str, ru
 @pytest.mark.parametrize(
     ("name", "major", "dtype"), [("Tesla T4", 7, torch.float32), ("NVIDIA A10", 8, torch.bfloat16)]
 )
-def test_bfloat16_is_for_gpus_that_compute_in_it(name: str, major: int, dtype: torch.dtype, monkeypatch) -> None:
+def test_bfloat16_autocast_only_on_gpus_with_native_support(
+    name: str, major: int, dtype: torch.dtype, monkeypatch
+) -> None:
     show(monkeypatch, name, (major, 5), WHEEL)
     card = types.SimpleNamespace(name=name, major=major, minor=5)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index=None: card)
@@ -144,7 +146,7 @@ def test_bfloat16_is_for_gpus_that_compute_in_it(name: str, major: int, dtype: t
     ],
 )
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
-def test_cpu_threads_are_the_process_s_share_on_a_gpu_too(
+def test_cpu_threads_are_limited_to_the_share_of_the_process(
     name: str, environment: dict[str, str], cores: int, threads: int | None, monkeypatch
 ) -> None:
     show(monkeypatch, "NVIDIA H200", (9, 0), WHEEL)

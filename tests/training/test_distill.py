@@ -42,7 +42,7 @@ def config(shards, teacher, tmp_path) -> DistillConfig:
     )
 
 
-def test_students_come_nearer_to_their_teacher(config, tmp_path, lab):
+def test_distillation_reduces_the_student_losses(config, tmp_path, lab):
     distill(config)
     lines = lab.metric_lines(tmp_path / "run")
     # The first validation comes half way.
@@ -53,7 +53,7 @@ def test_students_come_nearer_to_their_teacher(config, tmp_path, lab):
         assert PixioEncoder.from_pretrained(tmp_path / "run/model" / student.name).config.size == "tiny"
 
 
-def test_every_validation_hides_the_same_patches(config, tmp_path, lab):
+def test_validation_masks_are_fixed(config, tmp_path, lab):
     still = OptimConfig(lr=1e-12, weight_decay=0.0)
     distill(dataclasses.replace(config, optim=still, loop=LoopConfig(steps=2), validation_every=1))
     first, second = (
@@ -97,7 +97,7 @@ def test_the_teacher_drops_no_paths(teacher):
     dropping = PixioEncoder(dataclasses.replace(teacher.config, drop_path=0.9), seed=3).train()
     distillation = Distillation(dropping, [StudentConfig(name="one", encoder=SHAPE)]).train()
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
-    losses = [distillation.compare(images, {"one": None})["one"].item() for _ in range(3)]
+    losses = [distillation.student_losses(images, {"one": None})["one"].item() for _ in range(3)]
     assert losses[0] == losses[1] == losses[2]
 
 
@@ -123,7 +123,7 @@ def test_the_teacher_is_no_part_of_the_state(teacher):
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_students_that_do_not_fit_are_named(config, teacher, tmp_path):
+def test_incompatible_students_are_refused_by_name(config, teacher, tmp_path):
     with pytest.raises(UserError, match="Student tiny has class_tokens=1; it must have 2"):
         Distillation(teacher, [StudentConfig(encoder=dataclasses.replace(SHAPE, class_tokens=1))])
     with pytest.raises(UserError, match="must have different names, not tiny, tiny"):

@@ -20,8 +20,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import Gathered, Processes, Vote, _own_gpu, joined
-from pixio_robot.training.distributed.sharded_files import _separate
+from pixio_robot.training.distributed.processes import (
+    DelayedMax,
+    DistinctItemCounter,
+    Processes,
+    _local_gpu_index,
+    join_process_group,
+)
+from pixio_robot.training.distributed.sharded_files import _clone_shared_tensors
 
 COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
 SETTINGS = [
@@ -82,7 +88,7 @@ def alone(shards, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_learn_what_one_does_and_continue_each_other(parallel, shards, alone, lab, tmp_path):
+def test_two_processes_train_like_one_and_resume_each_others_checkpoints(parallel, shards, alone, lab, tmp_path):
     two = tmp_path / "two"
     output = finished(start(shards, two, 2, f"loop.parallel={parallel}"))
     assert output.count("10 steps in") == 1
@@ -124,7 +130,7 @@ def logs(out: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_tasks_of_a_job_find_each_other_and_learn_what_one_process_does(shards, alone, lab, tmp_path):
+def test_slurm_tasks_join_and_train_like_one_process(shards, alone, lab, tmp_path):
     out = tmp_path / "job"
     finished(launch(shards, out))
     assert logs(out).count("10 steps in") == 1
@@ -133,7 +139,7 @@ def test_the_tasks_of_a_job_find_each_other_and_learn_what_one_process_does(shar
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_job_whose_time_is_nearly_over_saves_and_is_started_again(shards, lab, tmp_path):
+def test_slurm_job_near_its_time_limit_saves_and_requeues(shards, lab, tmp_path):
     out = tmp_path / "job"
     process = launch(
         shards, out, "loop={steps: 300, log_every: 5, save_every: 1000, accumulate: 1}", "panels_every=300"
@@ -169,7 +175,7 @@ def test_sigterm_saves_and_exits_with_0(processes, shards, lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_is_named(shards, tmp_path):
+def test_batch_size_not_divisible_by_world_size_is_refused(shards, tmp_path):
     process = start(shards, tmp_path / "run", 2, "batch_size=9")
     output = process.communicate(timeout=250)[0]
     assert process.returncode != 0
@@ -203,7 +209,7 @@ FIRST_WORKS = """
 import datetime, sys, time
 import torch.distributed as dist
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import current, part
+from pixio_robot.training.distributed.processes import current_processes, destroy_process_group
 
 rank, where, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "fails"
 dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
@@ -220,67 +226,69 @@ def work():
     return open(f"{where}/left").read()
 
 try:
-    print(current().after_first(work))
+    print(current_processes().main_process_first(work))
 except UserError as error:
     print(error)
-part()
+destroy_process_group()
 """
 
 
-VOTES = """
+DELAYED_MAX = """
 import sys, time
 from pathlib import Path
 import torch.distributed as dist
-from pixio_robot.training.distributed.processes import Gathered, Vote, current, part
+from pixio_robot.training.distributed.processes import (
+    DelayedMax, DistinctItemCounter, current_processes, destroy_process_group
+)
 
 rank, where = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
-vote = Vote(current())
+delayed =  DelayedMax(current_processes())
 heard = []
 for number in range(4):
-    # The second process only asks when the first has its answer: who asks does not wait for the other's question.
+    # The second process only calls when the first has its result: a call does not wait for the others' calls.
     while rank == 1 and not (where / str(number)).exists():
         time.sleep(0.01)
-    heard.append(vote.largest(number, 10 * rank if number == 1 else 0))
+    heard.append(delayed.all_reduce_max(number, 10 * rank if number == 1 else 0))
     if rank == 0:
         (where / str(number)).touch()
-print(heard, current().united(["same", f"of {rank}"]))
+print(heard, current_processes().all_gather_union(["same", f"of {rank}"]))
 sent = []
 
-class Listening(type(current())):
-    def gather(self, value):
+class Recording(type(current_processes())):
+    def all_gather(self, value):
         sent.append(value)
-        return super().gather(value)
+        return super().all_gather(value)
 
-gathered = Gathered(Listening(rank, 2))
+gathered = DistinctItemCounter(Recording(rank, 2))
 met = [[], [f"of {rank}", "same"], [f"of {rank}", "same"], ["same", f"of {rank}"] + ["late"] * rank]
 print([gathered.count(mine) for mine in met], sent)
-part()
+destroy_process_group()
 """
 
 
-def test_a_vote_is_heard_by_all_when_they_ask_the_next_time_and_what_is_new_is_exchanged_once(tmp_path):
+def test_delayed_max_returns_the_previous_maximum_and_only_new_items_are_exchanged(tmp_path):
     said = "[[0.0, 0.0], [0.0, 0.0], [1.0, 10.0], [2.0, 0.0]] ['of 0', 'of 1', 'same']"
-    first, second = both_say(VOTES, tmp_path)
+    first, second = both_say(DELAYED_MAX, tmp_path)
     assert first[0] == second[0] == said
-    assert Vote(Processes()).largest(3, 4) == [3, 4]
+    assert DelayedMax(Processes()).all_reduce_max(3, 4) == [3, 4]
     # Nothing is exchanged where nobody has met anything new.
     assert first[1] == "[0, 3, 3, 4] [['of 0', 'same'], []]"
     assert second[1] == "[0, 3, 3, 4] [['of 1', 'same'], ['late']]"
-    assert [Gathered(Processes()).count(mine) for mine in ([], ["a", "b"])] == [0, 2]
+    assert [DistinctItemCounter(Processes()).count(mine) for mine in ([], ["a", "b"])] == [0, 2]
 
 
 HALVES = """
 import sys, torch
 from pathlib import Path
 import torch.distributed as dist
-from pixio_robot.training.distributed.processes import part
-from pixio_robot.training.distributed.strategy import spread
+from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.strategy import distribute_model
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
 
-import torch.distributed.fsdp  # as `joined` does, before there is a group that it could keep
+import torch.distributed.fsdp  # as `join_process_group` does, before there is a group that it could keep
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo", f"file://{sys.argv[2]}/meet", world_size=2, rank=int(sys.argv[1]))
@@ -292,7 +300,7 @@ seen = set()
 for block in blocks:
     block.attn.qkv.register_forward_hook(lambda layer, *_: seen.add(f"block {layer.weight.dtype}"))
 model.decoder.head.register_forward_hook(lambda layer, *_: seen.add(f"head {layer.weight.dtype}"))
-module = spread(model, blocks, "fsdp", cpu, dtype=torch.bfloat16).module
+module = distribute_model(model, blocks, "fsdp", cpu, dtype=torch.bfloat16).module
 images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
 with torch.autocast("cpu", torch.bfloat16):
     module(images, torch.Generator().manual_seed(0)).loss.backward()
@@ -304,7 +312,7 @@ def gloo():
 
 alive = gloo() > 0
 del encoder, model, blocks, block, module
-part()
+destroy_process_group()
 print(alive, gloo())
 """
 
@@ -313,7 +321,7 @@ GPUS = """
 import os, sys, torch, types
 import torch.distributed as dist
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import joined
+from pixio_robot.training.distributed.processes import join_process_group
 
 rank = sys.argv[1]
 os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -328,8 +336,8 @@ torch.cuda.current_device = lambda: 0
 torch.cuda.get_arch_list = lambda: []
 torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=f"GPU-{sys.argv[4][int(rank)]}")
 try:
-    with joined("auto") as processes:
-        print(processes.count)
+    with join_process_group("auto") as processes:
+        print(processes.world_size)
 except UserError as error:
     print(error)
 print(dist.is_initialized())
@@ -340,8 +348,8 @@ FAILS = """
 import os, sys, torch
 from pathlib import Path
 from torch import nn
-from pixio_robot.training.distributed.processes import Vote, current, joined
-from pixio_robot.training.distributed.strategy import spread
+from pixio_robot.training.distributed.processes import DelayedMax, current_processes, join_process_group
+from pixio_robot.training.distributed.strategy import distribute_model
 
 os.environ |= {"RANK": sys.argv[1], "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[3]}
@@ -350,17 +358,17 @@ def gloo():
     return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
 
 def train():
-    model = spread(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), [], "fsdp", torch.device("cpu")).module
-    vote = Vote(current())
+    model = distribute_model(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), [], "fsdp", torch.device("cpu")).module
+    delayed = DelayedMax(current_processes())
     model(torch.ones(2, 4)).sum().backward()
-    vote.largest(1)
+    delayed.all_reduce_max(1)
     try:
         raise KeyError("in a library")
     except KeyError as error:
         raise ValueError(f"bad step, {gloo() > 0}") from error
 
 try:
-    with joined("cpu"):
+    with join_process_group("cpu"):
         train()
 except ValueError as error:
     print(error, gloo())
@@ -370,8 +378,8 @@ except ValueError as error:
 SHARES = """
 import sys, torch, weakref
 import torch.distributed as dist
-from pixio_robot.training.distributed.processes import part
-from pixio_robot.training.distributed.strategy import spread, whole
+from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.strategy import distribute_model, gather_full_tensor
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
@@ -387,16 +395,17 @@ model, alive, most = pixio(None), [], 0
 
 def watched():
     global most
-    for name, tensor in model.fresh(7):
+    for name, tensor in model.random_weights(7):
         alive.append(weakref.ref(tensor))
         # torch forgets to clear such a reference, which then finds the DTensor that took the place.
         most = max(most, sum(type(one()) is torch.Tensor for one in alive))
         yield name, tensor
         del tensor
 
-spread(model, [*model.encoder.vit.blocks, *model.decoder.blocks], "fsdp", torch.device("cpu"), weights=watched())
+blocks = [*model.encoder.vit.blocks, *model.decoder.blocks]
+distribute_model(model, blocks, "fsdp", torch.device("cpu"), weights=watched())
 alone = pixio(7).state_dict()
-print(all(torch.equal(whole(tensor), alone[name]) for name, tensor in model.state_dict().items()))
+print(all(torch.equal(gather_full_tensor(tensor), alone[name]) for name, tensor in model.state_dict().items()))
 print(most)
 share = sum(tensor.to_local().untyped_storage().nbytes() for tensor in model.state_dict().values())
 print(round(share / sum(tensor.nbytes for tensor in alone.values()), 2))
@@ -405,15 +414,15 @@ model(images, torch.Generator().manual_seed(0)).loss.backward()
 torch.manual_seed(0)
 kernels = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
 expected = kernels(torch.ones(1, 3, 5, 5))
-found = spread(kernels, [], "fsdp", torch.device("cpu")).module(torch.ones(1, 3, 5, 5))
+found = distribute_model(kernels, [], "fsdp", torch.device("cpu")).module(torch.ones(1, 3, 5, 5))
 print(torch.allclose(found, expected))
 del model, kernels, found
-part()
+destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_processes_that_share_a_model_never_hold_all_of_it_and_begin_with_the_weights_of_one(tmp_path):
+def test_fsdp_never_holds_the_full_model_and_starts_from_single_process_weights(tmp_path):
     same, tensors_at_once, share, channels_last = "True", "2", "0.5", "True"
     assert both_say(SHARES, tmp_path) == [[same, tensors_at_once, share, channels_last]] * 2
 
@@ -423,8 +432,8 @@ import sys, torch
 import torch.distributed as dist
 import torch.distributed.fsdp
 from torch.distributed.fsdp import FSDPModule
-from pixio_robot.training.distributed.processes import part
-from pixio_robot.training.distributed.strategy import spread, whole
+from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.strategy import distribute_model, gather_full_tensor
 
 torch.set_num_threads(1)
 rank = int(sys.argv[1])
@@ -438,7 +447,7 @@ inputs = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))  # 
 alone = network()
 alone(inputs).square().mean().backward()
 model = network()
-spread_model = spread(model, [model[0]], sys.argv[3], torch.device("cpu"))
+distributed_model = distribute_model(model, [model[0]], sys.argv[3], torch.device("cpu"))
 
 def whole_gradients():
     groups = [one._get_fsdp_state()._fsdp_param_group for one in model.modules() if isinstance(one, FSDPModule)]
@@ -448,19 +457,19 @@ def whole_gradients():
 
 held = []
 for number, batch in enumerate(inputs[rank]):
-    spread_model.reduce_gradients(number == 2)
-    (spread_model.module(batch).square().mean() / 3).backward()
+    distributed_model.set_requires_gradient_sync(number == 2)
+    (distributed_model.module(batch).square().mean() / 3).backward()
     held.append(whole_gradients())
 pairs = zip(alone.parameters(), model.parameters(), strict=True)
-print(all(torch.allclose(one.grad, whole(other.grad)) for one, other in pairs), held)
-del model, spread_model
-part()
+print(all(torch.allclose(one.grad, gather_full_tensor(other.grad)) for one, other in pairs), held)
+del model, distributed_model
+destroy_process_group()
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_gradients_of_accumulated_batches_are_those_of_one_and_stay_sharded(parallel, tmp_path):
+def test_accumulated_gradients_equal_one_batch_and_stay_sharded(parallel, tmp_path):
     assert both_say(ACCUMULATES, tmp_path, parallel) == [["True [0, 0, 0]"]] * 2
 
 
@@ -468,8 +477,8 @@ TEACHER = """
 import sys, torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
-from pixio_robot.training.distributed.processes import part
-from pixio_robot.training.distributed.strategy import spread, spread_frozen
+from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.strategy import distribute_model, distribute_frozen_model
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.distill import Distillation, StudentConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -488,21 +497,22 @@ cpu = torch.device("cpu")
 dist.init_process_group("gloo", f"file://{sys.argv[2]}/meet", world_size=2, rank=int(sys.argv[1]))
 teacher = PixioEncoder(shape, seed=None)
 model = distillation(teacher)
-spread_model = spread(model, model.students["a"].encoder.vit.blocks, "fsdp", cpu)
-spread_frozen(teacher, teacher.vit.blocks, "fsdp", cpu, torch.float32, whole.state_dict().items(), "intermediate")
+distributed_model = distribute_model(model, model.students["a"].encoder.vit.blocks, "fsdp", cpu)
+weights = whole.state_dict().items()
+distribute_frozen_model(teacher, teacher.vit.blocks, "fsdp", cpu, torch.float32, weights, "intermediate")
 for _ in range(2):
-    loss = spread_model.module(images).loss
+    loss = distributed_model.module(images).loss
     loss.backward()
     print(abs(loss.item() - expected) < 1e-5, all(isinstance(one, DTensor) for one in teacher.parameters()))
 share = sum(one.to_local().untyped_storage().nbytes() for one in teacher.parameters())
 print(round(share / sum(one.nbytes for one in whole.parameters()), 2))
-del model, spread_model, teacher, loss
-part()
+del model, distributed_model, teacher, loss
+destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_a_teacher_is_spread_and_gathered_a_block_at_a_time(tmp_path):
+def test_frozen_teacher_is_sharded_and_gathered_block_by_block(tmp_path):
     first, second = both_say(TEACHER, tmp_path)
     assert first == second
     assert first[:2] == ["True True"] * 2, "another loss, or all of the teacher stays"
@@ -510,7 +520,7 @@ def test_a_teacher_is_spread_and_gathered_a_block_at_a_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_blocks_are_gathered_in_half_precision_and_their_gradients_summed_in_full(tmp_path):
+def test_fsdp_gathers_in_half_precision_and_reduces_in_float32(tmp_path):
     for said in both_say(HALVES, tmp_path):
         assert said[:2] == ["['block torch.bfloat16', 'head torch.float32']", "[(torch.float32, torch.float32)]"]
         if sys.platform == "linux":
@@ -519,17 +529,17 @@ def test_blocks_are_gathered_in_half_precision_and_their_gradients_summed_in_ful
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names of threads")
-def test_a_process_that_ends_by_an_error_has_let_go_of_its_group_when_it_says_so(tmp_path):
+def test_process_group_is_destroyed_before_an_error_is_reported(tmp_path):
     assert both_say(FAILS, tmp_path, free_port()) == [["bad step, True 0"]] * 2
 
 
-def test_only_tensors_that_share_memory_are_copied_to_be_written(tmp_path):
+def test_only_tensors_with_shared_memory_are_cloned_for_saving(tmp_path):
     dist.init_process_group("gloo", f"file://{tmp_path}/meet", world_size=1, rank=0)
     try:
         mesh = init_device_mesh("cpu", (1,))
         parts = {name: distribute_tensor(torch.randn(4, 2), mesh, [Shard(0)]) for name in "ab"}
         tensors = {**parts, "tied": parts["a"], "c": torch.randn(3), "none": torch.empty(0), "nothing": torch.empty(0)}
-        separate = _separate(tensors)
+        separate = _clone_shared_tensors(tensors)
         copied = [name for name, tensor in separate.items() if not _same_memory(tensor, tensors[name])]
     finally:
         dist.destroy_process_group()
@@ -549,27 +559,27 @@ def _same_memory(*tensors: torch.Tensor) -> bool:
         ("fails", ["no room", "The first process failed; see its error message."]),
     ],
 )
-def test_the_others_wait_for_what_the_first_does_alone(how, said, tmp_path):
+def test_other_processes_wait_for_main_process_first(how, said, tmp_path):
     assert [lines[-1] for lines in both_say(FIRST_WORKS, tmp_path, how)] == said
 
 
 @pytest.mark.parametrize(("gpus", "processes", "taken"), [(4, 4, [0, 1, 2, 3]), (4, 2, [0, 1]), (1, 2, [0, 0])])
-def test_each_process_has_its_own_gpu(gpus: int, processes: int, taken: list[int], monkeypatch):
+def test_each_local_rank_gets_its_own_gpu(gpus: int, processes: int, taken: list[int], monkeypatch):
     """One alone may be all that Slurm shows of several."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert [_own_gpu(rank, processes) for rank in range(processes)] == taken
+    assert [_local_gpu_index(rank, processes) for rank in range(processes)] == taken
 
 
-def test_more_processes_than_gpus_are_refused_before_they_meet(monkeypatch):
+def test_more_processes_than_gpus_are_refused_before_the_group_exists(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=r"3 processes .* 2 GPUs.*--nproc-per-node 2"), joined("auto"):
+    with pytest.raises(UserError, match=r"3 processes .* 2 GPUs.*--nproc-per-node 2"), join_process_group("auto"):
         pass
 
 
-def test_processes_that_see_one_gpu_each_may_not_see_the_same(tmp_path):
+def test_processes_that_see_the_same_single_gpu_are_refused(tmp_path):
     """As under torchrun on a machine with one; under Slurm, each may see only its own."""
     assert both_say(GPUS, tmp_path, free_port(), "ab") == [["2", "False"]] * 2
     for said, initialized in both_say(GPUS, tmp_path, free_port(), "aa"):

@@ -20,7 +20,7 @@ from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.training.images import frame_scores
-from pixio_robot.training.images.frame_scores import embedding, embedding_column, mae_loss_column
+from pixio_robot.training.images.frame_scores import embed_features, embedding_column, mae_loss_column
 from pixio_robot.types import Features
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
@@ -57,7 +57,7 @@ def chunk(shards: FrameShards, start: int, stop: int, folder: Path) -> Chunk:
     return Chunk(str(shards.path), "train", start, stop, str(folder / f"{start}_{stop}.npy"))
 
 
-def test_a_loss_depends_on_its_frame_alone(shards, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+def test_frame_loss_does_not_depend_on_the_batch(shards, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     column = mae_loss_column(str(checkpoint), masks=3, device="cpu")
     parts = []
     for batch, spans in ((32, [(0, COUNT)]), (3, [(0, 4), (4, COUNT)])):
@@ -85,12 +85,10 @@ def test_a_loss_is_the_mean_over_masks(shards, checkpoint: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_embeddings_find_the_repeated_photo_and_losses_weight_the_rest(
-    shards, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_curate_uses_embeddings_for_duplicates_and_losses_for_weights(shards, checkpoint: Path, tmp_path: Path) -> None:
     source = EncoderSource(kind=EncoderKind.RANDOM, encoder=ENCODER)
-    embedding = embedding_column(source, 64, device="cpu")
-    assert embedding is not None
+    column = embedding_column(source, 64, device="cpu")
+    assert column is not None
     settings = CurateConfig(
         data=str(shards.path),
         out=str(tmp_path / "out"),
@@ -99,7 +97,7 @@ def test_embeddings_find_the_repeated_photo_and_losses_weight_the_rest(
         max_similarity=0.99999,
         workers=1,
     )
-    report = curate(settings, [mae_loss_column(str(checkpoint), 2, "cpu"), embedding], show_progress=False)
+    report = curate(settings, [mae_loss_column(str(checkpoint), 2, "cpu"), column], show_progress=False)
     assert report.dropped["near_duplicate"] == 1
     selection = Selection.open(tmp_path / "out")
     losses = np.load(tmp_path / "out" / "scores" / "mae_loss.npy")
@@ -124,9 +122,9 @@ def test_scores_of_models_do_not_depend_on_the_workers(shards, checkpoint: Path,
 def test_an_embedding_is_the_direction_of_the_mean_class_token() -> None:
     cls, patches = torch.randn(3, 2, 5), torch.randn(3, 4, 4, 5)
     mean = cls.mean(1)
-    torch.testing.assert_close(embedding(Features(cls, patches)), mean / mean.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(embed_features(Features(cls, patches)), mean / mean.norm(dim=1, keepdim=True))
     mean = patches.mean((1, 2))
-    torch.testing.assert_close(embedding(Features(cls[:, :0], patches)), mean / mean.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(embed_features(Features(cls[:, :0], patches)), mean / mean.norm(dim=1, keepdim=True))
 
 
 def test_mistakes(checkpoint: Path, tmp_path: Path) -> None:
@@ -165,7 +163,7 @@ def test_a_gpu_scores_in_half_precision_and_says_so(shards, checkpoint: Path, tm
         (Executor.PROCESSES, "auto", 0.5, None),
     ],
 )
-def test_the_precision_is_that_of_whoever_computes(
+def test_precision_is_that_of_the_worker(
     here: str,
     bfloat16: bool,
     executor: Executor,
@@ -192,7 +190,7 @@ def test_the_precision_is_that_of_whoever_computes(
         assert (told.device, told.dtype) == (computing, torch.bfloat16 if half else torch.float32)
 
 
-def test_a_gpu_that_no_worker_of_ray_reserves_cannot_compute(checkpoint: Path) -> None:
+def test_device_cuda_on_ray_without_reserved_gpus_is_refused(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="device=cuda with executor=ray needs gpus=1"):
         mae_loss_column(str(checkpoint), 1, "cuda", 0.0, Executor.RAY)
     with pytest.raises(UserError, match="device"):

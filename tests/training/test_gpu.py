@@ -9,7 +9,7 @@ import torch
 from pixio_robot.machine import to_device
 from pixio_robot.training.distill import DistillConfig, distill
 from pixio_robot.training.loop import LoopConfig
-from pixio_robot.training.monitoring.throughput import WaitsOfTheGpu
+from pixio_robot.training.monitoring.throughput import GpuWaitTimer
 from pixio_robot.training.optim import OptimConfig
 from pixio_robot.training.pretrain import PretrainConfig, pretrain
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
@@ -38,7 +38,7 @@ def config(shards, tmp_path) -> PretrainConfig:
     )
 
 
-def test_float32_learns_what_the_cpu_does(config, tmp_path, lab):
+def test_float32_training_on_gpu_matches_cpu(config, tmp_path, lab):
     """The masks come from the device's own generator, so the curves agree in level, not step by step."""
     exact = dataclasses.replace(config, loop=dataclasses.replace(config.loop, dtype="float32"))
     pretrain(exact)
@@ -102,7 +102,7 @@ def test_copies_do_not_wait_for_the_device():
     assert torch.equal(copied.cpu(), images)
 
 
-def test_a_step_never_waits_for_the_device(config):
+def test_training_step_never_synchronises_with_the_device(config):
     """PyTorch raises on any synchronising call between the first step and the next report."""
     device = torch.device("cuda")
     model = Pixio(PixioEncoder(config.encoder), config.decoder, config.mask).to(device)
@@ -125,14 +125,14 @@ def test_a_step_never_waits_for_the_device(config):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_wait_counts_while_the_device_has_nothing_to_do():
-    waits, seconds = WaitsOfTheGpu(), []
+def test_data_wait_is_measured_while_the_gpu_is_idle():
+    waits, seconds = GpuWaitTimer(), []
     for cycles in (1_000_000_000, 0):  # half a second of work or more, then none
         torch.cuda.synchronize()
         torch.cuda._sleep(cycles)
-        with waits.waiting():
+        with waits.time_wait():
             time.sleep(0.1)
         torch.cuda.synchronize()
-        seconds.append(waits.take())
+        seconds.append(waits.read_and_reset())
     assert seconds[0] < 0.01
     assert 0.09 < seconds[1] < 0.2

@@ -19,18 +19,18 @@ def shown(shards, batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [4, 64])
-def test_processes_together_look_at_what_one_does(batch_size, shards, monkeypatch):
+def test_processes_together_validate_on_the_images_of_one(batch_size, shards, monkeypatch):
     alone = shown(shards, batch_size)
     parts = []
     for rank in range(2):
-        monkeypatch.setattr(image_data, "current", lambda rank=rank: Processes(rank, 2))
+        monkeypatch.setattr(image_data, "current_processes", lambda rank=rank: Processes(rank, 2))
         parts.append(shown(shards, batch_size))
     for whole, *two in zip(alone, *parts, strict=True):
         assert len(two[0]) == len(two[1])
         assert torch.equal(torch.cat(two), whole)
 
 
-def test_what_cannot_be_shared_evenly_is_looked_at_whole(shards, monkeypatch):
+def test_uneven_validation_batches_are_not_split(shards, monkeypatch):
     alone = shown(shards, 65)
-    monkeypatch.setattr(image_data, "current", lambda: Processes(1, 5))  # of 12 images
+    monkeypatch.setattr(image_data, "current_processes", lambda: Processes(1, 5))  # of 12 images
     assert all(torch.equal(*both) for both in zip(alone, shown(shards, 65), strict=True))

@@ -32,7 +32,7 @@ def shown(paths, selection=(), weights=None, workers=1) -> list[str]:
 
 
 @pytest.mark.slow
-def test_sources_come_by_weight_and_go_together_with_a_selection(shards, tmp_path, monkeypatch):
+def test_sources_are_mixed_by_weight_and_respect_a_selection(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(mixture, "ROUND_LENGTH", 200)
     copy = str(tmp_path / "copy")
     shutil.copytree(shards, copy)
@@ -54,7 +54,7 @@ def test_sources_come_by_weight_and_go_together_with_a_selection(shards, tmp_pat
 
     parts = []
     for rank in range(2):
-        monkeypatch.setattr(image_data, "current", lambda rank=rank: Processes(rank, 2))
+        monkeypatch.setattr(image_data, "current_processes", lambda rank=rank: Processes(rank, 2))
         parts.append(shown([shards, copy], [str(tmp_path / "selection")], [3, 1]))
     together = [part[4 * step : 4 * step + 4] for step in range(40) for part in parts]
     assert [identity for part in together for identity in part] == plain

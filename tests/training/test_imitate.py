@@ -13,7 +13,14 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes
-from pixio_robot.training.imitate import ImitateConfig, _weights, action_errors, encoder_rates, encoders_of, imitate
+from pixio_robot.training.imitate import (
+    ImitateConfig,
+    _batch_weights,
+    action_errors,
+    encoder_lr_scales,
+    imitate,
+    named_encoders,
+)
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation, Policy
@@ -134,7 +141,7 @@ def test_it_learns_and_validates(store, tmp_path, lab):
     assert result.metrics["validation_loss"] == validation[1]["validation_loss"]
 
 
-def test_every_validation_is_of_the_same_windows_with_the_same_noise(store, tmp_path, lab):
+def test_validation_uses_fixed_windows_and_noise(store, tmp_path, lab):
     policy = ClassTokenPolicy(store.spec, frozen=True)
     loss, looks = policy.loss, []
 
@@ -185,35 +192,35 @@ def test_accumulated_batches_are_one_large_batch_whatever_their_padding(store, t
 
 def test_batches_of_several_processes_are_weighted_by_the_mean_of_all_of_them(store):
     class Two(Processes):
-        def mean(self, values):
+        def all_reduce_mean(self, values):
             return (values + 0.6) / 2  # the other one's mean share
 
     policy = ClassTokenPolicy(store.spec, frozen=True)
     observation = Observation({}, torch.zeros(2, 2, 2))
     paddings = torch.tensor([[[False] * 3, [False] * 3], [[False, True, True], [False] * 3]])
     found = [Batch(observation, torch.zeros(2, 3, 1), is_pad) for is_pad in paddings]
-    weights = _weights(policy, found, Two(0, 2), torch.device("cpu"))
+    weights = _batch_weights(policy, found, Two(0, 2), torch.device("cpu"))
     mean = ((1 + 4 / 6) / 2 + 0.6) / 2
     assert [float(weight) for weight in weights] == pytest.approx([1 / mean, 4 / 6 / mean])
-    assert _weights(nn.Linear(1, 1), found, Two(0, 2), torch.device("cpu")) == [None, None]
+    assert _batch_weights(nn.Linear(1, 1), found, Two(0, 2), torch.device("cpu")) == [None, None]
 
 
-def test_a_frozen_encoder_stays_and_is_not_averaged_but_saved(store, tmp_path, lab):
+def test_frozen_encoder_is_saved_unchanged_and_not_averaged(store, tmp_path, lab):
     from safetensors.torch import load_file
 
     before = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16, class_tokens=1), seed=1).fingerprint()
     policy, _ = run(store, tmp_path, frozen=True)
     assert policy.conditioning.encoder.fingerprint() == before
     checkpoint = tmp_path / "checkpoints/step_00000012"
-    assert set(lab.spread(checkpoint / "ema")) == {"head.weight", "head.bias"}
-    assert {key.partition("|")[0] for key in lab.spread(checkpoint / "optimizer")} == {
+    assert set(lab.load_sharded_part(checkpoint / "ema")) == {"head.weight", "head.bias"}
+    assert {key.partition("|")[0] for key in lab.load_sharded_part(checkpoint / "optimizer")} == {
         "head.weight",
         "head.bias",
     }
     assert any(name.startswith("conditioning.encoder.") for name in load_file(tmp_path / "model/model.safetensors"))
 
 
-def test_a_trained_encoder_moves_at_its_own_rate(store, tmp_path):
+def test_trained_encoder_has_its_own_learning_rate(store, tmp_path):
     """Adam's first step moves every parameter by its learning rate."""
     one = LoopConfig(steps=1)
     optim = OptimConfig(lr=1e-3, weight_decay=0.0)
@@ -233,9 +240,9 @@ def test_a_trained_encoder_moves_at_its_own_rate(store, tmp_path):
     assert moved["conditioning.encoder.vit.patch_embed.weight"] == pytest.approx(1e-4, rel=0.05)
 
 
-def test_deeper_layers_of_the_encoder_move_faster(store, tmp_path):
+def test_layer_decay_gives_deeper_layers_a_higher_learning_rate(store, tmp_path):
     policy = ClassTokenPolicy(store.spec, frozen=False)
-    rates = encoder_rates(policy, scale=0.1, layer_decay=0.5)
+    rates = encoder_lr_scales(policy, scale=0.1, layer_decay=0.5)
     assert set(rates) == {name for name, _ in policy.named_parameters() if name.startswith("conditioning.encoder.")}
     blocks = len(policy.conditioning.encoder.vit.blocks)
     assert rates["conditioning.encoder.vit.norm.weight"] == pytest.approx(0.1)
@@ -247,10 +254,10 @@ def test_encoders_of_every_camera_are_found():
     policy = nn.Module()
     policy.encoder = nn.Linear(1, 1)
     policy.further = nn.ModuleDict({"encoder": nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])})
-    assert [name for name, _ in encoders_of(policy)] == ["encoder", "further.encoder.0", "further.encoder.1"]
+    assert [name for name, _ in named_encoders(policy)] == ["encoder", "further.encoder.0", "further.encoder.1"]
 
 
-def test_the_error_of_actions_is_over_real_steps_of_what_is_carried_out():
+def test_action_error_ignores_padding():
     actions = torch.arange(8.0).reshape(1, 4, 2)
     is_pad = torch.tensor([[False, False, False, True]])
     batch = Batch(Observation({}, torch.zeros(1, 1, 1)), actions, is_pad)

@@ -34,7 +34,7 @@ def test_it_learns_and_reports(lab, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["steps"] == 300
 
 
-def test_a_warmup_as_long_as_the_run_is_pointed_out(lab, tmp_path, capsys):
+def test_warmup_as_long_as_the_run_prints_a_warning(lab, tmp_path, capsys):
     job = lab.regression()
     fit(
         dataclasses.replace(job, optim=dataclasses.replace(job.optim, warmup_steps=40)),
@@ -48,7 +48,7 @@ def test_the_deployed_weights_are_the_averages(lab, tmp_path):
     job = lab.regression()
     fit(job, lab.loop_config(), tmp_path)
     deployed = load_file(tmp_path / "model/model.safetensors")
-    averages = lab.spread(tmp_path / "checkpoints/step_00000060/ema")
+    averages = lab.load_sharded_part(tmp_path / "checkpoints/step_00000060/ema")
     live = dict(job.model.named_parameters())
     for name, value in averages.items():
         assert torch.equal(deployed[name], value)
@@ -170,7 +170,7 @@ def test_hooks_see_the_averages_and_their_values_are_logged(lab, tmp_path):
 
 
 @pytest.mark.parametrize("at", [25, 60])
-def test_a_stop_is_saved_before_hooks_are_called_which_then_happens_when_the_run_goes_on(lab, tmp_path, at):
+def test_interrupted_run_saves_before_hooks_and_calls_them_after_resuming(lab, tmp_path, at):
     """Whoever stops a run may not wait for an evaluation."""
     called, stopping = [], True
 
@@ -250,14 +250,14 @@ def test_default_settings_are_plain(lab):
     assert json.loads(json.dumps(dataclasses.asdict(LoopConfig())))["steps"] == 1000
 
 
-def test_of_what_begins_later_no_gradient_is_computed_before(lab, tmp_path):
+def test_groups_get_no_gradient_before_their_unfreeze_step(lab, tmp_path):
     seen = []
     job = lab.regression(
         at_step=lambda step: seen.append((late.weight.requires_grad, bool((late.weight != before).any())))
     )
     late = job.model[0]
     before = late.weight.detach().clone()
-    job.groups = parameter_groups(job.model, begins=lambda name: 3 if name.startswith("0.") else 0)
+    job.groups = parameter_groups(job.model, unfreeze_step=lambda name: 3 if name.startswith("0.") else 0)
     fit(job, lab.loop_config(steps=5), tmp_path)
     assert seen == [(False, False)] * 3 + [(True, False), (True, True)]
 

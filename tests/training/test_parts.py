@@ -19,7 +19,7 @@ from pixio_robot.machine import usable_cores
 from pixio_robot.training import rng
 from pixio_robot.training.checkpoint import latest_checkpoint, load_weights, read_checkpoint, write_checkpoint
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed.sharded_files import load_spread
+from pixio_robot.training.distributed.sharded_files import load_sharded
 from pixio_robot.training.ema import Ema, decay_at
 from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.loop import fit
@@ -30,12 +30,12 @@ from pixio_robot.training.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from pixio_robot.training.pretrain import scaled_to_batch
+from pixio_robot.training.pretrain import scale_lr_to_batch
 from pixio_robot.training.state import TrainingState
 
 
 @given(st.integers(10, 2000), st.integers(0, 9), st.floats(0, 1e-4))
-def test_the_rate_rises_to_its_peak_and_falls_to_its_end(steps, warmup, final_lr):
+def test_learning_rate_warms_up_and_decays(steps, warmup, final_lr):
     config = OptimConfig(lr=1e-3, warmup_steps=warmup, final_lr=final_lr)
     rates = [learning_rate(step, steps, config) for step in range(steps + 1)]
     peak = max(range(steps), key=rates.__getitem__)
@@ -56,8 +56,8 @@ def test_the_default_warm_up_fits_the_run():
     ]
 
 
-def test_the_rate_grows_with_the_batch():
-    scaled = scaled_to_batch(OptimConfig(lr=2.5e-5, final_lr=1e-6), 8192)
+def test_learning_rate_scales_with_the_batch_size():
+    scaled = scale_lr_to_batch(OptimConfig(lr=2.5e-5, final_lr=1e-6), 8192)
     assert (scaled.lr, scaled.final_lr) == pytest.approx((8e-4, 3.2e-5))  # pixio.md: H on ImageNet
 
 
@@ -73,7 +73,7 @@ def test_groups_leave_out_frozen_parameters_and_decay_only_matrices():
     }
 
 
-def test_the_optimiser_is_as_it_is_set():
+def test_optimiser_has_the_configured_settings():
     groups = parameter_groups(nn.Linear(2, 3), lambda name: 0.1 if name == "bias" else 1.0)
     config = OptimConfig(lr=0.5, betas=[0.8, 0.7], eps=1e-3, weight_decay=0.3)
     optimizer = build_optimizer(groups, config, torch.device("cpu"))
@@ -113,51 +113,51 @@ def test_the_average_follows_its_definition():
         assert decay_at(step) == pytest.approx(decay)
         expected = decay * expected + (1 - decay) * model.weight.detach()
         torch.testing.assert_close(ema.tensors()["weight"], expected)
-    with ema.swapped_in():
+    with ema.average_parameters():
         torch.testing.assert_close(model.weight.detach(), expected)
     assert model.weight[0, 0] == 49.0
     assert decay_at(10**9) == 0.9999
 
 
-def test_every_generator_is_put_back():
+def test_all_random_states_are_restored():
     own = {"own": torch.Generator().manual_seed(4)}
     draw = lambda: (torch.rand(3).tolist(), np.random.normal(), torch.rand(2, generator=own["own"]).tolist())  # noqa: E731, NPY002
     device = torch.device("cpu")
     np.random.normal()  # noqa: NPY002 - leaves half a pair behind, which is part of the state
-    tensors, values = rng.capture(device, own)
+    tensors, values = rng.get_rng_state(device, own)
     values = json.loads(json.dumps(values))
     first = draw()
     assert draw() != first
-    rng.restore(device, own, tensors, values)
+    rng.set_rng_state(device, own, tensors, values)
     assert draw() == first
-    rng.restore(device, own, {"torch.cpu": tensors["torch.cpu"]}, values, fallback_seed=9)
+    rng.set_rng_state(device, own, {"torch.cpu": tensors["torch.cpu"]}, values, fallback_seed=9)
     assert draw()[2] == torch.rand(2, generator=torch.Generator().manual_seed(9)).tolist()
 
 
-SPREAD = {"model": {"weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)}}
+SHARDED = {"model": {"weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)}}
 
 
-def write(directory, step, spread=SPREAD, keep=2):
-    return write_checkpoint(directory, step, spread, {"window": {}}, {"x": [1, None]}, keep)
+def write(directory, step, sharded=SHARDED, keep=2):
+    return write_checkpoint(directory, step, sharded, {"window": {}}, {"x": [1, None]}, keep)
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+def test_checkpoint_round_trip(tmp_path):
     tied = torch.ones(2)
-    written = write(tmp_path, 7, SPREAD | {"tied": {"a": tied, "b": tied, "c": tied[:1]}}, keep=1)
+    written = write(tmp_path, 7, SHARDED | {"tied": {"a": tied, "b": tied, "c": tied[:1]}}, keep=1)
     path = latest_checkpoint(tmp_path)
     assert path == written
     sizes, parts, trainer = read_checkpoint(path)
     assert sizes == {"model": {"weight": (2, 3), "count": ()}, "tied": {"a": (2,), "b": (2,), "c": (1,)}}
     assert parts == {"window": {}}
-    for name, tensors in SPREAD.items():
+    for name, tensors in SHARDED.items():
         found = {key: torch.zeros_like(value) for key, value in tensors.items()}
-        load_spread(path / name, found)
+        load_sharded(path / name, found)
         assert all(torch.equal(found[key], tensors[key]) for key in tensors)
     header = [trainer[key] for key in ("kind", "format_version", "step", "x")]
     assert header == ["training_state", 4, 7, [1, None]]
 
 
-def test_weights_that_no_step_changes_are_written_once(tmp_path):
+def test_frozen_weights_are_written_once(tmp_path):
     encoder, head = torch.arange(3.0), torch.ones(2)
 
     def save(step, encoder):
@@ -183,7 +183,7 @@ def test_weights_that_no_step_changes_are_written_once(tmp_path):
         read_checkpoint(second)
 
 
-def test_the_pointer_may_be_lost(tmp_path):
+def test_latest_checkpoint_is_found_without_the_pointer(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     for step in (1, 2, 10):
         write(tmp_path, step)
@@ -194,7 +194,7 @@ def test_the_pointer_may_be_lost(tmp_path):
     assert latest_checkpoint(tmp_path) == tmp_path / "step_00000002"
 
 
-def test_damage_is_named_with_the_way_out(tmp_path):
+def test_damaged_checkpoints_are_refused_with_a_remedy(tmp_path):
     path = write(tmp_path, 3)
     (weights,) = (path / "model").iterdir()
     weights.write_bytes(weights.read_bytes()[:-5])
@@ -260,7 +260,7 @@ def sigint_heard():
 
 
 @pytest.mark.usefixtures("sigint_heard")
-def test_the_first_signal_asks_and_the_second_acts(monkeypatch):
+def test_first_signal_requests_a_stop_and_the_second_interrupts(monkeypatch):
     with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
         assert interrupt.signal == signal.SIGINT

@@ -10,15 +10,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.strategy import Spread
+from pixio_robot.training.distributed.strategy import DistributedModel
 from pixio_robot.training.loop import LoopConfig
-from pixio_robot.training.optim import OptimConfig, let_rest, parameter_groups
+from pixio_robot.training.optim import OptimConfig, freeze_by_schedule, parameter_groups
 from pixio_robot.training.pretrain import PretrainConfig, build_pixio, pretrain
 from pixio_robot.types import Features
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.weight_init import fill
+from pixio_robot.vision.weight_init import materialise
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_rate_is_that_of_all_images_of_an_update(config, tmp_path, lab):
     assert line["lr"] == pytest.approx(0.03 * 2 * 8 / 256)
 
 
-def test_looks_show_the_same_at_the_same_weights(config, tmp_path, lab):
+def test_panels_depend_only_on_the_weights(config, tmp_path, lab):
     """The same images, crops and masks."""
     config = dataclasses.replace(
         config,
@@ -111,7 +111,7 @@ def test_looks_show_the_same_at_the_same_weights(config, tmp_path, lab):
     assert np.abs(first - second).max() <= 1
 
 
-def test_weights_to_begin_from(config, tmp_path):
+def test_initial_weights(config, tmp_path):
     one_step = LoopConfig(steps=1, save_every=5)
     slow = OptimConfig(lr=1e-9, weight_decay=0.0)
     seed_encoder = PixioEncoder(config.encoder, seed=77)
@@ -138,7 +138,7 @@ def test_weights_to_begin_from(config, tmp_path):
         pretrain(at(second, tmp_path / "third", decoder=deeper))
 
 
-def test_a_trained_encoder_waits_for_its_fresh_decoder(config, tmp_path):
+def test_encoder_stays_frozen_until_encoder_begins(config, tmp_path):
     PixioEncoder(config.encoder, seed=77).save(tmp_path / "encoder")
     before = PixioEncoder(config.encoder, seed=77).state_dict()
     warming = at(
@@ -154,17 +154,17 @@ def test_a_trained_encoder_waits_for_its_fresh_decoder(config, tmp_path):
     assert not torch.equal(moved.decoder.head.weight, dict(first_weights)["decoder.head.weight"])
 
 
-def test_a_compiled_encoder_learns_once_it_begins(config, tmp_path):
+def test_compiled_encoder_trains_after_its_unfreeze_step(config, tmp_path):
     """Compiled code does not notice by itself that parameters require gradients again."""
     model, weights = build_pixio(at(config, tmp_path, encoder=EncoderConfig(size="micro", patch=8, image_size=32)))
-    fill(model, weights)
+    materialise(model, weights)
     model.compile(backend="aot_eager")
-    spread = Spread(model, compiled=True)
-    groups = parameter_groups(model, begins=lambda name: 1 if name.startswith("encoder.") else 0)
+    distributed = DistributedModel(model, compiled=True)
+    groups = parameter_groups(model, unfreeze_step=lambda name: 1 if name.startswith("encoder.") else 0)
     images, trained = torch.zeros(2, 32, 32, 3, dtype=torch.uint8), []
     for step in range(3):
-        if let_rest(groups, step):
-            spread.renew()
+        if freeze_by_schedule(groups, step):
+            distributed.rewrap()
         model(images).loss.backward()
         trained.append({name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None})
         model.zero_grad()

@@ -61,12 +61,12 @@ def test_a_checkpoint_knows_the_unreadable_images_of_all_processes(lab, tmp_path
             self.corrupt = state["corrupt"]
 
     class Two(Processes):
-        def gather(self, value):
+        def all_gather(self, value):
             """The other process met another image; everything else it says is the same."""
             return [value, ["a"] if value == ["b"] else value]
 
     state = TrainingState(lab.regression(Stream()), seed=0)
-    state.processes = Two(rank=0, count=2)
+    state.processes = Two(rank=0, world_size=2)
     state.save(tmp_path, keep=1)
     job = lab.regression(Stream())
     TrainingState(job, seed=0).load(latest_checkpoint(tmp_path))
@@ -82,7 +82,7 @@ def test_killed_before_the_model_was_written(lab, whole, tmp_path):
     lab.assert_same_run(whole, tmp_path)
 
 
-def test_looking_does_not_change_the_run(lab, whole, tmp_path):
+def test_hooks_do_not_change_the_run(lab, whole, tmp_path):
     from pixio_robot.training.job import Hook
 
     def look(step):
@@ -103,11 +103,11 @@ def test_looking_does_not_change_the_run(lab, whole, tmp_path):
 def test_resume_keeps_the_average_and_its_step(lab, tmp_path):
     """A peer's defect: without the average's step, the first update after resuming overwrites it with the weights."""
     fit(lab.regression(at_step=lab.interrupt_at(29)), lab.loop_config(), tmp_path)
-    before = lab.spread(tmp_path / "checkpoints/step_00000030/ema")
+    before = lab.load_sharded_part(tmp_path / "checkpoints/step_00000030/ema")
     assert json.loads((tmp_path / "checkpoints/step_00000030/trainer.json").read_text())["ema_step"] == 30
     fit(lab.regression(at_step=lab.interrupt_at(0)), lab.loop_config(), tmp_path)
-    after = lab.spread(tmp_path / "checkpoints/step_00000031/ema")
-    weights = lab.spread(tmp_path / "checkpoints/step_00000031/model")
+    after = lab.load_sharded_part(tmp_path / "checkpoints/step_00000031/ema")
+    weights = lab.load_sharded_part(tmp_path / "checkpoints/step_00000031/model")
     for name in before:
         moved = (after[name] - before[name]).norm()
         assert 0 < moved < 0.2 * (weights[name] - before[name]).norm()
@@ -129,7 +129,7 @@ def test_other_settings_are_refused_by_name(lab, whole):
     fit(lab.regression(), lab.loop_config(log_every=9, save_every=20, keep_checkpoints=1), whole)
 
 
-def test_a_run_of_before_a_setting_existed_goes_on_where_it_is_not_said(lab, whole):
+def test_run_from_before_a_setting_existed_resumes_with_its_default(lab, whole):
     config = json.loads((whole / "config.json").read_text())
     del config["settings"]["optim"]["betas"], config["settings"]["loop"]["grad_clip"]
     (whole / "config.json").write_text(json.dumps(config))
@@ -138,7 +138,7 @@ def test_a_run_of_before_a_setting_existed_goes_on_where_it_is_not_said(lab, who
     assert fit(lab.regression(), lab.loop_config(), whole).steps == 60
 
 
-def test_a_finished_run_goes_on_to_more_steps_where_that_is_said(lab, tmp_path):
+def test_finished_run_is_extended_with_loop_extend(lab, tmp_path):
     fit(lab.regression(), lab.loop_config(steps=20), tmp_path)
     with pytest.raises(UserError, match=r"loop\.steps: 20 there, 30 now"):
         fit(lab.regression(), lab.loop_config(steps=30), tmp_path)
@@ -156,7 +156,7 @@ def test_a_finished_run_goes_on_to_more_steps_where_that_is_said(lab, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["grew"] == config["grew"]
 
 
-def test_settings_may_change_before_there_is_anything_to_lose(lab, tmp_path):
+def test_settings_may_change_before_the_first_checkpoint(lab, tmp_path):
     def crash(step):
         raise RuntimeError("out of memory")
 

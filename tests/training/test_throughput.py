@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pixio_robot.training.monitoring import throughput
-from pixio_robot.training.monitoring.throughput import Pace, WaitsOfTheGpu, WaitsOfTheHost, peak_tflops
+from pixio_robot.training.monitoring.throughput import GpuWaitTimer, HostWaitTimer, ThroughputMeter, peak_tflops
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def shares(gpu: Gpu, waits: Any, batch: float, step: float, launch: float, log_e
     """`data_wait_share` of five reports. One thread makes a batch in `batch` seconds and keeps two ready; the host
     starts a step in `launch` seconds, for which the GPU works for `step` seconds."""
     monkeypatch.setattr(throughput, "time", types.SimpleNamespace(perf_counter=lambda: gpu.now))
-    measured, reported = Pace(None, None, waits), []
+    meter, reported = ThroughputMeter(None, None, waits), []
     ready, taken = [batch], [0.0, 0.0]
     for number in range(1, 5 * log_every + 1):
-        with measured.waiting_for_data():
+        with meter.time_data_wait():
             gpu.now = max(gpu.now, ready[-1])
             taken.append(gpu.now)
             ready.append(max(ready[-1], taken[-2]) + batch)
@@ -96,7 +96,7 @@ def shares(gpu: Gpu, waits: Any, batch: float, step: float, launch: float, log_e
         gpu.work(step)
         if number % log_every == 0:
             gpu.now = max(gpu.now, gpu.done_at)  # the report fetches the losses
-            reported.append(measured.take()["data_wait_share"])
+            reported.append(meter.read_and_reset()["data_wait_share"])
     return reported
 
 
@@ -110,27 +110,27 @@ def shares(gpu: Gpu, waits: Any, batch: float, step: float, launch: float, log_e
         (0.400, 0.010, 1 - 14 / 400),
     ],
 )
-def test_a_gpu_waits_for_data_when_it_has_nothing_to_do(batch: float, step: float, share: float, monkeypatch) -> None:
+def test_gpu_wait_is_the_idle_time_of_the_gpu(batch: float, step: float, share: float, monkeypatch) -> None:
     gpu = Gpu()
-    waits = WaitsOfTheGpu(functools.partial(Event, gpu))
+    waits = GpuWaitTimer(functools.partial(Event, gpu))
     for reported in shares(gpu, waits, batch, step, 0.004, 100, monkeypatch)[1:]:
         assert reported == pytest.approx(share, abs=0.015)  # a report lets the GPU run dry once
     assert not gpu.events
 
 
-def test_events_do_not_pile_up_between_reports(monkeypatch) -> None:
+def test_cuda_events_are_released_between_reports(monkeypatch) -> None:
     gpu = Gpu()
-    waits = WaitsOfTheGpu(functools.partial(Event, gpu))
+    waits = GpuWaitTimer(functools.partial(Event, gpu))
     for _ in range(500):
-        with waits.waiting():
+        with waits.time_wait():
             gpu.now += 0.010
         gpu.work(0.005)
         assert len(gpu.events) <= 4
-    assert waits.take() == pytest.approx(5.0 - 499 * 0.005)
-    assert waits.take() == 0
+    assert waits.read_and_reset() == pytest.approx(5.0 - 499 * 0.005)
+    assert waits.read_and_reset() == 0
 
 
-def test_a_cpu_waits_for_data_when_the_host_does(monkeypatch) -> None:
+def test_cpu_wait_is_the_wait_of_the_host(monkeypatch) -> None:
     host = Gpu()
-    reported = shares(host, WaitsOfTheHost(), 0.040, 0.0, 0.030, 100, monkeypatch)
+    reported = shares(host, HostWaitTimer(), 0.040, 0.0, 0.030, 100, monkeypatch)
     assert reported[1:] == pytest.approx([0.25] * 4)

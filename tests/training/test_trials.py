@@ -11,10 +11,10 @@ import pytest
 
 from pixio_robot.cli.trials import TrialsCommand
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import environment_of_one
-from pixio_robot.training.run_record import claimed
-from pixio_robot.training.settings import defaults
-from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, ranking
+from pixio_robot.training.distributed.processes import single_process_environment
+from pixio_robot.training.run_record import lock_run
+from pixio_robot.training.settings import flatten_defaults
+from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, rank_trials
 
 EVALUATE = """
 import json, pathlib, sys, time
@@ -52,10 +52,10 @@ def saver(skill: float):
 
 
 def play(trials: Trials, skills: dict[int, float]) -> list[dict]:
-    return [dict(trials.look(saver(skill)).call(step)) for step, skill in skills.items()]
+    return [dict(trials.make_hook(saver(skill)).call(step)) for step, skill in skills.items()]
 
 
-def test_the_best_and_the_newest_are_kept_and_the_best_is_called_what_it_is(tmp_path):
+def test_best_and_newest_trials_are_kept_and_the_best_is_labelled_as_biased(tmp_path):
     written: list = []
     with make(tmp_path) as trials:
         play(trials, {100: 0.2, 200: 0.9, 300: 0.4, 400: 0.3})
@@ -81,7 +81,7 @@ def test_training_does_not_wait(tmp_path):
         assert len(trials.finish(lambda numbers: None)) == 3
 
 
-def test_a_result_is_logged_at_the_next_look_with_the_step_it_is_of(tmp_path):
+def test_result_is_logged_at_the_next_hook_call_with_its_own_step(tmp_path):
     with make(tmp_path) as trials:
         assert play(trials, {100: 0.5}) == [{}]
         while not (tmp_path / "trials/step_00000100/evaluation/summary.json").is_file():
@@ -91,7 +91,7 @@ def test_a_result_is_logged_at_the_next_look_with_the_step_it_is_of(tmp_path):
         assert (numbers["trial_step"], numbers["trial_success"]) == (100, 0.5)
 
 
-def test_a_failure_is_told_and_the_run_goes_on(tmp_path, capsys):
+def test_failed_evaluation_is_reported_and_training_continues(tmp_path, capsys):
     with make(tmp_path) as trials:
         play(trials, {100: -1.0, 200: 0.5})
         done = trials.finish(lambda numbers: None)
@@ -100,7 +100,7 @@ def test_a_failure_is_told_and_the_run_goes_on(tmp_path, capsys):
     assert json.loads((tmp_path / "trials/ranking.json").read_text())["failed_at"] == [100]
 
 
-def test_an_interrupted_run_ends_its_process_and_takes_it_up_again(tmp_path):
+def test_interrupted_run_terminates_its_evaluation_and_repeats_it_when_resumed(tmp_path):
     with make(tmp_path, tmp_path / "never") as trials:
         play(trials, {100: 0.5, 200: 0.6})
         pid = trials._running[1].pid  # type: ignore[index]
@@ -123,19 +123,19 @@ def save(directory):
 
 sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
 trials = Trials(sys.argv[1], TrialsConfig(every=1), lambda model, results: sleeper, lambda results: None)
-trials.look(save).call(1)
+trials.make_hook(save).call(1)
 print(trials._running[1].pid, flush=True)
 trials.finish(lambda numbers: None)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there does the system tell a process that its parent died")
-def test_an_evaluation_ends_with_a_training_that_is_killed(tmp_path):
+def test_evaluation_is_terminated_when_training_is_killed(tmp_path):
     training = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert training.stdout is not None
     pid = int(training.stdout.readline())
     command = Path(f"/proc/{pid}/cmdline")
-    while b"time.sleep" not in command.read_bytes() or b"tether" in command.read_bytes():
+    while b"time.sleep" not in command.read_bytes() or b"parent_death_signal" in command.read_bytes():
         time.sleep(0.02)  # until it is what it was started for
     training.kill()
     training.wait()
@@ -147,7 +147,7 @@ def test_an_evaluation_ends_with_a_training_that_is_killed(tmp_path):
     pytest.fail("the evaluation outlived its training")
 
 
-def test_a_run_that_was_interrupted_at_its_end_takes_up_what_is_missing(tmp_path):
+def test_run_interrupted_at_its_end_evaluates_what_is_missing(tmp_path):
     with make(tmp_path, tmp_path / "never") as trials:
         play(trials, {100: 0.5, 200: 0.6})
     with make(tmp_path) as trials:  # nothing is left to train, so nobody looks
@@ -164,32 +164,32 @@ def test_finished_trials_survive_an_interruption(tmp_path):
         assert [trial.step for trial in trials.finish(lambda numbers: None)] == [100, 200]
 
 
-def test_of_equal_rates_the_later_is_better():
+def test_ties_are_ranked_by_the_later_step():
     same = TrialResult(episodes=2, successes=1, rate=0.5, low=0.0, high=1.0)
     trials = [Trial(step=1, outcome=same), Trial(step=3, outcome=None), Trial(step=2, outcome=same)]
-    assert [trial.step for trial in ranking(trials)] == [2, 1]
+    assert [trial.step for trial in rank_trials(trials)] == [2, 1]
 
 
-def test_how_often_may_change_between_the_parts_of_a_run_but_not_what_is_played(tmp_path):
+def test_trial_interval_may_change_on_resume_but_not_the_episodes(tmp_path):
     first = {"trials": {"every": 100, "keep_best": 2, "episodes": 20}}
-    with claimed(tmp_path, first, {}, started=False):
+    with lock_run(tmp_path, first, {}, started=False):
         pass
-    with claimed(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 20}}, {}, started=True):
+    with lock_run(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 20}}, {}, started=True):
         pass
-    other = claimed(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 5}}, {}, started=True)
+    other = lock_run(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 5}}, {}, started=True)
     with pytest.raises(UserError, match=r"\(trials\.episodes: 20 there, 5 now\)"), other:
         pass
 
 
-def test_a_run_of_before_a_setting_of_its_rollouts_goes_on_where_it_is_not_said(tmp_path):
-    before, new = {"trials": {"episodes": 20}}, defaults({"trials": TrialsCommand()})
-    with claimed(tmp_path, before, {}, started=False):
+def test_run_from_before_a_trials_setting_existed_resumes_with_its_default(tmp_path):
+    before, new = {"trials": {"episodes": 20}}, flatten_defaults({"trials": TrialsCommand()})
+    with lock_run(tmp_path, before, {}, started=False):
         pass
-    said = claimed(tmp_path, {"trials": {"episodes": 20, "by_position": True}}, new, started=True)
+    said = lock_run(tmp_path, {"trials": {"episodes": 20, "by_position": True}}, new, started=True)
     with pytest.raises(UserError, match=r"\(trials\.by_position: False there, True now\)"), said:
         pass
     unsaid = {"trials": {"episodes": 20, "by_position": False, "state": [], "task": "", "cameras": {}}}
-    with claimed(tmp_path, unsaid, new, started=True):
+    with lock_run(tmp_path, unsaid, new, started=True):
         pass
 
 
@@ -198,7 +198,7 @@ def test_settings_are_checked():
         TrialsConfig(every=-1)
 
 
-def test_an_evaluation_beside_torchrun_is_none_of_its_processes(tmp_path, monkeypatch):
+def test_evaluation_started_under_torchrun_is_a_single_process(tmp_path, monkeypatch):
     told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "MINE": "kept"}
     for name, value in (told | {"OMP_NUM_THREADS": "1"}).items():
         monkeypatch.setenv(name, value)
@@ -213,6 +213,8 @@ def test_an_evaluation_beside_torchrun_is_none_of_its_processes(tmp_path, monkey
     assert not environment.keys() & (told.keys() - {"MINE"} | {"OMP_NUM_THREADS"})
 
 
-def test_threads_that_torchrun_did_not_set_stay():
-    assert environment_of_one({"OMP_NUM_THREADS": "1"}) == {"OMP_NUM_THREADS": "1"}
-    assert environment_of_one({"OMP_NUM_THREADS": "4", "TORCHELASTIC_RUN_ID": "none"}) == {"OMP_NUM_THREADS": "4"}
+def test_thread_settings_not_set_by_torchrun_are_kept():
+    assert single_process_environment({"OMP_NUM_THREADS": "1"}) == {"OMP_NUM_THREADS": "1"}
+    assert single_process_environment({"OMP_NUM_THREADS": "4", "TORCHELASTIC_RUN_ID": "none"}) == {
+        "OMP_NUM_THREADS": "4"
+    }

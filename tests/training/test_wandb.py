@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.monitoring.loggers import MetricsLog
+from pixio_robot.training.monitoring.loggers import MetricLoggers
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ def test_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     picture = np.zeros((4, 6, 3), np.uint8)
-    with MetricsLog(tmp_path, 0, wandb=True) as log:
+    with MetricLoggers(tmp_path, 0, wandb=True) as log:
         log.write(7, {"loss": 0.25, "panels": picture})
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     assert list(run.glob("*.wandb"))
@@ -28,7 +28,7 @@ def test_offline(tmp_path, monkeypatch):
 def test_without_wandb_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install 'pixio-robot\[wandb\]'"):
-        MetricsLog(tmp_path, 0, wandb=True)
+        MetricLoggers(tmp_path, 0, wandb=True)
 
 
 class Failing(Exception):
@@ -52,7 +52,7 @@ def test_a_resumed_training_continues_its_run_and_a_new_one_does_not(tmp_path, m
     out.mkdir(parents=True)
     (out / "config.json").write_text('{"settings": {"batch_size": 4}}')
     for step in (0, 20, 0):
-        with MetricsLog(out, step, wandb=True):
+        with MetricLoggers(out, step, wandb=True):
             pass
     first, resumed, anew = (settings["id"] for settings in asked)
     assert first == resumed != anew
@@ -60,10 +60,10 @@ def test_a_resumed_training_continues_its_run_and_a_new_one_does_not(tmp_path, m
     assert asked[0]["config"] == {"batch_size": 4}
 
 
-def test_who_is_not_logged_in_is_told(tmp_path, monkeypatch):
+def test_missing_wandb_login_is_reported(tmp_path, monkeypatch):
     def init(**settings):
         raise Failing("No API key configured.")
 
     fake(monkeypatch, init)
     with pytest.raises(UserError, match=r"No API key configured.*wandb login.*WANDB_MODE=offline"):
-        MetricsLog(tmp_path, 0, wandb=True)
+        MetricLoggers(tmp_path, 0, wandb=True)

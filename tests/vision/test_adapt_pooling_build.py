@@ -75,7 +75,7 @@ def test_the_spatial_softmax_of_robomimic_and_diffusion_policy():
 
 
 @pytest.mark.parametrize(("pixels", "ends"), [("unit", (0.0, 1.0)), ("symmetric", (-1.0, 1.0))])
-def test_resnet18_sees_pixels_as_it_is_told(pixels, ends):
+def test_resnet18_normalises_pixels_as_configured(pixels, ends):
     encoder = build_encoder(EncoderSource(kind=EncoderKind.RESNET18, resnet18=ResNet18Config(pixels=pixels)))
     assert isinstance(encoder, ResNet18Encoder)
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 4, 4, 3)
@@ -84,7 +84,7 @@ def test_resnet18_sees_pixels_as_it_is_told(pixels, ends):
     assert encoder.fingerprint() != usual.fingerprint()
 
 
-def test_a_resnet18_looks_as_it_did_before_pixels_was_a_setting():
+def test_resnet18_fingerprint_matches_older_checkpoints():
     """Caches of features and saved policies name it by its fingerprint."""
     encoder = ResNet18Encoder(ResNet18Config(resize=64))
     described = {"resize": 64, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
@@ -110,7 +110,7 @@ def test_resnet_rejects_a_width_that_groups_do_not_divide():
 
 
 @pytest.mark.parametrize("encoder", [PixioEncoder(CONFIG), ResNetEncoder(ResNetConfig())], ids=["pixio", "resnet"])
-def test_adaptation_trains_what_it_says(encoder):
+def test_adaptation_sets_requires_grad(encoder):
     depths = parameter_depths(encoder)
     adapt(encoder, AdaptConfig(mode=Adaptation.FROZEN))
     assert not any(p.requires_grad for p in encoder.parameters())
@@ -153,7 +153,7 @@ def test_layers_nearer_the_pixels_learn_slower(encoder):
         ({"lora_alpha": 0.0}, "lora_alpha"),
     ],
 )
-def test_adaptations_that_make_no_sense(values, words):
+def test_invalid_adaptations_are_refused(values, words):
     with pytest.raises(UserError, match=words):
         AdaptConfig(**values)
 
@@ -184,7 +184,7 @@ def test_build_encoder(tmp_path):
         EncoderSource(kind="randm")  # type: ignore[arg-type]
 
 
-def test_a_policy_does_not_inherit_the_dropped_paths_of_pretraining(tmp_path):
+def test_policy_encoder_has_no_drop_path(tmp_path):
     trained = PixioEncoder(dataclasses.replace(CONFIG, drop_path=0.4, recompute=True), seed=3)
     trained.save(tmp_path / "encoder")
     found = build_encoder(EncoderSource(kind=EncoderKind.PIXIO, path=str(tmp_path / "encoder")))

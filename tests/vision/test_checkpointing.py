@@ -61,7 +61,7 @@ def test_saving_replaces_weights_and_nothing_else(saved, tmp_path):
         ),
     ],
 )
-def test_a_spoilt_checkpoint_is_refused_by_name(saved, spoil, words):
+def test_corrupt_checkpoint_is_refused_by_name(saved, spoil, words):
     spoil(saved)
     with pytest.raises(UserError, match=words):
         PixioEncoder.from_pretrained(saved)

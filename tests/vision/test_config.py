@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, PoolingConfig, from_json
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, PoolingConfig, config_from_json
 from pixio_robot.vision.vit import VisionTransformer
 
 
@@ -26,10 +26,13 @@ def test_published_sizes_have_the_published_parameter_counts(size, millions):
         (lambda: MaskConfig(block=0), "block"),
         (lambda: PoolingConfig(name="spatial_softmaxx"), "'spatial_softmax'"),
         (lambda: PoolingConfig(keypoints=0), "keypoints=0"),
-        (lambda: from_json(EncoderConfig, {"sice": "tiny"}, "here"), "here.*'size'"),
-        (lambda: from_json(EncoderConfig, {"patch": "8"}, "here"), "here: encoder.patch='8' must be a whole number"),
+        (lambda: config_from_json(EncoderConfig, {"sice": "tiny"}, "here"), "here.*'size'"),
+        (
+            lambda: config_from_json(EncoderConfig, {"patch": "8"}, "here"),
+            "here: encoder.patch='8' must be a whole number",
+        ),
     ],
 )
-def test_bad_values_are_the_users_to_fix(make, words):
+def test_bad_values_raise_user_errors(make, words):
     with pytest.raises(UserError, match=words):
         make()

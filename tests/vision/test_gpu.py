@@ -35,7 +35,7 @@ def on_gpu(mask):
     return type(mask)(mask.keep.cuda(), mask.hidden.cuda())
 
 
-def test_float32_is_the_cpus(model):
+def test_float32_on_gpu_matches_cpu(model):
     mask = sample_mask(4, (8, 8), model.mask_config, torch.Generator().manual_seed(0))
     wanted, gradients = loss_and_gradients(model, mask)
     loss, found = loss_and_gradients(model.cuda(), on_gpu(mask))

@@ -38,7 +38,7 @@ def test_adapters_change_nothing_until_trained_and_are_all_that_trains():
     assert all(".blocks." in name and ".lora_" in name for name in trained)
 
 
-def test_the_weights_themselves_stay():
+def test_lora_leaves_base_weights_unchanged():
     plain, encoder = PixioEncoder(CONFIG, seed=1).state_dict(), trained_a_little().state_dict()
     assert torch.equal(plain["vit.norm.weight"], encoder["vit.norm.weight"])
     assert torch.equal(plain["vit.blocks.1.attn.qkv.weight"], encoder["vit.blocks.1.attn.qkv.base_layer.weight"])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pixio_robot.errors import UserError
 from pixio_robot.vision.config import MaskConfig
-from pixio_robot.vision.masking import kept_patches, sample_mask
+from pixio_robot.vision.masking import count_visible_patches, sample_mask
 
 
 @settings(max_examples=50)
@@ -22,7 +22,7 @@ def test_exactly_the_promised_number_of_whole_aligned_blocks_stays(block, rows, 
     grid, config = (rows * block, columns * block), MaskConfig(ratio=ratio, block=block)
     if kept == 0:
         with pytest.raises(UserError, match="hides all"):
-            kept_patches(config, grid)
+            count_visible_patches(config, grid)
         return
     mask = sample_mask(5, grid, config, torch.Generator().manual_seed(seed))
     assert mask.keep.shape == (5, kept * block**2)
@@ -64,7 +64,7 @@ def test_images_with_generators_of_their_own_get_the_masks_that_they_get_alone()
 
 def test_a_grid_that_blocks_do_not_cut_evenly_is_refused_with_blocks_that_do():
     with pytest.raises(UserError, match=r"block=4 does not divide the patch grid 6x9; blocks that do: 1, 3"):
-        kept_patches(MaskConfig(block=4), (6, 9))
+        count_visible_patches(MaskConfig(block=4), (6, 9))
 
 
 def test_mixed_blocks_keep_one_number_of_patches_and_draw_every_size():
@@ -95,4 +95,4 @@ def test_the_size_of_blocks_does_not_say_where_they_are() -> None:
 
 def test_mixed_blocks_that_would_leave_different_numbers_are_refused():
     with pytest.raises(UserError, match="96 with 4, 64 with 8"):
-        kept_patches(MaskConfig(ratio=0.6, mixed_blocks=[4, 8]), (16, 16))
+        count_visible_patches(MaskConfig(ratio=0.6, mixed_blocks=[4, 8]), (16, 16))

@@ -101,7 +101,7 @@ def test_resize_happens_inside_and_changes_the_grid_and_the_fingerprint():
         (torch.zeros(32, 32, 3, dtype=torch.uint8), r"uint8"),
     ],
 )
-def test_images_it_cannot_take(bad, words):
+def test_invalid_images_are_refused(bad, words):
     with pytest.raises(UserError, match=words):
         PixioEncoder(CONFIG)(bad)
 
@@ -147,7 +147,7 @@ def test_save_and_load_are_the_identity(tmp_path):
     assert PixioEncoder.from_pretrained(tmp_path / "a", resize=16).grid(32, 32) == (2, 2)
 
 
-def test_a_pretrained_encoder_says_the_same_in_a_model_that_is_trained(tmp_path):
+def test_pretrained_encoder_gives_the_same_features_in_training_mode(tmp_path):
     """Its pretraining dropped paths; and arrays are taken as they are."""
     PixioEncoder(dataclasses.replace(CONFIG, drop_path=0.9)).save(tmp_path / "a")
     encoder = PixioEncoder.from_pretrained(tmp_path / "a")
@@ -155,7 +155,7 @@ def test_a_pretrained_encoder_says_the_same_in_a_model_that_is_trained(tmp_path)
     assert torch.equal(encoder.train()(images().numpy()).patches, before.patches)
 
 
-def test_images_come_as_arrays_do():
+def test_numpy_images_give_the_same_features_as_tensors():
     encoder, array = PixioEncoder(CONFIG).eval(), images().numpy()
     for view in (array[:, :, ::-1], array[..., ::-1], array.transpose(0, 2, 1, 3)):
         assert torch.equal(encoder(view).cls, encoder(view.copy()).cls)

@@ -60,7 +60,7 @@ def test_it_is_built_adapted_saved_and_rebuilt(site: Path) -> None:
     assert first.feature_dim == 16
     assert first.grid(40, 40) == (4, 4)
     assert first(images).patches.shape == (2, 4, 4, 16)
-    assert {name for name, p in first.named_parameters() if any(p is x for x in first.unused())} == {
+    assert {name for name, p in first.named_parameters() if any(p is x for x in first.unused_parameters())} == {
         "own.never.weight",
         "own.never.bias",
     }
@@ -103,7 +103,7 @@ def test_its_weights_are_those_of_the_path(site: Path) -> None:
         ({"pretrained": False, "name": "gone"}, "package lab-encoders 1.0 cannot be imported from no_such_module:x"),
     ],
 )
-def test_what_is_wrong_is_said(settings: dict, message: str) -> None:
+def test_plugin_errors_name_the_package(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_encoder(EncoderSource(kind=EncoderKind.INSTALLED, **{"name": "stripes"} | settings))
 

@@ -8,19 +8,26 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from pixio_robot.errors import UserError
-from pixio_robot.student_t import half_width
+from pixio_robot.student_t import t_half_width
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.probing.probes import DensePictures, ProbeResult, Probes, _dense_scores, extract, roc_area
-from pixio_robot.vision.probing.regressors import Ridge, nearest, nearest_patches, ridge, split_episodes
-from pixio_robot.vision.probing.softmax_regression import softmax_regression
+from pixio_robot.vision.probing.probes import (
+    DensePredictions,
+    ProbeResult,
+    Probes,
+    _dense_scores,
+    extract_features,
+    roc_area,
+)
+from pixio_robot.vision.probing.regressors import Ridge, fit_knn, fit_patch_knn, fit_ridge, split_episodes
+from pixio_robot.vision.probing.softmax_regression import fit_softmax_regression
 
 EPISODES, FRAMES, GRID, D, PIXELS = 24, 5, 4, 12, 16
 
 
-def probe(features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePictures]:
-    return Probes(features, truth).measure(features, truth)
+def probe(features: Features, truth: GroundTruth) -> tuple[ProbeResult, DensePredictions]:
+    return Probes(features, truth).evaluate(features, truth)
 
 
 def rotations(vectors: np.ndarray) -> np.ndarray:
@@ -62,7 +69,7 @@ def features_of(truth: GroundTruth, informed: bool) -> Features:
     return Features(cls, patches)
 
 
-def test_what_is_there_is_found(truth: GroundTruth) -> None:
+def test_probes_recover_depth_classes_and_positions(truth: GroundTruth) -> None:
     result, pictures = probe(features_of(truth, informed=True), truth)
     nothing, _ = probe(features_of(truth, informed=False), truth)
     assert result.linear.depth_rmse_m < 0.5 * result.no_features.depth_rmse_m
@@ -71,10 +78,10 @@ def test_what_is_there_is_found(truth: GroundTruth) -> None:
     assert set(result.linear.iou) == {"near", "far"}
     assert result.positions["cube"].class_tokens < 5 < 50 < nothing.positions["cube"].class_tokens
     assert result.train_frames + result.test_frames == len(truth.images)
-    assert pictures.read_depth.shape == pictures.depth.shape == (result.test_frames, PIXELS, PIXELS)
+    assert pictures.predicted_depth.shape == pictures.depth.shape == (result.test_frames, PIXELS, PIXELS)
 
 
-def test_orientation_and_contact_are_found(truth: GroundTruth) -> None:
+def test_probes_recover_orientation_and_contact(truth: GroundTruth) -> None:
     result, _ = probe(features_of(truth, informed=True), truth)
     nothing, _ = probe(features_of(truth, informed=False), truth)
     assert result.camera_angle is not None
@@ -87,7 +94,7 @@ def test_orientation_and_contact_are_found(truth: GroundTruth) -> None:
     assert 0.2 < nothing.contact.class_tokens < 0.8
 
 
-def test_neighbours_find_what_stands_out(truth: GroundTruth) -> None:
+def test_knn_probes_follow_a_dominant_feature(truth: GroundTruth) -> None:
     features = features_of(truth, informed=True)
     features.patches *= 0.1
     step = PIXELS // GRID
@@ -98,7 +105,7 @@ def test_neighbours_find_what_stands_out(truth: GroundTruth) -> None:
     assert informed.depth_delta1 > nothing.depth_delta1
 
 
-def test_what_neither_moves_nor_touches_has_no_probe(truth: GroundTruth) -> None:
+def test_constant_orientation_and_contact_have_no_probe(truth: GroundTruth) -> None:
     truth.camera_axes[:] = np.eye(3)
     truth.contact[:] = False
     result, _ = probe(features_of(truth, informed=True), dataclasses.replace(truth, positions={}))
@@ -107,18 +114,18 @@ def test_what_neither_moves_nor_touches_has_no_probe(truth: GroundTruth) -> None
     assert result.positions == {}
 
 
-def test_what_was_fitted_is_carried_to_other_frames(truth: GroundTruth) -> None:
+def test_fitted_probes_are_evaluated_on_other_frames(truth: GroundTruth) -> None:
     features = features_of(truth, informed=True)
     probes = Probes(features, truth)
-    own = probes.measure(features, truth)[0]
+    own = probes.evaluate(features, truth)[0]
     turned = Features(features.cls.flip(-1), features.patches.flip(-1))
-    carried = probes.measure(turned, truth)[0]
+    carried = probes.evaluate(turned, truth)[0]
     assert own == probe(features, truth)[0]
     assert carried.linear.depth_rmse_m > own.linear.depth_rmse_m
     assert carried.positions["cube"].class_tokens > own.positions["cube"].class_tokens
 
 
-def test_without_features_one_says_what_is_usual_at_each_pixel_of_the_training_frames(truth: GroundTruth) -> None:
+def test_baseline_without_features_is_the_per_pixel_mean_and_mode(truth: GroundTruth) -> None:
     held = split_episodes(truth.episode, 0.25)
     rows = np.arange(PIXELS)[:, None]
     # Depth grows downwards, the same in every training frame; what is measured lies a metre deeper in its left half.
@@ -142,12 +149,12 @@ def test_two_episodes_are_too_few(truth: GroundTruth) -> None:
         probe(features_of(two, informed=True), two)
 
 
-def test_the_interval_over_episodes_allows_for_how_few_they_are() -> None:
+def test_t_interval_covers_the_mean_of_few_episodes() -> None:
     # t(0.975, 2) = 4.3027, where the normal distribution would say 1.96.
-    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / 3**0.5, abs=1e-4)
+    assert t_half_width([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / 3**0.5, abs=1e-4)
     generator = np.random.default_rng(0)
     draws = generator.normal(5, 1, (400, 4))
-    covered = [abs(row.mean() - 5) <= half_width(row.tolist()) for row in draws]
+    covered = [abs(row.mean() - 5) <= t_half_width(row.tolist()) for row in draws]
     assert 0.92 < np.mean(covered) < 0.98
 
 
@@ -163,14 +170,14 @@ def test_the_interval_of_a_position_is_over_episodes(truth: GroundTruth) -> None
     assert wider.patches_half_width == pytest.approx(found.patches_half_width, rel=0.3)
 
 
-def test_features_are_those_of_an_encoder_that_acts() -> None:
+def test_features_are_extracted_in_evaluation_mode() -> None:
     config = EncoderConfig(size="tiny", patch=8, image_size=16, drop_path=0.9)
     encoder, images = PixioEncoder(config).train(), np.zeros((8, 16, 16, 3), np.uint8)
-    found = extract(encoder, images, torch.device("cpu"), batch=3)
+    found = extract_features(encoder, images, torch.device("cpu"), batch=3)
     torch.testing.assert_close(found.cls, found.cls[:1].expand(8, -1, -1), atol=1e-4, rtol=0)
 
 
-def test_depth_that_is_read_too_small_is_wrong_too() -> None:
+def test_delta1_counts_underestimated_depth_as_wrong() -> None:
     depth = np.full((1, 2, 2), 1.0, np.float32)
     read = np.array([[[1.0, 1.2], [1.3, 0.7]]], np.float32)
     classes = np.zeros((1, 2, 2), np.int32)
@@ -185,7 +192,7 @@ def test_roc_area_counts_pairs() -> None:
     assert roc_area(np.array([2.0, 1.0, 0.0, 3.0]), positive) == 0.25
 
 
-def test_nothing_of_an_episode_is_on_both_sides(truth: GroundTruth) -> None:
+def test_episodes_are_not_split_between_training_and_test(truth: GroundTruth) -> None:
     held = split_episodes(truth.episode, 0.25)
     assert not set(truth.episode[held]) & set(truth.episode[~held])
     assert held.sum() == 6 * FRAMES
@@ -206,13 +213,13 @@ def test_ridge_is_the_textbook_solution_on_either_side_of_square(rows: int, widt
     torch.testing.assert_close(read, (z @ weights + y.mean(0)).float(), atol=2e-3, rtol=1e-3)
 
 
-def test_features_that_wake_up_elsewhere_do_not_decide() -> None:
+def test_features_that_hardly_vary_in_training_do_not_dominate() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(120, 10, generator=generator)
     y = x[:, :4] @ torch.randn(4, 2, generator=generator)
     x[:, 8] = 0.1  # constant, but for rounding when it is averaged
     x[:, 9] = 1e-4 * torch.randn(120, generator=generator)
-    read = ridge(x, [y], np.repeat(np.arange(24), 5))
+    read = fit_ridge(x, [y], np.repeat(np.arange(24), 5))
     elsewhere = x.clone()
     elsewhere[:, 8:] = torch.randn(120, 2, generator=generator)
     assert (read(x) - y).square().mean() < 0.01 * y.var()
@@ -220,7 +227,7 @@ def test_features_that_wake_up_elsewhere_do_not_decide() -> None:
     alone = elsewhere.clone()
     alone[:, 9] = x[:, 9]
     assert torch.equal(read(alone), read(x))
-    assert torch.equal(ridge(torch.ones(120, 3), [y], np.repeat(np.arange(24), 5))(torch.zeros(2, 3))[0], y.mean(0))
+    assert torch.equal(fit_ridge(torch.ones(120, 3), [y], np.repeat(np.arange(24), 5))(torch.zeros(2, 3))[0], y.mean(0))
 
 
 def test_each_target_has_its_own_penalty_whatever_is_fitted_beside_it() -> None:
@@ -229,14 +236,14 @@ def test_each_target_has_its_own_penalty_whatever_is_fitted_beside_it() -> None:
     clear = x @ torch.randn(90, 3, generator=generator)
     noise = torch.randn(60, 1, generator=generator)
     groups = np.repeat(np.arange(12), 5)
-    both = ridge(x, [clear, noise], groups)(x)
+    both = fit_ridge(x, [clear, noise], groups)(x)
     for part, target in ((both[:, :3], clear), (both[:, 3:], noise)):
-        torch.testing.assert_close(part, ridge(x, [target], groups)(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(part, fit_ridge(x, [target], groups)(x), atol=1e-4, rtol=1e-4)
 
 
 def test_a_fitted_ridge_keeps_no_features() -> None:
     x = torch.randn(40, 5000)
-    read = ridge(x, [torch.randn(40, 2)], np.repeat(np.arange(8), 5))
+    read = fit_ridge(x, [torch.randn(40, 2)], np.repeat(np.arange(8), 5))
     held = [cell.cell_contents for cell in read.__closure__ or ()]
     assert sum(each.nbytes for each in held if isinstance(each, torch.Tensor)) < 0.2 * x.nbytes
     assert not [each for each in held if isinstance(each, Ridge)]
@@ -248,15 +255,15 @@ def test_softmax_regression_is_at_its_optimum_and_the_same_again() -> None:
     classes = (x[:, 0] + x[:, 1] / 10 + torch.randn(400, generator=generator) > 0).long()
     shares = torch.nn.functional.one_hot(classes, 3).float()
     groups = np.repeat(np.arange(20), 20)
-    read = softmax_regression(x, shares, groups)(x)
+    read = fit_softmax_regression(x, shares, groups)(x)
     assert (read.argmax(1) == classes).float().mean() > 0.75
     torch.testing.assert_close(read.sum(1), torch.ones(400))
     # At the optimum the offset, which has no penalty, makes the mean prediction the mean share.
     torch.testing.assert_close(read.mean(0), shares.mean(0), atol=2e-3, rtol=0)
-    assert torch.equal(read, softmax_regression(x, shares, groups)(x))
+    assert torch.equal(read, fit_softmax_regression(x, shares, groups)(x))
 
 
-def test_a_small_class_is_found(truth: GroundTruth) -> None:
+def test_softmax_regression_predicts_a_small_class(truth: GroundTruth) -> None:
     """An object on a twentieth of the patches, which a linear map of the features separates."""
     generator = torch.Generator().manual_seed(0)
     n, step = len(truth.images), PIXELS // GRID
@@ -270,16 +277,16 @@ def test_a_small_class_is_found(truth: GroundTruth) -> None:
 
 def test_nearest_of_a_known_frame_is_itself() -> None:
     x, y = torch.eye(6), torch.arange(6.0)[:, None]
-    torch.testing.assert_close(nearest(x, y, k=1)(x), y)
+    torch.testing.assert_close(fit_knn(x, y, k=1)(x), y)
 
 
 def test_dense_neighbours_are_weighted_by_how_near_they_are() -> None:
     known = torch.tensor([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]])
     values = torch.tensor([[1.0], [2.0], [30.0]])
     weights = torch.softmax(torch.tensor([1.0, 0.8, -1.0]) / 0.02, 0)
-    torch.testing.assert_close(nearest_patches(known, values)(torch.tensor([[2.0, 0.0]]))[0], weights @ values)
+    torch.testing.assert_close(fit_patch_knn(known, values)(torch.tensor([[2.0, 0.0]]))[0], weights @ values)
 
 
-def test_same_features_same_card(truth: GroundTruth) -> None:
+def test_equal_features_give_equal_probe_results(truth: GroundTruth) -> None:
     features = features_of(truth, informed=True)
     assert probe(features, truth)[0] == probe(features, truth)[0]

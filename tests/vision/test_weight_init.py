@@ -8,7 +8,7 @@ from pixio_robot.vision.distill import Distillation, StudentConfig
 from pixio_robot.vision.mae import Decoder, Pixio
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.vit import VisionTransformer
-from pixio_robot.vision.weight_init import fill
+from pixio_robot.vision.weight_init import materialise
 
 CONFIG = EncoderConfig(size="micro", patch=8, image_size=32, class_tokens=3, drop_path=0.2)
 DECODER = DecoderConfig(width=64, depth=2, heads=4)
@@ -34,7 +34,7 @@ def assert_equal(first: dict, second: dict) -> None:
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
-def test_seeds_give_what_one_stream_of_random_numbers_gave():
+def test_random_weights_match_a_single_random_stream():
     places = ("cls_pos", "patch_pos")
     expected = drawn_together(lambda: VisionTransformer(CONFIG), ["cls_token"], places)
     assert_equal(PixioEncoder(CONFIG, seed=7).vit.state_dict(), expected)
@@ -50,11 +50,11 @@ def test_seeds_give_what_one_stream_of_random_numbers_gave():
     assert_equal(student.encoder.vit.state_dict(), expected)
 
 
-def test_a_model_that_is_made_without_weights_can_be_given_them():
+def test_meta_model_is_materialised_with_random_weights():
     empty = Pixio(PixioEncoder(CONFIG, seed=None), DECODER, MaskConfig(block=1), seed=None)
     assert all(parameter.is_meta for parameter in empty.parameters())
     assert not any(buffer.is_meta for buffer in empty.buffers()), "constants are no weights"
-    fill(empty, empty.fresh(7))
+    materialise(empty, empty.random_weights(7))
     whole = Pixio(PixioEncoder(CONFIG, seed=7), DECODER, MaskConfig(block=1), seed=7)
     assert_equal(empty.state_dict(), whole.state_dict())
     assert all(parameter.requires_grad for parameter in empty.parameters())
@@ -63,7 +63,7 @@ def test_a_model_that_is_made_without_weights_can_be_given_them():
     assert torch.equal(*losses)
 
 
-def test_drawing_leaves_the_random_numbers_of_others_alone():
+def test_random_weights_leave_the_global_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)

@@ -11,7 +11,7 @@ from pixio_robot.files import read_json, write_json
 from pixio_robot.vision.build import EncoderSource, build_encoder
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.weights.formats import WeightFormat, save_as
+from pixio_robot.vision.weights.formats import WeightFormat, save_encoder_as
 from pixio_robot.vision.weights.huggingface import read_huggingface, save_huggingface
 from pixio_robot.vision.weights.official import from_official, read_official, to_official
 
@@ -67,7 +67,7 @@ def test_huggingface_directories_come_back_the_same(encoder, tmp_path):
 
 @pytest.mark.parametrize("kind", ["ours", "huggingface", "official"])
 def test_from_pretrained_opens_every_format(kind, encoder, tmp_path):
-    save_as(encoder, tmp_path / "weights", WeightFormat(kind))
+    save_encoder_as(encoder, tmp_path / "weights", WeightFormat(kind))
     assert PixioEncoder.from_pretrained(tmp_path / "weights").fingerprint() == encoder.fingerprint()
     resized = PixioEncoder.from_pretrained(str(tmp_path / "weights"), resize=128)
     assert resized.grid(90, 70) == (8, 8)
@@ -97,7 +97,7 @@ class Trap:
         return (print, ("executed",))
 
 
-def test_the_state_of_a_training_is_no_encoder(encoder, tmp_path):
+def test_training_state_is_refused_as_an_encoder(encoder, tmp_path):
     run = tmp_path / "run"
     encoder.save(run / "model")
     state = run / "checkpoints" / "step_00000010"

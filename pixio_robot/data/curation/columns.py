@@ -25,7 +25,7 @@ import numpy as np
 from pixio_robot.data.images.shards import MANIFEST, FrameShards
 from pixio_robot.data.jobs.executor import Executor, Job, run_tasks
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_file, read_json, sweep_temporaries, write_json
+from pixio_robot.files import atomic_file, read_json, remove_temporaries, write_json
 from pixio_robot.progress import Progress
 
 KEY = "key.json"
@@ -98,7 +98,7 @@ def compute(column: Column, shards: FrameShards, directory: Path, workers: Worke
         if not work.is_dir():
             work.mkdir(parents=True)
             write_json(work / KEY, key)
-        sweep_temporaries(work)
+        remove_temporaries(work)
         known = stored.known(key, footage)
         chunks = _chunks(shards, known, work)
         if chunks:

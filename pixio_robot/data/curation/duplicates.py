@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pixio_robot.machine import full_float32, to_device
+from pixio_robot.machine import disable_tf32, to_device
 
 BLOCK = 4096
 HASH_BLOCK = 1_000_000
@@ -62,7 +62,7 @@ class NearDuplicates:
 
 
 # The cosines of TF32 are off by up to 1e-3, too much for a limit near 1: a GPU must agree with a CPU.
-@full_float32()
+@disable_tf32()
 def near_duplicates(
     embeddings: np.ndarray, videos: np.ndarray, usable: np.ndarray, limit: float, device: torch.device | None = None
 ) -> NearDuplicates:

@@ -17,7 +17,7 @@ from pixio_robot.data.curation.thresholds import Reason, Thresholds, Verdict
 from pixio_robot.data.curation.wording import REASON_TEXTS, SCORE_TEXTS
 from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.files import atomic_file
-from pixio_robot.html_pages import templates
+from pixio_robot.html_pages import template_environment
 
 SCALES = {
     "min_sharpness": Scale.LOGARITHMIC,
@@ -62,7 +62,7 @@ def write_report(path: Path, shards: FrameShards, thresholds: Thresholds, scores
 
 def render(shards: FrameShards, thresholds: Thresholds, scores: Scores) -> str:
     return (
-        templates("pixio_robot.data.curation")
+        template_environment("pixio_robot.data.curation")
         .get_template("curation.html.j2")
         .render(_context(shards, thresholds, scores))
     )

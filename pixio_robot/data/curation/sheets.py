@@ -9,7 +9,7 @@ import numpy as np
 
 from pixio_robot.data.images.codec import CorruptImage, encode_jpeg
 from pixio_robot.data.images.shards import FrameShards
-from pixio_robot.html_pages import data_address
+from pixio_robot.html_pages import data_uri
 
 PICTURES = 8
 PER_VIDEO = 2
@@ -65,7 +65,7 @@ def picture(shards: FrameShards, row: int, caption: str, beside: int | None = No
     gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
     image = tiles[0] if beside is None else np.concatenate([tiles[0], gap, tiles[1]], axis=1)
     name = shards.id(row) if beside is None else f"{shards.id(beside)} and {shards.id(row)}"
-    return Picture(data_address("image/jpeg", encode_jpeg(image, QUALITY)), name, caption)
+    return Picture(data_uri("image/jpeg", encode_jpeg(image, QUALITY)), name, caption)
 
 
 def _small(image: np.ndarray) -> np.ndarray:

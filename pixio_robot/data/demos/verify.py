@@ -13,7 +13,7 @@ from pixio_robot.data.demos.arrays import CorruptArray, open_frames, read_values
 from pixio_robot.data.demos.metadata_checksums import METADATA_FILE, metadata_checksums
 from pixio_robot.data.demos.store import EPISODES, DemoStore
 from pixio_robot.data.demos.validation import VALUES
-from pixio_robot.progress import tracked
+from pixio_robot.progress import track_progress
 
 TIMESTAMPS = "timestamps_s"
 """The key of an episode's info under which a recorder may keep the time of every step, in seconds."""
@@ -36,7 +36,7 @@ def verify_store(
             problems.append(
                 f"{group / METADATA_FILE}: does not describe a Zarr v3 group, so other tools cannot read the store"
             )
-    for episode in tracked(range(len(store)), f"verify {store.path}", shown=progress):
+    for episode in track_progress(range(len(store)), f"verify {store.path}", shown=progress):
         problems += _check_metadata_files(store, episode)
         problems += _check_values(store, episode, action_range)
         problems += _check_timestamps(store, episode)

@@ -33,8 +33,8 @@ from pixio_robot.data.features.views import Views
 from pixio_robot.data.shared_memory import Allocator, allocate_private
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file, fsync_parent
-from pixio_robot.machine import pinned, to_device
-from pixio_robot.progress import tracked
+from pixio_robot.machine import pin_memory, to_device
+from pixio_robot.progress import track_progress
 from pixio_robot.types import Features
 
 DIRECTORY = ".features"
@@ -238,13 +238,13 @@ def _encode_missing(
 
     def read(one: _FeatureFile, start: int) -> Tensor:
         images = store.images(one.episode, one.camera, start, min(start + batch_size, one.length))
-        return pinned(torch.from_numpy(views.apply(images, one.camera, one.episode, one.view).copy()))
+        return pin_memory(torch.from_numpy(views.apply(images, one.camera, one.episode, one.view).copy()))
 
     places = [(one, range(0, one.length, batch_size)) for one in missing]
     reads = (functools.partial(read, one, start) for one, starts in places for start in starts)
 
     def saves(batches: Iterator[Tensor]) -> Iterator[Callable[[], None]]:
-        for one, starts in tracked(places, "encode demonstrations", shown=progress):
+        for one, starts in track_progress(places, "encode demonstrations", shown=progress):
             parts = _encode(encoder, itertools.islice(batches, len(starts)), device)
             yield functools.partial(_save, one, parts, temporary)
 

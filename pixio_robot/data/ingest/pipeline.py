@@ -30,9 +30,9 @@ from pixio_robot.data.ingest.packing import Packable, pack_shards
 from pixio_robot.data.ingest.privacy import PrivacyHook, hook_name, hook_sha256
 from pixio_robot.data.ingest.progress import IngestProgress
 from pixio_robot.data.jobs.executor import Executor, run_tasks
-from pixio_robot.errors import UserError, some
+from pixio_robot.errors import UserError, format_names
 from pixio_robot.fields import check_fields, number
-from pixio_robot.files import locked, read_json, sweep_temporaries
+from pixio_robot.files import file_lock, read_json, remove_temporaries
 
 NOT_RECORDED = ("source", "out", "workers", "executor", "timeout_s", "drop_missing")
 """Settings that do not change what the shards contain."""
@@ -147,10 +147,12 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     if not work.exists() and (manifest := _up_to_date_manifest(out, config, keys)) is not None:
         return _report(out, manifest, found, others, changed=False)
     work.mkdir(parents=True, exist_ok=True)
-    with locked(work / "lock", f"Another ingest is running in {work}; wait for it to finish, or choose another `out`."):
+    with file_lock(
+        work / "lock", f"Another ingest is running in {work}; wait for it to finish, or choose another `out`."
+    ):
         # Only the lock's holder writes here; an orphaned worker of a killed run loses nothing that matters.
-        sweep_temporaries(work)
-        sweep_temporaries(out.parent, of=out.name)
+        remove_temporaries(work)
+        remove_temporaries(out.parent, name=out.name)
         if (
             manifest := _up_to_date_manifest(out, config, keys)
         ) is not None:  # an earlier run was killed before it cleaned up
@@ -188,7 +190,7 @@ def _check_no_footage_missing(previous: dict[str, Any], found: list[Footage], so
     if gone:
         raise UserError(
             f"{len(gone)} of the {len(previous['videos'])} pieces of footage in {out} are gone from {source}: "
-            f"{some(gone)}. If they were removed or renamed on purpose, pass drop_missing=true, which removes "
+            f"{format_names(gone)}. If they were removed or renamed on purpose, pass drop_missing=true, which removes "
             "their frames; otherwise bring them back, or choose another out=."
         )
 

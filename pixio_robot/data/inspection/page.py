@@ -17,7 +17,7 @@ from pixio_robot.data.inspection.words import simulator_of
 from pixio_robot.data.stats import Range, cached_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
-from pixio_robot.html_pages import data_address, templates
+from pixio_robot.html_pages import data_uri, template_environment
 
 LISTED_OUTLIERS = 50
 
@@ -56,7 +56,7 @@ def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
         "outliers": list(outliers.items())[:LISTED_OUTLIERS],
         "more_outliers": max(0, len(outliers) - LISTED_OUTLIERS),
     }
-    page = templates("pixio_robot.data.inspection").get_template("inspection.html.j2").render(values)
+    page = template_environment("pixio_robot.data.inspection").get_template("inspection.html.j2").render(values)
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -91,9 +91,7 @@ def _episode(store: DemoStore, number: int, unusual: list[str]) -> dict[str, Any
         if (remark := frozen_camera(camera, frames)) is not None:
             remarks.append(remark)
         sheet, movie = contact_sheet(frames), film(frames, store.spec.control_hz)
-        cameras.append(
-            {"name": camera, "sheet": data_address("image/jpeg", sheet), "film": data_address("video/mp4", movie)}
-        )
+        cameras.append({"name": camera, "sheet": data_uri("image/jpeg", sheet), "film": data_uri("video/mp4", movie)})
     return {
         "number": number,
         "task": episode_task(store, number),

@@ -18,7 +18,7 @@ from pixio_robot.interop.diffusion_policy.container import EPISODE_ENDS, Archive
 from pixio_robot.interop.diffusion_policy.importer import ACTION, REWARD, STATE
 from pixio_robot.interop.diffusion_policy.settings import INFOS, SPEC, ExportConfig
 from pixio_robot.interop.diffusion_policy.zarr_arrays import ArrayWriter, write_json
-from pixio_robot.progress import tracked
+from pixio_robot.progress import track_progress
 from pixio_robot.types import Episode
 
 CHUNK_BYTES = 2_000_000
@@ -55,7 +55,7 @@ def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Conversi
                 (REWARD, ()),
             )
         }
-        for number in tracked(range(len(store)), f"write {out}"):
+        for number in track_progress(range(len(store)), f"write {out}"):
             _append(store.episode(number), parts, cameras, values)
         for writer in (*cameras.values(), *values.values()):
             writer.close()

@@ -18,7 +18,7 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.interop.lerobot.extra_metadata import FILE, episode_line
 from pixio_robot.interop.lerobot.features import ACTION, DONE, IMAGES, REWARD, STATE, SUCCESS, features_from_spec
-from pixio_robot.progress import tracked
+from pixio_robot.progress import track_progress
 
 
 def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[str, Any] | None) -> None:
@@ -31,7 +31,7 @@ def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[s
         dataset = _create(store, root, repo_id, encoder)
         notes = [json.dumps({"spec": store.spec.to_json()})]
         try:
-            for number in tracked(range(len(store)), f"write {root.name}"):
+            for number in track_progress(range(len(store)), f"write {root.name}"):
                 notes.append(json.dumps(_add(dataset, store, number, encoder is not None)))
             dataset.finalize()
         except BaseException:

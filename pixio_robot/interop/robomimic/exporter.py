@@ -23,7 +23,7 @@ from pixio_robot.interop.robomimic.hdf5_file import DEMO_PREFIX as DEMO_PREFIX
 from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number, read_dataset
 from pixio_robot.interop.robomimic.observations import IMAGE
 from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, SPEC, ExportConfig
-from pixio_robot.progress import tracked
+from pixio_robot.progress import track_progress
 from pixio_robot.types import DemoSpec, Episode
 
 _FROM_ORIGINAL = ("model_file", "ep_meta", "camera_info")
@@ -46,7 +46,7 @@ def export_file(store_path: Path, out: Path, config: ExportConfig) -> Conversion
         data.attrs["env_args"] = json.dumps(env_args, indent=4)
         data.attrs["total"] = int(store.lengths.sum())
         data.attrs[SPEC] = json.dumps(store.spec.to_json())
-        for number in tracked(range(len(store)), f"write {out}"):
+        for number in track_progress(range(len(store)), f"write {out}"):
             episode = store.episode(number)
             group = data.create_group(names[number])
             _write_episode(group, episode, store.spec, keys, config)

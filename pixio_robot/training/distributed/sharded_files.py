@@ -15,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import current
+from pixio_robot.training.distributed.processes import current_processes
 
 SUFFIX = ".safetensors"
 
 
-def save_spread(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+def save_sharded(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write the tensors to a new directory. A collective call, with the same names on every process."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -29,10 +29,10 @@ def save_spread(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about running in a single process
         writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
-        save(_separate(tensors), storage_writer=writer, no_dist=current().count == 1)
+        save(_clone_shared_tensors(tensors), storage_writer=writer, no_dist=current_processes().world_size == 1)
 
 
-def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _clone_shared_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy tensors that share memory (tied weights), which safetensors rejects."""
     from torch.distributed.tensor import DTensor
 
@@ -40,15 +40,15 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     separate = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().contiguous()
-        place = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).data_ptr()
-        separate[name] = tensor.clone() if place in seen else tensor
-        if place:  # 0: this process has no part of it
-            seen.add(place)
+        address = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).data_ptr()
+        separate[name] = tensor.clone() if address in seen else tensor
+        if address:  # 0: this process has no part of it
+            seen.add(address)
     return separate
 
 
-def load_spread(directory: Path, into: dict[str, Tensor]) -> None:
-    """Load what `save_spread` wrote into the tensors, in place and by name. A collective call."""
+def load_sharded(directory: Path, into: dict[str, Tensor]) -> None:
+    """Load what `save_sharded` wrote into the tensors, in place and by name. A collective call."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -56,10 +56,10 @@ def load_spread(directory: Path, into: dict[str, Tensor]) -> None:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        load(into, storage_reader=HuggingFaceStorageReader(str(directory)), no_dist=current().count == 1)
+        load(into, storage_reader=HuggingFaceStorageReader(str(directory)), no_dist=current_processes().world_size == 1)
 
 
-def spread_sizes(directory: Path) -> dict[str, torch.Size]:
+def read_sharded_sizes(directory: Path) -> dict[str, torch.Size]:
     """Name and full size of every stored tensor. Raises UserError naming a damaged file."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
@@ -71,5 +71,5 @@ def spread_sizes(directory: Path) -> dict[str, torch.Size]:
             raise UserError(f"{file} cannot be read ({error})") from error
     if not directory.is_dir():
         return {}
-    found = HuggingFaceStorageReader(str(directory)).read_metadata().state_dict_metadata
-    return {name: metadata.size for name, metadata in found.items()}  # type: ignore[union-attr]
+    stored = HuggingFaceStorageReader(str(directory)).read_metadata().state_dict_metadata
+    return {name: metadata.size for name, metadata in stored.items()}  # type: ignore[union-attr]

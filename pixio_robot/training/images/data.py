@@ -13,7 +13,7 @@ from pixio_robot.data.images.batches import ImageSource, PixelBatches, open_imag
 from pixio_robot.data.images.mixture import MixedOrder
 from pixio_robot.data.images.shards import MANIFEST, read_manifest
 from pixio_robot.data.images.sources import component_sources
-from pixio_robot.training.distributed.processes import current
+from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.images.hooks import SEED
 
 
@@ -51,8 +51,8 @@ def open_image_data(
     UserError for invalid data, a selection that belongs to none of it, weights that do not fit, and a batch that cannot
     be divided among the processes.
     """
-    processes = current()
-    share = processes.share(batch_size)
+    processes = current_processes()
+    share = processes.local_batch_size(batch_size)
     train = open_image_source(data)
     selected = open_selections(selection, train)
     batches = PixelBatches(
@@ -62,35 +62,37 @@ def open_image_data(
         seed,
         workers,
         rank=processes.rank,
-        world_size=processes.count,
+        world_size=processes.world_size,
         selection=selected,
-        order=None if weights is None else _mixed(train, selected, weights, seed),
+        order=None if weights is None else _mixture_order(train, selected, weights, seed),
         pinned=device.type == "cuda",
     )
-    held_out = _held_out(data)
+    held_out = _open_validation_split(data)
     validation = None
     if held_out is not None:
         shown = min(batch_size, len(held_out))
-        sharing = processes.sharing(shown)
+        sharing = processes.processes_for_rows(shown)
         validation = PixelBatches(
             held_out,
-            sharing.share(shown),
+            sharing.local_batch_size(shown),
             image_size,
             SEED,
             workers,
             rank=sharing.rank,
-            world_size=sharing.count,
+            world_size=sharing.world_size,
         )
     return ImageData(train, batches, held_out, validation)
 
 
-def _mixed(source: ImageSource, selected: SelectionAcross | None, weights: Sequence[float], seed: int) -> MixedOrder:
+def _mixture_order(
+    source: ImageSource, selected: SelectionAcross | None, weights: Sequence[float], seed: int
+) -> MixedOrder:
     counts = [len(part) for part in component_sources(source)]
     selections = [None] * len(counts) if selected is None else [selection for _, selection in selected.parts]
     return MixedOrder(counts, selections, weights, seed)
 
 
-def _held_out(paths: Sequence[str]) -> ImageSource | None:
+def _open_validation_split(paths: Sequence[str]) -> ImageSource | None:
     """Held-out frames of the shards among `paths`; demonstrations have no validation split."""
     with_split = [
         path

@@ -36,9 +36,9 @@ VIEW = "largest central square"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Computing:
-    """How workers compute: on `cpu` or `cuda`, or they fail, and in which precision. It is decided before they start,
-    as the scores' key states the precision."""
+class _ComputeSettings:
+    """Device (`cpu` or `cuda`) and precision of the workers. Both are fixed before the workers start, because the cache
+    key of the scores contains the precision; a worker without that device fails."""
 
     device: str
     dtype: torch.dtype
@@ -56,19 +56,19 @@ class _Computing:
 
 
 @dataclasses.dataclass(frozen=True)
-class _LossOfChunk:
+class _LossJob:
     chunk: Chunk
     checkpoint: str
     masks: int
-    computing: _Computing
+    compute: _ComputeSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class _EmbeddingOfChunk:
+class _EmbeddingJob:
     chunk: Chunk
     source: EncoderSource
     size: int
-    computing: _Computing
+    compute: _ComputeSettings
 
 
 def mae_loss_column(
@@ -82,16 +82,16 @@ def mae_loss_column(
     """
     if masks < 1:
         raise UserError(f"mae_masks must be at least 1, not {masks}.")
-    computing = _computing(device, executor, gpus)
+    compute = _compute_settings(device, executor, gpus)
     model = Pixio.load(checkpoint)
     return Column(
         name=MAE_LOSS,
         title="reconstruction loss",
-        settings={"model": checkpointing.fingerprint(model, _shape(model)), "masks": masks, "view": VIEW}
-        | computing.key(),
-        job=_score_loss,
-        argument=lambda chunk: _LossOfChunk(chunk, str(Path(checkpoint).absolute()), masks, computing),
-        local_workers=computing.processes(),
+        settings={"model": checkpointing.fingerprint(model, _model_config(model)), "masks": masks, "view": VIEW}
+        | compute.key(),
+        job=_run_loss_job,
+        argument=lambda chunk: _LossJob(chunk, str(Path(checkpoint).absolute()), masks, compute),
+        local_workers=compute.processes(),
         gpus=gpus,
     )
 
@@ -109,40 +109,44 @@ def embedding_column(
     encoder: Any = build_encoder(source)
     if encoder is None:
         return None
-    computing = _computing(device, executor, gpus)
+    compute = _compute_settings(device, executor, gpus)
     encoder.grid(size, size)  # raises for an unsuitable size before data is read
     return Column(
         name=EMBEDDING,
         title="embedding",
-        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW} | computing.key(),
-        job=_embed,
-        argument=lambda chunk: _EmbeddingOfChunk(chunk, source, size, computing),
-        local_workers=computing.processes(),
+        settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW} | compute.key(),
+        job=_run_embedding_job,
+        argument=lambda chunk: _EmbeddingJob(chunk, source, size, compute),
+        local_workers=compute.processes(),
         gpus=gpus,
     )
 
 
-def _computing(device: str, executor: Executor, gpus: float) -> _Computing:
+def _compute_settings(device: str, executor: Executor, gpus: float) -> _ComputeSettings:
     """Ray's workers have the GPUs that they reserve, regardless of the machine that starts them; on one that does not
     compute in bfloat16 they emulate it."""
     if executor is Executor.PROCESSES:
         picked = pick_device(device)
-        return _Computing(picked.type, autocast_dtype(picked))
+        return _ComputeSettings(picked.type, autocast_dtype(picked))
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
     if device == "cuda" and gpus <= 0:
         raise UserError(
             "device=cuda with executor=ray needs gpus=1, or the fraction of a GPU to reserve for each worker."
         )
-    return _Computing("cuda", torch.bfloat16) if gpus > 0 and device != "cpu" else _Computing("cpu", torch.float32)
+    return (
+        _ComputeSettings("cuda", torch.bfloat16)
+        if gpus > 0 and device != "cpu"
+        else _ComputeSettings("cpu", torch.float32)
+    )
 
 
-def _threads(device: torch.device) -> int:
+def _decoding_threads(device: torch.device) -> int:
     """Number of decoding threads. With a GPU all cores decode; on a CPU each core has a worker, which also computes."""
     return usable_cores() if device.type == "cuda" else 2
 
 
-def _shape(model: Pixio) -> dict[str, Any]:
+def _model_config(model: Pixio) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "encoder": model.encoder.config,
         "decoder": model.decoder_config,
@@ -161,7 +165,7 @@ def _worker_device(name: str) -> torch.device:
 
 
 @functools.lru_cache(maxsize=1)
-def _pixio(checkpoint: str, device: torch.device) -> Pixio:
+def _cached_pixio(checkpoint: str, device: torch.device) -> Pixio:
     """Cached: a worker scores many chunks with one model."""
     return Pixio.load(checkpoint).eval().requires_grad_(False).to(device)
 
@@ -170,7 +174,7 @@ _encoders: dict[str, Any] = {}
 """Cache by source and device: a worker embeds many chunks with one encoder."""
 
 
-def _encoder(source: EncoderSource, device: torch.device) -> Any:
+def _cached_encoder(source: EncoderSource, device: torch.device) -> Any:
     key = f"{source} {device}"
     if key not in _encoders:
         built = build_encoder(source)
@@ -180,20 +184,20 @@ def _encoder(source: EncoderSource, device: torch.device) -> Any:
 
 
 @torch.inference_mode()
-def _score_loss(job: _LossOfChunk, report: Callable[[float], None]) -> None:
-    device = _worker_device(job.computing.device)
-    model = _pixio(job.checkpoint, device)
+def _run_loss_job(job: _LossJob, report: Callable[[float], None]) -> None:
+    device = _worker_device(job.compute.device)
+    model = _cached_pixio(job.checkpoint, device)
     size = model.encoder.config.resize or model.encoder.config.image_size
     grid = model.encoder.grid(size, size)
     shards = FrameShards.open(job.chunk.data, job.chunk.split)
     losses = np.full(job.chunk.stop - job.chunk.start, np.nan, np.float32)
-    for rows, images in batches_of(shards, job.chunk, size, BATCH[device.type], _threads(device)):
+    for rows, images in batches_of(shards, job.chunk, size, BATCH[device.type], _decoding_threads(device)):
         images_bss3 = to_device(torch.from_numpy(images), device)
         total_b = torch.zeros(len(rows), device=device)
-        generators = [_generator(shards.id(row)) for row in rows.tolist()]
+        generators = [_generator_for_frame(shards.id(row)) for row in rows.tolist()]
         masks = sample_mask(job.masks * len(rows), grid, model.mask_config, job.masks * generators, device)
         for start in range(0, job.masks * len(rows), len(rows)):
-            with job.computing.autocast():
+            with job.compute.autocast():
                 mask = masks.rows(slice(start, start + len(rows)))
                 total_b += model.reconstruct(images_bss3, mask).loss_per_image
         losses[rows - job.chunk.start] = (total_b / job.masks).cpu().numpy()
@@ -202,28 +206,28 @@ def _score_loss(job: _LossOfChunk, report: Callable[[float], None]) -> None:
     job.chunk.save(losses)
 
 
-def _generator(identity: str) -> torch.Generator:
+def _generator_for_frame(identity: str) -> torch.Generator:
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 @torch.inference_mode()
-def _embed(job: _EmbeddingOfChunk, report: Callable[[float], None]) -> None:
-    device = _worker_device(job.computing.device)
-    encoder = _encoder(job.source, device)
+def _run_embedding_job(job: _EmbeddingJob, report: Callable[[float], None]) -> None:
+    device = _worker_device(job.compute.device)
+    encoder = _cached_encoder(job.source, device)
     shards = FrameShards.open(job.chunk.data, job.chunk.split)
     vectors = np.zeros((job.chunk.stop - job.chunk.start, encoder.feature_dim), np.float16)
-    for rows, images in batches_of(shards, job.chunk, job.size, BATCH[device.type], _threads(device)):
-        with job.computing.autocast():
+    for rows, images in batches_of(shards, job.chunk, job.size, BATCH[device.type], _decoding_threads(device)):
+        with job.compute.autocast():
             features = encoder(to_device(torch.from_numpy(images), device))
-        vectors_bd = embedding(features)
+        vectors_bd = embed_features(features)
         vectors[rows - job.chunk.start] = vectors_bd.half().cpu().numpy()
         report(len(rows))
     shards.close()
     job.chunk.save(vectors)
 
 
-def embedding(features: Features) -> Tensor:
+def embed_features(features: Features) -> Tensor:
     """One unit vector per image (b, d): the mean class token, or the mean patch token if the encoder has none."""
     tokens_bkd = features.cls if features.cls.shape[1] else features.patches.flatten(1, 2)
     return functional.normalize(tokens_bkd.float().mean(dim=1), dim=-1)

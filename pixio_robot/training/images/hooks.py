@@ -14,14 +14,14 @@ from torch import nn
 from pixio_robot.data.images.batches import ImageSource, PixelBatches
 from pixio_robot.files import atomic_file
 from pixio_robot.machine import to_device
-from pixio_robot.training.distributed.processes import current
+from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.vision.mae import Pixio
 
 SEED = 0
 """Images, crops and masks are the same at every call and in every run."""
 
 
-class Panels:
+class ReconstructionPanels:
     """Masked, predicted and original, one image per row: `<directory>/step_XXXXXXXX.png`, and in the logs."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Panels:
         self.generator.manual_seed(SEED)
         with self.autocast:
             panels_hw3 = self.model.panels(self.images_bhw3, self.generator).flatten(0, 1).cpu().numpy()
-        if current().first:
+        if current_processes().is_main:
             with atomic_file(self.directory / f"step_{step:08d}.png") as temporary:
                 imageio.imwrite(temporary, panels_hw3)
         return {"panels": panels_hw3}
@@ -79,4 +79,4 @@ class ValidationLoss:
             with self.autocast:
                 output = self.model(images_bhw3, self.generator, self.batches.world_size, self.batches.rank)
             losses.append(output.loss)
-        return {"validation_loss": current().mean(torch.stack(losses).mean()).item()}
+        return {"validation_loss": current_processes().all_reduce_mean(torch.stack(losses).mean()).item()}

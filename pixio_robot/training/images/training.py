@@ -14,15 +14,15 @@ from pixio_robot.data.images.batches import PixelBatch
 from pixio_robot.fields import check_fields, number
 from pixio_robot.machine import to_device
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed.processes import current
-from pixio_robot.training.distributed.strategy import spread, spread_frozen, whole_on_cpu
+from pixio_robot.training.distributed.processes import current_processes
+from pixio_robot.training.distributed.strategy import distribute_frozen_model, distribute_model, gather_full_state_dict
 from pixio_robot.training.images.data import ImageData, open_image_data
 from pixio_robot.training.images.hooks import ValidationLoss
 from pixio_robot.training.job import Hook, Job
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.run_record import FitResult
-from pixio_robot.training.settings import defaults
+from pixio_robot.training.settings import flatten_defaults
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.weight_init import Weights
 
@@ -83,20 +83,20 @@ class ImageModel:
     """Save the deployable model, given its full state; only called by the first process."""
     logged: Callable[[Any], Mapping[str, Tensor]] = lambda output: {}
     """Values of an output to log in addition to its loss."""
-    begins: Callable[[str], int] = lambda name: 0
+    unfreeze_step: Callable[[str], int] = lambda name: 0
     """Number of updates for which the named parameter stays frozen."""
     teacher: Teacher | None = None
 
 
-Looks = Callable[[ImageData, torch.Generator, torch.autocast], Sequence[Hook]]
+HookFactory = Callable[[ImageData, torch.Generator, torch.autocast], Sequence[Hook]]
 """Creates the hooks of a run with these images, whose masks are drawn from the generator."""
 
 
 def train_on_images(
-    config: ImageTrainingConfig, model: ImageModel, look_every: int, looks: Looks = lambda *_: ()
+    config: ImageTrainingConfig, model: ImageModel, validation_every: int, make_hooks: HookFactory = lambda *_: ()
 ) -> FitResult:
     """Train in `config.out`, resuming an existing run. The loss on held-out images, if there are any, is computed every
-    `look_every` steps. Raises UserError for invalid data and for a batch size that the processes cannot share."""
+    `validation_every` steps. Raises UserError for invalid data and for a batch size that the processes cannot share."""
     device, loop = pick_device(config.device), config.loop
     images = open_image_data(
         config.data,
@@ -109,41 +109,45 @@ def train_on_images(
         device=device,
     )
     try:
-        return fit(_job(config, model, look_every, looks, images, device), loop, config.out)
+        return fit(_build_job(config, model, validation_every, make_hooks, images, device), loop, config.out)
     finally:
         images.close()
 
 
-def _job(
+def _build_job(
     config: ImageTrainingConfig,
     model: ImageModel,
-    look_every: int,
-    looks: Looks,
+    validation_every: int,
+    make_hooks: HookFactory,
     images: ImageData,
     device: torch.device,
 ) -> Job:
-    processes, loop = current(), config.loop
+    processes, loop = current_processes(), config.loop
     dtype = loop.precision(device)
-    spread_model = spread(model.module, model.blocks, loop.parallel, device, loop.compile, dtype, model.weights)
+    distributed_model = distribute_model(
+        model.module, model.blocks, loop.parallel, device, loop.compile, dtype, model.weights
+    )
     if (teacher := model.teacher) is not None:
         encoder = teacher.encoder
-        spread_frozen(encoder, encoder.vit.blocks, loop.parallel, device, dtype, teacher.weights, "intermediate")
+        distribute_frozen_model(
+            encoder, encoder.vit.blocks, loop.parallel, device, dtype, teacher.weights, "intermediate"
+        )
     generator, autocast = torch.Generator(device), loop.autocast(device)
-    hooks = list(looks(images, generator, autocast))
+    hooks = list(make_hooks(images, generator, autocast))
     if images.validation is not None:
         look = ValidationLoss(
             model.module, generator, images.validation, count=config.validation_batches, autocast=autocast
         )
-        hooks.append(Hook(every=look_every, call=look))
+        hooks.append(Hook(every=validation_every, call=look))
 
     def step(batch: PixelBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         images_bhw3 = to_device(batch.images, device)
-        output = spread_model.module(images_bhw3, generator, processes.count, processes.rank)
+        output = distributed_model.module(images_bhw3, generator, processes.world_size, processes.rank)
         return output.loss, model.logged(output)
 
     def save_model(directory: Path) -> None:
-        weights = whole_on_cpu(model.module.state_dict())
-        if processes.first:
+        weights = gather_full_state_dict(model.module.state_dict())
+        if processes.is_main:
             model.save(weights, directory)
 
     return Job(
@@ -153,14 +157,14 @@ def _job(
         batches=images.batches,
         batch_size=config.batch_size,
         step=step,
-        groups=parameter_groups(model.module, begins=model.begins),
+        groups=parameter_groups(model.module, unfreeze_step=model.unfreeze_step),
         optim=model.optim,
         save_model=save_model,
         settings=dataclasses.asdict(config),
-        unsaid=defaults(config),
+        default_settings=flatten_defaults(config),
         generators={"masks": generator},
         hooks=hooks,
-        spread=spread_model,
-        found=lambda: {"unreadable_images": images.batches.corrupt},
+        distributed_model=distributed_model,
+        distinct_items=lambda: {"unreadable_images": images.batches.corrupt},
         flop_per_example=model.flop,
     )

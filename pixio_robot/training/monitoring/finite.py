@@ -39,10 +39,10 @@ def check_finite(
     }
     name = min(steps, key=lambda name: steps[name])
     path = run_dir / NON_FINITE
-    everyones = processes.gather(list(recent))
-    if processes.first:
+    everyones = processes.all_gather(list(recent))
+    if processes.is_main:
         newest_first = enumerate(reversed(list(zip(*everyones, strict=True))))
-        batches = [{"step": step - i // accumulate, "ids": _joined(parts)} for i, parts in newest_first][::-1]
+        batches = [{"step": step - i // accumulate, "ids": _concatenate_ids(parts)} for i, parts in newest_first][::-1]
         write_json(path, {"what": name, "step": steps[name], "batches": batches})
     what = "loss" if name == "loss" else "gradient"
     raise UserError(
@@ -51,6 +51,6 @@ def check_finite(
     )
 
 
-def _joined(parts: Sequence[list[str] | None]) -> list[str] | None:
+def _concatenate_ids(parts: Sequence[list[str] | None]) -> list[str] | None:
     known: list[Any] = [part for part in parts if part is not None]
     return [identity for part in known for identity in part] if known else None

@@ -22,10 +22,10 @@ TENSORBOARD = "tensorboard"
 WANDB_ID = "wandb.json"
 
 
-class Sink(Protocol):
+class MetricLogger(Protocol):
     """Receives numbers and images, uint8 (h, w, 3)."""
 
-    def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None: ...
+    def write(self, step: int, numbers: Mapping[str, float], images: Mapping[str, np.ndarray]) -> None: ...
 
     def sync(self) -> None:
         """Flush to disk; called before a checkpoint, so that none of its lines can be lost."""
@@ -34,45 +34,45 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class MetricsLog:
-    """Write to all sinks, after removing what an earlier session wrote beyond `step`. If `kept` is False, only record
-    `last`, the last value of every number."""
+class MetricLoggers:
+    """Write to all loggers, after removing what an earlier session wrote beyond `step`. If `enabled` is False, only
+    record `last`, the last value of every number."""
 
-    def __init__(self, run_dir: Path, step: int, wandb: bool = False, kept: bool = True) -> None:
+    def __init__(self, run_dir: Path, step: int, wandb: bool = False, enabled: bool = True) -> None:
         self.last: dict[str, Any] = {}
-        self._sinks: list[Sink] = []
-        if kept:
-            self.last = truncate_after(run_dir / METRICS, step)
-            self._sinks = [JsonLines(run_dir / METRICS), TensorBoard(run_dir / TENSORBOARD, step)]
-        if kept and wandb:
-            self._sinks.append(WeightsAndBiases(run_dir, step))
+        self._loggers: list[MetricLogger] = []
+        if enabled:
+            self.last = truncate_metrics(run_dir / METRICS, step)
+            self._loggers = [JsonlLogger(run_dir / METRICS), TensorBoardLogger(run_dir / TENSORBOARD, step)]
+        if enabled and wandb:
+            self._loggers.append(WandbLogger(run_dir, step))
 
-    def __enter__(self) -> MetricsLog:
+    def __enter__(self) -> MetricLoggers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        for sink in self._sinks:
-            sink.close()
+        for logger in self._loggers:
+            logger.close()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Write immediately. Non-finite numbers become null, since JSON cannot represent them."""
-        pictures = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        numbers = {name: value for name, value in values.items() if name not in pictures}
+        images = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        numbers = {name: value for name, value in values.items() if name not in images}
         if numbers:
             self.last |= {"step": step} | _jsonable(numbers)
-        for sink in self._sinks:
-            sink.write(step, numbers, pictures)
+        for logger in self._loggers:
+            logger.write(step, numbers, images)
 
     def sync(self) -> None:
-        for sink in self._sinks:
-            sink.sync()
+        for logger in self._loggers:
+            logger.sync()
 
 
-class JsonLines:
+class JsonlLogger:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a")
 
-    def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+    def write(self, step: int, numbers: Mapping[str, float], images: Mapping[str, np.ndarray]) -> None:
         if numbers:
             self._file.write(json.dumps({"step": step} | _jsonable(numbers)) + "\n")
             self._file.flush()
@@ -84,16 +84,16 @@ class JsonLines:
         self._file.close()
 
 
-class TensorBoard:
+class TensorBoardLogger:
     def __init__(self, directory: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
         self._board = SummaryWriter(str(directory), purge_step=step + 1)
 
-    def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+    def write(self, step: int, numbers: Mapping[str, float], images: Mapping[str, np.ndarray]) -> None:
         for name, value in numbers.items():
             self._board.add_scalar(name, value, step)
-        for name, image_hw3 in pictures.items():
+        for name, image_hw3 in images.items():
             self._board.add_image(name, image_hw3, step, dataformats="HWC")
 
     def sync(self) -> None:
@@ -103,7 +103,7 @@ class TensorBoard:
         self._board.close()
 
 
-class WeightsAndBiases:
+class WandbLogger:
     """One W&B run per training; one that is resumed continues it, after `step`."""
 
     def __init__(self, run_dir: Path, step: int) -> None:
@@ -112,14 +112,14 @@ class WeightsAndBiases:
             from wandb.errors import Error
         except ImportError:
             raise UserError("loop.wandb=true requires wandb: pip install 'pixio-robot[wandb]'.") from None
-        record, place = run_dir / CONFIG, run_dir.resolve()
-        settings = read_json(record)["settings"] if record.is_file() else {}
+        config, directory = run_dir / CONFIG, run_dir.resolve()
+        settings = read_json(config)["settings"] if config.is_file() else {}
         self._picture = wandb.Image
         try:
             self._run = wandb.init(
                 dir=str(run_dir),
-                id=_run_id(run_dir, step),
-                name=f"{place.parent.name}/{place.name}",
+                id=_wandb_run_id(run_dir, step),
+                name=f"{directory.parent.name}/{directory.name}",
                 config=settings,
                 resume="allow",
             )
@@ -128,8 +128,8 @@ class WeightsAndBiases:
                 f"Weights & Biases cannot be reached ({error}): run `wandb login`, or set WANDB_MODE=offline."
             ) from error
 
-    def write(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
-        shown = {name: self._picture(image_hw3) for name, image_hw3 in pictures.items()}
+    def write(self, step: int, numbers: Mapping[str, float], images: Mapping[str, np.ndarray]) -> None:
+        shown = {name: self._picture(image_hw3) for name, image_hw3 in images.items()}
         self._run.log({**numbers, **shown}, step=step)
 
     def sync(self) -> None:
@@ -139,10 +139,11 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def _run_id(run_dir: Path, step: int) -> str:
-    """A new one for a training that begins: W&B drops what comes before the last step of an existing run."""
+def _wandb_run_id(run_dir: Path, step: int) -> str:
+    """The id of the W&B run: a new one if training starts at step 0, because W&B drops values before an existing run's
+    last step."""
     file = run_dir / WANDB_ID
-    if step == 0 or not file.is_file():  # a training may go on with W&B that began without
+    if step == 0 or not file.is_file():  # a training that started without W&B may be resumed with it
         write_json(file, {"id": secrets.token_hex(8)})
     return read_json(file)["id"]
 
@@ -151,7 +152,7 @@ def _jsonable(numbers: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
-def truncate_after(path: Path, step: int) -> dict[str, Any]:
+def truncate_metrics(path: Path, step: int) -> dict[str, Any]:
     """Remove lines of later steps and an incomplete last line; returns the last remaining value of every name."""
     kept, last = [], {}
     for line in path.read_text().splitlines() if path.is_file() else []:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pixio_robot.training.distributed.processes import Processes
 
 
-class Window:
+class MetricBuffer:
     """Scalars since the last report. They stay on the device, so that collecting them never blocks the host."""
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class Window:
 
     def average(self, processes: Processes) -> None:
         """Replace every value by its mean over the processes."""
-        if processes.count > 1 and self._values:
-            together = processes.mean(torch.cat([torch.stack(values) for values in self._values.values()]))
+        if processes.world_size > 1 and self._values:
+            together = processes.all_reduce_mean(torch.cat([torch.stack(values) for values in self._values.values()]))
             parts = together.split([len(values) for values in self._values.values()])
             self._values = {name: list(part.unbind()) for name, part in zip(self._values, parts, strict=True)}
 
@@ -49,5 +49,5 @@ class Window:
         self._values = {name: list(values.to(device).unbind()) for name, values in tensors.items()}
 
 
-def means(values: Mapping[str, list[float]]) -> dict[str, float]:
+def average_metrics(values: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: math.fsum(of_name) / len(of_name) for name, of_name in values.items()}

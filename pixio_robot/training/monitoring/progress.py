@@ -24,12 +24,12 @@ class TrainingProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[news]}"),
+                TextColumn("{task.fields[summary]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._task = self._bar.add_task(title, total=steps, completed=done, news="")
+            self._task = self._bar.add_task(title, total=steps, completed=done, summary="")
 
     def __enter__(self) -> TrainingProgress:
         if self._bar:
@@ -45,21 +45,21 @@ class TrainingProgress:
             self._bar.update(self._task, completed=step)
 
     def report(self, step: int, line: Mapping[str, float]) -> None:
-        news = f"loss {line['loss']:.4f}, {line['examples_per_second']:.0f} examples/s"
-        news += f", MFU {line['mfu']:.0%}" if "mfu" in line else ""
-        news += f", {line['data_wait_share']:.0%} waiting for data"
+        summary = f"loss {line['loss']:.4f}, {line['examples_per_second']:.0f} examples/s"
+        summary += f", MFU {line['mfu']:.0%}" if "mfu" in line else ""
+        summary += f", {line['data_wait_share']:.0%} waiting for data"
         if self._bar:
-            self._bar.update(self._task, completed=step, news=news)
+            self._bar.update(self._task, completed=step, summary=summary)
             return
         if not self._shown:
             return
         left = (time.monotonic() - self._started) / max(step - self._first, 1) * (self._steps - step)
         minutes, seconds = divmod(round(left), 60)
-        print(f"{self._title}: step {step}/{self._steps}, {news}, {minutes}:{seconds:02} left", flush=True)
+        print(f"{self._title}: step {step}/{self._steps}, {summary}, {minutes}:{seconds:02} left", flush=True)
 
-    def found(self, step: int, values: Mapping[str, Any]) -> None:
-        """Show on a line of its own the numbers that hooks found after `step`, such as the loss on held-out data, but
-        not their parts (`action_error/gripper`)."""
+    def report_hooks(self, step: int, values: Mapping[str, Any]) -> None:
+        """Show on a line of its own the numbers that hooks returned after `step`, such as the loss on held-out data,
+        without their components (`action_error/gripper`)."""
         scalars = {name: value for name, value in values.items() if isinstance(value, int | float) and "/" not in name}
         numbers = [f"{name} {value:.4g}" for name, value in scalars.items()]
         if not self._shown or not numbers:

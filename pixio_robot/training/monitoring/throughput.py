@@ -26,8 +26,8 @@ PEAK_TFLOPS = {
     "L40S": 362.0,
     "RTX 4090": 165.0,
 }
-LESSER = re.compile(r"\b(MIG|Laptop|D)\b|-\d+[ABCQ]$")
-"""In the names of parts of a GPU (MIG; NVIDIA's vGPU, such as A100-8C) and of lesser kinds (for laptops, 4090 D)."""
+_NOT_A_FULL_GPU = re.compile(r"\b(MIG|Laptop|D)\b|-\d+[ABCQ]$")
+"""Matches the names of partial GPUs (MIG; NVIDIA's vGPU, such as A100-8C) and of slower variants (laptops, 4090 D)."""
 
 
 def peak_tflops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float | None:
@@ -36,37 +36,37 @@ def peak_tflops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> fl
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    if LESSER.search(name):
+    if _NOT_A_FULL_GPU.search(name):
         return None
     peak = next((peak for words, peak in PEAK_TFLOPS.items() if re.search(rf"\b{words}\b", name)), None)
     return peak / 2 if peak and dtype is torch.float32 else peak
 
 
-class Waits(Protocol):
-    """Adds up the time for which the computing device had nothing to do because data were missing."""
+class DataWaitTimer(Protocol):
+    """Measures the time for which the computing device was idle because the next batch was not ready."""
 
-    def waiting(self) -> contextlib.AbstractContextManager[None]:
+    def time_wait(self) -> contextlib.AbstractContextManager[None]:
         """Around each wait of the host for data."""
         ...
 
-    def take(self) -> float:
-        """Seconds since the last `take`."""
+    def read_and_reset(self) -> float:
+        """Seconds since the last call."""
         ...
 
 
-class WaitsOfTheHost:
-    """For a CPU, which waits itself."""
+class HostWaitTimer:
+    """For training on a CPU: the time for which the host waits."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
+    def time_wait(self) -> Iterator[None]:
         before = time.perf_counter()
         yield
         self._seconds += time.perf_counter() - before
 
-    def take(self) -> float:
+    def read_and_reset(self) -> float:
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
@@ -75,12 +75,13 @@ def _timed_event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)
 
 
-class WaitsOfTheGpu:
-    """For a GPU, which the host runs ahead of: while the host waits for data, the GPU may still have work.
+class GpuWaitTimer:
+    """For training on a GPU. The host runs ahead of it: while the host waits for data, the GPU may still have work.
 
-    An event before and one after the host's wait are on the GPU's stream. It reaches the first when all earlier work is
-    done, so the time between the two is what it stood idle. Both are read once it has passed them: the host never
-    waits for the GPU. `new_event` makes an event with `record`, `query` and `elapsed_time` [ms], as torch.cuda.Event.
+    One event is recorded on the GPU's stream before the host's wait and one after it. The GPU reaches the first event
+    when all earlier work is done, so the time between the two events is the time it was idle. Events are read only
+    after the GPU has passed them, so the host never waits for the GPU. `new_event` makes an event with `record`,
+    `query` and `elapsed_time` [ms], as torch.cuda.Event.
     """
 
     def __init__(self, new_event: Callable[[], torch.cuda.Event] = _timed_event) -> None:
@@ -89,31 +90,33 @@ class WaitsOfTheGpu:
         self._seconds = 0.0
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        self._read_those_passed()
+    def time_wait(self) -> Iterator[None]:
+        self._collect_finished()
         began, ended = self._new_event(), self._new_event()
         began.record()
         yield
         ended.record()
         self._pending.append((began, ended))
 
-    def _read_those_passed(self) -> None:
+    def _collect_finished(self) -> None:
         while self._pending and self._pending[0][1].query():
             began, ended = self._pending.popleft()
             self._seconds += began.elapsed_time(ended) / 1000
 
-    def take(self) -> float:
-        self._read_those_passed()
+    def read_and_reset(self) -> float:
+        self._collect_finished()
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
 
-class Pace:
-    """Measures since the last `take`: examples per second, the share of time in which the device had nothing to do
-    for want of data and, if FLOP and peak are known, model FLOP utilisation (MFU), the share of the peak that the
+class ThroughputMeter:
+    """Measures since the last `read_and_reset`: examples per second, the share of time in which the device
+    waited for data and, if FLOP and peak are known, model FLOP utilisation (MFU), the share of the peak that the
     model's arithmetic reaches."""
 
-    def __init__(self, flop_per_example: float | None, peak_flop_per_second: float | None, waits: Waits) -> None:
+    def __init__(
+        self, flop_per_example: float | None, peak_flop_per_second: float | None, waits: DataWaitTimer
+    ) -> None:
         self._flop, self._peak, self._waits = flop_per_example, peak_flop_per_second, waits
         self._restart()
 
@@ -122,8 +125,8 @@ class Pace:
         self._since = time.perf_counter()
         self._paused = 0.0
 
-    def waiting_for_data(self) -> contextlib.AbstractContextManager[None]:
-        return self._waits.waiting()
+    def time_data_wait(self) -> contextlib.AbstractContextManager[None]:
+        return self._waits.time_wait()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -132,10 +135,13 @@ class Pace:
         yield
         self._paused += time.perf_counter() - before
 
-    def take(self) -> dict[str, float]:
+    def read_and_reset(self) -> dict[str, float]:
         seconds = max(time.perf_counter() - self._since - self._paused, 1e-9)
-        paces = {"examples_per_second": self.examples / seconds, "data_wait_share": self._waits.take() / seconds}
+        metrics = {
+            "examples_per_second": self.examples / seconds,
+            "data_wait_share": self._waits.read_and_reset() / seconds,
+        }
         if self._flop and self._peak:
-            paces["mfu"] = paces["examples_per_second"] * self._flop / self._peak
+            metrics["mfu"] = metrics["examples_per_second"] * self._flop / self._peak
         self._restart()
-        return paces
+        return metrics

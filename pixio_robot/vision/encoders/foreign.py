@@ -63,23 +63,23 @@ class ForeignEncoder(nn.Module):
         """Rows and columns of the patch map, the same for images of any size."""
         if self._grid is None:
             with torch.no_grad():
-                patches_brcd = self._look(height, width).patches
+                patches_brcd = self._encode_blank(height, width).patches
             self._grid = (patches_brcd.shape[1], patches_brcd.shape[2])
         return self._grid
 
-    def unused(self) -> list[nn.Parameter]:
+    def unused_parameters(self) -> list[nn.Parameter]:
         """Trainable parameters on which no feature depends, such as mask tokens and heads of other tasks: distributed
         training would wait for their gradients, which never come."""
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not trainable:
             return []
         with torch.enable_grad():
-            features = self._look(self.config.resize, self.config.resize)
+            features = self._encode_blank(self.config.resize, self.config.resize)
             everything = features.cls.sum() + features.patches.sum()
             gradients = torch.autograd.grad(everything, trainable, allow_unused=True)
-        return [parameter for parameter, found in zip(trainable, gradients, strict=True) if found is None]
+        return [parameter for parameter, gradient in zip(trainable, gradients, strict=True) if gradient is None]
 
-    def _look(self, height: int, width: int) -> Features:
+    def _encode_blank(self, height: int, width: int) -> Features:
         """The features of one black image, in evaluation mode."""
         device = next(self.parameters()).device
         training = self.training
@@ -95,9 +95,8 @@ class ForeignEncoder(nn.Module):
         return checkpointing.fingerprint(self, json.loads(json.dumps(shape)))
 
 
-def without_map(model: str, such_as: str) -> UserError:
-    """The error for a model that returns features without saying where in the image they are. such_as: models that
-    do."""
+def no_patch_map_error(model: str, such_as: str) -> UserError:
+    """The error for a model whose features have no positions in the image. such_as: models that have a patch map."""
     return UserError(
         f"{model} does not say where in the image its features are: use a vision transformer with one grid of patches "
         f"({such_as}) or a convolutional network."
@@ -113,10 +112,10 @@ def split_tokens(tokens_bnd: Tensor, grid: tuple[int, int], registers: int) -> F
     before = tokens_bnd.shape[1] - grid[0] * grid[1]
     patches_brcd = tokens_bnd[:, before:].unflatten(1, grid)
     if before - registers <= 0:
-        return from_map(patches_brcd)
+        return features_from_map(patches_brcd)
     return Features(tokens_bnd[:, : before - registers], patches_brcd)
 
 
-def from_map(map_brcd: Tensor) -> Features:
+def features_from_map(map_brcd: Tensor) -> Features:
     """Features of a network that returns only a map; its mean serves as the class token."""
     return Features(map_brcd.mean(dim=(1, 2))[:, None], map_brcd)

@@ -1,4 +1,4 @@
-"""Convolutional encoders in the memory format that their device computes fastest."""
+"""Convolutional encoders in the memory format that is fastest on their device."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import torch
 from torch import Tensor, nn
 
 
-class Convolutional(nn.Module):
+class ConvolutionalEncoder(nn.Module):
     """Keeps kernels and images channels_last on a CPU, and contiguous on any other device.
 
     Only on a CPU does GroupNorm have a kernel for channels_last (torch 2.11). Elsewhere it returns contiguous maps, so
     that every norm and every convolution after it would copy its input.
     """
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Convolutional:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvolutionalEncoder:
         super()._apply(fn, recurse)  # every move to a device, of this module or of one around it
-        self.arrange()
+        self.convert_kernels()
         return self
 
-    def arrange(self) -> None:
+    def convert_kernels(self) -> None:
         """Convert the kernels; call after creating them. They stay as they are where FSDP has sharded them."""
         for kernel in self.parameters():
             if kernel.ndim == 4 and not hasattr(kernel, "device_mesh"):  # which a DTensor has
-                kernel.data = arranged(kernel.data)
+                kernel.data = to_native_memory_format(kernel.data)
 
 
-def arranged(images_bchw: Tensor) -> Tensor:
+def to_native_memory_format(images_bchw: Tensor) -> Tensor:
     """The images, or kernels, in the format of their device."""
     on_cpu = images_bchw.device.type == "cpu"
     return images_bchw.contiguous(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.plugins import Offer, normalised, offers, the_one
+from pixio_robot.plugins import Plugin, find_plugins, normalise_package_name, require_single_plugin
 from pixio_robot.types import Encoder, Features
 
 GROUP = "pixio_robot.encoders"
@@ -37,11 +37,11 @@ class InstalledEncoder(nn.Module):
     def __init__(self, config: InstalledConfig, seed: int = 0, weights: str | None = None) -> None:
         """Raises UserError if it is not installed, comes from another package than it did, or fails."""
         super().__init__()
-        offer = _offer(config)
-        self.config = dataclasses.replace(config, package=offer.package.name)
+        plugin = _find_encoder_plugin(config)
+        self.config = dataclasses.replace(config, package=plugin.package.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.own = _built(offer, weights, config.options)
+            self.own = _build_encoder(plugin, weights, config.options)
         self.feature_dim = self.own.feature_dim
 
     def forward(self, images_bhw3: Tensor) -> Features:
@@ -53,47 +53,49 @@ class InstalledEncoder(nn.Module):
     def fingerprint(self) -> str:
         return self.own.fingerprint()
 
-    def unused(self) -> list[nn.Parameter]:
+    def unused_parameters(self) -> list[nn.Parameter]:
         """See `ForeignEncoder.unused`."""
-        unused = getattr(self.own, "unused", None)
+        unused = getattr(self.own, "unused_parameters", None)
         return [] if unused is None else unused()
 
 
-def encoder_names() -> list[str]:
+def plugin_encoder_names() -> list[str]:
     """The names of the encoders of all installed packages."""
-    return sorted(offers(GROUP, "encoder"))
+    return sorted(find_plugins(GROUP, "encoder"))
 
 
-def _offer(config: InstalledConfig) -> Offer:
-    found = offers(GROUP, "encoder")
-    if config.name not in found:
+def _find_encoder_plugin(config: InstalledConfig) -> Plugin:
+    plugins = find_plugins(GROUP, "encoder")
+    if config.name not in plugins:
         if config.package:
             raise UserError(
                 f"The encoder {config.name!r} of the package {config.package} is not installed here: install it first."
             )
-        if not found:
+        if not plugins:
             raise UserError(f"No installed package offers an encoder, so there is no {config.name!r} (docs/python.md).")
-        raise unknown_name("installed encoder", config.name, found)
-    offer = the_one(found[config.name])
-    if config.package and normalised(offer.package.name) != normalised(config.package):
+        raise unknown_name("installed encoder", config.name, plugins)
+    plugin = require_single_plugin(plugins[config.name])
+    if config.package and normalise_package_name(plugin.package.name) != normalise_package_name(config.package):
         raise UserError(
             f"The encoder {config.name!r} was that of the package {config.package}, but here it is that of "
-            f"{offer.package}: install {config.package}, and uninstall the other one."
+            f"{plugin.package}: install {config.package}, and uninstall the other one."
         )
-    return offer
+    return plugin
 
 
-def _built(offer: Offer, weights: str | None, options: dict[str, Any]) -> Any:
-    make = offer.load()
+def _build_encoder(plugin: Plugin, weights: str | None, options: dict[str, Any]) -> Any:
+    make = plugin.load()
     try:
-        found = make(weights, **options)
+        encoder = make(weights, **options)
     except TypeError as error:
-        raise UserError(f"{offer} was called with {weights!r} and options {options}, which failed: {error}.") from error
-    if not isinstance(found, nn.Module):
-        raise UserError(f"{offer} must return an nn.Module, not a {type(found).__name__}.")
-    if missing := [name for name in ("feature_dim", "grid", "fingerprint") if not hasattr(found, name)]:
         raise UserError(
-            f"{offer} returned a {type(found).__name__} without {' and '.join(missing)}: see "
+            f"{plugin} was called with {weights!r} and options {options}, which failed: {error}."
+        ) from error
+    if not isinstance(encoder, nn.Module):
+        raise UserError(f"{plugin} must return an nn.Module, not a {type(encoder).__name__}.")
+    if missing := [name for name in ("feature_dim", "grid", "fingerprint") if not hasattr(encoder, name)]:
+        raise UserError(
+            f"{plugin} returned a {type(encoder).__name__} without {' and '.join(missing)}: see "
             "pixio_robot.types.Encoder, or make it a subclass of pixio_robot.vision.ForeignEncoder."
         )
-    return cast(Encoder, found)
+    return cast(Encoder, encoder)

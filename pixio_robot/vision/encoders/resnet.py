@@ -15,7 +15,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.encoders.memory_format import Convolutional, arranged
+from pixio_robot.vision.encoders.memory_format import ConvolutionalEncoder, to_native_memory_format
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 GROUP_CHANNELS = 16
@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
 
 
-class ResNetEncoder(Convolutional):
+class ResNetEncoder(ConvolutionalEncoder):
     """The class token is the mean of the feature map. Uses GroupNorm, so that outputs do not depend on the batch."""
 
     def __init__(self, config: ResNetConfig, seed: int = 0) -> None:
@@ -76,7 +76,7 @@ class ResNetEncoder(Convolutional):
                 )
                 for i in range(3)
             )
-        self.arrange()
+        self.convert_kernels()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map for images of this size [px], rounded up."""
@@ -85,7 +85,7 @@ class ResNetEncoder(Convolutional):
 
     def forward(self, images_bhw3: Tensor) -> Features:
         """Features of images uint8 (b, h, w, 3): class token (b, 1, d), map (b, r, c, d)."""
-        x = arranged(self.preprocess(images_bhw3))
+        x = to_native_memory_format(self.preprocess(images_bhw3))
         x = functional.relu(self.stem(x))
         for stage in self.stages:
             x = stage(x)

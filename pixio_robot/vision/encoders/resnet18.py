@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pixio_robot.fields import check_fields, one_of
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.encoders.memory_format import Convolutional, arranged
+from pixio_robot.vision.encoders.memory_format import ConvolutionalEncoder, to_native_memory_format
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 GROUP_CHANNELS = 16
@@ -41,7 +41,7 @@ class ResNet18Config:
         check_fields(self, "encoder.resnet18.")
 
 
-class ResNet18Encoder(Convolutional):
+class ResNet18Encoder(ConvolutionalEncoder):
     """torchvision's ResNet18 up to its last feature map; the class token is the mean of the map."""
 
     feature_dim = 512
@@ -57,7 +57,7 @@ class ResNet18Encoder(Convolutional):
             whole = resnet18(weights=None, norm_layer=lambda width: nn.GroupNorm(width // GROUP_CHANNELS, width))
         # Everything except global average pooling and the classifier.
         self.layers = nn.Sequential(*list(whole.children())[:-2])
-        self.arrange()
+        self.convert_kernels()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map for images of this size [px], rounded up."""
@@ -66,7 +66,7 @@ class ResNet18Encoder(Convolutional):
 
     def forward(self, images_bhw3: Tensor) -> Features:
         """Features of images uint8 (b, h, w, 3): class token (b, 1, d), map (b, r, c, d)."""
-        x_bdrc = self.layers(arranged(self.preprocess(images_bhw3)))
+        x_bdrc = self.layers(to_native_memory_format(self.preprocess(images_bhw3)))
         return Features(x_bdrc.mean(dim=(2, 3))[:, None], x_bdrc.permute(0, 2, 3, 1))
 
     def fingerprint(self) -> str:

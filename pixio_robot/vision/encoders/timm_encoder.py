@@ -18,7 +18,13 @@ from torch import Tensor
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features
 from pixio_robot.vision.checkpointing import load_weights
-from pixio_robot.vision.encoders.foreign import ForeignConfig, ForeignEncoder, from_map, split_tokens, without_map
+from pixio_robot.vision.encoders.foreign import (
+    ForeignConfig,
+    ForeignEncoder,
+    features_from_map,
+    no_patch_map_error,
+    split_tokens,
+)
 from pixio_robot.vision.torch_files import read_state_dict
 
 
@@ -34,7 +40,7 @@ class TimmEncoder(ForeignEncoder):
 
     def __init__(self, config: TimmConfig, seed: int = 0, weights: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(config)
-        timm = _timm(config.architecture)
+        timm = _import_timm(config.architecture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model: Any = timm.create_model(config.architecture, pretrained=False, num_classes=0)
@@ -49,10 +55,10 @@ class TimmEncoder(ForeignEncoder):
         out = self.model.forward_features(pixels_b3hw)
         grid: Any = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
         if not isinstance(out, Tensor) or (out.ndim != 4 and grid is None):
-            raise without_map(f"timm's {self.config.architecture}", "vit, deit, beit, eva")
+            raise no_patch_map_error(f"timm's {self.config.architecture}", "vit, deit, beit, eva")
         if out.ndim == 4:
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
-            return from_map(out if channels_last else out.permute(0, 2, 3, 1))
+            return features_from_map(out if channels_last else out.permute(0, 2, 3, 1))
         # ViT families either report their registers separately or, like Eva, include them in the prefix tokens.
         prefix = getattr(self.model, "num_prefix_tokens", 0)
         has_class = getattr(self.model, "cls_token", None) is not None
@@ -65,7 +71,7 @@ def open_timm(name: str, path: str | None, resize: int | None, pretrained: bool,
 
     The file's classifier, if any, is dropped. Raises UserError for an unknown name, and for keys that do not fit.
     """
-    timm = _timm(name)
+    timm = _import_timm(name)
     defaults = timm.get_pretrained_cfg(name)
     config = TimmConfig(
         architecture=name,
@@ -93,7 +99,7 @@ def open_timm(name: str, path: str | None, resize: int | None, pretrained: bool,
     return TimmEncoder(config, seed, weights)
 
 
-def _timm(name: str) -> ModuleType:
+def _import_timm(name: str) -> ModuleType:
     try:
         import timm
     except ImportError:

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features
-from pixio_robot.vision.encoders.foreign import ForeignConfig, ForeignEncoder, from_map, split_tokens, without_map
+from pixio_robot.vision.encoders.foreign import (
+    ForeignConfig,
+    ForeignEncoder,
+    features_from_map,
+    no_patch_map_error,
+    split_tokens,
+)
 
 FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """PIL's filter ids, as stored by image processors."""
@@ -41,7 +47,7 @@ class TransformersEncoder(ForeignEncoder):
     def __init__(self, config: TransformersConfig, seed: int = 0, model: nn.Module | None = None) -> None:
         super().__init__(config)
         if model is None:
-            transformers = _transformers()
+            transformers = _import_transformers()
             description = json.loads(config.architecture)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -60,8 +66,8 @@ class TransformersEncoder(ForeignEncoder):
                 f"transformers' {architecture.model_type} does not say how wide its features are: use timm's."
             )
         self.feature_dim = width
-        known = inspect.signature(model.forward).parameters
-        self._arguments = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
+        arguments = inspect.signature(model.forward).parameters
+        self._arguments = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in arguments else {}
         self._patch = _patch_size(model.config)
 
     def represent(self, pixels_b3hw: Tensor) -> Features:
@@ -77,13 +83,13 @@ class TransformersEncoder(ForeignEncoder):
         if self._unnormed:
             out = self.model.post_layernorm(out)
         if out.ndim == 4:
-            return from_map(out.permute(0, 2, 3, 1))
+            return features_from_map(out.permute(0, 2, 3, 1))
         rows, columns = height // self._patch, width // self._patch
         if out.shape[1] < rows * columns:
             # Swin merges patches from stage to stage; the images are square.
             rows = columns = math.isqrt(out.shape[1])
             if rows * columns != out.shape[1]:
-                raise without_map(f"transformers' {config.model_type}", "vit, dinov2, siglip")
+                raise no_patch_map_error(f"transformers' {config.model_type}", "vit, dinov2, siglip")
         return split_tokens(out, (rows, columns), registers=getattr(config, "num_register_tokens", 0))
 
 
@@ -92,7 +98,7 @@ def open_transformers(source: str, resize: int | None, pretrained: bool, seed: i
 
     For a vision-language model, its vision tower. Code in the directory is never executed. Raises UserError.
     """
-    transformers = _transformers()
+    transformers = _import_transformers()
     try:
         architecture = transformers.AutoConfig.from_pretrained(source)
         architecture = getattr(architecture, "vision_config", architecture)
@@ -112,10 +118,10 @@ def open_transformers(source: str, resize: int | None, pretrained: bool, seed: i
         ) from error
     config = TransformersConfig(
         architecture=json.dumps(architecture.to_diff_dict() | {"model_type": architecture.model_type}),
-        resize=resize or _processed_side(processor, source),
+        resize=resize or _image_side(processor, source),
         mean=list(processor.image_mean if processor.do_normalize else (0.0, 0.0, 0.0)),
         std=list(processor.image_std if processor.do_normalize else (1.0, 1.0, 1.0)),
-        interpolation=_filter(processor, source),
+        interpolation=_interpolation(processor, source),
     )
     return TransformersEncoder(config, seed, model)
 
@@ -125,7 +131,7 @@ def _patch_size(architecture: Any) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _processed_side(processor: Any, source: str) -> int:
+def _image_side(processor: Any, source: str) -> int:
     size = dict(processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size)
     sides = {size[key] for key in ("height", "width", "shortest_edge") if size.get(key)}
     if len(sides) != 1:
@@ -133,14 +139,14 @@ def _processed_side(processor: Any, source: str) -> int:
     return sides.pop()
 
 
-def _filter(processor: Any, source: str) -> str:
+def _interpolation(processor: Any, source: str) -> str:
     number = int(processor.resample)
     if number not in FILTERS:
         raise UserError(f"The image processor of {source} resizes with PIL's filter {number}; supported: {FILTERS}.")
     return FILTERS[number]
 
 
-def _transformers() -> ModuleType:
+def _import_transformers() -> ModuleType:
     try:
         import transformers
     except ImportError:

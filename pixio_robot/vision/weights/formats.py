@@ -36,7 +36,7 @@ class WeightFormat(enum.Enum):
 
 def detect_format(path: Path) -> WeightFormat:
     """Detect the format. Raises UserError if it is none of them."""
-    _refuse_parts_of_a_training(path)
+    _reject_training_state(path)
     if path.is_file():
         return WeightFormat.OFFICIAL
     if not path.is_dir():
@@ -57,7 +57,7 @@ def detect_format(path: Path) -> WeightFormat:
     )
 
 
-def _refuse_parts_of_a_training(path: Path) -> None:
+def _reject_training_state(path: Path) -> None:
     """Raise UserError for other parts of a training run, naming the path of its encoder."""
     if (path / CONFIG).is_file():
         return
@@ -80,12 +80,12 @@ def _refuse_parts_of_a_training(path: Path) -> None:
     )
 
 
-def locate(path_or_name: str | Path) -> Path:
+def resolve_weights_path(path_or_name: str | Path) -> Path:
     """Resolve a path, a run directory (its `model`) or a Hugging Face hub name (its download). Raises UserError."""
     path = Path(path_or_name)
     if (path / MODEL / CONFIG).is_file():
         return path / MODEL
-    return _download(str(path_or_name)) if not path.exists() and is_hub_name(str(path_or_name)) else path
+    return _download_from_hub(str(path_or_name)) if not path.exists() and is_hub_name(str(path_or_name)) else path
 
 
 def is_hub_name(text: str) -> bool:
@@ -93,17 +93,17 @@ def is_hub_name(text: str) -> bool:
     return _HUB_NAME.fullmatch(text) is not None
 
 
-def load_any(path_or_name: str | Path) -> PixioEncoder:
-    """As `read_any`, with the weights loaded."""
-    return read_any(path_or_name).build()
+def load_pixio_weights(path_or_name: str | Path) -> PixioEncoder:
+    """As `open_pixio_weights`, with the weights loaded."""
+    return open_pixio_weights(path_or_name).build()
 
 
-def read_any(path_or_name: str | Path) -> TrainedEncoder:
+def open_pixio_weights(path_or_name: str | Path) -> TrainedEncoder:
     """Open the encoder at a path, in any format, or of a hub name such as `facebook/pixio-vitb16`.
 
     Raises UserError for anything else, and for missing or unexpected keys, which it lists.
     """
-    path = locate(path_or_name)
+    path = resolve_weights_path(path_or_name)
     match detect_format(path):
         case WeightFormat.OURS:
             return read_encoder(path)
@@ -115,7 +115,7 @@ def read_any(path_or_name: str | Path) -> TrainedEncoder:
             return read_encoder_of_policy(path)
 
 
-def _download(name: str) -> Path:
+def _download_from_hub(name: str) -> Path:
     """Download a model from the hub, or use the cache; returns its directory."""
     from huggingface_hub import snapshot_download
 
@@ -128,9 +128,9 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def save_as(encoder: PixioEncoder, path: Path, wanted: WeightFormat) -> None:
+def save_encoder_as(encoder: PixioEncoder, path: Path, weight_format: WeightFormat) -> None:
     """Write only the encoder, atomically."""
-    match wanted:
+    match weight_format:
         case WeightFormat.OURS:
             encoder.save(path)
         case WeightFormat.HUGGINGFACE:

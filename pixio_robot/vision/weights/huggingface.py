@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.vision.checkpointing import CONFIG, WEIGHTS, read_weights, replaced_checkpoint
+from pixio_robot.vision.checkpointing import CONFIG, WEIGHTS, atomic_checkpoint_directory, read_weights
 from pixio_robot.vision.config import SIZES
 from pixio_robot.vision.layers import LAYER_NORM_EPS
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder
@@ -74,16 +74,19 @@ def read_huggingface(directory: str | Path) -> TrainedEncoder:
         raise UserError(f"There is no model directory {path}.")
     config = read_json(path / CONFIG)
     _check_config(config, path / CONFIG)
-    found = {_rename(key, _TO_MEMORY): value for key, value in _read_shards(path).items()}
-    wanted = _keys_in_memory(config["num_hidden_layers"])
+    weights = {_rename(key, _TO_MEMORY): value for key, value in _read_shards(path).items()}
+    expected = _keys_in_memory(config["num_hidden_layers"])
     problems = [
         f"{name}: {', '.join(keys)}"
-        for name, keys in (("missing", sorted(wanted - found.keys())), ("unexpected", sorted(found.keys() - wanted)))
+        for name, keys in (
+            ("missing", sorted(expected - weights.keys())),
+            ("unexpected", sorted(weights.keys() - expected)),
+        )
         if keys
     ]
     if problems:
         raise UserError(f"The weights of {path} are not those of a PixioModel. {'; '.join(problems)}.")
-    encoder = from_official(_to_official(found), path)
+    encoder = from_official(_to_official(weights), path)
     heads = config["num_attention_heads"]
     if heads != encoder.config.heads:
         raise UserError(
@@ -106,13 +109,13 @@ def save_huggingface(encoder: PixioEncoder, directory: str | Path) -> None:
                 weights[f"{prefix}.attention.attention.{name}.{suffix}"] = part.contiguous()
         else:
             weights[_rename(key, _TO_DISK)] = value.contiguous()
-    with replaced_checkpoint(Path(directory)) as temporary:
+    with atomic_checkpoint_directory(Path(directory)) as temporary:
         save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
-        write_json(temporary / CONFIG, _config(encoder))
-        write_json(temporary / "preprocessor_config.json", _processor(encoder))
+        write_json(temporary / CONFIG, _huggingface_config(encoder))
+        write_json(temporary / "preprocessor_config.json", _image_processor_config(encoder))
 
 
-def _config(encoder: PixioEncoder) -> dict[str, Any]:
+def _huggingface_config(encoder: PixioEncoder) -> dict[str, Any]:
     config = encoder.config
     return {
         "architectures": ["PixioModel"],
@@ -133,7 +136,7 @@ def _config(encoder: PixioEncoder) -> dict[str, Any]:
     }
 
 
-def _processor(encoder: PixioEncoder) -> dict[str, Any]:
+def _image_processor_config(encoder: PixioEncoder) -> dict[str, Any]:
     side = encoder.config.resize or encoder.config.image_size
     return {
         "image_processor_type": "BitImageProcessor",
@@ -152,11 +155,17 @@ def _processor(encoder: PixioEncoder) -> dict[str, Any]:
 
 def _check_config(config: Any, path: Path) -> None:
     if not isinstance(config, dict) or config.get("model_type") != "pixio":
-        found = config.get("model_type") if isinstance(config, dict) else None
-        raise UserError(f"{path} has model_type {found!r}, not 'pixio'.")
+        model_type = config.get("model_type") if isinstance(config, dict) else None
+        raise UserError(f"{path} has model_type {model_type!r}, not 'pixio'.")
     # Missing keys have the defaults of transformers' PixioConfig.
-    ours = {"mlp_ratio": 4, "hidden_act": "gelu", "qkv_bias": True, "layer_norm_eps": LAYER_NORM_EPS, "num_channels": 3}
-    for key, value in ours.items():
+    supported = {
+        "mlp_ratio": 4,
+        "hidden_act": "gelu",
+        "qkv_bias": True,
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "num_channels": 3,
+    }
+    for key, value in supported.items():
         if config.get(key, value) != value:
             raise UserError(f"{path} has {key}={config[key]!r}; only {value!r} is supported.")
     huge = SIZES["h"]

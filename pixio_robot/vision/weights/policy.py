@@ -7,13 +7,13 @@ from pathlib import Path
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.config import EncoderConfig, from_json
+from pixio_robot.vision.config import EncoderConfig, config_from_json
 from pixio_robot.vision.pixio import TrainedEncoder
 
 POLICY = "policy"
 """`kind` of a policy checkpoint."""
 ENCODER = "conditioning.encoder."
-FURTHER = "conditioning.further.encoder."
+PER_CAMERA_ENCODERS = "conditioning.further.encoder."
 """Prefixes of the weights of the shared (or first) encoder, and of the other cameras' encoders, if not shared."""
 
 
@@ -24,7 +24,7 @@ def read_encoder_of_policy(directory: Path) -> TrainedEncoder:
     if saved["kind"] != "pixio":
         raise UserError(f"The policy in {directory} has an encoder of kind {saved['kind']}, not a Pixio.")
     weights = checkpointing.read_weights(directory / checkpointing.WEIGHTS)
-    if any(key.startswith(FURTHER) for key in weights):
+    if any(key.startswith(PER_CAMERA_ENCODERS) for key in weights):
         raise UserError(f"The policy in {directory} has an encoder for each camera (conditioning.share_encoder=false).")
-    mine = {key.removeprefix(ENCODER): value for key, value in weights.items() if key.startswith(ENCODER)}
-    return TrainedEncoder(from_json(EncoderConfig, saved.get("config"), str(path)), mine, directory)
+    encoder_weights = {key.removeprefix(ENCODER): value for key, value in weights.items() if key.startswith(ENCODER)}
+    return TrainedEncoder(config_from_json(EncoderConfig, saved.get("config"), str(path)), encoder_weights, directory)

@@ -19,7 +19,7 @@ from pixio_robot.data.demos.store import DemoStore, DiskFull
 from pixio_robot.data.demos.validation import check_episode
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.progress import tracked
+from pixio_robot.progress import track_progress
 from pixio_robot.types import DemoSpec, Episode
 
 TASK = "task"
@@ -48,7 +48,7 @@ def write_stores(out: Path, recipes: Mapping[str, NewStore], *, progress: bool =
         for name, recipe in recipes.items():
             store = DemoStore.create(temporary / "out" / name, recipe.spec, image_codec=recipe.image_codec)
             shown = f"write {out / name}"
-            for episode in tracked(recipe.episodes, shown, total=recipe.count, shown=progress):
+            for episode in track_progress(recipe.episodes, shown, total=recipe.count, shown=progress):
                 try:
                     check_episode(episode, recipe.spec)
                 except UserError as error:
