@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pixio_robot.machine import pin_memory
+
 
 class RowNoise:
     """Noise in which row i depends only on seeds[i] and on the previous draws.
@@ -23,8 +25,12 @@ class RowNoise:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, (b, *shape)."""
-        return torch.stack([torch.randn(shape, generator=row) for row in self._generators]).to(self._like)
+        return self._to_device(torch.stack([torch.randn(shape, generator=row) for row in self._generators]))
 
     def uniform(self, *shape: int) -> Tensor:
         """In [0, 1), (b, *shape)."""
-        return torch.stack([torch.rand(shape, generator=row) for row in self._generators]).to(self._like)
+        return self._to_device(torch.stack([torch.rand(shape, generator=row) for row in self._generators]))
+
+    def _to_device(self, drawn: Tensor) -> Tensor:
+        # Does not wait for a GPU that is still encoding the images, so that the sampler's kernels are queued meanwhile.
+        return pin_memory(drawn).to(self._like, non_blocking=True)

@@ -95,7 +95,7 @@ def near_duplicates(
 
     held = _rows_held(device, embeddings.shape[1])
     for group in range(0, len(rows), held):
-        lefts = vectors(group, held).split(BLOCK)
+        lefts = [vectors(start, BLOCK) for start in range(group, min(group + held, len(rows)), BLOCK)]
         for second in range(group, len(rows), BLOCK):
             inside = (second - group) // BLOCK
             right = lefts[inside] if inside < len(lefts) else vectors(second, BLOCK)
