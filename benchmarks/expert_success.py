@@ -19,7 +19,7 @@ from rich.progress import track
 
 from envs.config import Controller, EnvConfig
 from envs.experts.disturbance import Disturbance
-from envs.recording.episodes import run_expert
+from envs.recording.episodes import record_expert_episode
 from envs.registry import make_env
 from pixio_robot.cli.environment import describe_environment
 from pixio_robot.evaluation.statistics import wilson_interval
@@ -35,7 +35,9 @@ LIMIT = {"NutAssemblySquare": 0.90}
 def measure(config: EnvConfig, disturbance: Disturbance, seeds: int) -> dict[str, Any]:
     env, task = make_env(config), config.task
     began = time.perf_counter()
-    episodes = [run_expert(env, FIRST_SEED + seed, disturbance) for seed in track(range(seeds), task, transient=True)]
+    episodes = [
+        record_expert_episode(env, FIRST_SEED + seed, disturbance) for seed in track(range(seeds), task, transient=True)
+    ]
     env.close()
     solved = [episode for episode in episodes if episode.success]
     low, high = wilson_interval(len(solved), seeds)

@@ -32,7 +32,7 @@ from result import parse, provenance, save
 
 from envs.config import EnvConfig, Variation
 from envs.gymnasium_env import GymnasiumEnv
-from envs.pool.process_worker import one_thread_each
+from envs.pool.process_worker import single_threaded_children
 from envs.pool.worker_pool import ProcessPool
 from envs.recording.collect import CollectConfig, collect
 from envs.registry import make_env
@@ -44,7 +44,7 @@ from pixio_robot.machine import usable_cores
 from pixio_robot.types import Frame
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
-from policies.chunking import ChunkedActor, rows_of_calls
+from policies.chunking import ChunkedActor, choose_batch_size
 from policies.registry import POLICIES, build_policy
 
 EXECUTE, SLOTS, ROWS = 4, 8, 2
@@ -104,7 +104,7 @@ def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[Contest
     def make() -> gymnasium.Env:
         return GymnasiumEnv(**words)
 
-    with one_thread_each(), hide_main_module():
+    with single_threaded_children(), hide_main_module():
         envs = gymnasium.vector.AsyncVectorEnv([make] * count, context="spawn")
     cameras = list(config.cameras)
     actor = ChunkedActor(policy, EXECUTE, batch_size=min(ROWS, count))
@@ -141,7 +141,7 @@ def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[Contest
 @contextlib.contextmanager
 def ours(config: EnvConfig, policy: Any, workers: int) -> Iterator[Contestant]:
     with ProcessPool(config, workers, SLOTS) as pool:
-        actor = ChunkedActor(policy, EXECUTE, batch_size=rows_of_calls(torch.device("cpu"), SLOTS))
+        actor = ChunkedActor(policy, EXECUTE, batch_size=choose_batch_size(torch.device("cpu"), SLOTS))
 
         def play(episodes: int) -> int:
             seeds = range(FIRST_SEED, FIRST_SEED + episodes)

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from envs.robomimic.task import absolute, check_alike, recorded
-from envs.tasks import FOREIGN, FOREIGN_HORIZON, Simulator, gymnasium_horizon, task_of
+from envs.robomimic.task import check_same_env_args, load_recorded_env, with_absolute_path
+from envs.tasks import DEFAULT_HORIZON, THIRD_PARTY, Simulator, get_task, registered_horizon
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.fields import check_fields, number, one_of
@@ -80,31 +80,31 @@ CAMERAS = {
 }
 """Our camera names -> camera names in the MuJoCo model; the last three are robosuite's own."""
 
-CAMERAS_OF = {
+SIMULATOR_CAMERAS = {
     Simulator.ROBOSUITE: tuple(CAMERAS),
     Simulator.TABLETOP: ("front", "hand"),
     Simulator.METAWORLD: ("front",),
 }
 
-VARIED = (Simulator.ROBOSUITE, Simulator.TABLETOP)
+SIMULATORS_WITH_VARIATIONS = (Simulator.ROBOSUITE, Simulator.TABLETOP)
 """The simulators whose models support variations."""
 
 PHYSICS_HZ = {Simulator.ROBOSUITE: 500, Simulator.TABLETOP: 200, Simulator.METAWORLD: 400}
 
-_SET_HERE = {"id", "max_episode_steps", "disable_env_checker"}
+_RESERVED_MAKE_ARGUMENTS = {"id", "max_episode_steps", "disable_env_checker"}
 """Arguments of gymnasium.make that are set here and not allowed in `make`."""
 
 TABLE_TOP = 0.8
 """Height of the table's surface in robosuite's world frame, metres."""
 
-OWN_SPREAD_M = 0.15
+DEFAULT_SPREAD_M = 0.15
 """The start_spread at which objects start wherever robosuite's own placement samplers put them."""
 
-LEAST_SHARED_SPREAD_M = 0.1
+MIN_PICK_PLACE_SPREAD_M = 0.1
 """From this start_spread on, robosuite's sampler finds room for all four groceries of PickPlace: no failure in 1000
 seeds; 1 of 1000 at 0.09, 7 of 100 at 0.08."""
 
-LEAST_STACKED_SCALE = 0.6
+MIN_STACK_SCALE = 0.6
 """robosuite counts cubeA as lifted if it is 4 cm above the table, which smaller cubes are not even when stacked."""
 
 WORKSPACE_CENTRE = (0.0, 0.0)
@@ -130,7 +130,7 @@ class EnvConfig:
     image_size: int = number(96, at_least=16, at_most=1024)
     """Side of the square images [px]; environments that render their own images determine the size themselves."""
     render_quality: RenderQuality = RenderQuality.FAST
-    start_spread: float = number(OWN_SPREAD_M, at_least=0, at_most=0.2, why="the arm's reach in metres")
+    start_spread: float = number(DEFAULT_SPREAD_M, at_least=0, at_most=0.2, why="the arm's reach in metres")
     """Half side [m] of the square around the table's centre in which objects start; robosuite tasks other than Lift and
     Stack scale the ranges of robosuite's placement sampler by start_spread / 0.15 m instead, up to 0.15. PickPlace
     (four objects): from 0.1 on."""
@@ -157,16 +157,16 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         if self.simulator is Simulator.ROBOMIMIC:
-            self._follow_store()
+            self._apply_store_settings()
         check_fields(self, "env.")
         if self.simulator is not Simulator.ROBOSUITE:
-            for name, usual in (("robot", "Panda"), ("controller", Controller.OSC_POSE), ("object_scale", 1.2)):
-                if getattr(self, name) != usual:
+            for name, default in (("robot", "Panda"), ("controller", Controller.OSC_POSE), ("object_scale", 1.2)):
+                if getattr(self, name) != default:
                     raise UserError(f"{name} applies only to robosuite tasks; leave it out with task={self.task}.")
         self._check_scene()
-        if self.simulator not in VARIED and self.variation is not Variation.NONE:
+        if self.simulator not in SIMULATORS_WITH_VARIATIONS and self.variation is not Variation.NONE:
             raise UserError(f"This task has no variation levels: leave variation out with task={self.task}.")
-        if self.object_state and not (self.simulator in CAMERAS_OF and task_of(self.task).bodies):
+        if self.object_state and not (self.simulator in SIMULATOR_CAMERAS and get_task(self.task).bodies):
             raise UserError(f"task={self.task} has no objects whose poses we know: leave object_state out.")
         if self.engine is Engine.WARP:
             if self.simulator is not Simulator.TABLETOP:
@@ -176,9 +176,9 @@ class EnvConfig:
                 raise UserError(f"engine=warp supports variation {names}, not {self.variation.name}.")
         if self.look_seed is not None and self.variation is Variation.NONE:
             raise UserError(f"look_seed={self.look_seed} needs a variation.")
-        self._check_made()
+        self._check_make_settings()
         # The cameras of a third-party model are only known once it is built.
-        valid = CAMERAS_OF.get(self.simulator, self.cameras)
+        valid = SIMULATOR_CAMERAS.get(self.simulator, self.cameras)
         for camera in self.cameras:
             if camera not in valid:
                 raise unknown_name("camera", camera, valid)
@@ -190,33 +190,33 @@ class EnvConfig:
 
     def _check_scene(self) -> None:
         """Check where objects start and how large they are."""
-        fixed = self.simulator in (Simulator.METAWORLD, *FOREIGN) or self.task == "Wipe"
-        if fixed and self.start_spread != OWN_SPREAD_M:
+        fixed = self.simulator in (Simulator.METAWORLD, *THIRD_PARTY) or self.task == "Wipe"
+        if fixed and self.start_spread != DEFAULT_SPREAD_M:
             raise UserError(f"{self.task} places objects itself: leave out start_spread={self.start_spread}.")
-        sampled = self.simulator is Simulator.ROBOSUITE and not task_of(self.task).cubes
-        if sampled and self.start_spread > OWN_SPREAD_M:
+        sampled = self.simulator is Simulator.ROBOSUITE and not get_task(self.task).cubes
+        if sampled and self.start_spread > DEFAULT_SPREAD_M:
             raise UserError(
-                f"start_spread={self.start_spread} must be at most {OWN_SPREAD_M} with task={self.task}, whose objects "
-                "robosuite places: further out they would not lie on their surface."
+                f"start_spread={self.start_spread} must be at most {DEFAULT_SPREAD_M} with task={self.task}, whose "
+                "objects robosuite places: further out they would not lie on their surface."
             )
-        if self.task == "PickPlace" and self.start_spread < LEAST_SHARED_SPREAD_M:
+        if self.task == "PickPlace" and self.start_spread < MIN_PICK_PLACE_SPREAD_M:
             raise UserError(
-                f"start_spread={self.start_spread} must be at least {LEAST_SHARED_SPREAD_M} with task=PickPlace, whose "
-                "four objects would not fit side by side."
+                f"start_spread={self.start_spread} must be at least {MIN_PICK_PLACE_SPREAD_M} with task=PickPlace, "
+                "whose four objects would not fit side by side."
             )
-        if self.task == "Stack" and self.object_scale < LEAST_STACKED_SCALE:
+        if self.task == "Stack" and self.object_scale < MIN_STACK_SCALE:
             raise UserError(
-                f"object_scale={self.object_scale} must be at least {LEAST_STACKED_SCALE} with task=Stack: robosuite "
+                f"object_scale={self.object_scale} must be at least {MIN_STACK_SCALE} with task=Stack: robosuite "
                 "does not recognise smaller cubes as stacked."
             )
 
-    def _check_made(self) -> None:
+    def _check_make_settings(self) -> None:
         """Check how a third-party environment is made."""
         made = self.simulator in (Simulator.GYMNASIUM, Simulator.LIBERO)
         for name in ("make", "python"):
             if getattr(self, name) and not made:
                 raise UserError(f"{name} applies only to Gymnasium environments; leave it out with task={self.task}.")
-        for name in _SET_HERE & self.make.keys():
+        for name in _RESERVED_MAKE_ARGUMENTS & self.make.keys():
             raise UserError(f"make must not contain {name}: set task for the environment and horizon for its length.")
         self.python = str(Path(self.python).expanduser()) if self.python else ""
         if self.python and shutil.which(self.python) is None:
@@ -227,33 +227,33 @@ class EnvConfig:
                 "requires another robosuite than pixio-robot (docs/environments.md)."
             )
         if self.simulator is Simulator.GYMNASIUM and not self.python:
-            gymnasium_horizon(self.task)  # raises if there is no such environment
+            registered_horizon(self.task)  # raises if there is no such environment
 
-    def _follow_store(self) -> None:
+    def _apply_store_settings(self) -> None:
         """Take the settings that the demonstration store determines; raise UserError for conflicting ones."""
-        self.task = absolute(self.task)
-        found = recorded(self.task)
-        check_alike(self.task)
-        usual = {field.name: field.default for field in dataclasses.fields(EnvConfig)}
-        laid_down = {
-            "start_spread": usual["start_spread"],
-            "image_size": found.image_size or self.image_size,
-            "control_hz": round(found.spec.control_hz),
-            "render_quality": RenderQuality(found.render_quality),
+        self.task = with_absolute_path(self.task)
+        recorded_env = load_recorded_env(self.task)
+        check_same_env_args(self.task)
+        defaults = {field.name: field.default for field in dataclasses.fields(EnvConfig)}
+        store_settings = {
+            "start_spread": defaults["start_spread"],
+            "image_size": recorded_env.image_size or self.image_size,
+            "control_hz": round(recorded_env.spec.control_hz),
+            "render_quality": RenderQuality(recorded_env.render_quality),
         }
-        for name, value in laid_down.items():
-            if getattr(self, name) not in (usual[name], value):
+        for name, value in store_settings.items():
+            if getattr(self, name) not in (defaults[name], value):
                 raise UserError(f"{name} is determined by the demonstrations of {self.task}: leave it out.")
             setattr(self, name, value)
         if self.cameras == ["front", "hand"]:
-            self.cameras = list(found.spec.cameras)
+            self.cameras = list(recorded_env.spec.cameras)
         for camera in self.cameras:
-            if camera not in found.spec.cameras:
-                raise unknown_name("camera", camera, found.spec.cameras)
+            if camera not in recorded_env.spec.cameras:
+                raise unknown_name("camera", camera, recorded_env.spec.cameras)
 
     @property
     def simulator(self) -> Simulator:
-        return task_of(self.task).simulator
+        return get_task(self.task).simulator
 
     @property
     def steps(self) -> int:
@@ -261,13 +261,13 @@ class EnvConfig:
         if self.horizon is not None:
             return self.horizon
         if self.python:
-            from envs.third_party.base import facts_of
+            from envs.third_party.base import get_env_metadata
 
-            return facts_of(self).horizon or FOREIGN_HORIZON
+            return get_env_metadata(self).horizon or DEFAULT_HORIZON
         if self.simulator is Simulator.GYMNASIUM:
-            return gymnasium_horizon(self.task)
-        return task_of(self.task).horizon
+            return registered_horizon(self.task)
+        return get_task(self.task).horizon
 
     def half_sizes(self) -> dict[str, float]:
         """Object -> half side of the cube in metres, after scaling."""
-        return {name: size * self.object_scale for name, size in task_of(self.task).cubes.items()}
+        return {name: size * self.object_scale for name, size in get_task(self.task).cubes.items()}

@@ -8,10 +8,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.config import CAMERAS_OF, EnvConfig
+from envs.config import SIMULATOR_CAMERAS, EnvConfig
 from envs.registry import make_env
 from envs.spec import action_bounds
-from envs.tasks import Simulator, task_of
+from envs.tasks import Simulator, get_task
 
 
 class GymnasiumEnv(gymnasium.Env):
@@ -25,7 +25,7 @@ class GymnasiumEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None, **config: Any) -> None:
-        if shown := CAMERAS_OF.get(task_of(config["task"]).simulator):
+        if shown := SIMULATOR_CAMERAS.get(get_task(config["task"]).simulator):
             config.setdefault("cameras", [name for name in ("front", "hand") if name in shown])
         settings = EnvConfig(**config)
         self._env = make_env(settings)
@@ -39,7 +39,7 @@ class GymnasiumEnv(gymnasium.Env):
         }
         # Positions near the table (m), entries of a rotation matrix, and finger positions: all within 4. Objects that
         # an episode does without are put far away.
-        reach = np.inf if settings.object_state or settings.simulator not in CAMERAS_OF else 4.0
+        reach = np.inf if settings.object_state or settings.simulator not in SIMULATOR_CAMERAS else 4.0
         state = spaces.Box(-reach, reach, (spec.state_dim,), np.float32)
         self.observation_space = spaces.Dict({**images, "state": state})
         low, high = (bound.astype(np.float32) for bound in action_bounds(settings))

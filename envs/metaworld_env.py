@@ -12,19 +12,19 @@ import mujoco
 import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
-from envs.rendering.views import Views
+from envs.rendering.views import MujocoRendering
 from envs.seeding import global_seed
-from envs.spec import spec_of
+from envs.spec import make_env_spec
 from envs.tasks import TASKS
-from envs.validation import finite_vector
+from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
-_SHOWN_GROUPS = (0, 1, 2)
+_VISIBLE_GROUPS = (0, 1, 2)
 """The geom groups MuJoCo draws by default; the model's collision geoms are in others."""
 
 
-def _build(config: EnvConfig) -> Any:
+def _make_metaworld_env(config: EnvConfig) -> Any:
     """MetaWorld's environment, with our camera in its model and a new random start at every reset."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -43,7 +43,7 @@ def _build(config: EnvConfig) -> Any:
             targetbody="tablelink",
         )
         model = spec.compile()
-        model.geom_group[np.isin(model.geom_group, _SHOWN_GROUPS)] = 1
+        model.geom_group[np.isin(model.geom_group, _VISIBLE_GROUPS)] = 1
         return model, mujoco.MjData(model)
 
     env = type(f"PixioRobot{task_class.__name__}", (task_class,), {"_initialize_simulation": initialize})()
@@ -55,7 +55,7 @@ def _build(config: EnvConfig) -> Any:
     return env
 
 
-class MetaworldEnv(Views):
+class MetaworldEnv(MujocoRendering):
     """See `Environment` for the interface. An episode always lasts the whole horizon; `success` is that of each step.
 
     The state begins with the first four numbers of MetaWorld's observation: position and opening of the gripper.
@@ -65,9 +65,9 @@ class MetaworldEnv(Views):
         from metaworld.policies import ENV_POLICY_MAP
 
         self.config = config
-        self.spec = spec_of(config)
+        self.spec = make_env_spec(config)
         with global_seed(0):
-            self._env = _build(config)
+            self._env = _make_metaworld_env(config)
         super().__init__(config, self._env.model, self._env.data)
         self._policy = ENV_POLICY_MAP[config.task]()
         self._observation = np.zeros(39)
@@ -93,7 +93,7 @@ class MetaworldEnv(Views):
         model, data = self._model, self._data
         lengths = (1, model.nq, model.nv, 3 * model.nmocap, 4 * model.nmocap)
         parts = "time, positions, velocities, mocap positions, mocap quaternions"
-        state = finite_vector(state, sum(lengths), f"The state of {self.config.task}", parts, UserError)
+        state = check_finite_vector(state, sum(lengths), f"The state of {self.config.task}", parts, UserError)
         time, qpos, qvel, pos, quat = np.split(state, np.cumsum(lengths)[:-1])
         data.mocap_pos[:], data.mocap_quat[:] = pos.reshape(-1, 3), quat.reshape(-1, 4)
         data.qacc_warmstart[:] = 0
@@ -108,7 +108,7 @@ class MetaworldEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = finite_vector(action, self.spec.action_dim, "The action")
+        action = check_finite_vector(action, self.spec.action_dim, "The action")
         self._observation, _, _, _, info = self._env.step(np.clip(action, -1, 1).astype(np.float32))
         self._steps += 1
         success = bool(info["success"])
@@ -125,7 +125,7 @@ class MetaworldEnv(Views):
 
     def _frame(self, render: bool) -> Frame:
         images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
-        return Frame(images, np.concatenate([self._observation[:4], *self._objects()]).astype(np.float32))
+        return Frame(images, np.concatenate([self._observation[:4], *self._object_state()]).astype(np.float32))
 
     def privileged(self) -> dict[str, np.ndarray]:
         return {"eef_pos": self._env.get_endeff_pos().copy(), "eef_mat": np.eye(3)} | self._body_poses()

@@ -8,15 +8,15 @@ import numpy as np
 
 from envs.config import Engine, EnvConfig
 from envs.simulator_imports import load_mujoco
-from envs.spec import spec_of
-from envs.tasks import FOREIGN, Simulator
+from envs.spec import make_env_spec
+from envs.tasks import THIRD_PARTY, Simulator
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Frame, StepResult
 
-__all__ = ["Environment", "Privileged", "environment_of_process", "make_env", "spec_of"]
+__all__ = ["Environment", "PrivilegedEnv", "cached_env", "make_env", "make_env_spec"]
 
 
-class Privileged(Protocol):
+class PrivilegedEnv(Protocol):
     """The part of an environment that experts use."""
 
     @property
@@ -30,7 +30,7 @@ class Privileged(Protocol):
         ...
 
 
-class Environment(Privileged, Protocol):
+class Environment(PrivilegedEnv, Protocol):
     """One simulated task, stepped by one process."""
 
     spec: DemoSpec
@@ -96,34 +96,34 @@ def make_env(config: EnvConfig) -> Environment:
         from envs.robomimic.env import RobomimicEnv
 
         return RobomimicEnv(config)
-    if config.simulator in FOREIGN:
-        return _foreign_env(config)
+    if config.simulator in THIRD_PARTY:
+        return _make_third_party_env(config)
     from envs.robosuite.env import RobosuiteEnv
 
     return RobosuiteEnv(config)
 
 
-def _foreign_env(config: EnvConfig) -> Environment:
-    from envs.third_party.base import ForeignPlain, build_foreign
+def _make_third_party_env(config: EnvConfig) -> Environment:
+    from envs.third_party.base import ThirdPartyImageEnv, open_third_party_env
 
-    foreign = build_foreign(config)
+    env = open_third_party_env(config)
     try:
-        if isinstance(foreign, ForeignPlain):
-            from envs.third_party.image_env import PlainEnv
+        if isinstance(env, ThirdPartyImageEnv):
+            from envs.third_party.image_env import ImageEnvAdapter
 
-            return PlainEnv(config, foreign)
-        from envs.third_party.mujoco_env import ForeignEnv
+            return ImageEnvAdapter(config, env)
+        from envs.third_party.mujoco_env import MujocoEnvAdapter
 
-        return ForeignEnv(config, foreign)
+        return MujocoEnvAdapter(config, env)
     except BaseException:
-        foreign.close()
+        env.close()
         raise
 
 
 _environments: dict[str, Environment] = {}
 
 
-def environment_of_process(config: EnvConfig) -> Environment:
+def cached_env(config: EnvConfig) -> Environment:
     """This process's environment for the configuration, built once."""
     key = repr(config)
     if key not in _environments:

@@ -20,7 +20,7 @@ def _set_states(states: tuple[Any, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _given_back() -> Iterator[None]:
+def _restored_generators() -> Iterator[None]:
     """Restore the global generators afterwards."""
     states = _states()
     try:
@@ -32,13 +32,13 @@ def _given_back() -> Iterator[None]:
 @contextlib.contextmanager
 def global_seed(seed: int) -> Iterator[None]:
     """Seed Python's and NumPy's global generators inside, and restore them afterwards."""
-    with _given_back():
+    with _restored_generators():
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         yield
 
 
-class OwnGenerators:
+class IsolatedGenerators:
     """Gives one environment its own state of Python's and NumPy's global generators, independent of other users."""
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class OwnGenerators:
         """Inside, the global generators start from that seed."""
         with global_seed(seed):
             self._states = _states()
-        return self.held()
+        return self.activated()
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def activated(self) -> Iterator[None]:
         """Inside, the environment's generators continue where they were; the global ones are restored afterwards."""
         assert self._states is not None, "reset first"
-        with _given_back():
+        with _restored_generators():
             _set_states(self._states)
             try:
                 yield

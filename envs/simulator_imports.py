@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from types import ModuleType
 from typing import Any
 
-from envs.rendering.egl_devices import EGL_DEVICE
+from envs.rendering.egl_devices import EGL_DEVICE_VARIABLE
 from pixio_robot.errors import UserError
 
 _GL_HELP = (
@@ -21,7 +21,7 @@ _GL_HELP = (
 )
 
 
-def missing_gl(error: Exception) -> UserError:
+def opengl_error(error: Exception) -> UserError:
     """The error for a machine that has no usable OpenGL library."""
     return UserError(_GL_HELP.format(gl=os.environ.get("MUJOCO_GL", "egl"), error=error))
 
@@ -35,7 +35,7 @@ def load_mujoco() -> None:
     try:
         import mujoco
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        raise missing_gl(error) from error
+        raise opengl_error(error) from error
     del mujoco
 
 
@@ -47,7 +47,7 @@ def load_robosuite() -> ModuleType:
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     # robosuite rejects values that are not in CUDA_VISIBLE_DEVICES. EGL numbers GPUs differently, and we render here.
-    egl_device = os.environ.pop(EGL_DEVICE, None)
+    egl_device = os.environ.pop(EGL_DEVICE_VARIABLE, None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -57,18 +57,18 @@ def load_robosuite() -> ModuleType:
     except ImportError as error:
         if "GL" not in str(error) and ".so" not in str(error):
             raise
-        raise missing_gl(error) from error
+        raise opengl_error(error) from error
     finally:
         logging.disable(previous)
         if egl_device is not None:
-            os.environ[EGL_DEVICE] = egl_device
+            os.environ[EGL_DEVICE_VARIABLE] = egl_device
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
-    _mend_sawyer()
-    _mend_single_object_tasks()
+    _patch_sawyer()
+    _patch_single_object_tasks()
     return robosuite
 
 
-def _mend_sawyer() -> None:
+def _patch_sawyer() -> None:
     """Fix two problems of robosuite's Sawyer.
 
     MuJoCo 3.8 rejects its flat head mesh, which has no volume to compute an inertia from: use its surface's inertia.
@@ -91,7 +91,7 @@ def _mend_sawyer() -> None:
     metaclass("Sawyer", (Original,), {"get_model": get_model})
 
 
-def _mend_single_object_tasks() -> None:
+def _patch_single_object_tasks() -> None:
     """Let PickPlaceSingle and NutAssemblySingle choose their object by the seed alone.
 
     robosuite chooses from a set of names, whose order differs from process to process.

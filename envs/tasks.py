@@ -7,7 +7,7 @@ import enum
 import functools
 import importlib
 
-from envs.robomimic.task import PREFIX, recorded
+from envs.robomimic.task import ROBOMIMIC_PREFIX, load_recorded_env
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -28,7 +28,7 @@ class Simulator(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class View:
+class CameraView:
     """A fixed camera: its position and the point it looks at (m, world), and its vertical field of view (degrees)."""
 
     eye: tuple[float, float, float]
@@ -51,19 +51,19 @@ class Task:
     horizon: int
     bodies: dict[str, str] = dataclasses.field(default_factory=dict)
     cubes: dict[str, float] = dataclasses.field(default_factory=dict)
-    view: View
+    view: CameraView
     surface: tuple[float, float, float] = (0.0, 0.0, 0.8)
     clutter: tuple[float, float, float] | None = None
     clutter_half: tuple[float, float] = (0.2, 0.2)
 
 
-_TABLE = View(eye=(0.80, 0.0, 1.52), target=(0.0, 0.0, 0.83), fov_y=25.0)
+_TABLE = CameraView(eye=(0.80, 0.0, 1.52), target=(0.0, 0.0, 0.83), fov_y=25.0)
 """The image covers a square of 0.44 m on the table."""
 
-_BINS = View(eye=(1.05, 0.05, 1.75), target=(0.1, 0.03, 0.85), fov_y=42.0)
-_PEGS = View(eye=(0.95, 0.0, 1.55), target=(0.05, 0.05, 0.86), fov_y=32.0)
-_DOOR = View(eye=(0.35, 0.25, 1.55), target=(-0.15, -0.28, 1.0), fov_y=45.0)
-_WIDE = View(eye=(0.95, 0.0, 1.60), target=(0.0, 0.0, 0.85), fov_y=45.0)
+_BINS = CameraView(eye=(1.05, 0.05, 1.75), target=(0.1, 0.03, 0.85), fov_y=42.0)
+_PEGS = CameraView(eye=(0.95, 0.0, 1.55), target=(0.05, 0.05, 0.86), fov_y=32.0)
+_DOOR = CameraView(eye=(0.35, 0.25, 1.55), target=(-0.15, -0.28, 1.0), fov_y=45.0)
+_WIDE = CameraView(eye=(0.95, 0.0, 1.60), target=(0.0, 0.0, 0.85), fov_y=45.0)
 
 
 def _bins(*names: str, horizon: int = 400) -> Task:
@@ -90,7 +90,7 @@ def _pegs(**nuts: str) -> Task:
 _GROCERIES = ("Milk", "Bread", "Cereal", "Can")
 _SQUARE, _ROUND = {"square_nut": "SquareNut_main"}, {"round_nut": "RoundNut_main"}
 
-_METAWORLD_VIEW = View(eye=(0.0, 0.9, 0.6), target=(0.0, 0.6, 0.0), fov_y=45.0)
+_METAWORLD_VIEW = CameraView(eye=(0.0, 0.9, 0.6), target=(0.0, 0.6, 0.0), fov_y=45.0)
 """CortexBench's camera `top_cap2` (Majumdar et al. 2023): above the table, always facing it."""
 
 
@@ -100,7 +100,7 @@ def _metaworld(**bodies: str) -> Task:
     )
 
 
-_TABLETOP_VIEW = View(eye=(0.62, 0.0, 0.56), target=(0.0, 0.0, 0.04), fov_y=32.0)
+_TABLETOP_VIEW = CameraView(eye=(0.62, 0.0, 0.56), target=(0.0, 0.0, 0.04), fov_y=32.0)
 
 
 def _tabletop(horizon: int, *bodies: str) -> Task:
@@ -156,48 +156,48 @@ TASKS = {
 }
 
 
-FOREIGN = (Simulator.GYMNASIUM, Simulator.DM_CONTROL, Simulator.LIBERO)
-FOREIGN_HORIZON = 1000
+THIRD_PARTY = (Simulator.GYMNASIUM, Simulator.DM_CONTROL, Simulator.LIBERO)
+DEFAULT_HORIZON = 1000
 """Control steps if the environment specifies no limit; also the episode length of the dm_control suite."""
 
 
-def foreign_name(task: str) -> str:
+def name_in_simulator(task: str) -> str:
     """A third-party task's name without our prefix: `Pusher-v5` for `gymnasium:Pusher-v5`."""
     return task.partition(":")[2]
 
 
 @functools.cache
-def task_of(name: str) -> Task:
+def get_task(name: str) -> Task:
     """The task with that name: one of TASKS, a robomimic task (see `envs.robomimic.task`) or a third-party task (see
     `envs.third_party.base`). Raises UserError for other names."""
     if name in TASKS:
         return TASKS[name]
-    if name.startswith(PREFIX):
-        found = recorded(name)
+    if name.startswith(ROBOMIMIC_PREFIX):
+        found = load_recorded_env(name)
         known = TASKS.get(str(found.env_args["env_name"]), Task(horizon=found.horizon, view=_WIDE))
         return dataclasses.replace(known, simulator=Simulator.ROBOMIMIC, horizon=found.horizon, cubes={})
-    home = next((simulator for simulator in FOREIGN if name.startswith(f"{simulator.value}:")), None)
+    home = next((simulator for simulator in THIRD_PARTY if name.startswith(f"{simulator.value}:")), None)
     if home is None:
         others = ("robomimic:<store>", "gymnasium:<id>", "dm_control:<domain>/<task>", "libero:<suite>/<number>")
         raise unknown_name("task", name, [*TASKS, *others])
-    return Task(simulator=home, horizon=FOREIGN_HORIZON, view=_WIDE)
+    return Task(simulator=home, horizon=DEFAULT_HORIZON, view=_WIDE)
 
 
-def module_and_id(name: str) -> tuple[str, str]:
+def split_module_and_id(name: str) -> tuple[str, str]:
     """`my_package:MyTask-v0` -> (my_package, MyTask-v0); the module is empty if there is none."""
     module, _, environment = name.rpartition(":")
     return module, environment
 
 
-def gymnasium_horizon(task: str) -> int:
+def registered_horizon(task: str) -> int:
     """The limit of control steps in the environment's registration. Raises UserError if Gymnasium does not know it."""
     import gymnasium
 
-    module, name = module_and_id(foreign_name(task))
+    module, name = split_module_and_id(name_in_simulator(task))
     try:
         if module:
             importlib.import_module(module)
-        return gymnasium.spec(name).max_episode_steps or FOREIGN_HORIZON
+        return gymnasium.spec(name).max_episode_steps or DEFAULT_HORIZON
     except ImportError as error:
         raise UserError(
             f"task={task} needs a module that cannot be imported ({error}): install it, or add its folder to "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def finite_vector(
+def check_finite_vector(
     numbers: np.ndarray, size: int, what: str, parts: str = "", error: type[Exception] = ValueError
 ) -> np.ndarray:
     """The numbers as float64 (size,). Error messages start with `what` and mention the `parts` of the vector.

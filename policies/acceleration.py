@@ -11,7 +11,7 @@ import torch
 from pixio_robot.vision.layers import raise_recompile_limit
 from policies.base import ChunkPolicy
 
-NOT_CALLED = ("conditioning", "actions", "schedule", "lstm")
+UNCOMPILED_CHILDREN = ("conditioning", "actions", "schedule", "lstm")
 """Children that are not compiled as a whole: only the encoders of `conditioning` are compiled, the normaliser and the
 schedule are trivial, and an LSTM is already a single kernel."""
 
@@ -23,8 +23,8 @@ def compile_for_acting(policy: ChunkPolicy) -> None:
     including the first, from the same thread: PyTorch keeps CUDA graphs per thread.
     """
     on_gpu = next(policy.parameters()).device.type == "cuda"
-    policy.replays_graphs = on_gpu
-    networks = [child for name, child in policy.named_children() if name not in NOT_CALLED]
+    policy.uses_cuda_graphs = on_gpu
+    networks = [child for name, child in policy.named_children() if name not in UNCOMPILED_CHILDREN]
     mode = "reduce-overhead" if on_gpu else "default"
     raise_recompile_limit()
     for network in [*policy.conditioning.encoders, *networks]:

@@ -18,10 +18,10 @@ from pixio_robot.fields import number, one_of
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig
-from policies.networks.position_embeddings import sinusoids
+from policies.networks.position_embeddings import sinusoidal_embedding
 from policies.normalisation import NORMALISATIONS
-from policies.observation_encoder.base import Sight
-from policies.observation_encoder.tokens import TokenSight
+from policies.observation_encoder.base import ObservationEncoder
+from policies.observation_encoder.tokens import TokenObservationEncoder
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -80,18 +80,20 @@ class ACTPolicy(ChunkPolicy):
         self.latent = nn.Parameter(0.02 * torch.randn(1, width))
         """Embedding that distinguishes the latent's token from the others."""
         self.from_latent = nn.Linear(config.latent_dim, width)
-        self.memory = _transformer(config, config.n_encoder_layers)
+        self.memory = _build_transformer_encoder(config, config.n_encoder_layers)
         self.queries = nn.Parameter(torch.randn(config.horizon, width))
         layer = nn.TransformerDecoderLayer(
             width, config.n_heads, config.dim_feedforward, config.dropout, "relu", batch_first=True
         )
-        self.decoder = _initialised(nn.TransformerDecoder(layer, config.n_decoder_layers, norm=nn.LayerNorm(width)))
+        self.decoder = _xavier_initialised(
+            nn.TransformerDecoder(layer, config.n_decoder_layers, norm=nn.LayerNorm(width))
+        )
         self.out = nn.Linear(width, spec.action_dim)
-        self.posterior = Posterior(config, spec.action_dim) if config.use_vae else None
+        self.posterior = LatentEncoder(config, spec.action_dim) if config.use_vae else None
 
-    def build_sight(self, encoder: nn.Module | None) -> Sight:
+    def build_observation_encoder(self, encoder: nn.Module | None) -> ObservationEncoder:
         config = cast(ACTConfig, self.config)
-        return TokenSight(
+        return TokenObservationEncoder(
             config.conditioning, config.observation_steps, self.spec, self.statistics, encoder, config.dim_model
         )
 
@@ -120,7 +122,7 @@ class ACTPolicy(ChunkPolicy):
         return self.out(self.decoder(self.queries.expand(len(seen_bme), -1, -1), memory_bme))
 
 
-class Posterior(nn.Module):
+class LatentEncoder(nn.Module):
     """The CVAE's encoder: infers the latent (the style of a demonstrated chunk). Used only in training."""
 
     def __init__(self, config: ACTConfig, action_dim: int):
@@ -128,31 +130,33 @@ class Posterior(nn.Module):
         width = config.dim_model
         self.summary = nn.Parameter(0.02 * torch.randn(width))
         self.action = nn.Linear(action_dim, width)
-        self.layers = _transformer(config, config.n_vae_encoder_layers)
+        self.layers = _build_transformer_encoder(config, config.n_vae_encoder_layers)
         self.out = nn.Linear(width, 2 * config.latent_dim)
         # Of the summary, the state and the actions.
-        self.register_buffer("places", sinusoids(torch.arange(2 + config.horizon).float(), width), persistent=False)
+        self.register_buffer(
+            "positions", sinusoidal_embedding(torch.arange(2 + config.horizon).float(), width), persistent=False
+        )
 
     def forward(self, actions_bna: Tensor, is_pad_bn: Tensor, state_be: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent, each (b, z); padded actions are masked."""
         batch = len(actions_bna)
         first = [self.summary.expand(batch, 1, -1)] + ([] if state_be is None else [state_be[:, None]])
         tokens_bme = torch.cat([*first, self.action(actions_bna)], dim=1)
-        tokens_bme = tokens_bme + self.get_buffer("places")[: tokens_bme.shape[1]]
+        tokens_bme = tokens_bme + self.get_buffer("positions")[: tokens_bme.shape[1]]
         hidden = torch.cat([is_pad_bn.new_zeros(batch, len(first)), is_pad_bn], dim=1)
         summary_be = self.layers(tokens_bme, src_key_padding_mask=hidden)[:, 0]
         mean_bz, log_variance_bz = self.out(summary_be).chunk(2, dim=1)
         return mean_bz, log_variance_bz
 
 
-def _transformer(config: ACTConfig, layers: int) -> nn.TransformerEncoder:
+def _build_transformer_encoder(config: ACTConfig, layers: int) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(
         config.dim_model, config.n_heads, config.dim_feedforward, config.dropout, "relu", batch_first=True
     )
-    return _initialised(nn.TransformerEncoder(layer, layers, enable_nested_tensor=False))
+    return _xavier_initialised(nn.TransformerEncoder(layer, layers, enable_nested_tensor=False))
 
 
-def _initialised[Module: nn.Module](transformer: Module) -> Module:
+def _xavier_initialised[Module: nn.Module](transformer: Module) -> Module:
     """With Xavier-uniform matrices, as published; PyTorch starts all layers as copies of one."""
     for parameter in transformer.parameters():
         if parameter.ndim > 1:

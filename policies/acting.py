@@ -29,7 +29,7 @@ class ActingConfig:
     deterministic policies."""
 
 
-def act_as(policy: ChunkPolicy, acting: ActingConfig) -> None:
+def apply_acting_config(policy: ChunkPolicy, acting: ActingConfig) -> None:
     """Apply the overrides to the policy's configuration. Raises UserError if the policy does not support them."""
     if acting.inference_steps is not None:
         set_inference_steps(policy, acting.inference_steps)
@@ -56,7 +56,7 @@ def set_inference_steps(policy: ChunkPolicy, steps: int) -> None:
     policy.config = dataclasses.replace(config, **changed)
 
 
-def words_of_noise(policy: ChunkPolicy, acting: ActingConfig) -> str:
+def explain_unused_noise_seed(policy: ChunkPolicy, acting: ActingConfig) -> str:
     """A note if noise_seed is set for a deterministic policy; otherwise empty. Not an error, because a sweep over noise
     seeds may include policies of both kinds."""
     if policy.draws or not acting.noise_seed:
@@ -64,7 +64,7 @@ def words_of_noise(policy: ChunkPolicy, acting: ActingConfig) -> str:
     return f"noise_seed={acting.noise_seed} has no effect: this policy is deterministic"
 
 
-def acting_text(policy: ChunkPolicy, acting: ActingConfig) -> str:
+def describe_acting(policy: ChunkPolicy, acting: ActingConfig) -> str:
     """Description for results of how the policy acted, with the sampling steps and the noise seed if they were set."""
     config = policy.config
     ensemble = "" if config.ensemble_weight is None else f", ensemble_weight {config.ensemble_weight}"

@@ -18,9 +18,9 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, DemoSpec, Observation
 from policies.config import PolicyConfig
 from policies.normalisation import Normaliser
-from policies.observation_encoder.base import Sight
+from policies.observation_encoder.base import ObservationEncoder
 from policies.observation_encoder.conditioning import Conditioning
-from policies.relative_poses import RELATIVE, RelativePoses, known
+from policies.relative_poses import RELATIVE, RelativePoses, require_relative_range
 
 
 class ChunkPolicy(nn.Module, abc.ABC):
@@ -48,16 +48,19 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.chunk, self.past_actions = config.horizon, config.past_actions
         self.horizon = self.chunk - self.past_actions
         self.max_padding = config.max_padding
-        self.replays_graphs = False
+        self.uses_cuda_graphs = False
         """Whether it was compiled into CUDA graphs (policies/acceleration.py)."""
         self.goals: Mapping[str, Sequence[float]] = {}
         self.cameras: Sequence[str] = list(config.conditioning.cameras)
-        self.conditioning: Sight = self.build_sight(encoder)
+        self.conditioning: ObservationEncoder = self.build_observation_encoder(encoder)
         self.relative_actions = None
         of = statistics.actions
         if config.action_pose_repr == RELATIVE:
-            self.relative_actions, of = RelativePoses.of_actions(spec, of), known(statistics.relative_actions)
-        self.actions = Normaliser.of(config.action_normalisation, of, spec.action_names, config.action_min_std)
+            self.relative_actions, of = (
+                RelativePoses.of_actions(spec, of),
+                require_relative_range(statistics.relative_actions),
+            )
+        self.actions = Normaliser.from_range(config.action_normalisation, of, spec.action_names, config.action_min_std)
 
     @property
     def state_range(self) -> tuple[list[float], list[float]] | None:
@@ -65,7 +68,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         of = self.statistics.state
         return (of.minimum.tolist(), of.maximum.tolist()) if self.config.reads_state else None
 
-    def build_sight(self, encoder: nn.Module | None) -> Sight:
+    def build_observation_encoder(self, encoder: nn.Module | None) -> ObservationEncoder:
         config = self.config
         return Conditioning(config.conditioning, config.observation_steps, self.spec, self.statistics, encoder)
 
@@ -78,7 +81,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         """Generate a normalised action chunk for every row, (b, n, a)."""
 
-    def see(self, observation: Observation, augment: bool) -> Tensor:
+    def encode_observation(self, observation: Observation, augment: bool) -> Tensor:
         """Encode the observation for `errors` and `sample`. The encoder runs here, once per observation."""
         return self.conditioning(observation, augment)
 
@@ -95,7 +98,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
                 f"The batch holds actions of shape {tuple(batch.actions.shape[1:])} (steps, dimensions), but the "
                 f"policy was built for {(self.chunk, self.spec.action_dim)}."
             )
-        seen = self.see(batch.observation, augment=self.training)
+        seen = self.encode_observation(batch.observation, augment=self.training)
         is_pad_bn = torch.zeros_like(batch.is_pad) if self.config.learn_padding else batch.is_pad
         actions_bna = batch.actions.float()
         if self.relative_actions is not None:
@@ -103,7 +106,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         errors_bna = self.errors(seen, self.actions(actions_bna), is_pad_bn)
         of_steps = (*is_pad_bn.shape, 1)
         if errors_bna.shape not in (of_steps, batch.actions.shape):
-            raise self._misshapen("errors", errors_bna, f"{of_steps} or {tuple(batch.actions.shape)}")
+            raise self._shape_error("errors", errors_bna, f"{of_steps} or {tuple(batch.actions.shape)}")
         real_bn1 = (~is_pad_bn)[:, :, None].to(errors_bna.dtype)
         count = (real_bn1.sum() * errors_bna.shape[2]).clamp(min=1)
         loss = (errors_bna * real_bn1).sum() / count
@@ -119,22 +122,22 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
         The noise of row i depends on seeds[i] alone; None uses torch's global generator.
         """
-        if self.replays_graphs:
+        if self.uses_cuda_graphs:
             # From here on, outputs of earlier CUDA graph replays may be overwritten.
             torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
-            seen = self.see(observation, augment=False)
+            seen = self.encode_observation(observation, augment=False)
             if seeds is not None and len(seeds) != len(seen):
                 raise UserError(f"There are {len(seeds)} seeds for {len(seen)} observations.")
             chunk_bna = self.sample(seen, seeds)
             if chunk_bna.shape != (wanted := (len(seen), self.chunk, self.spec.action_dim)):
-                raise self._misshapen("sample", chunk_bna, str(wanted))
+                raise self._shape_error("sample", chunk_bna, str(wanted))
             actions_bna = self.actions.bounded_inverse(chunk_bna)[:, self.past_actions :]
             if self.relative_actions is None:
                 return actions_bna
             return self.relative_actions.from_frame(actions_bna, observation.state[:, -1].float())
 
-    def _misshapen(self, method: str, given: Tensor, wanted: str) -> UserError:
+    def _shape_error(self, method: str, given: Tensor, wanted: str) -> UserError:
         return UserError(
             f"`{method}` of {type(self).__name__} returned shape {tuple(given.shape)}, but it must be {wanted}: "
             "windows, steps, dimensions."

@@ -61,16 +61,16 @@ class BCRNNPolicy(ChunkPolicy):
         self.lstm = nn.LSTM(frame_dim, config.rnn_hidden_dim, config.rnn_num_layers, batch_first=True)
         self.head = MixtureHead(config.mixture, config.rnn_hidden_dim, config.horizon, spec.action_dim)
 
-    def see(self, observation: Observation, augment: bool) -> Tensor:
+    def encode_observation(self, observation: Observation, augment: bool) -> Tensor:
         return self.conditioning.frames(observation, augment)
 
     def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
-        return self.head.negative_log_likelihood(self.head(self._read(seen)), actions_bna, is_pad_bn)
+        return self.head.negative_log_likelihood(self.head(self._run_lstm(seen)), actions_bna, is_pad_bn)
 
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        return self.head.sample(self.head(self._read(seen)), RowNoise(seeds, seen))
+        return self.head.sample(self.head(self._run_lstm(seen)), RowNoise(seeds, seen))
 
-    def _read(self, frames_btp: Tensor) -> Tensor:
+    def _run_lstm(self, frames_btp: Tensor) -> Tensor:
         # Under autocast to any type, cuDNN's LSTM computes in float16 (torch 2.11, AutocastRNN.cpp), where gradients
         # overflow without loss scaling; on a CPU it fails.
         with torch.autocast(frames_btp.device.type, enabled=False):

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from policies.base import ChunkPolicy
 
 
-def call_seed(episode_seed: int, step: int, noise_seed: int = 0) -> int:
+def get_call_seed(episode_seed: int, step: int, noise_seed: int = 0) -> int:
     """The seed of the policy call at that step of that episode, in [0, 2^63); depends on `noise_seed` too."""
-    again = f"/{noise_seed}" if noise_seed else ""
-    digest = hashlib.blake2b(f"{episode_seed}/{step}{again}".encode(), digest_size=8).digest()
+    suffix = f"/{noise_seed}" if noise_seed else ""
+    digest = hashlib.blake2b(f"{episode_seed}/{step}{suffix}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def rows_of_calls(device: torch.device, slots: int) -> int:
+def choose_batch_size(device: torch.device, slots: int) -> int:
     """The number of rows to compute together.
 
     On a CPU the last digits of a row depend on its position in the batch, and therefore on which slots are active (for
@@ -36,7 +36,7 @@ def rows_of_calls(device: torch.device, slots: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Episode:
+class _EpisodeState:
     seed: int
     horizon: RecedingHorizon
     goal: Sequence[float] | None
@@ -73,14 +73,14 @@ class ChunkedActor:
         self._ensemble_weight = ensemble_weight
         self._goal = goal
         self._noise_seed = noise_seed
-        self._slots: dict[int, _Episode] = {}
+        self._slots: dict[int, _EpisodeState] = {}
         if isinstance(policy, nn.Module):
             policy.eval().to(self._device)
 
     def reset(self, slot: int, seed: int, goal: Sequence[float] | None = None) -> None:
         """Begin an episode; `goal` (g,): its own goal."""
         horizon = RecedingHorizon(self._policy.observation_steps, self._execute, self._ensemble_weight)
-        self._slots[slot] = _Episode(seed, horizon, self._goal if goal is None else goal)
+        self._slots[slot] = _EpisodeState(seed, horizon, self._goal if goal is None else goal)
 
     def looks_next(self, slot: int) -> bool:
         """Whether the policy will use the slot's next frame, if only its state."""
@@ -97,20 +97,20 @@ class ChunkedActor:
         running = {slot: self._slots[slot] for slot in frames}
         for slot, episode in running.items():
             episode.horizon.add_frame(frames[slot])
-        hungry = [episode for episode in running.values() if episode.horizon.needs_chunk]
-        for start in range(0, len(hungry), self._batch_size):
-            self._feed(hungry[start : start + self._batch_size])
+        needing_chunk = [episode for episode in running.values() if episode.horizon.needs_chunk]
+        for start in range(0, len(needing_chunk), self._batch_size):
+            self._predict_chunks(needing_chunk[start : start + self._batch_size])
         return {slot: episode.horizon.next_action() for slot, episode in running.items()}
 
-    def _feed(self, hungry: Sequence[_Episode]) -> None:
-        rows = [*hungry, *[hungry[-1]] * (self._batch_size - len(hungry))]
-        seeds = [call_seed(row.seed, row.horizon.step, self._noise_seed) for row in rows]
+    def _predict_chunks(self, needing_chunk: Sequence[_EpisodeState]) -> None:
+        rows = [*needing_chunk, *[needing_chunk[-1]] * (self._batch_size - len(needing_chunk))]
+        seeds = [get_call_seed(row.seed, row.horizon.step, self._noise_seed) for row in rows]
         with torch.inference_mode():
             chunks = self._policy.act(self._observe(rows), seeds).cpu().numpy()
-        for episode, chunk in zip(hungry, chunks, strict=False):
+        for episode, chunk in zip(needing_chunk, chunks, strict=False):
             episode.horizon.add_chunk(chunk)
 
-    def _observe(self, rows: Sequence[_Episode]) -> Observation:
+    def _observe(self, rows: Sequence[_EpisodeState]) -> Observation:
         frames = [row.horizon.frames for row in rows]
         images = {
             camera: torch.from_numpy(np.stack([[frame.images[camera] for frame in seen] for seen in frames]))
@@ -122,7 +122,7 @@ class ChunkedActor:
         return Observation(images, state.float(), goal=goal).to(self._device)
 
 
-def chunked_actor(
+def make_chunked_actor(
     policy: ChunkPolicy,
     slots: int,
     device: torch.device | str,
@@ -132,5 +132,5 @@ def chunked_actor(
     """An actor for `slots` episodes at a time, set up according to the policy's configuration; `goal` and `noise_seed`
     as in `ChunkedActor`."""
     config, device = policy.config, torch.device(device)
-    rows = rows_of_calls(device, slots)
+    rows = choose_batch_size(device, slots)
     return ChunkedActor(policy, config.executed, device, rows, config.ensemble_weight, goal, noise_seed)

@@ -16,7 +16,7 @@ FUSIONS = ("concat", "difference")
 DENOISERS = ("unet", "mlp", "transformer")
 
 
-def require(condition: bool, sentence: str) -> None:
+def check_setting(condition: bool, sentence: str) -> None:
     """Raise UserError with `sentence` unless the condition holds."""
     if not condition:
         raise UserError(sentence)
@@ -63,21 +63,23 @@ class ConditioningConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "policy.conditioning.")
-        require(
+        check_setting(
             self.obs_pose_repr == ABSOLUTE or self.use_state,
             f"obs_pose_repr = {self.obs_pose_repr} needs use_state = true: otherwise the policy sees no poses.",
         )
-        require(len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} contains duplicates.")
-        require(
+        check_setting(
+            len(set(self.cameras)) == len(self.cameras), f"cameras = {list(self.cameras)} contains duplicates."
+        )
+        check_setting(
             not self.joint_pooling or self.pooling.name == "attention",
             f"joint_pooling uses attention: set pooling.name to attention, not {self.pooling.name}.",
         )
-        require(
+        check_setting(
             self.crop_shape is None or len(self.crop_shape) == 2,
             f"crop_shape = {self.crop_shape} must be a height and a width in pixels, such as [76, 76].",
         )
         jitter = [0.0] * 4 if self.color_jitter is None else self.color_jitter
-        require(
+        check_setting(
             len(jitter) == 4 and jitter[-1] <= 0.5,
             f"color_jitter = {self.color_jitter} must be four ranges, for brightness, contrast, saturation and hue (at "
             "most 0.5), such as [0.3, 0.4, 0.5, 0.08].",
@@ -124,7 +126,7 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "policy.")
-        require(
+        check_setting(
             self.past_actions < self.horizon,
             f"past_actions = {self.past_actions} must be between 0 and {self.horizon - 1}, below the horizon.",
         )
@@ -172,18 +174,20 @@ class DenoiserConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "policy.denoiser.")
-        require(len(self.widths) > 0, "policy.denoiser.widths is empty; give one for each level, block or layer.")
-        require(self.step_dim % 2 == 0, f"step_dim = {self.step_dim} must be even.")
+        check_setting(len(self.widths) > 0, "policy.denoiser.widths is empty; give one for each level, block or layer.")
+        check_setting(self.step_dim % 2 == 0, f"step_dim = {self.step_dim} must be even.")
         if self.name == "unet":
-            require(self.kernel % 2 == 1, f"kernel = {self.kernel} must be odd.")
-            require(
+            check_setting(self.kernel % 2 == 1, f"kernel = {self.kernel} must be odd.")
+            check_setting(
                 all(width % self.groups == 0 for width in self.widths),
                 f"groups = {self.groups} must divide every one of widths = {list(self.widths)}.",
             )
         else:
-            require(len(set(self.widths)) == 1, f"widths = {list(self.widths)} must all be equal for {self.name}.")
+            check_setting(
+                len(set(self.widths)) == 1, f"widths = {list(self.widths)} must all be equal for {self.name}."
+            )
         if self.name == "transformer":
-            require(
+            check_setting(
                 self.widths[0] % (2 * self.heads) == 0,
                 f"heads = {self.heads} must divide half of widths = {list(self.widths)}.",
             )

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.fields import number, one_of
 from pixio_robot.types import DemoSpec
-from policies.config import require
+from policies.config import check_setting
 from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.noise import RowNoise
 from policies.noise_schedules import BETAS, PREDICTIONS, SAMPLERS, NoiseSchedule
-from policies.samplers import draw
+from policies.samplers import run_sampler
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -41,15 +41,15 @@ class DiffusionConfig(GenerativeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
+        check_setting(
             self.inference_steps <= self.train_steps,
             f"inference_steps = {self.inference_steps} must be at most train_steps = {self.train_steps}.",
         )
-        require(
+        check_setting(
             self.beta_start <= self.beta_end,
             f"beta_start = {self.beta_start} must be at most beta_end = {self.beta_end}.",
         )
-        require(
+        check_setting(
             not self.clip_sample or self.action_normalisation == "min_max",
             "clip_sample clips normalised actions to [-1, 1], which requires action_normalisation = min_max: with "
             f"{self.action_normalisation}, set clip_sample to false.",
@@ -81,7 +81,7 @@ class DiffusionPolicy(GenerativePolicy):
         return (predicted_bna - self.schedule.target(actions_bna, noise_bna, steps_b)) ** 2
 
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        return draw(
+        return run_sampler(
             self.config.sampler,
             self.schedule,
             lambda noisy_bna, steps_b: self.denoiser(noisy_bna, steps_b, seen),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.types import DemoSpec, Observation
 from policies.base import ChunkPolicy
-from policies.config import DenoiserConfig, PolicyConfig, require
+from policies.config import DenoiserConfig, PolicyConfig, check_setting
 from policies.networks.denoisers import build_denoiser
 from policies.observation_encoder.conditioning import Conditioning
 
@@ -22,7 +22,7 @@ class GenerativeConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
+        check_setting(
             self.denoiser.name != "transformer" or self.conditioning.fusion == "concat",
             "The transformer reads frames one by one: set conditioning.fusion to concat.",
         )
@@ -47,10 +47,9 @@ class GenerativePolicy(ChunkPolicy):
     ):
         """`extra_dim`: number of dimensions that the subclass appends to the condition."""
         super().__init__(config, spec, statistics, encoder)
-        sight = self.conditioning
         self.reads_frames = config.denoiser.name == "transformer"
-        condition_dim = (sight.frame_dim if self.reads_frames else sight.out_dim) + extra_dim
+        condition_dim = (self.conditioning.frame_dim if self.reads_frames else self.conditioning.out_dim) + extra_dim
         self.denoiser = build_denoiser(config.denoiser, config.horizon, spec.action_dim, condition_dim)
 
-    def see(self, observation: Observation, augment: bool) -> Tensor:
+    def encode_observation(self, observation: Observation, augment: bool) -> Tensor:
         return (self.conditioning.frames if self.reads_frames else self.conditioning)(observation, augment)

@@ -34,7 +34,7 @@ class Normaliser(nn.Module):
     scale: Tensor
     low: Tensor
     high: Tensor
-    snapped: Tensor
+    is_binary: Tensor
 
     def __init__(
         self,
@@ -66,23 +66,23 @@ class Normaliser(nn.Module):
                 "The demonstrations' statistics contain NaN or infinity and cannot be used for normalisation."
             )
         offset, scale = _offset_and_scale(how, low, high, centre, spread.clamp(min=min_std), q01, q99)
-        kept = torch.tensor([is_rotation(name) for name in names] or [False] * len(low))
+        is_rotation_dim = torch.tensor([is_rotation(name) for name in names] or [False] * len(low))
         gripper = torch.tensor([GRIPPER_NAME in name.lower() for name in names] or [False] * len(low))
-        snapped = gripper & _two_valued(low, high, centre, spread)
+        is_binary = gripper & _is_two_valued(low, high, centre, spread)
         # A gripper's two values are its natural units; its mean only says how often it was closed.
-        offset = torch.where(snapped & (how != "none"), (low + high) / 2, offset)
-        scale = torch.where(snapped & (how != "none"), (high - low) / 2, scale)
-        offset = torch.where(kept, torch.zeros_like(offset), offset)
-        scale = torch.where(kept | (high - low < CONSTANT_RANGE), torch.ones_like(scale), scale)
+        offset = torch.where(is_binary & (how != "none"), (low + high) / 2, offset)
+        scale = torch.where(is_binary & (how != "none"), (high - low) / 2, scale)
+        offset = torch.where(is_rotation_dim, torch.zeros_like(offset), offset)
+        scale = torch.where(is_rotation_dim | (high - low < CONSTANT_RANGE), torch.ones_like(scale), scale)
         self.how = how
         self.register_buffer("offset", offset.float())
         self.register_buffer("scale", scale.float())
         self.register_buffer("low", low.float())
         self.register_buffer("high", high.float())
-        self.register_buffer("snapped", snapped, persistent=False)
+        self.register_buffer("is_binary", is_binary, persistent=False)
 
     @classmethod
-    def of(cls, how: str, of: Range, names: Sequence[str] = (), min_std: float = 0.0) -> Normaliser:
+    def from_range(cls, how: str, of: Range, names: Sequence[str] = (), min_std: float = 0.0) -> Normaliser:
         return cls(
             how,
             minimum=of.minimum,
@@ -108,7 +108,7 @@ class Normaliser(nn.Module):
         if self.how == "min_max":
             physical = physical.clamp(self.low, self.high)
         nearer = torch.where(physical * 2 > self.low + self.high, self.high, self.low)
-        return torch.where(self.snapped, nearer, physical)
+        return torch.where(self.is_binary, nearer, physical)
 
 
 def is_rotation(name: str) -> bool:
@@ -136,15 +136,20 @@ def _offset_and_scale(
                     "Normalisation by `quantile` needs q01 and q99, which these statistics lack: recompute them from "
                     "the demonstrations, or use min_max or mean_std."
                 )
-            few, most = (torch.as_tensor(np.asarray(value, dtype=np.float64)) for value in (q01, q99))
+            low_percentile, high_percentile = (
+                torch.as_tensor(np.asarray(value, dtype=np.float64)) for value in (q01, q99)
+            )
             # A dimension that hardly ever moves has equal percentiles: use its whole range instead.
-            narrow = most - few < CONSTANT_RANGE
-            few, most = torch.where(narrow, low, few), torch.where(narrow, high, most)
-            return (few + most) / 2, (most - few) / 2
+            narrow = high_percentile - low_percentile < CONSTANT_RANGE
+            low_percentile, high_percentile = (
+                torch.where(narrow, low, low_percentile),
+                torch.where(narrow, high, high_percentile),
+            )
+            return (low_percentile + high_percentile) / 2, (high_percentile - low_percentile) / 2
     return torch.zeros_like(low), torch.ones_like(low)
 
 
-def _two_valued(low: Tensor, high: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+def _is_two_valued(low: Tensor, high: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
     """Detect two-valued dimensions from four statistics: values in [low, high] have a variance of at most
     (high - mean)(mean - low), reached only if all are at one end or the other (Bhatia & Davis 2000)."""
     largest = (high - centre) * (centre - low)

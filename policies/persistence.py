@@ -34,7 +34,7 @@ from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.weights.formats import MODEL
 from pixio_robot.vision.weights.policy import POLICY
 from policies.base import ChunkPolicy
-from policies.registry import PolicyEntry, build_policy, policy_entry, policy_name, policy_names
+from policies.registry import PolicyEntry, build_policy, get_policy_entry, get_policy_name, list_policy_names
 
 FORMAT_VERSION = 2
 """Increase whenever a policy's layers or their names change."""
@@ -64,8 +64,8 @@ def save_policy(
     encoder = policy.conditioning.encoder
     description = {
         "format_version": FORMAT_VERSION,
-        "policy": (name := policy_name(policy)),
-        "package": None if (package := policy_entry(name).package) is None else dataclasses.asdict(package),
+        "policy": (name := get_policy_name(policy)),
+        "package": None if (package := get_policy_entry(name).package) is None else dataclasses.asdict(package),
         "config": to_json_value(policy.config),
         "spec": policy.spec.to_json(),
         "statistics": policy.statistics.to_json(),
@@ -95,7 +95,7 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
         raise UserError(f"There is no policy directory {directory}; `pixio-robot train out={directory}` creates it.")
     description = read_policy_config(directory)
     try:
-        entry = _entry_of(description, directory)
+        entry = _get_policy_entry(description, directory)
         config = config_from_json(entry.config, description["config"])
         spec = DemoSpec.from_json(description["spec"])
         statistics = Statistics.from_json(description["statistics"])
@@ -118,16 +118,16 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
     return policy.eval().to(device)
 
 
-def _entry_of(description: Mapping[str, Any], directory: Path) -> PolicyEntry:
+def _get_policy_entry(description: Mapping[str, Any], directory: Path) -> PolicyEntry:
     """The policy named in a checkpoint. Raises UserError if it comes from a package that is not installed."""
     name, of = description["policy"], description.get("package")
     if of is None:
-        return policy_entry(name)
+        return get_policy_entry(name)
     saved = Package(**of)
     what = f"{directory} holds the policy {name!r} of the package {saved}"
-    if name not in policy_names():
+    if name not in list_policy_names():
         raise UserError(f"{what}, which is not installed here: install it first.")
-    entry = policy_entry(name)
+    entry = get_policy_entry(name)
     if entry.package is None or entry.package.name != saved.name:
         raise UserError(
             f"{what}, but here {name!r} is a policy of {entry.package or 'pixio-robot itself'}: install {saved.name}, "

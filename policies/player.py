@@ -15,9 +15,9 @@ from pixio_robot.errors import UserError
 from pixio_robot.observation_checks import check_frame, check_task, copy_frame
 from pixio_robot.state_range import StateRangeMonitor
 from pixio_robot.types import Frame
-from policies.acting import ActingConfig, act_as
+from policies.acting import ActingConfig, apply_acting_config
 from policies.base import ChunkPolicy
-from policies.chunking import ChunkedActor, chunked_actor
+from policies.chunking import ChunkedActor, make_chunked_actor
 from policies.persistence import load_policy
 
 
@@ -36,18 +36,18 @@ def actor_of(
     overrides, and for a task that was not in training.
     """
     acting = acting or ActingConfig()
-    policy = copy.copy(_policy(policy).eval())  # shares the weights, but has its own acting settings
-    act_as(policy, acting)
+    policy = copy.copy(_resolve_policy(policy).eval())  # shares the weights, but has its own acting settings
+    apply_acting_config(policy, acting)
     device = policy.actions.offset.device if device is None else device
     if policy.config.conditioning.goal_dim:
         if not policy.goals:
             raise UserError("The policy is goal-conditioned but has no goals: set policy.goals = {task: goal vector}.")
         check_task(task, policy.goals, policy.spec.task)
     goal = policy.goals.get(task) if task is not None else None
-    return chunked_actor(policy, slots, device, goal, acting.noise_seed)
+    return make_chunked_actor(policy, slots, device, goal, acting.noise_seed)
 
 
-def _policy(policy: ChunkPolicy | str | Path) -> ChunkPolicy:
+def _resolve_policy(policy: ChunkPolicy | str | Path) -> ChunkPolicy:
     if isinstance(policy, str | os.PathLike):
         return load_policy(policy)
     if not isinstance(policy, ChunkPolicy):
@@ -71,7 +71,7 @@ class PolicyPlayer:
         device: torch.device | str | None = None,
     ) -> None:
         """Arguments and errors are those of `actor_of`."""
-        policy = _policy(policy)
+        policy = _resolve_policy(policy)
         self.spec = policy.spec
         self.cameras = list(policy.cameras)
         self._actor = actor_of(policy, acting, task=task, device=device)

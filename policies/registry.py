@@ -1,4 +1,4 @@
-"""Policies by name: our own, one `register` line each, and those of installed packages (policies/installed.py)."""
+"""Policies by name: our own, one `register` line each, and those of installed packages (policies/plugins.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from policies.bc_rnn import BCRNNPolicy
 from policies.config import PolicyConfig
 from policies.diffusion import DiffusionPolicy
 from policies.flow import FlowPolicy
-from policies.installed import load, offers, problem_with
+from policies.plugins import find_class_problem, list_plugin_policies, load_plugin_policy
 from policies.shortcut import ShortcutPolicy
 
 
@@ -46,9 +46,9 @@ def register(name: str, policy: type[ChunkPolicy], package: Package | None = Non
 
     Raises UserError for a name that is taken, an invalid policy class, and a config class that another policy uses.
     """
-    if package is None and (problem := problem_with(policy)):
+    if package is None and (problem := find_class_problem(policy)):
         raise UserError(f"The policy {name!r} {problem}.")
-    if name in POLICIES and _written_as(POLICIES[name].policy) != _written_as(policy):
+    if name in POLICIES and _get_qualified_name(POLICIES[name].policy) != _get_qualified_name(policy):
         raise UserError(f"There is already a policy called {name!r}.")
     for other, entry in POLICIES.items():
         if other != name and entry.config is policy.config_class:
@@ -60,7 +60,7 @@ def register(name: str, policy: type[ChunkPolicy], package: Package | None = Non
     POLICIES[name] = PolicyEntry(policy, package)
 
 
-def _written_as(policy: type[ChunkPolicy]) -> tuple[str, str]:
+def _get_qualified_name(policy: type[ChunkPolicy]) -> tuple[str, str]:
     return policy.__module__, policy.__qualname__
 
 
@@ -73,19 +73,19 @@ register("flow", FlowPolicy)
 register("shortcut", ShortcutPolicy)
 
 
-def policy_names() -> list[str]:
+def list_policy_names() -> list[str]:
     """The names of all policies, including those of installed packages, which are not imported for this."""
-    return sorted({*POLICIES, *offers()})
+    return sorted({*POLICIES, *list_plugin_policies()})
 
 
-def policy_entry(name: str) -> PolicyEntry:
+def get_policy_entry(name: str) -> PolicyEntry:
     """The policy of that name. Raises UserError listing the valid names, or saying why a package's policy fails."""
     if name not in POLICIES:
-        found = offers()
+        found = list_plugin_policies()
         if name not in found:
             raise unknown_name("policy", name, {*POLICIES, *found})
         offer = require_single_plugin(found[name])
-        register(name, load(offer), offer.package)
+        register(name, load_plugin_policy(offer), offer.package)
     return POLICIES[name]
 
 
@@ -96,7 +96,7 @@ def build_policy(
 
     Raises UserError if the arguments do not match each other.
     """
-    entry = policy_entry(name)
+    entry = get_policy_entry(name)
     if not isinstance(config, entry.config):
         raise UserError(f"The policy {name!r} takes a {entry.config.__name__}, not a {type(config).__name__}.")
     if encoder is not None and not config.conditioning.cameras:
@@ -107,7 +107,7 @@ def build_policy(
     return entry.policy(config, spec, statistics, encoder)
 
 
-def name_of_config(config: PolicyConfig) -> str:
+def get_policy_name_from_config(config: PolicyConfig) -> str:
     """The policy that a config belongs to. Raises UserError if there is none."""
     for name, entry in _all_policies():
         if entry.config is type(config):
@@ -115,7 +115,7 @@ def name_of_config(config: PolicyConfig) -> str:
     raise UserError(f"{type(config).__name__} is not the config class of any known policy.")
 
 
-def policy_name(policy: ChunkPolicy) -> str:
+def get_policy_name(policy: ChunkPolicy) -> str:
     """The name under which the class of `policy` is registered. Raises UserError if there is none."""
     for name, entry in _all_policies():
         if entry.policy is type(policy):
@@ -132,6 +132,6 @@ def _all_policies() -> Iterator[tuple[str, PolicyEntry]]:
     A process started by a launcher may receive the config of a package's policy before it was requested by name.
     """
     yield from list(POLICIES.items())
-    for name in offers():
+    for name in list_plugin_policies():
         with contextlib.suppress(UserError):  # a broken package is irrelevant here
-            yield name, policy_entry(name)
+            yield name, get_policy_entry(name)

@@ -17,7 +17,14 @@ from pixio_robot.data.demos.editing.convert_actions import check_world_frame, fi
 from pixio_robot.data.stats import Range
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
-from policies.rotations import matrices, nearer, product, rotations, times, turned
+from policies.rotations import (
+    from_matrices,
+    multiply_matrices,
+    nearest_representation,
+    rotate_vectors,
+    scale_columns,
+    to_matrices,
+)
 
 ABSOLUTE, RELATIVE = "absolute", "relative"
 POSE_REPRS = (ABSOLUTE, RELATIVE)
@@ -35,7 +42,7 @@ class RelativePoses:
     poses: Sequence[PoseColumns]
     origins: Mapping[str, tuple[PoseColumns, PoseColumns]]
     """The position and the rotation of each arm in the state."""
-    typical: Sequence[float] = ()
+    means: Sequence[float] = ()
     """The mean of every absolute column, for `from_frame`: of the two ways to write a rotation as an axis-angle or a
     quaternion, it takes the one nearer to the mean, as the demonstrations do. The shorter axis-angle of a gripper that
     points down would flip with every small movement, and could not be averaged over chunks (temporal ensembling)."""
@@ -44,7 +51,7 @@ class RelativePoses:
     def of_actions(cls, spec: DemoSpec, absolute: Range) -> RelativePoses:
         """absolute: statistics of the actions as they are recorded. Raises UserError unless the actions have absolute
         poses in the world frame, and the state has the position and rotation of their arms."""
-        with _named(f"action_pose_repr = {RELATIVE}"):
+        with _naming_setting(f"action_pose_repr = {RELATIVE}"):
             found = [block for block in find_action_poses(spec) if not block.delta]
             if not found:
                 raise UserError(
@@ -52,55 +59,57 @@ class RelativePoses:
                     "convert the demonstrations with `data actions to=absolute`."
                 )
             check_world_frame(spec.controller)
-            return cls(found, _origins(spec, found), absolute.mean.tolist())
+            return cls(found, _find_origins(spec, found), absolute.mean.tolist())
 
     @classmethod
     def of_state(cls, spec: DemoSpec) -> RelativePoses:
         """Raises UserError unless the state has the position and rotation of an arm, and of all arms that it has either
         of."""
-        with _named(f"obs_pose_repr = {RELATIVE}"):
+        with _naming_setting(f"obs_pose_repr = {RELATIVE}"):
             found = [block for block in find_pose_columns(spec.state_names) if not block.delta]
             if not found:
                 raise UserError(f"The state has no pose, such as eef_pos and eef_quat: {', '.join(spec.state_names)}.")
-            return cls(found, _origins(spec, found))
+            return cls(found, _find_origins(spec, found))
 
     def to_frame(self, columns_bnc: Tensor, newest_bs: Tensor) -> Tensor:
         """Absolute -> relative. newest_bs: the state at the newest frame, in physical units."""
-        return self._moved(columns_bnc, newest_bs, there=True)
+        return self._transform(columns_bnc, newest_bs, to_relative=True)
 
     def from_frame(self, columns_bnc: Tensor, newest_bs: Tensor) -> Tensor:
         """The inverse of `to_frame`. Rotations of a network, which are only nearly rotations, become some."""
-        return self._moved(columns_bnc, newest_bs, there=False)
+        return self._transform(columns_bnc, newest_bs, to_relative=False)
 
-    def _moved(self, columns_bnc: Tensor, newest_bs: Tensor, there: bool) -> Tensor:
-        found_bnc = columns_bnc.clone()
+    def _transform(self, columns_bnc: Tensor, newest_bs: Tensor, to_relative: bool) -> Tensor:
+        moved_bnc = columns_bnc.clone()
         for block in self.poses:
-            place_b13, turn_b133 = self._origin(block.arm, newest_bs)
-            if there:
-                turn_b133 = turn_b133.transpose(-1, -2)
-                place_b13 = -turned(turn_b133, place_b13)
-            values = _read(block, columns_bnc)
+            position_b13, rotation_b133 = self._get_origin(block.arm, newest_bs)
+            if to_relative:
+                rotation_b133 = rotation_b133.transpose(-1, -2)
+                position_b13 = -rotate_vectors(rotation_b133, position_b13)
+            values = _to_physical(block, columns_bnc)
             if block.is_position:
-                values = place_b13 + turned(turn_b133, values)
+                values = position_b13 + rotate_vectors(rotation_b133, values)
             else:
-                values = rotations(product(turn_b133, matrices(values, block.form)), block.form)
-                if not there:
-                    values = nearer(values, block.form, self._typical(block))
-            found_bnc[..., block.first : block.stop] = times(values, [1 / scale for scale in block.scale])
-        return found_bnc
+                values = from_matrices(multiply_matrices(rotation_b133, to_matrices(values, block.form)), block.form)
+                if not to_relative:
+                    values = nearest_representation(values, block.form, self._physical_means(block))
+            moved_bnc[..., block.first : block.stop] = scale_columns(values, [1 / scale for scale in block.scale])
+        return moved_bnc
 
-    def _origin(self, arm: str, newest_bs: Tensor) -> tuple[Tensor, Tensor]:
+    def _get_origin(self, arm: str, newest_bs: Tensor) -> tuple[Tensor, Tensor]:
         """Position (b, 1, 3) in m and rotation (b, 1, 3, 3)."""
-        place, turn = self.origins[arm]
-        return _read(place, newest_bs)[:, None], matrices(_read(turn, newest_bs), turn.form)[:, None]
+        position, rotation = self.origins[arm]
+        return _to_physical(position, newest_bs)[:, None], to_matrices(
+            _to_physical(rotation, newest_bs), rotation.form
+        )[:, None]
 
-    def _typical(self, block: PoseColumns) -> list[float]:
-        means = self.typical[block.first : block.stop]
+    def _physical_means(self, block: PoseColumns) -> list[float]:
+        means = self.means[block.first : block.stop]
         return [mean * scale for mean, scale in zip(means, block.scale, strict=True)]
 
 
 @contextlib.contextmanager
-def _named(setting: str) -> Iterator[None]:
+def _naming_setting(setting: str) -> Iterator[None]:
     """An error says which setting asked for this."""
     try:
         yield
@@ -108,19 +117,19 @@ def _named(setting: str) -> Iterator[None]:
         raise UserError(f"{setting} does not work with these demonstrations. {error}") from error
 
 
-def _origins(spec: DemoSpec, found: Sequence[PoseColumns]) -> dict[str, tuple[PoseColumns, PoseColumns]]:
+def _find_origins(spec: DemoSpec, found: Sequence[PoseColumns]) -> dict[str, tuple[PoseColumns, PoseColumns]]:
     arms = dict.fromkeys(block.arm for block in found)
     return {
         arm: (find_state_pose(spec, arm, position=True), find_state_pose(spec, arm, position=False)) for arm in arms
     }
 
 
-def _read(block: PoseColumns, columns: Tensor) -> Tensor:
+def _to_physical(block: PoseColumns, columns: Tensor) -> Tensor:
     """The block's columns in m, rad or 1."""
-    return times(columns[..., block.first : block.stop], block.scale)
+    return scale_columns(columns[..., block.first : block.stop], block.scale)
 
 
-def known(of: Range | None) -> Range:
+def require_relative_range(of: Range | None) -> Range:
     """Raises UserError for statistics without those of relative poses."""
     if of is None:
         raise UserError(

@@ -19,12 +19,14 @@ from pixio_robot.types import DemoSpec
 from policies.config import PolicyConfig
 from policies.relative_poses import RELATIVE, RelativePoses
 
-Chosen = Sequence[tuple[DemoStore, Sequence[int]]]
+StoreEpisodes = Sequence[tuple[DemoStore, Sequence[int]]]
 """Stores, and the training episodes of each."""
-_AT_ONCE = 4096
+_WINDOWS_PER_BATCH = 4096
 
 
-def with_relative_poses(statistics: Statistics, config: PolicyConfig, spec: DemoSpec, chosen: Chosen) -> Statistics:
+def with_relative_poses(
+    statistics: Statistics, config: PolicyConfig, spec: DemoSpec, chosen: StoreEpisodes
+) -> Statistics:
     """`statistics`, together with those of the relative poses that a policy with this config is trained on, if any.
 
     They are over all windows of the chosen episodes, each counted once; padded actions count only if they are learned.
@@ -51,7 +53,7 @@ def with_relative_poses(statistics: Statistics, config: PolicyConfig, spec: Demo
     return statistics
 
 
-def _windows(config: PolicyConfig, chosen: Chosen) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _windows(config: PolicyConfig, chosen: StoreEpisodes) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The states (b, t, s), actions (b, n, a) and padding (b, n) of all windows, some thousands at a time."""
     for store, episodes in chosen:
         if not episodes:
@@ -63,8 +65,8 @@ def _windows(config: PolicyConfig, chosen: Chosen) -> Iterator[tuple[Tensor, Ten
         firsts = np.cumsum(lengths) - lengths
         state = np.concatenate([store.state(episode) for episode in range(len(lengths))])
         actions = np.concatenate([store.actions(episode) for episode in range(len(lengths))])
-        for start in range(0, len(windows), _AT_ONCE):
-            located = windows.locate(np.arange(start, min(start + _AT_ONCE, len(windows))))
+        for start in range(0, len(windows), _WINDOWS_PER_BATCH):
+            located = windows.locate(np.arange(start, min(start + _WINDOWS_PER_BATCH, len(windows))))
             first_b1 = firsts[located.episode][:, None]
             parts = (state[first_b1 + located.frames], actions[first_b1 + located.actions], located.is_pad)
             state_bts, actions_bna, is_pad_bn = map(torch.from_numpy, parts)

@@ -19,13 +19,13 @@ _DIAGONALS = ((1, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, 1))
 """Signs of the matrix's diagonal in 4x^2, 4y^2, 4z^2, 4w^2 of its quaternion; 1 is added to each."""
 
 
-def matrices(values: Tensor, form: str) -> Tensor:
+def to_matrices(values: Tensor, form: str) -> Tensor:
     """Rotations (..., k) in `form` -> matrices (..., 3, 3)."""
     if form == AXIS_ANGLE:
         half = values.norm(dim=-1, keepdim=True) / 2
-        return _of_quaternions(torch.cat([values * torch.sinc(half / torch.pi) / 2, half.cos()], dim=-1))
+        return _matrices_from_quaternions(torch.cat([values * torch.sinc(half / torch.pi) / 2, half.cos()], dim=-1))
     if form == QUATERNION:
-        return _of_quaternions(functional.normalize(values, dim=-1))
+        return _matrices_from_quaternions(functional.normalize(values, dim=-1))
     pairs = (
         values.unflatten(-1, (3, 3)).transpose(-1, -2)[..., :2, :] if form == MATRIX else values.unflatten(-1, (2, 3))
     )
@@ -37,7 +37,7 @@ def matrices(values: Tensor, form: str) -> Tensor:
     return found if form == ROT6D_ROWS else found.transpose(-1, -2)
 
 
-def rotations(matrices: Tensor, form: str) -> Tensor:
+def from_matrices(matrices: Tensor, form: str) -> Tensor:
     """Rotation matrices (..., 3, 3) -> (..., k) in `form`: quaternions with w >= 0, angles of at most pi."""
     if form == ROT6D:
         return matrices.transpose(-1, -2)[..., :2, :].flatten(-2)
@@ -45,7 +45,7 @@ def rotations(matrices: Tensor, form: str) -> Tensor:
         return matrices[..., :2, :].flatten(-2)
     if form == MATRIX:
         return matrices.flatten(-2)
-    quaternions = _quaternions(matrices)
+    quaternions = _quaternions_from_matrices(matrices)
     if form == QUATERNION:
         return quaternions
     axes, w = quaternions[..., :3], quaternions[..., 3:]
@@ -53,34 +53,34 @@ def rotations(matrices: Tensor, form: str) -> Tensor:
     return axes * (2 * torch.atan2(sine, w) / sine.clamp(min=_TINY))
 
 
-def product(first: Tensor, second: Tensor) -> Tensor:
+def multiply_matrices(first: Tensor, second: Tensor) -> Tensor:
     """Matrices (..., 3, 3) times matrices (..., 3, 3)."""
     return (first[..., :, :, None] * second[..., None, :, :]).sum(-2)
 
 
-def turned(turn: Tensor, vectors: Tensor) -> Tensor:
+def rotate_vectors(turn: Tensor, vectors: Tensor) -> Tensor:
     """Matrices (..., 3, 3) times vectors (..., 3)."""
     return (turn * vectors[..., None, :]).sum(-1)
 
 
-def nearer(values: Tensor, form: str, typical: Sequence[float]) -> Tensor:
+def nearest_representation(values: Tensor, form: str, reference: Sequence[float]) -> Tensor:
     """Of the two ways to write a rotation as a quaternion, or as an axis and an angle of up to a full turn, the one
-    nearer to `typical` (k,). Rotations in other forms, which can be written in one way only, stay as they are."""
+    nearer to `reference` (k,). Rotations in other forms, which can be written in one way only, stay as they are."""
     if form not in (QUATERNION, AXIS_ANGLE):
         return values
-    along = times(values, typical).sum(-1, keepdim=True)
+    along = scale_columns(values, reference).sum(-1, keepdim=True)
     if form == QUATERNION:
         return torch.where(along < 0, -values, values)
     angle = values.norm(dim=-1, keepdim=True).clamp(min=_TINY)
     return torch.where(along / angle < angle - torch.pi, values - 2 * torch.pi * values / angle, values)
 
 
-def times(columns: Tensor, factors: Sequence[float]) -> Tensor:
+def scale_columns(columns: Tensor, factors: Sequence[float]) -> Tensor:
     """Each column (..., k) times its factor; as a tensor, the factors (k) would have to be copied to the device."""
     return torch.stack([column * factor for column, factor in zip(columns.unbind(-1), factors, strict=True)], -1)
 
 
-def _of_quaternions(quaternions: Tensor) -> Tensor:
+def _matrices_from_quaternions(quaternions: Tensor) -> Tensor:
     """Unit quaternions (..., 4), x y z w -> (..., 3, 3)."""
     x, y, z, w = quaternions.unbind(-1)
     rows = [
@@ -91,9 +91,9 @@ def _of_quaternions(quaternions: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
-def _quaternions(matrices: Tensor) -> Tensor:
-    """The inverse of `_of_quaternions`, with w >= 0: the products 4 q q^T follow from the matrix without divisions, and
-    the row of the largest of x, y, z and w is q times a factor that is far from 0."""
+def _quaternions_from_matrices(matrices: Tensor) -> Tensor:
+    """The inverse of `_matrices_from_quaternions`, with w >= 0: the products 4 q q^T follow from the matrix without
+    divisions, and the row of the largest of x, y, z and w is q times a factor that is far from 0."""
     m = [row.unbind(-1) for row in matrices.unbind(-2)]
     x, y, z, w = (1 + a * m[0][0] + b * m[1][1] + c * m[2][2] for a, b, c in _DIAGONALS)
     xy, xz, yz = m[0][1] + m[1][0], m[0][2] + m[2][0], m[1][2] + m[2][1]

@@ -19,34 +19,36 @@ from policies.noise_schedules import SAMPLERS, NoiseSchedule
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
-def draw(
+def run_sampler(
     sampler: str, schedule: NoiseSchedule, denoise: Denoise, noise: RowNoise, shape: tuple[int, int], count: int
 ) -> Tensor:
     """A sample (b, *shape) from the named sampler in `count` steps; `ddpm` takes all steps of the schedule."""
     noisy = noise.normal(*shape)
 
-    def at(step: int, value: Tensor) -> Tensor:
+    def predict(step: int, value: Tensor) -> Tensor:
         return denoise(value, torch.full((len(value),), step, device=value.device))
 
     match sampler:
         case "ddpm":
             steps = schedule.inference_steps(schedule.num_steps)
             # All at once: drawing and copying to the device in every step would make a GPU wait for the host.
-            fresh = noise.normal(len(steps), *shape)
+            step_noise = noise.normal(len(steps), *shape)
             for index, step in enumerate(steps):
-                noisy = schedule.ddpm(at(step, noisy), noisy, step, fresh[:, index])
+                noisy = schedule.ddpm(predict(step, noisy), noisy, step, step_noise[:, index])
             return noisy
         case "ddim":
             steps = schedule.inference_steps(count)
-            for step, following in zip(steps, [*steps[1:], None], strict=True):
-                noisy = schedule.ddim(at(step, noisy), noisy, step, following)
+            for step, next_step in zip(steps, [*steps[1:], None], strict=True):
+                noisy = schedule.ddim(predict(step, noisy), noisy, step, next_step)
             return noisy
         case "dpm_solver":
-            return dpm_solver(schedule, at, noisy, count)
+            return run_dpm_solver(schedule, predict, noisy, count)
     raise unknown_name("sampler", sampler, SAMPLERS)
 
 
-def dpm_solver(schedule: NoiseSchedule, at: Callable[[int, Tensor], Tensor], noisy: Tensor, count: int) -> Tensor:
+def run_dpm_solver(
+    schedule: NoiseSchedule, predict: Callable[[int, Tensor], Tensor], noisy: Tensor, count: int
+) -> Tensor:
     """DPM-Solver++(2M): second order in half the log signal-to-noise ratio, with one network call per step.
 
     The first step has no predecessor and the last ends without noise; both are first order.
@@ -56,16 +58,16 @@ def dpm_solver(schedule: NoiseSchedule, at: Callable[[int, Tensor], Tensor], noi
     signal = {step: math.sqrt(schedule.signal_values[step]) for step in steps}
     spread = {step: math.sqrt(1 - schedule.signal_values[step]) for step in steps}
     half_log_snr = {step: math.log(signal[step] / spread[step]) for step in steps}
-    earlier: tuple[Tensor, float] | None = None
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
-        clean, _ = schedule.clean_and_noise(at(step, noisy), noisy, step)
-        if following is None:
+    previous: tuple[Tensor, float] | None = None
+    for step, next_step in zip(steps, [*steps[1:], None], strict=True):
+        clean, _ = schedule.clean_and_noise(predict(step, noisy), noisy, step)
+        if next_step is None:
             return clean
-        stride = half_log_snr[following] - half_log_snr[step]
-        aim = clean
-        if earlier is not None:
-            clean_before, stride_before = earlier
-            aim = clean + stride / (2 * stride_before) * (clean - clean_before)
-        noisy = spread[following] / spread[step] * noisy - signal[following] * math.expm1(-stride) * aim
-        earlier = clean, stride
+        stride = half_log_snr[next_step] - half_log_snr[step]
+        estimate = clean
+        if previous is not None:
+            clean_before, stride_before = previous
+            estimate = clean + stride / (2 * stride_before) * (clean - clean_before)
+        noisy = spread[next_step] / spread[step] * noisy - signal[next_step] * math.expm1(-stride) * estimate
+        previous = clean, stride
     return noisy

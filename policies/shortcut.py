@@ -19,7 +19,7 @@ from pixio_robot.fields import number
 from pixio_robot.types import DemoSpec
 from policies.flow import TIME_SCALE
 from policies.generative import GenerativeConfig, GenerativePolicy
-from policies.networks.step_embedding import StepEmbedding
+from policies.networks.step_embedding import StepEmbeddingMLP
 from policies.noise import RowNoise
 
 
@@ -56,7 +56,7 @@ class ShortcutPolicy(GenerativePolicy):
     def __init__(self, config: ShortcutConfig, spec: DemoSpec, statistics: Statistics, encoder: nn.Module | None):
         width = config.denoiser.step_dim
         super().__init__(config, spec, statistics, encoder, extra_dim=width)
-        self.stride_embedding = StepEmbedding(width)
+        self.stride_embedding = StepEmbeddingMLP(width)
 
     def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
         batch, device = len(actions_bna), actions_bna.device
@@ -71,24 +71,24 @@ class ShortcutPolicy(GenerativePolicy):
         point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])
         target_bna = actions_bna - noise_bna
         if count:
-            halves_bna = self._two_halves(point_bna[long], time_b[long], stride_b[long], seen[long])
+            halves_bna = self._mean_half_step_velocity(point_bna[long], time_b[long], stride_b[long], seen[long])
             target_bna[long] = halves_bna.to(target_bna.dtype)  # bfloat16 under autocast
         return (self._velocity(point_bna, time_b, stride_b, seen) - target_bna) ** 2
 
     @torch.no_grad()
-    def _two_halves(self, point_bna: Tensor, time_b: Tensor, stride_b: Tensor, seen: Tensor) -> Tensor:
+    def _mean_half_step_velocity(self, point_bna: Tensor, time_b: Tensor, stride_b: Tensor, seen: Tensor) -> Tensor:
         """The mean velocity of two steps of half the stride; the shortest are steps of the flow, d = 0."""
         half_b = stride_b / 2
-        told_b = torch.where(half_b <= 1 / self.config.finest_steps, torch.zeros_like(half_b), half_b)
-        first_bna = self._velocity(point_bna, time_b, told_b, seen)
+        conditioned_stride_b = torch.where(half_b <= 1 / self.config.finest_steps, torch.zeros_like(half_b), half_b)
+        first_bna = self._velocity(point_bna, time_b, conditioned_stride_b, seen)
         middle_bna = point_bna + half_b[:, None, None] * first_bna
-        return (first_bna + self._velocity(middle_bna, time_b + half_b, told_b, seen)) / 2
+        return (first_bna + self._velocity(middle_bna, time_b + half_b, conditioned_stride_b, seen)) / 2
 
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         point_bna = RowNoise(seeds, seen).normal(self.chunk, self.spec.action_dim)
         count = self.config.inference_steps
-        told = 0.0 if count == self.config.finest_steps else 1 / count
-        stride_b = torch.full((len(seen),), told, device=seen.device)
+        conditioned_stride = 0.0 if count == self.config.finest_steps else 1 / count
+        stride_b = torch.full((len(seen),), conditioned_stride, device=seen.device)
         for index in range(count):
             time_b = torch.full_like(stride_b, index / count)
             point_bna = point_bna + self._velocity(point_bna, time_b, stride_b, seen) / count

@@ -8,55 +8,55 @@ import numpy as np
 
 from envs.experts.grasping import (
     approach,
-    aside,
     descend,
+    get_yaw,
     grip_down,
-    hover,
-    nearest_turn,
-    reach,
+    has_slipped,
+    horizontal_distance,
+    hover_above,
+    move_to,
     release,
-    slipped,
-    turn_to,
-    up,
-    yaw_of,
+    rotation_error,
+    upward,
+    wrap_angle,
 )
 from envs.experts.motions import CLOSE
 from envs.experts.scripted import Motions, World
 
-_CAN_CLEAR = 1.06
+_CAN_CLEARANCE_HEIGHT = 1.06
 """Height of the can's centre (m) at which it clears the walls of the bins."""
 
 _BIN_CENTRE, _BIN_HALF = np.array((0.1, -0.25)), np.array((0.2, 0.245))
 """The bin in which the can starts (m)."""
 
-_OVER_CAN, _OVER_NUT = (0.14, 0.08), (0.08, 0.05)
+_CAN_HOVER_HEIGHTS, _NUT_HOVER_HEIGHTS = (0.14, 0.08), (0.08, 0.05)
 """Heights of the fingertip site above can and handle before descending (see `grasping.hover`), metres."""
 
-_NUT_CLEAR = 1.02
+_NUT_CLEARANCE_HEIGHT = 1.02
 """Height of the nut (m) at which it clears the peg."""
 
 _LOWER_STEPS = 61
 """Steps after which the nut is released, wherever it is."""
 
 
-def bin_can(world: World) -> Motions:
+def place_can_in_bin(world: World) -> Motions:
     """Picks up the can, carries it over its goal in the other bin, and releases it just above the floor; ends if it
     slips on the way."""
-    grip = _between_walls(world)
+    grip = _can_grip(world)
     while True:
         # If the fingers are blocked by a wall of the bin, grip at the depth that they have reached.
-        yield from approach(world, "can_pos", grip, _OVER_CAN, patience=21)
+        yield from approach(world, "can_pos", grip, _CAN_HOVER_HEIGHTS, patience=21)
         for _ in range(5):
-            yield reach(world, world["eef_pos"], CLOSE, grip)
-        while world["can_pos"][2] <= _CAN_CLEAR - 0.02:
+            yield move_to(world, world["eef_pos"], CLOSE, grip)
+        while world["can_pos"][2] <= _CAN_CLEARANCE_HEIGHT - 0.02:
             x, y, z = world["eef_pos"]
-            yield reach(world, np.array((x, y, z + _CAN_CLEAR - world["can_pos"][2] + 0.02)), CLOSE, grip)
-            if slipped(world, "can_pos"):
+            yield move_to(world, np.array((x, y, z + _CAN_CLEARANCE_HEIGHT - world["can_pos"][2] + 0.02)), CLOSE, grip)
+            if has_slipped(world, "can_pos"):
                 return
         over = False
         while not over:
-            yield _move_can(world, _CAN_CLEAR, grip)
-            if slipped(world, "can_pos"):
+            yield _move_can(world, _CAN_CLEARANCE_HEIGHT, grip)
+            if has_slipped(world, "can_pos"):
                 return
             over = np.linalg.norm((world["can_goal_pos"] - world["can_pos"])[:2]) < 0.03
         low = False
@@ -64,25 +64,25 @@ def bin_can(world: World) -> Motions:
             yield _move_can(world, 0.88, grip)
             low = world["can_pos"][2] < 0.92
         yield from release(world, grip, wait=4, rise=22, height=0.08)
-        yield hover(world, "can_pos", grip, _OVER_CAN)
+        yield hover_above(world, "can_pos", grip, _CAN_HOVER_HEIGHTS)
 
 
-def _between_walls(world: World) -> np.ndarray:
+def _can_grip(world: World) -> np.ndarray:
     """The grip (3, 3) for the can, which is round: the fingers close parallel to the nearer wall, where there is room
     for them."""
     gap = _BIN_HALF - np.abs(world["can_pos"][:2] - _BIN_CENTRE)
     along = np.pi / 2 if gap[0] < gap[1] else 0.0
-    now = yaw_of(world["eef_mat"])
-    return grip_down(now + nearest_turn(along - now, np.pi))
+    now = get_yaw(world["eef_mat"])
+    return grip_down(now + wrap_angle(along - now, np.pi))
 
 
 def _move_can(world: World, height: float, grip: np.ndarray) -> np.ndarray:
     """The motion that brings the can over its goal, at that height in metres."""
     way = world["can_goal_pos"] - world["can_pos"]
-    return reach(world, world["eef_pos"] + np.array((way[0], way[1], height - world["can_pos"][2])), CLOSE, grip)
+    return move_to(world, world["eef_pos"] + np.array((way[0], way[1], height - world["can_pos"][2])), CLOSE, grip)
 
 
-def fit_nut(world: World) -> Motions:
+def fit_nut_on_peg(world: World) -> Motions:
     """Grasps the nut by its handle, aligns it with the peg, and lowers it with integral control of the error; ends if
     the handle slips."""
     drift = np.zeros(2)
@@ -90,31 +90,33 @@ def fit_nut(world: World) -> Motions:
         grip = yield from _grasp_handle(world)
         lifted = False
         while not lifted:
-            yield reach(world, world["eef_pos"] + up(_NUT_CLEAR - world["square_nut_pos"][2] + 0.02), CLOSE, grip)
-            if slipped(world, "square_nut_handle_pos"):
+            yield move_to(
+                world, world["eef_pos"] + upward(_NUT_CLEARANCE_HEIGHT - world["square_nut_pos"][2] + 0.02), CLOSE, grip
+            )
+            if has_slipped(world, "square_nut_handle_pos"):
                 return
-            lifted = world["square_nut_pos"][2] > _NUT_CLEAR - 0.03
-        yaw = _square_yaw(world)
+            lifted = world["square_nut_pos"][2] > _NUT_CLEARANCE_HEIGHT - 0.03
+        yaw = _target_yaw(world)
         aligned = False
         while not aligned:
-            yield _move_nut(world, _NUT_CLEAR, drift, grip_down(yaw))
-            if slipped(world, "square_nut_handle_pos"):
+            yield _move_nut(world, _NUT_CLEARANCE_HEIGHT, drift, grip_down(yaw))
+            if has_slipped(world, "square_nut_handle_pos"):
                 return
-            off = _off_peg(world)
+            off = _peg_offset(world)
             if np.linalg.norm(off) < 0.05:
                 drift = np.clip(drift + 0.12 * off, -0.03, 0.03)
-                yaw += 0.15 * (_square_yaw(world) - yaw)
-            aligned = np.linalg.norm(off) < 0.003 and abs(_square_turn(world)) < 0.05
+                yaw += 0.15 * (_target_yaw(world) - yaw)
+            aligned = np.linalg.norm(off) < 0.003 and abs(_peg_rotation_error(world)) < 0.05
         grip = grip_down(yaw)
         for _ in range(_LOWER_STEPS):
             yield _move_nut(world, 0.85, drift, grip)
-            if slipped(world, "square_nut_handle_pos"):
+            if has_slipped(world, "square_nut_handle_pos"):
                 return
-            drift = np.clip(drift + 0.05 * _off_peg(world), -0.03, 0.03)
+            drift = np.clip(drift + 0.05 * _peg_offset(world), -0.03, 0.03)
             if world["square_nut_pos"][2] < 0.865:
                 break
         yield from release(world, grip, wait=4, rise=17, height=0.08)
-        yield hover(world, "square_nut_handle_pos", grip, _OVER_NUT)
+        yield hover_above(world, "square_nut_handle_pos", grip, _NUT_HOVER_HEIGHTS)
 
 
 def _grasp_handle(world: World) -> Generator[np.ndarray, None, np.ndarray]:
@@ -122,42 +124,42 @@ def _grasp_handle(world: World) -> Generator[np.ndarray, None, np.ndarray]:
     handle = "square_nut_handle_pos"
     while True:
         # The nut falls and slides in the first steps: aim at where it is now.
-        grip = _across_handle(world)
-        over = aside(world, handle) < 0.01 and np.linalg.norm(turn_to(world, grip)) < 0.1
+        grip = _handle_grip(world)
+        over = horizontal_distance(world, handle) < 0.01 and np.linalg.norm(rotation_error(world, grip)) < 0.1
         if over and (yield from descend(world, handle, grip, within=0.006, patience=26)):
             break
-        yield hover(world, handle, grip, _OVER_NUT)
+        yield hover_above(world, handle, grip, _NUT_HOVER_HEIGHTS)
     for _ in range(7):
-        yield reach(world, world["eef_pos"], CLOSE, grip)
+        yield move_to(world, world["eef_pos"], CLOSE, grip)
     return grip
 
 
-def _across_handle(world: World) -> np.ndarray:
+def _handle_grip(world: World) -> np.ndarray:
     """The grip (3, 3) whose finger axis is across the handle."""
     handle = world["square_nut_handle_pos"] - world["square_nut_pos"]
-    now = yaw_of(world["eef_mat"])
+    now = get_yaw(world["eef_mat"])
     across = float(np.arctan2(handle[1], handle[0])) + np.pi / 2
-    return grip_down(now + nearest_turn(across - now, np.pi))
+    return grip_down(now + wrap_angle(across - now, np.pi))
 
 
-def _square_turn(world: World) -> float:
+def _peg_rotation_error(world: World) -> float:
     """The turn after which the nut fits onto the peg, radians."""
-    return nearest_turn(-yaw_of(world["square_nut_mat"]), np.pi / 2)
+    return wrap_angle(-get_yaw(world["square_nut_mat"]), np.pi / 2)
 
 
-def _square_yaw(world: World) -> float:
+def _target_yaw(world: World) -> float:
     """The yaw of the hand after that turn, radians."""
-    return yaw_of(world["eef_mat"]) + _square_turn(world)
+    return get_yaw(world["eef_mat"]) + _peg_rotation_error(world)
 
 
-def _off_peg(world: World) -> np.ndarray:
+def _peg_offset(world: World) -> np.ndarray:
     """From the nut to the peg, horizontally (2,), metres."""
     return world["square_peg_pos"][:2] - world["square_nut_pos"][:2]
 
 
 def _move_nut(world: World, height: float, drift: np.ndarray, grip: np.ndarray) -> np.ndarray:
     """The motion that brings the nut over the peg, at that height in metres; drift (2,): the integrated error."""
-    off = _off_peg(world) + drift
+    off = _peg_offset(world) + drift
     move = np.array((off[0], off[1], height - world["square_nut_pos"][2]))
     limit = (0.06, 0.06, 0.03)
-    return reach(world, world["eef_pos"] + np.clip(move, np.negative(limit), limit), CLOSE, grip)
+    return move_to(world, world["eef_pos"] + np.clip(move, np.negative(limit), limit), CLOSE, grip)

@@ -14,7 +14,7 @@ _NOISE_STREAM, _MISTAKE_STREAM = 2, 4
 _MISTAKE_STEPS = (4, 11)
 """Duration of a mistake in control steps: at least the first number, less than the second."""
 
-_LETS_GO = 0.5
+_GRIPPER_OPENS_SHARE = 0.5
 """Fraction of the mistakes in which the gripper opens too."""
 
 
@@ -51,7 +51,7 @@ class Disturber:
         self._mistakes = np.random.default_rng([seed, _MISTAKE_STREAM])
         self._left = 0
         self._drift = np.zeros(0)
-        self._lets_go = False
+        self._opens_gripper = False
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
         """The action to execute instead of the expert's action (a,), whose last dimension is the gripper."""
@@ -61,10 +61,10 @@ class Disturber:
         if settings.mistakes and self._left == 0 and self._mistakes.random() < settings.mistakes:
             self._left = int(self._mistakes.integers(*_MISTAKE_STEPS))
             self._drift = self._mistakes.uniform(-1, 1, motion)
-            self._lets_go = bool(self._mistakes.random() < _LETS_GO)
+            self._opens_gripper = bool(self._mistakes.random() < _GRIPPER_OPENS_SHARE)
         if self._left:
             self._left -= 1
             executed[:motion] = self._drift
-            if self._lets_go:
+            if self._opens_gripper:
                 executed[motion] = -1.0
         return executed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.config import Controller, EnvConfig
-from envs.registry import Privileged
+from envs.registry import PrivilegedEnv
 from pixio_robot.errors import UserError
 
 DELTA_POS, DELTA_ROT = 0.05, 0.5
@@ -35,7 +35,7 @@ def check_controller(config: EnvConfig) -> None:
         )
 
 
-def commanded(env: Privileged, motion: np.ndarray) -> np.ndarray:
+def motion_to_action(env: PrivilegedEnv, motion: np.ndarray) -> np.ndarray:
     """The action, float32 (a,), for a motion (a,) from the current pose of the gripper."""
     if env.config.controller is not Controller.OSC_POSE_ABSOLUTE:
         return motion
@@ -44,10 +44,10 @@ def commanded(env: Privileged, motion: np.ndarray) -> np.ndarray:
     poses = env.privileged()
     place = poses["eef_pos"] + DELTA_POS * motion[:3]
     turn = Rotation.from_rotvec(DELTA_ROT * motion[3:6]) * Rotation.from_matrix(poses["eef_mat"])
-    return np.concatenate([place, _steady(turn.as_rotvec()), motion[6:]]).astype(np.float32)
+    return np.concatenate([place, _canonical_rotation_vector(turn.as_rotvec()), motion[6:]]).astype(np.float32)
 
 
-def _steady(turn: np.ndarray) -> np.ndarray:
+def _canonical_rotation_vector(turn: np.ndarray) -> np.ndarray:
     """The same rotation vector (3,) [rad], with its axis on the side of x + y >= 0 and an angle of up to a full turn.
 
     A gripper that points down is rotated by nearly half a turn, where the shorter of the two representations flips with

@@ -13,7 +13,7 @@ PLAY_STREAM = 3
 """Random stream of an episode, distinct from those of `envs.rendering.scene`."""
 
 
-class Play:
+class RandomPlay:
     """Chooses a random target for the gripper about every second and moves there."""
 
     def reset(self, env: Environment, rng: np.random.Generator) -> None:

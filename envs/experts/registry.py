@@ -9,13 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.experts.assembly import bin_can, fit_nut
-from envs.experts.cubes import lift, stack
+from envs.experts.assembly import fit_nut_on_peg, place_can_in_bin
+from envs.experts.cubes import lift_cube, stack_cubes
 from envs.experts.door import open_door
 from envs.experts.motions import check_controller
 from envs.experts.scripted import ScriptedExpert
 from envs.experts.tabletop import pick_cube, push_cube, reach_ball
-from envs.registry import Privileged
+from envs.registry import PrivilegedEnv
 from envs.tasks import TASKS, Simulator
 from pixio_robot.errors import UserError, unknown_name
 
@@ -23,28 +23,28 @@ from pixio_robot.errors import UserError, unknown_name
 class Expert(Protocol):
     """Acts on privileged state. Call `reset` after every `env.reset`, then `act` once before every step."""
 
-    def reset(self, env: Privileged, rng: np.random.Generator) -> None: ...
+    def reset(self, env: PrivilegedEnv, rng: np.random.Generator) -> None: ...
 
-    def act(self, env: Privileged) -> np.ndarray:
-        """A motion (a,), float32, to be converted to an action by `commanded`."""
+    def act(self, env: PrivilegedEnv) -> np.ndarray:
+        """A motion (a,), float32, to be converted to an action by `motion_to_action`."""
         ...
 
 
 class MetaworldExpert:
     """MetaWorld's own scripted policy for the task."""
 
-    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
+    def reset(self, env: PrivilegedEnv, rng: np.random.Generator) -> None:
         del env, rng
 
-    def act(self, env: Privileged) -> np.ndarray:
+    def act(self, env: PrivilegedEnv) -> np.ndarray:
         return env.scripted_action()  # type: ignore[attr-defined]
 
 
 _PROGRAMS = {
-    "Lift": lift,
-    "Stack": stack,
-    "PickPlaceCan": bin_can,
-    "NutAssemblySquare": fit_nut,
+    "Lift": lift_cube,
+    "Stack": stack_cubes,
+    "PickPlaceCan": place_can_in_bin,
+    "NutAssemblySquare": fit_nut_on_peg,
     "Door": open_door,
     "TabletopReach": reach_ball,
     "TabletopPush": push_cube,

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.registry import Privileged
+from envs.registry import PrivilegedEnv
 
 
 class World:
     """The task as a program sees it: `world["cube_pos"]` is the pose in the current step, so it changes at a `yield`.
 
-    The names of the poses are those of `Privileged.privileged`.
+    The names of the poses are those of `PrivilegedEnv.privileged`.
     """
 
     def __init__(self, config: EnvConfig, start: dict[str, np.ndarray]) -> None:
@@ -40,12 +40,12 @@ class ScriptedExpert:
     def __init__(self, program: Program) -> None:
         self._program = program
 
-    def reset(self, env: Privileged, rng: np.random.Generator) -> None:
+    def reset(self, env: PrivilegedEnv, rng: np.random.Generator) -> None:
         del rng
         self._world = World(env.config, env.privileged())
         self._motions = self._attempts(self._world)
 
-    def act(self, env: Privileged) -> np.ndarray:
+    def act(self, env: PrivilegedEnv) -> np.ndarray:
         self._world.poses = env.privileged()
         return next(self._motions)
 

@@ -7,13 +7,13 @@ import numpy as np
 from envs.experts.motions import CLOSE, OPEN
 from envs.experts.scripted import Motions, World
 
-DELTA = 0.02
+DELTA_POS = 0.02
 """Metres per step for an action of 1."""
 
 
 def _move(world: World, goal: np.ndarray, gripper: float) -> np.ndarray:
     """The motion of the gripper to the goal (3,) in metres."""
-    return np.append(np.clip((goal - world["eef_pos"]) / DELTA, -1, 1), gripper).astype(np.float32)
+    return np.append(np.clip((goal - world["eef_pos"]) / DELTA_POS, -1, 1), gripper).astype(np.float32)
 
 
 def reach_ball(world: World) -> Motions:
@@ -32,10 +32,10 @@ def push_cube(world: World) -> Motions:
         x, y = behind if there or here[2] > 0.07 else here[:2]
         yield _move(world, np.array((x, y, 0.02 if there else 0.09)), CLOSE)
         down = there and here[2] < 0.03
-    while abs(_off_push_line(world)) <= 0.02:
+    while abs(_lateral_error(world)) <= 0.02:
         # Push through the cube's centre, and correct the fingers' sideways offset.
         along = _push_direction(world)
-        x, y = world["eef_pos"][:2] + 0.012 * along - 1.2 * (_left_of(along) * _off_push_line(world))
+        x, y = world["eef_pos"][:2] + 0.012 * along - 1.2 * (_perpendicular(along) * _lateral_error(world))
         yield _move(world, np.array((x, y, 0.02)), CLOSE)
 
 
@@ -45,18 +45,18 @@ def _push_direction(world: World) -> np.ndarray:
     return left / (np.linalg.norm(left) + 1e-9)
 
 
-def _left_of(direction: np.ndarray) -> np.ndarray:
+def _perpendicular(direction: np.ndarray) -> np.ndarray:
     return np.array((-direction[1], direction[0]))
 
 
-def _off_push_line(world: World) -> float:
+def _lateral_error(world: World) -> float:
     """How far the gripper is to the left of the line from the cube to the target, metres."""
-    return float((world["eef_pos"] - world["cube_pos"])[:2] @ _left_of(_push_direction(world)))
+    return float((world["eef_pos"] - world["cube_pos"])[:2] @ _perpendicular(_push_direction(world)))
 
 
 def pick_cube(world: World) -> Motions:
     """Moves above the cube, descends, closes the gripper, and lifts until the cube is lost."""
-    while (distance := _aside(world)) >= 0.006:
+    while (distance := _horizontal_distance(world)) >= 0.006:
         clear = world["cube_pos"][2] + 0.06
         # Up first where the gripper is beside the cube.
         low = world["eef_pos"][2] < clear - 0.02 and distance > 0.02
@@ -65,7 +65,7 @@ def pick_cube(world: World) -> Motions:
     down = False
     while not down:
         yield _move(world, world["cube_pos"], OPEN)
-        if _aside(world) > 0.015:
+        if _horizontal_distance(world) > 0.015:
             return
         down = world["eef_pos"][2] - world["cube_pos"][2] < 0.006
     for _ in range(6):
@@ -77,6 +77,6 @@ def pick_cube(world: World) -> Motions:
         held = np.linalg.norm(world["cube_pos"] - world["eef_pos"]) <= 0.035
 
 
-def _aside(world: World) -> float:
+def _horizontal_distance(world: World) -> float:
     """Horizontal distance between cube and gripper, metres."""
     return float(np.linalg.norm((world["cube_pos"] - world["eef_pos"])[:2]))

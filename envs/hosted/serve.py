@@ -33,14 +33,14 @@ class Server:
         if module:
             importlib.import_module(module)
         _seed(0)
-        api = _api(name)
-        self._env = _made(api, name, settings, horizon)
+        api = _find_api(name)
+        self._env = _make(api, name, settings, horizon)
         spec, metadata = self._env.spec, dict(self._env.metadata or {})
         packages = metadata.get("packages") or [type(self._env.unwrapped).__module__.partition(".")[0]]
         return {
-            "observation_space": described(self._env.observation_space),
-            "action_space": described(self._env.action_space),
-            "metadata": {key: value for key, value in metadata.items() if _plain(value)},
+            "observation_space": describe_space(self._env.observation_space),
+            "action_space": describe_space(self._env.action_space),
+            "metadata": {key: value for key, value in metadata.items() if _is_json(value)},
             "render_mode": getattr(self._env, "render_mode", None),
             "horizon": horizon or getattr(spec, "max_episode_steps", None),
             "nondeterministic": bool(getattr(spec, "nondeterministic", False)),
@@ -77,7 +77,7 @@ class Server:
             self._env.close()
 
 
-def _made(api: Any, name: str, settings: dict[str, Any], horizon: int | None) -> Any:
+def _make(api: Any, name: str, settings: dict[str, Any], horizon: int | None) -> Any:
     """Old versions of gym pass options that they do not know on to the environment."""
     known, options = inspect.signature(api.make).parameters, dict(settings)
     if "disable_env_checker" in known:
@@ -93,13 +93,13 @@ def _made(api: Any, name: str, settings: dict[str, Any], horizon: int | None) ->
     return importlib.import_module(api.__name__ + ".wrappers").TimeLimit(env, max_episode_steps=horizon)
 
 
-def described(space: Any) -> dict[str, Any]:
+def describe_space(space: Any) -> dict[str, Any]:
     """A space as data; kinds that cannot be a part of state or action by name only."""
     kind = type(space).__name__
     if kind == "Dict":
-        return {"kind": kind, "parts": [[key, described(part)] for key, part in space.spaces.items()]}
+        return {"kind": kind, "parts": [[key, describe_space(part)] for key, part in space.spaces.items()]}
     if kind == "Tuple":
-        return {"kind": kind, "parts": [described(part) for part in space.spaces]}
+        return {"kind": kind, "parts": [describe_space(part) for part in space.spaces]}
     if kind == "Box":
         return {"kind": kind, "low": space.low, "high": space.high}
     if kind == "Discrete":
@@ -111,7 +111,7 @@ def described(space: Any) -> dict[str, Any]:
     return {"kind": kind}
 
 
-def _api(name: str) -> Any:
+def _find_api(name: str) -> Any:
     """gymnasium or gym, whichever knows the environment. Raises the error of the first one that is installed."""
     first = None
     for api_name in ("gymnasium", "gym"):
@@ -134,7 +134,7 @@ def _seed(seed: int) -> None:
     np.random.seed(seed % 2**32)  # noqa: NPY002
 
 
-def _plain(value: Any) -> bool:
+def _is_json(value: Any) -> bool:
     try:
         json.dumps(value)
     except (TypeError, ValueError):

@@ -15,8 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any
 
-from envs.pool.process_worker import one_thread_each
-from envs.rendering.egl_devices import take_turn
+from envs.pool.process_worker import single_threaded_children
+from envs.rendering.egl_devices import assign_render_device
 from pixio_robot.data.jobs.worker_processes import hide_main_module
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
@@ -24,26 +24,26 @@ from pixio_robot.machine import usable_cores
 _MAX_CRASHES = 3
 
 
-def _prepare(begun: Any) -> None:
-    """Set up a worker process. begun: shared counter of the processes started before this one."""
-    with begun.get_lock():
-        take_turn(begun.value)
-        begun.value += 1
+def _initialise_worker(started: Any) -> None:
+    """Set up a worker process. started: shared counter of the processes started before this one."""
+    with started.get_lock():
+        assign_render_device(started.value)
+        started.value += 1
     # Ctrl-C is handled by the parent. If the parent is killed, its workers must not outlive it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
 
-        def follow() -> None:
+        def exit_with_parent() -> None:
             wait([parent.sentinel])
             os._exit(1)
 
-        threading.Thread(target=follow, daemon=True).start()
+        threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _executor(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_prepare, initargs=(context.Value("i", 0),))
+    return ProcessPoolExecutor(workers, context, initializer=_initialise_worker, initargs=(context.Value("i", 0),))
 
 
 def ordered_map[Item, Result](
@@ -74,7 +74,7 @@ def ordered_map[Item, Result](
             item, future = pending[0]
             try:
                 result = _result(future, timeout_s)
-            except _Dead as error:
+            except _WorkerDied as error:
                 crashes += 1
                 if crashes >= _MAX_CRASHES:
                     raise UserError(
@@ -92,7 +92,7 @@ def ordered_map[Item, Result](
         _stop(executor)
 
 
-class _Dead(Exception):
+class _WorkerDied(Exception):
     """A process ended, or hangs."""
 
 
@@ -100,18 +100,18 @@ def _result(future: Future[Any], timeout_s: float) -> Any:
     # Not as the time-out of `result`, which the function's own TimeoutError would be mistaken for.
     done, _ = futures.wait([future], timeout_s)
     if not done:
-        raise _Dead(f"no result in {timeout_s:g} seconds")
+        raise _WorkerDied(f"no result in {timeout_s:g} seconds")
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise _Dead("it ended by itself") from error
+        raise _WorkerDied("it ended by itself") from error
 
 
 def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item: Any) -> Future[Any]:
     # Only a function defined in the script itself needs the script in the new processes.
-    of_the_script = getattr(getattr(function, "func", function), "__module__", "") == "__main__"
+    defined_in_main = getattr(getattr(function, "func", function), "__module__", "") == "__main__"
     try:
-        with one_thread_each(), contextlib.nullcontext() if of_the_script else hide_main_module():
+        with single_threaded_children(), contextlib.nullcontext() if defined_in_main else hide_main_module():
             return executor.submit(function, item)
     except BrokenProcessPool as error:
         # Reported where this item's result is awaited, like any other death.

@@ -12,16 +12,22 @@ from typing import Any
 
 from envs.config import EnvConfig
 from envs.pool.startup import wait_for_start
-from envs.pool.worker import Answer, ImageBlocks, run_worker
+from envs.pool.worker import Answer, SharedImageLayout, run_worker
 from pixio_robot.choice import Choice
 from pixio_robot.data.jobs.worker_processes import hide_main_module
 from pixio_robot.machine import temporary_environment
 from pixio_robot.types import Frame
 
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREAD_LIMIT_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "LP_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 
 
-_ALONE = threading.Lock()
+_ENVIRONMENT_LOCK = threading.Lock()
 """Held while the limits are set: another thread would take them for the user's."""
 
 
@@ -34,9 +40,9 @@ class StartMethod(Choice):
 
 
 @contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
+def single_threaded_children() -> Iterator[None]:
     """Limit processes started inside to one thread for linear algebra and software rendering: there is one per core."""
-    with _ALONE, temporary_environment(dict.fromkeys(ONE_THREAD, "1")):
+    with _ENVIRONMENT_LOCK, temporary_environment(dict.fromkeys(THREAD_LIMIT_VARIABLES, "1")):
         yield
 
 
@@ -51,18 +57,26 @@ class ProcessWorker:
         self._context: Any = multiprocessing.get_context(start_method.value)
         if start_method is StartMethod.FORKSERVER:
             self._context.set_forkserver_preload(["envs.pool.worker", "mujoco"])
-        self._blocks = ImageBlocks.of(config, slots)
+        self._blocks = SharedImageLayout.of(config, slots)
         # Anonymous shared memory: nothing to clean up, no matter how the processes end.
         self._memory = self._context.RawArray("B", self._blocks.bytes) if self._blocks.bytes else None
         self._start()
 
     def _start(self) -> None:
-        self._connection, theirs = self._context.Pipe()
-        with one_thread_each(), hide_main_module():
-            arguments = (theirs, self._memory, self._blocks, self._config, self.slots, self._index, self._egl_devices)
+        self._connection, child_connection = self._context.Pipe()
+        with single_threaded_children(), hide_main_module():
+            arguments = (
+                child_connection,
+                self._memory,
+                self._blocks,
+                self._config,
+                self.slots,
+                self._index,
+                self._egl_devices,
+            )
             self.process = self._context.Process(target=run_worker, args=arguments, daemon=True)
             self.process.start()
-        theirs.close()
+        child_connection.close()
         self._ready = False
 
     @property
@@ -72,7 +86,7 @@ class ProcessWorker:
     def wait_until_ready(self) -> None:
         if not self._ready:
             what = "The simulator's worker process"
-            wait_for_start(self.receive, self.restart, what, hopeless=("error",))
+            wait_for_start(self.receive, self.restart, what, fatal=("error",))
             self._ready = True
 
     def send(self, command: str, payload: Any) -> None:
@@ -88,7 +102,7 @@ class ProcessWorker:
             self.process.join(1.0)  # the exit code is only available afterwards
             return "died", f"it ended unexpectedly (exit code {self.process.exitcode})"
 
-    def complete(self, slot: int, frame: Frame) -> None:
+    def attach_images(self, slot: int, frame: Frame) -> None:
         if self._memory is not None:
             # Copies, because the worker overwrites them with the next images.
             frame.images = {name: view.copy() for name, view in self._blocks.views(self._memory, slot).items()}

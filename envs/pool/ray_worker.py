@@ -9,14 +9,14 @@ import time
 from typing import Any
 
 from envs.config import EnvConfig
-from envs.pool.process_worker import ONE_THREAD
+from envs.pool.process_worker import THREAD_LIMIT_VARIABLES
 from envs.pool.startup import wait_for_start
-from envs.pool.worker import Answer, SlotServer, answer
-from envs.rendering.egl_devices import take_turn
+from envs.pool.worker import Answer, SlotServer, call_and_report
+from envs.rendering.egl_devices import assign_render_device
 from pixio_robot.types import Frame
 
 
-class _Served:
+class _SlotActor:
     """The actor's side. Images are returned in the answers, through Ray's object store."""
 
     def __init__(
@@ -24,14 +24,14 @@ class _Served:
     ) -> None:
         # As with spawned processes, workers can import whatever the driver can.
         sys.path += [entry for entry in path if entry not in sys.path]
-        take_turn(index, egl_devices)
+        assign_render_device(index, egl_devices)
         self._server = SlotServer(config, slots)
 
     def warm_up(self) -> Answer:
-        return answer(self._server.warm_up)
+        return call_and_report(self._server.warm_up)
 
     def serve(self, command: str, payload: Any) -> Answer:
-        return answer(lambda: self._server.serve(command, payload))
+        return call_and_report(lambda: self._server.serve(command, payload))
 
     def pid(self) -> int:
         return os.getpid()
@@ -48,9 +48,9 @@ class RayWorker:
     def _start(self) -> None:
         import ray
 
-        environment = {"env_vars": dict.fromkeys(ONE_THREAD, "1")}
+        environment = {"env_vars": dict.fromkeys(THREAD_LIMIT_VARIABLES, "1")}
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "runtime_env": environment}
-        self._actor: Any = ray.remote(_Served).options(**options).remote(*self._arguments)
+        self._actor: Any = ray.remote(_SlotActor).options(**options).remote(*self._arguments)
         self._pending: Any = self._actor.warm_up.remote()
         self._ready = False
 
@@ -64,7 +64,7 @@ class RayWorker:
         if not self._ready:
             # Without a free core, another attempt would time out too.
             what = "A simulator's actor on the Ray cluster"
-            wait_for_start(self.receive, self.restart, what, hopeless=("error", "hung"))
+            wait_for_start(self.receive, self.restart, what, fatal=("error", "hung"))
             self._ready = True
 
     def send(self, command: str, payload: Any) -> None:
@@ -81,7 +81,7 @@ class RayWorker:
         except RayActorError as error:
             return "died", str(error).strip().splitlines()[0]
 
-    def complete(self, slot: int, frame: Frame) -> None:
+    def attach_images(self, slot: int, frame: Frame) -> None:
         pass
 
     def restart(self) -> None:

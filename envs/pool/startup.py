@@ -15,11 +15,11 @@ MAX_FAILED_STARTS = 3
 
 
 def wait_for_start(
-    receive: Callable[[float], Answer], restart: Callable[[], None], what: str, *, hopeless: Collection[str]
+    receive: Callable[[float], Answer], restart: Callable[[], None], what: str, *, fatal: Collection[str]
 ) -> None:
     """Wait for the first answer of a newly started worker; if it fails, restart it, a few times.
 
-    receive: the worker's `receive`, with a deadline in `time.monotonic()`. hopeless: kinds of answers after which
+    receive: the worker's `receive`, with a deadline in `time.monotonic()`. fatal: kinds of answers after which
     another attempt would fail too. Raises UserError, in which the worker is called `what`, if it cannot be started.
     """
     for failed in range(1, MAX_FAILED_STARTS + 1):
@@ -28,7 +28,7 @@ def wait_for_start(
             return
         if kind == "user_error":
             raise UserError(value)
-        if kind in hopeless or failed == MAX_FAILED_STARTS:
+        if kind in fatal or failed == MAX_FAILED_STARTS:
             times = f", {failed} times" if failed > 1 else ""
             raise UserError(f"{what} could not start{times}: {value}")
         restart()

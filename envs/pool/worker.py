@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.registry import Environment, make_env, spec_of
-from envs.rendering.egl_devices import take_turn
-from envs.tasks import FOREIGN
-from envs.third_party.base import SimulatorDied
+from envs.registry import Environment, make_env, make_env_spec
+from envs.rendering.egl_devices import assign_render_device
+from envs.tasks import THIRD_PARTY
+from envs.third_party.base import SimulatorProcessDied
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
@@ -38,7 +38,7 @@ class SlotServer:
         A third-party environment, which may be a real robot, is built but not moved.
         """
         first = self._environment(self._slots[0])
-        if self._config.simulator in FOREIGN:
+        if self._config.simulator in THIRD_PARTY:
             return
         first.reset(0, render=False)
         first.step(np.zeros(first.spec.action_dim), render=False)
@@ -59,10 +59,10 @@ class SlotServer:
         return self._environments[slot]
 
 
-def answer(call: Callable[[], Any]) -> Answer:
+def call_and_report(call: Callable[[], Any]) -> Answer:
     try:
         return "ok", call()
-    except SimulatorDied:
+    except SimulatorProcessDied:
         raise  # so this process ends too, and the pool starts another
     except UserError as error:
         return "user_error", str(error)
@@ -70,12 +70,12 @@ def answer(call: Callable[[], Any]) -> Answer:
         return "error", traceback.format_exc()
 
 
-def frame_of(value: Frame | StepResult) -> Frame:
+def get_frame(value: Frame | StepResult) -> Frame:
     return value.frame if isinstance(value, StepResult) else value
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageBlocks:
+class SharedImageLayout:
     """Layout of the images in shared memory: one block per slot, in which the cameras follow each other.
 
     shapes: {camera: (h, w, 3)}.
@@ -85,8 +85,8 @@ class ImageBlocks:
     slots: Sequence[int]
 
     @classmethod
-    def of(cls, config: EnvConfig, slots: Sequence[int]) -> ImageBlocks:
-        cameras = spec_of(config).cameras
+    def of(cls, config: EnvConfig, slots: Sequence[int]) -> SharedImageLayout:
+        cameras = make_env_spec(config).cameras
         return cls({name: (camera.height, camera.width, 3) for name, camera in cameras.items()}, slots)
 
     @property
@@ -107,7 +107,7 @@ class ImageBlocks:
 def run_worker(
     connection: Connection,
     memory: Any,
-    blocks: ImageBlocks,
+    blocks: SharedImageLayout,
     config: EnvConfig,
     slots: list[int],
     worker: int,
@@ -119,13 +119,13 @@ def run_worker(
     """
     # Ctrl-C reaches the whole process group; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    take_turn(worker, egl_devices)
+    assign_render_device(worker, egl_devices)
     server = SlotServer(config, slots)
 
     def serve(command: str, payload: dict[int, tuple[Any, bool]]) -> Any:
         results = server.serve(command, payload)
         for slot, value in results.items():
-            frame = frame_of(value)
+            frame = get_frame(value)
             if frame.images and memory is not None:
                 for camera, view in blocks.views(memory, slot).items():
                     view[:] = frame.images[camera]
@@ -133,12 +133,12 @@ def run_worker(
         return results
 
     try:
-        connection.send(answer(server.warm_up))
+        connection.send(call_and_report(server.warm_up))
         while True:
             command, payload = connection.recv()
             if command == "close":
                 break
-            connection.send(answer(lambda command=command, payload=payload: serve(command, payload)))
+            connection.send(call_and_report(lambda command=command, payload=payload: serve(command, payload)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
     finally:

@@ -11,8 +11,8 @@ import numpy as np
 
 from envs.config import Engine, EnvConfig
 from envs.pool.process_worker import ProcessWorker, StartMethod
-from envs.pool.worker import Answer, frame_of
-from envs.registry import spec_of
+from envs.pool.worker import Answer, get_frame
+from envs.registry import make_env_spec
 from envs.simulator_imports import load_mujoco
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
@@ -41,7 +41,7 @@ class Worker(Protocol):
         """The answer, or ("died", reason), or ("hung", reason) after the deadline."""
         ...
 
-    def complete(self, slot: int, frame: Frame) -> None:
+    def attach_images(self, slot: int, frame: Frame) -> None:
         """Add the slot's images, if they are not part of the answer."""
         ...
 
@@ -75,13 +75,13 @@ class WorkerPool:
             raise UserError(f"num_workers must be 0 (one per core) or more, not {num_workers}.")
         if step_timeout_s <= 0:
             raise UserError(f"step_timeout_s must be positive, not {step_timeout_s}.")
-        self.spec = spec_of(config)
+        self.spec = make_env_spec(config)
         self.num_slots = num_slots
         self.restarts = 0
         self._timeout = step_timeout_s
         self._running: set[int] = set()
         self._unbuilt = set(range(num_slots))
-        self._owing: list[Worker] = []
+        self._awaiting_reply: list[Worker] = []
         """Workers whose answer is still to come."""
         self._workers: list[Worker] = []
         self._on_close = contextlib.ExitStack()
@@ -119,32 +119,32 @@ class WorkerPool:
         for slot in payload:
             if not 0 <= slot < self.num_slots:
                 raise ValueError(f"Slot {slot} does not exist; slots are 0 to {self.num_slots - 1}.")
-        while self._owing:  # Ctrl-C or another exception ended the last call: its answers are not for this one
-            self._replace(self._owing[-1])
-            self._owing.pop()
-        asked = []
+        while self._awaiting_reply:  # Ctrl-C or another exception ended the last call: its answers are not for this one
+            self._replace(self._awaiting_reply[-1])
+            self._awaiting_reply.pop()
+        sent = []
         for worker in self._workers:
-            mine = {slot: payload[slot] for slot in worker.slots if slot in payload}
-            if mine:
+            requests = {slot: payload[slot] for slot in worker.slots if slot in payload}
+            if requests:
                 worker.wait_until_ready()
-                self._owing.append(worker)
-                worker.send(command, mine)
-                asked.append((worker, mine))
+                self._awaiting_reply.append(worker)
+                worker.send(command, requests)
+                sent.append((worker, requests))
         # A slot's environment is built at its first reset.
-        builds = max((len(self._unbuilt & set(mine)) for _, mine in asked), default=0)
+        builds = max((len(self._unbuilt & set(requests)) for _, requests in sent), default=0)
         deadline = time.monotonic() + self._timeout * max(1, builds)
         results, lost, failures = {}, set(), []
-        for worker, mine in asked:
+        for worker, requests in sent:
             kind, value = worker.receive(deadline)
-            self._owing.remove(worker)
+            self._awaiting_reply.remove(worker)
             if kind == "ok":
-                self._unbuilt -= set(mine)
-                for slot, (_, rendered) in mine.items():
+                self._unbuilt -= set(requests)
+                for slot, (_, rendered) in requests.items():
                     if rendered:
-                        worker.complete(slot, frame_of(value[slot]))
+                        worker.attach_images(slot, get_frame(value[slot]))
                 results |= value
             elif kind in ("died", "hung"):
-                lost |= set(mine) | (self._running & set(worker.slots))
+                lost |= set(requests) | (self._running & set(worker.slots))
                 self._replace(worker)
             else:
                 failures.append((kind, value))

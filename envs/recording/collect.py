@@ -15,8 +15,8 @@ from envs.config import Engine, EnvConfig
 from envs.experts.disturbance import Disturbance
 from envs.experts.registry import make_expert
 from envs.pool.parallel_map import ordered_map
-from envs.recording.episodes import run_seed
-from envs.registry import spec_of
+from envs.recording.episodes import record_seed
+from envs.registry import make_env_spec
 from envs.simulator_imports import load_mujoco
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
@@ -26,7 +26,7 @@ from pixio_robot.json_values import to_json_value
 from pixio_robot.progress import Progress
 from pixio_robot.types import DemoSpec, Episode
 
-JOURNAL = "collect.json"
+JOURNAL_FILE = "collect.json"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -91,30 +91,30 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
     out = Path(config.out)
     # `source` describes how the data was made; policies are not checked against it.
     spec = dataclasses.replace(
-        spec_of(env_config), source=f"scripted expert, {config.disturbance}; {spec_of(env_config).source}"
+        make_env_spec(env_config), source=f"scripted expert, {config.disturbance}; {make_env_spec(env_config).source}"
     )
-    store, failed = _open(out, spec, env_config, config)
+    store, failed = _open_store(out, spec, env_config, config)
     next_seed = max([config.first_seed - 1, *store.seeds, *failed]) + 1
     with (
         Progress(f"collect {env_config.task}", config.episodes, done=len(store)) as progress,
         contextlib.closing(_episodes(env_config, config, next_seed)) as episodes,
     ):
-        in_a_row = 0
+        consecutive_failures = 0
         while (kept := len(store)) < config.episodes:
             seed, episode = next(episodes)
             if episode.success or not config.success_only:
                 if store.append(episode) != kept:
                     raise UserError(f"Another process is also writing to {out}: stop one of them.")
-                in_a_row = 0
+                consecutive_failures = 0
                 progress.advance(remark=f"{len(failed)} failed" if failed else "")
                 continue
             # Written before the next append, so that resuming knows all failures before the last kept seed.
             failed.append(seed)
-            write_json(out / JOURNAL, _journal(env_config, config) | {"failed_seeds": failed})
-            in_a_row += 1
-            if in_a_row >= config.max_failures:
+            write_json(out / JOURNAL_FILE, _content_settings(env_config, config) | {"failed_seeds": failed})
+            consecutive_failures += 1
+            if consecutive_failures >= config.max_failures:
                 raise UserError(
-                    f"The expert failed {in_a_row} episodes in a row (seeds up to {seed}) with "
+                    f"The expert failed {consecutive_failures} episodes in a row (seeds up to {seed}) with "
                     f"{kept} of {config.episodes} kept in {out}. Lower noise "
                     f"({config.noise}) or env.start_spread ({env_config.start_spread}), or raise env.horizon."
                 )
@@ -133,34 +133,34 @@ def _episodes(
         from envs.warp.episodes import warp_episodes
 
         return warp_episodes(env_config, config.disturbance, seeds, config.worlds)
-    run = functools.partial(run_seed, env_config, config.disturbance)
+    run = functools.partial(record_seed, env_config, config.disturbance)
     return ordered_map(run, seeds, config.workers, config.timeout_s)
 
 
-def _journal(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
+def _content_settings(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
     """The settings that determine the content of the store; `episodes` may grow, workers and worlds do not matter."""
     settings = {name: getattr(config, name) for name in ("first_seed", "noise", "mistakes", "success_only")}
     return {"env": to_json_value(env_config), "collect": settings}
 
 
-def _open(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfig) -> tuple[DemoStore, list[int]]:
-    journal = _journal(env_config, config)
+def _open_store(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfig) -> tuple[DemoStore, list[int]]:
+    journal = _content_settings(env_config, config)
     if out.is_dir() and config.overwrite:
-        if any(out.iterdir()) and not (out / JOURNAL).exists():
+        if any(out.iterdir()) and not (out / JOURNAL_FILE).exists():
             raise UserError(f"{out} was not created by collect: remove it yourself, or choose another out=.")
         shutil.rmtree(out)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
     if not out.exists():
         DemoStore.create(out, spec)
-    if not (out / JOURNAL).exists():
+    if not (out / JOURNAL_FILE).exists():
         store = DemoStore.open(out)
         # An empty store was interrupted right after its creation.
         if len(store):
             raise UserError(f"{out} contains demonstrations that were not made by collect: choose another out=.")
-        write_json(out / JOURNAL, journal | {"failed_seeds": []})
+        write_json(out / JOURNAL_FILE, journal | {"failed_seeds": []})
         return store, []
-    found = read_json(out / JOURNAL)
+    found = read_json(out / JOURNAL_FILE)
     failed = found.pop("failed_seeds", [])
     for part, settings in journal.items():
         for name, value in settings.items():

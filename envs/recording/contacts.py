@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.registry import Environment
-from envs.rendering.views import Views
+from envs.rendering.views import MujocoRendering
 from pixio_robot.errors import UserError
 
 _ROBOT, _FIRST_OBJECT = 2, 3
@@ -17,7 +17,7 @@ def robot_touches_object(env: Environment) -> bool:
 
     Raises UserError for an environment without a MuJoCo model of known parts.
     """
-    if not isinstance(env, Views):
+    if not isinstance(env, MujocoRendering):
         raise UserError(f"Contacts of the robot are not available in {env.config.task}; probe another task.")
     classes = env._class_of_geom[np.asarray(env._data.contact.geom)]
     robot = (classes == _ROBOT).any(1)

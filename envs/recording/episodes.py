@@ -8,16 +8,16 @@ import numpy as np
 
 from envs.config import EnvConfig
 from envs.experts.disturbance import Disturbance
-from envs.experts.motions import commanded
+from envs.experts.motions import motion_to_action
 from envs.experts.registry import make_expert
-from envs.registry import Environment, Privileged, environment_of_process
+from envs.registry import Environment, PrivilegedEnv, cached_env
 from pixio_robot.types import Episode, Frame, StepResult
 
 
-class Take:
+class ExpertEpisodeRecorder:
     """Records one expert episode: call `act`, step the environment and call `add` until the episode is done."""
 
-    def __init__(self, env: Privileged, seed: int, frame: Frame, disturbance: Disturbance) -> None:
+    def __init__(self, env: PrivilegedEnv, seed: int, frame: Frame, disturbance: Disturbance) -> None:
         """env: at the start of the episode with that seed; `frame`: its first frame."""
         self._env, self._seed, self._disturbance = env, seed, disturbance
         self._disturb = disturbance.begin(seed)
@@ -28,8 +28,8 @@ class Take:
     def act(self) -> np.ndarray:
         """The action to execute: the expert's, with disturbances."""
         motion = self._expert.act(self._env)
-        self._actions.append(commanded(self._env, motion))
-        return commanded(self._env, self._disturb(motion))
+        self._actions.append(motion_to_action(self._env, motion))
+        return motion_to_action(self._env, self._disturb(motion))
 
     def add(self, result: StepResult) -> None:
         """Record the result of the action."""
@@ -50,16 +50,16 @@ class Take:
         )
 
 
-def run_seed(env_config: EnvConfig, disturbance: Disturbance, seed: int) -> Episode:
-    """`run_expert` in this process's environment for the configuration."""
-    return run_expert(environment_of_process(env_config), seed, disturbance)
+def record_seed(env_config: EnvConfig, disturbance: Disturbance, seed: int) -> Episode:
+    """`record_expert_episode` in this process's environment for the configuration."""
+    return record_expert_episode(cached_env(env_config), seed, disturbance)
 
 
-def run_expert(env: Environment, seed: int, disturbance: Disturbance | None = None) -> Episode:
+def record_expert_episode(env: Environment, seed: int, disturbance: Disturbance | None = None) -> Episode:
     """Record one episode of the task's expert: executed with disturbances, recorded without."""
-    take = Take(env, seed, env.reset(seed), disturbance or Disturbance())
+    recorder = ExpertEpisodeRecorder(env, seed, env.reset(seed), disturbance or Disturbance())
     while True:
-        result = env.step(take.act())
-        take.add(result)
+        result = env.step(recorder.act())
+        recorder.add(result)
         if result.done:
-            return take.episode()
+            return recorder.episode()

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
-from envs.experts.motions import commanded
-from envs.experts.random_play import PLAY_STREAM, Play
+from envs.experts.motions import motion_to_action
+from envs.experts.random_play import PLAY_STREAM, RandomPlay
 from envs.experts.registry import make_expert
 from envs.pool.parallel_map import ordered_map
-from envs.registry import environment_of_process
+from envs.registry import cached_env
 from pixio_robot.data.video.encode import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
@@ -25,9 +25,9 @@ from pixio_robot.json_values import to_json_value
 from pixio_robot.progress import Progress
 from pixio_robot.types import Frame
 
-MANIFEST = "footage.json"
+MANIFEST_FILE = "footage.json"
 _PLAY_STEPS = (60, 140)
-_SEEDS_A_VIDEO = 1000
+_SEEDS_PER_VIDEO = 1000
 # Without x264's macroblock tree: its assembly code is not deterministic, so the bytes would vary from run to run.
 _ENCODING = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 
@@ -95,14 +95,14 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
         cameras=list(config.cameras),
         horizon=max(config.steps_per_video, env_config.steps),
     )
-    _claim(out, env_config, config)
+    _prepare_directory(out, env_config, config)
     numbers = range(config.first_seed, config.first_seed + config.videos)
     names = {number: [f"video_{number:05d}_{camera}.mp4" for camera in config.cameras] for number in numbers}
     missing = [number for number in numbers if not all((out / name).exists() for name in names[number])]
     with Progress("footage", config.videos, done=config.videos - len(missing)) as progress:
         # A plain FootageConfig: a subclass would cause its own imports in every worker.
         settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(FootageConfig)}
-        run = functools.partial(_record, env_config, FootageConfig(**settings))
+        run = functools.partial(_record_video, env_config, FootageConfig(**settings))
         workers = min(config.workers, len(missing)) if config.workers else 0
         for _ in ordered_map(run, missing, workers, config.timeout_s):
             progress.advance()
@@ -110,28 +110,28 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
     return FootageReport(out=str(out), videos=files, frames=len(files) * config.steps_per_video, recorded=len(missing))
 
 
-def _claim(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
+def _prepare_directory(out: Path, env_config: EnvConfig, config: FootageConfig) -> None:
     """Create the directory and its manifest, or check that they match this configuration."""
-    settings = {name: value for name, value in to_json_value(config).items() if name in _DECIDING}
+    settings = {name: value for name, value in to_json_value(config).items() if name in _CONTENT_SETTINGS}
     manifest = {"env": to_json_value(env_config), "footage": settings}
-    if config.overwrite and (out / MANIFEST).is_file():
+    if config.overwrite and (out / MANIFEST_FILE).is_file():
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
-        if not (out / MANIFEST).exists():
+        if not (out / MANIFEST_FILE).exists():
             raise UserError(f"{out} exists and was not created by pixio-robot: choose another out=.")
-        if read_json(out / MANIFEST) != manifest:
+        if read_json(out / MANIFEST_FILE) != manifest:
             raise UserError(
-                f"{out} contains footage of another configuration (see {out / MANIFEST}): choose another out=, "
+                f"{out} contains footage of another configuration (see {out / MANIFEST_FILE}): choose another out=, "
                 "or set overwrite=true."
             )
         remove_temporaries(out)
-    write_json(out / MANIFEST, manifest)
+    write_json(out / MANIFEST_FILE, manifest)
 
 
-_DECIDING = ("steps_per_video", "image_size", "fps", "cameras", "play_share", "noise")
+_CONTENT_SETTINGS = ("steps_per_video", "image_size", "fps", "cameras", "play_share", "noise")
 
 
-def _record(env_config: EnvConfig, config: FootageConfig, number: int) -> None:
+def _record_video(env_config: EnvConfig, config: FootageConfig, number: int) -> None:
     out = Path(config.out)
     with contextlib.ExitStack() as stack:
         writers = {}
@@ -145,14 +145,14 @@ def _record(env_config: EnvConfig, config: FootageConfig, number: int) -> None:
 
 def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterator[Frame]:
     """The frames of one video: a sequence of episodes, each by the expert or by random play."""
-    env = environment_of_process(env_config)
+    env = cached_env(env_config)
     left = config.steps_per_video
-    for episode in range(_SEEDS_A_VIDEO):
-        seed = number * _SEEDS_A_VIDEO + episode
+    for episode in range(_SEEDS_PER_VIDEO):
+        seed = number * _SEEDS_PER_VIDEO + episode
         rng = np.random.default_rng([seed, PLAY_STREAM])
         playing = rng.random() < config.play_share
         steps = int(rng.integers(*_PLAY_STEPS)) if playing else env_config.steps
-        actor = Play() if playing else make_expert(env_config)
+        actor = RandomPlay() if playing else make_expert(env_config)
         frame = env.reset(seed)
         actor.reset(env, rng)
         for _ in range(steps):
@@ -162,7 +162,7 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
                 return
             motion = actor.act(env)
             disturbance = np.append(rng.normal(0, config.noise, len(motion) - 1), 0.0)
-            result = env.step(commanded(env, np.clip(motion + disturbance, -1, 1)))
+            result = env.step(motion_to_action(env, np.clip(motion + disturbance, -1, 1)))
             frame = result.frame
             if result.done:
                 break

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
-from envs.experts.motions import commanded
-from envs.experts.random_play import PLAY_STREAM, Play
+from envs.experts.motions import motion_to_action
+from envs.experts.random_play import PLAY_STREAM, RandomPlay
 from envs.recording.contacts import robot_touches_object
 from envs.registry import make_env
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.types import GroundTruth
 
-LEAST_MOTION_M = 1e-3
+MIN_MOTION_M = 1e-3
 """Positions that vary by less than this (standard deviation) over all frames are not probed."""
 
 
@@ -47,12 +47,12 @@ def gather_ground_truth(
     try:
         for seed in range(config.first_seed, config.first_seed + config.episodes):
             env.reset(seed, False)
-            play = Play()
+            play = RandomPlay()
             play.reset(env, np.random.default_rng([seed, PLAY_STREAM]))
             for _ in range(config.frames_per_episode):
                 for _ in range(config.steps_between):
                     # Random play that happens to succeed ends the episode: restart it and continue.
-                    if env.step(commanded(env, play.act(env)), False).done:
+                    if env.step(motion_to_action(env, play.act(env)), False).done:
                         env.reset(seed, False)
                 images.append(env.render(config.camera))
                 depth.append(env.render_depth(config.camera))
@@ -74,7 +74,7 @@ def gather_ground_truth(
         depth=np.stack(depth).astype(np.float32),
         classes=np.stack(classes),
         class_names=names,
-        positions={name: track for name, track in tracks.items() if track.std(0).max() > LEAST_MOTION_M},
+        positions={name: track for name, track in tracks.items() if track.std(0).max() > MIN_MOTION_M},
         camera_axes=np.stack(axes).astype(np.float32),
         contact=np.array(contact),
         episode=np.array(episode),

@@ -18,23 +18,23 @@ import mujoco
 import numpy as np
 
 from envs.config import RenderQuality
-from envs.rendering.egl_devices import device_of_turn
-from envs.simulator_imports import missing_gl
+from envs.rendering.egl_devices import assigned_render_device
+from envs.simulator_imports import opengl_error
 from pixio_robot.errors import UserError
 
-_MESH_CELL = 0.008
+_MESH_CELL_M = 0.008
 """FAST quality merges vertices of the robot's visual meshes that are closer than about this (m)."""
 
-_KEEP_FACES = 1000
-_SHADOW_REACH = 0.7
+_MIN_SIMPLIFIED_FACES = 1000
+_SHADOW_REACH_M = 0.7
 """Half side (m) of the square around the light's axis in which FULL quality renders shadows."""
 
 _VISUAL_GROUP = 1
 _CULLED_GROUP = 5
-_OTHER_THINGS = 1000
+_EXTRA_GEOMS = 1000
 """Room for what a model may have drawn besides geoms, sites and tendons: skins, lights, decoration."""
 
-FREE_VIEW = "free view of all"
+FREE_CAMERA = "free view of all"
 """Used in place of a camera name: MuJoCo's default free camera."""
 
 
@@ -44,7 +44,7 @@ def _new_context() -> Any:
     if platform not in ("egl", "osmesa", "glfw"):
         raise UserError(f"MUJOCO_GL={platform!r} is not supported: use egl, osmesa or glfw.")
     context_class = importlib.import_module(f"mujoco.{platform}").GLContext
-    with device_of_turn() if platform == "egl" else contextlib.nullcontext():
+    with assigned_render_device() if platform == "egl" else contextlib.nullcontext():
         return context_class(64, 64)
 
 
@@ -64,7 +64,7 @@ class _GLContext:
             except UserError:
                 raise
             except Exception as error:  # each platform raises its own kind
-                raise missing_gl(error) from error
+                raise opengl_error(error) from error
             # Registered after the platform module's own handler, so that it runs before it.
             self._thread = threading.get_ident()
             atexit.unregister(_close_all)
@@ -92,12 +92,12 @@ class _GLContext:
 
 
 _gl = _GLContext()
-_open: weakref.WeakSet[Renderer] = weakref.WeakSet()
+_open_renderers: weakref.WeakSet[Renderer] = weakref.WeakSet()
 
 
 def _close_all() -> None:
     # Contexts must be freed before the interpreter unloads the OpenGL libraries.
-    for renderer in list(_open):
+    for renderer in list(_open_renderers):
         renderer.close()
 
 
@@ -111,14 +111,14 @@ class Renderer:
         model.vis.global_.offwidth = model.vis.global_.offheight = image_size
         # MuJoCo's 4096 px shadow map of the whole room is costly on a CPU: a smaller one of the table has more detail.
         model.vis.quality.shadowsize = 1024
-        model.vis.map.shadowclip = _SHADOW_REACH / model.stat.extent
+        model.vis.map.shadowclip = _SHADOW_REACH_M / model.stat.extent
         if self._fast:
             model.vis.quality.shadowsize = 0
             model.vis.quality.offsamples = 0
             model.mat_reflectance[:] = 0
-            thin_meshes(model, _MESH_CELL)
+            simplify_meshes(model, _MESH_CELL_M)
         self._visible = model.geom_group == _VISUAL_GROUP
-        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + model.nwrap + _OTHER_THINGS)
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + model.nwrap + _EXTRA_GEOMS)
         if self._fast:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
@@ -134,28 +134,28 @@ class Renderer:
         self._free = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self._free)
 
-    def set_free_view(self, changes: Mapping[str, Any]) -> None:
-        """Set attributes of the `mujoco.MjvCamera` used for FREE_VIEW; the others keep MuJoCo's defaults."""
+    def set_free_camera(self, changes: Mapping[str, Any]) -> None:
+        """Set attributes of the `mujoco.MjvCamera` used for FREE_CAMERA; the others keep MuJoCo's defaults."""
         for name, value in changes.items():
             if name == "lookat":
                 self._free.lookat[:] = value
             else:
                 setattr(self._free, name, value)
 
-    def show_surroundings(self, site_groups: Iterable[int]) -> None:
+    def show_sites_and_sky(self, site_groups: Iterable[int]) -> None:
         """Also render the sites of these groups and the sky."""
         self._option.sitegroup[list(site_groups)] = 1
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 1
 
-    def free_pose(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pose of FREE_VIEW: position (3,) m and rotation (3, 3), looking along -z with y up."""
-        self._draw(FREE_VIEW)
+    def free_camera_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pose of FREE_CAMERA: position (3,) m and rotation (3, 3), looking along -z with y up."""
+        self._draw(FREE_CAMERA)
         eyes = self._scene.camera
         position = np.mean([eye.pos for eye in eyes], axis=0)
         forward, up = np.array(eyes[0].forward), np.array(eyes[0].up)
         return position, np.stack([np.cross(forward, up), up, -forward], axis=1)
 
-    def textures_changed(self, textures: list[int]) -> None:
+    def mark_textures_changed(self, textures: list[int]) -> None:
         """Mark textures to be uploaded to graphics memory before the next image."""
         self._stale_textures.update(textures)
 
@@ -175,7 +175,7 @@ class Renderer:
         # Reversed depth: 1 at the near plane and 0 at the far plane, which keeps precision at large distances.
         return (near * far / (near + (far - near) * buffer[::-1].astype(np.float64))).astype(np.float32)
 
-    def geoms(self, camera: str) -> np.ndarray:
+    def geom_ids(self, camera: str) -> np.ndarray:
         """The geom at each pixel: int32 (size, size), -1 for none."""
         context = self._draw(camera, ids=True)
         image = np.empty((self._size, self._size, 3), np.uint8)
@@ -189,15 +189,15 @@ class Renderer:
 
     def _draw(self, camera: str, ids: bool = False) -> mujoco.MjrContext:
         """Render the camera's view into the buffer; with `ids`, every geom in the flat colour of its number."""
-        context = self._ready_context()
-        seen_from = self._free
-        if camera != FREE_VIEW:
-            seen_from = self._camera
-            seen_from.fixedcamid = self._model.camera(camera).id
+        context = self._prepare_context()
+        view_camera = self._free
+        if camera != FREE_CAMERA:
+            view_camera = self._camera
+            view_camera.fixedcamid = self._model.camera(camera).id
         if self._fast:
-            self._cull(seen_from.fixedcamid)
+            self._cull(view_camera.fixedcamid)
         mujoco.mjv_updateScene(
-            self._model, self._data, self._option, None, seen_from, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+            self._model, self._data, self._option, None, view_camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
         if self._scene.status:
             raise UserError(f"This model has more to draw than the {self._scene.maxgeom} things that were expected.")
@@ -206,10 +206,10 @@ class Renderer:
         mujoco.mjr_render(self._viewport, self._scene, context)
         return context
 
-    def _ready_context(self) -> mujoco.MjrContext:
+    def _prepare_context(self) -> mujoco.MjrContext:
         if self._context is None:
             _gl.acquire()
-            _open.add(self)
+            _open_renderers.add(self)
             context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
             context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
             self._context = context
@@ -230,11 +230,11 @@ class Renderer:
         if camera < 0:
             model.geom_group[self._visible] = _VISUAL_GROUP
             return
-        seen_from = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+        relative_pos = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
         slope = np.tan(np.radians(model.cam_fovy[camera]) / 2)
         reach = model.geom_rbound * np.sqrt(1 + slope * slope)
-        depth = -seen_from[:, 2]
-        inside = (depth > -model.geom_rbound) & (np.abs(seen_from[:, :2]).max(1) - slope * depth <= reach)
+        depth = -relative_pos[:, 2]
+        inside = (depth > -model.geom_rbound) & (np.abs(relative_pos[:, :2]).max(1) - slope * depth <= reach)
         inside |= model.geom_rbound == 0
         model.geom_group[self._visible] = np.where(inside[self._visible], _VISUAL_GROUP, _CULLED_GROUP)
 
@@ -245,11 +245,11 @@ class Renderer:
         _gl.make_current()
         self._context.free()
         self._context = None
-        _open.discard(self)
+        _open_renderers.discard(self)
         _gl.release()
 
 
-def thin_meshes(model: mujoco.MjModel, cell: float) -> int:
+def simplify_meshes(model: mujoco.MjModel, cell: float) -> int:
     """Merge vertices of visual meshes within cells of that side (m) and drop degenerate faces.
 
     Works in place on the compiled model, on meshes that no colliding geom uses; returns the number of remaining faces.
@@ -260,7 +260,7 @@ def thin_meshes(model: mujoco.MjModel, cell: float) -> int:
     left = 0
     for mesh in set(model.geom_dataid[mesh_geoms].tolist()) - set(model.geom_dataid[colliding].tolist()):
         face_start, face_count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
-        if face_count <= _KEEP_FACES:
+        if face_count <= _MIN_SIMPLIFIED_FACES:
             continue
         vertex_start = model.mesh_vertadr[mesh]
         vertices = model.mesh_vert[vertex_start : vertex_start + model.mesh_vertnum[mesh]]

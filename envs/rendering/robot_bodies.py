@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mujoco
 
-from envs.tasks import FOREIGN, Simulator
+from envs.tasks import THIRD_PARTY, Simulator
 
 _ROBOSUITE = ("robot", "gripper", "fixed_mount", "left_eef", "right_eef")
 _PREFIXES = {
@@ -18,20 +18,20 @@ _PREFIXES = {
 }
 
 
-def robot_bodies(model: mujoco.MjModel, simulator: Simulator) -> set[int]:
+def find_robot_bodies(model: mujoco.MjModel, simulator: Simulator) -> set[int]:
     """The indices of the robot's bodies; a body that descends from one of them is the robot as well.
 
     In models that we know, by the beginnings of names. In third-party models, every kinematic tree that an actuator
     moves: the whole of a humanoid, with its torso.
     """
-    if simulator not in FOREIGN:
+    if simulator not in THIRD_PARTY:
         prefixes = _PREFIXES[simulator]
         return {body for body in range(model.nbody) if model.body(body).name.startswith(prefixes)}
-    moved = {body for actuator in range(model.nu) for body in _moved_by(model, actuator)}
+    moved = {body for actuator in range(model.nu) for body in _actuated_bodies(model, actuator)}
     return {int(model.body_rootid[body]) for body in moved} - {0}
 
 
-def _moved_by(model: mujoco.MjModel, actuator: int) -> list[int]:
+def _actuated_bodies(model: mujoco.MjModel, actuator: int) -> list[int]:
     """The bodies on which an actuator acts."""
     kinds, target = mujoco.mjtTrn, model.actuator_trnid[actuator, 0]
     kind = model.actuator_trntype[actuator]

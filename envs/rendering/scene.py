@@ -13,17 +13,17 @@ import numpy as np
 
 from envs.config import CAMERAS, TABLE_TOP, WORKSPACE_CENTRE, EnvConfig, Variation
 from envs.rendering.textures import TEXTURE_SIZE, draw_texture
-from envs.tasks import TASKS, Simulator, View
+from envs.tasks import TASKS, CameraView, Simulator
 
-DISTRACTORS = 5
-_POSES, _LOOKS = 0, (11, 12, 13, 14, 15)
+NUM_DISTRACTORS = 5
+_POSE_STREAM, _APPEARANCE_STREAMS = 0, (11, 12, 13, 14, 15)
 """Random streams of an episode, distinct from 2 and 4 (disturbances of experts), 3 (random play) and 5 (random
 actions). Stream 0 is also that of default_rng(seed)."""
 
 _CLEARANCE_M = 0.015
 """From a distractor to the geoms of robosuite's objects: about a finger's thickness."""
 
-HIDDEN = (0.0, 0.0, -5.0)
+HIDDEN_POSITION = (0.0, 0.0, -5.0)
 TABLE_RGB = (0.62, 0.66, 0.70)
 FLOOR_RGB = (0.30, 0.33, 0.37)
 CUBE_RGB = {"cube": (0.86, 0.13, 0.13), "cubeA": (0.86, 0.13, 0.13), "cubeB": (0.13, 0.62, 0.27)}
@@ -51,7 +51,7 @@ def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.stack([right, np.cross(back, right), back], axis=1)
 
 
-def dress(xml: str, config: EnvConfig) -> str:
+def apply_appearance(xml: str, config: EnvConfig) -> str:
     """Apply our appearance and sizes to robosuite's MJCF: plain or random surfaces replace its large image textures.
 
     robosuite randomises the size of Lift's cube when it builds the model; here the configuration fixes it, so that an
@@ -63,11 +63,11 @@ def dress(xml: str, config: EnvConfig) -> str:
     assert world is not None
     task = TASKS[config.task]
     if task.cubes:
-        _plain_look(asset)
+        _replace_textures(asset)
     # A material without a texture, for geoms in plain colours.
     ElementTree.SubElement(asset, "material", {"name": "matt", "specular": "0.05", "shininess": "0"})
     if config.variation.covers(Variation.TEXTURES):
-        add_table_look(asset)
+        add_table_texture(asset)
     for body in root.iter("body"):
         # The geoms of the bins have no names.
         if body.get("name") in ("bin1", "bin2") and config.variation.covers(Variation.TEXTURES):
@@ -75,7 +75,7 @@ def dress(xml: str, config: EnvConfig) -> str:
                 if geom.get("group") == "1":
                     geom.set("material", "table_look")
     for geom in root.iter("geom"):
-        _dress_geom(geom, config)
+        _style_geom(geom, config)
     for light in world.findall("light"):
         light.set("castshadow", "true")
         light.set("dir", " ".join(map(str, LIGHT_DIRECTION)))
@@ -87,7 +87,7 @@ def dress(xml: str, config: EnvConfig) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def add_camera(world: ElementTree.Element, view: View) -> None:
+def add_camera(world: ElementTree.Element, view: CameraView) -> None:
     """Add the fixed camera `front`."""
     axes = look_at(np.array(view.eye), np.array(view.target))[:, :2].T.reshape(-1)
     ElementTree.SubElement(
@@ -100,9 +100,9 @@ def add_camera(world: ElementTree.Element, view: View) -> None:
 
 def add_distractors(world: ElementTree.Element) -> None:
     """Add objects without collisions, hidden until an episode places them."""
-    for index in range(DISTRACTORS):
+    for index in range(NUM_DISTRACTORS):
         body = ElementTree.SubElement(
-            world, "body", {"name": f"distractor{index}", "mocap": "true", "pos": " ".join(map(str, HIDDEN))}
+            world, "body", {"name": f"distractor{index}", "mocap": "true", "pos": " ".join(map(str, HIDDEN_POSITION))}
         )
         ElementTree.SubElement(
             body,
@@ -112,7 +112,7 @@ def add_distractors(world: ElementTree.Element) -> None:
         )
 
 
-def add_table_look(asset: ElementTree.Element) -> None:
+def add_table_texture(asset: ElementTree.Element) -> None:
     """Add a texture that each episode fills, and a material that uses it."""
     size = str(TEXTURE_SIZE)
     ElementTree.SubElement(
@@ -121,7 +121,7 @@ def add_table_look(asset: ElementTree.Element) -> None:
     ElementTree.SubElement(asset, "material", {"name": "table_look", "texture": "table_look", "specular": "0.1"})
 
 
-def _plain_look(asset: ElementTree.Element) -> None:
+def _replace_textures(asset: ElementTree.Element) -> None:
     """Replace robosuite's image textures by plain cubes with dark edges."""
     for texture in asset.findall("texture"):
         asset.remove(texture)
@@ -140,7 +140,7 @@ def _plain_look(asset: ElementTree.Element) -> None:
         )
 
 
-def _dress_geom(geom: ElementTree.Element, config: EnvConfig) -> None:
+def _style_geom(geom: ElementTree.Element, config: EnvConfig) -> None:
     name = geom.get("name", "")
     plain = {"floor": FLOOR_RGB, "table_visual": TABLE_RGB}
     if name == "table_visual" and config.variation.covers(Variation.TEXTURES):
@@ -155,10 +155,10 @@ def _dress_geom(geom: ElementTree.Element, config: EnvConfig) -> None:
             geom.set("material", f"{cube}_look")
 
 
-class Scene:
+class SceneRandomiser:
     """Randomises an episode from its seed: poses of the cubes and, depending on the variation, the appearance.
 
-    Works on any compiled model that was prepared by `dress` or the tabletop's `tabletop_model`.
+    Works on any compiled model that was prepared by `apply_appearance` or the tabletop's `tabletop_model`.
     """
 
     def __init__(self, config: EnvConfig, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -166,7 +166,7 @@ class Scene:
         self._model, self._data = model, data
         self._task = TASKS[config.task]
         self._half = config.half_sizes()
-        self._sees = config.variation.covers
+        self._varies = config.variation.covers
         self._obstacles = self._object_geoms()
 
     def _object_geoms(self) -> list[int]:
@@ -181,50 +181,52 @@ class Scene:
             if model.geom_contype[geom] and model.body_rootid[model.geom_bodyid[geom]] in roots
         ]
 
-    def draw(self, seed: int) -> list[int]:
+    def randomise(self, seed: int) -> list[int]:
         """Set up the episode with that seed in the live model; returns the ids of changed textures."""
         # Separate streams: the same seed gives the same poses, and the same lighting, under every variation.
         look = seed if self._config.look_seed is None else self._config.look_seed
-        poses = np.random.default_rng([seed, _POSES])
-        distractors, textures, lighting, camera, places = (np.random.default_rng([look, stream]) for stream in _LOOKS)
+        poses = np.random.default_rng([seed, _POSE_STREAM])
+        distractors, textures, lighting, camera, places = (
+            np.random.default_rng([look, stream]) for stream in _APPEARANCE_STREAMS
+        )
         self._place_cubes(poses)
         mujoco.mj_forward(self._model, self._data)
         changed = []
-        if self._sees(Variation.DISTRACTORS):
-            self._draw_distractors(distractors, places)
-        if self._sees(Variation.TEXTURES):
-            changed = [self._draw_textures(textures)]
-        if self._sees(Variation.LIGHTING):
-            self._draw_lighting(lighting)
-        if self._sees(Variation.CAMERA):
-            self._draw_camera(camera)
+        if self._varies(Variation.DISTRACTORS):
+            self._randomise_distractors(distractors, places)
+        if self._varies(Variation.TEXTURES):
+            changed = [self._randomise_textures(textures)]
+        if self._varies(Variation.LIGHTING):
+            self._randomise_lighting(lighting)
+        if self._varies(Variation.CAMERA):
+            self._randomise_camera(camera)
         mujoco.mj_forward(self._model, self._data)
         return changed
 
     def _place_cubes(self, rng: np.random.Generator) -> None:
         spread, centre = self._config.start_spread, np.array(WORKSPACE_CENTRE)
-        taken: list[np.ndarray] = []
+        occupied: list[np.ndarray] = []
         for name, half in self._half.items():
             for _ in range(1000):
                 place = centre + rng.uniform(-spread, spread, 2)
                 # Leave room for fingers between two cubes in any orientation.
-                if all(np.linalg.norm(place - other) > 0.1 * self._config.object_scale for other in taken):
+                if all(np.linalg.norm(place - other) > 0.1 * self._config.object_scale for other in occupied):
                     break
             else:
                 # The spread is too small for that: place them side by side along y.
-                place = taken[-1] + (0.0, 0.1 * self._config.object_scale)
-            taken.append(place)
+                place = occupied[-1] + (0.0, 0.1 * self._config.object_scale)
+            occupied.append(place)
             turn = rng.uniform(0, 2 * np.pi)
             quaternion = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
             start = self._model.joint(f"{name}_joint0").qposadr[0]
             self._data.qpos[start : start + 7] = [*place, TABLE_TOP + half + 0.002, *quaternion]
 
-    def _draw_distractors(self, rng: np.random.Generator, places: np.random.Generator) -> None:
+    def _randomise_distractors(self, rng: np.random.Generator, places: np.random.Generator) -> None:
         """Draw kinds and positions; positions have their own stream, as free space depends on the task's objects."""
         *centre, top = self._task.clutter or self._task.surface
         half = np.array(self._task.clutter_half)
-        taken = [self._data.xpos[self._model.body(name).id][:2].copy() for name in self._task.bodies.values()]
-        for index in range(DISTRACTORS):
+        occupied = [self._data.xpos[self._model.body(name).id][:2].copy() for name in self._task.bodies.values()]
+        for index in range(NUM_DISTRACTORS):
             geom = self._model.geom(f"distractor{index}").id
             body = self._model.body_mocapid[self._model.body(f"distractor{index}").id]
             self._model.geom_type[geom] = rng.choice(_SHAPES)
@@ -234,7 +236,7 @@ class Scene:
             self._model.geom_rgba[geom, :3] = rng.uniform(0.05, 0.95, 3)
             turn = rng.uniform(0, 2 * np.pi)
             self._data.mocap_quat[body] = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
-            self._data.mocap_pos[body] = HIDDEN
+            self._data.mocap_pos[body] = HIDDEN_POSITION
             standing = self._model.geom_type[geom] in (_SHAPES[1], _SHAPES[2])
             height = size[1] if standing else size[2]
             if self._model.geom_type[geom] == _SHAPES[2]:
@@ -245,11 +247,11 @@ class Scene:
                 place = centre + places.uniform(-half, half)
                 position = np.array((*place, top + height))
                 # They do not collide: keep them away from objects, where fingers would visibly pass through them.
-                if all(np.linalg.norm(place - other) > 0.085 for other in taken) and self._is_clear(
+                if all(np.linalg.norm(place - other) > 0.085 for other in occupied) and self._is_clear(
                     geom, position, self._data.mocap_quat[body]
                 ):
                     self._data.mocap_pos[body] = position
-                    taken.append(place)
+                    occupied.append(place)
                     break
 
     def _is_clear(self, geom: int, position: np.ndarray, quaternion: np.ndarray) -> bool:
@@ -261,7 +263,7 @@ class Scene:
             for other in self._obstacles
         )
 
-    def _draw_textures(self, rng: np.random.Generator) -> int:
+    def _randomise_textures(self, rng: np.random.Generator) -> int:
         model = self._model
         texture = model.texture("table_look").id
         start = model.tex_adr[texture]
@@ -272,7 +274,7 @@ class Scene:
             model.mat_rgba[model.material(f"{name}_look").id, :3] = rng.uniform(0.65, 1.0) * rng.uniform(0.88, 1.0, 3)
         return texture
 
-    def _draw_lighting(self, rng: np.random.Generator) -> None:
+    def _randomise_lighting(self, rng: np.random.Generator) -> None:
         model = self._model
         model.light_dir[0] = (*rng.uniform(-0.7, 0.7, 2), -1.0)
         model.light_dir[0] /= np.linalg.norm(model.light_dir[0])
@@ -280,7 +282,7 @@ class Scene:
         model.light_diffuse[0] = rng.uniform(0.35, 0.75) * rng.uniform(0.85, 1.0, 3)
         model.vis.headlight.diffuse[:] = rng.uniform(0.25, 0.5)
 
-    def _draw_camera(self, rng: np.random.Generator) -> None:
+    def _randomise_camera(self, rng: np.random.Generator) -> None:
         """Move the fixed camera by up to 7 % of its distance, and its target by up to 2 cm, per axis."""
         view, camera = self._task.view, self._model.camera(CAMERAS["front"]).id
         eye, target = np.array(view.eye), np.array(view.target)

@@ -10,8 +10,8 @@ import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
 from envs.rendering.renderer import Renderer
-from envs.rendering.robot_bodies import robot_bodies
-from envs.tasks import task_of
+from envs.rendering.robot_bodies import find_robot_bodies
+from envs.tasks import get_task
 from pixio_robot.errors import unknown_name
 
 _SURFACES = ("table", "tablelink", "bin1", "bin2")
@@ -23,28 +23,28 @@ def object_columns(positions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     return columns.reshape(*columns.shape[:-2], -1)
 
 
-class Views:
+class MujocoRendering:
     """The rendering part of an `Environment`, for a compiled model and its live data."""
 
     def __init__(self, config: EnvConfig, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        self._settings, self._model, self._data = config, model, data
+        self._config, self._model, self._data = config, model, data
         self._renderer = Renderer(model, data, config.image_size, config.render_quality)
-        self._body_ids = {name: model.body(body).id for name, body in task_of(config.task).bodies.items()}
+        self._body_ids = {name: model.body(body).id for name, body in get_task(config.task).bodies.items()}
         self._site_ids = {model.site(index).name: index for index in range(model.nsite)}
-        self._class_of_geom = self._classes()
+        self._class_of_geom = self._segmentation_classes()
 
-    def _classes(self) -> np.ndarray:
+    def _segmentation_classes(self) -> np.ndarray:
         """The segmentation class of every geom, int32 (ngeom + 1,); the last entry is for no geom."""
-        model, owners = self._model, {body: 3 + i for i, body in enumerate(self._body_ids.values())}
-        robot = robot_bodies(model, task_of(self._settings.task).simulator)
+        model, object_classes = self._model, {body: 3 + i for i, body in enumerate(self._body_ids.values())}
+        robot = find_robot_bodies(model, get_task(self._config.task).simulator)
         classes = np.zeros(model.ngeom + 1, np.int32)
         for geom in range(model.ngeom):
             body = model.geom_bodyid[geom]
             # A geom has the class of the nearest ancestor body with a class.
             while body:
                 name = model.body(body).name
-                if body in owners:
-                    classes[geom] = owners[body]
+                if body in object_classes:
+                    classes[geom] = object_classes[body]
                 elif name in _SURFACES:
                     classes[geom] = 1
                 elif int(body) in robot:
@@ -55,7 +55,7 @@ class Views:
         return classes
 
     def _model_camera(self, camera: str | None) -> str:
-        name = camera or (self._settings.cameras or list(CAMERAS))[0]
+        name = camera or (self._config.cameras or list(CAMERAS))[0]
         if name not in CAMERAS:
             raise unknown_name("camera", name, CAMERAS)
         return CAMERAS[name]
@@ -67,7 +67,7 @@ class Views:
         return self._renderer.depth(self._model_camera(camera))
 
     def render_segmentation(self, camera: str | None = None) -> np.ndarray:
-        return self._class_of_geom[self._renderer.geoms(self._model_camera(camera))]
+        return self._class_of_geom[self._renderer.geom_ids(self._model_camera(camera))]
 
     def segmentation_names(self) -> list[str]:
         return ["background", "surface", "robot", *self._body_ids]
@@ -76,16 +76,16 @@ class Views:
         index = self._model.camera(self._model_camera(camera)).id
         return self._data.cam_xpos[index].copy(), self._data.cam_xmat[index].reshape(3, 3).copy()
 
-    def _hand_pose(self, site: int) -> dict[str, np.ndarray]:
+    def _eef_pose(self, site: int) -> dict[str, np.ndarray]:
         """The pose of the gripper, given the index of its site."""
         return {
             "eef_pos": self._data.site_xpos[site].copy(),
             "eef_mat": self._data.site_xmat[site].reshape(3, 3).copy(),
         }
 
-    def _objects(self) -> list[np.ndarray]:
+    def _object_state(self) -> list[np.ndarray]:
         """What `object_state` adds to the state, in the order of `spec.object_names`."""
-        if not self._settings.object_state:
+        if not self._config.object_state:
             return []
         bodies = list(self._body_ids.values())
         return [object_columns(self._data.xpos[bodies], self._data.xmat[bodies].reshape(-1, 3, 3))]

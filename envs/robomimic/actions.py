@@ -19,7 +19,7 @@ from pixio_robot.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class ArmInput:
     """The input of one arm's operational space controller. scale: m, then rad, per unit; three numbers if it takes no
     rotation."""
 
@@ -27,7 +27,7 @@ class Arm:
     scale: tuple[float, ...]
 
 
-def arms_of(env: Any) -> list[Arm]:
+def get_arm_inputs(env: Any) -> list[ArmInput]:
     """The arms of robosuite's environment, in the order of the action's dimensions; empty if actions are not poses."""
     found = []
     for robot in env.robots:
@@ -37,11 +37,11 @@ def arms_of(env: Any) -> list[Arm]:
                 return []
             delta, width = controller.input_type == "delta", 6 if controller.use_ori else 3
             largest = np.broadcast_to(controller.output_max, width) if delta else np.ones(width)
-            found.append(Arm(delta, tuple(largest.tolist())))
+            found.append(ArmInput(delta, tuple(largest.tolist())))
     return found
 
 
-def taken(names: Sequence[str], arms: Sequence[Arm]) -> ActionConverter:
+def controller_conversion(names: Sequence[str], arms: Sequence[ArmInput]) -> ActionConverter:
     """The conversion from actions called `names` to those that the arms expect; the identity if they are unknown.
 
     Raises UserError for deltas if the controllers expect absolute poses, and vice versa.
@@ -53,10 +53,10 @@ def taken(names: Sequence[str], arms: Sequence[Arm]) -> ActionConverter:
     order = list(dict.fromkeys(block.arm for block in found))
     if len(order) != len(arms):
         return ActionConverter([])
-    return ActionConverter([(block, _taken(block, names, arms[order.index(block.arm)])) for block in found])
+    return ActionConverter([(block, _controller_block(block, names, arms[order.index(block.arm)])) for block in found])
 
 
-def _taken(block: PoseColumns, names: Sequence[str], arm: Arm) -> PoseColumns:
+def _controller_block(block: PoseColumns, names: Sequence[str], arm: ArmInput) -> PoseColumns:
     """The block as the arm's controller expects it; the same block if nothing has to be changed."""
     if block.delta != arm.delta:
         ways = {True: "deltas", False: "absolute poses"}

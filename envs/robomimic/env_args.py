@@ -17,33 +17,33 @@ from envs.seeding import global_seed
 from envs.simulator_imports import load_robosuite
 from pixio_robot.errors import UserError, unknown_name
 
-_PARTS = ("JOINT_VELOCITY", "JOINT_TORQUE", "JOINT_POSITION", "OSC_POSITION", "OSC_POSE")
+_ARM_CONTROLLERS = ("JOINT_VELOCITY", "JOINT_TORQUE", "JOINT_POSITION", "OSC_POSITION", "OSC_POSE")
 _CARTESIAN = ("OSC_POSITION", "OSC_POSE")
-_PART_RENAMED = {"damping": "damping_ratio", "damping_limits": "damping_ratio_limits"}
-_NO_PICTURES = {
+_RENAMED_KEYS = {"damping": "damping_ratio", "damping_limits": "damping_ratio_limits"}
+_WITHOUT_RENDERING = {
     "has_renderer": False,
     "has_offscreen_renderer": False,
     "use_camera_obs": False,
     "use_object_obs": False,
     "ignore_done": True,
 }
-_PICTURES = ("render", "camera", "renderer", "visualize")
+_RENDER_KEYWORDS = ("render", "camera", "renderer", "visualize")
 """Prefixes of keywords that concern only rendering, not the simulation."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class RobosuiteTask:
     """`robosuite.make(name, **arguments)` for the installed version, without rendering.
 
-    `left_out`: keywords of the file that this version does not support, except those for rendering.
+    `unsupported_keywords`: keywords of the file that this version does not support, except those for rendering.
     """
 
     name: str
     arguments: dict[str, Any]
-    left_out: tuple[str, ...]
+    unsupported_keywords: tuple[str, ...]
 
 
-def translated(env_args: Mapping[str, Any]) -> Task:
+def translate_env_args(env_args: Mapping[str, Any]) -> RobosuiteTask:
     """Translate env_args. Raises UserError if the environment is not robosuite's, or not supported by this version."""
     load_robosuite()
     from robosuite.environments.base import REGISTERED_ENVS
@@ -56,22 +56,22 @@ def translated(env_args: Mapping[str, Any]) -> Task:
     arguments = {str(key): copy.deepcopy(value) for key, value in arguments.items()}
     controllers = arguments.pop("controller_configs", None)
     if controllers is not None:
-        arguments["controller_configs"] = _controllers(controllers, arguments["robots"])
-        if _is_part(controllers[0] if isinstance(controllers, list) else controllers):
+        arguments["controller_configs"] = _upgrade_controllers(controllers, arguments["robots"])
+        if _is_arm_controller(controllers[0] if isinstance(controllers, list) else controllers):
             # By default, robosuite 1.5 skips part of each physics step's computations, unlike earlier versions.
             arguments.setdefault("lite_physics", False)
-    known = _keywords(REGISTERED_ENVS[name])
+    known = _accepted_keywords(REGISTERED_ENVS[name])
     # Keywords left at their defaults are no loss.
-    left_out = tuple(
+    unsupported_keywords = tuple(
         key
         for key, value in arguments.items()
-        if key not in known and value != "default" and not key.startswith(_PICTURES)
+        if key not in known and value != "default" and not key.startswith(_RENDER_KEYWORDS)
     )
-    kept = {key: value for key, value in arguments.items() if key in known and not key.startswith(_PICTURES)}
-    return Task(name, kept | _NO_PICTURES, left_out)
+    kept = {key: value for key, value in arguments.items() if key in known and not key.startswith(_RENDER_KEYWORDS)}
+    return RobosuiteTask(name, kept | _WITHOUT_RENDERING, unsupported_keywords)
 
 
-def build(task: Task) -> Any:
+def make_robosuite_env(task: RobosuiteTask) -> Any:
     """Build robosuite's environment. Raises UserError if the installed robosuite cannot build it."""
     import robosuite
 
@@ -85,7 +85,7 @@ def build(task: Task) -> Any:
             ) from error
 
 
-def taking_absolute(task: Task, in_world: bool) -> Task:
+def with_absolute_actions(task: RobosuiteTask, in_world: bool) -> RobosuiteTask:
     """The same task with absolute poses as actions. `in_world`: in the world frame, whatever the controllers' own is;
     robomimic's `actions_abs` are in theirs."""
     from robosuite.controllers import load_composite_controller_config
@@ -104,7 +104,7 @@ def taking_absolute(task: Task, in_world: bool) -> Task:
     return dataclasses.replace(task, arguments=arguments | {"controller_configs": each})
 
 
-def _keywords(task: type) -> set[str]:
+def _accepted_keywords(task: type) -> set[str]:
     """Keywords that the class accepts: its own, and those of its parents if it forwards **kwargs."""
     names: set[str] = set()
     for ancestor in task.__mro__:
@@ -117,44 +117,46 @@ def _keywords(task: type) -> set[str]:
     return names
 
 
-def _is_part(controller: Any) -> bool:
+def _is_arm_controller(controller: Any) -> bool:
     return isinstance(controller, Mapping) and "body_parts" not in controller
 
 
-def _controllers(controllers: Any, robots: str | list[str]) -> Any:
+def _upgrade_controllers(controllers: Any, robots: str | list[str]) -> Any:
     """The controllers for robosuite 1.5: one for all robots, or a list with one for each."""
     names = [robots] if isinstance(robots, str) else list(robots)
     if isinstance(controllers, list):
         if len(controllers) != len(names):
             raise UserError(f"env_args have {len(controllers)} controller_configs, but {len(names)} robots.")
-        return [_whole_body(part, robot) for part, robot in zip(controllers, names, strict=True)]
-    return _whole_body(controllers, names[0])
+        return [_composite_controller(part, robot) for part, robot in zip(controllers, names, strict=True)]
+    return _composite_controller(controllers, names[0])
 
 
-def _whole_body(controller: Any, robot: str) -> Any:
+def _composite_controller(controller: Any, robot: str) -> Any:
     """A controller in the format of robosuite 1.5, from one of any version."""
     from robosuite.controllers.composite.composite_controller_factory import refactor_composite_controller_config
     from robosuite.models.robots.robot_model import REGISTERED_ROBOTS
 
-    if not _is_part(controller):
+    if not _is_arm_controller(controller):
         return controller
     if robot not in REGISTERED_ROBOTS:
         raise unknown_name("robosuite robot", robot, REGISTERED_ROBOTS)
-    return refactor_composite_controller_config(_arm(controller), robot, REGISTERED_ROBOTS[robot]().arms)
+    return refactor_composite_controller_config(
+        _upgrade_arm_controller(controller), robot, REGISTERED_ROBOTS[robot]().arms
+    )
 
 
-def _arm(part: Mapping[str, Any]) -> dict[str, Any]:
+def _upgrade_arm_controller(part: Mapping[str, Any]) -> dict[str, Any]:
     """An arm controller of robosuite up to 1.4 in the format of 1.5. Raises UserError for features that 1.5 lacks."""
     kind = part.get("type")
-    if kind not in _PARTS:
+    if kind not in _ARM_CONTROLLERS:
         raise UserError(
             f"env_args use the controller {kind!r}, which has no counterpart in robosuite 1.5; supported are "
-            f"{', '.join(_PARTS)}."
+            f"{', '.join(_ARM_CONTROLLERS)}."
         )
     for limits in ("position_limits", "orientation_limits"):
         if part.get(limits) is not None:
             raise UserError(f"env_args set {limits} of {kind}, which robosuite 1.5 does not implement.")
-    arm = {_PART_RENAMED.get(key, key): copy.deepcopy(value) for key, value in part.items() if key != "control_delta"}
+    arm = {_RENAMED_KEYS.get(key, key): copy.deepcopy(value) for key, value in part.items() if key != "control_delta"}
     arm["input_type"] = "delta" if part.get("control_delta", True) else "absolute"
     if kind in _CARTESIAN:
         arm["input_ref_frame"] = "world"

@@ -21,14 +21,17 @@ from pixio_robot.errors import UserError
 if TYPE_CHECKING:
     import mujoco
 
-PACKAGE = "robosuite"
-_MOVED = {"mounts": "bases"}
+ROBOSUITE_PACKAGE = "robosuite"
+_MOVED_FOLDERS = {"mounts": "bases"}
 """Asset folders of robosuite up to 1.4 -> those of 1.5; their contents are byte-identical."""
 _VISUAL = "_vis"
-_GONE = {"option": ("apirate", "collision", "mpr_tolerance", "mpr_iterations"), "compiler": ("convexhull",)}
+_REMOVED_ATTRIBUTES = {
+    "option": ("apirate", "collision", "mpr_tolerance", "mpr_iterations"),
+    "compiler": ("convexhull",),
+}
 """Attributes that MuJoCo wrote before version 3 and now rejects; robosuite's models leave them at their defaults."""
 
-_RENAMED = (
+_RENAMED_PARTS = (
     (re.compile(r"^gripper(\d+)_(?!right_|left_)"), r"gripper\1_right_"),
     (re.compile(r"^mount(\d+)_"), r"fixed_mount\1_"),
 )
@@ -37,15 +40,15 @@ _BASE = re.compile(r"(robot\d+)_base")
 
 
 @dataclasses.dataclass(frozen=True)
-class Mended:
-    """A model that compiles here. `stand_ins`: visual meshes replaced by the coarser collision meshes, because the
+class LocalModel:
+    """A model that compiles here. `substitutes`: visual meshes replaced by the coarser collision meshes, because the
     installed robosuite no longer includes them (those of its arms before version 1.4)."""
 
     xml: str
-    stand_ins: tuple[str, ...]
+    substitutes: tuple[str, ...]
 
 
-def compiled(model: Mended) -> mujoco.MjModel:
+def compile_model(model: LocalModel) -> mujoco.MjModel:
     """Compile the model. Raises UserError if MuJoCo rejects it."""
     load_mujoco()
     import mujoco
@@ -59,7 +62,7 @@ def compiled(model: Mended) -> mujoco.MjModel:
 def load_model(env: Any, xml: str) -> None:
     """Load a demonstration's model into a robosuite environment. Raises UserError if it does not match."""
     try:
-        env.reset_from_xml_string(mended(modernised(xml)).xml)
+        env.reset_from_xml_string(localise_model(upgrade_names(xml)).xml)
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(
             f"robosuite's {type(env).__name__} cannot run with a demonstration's model_file: "
@@ -67,32 +70,32 @@ def load_model(env: Any, xml: str) -> None:
         ) from error
 
 
-def mended(xml: str) -> Mended:
+def localise_model(xml: str) -> LocalModel:
     """The model with local file paths and without attributes that MuJoCo no longer supports.
 
     Raises UserError if a mesh or texture is not part of the installed robosuite.
     """
-    root = _parsed(xml)
+    root = _parse(xml)
     package = Path(str(load_robosuite().__file__)).parent
-    stand_ins = []
+    substitutes = []
     for part in root.iter():
         if "file" in part.attrib:
             wanted = Path(part.attrib["file"])
-            found = _found(wanted, package)
+            found = _find_asset(wanted, package)
             if found.name != wanted.name:
-                stand_ins.append(wanted.name)
+                substitutes.append(wanted.name)
             part.set("file", str(found))
-        for attribute in _GONE.get(part.tag, ()):
+        for attribute in _REMOVED_ATTRIBUTES.get(part.tag, ()):
             part.attrib.pop(attribute, None)
-    return Mended(ElementTree.tostring(root, encoding="unicode"), tuple(stand_ins))
+    return LocalModel(ElementTree.tostring(root, encoding="unicode"), tuple(substitutes))
 
 
-def modernised(xml: str) -> str:
+def upgrade_names(xml: str) -> str:
     """A model of robosuite up to 1.4, with the names and sites that 1.5 expects; a model of 1.5 is unchanged."""
-    root = _parsed(xml)
+    root = _parse(xml)
     for part in root.iter():
         for attribute, value in part.attrib.items():
-            for old, new in _RENAMED:
+            for old, new in _RENAMED_PARTS:
                 value = old.sub(new, value)
             part.set(attribute, value)
     sites = {site.get("name") for site in root.iter("site")}
@@ -104,24 +107,24 @@ def modernised(xml: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _parsed(xml: str) -> ElementTree.Element:
+def _parse(xml: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
         raise UserError(f"A demonstration's model_file is not valid XML ({error}).") from error
 
 
-def _found(path: Path, package: Path) -> Path:
+def _find_asset(path: Path, package: Path) -> Path:
     """The local path of a file of robosuite's package, or of its substitute; `path` may be from another machine."""
-    if PACKAGE not in path.parts:
+    if ROBOSUITE_PACKAGE not in path.parts:
         if path.is_file():
             return path
         raise UserError(
             f"A demonstration's model_file needs {path}, which does not exist here and is not part of robosuite."
         )
-    last = len(path.parts) - 1 - path.parts[::-1].index(PACKAGE)
+    last = len(path.parts) - 1 - path.parts[::-1].index(ROBOSUITE_PACKAGE)
     here = package.joinpath(*path.parts[last + 1 :])
-    moved = package.joinpath(*(_MOVED.get(part, part) for part in path.parts[last + 1 :]))
+    moved = package.joinpath(*(_MOVED_FOLDERS.get(part, part) for part in path.parts[last + 1 :]))
     collides = here.with_stem(here.stem.removesuffix(_VISUAL))
     for candidate in (here, moved, collides):
         if candidate.is_file():

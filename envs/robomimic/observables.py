@@ -21,7 +21,7 @@ from pixio_robot.errors import UserError, unknown_name
 if TYPE_CHECKING:
     import mujoco
 
-Reading = Callable[["mujoco.MjData"], np.ndarray]
+Observable = Callable[["mujoco.MjData"], np.ndarray]
 """Computes float64 (size,) from the current data."""
 
 _KEY = re.compile(r"robot(\d+)_(?:(right|left)_)?(\w+)")
@@ -31,12 +31,12 @@ QUANTITIES = (
 )
 
 
-def readings(model: mujoco.MjModel, keys: Sequence[str]) -> dict[str, Reading]:
+def build_observables(model: mujoco.MjModel, keys: Sequence[str]) -> dict[str, Observable]:
     """A function for each of `keys`. Raises UserError for keys that robosuite or this model's robot does not have."""
-    return {key: _reading(model, key) for key in keys}
+    return {key: _build_observable(model, key) for key in keys}
 
 
-def _reading(model: mujoco.MjModel, key: str) -> Reading:
+def _build_observable(model: mujoco.MjModel, key: str) -> Observable:
     match = _KEY.fullmatch(key)
     if match is None or match[3] not in QUANTITIES:
         raise unknown_name(
@@ -44,37 +44,37 @@ def _reading(model: mujoco.MjModel, key: str) -> Reading:
         )
     robot, arm, quantity = match[1], match[2] or "right", match[3]
     if quantity.startswith("joint"):
-        return _of_joints(quantity, *_joints(model, key, f"robot{robot}_"))
+        return _joint_observable(quantity, *_joint_addresses(model, key, f"robot{robot}_"))
     if quantity.startswith("gripper"):
-        places, velocities = _joints(model, key, *_grippers(robot, arm))
+        places, velocities = _joint_addresses(model, key, *_gripper_prefixes(robot, arm))
         return (
             (lambda data: data.qpos[places].copy())
             if quantity.endswith("qpos")
             else (lambda data: data.qvel[velocities].copy())
         )
     if quantity == "eef_quat":
-        hand = _index(key, {model.body(i).name: i for i in range(model.nbody)}, [f"robot{robot}_{arm}_hand"])
+        hand = _find_index(key, {model.body(i).name: i for i in range(model.nbody)}, [f"robot{robot}_{arm}_hand"])
         return lambda data: data.xquat[hand][[1, 2, 3, 0]]
     sites = {model.site(i).name: i for i in range(model.nsite)}
-    grip = _index(key, sites, [f"{prefix}grip_site" for prefix in _grippers(robot, arm)])
+    grip = _find_index(key, sites, [f"{prefix}grip_site" for prefix in _gripper_prefixes(robot, arm)])
     if quantity == "eef_pos":
         return lambda data: data.site_xpos[grip].copy()
-    return lambda data: _quaternion(data.site_xmat[grip].reshape(3, 3))
+    return lambda data: _quaternion_from_matrix(data.site_xmat[grip].reshape(3, 3))
 
 
-def _grippers(robot: str, arm: str) -> tuple[str, ...]:
+def _gripper_prefixes(robot: str, arm: str) -> tuple[str, ...]:
     """Prefixes of the gripper's parts: since robosuite 1.5 (and before, for two-armed robots), and before."""
     return f"gripper{robot}_{arm}_", f"gripper{robot}_"
 
 
-def _index(key: str, found: dict[str, int], names: Sequence[str]) -> int:
+def _find_index(key: str, found: dict[str, int], names: Sequence[str]) -> int:
     for name in names:
         if name in found:
             return found[name]
     raise UserError(f"{key} cannot be computed: the demonstration's model_file has no {' or '.join(names)}.")
 
 
-def _joints(model: mujoco.MjModel, key: str, *prefixes: str) -> tuple[np.ndarray, np.ndarray]:
+def _joint_addresses(model: mujoco.MjModel, key: str, *prefixes: str) -> tuple[np.ndarray, np.ndarray]:
     """Indices of positions and velocities of the joints with the first prefix that matches any."""
     for prefix in prefixes:
         joints = [i for i in range(model.njnt) if model.joint(i).name.startswith(prefix)]
@@ -83,7 +83,7 @@ def _joints(model: mujoco.MjModel, key: str, *prefixes: str) -> tuple[np.ndarray
     raise UserError(f"{key} cannot be computed: the demonstration's model_file has no joint {prefixes[0]}*.")
 
 
-def _of_joints(quantity: str, places: np.ndarray, velocities: np.ndarray) -> Reading:
+def _joint_observable(quantity: str, places: np.ndarray, velocities: np.ndarray) -> Observable:
     if quantity == "joint_vel":
         return lambda data: data.qvel[velocities].copy()
     if quantity == "joint_pos":
@@ -92,7 +92,7 @@ def _of_joints(quantity: str, places: np.ndarray, velocities: np.ndarray) -> Rea
     return lambda data: wave(data.qpos[places])
 
 
-def _quaternion(rotation: np.ndarray) -> np.ndarray:
+def _quaternion_from_matrix(rotation: np.ndarray) -> np.ndarray:
     """Quaternion (x, y, z, w) of a rotation (3, 3), with w >= 0 as in robosuite."""
     from scipy.spatial.transform import Rotation
 

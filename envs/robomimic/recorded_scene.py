@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from envs.config import RenderQuality
-from envs.robomimic.model import compiled, mended
-from envs.robomimic.observables import readings
+from envs.robomimic.model import compile_model, localise_model
+from envs.robomimic.observables import build_observables
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import CameraSpec
 
@@ -25,7 +25,7 @@ _TO_OPENCV = np.diag([1.0, -1.0, -1.0])
 """MuJoCo's cameras look along -z with y up, OpenCV's along +z with y down."""
 
 
-class RecordedScene:
+class StateRenderer:
     """Renders demonstrations as square images of `image_size` pixels. Close it after use."""
 
     def __init__(self, image_size: int, render_quality: str) -> None:
@@ -36,7 +36,7 @@ class RecordedScene:
             raise UserError(f"image_size={image_size} must be at least 1 pixel.")
         self._size, self._quality = image_size, RenderQuality(render_quality)
         self._xml = ""
-        self._stand_ins: set[str] = set()
+        self._substitutes: set[str] = set()
         self._model: Any = None
         self._data: Any = None
         self._renderer: Any = None
@@ -57,19 +57,19 @@ class RecordedScene:
         check_states(states, self._model.nq, self._model.nv)
         for name in cameras:
             self._camera_id(name)
-        reads = readings(self._model, keys)
+        reads = build_observables(self._model, keys)
         found: dict[str, list[np.ndarray]] = {key: [] for key in (*keys, *(f"{name}_image" for name in cameras))}
         for state in states:
             self._set(state)
             for key, read in reads.items():
                 found[key].append(read(self._data))
             for name in cameras:
-                found[f"{name}_image"].append(self._picture(name))
+                found[f"{name}_image"].append(self._render(name))
         return {key: np.stack(values) for key, values in found.items()}
 
     def notes(self) -> list[str]:
         """How the rendering differs from the original."""
-        names = ", ".join(sorted(self._stand_ins))
+        names = ", ".join(sorted(self._substitutes))
         return [f"visual meshes that this robosuite lacks, replaced by collision meshes: {names}"] if names else []
 
     def close(self) -> None:
@@ -85,9 +85,9 @@ class RecordedScene:
         self.close()
         import mujoco
 
-        model = mended(xml)
-        self._stand_ins |= set(model.stand_ins)
-        self._model = compiled(model)
+        model = localise_model(xml)
+        self._substitutes |= set(model.substitutes)
+        self._model = compile_model(model)
         self._data = mujoco.MjData(self._model)
         self._xml = xml
 
@@ -100,7 +100,7 @@ class RecordedScene:
         self._data.qvel[:] = state[1 + nq : 1 + nq + nv]
         mujoco.mj_forward(self._model, self._data)
 
-    def _picture(self, camera: str) -> np.ndarray:
+    def _render(self, camera: str) -> np.ndarray:
         from envs.rendering.renderer import Renderer
 
         if self._renderer is None:

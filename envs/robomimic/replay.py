@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.robomimic.env_args import Task, build, taking_absolute, translated
+from envs.robomimic.env_args import RobosuiteTask, make_robosuite_env, translate_env_args, with_absolute_actions
 from envs.robomimic.model import load_model
 from envs.robomimic.recorded_scene import check_states
 from envs.seeding import global_seed
@@ -21,7 +21,7 @@ from pixio_robot.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplayError:
+class ReplayDeviation:
     """How far a replay deviates from the recording.
 
     first_step: the first step with any difference in positions, None if every bit is reproduced. position: largest
@@ -46,16 +46,16 @@ class Replay:
 
         Raises UserError if the installed robosuite cannot build the environment.
         """
-        task = translated(env_args)
-        self.task: Task = taking_absolute(task, in_world=False) if absolute else task
-        self._env: Any = build(self.task)
+        task = translate_env_args(env_args)
+        self.task: RobosuiteTask = with_absolute_actions(task, in_world=False) if absolute else task
+        self._env: Any = make_robosuite_env(self.task)
 
-    def run(self, model_file: str, states: np.ndarray, actions: np.ndarray) -> ReplayError:
+    def run(self, model_file: str, states: np.ndarray, actions: np.ndarray) -> ReplayDeviation:
         """Start from states[0] (n, 1 + nq + nv), execute all n actions (n, a), compare with states[1:].
 
         Raises UserError if the demonstration does not match the environment.
         """
-        with self._on(model_file) as (sim, grip):
+        with self._prepared_env(model_file) as (sim, grip):
             nq, nv = len(sim.data.qpos), len(sim.data.qvel)
             check_states(states, nq, nv)
             if actions.shape[1:] != (self._env.action_dim,):
@@ -63,7 +63,7 @@ class Replay:
                     f"The demonstration's actions have {actions.shape[1]} dimensions, but {self.task.name} with the "
                     f"file's controller expects {self._env.action_dim}."
                 )
-            hand = _Hand(sim.model._model, grip)
+            hand = _HandKinematics(sim.model._model, grip)
             sim.set_state_from_flattened(states[0, : 1 + nq + nv])
             sim.forward()
             worst, joint, hand_m, first = 0.0, "", 0.0, None
@@ -74,17 +74,17 @@ class Replay:
                 recorded = states[step + 1, 1 : 1 + nq]
                 away = np.nan_to_num(np.abs(sim.data.qpos - recorded), nan=math.inf)
                 if away.max() > worst:
-                    worst, joint = float(away.max()), _joint_at(sim.model._model, int(away.argmax()))
+                    worst, joint = float(away.max()), _joint_of_position(sim.model._model, int(away.argmax()))
                 if first is None and away.any():
                     first = step + 1
                 hand_m = max(hand_m, float(np.linalg.norm(hand.at(sim.data.qpos) - hand.at(recorded))))
             success = bool(self._env._check_success())
-        return ReplayError(
+        return ReplayDeviation(
             steps=len(actions), first_step=first, position=worst, joint=joint, hand_m=hand_m, success=success
         )
 
     @contextlib.contextmanager
-    def _on(self, model_file: str) -> Iterator[tuple[Any, int]]:
+    def _prepared_env(self, model_file: str) -> Iterator[tuple[Any, int]]:
         """The environment with the demonstration's own model, reset in the same way as by robosuite's recorder."""
         with global_seed(0):
             load_model(self._env, model_file)
@@ -96,7 +96,7 @@ class Replay:
         self._env.close()
 
 
-class _Hand:
+class _HandKinematics:
     """Position of the grip site, computed on separate data so that the simulation is not disturbed."""
 
     def __init__(self, model: Any, site: int) -> None:
@@ -112,6 +112,6 @@ class _Hand:
         return self._data.site_xpos[self._site].copy()
 
 
-def _joint_at(model: Any, place: int) -> str:
+def _joint_of_position(model: Any, place: int) -> str:
     """The joint to which the position with index `place` belongs."""
     return model.joint(int(np.searchsorted(model.jnt_qposadr, place, side="right")) - 1).name

@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 
 
-class ArmControl:
+class FastOscController:
     """Steps a robosuite environment that has one fixed-base arm under OSC_POSE, delta or absolute.
 
     Build it after every `env.reset()`: a reset replaces robosuite's controllers.
@@ -84,7 +84,7 @@ class ArmControl:
         )
         return np.clip(torques, self._limits[0], self._limits[1])
 
-    def to_base(self, action: np.ndarray) -> np.ndarray:
+    def to_base_frame(self, action: np.ndarray) -> np.ndarray:
         """Convert an absolute action (pose in the world, gripper) to the frame of the arm's base, as robosuite uses."""
         from scipy.spatial.transform import Rotation
 
@@ -94,15 +94,15 @@ class ArmControl:
         return np.concatenate([place, Rotation.from_matrix(turn).as_rotvec(), action[6:]])
 
 
-def start_anew(env: Any, from_here: bool = True) -> None:
+def reset_controllers(env: Any, hold_current_pose: bool = True) -> None:
     """Reset what is not part of MuJoCo's state: controllers, grippers (to half closed) and clocks.
 
-    `from_here`: the controllers hold the arm where it is now. Otherwise, right after robosuite's own `reset`, they hold
-    it where it was then, as they do when robosuite records.
+    `hold_current_pose`: the controllers hold the arm where it is now. Otherwise, right after robosuite's own
+    `reset`, they hold it where it was then, as they do when robosuite records.
     """
     for robot in env.robots:
         for part in robot.part_controllers.values():
-            if from_here and hasattr(part, "update"):
+            if hold_current_pose and hasattr(part, "update"):
                 part.update(force=True)
                 part.initial_joint = np.array(part.joint_pos)  # the posture that null-space torques pull to
         robot.composite_controller.reset()
@@ -112,7 +112,7 @@ def start_anew(env: Any, from_here: bool = True) -> None:
     env.timestep, env.cur_time = 0, 0
 
 
-class PlainControl:
+class DefaultController:
     """robosuite's own loop, for controllers without a faster version here."""
 
     def __init__(self, env: Any) -> None:

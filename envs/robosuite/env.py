@@ -10,20 +10,20 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs.config import CAMERAS, LEAST_SHARED_SPREAD_M, OWN_SPREAD_M, Controller, EnvConfig
-from envs.rendering.scene import Scene, dress
-from envs.rendering.views import Views
-from envs.robosuite.controller import ArmControl, PlainControl, start_anew
+from envs.config import CAMERAS, DEFAULT_SPREAD_M, MIN_PICK_PLACE_SPREAD_M, Controller, EnvConfig
+from envs.rendering.scene import SceneRandomiser, apply_appearance
+from envs.rendering.views import MujocoRendering
+from envs.robosuite.controller import DefaultController, FastOscController, reset_controllers
 from envs.seeding import global_seed
 from envs.simulator_imports import load_robosuite
-from envs.spec import action_bounds, spec_of
+from envs.spec import action_bounds, make_env_spec
 from envs.tasks import TASKS
-from envs.validation import finite_vector
+from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
 
-def _build(config: EnvConfig) -> Any:
+def _make_robosuite_env(config: EnvConfig) -> Any:
     """robosuite's environment with our scene; it neither renders nor terminates."""
     from robosuite.controllers import load_composite_controller_config, load_part_controller_config
     from robosuite.environments.base import REGISTERED_ENVS
@@ -31,10 +31,10 @@ def _build(config: EnvConfig) -> Any:
     task_class = REGISTERED_ENVS[config.task]
 
     def edit_model_xml(self: Any, xml: str) -> str:
-        return dress(task_class.edit_model_xml(self, xml), config)
+        return apply_appearance(task_class.edit_model_xml(self, xml), config)
 
     # A subclass, because robosuite accepts XML processors only after it has built the model once.
-    dressed = type(f"PixioRobot{config.task}", (task_class,), {"edit_model_xml": edit_model_xml})
+    styled_class = type(f"PixioRobot{config.task}", (task_class,), {"edit_model_xml": edit_model_xml})
     controllers: Any = load_composite_controller_config(controller="BASIC", robot=config.robot)
     arm = controllers["body_parts"]["right"]
     if config.controller is Controller.OSC_POSE_ABSOLUTE:
@@ -43,7 +43,7 @@ def _build(config: EnvConfig) -> Any:
         joints: Any = load_part_controller_config(default_controller="JOINT_POSITION")
         controllers["body_parts"]["right"] = joints | {"gripper": arm["gripper"]}
     with global_seed(0):
-        env = dressed(
+        env = styled_class(
             robots=config.robot,
             controller_configs=controllers,
             has_renderer=False,
@@ -55,9 +55,9 @@ def _build(config: EnvConfig) -> Any:
             hard_reset=False,
         )
     if not TASKS[config.task].cubes:
-        if config.start_spread < LEAST_SHARED_SPREAD_M and getattr(env, "single_object_mode", 0):
+        if config.start_spread < MIN_PICK_PLACE_SPREAD_M and getattr(env, "single_object_mode", 0):
             _allow_overlaps(env.placement_initializer)
-        _shrink(getattr(env, "placement_initializer", None), config.start_spread / OWN_SPREAD_M)
+        _scale_placement_ranges(getattr(env, "placement_initializer", None), config.start_spread / DEFAULT_SPREAD_M)
     return env
 
 
@@ -76,10 +76,10 @@ def _allow_overlaps(sampler: Any) -> None:
     sampler.ensure_valid_placement = False
 
 
-def _shrink(sampler: Any, share: float) -> None:
+def _scale_placement_ranges(sampler: Any, share: float) -> None:
     """Shrink the ranges of robosuite's placement sampler to the given fraction, keeping their centres."""
     for part in getattr(sampler, "samplers", {}).values():
-        _shrink(part, share)
+        _scale_placement_ranges(part, share)
     for name in ("x_range", "y_range"):
         if hasattr(sampler, name):
             low, high = getattr(sampler, name)
@@ -87,7 +87,7 @@ def _shrink(sampler: Any, share: float) -> None:
             setattr(sampler, name, [middle - half, middle + half])
 
 
-class RobosuiteEnv(Views):
+class RobosuiteEnv(MujocoRendering):
     """One task with one arm; see `Environment` for the interface.
 
     As in robosuite, positions and images are from the start of the last physics substep, 2 ms before the end of the
@@ -96,12 +96,12 @@ class RobosuiteEnv(Views):
 
     def __init__(self, config: EnvConfig) -> None:
         self.config = config
-        self.spec = spec_of(config)
+        self.spec = make_env_spec(config)
         load_robosuite()
-        self._env = _build(config)
+        self._env = _make_robosuite_env(config)
         model, data = self._env.sim.model._model, self._env.sim.data._data
         super().__init__(config, model, data)
-        self._scene = Scene(config, model, data)
+        self._scene = SceneRandomiser(config, model, data)
         robot = self._env.robots[0]
         self._grip_site = robot.eef_site_id["right"]
         self._fingers = np.asarray(robot._ref_gripper_joint_pos_indexes["right"], int)
@@ -119,14 +119,14 @@ class RobosuiteEnv(Views):
         except RandomizationError as error:
             raise UserError(
                 f"robosuite finds no place for all objects of {self.config.task} at seed {seed} with "
-                f"start_spread={self.config.start_spread}: raise it, to at most {OWN_SPREAD_M}."
+                f"start_spread={self.config.start_spread}: raise it, to at most {DEFAULT_SPREAD_M}."
             ) from error
-        self._renderer.textures_changed(self._scene.draw(seed))
+        self._renderer.mark_textures_changed(self._scene.randomise(seed))
         return self._begin(render)
 
     def _begin(self, render: bool) -> Frame:
         joints = self.config.controller is Controller.JOINT_POSITION
-        self._control = PlainControl(self._env) if joints else ArmControl(self._env)
+        self._control = DefaultController(self._env) if joints else FastOscController(self._env)
         self._steps = 0
         self._done = False
         return self._frame(render)
@@ -136,7 +136,7 @@ class RobosuiteEnv(Views):
 
     def reset_to(self, state: np.ndarray, render: bool = True) -> Frame:
         what, parts = f"The state of {self.config.task} with {self.config.robot}", "time, positions, velocities"
-        state = finite_vector(state, 1 + self._model.nq + self._model.nv, what, parts, UserError)
+        state = check_finite_vector(state, 1 + self._model.nq + self._model.nv, what, parts, UserError)
         data = self._data
         data.time = state[0]
         data.qpos[:] = state[1 : 1 + self._model.nq]
@@ -146,16 +146,16 @@ class RobosuiteEnv(Views):
         data.ctrl[:] = 0
         data.act[:] = 0
         mujoco.mj_forward(self._model, data)
-        start_anew(self._env)
+        reset_controllers(self._env)
         return self._begin(render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = finite_vector(action, self.spec.action_dim, "The action")
+        action = check_finite_vector(action, self.spec.action_dim, "The action")
         action = np.clip(action, self._low, self._high)
         absolute = self.config.controller is Controller.OSC_POSE_ABSOLUTE
-        self._control.step(self._control.to_base(action) if absolute else action)
+        self._control.step(self._control.to_base_frame(action) if absolute else action)
         self._steps += 1
         if self.config.task == "Wipe":
             # robosuite takes away the dirt, and counts it, while it computes the reward.
@@ -171,10 +171,10 @@ class RobosuiteEnv(Views):
     def _state(self) -> np.ndarray:
         rotation = self._data.site_xmat[self._grip_site].reshape(3, 3)
         pose = (self._data.site_xpos[self._grip_site], rotation[:, 0], rotation[:, 1])
-        return np.concatenate([*pose, self._data.qpos[self._fingers], *self._objects()]).astype(np.float32)
+        return np.concatenate([*pose, self._data.qpos[self._fingers], *self._object_state()]).astype(np.float32)
 
     def privileged(self) -> dict[str, np.ndarray]:
-        return self._hand_pose(self._grip_site) | self._body_poses() | self._handles()
+        return self._eef_pose(self._grip_site) | self._body_poses() | self._handles()
 
     def _handles(self) -> dict[str, np.ndarray]:
         """Positions of the handles of nut and door."""

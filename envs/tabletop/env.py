@@ -12,11 +12,11 @@ import mujoco
 import numpy as np
 
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, Variation
-from envs.rendering.scene import Scene, add_camera, add_distractors, add_table_look
-from envs.rendering.views import Views
-from envs.spec import spec_of
+from envs.rendering.scene import SceneRandomiser, add_camera, add_distractors, add_table_texture
+from envs.rendering.views import MujocoRendering
+from envs.spec import make_env_spec
 from envs.tasks import TASKS, Simulator
-from envs.validation import finite_vector
+from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
@@ -24,7 +24,7 @@ MODELS = Path(__file__).parent / "models"
 DELTA_POS = 0.02
 """Metres per step for an action of 1."""
 
-START = (0.0, 0.0, 0.15)
+START_POSITION = (0.0, 0.0, 0.15)
 REACH_LOW, REACH_HIGH = np.array((-0.25, -0.25, 0.012)), np.array((0.25, 0.25, 0.30))
 """The box (m) in which the gripper can move."""
 
@@ -45,7 +45,7 @@ def tabletop_model(config: EnvConfig) -> mujoco.MjModel:
     world.extend(extra)
     add_camera(world, TASKS[config.task].view)
     if config.variation.covers(Variation.TEXTURES):
-        add_table_look(asset)
+        add_table_texture(asset)
         for geom in world.iter("geom"):
             if geom.get("name") == "table_visual":
                 geom.set("material", "table_look")
@@ -55,7 +55,7 @@ def tabletop_model(config: EnvConfig) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(ElementTree.tostring(base, encoding="unicode"))
 
 
-def start_places(config: EnvConfig, seed: int) -> dict[str, np.ndarray]:
+def sample_start_poses(config: EnvConfig, seed: int) -> dict[str, np.ndarray]:
     """Initial poses of the task's bodies for the seed: body -> position (m) and, for the cube, its quaternion."""
     rng = np.random.default_rng([seed, 0])
     spread = config.start_spread
@@ -75,12 +75,12 @@ def start_places(config: EnvConfig, seed: int) -> dict[str, np.ndarray]:
     return places
 
 
-def place(config: EnvConfig, seed: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+def set_start_state(config: EnvConfig, seed: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
     """Reset the data to the start of the episode with that seed."""
     mujoco.mj_resetData(model, data)
     data.ctrl[:] = FINGERS_OPEN
     data.qpos[[model.joint(f"finger{i}").qposadr[0] for i in (1, 2)]] = FINGERS_OPEN
-    for name, values in start_places(config, seed).items():
+    for name, values in sample_start_poses(config, seed).items():
         if name == "target":
             data.mocap_pos[model.body_mocapid[model.body(name).id]] = values
         else:
@@ -89,7 +89,7 @@ def place(config: EnvConfig, seed: int, model: mujoco.MjModel, data: mujoco.MjDa
     mujoco.mj_forward(model, data)
 
 
-def succeeded(task: str, eef: np.ndarray, cube: np.ndarray, target: np.ndarray) -> np.ndarray:
+def is_success(task: str, eef: np.ndarray, cube: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Whether the task is solved, for positions (..., 3) in metres of gripper, cube and target."""
     if task == "TabletopReach":
         return np.linalg.norm(eef - target, axis=-1) < REACHED
@@ -98,15 +98,15 @@ def succeeded(task: str, eef: np.ndarray, cube: np.ndarray, target: np.ndarray) 
     return cube[..., 2] > LIFTED + CUBE_HALF
 
 
-class TabletopEnv(Views):
+class TabletopEnv(MujocoRendering):
     """See `Environment` for the interface. The gripper points down and does not rotate; its fingers close along x."""
 
     def __init__(self, config: EnvConfig) -> None:
         self.config = config
-        self.spec = spec_of(config)
+        self.spec = make_env_spec(config)
         model = tabletop_model(config)
         super().__init__(config, model, mujoco.MjData(model))
-        self._scene = Scene(config, model, self._data)
+        self._scene = SceneRandomiser(config, model, self._data)
         self._grip = model.site("grip").id
         self._mocap = model.body_mocapid[model.body("hand_target").id]
         self._fingers = np.array([model.joint(f"finger{i}").qposadr[0] for i in (1, 2)])
@@ -115,8 +115,8 @@ class TabletopEnv(Views):
         self._done = True
 
     def reset(self, seed: int, render: bool = True) -> Frame:
-        place(self.config, seed, self._model, self._data)
-        self._renderer.textures_changed(self._scene.draw(seed))
+        set_start_state(self.config, seed, self._model, self._data)
+        self._renderer.mark_textures_changed(self._scene.randomise(seed))
         return self._begin(render)
 
     def _begin(self, render: bool) -> Frame:
@@ -131,7 +131,7 @@ class TabletopEnv(Views):
         lengths = (1, model.nq, model.nv, 3 * model.nmocap)
         what = f"The state of {self.config.task} at variation {self.config.variation.value}"
         parts = "time, positions, velocities, mocap positions"
-        state = finite_vector(state, sum(lengths), what, parts, UserError)
+        state = check_finite_vector(state, sum(lengths), what, parts, UserError)
         time, qpos, qvel, mocap = np.split(state, np.cumsum(lengths)[:-1])
         data.time = time[0]
         data.qpos[:], data.qvel[:], data.mocap_pos[:] = qpos, qvel, mocap.reshape(-1, 3)
@@ -143,7 +143,7 @@ class TabletopEnv(Views):
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        action = finite_vector(action, self.spec.action_dim, "The action")
+        action = check_finite_vector(action, self.spec.action_dim, "The action")
         action = np.clip(action, -1, 1)
         data = self._data
         goal = data.site_xpos[self._grip] + DELTA_POS * action[:3]
@@ -159,19 +159,19 @@ class TabletopEnv(Views):
         return StepResult(self._frame(render), float(success), success, self._done)
 
     def _success(self) -> np.ndarray:
-        nothing = np.zeros(3)
+        zeros = np.zeros(3)
         where = {name: self._data.xpos[body] for name, body in self._body_ids.items()}
         eef = self._data.site_xpos[self._grip]
-        return succeeded(self.config.task, eef, where.get("cube", nothing), where.get("target", nothing))
+        return is_success(self.config.task, eef, where.get("cube", zeros), where.get("target", zeros))
 
     def _frame(self, render: bool) -> Frame:
         images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
         gripper = (self._data.site_xpos[self._grip], self._data.qpos[self._fingers])
-        state = np.concatenate([*gripper, *self._objects()])
+        state = np.concatenate([*gripper, *self._object_state()])
         return Frame(images, state.astype(np.float32))
 
     def privileged(self) -> dict[str, np.ndarray]:
-        return self._hand_pose(self._grip) | self._body_poses()
+        return self._eef_pose(self._grip) | self._body_poses()
 
     def close(self) -> None:
         self._renderer.close()

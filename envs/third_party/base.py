@@ -3,8 +3,8 @@
 `task=gymnasium:<id>` is any environment of Gymnasium, of gymnasium-robotics or of a package of your own
 (`gymnasium:my_package:MyTask-v0` imports `my_package` first); `task=dm_control:<domain>/<task>` is one of the
 dm_control suite, `task=libero:<suite>/<number>` one of LIBERO. Environments with a MuJoCo model are rendered here
-(`ForeignMujoco`); others provide their own images (`ForeignPlain`), as do all that run in a Python of their own
-(`EnvConfig.python`). To support another family, add a class and one line in `build_foreign`.
+(`ThirdPartyMujocoEnv`); others provide their own images (`ThirdPartyImageEnv`), as do all that run in a Python of
+their own (`EnvConfig.python`). To support another family, add a class and one line in `open_third_party_env`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from envs.seeding import global_seed
-from envs.tasks import Simulator, foreign_name, module_and_id, task_of
+from envs.tasks import Simulator, get_task, name_in_simulator, split_module_and_id
 from pixio_robot.errors import UserError
 from pixio_robot.types import OF_THE_TASK, Frame
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 LIBERO_TASKS = "libero_tasks"
 """The module, in `envs/hosted`, that registers LIBERO's tasks."""
 
-FRONT = "front"
+FRONT_CAMERA = "front"
 """The default camera: MuJoCo's free camera, or the output of `render()`."""
 
 
-class SimulatorDied(UserError):
+class SimulatorProcessDied(UserError):
     """The process that simulates an environment has ended: a new one can play the episode again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EnvFacts:
+class EnvMetadata:
     """Properties of a third-party environment. low, high (a,): bounds of the action. control_hz: steps per second."""
 
     state_names: tuple[str, ...]
@@ -54,22 +54,22 @@ class EnvFacts:
     """What it asks the robot to do, in words."""
     robot: str = OF_THE_TASK
     controller: str = OF_THE_TASK
-    pictures: Mapping[str, tuple[int, int]] | None = None
+    image_sizes: Mapping[str, tuple[int, int]] | None = None
     """Height and width of each image that it provides itself; None if MuJoCo renders."""
-    blind: str = ""
+    render_error: str = ""
     """Why it cannot render although it claims to support it."""
-    left_out: tuple[str, ...] = ()
+    unsupported_parts: tuple[str, ...] = ()
     """Parts of its observation that are neither colour images nor vectors."""
     initial_states: int | None = None
     """How many there are; seeds that agree modulo this number begin with the same one. None: as many as seeds."""
-    repeats: bool = True
+    deterministic: bool = True
     """False if it declares itself nondeterministic: a seed does not determine the episode."""
 
 
-class ForeignMujoco(Protocol):
+class ThirdPartyMujocoEnv(Protocol):
     """A third-party environment whose MuJoCo model is rendered here."""
 
-    facts: EnvFacts
+    metadata: EnvMetadata
 
     @property
     def model(self) -> Any: ...
@@ -90,7 +90,7 @@ class ForeignMujoco(Protocol):
         """(state, reward, success as reported by the environment, whether the episode is over)."""
         ...
 
-    def restored(self) -> np.ndarray:
+    def on_state_restored(self) -> np.ndarray:
         """Called when the model's data were set from outside, where an episode begins; returns the state (s,)."""
         ...
 
@@ -103,44 +103,44 @@ class ForeignMujoco(Protocol):
 
 
 @runtime_checkable
-class ForeignPlain(Protocol):
-    """A third-party environment that provides its own images. `look`: whether images are needed."""
+class ThirdPartyImageEnv(Protocol):
+    """A third-party environment that provides its own images. `render`: whether images are needed."""
 
-    facts: EnvFacts
+    metadata: EnvMetadata
 
-    def reset(self, seed: int, look: bool) -> Frame: ...
+    def reset(self, seed: int, render: bool) -> Frame: ...
 
-    def step(self, action: np.ndarray, look: bool) -> tuple[Frame, float, bool, bool]:
-        """As `ForeignMujoco.step`, with a frame in place of the state."""
+    def step(self, action: np.ndarray, render: bool) -> tuple[Frame, float, bool, bool]:
+        """As `ThirdPartyMujocoEnv.step`, with a frame in place of the state."""
         ...
 
-    def shown(self) -> Mapping[str, np.ndarray]:
+    def render_all(self) -> Mapping[str, np.ndarray]:
         """All current images, uint8 (h, w, 3) each."""
         ...
 
     def close(self) -> None: ...
 
 
-def build_foreign(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
+def open_third_party_env(config: EnvConfig) -> ThirdPartyMujocoEnv | ThirdPartyImageEnv:
     """Build the environment. Raises UserError if its package is missing or does not know it."""
     # Random draws during construction must be the same in every process.
     with global_seed(0):
-        return _build(config)
+        return _open(config)
 
 
-def _build(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
-    task, name = config.task, foreign_name(config.task)
-    simulator = task_of(task).simulator
+def _open(config: EnvConfig) -> ThirdPartyMujocoEnv | ThirdPartyImageEnv:
+    task, name = config.task, name_in_simulator(config.task)
+    simulator = get_task(task).simulator
     try:
         if config.python:
-            from envs.third_party.hosted import open_hosted
+            from envs.third_party.hosted import open_hosted_env
 
-            module, name = (LIBERO_TASKS, name) if simulator is Simulator.LIBERO else module_and_id(name)
-            return open_hosted(task, config.python, module, name, config.make, config.horizon)
+            module, name = (LIBERO_TASKS, name) if simulator is Simulator.LIBERO else split_module_and_id(name)
+            return open_hosted_env(task, config.python, module, name, config.make, config.horizon)
         if simulator is Simulator.GYMNASIUM:
-            from envs.third_party.gymnasium import open_gymnasium
+            from envs.third_party.gymnasium import open_gymnasium_env
 
-            return open_gymnasium(name, config.make)
+            return open_gymnasium_env(name, config.make)
         from envs.third_party.dm_control import DmControl
 
         return DmControl(name)
@@ -148,14 +148,14 @@ def _build(config: EnvConfig) -> ForeignMujoco | ForeignPlain:
         raise UserError(f"task={task} needs a package that cannot be imported ({error}): install it.") from error
 
 
-_known: dict[str, EnvFacts] = {}
+_metadata_cache: dict[str, EnvMetadata] = {}
 
 
-def facts_of(config: EnvConfig) -> EnvFacts:
-    """Only the facts, from an environment that is built for this purpose once per process, and then closed."""
+def get_env_metadata(config: EnvConfig) -> EnvMetadata:
+    """Only the metadata, from an environment that is built for this purpose once per process, and then closed."""
     key = json.dumps([config.task, config.make, config.python, config.horizon], sort_keys=True)
-    if key not in _known:
-        foreign = build_foreign(config)
-        _known[key] = foreign.facts
-        foreign.close()
-    return _known[key]
+    if key not in _metadata_cache:
+        env = open_third_party_env(config)
+        _metadata_cache[key] = env.metadata
+        env.close()
+    return _metadata_cache[key]

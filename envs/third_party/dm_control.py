@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from envs.hosted.package_versions import version_of
-from envs.third_party.base import EnvFacts
+from envs.third_party.base import EnvMetadata
 from pixio_robot.errors import UserError, unknown_name
 
 
 class DmControl:
-    """See `ForeignMujoco`. The state is the concatenation of all observations. There are rewards, but no success."""
+    """See `ThirdPartyMujocoEnv`. The state is the concatenation of all observations. There are rewards, but no
+    success."""
 
     view: Mapping[str, Any] = {}
 
@@ -28,7 +29,7 @@ class DmControl:
         domain, task = name.split("/")
         self._env: Any = suite.load(domain, task, task_kwargs={"random": 0})
         actions = self._env.action_spec()
-        self.facts = EnvFacts(
+        self.metadata = EnvMetadata(
             state_names=tuple(
                 f"{part}.{index} [?]"
                 for part, spec in self._env.observation_spec().items()
@@ -63,7 +64,7 @@ class DmControl:
             raise UserError("dm_control started a new episode by itself: the horizon is longer than the task's limit.")
         return self._flat(after.observation), float(after.reward or 0.0), False, bool(after.last())
 
-    def restored(self) -> np.ndarray:
+    def on_state_restored(self) -> np.ndarray:
         self._env._step_count, self._env._reset_next_step = 0, False
         return self._flat(self._env.task.get_observation(self._env.physics))
 

@@ -8,49 +8,49 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.third_party.base import ForeignMujoco, ForeignPlain
-from envs.third_party.gymnasium_images import DRAWN, PICTURES, GymnasiumPlain
-from envs.third_party.gymnasium_mujoco import GymnasiumMujoco, has_model
-from envs.third_party.spaces import Layout
+from envs.third_party.base import ThirdPartyImageEnv, ThirdPartyMujocoEnv
+from envs.third_party.gymnasium_images import PICTURES_KEY, RENDER_MODE, GymnasiumImages
+from envs.third_party.gymnasium_mujoco import GymnasiumMujoco, has_mujoco_model
+from envs.third_party.spaces import ObservationLayout
 from pixio_robot.errors import UserError
 
 
-def open_gymnasium(name: str, settings: Mapping[str, Any]) -> ForeignMujoco | ForeignPlain:
+def open_gymnasium_env(name: str, settings: Mapping[str, Any]) -> ThirdPartyMujocoEnv | ThirdPartyImageEnv:
     """`gymnasium.make(name, **settings)`, with the time limit replaced by `EnvConfig.horizon`.
 
     An environment with an unwrapped MuJoCo model and no images in its observation is rendered by us. Raises UserError
     if it cannot be created, or if its actions are not a numeric vector.
     """
     task = f"task=gymnasium:{name}"
-    return open_made(task, lambda settings: _made(task, name, settings), settings)
+    return wrap_gymnasium_env(task, lambda settings: _make(task, name, settings), settings)
 
 
-def open_made(
+def wrap_gymnasium_env(
     task: str, make: Callable[[Mapping[str, Any]], gymnasium.Env], settings: Mapping[str, Any]
-) -> ForeignMujoco | ForeignPlain:
-    """As `open_gymnasium`, of what `make(settings)` returns. It is made a second time only if it shows nothing in its
-    observations and has to be told to render."""
-    env, blind = make(settings), ""
+) -> ThirdPartyMujocoEnv | ThirdPartyImageEnv:
+    """As `open_gymnasium_env`, of what `make(settings)` returns. It is made a second time only if its
+    observations contain no images and it has to be told to render."""
+    env, render_error = make(settings), ""
     try:
         _check_actions(task, env.action_space)
-        pictures = Layout(env.observation_space, task).pictures
-        if has_model(env) and not pictures:
+        image_sizes = ObservationLayout(env.observation_space, task).image_sizes
+        if has_mujoco_model(env) and not image_sizes:
             return GymnasiumMujoco(env)
-        shows = pictures or env.metadata.get(PICTURES)
-        could_draw = DRAWN in (env.metadata.get("render_modes") or ())
-        if not shows and could_draw and env.render_mode != DRAWN and "render_mode" not in settings:
+        has_images = image_sizes or env.metadata.get(PICTURES_KEY)
+        can_render = RENDER_MODE in (env.metadata.get("render_modes") or ())
+        if not has_images and can_render and env.render_mode != RENDER_MODE and "render_mode" not in settings:
             env.close()
             try:
-                env = make({**settings, "render_mode": DRAWN})
+                env = make({**settings, "render_mode": RENDER_MODE})
             except UserError as error:  # its constructor may not accept the argument
-                env, blind = make(settings), str(error)
-        return GymnasiumPlain(task, env, blind)
+                env, render_error = make(settings), str(error)
+        return GymnasiumImages(task, env, render_error)
     except BaseException:
         env.close()
         raise
 
 
-def _made(task: str, name: str, settings: Mapping[str, Any]) -> gymnasium.Env:
+def _make(task: str, name: str, settings: Mapping[str, Any]) -> gymnasium.Env:
     try:
         return gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True, **settings)
     except (gymnasium.error.Error, TypeError, ValueError) as error:

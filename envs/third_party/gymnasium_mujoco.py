@@ -13,18 +13,18 @@ import mujoco
 import numpy as np
 
 from envs.hosted.package_versions import version_of
-from envs.third_party.base import EnvFacts
-from envs.third_party.spaces import action_facts, as_action, succeeded
+from envs.third_party.base import EnvMetadata
+from envs.third_party.spaces import action_metadata, is_success, unflatten_action
 
-_WATCHING = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
+_CHECKING_WRAPPERS = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
 """Wrappers that do not change the environment's behaviour."""
 
 
-def has_model(env: gymnasium.Env) -> bool:
+def has_mujoco_model(env: gymnasium.Env) -> bool:
     """Whether it is built like Gymnasium's own MuJoCo environments, with a model, its data, a time step and an
     observation function, and no wrapper changes its observations, actions, rewards or termination."""
     inner: Any = env
-    while type(inner) in _WATCHING:
+    while type(inner) in _CHECKING_WRAPPERS:
         inner = inner.env
     return (
         inner is env.unwrapped
@@ -35,25 +35,26 @@ def has_model(env: gymnasium.Env) -> bool:
     )
 
 
-def _names(space: gymnasium.Space, prefix: str) -> list[str]:
+def _element_names(space: gymnasium.Space, prefix: str) -> list[str]:
     if isinstance(space, gymnasium.spaces.Dict):
-        return [name for key, part in space.items() for name in _names(part, key)]
+        return [name for key, part in space.items() for name in _element_names(part, key)]
     size = gymnasium.spaces.utils.flatdim(space)
     return [f"{prefix}.{index} [?]" for index in range(size)]
 
 
 class GymnasiumMujoco:
-    """See `ForeignMujoco`. The state is the flattened observation; success is `is_success` or `success` in `info`."""
+    """See `ThirdPartyMujocoEnv`. The state is the flattened observation; success is `is_success` or `success` in
+    `info`."""
 
     def __init__(self, env: gymnasium.Env) -> None:
-        """env: an environment for which `has_model` is true."""
+        """env: an environment for which `has_mujoco_model` is true."""
         self._env: Any = env.unwrapped
-        self.facts = EnvFacts(
-            state_names=tuple(_names(self._env.observation_space, "observation")),
-            **action_facts(self._env.action_space),
+        self.metadata = EnvMetadata(
+            state_names=tuple(_element_names(self._env.observation_space, "observation")),
+            **action_metadata(self._env.action_space),
             control_hz=round(1 / float(self._env.dt), 6),
             versions=(version_of(type(self._env).__module__.partition(".")[0]), version_of("mujoco")),
-            repeats=not (self._env.spec is not None and self._env.spec.nondeterministic),
+            deterministic=not (self._env.spec is not None and self._env.spec.nondeterministic),
         )
 
     @property
@@ -82,10 +83,12 @@ class GymnasiumMujoco:
         return self._flat(self._env.reset(seed=seed)[0])
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-        observation, reward, terminated, truncated, info = self._env.step(as_action(self._env.action_space, action))
-        return self._flat(observation), float(reward), succeeded(info), bool(terminated or truncated)
+        observation, reward, terminated, truncated, info = self._env.step(
+            unflatten_action(self._env.action_space, action)
+        )
+        return self._flat(observation), float(reward), is_success(info), bool(terminated or truncated)
 
-    def restored(self) -> np.ndarray:
+    def on_state_restored(self) -> np.ndarray:
         return self._flat(self._env._get_obs())
 
     def show_goal(self) -> None:

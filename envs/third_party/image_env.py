@@ -8,72 +8,72 @@ from typing import Any, NoReturn
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.seeding import OwnGenerators
-from envs.third_party.base import ForeignPlain
-from envs.third_party.spec import foreign_spec
-from envs.validation import finite_vector
+from envs.seeding import IsolatedGenerators
+from envs.third_party.base import ThirdPartyImageEnv
+from envs.third_party.spec import third_party_spec
+from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
 
 
-def _lacking(what: str) -> Callable[..., NoReturn]:
-    def refuse(self: PlainEnv, *_: Any, **__: Any) -> NoReturn:
+def _unsupported(what: str) -> Callable[..., NoReturn]:
+    def refuse(self: ImageEnvAdapter, *_: Any, **__: Any) -> NoReturn:
         raise UserError(f"task={self.config.task} has no MuJoCo model, so it cannot provide {what}.")
 
     return refuse
 
 
-class PlainEnv:
+class ImageEnvAdapter:
     """See `Environment` for the interface. Provides the environment's own images, at their own sizes.
 
     An episode ends when the environment reports it, or at the horizon. Methods that need a simulator (depth,
     segmentation, poses, saving and restoring states) raise UserError.
     """
 
-    def __init__(self, config: EnvConfig, foreign: ForeignPlain) -> None:
-        self.config, self._foreign = config, foreign
-        self.spec = foreign_spec(config, foreign.facts)
-        self._generators = OwnGenerators()
+    def __init__(self, config: EnvConfig, env: ThirdPartyImageEnv) -> None:
+        self.config, self._env = config, env
+        self.spec = third_party_spec(config, env.metadata)
+        self._generators = IsolatedGenerators()
         self._horizon = config.steps
         self._steps, self._done = 0, True
 
     def reset(self, seed: int, render: bool = True) -> Frame:
         with self._generators.reset(seed):
-            frame = self._foreign.reset(seed, self._looks(render))
+            frame = self._env.reset(seed, self._should_render(render))
         self._steps, self._done = 0, False
-        return self._shown(frame)
+        return self._select_cameras(frame)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
         if self._done:
             raise ValueError("This episode is over (or none was started): call reset first.")
-        facts = self._foreign.facts
-        action = np.clip(finite_vector(action, self.spec.action_dim, "The action"), facts.low, facts.high)
-        with self._generators.held():
-            frame, reward, success, over = self._foreign.step(action, self._looks(render))
+        metadata = self._env.metadata
+        action = np.clip(check_finite_vector(action, self.spec.action_dim, "The action"), metadata.low, metadata.high)
+        with self._generators.activated():
+            frame, reward, success, over = self._env.step(action, self._should_render(render))
         self._steps += 1
         self._done = over or self._steps >= self._horizon
-        return StepResult(self._shown(frame), reward, success, self._done)
+        return StepResult(self._select_cameras(frame), reward, success, self._done)
 
-    def _looks(self, render: bool) -> bool:
+    def _should_render(self, render: bool) -> bool:
         """Whether to render. Without cameras nothing is rendered, so environments that cannot render work too."""
         return render and bool(self.spec.cameras)
 
-    def _shown(self, frame: Frame) -> Frame:
+    def _select_cameras(self, frame: Frame) -> Frame:
         return Frame({name: frame.images[name] for name in self.spec.cameras if frame.images}, frame.state)
 
     def render(self, camera: str | None = None) -> np.ndarray:
         name = camera or next(iter(self.spec.cameras), "")
         if name not in self.spec.cameras:
             raise unknown_name("camera", name, self.spec.cameras)
-        return self._foreign.shown()[name]
+        return self._env.render_all()[name]
 
-    render_depth = _lacking("depth")
-    render_segmentation = _lacking("segmentation")
-    segmentation_names = _lacking("segmentation")
-    camera_pose = _lacking("the pose of a camera")
-    privileged = _lacking("the poses of objects")
-    get_state = _lacking("its state")
-    reset_to = _lacking("restoring of states")
+    render_depth = _unsupported("depth")
+    render_segmentation = _unsupported("segmentation")
+    segmentation_names = _unsupported("segmentation")
+    camera_pose = _unsupported("the pose of a camera")
+    privileged = _unsupported("the poses of objects")
+    get_state = _unsupported("its state")
+    reset_to = _unsupported("restoring of states")
 
     def close(self) -> None:
-        self._foreign.close()
+        self._env.close()

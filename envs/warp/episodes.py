@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 
 from envs.config import EnvConfig
 from envs.experts.disturbance import Disturbance
-from envs.recording.episodes import Take
+from envs.recording.episodes import ExpertEpisodeRecorder
 from envs.warp.pool import WarpPool
 from pixio_robot.types import Episode
 
@@ -21,29 +21,33 @@ def warp_episodes(
     """
     source = enumerate(seeds)
     with WarpPool(config, worlds) as pool:
-        takes: dict[int, tuple[int, int, Take]] = {}
+        recorders: dict[int, tuple[int, int, ExpertEpisodeRecorder]] = {}
         ended: dict[int, tuple[int, Episode]] = {}
         due = 0
 
         def fill() -> None:
             starting = {}
             for slot in range(worlds):
-                if slot not in takes and slot not in starting and (following := next(source, None)):
+                if slot not in recorders and slot not in starting and (following := next(source, None)):
                     starting[slot] = following
             if starting:
                 frames, _ = pool.reset({slot: seed for slot, (_, seed) in starting.items()}, {})
                 for slot, (number, seed) in starting.items():
-                    takes[slot] = (number, seed, Take(pool.slot(slot), seed, frames[slot], disturbance))
+                    recorders[slot] = (
+                        number,
+                        seed,
+                        ExpertEpisodeRecorder(pool.slot(slot), seed, frames[slot], disturbance),
+                    )
 
         fill()
-        while takes:
-            results, _ = pool.step({slot: take.act() for slot, (_, _, take) in takes.items()}, {})
+        while recorders:
+            results, _ = pool.step({slot: recorder.act() for slot, (_, _, recorder) in recorders.items()}, {})
             for slot, result in results.items():
-                number, seed, take = takes[slot]
-                take.add(result)
+                number, seed, recorder = recorders[slot]
+                recorder.add(result)
                 if result.done:
-                    ended[number] = (seed, take.episode())
-                    del takes[slot]
+                    ended[number] = (seed, recorder.episode())
+                    del recorders[slot]
             while due in ended:
                 yield ended.pop(due)
                 due += 1

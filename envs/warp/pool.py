@@ -9,9 +9,9 @@ import numpy as np
 
 from envs.config import EnvConfig
 from envs.rendering.views import object_columns
-from envs.spec import spec_of
-from envs.tabletop.env import succeeded
-from envs.warp.worlds import Worlds
+from envs.spec import make_env_spec
+from envs.tabletop.env import is_success
+from envs.warp.worlds import WarpWorlds
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Frame, StepResult
 
@@ -30,9 +30,9 @@ class WarpPool:
         if num_slots < 1:
             raise UserError(f"num_slots must be at least 1, not {num_slots}.")
         self.config = config
-        self.spec = spec_of(config)
+        self.spec = make_env_spec(config)
         self.num_slots = num_slots
-        self._worlds: Worlds | None = Worlds(config, num_slots, device)
+        self._worlds: WarpWorlds | None = WarpWorlds(config, num_slots, device)
         self._steps = np.zeros(num_slots, int)
         self._running = np.zeros(num_slots, bool)
 
@@ -41,7 +41,7 @@ class WarpPool:
         return []
 
     @property
-    def worlds(self) -> Worlds:
+    def worlds(self) -> WarpWorlds:
         if self._worlds is None:
             raise RuntimeError("This pool is closed.")
         return self._worlds
@@ -51,8 +51,8 @@ class WarpPool:
         return WarpSlot(self, slot)
 
     def reset(self, seeds: Mapping[int, int], render: Mapping[int, bool]) -> tuple[dict[int, Frame], set[int]]:
-        self._check(seeds)
-        self.worlds.start(seeds)
+        self._check_slots(seeds)
+        self.worlds.reset(seeds)
         slots = list(seeds)
         self._steps[slots], self._running[slots] = 0, True
         return self._frames(slots, render), set()
@@ -60,17 +60,17 @@ class WarpPool:
     def step(
         self, actions: Mapping[int, np.ndarray], render: Mapping[int, bool]
     ) -> tuple[dict[int, StepResult], set[int]]:
-        self._check(actions)
+        self._check_slots(actions)
         slots, commands = list(actions), np.zeros((self.num_slots, self.spec.action_dim), np.float32)
-        commands[slots] = self._checked(actions)
-        held = self._running.copy()
-        held[slots] = False
+        commands[slots] = self._stack_actions(actions)
+        frozen = self._running.copy()
+        frozen[slots] = False
         worlds = self.worlds
-        worlds.step(commands, np.flatnonzero(held).tolist())
+        worlds.step(commands, np.flatnonzero(frozen).tolist())
         self._steps[slots] += 1
-        nothing = np.zeros_like(worlds.eef)
-        cube, target = (worlds.body_pos.get(name, nothing) for name in ("cube", "target"))
-        success = succeeded(self.config.task, worlds.eef, cube, target)
+        zeros = np.zeros_like(worlds.eef)
+        cube, target = (worlds.body_pos.get(name, zeros) for name in ("cube", "target"))
+        success = is_success(self.config.task, worlds.eef, cube, target)
         done = success | (self._steps >= self.config.steps)
         self._running[slots] = ~done[slots]
         frames = self._frames(slots, render)
@@ -80,12 +80,12 @@ class WarpPool:
         }
         return results, set()
 
-    def _check(self, payload: Mapping[int, object]) -> None:
+    def _check_slots(self, payload: Mapping[int, object]) -> None:
         for slot in payload:
             if not 0 <= slot < self.num_slots:
                 raise ValueError(f"Slot {slot} does not exist; slots are 0 to {self.num_slots - 1}.")
 
-    def _checked(self, actions: Mapping[int, np.ndarray]) -> np.ndarray:
+    def _stack_actions(self, actions: Mapping[int, np.ndarray]) -> np.ndarray:
         for slot, action in actions.items():
             if not self._running[slot]:
                 raise ValueError(f"The episode of slot {slot} is over (or none was started): call reset first.")
@@ -98,13 +98,13 @@ class WarpPool:
 
     def _frames(self, slots: list[int], render: Mapping[int, bool]) -> dict[int, Frame]:
         worlds = self.worlds
-        state = np.concatenate([worlds.eef, worlds.fingers, *self._objects()], axis=1)
+        state = np.concatenate([worlds.eef, worlds.fingers, *self._object_state()], axis=1)
         seen = [slot for slot in slots if render.get(slot, True)]
-        pictures = worlds.pictures() if seen else {}
-        images = {slot: {name: drawn[slot] for name, drawn in pictures.items()} for slot in seen}
+        rendered = worlds.render() if seen else {}
+        images = {slot: {name: batch[slot] for name, batch in rendered.items()} for slot in seen}
         return {slot: Frame(images.get(slot, {}), state[slot].copy()) for slot in slots}
 
-    def _objects(self) -> list[np.ndarray]:
+    def _object_state(self) -> list[np.ndarray]:
         """What `object_state` adds to the states of all worlds."""
         if not self.config.object_state:
             return []

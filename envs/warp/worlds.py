@@ -18,8 +18,16 @@ import mujoco
 import numpy as np
 
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, RenderQuality
-from envs.rendering.scene import Scene
-from envs.tabletop.env import DELTA_POS, FINGERS_CLOSED, FINGERS_OPEN, REACH_HIGH, REACH_LOW, place, tabletop_model
+from envs.rendering.scene import SceneRandomiser
+from envs.tabletop.env import (
+    DELTA_POS,
+    FINGERS_CLOSED,
+    FINGERS_OPEN,
+    REACH_HIGH,
+    REACH_LOW,
+    set_start_state,
+    tabletop_model,
+)
 from envs.tasks import TASKS, Simulator
 from pixio_robot.errors import UserError
 
@@ -29,12 +37,12 @@ _CONTACTS, _CONSTRAINTS = 48, 192
 _MODEL_RGBA = (0.5, 0.5, 0.5, 1.0)
 """MuJoCo's default geom colour: any other colour takes precedence over the material's."""
 
-_STATE = ("time", "qpos", "qvel", "qacc_warmstart", "cvel", "mocap_pos", "ctrl")
+_STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "cvel", "mocap_pos", "ctrl")
 """The full state of a world. mujoco-warp's step also reads the body velocities `cvel` of the previous step."""
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_stdout() -> Iterator[None]:
     """Silence Warp, which prints every module that it loads to standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
@@ -43,7 +51,7 @@ def _quiet() -> Iterator[None]:
 def load_warp() -> tuple[Any, Any]:
     """(warp, mujoco_warp). Raises UserError if they are not installed."""
     try:
-        with _quiet():
+        with _silence_stdout():
             import warp
 
             # It prints a banner, and warns if there is no GPU.
@@ -56,7 +64,7 @@ def load_warp() -> tuple[Any, Any]:
     return warp, mujoco_warp
 
 
-def paint(model: mujoco.MjModel) -> None:
+def bake_geom_colours(model: mujoco.MjModel) -> None:
     """Give geoms a plain colour where the ray tracer would show another colour than MuJoCo's renderer.
 
     The ray tracer prefers a material's colour to the geom's, and supports textures only for planes and meshes.
@@ -76,11 +84,11 @@ def paint(model: mujoco.MjModel) -> None:
         model.geom_matid[geom] = -1
 
 
-class Worlds:
+class WarpWorlds:
     """`count` worlds of the configuration's task. All positions in metres, one row per world, float32.
 
     eef (n, 3): the fingertip site. fingers (n, 2): finger positions. body_pos[name] (n, 3), body_mat[name] (n, 3, 3):
-    the task's objects. All belong to the state that `pictures` shows.
+    the task's objects. All belong to the state that `render` shows.
     """
 
     def __init__(self, config: EnvConfig, count: int, device: str | None = None) -> None:
@@ -89,7 +97,7 @@ class Worlds:
         self._config, self.count = config, count
         self._host = tabletop_model(config)
         self._host_data = mujoco.MjData(self._host)
-        self._scene = Scene(config, self._host, self._host_data)
+        self._scene = SceneRandomiser(config, self._host, self._host_data)
         self.device = self._warp.get_device(device)
         self._substeps = PHYSICS_HZ[Simulator.TABLETOP] // config.control_hz
         model = tabletop_model(config)
@@ -98,17 +106,17 @@ class Worlds:
         self._fingers = [model.joint(f"finger{i}").qposadr[0] for i in (1, 2)]
         self._bodies = {name: model.body(body).id for name, body in TASKS[config.task].bodies.items()}
         # The cameras in the model's order, which is the order of the pixels.
-        self._shown = sorted(config.cameras, key=lambda name: model.camera(CAMERAS[name]).id)
+        self._cameras = sorted(config.cameras, key=lambda name: model.camera(CAMERAS[name]).id)
         with self._on_device():
             self._build(model)
 
     @contextlib.contextmanager
     def _on_device(self) -> Iterator[None]:
-        with _quiet(), self._warp.ScopedDevice(self.device):
+        with _silence_stdout(), self._warp.ScopedDevice(self.device):
             yield
 
     def _build(self, model: mujoco.MjModel) -> None:
-        paint(model)
+        bake_geom_colours(model)
         # The tasks have no sensors, and mujoco-warp 3.8's kernels for them do not compile under every newer Warp.
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
         data = mujoco.MjData(model)
@@ -121,9 +129,9 @@ class Worlds:
         self._model.cam_pos = self._warp.array(self._camera_pos, dtype=self._warp.vec3)
         self._model.cam_quat = self._warp.array(self._camera_quat, dtype=self._warp.quat)
         self._context = None
-        if self._shown:
+        if self._cameras:
             active = [
-                any(model.camera(CAMERAS[name]).id == index for name in self._shown) for index in range(model.ncam)
+                any(model.camera(CAMERAS[name]).id == index for name in self._cameras) for index in range(model.ncam)
             ]
             self._context = self._mjw.create_render_context(
                 model,
@@ -143,11 +151,11 @@ class Worlds:
             self._rgb = self._warp.zeros((*packed.shape, 3), dtype=self._warp.uint8)
             self._unpack_rgb = unpack_rgb
         self._mocap_pos, self._ctrl = self._data.mocap_pos.numpy().copy(), self._data.ctrl.numpy().copy()
-        self._step_worlds = self._recorded(self._step_once)
-        self._draw_worlds = self._recorded(self._draw_once)
+        self._step_worlds = self._capture_graph(self._step_once)
+        self._render_worlds = self._capture_graph(self._render_once)
         self._read()
 
-    def _recorded(self, work: Callable[[], None]) -> Callable[[], None]:
+    def _capture_graph(self, work: Callable[[], None]) -> Callable[[], None]:
         """Capture `work` as a graph that is replayed without Python. Runs it once before, to load its kernels."""
         work()
         with self._warp.ScopedCapture() as capture:
@@ -157,13 +165,13 @@ class Worlds:
     def _step_once(self) -> None:
         for _ in range(self._substeps):
             self._mjw.step(self._model, self._data)
-        self._locate()
+        self._update_kinematics()
 
-    def _locate(self) -> None:
+    def _update_kinematics(self) -> None:
         self._mjw.kinematics(self._model, self._data)
         self._mjw.camlight(self._model, self._data)
 
-    def _draw_once(self) -> None:
+    def _render_once(self) -> None:
         if self._context is not None:
             self._mjw.refit_bvh(self._model, self._data, self._context)
             self._mjw.render(self._model, self._data, self._context)
@@ -179,12 +187,12 @@ class Worlds:
         self.body_pos = {name: positions[:, body] for name, body in self._bodies.items()}
         self.body_mat = {name: rotations[:, body] for name, body in self._bodies.items()}
 
-    def start(self, seeds: Mapping[int, int]) -> None:
+    def reset(self, seeds: Mapping[int, int]) -> None:
         """Start episodes with the given seeds in these worlds: the same starts as in `TabletopEnv`, in float32."""
         state = self._state()
         for world, seed in seeds.items():
-            place(self._config, seed, self._host, self._host_data)
-            self._scene.draw(seed)
+            set_start_state(self._config, seed, self._host, self._host_data)
+            self._scene.randomise(seed)
             host = self._host_data
             start = {"time": 0.0, "qvel": 0.0, "qacc_warmstart": 0.0, "cvel": 0.0, "ctrl": host.ctrl}
             for name, value in (start | {"qpos": host.qpos, "mocap_pos": host.mocap_pos}).items():
@@ -194,44 +202,44 @@ class Worlds:
             self._write(state)
             self._model.cam_pos.assign(self._camera_pos)
             self._model.cam_quat.assign(self._camera_quat)
-            self._locate()
+            self._update_kinematics()
             self._read()
 
     def _state(self) -> dict[str, np.ndarray]:
         # Copies, because on the CPU `numpy()` returns the live memory.
-        return {name: getattr(self._data, name).numpy().copy() for name in _STATE}
+        return {name: getattr(self._data, name).numpy().copy() for name in _STATE_FIELDS}
 
     def _write(self, state: Mapping[str, np.ndarray]) -> None:
         for name, value in state.items():
             getattr(self._data, name).assign(value)
         self._mocap_pos, self._ctrl = state["mocap_pos"], state["ctrl"]
 
-    def step(self, actions: np.ndarray, held: Sequence[int] = ()) -> None:
-        """One control step with actions (n, 4), clipped to [-1, 1]. The worlds in `held` keep their state."""
+    def step(self, actions: np.ndarray, frozen: Sequence[int] = ()) -> None:
+        """One control step with actions (n, 4), clipped to [-1, 1]. The worlds in `frozen` keep their state."""
         actions = np.clip(actions, -1, 1)
         self._mocap_pos[:, self._hand] = np.clip(self.eef + DELTA_POS * actions[:, :3], REACH_LOW, REACH_HIGH)
         self._ctrl[:] = np.where(actions[:, 3:] > 0, FINGERS_CLOSED, FINGERS_OPEN)
         with self._on_device():
-            before = self._state() if held else {}
+            before = self._state() if frozen else {}
             self._data.mocap_pos.assign(self._mocap_pos)
             self._data.ctrl.assign(self._ctrl)
             self._step_worlds()
-            if held:
+            if frozen:
                 after = self._state()
                 for name, value in before.items():
-                    after[name][list(held)] = value[list(held)]
+                    after[name][list(frozen)] = value[list(frozen)]
                 self._write(after)
-                self._locate()
+                self._update_kinematics()
             self._read()
 
-    def pictures(self) -> dict[str, np.ndarray]:
+    def render(self) -> dict[str, np.ndarray]:
         """The images of the configuration's cameras: camera -> uint8 (n, h, w, 3)."""
         if self._context is None:
             return {}
         with self._on_device():
-            self._draw_worlds()
+            self._render_worlds()
             rgb = self._rgb.numpy()
         size = self._config.image_size
         # On the CPU `numpy()` returns the live memory, into which the next image is rendered.
-        pictures = (rgb.copy() if self.device.is_cpu else rgb).reshape(self.count, len(self._shown), size, size, 3)
-        return {name: pictures[:, self._shown.index(name)] for name in self._config.cameras}
+        images = (rgb.copy() if self.device.is_cpu else rgb).reshape(self.count, len(self._cameras), size, size, 3)
+        return {name: images[:, self._cameras.index(name)] for name in self._config.cameras}

@@ -13,7 +13,7 @@ from pixio_robot.cli.data_words import need_paths, paths_and_pairs, print_result
 from pixio_robot.errors import UserError
 
 if TYPE_CHECKING:
-    from envs.robomimic.recorded_scene import RecordedScene
+    from envs.robomimic.recorded_scene import StateRenderer
     from pixio_robot.interop.demo_formats import ImportFormat
 
 
@@ -48,10 +48,10 @@ def export_demos(arguments: list[str]) -> int:
     return print_result(f"{paths[0]} -> {out} ({form.NAME})", outcome.episodes, outcome.frames, outcome.notes)
 
 
-def _robosuite_scene(image_size: int, render_quality: str) -> RecordedScene:
-    from envs.robomimic.recorded_scene import RecordedScene
+def _robosuite_scene(image_size: int, render_quality: str) -> StateRenderer:
+    from envs.robomimic.recorded_scene import StateRenderer
 
-    return RecordedScene(image_size, render_quality)
+    return StateRenderer(image_size, render_quality)
 
 
 SIMULATORS: dict[str, dict[str, Any]] = {"robomimic": {"open_scene": _robosuite_scene}}

@@ -37,8 +37,8 @@ def replay(arguments: list[str]) -> int:
         demos = file.chosen(config.mask)[: config.demos or None]
         models = [get_model_file(file, demo) for demo in demos]
         simulation = Replay(file.env_args, config.absolute or config.actions == ABSOLUTE_ACTIONS)
-        if simulation.task.left_out:
-            print(f"ignored, unknown to the installed robosuite: {', '.join(simulation.task.left_out)}")
+        if simulation.task.unsupported_keywords:
+            print(f"ignored, unknown to the installed robosuite: {', '.join(simulation.task.unsupported_keywords)}")
         strayed = worst_mm = solved = 0
         try:
             for demo, model in zip(demos, models, strict=True):

@@ -9,10 +9,10 @@ from omegaconf import MISSING
 
 from envs.config import EnvConfig
 from envs.pool.process_worker import StartMethod
-from envs.registry import spec_of
-from envs.robomimic.task import PREFIX
+from envs.registry import make_env_spec
+from envs.robomimic.task import ROBOMIMIC_PREFIX
 from envs.spec import action_bounds
-from envs.tasks import FOREIGN
+from envs.tasks import THIRD_PARTY
 from pixio_robot.cli.compose import run
 from pixio_robot.cli.evaluated import RANDOM, Evaluated, finished_policy, random_actions, training_checkpoints
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
@@ -99,20 +99,20 @@ def _names(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) 
 
 def _evaluate(command: EvaluateCommand) -> bool:
     from envs.pool.worker_pool import make_pool
-    from envs.third_party.reproducibility import check_starts, notes, repeats
+    from envs.third_party.reproducibility import check_distinct_initial_states, is_reproducible, limitations
     from pixio_robot.evaluation.series import checkpoint_directory, series_text, write_series
     from pixio_robot.training.device import pick_device
 
     device = pick_device(command.device)
     contestants = _contestants(command)
-    env_spec = spec_of(command.env)
+    env_spec = make_env_spec(command.env)
     # Checked before any simulator starts, so that an incompatible policy fails at once.
     names = _names(command, contestants[0], env_spec)
     repeating = True
-    if command.env.simulator in FOREIGN:
-        check_starts(command.env, command.seed_list())
-        repeating = repeats(command.env)
-        for note in notes(command.env, repeating):
+    if command.env.simulator in THIRD_PARTY:
+        check_distinct_initial_states(command.env, command.seed_list())
+        repeating = is_reproducible(command.env)
+        for note in limitations(command.env, repeating):
             print(f"evaluate: {note}")
     pool = make_pool(
         command.env,
@@ -164,7 +164,7 @@ def _play(
     print(
         f"evaluate: {summary.label}{at}: {summary.successes} of {summary.episodes} succeeded "
         f"({summary.rate:.0%}, 95 % interval {summary.low:.0%} to {summary.high:.0%})"
-        + (_rewards(summary) if command.env.simulator in FOREIGN else "")
+        + (_rewards(summary) if command.env.simulator in THIRD_PARTY else "")
         + (f"; stopped early because {summary.stopped}" if summary.stopped else "")
         + (f"; {summary.restarts} episodes were repeated because a worker died" if summary.restarts else "")
         + f" -> {directory}",
@@ -181,8 +181,8 @@ def _rewards(summary: EvaluationSummary) -> str:
 
 def _run(command: EvaluateCommand) -> int:
     inputs = {} if command.checkpoint == RANDOM else {"checkpoint": str(policy_directory(command.checkpoint))}
-    if command.env.task.startswith(PREFIX):
-        inputs["env.task"] = command.env.task.removeprefix(PREFIX)
+    if command.env.task.startswith(ROBOMIMIC_PREFIX):
+        inputs["env.task"] = command.env.task.removeprefix(ROBOMIMIC_PREFIX)
     return run_stage(
         "evaluate",
         command.out,

@@ -12,7 +12,7 @@ from pixio_robot.cli.policy_directory import policy_directory, weights_fingerpri
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.types import Actor, DemoSpec
-from policies.acting import ActingConfig, act_as, acting_text, words_of_noise
+from policies.acting import ActingConfig, apply_acting_config, describe_acting, explain_unused_noise_seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ class Evaluated:
         """
         from pixio_robot.evaluation.baselines import RandomActor
         from pixio_robot.state_range import MonitoredActor, StateRangeMonitor
-        from policies.chunking import chunked_actor
+        from policies.chunking import make_chunked_actor
         from policies.persistence import load_policy
 
         if self.directory is None:
@@ -57,13 +57,13 @@ class Evaluated:
         policy = load_policy(self.directory, device)
         if self.step_directory is not None:
             _take_weights(policy, self.step_directory)
-        act_as(policy, acting)
-        actor: Actor = chunked_actor(policy, slots, device, policy.goals.get(task), acting.noise_seed)
+        apply_acting_config(policy, acting)
+        actor: Actor = make_chunked_actor(policy, slots, device, policy.goals.get(task), acting.noise_seed)
         if (watch := StateRangeMonitor.of(policy.spec.state_names, policy.state_range)) is not None:
             actor = MonitoredActor(actor, watch, lambda warning: print(f"evaluate: {warning}"))
-        if words := words_of_noise(policy, acting):
+        if words := explain_unused_noise_seed(policy, acting):
             print(f"evaluate: {words}")
-        return actor, acting_text(policy, acting)
+        return actor, describe_acting(policy, acting)
 
 
 def random_actions(name: str, bounds: tuple[np.ndarray, np.ndarray]) -> Evaluated:

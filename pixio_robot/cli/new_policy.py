@@ -19,7 +19,7 @@ from pixio_robot.vision.lora import BASE, has_adapters, strip_adapters
 from pixio_robot.vision.weight_init import Weights, add_prefix, materialise
 from policies.base import ChunkPolicy
 from policies.persistence import read_policy_config
-from policies.registry import build_policy, name_of_config
+from policies.registry import build_policy, get_policy_name_from_config
 from policies.relative_poses import ABSOLUTE
 from policies.relative_statistics import with_relative_poses
 
@@ -68,7 +68,7 @@ def new_policy(command: TrainCommand, data: Demonstrations, device: torch.device
     if conditioning.goal_dim not in (0, goal_dim := len(next(iter(data.goals.values()), []))):
         raise UserError(f"policy.conditioning.goal_dim={conditioning.goal_dim}, but the goals have {goal_dim} numbers.")
     conditioning.goal_dim = goal_dim
-    name = name_of_config(command.policy)
+    name = get_policy_name_from_config(command.policy)
     chosen = [(source.store, source.training) for source in data.sources]
     statistics = with_relative_poses(data.statistics, command.policy, data.spec, chosen)
     policy = build_policy(name, command.policy, data.spec, statistics, encoder)

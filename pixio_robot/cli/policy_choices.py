@@ -12,8 +12,8 @@ from pixio_robot.cli.help import choices
 from pixio_robot.cli.overrides import config_directory, experiment_texts
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.plugins import Plugin, require_single_plugin
-from policies.installed import offers
-from policies.registry import POLICIES, policy_entry
+from policies.plugins import list_plugin_policies
+from policies.registry import POLICIES, get_policy_entry
 
 
 def register_policies(command: str, words: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ def register_policies(command: str, words: Sequence[str]) -> None:
     for name, entry in POLICIES.items():
         if entry.package is None:
             store.store(group="policy", name=f"{name}_schema", node=entry.config)
-    asked, listed, found = _asked_for(command, words), bool({"-h", "--help"} & set(words)), offers()
+    asked, listed, found = _asked_for(command, words), bool({"-h", "--help"} & set(words)), list_plugin_policies()
     known = {*choices(config_directory(), "policy"), *found}
     for word in words:
         # Hydra's own message would not list installed policies that were not asked for.
@@ -59,7 +59,7 @@ def _register(name: str, offers: list[Plugin]) -> None:
             "uninstall it."
         )
     require_single_plugin(offers)
-    entry = policy_entry(name)
+    entry = get_policy_entry(name)
     try:
         ConfigStore.instance().store(group="policy", name=name, node=entry.config, provider=str(entry.package))
     except Exception as error:  # annotations of third-party classes can raise anything
@@ -71,5 +71,5 @@ def _register(name: str, offers: list[Plugin]) -> None:
 def origin(name: str) -> list[str]:
     """Identifies a policy from an installed package in the record of a training run; empty for our own policies, which
     their settings identify."""
-    package = policy_entry(name).package
+    package = get_policy_entry(name).package
     return [] if package is None else [f"policy {name} of {package.name}"]

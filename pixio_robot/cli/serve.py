@@ -18,7 +18,7 @@ from pixio_robot.cli.compose import run
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
-from policies.acting import ActingConfig, act_as, words_of_noise
+from policies.acting import ActingConfig, apply_acting_config, explain_unused_noise_seed
 
 
 @dataclass(kw_only=True)
@@ -40,14 +40,14 @@ def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compi
     from pixio_robot.training.device import pick_device
     from pixio_robot.types import Observation
     from policies.acceleration import compile_for_acting
-    from policies.chunking import call_seed
+    from policies.chunking import get_call_seed
     from policies.persistence import load_policy
 
     device = pick_device(device_name)
     policy: Any = load_policy(policy_directory(checkpoint), device)
     policy.eval()
-    act_as(policy, acting)
-    if words := words_of_noise(policy, acting):
+    apply_acting_config(policy, acting)
+    if words := explain_unused_noise_seed(policy, acting):
         print(f"serve: {words}")
     # Actions beyond `execute` are sent only if the client averages predictions.
     execute, ensemble_weight = policy.config.executed, policy.config.ensemble_weight
@@ -60,7 +60,9 @@ def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compi
             pictures = {name: torch.tensor(image)[None] for name, image in images.items()}
             goal = torch.tensor(policy.goals[task])[None] if task in policy.goals else None
             observation = Observation(pictures, torch.tensor(state)[None], goal=goal).to(device)
-            return policy.act(observation, [call_seed(seed, step, acting.noise_seed)])[0, :sent].float().cpu().numpy()
+            return (
+                policy.act(observation, [get_call_seed(seed, step, acting.noise_seed)])[0, :sent].float().cpu().numpy()
+            )
 
     return Served(
         spec=policy.spec,

@@ -28,9 +28,9 @@ from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.run_record import FitResult
 from pixio_robot.vision.adapt import AdaptConfig
 from pixio_robot.vision.build import EncoderKind, EncoderSource
-from policies.acting import act_as
+from policies.acting import apply_acting_config
 from policies.config import PolicyConfig
-from policies.registry import name_of_config
+from policies.registry import get_policy_name_from_config
 
 if TYPE_CHECKING:
     import torch
@@ -208,7 +208,7 @@ def _settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
     """What determines the result besides the settings of `imitate`."""
     settings = {"policy": to_json_value(command.policy), "data": command.data, "data_weights": command.data_weights}
     settings |= {"goals": data.goals, "cached_views": command.cached_views}
-    method = origin(name_of_config(command.policy))
+    method = origin(get_policy_name_from_config(command.policy))
     # Policies of different packages may have the same settings.
     return settings | ({"method": method} if method else {})
 
@@ -225,7 +225,7 @@ def _finish(trials: Trials, command: TrainCommand, result: FitResult) -> None:
 def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_seeds: Sequence[int]) -> Trials:
     """Rollouts during training. Raises UserError if the policy does not support their settings."""
     try:
-        act_as(copy.copy(policy), command.trials)
+        apply_acting_config(copy.copy(policy), command.trials)
     except UserError as error:
         raise UserError(f"The settings in trials do not fit the policy: {error}") from error
     first = command.trials.first_seed
@@ -282,7 +282,7 @@ def _run(command: TrainCommand) -> int:
     for setting, path in (("initial_policy", command.initial_policy), ("goals", command.goals)):
         if path is not None:
             inputs[setting] = path
-    name = name_of_config(command.policy)
+    name = get_policy_name_from_config(command.policy)
     if method := origin(name):
         inputs["policy"] = method
 

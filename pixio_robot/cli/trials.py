@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.config import EnvConfig
-from envs.registry import spec_of
+from envs.registry import make_env_spec
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.name_mapping import NameMappingConfig, map_names, way_out
 from pixio_robot.evaluation.results import SUMMARY, read_summary
@@ -42,7 +42,7 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec, tasks: Sequence
 
     Raises UserError when the environment does not fit the demonstrations, before anything is trained.
     """
-    env_spec = spec_of(config.env)
+    env_spec = make_env_spec(config.env)
     task = config.task or env_spec.task
     learned = replace(spec, task=task) if task in tasks else spec
     if differences := learned.differences(map_names(learned, env_spec, config).spec):

@@ -14,7 +14,7 @@ from lerobot.envs.utils import freeze_after_episode_end
 
 from envs.config import EnvConfig
 from envs.gymnasium_env import GymnasiumEnv
-from envs.registry import spec_of
+from envs.registry import make_env_spec
 from pixio_robot.interop.lerobot.features import ACTION, IMAGES, STATE
 
 
@@ -30,7 +30,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
 
     def __post_init__(self) -> None:
         self._config = self._chosen()
-        spec = spec_of(self._config)
+        spec = make_env_spec(self._config)
         self.fps = round(spec.control_hz)
         pictures = {
             f"pixels/{name}": PolicyFeature(FeatureType.VISUAL, (camera.height, camera.width, 3))

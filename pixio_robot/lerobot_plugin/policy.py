@@ -23,8 +23,8 @@ from pixio_robot.lerobot_plugin.feature_map import FeatureMap
 from pixio_robot.state_range import StateRangeMonitor
 from pixio_robot.types import DemoSpec, Observation
 from pixio_robot.vision.weights.formats import MODEL
-from policies.acting import ActingConfig, act_as
-from policies.chunking import ChunkedActor, chunked_actor
+from policies.acting import ActingConfig, apply_acting_config
+from policies.chunking import ChunkedActor, make_chunked_actor
 from policies.persistence import load_policy, read_policy_config, save_policy
 
 TRAINED_HERE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands can only run them."
@@ -105,7 +105,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
         self.policy = load_policy(directory)
         self._description = read_policy_config(directory)
         names = [field.name for field in dataclasses.fields(ActingConfig)]
-        act_as(self.policy, ActingConfig(**{name: getattr(config, name) for name in names}))
+        apply_acting_config(self.policy, ActingConfig(**{name: getattr(config, name) for name in names}))
         spec = self.policy.spec.restricted_to(self.policy.cameras, self.policy.config.reads_state)
         self._features = FeatureMap.of(config, spec)
         if config.input_features:  # otherwise checked with the first observation
@@ -155,7 +155,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
         tasks = self._named(batch, rows)
         if self._actor is None or rows != len(self._tasks):
             device = self.config.device or "cpu"
-            self._actor = chunked_actor(self.policy, rows, device, noise_seed=self.config.noise_seed)
+            self._actor = make_chunked_actor(self.policy, rows, device, noise_seed=self.config.noise_seed)
             begun = range(rows)
         else:
             begun = [row for row in range(rows) if tasks[row] != self._tasks[row]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from policies.config import DenoiserConfig
-from policies.networks.step_embedding import StepEmbedding
+from policies.networks.step_embedding import StepEmbeddingMLP
 from policies.networks.transformer_denoiser import TransformerDenoiser
 
 
@@ -53,7 +53,7 @@ class UNet1d(nn.Module):
                 f"horizon = {horizon} must be divisible by {shrink}, because a U-Net with widths = {widths} "
                 f"halves the time axis {len(widths) - 1} times."
             )
-        self.step_embedding = StepEmbedding(config.step_dim)
+        self.step_embedding = StepEmbeddingMLP(config.step_dim)
         condition_dim += config.step_dim
 
         def pair(width_in: int, width_out: int) -> nn.ModuleList:
@@ -78,17 +78,17 @@ class UNet1d(nn.Module):
         x = noisy_bna.transpose(1, 2)
         skips = []
         for level, blocks in enumerate(self.down):
-            x = self._through(blocks, x, condition_bc)
+            x = self._apply_blocks(blocks, x, condition_bc)
             skips.append(x)
             if level < len(self.shrink):
                 x = self.shrink[level](x)
-        x = self._through(self.middle, x, condition_bc)
+        x = self._apply_blocks(self.middle, x, condition_bc)
         for blocks, grow in zip(self.up, self.grow, strict=True):
-            x = grow(self._through(blocks, torch.cat([x, skips.pop()], dim=1), condition_bc))
+            x = grow(self._apply_blocks(blocks, torch.cat([x, skips.pop()], dim=1), condition_bc))
         return self.out(x).transpose(1, 2)
 
     @staticmethod
-    def _through(blocks: nn.Module, x: Tensor, condition_bc: Tensor) -> Tensor:
+    def _apply_blocks(blocks: nn.Module, x: Tensor, condition_bc: Tensor) -> Tensor:
         for block in blocks.children():
             x = block(x, condition_bc)
         return x
@@ -100,7 +100,7 @@ class FiLMMLP(nn.Module):
     def __init__(self, config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int):
         super().__init__()
         width = config.widths[0]
-        self.step_embedding = StepEmbedding(config.step_dim)
+        self.step_embedding = StepEmbeddingMLP(config.step_dim)
         self.condition = nn.Sequential(nn.Linear(condition_dim + config.step_dim, width), nn.Mish())
         self.stem = nn.Linear(horizon * action_dim, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in config.widths)

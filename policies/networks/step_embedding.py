@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-class StepSinusoids(nn.Module):
+class SinusoidalStepEmbedding(nn.Module):
     """Sines and cosines of the diffusion step at geometric frequencies, (b, dim)."""
 
     frequencies: Tensor
@@ -26,12 +26,12 @@ class StepSinusoids(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-class StepEmbedding(nn.Module):
+class StepEmbeddingMLP(nn.Module):
     """The same through a two-layer network."""
 
     def __init__(self, dim: int):
         super().__init__()
-        self.sinusoids = StepSinusoids(dim)
+        self.sinusoids = SinusoidalStepEmbedding(dim)
         self.network = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim))
 
     def forward(self, steps_b: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from policies.config import DenoiserConfig
-from policies.networks.position_embeddings import sinusoids
-from policies.networks.step_embedding import StepSinusoids
+from policies.networks.position_embeddings import sinusoidal_embedding
+from policies.networks.step_embedding import SinusoidalStepEmbedding
 
 
 class TransformerDenoiser(nn.Module):
@@ -23,7 +23,7 @@ class TransformerDenoiser(nn.Module):
     def __init__(self, config: DenoiserConfig, horizon: int, action_dim: int, condition_dim: int):
         super().__init__()
         width = config.widths[0]
-        self.step = StepSinusoids(width)
+        self.step = SinusoidalStepEmbedding(width)
         self.frame = nn.Linear(condition_dim, width)
         self.memory = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
         self.action = nn.Linear(action_dim, width)
@@ -34,12 +34,12 @@ class TransformerDenoiser(nn.Module):
         self.decoder = nn.TransformerDecoder(layer, len(config.widths), norm=nn.LayerNorm(width))
         self.out = nn.Linear(width, action_dim)
         self.register_buffer("causal", _causal_mask(horizon), persistent=False)
-        self.apply(_initialise)
+        self.apply(_initialise_weights)
 
     def forward(self, noisy_bna: Tensor, steps_b: Tensor, condition_btc: Tensor) -> Tensor:
         frames_btw = self.frame(condition_btc)
         ages_t = torch.arange(frames_btw.shape[1] - 1, -1, -1, device=frames_btw.device).float()
-        frames_btw = frames_btw + sinusoids(ages_t, frames_btw.shape[2]).to(frames_btw)
+        frames_btw = frames_btw + sinusoidal_embedding(ages_t, frames_btw.shape[2]).to(frames_btw)
         step_b1w = self.step(steps_b)[:, None]
         memory_bmw = self.memory(torch.cat([step_b1w.to(frames_btw), frames_btw], dim=1))
         actions_bnw = self.action(noisy_bna) + self.action_positions
@@ -51,7 +51,7 @@ def _causal_mask(horizon: int) -> Tensor:
     return torch.ones(horizon, horizon, dtype=torch.bool).triu(1)
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialise_weights(module: nn.Module) -> None:
     """Normal weights with standard deviation .02 and zero biases, as in GPT-2 and the published policy."""
     if isinstance(module, nn.MultiheadAttention):
         nn.init.normal_(module.in_proj_weight, std=0.02)

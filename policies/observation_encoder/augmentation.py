@@ -26,22 +26,22 @@ def random_shift(images: Tensor, pixels: int) -> Tensor:
     down, right = torch.randint(-pixels, pixels + 1, (2, batch, 1), device=device)
     rows_bh = (torch.arange(height, device=device) + down).clamp(0, height - 1)
     columns_bw = (torch.arange(width, device=device) + right).clamp(0, width - 1)
-    return _gather(images, rows_bh, columns_bw)
+    return _select_pixels(images, rows_bh, columns_bw)
 
 
 def random_crop(images: Tensor, height: int, width: int) -> Tensor:
     """Crop every window to that size at a random position. Raises UserError if the images are too small."""
-    spare_rows, spare_columns = _spare(images, height, width)
+    spare_rows, spare_columns = _crop_margins(images, height, width)
     batch, device = len(images), images.device
     top_b1 = torch.randint(spare_rows + 1, (batch, 1), device=device)
     left_b1 = torch.randint(spare_columns + 1, (batch, 1), device=device)
     rows_bh = torch.arange(height, device=device) + top_b1
-    return _gather(images, rows_bh, torch.arange(width, device=device) + left_b1)
+    return _select_pixels(images, rows_bh, torch.arange(width, device=device) + left_b1)
 
 
 def centre_crop(images: Tensor, height: int, width: int) -> Tensor:
     """Crop the centre: the input of a policy trained on random crops when it acts."""
-    spare_rows, spare_columns = _spare(images, height, width)
+    spare_rows, spare_columns = _crop_margins(images, height, width)
     top, left = spare_rows // 2, spare_columns // 2
     return images[:, :, top : top + height, left : left + width]
 
@@ -66,7 +66,7 @@ def color_jitter(images: Tensor, brightness: float, contrast: float, saturation:
         grey_bthw1 = (x @ luma_3)[..., None]
         x = grey_bthw1 + (x - grey_bthw1) * factor(saturation)
         turn_b = torch.empty(batch, device=device).uniform_(-hue, hue) * (2 * torch.pi)
-        x = torch.einsum("bij,bthwj->bthwi", to_rgb_33 @ _turn(turn_b) @ to_yiq_33, x)
+        x = torch.einsum("bij,bthwj->bthwi", to_rgb_33 @ _hue_rotation(turn_b) @ to_yiq_33, x)
     return x.round().clamp(0, 255).to(torch.uint8)
 
 
@@ -86,28 +86,28 @@ def _copied_colour_constants(device: torch.device) -> tuple[Tensor, Tensor, Tens
     return torch.tensor(LUMA).to(device), to_yiq_33.to(device), torch.linalg.inv(to_yiq_33).to(device)
 
 
-def _turn(turn_b: Tensor) -> Tensor:
+def _hue_rotation(turn_b: Tensor) -> Tensor:
     """Rotation matrices about the luma axis, (b, 3, 3)."""
     cosine, sine, one, zero = turn_b.cos(), turn_b.sin(), torch.ones_like(turn_b), torch.zeros_like(turn_b)
     rows = [(one, zero, zero), (zero, cosine, -sine), (zero, sine, cosine)]
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=1)
 
 
-def _spare(images: Tensor, height: int, width: int) -> tuple[int, int]:
+def _crop_margins(images: Tensor, height: int, width: int) -> tuple[int, int]:
     rows, columns = images.shape[2:4]
     if height > rows or width > columns:
         raise UserError(f"crop_shape = [{height}, {width}] does not fit into images of {rows} x {columns} pixels.")
     return rows - height, columns - width
 
 
-def _gather(images: Tensor, rows_bh: Tensor, columns_bw: Tensor) -> Tensor:
+def _select_pixels(images: Tensor, rows_bh: Tensor, columns_bw: Tensor) -> Tensor:
     """Select the given rows and columns of every window, in all its frames."""
     window_b = torch.arange(len(images), device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1, 4)[window_b, rows_bh[:, :, None], columns_bw[:, None, :]]
     return moved.permute(0, 3, 1, 2, 4)
 
 
-def augment(images: Tensor, shift: int, jitter: Sequence[float] | None) -> Tensor:
+def shift_and_jitter(images: Tensor, shift: int, jitter: Sequence[float] | None) -> Tensor:
     """Shift, then colour jitter, as requested. Crops are applied elsewhere: they determine the encoder's input size."""
     if shift:
         images = random_shift(images, shift)

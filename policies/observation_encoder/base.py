@@ -1,4 +1,4 @@
-"""The perception part of a policy: from images or cached features to standardised features of each camera.
+"""The base of observation encoders: from images or cached features to standardised features of each camera.
 
 Shapes: b batch, t frames, n = b t flattened frames, k class tokens, h rows, w columns, d feature.
 """
@@ -17,10 +17,9 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Features, Observation
 from policies.config import ConditioningConfig
 from policies.normalisation import Normaliser
-from policies.observation_encoder.augmentation import augment as augmented
-from policies.observation_encoder.augmentation import centre_crop, random_crop
-from policies.observation_encoder.standardisation import Moments, Standardiser
-from policies.relative_poses import RELATIVE, RelativePoses, known
+from policies.observation_encoder.augmentation import centre_crop, random_crop, shift_and_jitter
+from policies.observation_encoder.standardisation import RunningMoments, Standardiser
+from policies.relative_poses import RELATIVE, RelativePoses, require_relative_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class FeatureShape:
     dim: int
 
 
-class Sight(nn.Module):
+class ObservationEncoder(nn.Module):
     """Features of every camera, and the normalised state. Images and features cached from them give the same result.
 
     An encoder with no parameter that requires a gradient is frozen: it stays in evaluation mode and runs without
@@ -70,8 +69,8 @@ class Sight(nn.Module):
         self.state = None
         self.relative_state = RelativePoses.of_state(spec) if config.obs_pose_repr == RELATIVE else None
         if config.use_state:
-            of = statistics.state if self.relative_state is None else known(statistics.relative_state)
-            self.state = Normaliser.of(config.state_normalisation, of, spec.state_names, config.state_min_std)
+            of = statistics.state if self.relative_state is None else require_relative_range(statistics.relative_state)
+            self.state = Normaliser.from_range(config.state_normalisation, of, spec.state_names, config.state_min_std)
         self.state_dim = spec.state_dim if config.use_state else 0
         self.goal = nn.Linear(config.goal_dim, self.goal_width) if config.goal_dim else None
         # Lists in the order of `cameras`, because camera names may contain dots, which module names must not.
@@ -82,7 +81,7 @@ class Sight(nn.Module):
         for index, camera in enumerate(config.cameras):
             size = spec.cameras[camera]
             blank = torch.zeros(1, 1, size.height, size.width, 3, dtype=torch.uint8, device=device)
-            sample = self._probe(self._prepared(blank, augment=False).flatten(0, 1), index)
+            sample = self._encode_sample(self._crop_and_augment(blank, augment=False).flatten(0, 1), index)
             shape = FeatureShape(sample.cls.shape[1], *sample.patches.shape[1:])
             self.shapes.append(shape)
             self.cls.append(Standardiser((shape.class_tokens, shape.dim)))
@@ -93,7 +92,7 @@ class Sight(nn.Module):
         """Dimension of the projected goal; 0 for a policy that is not goal-conditioned."""
         return self.config.goal_width if self.config.goal_dim else 0
 
-    def wanted(self, observation: Observation) -> Tensor | None:
+    def project_goal(self, observation: Observation) -> Tensor | None:
         """The projected goal (b, goal_width); None if not goal-conditioned. Raises UserError for a wrong length."""
         if self.goal is None:
             return None
@@ -107,7 +106,7 @@ class Sight(nn.Module):
     def encoder_is_frozen(self) -> bool:
         return not any(parameter.requires_grad for encoder in self.encoders for parameter in encoder.parameters())
 
-    def train(self, mode: bool = True) -> Sight:
+    def train(self, mode: bool = True) -> ObservationEncoder:
         super().train(mode)
         # Frozen parts stay in evaluation mode: BatchNorm in a frozen part of an encoder keeps its statistics.
         for part in (part for encoder in self.encoders for part in encoder.modules()):
@@ -149,7 +148,7 @@ class Sight(nn.Module):
         if not self.config.cameras or not self.config.standardise:
             return
         moments = [
-            (Moments(tuple(cls.mean.shape)), Moments(tuple(patches.mean.shape)))
+            (RunningMoments(tuple(cls.mean.shape)), RunningMoments(tuple(patches.mean.shape)))
             for cls, patches in self._standardisers()
         ]
         for observation in observations:
@@ -179,36 +178,36 @@ class Sight(nn.Module):
                 raise UserError(
                     f"Cached features of {camera!r} cannot be used to train the encoder: use images, or freeze it."
                 )
-            found = observation.features[camera].map(lambda x: x.flatten(0, 1))
-            wanted = self.config.crop_shape
-            if found.crop != (None if wanted is None else tuple(wanted)):
+            cached = observation.features[camera].map(lambda x: x.flatten(0, 1))
+            crop_shape = self.config.crop_shape
+            if cached.crop != (None if crop_shape is None else tuple(crop_shape)):
                 raise UserError(
-                    f"Cached features of {camera!r} are of {_part(found.crop)}, but the policy uses {_part(wanted)}: "
-                    "cache them with Views(crop=...) of that size, or use images."
+                    f"Cached features of {camera!r} are of {_describe_crop(cached.crop)}, but the policy uses "
+                    f"{_describe_crop(crop_shape)}: cache them with Views(crop=...) of that size, or use images."
                 )
-            grid = tuple(found.patches.shape[1:3])
+            grid = tuple(cached.patches.shape[1:3])
             shape = self.shapes[index]
             if grid != (shape.rows, shape.columns):
                 raise UserError(
                     f"Cached features of {camera!r} are maps of {grid} cells, but the policy uses "
                     f"{shape.rows} x {shape.columns}: cache them with this policy's encoder, or use images."
                 )
-            return found
+            return cached
         if camera not in observation.images:
             raise UserError(
                 f"The observation has no camera {camera!r}; it has images of {sorted(observation.images)} and features "
                 f"of {sorted(observation.features)}."
             )
-        return self._encode(self._prepared(observation.images[camera], augment).flatten(0, 1), index)
+        return self._encode(self._crop_and_augment(observation.images[camera], augment).flatten(0, 1), index)
 
-    def _prepared(self, images: Tensor, augment: bool) -> Tensor:
+    def _crop_and_augment(self, images: Tensor, augment: bool) -> Tensor:
         """The input of the encoder: with `augment` a random crop and the other augmentations, else the centre crop."""
         if self.config.crop_shape is not None:
             images = (random_crop if augment else centre_crop)(images, *self.config.crop_shape)
-        return augmented(images, self.config.random_shift, self.config.color_jitter) if augment else images
+        return shift_and_jitter(images, self.config.random_shift, self.config.color_jitter) if augment else images
 
     @torch.no_grad()
-    def _probe(self, images: Tensor, index: int) -> Features:
+    def _encode_sample(self, images: Tensor, index: int) -> Features:
         """The features of one image, to find their shape. Computed in evaluation mode, to keep BatchNorm statistics."""
         training = [encoder.training for encoder in self.encoders]
         try:
@@ -228,5 +227,5 @@ class Sight(nn.Module):
         return encoder(images)
 
 
-def _part(crop: Sequence[int] | None) -> str:
+def _describe_crop(crop: Sequence[int] | None) -> str:
     return "whole images" if crop is None else f"crops of {crop[0]} x {crop[1]} pixels"

@@ -12,11 +12,11 @@ from pixio_robot.data.stats import Statistics
 from pixio_robot.types import DemoSpec, Observation
 from pixio_robot.vision.pooling import build_pooling
 from policies.config import ConditioningConfig
-from policies.observation_encoder.base import Sight
+from policies.observation_encoder.base import ObservationEncoder
 from policies.observation_encoder.tokens import JointPooling
 
 
-class Conditioning(Sight):
+class Conditioning(ObservationEncoder):
     """Observation -> (b, c), or frame by frame -> (b, t, p).
 
     With `fusion = difference`, the pooled features become the differences between consecutive frames and the newest
@@ -49,25 +49,25 @@ class Conditioning(Sight):
 
     def forward(self, observation: Observation, augment: bool = False) -> Tensor:
         """`augment`: randomly crop, shift and colour-jitter the images as configured."""
-        state_bts, parts_btp = self._parts(observation, augment)
+        state_bts, parts_btp = self._pooled_features(observation, augment)
         if self.config.fusion == "difference":
             fused = [torch.cat([part.diff(dim=1), part[:, -1:]], dim=1).flatten(1) for part in parts_btp]
-            everything = fused if state_bts is None else [*fused, state_bts[:, -1]]
+            inputs = fused if state_bts is None else [*fused, state_bts[:, -1]]
         else:
-            everything = [part.flatten(1) for part in ([] if state_bts is None else [state_bts]) + parts_btp]
-        goal_bg = self.wanted(observation)
-        return torch.cat(everything if goal_bg is None else [*everything, goal_bg], dim=1)
+            inputs = [part.flatten(1) for part in ([] if state_bts is None else [state_bts]) + parts_btp]
+        goal_bg = self.project_goal(observation)
+        return torch.cat(inputs if goal_bg is None else [*inputs, goal_bg], dim=1)
 
     def frames(self, observation: Observation, augment: bool = False) -> Tensor:
         """The features of each frame, not fused, (b, t, frame_dim): for policies that read a sequence."""
-        state_bts, parts_btp = self._parts(observation, augment)
-        everything = parts_btp if state_bts is None else [state_bts, *parts_btp]
-        goal_bg = self.wanted(observation)
+        state_bts, parts_btp = self._pooled_features(observation, augment)
+        inputs = parts_btp if state_bts is None else [state_bts, *parts_btp]
+        goal_bg = self.project_goal(observation)
         if goal_bg is not None:
-            everything = [*everything, goal_bg[:, None].expand(-1, self.observation_steps, -1)]
-        return torch.cat(everything, dim=2)
+            inputs = [*inputs, goal_bg[:, None].expand(-1, self.observation_steps, -1)]
+        return torch.cat(inputs, dim=2)
 
-    def _parts(self, observation: Observation, augment: bool) -> tuple[Tensor | None, list[Tensor]]:
+    def _pooled_features(self, observation: Observation, augment: bool) -> tuple[Tensor | None, list[Tensor]]:
         state_bts = self.normalised_state(observation)
         lead = observation.state.shape[:2]
         features = self.features(observation, augment)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-RIDGE = 0.1
+VARIANCE_RIDGE = 0.1
 """Fraction of a channel's mean variance that is added to its variance at every position, so that noise at positions
 where almost nothing changes is not amplified to the level of the others."""
 
@@ -26,12 +26,12 @@ class Standardiser(nn.Module):
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("inverse_spread", torch.ones(shape))
 
-    def fit(self, moments: Moments) -> None:
+    def fit(self, moments: RunningMoments) -> None:
         mean, variance = moments.mean_and_variance()
         channel_variance = variance.flatten(0, -2).mean(0)
         # Avoids division by zero for channels that never change; features are of order one.
         floor = 1e-4 * channel_variance.mean() + 1e-6
-        spread = (variance + RIDGE * channel_variance + floor).sqrt()
+        spread = (variance + VARIANCE_RIDGE * channel_variance + floor).sqrt()
         self.mean.copy_(mean)
         self.inverse_spread.copy_(1 / spread)
 
@@ -41,7 +41,7 @@ class Standardiser(nn.Module):
         return torch.addcmul(-self.mean * self.inverse_spread, x.float(), self.inverse_spread)
 
 
-class Moments:
+class RunningMoments:
     """Streaming mean and variance of samples (n, *shape), in double precision."""
 
     def __init__(self, shape: tuple[int, ...]):

@@ -15,8 +15,8 @@ from torch.nn import functional
 from pixio_robot.data.stats import Statistics
 from pixio_robot.types import DemoSpec, Features, Observation
 from policies.config import ConditioningConfig
-from policies.networks.position_embeddings import grid_positions, sinusoids
-from policies.observation_encoder.base import FeatureShape, Sight
+from policies.networks.position_embeddings import grid_embedding, sinusoidal_embedding
+from policies.observation_encoder.base import FeatureShape, ObservationEncoder
 
 
 class CameraTokens(nn.Module):
@@ -31,14 +31,16 @@ class CameraTokens(nn.Module):
         self.cameras = nn.Parameter(0.02 * torch.randn(len(shapes), width))
         self.classes = nn.ParameterList(0.02 * torch.randn(shape.class_tokens, width) for shape in shapes)
         for index, shape in enumerate(shapes):
-            self.register_buffer(f"places_{index}", grid_positions(shape.rows, shape.columns, width), persistent=False)
+            self.register_buffer(
+                f"positions_{index}", grid_embedding(shape.rows, shape.columns, width), persistent=False
+            )
 
     def forward(self, features: Sequence[Features]) -> Tensor:
-        return torch.cat([self._of_camera(index, found) for index, found in enumerate(features)], dim=1)
+        return torch.cat([self._embed_camera(index, one_camera) for index, one_camera in enumerate(features)], dim=1)
 
-    def _of_camera(self, index: int, features: Features) -> Tensor:
+    def _embed_camera(self, index: int, features: Features) -> Tensor:
         tokens_nid = torch.cat([features.cls, features.patches.flatten(1, 2)], dim=1)
-        origin_ie = torch.cat([self.classes[index], self.get_buffer(f"places_{index}")])
+        origin_ie = torch.cat([self.classes[index], self.get_buffer(f"positions_{index}")])
         return self.projections[index](tokens_nid) + origin_ie + self.cameras[index]
 
 
@@ -57,11 +59,11 @@ class JointPooling(nn.Module):
     def forward(self, features: Sequence[Features]) -> Tensor:
         tokens_nme = self.tokens(features)
         query_nqe = self.query.to(tokens_nme.dtype).expand(len(tokens_nme), -1, -1)
-        found_nqe = functional.scaled_dot_product_attention(query_nqe, self.key(tokens_nme), self.value(tokens_nme))
-        return found_nqe.flatten(1)
+        pooled_nqe = functional.scaled_dot_product_attention(query_nqe, self.key(tokens_nme), self.value(tokens_nme))
+        return pooled_nqe.flatten(1)
 
 
-class TokenSight(Sight):
+class TokenObservationEncoder(ObservationEncoder):
     """Observation -> (b, m, e): one state token per frame, newest first, then all image tokens of all frames, then a
     goal token if there is a goal."""
 
@@ -79,19 +81,21 @@ class TokenSight(Sight):
         self.state_origin = nn.Parameter(0.02 * torch.randn(width)) if config.use_state else None
         self.tokens = CameraTokens(self.shapes, width) if config.cameras else None
         self.from_goal = nn.Linear(config.goal_width, width) if config.goal_dim else None
-        self.register_buffer("ages", sinusoids(torch.arange(observation_steps).float(), width), persistent=False)
+        self.register_buffer(
+            "ages", sinusoidal_embedding(torch.arange(observation_steps).float(), width), persistent=False
+        )
 
     def forward(self, observation: Observation, augment: bool = False) -> Tensor:
         """`augment`: randomly crop, shift and colour-jitter the images as configured."""
         state_bts = self.normalised_state(observation)
-        found = []
+        tokens = []
         ages_te = self.get_buffer("ages")
         if state_bts is not None and self.from_state is not None:
-            found.append(self.from_state(state_bts.flip(1)) + ages_te + self.state_origin)
+            tokens.append(self.from_state(state_bts.flip(1)) + ages_te + self.state_origin)
         if self.tokens is not None:
             tokens_btme = self.tokens(self.features(observation, augment)).unflatten(0, observation.state.shape[:2])
-            found.append((tokens_btme.flip(1) + ages_te[:, None]).flatten(1, 2))
-        goal_bg = self.wanted(observation)
+            tokens.append((tokens_btme.flip(1) + ages_te[:, None]).flatten(1, 2))
+        goal_bg = self.project_goal(observation)
         if goal_bg is not None and self.from_goal is not None:
-            found.append(self.from_goal(goal_bg)[:, None])
-        return torch.cat(found, dim=1)
+            tokens.append(self.from_goal(goal_bg)[:, None])
+        return torch.cat(tokens, dim=1)

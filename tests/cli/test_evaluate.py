@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.config import EnvConfig
-from envs.registry import spec_of
+from envs.registry import make_env_spec
 from pixio_robot.cli.compose import load
 from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluated import finished_policy
@@ -161,7 +161,7 @@ def test_mappings_arrive_in_the_rollouts_of_a_training(tmp_path: Path) -> None:
     settings = TrialsCommand(
         every=1, env=EnvConfig(task=task, make=make), cameras={"a": "pixels_top"}, by_position=True
     )
-    env = spec_of(settings.env)
+    env = make_env_spec(settings.env)
     learned = replace(env, cameras={"a": env.cameras["pixels_top"]})
     words = open_trials(settings, str(tmp_path), learned)._command(tmp_path / "model", tmp_path / "results")
     command = load("evaluate", EvaluateCommand, words[words.index("evaluate") + 1 :])

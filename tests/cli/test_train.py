@@ -17,7 +17,7 @@ from demo_data import SPEC, make_episode, make_store
 from safetensors.torch import load_file
 
 from envs.config import EnvConfig, Variation
-from envs.registry import spec_of
+from envs.registry import make_env_spec
 from pixio_robot.cli import train
 from pixio_robot.cli.compose import config_directory, load
 from pixio_robot.cli.evaluate import EvaluateCommand
@@ -325,7 +325,7 @@ def test_rollouts_beside_a_training_are_of_its_settings_in_any_directory() -> No
     env = EnvConfig(task="TabletopReach", cameras=["front", "hand"], variation=Variation.CAMERA, look_seed=3)
     settings = TrialsCommand(every=1, env=env, episodes=7)
     model, results = Path("runs/a=1,b's (2)/model"), Path("runs/a=1,b's (2)/evaluation")
-    words = open_trials(settings, "runs", spec_of(env))._command(model, results)
+    words = open_trials(settings, "runs", make_env_spec(env))._command(model, results)
     command = load("evaluate", EvaluateCommand, words[words.index("evaluate") + 1 :])
     assert (Path(command.checkpoint), Path(command.out), command.env) == (model, results, env)
     assert (command.episodes, command.first_seed, command.videos) == (7, settings.first_seed, 0)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from envs.config import CAMERAS_OF, Controller, EnvConfig, Variation
+from envs.config import SIMULATOR_CAMERAS, Controller, EnvConfig, Variation
 from envs.registry import Environment, make_env
-from envs.spec import action_bounds, spec_of
-from envs.tasks import TASKS, Simulator, task_of
+from envs.spec import action_bounds, make_env_spec
+from envs.tasks import TASKS, Simulator, get_task
 from pixio_robot.errors import UserError
 
 STEPS = 6
@@ -14,13 +14,15 @@ STEPS = 6
 
 def marks(task: str, fast: bool) -> list[pytest.MarkDecorator]:
     """robosuite steps are `sim`; all but our own light tasks and one of robosuite's are `slow`."""
-    simulator = task_of(task).simulator
+    simulator = get_task(task).simulator
     found = [pytest.mark.sim] if simulator is Simulator.ROBOSUITE else []
     return found if fast else [*found, pytest.mark.slow]
 
 
 def case(task: str, fast: bool = False, **settings: object):
-    cameras = [name for name in ("front", "hand") if name in CAMERAS_OF.get(task_of(task).simulator, ("front",))]
+    cameras = [
+        name for name in ("front", "hand") if name in SIMULATOR_CAMERAS.get(get_task(task).simulator, ("front",))
+    ]
     name = "-".join([task, *(getattr(value, "value", str(value)) for value in settings.values())])
     config = EnvConfig(**{"task": task, "image_size": 32, "cameras": cameras} | settings)
     return pytest.param(config, id=name, marks=marks(task, fast))
@@ -82,7 +84,7 @@ def assert_same(first, second, images=True):
 
 
 def test_the_spec_says_what_frames_hold(env):
-    assert env.spec == spec_of(env.config)
+    assert env.spec == make_env_spec(env.config)
     frame = env.reset(1)
     assert frame.state.shape == (env.spec.state_dim,)
     assert frame.state.dtype == np.float32
@@ -129,7 +131,7 @@ def test_an_episode_goes_on_from_a_state(env):
 def test_ground_truth_fits_the_picture(env):
     env.reset(2)
     names = env.segmentation_names()
-    assert len(names) == 3 + len(task_of(env.config.task).bodies)
+    assert len(names) == 3 + len(get_task(env.config.task).bodies)
     for camera in env.config.cameras:
         depth, classes = env.render_depth(camera), env.render_segmentation(camera)
         size = env.config.image_size

@@ -17,7 +17,7 @@ from pixio_robot.vision.pixio import PixioEncoder
 from policies.chunking import ChunkedActor
 from policies.config import ConditioningConfig
 from policies.persistence import load_policy, save_policy
-from policies.registry import build_policy, policy_entry, policy_names
+from policies.registry import build_policy, get_policy_entry, list_policy_names
 
 SIGHTS = ("blind", "frozen", "cached", "adapted")
 SPEC = DemoSpec(
@@ -67,7 +67,7 @@ def sight(request) -> str:
     return request.param
 
 
-@pytest.fixture(params=policy_names())
+@pytest.fixture(params=list_policy_names())
 def name(request) -> str:
     return request.param
 
@@ -77,7 +77,7 @@ def policy(request, name, sight):
     encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16), seed=0)
     encoder.requires_grad_(sight == "adapted")
     conditioning = ConditioningConfig(cameras=[] if sight == "blind" else ["hand", "front"])
-    config = policy_entry(name).config(
+    config = get_policy_entry(name).config(
         conditioning=conditioning, observation_steps=request.param, **SMALL.get(name, {})
     )
     statistics = make_statistics(-np.ones(3), np.ones(3), LOW.numpy(), HIGH.numpy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from policies.installed import GROUP
+from policies.plugins import ENTRY_POINT_GROUP
 
 
 def lay_down(
@@ -14,7 +14,7 @@ def lay_down(
     points: Mapping[str, str],
     modules: Mapping[str, str],
     version: str = "1.0",
-    group: str = GROUP,
+    group: str = ENTRY_POINT_GROUP,
 ) -> None:
     """Package `name` with entry points (name -> module:object), by default policies, and modules (name -> source)."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"

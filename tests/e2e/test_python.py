@@ -15,7 +15,7 @@ from site_packages import lay_down
 
 from pixio_robot.cli.main import dispatch
 from pixio_robot.vision.encoders.plugin_encoder import GROUP as ENCODERS
-from policies.installed import GROUP
+from policies.plugins import ENTRY_POINT_GROUP
 from policies.registry import POLICIES
 
 TOKEN = "a-token-for-tests"
@@ -30,7 +30,9 @@ def blocks(opening: str) -> list[str]:
 def smooth_policy(tmp_path, monkeypatch):
     project = tomllib.loads(blocks("toml file=pyproject.toml")[0])["project"]
     modules = {"smooth_policy": blocks("python file=smooth_policy.py")[0]}
-    lay_down(tmp_path / "site", project["name"], project["entry-points"][GROUP], modules, project["version"])
+    lay_down(
+        tmp_path / "site", project["name"], project["entry-points"][ENTRY_POINT_GROUP], modules, project["version"]
+    )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     yield
     POLICIES.pop("smooth", None)

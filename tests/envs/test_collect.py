@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig
-from envs.recording.collect import JOURNAL, CollectConfig, collect
+from envs.recording.collect import JOURNAL_FILE, CollectConfig, collect
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
@@ -54,7 +54,7 @@ def test_expert_failures_end_in_an_error_that_says_what_to_change(tmp_path):
     impossible = EnvConfig(cameras=[], horizon=2)
     with pytest.raises(UserError, match=r"failed 3 episodes in a row.*horizon"):
         collect(impossible, config(tmp_path / "none", max_failures=3))
-    assert read_json(tmp_path / "none" / JOURNAL)["failed_seeds"] == [0, 1, 2]
+    assert read_json(tmp_path / "none" / JOURNAL_FILE)["failed_seeds"] == [0, 1, 2]
 
 
 def test_other_stores_are_left_alone(tmp_path):

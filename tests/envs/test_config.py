@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from envs.config import Controller, EnvConfig, Variation
-from envs.experts.random_play import Play
+from envs.experts.random_play import RandomPlay
 from envs.experts.registry import make_expert
-from envs.registry import spec_of
+from envs.registry import make_env_spec
 from pixio_robot.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_the_experts_say_what_they_know():
     with pytest.raises(UserError, match="OSC_POSE"):
         make_expert(joints)
     with pytest.raises(UserError, match="OSC_POSE"):
-        Play().reset(SimpleNamespace(config=joints), np.random.default_rng(0))  # type: ignore[arg-type]
+        RandomPlay().reset(SimpleNamespace(config=joints), np.random.default_rng(0))  # type: ignore[arg-type]
 
 
 def test_unknown_expert_is_named():
@@ -58,24 +58,24 @@ def test_unknown_expert_is_named():
 
 
 def test_spec_follows_the_configuration_without_a_simulator():
-    spec = spec_of(EnvConfig(image_size=64, cameras=["hand"]))
+    spec = make_env_spec(EnvConfig(image_size=64, cameras=["hand"]))
     assert list(spec.cameras) == ["hand"]
     assert spec.cameras["hand"].height == 64
     assert (spec.state_dim, spec.action_dim) == (11, 7)
     assert importlib.metadata.version("robosuite") in spec.simulator_version
-    assert not spec_of(EnvConfig()).differences(spec_of(EnvConfig(start_spread=0.05)))
-    assert spec_of(EnvConfig()).differences(spec_of(EnvConfig(task="Stack")))
+    assert not make_env_spec(EnvConfig()).differences(make_env_spec(EnvConfig(start_spread=0.05)))
+    assert make_env_spec(EnvConfig()).differences(make_env_spec(EnvConfig(task="Stack")))
 
 
 def test_names_of_actions_follow_robot_and_controller():
-    joints = spec_of(EnvConfig(robot="UR5e", controller=Controller.JOINT_POSITION))
+    joints = make_env_spec(EnvConfig(robot="UR5e", controller=Controller.JOINT_POSITION))
     assert (joints.action_dim, joints.controller) == (7, "JOINT_POSITION delta")
     assert joints.action_names[0] == "joint1_delta [0.05 rad]"
-    absolute = spec_of(EnvConfig(controller=Controller.OSC_POSE_ABSOLUTE))
+    absolute = make_env_spec(EnvConfig(controller=Controller.OSC_POSE_ABSOLUTE))
     assert absolute.action_names[0] == "eef_pos.x [m]"
-    assert spec_of(EnvConfig()).differences(absolute)
-    assert spec_of(EnvConfig(task="Wipe")).action_dim == 6
-    assert spec_of(EnvConfig(task="TabletopPick")).action_dim == 4
+    assert make_env_spec(EnvConfig()).differences(absolute)
+    assert make_env_spec(EnvConfig(task="Wipe")).action_dim == 6
+    assert make_env_spec(EnvConfig(task="TabletopPick")).action_dim == 4
 
 
 def test_levels_of_variation_are_made_of_single_ones():

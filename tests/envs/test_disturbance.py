@@ -3,7 +3,7 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.experts.disturbance import Disturbance
-from envs.recording.episodes import run_expert
+from envs.recording.episodes import record_expert_episode
 from envs.registry import make_env
 from pixio_robot.errors import UserError
 
@@ -43,8 +43,8 @@ def test_mistakes_last_some_steps_and_half_of_them_let_go():
 
 def test_the_expert_comes_back_from_mistakes():
     env = make_env(EnvConfig(task="TabletopPick", cameras=[]))
-    clean = [run_expert(env, seed) for seed in range(30)]
-    shaken = [run_expert(env, seed, Disturbance(mistakes=0.04)) for seed in range(30)]
+    clean = [record_expert_episode(env, seed) for seed in range(30)]
+    shaken = [record_expert_episode(env, seed, Disturbance(mistakes=0.04)) for seed in range(30)]
     assert sum(episode.success for episode in shaken) >= 29
     assert sum(map(len, shaken)) > 1.2 * sum(map(len, clean))
     assert dict(shaken[0].info)["mistakes"] == 0.04

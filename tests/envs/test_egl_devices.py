@@ -9,13 +9,20 @@ import pytest
 from envs.config import EnvConfig
 from envs.pool.parallel_map import ordered_map
 from envs.pool.worker_pool import ProcessPool
-from envs.rendering.egl_devices import EGL_DEVICE, Device, device_of_turn, drawing, listed, take_turn
+from envs.rendering.egl_devices import (
+    EGL_DEVICE_VARIABLE,
+    EglDevice,
+    assign_render_device,
+    assigned_render_device,
+    list_devices,
+    select_render_devices,
+)
 
-CPU = Device(3, software=True, in_cuda=False)
+CPU = EglDevice(3, software=True, in_cuda=False)
 
 
 def gpus(*in_cuda):
-    return [*(Device(number, False, seen) for number, seen in enumerate(in_cuda)), CPU]
+    return [*(EglDevice(number, False, seen) for number, seen in enumerate(in_cuda)), CPU]
 
 
 def any_device(number):
@@ -23,22 +30,22 @@ def any_device(number):
 
 
 def test_the_gpus_are_those_that_cuda_sees_and_that_open():
-    assert drawing([CPU], any_device) == []
-    assert drawing(gpus(False, True, True), any_device) == [1, 2]
-    assert drawing(gpus(True, True), lambda number: number != 0) == [1]
+    assert select_render_devices([CPU], any_device) == []
+    assert select_render_devices(gpus(False, True, True), any_device) == [1, 2]
+    assert select_render_devices(gpus(True, True), lambda number: number != 0) == [1]
     # CUDA sees none: they are another maker's, or Ray reserved none, which says nothing of drawing.
-    assert drawing(gpus(False, False), any_device) == [0, 1]
+    assert select_render_devices(gpus(False, False), any_device) == [0, 1]
 
 
 def test_what_is_not_looked_at_is_not_opened():
     opened = []
-    drawing(gpus(False, True), lambda number: opened.append(number) or True)
+    select_render_devices(gpus(False, True), lambda number: opened.append(number) or True)
     assert opened == [1]
 
 
 def chosen():
-    with device_of_turn():
-        return os.environ.get(EGL_DEVICE)
+    with assigned_render_device():
+        return os.environ.get(EGL_DEVICE_VARIABLE)
 
 
 @pytest.fixture
@@ -47,22 +54,22 @@ def no_display(monkeypatch):
     from mujoco import egl
 
     monkeypatch.setattr(egl, "EGL_DISPLAY", None)
-    monkeypatch.delenv(EGL_DEVICE, raising=False)
+    monkeypatch.delenv(EGL_DEVICE_VARIABLE, raising=False)
     yield
-    take_turn(0)
+    assign_render_device(0)
 
 
 def test_workers_take_the_gpus_in_turns_and_the_environment_stays_as_it_was(no_display, monkeypatch):
     found = []
     for worker in range(3):
-        take_turn(worker, [4, 5])
+        assign_render_device(worker, [4, 5])
         found.append(chosen())
     assert found == ["4", "5", "4"]
-    assert EGL_DEVICE not in os.environ
-    monkeypatch.setenv(EGL_DEVICE, "7")
+    assert EGL_DEVICE_VARIABLE not in os.environ
+    monkeypatch.setenv(EGL_DEVICE_VARIABLE, "7")
     assert chosen() == "4"
-    assert os.environ[EGL_DEVICE] == "7"
-    take_turn(1)  # what the user chose stays
+    assert os.environ[EGL_DEVICE_VARIABLE] == "7"
+    assign_render_device(1)  # what the user chose stays
     assert chosen() == "7"
 
 
@@ -70,8 +77,8 @@ def test_workers_take_the_gpus_in_turns_and_the_environment_stays_as_it_was(no_d
 def test_gpus_that_egl_does_not_have_are_not_asked_for(visible, monkeypatch):
     """CUDA numbers of a machine whose container draws on the CPU: the second worker would open a second device."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.delenv(EGL_DEVICE, raising=False)
-    if not all(device.software for device in listed()):
+    monkeypatch.delenv(EGL_DEVICE_VARIABLE, raising=False)
+    if not all(device.software for device in list_devices()):
         pytest.fail("This test is for machines without GPUs.")
     with ProcessPool(EnvConfig(task="TabletopReach", image_size=16, cameras=["front"]), 2, 2) as pool:
         frames, lost = pool.reset({0: 1, 1: 2}, {0: True, 1: True})
@@ -84,11 +91,11 @@ import pathlib, time
 from envs.rendering import egl_devices
 
 def turn(folder):
-    pathlib.Path(folder, str(egl_devices._worker)).touch()
+    pathlib.Path(folder, str(egl_devices._worker_index)).touch()
     until = time.monotonic() + 60
     while len(list(pathlib.Path(folder).iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.05)
-    return egl_devices._worker
+    return egl_devices._worker_index
 """
 
 
@@ -104,7 +111,7 @@ def test_processes_of_recordings_take_turns_too(tmp_path, monkeypatch):
 def test_robosuite_is_imported_whatever_cuda_calls_the_gpu():
     """Its own check would compare EGL's number with CUDA's."""
     load = "from envs.simulator_imports import load_robosuite; load_robosuite()"
-    code = f"{load}; import os; print(os.environ['{EGL_DEVICE}'])"
-    environment = os.environ | {EGL_DEVICE: "0", "CUDA_VISIBLE_DEVICES": "3"}
+    code = f"{load}; import os; print(os.environ['{EGL_DEVICE_VARIABLE}'])"
+    environment = os.environ | {EGL_DEVICE_VARIABLE: "0", "CUDA_VISIBLE_DEVICES": "3"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr

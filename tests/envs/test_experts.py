@@ -3,9 +3,9 @@ import pytest
 
 from envs.config import Controller, EnvConfig, Variation
 from envs.experts.disturbance import Disturbance
-from envs.experts.motions import commanded
+from envs.experts.motions import motion_to_action
 from envs.experts.registry import make_expert
-from envs.recording.episodes import run_expert
+from envs.recording.episodes import record_expert_episode
 from envs.registry import make_env
 from envs.tasks import TASKS, Simulator
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.sim
 
 
 def solved(env, seeds, noise=0.0):
-    return [run_expert(env, seed, Disturbance(noise=noise)).success for seed in seeds]
+    return [record_expert_episode(env, seed, Disturbance(noise=noise)).success for seed in seeds]
 
 
 def unseen(task, **config):
@@ -48,13 +48,13 @@ def test_a_pose_in_the_world_is_the_motion_that_it_stands_for():
     for _ in range(6):
         motion = expert.act(placed)
         before = placed.privileged()
-        pose = commanded(placed, motion)
+        pose = motion_to_action(placed, motion)
         poses.append(pose)
         np.testing.assert_allclose(pose[:3], before["eef_pos"] + 0.05 * motion[:3], atol=1e-6)
         assert pose[6] == motion[6]
         # The pose is told from where the hand was seen, up to a physics step (2 ms) before the controller begins.
         np.testing.assert_allclose(placed.step(pose).frame.state, moved.step(motion).frame.state, atol=3e-3)
-    assert np.array_equal(commanded(moved, motion), motion)
+    assert np.array_equal(motion_to_action(moved, motion), motion)
     # Turned by nearly half a turn, the hand is told to turn by the same way round all the time.
     assert np.linalg.norm(poses[0][3:6]) > 2.5
     assert np.abs(np.diff(poses, axis=0)[:, 3:6]).max() < 1.0
@@ -81,7 +81,7 @@ def test_the_expert_is_reliable_over_the_whole_spread(task, least, variation):
 
 
 def test_noise_is_executed_but_not_recorded(lift):
-    clean, noisy = run_expert(lift, 1), run_expert(lift, 1, Disturbance(noise=0.3))
+    clean, noisy = record_expert_episode(lift, 1), record_expert_episode(lift, 1, Disturbance(noise=0.3))
     assert np.array_equal(clean.actions[0], noisy.actions[0])
     assert not np.array_equal(clean.state[1], noisy.state[1])
     assert len(clean) == len(clean.state) == len(clean.rewards) == len(clean.images["front"])

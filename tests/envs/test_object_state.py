@@ -5,14 +5,14 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.registry import make_env
-from envs.spec import spec_of
+from envs.spec import make_env_spec
 from envs.tasks import TASKS
 
 
 @pytest.mark.parametrize("task", ["Stack", "Door", "TabletopPush", "hammer-v3"])
 def test_the_state_ends_with_the_pose_of_every_object(task):
     env = make_env(EnvConfig(task=task, cameras=[], object_state=True))
-    without = spec_of(EnvConfig(task=task, cameras=[])).state_dim
+    without = make_env_spec(EnvConfig(task=task, cameras=[])).state_dim
     frames = [env.reset(3)]
     rng = np.random.default_rng(0)
     for _ in range(4):
@@ -41,6 +41,6 @@ def test_the_rest_of_the_state_and_the_episode_stay_as_they_are():
 
 
 def test_a_policy_of_one_does_not_pass_for_the_other():
-    plain, more = (spec_of(EnvConfig(task="Lift", object_state=on)) for on in (False, True))
+    plain, more = (make_env_spec(EnvConfig(task="Lift", object_state=on)) for on in (False, True))
     assert plain.differences(more)[0].startswith("state_names: unexpected cube_pos.x [m], cube_pos.y [m]")
     assert more.differences(plain)[0].startswith("state_names: missing cube_pos.x [m]")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig
-from envs.pool.process_worker import ONE_THREAD
+from envs.pool.process_worker import THREAD_LIMIT_VARIABLES
 from envs.pool.worker_pool import ProcessPool, WorkerPool
 from envs.registry import make_env
 from pixio_robot.errors import UserError
@@ -39,7 +39,7 @@ def pool():
 
 
 def test_two_threads_that_start_pools_leave_the_process_as_it_was():
-    script, limits = sys.modules["__main__"], {name: os.environ.get(name) for name in ONE_THREAD}
+    script, limits = sys.modules["__main__"], {name: os.environ.get(name) for name in THREAD_LIMIT_VARIABLES}
 
     def start(_):
         with ProcessPool(EnvConfig(task="TabletopReach", cameras=[]), 1, 1) as pool:
@@ -48,7 +48,7 @@ def test_two_threads_that_start_pools_leave_the_process_as_it_was():
     with ThreadPoolExecutor(3) as threads:
         assert len({pid for pids in threads.map(start, range(3)) for pid in pids}) == 3
     assert sys.modules["__main__"] is script
-    assert {name: os.environ.get(name) for name in ONE_THREAD} == limits
+    assert {name: os.environ.get(name) for name in THREAD_LIMIT_VARIABLES} == limits
 
 
 def test_slots_show_what_a_single_environment_shows(pool):
@@ -122,7 +122,7 @@ def test_a_worker_has_time_to_build_its_environments():
 
         def close(self, deadline): ...
 
-        def complete(self, slot, frame): ...
+        def attach_images(self, slot, frame): ...
 
         def send(self, command, payload):
             self.asked = payload

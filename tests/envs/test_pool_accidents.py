@@ -15,7 +15,7 @@ from envs.config import EnvConfig
 from envs.pool.process_worker import StartMethod
 from envs.pool.startup import MAX_FAILED_STARTS, wait_for_start
 from envs.pool.worker_pool import ProcessPool, RayPool
-from envs.rendering.egl_devices import EGL_DEVICE
+from envs.rendering.egl_devices import EGL_DEVICE_VARIABLE
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
 
@@ -102,7 +102,7 @@ def test_a_worker_that_does_not_start_is_tried_again_a_few_times_unless_that_is_
     def starts(*answers):
         said, restarts = iter(answers), []
         try:
-            wait_for_start(lambda deadline: next(said), lambda: restarts.append(1), "A worker", hopeless=("error",))
+            wait_for_start(lambda deadline: next(said), lambda: restarts.append(1), "A worker", fatal=("error",))
         except UserError as error:
             return len(restarts), str(error)
         return len(restarts), "ready"
@@ -121,7 +121,7 @@ def test_a_policy_that_never_looks_needs_no_graphics():
     with ProcessPool(CONFIG, 1, 1, egl_devices=[99]) as pool:
         frames, _ = pool.reset({0: 1}, {0: False})
         assert frames[0].images == {}
-        with pytest.raises(UserError, match=EGL_DEVICE):
+        with pytest.raises(UserError, match=EGL_DEVICE_VARIABLE):
             pool.reset({0: 1}, {0: True})
 
 

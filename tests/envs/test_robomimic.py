@@ -15,13 +15,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs.config import Controller, EnvConfig
-from envs.robomimic.env_args import translated
-from envs.robomimic.model import Mended, compiled, mended, modernised
-from envs.robomimic.observables import readings
-from envs.robomimic.recorded_scene import RecordedScene
+from envs.robomimic.env_args import translate_env_args
+from envs.robomimic.model import LocalModel, compile_model, localise_model, upgrade_names
+from envs.robomimic.observables import build_observables
+from envs.robomimic.recorded_scene import StateRenderer
 from envs.robomimic.replay import Replay
 from envs.simulator_imports import load_robosuite
-from envs.spec import spec_of
+from envs.spec import make_env_spec
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
@@ -120,7 +120,7 @@ def as_version_1_4(recording: Recording) -> tuple[dict[str, Any], str]:
 
 
 def test_readings_are_robosuites_own_observations(recording: Recording) -> None:
-    scene = RecordedScene(SIZE, "full")
+    scene = StateRenderer(SIZE, "full")
     found = scene.observe(recording.model_file, recording.states, KEYS, [])
     for key in KEYS:
         # robosuite turns matrices into quaternions in single precision.
@@ -129,7 +129,7 @@ def test_readings_are_robosuites_own_observations(recording: Recording) -> None:
 
 
 def test_pictures_show_what_robosuite_shows(recording: Recording) -> None:
-    scene = RecordedScene(SIZE, "full")
+    scene = StateRenderer(SIZE, "full")
     found = scene.observe(recording.model_file, recording.states[:SHOWN], [], CAMERAS)
     cameras = scene.cameras(recording.model_file, CAMERAS)
     scene.close()
@@ -145,13 +145,13 @@ def test_pictures_show_what_robosuite_shows(recording: Recording) -> None:
 
 def test_the_cameras_place_projects_points_where_they_are_seen(recording: Recording) -> None:
     """The red cube lies where intrinsics and extrinsics say it is."""
-    scene = RecordedScene(SIZE, "full")
+    scene = StateRenderer(SIZE, "full")
     picture = scene.observe(recording.model_file, recording.states[:1], [], ["agentview"])["agentview_image"][0]
     camera = scene.cameras(recording.model_file, ["agentview"])["agentview"]
     scene.close()
     import mujoco
 
-    model = compiled(mended(recording.model_file))
+    model = compile_model(localise_model(recording.model_file))
     data = mujoco.MjData(model)  # type: ignore[attr-defined]
     data.qpos[:] = recording.states[0, 1 : 1 + model.nq]
     mujoco.mj_forward(model, data)  # type: ignore[attr-defined]
@@ -205,7 +205,7 @@ def test_absolute_poses_behind_env_args_that_say_delta_are_replayed_as_such(vers
 def test_a_file_of_robosuite_1_4_is_replayed_in_1_5(recording: Recording) -> None:
     env_args, model_file = as_version_1_4(recording)
     replay = Replay(env_args)
-    assert replay.task.left_out == ("gripper_visualization",)
+    assert replay.task.unsupported_keywords == ("gripper_visualization",)
     assert replay.task.arguments["lite_physics"] is False
     error = replay.run(model_file, recording.states, recording.actions)
     # Goals are kept in the world instead of the base, which rounds differently.
@@ -216,20 +216,20 @@ def test_a_file_of_robosuite_1_4_is_replayed_in_1_5(recording: Recording) -> Non
 
 def test_old_models_are_shown_as_they_are(recording: Recording) -> None:
     _, model_file = as_version_1_4(recording)
-    scene = RecordedScene(SIZE, "full")
+    scene = StateRenderer(SIZE, "full")
     old = scene.observe(model_file, recording.states[:2], KEYS, ["agentview"])
     new = scene.observe(recording.model_file, recording.states[:2], KEYS, ["agentview"])
     scene.close()
     for key in (*KEYS, "agentview_image"):
         np.testing.assert_array_equal(old[key], new[key])
-    assert modernised(modernised(model_file)) == modernised(model_file)
+    assert upgrade_names(upgrade_names(model_file)) == upgrade_names(model_file)
 
 
 def test_visual_meshes_that_are_gone_have_stand_ins(recording: Recording) -> None:
     """robosuite 1.3 drew each link of Panda from one mesh, and MuJoCo wrote options that it refuses today."""
     before_1_4 = re.sub(r"obj_meshes/(link\d)_vis/[^/\"]*\.obj", r"meshes/\1_vis.stl", recording.model_file)
     before_1_4 = before_1_4.replace("<option ", '<option apirate="100" collision="all" ')
-    scene = RecordedScene(SIZE, "full")
+    scene = StateRenderer(SIZE, "full")
     (picture,) = scene.observe(before_1_4, recording.states[:1], [], ["frontview"])["frontview_image"]
     assert len(scene.notes()) == 1
     assert "link0_vis.stl, link1_vis.stl" in scene.notes()[0]
@@ -245,7 +245,9 @@ def test_controllers_are_translated(recording: Recording) -> None:
 
     def right(**changed: Any) -> dict[str, Any]:
         kwargs = env_args["env_kwargs"] | {"controller_configs": arm | changed}
-        return translated(env_args | {"env_kwargs": kwargs}).arguments["controller_configs"]["body_parts"]["right"]
+        return translate_env_args(env_args | {"env_kwargs": kwargs}).arguments["controller_configs"]["body_parts"][
+            "right"
+        ]
 
     delta = right()
     assert (delta["input_type"], delta["input_ref_frame"], delta["damping_ratio"]) == ("delta", "world", 1)
@@ -259,20 +261,20 @@ def test_controllers_are_translated(recording: Recording) -> None:
         with pytest.raises(UserError, match=message):
             right(**changed)
     with pytest.raises(UserError, match="Did you mean 'Lift'"):
-        translated(env_args | {"env_name": "Lft"})
+        translate_env_args(env_args | {"env_name": "Lft"})
     with pytest.raises(UserError, match="lack a robosuite task"):
-        translated({"env_name": "Lift", "env_kwargs": {}})
+        translate_env_args({"env_name": "Lift", "env_kwargs": {}})
     with pytest.raises(UserError, match="Did you mean 'Panda'"):
-        translated(env_args | {"env_kwargs": env_args["env_kwargs"] | {"robots": "Pand"}})
+        translate_env_args(env_args | {"env_kwargs": env_args["env_kwargs"] | {"robots": "Pand"}})
 
 
 @pytest.mark.parametrize("controller", list(Controller))
 def test_exports_describe_our_controllers_as_robosuite_builds_them(controller: Controller) -> None:
-    spec = spec_of(EnvConfig(controller=controller))
+    spec = make_env_spec(EnvConfig(controller=controller))
     env_args, notes = env_args_from_spec(spec)
     assert not any("lack the settings" in note for note in notes)
     replay = Replay(env_args)
-    assert replay.task.left_out == ()
+    assert replay.task.unsupported_keywords == ()
     arm = replay._env.robots[0].part_controllers["right"]
     assert replay._env.action_dim == spec.action_dim
     kind, way = spec.controller.split()
@@ -281,10 +283,10 @@ def test_exports_describe_our_controllers_as_robosuite_builds_them(controller: C
 
 
 def test_what_the_model_lacks_is_named(recording: Recording) -> None:
-    scene = RecordedScene(SIZE, "full")
+    scene = StateRenderer(SIZE, "full")
     with pytest.raises(UserError, match="Did you mean 'agentview'"):
         scene.cameras(recording.model_file, ["agentvie"])
-    model = compiled(mended(recording.model_file))
+    model = compile_model(localise_model(recording.model_file))
     for key, message in (
         ("robot0_eef_ps", "Did you mean 'robot0_eef_pos'"),
         ("robot1_eef_pos", "no gripper1_right_grip_site"),
@@ -292,18 +294,18 @@ def test_what_the_model_lacks_is_named(recording: Recording) -> None:
         ("robot1_joint_pos", r"no joint robot1_\*"),
     ):
         with pytest.raises(UserError, match=message):
-            readings(model, [key])
+            build_observables(model, [key])
     for broken, message in (
         (recording.model_file.replace("link0.stl", "link9.stl"), r"panda/meshes/link9\.stl, which this version"),
         (recording.model_file.replace("/robosuite/", "/mimicgen/"), "not part of robosuite"),
         ("<mujoco", "is not valid XML"),
     ):
         with pytest.raises(UserError, match=message):
-            mended(broken)
+            localise_model(broken)
     with pytest.raises(UserError, match="cannot compile"):
-        compiled(Mended("<mujoco><worldbody><geom/></worldbody></mujoco>", ()))
+        compile_model(LocalModel("<mujoco><worldbody><geom/></worldbody></mujoco>", ()))
     with pytest.raises(UserError, match="Did you mean 'full'"):
-        RecordedScene(SIZE, "ful")
+        StateRenderer(SIZE, "ful")
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs.config import EnvConfig
-from envs.experts.random_play import Play
+from envs.experts.random_play import RandomPlay
 from envs.experts.registry import make_expert
 from envs.pool.worker_pool import ProcessPool
 from envs.registry import make_env
 from envs.robomimic.env import RobomimicEnv
-from envs.robomimic.task import clipped_at, recorded
+from envs.robomimic.task import clip_limits, load_recorded_env
 from envs.simulator_imports import load_robosuite
-from envs.spec import action_bounds, spec_of
+from envs.spec import action_bounds, make_env_spec
 from pixio_robot.data.demos.editing.convert_actions import convert_actions
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
@@ -242,7 +242,7 @@ def test_absolute_joint_targets_arrive_as_they_are(tmp_path: Path) -> None:
 
 def test_what_is_unknown_is_not_clipped() -> None:
     names = ["eef_pos.x [m]", "eef_axis_angle.x [rad]", "joint1 [rad]", "gripper [-1 opens, 1 closes]", "action.7"]
-    assert clipped_at(names).tolist() == [2.0, np.pi, np.inf, np.inf, np.inf]
+    assert clip_limits(names).tolist() == [2.0, np.pi, np.inf, np.inf, np.inf]
 
 
 @pytest.mark.parametrize("changes", [{"to": "absolute", "rotation": "rot6d_rows"}, {"to": "delta", "rotation": "quat"}])
@@ -286,11 +286,11 @@ def test_what_does_not_fit_is_named(store: DemoStore, solved: Solved, tmp_path: 
         EnvConfig(task=f"robomimic:{solved.file}")
     with pytest.raises(UserError, match="nowhere"):
         EnvConfig(task="robomimic:nowhere")
-    ours = DemoStore.create(tmp_path / "ours", spec_of(EnvConfig(image_size=16)))
+    ours = DemoStore.create(tmp_path / "ours", make_env_spec(EnvConfig(image_size=16)))
     with pytest.raises(UserError, match="imported from a robomimic file"):
         EnvConfig(task=f"robomimic:{ours.path}")
     with pytest.raises(UserError, match="Random play"):
-        Play().reset(types.SimpleNamespace(config=EnvConfig(task=task)), np.random.default_rng(0))  # type: ignore[arg-type]
+        RandomPlay().reset(types.SimpleNamespace(config=EnvConfig(task=task)), np.random.default_rng(0))  # type: ignore[arg-type]
     import_demos(
         solved.file, tmp_path / "named", ImportConfig(cameras=["agentview"], state_names=[f"s{i}" for i in range(9)])
     )
@@ -302,7 +302,7 @@ def test_episodes_of_two_environments_are_refused(store: DemoStore, tmp_path: Pa
     both = DemoStore.create(tmp_path / "both", store.spec)
     episode = store.episode(0)
     both.append(episode)
-    env_args = recorded(f"robomimic:{store.path}").env_args
+    env_args = load_recorded_env(f"robomimic:{store.path}").env_args
     both.append(dataclasses.replace(episode, info={"env_args": {**env_args, "env_name": "Stack"}}))
     with pytest.raises(UserError, match="episodes 0 and 1 were recorded in different"):
         EnvConfig(task=f"robomimic:{both.path}")

@@ -152,11 +152,11 @@ def test_bad_actions_and_finished_episodes_are_refused(lift):
 @pytest.mark.parametrize("task", ["Lift", "Stack"])
 def test_steps_are_robosuites_own_bit_for_bit(task):
     """Our control loop and thinned meshes against `robosuite.Env.step` on an undressed path through physics."""
-    from envs.robosuite.controller import ArmControl
-    from envs.robosuite.env import _build, global_seed
+    from envs.robosuite.controller import FastOscController
+    from envs.robosuite.env import _make_robosuite_env, global_seed
 
     config = EnvConfig(task=task)
-    ours, theirs = make_env(config), _build(config)
+    ours, theirs = make_env(config), _make_robosuite_env(config)
     rng = np.random.default_rng(0)
     for seed in range(2):
         ours.reset(seed, False)
@@ -164,7 +164,7 @@ def test_steps_are_robosuites_own_bit_for_bit(task):
             theirs.reset()
         theirs.sim.data._data.qpos[:] = ours._env.sim.data._data.qpos
         theirs.sim.forward()
-        control = ArmControl(ours._env)
+        control = FastOscController(ours._env)
         for _ in range(50):
             action = rng.uniform(-1, 1, 7) - (0, 0, 0.4, 0, 0, 0, 0)
             control.step(action)

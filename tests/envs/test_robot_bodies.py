@@ -5,7 +5,7 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.registry import make_env
-from envs.rendering.robot_bodies import robot_bodies
+from envs.rendering.robot_bodies import find_robot_bodies
 from envs.tasks import Simulator
 
 pytestmark = pytest.mark.sim
@@ -40,7 +40,7 @@ MODEL = """<mujoco><worldbody>
 )
 def test_a_third_partys_robot_is_what_its_actuators_move(actuator, expected):
     model = mujoco.MjModel.from_xml_string(MODEL % actuator)
-    assert {model.body(body).name for body in robot_bodies(model, Simulator.GYMNASIUM)} == expected
+    assert {model.body(body).name for body in find_robot_bodies(model, Simulator.GYMNASIUM)} == expected
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from envs.config import EnvConfig, Variation
 from envs.registry import make_env
-from envs.rendering.scene import DISTRACTORS
+from envs.rendering.scene import NUM_DISTRACTORS
 
 pytestmark = pytest.mark.sim
 
@@ -30,7 +30,7 @@ def lowest_point(env, geom):
 def test_distractors_stand_on_the_surface_clear_of_everything(task):
     env = make_env(EnvConfig(task=task, cameras=[], variation=Variation.DISTRACTORS))
     model, data = env._model, env._data
-    own = [model.geom(f"distractor{index}").id for index in range(DISTRACTORS)]
+    own = [model.geom(f"distractor{index}").id for index in range(NUM_DISTRACTORS)]
     solid = [
         g for g in range(model.ngeom) if model.geom_contype[g] and model.geom_type[g] != mujoco.mjtGeom.mjGEOM_PLANE
     ]
@@ -52,4 +52,4 @@ def test_distractors_stand_on_the_surface_clear_of_everything(task):
                     assert gap >= 0, (seed, model.body(model.geom_bodyid[other]).name)
     finally:
         env.close()
-    assert shown > 12 * DISTRACTORS / 2
+    assert shown > 12 * NUM_DISTRACTORS / 2

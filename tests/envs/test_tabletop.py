@@ -7,10 +7,10 @@ from envs.config import EnvConfig, Variation
 from envs.experts.disturbance import Disturbance
 from envs.pool.worker_pool import ProcessPool
 from envs.recording.collect import CollectConfig, collect
-from envs.recording.episodes import run_expert
+from envs.recording.episodes import record_expert_episode
 from envs.recording.footage import FootageConfig, record_footage
 from envs.registry import make_env
-from envs.tabletop.env import start_places, succeeded
+from envs.tabletop.env import is_success, sample_start_poses
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 
@@ -21,7 +21,7 @@ TASKS = ("TabletopReach", "TabletopPush", "TabletopPick")
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_the_expert_solves_its_task(task, noise):
     env = make_env(EnvConfig(task=task, cameras=[]))
-    assert all(run_expert(env, seed, Disturbance(noise=noise)).success for seed in range(40))
+    assert all(record_expert_episode(env, seed, Disturbance(noise=noise)).success for seed in range(40))
     env.close()
 
 
@@ -71,12 +71,12 @@ def test_a_task_is_solved_from_its_threshold_on():
         ("TabletopPush", (origin, at((0.024, 0, 0.5)), origin), (origin, at((0.026, 0, 0)), origin)),
         ("TabletopPick", (origin, at((0, 0, 0.101)), origin), (origin, at((0, 0, 0.099)), origin)),
     ):
-        assert succeeded(task, *inside)
-        assert not succeeded(task, *outside)
+        assert is_success(task, *inside)
+        assert not is_success(task, *outside)
 
 
 def test_the_cube_starts_beside_the_disc():
-    starts = [start_places(EnvConfig(task="TabletopPush", cameras=[]), seed) for seed in range(200)]
+    starts = [sample_start_poses(EnvConfig(task="TabletopPush", cameras=[]), seed) for seed in range(200)]
     assert min(np.linalg.norm(each["cube"][:2] - each["target"][:2]) for each in starts) > 0.07
 
 

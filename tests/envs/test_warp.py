@@ -7,8 +7,8 @@ from envs.config import Engine, EnvConfig, RenderQuality, Variation
 from envs.experts.disturbance import Disturbance
 from envs.pool.worker_pool import make_pool
 from envs.recording.collect import CollectConfig, collect
-from envs.recording.episodes import run_expert
-from envs.registry import make_env, spec_of
+from envs.recording.episodes import record_expert_episode
+from envs.registry import make_env, make_env_spec
 from envs.warp.episodes import warp_episodes
 from envs.warp.pool import WarpPool
 from envs.warp.worlds import load_warp
@@ -162,7 +162,7 @@ def test_experts_solve_their_tasks_in_it(task):
     assert list(episodes) == list(seeds)
     assert all(episode.success for episode in episodes.values())
     env = make_env(on_cpu(settings))
-    lengths = [len(run_expert(env, seed, Disturbance(noise=0.1))) for seed in seeds]
+    lengths = [len(record_expert_episode(env, seed, Disturbance(noise=0.1))) for seed in seeds]
     env.close()
     assert np.isclose(np.mean([len(episode) for episode in episodes.values()]), np.mean(lengths), rtol=0.15)
 
@@ -190,7 +190,9 @@ def test_collected_demonstrations_say_what_drew_them(tmp_path):
     assert len(store) == 3
     assert all(store.successes)
     assert store.spec.simulator == "mujoco_warp"
-    assert store.spec.differences(spec_of(on_cpu(settings))) == ["render_quality: 'ray traced, fast' against 'fast'"]
+    assert store.spec.differences(make_env_spec(on_cpu(settings))) == [
+        "render_quality: 'ray traced, fast' against 'fast'"
+    ]
     again = collect(settings, CollectConfig(out=str(tmp_path / "again"), episodes=3, worlds=3, mistakes=0.02))
     other_store = DemoStore.open(again.out)
     for number in range(3):

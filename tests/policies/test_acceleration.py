@@ -16,7 +16,7 @@ NETWORKS = {
     "bc_rnn": ["PixioEncoder", "MixtureHead"],
     "diffusion": ["PixioEncoder", "FiLMMLP"],
     "flow": ["PixioEncoder", "FiLMMLP"],
-    "shortcut": ["PixioEncoder", "StepEmbedding", "FiLMMLP"],
+    "shortcut": ["PixioEncoder", "StepEmbeddingMLP", "FiLMMLP"],
 }
 """The networks that a policy calls to act, and that are compiled."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pixio_robot.errors import UserError
 from pixio_robot.receding_horizon import RecedingHorizon
 from pixio_robot.types import Frame, Observation
-from policies.chunking import ChunkedActor, call_seed
+from policies.chunking import ChunkedActor, get_call_seed
 from policies.config import PolicyConfig
 
 
@@ -64,7 +64,7 @@ def test_renders_exactly_the_frames_that_calls_look_at(observation_steps, execut
     assert actions[0] == [time // execute * execute * 100 + time % execute for time in range(steps)]
     for call, (times, seeds) in zip(calls, policy.calls, strict=False):
         assert times[0].tolist() == [max(call - back, 0) for back in reversed(range(observation_steps))]
-        assert seeds == [call_seed(7, call)]
+        assert seeds == [get_call_seed(7, call)]
 
 
 def test_blind_policies_need_no_frame():
@@ -170,11 +170,11 @@ def test_a_policy_cannot_carry_out_more_than_it_predicts():
 
 
 def test_seeds_of_calls_differ_and_stay():
-    seeds = {call_seed(episode, step) for episode, step in itertools.product(range(50), range(50))}
+    seeds = {get_call_seed(episode, step) for episode, step in itertools.product(range(50), range(50))}
     assert len(seeds) == 2500
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert call_seed(3, 8) == call_seed(3, 8) == call_seed(3, 8, noise_seed=0)
-    assert len({call_seed(3, 8, noise_seed) for noise_seed in range(5)}) == 5
+    assert get_call_seed(3, 8) == get_call_seed(3, 8) == get_call_seed(3, 8, noise_seed=0)
+    assert len({get_call_seed(3, 8, noise_seed) for noise_seed in range(5)}) == 5
 
 
 def test_the_same_episode_is_played_with_other_noise():
@@ -182,8 +182,8 @@ def test_the_same_episode_is_played_with_other_noise():
     for noise_seed, policy in enumerate(policies):
         run(ChunkedActor(policy, 4, noise_seed=noise_seed), {0: 7}, 5)
     (_, first), (_, again) = policies[0].calls[0], policies[1].calls[0]
-    assert first[0] == call_seed(7, 0)
-    assert again[0] == call_seed(7, 0, 1)
+    assert first[0] == get_call_seed(7, 0)
+    assert again[0] == get_call_seed(7, 0, 1)
 
 
 @pytest.mark.parametrize("execute", [0, 9])

@@ -10,8 +10,8 @@ from pixio_robot.vision.pixio import PixioEncoder
 from policies.config import ConditioningConfig
 from policies.observation_encoder.augmentation import random_shift
 from policies.observation_encoder.conditioning import Conditioning
-from policies.observation_encoder.standardisation import RIDGE, Moments, Standardiser
-from policies.observation_encoder.tokens import TokenSight
+from policies.observation_encoder.standardisation import VARIANCE_RIDGE, RunningMoments, Standardiser
+from policies.observation_encoder.tokens import TokenObservationEncoder
 
 CAMERAS = ["front", "hand.top"]
 
@@ -99,7 +99,7 @@ def test_standardised_features_have_no_mean_and_about_unit_spread(build, world):
 
 def test_moments_in_parts_equal_moments_at_once():
     x = torch.randn(50, 4, 3) * 3 + 100
-    moments = Moments((4, 3))
+    moments = RunningMoments((4, 3))
     for part in x.split([1, 20, 29]):
         moments.add(part)
     mean, variance = moments.mean_and_variance()
@@ -109,11 +109,11 @@ def test_moments_in_parts_equal_moments_at_once():
     assert torch.equal(standardiser(x), x)
     standardiser.fit(moments)
     torch.testing.assert_close(standardiser(x).mean(0), torch.zeros(4, 3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(standardiser(x).std(), torch.tensor((1 + RIDGE) ** -0.5), atol=0.1, rtol=0)
+    torch.testing.assert_close(standardiser(x).std(), torch.tensor((1 + VARIANCE_RIDGE) ** -0.5), atol=0.1, rtol=0)
 
 
 def test_constant_features_become_zero():
-    moments = Moments((2, 2, 3))
+    moments = RunningMoments((2, 2, 3))
     moments.add(torch.full((7, 2, 2, 3), 4.0))
     standardiser = Standardiser((2, 2, 3))
     standardiser.fit(moments)
@@ -203,9 +203,11 @@ def test_tokens_are_told_how_old_their_frame_is(world, encoder):
     seen = []
     for steps in (1, 2):
         torch.manual_seed(0)
-        sight = TokenSight(ConditioningConfig(cameras=CAMERAS), steps, world.spec, world.statistics, encoder, 32).eval()
+        token_encoder = TokenObservationEncoder(
+            ConditioningConfig(cameras=CAMERAS), steps, world.spec, world.statistics, encoder, 32
+        ).eval()
         newest = {name: images[:, -steps:] for name, images in observation.images.items()}
-        seen.append(sight(Observation(newest, observation.state[:, -steps:])))
+        seen.append(token_encoder(Observation(newest, observation.state[:, -steps:])))
     one, two = seen
     images = one.shape[1] - 1
     assert two.shape[1] == 2 * one.shape[1]

@@ -91,7 +91,9 @@ def test_actions_of_the_past_are_learned_and_not_carried_out(world, small_config
     acted = policy.act(observation, [1, 2, 3])
     assert acted.shape == (3, 7, 3)
     with torch.no_grad():
-        whole = policy.actions.bounded_inverse(policy.sample(policy.see(observation, augment=False), [1, 2, 3]))
+        whole = policy.actions.bounded_inverse(
+            policy.sample(policy.encode_observation(observation, augment=False), [1, 2, 3])
+        )
     torch.testing.assert_close(acted, whole[:, 1:])
     with pytest.raises(UserError, match="past_actions = 8"):
         small_config(name, ConditioningConfig(), past_actions=8)

@@ -61,7 +61,7 @@ def test_a_shortcut_learns_long_steps_on_rows_of_every_store(make, world, monkey
         learned.extend(seen[:, 0].tolist())
         return torch.zeros_like(point_bna)
 
-    monkeypatch.setattr(policy, "_two_halves", two_halves)
+    monkeypatch.setattr(policy, "_mean_half_step_velocity", two_halves)
     seen, actions = torch.arange(16.0)[:, None].expand(-1, policy.conditioning.out_dim), torch.zeros(16, HORIZON, 3)
     for _ in range(40):
         policy.errors(seen, actions, torch.zeros(16, HORIZON, dtype=torch.bool))
@@ -74,7 +74,7 @@ def test_a_long_step_is_the_mean_of_two_halves_without_gradient(make, world, mon
     seen = torch.zeros(3, policy.conditioning.out_dim)
     point, time = torch.randn(3, HORIZON, 3), torch.tensor([0.0, 0.25, 0.5])
     stride = torch.tensor([1.0, 0.25, 2 / policy.config.finest_steps])
-    assert not policy._two_halves(point, time, stride, seen).requires_grad
+    assert not policy._mean_half_step_velocity(point, time, stride, seen).requires_grad
     told = []
 
     def velocity(point_bna, time_b, stride_b, seen):
@@ -82,7 +82,7 @@ def test_a_long_step_is_the_mean_of_two_halves_without_gradient(make, world, mon
         return point_bna + time_b[:, None, None]
 
     monkeypatch.setattr(policy, "_velocity", velocity)
-    found = policy._two_halves(point, time, stride, seen)
+    found = policy._mean_half_step_velocity(point, time, stride, seen)
     half, time_b11 = stride[:, None, None] / 2, time[:, None, None]
     first = point + time_b11
     torch.testing.assert_close(found, (first + (point + half * first) + time_b11 + half) / 2)
@@ -93,7 +93,9 @@ def test_a_long_step_is_the_mean_of_two_halves_without_gradient(make, world, mon
 
 def test_long_steps_of_every_stride_begin_where_they_can_be_taken(make, world, monkeypatch):
     policy, drawn = make("shortcut", cameras=[]), []
-    monkeypatch.setattr(policy, "_two_halves", lambda point, time, stride, seen: drawn.append((time, stride)) or point)
+    monkeypatch.setattr(
+        policy, "_mean_half_step_velocity", lambda point, time, stride, seen: drawn.append((time, stride)) or point
+    )
     seen, actions = torch.zeros(64, policy.conditioning.out_dim), torch.zeros(64, HORIZON, 3)
     for _ in range(20):
         policy.errors(seen, actions, torch.zeros(64, HORIZON, dtype=torch.bool))
@@ -200,7 +202,7 @@ def test_flow_solvers_follow_a_known_field(make, world, solver):
     policy._velocity = lambda point, time, seen: time[:, None, None].expand_as(point)
     policy.config.solver, policy.config.inference_steps = solver, 10
     observation = two_ways(world, 3, 0).observation
-    seen = policy.see(observation, augment=False)
+    seen = policy.encode_observation(observation, augment=False)
     start = RowNoise([1, 2, 3], seen).normal(HORIZON, 3)
     moved = (policy.sample(seen, [1, 2, 3]) - start).mean().item()
     missed_by = 0.05 if solver == "euler" else 0.005  # Heun's last step is Euler's

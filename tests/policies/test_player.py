@@ -11,7 +11,7 @@ import torch
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
 from policies import ActingConfig, ChunkedActor, PolicyPlayer, actor_of
-from policies.acting import act_as
+from policies.acting import apply_acting_config
 from policies.bc import BCConfig, BCPolicy
 from policies.persistence import save_policy
 
@@ -60,11 +60,11 @@ def test_it_acts_as_it_is_told(make, frames):
     assert not as_trained.needs_images
     with pytest.raises(UserError, match="inference_steps=3 applies only to policies that sample"):
         PolicyPlayer(make("bc"), ActingConfig(inference_steps=3))
-    act_as(policy, ActingConfig(ensemble_weight=0.25))
+    apply_acting_config(policy, ActingConfig(ensemble_weight=0.25))
     assert policy.config.ensemble_weight == 0.25
-    act_as(policy, ActingConfig(execute=2))
+    apply_acting_config(policy, ActingConfig(execute=2))
     assert policy.config.ensemble_weight == 0.25
-    act_as(policy, ActingConfig(ensemble_weight=-1))
+    apply_acting_config(policy, ActingConfig(ensemble_weight=-1))
     assert policy.config.ensemble_weight is None
 
 
@@ -177,5 +177,5 @@ class Drawn(BCPolicy):
 
 def test_any_policy_that_draws_in_steps_may_take_others(world):
     policy = Drawn(DrawnConfig(), world.spec, world.statistics, None)
-    act_as(policy, ActingConfig(inference_steps=2))
+    apply_acting_config(policy, ActingConfig(inference_steps=2))
     assert policy.config.inference_steps == 2

@@ -9,7 +9,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, Observation
 from policies.bc import BCConfig
 from policies.diffusion import DiffusionConfig
-from policies.registry import POLICIES, build_policy, policy_name, register
+from policies.registry import POLICIES, build_policy, get_policy_name, register
 
 NAMES = sorted(POLICIES)
 
@@ -153,7 +153,7 @@ def test_config_and_inputs_are_checked(make, world, encoder):
     with pytest.raises(UserError, match="train_steps = 100"):
         DiffusionConfig(inference_steps=200)
     policy = make("bc", cameras=[])
-    assert policy_name(policy) == "bc"
+    assert get_policy_name(policy) == "bc"
     with pytest.raises(UserError, match="2 seeds for 3"):
         policy.act(world.windows(3, seed=0).observation, [1, 2])
     batch = world.windows(3, seed=0)

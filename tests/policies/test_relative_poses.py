@@ -20,7 +20,7 @@ from pixio_robot.types import Batch, DemoSpec, Episode, Frame, Observation
 from policies.chunking import ChunkedActor
 from policies.config import ConditioningConfig
 from policies.persistence import load_policy, save_policy
-from policies.registry import build_policy, policy_entry
+from policies.registry import build_policy, get_policy_entry
 from policies.relative_poses import RelativePoses
 from policies.relative_statistics import with_relative_poses
 
@@ -277,7 +277,7 @@ def windows_of(policy, store: DemoStore) -> Batch:
 
 @pytest.mark.parametrize("learn_padding", [False, True])
 def test_statistics_are_over_what_the_windows_hold(store, small_config, learn_padding, monkeypatch):
-    monkeypatch.setattr("policies.relative_statistics._AT_ONCE", 5)
+    monkeypatch.setattr("policies.relative_statistics._WINDOWS_PER_BATCH", 5)
     policy = made(store, small_config, frames="relative", past_actions=1, learn_padding=learn_padding)
     batch = windows_of(policy, store)
     newest_bs = batch.observation.state[:, -1]
@@ -441,7 +441,7 @@ def test_a_policy_that_does_not_see_the_state_still_asks_for_it(world, encoder, 
     statistics = statistics_of(motion.written(spec.state_names), motion.written(spec.action_names))
     for choice, names in (("relative", spec.state_names), ("absolute", ())):
         conditioning = ConditioningConfig(cameras=["front"], use_state=False)
-        config = policy_entry("bc").config(conditioning=conditioning, action_pose_repr=choice)
+        config = get_policy_entry("bc").config(conditioning=conditioning, action_pose_repr=choice)
         complete = dataclasses.replace(statistics, relative_actions=statistics.actions)
         save_policy(tmp_path / choice, build_policy("bc", config, spec, complete, encoder))
         assert finished_policy(str(tmp_path / choice), "x").spec.state_names == names

@@ -8,7 +8,7 @@ import torch
 from pixio_robot.errors import UserError
 from policies.noise import RowNoise
 from policies.noise_schedules import BETAS, PREDICTIONS, NoiseSchedule
-from policies.samplers import draw
+from policies.samplers import run_sampler
 
 SHAPE = (3, 8, 7)
 
@@ -105,7 +105,7 @@ def test_whole_samples_agree_with_diffusers(betas, prediction, train_steps, coun
 
     rows = torch.zeros(2)
     ours = NoiseSchedule(num_steps=train_steps, betas=betas, prediction=prediction, clip_sample=None)
-    found = draw(sampler, ours, denoise, RowNoise([5, 6], rows), (4, 3), count)
+    found = run_sampler(sampler, ours, denoise, RowNoise([5, 6], rows), (4, 3), count)
     theirs.set_timesteps(count)
     expected = RowNoise([5, 6], rows).normal(4, 3)
     for step in theirs.timesteps:
@@ -123,7 +123,7 @@ def test_ddpm_draws_fresh_noise_in_every_step():
     expected, fresh = noise.normal(4, 3), noise.normal(20, 4, 3)
     for index, step in enumerate(reversed(range(20))):
         expected = schedule.ddpm(denoise(expected, step), expected, step, fresh[:, index])
-    torch.testing.assert_close(draw("ddpm", schedule, denoise, RowNoise([5, 6], rows), (4, 3), 20), expected)
+    torch.testing.assert_close(run_sampler("ddpm", schedule, denoise, RowNoise([5, 6], rows), (4, 3), 20), expected)
 
 
 # Made once by diffusers 0.42.1: DDIMScheduler / DDPMScheduler(100 steps, squaredcos_cap_v2, clip_sample), with the

@@ -11,23 +11,23 @@ from pixio_robot.plugins import Plugin
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig
 
-GROUP = "pixio_robot.policies"
+ENTRY_POINT_GROUP = "pixio_robot.policies"
 
 
-def offers() -> dict[str, list[Plugin]]:
+def list_plugin_policies() -> dict[str, list[Plugin]]:
     """The policies of all installed packages, by name."""
-    return plugins.find_plugins(GROUP, "policy")
+    return plugins.find_plugins(ENTRY_POINT_GROUP, "policy")
 
 
-def load(plugin: Plugin) -> type[ChunkPolicy]:
+def load_plugin_policy(plugin: Plugin) -> type[ChunkPolicy]:
     """Import the policy. Raises UserError naming the package if that fails or if it is not a policy."""
     found = plugin.load()
-    if problem := problem_with(found):
+    if problem := find_class_problem(found):
         raise UserError(f"{plugin}, {plugin.entry_point.value}, {problem}.")
     return found
 
 
-def problem_with(found: Any) -> str:
+def find_class_problem(found: Any) -> str:
     """What is wrong with the object that an entry point refers to; empty if it is a valid policy."""
     if not (inspect.isclass(found) and issubclass(found, ChunkPolicy)):
         return "must be a subclass of policies.ChunkPolicy"

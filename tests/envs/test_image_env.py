@@ -9,8 +9,8 @@ import pytest
 
 from envs.config import EnvConfig, RenderQuality
 from envs.pool.worker_pool import ProcessPool
-from envs.registry import make_env, spec_of
-from envs.third_party.reproducibility import check_starts, notes, repeats
+from envs.registry import make_env, make_env_spec
+from envs.third_party.reproducibility import check_distinct_initial_states, is_reproducible, limitations
 from pixio_robot.errors import UserError
 
 DOT, PLAIN, ROBOT = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain", "Robot"))
@@ -55,7 +55,7 @@ def test_without_pictures_in_it_render_is_the_camera(made):
     assert np.array_equal(frame.state, observation)
     assert list(frame.images) == list(env.spec.cameras) == ["front"]
     assert np.array_equal(frame.images["front"], theirs.render())
-    assert spec_of(EnvConfig(task=PLAIN, cameras=[])).cameras == {}
+    assert make_env_spec(EnvConfig(task=PLAIN, cameras=[])).cameras == {}
 
 
 def test_it_is_solved_by_its_own_word_and_the_horizon_is_ours(made):
@@ -74,7 +74,7 @@ def test_it_is_solved_by_its_own_word_and_the_horizon_is_ours(made):
 
 
 def test_its_settings_are_part_of_what_it_is(made):
-    wide, usual = (spec_of(EnvConfig(task=DOT, make=make)) for make in ({"width": 48}, {}))
+    wide, usual = (make_env_spec(EnvConfig(task=DOT, make=make)) for make in ({"width": 48}, {}))
     assert wide.cameras["pixels_top"].width == 48
     assert (wide.source, usual.source) == ('as Gymnasium makes it, make {"width": 48}', "as Gymnasium makes it")
     assert made(EnvConfig(task=DOT, make={"width": 48})).reset(0).images["pixels_top"].shape == (24, 48, 3)
@@ -96,7 +96,7 @@ def test_its_settings_are_part_of_what_it_is(made):
 )
 def test_what_it_decides_by_itself_is_not_passed_over(settings, says):
     with pytest.raises(UserError, match=says):
-        spec_of(EnvConfig(**{"task": DOT} | settings))
+        make_env_spec(EnvConfig(**{"task": DOT} | settings))
 
 
 def test_what_cannot_be_drawn_plays_without_pictures(made):
@@ -104,17 +104,17 @@ def test_what_cannot_be_drawn_plays_without_pictures(made):
     env = made(config)
     assert env.reset(0).images == {}
     assert env.step(np.zeros(1)).frame.images == {}
-    assert repeats(config)
+    assert is_reproducible(config)
 
 
 def test_seeds_that_begin_with_the_same_state_are_refused(monkeypatch):
     monkeypatch.setattr(painted.Dot, "metadata", painted.Dot.metadata | {"initial_states": 5})
     few = EnvConfig(task=DOT, make={"width": 28})
-    check_starts(few, range(103, 108))
+    check_distinct_initial_states(few, range(103, 108))
     with pytest.raises(UserError, match=r"has 5 initial states, and the seeds 103 and 108 .* episodes=5"):
-        check_starts(few, range(103, 109))
+        check_distinct_initial_states(few, range(103, 109))
     monkeypatch.undo()
-    check_starts(EnvConfig(task=DOT), range(1000))
+    check_distinct_initial_states(EnvConfig(task=DOT), range(1000))
 
 
 def test_what_only_a_simulator_knows_is_refused(made):
@@ -133,7 +133,7 @@ def test_what_it_shows_must_be_what_its_space_says(made, monkeypatch):
         seen.reset(0)
     monkeypatch.setattr(painted.Dot, "render", lambda _: None)
     with pytest.raises(UserError, match=r"cannot be rendered \(render\(\) returns object \(\)"):
-        spec_of(EnvConfig(task=PLAIN, make={"width": 20}))
+        make_env_spec(EnvConfig(task=PLAIN, make={"width": 20}))
     monkeypatch.setattr(painted.Dot, "_observation", lambda _: np.zeros(5))
     with pytest.raises(UserError, match="has 5 numbers, but its space has 4"):
         plain.reset(0)
@@ -143,7 +143,7 @@ def test_a_rate_that_it_does_not_tell_is_taken_as_given(monkeypatch):
     monkeypatch.setattr(painted.Dot, "metadata", {"render_modes": []})
     gymnasium.register("painted/Silent-v0", entry_point=painted.Dot)
     try:
-        spec = spec_of(EnvConfig(task="gymnasium:painted/Silent-v0", control_hz=5))
+        spec = make_env_spec(EnvConfig(task="gymnasium:painted/Silent-v0", control_hz=5))
     finally:
         del gymnasium.registry["painted/Silent-v0"]
     assert spec.control_hz == 5.0
@@ -154,7 +154,7 @@ def test_a_rate_that_it_does_not_tell_is_taken_as_given(monkeypatch):
     [(DOT, "", True), (PLAIN, "global", True), (DOT, "clock", False), (PLAIN, "remembered", False), (ROBOT, "", False)],
 )
 def test_whether_a_seed_gives_the_same_episode_again_is_found_out(task, wind, same):
-    assert repeats(EnvConfig(task=task, make={"wind": wind})) is same
+    assert is_reproducible(EnvConfig(task=task, make={"wind": wind})) is same
 
 
 def test_drawing_that_changes_the_episode_is_found_out(monkeypatch):
@@ -164,23 +164,25 @@ def test_drawing_that_changes_the_episode_is_found_out(monkeypatch):
         self._pos = self._pos + 0.001
         return drawn(self)
 
-    assert repeats(EnvConfig(task=PLAIN))
+    assert is_reproducible(EnvConfig(task=PLAIN))
     monkeypatch.setattr(painted.Dot, "render", render)
-    assert not repeats(EnvConfig(task=PLAIN))
+    assert not is_reproducible(EnvConfig(task=PLAIN))
 
 
 def test_what_is_not_promised_is_said():
-    said = notes(EnvConfig(task=DOT, make={"wind": "clock"}), False)
+    said = limitations(EnvConfig(task=DOT, make={"wind": "clock"}), False)
     assert said[0].endswith("depth (float32 (24, 32, 1))")
     assert "the same seed does not give the same episode" in said[1]
-    assert notes(EnvConfig(task=PLAIN), True) == []
-    assert spec_of(EnvConfig(task=ROBOT)).source == "as Gymnasium makes it, episodes do not follow from their seeds"
+    assert limitations(EnvConfig(task=PLAIN), True) == []
+    assert (
+        make_env_spec(EnvConfig(task=ROBOT)).source == "as Gymnasium makes it, episodes do not follow from their seeds"
+    )
 
 
 def test_a_robot_whose_starts_differ_is_not_moved(monkeypatch):
     monkeypatch.setattr(painted.Dot, "step", lambda *_: pytest.fail("moved"))
     monkeypatch.setattr(painted.Dot, "_observation", lambda self: np.random.default_rng().random(4, np.float32))
-    assert not repeats(EnvConfig(task=PLAIN))
+    assert not is_reproducible(EnvConfig(task=PLAIN))
 
 
 def test_episodes_do_not_depend_on_the_number_of_workers():

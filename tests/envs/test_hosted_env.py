@@ -15,9 +15,9 @@ import pytest
 import envs.hosted
 from envs.config import EnvConfig
 from envs.pool.worker_pool import ProcessPool
-from envs.registry import make_env, spec_of
-from envs.third_party.base import SimulatorDied
-from envs.third_party.reproducibility import repeats
+from envs.registry import make_env, make_env_spec
+from envs.third_party.base import SimulatorProcessDied
+from envs.third_party.reproducibility import is_reproducible
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
 
@@ -90,7 +90,7 @@ def test_evaluations_on_it_are_the_same_and_repeat() -> None:
             results.append(run_episodes(pool, Still(), [5, 6, 7]))
     there, here = ([(result.seed, result.steps, result.episode_return) for result in each] for each in results)
     assert there == here
-    assert repeats(hosted())
+    assert is_reproducible(hosted())
 
 
 SPOKEN = """
@@ -150,7 +150,7 @@ def test_what_it_says_of_itself_is_in_the_spec_and_pictures_are_drawn_on_demand(
 def test_names_must_match_its_spaces(module) -> None:
     module(SPOKEN.replace('["push [N]"]', '["push [N]", "pull [N]"]'))
     with pytest.raises(UserError, match=r"metadata\['action_names'\] .* 2 names, but there are 1"):
-        spec_of(hosted("gymnasium:mine:Spoken-v0", horizon=3))
+        make_env_spec(hosted("gymnasium:mine:Spoken-v0", horizon=3))
 
 
 OLD = """
@@ -240,7 +240,7 @@ def test_an_episode_is_played_again_if_its_python_dies(module, tmp_path) -> None
     config = hosted("gymnasium:mine:Dying-v0", cameras=[], make={"mark": str(tmp_path / "mark")})
     env = make_env(config)
     env.reset(2, False)
-    with pytest.raises(SimulatorDied, match=r"ended with signal 11\. It printed:[\s\S]*the last words"):
+    with pytest.raises(SimulatorProcessDied, match=r"ended with signal 11\. It printed:[\s\S]*the last words"):
         env.step(np.zeros(1), False)
     env.close()
     (tmp_path / "mark").unlink()
@@ -253,11 +253,11 @@ def test_an_episode_is_played_again_if_its_python_dies(module, tmp_path) -> None
 def test_what_cannot_be_made_is_said(module, tmp_path) -> None:
     module("import nothing_of_that_name")
     with pytest.raises(UserError, match=r"cannot make the environment: ModuleNotFoundError.*nothing_of_that_name"):
-        spec_of(hosted("gymnasium:mine:Some-v0"))
+        make_env_spec(hosted("gymnasium:mine:Some-v0"))
     with pytest.raises(UserError, match="cannot make the environment: NameNotFound"):
-        spec_of(hosted("gymnasium:painted:painted/Dost-v0"))
+        make_env_spec(hosted("gymnasium:painted:painted/Dost-v0"))
     with pytest.raises(UserError, match=r"cannot make the environment: TypeError.*colour"):
-        spec_of(hosted(make={"colour": 1}))
+        make_env_spec(hosted(make={"colour": 1}))
     with pytest.raises(UserError, match="is not a program that can be run"):
         EnvConfig(task=DOT, python=str(tmp_path / "python"))
     with pytest.raises(UserError, match="python applies only to Gymnasium"):
@@ -268,7 +268,7 @@ def test_what_cannot_be_made_is_said(module, tmp_path) -> None:
     ended.write_text("#!/bin/sh\necho no Python here\nexit 3\n")
     ended.chmod(0o755)
     with pytest.raises(UserError, match=r"exit code 3\. It printed:\nno Python here"):
-        spec_of(EnvConfig(task=DOT, python=str(ended)))
+        make_env_spec(EnvConfig(task=DOT, python=str(ended)))
 
 
 def test_it_dies_with_us(module, tmp_path) -> None:

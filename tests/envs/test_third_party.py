@@ -7,10 +7,10 @@ import pytest
 from gymnasium.envs.mujoco.pusher_v5 import PusherEnv
 
 from envs.config import EnvConfig, RenderQuality, Variation
-from envs.experts.random_play import Play
+from envs.experts.random_play import RandomPlay
 from envs.experts.registry import make_expert
 from envs.pool.worker_pool import ProcessPool
-from envs.registry import make_env, spec_of
+from envs.registry import make_env, make_env_spec
 from envs.rendering.renderer import Renderer
 from envs.spec import action_bounds
 from pixio_robot.errors import UserError
@@ -57,7 +57,7 @@ def test_every_camera_of_the_model_can_be_looked_through():
     assert images["front"].std() > 10
     assert images["track"].std() > 10
     assert not np.array_equal(images["front"], images["track"])
-    assert list(spec_of(EnvConfig(task="gymnasium:Ant-v5")).cameras) == ["front"]
+    assert list(make_env_spec(EnvConfig(task="gymnasium:Ant-v5")).cameras) == ["front"]
     position, rotation = env.camera_pose("front")
     # It looks at the middle of the model, from above.
     assert position[2] > 1
@@ -84,7 +84,7 @@ def test_a_model_of_many_sites_is_drawn_whole():
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     renderer = Renderer(model, data, 48, RenderQuality.FULL)
-    renderer.show_surroundings([0])
+    renderer.show_sites_and_sky([0])
     assert (renderer.render("above")[..., 0] > 100).sum() > 50
     renderer.close()
 
@@ -135,11 +135,11 @@ class OfMine(PusherEnv):
 def test_an_environment_of_ones_own_needs_no_package():
     gymnasium.register("OfMine-v0", entry_point=OfMine, max_episode_steps=7)
     try:
-        spec = spec_of(config("gymnasium:OfMine-v0"))
+        spec = make_env_spec(config("gymnasium:OfMine-v0"))
     finally:
         del gymnasium.registry["OfMine-v0"]
     assert spec.simulator_version.startswith("of_mine of unknown version, mujoco ")
-    assert "gymnasium" in spec_of(config()).simulator_version
+    assert "gymnasium" in make_env_spec(config()).simulator_version
 
 
 def test_a_pool_runs_it():
@@ -165,7 +165,7 @@ def test_what_is_wrapped_around_a_model_is_kept():
     try:
         env = make_env(config("gymnasium:Tenfold-v0", cameras=[], image_size=96))
         with pytest.raises(UserError, match=r"cannot be rendered \(.*render_mode.*cameras=\[\]"):
-            spec_of(config("gymnasium:Tenfold-v0"))
+            make_env_spec(config("gymnasium:Tenfold-v0"))
     finally:
         del gymnasium.registry["Tenfold-v0"]
     env.reset(0)
@@ -186,7 +186,7 @@ def test_what_is_wrapped_around_a_model_is_kept():
 )
 def test_what_cannot_be_run_is_named(task, says):
     with pytest.raises(UserError, match=says):
-        spec_of(config(task))
+        make_env_spec(config(task))
 
 
 def test_what_it_has_not_is_refused():
@@ -196,5 +196,5 @@ def test_what_it_has_not_is_refused():
         make_expert(config())
     env = make_env(config(cameras=[]))
     with pytest.raises(UserError, match="Random play is only available for built-in tasks"):
-        Play().reset(env, np.random.default_rng(0))
+        RandomPlay().reset(env, np.random.default_rng(0))
     env.close()

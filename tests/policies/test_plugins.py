@@ -22,10 +22,10 @@ from policies.registry import (
     POLICIES,
     PolicyEntry,
     build_policy,
-    name_of_config,
-    policy_entry,
-    policy_name,
-    policy_names,
+    get_policy_entry,
+    get_policy_name,
+    get_policy_name_from_config,
+    list_policy_names,
     register,
 )
 
@@ -84,7 +84,7 @@ def registering(*words: str) -> None:
 
 def test_an_installed_policy_is_chosen_by_its_name_and_its_settings_are_checked(install):
     install("lab", ["linear"])
-    assert "linear" in policy_names()
+    assert "linear" in list_policy_names()
     registering("policy=bc")
     assert "lab_policy" not in sys.modules, "nobody asked for it"
     words = ["policy=linear", "out=x", "data=y"]
@@ -167,7 +167,7 @@ def test_a_name_is_one_policy(install):
 
 def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, monkeypatch):
     install("lab", ["linear"])
-    entry = policy_entry("linear")
+    entry = get_policy_entry("linear")
     config = entry.config(conditioning=ConditioningConfig(), horizon=4)
     policy = build_policy("linear", config, world.spec, world.statistics, None)
     saved = tmp_path / "run" / "model"
@@ -178,11 +178,11 @@ def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, mon
     del POLICIES["linear"]
     again = load_policy(tmp_path / "run")  # the directory of a training will do
     torch.testing.assert_close(again.act(observation), policy.act(observation))
-    assert policy_name(again) == "linear"
+    assert get_policy_name(again) == "linear"
     del POLICIES["linear"]
-    assert name_of_config(config) == "linear"  # as in a process that a launcher started
+    assert get_policy_name_from_config(config) == "linear"  # as in a process that a launcher started
     with pytest.raises(UserError, match="Rich is not the config class of any known policy"):
-        name_of_config(Rich())
+        get_policy_name_from_config(Rich())
 
     def edited(**changes) -> Path:
         text = json.loads((saved / "config.json").read_text())
@@ -210,12 +210,12 @@ def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, mon
 def test_what_lies_in_the_working_directory_is_not_installed(install, tmp_path, monkeypatch):
     """`python -m` and torchrun look there first, and it may have come with a checkpoint."""
     install("lab", ["linear"])
-    assert "linear" in policy_names()
+    assert "linear" in list_policy_names()
     monkeypatch.chdir(tmp_path / "site")
-    assert "linear" not in policy_names()
+    assert "linear" not in list_policy_names()
     monkeypatch.syspath_prepend("")
     with pytest.raises(UserError, match="Unknown policy 'linear'"):
-        policy_entry("linear")
+        get_policy_entry("linear")
 
 
 def test_an_installed_package_is_found_from_its_own_folder(install, tmp_path, monkeypatch):
@@ -224,12 +224,12 @@ def test_an_installed_package_is_found_from_its_own_folder(install, tmp_path, mo
     lay_down(tmp_path / "source", "lab", {"linear": "lab_policy:Linear"}, {"lab_policy": LINEAR})
     monkeypatch.chdir(tmp_path / "source")
     monkeypatch.syspath_prepend(str(tmp_path / "source"))
-    assert "linear" in policy_names()
+    assert "linear" in list_policy_names()
 
 
 def test_a_script_registers_a_class_again_and_nothing_that_is_no_policy(install):
     install("lab", ["linear"])
-    POLICIES["mine"] = PolicyEntry(policy_entry("linear").policy)
+    POLICIES["mine"] = PolicyEntry(get_policy_entry("linear").policy)
     del POLICIES["linear"]
     scope = {"__name__": "a_notebook"}
     for _ in range(2):  # one cell, run twice
