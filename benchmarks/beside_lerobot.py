@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lerobot_twin import parameter_count
-from result import parse, provenance, save, settings
+from common.diffusion_policies import parameter_count
+from common.result_file import measured_settings, parse_arguments, provenance, save_result
 from torch import Tensor, nn
 
 from envs.pool.worker_pool import make_pool
-from pixio_robot.cli.compose import load
+from pixio_robot.cli.config.compose import load_settings
 from pixio_robot.cli.evaluate import EvaluateCommand
-from pixio_robot.cli.evaluated import finished_policy
+from pixio_robot.cli.evaluation_target import finished_policy
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.evaluation.evaluate import evaluate
 from pixio_robot.evaluation.results import EvaluatedPolicy, read_outcomes
@@ -128,11 +128,11 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--execute", type=int, default=4, help="actions of each chunk, of both")
     parser.add_argument("--work", type=Path, default=Path("runs/beside_lerobot"))
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     store = DemoStore.open(arguments.demos)
     words = [f"env={arguments.env}", f"episodes={arguments.episodes}", "videos=0", "checkpoint=x"]
-    command = load("evaluate", EvaluateCommand, [*words, f"out={arguments.work}/evaluation"])
+    command = load_settings("evaluate", EvaluateCommand, [*words, f"out={arguments.work}/evaluation"])
 
     out = arguments.work / "ours"
     train = [f"data={arguments.demos}", f"out={out}", f"batch_size={arguments.batch}", "device=cpu"]
@@ -141,12 +141,12 @@ def main() -> None:
 
     ours = finished_policy(str(out), "ours")
     device = torch.device("cpu")
-    actor, _ = ours.actor(store.spec.task, ActingConfig(execute=arguments.execute), ROWS, device)
+    actor, _ = ours.make_actor(store.spec.task, ActingConfig(execute=arguments.execute), ROWS, device)
     their_name = EvaluatedPolicy(
         name="lerobot", label=f"lerobot {arguments.policy}", policy="lerobot", encoder="resnet18"
     )
     actors = {
-        ours.who.name: (ours.who, actor),
+        ours.policy.name: (ours.policy, actor),
         "lerobot": (their_name, ChunkedActor(theirs, arguments.execute, device, ROWS)),
     }
     outcomes: dict[str, dict[int, bool]] = {}
@@ -161,12 +161,12 @@ def main() -> None:
             result[name] = {key: value for key, value in dataclasses.asdict(summary).items() if key in kept}
             print(f"{name}: {summary.successes} of {summary.episodes}, {summary.low:.0%} to {summary.high:.0%}")
             outcomes[name] = {one.seed: one.success for one in read_outcomes(directory, summary.seeds)}
-    paired = compare_paired(outcomes[ours.who.name], outcomes["lerobot"])
+    paired = compare_paired(outcomes[ours.policy.name], outcomes["lerobot"])
     result["paired"] = dataclasses.asdict(paired)
     print(f"ours minus lerobot, same episodes: {paired.difference:+.0%} ({paired.low:+.0%} to {paired.high:+.0%})")
     result["parameters"] = {"lerobot": parameter_count(theirs)}
-    result["settings"] = {name: str(value) for name, value in settings(arguments).items()}
-    save(
+    result["settings"] = {name: str(value) for name, value in measured_settings(arguments).items()}
+    save_result(
         result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device, note=arguments.note),
         arguments.out,
     )

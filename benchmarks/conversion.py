@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from demonstrations import LEROBOT_NAME, TWO_CAMERAS, make_store
-from result import parse, provenance, save
+from common.result_file import parse_arguments, provenance, save_result
+from common.synthetic_demos import LEROBOT_NAME, TWO_CAMERAS, make_store
 
 from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
 from pixio_robot.data.demos.store import DemoStore
@@ -130,11 +130,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Frames a second of data import and data export.")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--formats", nargs="+", default=list(EXPORTS), choices=list(EXPORTS))
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.episodes, arguments.formats)
-    save(result | provenance("numpy", torch=torch.__version__, note=arguments.note), arguments.out)
+    save_result(result | provenance("numpy", torch=torch.__version__, note=arguments.note), arguments.out)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from footage import make_frames
-from measuring import cpu_seconds, elapsed, in_turn, line_through, medians
-from result import parse, provenance, save, settings
+from common.result_file import measured_settings, parse_arguments, provenance, save_result
+from common.synthetic_frames import make_frames
+from common.timing import cpu_seconds, fit_line, measure_alternating, measure_seconds, medians
 
 from pixio_robot.data.curation.columns import Chunk
 from pixio_robot.data.curation.curate import CurateConfig, curate
@@ -60,9 +60,9 @@ def rates(contestants: dict[str, tuple[Callable[[], Any], int]], rounds: int) ->
 
     def rate(name: str, _: int) -> float:
         run, items = contestants[name]
-        return items / elapsed(run)
+        return items / measure_seconds(run)
 
-    found = in_turn(contestants, rate, rounds)
+    found = measure_alternating(contestants, rate, rounds)
     median = medians(found)
     first, second = list(median.values())[:2]
     return {"per_cpu_second": median, "ratio": first / second, "all_rounds": found}
@@ -140,7 +140,7 @@ def near(frames: int) -> dict[str, Any]:
 
 def still(frames: int = 1_000_000) -> float:
     hashes = np.random.default_rng(0).integers(0, 2**64, frames, np.uint64)
-    return frames / elapsed(lambda: still_frames(hashes, np.arange(frames) // 2000, np.ones(frames, bool), 4))
+    return frames / measure_seconds(lambda: still_frames(hashes, np.arange(frames) // 2000, np.ones(frames, bool), 4))
 
 
 def epoch(folder: Path, frames: int) -> dict[str, float]:
@@ -151,7 +151,7 @@ def epoch(folder: Path, frames: int) -> dict[str, float]:
     acceptance.flush()
     mapped = np.load(folder / "acceptance.npy", mmap_mode="r")
     selection = Selection({"frames": frames, "kept": frames}, mapped)
-    drawn_s = elapsed(lambda: selection.epoch(0, 0))
+    drawn_s = measure_seconds(lambda: selection.epoch(0, 0))
     tracemalloc.start()
     chosen = selection.epoch(0, 0)
     bytes_kept = tracemalloc.get_traced_memory()[0]
@@ -162,7 +162,7 @@ def epoch(folder: Path, frames: int) -> dict[str, float]:
         for some in positions:
             chosen[some]
 
-    lookup_us = 1e6 * elapsed(look_up) / positions.size
+    lookup_us = 1e6 * measure_seconds(look_up) / positions.size
     return {"frames": frames, "draw_s": drawn_s, "megabytes": bytes_kept / 1e6, "lookup_us": lookup_us}
 
 
@@ -179,7 +179,7 @@ def growth(shards: FrameShards, folder: Path) -> dict[str, Any]:
         began = cpu_seconds()
         report = curate(CurateConfig(data=str(out), workers=1), show_progress=False)
         points.append({"frames": report.frames, "cpu_s": cpu_seconds() - began})
-    slope, start, r_squared = line_through(points, "frames", "cpu_s")
+    slope, start, r_squared = fit_line(points, "frames", "cpu_s")
     return {"points": points, "fit": {"ms_per_frame": 1e3 * slope, "s_to_start": start, "r_squared": r_squared}}
 
 
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=800, help="frames to score")
     parser.add_argument("--near", type=int, default=8192, help="frames to compare with each other")
     parser.add_argument("--largest", type=int, default=8, help="frames of the largest selection, as a power of ten")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     torch.set_num_threads(1)
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -212,9 +212,9 @@ def main() -> None:
         )
     )
     model = {"masks": MASKS, "model": "Pixio B/16, decoder 512 x 32, 256 px"}
-    result["settings"] = settings(arguments) | model
+    result["settings"] = measured_settings(arguments) | model
     result |= provenance("numpy", "torch", "simplejpeg", cv2=cv2.__version__, note=arguments.note)
-    save(result, arguments.out)
+    save_result(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from demonstrations import STEPS, TWO_CAMERAS, make_lerobot_dataset, make_store
-from measuring import elapsed, in_turn, medians
-from result import parse, provenance, save
+from common.result_file import parse_arguments, provenance, save_result
+from common.synthetic_demos import STEPS, TWO_CAMERAS, make_lerobot_dataset, make_store
+from common.timing import measure_alternating, measure_seconds, medians
 from torch.utils.data import default_collate
 
 from pixio_robot.data.demos.codecs import JPEG, JPEGXL, ZSTD
@@ -139,7 +139,7 @@ def rate(reader: Reader, windows: int, batch: int, count: int, seed: int) -> flo
         for _ in range(count):
             reader(random.integers(0, windows, batch))
 
-    return count * batch / elapsed(read)
+    return count * batch / measure_seconds(read)
 
 
 def measure(folder: Path, episodes: int, batch: int, with_lerobot: bool) -> dict[str, Any]:
@@ -162,7 +162,9 @@ def measure(folder: Path, episodes: int, batch: int, with_lerobot: bool) -> dict
     windows = episodes * STEPS
     check_same(store, readers, windows)
     counts = {name: 1 if name.startswith("lerobot") else 30 for name in readers}
-    rates = in_turn(readers, lambda name, round_: rate(readers[name], windows, batch, counts[name], round_), ROUNDS)
+    rates = measure_alternating(
+        readers, lambda name, round_: rate(readers[name], windows, batch, counts[name], round_), ROUNDS
+    )
     median = medians(rates)
     return {
         "windows_per_cpu_second": median,
@@ -184,7 +186,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20, help=f"of {STEPS} steps each")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--no-lerobot", action="store_true", help="leave LeRobotDataset out")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.episodes, arguments.batch, not arguments.no_lerobot)
@@ -196,7 +198,7 @@ def main() -> None:
         )
     for codec, share in result["archive_share_of_bytes"].items():
         print(f"archive {codec}: {share:.2f} of the bytes")
-    save(result | provenance("numpy", torch=torch.__version__, note=arguments.note), arguments.out)
+    save_result(result | provenance("numpy", torch=torch.__version__, note=arguments.note), arguments.out)
 
 
 if __name__ == "__main__":

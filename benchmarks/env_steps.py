@@ -21,14 +21,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from measuring import in_turn, medians
-from result import parse, save, settings
+from common.result_file import measured_settings, parse_arguments, save_result
+from common.timing import measure_alternating, medians
 
 from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, RenderQuality
 from envs.registry import make_env
 from envs.simulator_imports import load_robosuite
 from envs.tasks import Simulator
-from pixio_robot.cli.environment import describe_environment
+from pixio_robot.cli.provenance import describe_environment
 
 ROBOSUITE_CAMERAS = ["agentview", "robot0_eye_in_hand"]
 OURS = ["agentview", "hand"]
@@ -42,17 +42,22 @@ Step = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """who: `ours`, `robosuite` or `mujoco`. quality is for ours; None draws nothing."""
+    """implementation: `ours`, `robosuite` or `mujoco`. quality is for ours; None draws nothing."""
 
     task: str
-    who: str
+    implementation: str
     size: int
     quality: RenderQuality | None
 
     def __str__(self) -> str:
         drawn = "blind" if self.quality is None else "images"
         return " ".join(
-            [self.task, self.who, drawn, *([self.quality.name] if self.who == "ours" and self.quality else [])]
+            [
+                self.task,
+                self.implementation,
+                drawn,
+                *([self.quality.name] if self.implementation == "ours" and self.quality else []),
+            ]
         )
 
     @property
@@ -60,7 +65,7 @@ class Contestant:
         return 7 if self.task in ROBOSUITE_TASKS else 4
 
     def start(self) -> Step:
-        return {"ours": _ours, "robosuite": _robosuite, "mujoco": _mujoco}[self.who](self)
+        return {"ours": _ours, "robosuite": _robosuite, "mujoco": _mujoco}[self.implementation](self)
 
 
 def _environment(contestant: Contestant) -> Any:
@@ -158,7 +163,7 @@ def measure(racers: Sequence[Contestant], rounds: int, steps: int) -> dict[str, 
         pipes[name].send(round_)
         return pipes[name].recv()
 
-    found = in_turn(pipes, cost, rounds, warm_up=1)
+    found = measure_alternating(pipes, cost, rounds, warm_up=1)
     for pipe in pipes.values():
         pipe.send(None)
     return medians(found)
@@ -192,7 +197,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="a round")
     parser.add_argument("--size", type=int, default=96, help="of robosuite's images in pixels; two cameras")
     parser.add_argument("--table-size", type=int, default=64, help="of the tabletop's images in pixels; two cameras")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     cost: dict[str, float] = {}
     ratios: dict[str, float] = {}
     for task in arguments.tasks:
@@ -206,8 +211,8 @@ def main() -> None:
         other = "mujoco" if name.startswith("Tabletop") else "robosuite"
         print(f"{name:36} time of ours over {other} {ratio:.2f} (overhead {ratio - 1:+.0%})")
     rates = {name: 1000 / milliseconds for name, milliseconds in cost.items()}
-    result = {"steps_per_cpu_second": rates, "time_ratio": ratios, "settings": settings(arguments)}
-    save(result | describe_environment(), arguments.out)
+    result = {"steps_per_cpu_second": rates, "time_ratio": ratios, "settings": measured_settings(arguments)}
+    save_result(result | describe_environment(), arguments.out)
 
 
 if __name__ == "__main__":

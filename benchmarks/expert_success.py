@@ -14,14 +14,14 @@ import time
 from typing import Any
 
 import numpy as np
-from result import parse, save
+from common.result_file import parse_arguments, save_result
 from rich.progress import track
 
 from envs.config import Controller, EnvConfig
 from envs.experts.disturbance import Disturbance
 from envs.recording.episodes import record_expert_episode
 from envs.registry import make_env
-from pixio_robot.cli.environment import describe_environment
+from pixio_robot.cli.provenance import describe_environment
 from pixio_robot.evaluation.statistics import wilson_interval
 
 TASKS = (
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--controller", choices=[c.value for c in Controller], default="osc_pose", help="likewise")
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--mistakes", type=float, default=0.0)
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     disturbance = Disturbance(noise=arguments.noise, mistakes=arguments.mistakes)
     settings = {name: getattr(arguments, name) for name in ("robot", "controller", "noise", "mistakes")}
     result: dict[str, Any] = {"settings": settings, **describe_environment(), "tasks": {}}
@@ -76,7 +76,7 @@ def main() -> None:
             f"ratio to the limit {found['ratio_to_limit']:.2f}, {found['median_steps']:.0f} steps",
             flush=True,
         )
-        save(result, arguments.out)  # task by task, as hours may pass
+        save_result(result, arguments.out)  # task by task, as hours may pass
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measuring import device_clock, medians, seconds_in_turn
-from result import parse, provenance, save, settings
-from stepping import Step
+from common.result_file import measured_settings, parse_arguments, provenance, save_result
+from common.timing import device_clock, medians, time_alternating
+from common.training_loop import Step
 from torch import Tensor, nn
 
 from pixio_robot.machine import disable_tf32
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--device", default="auto")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     device = pick_device(arguments.device)
     on_gpu = device.type == "cuda"
     encoder, model = open_both(arguments.size, device)
@@ -87,7 +87,7 @@ def main() -> None:
             images,
             False,
         )
-    seconds = seconds_in_turn(steps, device_clock(device, torch.get_num_threads()), arguments.rounds, WARM_UP)
+    seconds = time_alternating(steps, device_clock(device, torch.get_num_threads()), arguments.rounds, WARM_UP)
     rate = {name: arguments.batch / median for name, median in medians(seconds).items()}
     best = {name: arguments.batch / min(values) for name, values in seconds.items()}
     peers = [name for name in rate if name.startswith("pixio_model")]
@@ -99,12 +99,12 @@ def main() -> None:
         },
         "dtype": "bfloat16" if on_gpu else "float32",
         "largest_difference": difference,
-        "settings": settings(arguments),
+        "settings": measured_settings(arguments),
     }
     for name, value in rate.items():
         print(f"{name:20} {value:9.2f} images/s")
     print(json.dumps(result["ratio"]), f"largest difference {difference:.1e}")
-    save(
+    save_result(
         result | provenance("transformers", torch=torch.__version__, device=device, note=arguments.note), arguments.out
     )
 

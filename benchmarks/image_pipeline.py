@@ -24,10 +24,10 @@ import numpy as np
 import torch
 import torchvision
 import webdataset
-from footage import make_frames
-from measuring import in_turn, medians
+from common.result_file import parse_arguments, provenance, save_result
+from common.synthetic_frames import make_frames
+from common.timing import measure_alternating, medians
 from PIL import Image
-from result import parse, provenance, save
 from torchvision.transforms import v2
 
 from pixio_robot.data.images.batches import RATIO, SCALE, PixelBatches
@@ -115,7 +115,7 @@ def measure(path: Path, images: int, size: int) -> dict[str, Any]:
         "webdataset": web_dataset,
         "decoding_alone": decoding_alone,
     }
-    rates = in_turn(sides, lambda name, round_: counted / sides[name](shards, images, size, round_), ROUNDS)
+    rates = measure_alternating(sides, lambda name, round_: counted / sides[name](shards, images, size, round_), ROUNDS)
     median = medians(rates)
     return {
         "images_per_cpu_second": median,
@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pretraining images a second per core.")
     parser.add_argument("--images", type=int, default=1000, help="crops a round")
     parser.add_argument("--size", type=int, default=256, help="side of the crops in pixels")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     result: dict[str, Any] = {}
     for size in ((320, 427), (720, 960)):
         with tempfile.TemporaryDirectory() as folder:
@@ -150,7 +150,7 @@ def main() -> None:
         torch=torch.__version__,
         torchvision=torchvision.__version__,
     )
-    save(result, arguments.out)
+    save_result(result, arguments.out)
 
 
 if __name__ == "__main__":

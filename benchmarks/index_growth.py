@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from result import parse, provenance, save
+from common.result_file import parse_arguments, provenance, save_result
 
 from pixio_robot.data.images.shards import FORMAT_VERSION, FRAME_RECORD, KIND, MANIFEST
 
@@ -91,7 +91,7 @@ def make(folder: Path, frames: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Opening time and memory of large frame shards.")
     parser.add_argument("--largest", type=int, default=8, help="largest number of frames, as a power of ten")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     points = []
     for power in range(3, arguments.largest + 1):
         with tempfile.TemporaryDirectory() as name:
@@ -111,7 +111,7 @@ def main() -> None:
     share = points[-1]["private_mb"] * 1e6 / points[-1]["index_bytes"]
     print(f"memory at 1e{arguments.largest} / size of its index: {share:.4f}")
     where = provenance("numpy", python=platform.python_version(), note=arguments.note)
-    save({"points": points, **where}, arguments.out)
+    save_result({"points": points, **where}, arguments.out)
 
 
 if __name__ == "__main__":

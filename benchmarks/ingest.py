@@ -25,8 +25,8 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from measuring import cpu_seconds, elapsed, in_turn, line_through, medians
-from result import parse, provenance, save
+from common.result_file import parse_arguments, provenance, save_result
+from common.timing import cpu_seconds, fit_line, measure_alternating, measure_seconds, medians
 
 from pixio_robot.data.images.codec import encode_jpeg
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
@@ -115,12 +115,12 @@ def compare(folder: Path, clip: Path, clips: int) -> dict[str, Any]:
 
     def cost(name: str, round_: int) -> float:
         out = folder / f"{name}-{round_}"
-        taken = elapsed(lambda: contestants[name](nothing if name == "start" else source, out), cpu_seconds)
+        taken = measure_seconds(lambda: contestants[name](nothing if name == "start" else source, out), cpu_seconds)
         written[name] = sum(path.stat().st_size for path in out.iterdir())
         shutil.rmtree(out)
         return taken
 
-    seconds = in_turn(contestants, cost, ROUNDS)
+    seconds = measure_alternating(contestants, cost, ROUNDS)
     spent = medians(seconds)
     spent |= {"ingest": spent["ingest"] - spent["start"], "ingest_with_start": spent["ingest"]}
     start = spent.pop("start")
@@ -182,7 +182,7 @@ def growth(folder: Path, clip: Path, seconds: float, in_one_file: bool) -> dict[
         else:
             copies(clip, source, clips)
         points.append({"hours": clips * seconds / 3600} | timed_ingest(source, folder / f"out-{clips}"))
-    slope, start, r_squared = line_through(points, "hours", "cpu_s")
+    slope, start, r_squared = fit_line(points, "hours", "cpu_s")
     return {"points": points, "fit": {"cpu_s_per_hour": slope, "cpu_s_to_start": start, "r_squared": r_squared}}
 
 
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="width and height of the clips")
     parser.add_argument("--codecs", nargs="+", default=["libx264", "libx265"])
     parser.add_argument("--compare-only", action="store_true", help="leave out how the cost grows")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     width, height = arguments.size
     result: dict[str, Any] = {"clip": f"{width} x {height}, {FPS} frames/s, {arguments.seconds:g} s"}
     with tempfile.TemporaryDirectory() as temporary:
@@ -223,7 +223,7 @@ def main() -> None:
         libraries_in_av=str(av.library_versions),
         ffmpeg=ffmpeg_version(),
     )
-    save(result, arguments.out)
+    save_result(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lerobot_twin import add_size, build_lerobot, build_ours, make_batch, parameter_count
-from measuring import device_clock, seconds_in_turn
-from result import parse, provenance, save, settings
+from common.diffusion_policies import add_size_options, build_lerobot, build_ours, make_batch, parameter_count
+from common.result_file import measured_settings, parse_arguments, provenance, save_result
+from common.timing import device_clock, time_alternating
 
 from pixio_robot.training.device import pick_device
 from policies.acceleration import compile_for_acting
@@ -74,18 +74,18 @@ def acting(policy: Any, side: int, device: torch.device, *, compiled: bool) -> C
 def measure(calls: dict[str, Callable], count: int, device: torch.device) -> dict[str, Any]:
     return {
         name: {f"p{point}_ms": 1000 * float(np.percentile(seconds, point)) for point in (50, 99)}
-        for name, seconds in seconds_in_turn(calls, device_clock(device), count, WARM_UP).items()
+        for name, seconds in time_alternating(calls, device_clock(device), count, WARM_UP).items()
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Latency of one action chunk.")
-    add_size(parser)
+    add_size_options(parser)
     parser.add_argument("--calls", type=int, default=20, help="per contestant")
     parser.add_argument("--compile", action="store_true", help="time ours compiled for acting too")
     parser.add_argument("--vit", help="time ours on a Pixio encoder of that size too, such as b")
     parser.add_argument("--device", default="cpu")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     device = pick_device(arguments.device)
     calls, sizes = contestants(arguments.side, arguments.crop, arguments.widths, device)
     if arguments.compile:
@@ -109,9 +109,9 @@ def main() -> None:
         "latency": latency,
         "ratio": ratio,
         "parameters": sizes,
-        "settings": settings(arguments),
+        "settings": measured_settings(arguments),
     }
-    save(
+    save_result(
         result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device, note=arguments.note),
         arguments.out,
     )

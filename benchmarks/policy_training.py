@@ -22,20 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from demonstrations import make_lerobot_dataset
-from lerobot_twin import (
+from common.diffusion_policies import (
     FRAMES,
     HORIZON,
-    add_size,
+    add_size_options,
     build_lerobot,
     build_ours,
     make_batch,
     make_demonstrations,
     parameter_count,
 )
-from measuring import device_clock, medians, seconds_in_turn
-from result import parse, provenance, save, settings
-from stepping import Step, repeat, stepper
+from common.result_file import measured_settings, parse_arguments, provenance, save_result
+from common.synthetic_demos import make_lerobot_dataset
+from common.timing import device_clock, medians, time_alternating
+from common.training_loop import Step, make_training_step, repeat_step
 
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.features.cache import FeatureCache, encode_features, open_features
@@ -48,7 +48,7 @@ BLOCK = 50
 """Steps of one contestant at a time on a GPU, by the wall clock: what its readers had ready before is then little of
 what it takes."""
 
-imitating = functools.partial(stepper, betas=(0.95, 0.999), weight_decay=1e-6)
+imitating = functools.partial(make_training_step, betas=(0.95, 0.999), weight_decay=1e-6)
 """As both policies are trained."""
 
 
@@ -106,19 +106,19 @@ def contestants(arguments: argparse.Namespace, folder: Path, device: torch.devic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training steps a second.")
-    add_size(parser)
+    add_size_options(parser)
     parser.add_argument("--batch", type=int, default=16, help="windows")
     parser.add_argument("--episodes", type=int, default=8, help="of 50 steps")
     parser.add_argument("--steps", type=int, default=6, help="timed, of each contestant (on a GPU blocks of 50)")
     parser.add_argument("--device", default="cpu")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     device = pick_device(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         steps, sizes = contestants(arguments, Path(folder), device)
         block = BLOCK if device.type == "cuda" else 1
-        blocks = {name: functools.partial(repeat, step, block) for name, step in steps.items()}
-        seconds = seconds_in_turn(blocks, device_clock(device), arguments.steps, warm_up=1)
+        blocks = {name: functools.partial(repeat_step, step, block) for name, step in steps.items()}
+        seconds = time_alternating(blocks, device_clock(device), arguments.steps, warm_up=1)
     rate = {name: block / median for name, median in medians(seconds).items()}
     ratio = {
         "end_to_end": rate["ours"] / rate["lerobot"],
@@ -134,10 +134,10 @@ def main() -> None:
         "rate": rate,
         "ratio": ratio,
         "parameters": sizes,
-        "settings": settings(arguments),
+        "settings": measured_settings(arguments),
         "dtype": str(LoopConfig().precision(device)).removeprefix("torch."),
     }
-    save(
+    save_result(
         result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device, note=arguments.note),
         arguments.out,
     )

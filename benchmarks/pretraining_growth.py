@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/pretraining_growth.py [--batch 2] [--out result.json]
     python benchmarks/pretraining_growth.py --device cuda --sizes small b l h --batch 64 [--out result.json]
 
-Eager steps of `pixio_step.py` (forward, backward, AdamW), the median of a few; memory is the peak of each shape.
+Eager steps of `pretraining_step.py` (forward, backward, AdamW), median of a few; memory is the peak of each shape.
 `exponent` says how time grows with the arithmetic: 1 is in proportion. With two processes (gloo on a CPU, NCCL on GPUs)
 each has half of the same batch, by DDP and FSDP2; where they share cores there is nothing to win, and the ratio shows
 what keeping together costs.
@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import device_clock, elapsed, peak_memory
-from pixio_step import Shape, build_pixio, images_of
-from result import parse, provenance, save, settings
-from stepping import stepper
+from common.pretraining_step import Shape, build_pixio, images_of
+from common.result_file import measured_settings, parse_arguments, provenance, save_result
+from common.timing import device_clock, measure_seconds, peak_memory
+from common.training_loop import make_training_step
 
 from pixio_robot.machine import usable_cores
 from pixio_robot.training.device import pick_device
@@ -46,12 +46,12 @@ def measure(shape: Shape, device: torch.device, strategy: str = "ddp") -> dict[s
     blocks, dtype = [*model.encoder.vit.blocks, *model.decoder.blocks], LoopConfig().precision(device)
     distributed_model = distribute_model(model, blocks, strategy, device, dtype=dtype)
     images, generator = images_of(mine, device), torch.Generator(device).manual_seed(0)
-    step = stepper(
+    step = make_training_step(
         model, lambda: distributed_model.module(images, generator, processes.world_size, processes.rank).loss, device
     )
     step()
     clock, seconds = device_clock(device, torch.get_num_threads()), []
-    memory = peak_memory(lambda: seconds.extend(elapsed(step, clock) for _ in range(STEPS)), device)
+    memory = peak_memory(lambda: seconds.extend(measure_seconds(step, clock) for _ in range(STEPS)), device)
     flop = shape.batch * pretraining_flop(shape.encoder, shape.decoder, shape.mask, shape.image_size)
     return {
         "size": shape.size,
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="images of all processes together")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--worker", choices=STRATEGIES, help=argparse.SUPPRESS)
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
 
     def shape(size: str, image_size: int) -> Shape:
         return Shape(size, image_size, arguments.batch, *DECODER)
@@ -116,7 +116,7 @@ def main() -> None:
         "two_processes_over_one": {row["strategy"]: row["seconds"] / alone["seconds"] for row in by_processes},
         "decoder": DECODER,
         "cores": usable_cores(),
-        "settings": settings(arguments, "worker"),
+        "settings": measured_settings(arguments, "worker"),
     }
     for row in result["rows"]:
         way = f"{row['processes']} x {row['strategy'] or 'alone'}"
@@ -125,7 +125,7 @@ def main() -> None:
             f"{row['gflop']:7.1f} GFLOP"
         )
     print(f"time grows as arithmetic ** {result['exponent_over_sizes']:.2f} over sizes")
-    save(
+    save_result(
         result | provenance("transformers", torch=torch.__version__, device=device, note=arguments.note), arguments.out
     )
 

@@ -17,7 +17,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from result import commit, parse, save
+from common.result_file import git_commit, parse_arguments, save_result
 from scipy import stats
 
 from pixio_robot.evaluation.results import read_outcomes, read_summary
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("probes", type=Path)
     parser.add_argument("pairs", nargs="+", metavar="NAME=EVALUATION")
     parser.add_argument("--level", default="", help="visual variation of the cards; empty: each one's first")
-    arguments = parse(parser)
+    arguments = parse_arguments(parser)
     cards, rates, outcomes = {}, {}, {}
     for pair in arguments.pairs:
         name, _, evaluation = pair.partition("=")
@@ -69,7 +69,7 @@ def main() -> None:
         table[key] = {"tau": float(found.statistic), "p": float(found.pvalue), "values": values}
         print(f"{key:24} tau {found.statistic:+.2f}  p {found.pvalue:.2f}")
     result = {"success": rates, "pairs_told_apart": [sum(told), len(told)], "probes": table}
-    save(result | {"commit": commit()}, arguments.out)
+    save_result(result | {"commit": git_commit()}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `pixio-robot` does: th
 import gymnasium
 import numpy as np
 import torch
-from measuring import medians
-from result import parse, provenance, save
+from common.result_file import parse_arguments, provenance, save_result
+from common.timing import medians
 
 from envs.config import EnvConfig, Variation
 from envs.gymnasium_env import GymnasiumEnv
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--env", default="Lift", help="a task with the cameras front and hand")
     parser.add_argument("--threads", type=int, default=0, help="of torch, for all alike; 0 for one a core")
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     cores = usable_cores()
     torch.set_num_threads(arguments.threads or cores)
     config = EnvConfig(task=arguments.env, variation=Variation.CLUTTERED)
@@ -209,7 +209,7 @@ def main() -> None:
         },
         **provenance("gymnasium", "mujoco", "numpy", "robosuite", "torch", note=arguments.note),
     }
-    save(result, arguments.out)
+    save_result(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from footage import FRAME_SIZE, make_frames
-from measuring import cpu_seconds, in_turn
-from result import parse, provenance, save
+from common.result_file import parse_arguments, provenance, save_result
+from common.synthetic_frames import FRAME_SIZE, make_frames
+from common.timing import cpu_seconds, measure_alternating
 
 ROUNDS, BATCH, SIZE, WORKERS, FRAMES = 3, 64, 256, 2, 1200
 
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3000, help="crops a round")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     if arguments.contestant:
         print(json.dumps(contest(arguments.contestant, arguments.folder, arguments.images)))
         return
@@ -137,7 +137,7 @@ def main() -> None:
             return json.loads(subprocess.check_output(words, text=True).splitlines()[-1]) | {"images": images}
 
         contestants = ("ours", "webdataset", "ours_selected", "ours_resumed", "webdataset_skip")
-        rounds = in_turn(contestants, run, ROUNDS)
+        rounds = measure_alternating(contestants, run, ROUNDS)
     median = {
         contestant: {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
         for contestant, runs in rounds.items()
@@ -162,7 +162,7 @@ def main() -> None:
     print(f"ratio to webdataset + PIL per core: {result['ratio_to_webdataset_per_core']:.2f}")
     print(f"resume: {result['resume_ms']:.0f} ms to the first batch; skipping {result['webdataset_skip_ms']:.0f} ms")
     packages = ("webdataset", "pillow", "torch", "torchvision", "simplejpeg")
-    save(result | provenance(*packages, cv2=cv2.__version__, note=arguments.note), arguments.out)
+    save_result(result | provenance(*packages, cv2=cv2.__version__, note=arguments.note), arguments.out)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from demonstrations import demo_spec, make_store
-from measuring import elapsed
-from result import parse, provenance, save
+from common.result_file import parse_arguments, provenance, save_result
+from common.synthetic_demos import demo_spec, make_store
+from common.timing import measure_seconds
 
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches
@@ -56,7 +56,7 @@ def measure(path: Path, batches: int) -> dict[str, float]:
         for _ in range(batches):
             loader.gather(random.integers(0, loader.windows, BATCH))
 
-    passes = [batches * BATCH / elapsed(read) for _ in range(2)]  # the first one opens each episode's index
+    passes = [batches * BATCH / measure_seconds(read) for _ in range(2)]  # the first one opens each episode's index
     return {
         "episodes": len(store),
         "open_s": opened - began,
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Opening and reading stores of growing size.")
     parser.add_argument("--frames", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--batches", type=int, default=100)
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     torch.set_num_threads(1)
     sizes: dict[str, Any] = {}
     for frames in arguments.frames:
@@ -82,7 +82,7 @@ def main() -> None:
     slowdown = rates[0] / rates[-1]
     print(f"a window of the largest costs {slowdown:.2f} of one of the smallest (limit {LIMIT})")
     where = provenance("numpy", torch=torch.__version__, note=arguments.note)
-    save({"sizes": sizes, "slowdown": slowdown, "limit": LIMIT, **where}, arguments.out)
+    save_result({"sizes": sizes, "slowdown": slowdown, "limit": LIMIT, **where}, arguments.out)
 
 
 if __name__ == "__main__":

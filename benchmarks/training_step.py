@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable
 
 import torch
-from measuring import device_clock, medians, peak_memory, seconds_in_turn
-from pixio_step import Shape, pixio_step, vitmae_step
-from result import parse, provenance, save, settings
-from stepping import Step, repeat
+from common.pretraining_step import Shape, pixio_step, vitmae_step
+from common.result_file import measured_settings, parse_arguments, provenance, save_result
+from common.timing import device_clock, medians, peak_memory, time_alternating
+from common.training_loop import Step, repeat_step
 
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.monitoring.throughput import peak_tflops
@@ -50,15 +50,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed, of each contestant")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     device = pick_device(arguments.device)
     shape = Shape(
         arguments.size, arguments.image_size, arguments.batch, arguments.decoder_width, arguments.decoder_depth
     )
     if arguments.memory_of:
         step = CONTESTANTS[arguments.memory_of](shape, device)
-        repeat(step, WARM_UP)
-        print(peak_memory(lambda: repeat(step, 2), device))
+        repeat_step(step, WARM_UP)
+        print(peak_memory(lambda: repeat_step(step, 2), device))
         return
 
     flop = pretraining_flop(shape.encoder, shape.decoder, shape.mask, shape.image_size)  # refuses what does not fit
@@ -68,7 +68,7 @@ def main() -> None:
     # Before this process takes any of the GPU's memory, which its allocator would not give back.
     memory = {name: memory_alone(name, words) for name in CONTESTANTS}
     steps = {name: build(shape, device) for name, build in CONTESTANTS.items()}
-    seconds = seconds_in_turn(steps, device_clock(device, torch.get_num_threads()), arguments.steps, WARM_UP)
+    seconds = time_alternating(steps, device_clock(device, torch.get_num_threads()), arguments.steps, WARM_UP)
     rate = {name: arguments.batch / median for name, median in medians(seconds).items()}
     peak = peak_tflops(device)
     result = {
@@ -79,12 +79,12 @@ def main() -> None:
         "gflop_per_image": flop / 1e9,
         "tflop_per_second": {name: rate[name] * flop / 1e12 for name in rate if name != "vit_mae"},
         "mfu": None if peak is None else rate["ours"] * flop / (peak * 1e12),
-        "settings": settings(arguments, "memory_of"),
+        "settings": measured_settings(arguments, "memory_of"),
     }
     for name, value in rate.items():
         print(f"{name:12} {value:8.2f} images/s  {memory[name]:8.0f} MiB")
     print(f"ours over ViTMAE {result['over_vit_mae']['ours']:.2f}, over our eager {result['compiled_over_eager']:.2f}")
-    save(
+    save_result(
         result | provenance("transformers", torch=torch.__version__, device=device, note=arguments.note), arguments.out
     )
 

@@ -17,14 +17,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from measuring import in_turn, medians
-from result import parse, save, settings
+from common.result_file import measured_settings, parse_arguments, save_result
+from common.timing import measure_alternating, medians
 
 from envs.config import Engine, EnvConfig
 from envs.registry import make_env
 from envs.warp.pool import WarpPool
 from envs.warp.worlds import load_warp
-from pixio_robot.cli.environment import describe_environment
+from pixio_robot.cli.provenance import describe_environment
 
 FOREVER = 10**9
 
@@ -75,7 +75,7 @@ def measure(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str,
         done = contestants[name]()
         return done / (time.perf_counter() - began)
 
-    return medians(in_turn(contestants, rate, rounds, warm_up=1))
+    return medians(measure_alternating(contestants, rate, rounds, warm_up=1))
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--task", default="TabletopPick")
     parser.add_argument("--size", type=int, default=64, help="of the images in pixels; two cameras")
     parser.add_argument("--rounds", type=int, default=15)
-    arguments = parse(parser, note=True)
+    arguments = parse_arguments(parser, note=True)
     contestants = {"mujoco": one_environment(arguments.task, arguments.size)}
     for worlds in arguments.worlds:
         contestants |= many_worlds(arguments.task, arguments.size, worlds)
@@ -101,9 +101,9 @@ def main() -> None:
         "world_steps_per_second": rates,
         "ratio": ratios,
         "warp_device": device,
-        "settings": settings(arguments),
+        "settings": measured_settings(arguments),
     }
-    save(result | described, arguments.out)
+    save_result(result | described, arguments.out)
 
 
 if __name__ == "__main__":

@@ -21,19 +21,19 @@ def test_a_mistake_is_one_line() -> None:
 
 
 def test_sides_are_measured_in_turn_and_warming_up_does_not_count() -> None:
-    measuring, seen = runpy.run_path(str(BENCHMARKS / "measuring.py")), []
+    timing, seen = runpy.run_path(str(BENCHMARKS / "common" / "timing.py")), []
 
     def measure(name: str, round_: int) -> float:
         seen.append((name, round_))
         return {"ours": 1.0, "theirs": 2.0}[name] * round_
 
-    found = measuring["in_turn"](["ours", "theirs"], measure, rounds=3, warm_up=1)
+    found = timing["measure_alternating"](["ours", "theirs"], measure, rounds=3, warm_up=1)
     assert seen == [(name, round_) for round_ in range(4) for name in ("ours", "theirs")]
     assert found == {"ours": [1, 2, 3], "theirs": [2, 4, 6]}
-    assert measuring["medians"](found) == {"ours": 2, "theirs": 4}
+    assert timing["medians"](found) == {"ours": 2, "theirs": 4}
 
 
-def test_a_line_through_points_of_a_line() -> None:
-    line_through = runpy.run_path(str(BENCHMARKS / "measuring.py"))["line_through"]
-    found = line_through([{"hours": hours, "cpu_s": 3 + 2 * hours} for hours in (1, 2, 4)], "hours", "cpu_s")
+def test_a_fit_line_points_of_a_line() -> None:
+    fit_line = runpy.run_path(str(BENCHMARKS / "common" / "timing.py"))["fit_line"]
+    found = fit_line([{"hours": hours, "cpu_s": 3 + 2 * hours} for hours in (1, 2, 4)], "hours", "cpu_s")
     assert found == pytest.approx((2, 3, 1))

@@ -8,7 +8,7 @@ import pytest
 from pixio_robot.html_pages import data_uri, template_environment
 
 PAGES = [
-    ("pixio_robot.evaluation", "probes.html.j2"),
+    ("pixio_robot.evaluation.report", "probes.html.j2"),
     ("pixio_robot.data.curation", "curation.html.j2"),
 ]
 
@@ -27,10 +27,11 @@ def test_a_page_has_the_frame_and_adds_its_own_style(package, name):
 
 
 def test_a_missing_variable_is_an_error_and_values_are_text():
-    page = template_environment("pixio_robot.evaluation").from_string("{{ title }}")
+    page = template_environment("pixio_robot.evaluation.report").from_string("{{ title }}")
     assert page.render(title="<b>") == "&lt;b&gt;"
     assert (
-        template_environment("pixio_robot.evaluation", autoescape=False).from_string("{{ a }}").render(a="<b>") == "<b>"
+        template_environment("pixio_robot.evaluation.report", autoescape=False).from_string("{{ a }}").render(a="<b>")
+        == "<b>"
     )
     with pytest.raises(jinja2.UndefinedError):
         page.render()

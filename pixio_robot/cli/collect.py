@@ -7,9 +7,9 @@ from pathlib import Path
 
 from envs.config import EnvConfig
 from envs.recording.collect import CollectConfig, collect
-from pixio_robot.cli.compose import run
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.stages.stage import run_stage
 from pixio_robot.data.demos.store import EPISODES
 from pixio_robot.files import write_json
 
@@ -48,9 +48,14 @@ def _holds_an_episode(out: Path) -> bool:
 
 def _run(command: CollectCommand) -> int:
     return run_stage(
-        "collect", command.out, command, lambda: _collect(command), overwrite=command.overwrite, begun=_holds_an_episode
+        "collect",
+        command.out,
+        command,
+        lambda: _collect(command),
+        overwrite=command.overwrite,
+        has_begun=_holds_an_episode,
     )
 
 
 def main(arguments: list[str]) -> int:
-    return run("collect", CollectCommand, _run, arguments)
+    return run_command_line("collect", CollectCommand, _run, arguments)

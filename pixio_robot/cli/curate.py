@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixio_robot.cli.compose import run
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.stages.stage import run_stage
 from pixio_robot.data.curation.columns import Column
 from pixio_robot.data.curation.curate import REPORT, CurateConfig, curate
 from pixio_robot.data.curation.wording import REASON_TEXTS
@@ -39,19 +39,19 @@ class CurateCommand(CurateConfig, RunSettings):
     """Start over instead of updating an existing result at `out`."""
 
 
-def _models(command: CurateCommand) -> list[Column]:
+def _score_columns(command: CurateCommand) -> list[Column]:
     if command.pixio is None and command.encoder.kind is EncoderKind.NONE:
         return []
     from pixio_robot.training.images.frame_scores import embedding_column, mae_loss_column
 
     columns, where = [], (command.device, command.gpus, command.executor)
     if command.pixio is not None:
-        columns.append(mae_loss_column(str(_whole_pixio(Path(command.pixio))), command.mae_masks, *where))
+        columns.append(mae_loss_column(str(_find_mae_model(Path(command.pixio))), command.mae_masks, *where))
     embedding = embedding_column(command.encoder, command.embedding_size, *where)
     return columns if embedding is None else [*columns, embedding]
 
 
-def _whole_pixio(path: Path) -> Path:
+def _find_mae_model(path: Path) -> Path:
     """Path of the Pixio model with its decoder: `path` itself, or the model inside a pretraining run at `path`. Raises
     UserError if `path` is the exported encoder alone."""
     from pixio_robot.training.pretrain import WHOLE_MODEL
@@ -66,7 +66,7 @@ def _whole_pixio(path: Path) -> Path:
 
 def _curate(command: CurateCommand) -> bool:
     device = "cpu"
-    models = _models(command)
+    models = _score_columns(command)
     if any(model.name == "embedding" for model in models):
         from pixio_robot.training.device import pick_device
 
@@ -101,4 +101,4 @@ def _run(command: CurateCommand) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    return run("curate", CurateCommand, _run, arguments)
+    return run_command_line("curate", CurateCommand, _run, arguments)

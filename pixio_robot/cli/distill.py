@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from pixio_robot.cli.compose import run
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import StageSettings
-from pixio_robot.cli.training_stage import run_training
+from pixio_robot.cli.stages.training_stage import run_training
 from pixio_robot.training.distill import DistillConfig, distill
 from pixio_robot.training.run_record import FitResult
 
@@ -24,7 +24,7 @@ class DistillCommand(DistillConfig, StageSettings):
 
 
 def _run(command: DistillCommand) -> int:
-    def words(result: FitResult) -> str:
+    def describe_result(result: FitResult) -> str:
         loss = result.metrics.get("validation_loss", result.metrics["loss"])
         return (
             f"distill: {result.steps} steps in {result.seconds:.0f} s, loss {loss:.3f} over "
@@ -32,8 +32,8 @@ def _run(command: DistillCommand) -> int:
         )
 
     inputs = {"data": command.data, "selection": command.selection, "teacher": command.teacher}
-    return run_training("distill", command, lambda: distill(command), words, inputs=inputs)
+    return run_training("distill", command, lambda: distill(command), describe_result, inputs=inputs)
 
 
 def main(arguments: list[str]) -> int:
-    return run("distill", DistillCommand, _run, arguments)
+    return run_command_line("distill", DistillCommand, _run, arguments)

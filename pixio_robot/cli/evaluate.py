@@ -13,15 +13,21 @@ from envs.registry import make_env_spec
 from envs.robomimic.task import ROBOMIMIC_PREFIX
 from envs.spec import action_bounds
 from envs.tasks import THIRD_PARTY
-from pixio_robot.cli.compose import run
-from pixio_robot.cli.evaluated import RANDOM, Evaluated, finished_policy, random_actions, training_checkpoints
+from pixio_robot.cli.config.compose import run_command_line
+from pixio_robot.cli.evaluation_target import (
+    RANDOM,
+    EvaluationTarget,
+    finished_policy,
+    random_actions,
+    training_checkpoints,
+)
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
 from pixio_robot.cli.settings import StageSettings
-from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.stages.stage import run_stage
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
-from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names, way_out
+from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names, suggest_name_mapping
 from pixio_robot.evaluation.results import EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.progress import Progress
@@ -62,15 +68,15 @@ class EvaluateCommand(EvaluateConfig, ActingConfig, NameMappingConfig, StageSett
         self.out = self.out or str(Path(self.run) / "evaluations" / policy_name(self.checkpoint))
         if self.every_checkpoint and self.checkpoint == RANDOM:
             raise UserError("every_checkpoint=true needs a trained policy: checkpoint=random has no checkpoints.")
-        if self.checkpoint == RANDOM and (said := self.words()):
-            raise UserError(f"{said} only applies to policies: leave it out with checkpoint=random.")
+        if self.checkpoint == RANDOM and (mapping_words := self.to_arguments()):
+            raise UserError(f"{mapping_words} only applies to policies: leave it out with checkpoint=random.")
         if self.every_checkpoint and self.stop.rule is not StopRule.NEVER:
             raise UserError("every_checkpoint=true compares checkpoints on the same episodes; leave out stop.rule.")
         if self.every_checkpoint and self.record is not None:
             raise UserError("record= keeps the episodes of one policy; leave out every_checkpoint=true.")
 
 
-def _contestants(command: EvaluateCommand) -> list[Evaluated]:
+def _evaluation_targets(command: EvaluateCommand) -> list[EvaluationTarget]:
     name = Path(command.out).name
     if command.checkpoint == RANDOM:
         return [random_actions(name, action_bounds(command.env))]
@@ -79,16 +85,16 @@ def _contestants(command: EvaluateCommand) -> list[Evaluated]:
     return [finished_policy(command.checkpoint, name)]
 
 
-def _names(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) -> NameMapping:
+def _map_names(command: EvaluateCommand, target: EvaluationTarget, env_spec: DemoSpec) -> NameMapping:
     """Map the environment's observations to the policy's inputs. Raises UserError if they are incompatible."""
     from pixio_robot.evaluation.evaluate import check_spec
 
-    spec = contestant.spec_in(command.task or env_spec.task)
+    spec = target.spec_for_task(command.task or env_spec.task)
     if spec is None:
         return NameMapping(env_spec, {}, None)
     names = map_names(spec, env_spec, command)
     robomimic = any(name.startswith("robot0_") for name in spec.state_names)
-    hint = way_out(spec, env_spec, command, contestant.tasks)
+    hint = suggest_name_mapping(spec, env_spec, command, target.tasks)
     check_spec(spec, names.spec, hint + (ROBOMIMIC_HINT if robomimic else ""))
     if unknown := sorted(set(spec.unknown_fields()) - set(env_spec.unknown_fields())):
         print(
@@ -100,14 +106,14 @@ def _names(command: EvaluateCommand, contestant: Evaluated, env_spec: DemoSpec) 
 def _evaluate(command: EvaluateCommand) -> bool:
     from envs.pool.worker_pool import make_pool
     from envs.third_party.reproducibility import check_distinct_initial_states, is_reproducible, limitations
-    from pixio_robot.evaluation.series import checkpoint_directory, series_text, write_series
+    from pixio_robot.evaluation.checkpoint_series import checkpoint_directory, series_text, write_series
     from pixio_robot.training.device import pick_device
 
     device = pick_device(command.device)
-    contestants = _contestants(command)
+    targets = _evaluation_targets(command)
     env_spec = make_env_spec(command.env)
     # Checked before any simulator starts, so that an incompatible policy fails at once.
-    names = _names(command, contestants[0], env_spec)
+    names = _map_names(command, targets[0], env_spec)
     repeating = True
     if command.env.simulator in THIRD_PARTY:
         check_distinct_initial_states(command.env, command.seed_list())
@@ -125,19 +131,19 @@ def _evaluate(command: EvaluateCommand) -> bool:
     )
     out = Path(command.out)
     with pool:
-        for contestant in contestants:
-            step = contestant.who.training_step
+        for target in targets:
+            step = target.policy.training_step
             directory = out if step is None else out / checkpoint_directory(step)
-            actor, acting = contestant.actor(names.spec.task, command, command.num_slots, device)
-            who = replace(contestant.who, acting=acting, sight=command.words())
-            _play(command, pool, replace(contestant, who=who), names.actor(actor), directory, repeating)
+            actor, acting = target.make_actor(names.spec.task, command, command.num_slots, device)
+            who = replace(target.policy, acting=acting, sight=command.to_arguments())
+            _evaluate_target(command, pool, replace(target, policy=who), names.actor(actor), directory, repeating)
     if command.every_checkpoint:
-        print(f"evaluate: {contestants[0].who.label}: {series_text(write_series(out))}")
+        print(f"evaluate: {targets[0].policy.label}: {series_text(write_series(out))}")
     return True
 
 
-def _play(
-    command: EvaluateCommand, pool: EnvPool, contestant: Evaluated, actor: Actor, directory: Path, repeating: bool
+def _evaluate_target(
+    command: EvaluateCommand, pool: EnvPool, target: EvaluationTarget, actor: Actor, directory: Path, repeating: bool
 ) -> None:
     from pixio_robot.evaluation.evaluate import evaluate
 
@@ -148,14 +154,14 @@ def _play(
         successes += result.success
         progress.advance(remark=f"{successes} succeeded")
 
-    with Progress(f"evaluate {contestant.who.label}", len(command.seed_list())) as progress:
+    with Progress(f"evaluate {target.policy.label}", len(command.seed_list())) as progress:
         summary = evaluate(
             pool,
             actor,
-            contestant.who,
+            target.policy,
             command,
             directory,
-            train_seeds=contestant.train_seeds,
+            train_seeds=target.train_seeds,
             repeats=repeating,
             record=Path(command.record) if command.record else None,
             on_episode=count,
@@ -164,7 +170,7 @@ def _play(
     print(
         f"evaluate: {summary.label}{at}: {summary.successes} of {summary.episodes} succeeded "
         f"({summary.rate:.0%}, 95 % interval {summary.low:.0%} to {summary.high:.0%})"
-        + (_rewards(summary) if command.env.simulator in THIRD_PARTY else "")
+        + (_reward_text(summary) if command.env.simulator in THIRD_PARTY else "")
         + (f"; stopped early because {summary.stopped}" if summary.stopped else "")
         + (f"; {summary.restarts} episodes were repeated because a worker died" if summary.restarts else "")
         + f" -> {directory}",
@@ -172,7 +178,7 @@ def _play(
     )
 
 
-def _rewards(summary: EvaluationSummary) -> str:
+def _reward_text(summary: EvaluationSummary) -> str:
     """Rewards, for environments that may not report success."""
     found = "" if summary.mean_return is None else f"; mean return {summary.mean_return:.4g}"
     highest = summary.mean_highest_reward
@@ -194,4 +200,4 @@ def _run(command: EvaluateCommand) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    return run("evaluate", EvaluateCommand, _run, arguments)
+    return run_command_line("evaluate", EvaluateCommand, _run, arguments)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from envs.config import EnvConfig
 from envs.recording.footage import FootageConfig, record_footage
-from pixio_robot.cli.compose import run
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.stages.stage import run_stage
 
 
 @dataclass(kw_only=True)
@@ -29,4 +29,4 @@ def _run(command: FootageCommand) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    return run("footage", FootageCommand, _run, arguments)
+    return run_command_line("footage", FootageCommand, _run, arguments)

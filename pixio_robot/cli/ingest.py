@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixio_robot.cli.compose import run
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.stages.stage import run_stage
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 DROPPED = {
@@ -72,4 +72,4 @@ def _run(command: IngestCommand) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    return run("ingest", IngestCommand, _run, arguments)
+    return run_command_line("ingest", IngestCommand, _run, arguments)

@@ -12,8 +12,8 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from pixio_robot.cli.signals import INTERRUPTED, Ended, ended_by_signals
-from pixio_robot.cli.stages import remember_command
+from pixio_robot.cli.signals import INTERRUPTED, SignalInterrupt, signals_raise_interrupt
+from pixio_robot.cli.stages.stage import remember_command
 from pixio_robot.errors import UserError, unknown_name
 
 
@@ -39,7 +39,7 @@ COMMANDS = {
     "report": Command("pixio_robot.cli.report", "write a self-contained report.html of a run"),
     "serve": Command("pixio_robot.cli.serve", "serve a trained policy over a websocket, for clients without torch"),
     "weights": Command("pixio_robot.cli.weights", "convert, inspect and export encoder weights"),
-    "data": Command("pixio_robot.cli.data", "demonstration stores: inspect, verify, edit, import, export"),
+    "data": Command("pixio_robot.cli.data.main", "demonstration stores: inspect, verify, edit, import, export"),
 }
 
 USAGE = """\
@@ -64,7 +64,7 @@ def dispatch(arguments: list[str]) -> int:
     """
     code = run_command(arguments)
     if code == INTERRUPTED:
-        raise Ended(signal.SIGINT)
+        raise SignalInterrupt(signal.SIGINT)
     return code
 
 
@@ -102,7 +102,7 @@ def main() -> int:
         if not arguments:
             print(usage())
             return 0
-        with ended_by_signals():
+        with signals_raise_interrupt():
             return run_command(arguments)
     except UserError as error:
         if debug:
@@ -113,7 +113,7 @@ def main() -> int:
         if debug:
             raise
         print("\npixio-robot: interrupted. Run the same command again to continue where it stopped.", file=sys.stderr)
-        return 128 + (end.number if isinstance(end, Ended) else signal.SIGINT)
+        return 128 + (end.number if isinstance(end, SignalInterrupt) else signal.SIGINT)
     except BrokenPipeError:
         # The reader closed the pipe (`pixio-robot ... | head`), which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

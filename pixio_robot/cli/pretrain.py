@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixio_robot.cli.compose import run
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import StageSettings
-from pixio_robot.cli.training_stage import run_training
+from pixio_robot.cli.stages.training_stage import run_training
 from pixio_robot.data.curation.curate import CurateConfig
 from pixio_robot.data.curation.selection import SELECTION
 from pixio_robot.training.distributed.processes import current_processes
@@ -23,7 +23,7 @@ class PretrainCommand(PretrainConfig, StageSettings):
 
 
 def _run(command: PretrainCommand) -> int:
-    def words(result: FitResult) -> str:
+    def describe_result(result: FitResult) -> str:
         loss = result.metrics.get("validation_loss", result.metrics["loss"])
         return f"pretrain: {result.steps} steps in {result.seconds:.0f} s, loss {loss:.3f} -> {command.out}/model"
 
@@ -37,8 +37,8 @@ def _run(command: PretrainCommand) -> int:
     inputs: dict[str, str | list[str]] = {"data": command.data, "selection": command.selection}
     if command.initial_weights:
         inputs["initial_weights"] = command.initial_weights
-    return run_training("pretrain", command, train, words, inputs=inputs)
+    return run_training("pretrain", command, train, describe_result, inputs=inputs)
 
 
 def main(arguments: list[str]) -> int:
-    return run("pretrain", PretrainCommand, _run, arguments)
+    return run_command_line("pretrain", PretrainCommand, _run, arguments)

@@ -12,9 +12,9 @@ from omegaconf import MISSING
 
 from envs.config import EnvConfig, Variation
 from envs.recording.ground_truth import GroundTruthConfig
-from pixio_robot.cli.compose import run
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import StageSettings
-from pixio_robot.cli.stages import run_stage
+from pixio_robot.cli.stages.stage import run_stage
 from pixio_robot.errors import UserError
 from pixio_robot.types import GroundTruth
 from pixio_robot.vision.build import EncoderSource, build_encoder
@@ -49,7 +49,7 @@ class ProbeCommand(StageSettings):
             raise UserError(f"levels lists a variation twice: {[level.name for level in self.levels]}.")
 
 
-def _truth(command: ProbeCommand, env: EnvConfig) -> tuple[GroundTruth, str]:
+def _load_or_gather_truth(command: ProbeCommand, env: EnvConfig) -> tuple[GroundTruth, str]:
     """The frames, read from disk if an earlier probe gathered the same ones; and their hash."""
     import numpy as np
 
@@ -74,7 +74,7 @@ def _truth(command: ProbeCommand, env: EnvConfig) -> tuple[GroundTruth, str]:
 
 
 def _probe(command: ProbeCommand) -> bool:
-    from pixio_robot.evaluation.probe_report import picture_name, strip, write_page
+    from pixio_robot.evaluation.report.probes import picture_name, write_picture_strip, write_probe_page
     from pixio_robot.files import atomic_directory, write_json
     from pixio_robot.training.device import pick_device
     from pixio_robot.vision.probing.probes import VERSION, Probes, extract_features
@@ -95,7 +95,7 @@ def _probe(command: ProbeCommand) -> bool:
     first: Probes | None = None
     with atomic_directory(out) as directory:
         for level in command.levels or [command.env.variation]:
-            truth, identity = _truth(command, dataclasses.replace(command.env, variation=level))
+            truth, identity = _load_or_gather_truth(command, dataclasses.replace(command.env, variation=level))
             features = extract_features(encoder, truth.images, device)
             probes = Probes(features, truth)
             result, pictures = probes.evaluate(features, truth)
@@ -105,14 +105,14 @@ def _probe(command: ProbeCommand) -> bool:
             card["levels"].append(
                 {"variation": level.value, "truth": identity, "own": dataclasses.asdict(result), "carried": carried}
             )
-            strip(pictures, PICTURES, directory / picture_name(level.value))
-            _tell(card["label"], level, result)
+            write_picture_strip(pictures, PICTURES, directory / picture_name(level.value))
+            _print_result(card["label"], level, result)
         write_json(directory / "probe.json", card)
-    print(f"report: {write_page(out.parent).resolve()}")
+    print(f"report: {write_probe_page(out.parent).resolve()}")
     return True
 
 
-def _tell(label: str, level: Variation, result: ProbeResult) -> None:
+def _print_result(label: str, level: Variation, result: ProbeResult) -> None:
     linear, without = result.linear, result.no_features
     print(
         f"probe: {label} ({level.value}; in parentheses the baseline without features): "
@@ -138,4 +138,4 @@ def _run(command: ProbeCommand) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    return run("probe", ProbeCommand, _run, arguments)
+    return run_command_line("probe", ProbeCommand, _run, arguments)

@@ -10,8 +10,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pixio_robot.cli.config.overrides import config_directory
 from pixio_robot.cli.main import run_command
-from pixio_robot.cli.overrides import config_directory
 from pixio_robot.errors import UserError, unknown_name
 
 HELP = """\

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pixio_robot.cli.compose import run
-from pixio_robot.cli.environment import describe_environment
-from pixio_robot.cli.evaluated import RANDOM
-from pixio_robot.cli.outdated import outdated, policy_places
+from pixio_robot.cli.config.compose import run_command_line
+from pixio_robot.cli.evaluation_target import RANDOM
+from pixio_robot.cli.provenance import describe_environment
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages import STAMP_SUFFIX, stamp_path
+from pixio_robot.cli.stages.stage import STAMP_SUFFIX, stamp_path
+from pixio_robot.cli.stale_evaluations import candidate_policy_paths, find_stale_evaluations
 from pixio_robot.errors import UserError, format_names
-from pixio_robot.evaluation.report_data import EVALUATIONS
+from pixio_robot.evaluation.checkpoint_series import SERIES
+from pixio_robot.evaluation.report.data import EVALUATIONS
 from pixio_robot.evaluation.results import SUMMARY
-from pixio_robot.evaluation.series import SERIES
 from pixio_robot.files import atomic_file, read_json, write_json
 
 
@@ -38,7 +38,7 @@ class ReportCommand(RunSettings):
     interval over training seeds."""
 
 
-def _gather(directory: Path) -> None:
+def _write_run_metadata(directory: Path) -> None:
     """Collect what the report needs about the run as a whole from the stamps of its stages."""
     stamps = [read_json(path) for path in directory.rglob(f"*{STAMP_SUFFIX}")]
     stamps.sort(key=lambda stamp: stamp["finished_at"])
@@ -55,28 +55,32 @@ def _training_settings(evaluation: Path) -> dict[str, Any] | None:
         return None
     if read_json(stamp)["settings"]["checkpoint"] == RANDOM:
         return {}
-    for place in policy_places(evaluation):
-        for candidate in (place, *place.parents):
+    for policy_path in candidate_policy_paths(evaluation):
+        for candidate in (policy_path, *policy_path.parents):
             trained = stamp_path(candidate) if candidate.name else None
-            if trained is not None and trained.is_file() and (made := read_json(trained))["stage"] == "train":
-                return made["settings"]
+            if trained is not None and trained.is_file() and (stage := read_json(trained))["stage"] == "train":
+                return stage["settings"]
     return None
 
 
-def _outdated(directories: Sequence[Path]) -> list[Path]:
+def _find_stale(directories: Sequence[Path]) -> list[Path]:
     """The evaluations below whose policy was trained anew, which are said to be left out."""
-    found = outdated(sorted({path.parent for directory in directories for path in directory.rglob(SUMMARY)}))
+    found = find_stale_evaluations(
+        sorted({path.parent for directory in directories for path in directory.rglob(SUMMARY)})
+    )
     # In a series of checkpoints, every one is an evaluation of its own.
-    found += outdated(sorted({path.parent for directory in directories for path in directory.rglob(SERIES)}))
+    found += find_stale_evaluations(
+        sorted({path.parent for directory in directories for path in directory.rglob(SERIES)})
+    )
     if found:
         print(f"report: left out {format_names(found)}, whose policy was trained anew since: evaluate it again")
     return found
 
 
 def _sweep(directory: Path, out: Path, against: str | None) -> int:
-    from pixio_robot.cli.effects import with_effect
-    from pixio_robot.evaluation.sweep import collect_sweep, unfinished_below
-    from pixio_robot.evaluation.sweep_report import write_sweep
+    from pixio_robot.cli.relevant_settings import drop_unused_settings
+    from pixio_robot.evaluation.sweep.collect import collect_sweep, find_unfinished
+    from pixio_robot.evaluation.sweep.page import write_sweep
     from pixio_robot.training.trials import DIRECTORY as TRIALS
 
     unknown: list[Path] = []
@@ -85,14 +89,14 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
         found = _training_settings(evaluation)
         if found is None:
             unknown.append(evaluation)
-        return with_effect(found or {})
+        return drop_unused_settings(found or {})
 
     # Trials during training are not repetitions of the evaluation after it.
-    rows = collect_sweep(directory, settings_of, leave_out=[TRIALS], outdated=_outdated([directory]))
+    rows = collect_sweep(directory, settings_of, leave_out=[TRIALS], outdated=_find_stale([directory]))
     page = write_sweep(rows, directory.resolve().name, out, against)
     for row in rows:
         print(f"{row.task}: {row.name}: {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}, {row.interval}")
-    if unfinished := unfinished_below(directory, leave_out=[TRIALS]):
+    if unfinished := find_unfinished(directory, leave_out=[TRIALS]):
         print(f"report: left out {format_names(unfinished)}, which have not finished")
     if unknown:
         print(
@@ -104,13 +108,13 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
 
 
 def _compare(command: ReportCommand) -> int:
-    from pixio_robot.evaluation.report import build_comparison
+    from pixio_robot.evaluation.report.build import build_comparison
 
     runs = [Path(run) for run in command.compare]
     if len(runs) < 2:
         raise UserError(f"compare={command.compare} needs at least two runs: compare=[runs/a,runs/b].")
     page = _page(command, runs[0].resolve().parent / "comparison.html")
-    print(f"report: {build_comparison(runs, page, _outdated([run / EVALUATIONS for run in runs])).resolve()}")
+    print(f"report: {build_comparison(runs, page, _find_stale([run / EVALUATIONS for run in runs])).resolve()}")
     return 0
 
 
@@ -122,7 +126,7 @@ def _page(command: ReportCommand, otherwise: Path) -> Path:
 
 
 def _run(command: ReportCommand) -> int:
-    from pixio_robot.evaluation.report import build_report
+    from pixio_robot.evaluation.report.build import build_report
 
     if command.compare and command.sweep is not None:
         raise UserError("report writes one page at a time: give compare= or sweep=, not both.")
@@ -139,9 +143,9 @@ def _run(command: ReportCommand) -> int:
         raise UserError(
             f"There is no run directory {directory}: give run=DIR, the directory the other commands wrote to."
         )
-    _gather(directory)
-    path = build_report(directory, directory / "report.html", _outdated([directory / EVALUATIONS]))
-    missing = left_out(directory)
+    _write_run_metadata(directory)
+    path = build_report(directory, directory / "report.html", _find_stale([directory / EVALUATIONS]))
+    missing = find_unshown_evaluations(directory)
     if missing:
         print(
             f"report: left out {format_names(missing)}, because a report only shows {directory}/evaluations; "
@@ -151,7 +155,7 @@ def _run(command: ReportCommand) -> int:
     return 0
 
 
-def left_out(directory: Path) -> list[str]:
+def find_unshown_evaluations(directory: Path) -> list[str]:
     """Evaluations below the directory that are outside the folder that the report shows."""
     from pixio_robot.training.trials import DIRECTORY as TRIALS
 
@@ -164,4 +168,4 @@ def left_out(directory: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    return run("report", ReportCommand, _run, arguments)
+    return run_command_line("report", ReportCommand, _run, arguments)

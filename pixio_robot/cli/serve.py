@@ -14,10 +14,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pixio_robot.cli.compose import run
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
+from pixio_robot.serving.server import PolicyServer, ServeConfig, ServedPolicy
 from policies.acting import ActingConfig, apply_acting_config, explain_unused_noise_seed
 
 
@@ -33,7 +33,7 @@ class ServeCommand(ServeConfig, ActingConfig, RunSettings):
     """`cpu`, `cuda`, or `auto`: a GPU if available."""
 
 
-def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compiled: bool = False) -> Served:
+def load_served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compiled: bool = False) -> ServedPolicy:
     """Load a policy in the form that the server needs."""
     import torch
 
@@ -64,7 +64,7 @@ def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compi
                 policy.act(observation, [get_call_seed(seed, step, acting.noise_seed)])[0, :sent].float().cpu().numpy()
             )
 
-    return Served(
+    return ServedPolicy(
         spec=policy.spec,
         cameras=list(policy.cameras),
         observation_steps=policy.observation_steps,
@@ -77,22 +77,22 @@ def served_policy(checkpoint: str, acting: ActingConfig, device_name: str, compi
 
 
 def _run(command: ServeCommand) -> int:
-    served = served_policy(command.checkpoint, command, command.device, command.compile)
+    served = load_served_policy(command.checkpoint, command, command.device, command.compile)
     token = command.token or secrets.token_urlsafe(24)
     server = PolicyServer(served, command, token)
 
     def ready(address: str) -> None:
         print(f"serve: {served.spec.task} policy at {address}, token {token}", flush=True)
 
-    asyncio.run(_until_told(server, ready))
-    print(f"serve: {_words(server.latency())}")
+    asyncio.run(_serve_until_signal(server, ready))
+    print(f"serve: {_latency_text(server.latency())}")
     # About one shutdown in six crashed during interpreter teardown, because a thread of some library (not identified)
     # outlives its objects. A server has nothing left to write, so it skips the teardown.
     sys.stdout.flush()
     os._exit(0)
 
 
-async def _until_told(server: PolicyServer, ready: Callable[[str], None]) -> None:
+async def _serve_until_signal(server: PolicyServer, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then close the connections properly."""
     serving = asyncio.create_task(server.run(ready))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -101,7 +101,7 @@ async def _until_told(server: PolicyServer, ready: Callable[[str], None]) -> Non
         await serving
 
 
-def _words(latency: Mapping[str, float]) -> str:
+def _latency_text(latency: Mapping[str, float]) -> str:
     if not latency:
         return "no calls"
     quantiles = ", ".join(f"{name} {latency[f'{name}_ms']:.1f} ms" for name in ("p50", "p90", "p99"))
@@ -109,4 +109,4 @@ def _words(latency: Mapping[str, float]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    return run("serve", ServeCommand, _run, arguments)
+    return run_command_line("serve", ServeCommand, _run, arguments)

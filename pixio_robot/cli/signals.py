@@ -13,7 +13,7 @@ INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a command that Ctrl-C ended."""
 
 
-class Ended(KeyboardInterrupt):
+class SignalInterrupt(KeyboardInterrupt):
     """SIGINT or SIGTERM arrived; `number` is the signal's number."""
 
     def __init__(self, number: int) -> None:
@@ -22,9 +22,9 @@ class Ended(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Context in which SIGINT and SIGTERM raise `Ended`. No effect outside the main thread, where Python handles no
-    signals.
+def signals_raise_interrupt() -> Iterator[None]:
+    """Context in which SIGINT and SIGTERM raise `SignalInterrupt`. It has no effect outside the main thread, where
+    Python handles no signals.
 
     This also applies if SIGINT was ignored: a shell without job control starts background commands that way, and Python
     does not change it.
@@ -34,7 +34,7 @@ def ended_by_signals() -> Iterator[None]:
         return
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise Ended(number)
+        raise SignalInterrupt(number)
 
     earlier = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

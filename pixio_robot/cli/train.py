@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from pixio_robot.cli.compose import run
-from pixio_robot.cli.held_out import Division, Source
-from pixio_robot.cli.labels import label_of
-from pixio_robot.cli.learned import SEEDS, Learned, learned_by
-from pixio_robot.cli.new_policy import new_policy
-from pixio_robot.cli.policy_choices import origin, register_policies
+from pixio_robot.cli.config.compose import run_command_line
+from pixio_robot.cli.config.policy_group import policy_origin, register_policies
+from pixio_robot.cli.policy_training.data_split import DemoSource, EpisodeSelection
+from pixio_robot.cli.policy_training.labels import policy_label
+from pixio_robot.cli.policy_training.new_policy import build_new_policy
+from pixio_robot.cli.policy_training.training_history import SEEDS, TrainingHistory, read_training_history
+from pixio_robot.cli.policy_training.trials import TrialsCommand, open_trials, trials_summary
 from pixio_robot.cli.settings import StageSettings
-from pixio_robot.cli.training_stage import run_training
-from pixio_robot.cli.trials import TrialsCommand, open_trials, words_of_trials
+from pixio_robot.cli.stages.training_stage import run_training
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
 from pixio_robot.fields import number
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pixio_robot.cli.learning_data import Demonstrations
+    from pixio_robot.cli.policy_training.training_data import Demonstrations
     from pixio_robot.data.features.cache import FeatureCache
     from pixio_robot.data.features.views import Views
     from pixio_robot.training.trials import Trials
     from pixio_robot.types import DemoSpec
     from policies.base import ChunkPolicy
 
-WINDOWS_TO_PREPARE = 512
+PREPARE_WINDOWS = 512
 """Enough windows for a stable mean and standard deviation of every feature at every position."""
 PREPARE_BATCH = 64
 
@@ -98,8 +98,8 @@ class TrainCommand(ImitateConfig, StageSettings):
             raise UserError("goals= conditions the policy on the task: leave it out with tell_task=false.")
 
     @property
-    def division(self) -> Division:
-        return Division(
+    def episode_selection(self) -> EpisodeSelection:
+        return EpisodeSelection(
             train_where=self.train_where, validation_where=self.validation_where, stores=tuple(self.validation_data)
         )
 
@@ -112,19 +112,19 @@ class TrainCommand(ImitateConfig, StageSettings):
 
 
 def _label(command: TrainCommand) -> str:
-    return command.label or label_of(command.encoder, command.adapt.mode)
+    return command.label or policy_label(command.encoder, command.adapt.mode)
 
 
 def _train(command: TrainCommand) -> FitResult:
     import torch
 
-    from pixio_robot.cli.learning_data import open_demonstrations, some_windows
+    from pixio_robot.cli.policy_training.training_data import open_demonstrations, sample_windows
     from pixio_robot.training.device import pick_device
     from pixio_robot.training.distributed.processes import current_processes
     from policies.persistence import save_policy
 
     device, processes, seed = pick_device(command.device), current_processes(), command.loop.seed
-    before = learned_by(command.initial_policy)
+    history = read_training_history(command.initial_policy)
     data = open_demonstrations(
         command.stores,
         weights=command.data_weights,
@@ -132,19 +132,19 @@ def _train(command: TrainCommand) -> FitResult:
         tell_task=command.tell_task,
         validation_share=command.validation_share,
         seed=seed,
-        learned=before.episodes or (),
-        division=command.division,
+        learned=history.episodes or (),
+        selection=command.episode_selection,
     )
-    for note in _notes(command, data, before) if processes.is_main else ():
+    for note in _data_warnings(command, data, history) if processes.is_main else ():
         print(f"train: {note}", flush=True)
-    learned = before.extra(data.learned, data.seeds)
+    learned = history.extra(data.learned, data.seeds)
     torch.manual_seed(seed)
-    new = new_policy(command, data, device)
+    new = build_new_policy(command, data, device)
     # Created before features are cached and training starts, so that invalid rollout settings fail at once.
-    trials = _trials(command, new.policy, data.spec, learned[SEEDS]) if command.trials.every else None
+    trials = _open_trials(command, new.policy, data.spec, learned[SEEDS]) if command.trials.every else None
     features = None
     if new.views is not None and new.encoder is not None:
-        features = _cached(command, data.sources, new.encoder, new.views, device)
+        features = _cache_features(command, data.sources, new.encoder, new.views, device)
     train_batches, validation_batches = data.streams(
         new.policy,
         features,
@@ -154,7 +154,7 @@ def _train(command: TrainCommand) -> FitResult:
     )
     windows = []
     if command.initial_policy is None:
-        windows = some_windows(train_batches, WINDOWS_TO_PREPARE, PREPARE_BATCH, seed)
+        windows = sample_windows(train_batches, PREPARE_WINDOWS, PREPARE_BATCH, seed)
     source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
     extra = {
         "label": _label(command),
@@ -176,53 +176,53 @@ def _train(command: TrainCommand) -> FitResult:
             command,
             command.out,
             save,
-            settings=_settings(command, data) | {"extra": extra},
+            settings=_recorded_settings(command, data) | {"extra": extra},
             layer_decay=command.adapt.layer_decay,
             hook_factories=[] if trials is None else [lambda save: trials.make_hook(save, processes.is_main)],
             weights=new.weights,
             prepare_on=windows,
         )
         if trials is not None and processes.is_main and not result.interrupted:
-            _finish(trials, command, result)
+            _finish_trials(trials, command, result)
     return result
 
 
-def _notes(command: TrainCommand, data: Demonstrations, before: Learned) -> Iterator[str]:
+def _data_warnings(command: TrainCommand, data: Demonstrations, history: TrainingHistory) -> Iterator[str]:
     """What to know before training."""
-    from pixio_robot.cli.before_training import notes
+    from pixio_robot.cli.policy_training.data_warnings import data_warnings
 
-    division = command.division
-    if before.episodes is None and (command.validation_share or division.names_validation):
+    selection = command.episode_selection
+    if history.episodes is None and (command.validation_share or selection.selects_validation):
         yield (
             f"initial_policy={command.initial_policy} does not record its training episodes; if some of them are held "
             "out now, validation_loss is too optimistic"
         )
-    if division:
+    if selection:
         kept = sum(len(source.training) for source in data.sources)
         held_out = sum(len(source.held_out) for source in data.sources)
         yield f"{kept} episodes to train on, {held_out} held out"
-    yield from notes(data.sources, command.policy)
+    yield from data_warnings(data.sources, command.policy)
 
 
-def _settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
+def _recorded_settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
     """What determines the result besides the settings of `imitate`."""
     settings = {"policy": to_json_value(command.policy), "data": command.data, "data_weights": command.data_weights}
     settings |= {"goals": data.goals, "cached_views": command.cached_views}
-    method = origin(get_policy_name_from_config(command.policy))
+    method = policy_origin(get_policy_name_from_config(command.policy))
     # Policies of different packages may have the same settings.
     return settings | ({"method": method} if method else {})
 
 
-def _finish(trials: Trials, command: TrainCommand, result: FitResult) -> None:
+def _finish_trials(trials: Trials, command: TrainCommand, result: FitResult) -> None:
     """Wait for the last rollouts, and log them."""
     from pixio_robot.training.monitoring.loggers import MetricLoggers
 
     with MetricLoggers(Path(command.out), result.steps, command.loop.wandb) as log:
         done = trials.finish(lambda numbers: log.write(result.steps, numbers))
-    print(words_of_trials(done))
+    print(trials_summary(done))
 
 
-def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_seeds: Sequence[int]) -> Trials:
+def _open_trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_seeds: Sequence[int]) -> Trials:
     """Rollouts during training. Raises UserError if the policy does not support their settings."""
     try:
         apply_acting_config(copy.copy(policy), command.trials)
@@ -234,8 +234,8 @@ def _trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, train_se
     return open_trials(command.trials, command.out, spec, list(policy.goals))
 
 
-def _cached(
-    command: TrainCommand, sources: Sequence[Source], encoder: nn.Module, views: Views, device: torch.device
+def _cache_features(
+    command: TrainCommand, sources: Sequence[DemoSource], encoder: nn.Module, views: Views, device: torch.device
 ) -> list[FeatureCache]:
     """Features of every source, encoded by the first process, kept in `features_dir` or in the stores, and held in
     memory once per machine. Random views are needed only to train on."""
@@ -283,15 +283,15 @@ def _run(command: TrainCommand) -> int:
         if path is not None:
             inputs[setting] = path
     name = get_policy_name_from_config(command.policy)
-    if method := origin(name):
+    if method := policy_origin(name):
         inputs["policy"] = method
 
-    def words(result: FitResult) -> str:
+    def describe_result(result: FitResult) -> str:
         return f"train: {_label(command)} ({name}): {result.steps} steps in {result.seconds:.0f} s -> {command.out}"
 
-    return run_training("train", command, lambda: _train(command), words, inputs=inputs)
+    return run_training("train", command, lambda: _train(command), describe_result, inputs=inputs)
 
 
 def main(arguments: list[str]) -> int:
     register_policies("train", arguments)
-    return run("train", TrainCommand, _run, arguments)
+    return run_command_line("train", TrainCommand, _run, arguments)

@@ -26,8 +26,8 @@ hub name."""
 
 
 def _info(words: list[str]) -> int:
-    (source,) = _paths("info", words, 1, {})[0]
-    encoder, found = _encoder(source)
+    (source,) = _split_arguments("info", words, 1, {})[0]
+    encoder, found = _load_encoder(source)
     config = encoder.config
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
     print(f"{source}: format {found}, size {config.size}, {millions:.1f} M parameters")
@@ -39,18 +39,18 @@ def _info(words: list[str]) -> int:
 
 
 def _convert(words: list[str]) -> int:
-    (source, target), options = _paths("convert", words, 2, {"format": "", "overwrite": "false"})
+    (source, target), options = _split_arguments("convert", words, 2, {"format": "", "overwrite": "false"})
     from pixio_robot.vision.weights.formats import WeightFormat, load_pixio_weights, save_encoder_as
 
     # An encoder cannot be saved as a policy.
-    wanted = _choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
-    if not options["format"] and target.suffix.lower() in _FILES:
+    wanted = _parse_choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
+    if not options["format"] and target.suffix.lower() in _FILE_SUFFIXES:
         raise UserError(
             f"{target} looks like a file, but our format is a directory: set format=official for a .pth file, or "
             "format=ours for a directory of that name."
         )
     _refuse_existing(target, options)
-    encoder, found = _encoder(source)
+    encoder, found = _load_encoder(source)
     save_encoder_as(encoder, target, wanted)
     if load_pixio_weights(target).state_dict().keys() != encoder.state_dict().keys():
         raise AssertionError(f"{target} does not contain all weights after writing")
@@ -59,20 +59,22 @@ def _convert(words: list[str]) -> int:
 
 
 def _export(words: list[str]) -> int:
-    (source, target), options = _paths("export", words, 2, {"format": "onnx", "size": "", "overwrite": "false"})
+    (source, target), options = _split_arguments(
+        "export", words, 2, {"format": "onnx", "size": "", "overwrite": "false"}
+    )
     from pixio_robot.interop.encoder_export import ExportFormat, export_encoder
 
-    wanted = _choice(ExportFormat, options["format"])
+    wanted = _parse_choice(ExportFormat, options["format"])
     _refuse_existing(target, options)
-    encoder, _ = _encoder(source)
-    height, width = _size(options["size"], encoder.config.resize or encoder.config.image_size)
+    encoder, _ = _load_encoder(source)
+    height, width = _parse_size(options["size"], encoder.config.resize or encoder.config.image_size)
     encoder.grid(height, width)  # rejects an unsuitable size before tracing
     difference = export_encoder(encoder, target, wanted, height, width)
     print(f"{source} -> {target} ({wanted.value}, images {height}x{width}); largest difference {difference:.1g}")
     return 0
 
 
-def _encoder(source: Path) -> tuple[PixioEncoder, str]:
+def _load_encoder(source: Path) -> tuple[PixioEncoder, str]:
     """The encoder at a path or hub name, and the format it was stored in."""
     from pixio_robot.vision.weights.formats import detect_format, load_pixio_weights, resolve_weights_path
 
@@ -80,7 +82,9 @@ def _encoder(source: Path) -> tuple[PixioEncoder, str]:
     return load_pixio_weights(path), detect_format(path).value
 
 
-def _paths(action: str, words: list[str], count: int, defaults: dict[str, str]) -> tuple[list[Path], dict[str, str]]:
+def _split_arguments(
+    action: str, words: list[str], count: int, defaults: dict[str, str]
+) -> tuple[list[Path], dict[str, str]]:
     """Split the arguments of an action into paths and `key=value` options; `defaults` lists the valid options."""
     options = dict(defaults)
     paths = []
@@ -97,7 +101,7 @@ def _paths(action: str, words: list[str], count: int, defaults: dict[str, str]) 
     return paths, options
 
 
-def _choice[E: enum.Enum](kind: type[E], value: str, but: Sequence[E] = ()) -> E:
+def _parse_choice[E: enum.Enum](kind: type[E], value: str, but: Sequence[E] = ()) -> E:
     names = [member.value for member in kind if member not in but]
     if value not in names:
         raise unknown_name("format", value, names)
@@ -115,7 +119,7 @@ def _refuse_existing(target: Path, options: dict[str, str]) -> None:
         check_replaceable(target)
 
 
-def _size(text: str, default: int) -> tuple[int, int]:
+def _parse_size(text: str, default: int) -> tuple[int, int]:
     if not text:
         return default, default
     height, _, width = text.partition("x")
@@ -124,7 +128,7 @@ def _size(text: str, default: int) -> tuple[int, int]:
     return int(height), int(width)
 
 
-_FILES = (".pth", ".pt")
+_FILE_SUFFIXES = (".pth", ".pt")
 
 ACTIONS = {"info": _info, "convert": _convert, "export": _export}
 

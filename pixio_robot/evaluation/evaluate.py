@@ -12,8 +12,7 @@ from pathlib import Path
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig, check_disjoint
-from pixio_robot.evaluation.demonstrations import DemoRecorder
-from pixio_robot.evaluation.recorder import EpisodeRecorder
+from pixio_robot.evaluation.demo_recorder import DemoRecorder
 from pixio_robot.evaluation.results import (
     SEQUENTIAL,
     SUMMARY,
@@ -22,16 +21,17 @@ from pixio_robot.evaluation.results import (
     EvaluationSummary,
     append_episode,
     begin_results,
-    note_videos,
-    played_before,
+    load_previous_episodes,
     read_outcomes,
     read_summary,
     spec_hash,
+    update_videos,
     write_summary,
 )
 from pixio_robot.evaluation.rollout import Watcher, run_episodes
-from pixio_robot.evaluation.sequential import StopConfig, StopRule, Verdict, confidence_sequence
+from pixio_robot.evaluation.sequential import StopConfig, StopMonitor, StopRule, confidence_sequence
 from pixio_robot.evaluation.statistics import Interval
+from pixio_robot.evaluation.video_recorder import VideoRecorder
 from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
 
 _PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite")
@@ -61,25 +61,26 @@ def evaluate(
     An interrupted evaluation continues where it stopped; `on_episode` is called only for episodes of this session.
     `repeats`: whether the environment reproduces an episode from its seed. `record`: demonstration store to which every
     episode is added.
-    Raises UserError as `check_disjoint`, `played_before`, `EpisodeRecorder`, `DemoRecorder` and `run_episodes` do.
+    Raises UserError as `check_disjoint`, `load_previous_episodes`, `VideoRecorder`, `DemoRecorder` and `run_episodes`
+    do.
     """
     seeds = config.seed_list()
     check_disjoint(train_seeds, seeds)
-    done = [result for result in played_before(directory, policy, pool.spec) if result.seed in set(seeds)]
-    verdict = Verdict(seeds, config.stop, _reference(config.stop, pool.spec, repeats))
+    done = [result for result in load_previous_episodes(directory, policy, pool.spec) if result.seed in set(seeds)]
+    stop_monitor = StopMonitor(seeds, config.stop, _reference_outcomes(config.stop, pool.spec, repeats))
     for result in done:
-        verdict.add(result)
+        stop_monitor.add(result)
     if config.videos and not pool.spec.cameras:
         raise UserError(f"videos={config.videos} needs a camera, but the environment has none; set videos=0.")
     camera = config.video_camera or next(iter(pool.spec.cameras), "")
-    films = EpisodeRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=camera, done=done)
-    watchers: list[Watcher] = [films]
+    video_recorder = VideoRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=camera, done=done)
+    watchers: list[Watcher] = [video_recorder]
     if record is not None:
         recorder = DemoRecorder(record, pool.spec, policy)
-        if lacking := recorder.lacks(result.seed for result in done):
+        if missing := recorder.missing_seeds(result.seed for result in done):
             raise UserError(
-                f"{len(lacking)} episodes in {directory} were played without being recorded to record={record}, for "
-                f"example seed {lacking[0]}. Use another output directory to play and record them again."
+                f"{len(missing)} episodes in {directory} were played without being recorded to record={record}, for "
+                f"example seed {missing[0]}. Use another output directory to play and record them again."
             )
         watchers.append(recorder)
     # Nothing is written before all checks pass, so the settings of a rejected evaluation can still be corrected.
@@ -88,7 +89,7 @@ def evaluate(
 
     def keep(result: EpisodeResult) -> None:
         append_episode(directory, result)
-        verdict.add(result)
+        stop_monitor.add(result)
         if on_episode is not None:
             on_episode(result)
 
@@ -97,27 +98,27 @@ def evaluate(
     run_episodes(
         pool,
         actor,
-        [] if verdict.text else [seed for seed in seeds if seed not in played],
+        [] if stop_monitor.stop_reason else [seed for seed in seeds if seed not in played],
         watchers=watchers,
         on_episode=keep,
-        enough=lambda: bool(verdict.text),
+        should_stop=lambda: bool(stop_monitor.stop_reason),
         max_restarts=config.max_restarts,
     )
-    ended = read_outcomes(directory, sorted(verdict.ended))
-    note_videos(directory, films.fill_up(ended))
-    films.write_grid(ended)
-    counted = read_outcomes(directory, verdict.counted)
+    ended = read_outcomes(directory, sorted(stop_monitor.ended))
+    update_videos(directory, video_recorder.promote_spares(ended))
+    video_recorder.write_grid(ended)
+    counted = read_outcomes(directory, stop_monitor.counted)
     interval = config.interval if config.stop.rule is StopRule.NEVER else None
     summary = summarise(policy, pool.spec, counted, interval)
     summary.repeats = repeats
-    summary.stopped = verdict.text
+    summary.stopped = stop_monitor.stop_reason
     summary.wall_seconds = round(time.monotonic() - started, 3)
     summary.resumed_episodes = len(done)
     write_summary(directory, summary)
     return summary
 
 
-def _reference(stop: StopConfig, spec: DemoSpec, repeats: bool) -> dict[int, bool]:
+def _reference_outcomes(stop: StopConfig, spec: DemoSpec, repeats: bool) -> dict[int, bool]:
     """{seed: success} of the evaluation to compare with. Raises UserError if its environment differs or does not
     reproduce episodes from their seeds."""
     if stop.rule is not StopRule.VERSUS or stop.versus is None:

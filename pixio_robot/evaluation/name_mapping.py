@@ -12,7 +12,7 @@ from pixio_robot.data.actions.representations import ActionConverter, make_actio
 from pixio_robot.errors import unknown_name
 from pixio_robot.types import OF_THE_TASK, SEVERAL, UNKNOWN, Actor, DemoSpec, Frame
 
-_NOBODYS = (OF_THE_TASK, UNKNOWN)
+_UNSPECIFIED = (OF_THE_TASK, UNKNOWN)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -30,7 +30,7 @@ class NameMappingConfig:
     """Match the dimensions of state and action by position instead of by name; with third-party environments or
     demonstrations, also ignore the task's name. Sizes and control rate must match in any case."""
 
-    def words(self, prefix: str = "") -> str:
+    def to_arguments(self, prefix: str = "") -> str:
         """The settings as command-line text; empty if nothing is set."""
         found = []
         if self.cameras:
@@ -61,10 +61,10 @@ class NameMapping:
         """Wrap the actor so that it receives frames and returns actions in its own names and units."""
         if not self.cameras and self.columns is None and self.actions is None:
             return actor
-        return _Shown(actor, self.cameras, self.columns, self.actions)
+        return _NameMappedActor(actor, self.cameras, self.columns, self.actions)
 
 
-class _Shown:
+class _NameMappedActor:
     """An `Actor` wrapper that renames what the actor observes and converts the actions it returns."""
 
     def __init__(
@@ -83,12 +83,12 @@ class _Shown:
         return self._actor.needs_images(slot)
 
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
-        given = self._actor.act({slot: self._shown(frame) for slot, frame in frames.items()})
+        given = self._actor.act({slot: self._rename_frame(frame) for slot, frame in frames.items()})
         if self._actions is None:
             return given
         return {slot: self._actions(action).astype(np.float32) for slot, action in given.items()}
 
-    def _shown(self, frame: Frame) -> Frame:
+    def _rename_frame(self, frame: Frame) -> Frame:
         renamed = {mine: frame.images[theirs] for mine, theirs in self._cameras.items() if frame.images}
         state = frame.state if self._columns is None else frame.state[list(self._columns)]
         return Frame({**frame.images, **renamed}, state)
@@ -104,7 +104,7 @@ def map_names(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> Nam
             raise unknown_name("camera of the policy (cameras=)", mine, policy.cameras)
         if theirs not in env.cameras:
             raise unknown_name("camera of the environment (cameras=)", theirs, env.cameras)
-    columns = _columns(env.state_names, config.state) if config.state else None
+    columns = _state_columns(env.state_names, config.state) if config.state else None
     seen = dataclasses.replace(
         env,
         cameras={**env.cameras, **{mine: env.cameras[theirs] for mine, theirs in config.cameras.items()}},
@@ -112,7 +112,7 @@ def map_names(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> Nam
         task=config.task or env.task,
     )
     if config.by_position:
-        seen = _in_order(policy, seen, config)
+        seen = _match_by_position(policy, seen, config)
     actions = None
     if list(policy.action_names) != list(seen.action_names):
         actions = make_action_converter(policy.action_names, seen.action_names)
@@ -121,37 +121,37 @@ def map_names(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> Nam
     return NameMapping(seen, dict(config.cameras), columns, actions)
 
 
-def _in_order(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> DemoSpec:
+def _match_by_position(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> DemoSpec:
     """The environment's spec with the policy's names, where the sizes match, and its robot etc. where unknown."""
-    taken: dict[str, Any] = {
+    replaced: dict[str, Any] = {
         name: tuple(getattr(policy, name))
         for name in ("state_names", "action_names")
         if len(getattr(policy, name)) == len(getattr(env, name))
     }
-    taken |= {
+    replaced |= {
         name: getattr(policy, name)
         for name in ("robot", "controller", "render_quality")
-        if getattr(env, name) in _NOBODYS
+        if getattr(env, name) in _UNSPECIFIED
     }
-    from_elsewhere = policy.simulator == UNKNOWN or env.robot in _NOBODYS
+    from_elsewhere = policy.simulator == UNKNOWN or env.robot in _UNSPECIFIED
     if from_elsewhere and not config.task and SEVERAL not in policy.task:
-        taken["task"] = policy.task
-    return dataclasses.replace(env, **taken)
+        replaced["task"] = policy.task
+    return dataclasses.replace(env, **replaced)
 
 
-def _columns(names: Sequence[str], parts: Sequence[str]) -> list[int]:
+def _state_columns(names: Sequence[str], parts: Sequence[str]) -> list[int]:
     bare = [name.split(" [")[0] for name in names]
     keys = [name.rpartition(".")[0] or name for name in bare]
     found = []
     for part in parts:
-        mine = [column for column in range(len(names)) if part in (names[column], bare[column], keys[column])]
-        if not mine:
+        columns = [column for column in range(len(names)) if part in (names[column], bare[column], keys[column])]
+        if not columns:
             raise unknown_name("part of the environment's state (state=)", part, {*keys})
-        found += mine
+        found += columns
     return found
 
 
-def way_out(
+def suggest_name_mapping(
     policy: DemoSpec, env: DemoSpec, config: NameMappingConfig, tasks: Sequence[str] = (), prefix: str = ""
 ) -> str:
     """A sentence suggesting the smallest mapping if policy and environment differ in names only; else empty.
@@ -177,10 +177,10 @@ def way_out(
     if not task and tasks and env.task not in tasks:
         task = tasks[0]
         doubts += [f"which task of {', '.join(tasks)}"] if len(tasks) > 1 else []
-    told = dataclasses.replace(policy, task=task) if task in tasks else policy
+    task_policy = dataclasses.replace(policy, task=task) if task in tasks else policy
     doubt = f" (check {' and '.join(doubts)})" if doubts else ""
     for by_position in (config.by_position, True):
-        said = dataclasses.replace(config, cameras=cameras, task=task, by_position=by_position)
-        if not told.differences(map_names(policy, env, said).spec):
-            return f" If only the names differ, add {said.words(prefix)}{doubt}."
+        suggestion = dataclasses.replace(config, cameras=cameras, task=task, by_position=by_position)
+        if not task_policy.differences(map_names(policy, env, suggestion).spec):
+            return f" If only the names differ, add {suggestion.to_arguments(prefix)}{doubt}."
     return ""

@@ -107,7 +107,7 @@ def _identity(policy: EvaluatedPolicy, spec: DemoSpec) -> dict[str, Any]:
     return dataclasses.asdict(policy) | {"spec_hash": spec_hash(spec), "scene": spec.source}
 
 
-def played_before(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> list[EpisodeResult]:
+def load_previous_episodes(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> list[EpisodeResult]:
     """The episodes already in a results directory, which need not exist.
 
     Raises UserError naming the differing fields if the directory belongs to another policy or environment.
@@ -130,21 +130,21 @@ def played_before(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> l
 
 
 def begin_results(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> None:
-    """Create a results directory, or continue one that `played_before` has checked."""
+    """Create a results directory, or continue one that `load_previous_episodes` has checked."""
     if not (directory / IDENTITY).exists():
         write_json(directory / IDENTITY, _identity(policy, spec))
-    _drop_torn_line(directory / EPISODES)
+    _truncate_incomplete_line(directory / EPISODES)
 
 
 def append_episode(directory: Path, result: EpisodeResult) -> None:
     """Append one line and flush it to the disk."""
     with (directory / EPISODES).open("a") as file:
-        file.write(_line(result))
+        file.write(_to_json_line(result))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _line(result: EpisodeResult) -> str:
+def _to_json_line(result: EpisodeResult) -> str:
     return json.dumps(dataclasses.asdict(result), allow_nan=False) + "\n"
 
 
@@ -166,7 +166,7 @@ def read_episodes(directory: Path) -> list[EpisodeResult]:
     return results
 
 
-def note_videos(directory: Path, videos: Mapping[int, str]) -> None:
+def update_videos(directory: Path, videos: Mapping[int, str]) -> None:
     """Add videos, by seed, to `episodes.jsonl` that were selected after their episodes had been written."""
     if not videos:
         return
@@ -174,7 +174,7 @@ def note_videos(directory: Path, videos: Mapping[int, str]) -> None:
     for result in results:
         result.video = videos.get(result.seed, result.video)
     with atomic_file(directory / EPISODES) as temporary:
-        temporary.write_text("".join(map(_line, results)))
+        temporary.write_text("".join(map(_to_json_line, results)))
 
 
 def write_summary(directory: Path, summary: EvaluationSummary) -> None:
@@ -216,7 +216,7 @@ def _from_json(path: Path, value: Any) -> EvaluationSummary:
     return EvaluationSummary(**{field.name: value[field.name] for field in fields if field.name in value})
 
 
-def _drop_torn_line(path: Path) -> None:
+def _truncate_incomplete_line(path: Path) -> None:
     """Remove an incomplete last line left by a killed process, so that appending is safe."""
     if not path.exists():
         return

@@ -22,7 +22,7 @@ class Watcher(Protocol):
         """Return whether to observe the episode with this seed; if so, all its images are rendered."""
         ...
 
-    def see(self, seed: int, frame: Frame) -> None: ...
+    def on_frame(self, seed: int, frame: Frame) -> None: ...
 
     def act(self, seed: int, action: np.ndarray, reward: float) -> None: ...
 
@@ -48,7 +48,7 @@ class _Running:
     restarts: int = 0
     watchers: Sequence[Watcher] = ()
 
-    def again(self) -> _Running:
+    def restarted(self) -> _Running:
         return _Running(self.seed, restarts=self.restarts + 1)
 
 
@@ -71,41 +71,41 @@ class _Rollout:
                 self.running[slot] = episode
                 self.actor.reset(slot, episode.seed)
                 episode.watchers = [watcher for watcher in self.watchers if watcher.begin(episode.seed)]
-            wanted = {slot: self.actor.needs_images(slot) for slot in waiting}
-            render = self._render(wanted)
+            needs_images = {slot: self.actor.needs_images(slot) for slot in waiting}
+            render = self._render_flags(needs_images)
             seeds = {slot: episode.seed for slot, episode in waiting.items()}
             frames, lost = self.pool.reset(seeds, render)
             for slot, frame in frames.items():
                 if slot not in lost:
-                    self._see(slot, frame, wanted[slot])
-            waiting = {slot: self._lose(slot) for slot in sorted(lost)}
+                    self._observe(slot, frame, needs_images[slot])
+            waiting = {slot: self._handle_lost_worker(slot) for slot in sorted(lost)}
 
     def step(self) -> tuple[dict[int, EpisodeResult], dict[int, _Running]]:
         """Take one control step in every running slot. Returns (episodes that ended, episodes to restart)."""
         actions = self.actor.act(self.frames)
         for slot in self.frames:
             self._check_action(slot, actions)
-        wanted = {slot: self.actor.needs_images(slot) for slot in actions}
-        results, lost = self.pool.step(actions, self._render(wanted))
+        needs_images = {slot: self.actor.needs_images(slot) for slot in actions}
+        results, lost = self.pool.step(actions, self._render_flags(needs_images))
         ended = {}
         for slot in sorted(results):
             if slot not in lost:
-                result = self._advance(slot, actions[slot], results[slot], wanted[slot])
+                result = self._advance(slot, actions[slot], results[slot], needs_images[slot])
                 if result is not None:
                     ended[slot] = result
-        return ended, {slot: self._lose(slot) for slot in sorted(lost)}
+        return ended, {slot: self._handle_lost_worker(slot) for slot in sorted(lost)}
 
-    def _render(self, wanted: Mapping[int, bool]) -> dict[int, bool]:
-        return {slot: wants or bool(self.running[slot].watchers) for slot, wants in wanted.items()}
+    def _render_flags(self, needs_images: Mapping[int, bool]) -> dict[int, bool]:
+        return {slot: wants or bool(self.running[slot].watchers) for slot, wants in needs_images.items()}
 
-    def _see(self, slot: int, frame: Frame, wanted: bool) -> None:
+    def _observe(self, slot: int, frame: Frame, needs_images: bool) -> None:
         episode = self.running[slot]
         for watcher in episode.watchers:
-            watcher.see(episode.seed, frame)
+            watcher.on_frame(episode.seed, frame)
         # Images rendered only for watchers are hidden from the actor, so watching cannot change the outcome.
-        self.frames[slot] = frame if wanted else Frame({}, frame.state)
+        self.frames[slot] = frame if needs_images else Frame({}, frame.state)
 
-    def _advance(self, slot: int, action: np.ndarray, result: StepResult, wanted: bool) -> EpisodeResult | None:
+    def _advance(self, slot: int, action: np.ndarray, result: StepResult, needs_images: bool) -> EpisodeResult | None:
         episode = self.running[slot]
         episode.steps += 1
         reward = float(result.reward)
@@ -122,7 +122,7 @@ class _Rollout:
             episode.first_success = episode.steps
         for watcher in episode.watchers:
             watcher.act(episode.seed, action, reward)
-        self._see(slot, result.frame, wanted)
+        self._observe(slot, result.frame, needs_images)
         if not result.done:
             return None
         del self.running[slot], self.frames[slot]
@@ -139,7 +139,7 @@ class _Rollout:
             watcher.end(ended)
         return ended
 
-    def _lose(self, slot: int) -> _Running:
+    def _handle_lost_worker(self, slot: int) -> _Running:
         episode = self.running.pop(slot)
         self.frames.pop(slot, None)
         for watcher in episode.watchers:
@@ -150,7 +150,7 @@ class _Rollout:
                 f"(max_restarts={self.max_restarts}). Use fewer workers if memory is short, "
                 "or raise step_timeout_s if the machine is slow."
             )
-        return episode.again()
+        return episode.restarted()
 
     def abandon(self) -> None:
         """Abandon the running episodes."""
@@ -170,7 +170,7 @@ class _Rollout:
             raise UserError(f"The policy returned a non-finite action {where}: its training has probably diverged.")
 
 
-def _seed(seed: object) -> int:
+def _check_seed(seed: object) -> int:
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or seed < 0:
         raise UserError(f"seeds holds {seed!r}; every seed must be a whole number from 0 on.")
     return int(seed)
@@ -183,7 +183,7 @@ def run_episodes(
     *,
     watchers: Sequence[Watcher] = (),
     on_episode: Callable[[EpisodeResult], None] | None = None,
-    enough: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     max_restarts: int = 3,
 ) -> list[EpisodeResult]:
     """Play one episode per seed and return the results in the order of `seeds`.
@@ -197,7 +197,7 @@ def run_episodes(
     Raises UserError for seeds that are not different whole numbers from 0 on, for actions of the wrong shape, for
     actions and rewards that are not finite, and if the worker of an episode dies more than `max_restarts` times.
     """
-    seeds = [_seed(seed) for seed in seeds]
+    seeds = [_check_seed(seed) for seed in seeds]
     check_distinct(seeds)
     rollout = _Rollout(pool, actor, watchers, max_restarts)
     waiting = deque(seeds)
@@ -211,7 +211,7 @@ def run_episodes(
                 on_episode(result)
             if waiting:
                 starting[slot] = _Running(waiting.popleft())
-        if ended and enough():
+        if ended and should_stop():
             rollout.abandon()
         else:
             rollout.start(starting)

@@ -75,7 +75,7 @@ def confidence_sequence(successes: int, n: int, confidence: float = 0.95) -> tup
     return bound(0.0), bound(1.0)
 
 
-def stopping(config: StopConfig, reference: Mapping[int, bool]) -> Callable[[Sequence[EpisodeResult]], str]:
+def make_stop_check(config: StopConfig, reference: Mapping[int, bool]) -> Callable[[Sequence[EpisodeResult]], str]:
     """A function that takes the episodes so far, in seed order, and returns the reason to stop, or an empty string.
 
     `reference` is {seed: success} of the evaluation in `config.versus`. Seeds that both policies solve or both fail
@@ -104,7 +104,7 @@ def stopping(config: StopConfig, reference: Mapping[int, bool]) -> Callable[[Seq
     return reason
 
 
-class Verdict:
+class StopMonitor:
     """Decide when to stop: at the first episode, in the order of `seeds`, after which the rule says so.
 
     Successful episodes end sooner than failed ones. Counting them in order of completion would be biased towards
@@ -118,10 +118,10 @@ class Verdict:
             raise UserError(
                 f"stop.versus={config.versus} has no episode with seed {missing[0]}; both need the same seeds."
             )
-        self._seeds, self._reason = seeds, stopping(config, reference)
+        self._seeds, self._reason = seeds, make_stop_check(config, reference)
         self._ended: dict[int, EpisodeResult] = {}
         self._in_order: list[EpisodeResult] = []
-        self.text = ""
+        self.stop_reason = ""
         """Reason for stopping early; empty while the evaluation goes on."""
 
     @property
@@ -136,9 +136,9 @@ class Verdict:
 
     def add(self, result: EpisodeResult) -> None:
         self._ended[result.seed] = result
-        while not self.text and len(self._in_order) < len(self._seeds):
+        while not self.stop_reason and len(self._in_order) < len(self._seeds):
             following = self._ended.get(self._seeds[len(self._in_order)])
             if following is None:
                 return
             self._in_order.append(following)
-            self.text = self._reason(self._in_order)
+            self.stop_reason = self._reason(self._in_order)

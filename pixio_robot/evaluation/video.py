@@ -42,17 +42,17 @@ def caption_frames(
         enlarged = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
         text = f"seed {seed}  step {step}/{len(actions)}  {'success' if success else 'failure'}"
         share = actions[step] / reach if reach is not None and step < len(actions) else None
-        yield np.concatenate([enlarged, _words(text, size[0], success), _bars(share, size[0])])
+        yield np.concatenate([enlarged, _caption_strip(text, size[0], success), _action_strip(share, size[0])])
 
 
-def _words(text: str, width: int, success: bool) -> np.ndarray:
+def _caption_strip(text: str, width: int, success: bool) -> np.ndarray:
     strip = np.full((CAPTION_HEIGHT, width, 3), _COLOURS[success], np.uint8)
     scale = 0.5 * min(1.0, (width - 12) / cv2.getTextSize(text, _FONT, 0.5, 1)[0][0])
     cv2.putText(strip, text, (6, 19), _FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return strip
 
 
-def _bars(share_a: np.ndarray | None, width: int) -> np.ndarray:
+def _action_strip(share_a: np.ndarray | None, width: int) -> np.ndarray:
     """The action as bars, scaled from -1 to 1 over the strip's height; without an action, only the zero line."""
     strip = np.full((ACTION_HEIGHT, width, 3), _DARK, np.uint8)
     middle, half = ACTION_HEIGHT // 2, ACTION_HEIGHT // 2 - 3
@@ -80,10 +80,10 @@ def write_grid(path: Path, videos: Sequence[Path], frames_per_second: float) -> 
 
     Raises UserError naming a video that cannot be read.
     """
-    write_video(path, _tiled(videos[:MOST_TILES]), frames_per_second)
+    write_video(path, _tile_frames(videos[:MOST_TILES]), frames_per_second)
 
 
-def _tiled(videos: Sequence[Path]) -> Iterator[np.ndarray]:
+def _tile_frames(videos: Sequence[Path]) -> Iterator[np.ndarray]:
     columns = math.ceil(math.sqrt(len(videos)))
     captures = [cv2.VideoCapture(str(video)) for video in videos]
     try:

@@ -29,7 +29,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
     """Further environment settings, in the syntax of `evaluate`: `[image_size=84,"cameras=[front]"]`."""
 
     def __post_init__(self) -> None:
-        self._config = self._chosen()
+        self._config = self._compose_config()
         spec = make_env_spec(self._config)
         self.fps = round(spec.control_hz)
         pictures = {
@@ -44,13 +44,13 @@ class PixioRobotEnv(LeRobotEnvConfig):
         self.features_map = {f"pixels/{name}": f"{IMAGES}{name}" for name in spec.cameras}
         self.features_map |= {"agent_pos": STATE, ACTION: ACTION}
 
-    def _chosen(self) -> EnvConfig:
+    def _compose_config(self) -> EnvConfig:
         """Raises UserError for an unknown task or setting."""
-        from pixio_robot.cli.compose import load
+        from pixio_robot.cli.config.compose import load_settings
         from pixio_robot.cli.evaluate import EvaluateCommand
 
         words = [f"env={self.task}", *(f"env.{word}" for word in self.settings), "checkpoint=random"]
-        return load("evaluate", EvaluateCommand, words).env
+        return load_settings("evaluate", EvaluateCommand, words).env
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
     ) -> dict[str, dict[int, gymnasium.vector.VectorEnv]]:
         """Environments of the one task, as {type: {0: vector environment}}."""
         # Finished environments freeze until all are done: lerobot discards their further steps anyway.
-        make = [freeze_after_episode_end(functools.partial(_Episodes, self._config, self.task))] * n_envs
+        make = [freeze_after_episode_end(functools.partial(_LeRobotEnv, self._config, self.task))] * n_envs
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         if use_async_envs and n_envs > 1:
             vector = gymnasium.vector.AsyncVectorEnv(make, context="forkserver", autoreset_mode=mode)
@@ -70,7 +70,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
         return {self.type: {0: vector}}
 
 
-class _Episodes(gymnasium.ObservationWrapper):
+class _LeRobotEnv(gymnasium.ObservationWrapper):
     """Observations and info in the layout that lerobot's rollouts expect."""
 
     def __init__(self, config: EnvConfig, task: str) -> None:

@@ -67,23 +67,23 @@ class FeatureMap:
                 f"{', '.join(self.spec.state_names)}."
             )
 
-    def rows(self, batch: Mapping[str, Tensor]) -> int:
+    def batch_size(self, batch: Mapping[str, Tensor]) -> int:
         """The batch size. Raises UserError if the observations do not match the policy."""
         known = {key: tensor for key, tensor in batch.items() if isinstance(tensor, Tensor) and tensor.ndim > 1}
         self.check({key: tensor.shape[1:] for key, tensor in known.items()})
         return len(known[[*self.cameras.values(), *self.state][0]])
 
-    def arrays(self, batch: Mapping[str, Tensor], looks: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def to_arrays(self, batch: Mapping[str, Tensor], with_images: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Images of each camera uint8 (b, h, w, 3), empty unless `looks`; state float32 (b, s). Raises UserError for
         images that are neither uint8 nor from 0 to 1."""
-        images = {camera: _pixels(key, batch[key]) for camera, key in self.cameras.items()} if looks else {}
+        images = {camera: _pixels(key, batch[key]) for camera, key in self.cameras.items()} if with_images else {}
         parts = [batch[key].float().flatten(1).cpu().numpy() for key in self.state]
-        state = np.concatenate(parts, axis=1) if parts else np.zeros((self.rows(batch), 0), np.float32)
+        state = np.concatenate(parts, axis=1) if parts else np.zeros((self.batch_size(batch), 0), np.float32)
         return images, state
 
-    def frames(self, batch: Mapping[str, Tensor], looks: bool) -> list[Frame]:
+    def to_frames(self, batch: Mapping[str, Tensor], with_images: bool) -> list[Frame]:
         """One frame per row."""
-        images, state = self.arrays(batch, looks)
+        images, state = self.to_arrays(batch, with_images)
         return [
             Frame({camera: pixels[row] for camera, pixels in images.items()}, state[row]) for row in range(len(state))
         ]

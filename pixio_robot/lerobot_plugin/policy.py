@@ -27,7 +27,7 @@ from policies.acting import ActingConfig, apply_acting_config
 from policies.chunking import ChunkedActor, make_chunked_actor
 from policies.persistence import load_policy, read_policy_config, save_policy
 
-TRAINED_HERE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands can only run them."
+NOT_TRAINABLE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands can only run them."
 
 
 @PreTrainedConfig.register_subclass("pixio_robot")
@@ -66,10 +66,10 @@ class PixioRobotConfig(PreTrainedConfig):
         return None
 
     def get_optimizer_preset(self) -> Any:
-        raise UserError(TRAINED_HERE)
+        raise UserError(NOT_TRAINABLE)
 
     def get_scheduler_preset(self) -> Any:
-        raise UserError(TRAINED_HERE)
+        raise UserError(NOT_TRAINABLE)
 
     def validate_features(self) -> None:
         """Nothing to do here: PixioRobotPolicy checks the features when it is created."""
@@ -135,7 +135,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
         """Write LeRobot's config and processors, and the policy in the folder `model` as `pixio-robot train` does, so
         that pixio-robot's own commands open the directory too."""
         if state_dict is not None:
-            raise UserError(TRAINED_HERE)
+            raise UserError(NOT_TRAINABLE)
         config = copy.copy(self.config)
         config.checkpoint = ""
         config._save_pretrained(save_directory)
@@ -151,8 +151,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
 
     def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
         """The next action of each row, (b, a). Raises UserError for an observation that does not match the policy."""
-        rows = self._features.rows(batch)
-        tasks = self._named(batch, rows)
+        rows = self._features.batch_size(batch)
+        tasks = self._row_tasks(batch, rows)
         if self._actor is None or rows != len(self._tasks):
             device = self.config.device or "cpu"
             self._actor = make_chunked_actor(self.policy, rows, device, noise_seed=self.config.noise_seed)
@@ -164,8 +164,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
             self._actor.reset(row, self._episodes, None if task is None else self.policy.goals[task])
             self._episodes += 1
         self._tasks = tasks
-        looks = any(self._actor.needs_images(row) for row in range(rows))
-        frames = list(self._features.frames(batch, looks))
+        with_images = any(self._actor.needs_images(row) for row in range(rows))
+        frames = list(self._features.to_frames(batch, with_images))
         for frame in frames:
             if self._watch is not None and (words := self._watch.check(frame.state)):
                 warnings.warn(words, stacklevel=2)
@@ -180,10 +180,10 @@ class PixioRobotPolicy(PreTrainedPolicy):
                 f"The policy needs {steps} frames, but LeRobot's chunked inference provides one: use the mode that "
                 "requests one action per step (--inference.type=sync)."
             )
-        images, state = self._features.arrays(batch, True)
+        images, state = self._features.to_arrays(batch, True)
         seeds = range(self._episodes, self._episodes + len(state))
         self._episodes += len(state)
-        goals = [self.policy.goals[task] for task in self._named(batch, len(state)) if task is not None]
+        goals = [self.policy.goals[task] for task in self._row_tasks(batch, len(state)) if task is not None]
         observation = Observation(
             {camera: torch.from_numpy(pixels[:, None]) for camera, pixels in images.items()},
             torch.from_numpy(state[:, None]),
@@ -193,10 +193,10 @@ class PixioRobotPolicy(PreTrainedPolicy):
             return self.policy.act(observation.to(torch.device(self.config.device or "cpu")), list(seeds))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any] | None]:
-        raise UserError(TRAINED_HERE)
+        raise UserError(NOT_TRAINABLE)
 
     def get_optim_params(self) -> dict[str, Any]:
-        raise UserError(TRAINED_HERE)
+        raise UserError(NOT_TRAINABLE)
 
     def _check_actions(self, spec: DemoSpec) -> None:
         feature = (self.config.output_features or {}).get(ACTION)
@@ -206,7 +206,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
                 f"{', '.join(spec.action_names)}."
             )
 
-    def _named(self, batch: Mapping[str, Any], rows: int) -> list[str | None]:
+    def _row_tasks(self, batch: Mapping[str, Any], rows: int) -> list[str | None]:
         """The task of each row: LeRobot's text for it if that is a task of the policy, else --policy.task. None for a
         policy that is not told the task."""
         if not self.policy.goals:
@@ -215,9 +215,9 @@ class PixioRobotPolicy(PreTrainedPolicy):
         texts = [texts] * rows if isinstance(texts, str) else list(texts)
         if len(texts) != rows:
             raise UserError(f"The observations of {rows} episodes came with {len(texts)} tasks.")
-        return [self._task(text) for text in texts]
+        return [self._resolve_task(text) for text in texts]
 
-    def _task(self, text: str) -> str:
+    def _resolve_task(self, text: str) -> str:
         goals, chosen = self.policy.goals, self.config.task
         if text in goals:
             if chosen not in ("", text):

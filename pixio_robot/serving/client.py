@@ -20,7 +20,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.observation_checks import check_frame, check_task, copy_frame
 from pixio_robot.receding_horizon import RecedingHorizon
 from pixio_robot.serving.connection import ServerConnection
-from pixio_robot.serving.messages import INTEGERS, PROTOCOL
+from pixio_robot.serving.messages import ENCODABLE_INTEGERS, PROTOCOL
 from pixio_robot.state_range import StateRangeMonitor
 from pixio_robot.types import DemoSpec, Frame
 
@@ -41,7 +41,7 @@ class PolicyClient:
         does not support the task.
         """
         self._connection = ServerConnection(address, token, timeout_s)
-        self._user = threading.RLock()
+        self._lock = threading.RLock()
         try:
             hello = self._connection.exchange(None)
             if hello.get("protocol") != PROTOCOL:
@@ -79,9 +79,9 @@ class PolicyClient:
             number = operator.index(seed)
         except TypeError as error:
             raise UserError(f"seed={seed!r} must be an integer.") from error
-        if number not in INTEGERS:
-            raise UserError(f"seed={number} must be from {INTEGERS.start} to {INTEGERS.stop - 1}.")
-        with self._one_thread():
+        if number not in ENCODABLE_INTEGERS:
+            raise UserError(f"seed={number} must be from {ENCODABLE_INTEGERS.start} to {ENCODABLE_INTEGERS.stop - 1}.")
+        with self._exclusive_use():
             self._seed = number
             self._episode = RecedingHorizon(self.observation_steps, self.execute, self.ensemble_weight)
 
@@ -96,28 +96,28 @@ class PolicyClient:
         Raises UserError if the frame does not match the policy; it is then discarded, and another frame may be passed;
         or if the server does not answer in time, or the connection is closed.
         """
-        with self._one_thread():
+        with self._exclusive_use():
             # Checked first, so that an invalid frame never enters the history.
             state = check_frame(self.spec, self.cameras, frame, images_needed=self._episode.uses_next_frame)
             if self.watch is not None and (words := self.watch.check(state)):
                 warnings.warn(words, stacklevel=2)
             self._episode.add_frame(copy_frame(frame, self.cameras) if self._episode.retains_next_frame else frame)
             if self._episode.needs_chunk:
-                self._episode.add_chunk(self._ask())
+                self._episode.add_chunk(self._request_actions())
             return self._episode.next_action()
 
     @contextlib.contextmanager
-    def _one_thread(self) -> Iterator[None]:
+    def _exclusive_use(self) -> Iterator[None]:
         """Raise UserError if another thread is in here: the frames of two threads are not one episode."""
         # Reentrant, so that nothing that strikes between `acquire` and `try` locks the thread itself out.
-        if not self._user.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             raise UserError("This PolicyClient is in use by another thread: make one client for each thread.")
         try:
             yield
         finally:
-            self._user.release()
+            self._lock.release()
 
-    def _ask(self) -> np.ndarray:
+    def _request_actions(self) -> np.ndarray:
         frames = self._episode.frames
         images = {name: np.stack([frame.images[name] for frame in frames]) for name in self.cameras}
         state = np.stack([np.asarray(frame.state, np.float32) for frame in frames])

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pixio_robot.errors import UserError
-from pixio_robot.serving.messages import LARGEST_MESSAGE, NEEDED, pack, unpack
+from pixio_robot.serving.messages import LARGEST_MESSAGE, MISSING_PACKAGES, pack, unpack
 
 CLOSE_TIMEOUT_S = 2.0
 """Kept short: a server that stopped answering will not complete the closing handshake either."""
@@ -31,16 +31,16 @@ class ServerConnection:
             from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
             from websockets.sync.client import connect
         except ImportError as error:
-            raise UserError(NEEDED) from error
+            raise UserError(MISSING_PACKAGES) from error
         if not str(address).startswith(("ws://", "wss://")):
             raise UserError(f"address={address!r} must be ws://HOST:PORT, as printed by `serve`.")
         if not isinstance(timeout_s, numbers.Real) or not 0 < timeout_s <= LONGEST_TIMEOUT_S:
             raise UserError(f"timeout_s={timeout_s!r} must be seconds, above 0 and at most {LONGEST_TIMEOUT_S}.")
         self._timeout_s = float(timeout_s)
-        self._ended: str | None = None
+        self._closed_reason: str | None = None
         """Why the connection cannot be used any more. Set from before a request is sent until its answer is here, so
         that no exception, wherever it strikes, leaves a connection with an unanswered request in use."""
-        self._late = False
+        self._timed_out = False
         self._open = contextlib.ExitStack()
         try:
             connecting = connect(
@@ -78,26 +78,26 @@ class ServerConnection:
         """
         from websockets.exceptions import ConnectionClosed
 
-        if self._ended is not None:
-            raise UserError(_closed(self._ended))
+        if self._closed_reason is not None:
+            raise UserError(_closed(self._closed_reason))
         content = None if message is None else pack(message)
-        deadline = threading.Timer(self._timeout_s, self._give_up)
+        deadline = threading.Timer(self._timeout_s, self._on_timeout)
         deadline.daemon = True
-        self._ended = "an earlier call was interrupted before its answer came"
+        self._closed_reason = "an earlier call was interrupted before its answer came"
         try:
             deadline.start()
             if content is not None:
                 self._connection.send(content)
             answer = self._connection.recv()
-            self._ended = None
+            self._closed_reason = None
         except ConnectionClosed as error:
-            if self._late:
-                self._ended = f"the policy server did not answer an earlier call within {self._timeout_s:g} s"
+            if self._timed_out:
+                self._closed_reason = f"the policy server did not answer an earlier call within {self._timeout_s:g} s"
                 raise UserError(
                     f"The policy server did not answer within {self._timeout_s:g} s; the connection is closed."
                 ) from error
-            self._ended = str(error)
-            raise UserError(_closed(self._ended)) from error
+            self._closed_reason = str(error)
+            raise UserError(_closed(self._closed_reason)) from error
         except BaseException:  # above all KeyboardInterrupt
             self.close()
             raise
@@ -107,16 +107,16 @@ class ServerConnection:
 
     def close(self) -> None:
         """Close the connection; in the middle of a request at once, without a closing handshake."""
-        if self._ended is not None:
+        if self._closed_reason is not None:
             # The request may be half sent, and the server busy or frozen.
-            self._cut()
+            self._shutdown_socket()
         self._open.close()
 
-    def _give_up(self) -> None:
-        self._late = True
-        self._cut()
+    def _on_timeout(self) -> None:
+        self._timed_out = True
+        self._shutdown_socket()
 
-    def _cut(self) -> None:
+    def _shutdown_socket(self) -> None:
         """End the connection for both sides; `send` and `recv` then raise ConnectionClosed, also in other threads.
 
         websockets limits the time of `recv` only: `send` waits as long as the server's machine takes nothing.

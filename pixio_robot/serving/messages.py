@@ -23,9 +23,9 @@ from pixio_robot.errors import UserError
 PROTOCOL = 2
 LARGEST_MESSAGE = 64 * 2**20
 """Bytes that both sides accept; a server accepts more if its policy's observations are larger."""
-INTEGERS = range(-(2**63), 2**64)
+ENCODABLE_INTEGERS = range(-(2**63), 2**64)
 """What msgpack can encode."""
-NEEDED = (
+MISSING_PACKAGES = (
     "Serving needs msgpack and websockets: `pip install msgpack websockets` (pixio-robot's extra `serve`). On a "
     "robot's computer the client alone is enough: `pip install ./client` in a clone of pixio-robot installs all three."
 )
@@ -37,7 +37,7 @@ def _msgpack() -> Any:
     try:
         import msgpack
     except ImportError as error:
-        raise UserError(NEEDED) from error
+        raise UserError(MISSING_PACKAGES) from error
     return msgpack
 
 

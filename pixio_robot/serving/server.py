@@ -27,7 +27,7 @@ from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.types import DemoSpec
 
 REMEMBERED_CALLS = 10_000
-ROOM = 2**20
+REQUEST_OVERHEAD = 2**20
 """Bytes; for everything of a request but the arrays: names, shapes, the task."""
 
 
@@ -56,7 +56,7 @@ class ServeConfig:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Served:
+class ServedPolicy:
     """What the server needs to know about a policy."""
 
     spec: DemoSpec
@@ -86,7 +86,7 @@ class Served:
             raise UserError(f"task must be a string, not {message['task']!r}.")
         check_task(message.get("task"), self.tasks, self.spec.task)
 
-    def blank(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def zero_observation(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """An all-zero observation of the right shape, for warming up."""
         t, cameras = self.observation_steps, self.spec.cameras
         images = {name: np.zeros((t, cameras[name].height, cameras[name].width, 3), np.uint8) for name in self.cameras}
@@ -95,15 +95,15 @@ class Served:
     def largest_message(self) -> int:
         """Bytes of the largest message to accept. Observations that are too large for the policy still fit if they are
         not extreme, so that they are refused with words."""
-        images, state = self.blank()
+        images, state = self.zero_observation()
         observation = sum(image.nbytes for image in images.values()) + state.nbytes
-        return max(LARGEST_MESSAGE, observation + ROOM)
+        return max(LARGEST_MESSAGE, observation + REQUEST_OVERHEAD)
 
 
 class PolicyServer:
     """Serves one policy to websocket clients; `run` serves until it is cancelled."""
 
-    def __init__(self, served: Served, config: ServeConfig, token: str) -> None:
+    def __init__(self, served: ServedPolicy, config: ServeConfig, token: str) -> None:
         self._served, self._config, self._token = served, config, token
         self._thread = ThreadPoolExecutor(1, "policy")
         self._milliseconds: collections.deque[float] = collections.deque(maxlen=REMEMBERED_CALLS)
@@ -118,17 +118,17 @@ class PolicyServer:
         loop = asyncio.get_running_loop()
         for _ in range(self._config.warmup):
             task = next(iter(self._served.tasks), None)
-            await loop.run_in_executor(self._thread, self._served.plan, *self._served.blank(), 0, 0, task)
+            await loop.run_in_executor(self._thread, self._served.plan, *self._served.zero_observation(), 0, 0, task)
         options: dict[str, Any] = {
             "max_size": self._served.largest_message(),
             # Pings keep an idle connection known to routers, and let TCP notice a client that vanished. They need no
             # answer in time: a client that sends a large observation over a slow link can only answer after it.
             "ping_timeout": None,
             "compression": None,
-            "process_request": self._admit,
+            "process_request": self._check_token,
         }
         try:
-            server = await serve(self._talk, self._config.host, self._config.port, **options)
+            server = await serve(self._handle_connection, self._config.host, self._config.port, **options)
         except OSError as error:
             raise UserError(f"Cannot listen on {self._config.host}:{self._config.port} ({error.strerror}).") from error
         async with server:
@@ -144,13 +144,13 @@ class PolicyServer:
         p50, p90, p99 = np.percentile(self._milliseconds, [50, 90, 99])
         return {"calls": len(self._milliseconds), "p50_ms": float(p50), "p90_ms": float(p90), "p99_ms": float(p99)}
 
-    def _admit(self, connection: Any, request: Any) -> Any:
+    def _check_token(self, connection: Any, request: Any) -> Any:
         given = "".join(request.headers.get_all("Authorization"))
         if not hmac.compare_digest(given.encode(errors="replace"), f"Bearer {self._token}".encode()):
             return connection.respond(HTTPStatus.UNAUTHORIZED, "wrong or missing token\n")
         return None
 
-    async def _talk(self, connection: Any) -> None:
+    async def _handle_connection(self, connection: Any) -> None:
         from websockets.exceptions import ConnectionClosed
 
         served = self._served
@@ -168,7 +168,7 @@ class PolicyServer:
             await connection.send(pack(hello))
             async for content in connection:
                 try:
-                    answer = await self._answer(content)
+                    answer = await self._handle_request(content)
                 except UserError as error:
                     answer = {"error": str(error)}
                 except Exception as error:  # a policy of anybody's: neither its robot nor others should lose the server
@@ -176,7 +176,7 @@ class PolicyServer:
                     answer = {"error": f"The policy failed on the server: {type(error).__name__}: {error}"}
                 await connection.send(pack(answer))
 
-    async def _answer(self, content: bytes | str) -> dict[str, Any]:
+    async def _handle_request(self, content: bytes | str) -> dict[str, Any]:
         message = unpack(content)
         self._served.check(message)
         values = (message["images"], message["state"], message["seed"], message["step"], message.get("task"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from demo_data import make_episode, make_store, same
 
-from pixio_robot.cli.data import ACTIONS, usage
-from pixio_robot.cli.data_words import paths_and_pairs
+from pixio_robot.cli.data.arguments import split_arguments
+from pixio_robot.cli.data.main import ACTIONS, usage
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos.store import DemoStore
 
@@ -118,7 +118,7 @@ def test_a_store_of_several_tasks_is_told_and_taken_apart(run) -> None:
 
 def test_a_leading_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert paths_and_pairs(["s", "out=~/y", "where=~x"]) == ([Path("s")], {"out": f"{tmp_path}/y", "where": "~x"})
+    assert split_arguments(["s", "out=~/y", "where=~x"]) == ([Path("s")], {"out": f"{tmp_path}/y", "where": "~x"})
 
 
 def test_verify_fails_by_its_exit_code(run) -> None:

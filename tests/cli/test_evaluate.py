@@ -10,13 +10,13 @@ import torch
 
 from envs.config import EnvConfig
 from envs.registry import make_env_spec
-from pixio_robot.cli.compose import load
+from pixio_robot.cli.config.compose import load_settings
 from pixio_robot.cli.evaluate import EvaluateCommand
-from pixio_robot.cli.evaluated import finished_policy
+from pixio_robot.cli.evaluation_target import finished_policy
 from pixio_robot.cli.main import dispatch
-from pixio_robot.cli.report import left_out
-from pixio_robot.cli.stages import run_stage
-from pixio_robot.cli.trials import TrialsCommand, open_trials
+from pixio_robot.cli.policy_training.trials import TrialsCommand, open_trials
+from pixio_robot.cli.report import find_unshown_evaluations
+from pixio_robot.cli.stages.stage import run_stage
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import read_episodes, read_summary
@@ -32,7 +32,7 @@ FEW = [*ENV, "num_slots=3", "videos=2"]
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
 def test_settings_are_finite(value):
     with pytest.raises(UserError, match=f"ensemble_weight = {value} must be a finite number"):
-        load("evaluate", EvaluateCommand, ["checkpoint=random", f"ensemble_weight={value}"])
+        load_settings("evaluate", EvaluateCommand, ["checkpoint=random", f"ensemble_weight={value}"])
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,13 @@ def test_other_noise_says_nothing_new_of_a_policy_that_draws_none(
 
 
 def test_on_a_cpu_an_episode_is_the_same_whatever_else_is_played(run: Path) -> None:
-    contestant = finished_policy(f"{run}/policies/bc", "x")
-    assert contestant.spec is not None
-    states = np.random.default_rng(0).normal(size=(9, contestant.spec.state_dim)).astype(np.float32)
+    target = finished_policy(f"{run}/policies/bc", "x")
+    assert target.spec is not None
+    states = np.random.default_rng(0).normal(size=(9, target.spec.state_dim)).astype(np.float32)
 
     def play(slots: int, seeds: dict[int, int]) -> dict[int, list[list[float]]]:
         """Actions of each seed, whose episode runs in a slot."""
-        actor, _ = contestant.actor("TabletopReach", ActingConfig(execute=1), slots, torch.device("cpu"))
+        actor, _ = target.make_actor("TabletopReach", ActingConfig(execute=1), slots, torch.device("cpu"))
         for slot, seed in seeds.items():
             actor.reset(slot, seed)
         steps = [actor.act({slot: Frame({}, state + seed) for slot, seed in seeds.items()}) for state in states]
@@ -164,10 +164,12 @@ def test_mappings_arrive_in_the_rollouts_of_a_training(tmp_path: Path) -> None:
     env = make_env_spec(settings.env)
     learned = replace(env, cameras={"a": env.cameras["pixels_top"]})
     words = open_trials(settings, str(tmp_path), learned)._command(tmp_path / "model", tmp_path / "results")
-    command = load("evaluate", EvaluateCommand, words[words.index("evaluate") + 1 :])
-    assert (command.env, command.words()) == (settings.env, "cameras='{a: pixels_top}' by_position=true")
+    command = load_settings("evaluate", EvaluateCommand, words[words.index("evaluate") + 1 :])
+    assert (command.env, command.to_arguments()) == (settings.env, "cameras='{a: pixels_top}' by_position=true")
     # One key of a mapping is a setting like others, and so is one more.
-    command = load("evaluate", EvaluateCommand, ["checkpoint=x", f"env.task={task}", "env.make.width=8", "cameras.b=c"])
+    command = load_settings(
+        "evaluate", EvaluateCommand, ["checkpoint=x", f"env.task={task}", "env.make.width=8", "cameras.b=c"]
+    )
     assert (command.env.make, command.cameras) == ({"width": 8}, {"b": "c"})
 
 
@@ -218,8 +220,10 @@ def test_runs_are_compared_on_one_page(run: Path, tmp_path: Path) -> None:
 def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> None:
     for place in ("evaluations/shown", "policies/bc/trials/step_00000001/evaluation", "mine"):
         run_stage("evaluate", str(tmp_path / "run" / place), {}, lambda: True)
-    assert left_out(tmp_path / "run") == [str(tmp_path / "run" / "mine")]
-    assert left_out(tmp_path) == [str(tmp_path / "run" / place) for place in ("evaluations/shown", "mine")]
+    assert find_unshown_evaluations(tmp_path / "run") == [str(tmp_path / "run" / "mine")]
+    assert find_unshown_evaluations(tmp_path) == [
+        str(tmp_path / "run" / place) for place in ("evaluations/shown", "mine")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -235,5 +239,7 @@ def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> No
     ],
 )
 def test_results_are_named_after_the_policy(checkpoint, name):
-    assert load("evaluate", EvaluateCommand, [f"checkpoint={checkpoint}", "run=r"]).out == f"r/evaluations/{name}"
-    assert load("evaluate", EvaluateCommand, [f"checkpoint={checkpoint}", "out=elsewhere"]).out == "elsewhere"
+    assert (
+        load_settings("evaluate", EvaluateCommand, [f"checkpoint={checkpoint}", "run=r"]).out == f"r/evaluations/{name}"
+    )
+    assert load_settings("evaluate", EvaluateCommand, [f"checkpoint={checkpoint}", "out=elsewhere"]).out == "elsewhere"

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pixio_robot.cli.collect import CollectCommand
-from pixio_robot.cli.compose import load
+from pixio_robot.cli.config.compose import load_settings
 from pixio_robot.cli.main import COMMANDS, dispatch, main
 
 
@@ -132,7 +132,7 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize("text", ["früh/日本", "it's", "a=b", "a&b", "lr(1)", "#1", "~x", "a b"])
 def test_texts_need_no_quotes(text: str) -> None:
-    assert load("collect", CollectCommand, [f"out={text}", f"++run={text}"]).out == text
+    assert load_settings("collect", CollectCommand, [f"out={text}", f"++run={text}"]).out == text
 
 
 def test_the_composed_settings_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

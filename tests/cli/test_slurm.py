@@ -6,8 +6,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
+from pixio_robot.cli.config.overrides import config_directory
 from pixio_robot.cli.main import dispatch
-from pixio_robot.cli.overrides import config_directory
 from pixio_robot.cli.pretrain import PretrainCommand
 from pixio_robot.errors import UserError
 

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from pixio_robot.cli.main import dispatch, main
 from pixio_robot.cli.report import main as report
-from pixio_robot.cli.stages import stamp_path
+from pixio_robot.cli.stages.stage import stamp_path
 from pixio_robot.files import write_json
 from pixio_robot.training.run_record import FitResult
 from pixio_robot.types import EpisodeResult

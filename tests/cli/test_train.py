@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 from envs.config import EnvConfig, Variation
 from envs.registry import make_env_spec
 from pixio_robot.cli import train
-from pixio_robot.cli.compose import config_directory, load
+from pixio_robot.cli.config.compose import config_directory, load_settings
+from pixio_robot.cli.config.policy_group import register_policies
 from pixio_robot.cli.evaluate import EvaluateCommand
-from pixio_robot.cli.evaluated import finished_policy, training_checkpoints
-from pixio_robot.cli.policy_choices import register_policies
-from pixio_robot.cli.trials import TrialsCommand, open_trials
+from pixio_robot.cli.evaluation_target import finished_policy, training_checkpoints
+from pixio_robot.cli.policy_training.trials import TrialsCommand, open_trials
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
@@ -217,8 +217,8 @@ def test_policies_on_other_encoders_open_again(demos: Path, tmp_path: Path, kind
         "timm": "encoder=timm encoder.name=resnet10t encoder.pretrained=false encoder.resize=32 adapt.mode=FROZEN",
     }[kind]
     out = run(demos, tmp_path / "run", "policy.conditioning.cameras=[hand]", encoder=words)
-    contestant = finished_policy(str(out), "x")
-    actor, _ = contestant.actor("Test", ActingConfig(), 1, torch.device("cpu"))
+    target = finished_policy(str(out), "x")
+    actor, _ = target.make_actor("Test", ActingConfig(), 1, torch.device("cpu"))
     actor.reset(0, 1)
     frame = Frame({"hand": np.zeros((8, 8, 3), np.uint8)}, np.zeros(3, np.float32))
     assert actor.act({0: frame})[0].shape == (2,)
@@ -262,21 +262,21 @@ def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, t
     out = run(data, tmp_path / "run", *settings, "optim.lr=1e-2", "loop.steps=20")
     policy = load_policy(out / "model")
     assert policy.goals == {"Test": [1.0, 0.0], "Other": [0.0, 1.0]}
-    contestant = finished_policy(str(out), "x")
+    target = finished_policy(str(out), "x")
     frame = Frame(
         {name: np.zeros((camera.height, camera.width, 3), np.uint8) for name, camera in SPEC.cameras.items()},
         np.zeros(3, np.float32),
     )
     actions = []
     for task in ("Test", "Other"):
-        spec = contestant.spec_in(task)
+        spec = target.spec_for_task(task)
         assert spec is not None
         assert not spec.differences(dataclasses.replace(SPEC, task=task))
-        actor, _ = contestant.actor(task, ActingConfig(), 1, torch.device("cpu"))
+        actor, _ = target.make_actor(task, ActingConfig(), 1, torch.device("cpu"))
         actor.reset(0, 1)
         actions.append(actor.act({0: frame})[0])
     assert not np.allclose(*actions)
-    assert contestant.spec_in("Third").differences(dataclasses.replace(SPEC, task="Third"))  # type: ignore[union-attr]
+    assert target.spec_for_task("Third").differences(dataclasses.replace(SPEC, task="Third"))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_rollouts_beside_a_training_are_of_its_settings_in_any_directory() -> No
     settings = TrialsCommand(every=1, env=env, episodes=7)
     model, results = Path("runs/a=1,b's (2)/model"), Path("runs/a=1,b's (2)/evaluation")
     words = open_trials(settings, "runs", make_env_spec(env))._command(model, results)
-    command = load("evaluate", EvaluateCommand, words[words.index("evaluate") + 1 :])
+    command = load_settings("evaluate", EvaluateCommand, words[words.index("evaluate") + 1 :])
     assert (Path(command.checkpoint), Path(command.out), command.env) == (model, results, env)
     assert (command.episodes, command.first_seed, command.videos) == (7, settings.first_seed, 0)
 
@@ -337,12 +337,12 @@ def test_the_sampler_of_a_trained_policy_may_take_other_steps(demos: Path, tmp_p
     frame = Frame({}, np.zeros(3, np.float32))
     actions = []
     for steps in (1, 7):
-        actor, _ = flow.actor("Test", ActingConfig(inference_steps=steps), 1, torch.device("cpu"))
+        actor, _ = flow.make_actor("Test", ActingConfig(inference_steps=steps), 1, torch.device("cpu"))
         actor.reset(0, 1)
         actions.append(actor.act({0: frame})[0])
     assert not np.allclose(*actions)
     with pytest.raises(UserError, match="sample actions from noise"):
-        bc.actor("Test", ActingConfig(inference_steps=3), 1, torch.device("cpu"))
+        bc.make_actor("Test", ActingConfig(inference_steps=3), 1, torch.device("cpu"))
 
 
 def start(data: Path, out: Path, processes: int, *words: str, encoder: str = TINY) -> None:
@@ -378,8 +378,8 @@ import json, sys
 import torch
 import torch.distributed as dist
 from pixio_robot.cli import train
-from pixio_robot.cli.compose import load
-from pixio_robot.cli.policy_choices import register_policies
+from pixio_robot.cli.config.compose import load
+from pixio_robot.cli.config.policy_group import register_policies
 from pixio_robot.training.distributed.processes import destroy_process_group
 from pixio_robot.vision.encoders.deferred import DeferredEncoder
 
@@ -510,7 +510,7 @@ RECIPES = sorted(
 def test_a_recipe_composes_and_opens_with_command_cost_and_result(name: str) -> None:
     assert len(RECIPES) >= 6
     register_policies("train", [])
-    command = load("train", train.TrainCommand, [f"experiment={name}", "out=x", "seed=3"])
+    command = load_settings("train", train.TrainCommand, [f"experiment={name}", "out=x", "seed=3"])
     assert command.loop.seed == 3
     head = (config_directory() / "experiment" / f"{name}.yaml").read_text()
     assert all(f"# {word}:" in head for word in ("Command", "Cost", "Result"))

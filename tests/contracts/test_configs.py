@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 
 from pixio_robot.choice import Choice
 from pixio_robot.cli import collect, curate, distill, evaluate, footage, ingest, pretrain, probe, report, serve, train
-from pixio_robot.cli.compose import load
+from pixio_robot.cli.config.compose import load_settings
+from pixio_robot.cli.config.overrides import config_directory
+from pixio_robot.cli.config.policy_group import register_policies
 from pixio_robot.cli.main import COMMANDS
-from pixio_robot.cli.overrides import config_directory
-from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.quickstart import load_steps
 
 SCHEMAS = {
@@ -55,7 +55,7 @@ def test_every_command_with_a_config_is_tested_here() -> None:
 
 @pytest.mark.parametrize("command", SCHEMAS)
 def test_defaults_compose(command: str) -> None:
-    assert isinstance(load(command, SCHEMAS[command], NEEDED.get(command, [])), SCHEMAS[command])
+    assert isinstance(load_settings(command, SCHEMAS[command], NEEDED.get(command, [])), SCHEMAS[command])
 
 
 def _enumerations(kind: Any) -> Iterator[type[enum.Enum]]:
@@ -81,7 +81,7 @@ def test_every_choice_of_a_group_composes(command: str, group: str) -> None:
     names = sorted(path.stem for path in (ROOT / group).glob("*.yaml"))
     assert names
     for name in names:
-        load(command, SCHEMAS[command], [*NEEDED.get(command, []), f"{group}={name}"])
+        load_settings(command, SCHEMAS[command], [*NEEDED.get(command, []), f"{group}={name}"])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -91,7 +91,7 @@ def test_every_step_of_an_experiment_composes(experiment: str) -> None:
     for step in steps.steps:
         command, *words = shlex.split(step)
         for run in _runs(words):
-            load(command, SCHEMAS[command], [f"experiment={experiment}", f"run={steps.run}", *run])
+            load_settings(command, SCHEMAS[command], [f"experiment={experiment}", f"run={steps.run}", *run])
 
 
 def _runs(words: list[str]) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.name_mapping import NameMappingConfig, map_names, way_out
+from pixio_robot.evaluation.name_mapping import NameMappingConfig, map_names, suggest_name_mapping
 from pixio_robot.types import OF_THE_TASK, UNKNOWN, CameraSpec, Frame
 
 SIZE = CameraSpec(height=24, width=32)
@@ -69,7 +69,7 @@ def test_what_both_sides_know_is_no_matter_of_position(make_spec):
     for changes in ({"robot": "Panda"}, {"controller": "torque"}, {"task": "Plane"}, {"render_quality": "fast"}):
         other = dataclasses.replace(ours, **changes)
         assert len(ours.differences(map_names(ours, other, NameMappingConfig(by_position=True)).spec)) == 1
-        assert way_out(ours, other, NameMappingConfig()) == ""
+        assert suggest_name_mapping(ours, other, NameMappingConfig()) == ""
 
 
 def test_the_actor_is_shown_the_frames_under_its_names(policy, env):
@@ -114,25 +114,25 @@ def test_names_that_are_not_there_are_answered_with_those_that_are(policy, env, 
 def test_the_way_out_is_named_where_there_is_one(policy, env):
     state = NameMappingConfig(state=["agent_pos.1", "agent_pos.0"])
     said = "add cameras='{image: pixels}' state=[agent_pos.1,agent_pos.0] by_position=true."
-    assert way_out(policy, env, state).endswith(said)
+    assert suggest_name_mapping(policy, env, state).endswith(said)
     assert map_names(policy, env, state).columns == [3, 2]
-    assert "trials.by_position=true" in way_out(policy, env, state, prefix="trials.")
-    assert way_out(policy, env, NameMappingConfig()) == ""  # four numbers are not two
+    assert "trials.by_position=true" in suggest_name_mapping(policy, env, state, prefix="trials.")
+    assert suggest_name_mapping(policy, env, NameMappingConfig()) == ""  # four numbers are not two
     twins = dataclasses.replace(env, cameras={"left": SIZE, "right": SIZE})
-    assert "(check which camera is which)" in way_out(policy, twins, state)
+    assert "(check which camera is which)" in suggest_name_mapping(policy, twins, state)
 
 
 def test_no_more_is_said_than_is_needed(make_spec):
     """A camera that the policy sees by its own name is no candidate, and names that agree are left to agree."""
     policy = make_spec(cameras={"front": SIZE, "image": SIZE})
     env = dataclasses.replace(policy, cameras={"front": SIZE, "pixels": SIZE})
-    assert way_out(policy, env, NameMappingConfig()).endswith("add cameras='{image: pixels}'.")
+    assert suggest_name_mapping(policy, env, NameMappingConfig()).endswith("add cameras='{image: pixels}'.")
 
 
 def test_of_several_tasks_one_is_to_be_named(policy, env):
     several = dataclasses.replace(policy, task="push + pull")
     state = NameMappingConfig(state=["agent_pos"])
-    said = way_out(several, env, state, ["push", "pull"])
+    said = suggest_name_mapping(several, env, state, ["push", "pull"])
     assert "task='push' by_position=true (check which task of push, pull)" in said
     told = dataclasses.replace(several, task="pull")
     assert told.differences(map_names(told, env, dataclasses.replace(ALL, task="pull")).spec) == []

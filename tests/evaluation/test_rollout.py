@@ -6,8 +6,8 @@ import pytest
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.config import EvaluateConfig, check_disjoint
-from pixio_robot.evaluation.recorder import EpisodeRecorder
 from pixio_robot.evaluation.rollout import run_episodes
+from pixio_robot.evaluation.video_recorder import VideoRecorder
 from pixio_robot.types import Actor, EnvPool
 
 SEEDS = list(range(500, 523))
@@ -106,7 +106,7 @@ def test_rendering_only_where_the_actor_looks(line_pool, seeking_actor):
 def test_filming_changes_nothing(line_pool, seeking_actor, tmp_path, look_every):
     expected = run_episodes(line_pool(4), seeking_actor(look_every), SEEDS)
     pool = line_pool(4)
-    recorder = EpisodeRecorder(tmp_path / "videos", pool.spec, videos=2, camera="front")
+    recorder = VideoRecorder(tmp_path / "videos", pool.spec, videos=2, camera="front")
     found = run_episodes(pool, seeking_actor(look_every), SEEDS, watchers=[recorder])
     assert any(result.video for result in found)
     assert [dataclasses.replace(result, video=None) for result in found] == expected

@@ -7,7 +7,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
 from pixio_robot.evaluation.results import SEQUENTIAL, EvaluatedPolicy, read_summary
-from pixio_robot.evaluation.sequential import StopConfig, StopRule, confidence_sequence, stopping
+from pixio_robot.evaluation.sequential import StopConfig, StopRule, confidence_sequence, make_stop_check
 from pixio_robot.evaluation.statistics import wilson_interval
 from pixio_robot.types import EpisodeResult
 
@@ -55,17 +55,17 @@ def test_mirrored_outcomes_mirror_the_bounds() -> None:
 
 
 def test_never_stops_by_default() -> None:
-    assert stopping(StopConfig(), {})(episodes([True] * 500)) == ""
+    assert make_stop_check(StopConfig(), {})(episodes([True] * 500)) == ""
 
 
 def test_width() -> None:
-    reason = stopping(StopConfig(rule=StopRule.WIDTH, half_width=0.1), {})
+    reason = make_stop_check(StopConfig(rule=StopRule.WIDTH, half_width=0.1), {})
     assert reason(episodes([True, False] * 20)) == ""
     assert "10%" in reason(episodes([True, False] * 200))
 
 
 def test_rate() -> None:
-    reason = stopping(StopConfig(rule=StopRule.RATE, rate=0.5), {})
+    reason = make_stop_check(StopConfig(rule=StopRule.RATE, rate=0.5), {})
     assert reason(episodes([True, False] * 50)) == ""
     assert "above" in reason(episodes([True] * 20))
     assert "below" in reason(episodes([False] * 20))
@@ -73,19 +73,20 @@ def test_rate() -> None:
 
 def test_versus_looks_at_the_seeds_that_one_side_solves() -> None:
     reference = {i: i % 2 == 0 for i in range(100)}
-    reason = stopping(StopConfig(rule=StopRule.VERSUS, versus="other"), reference)
+    reason = make_stop_check(StopConfig(rule=StopRule.VERSUS, versus="other"), reference)
     assert reason(episodes([i % 2 == 0 for i in range(100)])) == ""
     assert "better" in reason(episodes([True] * 40))
     assert "worse" in reason(episodes([False] * 40))
 
 
 def test_nothing_is_decided_by_a_handful() -> None:
-    assert stopping(StopConfig(rule=StopRule.RATE, rate=0.5), {})(episodes([True] * 9)) == ""
+    assert make_stop_check(StopConfig(rule=StopRule.RATE, rate=0.5), {})(episodes([True] * 9)) == ""
 
 
 def test_ten_episodes_are_enough_and_less_confidence_needs_fewer() -> None:
     sure, bold = (
-        stopping(StopConfig(rule=StopRule.RATE, rate=0.5, confidence=confidence), {}) for confidence in (0.95, 0.5)
+        make_stop_check(StopConfig(rule=StopRule.RATE, rate=0.5, confidence=confidence), {})
+        for confidence in (0.95, 0.5)
     )
     assert "above" in sure(episodes([True] * 10))
     outcomes = [True, True, False, True] * 5

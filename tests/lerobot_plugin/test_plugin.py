@@ -21,7 +21,7 @@ from lerobot.scripts.lerobot_eval import rollout
 from envs.config import EnvConfig
 from envs.registry import make_env
 from pixio_robot.errors import UserError
-from pixio_robot.lerobot_plugin.environment import PixioRobotEnv, _Episodes
+from pixio_robot.lerobot_plugin.environment import PixioRobotEnv, _LeRobotEnv
 from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
 from policies.bc import BCConfig
 from policies.chunking import ChunkedActor
@@ -109,7 +109,7 @@ def test_lerobot_plays_the_same_episodes(checkpoint: Path, acting: dict[str, int
 @pytest.mark.parametrize(("terminated", "truncated"), [(False, False), (True, False), (False, True)])
 def test_the_last_step_decides_on_success(monkeypatch: pytest.MonkeyPatch, terminated: bool, truncated: bool) -> None:
     """As in `evaluate`; lerobot would count a success that the policy undid before the episode's end."""
-    env = _Episodes(PLAIN, "reach")
+    env = _LeRobotEnv(PLAIN, "reach")
     observation, _ = env.env.reset(seed=0)
     monkeypatch.setattr(env.env, "step", lambda _: (observation, 0.0, terminated, truncated, {"success": True}))
     assert env.step(None)[4]["is_success"] == (terminated or truncated)

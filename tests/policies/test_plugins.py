@@ -11,8 +11,8 @@ import torch
 from site_packages import lay_down
 
 from pixio_robot.cli import train
-from pixio_robot.cli.compose import load, run
-from pixio_robot.cli.policy_choices import origin, register_policies
+from pixio_robot.cli.config.compose import load_settings, run_command_line
+from pixio_robot.cli.config.policy_group import policy_origin, register_policies
 from pixio_robot.cli.train import TrainCommand
 from pixio_robot.errors import UserError
 from pixio_robot.json_values import to_json_value
@@ -89,16 +89,16 @@ def test_an_installed_policy_is_chosen_by_its_name_and_its_settings_are_checked(
     assert "lab_policy" not in sys.modules, "nobody asked for it"
     words = ["policy=linear", "out=x", "data=y"]
     registering(*words)
-    command = load("train", TrainCommand, [*words, "policy.gain=3", "policy.horizon=4"])
+    command = load_settings("train", TrainCommand, [*words, "policy.gain=3", "policy.horizon=4"])
     assert (command.policy.gain, command.policy.horizon) == (3.0, 4)
     with pytest.raises(UserError, match="gain"):
-        load("train", TrainCommand, [*words, "policy.gain=steep"])
+        load_settings("train", TrainCommand, [*words, "policy.gain=steep"])
     with pytest.raises(UserError, match=r"no setting 'policy.gian'. Did you mean 'policy.gain'"):
-        load("train", TrainCommand, [*words, "policy.gian=3"])
+        load_settings("train", TrainCommand, [*words, "policy.gian=3"])
     with pytest.raises(UserError, match=r"Unknown policy 'liner'. Did you mean 'linear'\? .* bc, .* linear"):
         registering("policy=liner")
-    assert origin("linear") == ["policy linear of lab"]
-    assert origin("bc") == []
+    assert policy_origin("linear") == ["policy linear of lab"]
+    assert policy_origin("bc") == []
 
 
 def test_a_sweep_holds_it_beside_ours(install, tmp_path):
@@ -106,7 +106,10 @@ def test_a_sweep_holds_it_beside_ours(install, tmp_path):
     words = ["-m", "policy=bc,linear", f"run={tmp_path}", "out=x", "data=y"]
     registering(*words)
     seen = []
-    assert run("train", TrainCommand, lambda command: seen.append(type(command.policy).__name__) or 0, words) == 0
+    assert (
+        run_command_line("train", TrainCommand, lambda command: seen.append(type(command.policy).__name__) or 0, words)
+        == 0
+    )
     assert seen == ["BCConfig", "Config"]
 
 

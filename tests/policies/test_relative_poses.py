@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pixio_robot.cli.evaluated import finished_policy
+from pixio_robot.cli.evaluation_target import finished_policy
 from pixio_robot.data.actions.pose_columns import find_pose_columns
 from pixio_robot.data.actions.rotations import ROTATION_SIZES, matrices_from_rotations, rotations_from_matrices
 from pixio_robot.data.demos.store import DemoStore

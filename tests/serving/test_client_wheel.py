@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from demo_data import SPEC
 
-from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
+from pixio_robot.serving.server import PolicyServer, ServeConfig, ServedPolicy
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "client"
@@ -53,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_plays_a_served_policy_without_torch(site: Path) -> None:
-    served = Served(
+    served = ServedPolicy(
         spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.full((1, 2), 0.5, np.float32)
     )
 

@@ -17,7 +17,7 @@ import websockets.sync.client
 
 from pixio_robot.errors import UserError
 from pixio_robot.serving.client import PolicyClient
-from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
+from pixio_robot.serving.server import PolicyServer, ServeConfig, ServedPolicy
 from pixio_robot.types import CameraSpec, DemoSpec, Frame
 
 TOKEN = "a-token-for-tests"
@@ -35,7 +35,7 @@ def seed_of(images: dict, state: np.ndarray, seed: int, step: int, task: str | N
     return np.full((1, 1), seed, np.float32)
 
 
-def served(plan: Callable = echo, side: int = 0, observation_steps: int = 1) -> Served:
+def served(plan: Callable = echo, side: int = 0, observation_steps: int = 1) -> ServedPolicy:
     """A policy with one camera of `side` pixels, or none, whose action has the state's one dimension."""
     spec = DemoSpec(
         task="Test",
@@ -48,7 +48,9 @@ def served(plan: Callable = echo, side: int = 0, observation_steps: int = 1) -> 
         state_names=("x [m]",),
         action_names=("x [m]",),
     )
-    return Served(spec=spec, cameras=list(spec.cameras), observation_steps=observation_steps, execute=1, plan=plan)
+    return ServedPolicy(
+        spec=spec, cameras=list(spec.cameras), observation_steps=observation_steps, execute=1, plan=plan
+    )
 
 
 def frame(value: float, side: int = 0) -> Frame:
@@ -56,7 +58,7 @@ def frame(value: float, side: int = 0) -> Frame:
 
 
 @contextlib.contextmanager
-def serving(policy: Served) -> Iterator[str]:
+def serving(policy: ServedPolicy) -> Iterator[str]:
     """The address where `policy` is served, by another thread: only the main thread can be interrupted."""
     loop, addresses, ready = asyncio.new_event_loop(), [], threading.Event()
 

@@ -20,7 +20,7 @@ from demo_data import SPEC, make_store
 from pixio_robot.errors import UserError
 from pixio_robot.serving.client import PolicyClient
 from pixio_robot.serving.messages import pack, unpack
-from pixio_robot.serving.server import PolicyServer, ServeConfig, Served
+from pixio_robot.serving.server import PolicyServer, ServeConfig, ServedPolicy
 from pixio_robot.types import Frame
 
 PROGRAM = Path(sys.executable).with_name("pixio-robot")
@@ -90,7 +90,7 @@ def test_acts_as_the_policy_itself(checkpoint: Path, address: str) -> None:
 
 
 def test_a_client_averages_predictions_as_the_policy_at_hand(checkpoint: Path) -> None:
-    from pixio_robot.cli.serve import served_policy
+    from pixio_robot.cli.serve import load_served_policy
     from policies.acting import ActingConfig
     from policies.chunking import ChunkedActor
     from policies.persistence import load_policy
@@ -103,7 +103,7 @@ def test_a_client_averages_predictions_as_the_policy_at_hand(checkpoint: Path) -
 
     async def talk() -> list[np.ndarray]:
         ready = asyncio.get_running_loop().create_future()
-        server = PolicyServer(served_policy(str(checkpoint), acting, "cpu"), ServeConfig(port=0, warmup=0), TOKEN)
+        server = PolicyServer(load_served_policy(str(checkpoint), acting, "cpu"), ServeConfig(port=0, warmup=0), TOKEN)
         running = asyncio.create_task(server.run(ready.set_result))
         address = await ready
 
@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_refused_between_two_questions_too(address: str) ->
 
 
 def test_a_state_in_other_units_is_warned_of_once() -> None:
-    served = Served(
+    served = ServedPolicy(
         spec=SPEC,
         cameras=[],
         observation_steps=1,
@@ -208,7 +208,7 @@ def test_a_state_in_other_units_is_warned_of_once() -> None:
 
 
 def test_the_server_refuses_too_what_other_clients_may_send() -> None:
-    served = Served(spec=SPEC, cameras=["hand"], observation_steps=2, execute=1, plan=lambda *_: np.zeros((1, 2)))
+    served = ServedPolicy(spec=SPEC, cameras=["hand"], observation_steps=2, execute=1, plan=lambda *_: np.zeros((1, 2)))
     good = {"images": {"hand": np.zeros((2, 8, 8, 3), np.uint8)}, "state": np.zeros((2, 3), np.float32)}
     good |= {"seed": 0, "step": 0}
     served.check(good)
@@ -231,7 +231,7 @@ def test_a_policy_of_several_tasks_must_be_told_one() -> None:
         told.append(task)
         return np.zeros((1, 2), np.float32)
 
-    served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan, tasks=["push", "pick"])
+    served = ServedPolicy(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan, tasks=["push", "pick"])
 
     async def talk() -> None:
         ready = asyncio.get_running_loop().create_future()
@@ -259,7 +259,9 @@ def test_a_policy_of_several_tasks_must_be_told_one() -> None:
 
 
 def test_a_task_is_a_text() -> None:
-    served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.zeros((1, 2), np.float32))
+    served = ServedPolicy(
+        spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.zeros((1, 2), np.float32)
+    )
     message = {"images": {}, "state": np.zeros((1, 3), np.float32), "seed": 0, "step": 0}
     served.check(message | {"task": None})
     served.check(message | {"task": SPEC.task})
@@ -276,7 +278,7 @@ def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(caplog: pytest.
         assert not seed or given_up.wait(60)
         return np.full((1, 2), seed, np.float32)
 
-    served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan)
+    served = ServedPolicy(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan)
     frame = Frame({}, np.zeros(3, np.float32))
 
     def act(address: str) -> None:
@@ -312,13 +314,15 @@ def test_a_call_that_fails_is_told_and_the_connection_goes_on(caplog: pytest.Log
             client.reset(0)
             assert client.act(frame).tolist() == [0, 0]
 
-    serving(Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan), act)
+    serving(ServedPolicy(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan), act)
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.exc_info is not None  # the server's log has the traceback
 
 
 def test_strange_requests_are_turned_away() -> None:
-    served = Served(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.zeros((1, 2), np.float32))
+    served = ServedPolicy(
+        spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.zeros((1, 2), np.float32)
+    )
 
     def ask(address: str) -> None:
         host, _, port = address.removeprefix("ws://").rpartition(":")
@@ -333,7 +337,7 @@ def test_strange_requests_are_turned_away() -> None:
     serving(served, ask)
 
 
-def serving(served: Served, client: Callable[[str], None]) -> None:
+def serving(served: ServedPolicy, client: Callable[[str], None]) -> None:
     """Run `client` in a thread, given the address where `served` is served."""
 
     async def talk() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pixio_robot.cli.compose import load
+from pixio_robot.cli.config.compose import load_settings
+from pixio_robot.cli.config.overrides import config_directory
+from pixio_robot.cli.config.policy_group import register_policies
 from pixio_robot.cli.distill import DistillCommand
-from pixio_robot.cli.overrides import config_directory
-from pixio_robot.cli.policy_choices import register_policies
 from pixio_robot.cli.pretrain import PretrainCommand
 from pixio_robot.cli.train import TrainCommand
 from pixio_robot.training.pretrain import build_pixio
@@ -26,7 +26,7 @@ def composed(path: Path) -> PretrainCommand | DistillCommand:
     assert command is not None
     words = shlex.split(command[1])
     name = next(word for word in words if word in SCHEMAS)
-    return load(name, SCHEMAS[name], words[words.index(name) + 1 :])
+    return load_settings(name, SCHEMAS[name], words[words.index(name) + 1 :])
 
 
 def trained(name: str) -> TrainCommand:
@@ -36,7 +36,7 @@ def trained(name: str) -> TrainCommand:
     assert command is not None
     words = shlex.split(re.sub(r"\\\n#|  \(.*\)", "", command[1]))
     register_policies("train", words)
-    return load("train", TrainCommand, words)
+    return load_settings("train", TrainCommand, words)
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pixio_robot.cli.trials import TrialsCommand
+from pixio_robot.cli.policy_training.trials import TrialsCommand
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import single_process_environment
 from pixio_robot.training.run_record import lock_run

@@ -1,0 +1,1 @@
+"""What several benchmarks share: timing, result files, training steps, synthetic data."""

@@ -1,0 +1,38 @@
+"""A training step, the same for both sides of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Step = Callable[[], None]
+
+
+def repeat_step(step: Step, times: int) -> None:
+    for _ in range(times):
+        step()
+
+
+def make_training_step(
+    model: nn.Module,
+    loss_of: Callable[[], Tensor],
+    device: torch.device,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 0.05,
+) -> Step:
+    """One update by AdamW a call, on a GPU as in our training loop: bfloat16 autocast and a fused AdamW. The default
+    `betas` and `weight_decay` are those of pretraining."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    on_gpu = device.type == "cuda"
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4, betas=betas, weight_decay=weight_decay, fused=on_gpu)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+            loss = loss_of()
+        loss.backward()
+        optimiser.step()
+
+    return step

@@ -1,0 +1,1 @@
+"""The actions of `pixio-robot data`."""

@@ -1,0 +1,145 @@
+"""Split episodes into training and held-out ones: by a random share, or by explicit selection."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+from pixio_robot.data.demos.editing.rewrite import find_matching_episodes
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.windows import split_episodes
+from pixio_robot.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpisodeSelection:
+    """train_where: which episodes of the training stores to train on; "" for all. validation_where: which episodes of
+    the same stores to hold out. stores: additional stores, held out completely. Conditions as in
+    `data.demos.editing.filter_expression`."""
+
+    train_where: str = ""
+    validation_where: str = ""
+    stores: Sequence[str] = ()
+
+    @property
+    def selects_validation(self) -> bool:
+        return bool(self.validation_where or self.stores)
+
+    def __bool__(self) -> bool:
+        return self.selects_validation or bool(self.train_where)
+
+
+RANDOM_SPLIT = EpisodeSelection()
+"""Use all episodes, and hold out a random share of them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoSource:
+    """A store, and which of its episodes are for what."""
+
+    store: DemoStore
+    marks: Sequence[str]
+    """Content hash of every episode (`pixio_robot.data.demos.episode_hash`)."""
+    tasks: Sequence[str]
+    """Task of every episode."""
+    trainable: bool
+    """False for the stores of a selection, which are held out completely."""
+    training: Sequence[int] = ()
+    """Episodes to train on."""
+    held_out: Sequence[int] = ()
+    """Episodes to hold out."""
+    duplicates: int = 0
+    """Number of episodes that are not trained on because one with the same content is held out."""
+
+
+def split_sources(
+    sources: Sequence[DemoSource],
+    selection: EpisodeSelection,
+    *,
+    validation_share: float,
+    seed: int,
+    learned: Collection[str],
+) -> list[DemoSource]:
+    """The sources with their training and held-out episodes. `learned`: content hashes that must not be held out.
+
+    Duplicates of episodes that are held out are not trained on either. Raises UserError if nothing is left to
+    train on or to hold out, and if an episode selected for holding out is in `learned`.
+    """
+    candidates = _select_episodes(sources, selection.train_where, "train_where")
+    if selection.selects_validation:
+        splits = _split_by_selection(sources, candidates, selection, learned)
+    else:
+        splits = _split_by_share(sources, candidates, validation_share, seed, learned)
+    return [
+        dataclasses.replace(
+            source, training=kept, held_out=left_out, duplicates=len(set(numbers).difference(kept, left_out))
+        )
+        for source, numbers, (kept, left_out) in zip(sources, candidates, splits, strict=True)
+    ]
+
+
+def _select_episodes(sources: Sequence[DemoSource], where: str, setting: str) -> list[list[int]]:
+    """The episodes of the trainable sources that satisfy a condition; none of the others."""
+    stores = [source.store for source in sources if source.trainable]
+    try:
+        found = iter(find_matching_episodes(stores, where) if where else [list(range(len(store))) for store in stores])
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from error
+    return [next(found) if source.trainable else [] for source in sources]
+
+
+def _split_by_selection(
+    sources: Sequence[DemoSource],
+    candidates: Sequence[Sequence[int]],
+    selection: EpisodeSelection,
+    learned: Collection[str],
+) -> list[tuple[list[int], list[int]]]:
+    held_out = [[] if source.trainable else list(range(len(source.store))) for source in sources]
+    if selection.validation_where:
+        chosen = _select_episodes(sources, selection.validation_where, "validation_where")
+        held_out = [its + more for its, more in zip(held_out, chosen, strict=True)]
+    marks = [source.marks[number] for source, numbers in zip(sources, held_out, strict=True) for number in numbers]
+    if known := sum(mark in learned for mark in marks):
+        raise UserError(
+            f"initial_policy was trained on {known} of the {len(marks)} episodes selected by validation_data= "
+            "and validation_where=, so a loss on them would be meaningless: select others."
+        )
+    taken = set(marks)
+    training = [
+        [number for number in numbers if source.marks[number] not in taken]
+        for source, numbers in zip(sources, candidates, strict=True)
+    ]
+    if not any(training):
+        duplicates = sum(len(set(numbers).difference(its)) for numbers, its in zip(candidates, held_out, strict=True))
+        raise UserError(
+            "validation_data= and validation_where= hold out every episode: none is left to train on."
+            + (f" {duplicates} are duplicates of held-out episodes." if duplicates else "")
+        )
+    return list(zip(training, held_out, strict=True))
+
+
+def _split_by_share(
+    sources: Sequence[DemoSource],
+    candidates: Sequence[Sequence[int]],
+    validation_share: float,
+    seed: int,
+    learned: Collection[str],
+) -> list[tuple[list[int], list[int]]]:
+    found = []
+    before = False
+    trained, taken = set(learned), set()
+    for source, numbers in zip(sources, candidates, strict=True):
+        marks = [source.marks[number] for number in numbers]
+        before = before or any(mark in learned for mark in marks)
+        known = {place for place, mark in enumerate(marks) if mark in trained}
+        kept, left_out = split_episodes(len(numbers), validation_share, seed, known)
+        taken.update(marks[place] for place in left_out)
+        kept = [place for place in kept if marks[place] not in taken]
+        trained.update(marks[place] for place in kept)
+        found.append(([numbers[place] for place in kept], [numbers[place] for place in left_out]))
+    if validation_share > 0 and before and not any(left_out for _, left_out in found):
+        paths = ", ".join(str(source.store.path) for source in sources)
+        raise UserError(
+            f"initial_policy was trained on every episode of {paths}, so none can be held out: set validation_share=0."
+        )
+    return found

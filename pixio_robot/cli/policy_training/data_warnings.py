@@ -1,0 +1,68 @@
+"""Warnings about the demonstrations, printed before a policy is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pixio_robot.cli.policy_training.data_split import DemoSource
+from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.windows import Windows
+from policies.config import PolicyConfig
+
+SAMPLED_WINDOWS = 2000
+"""Number of evenly spaced windows sampled to estimate the share of padded actions."""
+HORIZON_MULTIPLE = 8
+"""A suggested horizon is a multiple of this, so that it works with a U-Net of up to four levels."""
+
+
+def data_warnings(sources: Sequence[DemoSource], policy: PolicyConfig) -> list[str]:
+    """Warnings about the training episodes, one string each."""
+    used = [source for source in sources if source.training]
+    warnings = [_failure_warning(source.store, source.training) for source in used]
+    warnings += [_duplicates_warning(source) for source in sources]
+    lengths = [source.store.lengths[list(source.training)] for source in used]
+    return [note for note in [*warnings, _padding_warning(np.concatenate(lengths), policy)] if note]
+
+
+def _failure_warning(store: DemoStore, episodes: Iterable[int]) -> str:
+    """Note on failed episodes; empty if all failed, as with formats that do not record success (`success=none`)."""
+    episodes = list(episodes)
+    failed = [episode for episode in episodes if not store.successes[episode]]
+    if not 0 < len(failed) < len(episodes):
+        return ""
+    share = store.lengths[failed].sum() / store.lengths[episodes].sum()
+    return (
+        f"{len(failed)} of the {len(episodes)} training episodes in {store.path} failed ({share:.0%} of the steps), "
+        f"and the policy imitates them like the others. To leave them out: `pixio-robot data filter "
+        f"{store.path} out=NEW where=success`, then data=NEW."
+    )
+
+
+def _duplicates_warning(source: DemoSource) -> str:
+    if not source.duplicates:
+        return ""
+    return (
+        f"{source.duplicates} episodes in {source.store.path} are not trained on, because the same ones are held out."
+    )
+
+
+def _padding_warning(lengths: np.ndarray, policy: PolicyConfig) -> str:
+    """Note on a chunk that is longer than most episodes; empty otherwise."""
+    median = int(np.median(lengths))
+    if policy.horizon <= median:
+        return ""
+    steps = (policy.observation_steps, policy.horizon)
+    windows = Windows(lengths, *steps, past_actions=policy.past_actions, max_padding=policy.max_padding)
+    sampled = np.unique(np.linspace(0, len(windows) - 1, SAMPLED_WINDOWS).astype(np.int64))
+    padding = windows.locate(sampled).is_pad.mean()
+    horizon = median // 2 // HORIZON_MULTIPLE * HORIZON_MULTIPLE or median // 2
+    horizon = max(horizon, policy.past_actions + 1)
+    suggestion = f"policy.horizon={horizon}"
+    if policy.execute is not None and policy.execute > horizon - policy.past_actions:
+        suggestion += f" policy.execute={(horizon - policy.past_actions + 1) // 2}"
+    return (
+        f"policy.horizon={policy.horizon} is longer than most episodes (median {median} steps): {padding:.0%} of the "
+        f"actions in the windows are padding after the end. Consider {suggestion}."
+    )

@@ -1,0 +1,287 @@
+"""Stages that are skipped if their result is up to date: a stamp next to each output records how it was made.
+
+`runs/a/demos` is described by `runs/a/demos.stage.json`: command, settings, what its inputs contained, seconds of work,
+and whether it is finished. It is not inside the output, which may be in another tool's format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import os
+import shlex
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TextIO
+
+from pixio_robot.cli.policy_directory import TRIALS
+from pixio_robot.cli.signals import INTERRUPTED
+from pixio_robot.cli.stages.fingerprint import fingerprint_content
+from pixio_robot.cli.stages.replacement import finish_replacement, replacing_result
+from pixio_robot.errors import UserError, format_names
+from pixio_robot.files import read_json, write_json
+from pixio_robot.json_values import to_json_value
+from pixio_robot.training.settings import (
+    EXTENDABLE,
+    diff_settings,
+    flatten_defaults,
+    flatten_settings,
+    increased_settings,
+)
+
+STAMP_SUFFIX = ".stage.json"
+
+# Settings that affect the speed or the location of a result, but not its content.
+SETTINGS_WITHOUT_EFFECT = frozenset(
+    {"overwrite", "out", "run", "features_dir", "workers", "device", "step_timeout_s", "timeout_s", "drop_missing"}
+    | {"log_every", "save_every", "keep_checkpoints", "trials"}
+    | {"executor", "start_method", "egl_devices", "python"}
+    | {"parallel", "peak_tflops", "wandb", "extend"}
+)
+
+# Mappings with user-defined keys, which are never settings even if they have the same name.
+USER_KEYED_MAPPINGS = frozenset({"make", "cameras"})
+
+
+def stamp_path(out: Path) -> Path:
+    return out.with_name(out.name + STAMP_SUFFIX)
+
+
+def _affects_result(name: str) -> bool:
+    """Whether a flat setting can change the result."""
+    parts = name.split(".")
+    return not any(
+        part in SETTINGS_WITHOUT_EFFECT and USER_KEYED_MAPPINGS.isdisjoint(parts[:place])
+        for place, part in enumerate(parts)
+    )
+
+
+Inputs = Mapping[str, str | Sequence[str]]
+"""Setting -> the path that it names, or several."""
+
+
+def _paths(inputs: Inputs) -> list[str]:
+    return [path for named in inputs.values() for path in ([named] if isinstance(named, str) else named)]
+
+
+def _input_fingerprints(inputs: Inputs) -> dict[str, Any]:
+    """Setting -> what is at its path, or a list for several paths."""
+    found = {name: [fingerprint_content(path) for path in _paths({name: named})] for name, named in inputs.items()}
+    return {name: contents[0] if len(contents) == 1 else contents for name, contents in found.items()}
+
+
+def run_stage(
+    command: str,
+    out: str,
+    settings: Any,
+    work: Callable[[], bool],
+    *,
+    inputs: Inputs | None = None,
+    overwrite: bool = False,
+    always: bool = False,
+    replaces: bool = False,
+    may_grow: Collection[str] = (),
+    has_begun: Callable[[Path], bool] = Path.exists,
+) -> int:
+    """Run `work` unless `out` was already made with equal settings from equal inputs. Returns an exit code.
+
+    Inputs are compared by what they contain, in place of the settings that name them.
+
+    `work` returns False if it was interrupted and saved a state to continue from; it resumes from such a state by
+    itself. With `always` it is called in any case, because it updates an existing result itself. With `replaces` it
+    replaces all of `out`, which must then be missing, empty or made by a stage. A result that differs only in flat
+    settings listed in `may_grow`, and only by larger values, is continued. Raises UserError if `out` contains a result
+    of other settings, or would contain results of other commands.
+
+    With `overwrite` an earlier result, whatever its settings, is deleted once `work` has begun a new one at `out`
+    that is worth keeping; if `work` fails or is interrupted before that, the earlier result is left unchanged.
+    """
+    target = Path(out)
+    if not target.name:
+        raise UserError(
+            f"out={out!r} cannot hold the result of `{command}`; choose a directory such as runs/mine/{command}."
+        )
+    stamp = stamp_path(target)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_output_lock(target))
+        finish_replacement(target, stamp, has_begun)
+        flat = {
+            name: value for name, value in flatten_settings(to_json_value(settings)).items() if _affects_result(name)
+        }
+        default_settings = {name: value for name, value in flatten_defaults(settings).items() if _affects_result(name)}
+        if overwrite or not stamp.is_file():
+            _check_no_nested_results(target)
+        if replaces and not overwrite and not stamp.is_file():
+            _check_nothing_foreign(command, target)
+        if overwrite and target.exists():
+            if not stamp.is_file():
+                raise UserError(
+                    f"{target} was not made by pixio-robot, so overwrite=true does not replace it. Choose another out=."
+                )
+            stack.enter_context(replacing_result(target, stamp, has_begun))
+        inputs = inputs or {}
+        _print_unfinished_inputs(command, _paths(inputs))
+        return _run_and_stamp(
+            _StageRequest(command, target, flat, default_settings, _input_fingerprints(inputs)), work, always, may_grow
+        )
+
+
+def _check_no_nested_results(target: Path) -> None:
+    """Raise UserError if there are results of other commands in `target`: overwrite=true would delete them with it."""
+    stamps = [path.relative_to(target) for path in target.rglob(f"*{STAMP_SUFFIX}")]
+    # The rollouts during a training are a part of it.
+    others = sorted(str(path).removesuffix(STAMP_SUFFIX) for path in stamps if path.parts[0] != TRIALS)
+    if others:
+        raise UserError(
+            f"{target} holds other results ({format_names(others)}), which overwrite=true would delete: "
+            f"give out={target}/NAME."
+        )
+
+
+def _check_nothing_foreign(command: str, target: Path) -> None:
+    """Raise UserError if there is anything at `target`, which no stage made."""
+    names = sorted(path.name for path in target.iterdir()) if target.is_dir() else [target.name] * target.exists()
+    if names:
+        raise UserError(
+            f"{target} holds {format_names(names)} and was not made by pixio-robot; `{command}` would replace all of "
+            "it: choose a new or empty out=."
+        )
+
+
+def _print_unfinished_inputs(command: str, inputs: Sequence[str]) -> None:
+    """Say which inputs were interrupted and can be used all the same, such as demonstrations."""
+    for path in map(Path, inputs):
+        if not (path.name and path.exists() and stamp_path(path).is_file()):
+            continue
+        stamp = read_json(stamp_path(path))
+        if not stamp["finished"]:
+            print(
+                f"{command}: {path} is unfinished and used as it is now; `{stamp['command']}` continues it", flush=True
+            )
+
+
+@contextlib.contextmanager
+def _output_lock(target: Path) -> Iterator[None]:
+    """Lock an output against other commands; raises UserError if another process is writing to it."""
+    new_parents = [parent for parent in target.parents if not parent.exists()]
+    path = target.with_name(f".{target.name}.lock")
+    lock = _acquire_lock(path)
+    if lock is None:
+        raise UserError(f"Another process is writing to {target}; wait for it, or choose another out=.")
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink()
+            # Remove directories that were created only for the lock.
+            for parent in new_parents:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def _acquire_lock(path: Path) -> TextIO | None:
+    """Lock the file `path` and return it; None if another process holds the lock. The holder may unlink it."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack, contextlib.suppress(FileNotFoundError):
+            lock = stack.enter_context(path.open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            # If the previous holder unlinked the file after it was opened here, this lock is void.
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                stack.pop_all()
+                return lock
+
+
+@dataclasses.dataclass(frozen=True)
+class _StageRequest:
+    command: str
+    target: Path
+    settings: Mapping[str, Any]
+    """The settings that determine the result."""
+    defaults: Mapping[str, Any]
+    """The defaults of those settings, used for settings missing from the stamp of an earlier release."""
+    input_fingerprints: Mapping[str, Any]
+    """What the inputs contain, by the setting that names them."""
+
+    def changed_since(self, earlier: Mapping[str, Any]) -> dict[str, tuple]:
+        """Settings that differ from those in a stamp, and inputs whose content does: name -> (earlier, now)."""
+        before = {**earlier["settings"], **earlier["inputs"]}
+        return diff_settings(before, {**self.settings, **self.input_fingerprints}, self.defaults)
+
+
+def _run_and_stamp(request: _StageRequest, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:
+    command, target = request.command, request.target
+    stamp = stamp_path(target)
+    spent, earlier, larger = 0.0, None, set[str]()
+    if stamp.is_file() and target.exists():
+        earlier = read_json(stamp)
+        changed = request.changed_since(earlier)
+        larger = increased_settings(changed, may_grow)
+        if changed.keys() - larger and not always:
+            raise UserError(_conflict_message(target, changed))
+        if earlier["finished"] and not always and not larger:
+            print(f"{command}: {target} is up to date (took {earlier['seconds']:.0f} s)")
+            return 0
+        spent = earlier["seconds"] if not changed or larger else 0.0
+        if not earlier["finished"] or larger:
+            print(f"{command}: continuing {target}")
+    record = {"stage": command, "out": str(target), "command": _command_text()}
+    record |= {"settings": request.settings, "inputs": request.input_fingerprints}
+
+    def save(finished: bool) -> None:
+        seconds = spent + time.monotonic() - started
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(stamp, record | {"seconds": round(seconds, 2), "finished": finished, "finished_at": now})
+
+    started = time.monotonic()
+    if not larger:
+        save(finished=False)
+    try:
+        finished = work()
+    except BaseException as error:
+        # A failed first attempt leaves no stamp, so that the settings can be corrected freely. A finished result keeps
+        # its stamp if the settings for an update were rejected.
+        if always and earlier is not None and earlier["finished"] and isinstance(error, UserError):
+            write_json(stamp, earlier)
+        elif not target.exists():
+            stamp.unlink()
+        elif not larger:
+            save(finished=False)
+        raise
+    # While a result is being extended, the output is still the earlier result, and so is what others read from it.
+    if finished or not larger:
+        save(finished)
+    if not finished:
+        print(f"{command}: stopped; run the same command again to continue {target}")
+        return INTERRUPTED
+    return 0
+
+
+_command_words: ContextVar[tuple[str, ...]] = ContextVar("words of the command being run", default=())
+
+
+def remember_command(words: Sequence[str]) -> None:
+    """Remember the arguments of the running command, which go into the stamps and from there into the report."""
+    _command_words.set(tuple(words))
+
+
+def _command_text() -> str:
+    return shlex.join(["pixio-robot", *_command_words.get()])
+
+
+def _conflict_message(target: Path, changed: Mapping[str, tuple[Any, Any]]) -> str:
+    changes = [f"{name}: {then!r} then, {now!r} now" for name, (then, now) in changed.items()]
+    shown = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
+    further = (
+        "loop.extend=true to continue training, " if increased_settings(changed, EXTENDABLE) == changed.keys() else ""
+    )
+    return (
+        f"{target} was made with other settings ({shown}). Use another out=, {further}or overwrite=true to replace it."
+    )

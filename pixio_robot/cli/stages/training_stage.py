@@ -1,0 +1,54 @@
+"""Run a training as a stage: in one process or under torchrun, where the first process manages the directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pixio_robot.cli.stages.stage import Inputs, run_stage
+from pixio_robot.training.distributed.processes import current_processes, join_process_group, run_stage_collectively
+from pixio_robot.training.loop import extendable_settings
+from pixio_robot.training.run_record import FitResult, ignore_settings
+
+
+def run_training(
+    command: str,
+    settings: Any,
+    train: Callable[[], FitResult],
+    describe_result: Callable[[FitResult], str],
+    *,
+    inputs: Inputs,
+) -> int:
+    """Run `train` unless `settings.out` already has its result; `words` describes a finished run. Returns an exit code.
+
+    Raises SystemExit(0) if the run was preempted: it has saved its state, and the sender of SIGTERM would take any
+    other code for a failure.
+    """
+    preempted = False
+
+    def work() -> bool:
+        nonlocal preempted
+        # By content, in run_stage: the run may have been moved.
+        with ignore_settings(inputs):
+            result = train()
+        preempted = result.preempted
+        if not result.interrupted and current_processes().is_main:
+            print(describe_result(result))
+        return not result.interrupted
+
+    def stage(work: Callable[[], bool]) -> int:
+        return run_stage(
+            command,
+            settings.out,
+            settings,
+            work,
+            inputs=inputs,
+            overwrite=settings.overwrite,
+            may_grow=extendable_settings(settings.loop),
+        )
+
+    with join_process_group(settings.device):
+        code = run_stage_collectively(stage, work)
+    if preempted:
+        raise SystemExit(0)
+    return code

@@ -1,0 +1,81 @@
+"""Write a sweep as `sweep.html`, `.svg` (for papers), `.md`, `.csv` and `.json`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from pixio_robot.evaluation.report.figures import interval_svg
+from pixio_robot.evaluation.report.findings import interval_text, p_text
+from pixio_robot.evaluation.report.templating import render
+from pixio_robot.evaluation.sweep.collect import SweepRow, format_setting
+from pixio_robot.evaluation.sweep.contrast import Contrast, find_rows, welch_contrast
+from pixio_robot.evaluation.sweep.figure import sweep_figure
+from pixio_robot.files import atomic_file
+
+_COLUMNS = ("task", "label", "policy", "runs", "successes", "episodes", "rate", "low", "high", "interval")
+
+
+def write_sweep(rows: Sequence[SweepRow], title: str, page: Path, against: str | None = None) -> Path:
+    """Write `page` (an .html file), and .svg, .md, .csv and .json of the same name beside it; returns `page`.
+
+    `against`: name or label of the row that the others are compared with. Raises UserError if there is none.
+    """
+    references = {} if against is None else {row.task: row for row in find_rows(rows, against)}
+    contrasts = {
+        id(row): welch_contrast(row, references[row.task])
+        for row in rows
+        if row.task in references and row is not references[row.task]
+    }
+    context = {
+        "title": title,
+        "rows": rows,
+        "varied": list(rows[0].settings),
+        "references": references,
+        "contrast_of": lambda row: contrasts.get(id(row)),
+        "interval_text": interval_text,
+        "p_text": p_text,
+        "format_setting": format_setting,
+        "interval_svg": lambda row: Markup(
+            interval_svg(row.low, row.rate, row.high, row.rates if len(row.rates) > 1 else ())
+        ),
+    }
+    for path, text in (
+        (page.with_suffix(".svg"), sweep_figure(rows)),
+        (page.with_suffix(".md"), render("sweep.md.j2", autoescape=False, **context)),
+        (page.with_suffix(".csv"), _csv(rows, [contrasts.get(id(row)) for row in rows], against)),
+        (page.with_suffix(".json"), _json(rows, [contrasts.get(id(row)) for row in rows], against)),
+        (page, render("sweep.html.j2", autoescape=True, **context)),
+    ):
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return page
+
+
+def _json(rows: Sequence[SweepRow], contrasts: Sequence[Contrast | None], against: str | None) -> str:
+    values = [
+        dataclasses.asdict(row)
+        | {"name": row.name, "against": against, "contrast": None if found is None else dataclasses.asdict(found)}
+        for row, found in zip(rows, contrasts, strict=True)
+    ]
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _csv(rows: Sequence[SweepRow], contrasts: Sequence[Contrast | None], against: str | None) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    varied = list(rows[0].settings)
+    fields = [field.name for field in dataclasses.fields(Contrast)] if against is not None else []
+    writer.writerow([*_COLUMNS, "training_seeds", *varied, *(f"{name} against {against}" for name in fields)])
+    for row, found in zip(rows, contrasts, strict=True):
+        values = [len(row.runs) if column == "runs" else getattr(row, column) for column in _COLUMNS]
+        seeds = " ".join(str(seed) for seed in row.training_seeds)
+        compared = [getattr(found, name, "") for name in fields]
+        writer.writerow([*values, seeds, *(row.settings[key] for key in varied), *compared])
+    return text.getvalue()

@@ -1,0 +1,51 @@
+"""What is said of demonstrations before a policy is trained on them."""
+
+from pathlib import Path
+
+from demo_data import SPEC, make_episode, make_store
+
+from pixio_robot.cli.policy_training.data_split import DemoSource
+from pixio_robot.cli.policy_training.data_warnings import data_warnings
+from pixio_robot.data.demos.store import DemoStore
+from policies.act import ACTConfig
+from policies.config import PolicyConfig
+
+
+def store_of(path: Path, seeds: range | list[int], length: int) -> DemoStore:
+    """Episodes of odd seeds succeed."""
+    store = DemoStore.create(path, SPEC)
+    for seed in seeds:
+        store.append(make_episode(seed, length))
+    return store
+
+
+def trained_on(store: DemoStore, episodes: list[int]) -> DemoSource:
+    return DemoSource(store=store, marks=[], tasks=[], trainable=True, training=episodes)
+
+
+def test_failures_are_counted_store_by_store_among_those_trained_on(tmp_path: Path) -> None:
+    mixed, good = store_of(tmp_path / "mixed", range(5), 20), store_of(tmp_path / "good", [1, 3], 20)
+    (note,) = data_warnings([trained_on(mixed, [0, 1, 2, 3]), trained_on(good, [0, 1])], PolicyConfig())
+    assert "2 of the 4 training episodes" in note
+    assert "50% of the steps" in note
+    assert f"`pixio-robot data filter {mixed.path} out=NEW where=success`" in note
+
+
+def test_nothing_is_said_where_no_success_is_noted_at_all(tmp_path: Path) -> None:
+    unknown = store_of(tmp_path / "unknown", [0, 2, 4], 20)
+    assert data_warnings([trained_on(unknown, [0, 1, 2])], PolicyConfig()) == []
+
+
+def test_a_horizon_beyond_the_episodes_is_told_with_one_that_would_do(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "short", [1, 3, 5], 41)
+    (note,) = data_warnings([trained_on(store, [0, 1, 2])], ACTConfig())
+    # Of the windows with r = 1..41 actions left, each of 100 places: 1 - 21 / 100.
+    assert "policy.horizon=100 is longer" in note
+    assert "median 41 steps): 79%" in note
+    assert "Consider policy.horizon=16." in note
+    assert data_warnings([trained_on(store, [0, 1, 2])], ACTConfig(horizon=16, execute=8)) == []
+
+
+def test_nothing_is_said_of_a_horizon_that_most_episodes_have(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "demos", 2)
+    assert not any("horizon" in note for note in data_warnings([trained_on(store, [0, 1])], PolicyConfig(horizon=2)))
