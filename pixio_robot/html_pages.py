@@ -8,7 +8,7 @@ import jinja2
 
 
 def template_environment(package: str, *, autoescape: bool = True) -> jinja2.Environment:
-    """The templates in the folder `template_environment` of `package`, which may extend `page.html.j2` of this one.
+    """The templates in the folder `templates` of `package`, which may extend `page.html.j2` of this one.
 
     A missing variable is an error.
     """

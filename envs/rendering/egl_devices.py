@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 EGL_DEVICE_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
-"""Read by MuJoCo when it can_open a display: an index into EGL's list of devices."""
+"""Read by MuJoCo when it opens a display: an index into EGL's list of devices."""
 
 _SOFTWARE = b"EGL_MESA_device_software"
 _CUDA_DEVICE = 0x323A
@@ -47,7 +47,7 @@ def assign_render_device(worker: int, devices: Sequence[int] = ()) -> None:
 
 @contextlib.contextmanager
 def assigned_render_device() -> Iterator[None]:
-    """Inside, MuJoCo can_open its display on the assigned GPU, or on EGL's first device if there is none."""
+    """Inside, MuJoCo opens its display on the assigned GPU, or on EGL's first device if there is none."""
     from mujoco import egl
 
     if egl.EGL_DISPLAY is not None:  # opened once for all contexts of the process

@@ -45,8 +45,8 @@ if frame.max() == 0:
 from OpenGL import GL
 """
 EGL_LIST = """
-from envs.rendering.egl_devices import listed
-print(*(device.number for device in listed() if not device.software))
+from envs.rendering.egl_devices import list_devices
+print(*(device.number for device in list_devices() if not device.software))
 """
 ROBOSUITE_PROBE = """
 from envs.config import EnvConfig

@@ -28,7 +28,7 @@ MODEL_KIND = "pixio"
 class PixioEncoder(nn.Module):
     """A Pixio encoder with fresh weights drawn from `seed`; `from_pretrained` reads trained ones.
 
-    Without a seed it is built on the meta device, without weights; load them with `initial.fill` or
+    Without a seed it is built on the meta device, without weights; load them with `weight_init.materialise` or
     `training.distributed.strategy.distribute_model`.
     """
 

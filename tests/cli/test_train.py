@@ -378,7 +378,7 @@ import json, sys
 import torch
 import torch.distributed as dist
 from pixio_robot.cli import train
-from pixio_robot.cli.config.compose import load
+from pixio_robot.cli.config.compose import load_settings
 from pixio_robot.cli.config.policy_group import register_policies
 from pixio_robot.training.distributed.processes import destroy_process_group
 from pixio_robot.vision.encoders.deferred import DeferredEncoder
@@ -391,7 +391,7 @@ made = []
 was_made = DeferredEncoder.__init__
 DeferredEncoder.__init__ = lambda self, *arguments: made.append(self) or was_made(self, *arguments)
 for words in runs:
-    train._train(load("train", train.TrainCommand, [*words, "loop.parallel=fsdp"]))
+    train._train(load_settings("train", train.TrainCommand, [*words, "loop.parallel=fsdp"]))
 print(len(made))
 destroy_process_group()
 """

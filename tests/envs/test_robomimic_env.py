@@ -315,7 +315,7 @@ def test_a_worker_that_is_sent_the_configuration_reads_one_episode(store: DemoSt
     sent = pickle.dumps(EnvConfig(task=f"robomimic:{long.path}"))
     shutil.rmtree(long.episode_path(1))
     (long.episode_path(1)).mkdir()  # no other process could read it now
-    code = f"import pickle; from envs.spec import spec_of; print(spec_of(pickle.loads({sent!r})).task)"
+    code = f"import pickle; from envs.spec import make_env_spec; print(make_env_spec(pickle.loads({sent!r})).task)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["Lift"]
 

@@ -39,7 +39,7 @@ SMALLEST_CROP_SHARE = 0.25
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewPolicy:
-    """policy: on its device, except for parameters on the meta device that `weights` will fill deferred. encoder: None
+    """policy: on its device, except for parameters on the meta device that `weights` will fill later. encoder: None
     without vision. views: versions of every frame that are encoded once; None if the encoder runs in every step."""
 
     policy: ChunkPolicy

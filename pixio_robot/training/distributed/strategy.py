@@ -81,7 +81,7 @@ def distribute_model(
     """Move `model` to `device` and distribute it over the processes.
 
     `ddp`: every process holds all of `model`. `fsdp`: each holds a shard of every parameter (FSDP2), gathered block by
-    block; `model` is modified in target. A single process always holds all of it.
+    block; `model` is modified in place. A single process always holds all of it.
 
     `dtype`: dtype of the autocast around every call. Blocks are gathered in it, since their matrix multiplications use
     it anyway; gradients are reduced, and weights stored, in float32.

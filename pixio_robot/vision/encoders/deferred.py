@@ -24,7 +24,7 @@ class DeferredEncoder:
 
 
 def build_deferred_encoder(source: EncoderSource) -> DeferredEncoder | None:
-    """As `build_encoder`, with the weights to be loaded deferred. None for kinds other than `pixio` and `random`.
+    """As `build_encoder`, with the weights to be loaded later. None for kinds other than `pixio` and `random`.
     Raises UserError as `build_encoder` does."""
     if source.kind is EncoderKind.PIXIO:
         trained = read_trained_pixio(source)
