@@ -186,7 +186,7 @@ def test_precision_is_that_of_the_worker(
         computing = computes or here
         half = computing == "cuda" and (bfloat16 or executor is Executor.RAY)
         assert column.settings.get("precision") == ("bfloat16" if half else None)
-        told = column.argument(Chunk("data", "train", 0, 1, "target")).computing
+        told = column.argument(Chunk("data", "train", 0, 1, "target")).compute
         assert (told.device, told.dtype) == (computing, torch.bfloat16 if half else torch.float32)
 
 
