@@ -27,10 +27,10 @@ from common.result_file import measured_settings, parse_arguments, provenance, s
 from common.synthetic_frames import make_frames
 from common.timing import cpu_seconds, fit_line, measure_alternating, measure_seconds, medians
 
-from pixio_robot.data.curation.columns import Chunk
 from pixio_robot.data.curation.curate import CurateConfig, curate
 from pixio_robot.data.curation.duplicates import near_duplicates, still_frames
 from pixio_robot.data.curation.pixel_scores import score_pixels
+from pixio_robot.data.curation.score_columns import Chunk
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest

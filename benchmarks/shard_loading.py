@@ -48,7 +48,7 @@ def make_shards(folder: Path) -> Path:
 
 
 def ours(shards: Path, selection: Path | None, state: dict[str, Any] | None = None) -> Iterator[Any]:
-    from pixio_robot.data.curation.across import open_selections
+    from pixio_robot.data.curation.multi_source_selection import open_selections
     from pixio_robot.data.images.batches import PixelBatches, open_image_source
 
     source = open_image_source(str(shards))
@@ -84,7 +84,7 @@ def contest(name: str, folder: Path, images: int) -> dict[str, float]:
     import webdataset  # noqa: F401  (imported here, so that no contestant pays for it)
     from torchvision.transforms import v2  # noqa: F401
 
-    import pixio_robot.data.curation.across
+    import pixio_robot.data.curation.multi_source_selection
     import pixio_robot.data.images.batches  # noqa: F401
 
     torch.set_num_threads(1)

@@ -8,9 +8,9 @@ from pathlib import Path
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages.stage import run_stage
-from pixio_robot.data.curation.columns import Column
 from pixio_robot.data.curation.curate import REPORT, CurateConfig, curate
-from pixio_robot.data.curation.wording import REASON_TEXTS
+from pixio_robot.data.curation.score_columns import ScoreColumn
+from pixio_robot.data.curation.score_texts import REASON_TEXTS
 from pixio_robot.errors import UserError
 from pixio_robot.vision.build import EncoderKind, EncoderSource
 
@@ -39,7 +39,7 @@ class CurateCommand(CurateConfig, RunSettings):
     """Start over instead of updating an existing result at `out`."""
 
 
-def _score_columns(command: CurateCommand) -> list[Column]:
+def _score_columns(command: CurateCommand) -> list[ScoreColumn]:
     if command.pixio is None and command.encoder.kind is EncoderKind.NONE:
         return []
     from pixio_robot.training.images.frame_scores import embedding_column, mae_loss_column

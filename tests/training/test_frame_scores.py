@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pixio_robot.data.curation import columns
-from pixio_robot.data.curation.columns import Chunk, Workers, compute
+from pixio_robot.data.curation import score_columns
 from pixio_robot.data.curation.curate import CurateConfig, curate
+from pixio_robot.data.curation.score_columns import Chunk, Workers, compute_column
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.curation.sidecars import read_losses
-from pixio_robot.data.curation.views import central_square
+from pixio_robot.data.curation.square_batches import center_crop
 from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 from pixio_robot.data.jobs.executor import Executor
@@ -77,7 +77,7 @@ def test_a_loss_is_the_mean_over_masks(shards, checkpoint: Path, tmp_path: Path)
     piece = chunk(shards, 0, 2, tmp_path)
     column.job(column.argument(piece), lambda amount: None)
     model = Pixio.load(checkpoint).eval()
-    image = torch.from_numpy(central_square(shards.image(0), 64))
+    image = torch.from_numpy(center_crop(shards.image(0), 64))
     with torch.no_grad():
         drawn = model(image.expand(512, -1, -1, -1), torch.Generator().manual_seed(0)).loss_per_image
     error = float(drawn.std()) * (1 / 64 + 1 / 512) ** 0.5
@@ -110,11 +110,11 @@ def test_curate_uses_embeddings_for_duplicates_and_losses_for_weights(shards, ch
 
 @pytest.mark.slow
 def test_scores_of_models_do_not_depend_on_the_workers(shards, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(columns, "SMALLEST_CHUNK", 3)
-    monkeypatch.setattr(columns, "LARGEST_CHUNK", 3)
+    monkeypatch.setattr(score_columns, "SMALLEST_CHUNK", 3)
+    monkeypatch.setattr(score_columns, "LARGEST_CHUNK", 3)
     column = mae_loss_column(str(checkpoint), 2, "cpu")
     for workers in (1, 2):
-        compute(column, shards, tmp_path / str(workers), Workers(workers=workers, show_progress=False))
+        compute_column(column, shards, tmp_path / str(workers), Workers(workers=workers, show_progress=False))
     files = [(tmp_path / str(workers) / "mae_loss.npy").read_bytes() for workers in (1, 2)]
     assert files[0] == files[1]
 

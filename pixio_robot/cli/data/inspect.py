@@ -67,13 +67,13 @@ def _print_summary(store: DemoStore, console: Console) -> None:
     from rich.table import Table
 
     from pixio_robot.data.demos.tasks import group_episodes_by_task
-    from pixio_robot.data.inspection.words import simulator_of
+    from pixio_robot.data.inspection.spec_text import describe_simulator
     from pixio_robot.data.stats import cached_statistics
     from pixio_robot.types import UNKNOWN
 
     spec, lengths = store.spec, store.lengths
     robot = "" if spec.robot == UNKNOWN else f" with {spec.robot}"
-    parts = [f"{spec.task}{robot}", spec.controller, f"{spec.control_hz:g} Hz", simulator_of(spec)]
+    parts = [f"{spec.task}{robot}", spec.controller, f"{spec.control_hz:g} Hz", describe_simulator(spec)]
     what = ", ".join(part for part in parts if part != UNKNOWN)
     console.print(f"{store.path}: {what}", highlight=False, markup=False)
     if not len(store):

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.curation.columns import Column, Workers, compute, data_digest
 from pixio_robot.data.curation.pixel_scores import pixel_column
 from pixio_robot.data.curation.report import Scores, write_report
+from pixio_robot.data.curation.score_columns import ScoreColumn, Workers, compute_column, data_digest
 from pixio_robot.data.curation.selection import ACCEPTANCE, REASONS, SELECTION, write_selection
 from pixio_robot.data.curation.sidecars import read_losses, write_sidecars
 from pixio_robot.data.curation.thresholds import RULES, Thresholds, judge
@@ -70,7 +70,7 @@ class CurateReport:
 
 
 def curate(
-    config: CurateConfig, models: Sequence[Column] = (), show_progress: bool = True, device: str = "cpu"
+    config: CurateConfig, models: Sequence[ScoreColumn] = (), show_progress: bool = True, device: str = "cpu"
 ) -> CurateReport:
     """Bring `config.place()` up to date. If interrupted, the next call continues. Do not run two calls at once.
 
@@ -94,7 +94,9 @@ def curate(
         "scores": {column.name: dict(column.settings) for column in (pixel_column(), *models)},
         "sidecars": config.sidecars,
     }
-    columns = {column.name: compute(column, shards, out / "scores", workers) for column in (pixel_column(), *models)}
+    columns = {
+        column.name: compute_column(column, shards, out / "scores", workers) for column in (pixel_column(), *models)
+    }
     losses = columns.get(MAE_LOSS)
     if config.sidecars is not None:
         losses = read_losses(Path(config.sidecars), shards)

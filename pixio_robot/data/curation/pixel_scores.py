@@ -8,9 +8,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from pixio_robot.data.curation.columns import Chunk, Column
 from pixio_robot.data.curation.entropy import BINS, colour_entropy
 from pixio_robot.data.curation.exposure import BRIGHTEST, DARKEST, exposure
+from pixio_robot.data.curation.score_columns import Chunk, ScoreColumn
 from pixio_robot.data.curation.sharpness import SIDE, sharpness
 from pixio_robot.data.images.codec import CorruptImage
 from pixio_robot.data.images.shards import FrameShards
@@ -53,8 +53,8 @@ def score_pixels(chunk: Chunk, report: Callable[[float], None]) -> None:
     chunk.save(records)
 
 
-def pixel_column() -> Column:
+def pixel_column() -> ScoreColumn:
     settings = {"version": VERSION, "bins": BINS, "sharpness_side": SIDE, "clipped": [DARKEST, BRIGHTEST]}
-    return Column(
+    return ScoreColumn(
         name="pixels", title="pixel scores", settings=settings, job=score_pixels, argument=lambda chunk: chunk
     )

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from pixio_robot.data.curation.contact_sheets import ContactSheet, make_thumbnail, select_closest
 from pixio_robot.data.curation.duplicates import NO_FRAME, NOT_COMPARED
 from pixio_robot.data.curation.figures import Scale, histogram_svg, number_text
+from pixio_robot.data.curation.score_texts import REASON_TEXTS, SCORE_TEXTS
 from pixio_robot.data.curation.selection import acceptance_of
-from pixio_robot.data.curation.sheets import Sheet, closest, picture
 from pixio_robot.data.curation.thresholds import Reason, Thresholds, Verdict
-from pixio_robot.data.curation.wording import REASON_TEXTS, SCORE_TEXTS
 from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.files import atomic_file
 from pixio_robot.html_pages import template_environment
@@ -49,7 +49,7 @@ class Section:
     verdict: str
     figure: Markup
     logarithmic: bool
-    sheets: list[Sheet]
+    sheets: list[ContactSheet]
 
 
 def write_report(path: Path, shards: FrameShards, thresholds: Thresholds, scores: Scores) -> None:
@@ -119,16 +119,18 @@ def _cut_section(
     videos = shards.reader.records["video"]
     if threshold is None:
         sheets = [
-            _sheet(shards, "Lowest", values, closest(values, readable, float(found.min()), videos)),
-            _sheet(shards, "Highest", values, closest(values, readable, float(found.max()), videos)),
+            _sheet(shards, "Lowest", values, select_closest(values, readable, float(found.min()), videos)),
+            _sheet(shards, "Highest", values, select_closest(values, readable, float(found.max()), videos)),
         ]
         verdict = "This rule is disabled."
     else:
         failing = found < threshold if drops_below else found > threshold
         out, kept = readable[failing], readable[~failing]
         sheets = [
-            _sheet(shards, "Dropped, closest to the threshold", values, closest(values, out, threshold, videos)),
-            _sheet(shards, "Passing, closest to the threshold", values, closest(values, kept, threshold, videos)),
+            _sheet(shards, "Dropped, closest to the threshold", values, select_closest(values, out, threshold, videos)),
+            _sheet(
+                shards, "Passing, closest to the threshold", values, select_closest(values, kept, threshold, videos)
+            ),
         ]
         side = "below" if drops_below else "above"
         verdict = f"{len(out):,} of {len(readable):,} frames lie {side} {threshold:g}."
@@ -181,8 +183,8 @@ def _sampling_section(shards: FrameShards, losses: np.ndarray, reasons: np.ndarr
         return None
     found, videos = losses[known], shards.reader.records["video"]
     sheets = [
-        _sheet(shards, "Most sampled", losses, closest(losses, known, float(found.max()), videos)),
-        _sheet(shards, "Least sampled", losses, closest(losses, known, float(found.min()), videos)),
+        _sheet(shards, "Most sampled", losses, select_closest(losses, known, float(found.max()), videos)),
+        _sheet(shards, "Least sampled", losses, select_closest(losses, known, float(found.min()), videos)),
     ]
     mean = float(np.minimum(found, 1).mean(dtype=np.float64))
     text = f"A kept frame is included in {100 * mean:.0f} % of the epochs on average."
@@ -191,20 +193,20 @@ def _sampling_section(shards: FrameShards, losses: np.ndarray, reasons: np.ndarr
     return _section("mae_loss", found, None, True, text, sheets)
 
 
-def _sheet(shards: FrameShards, title: str, values: np.ndarray, rows: np.ndarray) -> Sheet:
-    pictures = [picture(shards, row, number_text(float(values[row]))) for row in rows.tolist()]
-    return Sheet(title, [one for one in pictures if one is not None])
+def _sheet(shards: FrameShards, title: str, values: np.ndarray, rows: np.ndarray) -> ContactSheet:
+    pictures = [make_thumbnail(shards, row, number_text(float(values[row]))) for row in rows.tolist()]
+    return ContactSheet(title, [one for one in pictures if one is not None])
 
 
 def _pairs(
     shards: FrameShards, title: str, values: np.ndarray, rows: np.ndarray, target: float, others: np.ndarray
-) -> Sheet:
+) -> ContactSheet:
     """The frames closest to the threshold, each beside the one it was compared with; every pair is shown once."""
     # Where two frames are each other's neighbour, only the later one is shown.
     mutual = (others[others[rows]] == rows) & (rows < others[rows])
-    chosen = closest(values, rows[~mutual], target, shards.reader.records["video"], PAIRS).tolist()
-    pictures = [picture(shards, row, number_text(float(values[row])), beside=int(others[row])) for row in chosen]
-    return Sheet(title, [one for one in pictures if one is not None])
+    chosen = select_closest(values, rows[~mutual], target, shards.reader.records["video"], PAIRS).tolist()
+    pictures = [make_thumbnail(shards, row, number_text(float(values[row])), beside=int(others[row])) for row in chosen]
+    return ContactSheet(title, [one for one in pictures if one is not None])
 
 
 def _section(
@@ -213,7 +215,7 @@ def _section(
     threshold: float | None,
     drops_below: bool,
     verdict: str,
-    sheets: list[Sheet],
+    sheets: list[ContactSheet],
 ) -> Section:
     text = SCORE_TEXTS[setting]
     scale = SCALES.get(setting, Scale.LINEAR)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.curation.columns import data_digest
+from pixio_robot.data.curation.score_columns import data_digest
 from pixio_robot.data.curation.thresholds import Reason
 from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.images.subsets import BitSubset

@@ -13,7 +13,7 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.inspection.outliers import find_outliers, frozen_camera
 from pixio_robot.data.inspection.pictures import contact_sheet, film
 from pixio_robot.data.inspection.plots import curves, length_histogram
-from pixio_robot.data.inspection.words import simulator_of
+from pixio_robot.data.inspection.spec_text import describe_simulator
 from pixio_robot.data.stats import Range, cached_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
@@ -41,7 +41,7 @@ def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
     values = {
         "path": store.path,
         "spec": spec,
-        "simulator": simulator_of(spec),
+        "simulator": describe_simulator(spec),
         "lengths": store.lengths,
         "successes": sum(store.successes),
         "codec": store.image_codec,

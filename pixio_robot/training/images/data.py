@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pixio_robot.data.curation.across import SelectionAcross, open_selections
+from pixio_robot.data.curation.multi_source_selection import MultiSourceSelection, open_selections
 from pixio_robot.data.images.batches import ImageSource, PixelBatches, open_image_source
 from pixio_robot.data.images.mixture import MixedOrder
 from pixio_robot.data.images.shards import MANIFEST, read_manifest
@@ -85,7 +85,7 @@ def open_image_data(
 
 
 def _mixture_order(
-    source: ImageSource, selected: SelectionAcross | None, weights: Sequence[float], seed: int
+    source: ImageSource, selected: MultiSourceSelection | None, weights: Sequence[float], seed: int
 ) -> MixedOrder:
     counts = [len(part) for part in component_sources(source)]
     selections = [None] * len(counts) if selected is None else [selection for _, selection in selected.parts]

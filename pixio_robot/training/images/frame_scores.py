@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pixio_robot.data.curation.columns import Chunk, Column
 from pixio_robot.data.curation.curate import EMBEDDING, MAE_LOSS
-from pixio_robot.data.curation.views import batches_of
+from pixio_robot.data.curation.score_columns import Chunk, ScoreColumn
+from pixio_robot.data.curation.square_batches import iterate_batches
 from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError, unknown_name
@@ -73,8 +73,8 @@ class _EmbeddingJob:
 
 def mae_loss_column(
     checkpoint: str, masks: int, device: str = "auto", gpus: float = 0.0, executor: Executor = Executor.PROCESSES
-) -> Column:
-    """Column of a Pixio's reconstruction loss, averaged over `masks` masks per frame: float32 (n,), NaN if unreadable.
+) -> ScoreColumn:
+    """The reconstruction loss of a Pixio, averaged over `masks` masks per frame: float32 (n,), NaN if unreadable.
 
     The masks are drawn from the frame's id, so a frame's loss does not depend on its neighbours, its batch or the
     number of workers. `executor` will run the job, on Ray with `gpus` per worker. Raises UserError if `checkpoint`
@@ -84,7 +84,7 @@ def mae_loss_column(
         raise UserError(f"mae_masks must be at least 1, not {masks}.")
     compute = _compute_settings(device, executor, gpus)
     model = Pixio.load(checkpoint)
-    return Column(
+    return ScoreColumn(
         name=MAE_LOSS,
         title="reconstruction loss",
         settings={"model": checkpointing.fingerprint(model, _model_config(model)), "masks": masks, "view": VIEW}
@@ -102,8 +102,8 @@ def embedding_column(
     device: str = "auto",
     gpus: float = 0.0,
     executor: Executor = Executor.PROCESSES,
-) -> Column | None:
-    """Column of an encoder's mean class token at `size` pixels, scaled to unit length: float16 (n, d). None for kind
+) -> ScoreColumn | None:
+    """The mean class token of an encoder at `size` pixels, scaled to unit length: float16 (n, d). None for kind
     none. `executor` will run the job, on Ray with `gpus` per worker. Raises UserError if the requested GPU is not
     available."""
     encoder: Any = build_encoder(source)
@@ -111,7 +111,7 @@ def embedding_column(
         return None
     compute = _compute_settings(device, executor, gpus)
     encoder.grid(size, size)  # raises for an unsuitable size before data is read
-    return Column(
+    return ScoreColumn(
         name=EMBEDDING,
         title="embedding",
         settings={"encoder": encoder.fingerprint(), "size": size, "view": VIEW} | compute.key(),
@@ -191,7 +191,7 @@ def _run_loss_job(job: _LossJob, report: Callable[[float], None]) -> None:
     grid = model.encoder.grid(size, size)
     shards = FrameShards.open(job.chunk.data, job.chunk.split)
     losses = np.full(job.chunk.stop - job.chunk.start, np.nan, np.float32)
-    for rows, images in batches_of(shards, job.chunk, size, BATCH[device.type], _decoding_threads(device)):
+    for rows, images in iterate_batches(shards, job.chunk, size, BATCH[device.type], _decoding_threads(device)):
         images_bss3 = to_device(torch.from_numpy(images), device)
         total_b = torch.zeros(len(rows), device=device)
         generators = [_generator_for_frame(shards.id(row)) for row in rows.tolist()]
@@ -217,7 +217,7 @@ def _run_embedding_job(job: _EmbeddingJob, report: Callable[[float], None]) -> N
     encoder = _cached_encoder(job.source, device)
     shards = FrameShards.open(job.chunk.data, job.chunk.split)
     vectors = np.zeros((job.chunk.stop - job.chunk.start, encoder.feature_dim), np.float16)
-    for rows, images in batches_of(shards, job.chunk, job.size, BATCH[device.type], _decoding_threads(device)):
+    for rows, images in iterate_batches(shards, job.chunk, job.size, BATCH[device.type], _decoding_threads(device)):
         with job.compute.autocast():
             features = encoder(to_device(torch.from_numpy(images), device))
         vectors_bd = embed_features(features)

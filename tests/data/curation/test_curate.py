@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pixio_robot.data.curation import columns
+from pixio_robot.data.curation import score_columns
 from pixio_robot.data.curation.curate import CurateConfig, curate
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.curation.sidecars import read_losses, read_sidecar
@@ -85,7 +85,7 @@ def test_every_frame_gets_the_right_reason(shards: Path, tmp_path: Path) -> None
     }
     assert report.kept == 12
     selection = Selection.open(tmp_path / "out")
-    assert selection.info["data"] == columns.data_digest(FrameShards.open(shards))
+    assert selection.info["data"] == score_columns.data_digest(FrameShards.open(shards))
     reasons = np.load(tmp_path / "out" / "reasons.npy")
     assert selection.epoch(0, 0).numbers().tolist() == np.flatnonzero(reasons == Reason.KEPT).tolist()
     assert tree(shards) == before  # the shards are never written to
@@ -114,14 +114,14 @@ def test_only_frames_of_new_footage_are_scored(make_shards, draw, tmp_path: Path
     (tmp_path / "in" / "f" / "0000.png").unlink()
     again = IngestConfig(source=str(tmp_path / "in"), out=str(shards), workers=1, shard_bytes=60_000)
     ingest(dataclasses.replace(again, validation_share=0.0), show_progress=False)
-    scored: list[columns.Chunk] = []
-    real = columns.run_tasks
+    scored: list[score_columns.Chunk] = []
+    real = score_columns.run_tasks
 
     def spy(job, arguments, **more):
         scored.extend(arguments)
         return real(job, arguments, **more)
 
-    monkeypatch.setattr(columns, "run_tasks", spy)
+    monkeypatch.setattr(score_columns, "run_tasks", spy)
     curate(config(shards, tmp_path / "out"), show_progress=False)
     assert [(chunk.start, chunk.stop) for chunk in scored] == [(0, 1), (5, 15)]  # a; d, e, f and g; not b
     monkeypatch.undo()
@@ -144,25 +144,25 @@ def test_another_threshold_does_not_write_the_sidecars_again(shards: Path, tmp_p
 
 
 def test_the_result_does_not_depend_on_the_workers(shards: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(columns, "SMALLEST_CHUNK", 5)
-    monkeypatch.setattr(columns, "LARGEST_CHUNK", 5)
+    monkeypatch.setattr(score_columns, "SMALLEST_CHUNK", 5)
+    monkeypatch.setattr(score_columns, "LARGEST_CHUNK", 5)
     for workers in (1, 3):
         curate(config(shards, tmp_path / str(workers), workers=workers), show_progress=False)
     assert tree(tmp_path / "1") == tree(tmp_path / "3")
 
 
 def test_stopped_between_any_two_chunks_equals_uninterrupted(shards: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(columns, "SMALLEST_CHUNK", 10)
-    monkeypatch.setattr(columns, "LARGEST_CHUNK", 10)
+    monkeypatch.setattr(score_columns, "SMALLEST_CHUNK", 10)
+    monkeypatch.setattr(score_columns, "LARGEST_CHUNK", 10)
     curate(config(shards, tmp_path / "whole"), show_progress=False)
-    real = columns.run_tasks
+    real = score_columns.run_tasks
 
     def stops_after_one(job, arguments, **more):
         for outcome in real(job, arguments, **more):
             yield outcome
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(columns, "run_tasks", stops_after_one)
+    monkeypatch.setattr(score_columns, "run_tasks", stops_after_one)
     stops = 0
     while True:
         try:
@@ -176,8 +176,8 @@ def test_stopped_between_any_two_chunks_equals_uninterrupted(shards: Path, tmp_p
 
 PROGRAM = """
 import sys, time
-from pixio_robot.data.curation import columns, curate as module
-columns.SMALLEST_CHUNK = columns.LARGEST_CHUNK = 2
+from pixio_robot.data.curation import curate as module, score_columns
+score_columns.SMALLEST_CHUNK = score_columns.LARGEST_CHUNK = 2
 config = module.CurateConfig(data=sys.argv[1], out=sys.argv[2], min_side=64, max_similarity=None, workers=1)
 module.curate(config, show_progress=False)
 """
@@ -206,8 +206,8 @@ def test_killed_at_any_moment_equals_uninterrupted(shards: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_ray_cluster_gives_the_same_bytes(shards: Path, tmp_path: Path, monkeypatch, ray_cluster) -> None:
-    monkeypatch.setattr(columns, "SMALLEST_CHUNK", 5)
-    monkeypatch.setattr(columns, "LARGEST_CHUNK", 5)
+    monkeypatch.setattr(score_columns, "SMALLEST_CHUNK", 5)
+    monkeypatch.setattr(score_columns, "LARGEST_CHUNK", 5)
     curate(config(shards, tmp_path / "processes"), show_progress=False)
     curate(config(shards, tmp_path / "ray", executor=Executor.RAY, workers=2), show_progress=False)
     assert tree(tmp_path / "processes") == tree(tmp_path / "ray")

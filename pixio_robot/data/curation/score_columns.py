@@ -53,7 +53,7 @@ class Chunk:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Column:
+class ScoreColumn:
     """How to compute one score: `job(argument(chunk), report)` in a worker, which calls `chunk.save` and `report`."""
 
     name: str
@@ -84,7 +84,7 @@ def data_digest(shards: FrameShards) -> str:
     return hashlib.sha256((shards.path / MANIFEST).read_bytes()).hexdigest()
 
 
-def compute(column: Column, shards: FrameShards, directory: Path, workers: Workers) -> np.ndarray:
+def compute_column(column: ScoreColumn, shards: FrameShards, directory: Path, workers: Workers) -> np.ndarray:
     """The finished column (n, ...), memory-mapped; computed where `directory` does not contain it already.
 
     Raises UserError if a worker crashed or hung; finished chunks are kept, and the next call computes the rest.
@@ -177,7 +177,7 @@ def _chunks(shards: FrameShards, known: list[_Known], work: Path) -> list[Chunk]
     ]
 
 
-def _compute_missing(column: Column, chunks: list[Chunk], frames: int, workers: Workers) -> None:
+def _compute_missing(column: ScoreColumn, chunks: list[Chunk], frames: int, workers: Workers) -> None:
     missing = [chunk for chunk in chunks if not Path(chunk.target).is_file()]
     there = frames - sum(chunk.stop - chunk.start for chunk in missing)
     shared = column.local_workers is not None and workers.executor is Executor.PROCESSES

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from pixio_robot.data.curation.columns import Chunk
+from pixio_robot.data.curation.score_columns import Chunk
 from pixio_robot.data.images.codec import CorruptImage
 from pixio_robot.data.images.crops import crop_and_resize
 from pixio_robot.data.images.shards import FrameShards
 
 
-def central_square(image: np.ndarray, size: int) -> np.ndarray:
+def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The largest central square of an image uint8 (h, w, 3), resampled to uint8 (size, size, 3)."""
     height, width = image.shape[:2]
     side = min(height, width)
@@ -22,7 +22,7 @@ def central_square(image: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
-def batches_of(
+def iterate_batches(
     shards: FrameShards, chunk: Chunk, size: int, batch: int, threads: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (rows int64 (b,), squares uint8 (b, size, size, 3)) of a chunk's readable frames. `threads` threads
@@ -30,7 +30,7 @@ def batches_of(
 
     def read(row: int) -> np.ndarray | None:
         try:
-            return central_square(shards.image(row), size)
+            return center_crop(shards.image(row), size)
         except CorruptImage:
             return None
 

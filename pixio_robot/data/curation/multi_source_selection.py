@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pixio_robot.data.curation.columns import data_digest
+from pixio_robot.data.curation.score_columns import data_digest
 from pixio_robot.data.curation.selection import Selection
 from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.images.sources import ImageSource, component_sources
@@ -12,7 +12,7 @@ from pixio_robot.data.images.subsets import AllImages, ConcatenatedSubset
 from pixio_robot.errors import UserError
 
 
-class SelectionAcross:
+class MultiSourceSelection:
     """Combines the selections of several sources; a source without a selection is used completely."""
 
     def __init__(self, parts: Sequence[tuple[int, Selection | None]]) -> None:
@@ -29,7 +29,7 @@ class SelectionAcross:
         return ConcatenatedSubset(choices, [count for count, _ in self.parts])
 
 
-def open_selections(paths: Sequence[str], source: ImageSource) -> SelectionAcross | None:
+def open_selections(paths: Sequence[str], source: ImageSource) -> MultiSourceSelection | None:
     """Open the selections at `paths` and match each with its shards in `source`; None if there are no paths.
 
     Raises UserError for a selection that belongs to none of the shards, and for two that belong to the same shards.
@@ -56,4 +56,4 @@ def open_selections(paths: Sequence[str], source: ImageSource) -> SelectionAcros
             raise UserError(f"Two selections were made from the same shards, the second being {path}; name only one.")
         for number in owners:
             chosen[number] = selection
-    return SelectionAcross([(len(part), selection) for part, selection in zip(sources, chosen, strict=True)])
+    return MultiSourceSelection([(len(part), selection) for part, selection in zip(sources, chosen, strict=True)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixio_robot.data.curation.across import open_selections
+from pixio_robot.data.curation.multi_source_selection import open_selections
 from pixio_robot.data.curation.selection import Selection, write_selection
 from pixio_robot.data.curation.thresholds import Reason
 from pixio_robot.data.images.batches import PixelBatches, open_image_source

@@ -22,7 +22,7 @@ QUALITY = 80
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class Thumbnail:
     """A data URI, the frame's id, and a short text such as its score."""
 
     source: str
@@ -31,12 +31,12 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sheet:
+class ContactSheet:
     title: str
-    pictures: list[Picture]
+    pictures: list[Thumbnail]
 
 
-def closest(
+def select_closest(
     values: np.ndarray, rows: np.ndarray, target: float, videos: np.ndarray, count: int = PICTURES
 ) -> np.ndarray:
     """The `rows` int64 (m,) whose `values` (n,) are closest to `target`, closest first, from as many videos as
@@ -56,7 +56,7 @@ def closest(
     return chosen[np.argsort(np.abs(values[chosen].astype(np.float64) - target), kind="stable")]
 
 
-def picture(shards: FrameShards, row: int, caption: str, beside: int | None = None) -> Picture | None:
+def make_thumbnail(shards: FrameShards, row: int, caption: str, beside: int | None = None) -> Thumbnail | None:
     """A small picture of a frame, to the right of the frame `beside` if given; None if it cannot be read."""
     try:
         tiles = [_small(shards.image(number)) for number in ([row] if beside is None else [beside, row])]
@@ -65,7 +65,7 @@ def picture(shards: FrameShards, row: int, caption: str, beside: int | None = No
     gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
     image = tiles[0] if beside is None else np.concatenate([tiles[0], gap, tiles[1]], axis=1)
     name = shards.id(row) if beside is None else f"{shards.id(beside)} and {shards.id(row)}"
-    return Picture(data_uri("image/jpeg", encode_jpeg(image, QUALITY)), name, caption)
+    return Thumbnail(data_uri("image/jpeg", encode_jpeg(image, QUALITY)), name, caption)
 
 
 def _small(image: np.ndarray) -> np.ndarray:
