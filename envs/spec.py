@@ -11,7 +11,7 @@ from envs.config import Controller, Engine, EnvConfig
 from envs.robomimic.task import REACH_M, action_limits, load_recorded_env
 from envs.tasks import THIRD_PARTY, Simulator, get_task
 from pixio_robot.errors import UserError
-from pixio_robot.types import CameraSpec, DemoSpec
+from pixio_robot.types import SIMULATED, CameraSpec, DemoSpec
 
 HAND_FOV_Y = 75.0
 _ROBOSUITE_FOV_Y = 45.0
@@ -95,7 +95,7 @@ def _robomimic_spec(config: EnvConfig) -> DemoSpec:
         spec,
         simulator_version=_installed_versions("robosuite", "mujoco"),
         cameras={name: spec.cameras[name] for name in config.cameras},
-        source=f"simulated: env_args {found.fingerprint}{horizon}",
+        source=f"{SIMULATED}env_args {found.fingerprint}{horizon}",
         licence="",
     )
 
@@ -157,5 +157,5 @@ def make_env_spec(config: EnvConfig) -> DemoSpec:
         state_names=state,
         action_names=actions,
         render_quality=look,
-        source=f"simulated: {scene}, start_spread {config.start_spread} m{unusual}",
+        source=f"{SIMULATED}{scene}, start_spread {config.start_spread} m{unusual}",
     )

@@ -24,6 +24,8 @@ OF_THE_TASK = "of the task"
 """Value of DemoSpec.robot and .controller for third-party environments, which name neither."""
 SEVERAL = " + "
 """Separator in a DemoSpec for values that differ between stores, such as the tasks of a multi-task policy."""
+SIMULATED = "simulated: "
+"""Precedes, in `source`, the scene of demonstrations that one of our environments recorded from a seed."""
 UNSEEDED = "episodes do not follow from their seeds"
 """Part of `source` that marks an environment that is not reproducible from seeds: equal seeds give no paired
 episodes."""

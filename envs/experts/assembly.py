@@ -30,7 +30,7 @@ _BIN_CENTRE, _BIN_HALF = np.array((0.1, -0.25)), np.array((0.2, 0.245))
 """The bin in which the can starts (m)."""
 
 _CAN_HOVER_HEIGHTS, _NUT_HOVER_HEIGHTS = (0.14, 0.08), (0.08, 0.05)
-"""Heights of the fingertip site above can and handle before descending (see `grasping.hover`), metres."""
+"""Heights of the fingertip site above can and handle before descending (see `grasping.hover_above`), metres."""
 
 _NUT_CLEARANCE_HEIGHT = 1.02
 """Height of the nut (m) at which it clears the peg."""

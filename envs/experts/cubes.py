@@ -11,7 +11,7 @@ from envs.experts.motions import CLOSE
 from envs.experts.scripted import Motions, World
 
 _HOVER_HEIGHTS = 0.09, 0.6 * 0.09
-"""Heights of the fingertip site above the cube's centre before descending (see `grasping.hover`), metres."""
+"""Heights of the fingertip site above the cube's centre before descending (see `grasping.hover_above`), metres."""
 
 _GRIP_STEPS = 5
 """Steps from the close command until the fingers hold the cube."""

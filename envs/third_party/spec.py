@@ -8,7 +8,7 @@ from envs.config import EnvConfig
 from envs.tasks import get_task
 from envs.third_party.base import FRONT_CAMERA, EnvMetadata
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.types import UNKNOWN, UNSEEDED, CameraSpec, DemoSpec
+from pixio_robot.types import SIMULATED, UNKNOWN, UNSEEDED, CameraSpec, DemoSpec
 
 _DEFAULTS = EnvConfig()
 
@@ -18,7 +18,7 @@ def third_party_spec(config: EnvConfig, metadata: EnvMetadata) -> DemoSpec:
     _check_rate(config, metadata)
     # Render qualities do not apply to images that the environment provides itself.
     look = config.render_quality.value if metadata.image_sizes is None else UNKNOWN
-    scene = f"simulated: variation none, start_spread {config.start_spread} m"
+    scene = f"{SIMULATED}variation none, start_spread {config.start_spread} m"
     scene = scene if metadata.image_sizes is None else "as Gymnasium makes it"
     scene += f", {config.task}" if metadata.instruction else ""
     scene += "" if config.horizon is None else f", horizon {config.horizon}"

@@ -32,10 +32,10 @@ def allocate_private(size: int, fill: FillBuffer) -> Tensor:
 
 
 def make_shared_allocator(meet: Callable[[Any], list[Any]]) -> Allocator:
-    """A `Room` whose buffers the first process of each machine fills and the others on that machine map. It is a
+    """An `Allocator` whose buffers the first process of each machine fills and the others on that machine map. It is a
     collective: all processes must call it with the same size.
 
-    `meet(value)` is a collective that returns every process's value (`training.distributed.Processes.gather`). A
+    `meet(value)` is a collective that returns every process's value (`Processes.all_gather`). A
     process that is alone on its machine gets private memory; on systems other than Linux, every process does. If the
     first process fails, the others raise UserError.
     """

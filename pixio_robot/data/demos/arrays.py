@@ -194,7 +194,7 @@ class FrameFile:
                 return done if done == wanted else _fill_remaining(descriptor, places, done, offset)
             finally:
                 os.close(descriptor)
-        except OSError as error:  # `_reading` would cost a tenth of the time
+        except OSError as error:  # `_os_errors_as_corrupt_array` would cost a tenth of the time
             raise _unreadable(self.directory, error) from error
 
 

@@ -18,6 +18,7 @@ from pixio_robot.data.stats import Range, cached_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_file
 from pixio_robot.html_pages import data_uri, template_environment
+from pixio_robot.types import SIMULATED
 
 LISTED_OUTLIERS = 50
 
@@ -81,7 +82,7 @@ def _rows(names: Any, values: Range) -> list[tuple[str, list[float]]]:
 def _seed(store: DemoStore, number: int) -> int | None:
     """None if an importer made it up: episodes without a seed are numbered."""
     seed = store.seeds[number]
-    return seed if "simulated: " in store.spec.source or seed != number else None
+    return seed if SIMULATED in store.spec.source or seed != number else None
 
 
 def _episode(store: DemoStore, number: int, unusual: list[str]) -> dict[str, Any]:

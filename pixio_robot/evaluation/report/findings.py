@@ -9,7 +9,7 @@ from pixio_robot.evaluation.report.data import Curve, Evaluation, ReportInputs
 from pixio_robot.evaluation.results import SEQUENTIAL, EvaluationSummary, same_environment
 from pixio_robot.evaluation.sequential import confidence_sequence
 from pixio_robot.evaluation.statistics import Interval, PairedComparison, compare_paired
-from pixio_robot.types import OF_THE_TASK, UNSEEDED
+from pixio_robot.types import OF_THE_TASK, SIMULATED, UNSEEDED
 
 SIGNIFICANCE = 0.05
 MOST_SENTENCES = 8
@@ -263,7 +263,7 @@ def _interval_width(summary: EvaluationSummary) -> float:
 
 def _simulation_caveats(summaries: Sequence[EvaluationSummary]) -> list[str]:
     """Which evaluations were simulated; unknown for third-party environments."""
-    unknown = [summary for summary in summaries if summary.scene and not summary.scene.startswith("simulated")]
+    unknown = [summary for summary in summaries if summary.scene and not summary.scene.startswith(SIMULATED)]
     found = []
     if places := sorted({_environment_name(summary) for summary in summaries if summary not in unknown}):
         found.append(f"All evaluations ran in simulation: {', '.join(places)}. Nothing was tested on a real robot.")

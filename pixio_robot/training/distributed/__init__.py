@@ -1,0 +1,1 @@
+"""Training by several processes: collectives, DDP and FSDP2, sharded files, batch normalisation."""

@@ -1,0 +1,1 @@
+"""What is watched during training: metrics, loggers, progress, throughput, non-finite values."""

@@ -1,0 +1,1 @@
+"""Encoders other than Pixio, behind the same protocol."""

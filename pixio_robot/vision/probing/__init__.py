@@ -1,0 +1,1 @@
+"""Probes of frozen features, and the regressors that they fit."""

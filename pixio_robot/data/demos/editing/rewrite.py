@@ -1,6 +1,6 @@
 """Making new stores from existing ones, one episode in memory at a time; `out` is written completely or not at all.
 
-An edit is a `Recipe`: the DemoSpec of the new store, and its episodes. The sources are never changed.
+An edit is a `NewStore`: the DemoSpec of the new store, and its episodes. The sources are never changed.
 """
 
 from __future__ import annotations
