@@ -46,6 +46,12 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def resume(self, done: float) -> None:
+        """Report that `done` were there before, where the caller learns it only now."""
+        self._first = self._done = done
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
     def advance(self, count: float = 1, remark: str = "") -> None:
         """Report that `count` more are done; the `remark` is shown between their number and the time left."""
         done = self._done + count

@@ -24,6 +24,17 @@ def test_progress_prints_occasional_lines_without_a_terminal(capsys: pytest.Capt
     assert shown.out == ""
 
 
+def test_work_found_done_after_the_start_counts_as_done_but_not_for_the_time_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [0.0]
+    with Progress("evaluate", 100, clock=lambda: now[0]) as progress:
+        progress.resume(80)
+        now[0] = 40.0
+        progress.advance(10)
+    assert capsys.readouterr().err == "evaluate: 90/100, 0:00:40 left\n"
+
+
 def test_no_time_left_without_progress_and_no_output_unless_shown(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     for shown in (True, False):

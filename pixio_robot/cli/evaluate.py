@@ -149,6 +149,11 @@ def _evaluate_target(
 
     successes = 0
 
+    def resume(earlier: list[EpisodeResult]) -> None:
+        nonlocal successes
+        successes = sum(result.success for result in earlier)
+        progress.resume(len(earlier))
+
     def count(result: EpisodeResult) -> None:
         nonlocal successes
         successes += result.success
@@ -164,6 +169,7 @@ def _evaluate_target(
             train_seeds=target.train_seeds,
             repeats=repeating,
             record=Path(command.record) if command.record else None,
+            on_resume=resume,
             on_episode=count,
         )
     at = "" if summary.training_step is None else f" after {summary.training_step:,} steps"

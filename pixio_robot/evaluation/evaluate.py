@@ -54,11 +54,13 @@ def evaluate(
     train_seeds: Iterable[int] = (),
     repeats: bool = True,
     record: Path | None = None,
+    on_resume: Callable[[list[EpisodeResult]], None] | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
 ) -> EvaluationSummary:
     """Run the configured seeds that `directory` has no results for yet, then write and return the summary.
 
-    An interrupted evaluation continues where it stopped; `on_episode` is called only for episodes of this session.
+    An interrupted evaluation continues where it stopped: `on_resume` is called with the episodes of earlier sessions,
+    `on_episode` with each one of this session as it ends.
     `repeats`: whether the environment reproduces an episode from its seed. `record`: demonstration store to which every
     episode is added.
     Raises UserError as `check_disjoint`, `load_previous_episodes`, `VideoRecorder`, `DemoRecorder` and `run_episodes`
@@ -70,6 +72,8 @@ def evaluate(
     stop_monitor = StopMonitor(seeds, config.stop, _reference_outcomes(config.stop, pool.spec, repeats))
     for result in done:
         stop_monitor.add(result)
+    if done and on_resume is not None:
+        on_resume(done)
     if config.videos and not pool.spec.cameras:
         raise UserError(f"videos={config.videos} needs a camera, but the environment has none; set videos=0.")
     camera = config.video_camera or next(iter(pool.spec.cameras), "")

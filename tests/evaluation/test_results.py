@@ -95,9 +95,17 @@ def test_a_killed_evaluation_resumes_to_the_same_results(line_pool, seeking_acto
     with pytest.raises(UserError, match="unfinished"):
         read_summary(tmp_path / "cut")
     before = len(read_episodes(tmp_path / "cut"))
-    played = []
-    resumed = evaluate(line_pool(2), seeking_actor(), POLICY, CONFIG, tmp_path / "cut", on_episode=played.append)
-    assert before == 12
+    earlier, played = [], []
+    resumed = evaluate(
+        line_pool(2),
+        seeking_actor(),
+        POLICY,
+        CONFIG,
+        tmp_path / "cut",
+        on_resume=earlier.extend,
+        on_episode=played.append,
+    )
+    assert before == len(earlier) == 12
     assert len(played) == 20 - before
     assert resumed.resumed_episodes == before
     for key in ("seeds", "successes", "rate", "mean_steps_to_success"):
