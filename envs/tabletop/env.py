@@ -24,7 +24,6 @@ MODELS = Path(__file__).parent / "models"
 DELTA_POS = 0.02
 """Metres per step for an action of 1."""
 
-START_POSITION = (0.0, 0.0, 0.15)
 REACH_LOW, REACH_HIGH = np.array((-0.25, -0.25, 0.012)), np.array((0.25, 0.25, 0.30))
 """The box (m) in which the gripper can move."""
 

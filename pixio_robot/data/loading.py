@@ -1,7 +1,7 @@
 """Endless shuffled batches of training windows, gathered by one thread while the model works.
 
-Measured in docs/design.md: a thread that fills whole batches beats DataLoader workers several times, because
-moving batches between processes costs more than reading them.
+A thread that fills whole batches is faster than DataLoader workers: moving a batch between processes costs more than
+reading it.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class CheckpointSeries:
     last: float
     mean_of_last: float
     averaged: int
-    """Number of checkpoints in `mean_of_last`: LAST, or all if there are fewer."""
+    """Number of checkpoints in `mean_of_last`: AVERAGED_CHECKPOINTS, or all if there are fewer."""
     best: float
     best_step: int
     """Step of the best checkpoint; the earliest in case of a tie."""

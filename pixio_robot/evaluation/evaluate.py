@@ -37,9 +37,9 @@ from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
 _PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite")
 
 
-def check_spec(policy_spec: DemoSpec, make_env_spec: DemoSpec, hint: str = "") -> None:
+def check_spec(policy_spec: DemoSpec, env_spec: DemoSpec, hint: str = "") -> None:
     """Raise UserError if the policy cannot run in the environment, listing every differing field, then `hint`."""
-    differences = policy_spec.differences(make_env_spec)
+    differences = policy_spec.differences(env_spec)
     if differences:
         raise UserError("The policy was trained for another environment: " + "; ".join(differences) + f".{hint}")
 

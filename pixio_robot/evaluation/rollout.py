@@ -191,8 +191,8 @@ def run_episodes(
     All running slots step in lockstep; when an episode ends, its slot takes the next seed. Which slot plays which seed
     therefore depends only on the lengths of the episodes, not on the speed or number of workers. An episode whose
     worker died restarts from its seed. `on_episode` is called with each result in order of completion, not in the order
-    of `seeds`. An episode counts as a success if its last step is one. Once `enough()` returns True, no further steps
-    are taken and only the episodes that have ended are returned.
+    of `seeds`. An episode counts as a success if its last step is one. Once `should_stop()` returns True, no further
+    steps are taken and only the episodes that have ended are returned.
 
     Raises UserError for seeds that are not different whole numbers from 0 on, for actions of the wrong shape, for
     actions and rewards that are not finite, and if the worker of an episode dies more than `max_restarts` times.

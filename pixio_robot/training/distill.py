@@ -20,7 +20,7 @@ from pixio_robot.vision.weights.formats import open_pixio_weights
 
 
 def _default_optim() -> OptimConfig:
-    # Betas and weight decay as in pretraining; the learning rate is for batches of 8192 (pixio.md, Distillation).
+    # As published (arXiv 2512.15715): betas and weight decay as in pretraining, a learning rate for batches of 8192.
     return OptimConfig(lr=1e-3, betas=[0.9, 0.95], weight_decay=0.05)
 
 

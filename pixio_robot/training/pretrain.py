@@ -31,8 +31,8 @@ PANELS = "panels"
 
 
 def _default_optim() -> OptimConfig:
-    # Betas and weight decay: pixio.md, Recipe. The base learning rate is that of MAE (He et al. 2022); Pixio's own,
-    # 2.5e-5, is for batches of 8192.
+    # Betas and weight decay are Pixio's (arXiv 2512.15715). The base learning rate is that of MAE (He et al. 2022);
+    # Pixio's own, 2.5e-5, is for batches of 8192.
     return OptimConfig(lr=1.5e-4, betas=[0.9, 0.95], weight_decay=0.05)
 
 
@@ -104,7 +104,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
 
 
 def scale_lr_to_batch(optim: OptimConfig, images: int) -> OptimConfig:
-    """lr = base_lr * batch / 256 (pixio.md, Recipe)."""
+    """lr = base_lr * batch / 256, as in Pixio and MAE."""
     return dataclasses.replace(optim, lr=optim.lr * images / 256, final_lr=optim.final_lr * images / 256)
 
 

@@ -28,7 +28,7 @@ class Mask:
 
 
 def count_visible_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
-    """Number of visible patches: those of int(blocks * (1 - ratio)) whole blocks (pixio.md, Masking).
+    """Number of visible patches: those of int(blocks * (1 - ratio)) whole blocks.
 
     Raises UserError if a block size does not divide the grid, and for mixed sizes that would leave different numbers
     of visible patches.
@@ -45,7 +45,7 @@ def count_visible_patches(config: MaskConfig, grid: tuple[int, int]) -> int:
 
 
 def count_visible_blocks(ratio: float, side: int, grid: tuple[int, int]) -> int:
-    """int(blocks * (1 - ratio)) (pixio.md, Masking).
+    """Number of visible blocks: int(blocks * (1 - ratio)), as in Pixio (arXiv 2512.15715).
 
     Raises UserError if the blocks do not divide the grid evenly: otherwise either the edge would always be visible, or
     the fraction of masked patches would differ between images.

@@ -39,7 +39,8 @@ def gather_tokens(tokens_bnd: Tensor, index_bk: Tensor) -> Tensor:
 
 
 class VisionTransformer(nn.Module):
-    """A vision transformer with several class tokens. Its weights start uninitialised: load `fresh` ones or a file."""
+    """A vision transformer with several class tokens. Its weights start uninitialised: load `random_weights` or
+    a file."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

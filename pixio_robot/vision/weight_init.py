@@ -22,8 +22,8 @@ def make_generator(seed: int) -> torch.Generator:
 
 
 def random_layer_weights(module: nn.Module, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-    """Xavier-uniform weights and zero biases for all linear layers in `module`, 1 and 0 for all LayerNorms
-    (pixio.md, Init)."""
+    """Xavier-uniform weights and zero biases for all linear layers in `module`, 1 and 0 for all LayerNorms,
+    as in Pixio (arXiv 2512.15715)."""
     for child in module.modules():
         if isinstance(child, nn.Linear):
             for parameter in child.parameters():
@@ -41,12 +41,12 @@ def random_layer_weights(module: nn.Module, generator: torch.Generator) -> Itera
 
 
 def random_token(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    """For a class or mask token (pixio.md, Init)."""
+    """For a class or mask token: normal with standard deviation 0.02, as in Pixio."""
     return nn.init.normal_(_like(parameter), std=0.02, generator=generator)
 
 
 def random_position_embeddings(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    """For position embeddings (pixio.md, Init)."""
+    """For position embeddings: truncated normal with standard deviation 0.02, as in Pixio."""
     return nn.init.trunc_normal_(_like(parameter), std=0.02, generator=generator)
 
 

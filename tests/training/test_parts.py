@@ -58,7 +58,7 @@ def test_the_default_warm_up_fits_the_run():
 
 def test_learning_rate_scales_with_the_batch_size():
     scaled = scale_lr_to_batch(OptimConfig(lr=2.5e-5, final_lr=1e-6), 8192)
-    assert (scaled.lr, scaled.final_lr) == pytest.approx((8e-4, 3.2e-5))  # pixio.md: H on ImageNet
+    assert (scaled.lr, scaled.final_lr) == pytest.approx((8e-4, 3.2e-5))  # arXiv 2512.15715: H on ImageNet
 
 
 def test_groups_leave_out_frozen_parameters_and_decay_only_matrices():

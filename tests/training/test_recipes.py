@@ -86,7 +86,7 @@ def test_a_recipe_composes_by_its_own_command(path):
 
 
 def test_the_published_recipe_is_the_published_one():
-    """pixio.md, Recipe: 8192 images a step, 400 x 1605 steps, 40 x 1605 of warm-up, 2.5e-5 for 256 images."""
+    """arXiv 2512.15715: 8192 images a step, 400 x 1605 steps, 40 x 1605 of warm-up, 2.5e-5 for 256 images."""
     config = composed(config_directory() / "experiment/pixio_h16_in21k.yaml")
     assert isinstance(config, PretrainCommand)
     assert config.batch_size * config.loop.accumulate == 8192

@@ -41,6 +41,6 @@ def test_distillation():
 
 
 def test_the_published_cost():
-    """pixio.md, Cost: 449 GFLOP an image for H."""
+    """arXiv 2512.15715: 449 GFLOP an image for H."""
     encoder = EncoderConfig(size="h")
     assert pretraining_flop(encoder, DecoderConfig(), MaskConfig(), 256) == pytest.approx(449e9, rel=0.02)

@@ -19,7 +19,8 @@ def run_training(
     *,
     inputs: Inputs,
 ) -> int:
-    """Run `train` unless `settings.out` already has its result; `words` describes a finished run. Returns an exit code.
+    """Run `train` unless `settings.out` already has its result. `describe_result`: what to print at the end of a
+    finished run. Returns an exit code.
 
     Raises SystemExit(0) if the run was preempted: it has saved its state, and the sender of SIGTERM would take any
     other code for a failure.

@@ -14,8 +14,8 @@ ROUND_LENGTH = 2**14
 
 
 class MixedOrder(EpochOrder):
-    """An epoch is a round of about ROUND images drawn in proportion to the weights. Every source has its own epochs, in
-    which each of its images comes once; a round continues each source where the previous round stopped.
+    """An epoch is a round of about ROUND_LENGTH images drawn in proportion to the weights. Every source has its own
+    epochs, in which each of its images comes once; a round continues each source where the previous one stopped.
 
     The image at a place is a function of the seed, the weights and the selections alone.
     """

@@ -7,7 +7,7 @@ demos                               demonstration store
 pretrain/metrics.jsonl              {"step", "loss", "lr", ..., "seconds"} per line
 pretrain/panels/step_*.png          rows of masked / predicted / original
 policies/<name>/metrics.jsonl       as above
-evaluations/<name>/                 results directory (`results.py`), or a series of checkpoints (`series.py`)
+evaluations/<name>/                 results directory (`results.py`), or of a series (`checkpoint_series.py`)
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class MetricBuffer:
         self._values.setdefault(name, []).append(value.detach().float().reshape(()))
 
     def fetch(self) -> dict[str, list[float]]:
-        """All values in order of arrival, in one copy to the host; the window keeps them."""
+        """All values in order of arrival, in one copy to the host; the buffer keeps them."""
         if not self._values:
             return {}
         device = next(iter(self._values.values()))[0].device

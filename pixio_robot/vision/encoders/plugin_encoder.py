@@ -54,7 +54,7 @@ class InstalledEncoder(nn.Module):
         return self.own.fingerprint()
 
     def unused_parameters(self) -> list[nn.Parameter]:
-        """See `ForeignEncoder.unused`."""
+        """See `ForeignEncoder.unused_parameters`."""
         unused = getattr(self.own, "unused_parameters", None)
         return [] if unused is None else unused()
 

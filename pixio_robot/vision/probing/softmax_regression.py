@@ -34,7 +34,7 @@ def fit_softmax_regression(inputs_nf: Tensor, shares_nc: Tensor, groups: np.ndar
 
 
 def _fit_penalty_path(inputs_nf: Tensor, shares_nc: Tensor, count: int) -> list[Predict]:
-    """The maps to logits for the first `count` STRENGTHS."""
+    """The maps to logits for the first `count` PENALTIES."""
     mean_f, scale_f = inputs_nf.mean(0), inverse_std(inputs_nf.std(0))
     x_nf = standardise(inputs_nf, mean_f, scale_f)
     weights_fc = torch.zeros(x_nf.shape[1], shares_nc.shape[1], requires_grad=True)
