@@ -276,8 +276,9 @@ def _check_encoder(path: str) -> None:
 
 def _run(command: TrainCommand) -> int:
     inputs: dict[str, str | list[str]] = {"data": command.stores, "validation_data": command.validation_data}
-    if command.encoder.kind is EncoderKind.PIXIO and command.encoder.path is not None:
-        _check_encoder(command.encoder.path)
+    if command.encoder.path is not None:
+        if command.encoder.kind is EncoderKind.PIXIO:
+            _check_encoder(command.encoder.path)
         inputs["encoder.path"] = command.encoder.path
     for setting, path in (("initial_policy", command.initial_policy), ("goals", command.goals)):
         if path is not None:

@@ -27,6 +27,7 @@ from pixio_robot.cli.policy_training.trials import TrialsCommand, open_trials
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
+from pixio_robot.training.run_record import FitResult
 from pixio_robot.types import Frame
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -141,6 +142,27 @@ def test_a_run_that_was_copied_with_its_data_goes_on(demos: Path, tmp_path: Path
     DemoStore.open(tmp_path / "b" / "demos").append(make_episode(50))
     with pytest.raises(UserError, match=r"data: '6 episodes, .* then, '7 episodes"):
         run(tmp_path / "b" / "demos", out, "loop.steps=8", "loop.extend=true", encoder="encoder=none")
+
+
+@pytest.mark.parametrize("kind", ["pixio", "transformers"])
+def test_a_policy_is_stale_when_its_encoder_has_other_weights_whatever_its_kind(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trained(command: train.TrainCommand) -> FitResult:
+        Path(command.out).mkdir()
+        return FitResult(steps=1, seconds=0.0, metrics={})
+
+    monkeypatch.setattr(train, "_train", trained)
+    weights, out = tmp_path / "weights.pth", tmp_path / "policy"
+    weights.write_text("one")
+    encoder = f"encoder={kind} encoder.name=some encoder.path="
+    run("demos", out, encoder=f"{encoder}{weights}")
+    shutil.copyfile(weights, tmp_path / "moved.pth")
+    run("demos", out, encoder=f"{encoder}{tmp_path}/moved.pth")
+    assert "is up to date" in capsys.readouterr().out
+    weights.write_text("two")
+    with pytest.raises(UserError, match=r"made with other settings \(encoder\.path: '1 file, 3 bytes, .*' then"):
+        run("demos", out, encoder=f"{encoder}{weights}")
 
 
 def test_failed_episodes_and_padding_are_told_once_before_training(
