@@ -28,7 +28,7 @@ from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names, suggest_name_mapping
-from pixio_robot.evaluation.results import EvaluationSummary
+from pixio_robot.evaluation.results import EPISODES, EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.progress import Progress
 from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
@@ -195,6 +195,8 @@ def _run(command: EvaluateCommand) -> int:
     inputs = {} if command.checkpoint == RANDOM else {"checkpoint": str(policy_directory(command.checkpoint))}
     if command.env.task.startswith(ROBOMIMIC_PREFIX):
         inputs["env.task"] = command.env.task.removeprefix(ROBOMIMIC_PREFIX)
+    if command.stop.rule is StopRule.VERSUS:
+        inputs["stop.versus"] = str(Path(command.stop.versus or "") / EPISODES)
     return run_stage(
         "evaluate",
         command.out,

@@ -208,6 +208,22 @@ def test_a_ray_cluster_and_a_forkserver_give_the_same_results_by_the_same_comman
     assert (there / "videos" / "grid.mp4").exists() == (here / "videos" / "grid.mp4").exists()
 
 
+def test_an_evaluation_is_stale_when_the_one_it_was_held_against_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pixio_robot.cli.evaluate._evaluate", lambda command: not Path(command.out).mkdir())
+    words = ["evaluate", "checkpoint=random", f"out={tmp_path / 'new'}", "stop.rule=VERSUS"]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "episodes.jsonl").write_text("one")
+    assert dispatch([*words, f"stop.versus={tmp_path / 'a'}"]) == 0
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert dispatch([*words, f"stop.versus={tmp_path / 'b'}"]) == 0
+    assert "is up to date" in capsys.readouterr().out
+    (tmp_path / "b" / "episodes.jsonl").write_text("two")
+    with pytest.raises(UserError, match=r"other settings \(stop\.versus: '1 file, 3 bytes, .*' then"):
+        dispatch([*words, f"stop.versus={tmp_path / 'b'}"])
+
+
 def test_runs_are_compared_on_one_page(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least two"):
         dispatch(["report", f"compare=[{run}]"])
