@@ -112,7 +112,7 @@ def test_a_killed_evaluation_resumes_to_the_same_results(line_pool, seeking_acto
         assert getattr(resumed, key) == getattr(whole, key)
 
 
-def test_a_finished_evaluation_is_not_played_again_and_can_grow(line_pool, seeking_actor, tmp_path):
+def test_a_finished_evaluation_is_not_played_again_and_can_grow_or_shrink(line_pool, seeking_actor, tmp_path):
     evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path)
     played = []
     evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path, on_episode=played.append)
@@ -120,6 +120,10 @@ def test_a_finished_evaluation_is_not_played_again_and_can_grow(line_pool, seeki
     more = EvaluateConfig(episodes=25, videos=0)
     assert evaluate(line_pool(4), seeking_actor(), POLICY, more, tmp_path, on_episode=played.append).episodes == 25
     assert len(played) == 5
+    fewer = evaluate(
+        line_pool(4), seeking_actor(), POLICY, EvaluateConfig(seeds=[100_003, 100_001], videos=0), tmp_path
+    )
+    assert (fewer.seeds, fewer.episodes, fewer.resumed_episodes) == ([100_003, 100_001], 2, 2)
 
 
 def test_another_policy_or_environment_must_not_resume(line_pool, seeking_actor, make_spec, tmp_path):

@@ -131,8 +131,11 @@ def test_where_it_ends_does_not_depend_on_how_many_play_at_once(line_pool, seeki
     assert seeds[0] == seeds[1] == seeds[2]
 
 
-def test_versus_needs_the_same_seeds(line_pool, seeking_actor, tmp_path) -> None:
+def test_versus_needs_the_same_seeds_in_the_same_scene(line_pool, seeking_actor, make_spec, tmp_path) -> None:
     evaluate(line_pool(4), seeking_actor(), POLICY, EvaluateConfig(episodes=20, videos=0), tmp_path / "short")
     stop = StopConfig(rule=StopRule.VERSUS, versus=str(tmp_path / "short"))
     with pytest.raises(UserError, match="no episode with seed"):
         evaluate(line_pool(4), seeking_actor(), POLICY, EvaluateConfig(episodes=30, stop=stop), tmp_path / "long")
+    pool = line_pool(4, spec=make_spec(source="simulated: another scene"))
+    with pytest.raises(UserError, match="was evaluated in another environment"):
+        evaluate(pool, seeking_actor(), POLICY, EvaluateConfig(episodes=20, stop=stop), tmp_path / "elsewhere")

@@ -180,6 +180,20 @@ def test_another_store_is_held_out_whole_and_what_is_in_both_not_trained_on(weig
         assert validation.windows == other.lengths.sum()
 
 
+def test_weights_stay_with_their_stores_when_one_has_nothing_to_train_on(tmp_path):
+    stores = [
+        masked(tmp_path / name, valid, first_seed=50 * i)
+        for i, (name, valid) in enumerate((("a", ()), ("b", range(5)), ("c", ())))
+    ]
+    selection = EpisodeSelection(train_where="info.mask.train == true")
+    settings = ANY | {"weights": [1.0, 5.0, 0.0], "validation_share": 0.0}
+    data = open_demonstrations([str(store.path) for store in stores], **settings, selection=selection)
+    with data.streams(Chunks(), None, batch_size=16, seed=0, random_views=False)[0] as training:
+        drawn = next(training).actions[:, 0].numpy()
+    first = np.concatenate([stores[0].actions(number) for number in range(5)])
+    assert (drawn[:, None] == first).all(-1).any(1).all()
+
+
 def test_a_single_store_trains_on_the_same_batches_whatever_is_held_out_elsewhere(tmp_path):
     path = str(masked(tmp_path / "a", (1,)).path)
     other = masked(tmp_path / "other", (), count=2, first_seed=50)

@@ -1,5 +1,6 @@
 """Inputs are known by what they contain."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,29 @@ def test_a_training_run_is_its_model(tmp_path: Path) -> None:
     before = fingerprint_content(str(tmp_path / "run"))
     (tmp_path / "run" / "metrics.jsonl").write_text("{}")
     assert fingerprint_content(str(tmp_path / "run")) == fingerprint_content(str(tmp_path / "run" / "model")) == before
+
+
+def test_a_selection_is_its_acceptance_and_shards_are_what_they_contain_whatever_their_times(tmp_path: Path) -> None:
+    for mark in ("acceptance.npy", "manifest.json"):
+        folder = tmp_path / mark
+        folder.mkdir()
+        (folder / mark).write_text("one")
+        before = fingerprint_content(str(folder))
+        os.utime(folder / mark, ns=(0, 0))
+        assert fingerprint_content(str(folder)) == before
+        (folder / "more.tar").touch()
+        assert (fingerprint_content(str(folder)) == before) == (mark == "acceptance.npy")
+        (folder / mark).write_text("two")
+        assert fingerprint_content(str(folder)) != before
+
+
+def test_the_names_of_files_count_but_not_that_of_a_single_one(tmp_path: Path) -> None:
+    for name in ("config.json", "a", "b.pth"):
+        (tmp_path / name).write_text("content")
+    before = fingerprint_content(str(tmp_path))
+    (tmp_path / "a").rename(tmp_path / "c.pth")
+    assert fingerprint_content(str(tmp_path)) != before
+    assert fingerprint_content(str(tmp_path / "b.pth")) == fingerprint_content(str(tmp_path / "c.pth"))
 
 
 def test_what_is_not_there_is_its_name() -> None:

@@ -1,5 +1,6 @@
 """overwrite=true costs nobody a result before there is something new in its place."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,23 @@ def test_a_result_goes_when_a_new_one_has_begun(made: Path, monkeypatch: pytest.
     assert not read_json(stamp_path(made))["finished"]
     assert run(made, 2, lambda: write(made, "newer")) == 0
     assert names(made.parent) == ["demos", "demos.stage.json"]
+
+
+def test_a_result_is_kept_for_as_long_as_nothing_new_has_begun(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replacement, "POLL_SECONDS", 0.001)
+    looks = threading.Semaphore(0)
+
+    def begun(out: Path) -> bool:
+        looks.release()
+        return False
+
+    def work() -> bool:
+        assert all(looks.acquire(timeout=30) for _ in range(3))
+        raise UserError("the simulator failed")
+
+    with pytest.raises(UserError, match="simulator failed"):
+        run_stage("collect", str(made), {"setting": 2}, work, overwrite=True, has_begun=begun)
+    assert (made / "text").read_text() == "old"
 
 
 @pytest.mark.parametrize("began", [False, True])

@@ -105,22 +105,44 @@ def test_a_result_is_the_earlier_one_until_it_has_grown(tmp_path: Path) -> None:
     assert read_json(stamp_path(out))["settings"] == {"loop.steps": 20}
 
 
-def test_words_of_the_user_are_part_of_the_result_whatever_they_are_called(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapping", ["make", "cameras"])
+def test_words_of_the_user_are_part_of_the_result_whatever_they_are_called(tmp_path: Path, mapping: str) -> None:
     out, log = tmp_path / "results", []
     for device in ("cpu", "cuda"):
-        settings = {"device": device, "env": {"make": {"device": "cpu", "inside": {"workers": 1}}}}
+        settings = {"device": device, "env": {mapping: {"device": "cpu", "inside": {"workers": 1}}}}
         run_stage("evaluate", str(out), settings, make(out, log))
     assert log == ["worked"]
-    with pytest.raises(UserError, match=r"env\.make\.inside\.workers: 1 then, 2 now"):
-        run_stage("evaluate", str(out), {"env": {"make": {"device": "cpu", "inside": {"workers": 2}}}}, make(out, log))
+    with pytest.raises(UserError, match=rf"env\.{mapping}\.inside\.workers: 1 then, 2 now"):
+        run_stage("evaluate", str(out), {"env": {mapping: {"device": "cpu", "inside": {"workers": 2}}}}, make(out, log))
 
 
 def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
     out, log = tmp_path / "demos", []
     assert run_stage("collect", str(out), Settings(), make(out, log, finished=False)) == 130
     assert not read_json(stamp_path(out))["finished"]
+    with pytest.raises(UserError, match="steps: 1 then, 2 now"):
+        run_stage("collect", str(out), Settings(steps=2), make(out, log))
     assert run_stage("collect", str(out), Settings(), make(out, log)) == 0
     assert log == ["worked", "worked"]
+
+
+def test_a_result_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    out, log = tmp_path / "demos", []
+    run_stage("collect", str(out), Settings(), make(out, log))
+    shutil.rmtree(out)
+    assert run_stage("collect", str(out), Settings(), make(out, log)) == 0
+    shutil.rmtree(out)
+    assert run_stage("collect", str(out), Settings(steps=2), make(out, log)) == 0
+    assert log == ["worked"] * 3
+
+
+def test_the_time_of_interrupted_sessions_counts_but_not_that_of_another_result(tmp_path: Path) -> None:
+    out, log = tmp_path / "frames", []
+    run_stage("curate", str(out), Settings(), make(out, log, finished=False), always=True)
+    for settings, before, least in ((Settings(), 100, 100), (Settings(steps=2), 100, 0)):
+        write_json(stamp_path(out), read_json(stamp_path(out)) | {"seconds": before})
+        run_stage("curate", str(out), settings, make(out, log), always=True)
+        assert least <= read_json(stamp_path(out))["seconds"] < least + 50
 
 
 def write(path: Path, text: str) -> Callable[[], bool]:
@@ -252,6 +274,14 @@ def test_settings_that_are_refused_do_not_change_what_a_result_is_known_by(tmp_p
     with pytest.raises(UserError, match="no such checkpoint"):
         run_stage("curate", str(out), Settings(steps=2), refuse, always=True)
     assert stamp_path(out).read_text() == before
+
+    def crash() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("curate", str(out), Settings(steps=2), crash, always=True)
+    stamp = read_json(stamp_path(out))
+    assert (stamp["finished"], stamp["settings"]) == (False, {"steps": 2}), "it may have begun to change"
 
 
 def test_two_commands_do_not_share_an_output(tmp_path: Path) -> None:

@@ -110,12 +110,14 @@ def test_rows_of_other_environments_have_names_of_their_own(line_pool, make_spec
     assert names == {"Seeker (bc, robot=Dot)", "Seeker (bc, robot=Point)"}
 
 
-def test_a_policy_that_is_shown_things_by_other_names_is_another_row(line_pool, seeking_actor, tmp_path) -> None:
-    for name, sight in (("a", ""), ("b", "by_position=true")):
-        who = EvaluatedPolicy(name=name, label="Seeker", policy="bc", encoder="none", training_seed=0, sight=sight)
+@pytest.mark.parametrize(("key", "value"), [("sight", "by_position=true"), ("acting", "4 actions of each chunk")])
+def test_a_policy_that_sees_or_acts_otherwise_is_another_row(line_pool, seeking_actor, tmp_path, key, value) -> None:
+    for name, changes in (("a", {}), ("b", {key: value})):
+        who = EvaluatedPolicy(name=name, label="Seeker", policy="bc", encoder="none", fingerprint="one", **changes)
         evaluate(line_pool(4), seeking_actor(), who, EvaluateConfig(episodes=3, videos=0), tmp_path / name)
     names = {row.name for row in collect_sweep(tmp_path, lambda path: {"loop.steps": 10})}
-    assert names == {"Seeker (bc, sight=–)", "Seeker (bc, sight=by_position=true)"}
+    assert names == {f"Seeker (bc, {key}=–)", f"Seeker (bc, {key}={value})"}
+    assert len(collect_sweep(tmp_path, lambda path: {})) == 2
 
 
 def test_episodes_played_in_two_evaluations_are_no_second_training(line_pool, seeking_actor, tmp_path) -> None:
