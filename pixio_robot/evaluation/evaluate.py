@@ -7,7 +7,7 @@ import datetime
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pixio_robot.errors import UserError
@@ -74,19 +74,10 @@ def evaluate(
         stop_monitor.add(result)
     if done and on_resume is not None:
         on_resume(done)
-    if config.videos and not pool.spec.cameras:
-        raise UserError(f"videos={config.videos} needs a camera, but the environment has none; set videos=0.")
-    camera = config.video_camera or next(iter(pool.spec.cameras), "")
-    video_recorder = VideoRecorder(directory / VIDEOS, pool.spec, videos=config.videos, camera=camera, done=done)
+    video_recorder = _make_video_recorder(config, pool.spec, directory, done)
     watchers: list[Watcher] = [video_recorder]
     if record is not None:
-        recorder = DemoRecorder(record, pool.spec, policy)
-        if missing := recorder.missing_seeds(result.seed for result in done):
-            raise UserError(
-                f"{len(missing)} episodes in {directory} were played without being recorded to record={record}, for "
-                f"example seed {missing[0]}. Use another output directory to play and record them again."
-            )
-        watchers.append(recorder)
+        watchers.append(_make_demo_recorder(record, pool.spec, policy, directory, done))
     # Nothing is written before all checks pass, so the settings of a rejected evaluation can still be corrected.
     begin_results(directory, policy, pool.spec)
     (directory / SUMMARY).unlink(missing_ok=True)
@@ -113,13 +104,36 @@ def evaluate(
     video_recorder.write_grid(ended)
     counted = read_outcomes(directory, stop_monitor.counted)
     interval = config.interval if config.stop.rule is StopRule.NEVER else None
-    summary = summarise(policy, pool.spec, counted, interval)
-    summary.repeats = repeats
-    summary.stopped = stop_monitor.stop_reason
-    summary.wall_seconds = round(time.monotonic() - started, 3)
-    summary.resumed_episodes = len(done)
+    summary = dataclasses.replace(
+        summarise(policy, pool.spec, counted, interval),
+        repeats=repeats,
+        stopped=stop_monitor.stop_reason,
+        wall_seconds=round(time.monotonic() - started, 3),
+        resumed_episodes=len(done),
+    )
     write_summary(directory, summary)
     return summary
+
+
+def _make_video_recorder(
+    config: EvaluateConfig, spec: DemoSpec, directory: Path, done: Sequence[EpisodeResult]
+) -> VideoRecorder:
+    if config.videos and not spec.cameras:
+        raise UserError(f"videos={config.videos} needs a camera, but the environment has none; set videos=0.")
+    camera = config.video_camera or next(iter(spec.cameras), "")
+    return VideoRecorder(directory / VIDEOS, spec, videos=config.videos, camera=camera, done=done)
+
+
+def _make_demo_recorder(
+    record: Path, spec: DemoSpec, policy: EvaluatedPolicy, directory: Path, done: Sequence[EpisodeResult]
+) -> DemoRecorder:
+    recorder = DemoRecorder(record, spec, policy)
+    if missing := recorder.missing_seeds(result.seed for result in done):
+        raise UserError(
+            f"{len(missing)} episodes in {directory} were played without being recorded to record={record}, for "
+            f"example seed {missing[0]}. Use another output directory to play and record them again."
+        )
+    return recorder
 
 
 def _reference_outcomes(stop: StopConfig, spec: DemoSpec, repeats: bool) -> dict[int, bool]:

@@ -87,25 +87,18 @@ def imitate(
     those of the parameters on the meta device. `prepare_on`: observations for `prepare`, which is called once the
     weights are loaded. When this returns, `policy` holds the last weights, not the averages.
     """
-    device, processes = pick_device(config.device), current_processes()
+    device, processes, loop = pick_device(config.device), current_processes(), config.loop
     model = cast(nn.Module, policy)
-    # Copied before the parameters are sharded over the processes, for saving them unsharded on the first process.
-    template = _copy_on_meta_device(model) if processes.world_size > 1 and processes.is_main else None
-    whole = _LossModule(model)
-    encoders = [encoder for _, encoder in named_encoders(model)]
-    blocks = [block for encoder in encoders for block in _transformer_blocks(encoder)]
-    loop = config.loop
+    save = _make_save(model, save_model)
+    loss_module = _LossModule(model)
+    blocks = [block for _, encoder in named_encoders(model) for block in _transformer_blocks(encoder)]
     if weights is not None:
         weights = add_prefix("policy.", weights)
     distributed_model = distribute_model(
-        whole, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights
+        loss_module, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights
     )
     if prepare_on:
-        distributed_model.register_forward_method("prepare")
-        # If blocks are gathered in half precision, the layers around them need autocast.
-        with loop.autocast(device) if distributed_model.sharded else contextlib.nullcontext():
-            whole.prepare(observation.to(device) for observation in prepare_on)
-        distributed_model.reshard()
+        _prepare(loss_module, distributed_model, prepare_on, loop, device)
 
     def weight_batches(batches: Sequence[Batch]) -> Sequence[tuple[Batch, Tensor | float | None]]:
         return list(zip(batches, _batch_weights(model, batches, processes, device), strict=True))
@@ -119,21 +112,12 @@ def imitate(
             else _scale_losses(weight, loss, metrics)
         )
 
-    def save(directory: Path) -> None:
-        if processes.world_size == 1:
-            save_model(directory, model)
-            return
-        complete = gather_full_state_dict(model.state_dict())
-        if template is not None:
-            saved = copy.deepcopy(template)
-            saved.load_state_dict(complete, assign=True)
-            save_model(directory, saved)
-
     hooks = [make_hook(save) for make_hook in hook_factories]
     if validation_batches is not None:
-        look = _Validation(distributed_model, validation_batches, config, device, policy.spec.action_names)
-        best = BestCheckpoints(run_dir, config.keep_best, config.best_by, look, save) if config.keep_best else look
-        hooks.append(Hook(every=config.validation_every, call=best))
+        validate = _Validation(distributed_model, validation_batches, config, device, policy.spec.action_names)
+        if config.keep_best:
+            validate = BestCheckpoints(run_dir, config.keep_best, config.best_by, validate, save)
+        hooks.append(Hook(every=config.validation_every, call=validate))
     elif config.keep_best:
         raise UserError(f"keep_best={config.keep_best} needs held-out episodes to compare on, but none are held out.")
     rates = encoder_lr_scales(model, config.encoder_lr_scale, layer_decay)
@@ -159,6 +143,24 @@ def imitate(
     finally:
         if validation_batches is not None:
             validation_batches.close()
+
+
+def _make_save(model: nn.Module, save_model: SaveModel) -> Callable[[Path], None]:
+    """A function that saves the whole model; all processes must call it. Make it before the parameters are sharded over
+    them: the first process loads the gathered weights into a copy that is not."""
+    processes = current_processes()
+    if processes.world_size == 1:
+        return lambda directory: save_model(directory, model)
+    template = _copy_on_meta_device(model) if processes.is_main else None
+
+    def save(directory: Path) -> None:
+        weights = gather_full_state_dict(model.state_dict())
+        if template is not None:
+            unsharded = copy.deepcopy(template)
+            unsharded.load_state_dict(weights, assign=True)
+            save_model(directory, unsharded)
+
+    return save
 
 
 def _copy_on_meta_device(model: nn.Module) -> nn.Module:
@@ -193,6 +195,21 @@ class _LossModule(nn.Module):
         if self._compiled is not None and self.policy.training:
             return self._compiled(batch)
         return policy.loss(batch)
+
+
+def _prepare(
+    loss_module: _LossModule,
+    distributed_model: DistributedModel,
+    observations: Iterable[Observation],
+    loop: LoopConfig,
+    device: torch.device,
+) -> None:
+    """Call the policy's `prepare`."""
+    distributed_model.register_forward_method("prepare")
+    # If blocks are gathered in half precision, the layers around them need autocast.
+    with loop.autocast(device) if distributed_model.sharded else contextlib.nullcontext():
+        loss_module.prepare(observation.to(device) for observation in observations)
+    distributed_model.reshard()
 
 
 def _batch_weights(
@@ -245,18 +262,17 @@ class _Validation:
         batches: BatchStream,
         config: ImitateConfig,
         device: torch.device,
-        names: Sequence[str],
+        action_names: Sequence[str],
     ) -> None:
-        """names: of the actions' dimensions."""
         self._model, self._batches, self._config, self._device = model, batches, config, device
         self._beginning = batches.state_dict()
-        self._names = names
+        self._action_names = action_names
 
-    def __call__(self, number: int) -> dict[str, float]:
+    def __call__(self, step: int) -> dict[str, float]:
         processes = current_processes()
         torch.manual_seed(VALIDATION_SEED + processes.rank)
         self._batches.load_state_dict(self._beginning)
-        window = MetricBuffer()
+        buffer = MetricBuffer()
         for index in range(self._config.validation_batches):
             batch = next(self._batches).to(self._device)
             with self._config.loop.autocast(self._device):
@@ -264,20 +280,24 @@ class _Validation:
             loss, metrics = _weight_across_processes(loss, metrics, processes)
             for name, value in {**metrics, "loss": loss}.items():
                 if name != "real_share":  # of use for weights only
-                    window.add(f"validation_{name}", value)
+                    buffer.add(f"validation_{name}", value)
             if index == 0:
-                rows = len(batch.actions)
-                seeds = range(processes.rank * rows, (processes.rank + 1) * rows)
-                # Blocks that are gathered in half precision need autocast.
-                with self._config.loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
-                    actions_bna = self._model.module(batch, seeds=list(seeds)).float()
-                weight = _relative_weight((~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum(), processes)
-                errors_a = action_errors(actions_bna, batch) * weight
-                window.add("validation_action_error", errors_a.mean())
-                for name, error in zip(self._names, errors_a, strict=True):
-                    window.add(f"validation_action_error/{name}", error)
-        window.average(processes)
-        return average_metrics(window.fetch())
+                errors_a = self._action_errors(batch, processes)
+                buffer.add("validation_action_error", errors_a.mean())
+                for name, error in zip(self._action_names, errors_a, strict=True):
+                    buffer.add(f"validation_action_error/{name}", error)
+        buffer.average(processes)
+        return average_metrics(buffer.fetch())
+
+    def _action_errors(self, batch: Batch, processes: Processes) -> Tensor:
+        """`action_errors` (a,) of the policy, weighted so that the mean over processes is that over all steps."""
+        rows = len(batch.actions)
+        seeds = range(processes.rank * rows, (processes.rank + 1) * rows)
+        # Blocks that are gathered in half precision need autocast.
+        with self._config.loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
+            actions_bna = self._model.module(batch, seeds=list(seeds)).float()
+        real_steps = (~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum()
+        return action_errors(actions_bna, batch) * _relative_weight(real_steps, processes)
 
 
 def action_errors(actions_bna: Tensor, batch: Batch) -> Tensor:
@@ -293,11 +313,11 @@ def action_errors(actions_bna: Tensor, batch: Batch) -> Tensor:
 
 def named_encoders(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every encoder of a policy with its name: modules named `encoder`, or the members of a list of that name."""
-    found: list[str] = []
+    names: list[str] = []
     for name, module in policy.named_modules():
-        if name.rpartition(".")[2] != "encoder" or any(name.startswith(f"{other}.") for other in found):
+        if name.rpartition(".")[2] != "encoder" or any(name.startswith(f"{outer}.") for outer in names):
             continue
-        found.append(name)
+        names.append(name)
         if isinstance(module, nn.ModuleList):
             for index, child in module.named_children():
                 yield f"{name}.{index}", child

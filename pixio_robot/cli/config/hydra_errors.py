@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import OverrideParseException
 
@@ -32,41 +33,21 @@ def to_user_error(error: Exception, command: str, valid_keys: list[str], words: 
     full_key = next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")), "")
     first = lines[0] if lines else type(error).__name__
     composing = re.match(r"In '([^']+)': \w+ raised while composing config:", first)
+    config_file = _config_file_note(command, composing and composing[1])
     if composing and len(lines) > 1:
         first = lines[1]
     unknown = re.search(r"Key '([^']+)' (?:is )?not in", first)
     if unknown:
-        key = full_key or unknown.group(1)
-        siblings = sorted({k for k in valid_keys if k.rpartition(".")[0] == key.rpartition(".")[0]})
         owner = getattr(chain[-1], "object_type", None)
-        fields = sorted(field.name for field in dataclasses.fields(owner)) if dataclasses.is_dataclass(owner) else []
-        if not {*fields} <= {k.rpartition(".")[2] for k in siblings}:
-            # Inside a list item, such as students=[{encoder: {...}}], which has no keys in `valid_keys`.
-            key, siblings, valid_keys = key.rpartition(".")[2], fields, fields
-        # Hydra reports only the first unknown part, such as `dataloader` of dataloader.batch_size.
-        typed = next((word.partition("=")[0] for word in words if word.startswith(f"{key}.")), key)
-        return unknown_setting(
-            command, key, siblings, valid_keys, typed, _config_file_note(command, composing and composing[1])
-        )
+        return _unknown_key(command, full_key or unknown.group(1), owner, valid_keys, words, config_file)
     unknown_group = re.search(r"Could not override '([^']+)'", first)
     if unknown_group:
         hint = next((f" {line}" for line in lines if line.startswith("Did you mean")), "")
         return UserError(f"`{command}` has no group {unknown_group.group(1)!r}.{hint}")
     unparsed = re.search(r"Error parsing override '([^']+)'", first)
     word = error.override if isinstance(error, OverrideParseException) else unparsed and unparsed.group(1)
-    if word and (flag := re.fullmatch(r"--([\w.]+)(=.*)?", str(word))):
-        known = find_equivalent_setting(flag[1], valid_keys) or (flag[1] if flag[1] in valid_keys else "")
-        hint = f": {known}=..." if known else f" (`{command} --help` lists all settings)"
-        return UserError(
-            f"`{command}` has no option --{flag[1]}; settings are written key=value, without dashes{hint}."
-        )
     if word:
-        strange = _UNQUOTABLE.search(str(word).partition("=")[2])
-        why = f"{strange[0]!r}" if strange else "brackets, braces or commas that are not of a list or mapping"
-        return UserError(
-            f"`{command}` cannot parse {word!r}: settings are written key=value; quote a text that contains {why}: "
-            "key=\"'text'\", in a list key=\"['text']\"."
-        )
+        return _unparsable_word(command, str(word), valid_keys)
     several = re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", first)
     if several:
         key, values = several.groups()
@@ -82,7 +63,37 @@ def to_user_error(error: Exception, command: str, valid_keys: list[str], words: 
         group, _, name = missing_group.group(1).rpartition("/")
         return unknown_name(group, name, group_options(config_directory(), group))
     where = f" (setting {full_key!r})" if full_key else ""
-    return UserError(f"{first}{where}{_config_file_note(command, composing and composing[1])}")
+    return UserError(f"{first}{where}{config_file}")
+
+
+def _unknown_key(
+    command: str, key: str, owner: Any, valid_keys: Sequence[str], words: Sequence[str], config_file: str
+) -> UserError:
+    """There is no `key` in the dataclass `owner`, as far as Hydra says which it looked in."""
+    siblings = sorted({k for k in valid_keys if k.rpartition(".")[0] == key.rpartition(".")[0]})
+    fields = sorted(field.name for field in dataclasses.fields(owner)) if dataclasses.is_dataclass(owner) else []
+    if not {*fields} <= {k.rpartition(".")[2] for k in siblings}:
+        # Inside a list item, such as students=[{encoder: {...}}], which has no keys in `valid_keys`.
+        key, siblings, valid_keys = key.rpartition(".")[2], fields, fields
+    # Hydra reports only the first unknown part, such as `dataloader` of dataloader.batch_size.
+    typed = next((word.partition("=")[0] for word in words if word.startswith(f"{key}.")), key)
+    return unknown_setting(command, key, siblings, valid_keys, typed, config_file)
+
+
+def _unparsable_word(command: str, word: str, valid_keys: Sequence[str]) -> UserError:
+    """The word is no key=value: an option with dashes, or a value that Hydra would need quoted."""
+    if flag := re.fullmatch(r"--([\w.]+)(=.*)?", word):
+        known = find_equivalent_setting(flag[1], valid_keys) or (flag[1] if flag[1] in valid_keys else "")
+        hint = f": {known}=..." if known else f" (`{command} --help` lists all settings)"
+        return UserError(
+            f"`{command}` has no option --{flag[1]}; settings are written key=value, without dashes{hint}."
+        )
+    strange = _UNQUOTABLE.search(word.partition("=")[2])
+    why = f"{strange[0]!r}" if strange else "brackets, braces or commas that are not of a list or mapping"
+    return UserError(
+        f"`{command}` cannot parse {word!r}: settings are written key=value; quote a text that contains {why}: "
+        "key=\"'text'\", in a list key=\"['text']\"."
+    )
 
 
 def unknown_setting(
@@ -107,10 +118,10 @@ def _config_file_note(command: str, config: str | None) -> str:
     if config is None:
         return ""
     path = config_directory() / f"{config}.yaml"
-    said = re.search(
+    header = re.search(
         r"^# Command: (?:pixio-robot|torchrun .*pixio_robot.cli.main) (\w+)", _read_if_exists(path), re.MULTILINE
     )
-    meant = f", which is for `{said[1]}`" if said and said[1] not in (command, "quickstart") else ""
+    meant = f", which is for `{header[1]}`" if header and header[1] not in (command, "quickstart") else ""
     return f" (in {config}.yaml{meant})"
 
 

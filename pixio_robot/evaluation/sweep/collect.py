@@ -93,36 +93,22 @@ def collect_sweep(
     if not paths:
         raise UserError(f"{directory} holds no finished evaluation (`pixio-robot evaluate ... out={directory}/...`).")
     # Checkpoints of one training run are not repetitions; `report run=` shows them as a series.
-    found = [(path, summary) for path in paths if (summary := read_summary(path)).training_step is None]
-    if not found:
+    evaluated = [(path, summary) for path in paths if (summary := read_summary(path)).training_step is None]
+    if not evaluated:
         raise UserError(
             f"{directory} holds only evaluations of intermediate checkpoints; see those with `pixio-robot report run=`."
         )
-    found = _drop_repeated_episodes(found)
-    summaries = [summary for _, summary in found]
-    settings = [_distinguishing_settings(summary, settings_of(path)) for path, summary in found]
+    evaluated = _drop_repeated_episodes(evaluated)
+    summaries = [summary for _, summary in evaluated]
+    settings = [_distinguishing_settings(summary, settings_of(path)) for path, summary in evaluated]
+    settings = _name_environments(summaries, settings)
     varied = _varying_settings(settings)
-    environments: dict[tuple, set[str]] = {}
-    for summary, values in zip(summaries, settings, strict=True):
-        what = (*_display_key(summary), *(repr(values.get(key)) for key in varied))
-        environments.setdefault(what, set()).add(summary.spec_hash)
-    if any(len(hashes) > 1 for hashes in environments.values()):
-        # Only the environment distinguishes these rows: another controller, or cameras of another size.
-        settings = [
-            {**values, "environment": summary.spec_hash} for summary, values in zip(summaries, settings, strict=True)
-        ]
-        varied = _varying_settings(settings)
-    groups: dict[tuple, list[int]] = {}
-    for index, (summary, values) in enumerate(zip(summaries, settings, strict=True)):
-        who = (summary.label, summary.policy, summary.encoder, summary.adaptation, summary.acting, summary.sight)
-        where = (summary.task, summary.spec_hash, summary.scene)
-        groups.setdefault((*who, *where, *(repr(values.get(key)) for key in varied)), []).append(index)
     rows = []
-    for group in groups.values():
+    for group in _group_repetitions(summaries, settings, varied):
         first = summaries[group[0]]
         alike = [settings[i] for i, each in enumerate(summaries) if _display_key(each) == _display_key(first)]
         values = {key: settings[group[0]].get(key) for key in varied}
-        rows.append(_make_row([found[i] for i in group], values, _varying_settings(alike)))
+        rows.append(_make_row([evaluated[i] for i in group], values, _varying_settings(alike)))
     return sorted(rows, key=lambda row: (row.task, -row.rate, row.label))
 
 
@@ -143,19 +129,44 @@ def _distinguishing_settings(summary: EvaluationSummary, training: Mapping[str, 
     return {**training, **acting, **where}
 
 
+def _name_environments(summaries: Sequence[EvaluationSummary], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The settings, with the environment among them if nothing else would distinguish some rows: another controller, or
+    cameras of another size."""
+    varied = _varying_settings(settings)
+    environments: dict[tuple, set[str]] = {}
+    for summary, values in zip(summaries, settings, strict=True):
+        row = (*_display_key(summary), *(repr(values.get(key)) for key in varied))
+        environments.setdefault(row, set()).add(summary.spec_hash)
+    if all(len(hashes) == 1 for hashes in environments.values()):
+        return settings
+    return [{**values, "environment": summary.spec_hash} for summary, values in zip(summaries, settings, strict=True)]
+
+
+def _group_repetitions(
+    summaries: Sequence[EvaluationSummary], settings: Sequence[Mapping[str, Any]], varied: Sequence[str]
+) -> list[list[int]]:
+    """The numbers of the evaluations of each row: those that differ in nothing but seeds."""
+    groups: dict[tuple, list[int]] = {}
+    for index, (summary, values) in enumerate(zip(summaries, settings, strict=True)):
+        who = (summary.label, summary.policy, summary.encoder, summary.adaptation, summary.acting, summary.sight)
+        where = (summary.task, summary.spec_hash, summary.scene)
+        groups.setdefault((*who, *where, *(repr(values.get(key)) for key in varied)), []).append(index)
+    return list(groups.values())
+
+
 def _display_key(summary: EvaluationSummary) -> tuple[str, str, str]:
     return summary.task, summary.label, summary.policy
 
 
-def _drop_repeated_episodes(found: list[tuple[Path, EvaluationSummary]]) -> list[tuple[Path, EvaluationSummary]]:
+def _drop_repeated_episodes(evaluated: list[tuple[Path, EvaluationSummary]]) -> list[tuple[Path, EvaluationSummary]]:
     """Drop evaluations that share episodes with a longer one of the same policy: counting the same episodes twice would
     make the intervals too narrow."""
     kept: list[tuple[Path, EvaluationSummary]] = []
-    for path, summary in sorted(found, key=lambda each: -each[1].episodes):
+    for path, summary in sorted(evaluated, key=lambda each: -each[1].episodes):
         again = any(_same_actor(summary, other) and not set(summary.seeds).isdisjoint(other.seeds) for _, other in kept)
         if not again:
             kept.append((path, summary))
-    return [each for each in found if each in kept]
+    return [each for each in evaluated if each in kept]
 
 
 def _same_actor(first: EvaluationSummary, second: EvaluationSummary) -> bool:
@@ -178,13 +189,15 @@ def _varying_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     for each in settings:
         for key, value in each.items():
             values.setdefault(key, set()).add(repr(value))
-    return sorted(key for key, found in values.items() if len(found) > 1 and key not in SEED_SETTINGS | NAMING_SETTINGS)
+    return sorted(
+        key for key, distinct in values.items() if len(distinct) > 1 and key not in SEED_SETTINGS | NAMING_SETTINGS
+    )
 
 
 def _make_row(
-    found: list[tuple[Path, EvaluationSummary]], settings: dict[str, Any], distinguishing: list[str]
+    evaluated: list[tuple[Path, EvaluationSummary]], settings: dict[str, Any], distinguishing: list[str]
 ) -> SweepRow:
-    runs = [run for _, run in found]
+    runs = [run for _, run in evaluated]
     first = runs[0]
     trained = _group_by_weights(runs)
     rates = [sum(run.successes for run in of_one) / sum(run.episodes for run in of_one) for of_one in trained]
@@ -192,7 +205,7 @@ def _make_row(
     once = "" if first.policy == "random" else ", one training seed"
     if len(trained) > 1:
         # A few runs with few episodes may agree by chance, so use the wider interval.
-        outcomes = [{end.seed: end.success for end in read_outcomes(path, run.seeds)} for path, run in found]
+        outcomes = [{end.seed: end.success for end in read_outcomes(path, run.seeds)} for path, run in evaluated]
         student, pooled = student_interval(rates), clustered_wilson_interval(outcomes)
         low, high = min(student[0], pooled[0]), max(student[1], pooled[1])
         seeds = len({run.training_seed for run in runs})
@@ -227,8 +240,8 @@ def _group_by_weights(runs: Sequence[EvaluationSummary]) -> list[list[Evaluation
     """Group the runs by trained policy: several evaluations of one policy say nothing about the variation between
     training seeds, so they are not repetitions. Random actions count as one policy; a run without a fingerprint counts
     by itself."""
-    found: dict[str, list[EvaluationSummary]] = {}
+    groups: dict[str, list[EvaluationSummary]] = {}
     for index, run in enumerate(runs):
-        known = run.fingerprint or ("random actions" if run.policy == "random" else f"run {index}")
-        found.setdefault(known, []).append(run)
-    return list(found.values())
+        weights = run.fingerprint or ("random actions" if run.policy == "random" else f"run {index}")
+        groups.setdefault(weights, []).append(run)
+    return list(groups.values())

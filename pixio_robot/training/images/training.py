@@ -135,10 +135,10 @@ def _build_job(
     generator, autocast = torch.Generator(device), loop.autocast(device)
     hooks = list(make_hooks(images, generator, autocast))
     if images.validation is not None:
-        look = ValidationLoss(
+        validate = ValidationLoss(
             model.module, generator, images.validation, count=config.validation_batches, autocast=autocast
         )
-        hooks.append(Hook(every=validation_every, call=look))
+        hooks.append(Hook(every=validation_every, call=validate))
 
     def step(batch: PixelBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         images_bhw3 = to_device(batch.images, device)
