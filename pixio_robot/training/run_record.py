@@ -12,7 +12,7 @@ from typing import Any
 from pixio_robot.errors import UserError
 from pixio_robot.files import file_lock, read_json, write_json
 from pixio_robot.json_values import to_json_value
-from pixio_robot.training.settings import diff_settings, flatten_settings, increased_settings
+from pixio_robot.training.settings import WITHOUT_EFFECT, diff_settings, flatten_settings, increased_settings
 
 KIND = "training_run"
 FORMAT_VERSION = 1
@@ -22,12 +22,8 @@ EXTENDED = "grew"
 """Settings that were increased to extend a finished run, with their old values: its schedule is a combined one."""
 LOCK = ".lock"
 
-# Settings that may change when a run is resumed, because they do not affect its results.
-NOT_COMPARED = frozenset(
-    {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints", "seconds"}
-    | {"parallel", "peak_tflops", "wandb", "extend"}
-    | {"every", "keep_best"}  # of the rollouts during training
-)
+NOT_COMPARED = WITHOUT_EFFECT | {"seconds", "every", "keep_best"}
+"""Names of settings that may change when a run is resumed; the last two are of the rollouts during training."""
 
 _ignored: ContextVar[Collection[str]] = ContextVar("settings that the caller compares", default=())
 
@@ -114,8 +110,8 @@ def _check_settings(
     changes = diff_settings(earlier, now, default_settings)
     increased = increased_settings(changes, extendable)
     changed = [
-        f"{name}: {there!r} there, {here!r} now"
-        for name, (there, here) in changes.items()
+        f"{name}: {recorded!r} there, {current!r} now"
+        for name, (recorded, current) in changes.items()
         if name.rpartition(".")[2] not in NOT_COMPARED and name not in increased and name not in _ignored.get()
     ]
     if changed:

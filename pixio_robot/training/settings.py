@@ -9,6 +9,11 @@ from typing import Any
 from pixio_robot.json_values import to_json_value
 
 UNSET = "unset"
+WITHOUT_EFFECT = frozenset(
+    {"out", "run", "overwrite", "device", "workers", "log_every", "save_every", "keep_checkpoints"}
+    | {"parallel", "peak_tflops", "wandb", "extend"}
+)
+"""Names of settings that do not affect the content of a result, but only its place or how it is computed."""
 EXTENDABLE = frozenset({"loop.steps", "loop.seconds"})
 """Flat settings that may be larger when a run is continued with `loop.extend`."""
 

@@ -27,6 +27,7 @@ from pixio_robot.files import read_json, write_json
 from pixio_robot.json_values import to_json_value
 from pixio_robot.training.settings import (
     EXTENDABLE,
+    WITHOUT_EFFECT,
     diff_settings,
     flatten_defaults,
     flatten_settings,
@@ -35,16 +36,13 @@ from pixio_robot.training.settings import (
 
 STAMP_SUFFIX = ".stage.json"
 
-# Settings that affect the speed or the location of a result, but not its content.
-SETTINGS_WITHOUT_EFFECT = frozenset(
-    {"overwrite", "out", "run", "features_dir", "workers", "device", "step_timeout_s", "timeout_s", "drop_missing"}
-    | {"log_every", "save_every", "keep_checkpoints", "trials"}
-    | {"executor", "start_method", "egl_devices", "python"}
-    | {"parallel", "peak_tflops", "wandb", "extend"}
-)
-
-# Mappings with user-defined keys, which are never settings even if they have the same name.
+NOT_COMPARED = WITHOUT_EFFECT | {
+    *("features_dir", "step_timeout_s", "timeout_s", "drop_missing", "trials"),
+    *("executor", "start_method", "egl_devices", "python"),
+}
+"""Names of settings that do not affect the content of a result, of training and of all other commands."""
 USER_KEYED_MAPPINGS = frozenset({"make", "cameras"})
+"""Mappings with keys of the user's own, which are never such settings even if they have the same name."""
 
 
 def stamp_path(out: Path) -> Path:
@@ -55,8 +53,7 @@ def _affects_result(name: str) -> bool:
     """Whether a flat setting can change the result."""
     parts = name.split(".")
     return not any(
-        part in SETTINGS_WITHOUT_EFFECT and USER_KEYED_MAPPINGS.isdisjoint(parts[:place])
-        for place, part in enumerate(parts)
+        part in NOT_COMPARED and USER_KEYED_MAPPINGS.isdisjoint(parts[:depth]) for depth, part in enumerate(parts)
     )
 
 
@@ -70,8 +67,10 @@ def _paths(inputs: Inputs) -> list[str]:
 
 def _input_fingerprints(inputs: Inputs) -> dict[str, Any]:
     """Setting -> what is at its path, or a list for several paths."""
-    found = {name: [fingerprint_content(path) for path in _paths({name: named})] for name, named in inputs.items()}
-    return {name: contents[0] if len(contents) == 1 else contents for name, contents in found.items()}
+    fingerprints = {
+        name: [fingerprint_content(path) for path in _paths({name: named})] for name, named in inputs.items()
+    }
+    return {name: contents[0] if len(contents) == 1 else contents for name, contents in fingerprints.items()}
 
 
 def run_stage(
@@ -109,10 +108,6 @@ def run_stage(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_output_lock(target))
         finish_replacement(target, stamp, has_begun)
-        flat = {
-            name: value for name, value in flatten_settings(to_json_value(settings)).items() if _affects_result(name)
-        }
-        default_settings = {name: value for name, value in flatten_defaults(settings).items() if _affects_result(name)}
         if overwrite or not stamp.is_file():
             _check_no_nested_results(target)
         if replaces and not overwrite and not stamp.is_file():
@@ -125,9 +120,16 @@ def run_stage(
             stack.enter_context(replacing_result(target, stamp, has_begun))
         inputs = inputs or {}
         _print_unfinished_inputs(command, _paths(inputs))
-        return _run_and_stamp(
-            _StageRequest(command, target, flat, default_settings, _input_fingerprints(inputs)), work, always, may_grow
+        request = _StageRequest(
+            command,
+            target,
+            settings={
+                name: item for name, item in flatten_settings(to_json_value(settings)).items() if _affects_result(name)
+            },
+            defaults={name: item for name, item in flatten_defaults(settings).items() if _affects_result(name)},
+            input_fingerprints=_input_fingerprints(inputs),
         )
+        return _run_and_stamp(request, work, always, may_grow)
 
 
 def _check_no_nested_results(target: Path) -> None:
@@ -217,21 +219,22 @@ class _StageRequest:
 
 
 def _run_and_stamp(request: _StageRequest, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:
+    """Run `work` unless the result is up to date, and keep its stamp true before, after and if it fails."""
     command, target = request.command, request.target
     stamp = stamp_path(target)
-    spent, earlier, larger = 0.0, None, set[str]()
-    if stamp.is_file() and target.exists():
-        earlier = read_json(stamp)
-        changed = request.changed_since(earlier)
-        larger = increased_settings(changed, may_grow)
-        if changed.keys() - larger and not always:
-            raise UserError(_conflict_message(target, changed))
-        if earlier["finished"] and not always and not larger:
+    earlier = read_json(stamp) if stamp.is_file() and target.exists() else None
+    changed = {} if earlier is None else request.changed_since(earlier)
+    larger = increased_settings(changed, may_grow)
+    if changed.keys() - larger and not always:
+        raise UserError(_conflict_message(target, changed))
+    spent, was_finished = 0.0, earlier is not None and earlier["finished"]
+    if earlier is not None:
+        if was_finished and not always and not larger:
             print(f"{command}: {target} is up to date (took {earlier['seconds']:.0f} s)")
             return 0
-        spent = earlier["seconds"] if not changed or larger else 0.0
-        if not earlier["finished"] or larger:
+        if not was_finished or larger:
             print(f"{command}: continuing {target}")
+        spent = earlier["seconds"] if not changed or larger else 0.0
     record = {"stage": command, "out": str(target), "command": _command_text()}
     record |= {"settings": request.settings, "inputs": request.input_fingerprints}
 
@@ -248,7 +251,7 @@ def _run_and_stamp(request: _StageRequest, work: Callable[[], bool], always: boo
     except BaseException as error:
         # A failed first attempt leaves no stamp, so that the settings can be corrected freely. A finished result keeps
         # its stamp if the settings for an update were rejected.
-        if always and earlier is not None and earlier["finished"] and isinstance(error, UserError):
+        if always and was_finished and isinstance(error, UserError):
             write_json(stamp, earlier)
         elif not target.exists():
             stamp.unlink()
