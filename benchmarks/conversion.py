@@ -85,9 +85,7 @@ def measure(folder: Path, episodes: int, formats: list[str]) -> dict[str, Any]:
         return {"frames_per_cpu_second": frames / cpu, "frames_per_second": frames / wall}
 
     results: dict[str, Any] = {
-        "rewrite": rate(
-            lambda: write_stores(folder / "copy", {"": select_episodes(store, range(len(store)))}, progress=False)
-        )
+        "rewrite": rate(lambda: write_stores(folder / "copy", {"": select_episodes(store)}, progress=False))
     }
     print("rewrite", {name: round(value) for name, value in results["rewrite"].items()}, flush=True)
     for case, (name, settings) in CASES.items():

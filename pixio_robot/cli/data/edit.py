@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
@@ -18,6 +19,9 @@ from pixio_robot.cli.data.arguments import (
     split_arguments,
 )
 from pixio_robot.errors import UserError
+
+if TYPE_CHECKING:
+    from pixio_robot.data.demos.editing.rewrite import NewStore
 
 
 class DuplicateHandling(Choice):
@@ -108,24 +112,22 @@ class PackSettings:
 
 def merge(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.merge import find_duplicates, merge_stores
-    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, write_stores
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming
 
     paths, pairs = split_arguments(arguments)
     check_path_count("merge", paths, many=True)
     config = parse_settings("merge", pairs, MergeSettings)
     stores = [open_for_streaming(path) for path in paths]
     # Report incompatible stores before reading all data to find duplicates.
-    recipe = merge_stores(stores)
-    twice = find_duplicates(stores)
-    drop = config.twins is DuplicateHandling.DROP
-    write_stores(Path(config.out), {"": merge_stores(stores, twice) if drop else recipe})
-    if drop:
-        return _print_written(config.out, [f"left out {len(twice)} duplicate episodes"] if twice else [])
-    warning = (
-        f"warning: {len(twice)} episodes are duplicates (same state and actions), and a validation split may put one "
-        "copy on each side; twins=drop keeps the first of each"
+    merged = merge_stores(stores)
+    duplicates = find_duplicates(stores)
+    note = (
+        f"warning: {len(duplicates)} episodes are duplicates (same state and actions), and a validation split may put "
+        "one copy on each side; twins=drop keeps the first of each"
     )
-    return _print_written(config.out, [warning] if twice else [])
+    if config.twins is DuplicateHandling.DROP:
+        merged, note = merge_stores(stores, duplicates), f"left out {len(duplicates)} duplicate episodes"
+    return _write(config.out, merged, [note] if duplicates else [])
 
 
 def split(arguments: list[str]) -> int:
@@ -137,84 +139,71 @@ def split(arguments: list[str]) -> int:
         raise UserError(
             f"`data split` by={config.by} is not valid: use by=task for one store per task, or leave by= out."
         )
-    store, words = open_for_streaming(path), []
+    store, notes = open_for_streaming(path), []
     if config.by:
-        if said := [word for word in arguments if word.startswith(("validation_share=", "seed="))]:
-            raise UserError(f"`data split` by=task does not hold out episodes: leave out {' and '.join(said)}.")
-        recipes = split_by_task(store)
+        if unused := [word for word in arguments if word.startswith(("validation_share=", "seed="))]:
+            raise UserError(f"`data split` by=task does not hold out episodes: leave out {' and '.join(unused)}.")
+        new_stores = split_by_task(store)
     else:
-        recipes = split_store(store, config.validation_share, config.seed)
-        if twins := len(store) - sum(recipe.count for recipe in recipes.values()):
-            words = [f"left out {twins} episodes with the state and actions of a held-out one"]
-    write_stores(Path(config.out), recipes)
-    return sum(_print_written(f"{config.out}/{name}", words if name == "train" else []) for name in recipes)
+        new_stores = split_store(store, config.validation_share, config.seed)
+        if duplicates := len(store) - sum(new.count for new in new_stores.values()):
+            notes = [f"left out {duplicates} episodes with the state and actions of a held-out one"]
+    write_stores(Path(config.out), new_stores)
+    return sum(_print_written(f"{config.out}/{name}", notes if name == "train" else []) for name in new_stores)
 
 
 def filter(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.rewrite import filter_episodes, open_for_streaming, write_stores
+    from pixio_robot.data.demos.editing.rewrite import filter_episodes, open_for_streaming
 
     path, config = parse_one_path("filter", arguments, FilterSettings)
-    write_stores(Path(config.out), {"": filter_episodes(open_for_streaming(path), config.where)})
-    return _print_written(config.out)
+    return _write(config.out, filter_episodes(open_for_streaming(path), config.where))
 
 
 def subsample(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.resample import Edit, subsample
-    from pixio_robot.data.demos.editing.rewrite import (
-        open_for_streaming,
-        sample_episodes,
-        select_episodes,
-        write_stores,
-    )
+    from pixio_robot.data.demos.editing.resample import subsample
+    from pixio_robot.data.demos.editing.rewrite import Edit, open_for_streaming, sample_episodes, select_episodes
 
     path, config = parse_one_path("subsample", arguments, SubsampleSettings)
     if config.episodes == 0 and config.stride == 1:
         raise UserError("`data subsample` needs episodes=N, stride=K, or both.")
     store = open_for_streaming(path)
-    episodes = sample_episodes(store, config.episodes, config.seed) if config.episodes else list(range(len(store)))
-    edit = (
-        Edit(store.spec, lambda episode: episode)
-        if config.stride == 1
-        else subsample(store.spec, config.stride, config.actions)
-    )
-    write_stores(Path(config.out), {"": select_episodes(store, episodes, edit.change, edit.spec)})
-    return _print_written(config.out, edit.notes)
+    episodes = sample_episodes(store, config.episodes, config.seed) if config.episodes else None
+    edit = Edit(store.spec) if config.stride == 1 else subsample(store.spec, config.stride, config.actions)
+    return _write(config.out, select_episodes(store, episodes, edit), edit.notes)
 
 
 def rename(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.rename import SpecOverrides, rename_columns
-    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes
 
     paths, pairs = split_arguments(arguments)
     check_path_count("rename", paths)
     store = open_for_streaming(paths[0])
     own = {field.name for field in dataclasses.fields(RenameSettings)} - set(store.spec.cameras) | {"out"}
     config = parse_settings("rename", {key: pairs.pop(key) for key in list(pairs) if key in own}, RenameSettings)
-    words = {field.name: getattr(config, field.name) for field in dataclasses.fields(SpecOverrides)}
-    if not pairs and not any(words.values()):
+    overrides = {field.name: getattr(config, field.name) for field in dataclasses.fields(SpecOverrides)}
+    if not pairs and not any(overrides.values()):
         raise UserError(
             "`data rename` needs cameras or columns as OLD=NEW, or robot=, controller=, task=, state_names=, "
             "action_names=."
         )
-    edit = rename_columns(store.spec, pairs, SpecOverrides(**words))
-    recipe = select_episodes(store, range(len(store)), edit.change, edit.spec)
+    edit = rename_columns(store.spec, pairs, SpecOverrides(**overrides))
+    renamed = select_episodes(store, edit=edit)
     if config.task:  # overrides the task recorded with each episode
-        recipe = dataclasses.replace(recipe, spec=edit.spec)
-    write_stores(Path(config.out), {"": recipe})
-    return _print_written(config.out, edit.notes)
+        renamed = dataclasses.replace(renamed, spec=edit.spec)
+    return _write(config.out, renamed, edit.notes)
 
 
 def resize(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.resample import resize_images
-    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes
 
     path, config = parse_one_path("resize", arguments, ResizeSettings)
     if bool(config.size) == bool(config.height or config.width):
         raise UserError("`data resize` needs size=PIXELS, or height=PIXELS and width=PIXELS.")
     store = open_for_streaming(path)
     edit = resize_images(store.spec, config.size or config.height, config.size or config.width, config.cameras)
-    write_stores(Path(config.out), {"": select_episodes(store, range(len(store)), edit.change, edit.spec)})
-    return _print_written(config.out)
+    return _write(config.out, select_episodes(store, edit=edit))
 
 
 def actions(arguments: list[str]) -> int:
@@ -232,15 +221,15 @@ def actions(arguments: list[str]) -> int:
         raise UserError("`data actions` needs to=delta|absolute, rotation=FORM, or both.")
     store = open_for_streaming(path)
     edit = convert_actions(store.spec, config.to, config.rotation, config.scale_position, config.scale_rotation)
-    write_stores(Path(config.out), {"": select_episodes(store, range(len(store)), edit.change, edit.spec)})
+    write_stores(Path(config.out), {"": select_episodes(store, edit=edit)})
     notes = list(edit.notes)
-    made = DemoStore.open(config.out, ram_bytes=0)
-    if config.to == DELTA and is_motionless(made.spec, map(made.actions, range(len(made)))):
+    converted = DemoStore.open(config.out, ram_bytes=0)
+    if config.to == DELTA and is_motionless(converted.spec, map(converted.actions, range(len(converted)))):
         notes.append(
             "warning: every delta is 0, because each action is the pose of its own step, as in UMI: a policy trained "
             "on them would stand still. Train on the absolute poses."
         )
-    notes += warn_about_clipped_deltas(store.spec, made.spec, map(made.actions, range(len(made))))
+    notes += warn_about_clipped_deltas(store.spec, converted.spec, map(converted.actions, range(len(converted))))
     return _print_written(config.out, notes)
 
 
@@ -256,11 +245,17 @@ def pack(arguments: list[str]) -> int:
         )
     if store.image_codec in LOSSY:
         print(f"{path} was packed with the lossy codec {store.image_codec}: the lost quality cannot be restored.")
-    recipe = select_episodes(store, range(len(store)))
-    write_stores(Path(config.out), {"": dataclasses.replace(recipe, image_codec=codec)})
+    write_stores(Path(config.out), {"": dataclasses.replace(select_episodes(store), image_codec=codec)})
     before, after = _episode_bytes(path), _episode_bytes(Path(config.out))
     print(f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB ({after / before:.0%})")
     return _print_written(config.out)
+
+
+def _write(out: str, new_store: NewStore, notes: Iterable[str] = ()) -> int:
+    from pixio_robot.data.demos.editing.rewrite import write_stores
+
+    write_stores(Path(out), {"": new_store})
+    return _print_written(out, notes)
 
 
 def _print_written(out: str, notes: Iterable[str] = ()) -> int:

@@ -24,8 +24,8 @@ class TaskEpisodes:
 
 def tasks_of(store: DemoStore) -> list[str]:
     """The task of every episode. If all have the same task, its name is the one in the store's DemoSpec."""
-    found = [episode_task(store, number) for number in range(len(store))]
-    return found if len(set(found)) > 1 else [store.spec.task] * len(found)
+    tasks = [episode_task(store, number) for number in range(len(store))]
+    return tasks if len(set(tasks)) > 1 else [store.spec.task] * len(tasks)
 
 
 def group_episodes_by_task(store: DemoStore) -> dict[str, TaskEpisodes]:
@@ -41,7 +41,7 @@ def group_episodes_by_task(store: DemoStore) -> dict[str, TaskEpisodes]:
 
 
 def split_by_task(store: DemoStore) -> dict[str, NewStore]:
-    """{folder name: recipe for a store of one task}. Raises UserError if the store has only one task."""
+    """{folder name: a new store of one task}. Raises UserError if the store has only one task."""
     shares = group_episodes_by_task(store)
     if len(shares) == 1:
         raise UserError(
@@ -53,12 +53,12 @@ def split_by_task(store: DemoStore) -> dict[str, NewStore]:
 
 def folder_names_for_tasks(tasks: list[str]) -> Mapping[str, str]:
     """`pick-the-red-cube` for "Pick the red cube."; tasks with the same result are numbered."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for task in tasks:
         name = re.sub(r"\W+", "-", task.lower())[:MAX_NAME_LENGTH].strip("-") or "task"
         count, free = 1, name
-        while free in found.values():
+        while free in names.values():
             count += 1
             free = f"{name}-{count}"
-        found[task] = free
-    return found
+        names[task] = free
+    return names

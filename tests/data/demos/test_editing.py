@@ -1,4 +1,4 @@
-"""Edits: what comes out is what the recipe says, whole or not at all, and the sources stay as they are."""
+"""Edits: what comes out is what was asked for, whole or not at all, and the sources stay as they are."""
 
 import dataclasses
 import re
@@ -37,7 +37,7 @@ from pixio_robot.types import CameraSpec
 
 
 def apply(store: DemoStore, edit: Edit, out: Path) -> DemoStore:
-    write_stores(out, {"": select_episodes(store, range(len(store)), edit.change, edit.spec)}, progress=False)
+    write_stores(out, {"": select_episodes(store, edit=edit)}, progress=False)
     result = DemoStore.open(out)
     assert verify_store(result) == []
     return result
@@ -95,8 +95,8 @@ def test_edits_of_lossy_archives_lose_no_more(tmp_path: Path) -> None:
     packed = DemoStore.open(tmp_path / "packed")
     assert not same(packed.episode(0), store.episode(0))
     # Neither the frames that lost already, nor those of the other store that a merge brings in.
-    for name, recipe in (("one", filter_episodes(packed, "episode == 0")), ("both", merge_stores([packed, store]))):
-        write_stores(tmp_path / name, {"": recipe}, progress=False)
+    for name, new in (("one", filter_episodes(packed, "episode == 0")), ("both", merge_stores([packed, store]))):
+        write_stores(tmp_path / name, {"": new}, progress=False)
         assert same(DemoStore.open(tmp_path / name).episode(0), packed.episode(0))
     assert same(DemoStore.open(tmp_path / "both").episode(2), store.episode(0))
     # What loses nothing stays as small as it is.

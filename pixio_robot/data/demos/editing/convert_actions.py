@@ -34,7 +34,7 @@ from pixio_robot.data.actions.rotations import (
     deltas_between,
     rotations_from_matrices,
 )
-from pixio_robot.data.demos.editing.resample import Edit
+from pixio_robot.data.demos.editing.rewrite import Edit
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import UNKNOWN, DemoSpec, Episode
 
@@ -101,12 +101,12 @@ def convert_actions(
 def find_action_poses(spec: DemoSpec, rotations_only: bool = False) -> list[PoseColumns]:
     """The positions and rotations among the actions. Raises UserError if there is none, and for actions that look like
     one (`rotations_only`: like a rotation) but have unknown names."""
-    found = find_pose_columns(spec.action_names)
-    rest = columns_without_pose(spec.action_names, found)
+    blocks = find_pose_columns(spec.action_names)
+    rest = columns_without_pose(spec.action_names, blocks)
     strange = find_possible_poses(rest, rotations_only)
-    if found:  # beside known poses, those of other bodies, such as head.yaw, may stay as they are
-        strange = [name for name in strange if may_belong_to_gripper(name, {block.arm for block in found})]
-    if not found:
+    if blocks:  # beside known poses, those of other bodies, such as head.yaw, may stay as they are
+        strange = [name for name in strange if may_belong_to_gripper(name, {block.arm for block in blocks})]
+    if not blocks:
         raise UserError(
             f"The DemoSpec names no action eef_pos.x or eef_delta_pos.x: {', '.join(rest)}. "
             f"If they are poses, name them {_how_to_name_actions(spec)}"
@@ -116,7 +116,7 @@ def find_action_poses(spec: DemoSpec, rotations_only: bool = False) -> list[Pose
             f"These actions look like a pose but have unknown names: {', '.join(strange)}. Name all actions "
             f"{_how_to_name_actions(spec)}"
         )
-    return found
+    return blocks
 
 
 def _how_to_name_actions(spec: DemoSpec) -> str:
@@ -210,13 +210,13 @@ def find_state_pose(spec: DemoSpec, of_arm: str, position: bool) -> PoseColumns:
     Raises UserError if the state lacks it.
     """
     forms = [POSITION] if position else [ROT6D, QUATERNION, AXIS_ANGLE, ROT6D_ROWS, MATRIX]
-    there = [block for block in find_pose_columns(spec.state_names) if not block.delta and block.form in forms]
-    arms = dict.fromkeys(block.arm for block in there)
+    candidates = [block for block in find_pose_columns(spec.state_names) if not block.delta and block.form in forms]
+    arms = dict.fromkeys(block.arm for block in candidates)
     arm = of_arm.replace("arm", "robot") if of_arm not in arms else of_arm
     if arm not in arms and len(arms) == 1 and len({block.arm for block in find_pose_columns(spec.action_names)}) == 1:
         arm = next(iter(arms))
-    of_the_hand = [block for block in there if block.what == QUATERNION and spec.simulator == ROBOSUITE]
-    usable = [block for block in there if block.arm == arm and block not in of_the_hand]
+    of_the_hand = [block for block in candidates if block.what == QUATERNION and spec.simulator == ROBOSUITE]
+    usable = [block for block in candidates if block.arm == arm and block not in of_the_hand]
     if usable:
         # For robosuite data with another simulator name, too, the controlled point's pose is preferred to the hand's.
         return min(usable, key=lambda block: (forms.index(block.form), block.what == QUATERNION))

@@ -155,13 +155,13 @@ class _Parser:
         def holds(facts: EpisodeProperties) -> bool:
             if key is not None and key not in facts.info:
                 return False
-            found = facts.info[key] if key is not None else getattr(facts, name)
+            actual = facts.info[key] if key is not None else getattr(facts, name)
             try:
-                return compare(found, value) != negated
+                return compare(actual, value) != negated
             except TypeError:
                 known = ", ".join(map(repr, value)) if sign == "in" else repr(value)
                 raise UserError(
-                    f"where={self._text!r}: {name} is {found!r} in episode {facts.episode}, which cannot be compared "
+                    f"where={self._text!r}: {name} is {actual!r} in episode {facts.episode}, which cannot be compared "
                     f"with {known}."
                 ) from None
 

@@ -19,14 +19,14 @@ CHECKSUM_BYTES = 32
 def find_duplicates(stores: Sequence[DemoStore]) -> set[tuple[int, int]]:
     """(store number, episode) of every episode whose states and actions are bit-identical to an earlier one's."""
     seen: set[str] = set()
-    found = set()
-    for place, store in enumerate(stores):
+    duplicates = set()
+    for index, store in enumerate(stores):
         for number in range(len(store)):
-            known_by = hash_episode(store, number, CHECKSUM_BYTES)
-            if known_by in seen:
-                found.add((place, number))
-            seen.add(known_by)
-    return found
+            content_hash = hash_episode(store, number, CHECKSUM_BYTES)
+            if content_hash in seen:
+                duplicates.add((index, number))
+            seen.add(content_hash)
+    return duplicates
 
 
 def merge_stores(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]] = ()) -> NewStore:
@@ -39,15 +39,15 @@ def merge_stores(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]]
     for number, store in enumerate(stores):
         if store.path.resolve() in [other.path.resolve() for other in stores[:number]]:
             raise UserError(f"{store.path} is listed twice; its episodes would be duplicated.")
-        theirs = dataclasses.replace(store.spec, task=first.task)
-        if differences := describe_differences(first, theirs, "A", "B"):
+        same_task_spec = dataclasses.replace(store.spec, task=first.task)
+        if differences := describe_differences(first, same_task_spec, "A", "B"):
             raise UserError(f"{stores[0].path} (A) and {store.path} (B) cannot be merged. {differences}")
     left_out = set(without)
     numbered = [
         (store, number)
-        for place, store in enumerate(stores)
+        for index, store in enumerate(stores)
         for number in range(len(store))
-        if (place, number) not in left_out
+        if (index, number) not in left_out
     ]
     tasks = sorted({episode_task(store, number) for store, number in numbered})
 

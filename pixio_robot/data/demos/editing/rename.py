@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from pixio_robot.data.demos.editing.resample import Edit
-from pixio_robot.data.demos.editing.rewrite import TASK
+from pixio_robot.data.demos.editing.rewrite import TASK, Edit
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import SEVERAL, DemoSpec, Episode
 
@@ -23,14 +22,14 @@ class SpecOverrides:
     action_names: Sequence[str] = ()
 
 
-def rename_columns(spec: DemoSpec, names: Mapping[str, str], words: SpecOverrides | None = None) -> Edit:
+def rename_columns(spec: DemoSpec, names: Mapping[str, str], overrides: SpecOverrides | None = None) -> Edit:
     """Rename by {old: new}, where `old` is a camera, a column of state or actions without its unit (`action.0`), or the
     common prefix of several (`eef_rot` for eef_rot.x, .y and .z). If a camera and columns have the name, the camera is
     renamed. A column keeps its unit unless the new name has one.
 
     Raises UserError for an unknown name, if two names would be equal, and for replacing several tasks by one.
     """
-    words = words or SpecOverrides()
+    overrides = overrides or SpecOverrides()
     columns = {old: new for old, new in names.items() if old not in spec.cameras}
     fields = ("state_names", "action_names")
     before = {field: list(getattr(spec, field)) for field in fields}
@@ -40,25 +39,25 @@ def rename_columns(spec: DemoSpec, names: Mapping[str, str], words: SpecOverride
             raise unknown_name("camera or column", old, {*spec.cameras, *known})
     after = {field: [_renamed_column(name, columns) for name in before[field]] for field in fields}
     for field in fields:
-        if given := list(getattr(words, field)):
-            if len(given) != len(before[field]):
+        if new_names := list(getattr(overrides, field)):
+            if len(new_names) != len(before[field]):
                 raise UserError(
-                    f"{field}= has {len(given)} names for {len(before[field])}: {', '.join(before[field])}."
+                    f"{field}= has {len(new_names)} names for {len(before[field])}: {', '.join(before[field])}."
                 )
-            after[field] = given
+            after[field] = new_names
     camera = _namer({old: new for old, new in names.items() if old in spec.cameras})
     _check_unique("cameras", [camera(name) for name in spec.cameras])
     for field in fields:
         _check_unique(f"columns of {field}", after[field])
-    said = {key: text for key in ("task", "robot", "controller") if (text := getattr(words, key))}
-    if "task" in said and SEVERAL in spec.task:
+    texts = {key: text for key in ("task", "robot", "controller") if (text := getattr(overrides, key))}
+    if "task" in texts and SEVERAL in spec.task:
         raise UserError(
-            f"task={said['task']} would replace several tasks: {spec.task}. Separate them first: "
+            f"task={texts['task']} would replace several tasks: {spec.task}. Separate them first: "
             "`data filter where='task == ...'`."
         )
 
     def change(episode: Episode) -> Episode:
-        info = {**episode.info, TASK: said["task"]} if "task" in said and TASK in episode.info else episode.info
+        info = {**episode.info, TASK: texts["task"]} if "task" in texts and TASK in episode.info else episode.info
         images = {camera(name): frames for name, frames in episode.images.items()}
         return dataclasses.replace(episode, images=images, info=info)
 
@@ -67,7 +66,7 @@ def rename_columns(spec: DemoSpec, names: Mapping[str, str], words: SpecOverride
         cameras={camera(name): seen for name, seen in spec.cameras.items()},
         state_names=tuple(after["state_names"]),
         action_names=tuple(after["action_names"]),
-        **said,
+        **texts,
     )
     notes = [f"camera {name} -> {camera(name)}" for name in spec.cameras if camera(name) != name]
     notes += [
@@ -76,7 +75,7 @@ def rename_columns(spec: DemoSpec, names: Mapping[str, str], words: SpecOverride
         for old, now in zip(before[field], after[field], strict=True)
         if old != now
     ]
-    notes += [f"{key}: {getattr(spec, key)} -> {text}" for key, text in said.items()]
+    notes += [f"{key}: {getattr(spec, key)} -> {text}" for key, text in texts.items()]
     return Edit(new, change, tuple(notes))
 
 

@@ -6,23 +6,16 @@ An `Edit` is the resulting DemoSpec and the function that changes an episode acc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from pixio_robot.data.actions.merge_steps import plan_merge
+from pixio_robot.data.demos.editing.rewrite import Edit
 from pixio_robot.data.demos.verify import TIMESTAMPS
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
-
-
-@dataclasses.dataclass(frozen=True)
-class Edit:
-    spec: DemoSpec
-    change: Callable[[Episode], Episode]
-    notes: tuple[str, ...] = ()
-    """What was changed and what was not, one line each, to show to the user."""
 
 
 def subsample(spec: DemoSpec, stride: int, actions: str) -> Edit:

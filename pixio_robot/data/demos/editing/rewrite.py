@@ -1,6 +1,6 @@
 """Making new stores from existing ones, one episode in memory at a time; `out` is written completely or not at all.
 
-An edit is a `NewStore`: the DemoSpec of the new store, and its episodes. The sources are never changed.
+The sources are never changed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,17 @@ class NewStore:
     image_codec: str = RAW
 
 
-def write_stores(out: Path, recipes: Mapping[str, NewStore], *, progress: bool = True) -> None:
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """A change of every episode of a store; `spec` is the DemoSpec of the result."""
+
+    spec: DemoSpec
+    change: Callable[[Episode], Episode] = lambda episode: episode
+    notes: tuple[str, ...] = ()
+    """What was changed and what was not, one line each, to show to the user."""
+
+
+def write_stores(out: Path, new_stores: Mapping[str, NewStore], *, progress: bool = True) -> None:
     """Write one store at each `out / name` (the name "" means `out` itself); all of them appear at once.
 
     Raises UserError if `out` exists or the disk is full; nothing is left behind in that case.
@@ -45,19 +55,19 @@ def write_stores(out: Path, recipes: Mapping[str, NewStore], *, progress: bool =
         raise UserError(f"{out} exists already; choose another out=.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with staging_directory(out.parent) as temporary:
-        for name, recipe in recipes.items():
-            store = DemoStore.create(temporary / "out" / name, recipe.spec, image_codec=recipe.image_codec)
-            shown = f"write {out / name}"
-            for episode in track_progress(recipe.episodes, shown, total=recipe.count, shown=progress):
+        for name, new in new_stores.items():
+            store = DemoStore.create(temporary / "out" / name, new.spec, image_codec=new.image_codec)
+            title = f"write {out / name}"
+            for episode in track_progress(new.episodes, title, total=new.count, shown=progress):
                 try:
-                    check_episode(episode, recipe.spec)
+                    check_episode(episode, new.spec)
                 except UserError as error:
                     raise UserError(f"Episode {len(store)} cannot be written to {out / name}: {error}") from error
                 try:
                     store.append(episode)
                 except DiskFull as error:
                     raise UserError(
-                        f"No space left on the disk after {len(store)} of {recipe.count} episodes of {out / name}. "
+                        f"No space left on the disk after {len(store)} of {new.count} episodes of {out / name}. "
                         "Nothing was kept; free some space and run the same command again."
                     ) from error
         if not commit_by_rename(temporary / "out", out):
@@ -76,14 +86,11 @@ def episode_task(store: DemoStore, episode: int) -> str:
     return str(store.info(episode).get(TASK, store.spec.task))
 
 
-def select_episodes(
-    store: DemoStore,
-    episodes: Sequence[int],
-    change: Callable[[Episode], Episode] = lambda episode: episode,
-    spec: DemoSpec | None = None,
-) -> NewStore:
-    """Some episodes of one store, each passed through `change`, whose result must match `spec`."""
-    spec = spec or store.spec
+def select_episodes(store: DemoStore, episodes: Sequence[int] | None = None, edit: Edit | None = None) -> NewStore:
+    """Some episodes of one store (None: all), edited."""
+    episodes = range(len(store)) if episodes is None else episodes
+    edit = edit or Edit(store.spec)
+    spec = edit.spec
     # `train` distinguishes the tasks of several stores by their DemoSpecs.
     tasks = {episode_task(store, number) for number in episodes}
     if len(tasks) == 1 and spec.task == store.spec.task:
@@ -91,7 +98,7 @@ def select_episodes(
     return NewStore(
         spec=spec,
         count=len(episodes),
-        episodes=(change(store.episode(number)) for number in episodes),
+        episodes=(edit.change(store.episode(number)) for number in episodes),
         image_codec=lossless_codec(store.image_codec),
     )
 
@@ -112,19 +119,19 @@ def find_matching_episodes(stores: Sequence[DemoStore], where: str) -> list[list
 
     Raises UserError if no episode matches, and for an `info.KEY` that no episode of any store has.
     """
-    choice = parse_filter(where)
-    facts = [
+    condition = parse_filter(where)
+    episodes = [
         [_episode_properties(store, number, length) for number, length in enumerate(store.lengths.tolist())]
         for store in stores
     ]
-    noted = {key for of_store in facts for of_episode in of_store for key in of_episode.info}
-    for key in sorted(choice.info_keys - noted):
-        raise unknown_name("property of an episode", f"info.{key}", [*NAMES, *(f"info.{one}" for one in noted)])
-    found = [[one.episode for one in of_store if choice.holds(one)] for of_store in facts]
-    if not any(found):
+    info_keys = {key for of_store in episodes for episode in of_store for key in episode.info}
+    for key in sorted(condition.info_keys - info_keys):
+        raise unknown_name("property of an episode", f"info.{key}", [*NAMES, *(f"info.{known}" for known in info_keys)])
+    matching = [[episode.episode for episode in of_store if condition.holds(episode)] for of_store in episodes]
+    if not any(matching):
         paths = ", ".join(str(store.path) for store in stores)
         raise UserError(f"where={where!r} matches none of the {sum(map(len, stores))} episodes of {paths}.")
-    return found
+    return matching
 
 
 def _episode_properties(store: DemoStore, number: int, length: int) -> EpisodeProperties:
