@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 from pixio_robot.cli.data.arguments import parse_one_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import Console
+    from rich.table import Table
 
     from pixio_robot.data.demos.store import DemoStore
+    from pixio_robot.data.demos.tasks import TaskEpisodes
 
 BARS = 10
 BAR_WIDTH = 40
@@ -62,13 +66,9 @@ def view(arguments: list[str]) -> int:
 
 def _print_summary(store: DemoStore, console: Console) -> None:
     import numpy as np
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
 
     from pixio_robot.data.demos.tasks import group_episodes_by_task
     from pixio_robot.data.inspection.spec_text import describe_simulator
-    from pixio_robot.data.stats import cached_statistics
     from pixio_robot.types import UNKNOWN
 
     spec, lengths = store.spec, store.lengths
@@ -85,13 +85,7 @@ def _print_summary(store: DemoStore, console: Console) -> None:
         f"shortest {low}, median {middle}, longest {high}"
     )
     if len(shares := group_episodes_by_task(store)) > 1:
-        tasks = Table(box=SIMPLE_HEAD, pad_edge=False)
-        tasks.add_column("task", overflow="fold")
-        for heading in ("episodes", "successful", "steps"):
-            tasks.add_column(heading, justify="right", no_wrap=True)
-        for task, share in shares.items():
-            tasks.add_row(escape(task), str(len(share.episodes)), str(share.successes), str(share.steps))
-        console.print(tasks)
+        console.print(_task_table(shares))
     for name, camera in spec.cameras.items():
         console.print(f"camera {name}: {camera.height} x {camera.width} px, render quality {spec.render_quality}")
     size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
@@ -102,12 +96,36 @@ def _print_summary(store: DemoStore, console: Console) -> None:
         for count, start, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
             bar = "█" * round(BAR_WIDTH * count / counts.max()) or ("▏" if count else "")
             console.print(f"{start:8.0f} - {end:<6.0f} {bar} {count}", highlight=False)
-    statistics = cached_statistics(store, range(len(store)))
-    numbers = ("min", "1 %", "median", "99 %", "max", "std")
+    console.print(_statistics_table(store))
+
+
+def _empty_table(name: str, numbers: Sequence[str]) -> Table:
+    """A table with a column of names and columns of numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("dimension", overflow="fold")
+    table.add_column(name, overflow="fold")
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _task_table(shares: Mapping[str, TaskEpisodes]) -> Table:
+    from rich.markup import escape
+
+    table = _empty_table("task", ("episodes", "successful", "steps"))
+    for task, share in shares.items():
+        table.add_row(escape(task), str(len(share.episodes)), str(share.successes), str(share.steps))
+    return table
+
+
+def _statistics_table(store: DemoStore) -> Table:
+    """The statistics of every dimension of state and actions."""
+    from pixio_robot.data.stats import cached_statistics
+
+    spec, statistics = store.spec, cached_statistics(store, range(len(store)))
+    table = _empty_table("dimension", ("min", "1 %", "median", "99 %", "max", "std"))
     for heading, names, values in (
         ("state", spec.state_names, statistics.state),
         ("actions", spec.action_names, statistics.actions),
@@ -119,4 +137,4 @@ def _print_summary(store: DemoStore, console: Console) -> None:
                 name.replace("[", "\\["), *("" if column is None else f"{column[i]:.3f}" for column in columns)
             )
         table.add_section()
-    console.print(table)
+    return table

@@ -38,7 +38,7 @@ class DemoSource:
     """A store, and which of its episodes are for what."""
 
     store: DemoStore
-    marks: Sequence[str]
+    hashes: Sequence[str]
     """Content hash of every episode (`pixio_robot.data.demos.episode_hash`)."""
     tasks: Sequence[str]
     """Task of every episode."""
@@ -82,10 +82,12 @@ def _select_episodes(sources: Sequence[DemoSource], where: str, setting: str) ->
     """The episodes of the trainable sources that satisfy a condition; none of the others."""
     stores = [source.store for source in sources if source.trainable]
     try:
-        found = iter(find_matching_episodes(stores, where) if where else [list(range(len(store))) for store in stores])
+        selected = iter(
+            find_matching_episodes(stores, where) if where else [list(range(len(store))) for store in stores]
+        )
     except UserError as error:
         raise UserError(f"{setting}: {error}") from error
-    return [next(found) if source.trainable else [] for source in sources]
+    return [next(selected) if source.trainable else [] for source in sources]
 
 
 def _split_by_selection(
@@ -96,21 +98,21 @@ def _split_by_selection(
 ) -> list[tuple[list[int], list[int]]]:
     held_out = [[] if source.trainable else list(range(len(source.store))) for source in sources]
     if selection.validation_where:
-        chosen = _select_episodes(sources, selection.validation_where, "validation_where")
-        held_out = [its + more for its, more in zip(held_out, chosen, strict=True)]
-    marks = [source.marks[number] for source, numbers in zip(sources, held_out, strict=True) for number in numbers]
-    if known := sum(mark in learned for mark in marks):
+        selected = _select_episodes(sources, selection.validation_where, "validation_where")
+        held_out = [whole_store + episodes for whole_store, episodes in zip(held_out, selected, strict=True)]
+    hashes = [source.hashes[number] for source, numbers in zip(sources, held_out, strict=True) for number in numbers]
+    if known := sum(content in learned for content in hashes):
         raise UserError(
-            f"initial_policy was trained on {known} of the {len(marks)} episodes selected by validation_data= "
+            f"initial_policy was trained on {known} of the {len(hashes)} episodes selected by validation_data= "
             "and validation_where=, so a loss on them would be meaningless: select others."
         )
-    taken = set(marks)
+    held_out_hashes = set(hashes)
     training = [
-        [number for number in numbers if source.marks[number] not in taken]
+        [number for number in numbers if source.hashes[number] not in held_out_hashes]
         for source, numbers in zip(sources, candidates, strict=True)
     ]
     if not any(training):
-        duplicates = sum(len(set(numbers).difference(its)) for numbers, its in zip(candidates, held_out, strict=True))
+        duplicates = sum(len(set(numbers).difference(out)) for numbers, out in zip(candidates, held_out, strict=True))
         raise UserError(
             "validation_data= and validation_where= hold out every episode: none is left to train on."
             + (f" {duplicates} are duplicates of held-out episodes." if duplicates else "")
@@ -125,21 +127,21 @@ def _split_by_share(
     seed: int,
     learned: Collection[str],
 ) -> list[tuple[list[int], list[int]]]:
-    found = []
-    before = False
-    trained, taken = set(learned), set()
+    splits = []
+    any_learned = False
+    training_hashes, held_out_hashes = set(learned), set()
     for source, numbers in zip(sources, candidates, strict=True):
-        marks = [source.marks[number] for number in numbers]
-        before = before or any(mark in learned for mark in marks)
-        known = {place for place, mark in enumerate(marks) if mark in trained}
-        kept, left_out = split_episodes(len(numbers), validation_share, seed, known)
-        taken.update(marks[place] for place in left_out)
-        kept = [place for place in kept if marks[place] not in taken]
-        trained.update(marks[place] for place in kept)
-        found.append(([numbers[place] for place in kept], [numbers[place] for place in left_out]))
-    if validation_share > 0 and before and not any(left_out for _, left_out in found):
+        hashes = [source.hashes[number] for number in numbers]
+        any_learned = any_learned or any(content in learned for content in hashes)
+        known = {index for index, content in enumerate(hashes) if content in training_hashes}
+        training, held_out = split_episodes(len(numbers), validation_share, seed, known)
+        held_out_hashes.update(hashes[index] for index in held_out)
+        training = [index for index in training if hashes[index] not in held_out_hashes]
+        training_hashes.update(hashes[index] for index in training)
+        splits.append(([numbers[index] for index in training], [numbers[index] for index in held_out]))
+    if validation_share > 0 and any_learned and not any(held_out for _, held_out in splits):
         paths = ", ".join(str(source.store.path) for source in sources)
         raise UserError(
             f"initial_policy was trained on every episode of {paths}, so none can be held out: set validation_share=0."
         )
-    return found
+    return splits

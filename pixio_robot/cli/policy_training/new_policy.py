@@ -138,11 +138,11 @@ def _check_pose_representations(path: str, policy: ChunkPolicy) -> None:
     """Raise UserError if the trained policy sees or predicts poses in another way: its weights would fit all the same,
     and so would its normalisation, which is loaded with them."""
     saved_config = read_policy_config(policy_directory(path))["config"]
-    for prefix, mine, saved, name in (
+    for prefix, config, saved, name in (
         ("policy", policy.config, saved_config, "action_pose_repr"),
         ("policy.conditioning", policy.config.conditioning, saved_config["conditioning"], "obs_pose_repr"),
     ):
-        if (before := saved.get(name, ABSOLUTE)) != (now := getattr(mine, name)):
+        if (before := saved.get(name, ABSOLUTE)) != (now := getattr(config, name)):
             raise UserError(f"initial_policy={path} was trained with {prefix}.{name}={before}, not {now}: set it too.")
 
 

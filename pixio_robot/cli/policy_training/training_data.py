@@ -45,14 +45,14 @@ class Demonstrations:
     @property
     def learned(self) -> set[str]:
         """Content hashes of the training episodes."""
-        return {source.marks[number] for source in self.sources for number in source.training}
+        return {source.hashes[number] for source in self.sources for number in source.training}
 
     def streams(
         self, policy: Any, features: list[FeatureCache] | None, *, batch_size: int, seed: int, random_views: bool
     ) -> tuple[DemoBatches | MixedBatches, DemoBatches | MixedBatches | None]:
         """This process's share of the training batches and of the held-out batches."""
 
-        unknown = next(iter(self.goals.values()), [])
+        some_goal = next(iter(self.goals.values()), [])
 
         def open_batches(index: int, episodes: Sequence[int], views: bool, processes: Processes) -> DemoBatches:
             source = self.sources[index]
@@ -64,23 +64,26 @@ class Demonstrations:
                 episodes=episodes,
                 features=None if features is None else features[index],
                 # Episodes that are neither trained on nor held out may have an unknown task.
-                goals=[self.goals.get(task, unknown) for task in source.tasks] if self.goals else None,
+                goals=[self.goals.get(task, some_goal) for task in source.tasks] if self.goals else None,
                 random_views=views,
                 rank=processes.rank,
                 world_size=processes.world_size,
             )
 
-        def stream(chosen: list[Sequence[int]], views: bool, processes: Processes) -> DemoBatches | MixedBatches:
-            used = [index for index, episodes in enumerate(chosen) if episodes]
-            alone = 1 in (len(self.sources), sum(source.trainable for source in self.sources))
-            if len(used) == 1 and not self.goals and alone:
-                return open_batches(used[0], chosen[used[0]], views, processes)
-            weighted = self.weights is not None and used[-1] < len(self.weights)
+        def stream(episodes: list[Sequence[int]], views: bool, processes: Processes) -> DemoBatches | MixedBatches:
+            """Batches of these episodes of every source: of one store in shuffled epochs, of several by weight."""
+            used = [index for index, of_source in enumerate(episodes) if of_source]
+            one_store = 1 in (len(self.sources), sum(source.trainable for source in self.sources))
+            if len(used) == 1 and not self.goals and one_store:
+                return open_batches(used[0], episodes[used[0]], views, processes)
+            weights = None
+            if self.weights is not None and used[-1] < len(self.weights):  # stores that are all held out have no weight
+                weights = [self.weights[index] for index in used]
             return MixedBatches(
-                [open_batches(index, chosen[index], views, Processes()) for index in used],
+                [open_batches(index, episodes[index], views, Processes()) for index in used],
                 batch_size=batch_size,
                 seed=seed,
-                weights=[self.weights[index] for index in used] if self.weights and weighted else None,
+                weights=weights,
                 rank=processes.rank,
                 world_size=processes.world_size,
             )
@@ -114,41 +117,26 @@ def open_demonstrations(
     Raises UserError for empty or incompatible stores, for goals that do not match the tasks, if episodes are to be
     held out but all are in `learned`, and for a selection that leaves none.
     """
-    count, paths = len(paths), [*paths, *selection.stores]
-    # The memory limit of a single store is shared among all.
-    stores = [DemoStore.open(path, ram_bytes=DEFAULT_RAM_BYTES // len(paths)) for path in paths]
-    for store in stores:
-        if len(store) == 0:
-            raise UserError(f"{store.path} contains no episodes; record some with `pixio-robot collect`.")
-    if weights is not None and len(weights) != count:
-        raise UserError(f"data_weights={weights} must have one number for each of the {count} stores in data.")
+    stores = _open_stores([*paths, *selection.stores])
+    if weights is not None and len(weights) != len(paths):
+        raise UserError(f"data_weights={weights} must have one number for each of the {len(paths)} stores in data.")
     sources = [
         DemoSource(
             store=store,
-            marks=[hash_episode(store, number) for number in range(len(store))],
+            hashes=[hash_episode(store, number) for number in range(len(store))],
             tasks=tasks_of(store),
-            trainable=index < count,
+            trainable=index < len(paths),
         )
         for index, store in enumerate(stores)
     ]
     sources = split_sources(sources, selection, validation_share=validation_share, seed=seed, learned=learned)
-    held_out = _distinct_tasks(sources, lambda source: source.held_out)
-    # A random share of few episodes may hold out all of a task, which still counts as a task of the policy.
-    named = selection.selects_validation
-    tasks = _distinct_tasks(
-        sources, lambda source: source.training if named else sorted([*source.training, *source.held_out])
-    )
-    spec, goal_vectors = common_spec(stores), {}
-    if tell_task:
-        if untrained := [task for task in held_out if task not in tasks]:
-            raise UserError(
-                f"The held-out episodes contain {', '.join(untrained)}, which is not among the training tasks: "
-                f"{', '.join(tasks)}. Hold out others, or set tell_task=false."
-            )
-        if len(tasks) > 1 or selection:
-            spec = dataclasses.replace(spec, task=SEVERAL.join(tasks))
-    elif selection.stores:
-        spec = dataclasses.replace(spec, task=common_spec(stores[:count]).task)
+    spec = common_spec(stores)
+    tasks = _policy_tasks(sources, selection, tell_task)
+    if tell_task and (len(tasks) > 1 or selection):
+        spec = dataclasses.replace(spec, task=SEVERAL.join(tasks))
+    elif not tell_task and selection.stores:
+        spec = dataclasses.replace(spec, task=common_spec(stores[: len(paths)]).task)
+    goal_vectors: Goals = {}
     if goals is not None:
         goal_vectors = read_goals(goals, tasks)
     elif tell_task and len(tasks) > 1:
@@ -160,6 +148,31 @@ def open_demonstrations(
         goals=goal_vectors,
         weights=weights,
     )
+
+
+def _open_stores(paths: Sequence[str]) -> list[DemoStore]:
+    # The memory limit of a single store is shared among all.
+    stores = [DemoStore.open(path, ram_bytes=DEFAULT_RAM_BYTES // len(paths)) for path in paths]
+    for store in stores:
+        if len(store) == 0:
+            raise UserError(f"{store.path} contains no episodes; record some with `pixio-robot collect`.")
+    return stores
+
+
+def _policy_tasks(sources: Sequence[DemoSource], selection: EpisodeSelection, tell_task: bool) -> list[str]:
+    """The tasks that the policy learns. Raises UserError if it is told the task and held-out episodes have others."""
+    # A random share of few episodes may hold out all of a task, which still counts as a task of the policy.
+    only_training = selection.selects_validation
+    tasks = _distinct_tasks(
+        sources, lambda source: source.training if only_training else sorted([*source.training, *source.held_out])
+    )
+    held_out = _distinct_tasks(sources, lambda source: source.held_out)
+    if tell_task and (untrained := [task for task in held_out if task not in tasks]):
+        raise UserError(
+            f"The held-out episodes contain {', '.join(untrained)}, which is not among the training tasks: "
+            f"{', '.join(tasks)}. Hold out others, or set tell_task=false."
+        )
+    return tasks
 
 
 def _distinct_tasks(sources: Sequence[DemoSource], episodes: Callable[[DemoSource], Sequence[int]]) -> list[str]:

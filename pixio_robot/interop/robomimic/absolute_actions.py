@@ -19,19 +19,19 @@ from pixio_robot.types import DemoSpec
 _ROUNDING = 1e-4
 
 
-def resolve_action_key(file: RobomimicFile, config: ImportConfig, written: DemoSpec | None) -> str:
+def resolve_action_key(file: RobomimicFile, config: ImportConfig, exported: DemoSpec | None) -> str:
     """The action dataset whose description applies to the chosen one: `actions_abs` for absolute poses in `actions`.
 
     Raises UserError if `absolute=` is set where it does not apply.
     """
     if config.absolute is None:
         return config.actions
-    said = f"absolute={str(config.absolute).lower()}"
-    if written is not None and config.actions == "actions":
-        raise UserError(f"{file.path} contains its own DemoSpec, which defines the actions: leave out {said}.")
+    setting = f"absolute={str(config.absolute).lower()}"
+    if exported is not None and config.actions == "actions":
+        raise UserError(f"{file.path} contains its own DemoSpec, which defines the actions: leave out {setting}.")
     if config.actions == env_metadata.ABSOLUTE_ACTIONS or not env_metadata.takes_delta_poses(file.env_args):
         raise UserError(
-            f"{said} is for actions that env_args describe as deltas of the gripper's pose, but the controller of "
+            f"{setting} is for actions that env_args describe as deltas of the gripper's pose, but the controller of "
             f"{config.actions} in {file.path} is {env_metadata.controller_name(file.env_args, config.actions)}: leave "
             "it out. What is wrong in env_args can be corrected with action_names= and controller=."
         )

@@ -31,20 +31,20 @@ such as those in its generic `BASIC` configuration."""
 
 
 def robot_names(env_args: Mapping[str, Any]) -> list[str]:
-    found = env_kwargs(env_args).get("robots", [])
-    return [found] if isinstance(found, str) else [str(robot) for robot in found]
+    robots = env_kwargs(env_args).get("robots", [])
+    return [robots] if isinstance(robots, str) else [str(robot) for robot in robots]
 
 
 def env_kwargs(env_args: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = env_args.get("env_kwargs")
-    return found if isinstance(found, Mapping) else {}
+    kwargs = env_args.get("env_kwargs")
+    return kwargs if isinstance(kwargs, Mapping) else {}
 
 
 def control_hz(env_args: Mapping[str, Any]) -> float | None:
-    found = env_kwargs(env_args).get("control_freq")
-    if found is None and env_args.get("type") == ROBOSUITE:
+    rate = env_kwargs(env_args).get("control_freq")
+    if rate is None and env_args.get("type") == ROBOSUITE:
         return _ROBOSUITE_HZ
-    return None if found is None else float(found)
+    return None if rate is None else float(rate)
 
 
 def simulator_name(env_args: Mapping[str, Any]) -> str:
@@ -55,8 +55,8 @@ def simulator_name(env_args: Mapping[str, Any]) -> str:
 
 def arm_controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """One part controller per arm, in the order of the action's columns; empty if the file does not specify them."""
-    found, names = env_kwargs(env_args).get("controller_configs"), robot_names(env_args)
-    each = found if isinstance(found, list) else [found] * max(1, len(names))
+    configs, names = env_kwargs(env_args).get("controller_configs"), robot_names(env_args)
+    each = configs if isinstance(configs, list) else [configs] * max(1, len(names))
     arms: list[Mapping[str, Any]] = []
     for number, controller in enumerate(each):
         if not isinstance(controller, Mapping):
@@ -66,8 +66,8 @@ def arm_controllers(env_args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             arms.append(controller)
             continue
         parts = parts.get("arms", parts)
-        there = [parts[arm] for arm in ("right", "left") if isinstance(parts.get(arm), Mapping)]
-        arms += there[:1] if number < len(names) and names[number] in _ONE_ARMED else there
+        arm_parts = [parts[arm] for arm in ("right", "left") if isinstance(parts.get(arm), Mapping)]
+        arms += arm_parts[:1] if number < len(names) and names[number] in _ONE_ARMED else arm_parts
     return arms
 
 

@@ -19,8 +19,13 @@ from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Conversion, write_atomically
 from pixio_robot.interop.robomimic.env_args import env_args_from_spec
 from pixio_robot.interop.robomimic.env_metadata import takes_delta_poses
-from pixio_robot.interop.robomimic.hdf5_file import DEMO_PREFIX as DEMO_PREFIX
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number, read_dataset
+from pixio_robot.interop.robomimic.hdf5_file import (
+    DEMO_PREFIX,
+    RobomimicFile,
+    demo_number,
+    is_demo_name,
+    read_dataset,
+)
 from pixio_robot.interop.robomimic.observations import IMAGE
 from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, SPEC, ExportConfig
 from pixio_robot.progress import track_progress
@@ -67,21 +72,24 @@ def export_file(store_path: Path, out: Path, config: ExportConfig) -> Conversion
 
 def _demo_names(store: DemoStore) -> list[str]:
     """The names in the file the episodes came from, if every episode has a valid one; otherwise numbered from 0."""
-    found = [str(store.info(number).get(DEMO, "")) for number in range(len(store))]
-    numbered = all(name.startswith(DEMO_PREFIX) and name.removeprefix(DEMO_PREFIX).isdecimal() for name in found)
+    names = [str(store.info(number).get(DEMO, "")) for number in range(len(store))]
     # Names must be in numeric order, because readers sort by number.
-    if numbered and all(a < b for a, b in zip(map(demo_number, found), map(demo_number, found[1:]), strict=False)):
-        return found
+    if all(map(is_demo_name, names)) and all(
+        a < b for a, b in zip(map(demo_number, names), map(demo_number, names[1:]), strict=False)
+    ):
+        return names
     return [f"{DEMO_PREFIX}{number}" for number in range(len(store))]
 
 
 def _env_args(store: DemoStore) -> tuple[dict[str, Any], list[str]]:
     """The episodes' own env_args if all are equal, otherwise derived from the DemoSpec."""
-    found = [store.info(number).get(ENV_ARGS) for number in range(len(store))]
-    if found[0] and all(one == found[0] for one in found):
-        if ABSOLUTE in store.spec.controller and takes_delta_poses(found[0]):
-            return found[0], ["env_args describe deltas, as in the original file, but the actions are absolute poses"]
-        return found[0], []
+    env_args = [store.info(number).get(ENV_ARGS) for number in range(len(store))]
+    if env_args[0] and all(one == env_args[0] for one in env_args):
+        if ABSOLUTE in store.spec.controller and takes_delta_poses(env_args[0]):
+            return env_args[0], [
+                "env_args describe deltas, as in the original file, but the actions are absolute poses"
+            ]
+        return env_args[0], []
     return env_args_from_spec(store.spec)
 
 
@@ -104,11 +112,11 @@ def _write_episode(
 
 
 def _write_observation(
-    group: h5py.Group, key: str, found: np.ndarray, config: ExportConfig, packing: dict[str, Any]
+    group: h5py.Group, key: str, values: np.ndarray, config: ExportConfig, packing: dict[str, Any]
 ) -> None:
-    group.create_dataset(f"obs/{key}", data=found, **packing)
+    group.create_dataset(f"obs/{key}", data=values, **packing)
     if config.next_obs:
-        after = np.concatenate([found[1:], found[-1:]])
+        after = np.concatenate([values[1:], values[-1:]])
         group.create_dataset(f"next_obs/{key}", data=after, **packing)
 
 

@@ -82,14 +82,14 @@ class RobomimicFile:
         """Number of steps. Raises UserError if `num_samples` or the length of an array disagrees with `actions`."""
         group = self.demo(demo)
         length = len(get_dataset(group, "actions", self.path))
-        said = group.attrs.get("num_samples", length)
-        if said != length:
-            raise UserError(f"{self.path}: {demo} has num_samples {said}, but {length} actions.")
+        num_samples = group.attrs.get("num_samples", length)
+        if num_samples != length:
+            raise UserError(f"{self.path}: {demo} has num_samples {num_samples}, but {length} actions.")
         for key in ("states", "rewards", "dones"):
             # Isaac Lab's `states` is a group.
-            found = group.get(key)
-            if isinstance(found, h5py.Dataset) and len(found) != length:
-                raise UserError(f"{self.path}: {demo} has {len(found)} {key}, but {length} actions.")
+            array = group.get(key)
+            if isinstance(array, h5py.Dataset) and len(array) != length:
+                raise UserError(f"{self.path}: {demo} has {len(array)} {key}, but {length} actions.")
         if length == 0:
             raise UserError(f"{self.path}: {demo} has no actions.")
         return length
@@ -104,18 +104,14 @@ class RobomimicFile:
         return self._json("ep_meta", text, demo) if text else {}
 
     def _group(self, parent: Any, name: str) -> h5py.Group:
-        found = parent.get(name)
-        if not isinstance(found, h5py.Group):
+        group = parent.get(name)
+        if not isinstance(group, h5py.Group):
             raise UserError(f"{self.path} is not a robomimic file: it has no group {name}.")
-        return found
+        return group
 
     def _numeric_order(self) -> list[str]:
         """The demonstrations in numeric order; sorted as strings, demo_10 would come before demo_2."""
-        names = [
-            name
-            for name in map(str, self._data)
-            if name.startswith(DEMO_PREFIX) and name.removeprefix(DEMO_PREFIX).isdecimal()
-        ]
+        names = [name for name in map(str, self._data) if is_demo_name(name)]
         if not names:
             raise UserError(
                 f"{self.path} is not a robomimic file: its group data has no {DEMO_PREFIX}0, {DEMO_PREFIX}1, ..."
@@ -126,11 +122,11 @@ class RobomimicFile:
         group = self._file.get("mask")
         if not isinstance(group, h5py.Group):
             return {}, {}
-        masks, absent, there = {}, {}, set(self.demos)
+        masks, absent, demos = {}, {}, set(self.demos)
         for name, values in group.items():
             members = [value.decode() if isinstance(value, bytes) else str(value) for value in values[()]]
-            masks[name] = [member for member in members if member in there]
-            if missing := len(set(members) - there):
+            masks[name] = [member for member in members if member in demos]
+            if missing := len(set(members) - demos):
                 absent[name] = missing
         return masks, absent
 
@@ -164,25 +160,29 @@ def has_states(group: h5py.Group) -> bool:
     return isinstance(group.get("states"), h5py.Dataset)
 
 
+def is_demo_name(name: str) -> bool:
+    return name.startswith(DEMO_PREFIX) and name.removeprefix(DEMO_PREFIX).isdecimal()
+
+
 def demo_number(name: str) -> int:
     return int(name.removeprefix(DEMO_PREFIX))
 
 
 def get_dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     """A dataset of the group. Raises UserError naming the file and what the group contains instead."""
-    found = group.get(key)
-    if not isinstance(found, h5py.Dataset):
+    dataset = group.get(key)
+    if not isinstance(dataset, h5py.Dataset):
         raise UserError(f"{path}: {group.name} has no dataset {key}, only {', '.join(sorted(group)) or 'nothing'}.")
-    return found
+    return dataset
 
 
 def read_dataset(group: h5py.Group, key: str, path: Path) -> np.ndarray:
     """A whole dataset. Raises UserError if it cannot be read."""
-    found = get_dataset(group, key, path)
+    dataset = get_dataset(group, key, path)
     try:
-        return found[()]
+        return dataset[()]
     except OSError as error:
-        raise UserError(f"{path}: {found.name} cannot be read ({error}).") from error
+        raise UserError(f"{path}: {dataset.name} cannot be read ({error}).") from error
 
 
 def is_robomimic(path: Path) -> bool:

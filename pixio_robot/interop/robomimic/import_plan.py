@@ -57,39 +57,25 @@ def make_import_plan(
     demo = demos[0]
     group = file.demo(demo)
     observations = get_observations(group)
-    written = _exported_spec(file)
+    exported = _exported_spec(file)
     stored, rendered = choose_cameras(file, observations, config)
-    notes: list[str] = []
-    state = choose_state(file, group, observations, config, written, scene)
+    state = choose_state(file, group, observations, config, exported, scene)
     width = _action_width(file, group, config.actions)
-    described = resolve_action_key(file, config, written)
-    action_names, known = env_metadata.action_names(file.env_args, described, width)
-    # Unless somebody has said more about the actions than env_args.
-    deltas = env_metadata.delta_pose_columns(action_names) if config.absolute is None else []
-    if written is not None and config.actions == "actions":
-        action_names, known, deltas = list(written.action_names), True, []
-    if config.action_names:
-        action_names, known, deltas = config.action_names, True, []
-    check_delta_range(file, demo, config.actions, read_dataset(group, config.actions, file.path), deltas)
-    if len(action_names) != width:
-        raise UserError(f"{file.path} has actions of {width} columns, but {len(action_names)} names for them.")
-    if not known:
-        notes.append(
-            f"the file does not specify what the {width} columns of {config.actions} mean: name them with action_names="
-        )
+    action_key = resolve_action_key(file, config, exported)
+    action_names, deltas, notes = _plan_actions(file, demo, config, exported, action_key, width)
     cameras = {name: read_camera_spec(file, group, name, key) for name, key in stored.items()}
     if rendered:
         cameras |= scene.cameras(get_model_file(file, demo), rendered)
         notes.append(f"rendered from the recorded states: {', '.join(rendered)}")
-    if not cameras and written is None:
+    if not cameras and exported is None:
         renders = "; set cameras= to render some" if file.model_file(demo) and has_states(group) else ""
         notes.append(f"the file has no images, so the store has no cameras{renders}")
-    if written is not None:
-        cameras |= {name: camera for name, camera in written.cameras.items() if name in stored}
+    if exported is not None:
+        cameras |= {name: camera for name, camera in exported.cameras.items() if name in stored}
     if state.computed:
         notes.append(f"computed from the recorded states: {', '.join(state.computed)}")
     spec = dataclasses.replace(
-        _make_spec(file, config, written, bool(rendered), described),
+        _make_spec(file, config, exported, bool(rendered), action_key),
         cameras={name: cameras[name] for name in (config.cameras or cameras)},
         state_names=state.names,
         action_names=tuple(action_names),
@@ -109,7 +95,7 @@ def make_import_plan(
             f"`data actions to={DELTA if ABSOLUTE in spec.controller else ABSOLUTE}` needs the pose of the site that "
             f"the controller moves, which eef_quat is not: import with state={','.join(needed)}"
         )
-    tasks = {} if config.task or written is not None else _tasks(file, demos)
+    tasks = {} if config.task or exported is not None else _tasks(file, demos)
     names = list(dict.fromkeys(tasks.values()))
     if names:
         spec = dataclasses.replace(spec, task=join_task_names(names, file.path.name))
@@ -118,11 +104,32 @@ def make_import_plan(
     return ImportPlan(spec, stored, rendered, state, deltas, tasks if len(names) > 1 else {}, tuple(notes))
 
 
+def _plan_actions(
+    file: RobomimicFile, demo: str, config: ImportConfig, exported: DemoSpec | None, action_key: str, width: int
+) -> tuple[list[str], list[int], list[str]]:
+    """(names of the actions' columns, those columns that env_args describe as deltas of a pose, notes)."""
+    names, known = env_metadata.action_names(file.env_args, action_key, width)
+    # Not if anything else says what the actions are: env_args may be wrong.
+    deltas = env_metadata.delta_pose_columns(names) if config.absolute is None else []
+    if exported is not None and config.actions == "actions":
+        names, known, deltas = list(exported.action_names), True, []
+    if config.action_names:
+        names, known, deltas = config.action_names, True, []
+    recorded = read_dataset(file.demo(demo), config.actions, file.path)
+    check_delta_range(file, demo, config.actions, recorded, deltas)
+    if len(names) != width:
+        raise UserError(f"{file.path} has actions of {width} columns, but {len(names)} names for them.")
+    note = f"the file does not specify what the {width} columns of {config.actions} mean: name them with action_names="
+    return names, deltas, [] if known else [note]
+
+
 def _tasks(file: RobomimicFile, demos: Sequence[str]) -> dict[str, str]:
     """Demonstration -> its instruction, which RoboCasa stores in ep_meta; the environment where there is none. Empty
     if no demonstration has one."""
-    found = {demo: str(file.ep_meta(demo).get(LANGUAGE) or "") for demo in demos}
-    return {demo: task or _env_name(file) for demo, task in found.items()} if any(found.values()) else {}
+    instructions = {demo: str(file.ep_meta(demo).get(LANGUAGE) or "") for demo in demos}
+    if not any(instructions.values()):
+        return {}
+    return {demo: instruction or _env_name(file) for demo, instruction in instructions.items()}
 
 
 def _env_name(file: RobomimicFile) -> str:
@@ -148,20 +155,21 @@ def _exported_spec(file: RobomimicFile) -> DemoSpec | None:
 
 
 def _make_spec(
-    file: RobomimicFile, config: ImportConfig, written: DemoSpec | None, rendered: bool, described: str
+    file: RobomimicFile, config: ImportConfig, exported: DemoSpec | None, rendered: bool, action_key: str
 ) -> DemoSpec:
-    env_args = file.env_args
-    if written is None:
+    """The DemoSpec but for cameras, state and actions: our own export's or that of env_args, with what is set."""
+    env_args, spec = file.env_args, exported
+    if spec is None:
         hz = config.control_hz or env_metadata.control_hz(env_args)
         if hz is None:
             raise UserError(f"{file.path} does not store the control rate: set control_hz=.")
         simulator, version = env_metadata.simulator_name(env_args), env_args.get("env_version")
-        written = DemoSpec(
+        spec = DemoSpec(
             task=_env_name(file),
             robot=" + ".join(env_metadata.robot_names(env_args)) or UNKNOWN,
             simulator=simulator,
             simulator_version=f"{simulator} {version}" if version else UNKNOWN,
-            controller=env_metadata.controller_name(env_args, described),
+            controller=env_metadata.controller_name(env_args, action_key),
             control_hz=hz,
             cameras={},
             state_names=(),
@@ -170,12 +178,12 @@ def _make_spec(
             source=f"robomimic: {file.path.name}",
         )
     elif config.actions != "actions":
-        written = dataclasses.replace(written, controller=env_metadata.controller_name(env_args, described))
+        spec = dataclasses.replace(spec, controller=env_metadata.controller_name(env_args, action_key))
     if rendered:
-        written = dataclasses.replace(written, render_quality=config.render_quality)
-    said = {name: getattr(config, name) for name in ("task", "robot", "controller", "source", "licence")}
-    said = {name: text for name, text in said.items() if text}
-    return dataclasses.replace(written, control_hz=config.control_hz or written.control_hz, **said)
+        spec = dataclasses.replace(spec, render_quality=config.render_quality)
+    overrides = {name: getattr(config, name) for name in ("task", "robot", "controller", "source", "licence")}
+    overrides = {name: text for name, text in overrides.items() if text}
+    return dataclasses.replace(spec, control_hz=config.control_hz or spec.control_hz, **overrides)
 
 
 def _action_width(file: RobomimicFile, group: h5py.Group, key: str) -> int:

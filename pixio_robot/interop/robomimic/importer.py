@@ -33,13 +33,13 @@ def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenR
         scene = _LazyRenderer(open_scene, config)
         try:
             demos = file.chosen(config.mask)
-            shape = make_import_plan(file, demos, config, scene)
-            reader = _Reader(file, shape, config, scene)
+            plan = make_import_plan(file, demos, config, scene)
+            reader = _Reader(file, plan, config, scene)
             lengths = [file.length(demo) for demo in demos]
-            write_stores(out, {"": NewStore(spec=shape.spec, count=len(demos), episodes=map(reader.episode, demos))})
+            write_stores(out, {"": NewStore(spec=plan.spec, count=len(demos), episodes=map(reader.episode, demos))})
         finally:
             scene.close()
-    return Conversion(episodes=len(demos), frames=sum(lengths), notes=[*shape.notes, *scene.notes(), *reader.notes()])
+    return Conversion(episodes=len(demos), frames=sum(lengths), notes=[*plan.notes, *scene.notes(), *reader.notes()])
 
 
 class _LazyRenderer:
@@ -71,37 +71,35 @@ class _LazyRenderer:
 class _Reader:
     """Reads the episodes of one file according to the plan, and keeps track of what is lost in conversion."""
 
-    def __init__(self, file: RobomimicFile, shape: ImportPlan, config: ImportConfig, scene: StateRenderer) -> None:
-        self._file, self._plan, self._config, self._scene = file, shape, config, scene
+    def __init__(self, file: RobomimicFile, plan: ImportPlan, config: ImportConfig, scene: StateRenderer) -> None:
+        self._file, self._plan, self._config, self._scene = file, plan, config, scene
         self._rounding = RoundingTracker()
         self._dropped: set[str] = set()
         self._without_rewards = False
 
     def notes(self) -> list[str]:
-        found = self._rounding.notes()
+        notes = self._rounding.notes()
         if self._dropped:
-            found.append(f"not kept in the store: {', '.join(sorted(self._dropped))}")
+            notes.append(f"not kept in the store: {', '.join(sorted(self._dropped))}")
         if self._without_rewards:
-            found.append("the file has no rewards: all of them are 0")
-        return found
+            notes.append("the file has no rewards: all of them are 0")
+        return notes
 
     def episode(self, demo: str) -> Episode:
-        group, shape = self._file.demo(demo), self._plan
+        group, plan = self._file.demo(demo), self._plan
         length = self._file.length(demo)
-        worked_out: Mapping[str, np.ndarray] = {}
-        if shape.rendered or shape.state.computed:
+        computed: Mapping[str, np.ndarray] = {}
+        if plan.rendered or plan.state.computed:
             states = read_dataset(group, "states", self._file.path)
-            worked_out = self._scene.observe(
-                get_model_file(self._file, demo), states, shape.state.computed, shape.rendered
-            )
-        images = {name: self._observation(group, key, length) for name, key in shape.stored.items()}
-        images |= {name: worked_out[f"{name}_image"] for name in shape.rendered}
-        state = np.empty((length, shape.spec.state_dim), np.float32)
-        for key, columns in shape.state.columns.items():
-            column = worked_out[key] if key in shape.state.computed else self._observation(group, key, length)
+            computed = self._scene.observe(get_model_file(self._file, demo), states, plan.state.computed, plan.rendered)
+        images = {name: self._observation(group, key, length) for name, key in plan.stored.items()}
+        images |= {name: computed[f"{name}_image"] for name in plan.rendered}
+        state = np.empty((length, plan.spec.state_dim), np.float32)
+        for key, columns in plan.state.columns.items():
+            column = computed[key] if key in plan.state.computed else self._observation(group, key, length)
             state[:, columns] = self._rounding.float32(key, column.reshape(length, -1))
         recorded = read_dataset(group, self._config.actions, self._file.path)
-        check_delta_range(self._file, demo, self._config.actions, recorded, shape.deltas)
+        check_delta_range(self._file, demo, self._config.actions, recorded, plan.deltas)
         actions = self._rounding.float32("actions", recorded)
         info = _read_exported_info(self._file, group)
         rewards = self._rewards(group, length)
@@ -109,7 +107,7 @@ class _Reader:
         self._dropped |= {"model_file"} & set(group.attrs)
         self._dropped |= {f"ep_meta.{key}" for key in self._file.ep_meta(demo) if key != LANGUAGE}
         return Episode(
-            images={name: images[name] for name in shape.spec.cameras},
+            images={name: images[name] for name in plan.spec.cameras},
             state=state,
             actions=actions,
             rewards=rewards,
@@ -119,10 +117,10 @@ class _Reader:
         )
 
     def _observation(self, group: h5py.Group, key: str, length: int) -> np.ndarray:
-        found = read_dataset(group, f"obs/{key}", self._file.path)
-        if len(found) != length:
-            raise UserError(f"{self._file.path}: {group.name} has {len(found)} obs/{key}, but {length} actions.")
-        return found
+        rows = read_dataset(group, f"obs/{key}", self._file.path)
+        if len(rows) != length:
+            raise UserError(f"{self._file.path}: {group.name} has {len(rows)} obs/{key}, but {length} actions.")
+        return rows
 
     def _rewards(self, group: h5py.Group, length: int) -> np.ndarray:
         if "rewards" not in group:
@@ -148,13 +146,13 @@ class _Reader:
 
     def _attribute(self, group: h5py.Group, key: str, default: int | None) -> int | None:
         """A number among the demonstration's attributes; bool included."""
-        found = group.attrs.get(key, default)
-        if found is None:
+        value = group.attrs.get(key, default)
+        if value is None:
             return None
         try:
-            return int(found)
+            return int(value)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{self._file.path}: {key} of {group.name} is {found!r}, but must be a number.") from error
+            raise UserError(f"{self._file.path}: {key} of {group.name} is {value!r}, but must be a number.") from error
 
     def _origin(self, demo: str) -> dict[str, Any]:
         """The episode's info, used later for exporting and for selecting episodes."""
@@ -170,7 +168,7 @@ def _read_exported_info(file: RobomimicFile, group: h5py.Group) -> dict[str, Any
     if text is None:
         return {}
     try:
-        found = json.loads(text)
-        return {key: found[key] for key in ("success", "seed", "info")}
+        stored = json.loads(text)
+        return {key: stored[key] for key in ("success", "seed", "info")}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file.path}: the attribute {INFO} of {group.name} is damaged ({error!r}).") from error

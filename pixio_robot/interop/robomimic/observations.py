@@ -32,18 +32,18 @@ class StateLayout:
 
 
 def get_observations(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    found = group.get("obs")
-    if not isinstance(found, h5py.Group):
+    obs = group.get("obs")
+    if not isinstance(obs, h5py.Group):
         return {}
-    return {key: value for key, value in found.items() if isinstance(value, h5py.Dataset)}
+    return {key: value for key, value in obs.items() if isinstance(value, h5py.Dataset)}
 
 
 def nested_groups(group: h5py.Group) -> list[str]:
     """The groups among a demonstration's observations, such as Isaac Lab's `datagen_info`; they are not imported."""
-    found = group.get("obs")
-    if not isinstance(found, h5py.Group):
+    obs = group.get("obs")
+    if not isinstance(obs, h5py.Group):
         return []
-    return sorted(str(key) for key, value in found.items() if isinstance(value, h5py.Group))
+    return sorted(str(key) for key, value in obs.items() if isinstance(value, h5py.Group))
 
 
 def get_model_file(file: RobomimicFile, demo: str) -> str:
@@ -60,13 +60,13 @@ def choose_cameras(
     file: RobomimicFile, observations: Mapping[str, h5py.Dataset], config: ImportConfig
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """(cameras whose images are in the file -> their keys, cameras to render)."""
-    there = {key.removesuffix(IMAGE): key for key, value in observations.items() if _is_images(value)}
-    wanted = config.cameras or list(there)
+    available = {key.removesuffix(IMAGE): key for key, value in observations.items() if _is_images(value)}
+    wanted = config.cameras or list(available)
     if config.render and not config.cameras:
         raise UserError("render=true needs cameras=, the names of the model's cameras to render.")
     if len(set(wanted)) < len(wanted):
         raise UserError(f"cameras={','.join(wanted)} contains duplicates.")
-    stored = {name: there[name] for name in wanted if name in there and not config.render}
+    stored = {name: available[name] for name in wanted if name in available and not config.render}
     missing = tuple(name for name in wanted if name not in stored)
     for name in missing:
         if f"{name}{IMAGE}" in observations and not config.render:
@@ -77,7 +77,7 @@ def choose_cameras(
             )
     if stored and missing:
         raise UserError(
-            f"{file.path} has images of {', '.join(there)}, but none of {', '.join(missing)}: set render=true to "
+            f"{file.path} has images of {', '.join(available)}, but none of {', '.join(missing)}: set render=true to "
             "render all cameras= alike."
         )
     return stored, missing
@@ -92,16 +92,16 @@ def choose_state(
     group: h5py.Group,
     observations: Mapping[str, h5py.Dataset],
     config: ImportConfig,
-    written: DemoSpec | None,
+    exported: DemoSpec | None,
     scene: StateRenderer,
 ) -> StateLayout:
     """The keys in `state=`, else those stored by our own export, else the usual ones."""
-    if written is not None and not config.state:
-        columns = group_columns_by_key(written.state_names)
+    if exported is not None and not config.state:
+        columns = group_columns_by_key(exported.state_names)
         for key in columns:
             if key not in observations:
                 raise UserError(f"{file.path}: {group.name} has no obs/{key}, which its own DemoSpec names.")
-        return StateLayout(columns, (), _override_names(config, list(columns), list(written.state_names)))
+        return StateLayout(columns, (), _override_names(config, list(columns), list(exported.state_names)))
     keys = list(dict.fromkeys(config.state)) or _default_state(file, observations)
     computed = [key for key in keys if key not in observations]
     if computed and not has_states(group):
@@ -109,8 +109,10 @@ def choose_state(
     shapes = {key: observations[key].shape[1:] for key in keys if key in observations}
     if computed:
         demo = str(group.name).rsplit("/", 1)[-1]
-        found = scene.observe(get_model_file(file, demo), get_dataset(group, "states", file.path)[:1], computed, [])
-        shapes |= {key: value.shape[1:] for key, value in found.items()}
+        first_rows = scene.observe(
+            get_model_file(file, demo), get_dataset(group, "states", file.path)[:1], computed, []
+        )
+        shapes |= {key: value.shape[1:] for key, value in first_rows.items()}
     columns, names = {}, []
     for key in keys:
         own = env_metadata.state_names(file.env_args, key, shapes[key])

@@ -20,7 +20,7 @@ def store_of(path: Path, seeds: range | list[int], length: int) -> DemoStore:
 
 
 def trained_on(store: DemoStore, episodes: list[int]) -> DemoSource:
-    return DemoSource(store=store, marks=[], tasks=[], trainable=True, training=episodes)
+    return DemoSource(store=store, hashes=[], tasks=[], trainable=True, training=episodes)
 
 
 def test_failures_are_counted_store_by_store_among_those_trained_on(tmp_path: Path) -> None:

@@ -214,12 +214,12 @@ def test_the_same_recording_is_not_both_trained_on_and_held_out(seed, tmp_path):
         chosen.append(store.episode(number))
     data = open_demonstrations([str(path), str(best)], weights=[1.0, 2.0], goals=None, validation_share=0.3, seed=seed)
     marks = {
-        part: [source.marks[number] for source in data.sources for number in getattr(source, part)]
+        part: [source.hashes[number] for source in data.sources for number in getattr(source, part)]
         for part in ("training", "held_out")
     }
     assert len(marks["held_out"]) >= 3
     assert not set(marks["training"]) & set(marks["held_out"])
-    assert set(marks["training"]) | set(marks["held_out"]) == set(data.sources[0].marks)
+    assert set(marks["training"]) | set(marks["held_out"]) == set(data.sources[0].hashes)
     twins = sum(source.duplicates for source in data.sources)
     assert len(marks["training"]) + len(marks["held_out"]) + twins == 16
     said = [
