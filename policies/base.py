@@ -54,13 +54,11 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.cameras: Sequence[str] = list(config.conditioning.cameras)
         self.conditioning: ObservationEncoder = self.build_observation_encoder(encoder)
         self.relative_actions = None
-        of = statistics.actions
+        action_range = statistics.actions
         if config.action_pose_repr == RELATIVE:
-            self.relative_actions, of = (
-                RelativePoses.of_actions(spec, of),
-                require_relative_range(statistics.relative_actions),
-            )
-        self.actions = Normaliser.from_range(config.action_normalisation, of, spec.action_names, config.action_min_std)
+            self.relative_actions = RelativePoses.of_actions(spec, statistics.actions)
+            action_range = require_relative_range(statistics.relative_actions)
+        self.actions = Normaliser(config.action_normalisation, action_range, spec.action_names, config.action_min_std)
 
     @property
     def state_range(self) -> tuple[list[float], list[float]] | None:

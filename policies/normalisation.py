@@ -36,19 +36,7 @@ class Normaliser(nn.Module):
     high: Tensor
     is_binary: Tensor
 
-    def __init__(
-        self,
-        how: str,
-        *,
-        minimum: np.ndarray,
-        maximum: np.ndarray,
-        mean: np.ndarray,
-        std: np.ndarray,
-        q01: np.ndarray | None = None,
-        q99: np.ndarray | None = None,
-        names: Sequence[str] = (),
-        min_std: float = 0.0,
-    ):
+    def __init__(self, how: str, statistics: Range, names: Sequence[str] = (), min_std: float = 0.0):
         """`min_max` maps [minimum, maximum] to [-1, 1]; `mean_std` maps the mean to 0 and one standard deviation to 1;
         `quantile` maps the 1st and 99th percentiles to -1 and 1, which is robust to outliers; `none` is the identity.
 
@@ -58,14 +46,14 @@ class Normaliser(nn.Module):
         super().__init__()
         if how not in NORMALISATIONS:
             raise unknown_name("normalisation", how, NORMALISATIONS)
-        low, high, centre, spread = (
-            torch.as_tensor(np.asarray(value, dtype=np.float64)) for value in (minimum, maximum, mean, std)
+        low, high, centre, spread = map(
+            _to_tensor, (statistics.minimum, statistics.maximum, statistics.mean, statistics.std)
         )
         if not all(torch.isfinite(value).all() for value in (low, high, centre, spread)):
             raise UserError(
                 "The demonstrations' statistics contain NaN or infinity and cannot be used for normalisation."
             )
-        offset, scale = _offset_and_scale(how, low, high, centre, spread.clamp(min=min_std), q01, q99)
+        offset, scale = _offset_and_scale(how, low, high, centre, spread.clamp(min=min_std), statistics)
         is_rotation_dim = torch.tensor([is_rotation(name) for name in names] or [False] * len(low))
         gripper = torch.tensor([GRIPPER_NAME in name.lower() for name in names] or [False] * len(low))
         is_binary = gripper & _is_two_valued(low, high, centre, spread)
@@ -81,21 +69,8 @@ class Normaliser(nn.Module):
         self.register_buffer("high", high.float())
         self.register_buffer("is_binary", is_binary, persistent=False)
 
-    @classmethod
-    def from_range(cls, how: str, of: Range, names: Sequence[str] = (), min_std: float = 0.0) -> Normaliser:
-        return cls(
-            how,
-            minimum=of.minimum,
-            maximum=of.maximum,
-            mean=of.mean,
-            std=of.std,
-            q01=of.q01,
-            q99=of.q99,
-            names=names,
-            min_std=min_std,
-        )
-
     def forward(self, physical: Tensor) -> Tensor:
+        """(..., d) in physical units -> (..., d) in network units."""
         return (physical - self.offset) / self.scale
 
     def inverse(self, network: Tensor) -> Tensor:
@@ -116,14 +91,12 @@ def is_rotation(name: str) -> bool:
     return any(known in name.lower() for known in ROTATION_NAMES)
 
 
+def _to_tensor(values: np.ndarray) -> Tensor:
+    return torch.as_tensor(np.asarray(values, dtype=np.float64))
+
+
 def _offset_and_scale(
-    how: str,
-    low: Tensor,
-    high: Tensor,
-    centre: Tensor,
-    spread: Tensor,
-    q01: np.ndarray | None,
-    q99: np.ndarray | None,
+    how: str, low: Tensor, high: Tensor, centre: Tensor, spread: Tensor, statistics: Range
 ) -> tuple[Tensor, Tensor]:
     match how:
         case "min_max":
@@ -131,14 +104,12 @@ def _offset_and_scale(
         case "mean_std":
             return centre, spread
         case "quantile":
-            if q01 is None or q99 is None:
+            if statistics.q01 is None or statistics.q99 is None:
                 raise UserError(
                     "Normalisation by `quantile` needs q01 and q99, which these statistics lack: recompute them from "
                     "the demonstrations, or use min_max or mean_std."
                 )
-            low_percentile, high_percentile = (
-                torch.as_tensor(np.asarray(value, dtype=np.float64)) for value in (q01, q99)
-            )
+            low_percentile, high_percentile = _to_tensor(statistics.q01), _to_tensor(statistics.q99)
             # A dimension that hardly ever moves has equal percentiles: use its whole range instead.
             narrow = high_percentile - low_percentile < CONSTANT_RANGE
             low_percentile, high_percentile = (

@@ -69,8 +69,10 @@ class ObservationEncoder(nn.Module):
         self.state = None
         self.relative_state = RelativePoses.of_state(spec) if config.obs_pose_repr == RELATIVE else None
         if config.use_state:
-            of = statistics.state if self.relative_state is None else require_relative_range(statistics.relative_state)
-            self.state = Normaliser.from_range(config.state_normalisation, of, spec.state_names, config.state_min_std)
+            state_range = (
+                statistics.state if self.relative_state is None else require_relative_range(statistics.relative_state)
+            )
+            self.state = Normaliser(config.state_normalisation, state_range, spec.state_names, config.state_min_std)
         self.state_dim = spec.state_dim if config.use_state else 0
         self.goal = nn.Linear(config.goal_dim, self.goal_width) if config.goal_dim else None
         # Lists in the order of `cameras`, because camera names may contain dots, which module names must not.
@@ -133,14 +135,14 @@ class ObservationEncoder(nn.Module):
 
     def features(self, observation: Observation, augment: bool = False) -> list[Features]:
         """The features of each camera, with leading axis n. `augment`: augment the images as configured."""
-        found = []
+        features = []
         for index in range(len(self.config.cameras)):
             raw = self._features(observation, index, augment)
             if self.config.standardise:
-                found.append(Features(self.cls[index](raw.cls), self.patches[index](raw.patches)))
+                features.append(Features(self.cls[index](raw.cls), self.patches[index](raw.patches)))
             else:
-                found.append(raw.map(Tensor.float))
-        return found
+                features.append(raw.map(Tensor.float))
+        return features
 
     @torch.no_grad()
     def prepare(self, observations: Iterable[Observation]) -> None:
