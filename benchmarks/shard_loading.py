@@ -49,7 +49,8 @@ def make_shards(folder: Path) -> Path:
 
 def ours(shards: Path, selection: Path | None, state: dict[str, Any] | None = None) -> Iterator[Any]:
     from pixio_robot.data.curation.multi_source_selection import open_selections
-    from pixio_robot.data.images.batches import PixelBatches, open_image_source
+    from pixio_robot.data.images.batches import PixelBatches
+    from pixio_robot.data.images.sources import open_image_source
 
     source = open_image_source(str(shards))
     chosen = open_selections([str(selection)] if selection else [], source)

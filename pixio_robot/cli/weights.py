@@ -27,10 +27,10 @@ hub name."""
 
 def _info(words: list[str]) -> int:
     (source,) = _split_arguments("info", words, 1, {})[0]
-    encoder, found = _load_encoder(source)
+    encoder, format_name = _load_encoder(source)
     config = encoder.config
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
-    print(f"{source}: format {found}, size {config.size}, {millions:.1f} M parameters")
+    print(f"{source}: format {format_name}, size {config.size}, {millions:.1f} M parameters")
     print(f"  width {config.width}, depth {config.depth}, heads {config.heads}, class tokens {config.class_tokens}")
     resize = "not resized" if config.resize is None else f"resized to {config.resize} px"
     print(f"  patch {config.patch} px, position embeddings for {config.image_size} px, images {resize}")
@@ -40,7 +40,7 @@ def _info(words: list[str]) -> int:
 
 def _convert(words: list[str]) -> int:
     (source, target), options = _split_arguments("convert", words, 2, {"format": "", "overwrite": "false"})
-    from pixio_robot.vision.weights.formats import WeightFormat, load_pixio_weights, save_encoder_as
+    from pixio_robot.vision.weights.formats import WeightFormat, open_pixio_weights, save_encoder_as
 
     # An encoder cannot be saved as a policy.
     wanted = _parse_choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
@@ -50,11 +50,11 @@ def _convert(words: list[str]) -> int:
             "format=ours for a directory of that name."
         )
     _refuse_existing(target, options)
-    encoder, found = _load_encoder(source)
+    encoder, format_name = _load_encoder(source)
     save_encoder_as(encoder, target, wanted)
-    if load_pixio_weights(target).state_dict().keys() != encoder.state_dict().keys():
+    if open_pixio_weights(target).build().state_dict().keys() != encoder.state_dict().keys():
         raise AssertionError(f"{target} does not contain all weights after writing")
-    print(f"{source} ({found}) -> {target} ({wanted.value})")
+    print(f"{source} ({format_name}) -> {target} ({wanted.value})")
     return 0
 
 
@@ -76,10 +76,10 @@ def _export(words: list[str]) -> int:
 
 def _load_encoder(source: Path) -> tuple[PixioEncoder, str]:
     """The encoder at a path or hub name, and the format it was stored in."""
-    from pixio_robot.vision.weights.formats import detect_format, load_pixio_weights, resolve_weights_path
+    from pixio_robot.vision.weights.formats import detect_format, open_pixio_weights, resolve_weights_path
 
     path = resolve_weights_path(source)
-    return load_pixio_weights(path), detect_format(path).value
+    return open_pixio_weights(path).build(), detect_format(path).value
 
 
 def _split_arguments(

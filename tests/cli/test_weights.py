@@ -6,7 +6,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.weights.formats import WeightFormat, detect_format, load_pixio_weights
+from pixio_robot.vision.weights.formats import WeightFormat, detect_format, open_pixio_weights
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_weights_go_round_through_every_format(model, tmp_path, capsys):
     for source, target, name in zip(hops, hops[1:], formats, strict=False):
         assert dispatch(["weights", "convert", str(tmp_path / source), str(tmp_path / target), f"format={name}"]) == 0
         assert detect_format(tmp_path / target) is WeightFormat(name)
-        assert load_pixio_weights(tmp_path / target).fingerprint() == model.encoder.fingerprint()
+        assert open_pixio_weights(tmp_path / target).build().fingerprint() == model.encoder.fingerprint()
     capsys.readouterr()
     assert dispatch(["weights", "info", str(tmp_path / "b.pth")]) == 0
     printed = capsys.readouterr().out

@@ -16,24 +16,8 @@ import torch
 from pixio_robot.data.images.codec import CorruptImage
 from pixio_robot.data.images.crops import crop_and_resize, crop_draws, decode_reduction, random_crop_box, reduced_box
 from pixio_robot.data.images.epoch_order import Epoch, EpochOrder, EpochSelection, ImageOrder, OrderPosition
-from pixio_robot.data.images.sources import (
-    ConcatenatedImages,
-    DemoFrames,
-    ImageSource,
-    ReducibleSource,
-    open_image_source,
-)
+from pixio_robot.data.images.sources import ConcatenatedImages, ImageSource, ReducibleSource
 from pixio_robot.errors import UserError
-
-__all__ = [
-    "ConcatenatedImages",
-    "DemoFrames",
-    "EpochSelection",
-    "ImageSource",
-    "PixelBatch",
-    "PixelBatches",
-    "open_image_source",
-]
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +94,9 @@ class PixelBatches:
             self._submit()
         batch, tasks = self._ahead.popleft()
         for task in tasks:
-            found = task.result() - self.corrupt
-            self.corrupt |= found
-            for identity in sorted(found):
+            newly_corrupt = task.result() - self.corrupt
+            self.corrupt |= newly_corrupt
+            for identity in sorted(newly_corrupt):
                 log.warning("Skipped an unreadable image (%d so far): %s", len(self.corrupt), identity)
         self._handed_out = self._order.advance(self._handed_out, self._step_size)
         return batch
@@ -139,9 +123,9 @@ class PixelBatches:
         Raises UserError if the seed, the samples per step (batch size x ranks), the number of images or the weights of
         their sources differ.
         """
-        mine = {"seed": self.seed, "samples_a_step": self._step_size, "images": len(self.source)}
-        mine |= {"weights": None} | self._order.identity
-        for name, value in mine.items():
+        identity = {"seed": self.seed, "samples_a_step": self._step_size, "images": len(self.source)}
+        identity |= {"weights": None} | self._order.identity
+        for name, value in identity.items():
             if state.get(name) != value:
                 raise UserError(
                     f"Cannot resume the image stream: {name} was {state.get(name)} but is now {value}; "

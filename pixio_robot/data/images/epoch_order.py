@@ -27,7 +27,7 @@ class EpochSelection(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class OrderPosition:
-    """A place in the order: `position` images into epoch number `epoch`."""
+    """A position in the order: `position` images into epoch number `epoch`."""
 
     epoch: int
     position: int
@@ -46,8 +46,8 @@ class Epoch:
 
     def at(self, positions: np.ndarray) -> np.ndarray:
         """int64 (n,): the numbers of the images at `positions` (int64, n), wrapping around at the end."""
-        found = self._shuffle.at(positions % len(self))
-        return found if self._selected is None else self._selected[found]
+        shuffled = self._shuffle.at(positions % len(self))
+        return shuffled if self._selected is None else self._selected[shuffled]
 
 
 class EpochOrder(abc.ABC):
@@ -70,9 +70,9 @@ class EpochOrder(abc.ABC):
             self._epochs[number] = self._begin(number)
         return self._epochs[number]
 
-    def advance(self, place: OrderPosition, count: int) -> OrderPosition:
-        """The place `count` images later."""
-        epoch, position = place.epoch, place.position + count
+    def advance(self, start: OrderPosition, count: int) -> OrderPosition:
+        """The position `count` images later."""
+        epoch, position = start.epoch, start.position + count
         if (length := self._constant_length()) is not None:
             more, position = divmod(position, length)
             return OrderPosition(epoch + more, position)
@@ -84,14 +84,14 @@ class EpochOrder(abc.ABC):
         """The number of images per epoch if it is the same for all epochs, else None."""
         return None
 
-    def runs(self, place: OrderPosition, count: int) -> Iterator[tuple[Epoch, np.ndarray]]:
-        """Yield (epoch, positions int64) for `count` images from `place` on, one pair per epoch that they span."""
+    def runs(self, start: OrderPosition, count: int) -> Iterator[tuple[Epoch, np.ndarray]]:
+        """Yield (epoch, positions int64) for `count` images from `start` on, one pair per epoch that they span."""
         while count:
-            epoch = self.epoch(place.epoch)
-            here = min(count, len(epoch) - place.position)
-            yield epoch, np.arange(place.position, place.position + here)
-            count -= here
-            place = self.advance(place, here)
+            epoch = self.epoch(start.epoch)
+            run = min(count, len(epoch) - start.position)
+            yield epoch, np.arange(start.position, start.position + run)
+            count -= run
+            start = self.advance(start, run)
 
 
 class ImageOrder(EpochOrder):

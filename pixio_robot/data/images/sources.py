@@ -67,7 +67,7 @@ class DemoFrames:
 
     def image(self, i: int) -> np.ndarray:
         """uint8 (h, w, 3); do not modify it. Raises CorruptImage if its file is damaged."""
-        episode, camera, step = self._place(i)
+        episode, camera, step = self._locate(i)
         try:
             return self._store.images(episode, camera, step, step + 1)[0]
         except CorruptArray as error:
@@ -75,10 +75,11 @@ class DemoFrames:
 
     def id(self, i: int) -> str:
         """`<episode>/<camera>/<step>`."""
-        episode, camera, step = self._place(i)
+        episode, camera, step = self._locate(i)
         return f"{episode}/{camera}/{step}"
 
-    def _place(self, i: int) -> tuple[int, str, int]:
+    def _locate(self, i: int) -> tuple[int, str, int]:
+        """Episode, camera and step of image `i`."""
         episode = int(np.searchsorted(self._ends, i, side="right"))
         length = int(self._lengths[episode])
         within = i - (int(self._ends[episode]) - length * len(self._cameras))
@@ -100,15 +101,16 @@ class ConcatenatedImages:
         return source.image(within)
 
     def id(self, i: int) -> str:
-        number, within = self._place(i)
+        number, within = self._locate(i)
         return f"{self._names[number]}:{self.sources[number].id(within)}"
 
     def part(self, i: int) -> tuple[ImageSource, int]:
         """The source of image `i`, and its number there."""
-        number, within = self._place(i)
+        number, within = self._locate(i)
         return self.sources[number], within
 
-    def _place(self, i: int) -> tuple[int, int]:
+    def _locate(self, i: int) -> tuple[int, int]:
+        """The number of the source of image `i`, and the image's number there."""
         number = int(np.searchsorted(self._ends, i, side="right"))
         return number, i - (int(self._ends[number - 1]) if number else 0)
 
@@ -127,16 +129,16 @@ def open_image_source(paths: str | Sequence[str], split: str = "train") -> Image
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
         raise UserError("No images were given; pass a folder of frame shards or a demonstration store.")
-    places: dict[Path, str] = {}
+    listed: dict[Path, str] = {}
     for path in paths:
-        place = Path(path).resolve()
-        if place in places:
-            same = "" if places[place] == path else f", which is {places[place]}"
+        resolved = Path(path).resolve()
+        if resolved in listed:
+            same = "" if listed[resolved] == path else f", which is {listed[resolved]}"
             raise UserError(
                 f"data lists {path} twice{same}. List it once; use data_weights, with one number per entry of data, to "
                 "set how often it is drawn."
             )
-        places[place] = path
+        listed[resolved] = path
     sources = [_open_path(Path(path), split, DEFAULT_RAM_BYTES // len(paths)) for path in paths]
     return sources[0] if len(sources) == 1 else ConcatenatedImages(sources, paths)
 

@@ -76,9 +76,9 @@ class ConcatenatedSubset:
 
     def __getitem__(self, positions: np.ndarray) -> np.ndarray:
         source = np.searchsorted(self._ends, positions, side="right")
-        found = np.empty(len(positions), np.int64)
+        numbers = np.empty(len(positions), np.int64)
         for number in np.unique(source).tolist():
             here = source == number
             before = self._ends[number - 1] if number else 0
-            found[here] = self._choices[number][positions[here] - before] + self._first[number]
-        return found
+            numbers[here] = self._choices[number][positions[here] - before] + self._first[number]
+        return numbers

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from pixio_robot.data.curation.multi_source_selection import MultiSourceSelection, open_selections
-from pixio_robot.data.images.batches import ImageSource, PixelBatches, open_image_source
+from pixio_robot.data.images.batches import PixelBatches
 from pixio_robot.data.images.mixture import MixedOrder
 from pixio_robot.data.images.shards import MANIFEST, read_manifest
-from pixio_robot.data.images.sources import component_sources
+from pixio_robot.data.images.sources import ImageSource, component_sources, open_image_source
 from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.images.hooks import SEED
 

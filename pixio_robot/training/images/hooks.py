@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pixio_robot.data.images.batches import ImageSource, PixelBatches
+from pixio_robot.data.images.batches import PixelBatches
+from pixio_robot.data.images.sources import ImageSource
 from pixio_robot.files import atomic_file
 from pixio_robot.machine import to_device
 from pixio_robot.training.distributed.processes import current_processes
@@ -37,9 +38,9 @@ class ReconstructionPanels:
     ) -> None:
         self.model, self.generator, self.autocast, self.directory = model, generator, autocast, directory
         # The largest central square of each image, not a random crop.
-        whole = (1.0, 1.0)
+        full = (1.0, 1.0)
         count = min(count, len(source))
-        with PixelBatches(source, count, image_size, SEED, workers=1, scale=whole, ratio=whole) as images:
+        with PixelBatches(source, count, image_size, SEED, workers=1, scale=full, ratio=full) as images:
             self.images_bhw3 = next(images).images.to(generator.device)
 
     def __call__(self, step: int) -> dict[str, Any]:

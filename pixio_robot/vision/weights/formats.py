@@ -93,11 +93,6 @@ def is_hub_name(text: str) -> bool:
     return _HUB_NAME.fullmatch(text) is not None
 
 
-def load_pixio_weights(path_or_name: str | Path) -> PixioEncoder:
-    """As `open_pixio_weights`, with the weights loaded."""
-    return open_pixio_weights(path_or_name).build()
-
-
 def open_pixio_weights(path_or_name: str | Path) -> TrainedEncoder:
     """Open the encoder at a path, in any format, or of a hub name such as `facebook/pixio-vitb16`.
 

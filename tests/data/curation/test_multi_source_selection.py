@@ -10,8 +10,9 @@ import pytest
 from pixio_robot.data.curation.multi_source_selection import open_selections
 from pixio_robot.data.curation.selection import Selection, write_selection
 from pixio_robot.data.curation.thresholds import Reason
-from pixio_robot.data.images.batches import PixelBatches, open_image_source
+from pixio_robot.data.images.batches import PixelBatches
 from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.images.sources import open_image_source
 from pixio_robot.errors import UserError
 
 

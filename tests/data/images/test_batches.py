@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.images.batches import DemoFrames, ImageSource, PixelBatches, open_image_source
+from pixio_robot.data.images.batches import PixelBatches
 from pixio_robot.data.images.codec import CorruptImage
 from pixio_robot.data.images.crops import crop_and_resize, crop_draws, decode_reduction, random_crop_box, reduced_box
 from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.images.sources import DemoFrames, ImageSource, open_image_source
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 from pixio_robot.errors import UserError
 from pixio_robot.types import CameraSpec, DemoSpec, Episode

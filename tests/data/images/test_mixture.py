@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pixio_robot.data.images import mixture
-from pixio_robot.data.images.batches import ConcatenatedImages, PixelBatches
+from pixio_robot.data.images.batches import PixelBatches
 from pixio_robot.data.images.epoch_order import OrderPosition
 from pixio_robot.data.images.mixture import MixedOrder
+from pixio_robot.data.images.sources import ConcatenatedImages
 from pixio_robot.data.images.subsets import BitSubset
 from pixio_robot.errors import UserError
 
