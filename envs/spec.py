@@ -88,14 +88,14 @@ def _installed_versions(*names: str) -> str:
 
 def _robomimic_spec(config: EnvConfig) -> DemoSpec:
     """The DemoSpec of the demonstrations, which a policy trained on them requires."""
-    found = load_recorded_env(config.task)
-    spec = found.spec
+    recorded = load_recorded_env(config.task)
+    spec = recorded.spec
     horizon = "" if config.horizon is None else f", horizon {config.horizon}"
     return dataclasses.replace(
         spec,
         simulator_version=_installed_versions("robosuite", "mujoco"),
         cameras={name: spec.cameras[name] for name in config.cameras},
-        source=f"{SIMULATED}env_args {found.fingerprint}{horizon}",
+        source=f"{SIMULATED}env_args {recorded.fingerprint}{horizon}",
         licence="",
     )
 

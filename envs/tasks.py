@@ -173,9 +173,9 @@ def get_task(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]
     if name.startswith(ROBOMIMIC_PREFIX):
-        found = load_recorded_env(name)
-        known = TASKS.get(str(found.env_args["env_name"]), Task(horizon=found.horizon, view=_WIDE))
-        return dataclasses.replace(known, simulator=Simulator.ROBOMIMIC, horizon=found.horizon, cubes={})
+        recorded = load_recorded_env(name)
+        known = TASKS.get(str(recorded.env_args["env_name"]), Task(horizon=recorded.horizon, view=_WIDE))
+        return dataclasses.replace(known, simulator=Simulator.ROBOMIMIC, horizon=recorded.horizon, cubes={})
     home = next((simulator for simulator in THIRD_PARTY if name.startswith(f"{simulator.value}:")), None)
     if home is None:
         others = ("robomimic:<store>", "gymnasium:<id>", "dm_control:<domain>/<task>", "libero:<suite>/<number>")

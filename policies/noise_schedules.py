@@ -71,6 +71,7 @@ class NoiseSchedule(nn.Module):
         self.signal_values: list[float] = signal.tolist()
 
     def add_noise(self, x_bna: Tensor, noise_bna: Tensor, steps_b: Tensor) -> Tensor:
+        """Each row of the clean samples at its own step."""
         signal_b11 = self.signal[steps_b][:, None, None]
         return signal_b11.sqrt() * x_bna + (1 - signal_b11).sqrt() * noise_bna
 

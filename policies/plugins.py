@@ -21,19 +21,19 @@ def list_plugin_policies() -> dict[str, list[Plugin]]:
 
 def load_plugin_policy(plugin: Plugin) -> type[ChunkPolicy]:
     """Import the policy. Raises UserError naming the package if that fails or if it is not a policy."""
-    found = plugin.load()
-    if problem := find_class_problem(found):
+    policy = plugin.load()
+    if problem := find_class_problem(policy):
         raise UserError(f"{plugin}, {plugin.entry_point.value}, {problem}.")
-    return found
+    return policy
 
 
-def find_class_problem(found: Any) -> str:
+def find_class_problem(policy: Any) -> str:
     """What is wrong with the object that an entry point refers to; empty if it is a valid policy."""
-    if not (inspect.isclass(found) and issubclass(found, ChunkPolicy)):
+    if not (inspect.isclass(policy) and issubclass(policy, ChunkPolicy)):
         return "must be a subclass of policies.ChunkPolicy"
-    if inspect.isabstract(found):
-        return f"does not define {' and '.join(sorted(found.__abstractmethods__))}"
-    config = vars(found).get("config_class")
+    if inspect.isabstract(policy):
+        return f"does not define {' and '.join(sorted(policy.__abstractmethods__))}"
+    config = vars(policy).get("config_class")
     if not (inspect.isclass(config) and issubclass(config, PolicyConfig)):
         return "needs its own config_class, a dataclass that is a subclass of policies.PolicyConfig"
     if "__dataclass_fields__" not in vars(config):

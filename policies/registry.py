@@ -81,11 +81,11 @@ def list_policy_names() -> list[str]:
 def get_policy_entry(name: str) -> PolicyEntry:
     """The policy of that name. Raises UserError listing the valid names, or saying why a package's policy fails."""
     if name not in POLICIES:
-        found = list_plugin_policies()
-        if name not in found:
-            raise unknown_name("policy", name, {*POLICIES, *found})
-        offer = require_single_plugin(found[name])
-        register(name, load_plugin_policy(offer), offer.package)
+        installed = list_plugin_policies()
+        if name not in installed:
+            raise unknown_name("policy", name, {*POLICIES, *installed})
+        plugin = require_single_plugin(installed[name])
+        register(name, load_plugin_policy(plugin), plugin.package)
     return POLICIES[name]
 
 

@@ -52,24 +52,24 @@ class RelativePoses:
         """absolute: statistics of the actions as they are recorded. Raises UserError unless the actions have absolute
         poses in the world frame, and the state has the position and rotation of their arms."""
         with _naming_setting(f"action_pose_repr = {RELATIVE}"):
-            found = [block for block in find_action_poses(spec) if not block.delta]
-            if not found:
+            poses = [block for block in find_action_poses(spec) if not block.delta]
+            if not poses:
                 raise UserError(
                     f"The actions are no absolute poses: {', '.join(spec.action_names)}. Leave it at {ABSOLUTE}, or "
                     "convert the demonstrations with `data actions to=absolute`."
                 )
             check_world_frame(spec.controller)
-            return cls(found, _find_origins(spec, found), absolute.mean.tolist())
+            return cls(poses, _find_origins(spec, poses), absolute.mean.tolist())
 
     @classmethod
     def of_state(cls, spec: DemoSpec) -> RelativePoses:
         """Raises UserError unless the state has the position and rotation of an arm, and of all arms that it has either
         of."""
         with _naming_setting(f"obs_pose_repr = {RELATIVE}"):
-            found = [block for block in find_pose_columns(spec.state_names) if not block.delta]
-            if not found:
+            poses = [block for block in find_pose_columns(spec.state_names) if not block.delta]
+            if not poses:
                 raise UserError(f"The state has no pose, such as eef_pos and eef_quat: {', '.join(spec.state_names)}.")
-            return cls(found, _find_origins(spec, found))
+            return cls(poses, _find_origins(spec, poses))
 
     def to_frame(self, columns_bnc: Tensor, newest_bs: Tensor) -> Tensor:
         """Absolute -> relative. newest_bs: the state at the newest frame, in physical units."""
@@ -117,8 +117,8 @@ def _naming_setting(setting: str) -> Iterator[None]:
         raise UserError(f"{setting} does not work with these demonstrations. {error}") from error
 
 
-def _find_origins(spec: DemoSpec, found: Sequence[PoseColumns]) -> dict[str, tuple[PoseColumns, PoseColumns]]:
-    arms = dict.fromkeys(block.arm for block in found)
+def _find_origins(spec: DemoSpec, poses: Sequence[PoseColumns]) -> dict[str, tuple[PoseColumns, PoseColumns]]:
+    arms = dict.fromkeys(block.arm for block in poses)
     return {
         arm: (find_state_pose(spec, arm, position=True), find_state_pose(spec, arm, position=False)) for arm in arms
     }

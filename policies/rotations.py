@@ -33,8 +33,8 @@ def to_matrices(values: Tensor, form: str) -> Tensor:
     x = functional.normalize(pairs[..., 0, :], dim=-1)
     y = pairs[..., 1, :]
     y = functional.normalize(y - (x * y).sum(-1, keepdim=True) * x, dim=-1)
-    found = torch.stack([x, y, torch.linalg.cross(x, y)], dim=-2)
-    return found if form == ROT6D_ROWS else found.transpose(-1, -2)
+    matrices = torch.stack([x, y, torch.linalg.cross(x, y)], dim=-2)
+    return matrices if form == ROT6D_ROWS else matrices.transpose(-1, -2)
 
 
 def from_matrices(matrices: Tensor, form: str) -> Tensor:
@@ -101,5 +101,5 @@ def _quaternions_from_matrices(matrices: Tensor) -> Tensor:
     rows = [[x, xy, xz, xw], [xy, y, yz, yw], [xz, yz, z, zw], [xw, yw, zw, w]]
     products = torch.stack([torch.stack(row, -1) for row in rows], -2)
     largest = torch.stack([x, y, z, w], -1).argmax(-1)[..., None, None].expand(*x.shape, 1, 4)
-    found = functional.normalize(products.gather(-2, largest).squeeze(-2), dim=-1)
-    return torch.where(found[..., 3:] < 0, -found, found)
+    quaternions = functional.normalize(products.gather(-2, largest).squeeze(-2), dim=-1)
+    return torch.where(quaternions[..., 3:] < 0, -quaternions, quaternions)

@@ -75,32 +75,32 @@ class LiberoTask(gym.Env):  # pyright: ignore[reportGeneralTypeIssues]
         self._env.env.object_property_initializers.clear()
         self._env.seed(seed)
         self._env.reset()
-        found = self._env.set_init_state(self._initial_states[seed % len(self._initial_states)])
+        observation = self._env.set_init_state(self._initial_states[seed % len(self._initial_states)])
         for _ in range(SETTLING):
-            found = self._env.step(_REST)[0]
-        return _state(found), {}
+            observation = self._env.step(_REST)[0]
+        return _state(observation), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        found, reward, _, _ = self._env.step(np.asarray(action, np.float64))
+        observation, reward, _, _ = self._env.step(np.asarray(action, np.float64))
         success = bool(self._env.check_success())
-        return _state(found), float(reward), success, False, {"is_success": success}
+        return _state(observation), float(reward), success, False, {"is_success": success}
 
     def pictures(self) -> dict[str, np.ndarray]:
-        found = {}
+        images = {}
         for ours, theirs in CAMERAS.items():
             image = self._env.sim.render(camera_name=theirs, width=self._size, height=self._size)[::-1]  # lowest first
-            found[ours] = np.ascontiguousarray(image[:, ::-1] if self._mirrored else image)
-        return found
+            images[ours] = np.ascontiguousarray(image[:, ::-1] if self._mirrored else image)
+        return images
 
     def close(self) -> None:
         self._env.close()
 
 
-def _state(found: dict[str, np.ndarray]) -> np.ndarray:
+def _state(observation: dict[str, np.ndarray]) -> np.ndarray:
     from robosuite.utils.transform_utils import quat2axisangle  # pyright: ignore[reportMissingImports]
 
-    rotation = quat2axisangle(found["robot0_eef_quat"].copy())  # it clips its argument in place
-    return np.concatenate([found["robot0_eef_pos"], rotation, found["robot0_gripper_qpos"]])
+    rotation = quat2axisangle(observation["robot0_eef_quat"].copy())  # it clips its argument in place
+    return np.concatenate([observation["robot0_eef_pos"], rotation, observation["robot0_gripper_qpos"]])
 
 
 def _libero() -> tuple[Any, Any]:

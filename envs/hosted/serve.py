@@ -50,12 +50,12 @@ class Server:
     def reset(self, seed: int) -> Any:
         _seed(seed)
         try:
-            found = self._env.reset(seed=seed)
+            result = self._env.reset(seed=seed)
         except TypeError:  # gym before 0.22
             self._env.seed(seed)
-            found = self._env.reset()
-        with_info = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)
-        return found[0] if with_info else found
+            result = self._env.reset()
+        with_info = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
+        return result[0] if with_info else result
 
     def step(self, action: np.ndarray) -> dict[str, Any]:
         observation, reward, *ends, info = self._env.step(action)  # gym before 0.26 has one end instead of two

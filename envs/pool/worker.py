@@ -96,12 +96,12 @@ class SharedImageLayout:
 
     def views(self, memory: Any, slot: int) -> dict[str, np.ndarray]:
         """The images of a slot: {camera: uint8 (h, w, 3)}, as views of the memory."""
-        offset, found = self.slots.index(slot) * (self.bytes // len(self.slots)), {}
+        offset, views = self.slots.index(slot) * (self.bytes // len(self.slots)), {}
         for camera, shape in self.shapes.items():
             size = math.prod(shape)
-            found[camera] = np.frombuffer(memory, np.uint8, size, offset).reshape(shape)
+            views[camera] = np.frombuffer(memory, np.uint8, size, offset).reshape(shape)
             offset += size
-        return found
+        return views
 
 
 def run_worker(

@@ -160,11 +160,11 @@ def _open_store(out: Path, spec: DemoSpec, env_config: EnvConfig, config: Collec
             raise UserError(f"{out} contains demonstrations that were not made by collect: choose another out=.")
         write_json(out / JOURNAL_FILE, journal | {"failed_seeds": []})
         return store, []
-    found = read_json(out / JOURNAL_FILE)
-    failed = found.pop("failed_seeds", [])
+    recorded = read_json(out / JOURNAL_FILE)
+    failed = recorded.pop("failed_seeds", [])
     for part, settings in journal.items():
         for name, value in settings.items():
-            before = found.get(part, {}).get(name)
+            before = recorded.get(part, {}).get(name)
             if before != value:
                 setting = f"env.{name}" if part == "env" else name
                 raise UserError(

@@ -74,16 +74,16 @@ def select_render_devices(devices: Sequence[EglDevice], can_open: Callable[[int]
 
 
 def _render_gpus() -> list[int]:
-    found = select_render_devices(list_devices(), can_open)
+    devices = select_render_devices(list_devices(), can_open)
     num_gpus = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
-    if not found and num_gpus and _worker_index == 0:
+    if not devices and num_gpus and _worker_index == 0:
         print(
             f"pixio-robot: the driver reports {num_gpus} NVIDIA GPUs, but EGL cannot use any of them, so images are "
             "rendered on the CPU. In a container, enable the driver's graphics capability "
             "(NVIDIA_DRIVER_CAPABILITIES=all); otherwise install the driver's EGL library (libnvidia-gl-...).",
             file=sys.stderr,
         )
-    return found
+    return devices
 
 
 def list_devices() -> list[EglDevice]:
@@ -97,13 +97,13 @@ def list_devices() -> list[EglDevice]:
     text = ctypes.CFUNCTYPE(ctypes.c_char_p, egl.EGLDeviceEXT, ctypes.c_int)(addresses[0])
     word = ctypes.POINTER(ctypes.c_ssize_t)
     number = ctypes.CFUNCTYPE(ctypes.c_uint, egl.EGLDeviceEXT, ctypes.c_int, word)(addresses[1])
-    found = []
+    devices = []
     for index, device in enumerate(egl.eglQueryDevicesEXT()):
         extensions = (text(device, egl.EGL_EXTENSIONS) or b"").split()
         ordinal = ctypes.c_ssize_t(-1)
         in_cuda = bool(number(device, _CUDA_DEVICE, ctypes.byref(ordinal))) and ordinal.value >= 0
-        found.append(EglDevice(index, _SOFTWARE in extensions, in_cuda))
-    return found
+        devices.append(EglDevice(index, _SOFTWARE in extensions, in_cuda))
+    return devices
 
 
 def can_open(number: int) -> bool:

@@ -29,7 +29,7 @@ class ArmInput:
 
 def get_arm_inputs(env: Any) -> list[ArmInput]:
     """The arms of robosuite's environment, in the order of the action's dimensions; empty if actions are not poses."""
-    found = []
+    inputs = []
     for robot in env.robots:
         for name in robot.arms:
             controller = robot.part_controllers[name]
@@ -37,8 +37,8 @@ def get_arm_inputs(env: Any) -> list[ArmInput]:
                 return []
             delta, width = controller.input_type == "delta", 6 if controller.use_ori else 3
             largest = np.broadcast_to(controller.output_max, width) if delta else np.ones(width)
-            found.append(ArmInput(delta, tuple(largest.tolist())))
-    return found
+            inputs.append(ArmInput(delta, tuple(largest.tolist())))
+    return inputs
 
 
 def controller_conversion(names: Sequence[str], arms: Sequence[ArmInput]) -> ActionConverter:
@@ -47,13 +47,13 @@ def controller_conversion(names: Sequence[str], arms: Sequence[ArmInput]) -> Act
     Raises UserError for deltas if the controllers expect absolute poses, and vice versa.
     """
     try:
-        found = find_pose_columns(names)
+        blocks = find_pose_columns(names)
     except UserError:  # names that start like those of a pose, but are not
         return ActionConverter([])
-    order = list(dict.fromkeys(block.arm for block in found))
+    order = list(dict.fromkeys(block.arm for block in blocks))
     if len(order) != len(arms):
         return ActionConverter([])
-    return ActionConverter([(block, _controller_block(block, names, arms[order.index(block.arm)])) for block in found])
+    return ActionConverter([(block, _controller_block(block, names, arms[order.index(block.arm)])) for block in blocks])
 
 
 def _controller_block(block: PoseColumns, names: Sequence[str], arm: ArmInput) -> PoseColumns:

@@ -30,10 +30,10 @@ _ROBOSUITE_NAMES = {"object": "object-state"}
 
 
 def _robosuite_task(config: EnvConfig) -> RobosuiteTask:
-    found = load_recorded_env(config.task)
-    task = translate_env_args(found.env_args)
-    if "absolute" in found.spec.controller:
-        task = with_absolute_actions(task, in_world=is_in_world_frame(found.spec.controller))
+    recorded = load_recorded_env(config.task)
+    task = translate_env_args(recorded.env_args)
+    if "absolute" in recorded.spec.controller:
+        task = with_absolute_actions(task, in_world=is_in_world_frame(recorded.spec.controller))
     # Policies may have been trained with object observations.
     return dataclasses.replace(task, arguments=task.arguments | {"use_object_obs": True})
 
@@ -75,13 +75,13 @@ class RobomimicEnv(MujocoRendering):
 
     def _check_columns(self, observations: Mapping[str, np.ndarray]) -> None:
         for key, columns in self._columns.items():
-            found = observations.get(_ROBOSUITE_NAMES.get(key, key))
-            if found is None:
+            values = observations.get(_ROBOSUITE_NAMES.get(key, key))
+            if values is None:
                 raise unknown_name(f"observation of robosuite's {self.spec.task}", key, observations)
-            if np.size(found) != len(columns):
+            if np.size(values) != len(columns):
                 raise UserError(
                     f"The demonstrations of {self.config.task} have {len(columns)} numbers of {key}, but their "
-                    f"environment has {np.size(found)}: it is of another version."
+                    f"environment has {np.size(values)}: it is of another version."
                 )
 
     def _model_camera(self, camera: str | None) -> str:

@@ -93,8 +93,8 @@ def with_absolute_actions(task: RobosuiteTask, in_world: bool) -> RobosuiteTask:
     arguments = copy.deepcopy(task.arguments)
     robots = arguments["robots"]
     names = [robots] if isinstance(robots, str) else list(robots)
-    given: Any = arguments.get("controller_configs")
-    each: list[Any] = given if isinstance(given, list) else [copy.deepcopy(given) for _ in names]
+    configs: Any = arguments.get("controller_configs")
+    each: list[Any] = configs if isinstance(configs, list) else [copy.deepcopy(configs) for _ in names]
     each = [config or load_composite_controller_config(robot=name) for config, name in zip(each, names, strict=True)]
     for config in each:
         parts = config["body_parts"]

@@ -81,10 +81,10 @@ def localise_model(xml: str) -> LocalModel:
     for part in root.iter():
         if "file" in part.attrib:
             wanted = Path(part.attrib["file"])
-            found = _find_asset(wanted, package)
-            if found.name != wanted.name:
+            asset = _find_asset(wanted, package)
+            if asset.name != wanted.name:
                 substitutes.append(wanted.name)
-            part.set("file", str(found))
+            part.set("file", str(asset))
         for attribute in _REMOVED_ATTRIBUTES.get(part.tag, ()):
             part.attrib.pop(attribute, None)
     return LocalModel(ElementTree.tostring(root, encoding="unicode"), tuple(substitutes))

@@ -58,14 +58,14 @@ class StateRenderer:
         for name in cameras:
             self._camera_id(name)
         reads = build_observables(self._model, keys)
-        found: dict[str, list[np.ndarray]] = {key: [] for key in (*keys, *(f"{name}_image" for name in cameras))}
+        observations: dict[str, list[np.ndarray]] = {key: [] for key in (*keys, *(f"{name}_image" for name in cameras))}
         for state in states:
             self._set(state)
             for key, read in reads.items():
-                found[key].append(read(self._data))
+                observations[key].append(read(self._data))
             for name in cameras:
-                found[f"{name}_image"].append(self._render(name))
-        return {key: np.stack(values) for key, values in found.items()}
+                observations[f"{name}_image"].append(self._render(name))
+        return {key: np.stack(values) for key, values in observations.items()}
 
     def notes(self) -> list[str]:
         """How the rendering differs from the original."""

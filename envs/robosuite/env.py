@@ -179,11 +179,11 @@ class RobosuiteEnv(MujocoRendering):
     def _handles(self) -> dict[str, np.ndarray]:
         """Positions of the handles of nut and door."""
         sites = {"square_nut_handle": "SquareNut_handle_site", "door_handle": "Door_handle"}
-        found = {}
+        handles = {}
         for name, site in sites.items():
             if self._site_ids.get(site) is not None:
-                found[f"{name}_pos"] = self._data.site_xpos[self._site_ids[site]].copy()
-        return found
+                handles[f"{name}_pos"] = self._data.site_xpos[self._site_ids[site]].copy()
+        return handles
 
     def close(self) -> None:
         self._renderer.close()

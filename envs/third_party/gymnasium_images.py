@@ -88,8 +88,8 @@ class GymnasiumImages:
         return self._frame(render)
 
     def step(self, action: np.ndarray, render: bool) -> tuple[Frame, float, bool, bool]:
-        given = unflatten_action(self._env.action_space, action)
-        self._observation, reward, terminated, truncated, info = self._env.step(given)
+        env_action = unflatten_action(self._env.action_space, action)
+        self._observation, reward, terminated, truncated, info = self._env.step(env_action)
         return self._frame(render), float(reward), is_success(info), bool(terminated or truncated)
 
     def _frame(self, render: bool) -> Frame:

@@ -91,10 +91,10 @@ class WarpPool:
                 raise ValueError(f"The episode of slot {slot} is over (or none was started): call reset first.")
             if np.shape(action) != (self.spec.action_dim,):
                 raise ValueError(f"The action must have shape ({self.spec.action_dim},), not {np.shape(action)}.")
-        given = np.array(list(actions.values()), np.float32).reshape(len(actions), self.spec.action_dim)
-        if not np.isfinite(given).all():
-            raise ValueError(f"The action is not finite: {given[~np.isfinite(given).all(1)][0]}.")
-        return given
+        stacked = np.array(list(actions.values()), np.float32).reshape(len(actions), self.spec.action_dim)
+        if not np.isfinite(stacked).all():
+            raise ValueError(f"The action is not finite: {stacked[~np.isfinite(stacked).all(1)][0]}.")
+        return stacked
 
     def _frames(self, slots: list[int], render: Mapping[int, bool]) -> dict[int, Frame]:
         worlds = self.worlds

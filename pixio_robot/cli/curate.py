@@ -91,7 +91,7 @@ def _run(command: CurateCommand) -> int:
     named["encoder.path"] = command.encoder.path
     return run_stage(
         "curate",
-        str(command.place()),
+        str(command.output_directory()),
         command,
         lambda: _curate(command),
         inputs={name: path for name, path in named.items() if path},

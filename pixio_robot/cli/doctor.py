@@ -183,13 +183,13 @@ def _cuda_devices() -> int:
 
 def _egl_gpus() -> list[int]:
     """Numbers of the GPUs that EGL lists, whether they can be opened or not."""
-    found = subprocess.run(
+    query = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", EGL_LIST],
         env=os.environ | {"MUJOCO_GL": "egl"},
         capture_output=True,
         text=True,
     )
-    return [int(number) for number in found.stdout.split()]
+    return [int(number) for number in query.stdout.split()]
 
 
 def check_simulators() -> list[Check]:

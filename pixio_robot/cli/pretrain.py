@@ -29,7 +29,7 @@ def _run(command: PretrainCommand) -> int:
 
     def train() -> FitResult:
         for data in [] if command.selection else command.data:
-            curation = CurateConfig(data=data).place()
+            curation = CurateConfig(data=data).output_directory()
             if current_processes().is_main and (curation / SELECTION).is_file():
                 print(f"pretrain: using all of {data}; to use only what `curate` selected, set selection=[{curation}]")
         return pretrain(command)

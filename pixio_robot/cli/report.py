@@ -65,16 +65,16 @@ def _training_settings(evaluation: Path) -> dict[str, Any] | None:
 
 def _find_stale(directories: Sequence[Path]) -> list[Path]:
     """The evaluations below whose policy was trained anew, which are said to be left out."""
-    found = find_stale_evaluations(
+    stale = find_stale_evaluations(
         sorted({path.parent for directory in directories for path in directory.rglob(SUMMARY)})
     )
     # In a series of checkpoints, every one is an evaluation of its own.
-    found += find_stale_evaluations(
+    stale += find_stale_evaluations(
         sorted({path.parent for directory in directories for path in directory.rglob(SERIES)})
     )
-    if found:
-        print(f"report: left out {format_names(found)}, whose policy was trained anew since: evaluate it again")
-    return found
+    if stale:
+        print(f"report: left out {format_names(stale)}, whose policy was trained anew since: evaluate it again")
+    return stale
 
 
 def _sweep(directory: Path, out: Path, against: str | None) -> int:
@@ -86,10 +86,10 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
     unknown: list[Path] = []
 
     def settings_of(evaluation: Path) -> dict[str, Any]:
-        found = _training_settings(evaluation)
-        if found is None:
+        settings = _training_settings(evaluation)
+        if settings is None:
             unknown.append(evaluation)
-        return drop_unused_settings(found or {})
+        return drop_unused_settings(settings or {})
 
     # Trials during training are not repetitions of the evaluation after it.
     rows = collect_sweep(directory, settings_of, leave_out=[TRIALS], outdated=_find_stale([directory]))
@@ -159,12 +159,12 @@ def find_unshown_evaluations(directory: Path) -> list[str]:
     """Evaluations below the directory that are outside the folder that the report shows."""
     from pixio_robot.training.trials import DIRECTORY as TRIALS
 
-    found = []
+    unshown = []
     for path in sorted(directory.rglob(f"*{STAMP_SUFFIX}")):
         parts = path.relative_to(directory).parts
         if parts[0] != EVALUATIONS and TRIALS not in parts and read_json(path)["stage"] == "evaluate":
-            found.append(str(path).removesuffix(STAMP_SUFFIX))
-    return found
+            unshown.append(str(path).removesuffix(STAMP_SUFFIX))
+    return unshown
 
 
 def main(arguments: list[str]) -> int:

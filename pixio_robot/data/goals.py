@@ -28,19 +28,19 @@ def read_goals(path: str, tasks: Sequence[str]) -> Goals:
     Tasks in the file that are not in `tasks` are included: the policy may need them later. Raises UserError if the file
     is neither, vectors differ in length or have values that are not finite, or a task is missing.
     """
-    found = {str(task): np.asarray(vector) for task, vector in _read_vectors(Path(path)).items()}
-    for task, vector in found.items():
+    vectors = {str(task): np.asarray(vector) for task, vector in _read_vectors(Path(path)).items()}
+    for task, vector in vectors.items():
         if vector.ndim != 1 or not len(vector) or vector.dtype.kind not in "fiu" or not np.isfinite(vector).all():
             raise UserError(f"{path}: the goal of task {task!r} must be a list of finite numbers.")
-    if len({len(vector) for vector in found.values()}) > 1:
-        lengths = ", ".join(f"{task} {len(vector)}" for task, vector in found.items())
+    if len({len(vector) for vector in vectors.values()}) > 1:
+        lengths = ", ".join(f"{task} {len(vector)}" for task, vector in vectors.items())
         raise UserError(f"{path}: all goals must have the same length, not {lengths}.")
-    if lacking := [task for task in tasks if task not in found]:
+    if lacking := [task for task in tasks if task not in vectors]:
         raise UserError(
             f"{path} has no numbers for {'the task' if len(lacking) == 1 else 'the tasks'} "
-            f"{', '.join(map(repr, lacking))} of the demonstrations; it has {', '.join(map(repr, found)) or 'none'}."
+            f"{', '.join(map(repr, lacking))} of the demonstrations; it has {', '.join(map(repr, vectors)) or 'none'}."
         )
-    return {task: vector.astype(np.float64).tolist() for task, vector in found.items()}
+    return {task: vector.astype(np.float64).tolist() for task, vector in vectors.items()}
 
 
 def _read_vectors(path: Path) -> dict[str, Any]:

@@ -58,24 +58,24 @@ class MixedBatches(PrefetchingIterator):
     def draw(self, random: np.random.Generator, count: int, rows: slice = slice(None)) -> Batch:
         """`rows` of a batch of `count` windows, grouped by store."""
         counts = random.multinomial(count, self._weights)
-        found = []
+        batches = []
         before = np.cumsum(counts) - counts
         first, stop, _ = rows.indices(count)
         for part, size, start in zip(self._parts, counts.tolist(), before.tolist(), strict=True):
             windows, views = random.integers(0, part.windows, size), part.draw_views(random, size)
             chosen = slice(max(first - start, 0), max(min(stop - start, size), 0))
             if len(windows[chosen]):
-                found.append(part.gather(windows[chosen], None if views is None else views[:, chosen]))
-        return _concatenate_batches(found)
+                batches.append(part.gather(windows[chosen], None if views is None else views[:, chosen]))
+        return _concatenate_batches(batches)
 
 
 def _concatenate_batches(batches: Sequence[Batch]) -> Batch:
     """Concatenate several batches, in order."""
-    seen = [batch.observation for batch in batches]
-    first = seen[0]
+    observations = [batch.observation for batch in batches]
+    first = observations[0]
 
     def features(camera: str) -> Features:
-        parts = [one.features[camera] for one in seen]
+        parts = [one.features[camera] for one in observations]
         if len(crops := {part.crop for part in parts}) > 1:
             raise UserError(f"Features of {camera!r} were cached for different crops of the images: {crops}.")
         return Features(
@@ -84,10 +84,10 @@ def _concatenate_batches(batches: Sequence[Batch]) -> Batch:
 
     return Batch(
         Observation(
-            {camera: torch.cat([one.images[camera] for one in seen]) for camera in first.images},
-            torch.cat([one.state for one in seen]),
+            {camera: torch.cat([one.images[camera] for one in observations]) for camera in first.images},
+            torch.cat([one.state for one in observations]),
             {camera: features(camera) for camera in first.features},
-            None if first.goal is None else torch.cat([one.goal for one in seen if one.goal is not None]),
+            None if first.goal is None else torch.cat([one.goal for one in observations if one.goal is not None]),
         ),
         torch.cat([batch.actions for batch in batches]),
         torch.cat([batch.is_pad for batch in batches]),
@@ -101,8 +101,8 @@ def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
     """
     first = stores[0].spec
     for store in stores[1:]:
-        alike = dataclasses.replace(store.spec, task=first.task)
-        if differences := describe_differences(first, alike, "A", "B"):
+        same_task_spec = dataclasses.replace(store.spec, task=first.task)
+        if differences := describe_differences(first, same_task_spec, "A", "B"):
             raise UserError(
                 f"One policy cannot learn from both {stores[0].path} (A) and {store.path} (B). {differences}"
             )

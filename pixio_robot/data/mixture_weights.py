@@ -14,10 +14,10 @@ def normalize_weights(weights: Sequence[float] | None, sizes: Sequence[int], wha
 
     `what` names the sources in errors. Raises UserError for invalid weights.
     """
-    given = np.asarray(sizes if weights is None else weights, np.float64)
-    if given.shape != (len(sizes),) or not (np.isfinite(given) & (given >= 0)).all() or given.sum() <= 0:
+    shares = np.asarray(sizes if weights is None else weights, np.float64)
+    if shares.shape != (len(sizes),) or not (np.isfinite(shares) & (shares >= 0)).all() or shares.sum() <= 0:
         raise UserError(
             f"data_weights={list(weights or [])} must have one non-negative number for each of the {len(sizes)} "
             f"{what}, not all 0."
         )
-    return given / given.sum()
+    return shares / shares.sum()

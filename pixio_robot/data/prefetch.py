@@ -65,9 +65,9 @@ class PrefetchingIterator(abc.ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken. Raises UserError if the data are not the same."""
-        for name, mine in self._identity().items():
-            if state[name] != mine:
-                raise UserError(f"The checkpoint was made with {name}={state[name]}, but now {name}={mine}.")
+        for name, value in self._identity().items():
+            if state[name] != value:
+                raise UserError(f"The checkpoint was made with {name}={state[name]}, but now {name}={value}.")
         self.close()
         self._consumed = int(state["consumed"])
 

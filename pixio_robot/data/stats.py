@@ -102,8 +102,10 @@ def compute_range_with_quantiles(parts: Iterable[np.ndarray], count: int) -> Ran
             kept.append(part if share >= 1 else part[random.random(len(part)) < share])
             yield part
 
-    found = compute_range(seen())
-    return _with_quantiles(found, (np.concatenate([part[:, i] for part in kept]) for i in range(len(found.mean))))
+    statistics = compute_range(seen())
+    return _with_quantiles(
+        statistics, (np.concatenate([part[:, i] for part in kept]) for i in range(len(statistics.mean)))
+    )
 
 
 def compute_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
@@ -121,16 +123,16 @@ def compute_statistics_from(
 
 def _compute_exact_range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:
     """Statistics with exact quantiles: holds one dimension at a time in RAM, at 4 bytes per step."""
-    found = compute_range(map(values, episodes))
-    columns = (np.concatenate([values(episode)[:, i] for episode in episodes]) for i in range(len(found.mean)))
-    return _with_quantiles(found, columns)
+    statistics = compute_range(map(values, episodes))
+    columns = (np.concatenate([values(episode)[:, i] for episode in episodes]) for i in range(len(statistics.mean)))
+    return _with_quantiles(statistics, columns)
 
 
-def _with_quantiles(found: Range, columns: Iterable[np.ndarray]) -> Range:
+def _with_quantiles(statistics: Range, columns: Iterable[np.ndarray]) -> Range:
     quantiles = np.stack(
         [np.quantile(column.astype(np.float64), list(QUANTILE_LEVELS.values())) for column in columns], -1
     )
-    return dataclasses.replace(found, **dict(zip(QUANTILE_LEVELS, quantiles, strict=True)))
+    return dataclasses.replace(statistics, **dict(zip(QUANTILE_LEVELS, quantiles, strict=True)))
 
 
 def cached_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
@@ -150,6 +152,6 @@ def hash_episodes(store: DemoStore, episodes: Iterable[int]) -> str:
     lengths = store.lengths.tolist()
     digest = hashlib.sha256()
     for episode in episodes:
-        marks = [read_stored_checksum(store.episode_path(episode) / name, 2).hex() for name in ("state", "actions")]
-        digest.update(f"{episode} {lengths[episode]} {' '.join(marks)}\n".encode())
+        checksums = [read_stored_checksum(store.episode_path(episode) / name, 2).hex() for name in ("state", "actions")]
+        digest.update(f"{episode} {lengths[episode]} {' '.join(checksums)}\n".encode())
     return digest.hexdigest()

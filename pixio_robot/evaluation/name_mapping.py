@@ -32,18 +32,17 @@ class NameMappingConfig:
 
     def to_arguments(self, prefix: str = "") -> str:
         """The settings as command-line text; empty if nothing is set."""
-        found = []
+        arguments = []
         if self.cameras:
-            found.append(
-                f"{prefix}cameras='{{{', '.join(f'{mine}: {theirs}' for mine, theirs in self.cameras.items())}}}'"
-            )
+            pairs = ", ".join(f"{policy_name}: {env_name}" for policy_name, env_name in self.cameras.items())
+            arguments.append(f"{prefix}cameras='{{{pairs}}}'")
         if self.state:
-            found.append(f"{prefix}state=[{','.join(self.state)}]")
+            arguments.append(f"{prefix}state=[{','.join(self.state)}]")
         if self.task:
-            found.append(f"{prefix}task='{self.task}'")
+            arguments.append(f"{prefix}task='{self.task}'")
         if self.by_position:
-            found.append(f"{prefix}by_position=true")
-        return " ".join(found)
+            arguments.append(f"{prefix}by_position=true")
+        return " ".join(arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +82,15 @@ class _NameMappedActor:
         return self._actor.needs_images(slot)
 
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
-        given = self._actor.act({slot: self._rename_frame(frame) for slot, frame in frames.items()})
+        actions = self._actor.act({slot: self._rename_frame(frame) for slot, frame in frames.items()})
         if self._actions is None:
-            return given
-        return {slot: self._actions(action).astype(np.float32) for slot, action in given.items()}
+            return actions
+        return {slot: self._actions(action).astype(np.float32) for slot, action in actions.items()}
 
     def _rename_frame(self, frame: Frame) -> Frame:
-        renamed = {mine: frame.images[theirs] for mine, theirs in self._cameras.items() if frame.images}
+        renamed = {
+            policy_name: frame.images[env_name] for policy_name, env_name in self._cameras.items() if frame.images
+        }
         state = frame.state if self._columns is None else frame.state[list(self._columns)]
         return Frame({**frame.images, **renamed}, state)
 
@@ -99,15 +100,18 @@ def map_names(policy: DemoSpec, env: DemoSpec, config: NameMappingConfig) -> Nam
 
     This does not check that the two match; use `policy.differences(mapping.spec)` for that.
     """
-    for mine, theirs in config.cameras.items():
-        if mine not in policy.cameras:
-            raise unknown_name("camera of the policy (cameras=)", mine, policy.cameras)
-        if theirs not in env.cameras:
-            raise unknown_name("camera of the environment (cameras=)", theirs, env.cameras)
+    for policy_name, env_name in config.cameras.items():
+        if policy_name not in policy.cameras:
+            raise unknown_name("camera of the policy (cameras=)", policy_name, policy.cameras)
+        if env_name not in env.cameras:
+            raise unknown_name("camera of the environment (cameras=)", env_name, env.cameras)
     columns = _state_columns(env.state_names, config.state) if config.state else None
     seen = dataclasses.replace(
         env,
-        cameras={**env.cameras, **{mine: env.cameras[theirs] for mine, theirs in config.cameras.items()}},
+        cameras={
+            **env.cameras,
+            **{policy_name: env.cameras[env_name] for policy_name, env_name in config.cameras.items()},
+        },
         state_names=env.state_names if columns is None else tuple(env.state_names[column] for column in columns),
         task=config.task or env.task,
     )
@@ -142,13 +146,13 @@ def _match_by_position(policy: DemoSpec, env: DemoSpec, config: NameMappingConfi
 def _state_columns(names: Sequence[str], parts: Sequence[str]) -> list[int]:
     bare = [name.split(" [")[0] for name in names]
     keys = [name.rpartition(".")[0] or name for name in bare]
-    found = []
+    selected = []
     for part in parts:
         columns = [column for column in range(len(names)) if part in (names[column], bare[column], keys[column])]
         if not columns:
             raise unknown_name("part of the environment's state (state=)", part, {*keys})
-        found += columns
-    return found
+        selected += columns
+    return selected
 
 
 def suggest_name_mapping(
@@ -162,11 +166,11 @@ def suggest_name_mapping(
     for name, camera in policy.cameras.items():
         if cameras.get(name, name) in env.cameras:
             continue
-        taken = {cameras.get(mine, mine) for mine in policy.cameras}
+        taken = {cameras.get(policy_name, policy_name) for policy_name in policy.cameras}
         fit = [
-            theirs
-            for theirs, size in env.cameras.items()
-            if (size.height, size.width) == (camera.height, camera.width) and theirs not in taken
+            env_name
+            for env_name, size in env.cameras.items()
+            if (size.height, size.width) == (camera.height, camera.width) and env_name not in taken
         ]
         if not fit:
             return ""

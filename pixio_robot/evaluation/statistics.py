@@ -28,7 +28,8 @@ class Interval(Choice):
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval for a rate (Newcombe 1998, Statist. Med. 17:857, method 3).
 
-    Unlike the normal approximation it stays within [0, 1] and is not empty at 0 or n successes.
+    Unlike the normal approximation it stays within [0, 1] and is not empty at 0 or n successes. Raises ValueError
+    unless 0 <= successes <= n and n >= 1.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} is not a proportion")
@@ -82,7 +83,8 @@ def clustered_wilson_interval(outcomes: Sequence[Mapping[int, bool]], confidence
 def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact interval for a rate (Clopper & Pearson 1934, Biometrika 26:404), from quantiles of the beta distribution.
 
-    It contains the rates that neither one-sided test at level (1 - confidence) / 2 rejects.
+    It contains the rates that neither one-sided test at level (1 - confidence) / 2 rejects. Raises ValueError as
+    `wilson_interval` does.
     """
     from scipy import stats
 

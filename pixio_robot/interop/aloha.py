@@ -90,13 +90,13 @@ class ImportConfig:
 
 
 def recognises(path: Path) -> bool:
-    found = list_episode_files(path)
-    if not found:
+    files = list_episode_files(path)
+    if not files:
         return False
     import h5py
 
     try:
-        with h5py.File(found[0], "r") as file:
+        with h5py.File(files[0], "r") as file:
             return "action" in file and "observations/qpos" in file
     except OSError:
         return False
@@ -180,11 +180,11 @@ class _Reader:
 
     def _images(self, path: Path, file: h5py.File, camera: str) -> np.ndarray:
         """uint8 (t, h, w, 3), RGB."""
-        found = _read(path, _array(path, file, f"{_IMAGES}/{camera}"))
-        if found.ndim == 4:
-            return found
+        images = _read(path, _array(path, file, f"{_IMAGES}/{camera}"))
+        if images.ndim == 4:
+            return images
         self._jpeg = True
-        frames = [self._decoded(path, camera, number, row) for number, row in enumerate(found)]
+        frames = [self._decoded(path, camera, number, row) for number, row in enumerate(images)]
         if len({frame.shape for frame in frames}) != 1:
             raise UserError(f"{path}: {camera} must have at least one image, and all must have the same size.")
         return np.stack(frames)
@@ -203,12 +203,12 @@ class _Reader:
     def _spec(self, source: Path) -> DemoSpec:
         config, path = self._config, self._paths[0]
         with _open_file(path) as file:
-            there = _cameras(file)
+            stored = _cameras(file)
             for camera in config.cameras:
-                if camera not in there:
-                    raise unknown_name(f"camera in {path}", camera, there)
+                if camera not in stored:
+                    raise unknown_name(f"camera in {path}", camera, stored)
             sizes = {}
-            for camera in config.cameras or there:
+            for camera in config.cameras or stored:
                 dataset = _array(path, file, f"{_IMAGES}/{camera}")
                 if dataset.ndim == 4:
                     sizes[camera] = dataset.shape[1:3]
@@ -234,35 +234,35 @@ class _Reader:
         )
 
     def _names(
-        self, path: Path, file: h5py.File, group: str, keys: Sequence[str], said: Sequence[str], setting: str
+        self, path: Path, file: h5py.File, group: str, keys: Sequence[str], names: Sequence[str], setting: str
     ) -> tuple[str, ...]:
         widths = {key: int(np.prod(_array(path, file, f"{group}{key}").shape[1:])) for key in keys}
-        made = [name for key, width in widths.items() for name in column_names(key, width)]
-        if said and len(said) != len(made):
-            raise UserError(f"{setting}= has {len(said)} names, but {', '.join(keys)} has {len(made)} columns.")
-        return tuple(said or made)
+        defaults = [name for key, width in widths.items() for name in column_names(key, width)]
+        if names and len(names) != len(defaults):
+            raise UserError(f"{setting}= has {len(names)} names, but {', '.join(keys)} has {len(defaults)} columns.")
+        return tuple(names or defaults)
 
     def notes(self) -> list[str]:
         config = self._config
-        found = []
+        notes = []
         if config.control_hz == PUBLISHED_HZ:
-            found.append("the files do not store the control rate; assuming control_hz=50, as published")
+            notes.append("the files do not store the control rate; assuming control_hz=50, as published")
         if self._jpeg:
             other = next(one for one in Jpeg if one is not config.jpeg)
-            found.append(
+            notes.append(
                 f"JPEG images were read with jpeg={config.jpeg.value}; if red and blue look swapped, use "
                 f"jpeg={other.value}"
             )
         if not self.spec.cameras:
-            found.append("the files have no images, so the store has no cameras")
+            notes.append("the files have no images, so the store has no cameras")
         if self._left_out:
-            found.append(f"left out: {', '.join(self._left_out)} (select with state=, actions= and cameras=)")
-        found += self._rounding.notes()
-        found.append(
+            notes.append(f"left out: {', '.join(self._left_out)} (select with state=, actions= and cameras=)")
+        notes += self._rounding.notes()
+        notes.append(
             "the files store neither rewards nor success: all rewards are 0, and all episodes have "
             f"success={str(config.success).lower()}"
         )
-        return found
+        return notes
 
 
 def column_names(key: str, width: int) -> list[str]:
@@ -291,12 +291,12 @@ def _open_file(path: Path) -> h5py.File:
 def _array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
     import h5py
 
-    found = file.get(key)
-    if not isinstance(found, h5py.Dataset):
+    item = file.get(key)
+    if not isinstance(item, h5py.Dataset):
         group = file.get(key.rpartition("/")[0] or "/")
-        there = sorted(group) if isinstance(group, h5py.Group) else []
-        raise UserError(f"{path} has no array {key}; its group contains {', '.join(there) or 'nothing'}.")
-    return found
+        siblings = sorted(group) if isinstance(group, h5py.Group) else []
+        raise UserError(f"{path} has no array {key}; its group contains {', '.join(siblings) or 'nothing'}.")
+    return item
 
 
 def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
@@ -311,8 +311,8 @@ def _cameras(file: h5py.File) -> list[str]:
     import h5py
 
     group = file.get(_IMAGES)
-    there = dict(group.items()) if isinstance(group, h5py.Group) else {}
-    return [name for name, found in there.items() if isinstance(found, h5py.Dataset) and _in_colour(found)]
+    items = dict(group.items()) if isinstance(group, h5py.Group) else {}
+    return [name for name, item in items.items() if isinstance(item, h5py.Dataset) and _in_colour(item)]
 
 
 def _in_colour(images: h5py.Dataset) -> bool:
@@ -325,11 +325,11 @@ def _left_out(file: h5py.File, config: ImportConfig, spec: DemoSpec) -> list[str
 
     used = {*(f"observations/{key}" for key in config.state), *config.actions, "compress_len"}
     used |= {f"{_IMAGES}/{camera}" for camera in spec.cameras}
-    found: list[str] = []
+    names: list[str] = []
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and name not in used:
-            found.append(name)
+            names.append(name)
 
     file.visititems(visit)
-    return found
+    return names

@@ -105,24 +105,24 @@ def detect_format(path: Path) -> ImportFormat:
     """Detect the format of `path`. Raises UserError if no format or more than one matches."""
     if not path.exists():
         raise missing_path_error(path)
-    found = [name for name in MODULES if load_import_format(name).recognises(path)]
-    if len(found) != 1:
+    matching = [name for name in MODULES if load_import_format(name).recognises(path)]
+    if len(matching) != 1:
         damaged = ", or damaged" if path.is_file() else ""
-        what = f"may be {' or '.join(found)}" if found else f"is not in a known format{damaged}"
-        raise UserError(f"{path} {what}; choose one with format={'|'.join(found or MODULES)}.")
-    return load_import_format(found[0])
+        what = f"may be {' or '.join(matching)}" if matching else f"is not in a known format{damaged}"
+        raise UserError(f"{path} {what}; choose one with format={'|'.join(matching or MODULES)}.")
+    return load_import_format(matching[0])
 
 
 def missing_path_error(path: Path) -> UserError:
     """The error for a missing source: suggests a similar name, or how to download what can only be the name of a
     dataset on the Hugging Face Hub."""
-    for place in (path, *path.parents):
-        if place.is_symlink() and not place.exists():
-            return UserError(f"{place} is a symbolic link to {place.readlink()}, which does not exist.")
+    for ancestor in (path, *path.parents):
+        if ancestor.is_symlink() and not ancestor.exists():
+            return UserError(f"{ancestor} is a symbolic link to {ancestor.readlink()}, which does not exist.")
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     missing = path.absolute().relative_to(folder).parts[0]
-    there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    closest = difflib.get_close_matches(missing, there, n=1, cutoff=0.6)
+    siblings = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    closest = difflib.get_close_matches(missing, siblings, n=1, cutoff=0.6)
     if closest:
         return UserError(f"{path} does not exist. Did you mean {closest[0]!r} in {folder}?")
     if _HUB.fullmatch(str(path)) and path.suffix not in _SUFFIXES and missing == path.parts[0]:
@@ -130,8 +130,8 @@ def missing_path_error(path: Path) -> UserError:
             f"{path} does not exist. To import a dataset from the Hugging Face Hub, download it first: "
             f"hf download --repo-type dataset {path} --local-dir {path.name}."
         )
-    more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
-    return UserError(f"{path} does not exist. {folder} contains {', '.join(there[:_SHOWN]) or 'nothing'}{more}.")
+    more = f" and {len(siblings) - _SHOWN} more" if len(siblings) > _SHOWN else ""
+    return UserError(f"{path} does not exist. {folder} contains {', '.join(siblings[:_SHOWN]) or 'nothing'}{more}.")
 
 
 @contextlib.contextmanager

@@ -66,12 +66,12 @@ def _difference(module: _Exported, exported: Callable[[Tensor], list[Tensor]], h
     worst = 0.0
     for batch in (1, BATCH + 1):
         images = _images(batch, height, width)
-        for wanted, found in zip(module(images), exported(images), strict=True):
-            if wanted.shape != found.shape:
+        for expected, actual in zip(module(images), exported(images), strict=True):
+            if expected.shape != actual.shape:
                 raise UserError(
-                    f"The exported encoder returns shape {tuple(found.shape)} instead of {tuple(wanted.shape)}."
+                    f"The exported encoder returns shape {tuple(actual.shape)} instead of {tuple(expected.shape)}."
                 )
-            worst = max(worst, (wanted - found).abs().max().item())
+            worst = max(worst, (expected - actual).abs().max().item())
     return worst
 
 

@@ -91,8 +91,8 @@ def list_task_files(path: Path) -> list[Path]:
     """The file itself, or the HDF5 files below a folder in alphabetical order, without hidden ones."""
     if path.is_file():
         return [path] if path.suffix in _SUFFIXES else []
-    found = path.rglob("*") if path.is_dir() else ()
-    return sorted(entry for entry in found if entry.suffix in _SUFFIXES and not entry.name.startswith("."))
+    paths = path.rglob("*") if path.is_dir() else ()
+    return sorted(entry for entry in paths if entry.suffix in _SUFFIXES and not entry.name.startswith("."))
 
 
 def is_libero(path: Path) -> bool:
@@ -293,19 +293,19 @@ class _Reader:
         )
 
     def notes(self) -> list[str]:
-        found = self._rounding.notes()
+        notes = self._rounding.notes()
         if self._turned:
-            found.append("the images are stored upside down; turned the right way up (upright=false keeps them)")
+            notes.append("the images are stored upside down; turned the right way up (upright=false keeps them)")
         if self._config.pairing is Pairing.NEXT:
-            found.append(
+            notes.append(
                 "the files store every observation one row before the action taken then; paired with that action "
                 "(pairing=next), so every episode is one step shorter"
             )
         if self._left_out:
-            found.append(f"left out: {', '.join(self._left_out)}")
+            notes.append(f"left out: {', '.join(self._left_out)}")
         if len(self._tasks) > 1:
-            found.append(multi_task_note(len(self._tasks)))
-        return found
+            notes.append(multi_task_note(len(self._tasks)))
+        return notes
 
 
 def _left_out(demo: h5py.Group, cameras: Iterable[str], state: Sequence[str]) -> list[str]:

@@ -101,22 +101,22 @@ class _Reader:
 
     def _spec(self, source: Path) -> DemoSpec:
         path = source / DATASET
-        given = read_json(path) if path.is_file() else {}
+        described = read_json(path) if path.is_file() else {}
         fields = {item.name for item in dataclasses.fields(DemoSpec)}
-        if not isinstance(given, dict) or not set(given) <= fields:
+        if not isinstance(described, dict) or not set(described) <= fields:
             raise UserError(f"{path} must contain only fields of a DemoSpec: {', '.join(sorted(fields))}.")
         first = self._episode(0)
         names = {
             "state_names": tuple(f"state.{i}" for i in range(first.state.shape[1])),
             "action_names": tuple(f"action.{i}" for i in range(first.actions.shape[1])),
         }
-        values = dict.fromkeys(_UNKNOWN, UNKNOWN) | {"task": source.name} | names | given
+        values = dict.fromkeys(_UNKNOWN, UNKNOWN) | {"task": source.name} | names | described
         for key, value in (("task", self._config.task), ("robot", self._config.robot)):
             values |= {key: value} if value else {}
-        values["control_hz"] = self._config.hz or given.get("control_hz")
+        values["control_hz"] = self._config.hz or described.get("control_hz")
         if not values["control_hz"]:
             raise UserError(f"{path} does not specify control_hz; add it there, or set hz=STEPS_PER_SECOND.")
-        cameras = given.get("cameras") or {}
+        cameras = described.get("cameras") or {}
         sizes = {name: {"height": frames.shape[1], "width": frames.shape[2]} for name, frames in first.images.items()}
         values["cameras"] = {name: dict(cameras.get(name, {})) | size for name, size in sizes.items()}
         for name in cameras:
@@ -174,18 +174,18 @@ class _Reader:
         return np.concatenate(parts, 1)
 
     def notes(self) -> list[str]:
-        found = []
+        notes = []
         if self._left_out:
-            found.append(f"left out: {', '.join(self._left_out)}")
-        found += self._rounding.notes()
+            notes.append(f"left out: {', '.join(self._left_out)}")
+        notes += self._rounding.notes()
         if "rewards" in self._unsaid:
-            found.append("some episodes have no rewards: they are set to 0")
+            notes.append("some episodes have no rewards: they are set to 0")
         if "success" in self._unsaid:
-            found.append(f"some episodes do not store success: assuming success={self._config.without_success}")
+            notes.append(f"some episodes do not store success: assuming success={self._config.without_success}")
         unknown = [name for name in _UNKNOWN if getattr(self.spec, name) == UNKNOWN]
         if unknown:
-            found.append(f"unknown: {', '.join(unknown)}")
-        return found
+            notes.append(f"unknown: {', '.join(unknown)}")
+        return notes
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

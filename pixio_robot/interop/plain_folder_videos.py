@@ -37,7 +37,7 @@ def find_video(npz: Path) -> dict[str, Path]:
     """Camera -> video of the episode in `npz`: NAME.CAMERA.mp4 beside it, or NAME/CAMERA.mp4."""
     from pixio_robot.data.video.decode import VIDEO_SUFFIXES
 
-    found: dict[str, Path] = {}
+    videos: dict[str, Path] = {}
     beside = [
         (path.stem.removeprefix(f"{npz.stem}."), path) for path in npz.parent.glob(f"{glob.escape(npz.stem)}.*.*")
     ]
@@ -45,10 +45,10 @@ def find_video(npz: Path) -> dict[str, Path]:
     for camera, path in sorted(beside + inside):
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             continue
-        if camera in found:
-            raise UserError(f"{found[camera]} and {path} would both be camera {camera!r} of {npz}.")
-        found[camera] = path
-    return found
+        if camera in videos:
+            raise UserError(f"{videos[camera]} and {path} would both be camera {camera!r} of {npz}.")
+        videos[camera] = path
+    return videos
 
 
 def read_video(path: Path, count: int) -> np.ndarray:

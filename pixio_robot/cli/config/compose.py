@@ -35,11 +35,11 @@ SWEEP_FILES = ["hydra.sweep.dir=${run}/sweeps/${now:%Y-%m-%d_%H-%M-%S}", "hydra.
 
 def _dotted_keys(node: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a composed configuration."""
-    found = []
+    keys = []
     if isinstance(node, DictConfig):
         for key in node:
-            found += [f"{prefix}{key}", *_dotted_keys(node._get_node(key), f"{prefix}{key}.")]
-    return found
+            keys += [f"{prefix}{key}", *_dotted_keys(node._get_node(key), f"{prefix}{key}.")]
+    return keys
 
 
 def load_settings(command: str, schema: type, arguments: list[str]) -> Any:

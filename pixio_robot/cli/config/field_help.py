@@ -75,9 +75,9 @@ def _docstrings(schema: type) -> dict[str, str]:
         return {}
     (definition,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
+    docstrings = {}
     for field, after in zip(definition.body, definition.body[1:], strict=False):
         match field, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = _one_line(text)
-    return found
+                docstrings[name] = _one_line(text)
+    return docstrings

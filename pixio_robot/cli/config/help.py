@@ -159,7 +159,7 @@ def _group_lines(configs: Path, command: str, chosen: Mapping[str, str], width: 
 def group_options(configs: Path, group: str) -> dict[str, str]:
     """Options of a config group -> one-sentence description: our files first, then options that other packages have
     registered in Hydra's store, recognised by their provider."""
-    found = {path.stem: _title(path) for path in sorted((configs / group).glob("*.yaml"))}
+    options = {path.stem: _title(path) for path in sorted((configs / group).glob("*.yaml"))}
     store = ConfigStore.instance()
     if store.get_type(group) is ObjectType.GROUP:
         for file in store.list(group):
@@ -167,23 +167,23 @@ def group_options(configs: Path, group: str) -> dict[str, str]:
             kind = _schema(config.node)
             if config.provider and kind is not None:
                 title = _first_sentence("".join(paragraphs(kind)[:1]))
-                found[file.removesuffix(".yaml")] = f"{title} ({config.provider})".strip()
-    return found
+                options[file.removesuffix(".yaml")] = f"{title} ({config.provider})".strip()
+    return options
 
 
 def _experiment_lines(directory: Path, command: str, width: int) -> Iterator[str]:
     """Experiments for the command: files whose comment mentions it, and directories with a file for it."""
     says_so = re.compile(rf"(?:pixio-robot|pixio_robot\.cli\.main) {command} experiment=")
-    found = {}
+    titles = {}
     for path in sorted(directory.iterdir()):
         if path.suffix == ".yaml" and says_so.search(path.read_text()):
-            found[path.stem] = _title(path)
+            titles[path.stem] = _title(path)
         elif (path / f"{command}.yaml").is_file():
             steps = path / "steps.yaml"
-            found[path.name] = _title(steps if steps.is_file() else path / f"{command}.yaml")
-    if found:
+            titles[path.name] = _title(steps if steps.is_file() else path / f"{command}.yaml")
+    if titles:
         yield "Experiments: experiment=NAME applies the settings of configs/experiment/NAME; other keys override them."
-        yield from _two_columns([f"  {name}" for name in found], list(found.values()), width)
+        yield from _two_columns([f"  {name}" for name in titles], list(titles.values()), width)
 
 
 def _title(path: Path) -> str:

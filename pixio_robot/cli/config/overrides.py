@@ -60,13 +60,13 @@ def _stored_schema(command: str) -> Any:
 
 def _mapping_keys(node: Any, prefix: str = "") -> list[str]:
     """The dotted keys of all settings that are mappings with user-defined keys."""
-    found = []
+    keys = []
     for key in node if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()) else ():
         inside = node._get_node(key)
         if isinstance(inside, DictConfig) and OmegaConf.get_type(inside) is dict:
-            found.append(f"{prefix}{key}")
-        found += _mapping_keys(inside, f"{prefix}{key}.")
-    return found
+            keys.append(f"{prefix}{key}")
+        keys += _mapping_keys(inside, f"{prefix}{key}.")
+    return keys
 
 
 def _quote_if_needed(word: str) -> str:

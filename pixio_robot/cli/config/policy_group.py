@@ -26,19 +26,19 @@ def register_policies(command: str, words: Sequence[str]) -> None:
     for name, entry in POLICIES.items():
         if entry.package is None:
             store.store(group="policy", name=f"{name}_schema", node=entry.config)
-    asked, listed, found = (
+    asked, lists_all, installed = (
         _requested_policies(command, words),
         bool({"-h", "--help"} & set(words)),
         list_plugin_policies(),
     )
-    known = {*group_options(config_directory(), "policy"), *found}
+    known = {*group_options(config_directory(), "policy"), *installed}
     for word in words:
         # Hydra's own message would not list installed policies that were not asked for.
         if plain := re.fullmatch(r"policy=(\w+(?:,\w+)*)", word):
             for name in set(plain[1].split(",")) - known:
                 raise unknown_name("policy", name, known)
-    for name, of_name in found.items():
-        if name not in asked and not listed:
+    for name, of_name in installed.items():
+        if name not in asked and not lists_all:
             continue
         try:
             _register_policy(name, of_name)

@@ -109,44 +109,44 @@ def find_pose_columns(names: Sequence[str]) -> list[PoseColumns]:
 
     Raises UserError if a position or rotation lacks columns or has a unit other than m or rad.
     """
-    found: list[PoseColumns] = []
-    place = 0
-    while place < len(names):
-        match = _NAME.fullmatch(names[place])
+    blocks: list[PoseColumns] = []
+    column = 0
+    while column < len(names):
+        match = _NAME.fullmatch(names[column])
         stem = _STEM.fullmatch(match["stem"]) if match else None
         if match is None or stem is None:
-            place += 1
+            column += 1
             continue
         axes = _AXES[_FORMS[stem["what"]]]
-        parts = [_NAME.fullmatch(name) for name in names[place : place + len(axes)]]
+        parts = [_NAME.fullmatch(name) for name in names[column : column + len(axes)]]
         if [part and (part["stem"], part["axis"]) for part in parts] != [(match["stem"], axis) for axis in axes]:
-            raise UserError(f"From {names[place]!r} on, the columns are not {match['stem']}.{', .'.join(axes)}.")
+            raise UserError(f"From {names[column]!r} on, the columns are not {match['stem']}.{', .'.join(axes)}.")
         unit = _UNITS.get(_FORMS[stem["what"]], "1")
         for part in parts:
             if part and part["unit"] not in (None, unit):
                 raise UserError(f"The column {part[0]!r} must be in {unit}, not in {part['unit']}.")
         scale = tuple(float(part["scale"] or 1) for part in parts if part)
-        found.append(
-            PoseColumns(arm=stem["arm"], what=stem["what"], delta=bool(stem["delta"]), first=place, scale=scale)
+        blocks.append(
+            PoseColumns(arm=stem["arm"], what=stem["what"], delta=bool(stem["delta"]), first=column, scale=scale)
         )
-        place += len(axes)
-    return found
+        column += len(axes)
+    return blocks
 
 
 def replace_columns[Column](
     columns: list[Column], before: Sequence[PoseColumns], parts: Sequence[list[Column]]
 ) -> list[Column]:
     """`columns` with the columns of each block replaced."""
-    found, place = [], 0
+    replaced, done = [], 0
     for block, part in zip(before, parts, strict=True):
-        found += [*columns[place : block.first], *part]
-        place = block.stop
-    return found + columns[place:]
+        replaced += [*columns[done : block.first], *part]
+        done = block.stop
+    return replaced + columns[done:]
 
 
-def columns_without_pose(names: Sequence[str], found: Sequence[PoseColumns]) -> list[str]:
+def columns_without_pose(names: Sequence[str], blocks: Sequence[PoseColumns]) -> list[str]:
     """The names of the columns that belong to no block."""
-    inside = {column for block in found for column in range(block.first, block.stop)}
+    inside = {column for block in blocks for column in range(block.first, block.stop)}
     return [name for column, name in enumerate(names) if column not in inside]
 
 
@@ -166,9 +166,9 @@ def may_belong_to_gripper(name: str, arms: Collection[str]) -> bool:
 
 def _contains_word(name: str, words: str) -> bool:
     """Whether the name without its unit contains one of `words` as a separate word, ignoring trailing digits."""
-    found = re.search(rf"(^|[_.\d])({words})\d*($|[_.])", name.split(" [")[0].lower())
+    match = re.search(rf"(^|[_.\d])({words})\d*($|[_.])", name.split(" [")[0].lower())
     # An arm's forearm_roll is a joint.
-    return bool(found) and not (found[2] in ("roll", "pitch", "yaw") and found[1] == "_")
+    return bool(match) and not (match[2] in ("roll", "pitch", "yaw") and match[1] == "_")
 
 
 def suggest_names(count: int) -> str:

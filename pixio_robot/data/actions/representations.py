@@ -23,21 +23,21 @@ class ActionConverter:
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
         """action (a,) -> (a',), float64. Raises UserError for values that are not a rotation."""
-        found = [before for before, _ in self.pairs]
+        blocks = [before for before, _ in self.pairs]
         parts = [
             list(action[before.first : before.stop] if before == after else _convert_columns(before, after, action))
             for before, after in self.pairs
         ]
-        return np.array(replace_columns(list(action), found, parts))
+        return np.array(replace_columns(list(action), blocks, parts))
 
     def names(self, names: Sequence[str]) -> list[str]:
         """The names of the columns after the conversion."""
-        found = [before for before, _ in self.pairs]
+        blocks = [before for before, _ in self.pairs]
         parts = [
             list(names[before.first : before.stop]) if before == after else after.names()
             for before, after in self.pairs
         ]
-        return replace_columns(list(names), found, parts)
+        return replace_columns(list(names), blocks, parts)
 
 
 def _convert_columns(before: PoseColumns, after: PoseColumns, action: np.ndarray) -> np.ndarray:

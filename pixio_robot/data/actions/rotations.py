@@ -33,8 +33,8 @@ def matrices_from_rotations(rotations: np.ndarray, form: str) -> np.ndarray:
     if form in (ROT6D, ROT6D_ROWS, MATRIX):
         if form == MATRIX:
             values = np.swapaxes(values.reshape(*values.shape[:-1], 3, 3), -1, -2)[..., :2, :]
-        found = _orthonormalize(values.reshape(*values.shape[:-1], 2, 3) if form != MATRIX else values)
-        return found if form == ROT6D_ROWS else np.swapaxes(found, -1, -2)
+        matrices = _orthonormalize(values.reshape(*values.shape[:-1], 2, 3) if form != MATRIX else values)
+        return matrices if form == ROT6D_ROWS else np.swapaxes(matrices, -1, -2)
     flat = values.reshape(-1, ROTATION_SIZES[form])
     if form == QUATERNION:
         if len(flat) and np.linalg.norm(flat, axis=-1).min() < _MIN_NORM:

@@ -49,7 +49,7 @@ class CurateConfig(Thresholds):
     timeout_s: float = number(300.0, above=0)
     """A worker that makes no progress for this many seconds is abandoned."""
 
-    def place(self) -> Path:
+    def output_directory(self) -> Path:
         """The output folder."""
         if self.out is not None:
             return Path(self.out)
@@ -72,7 +72,8 @@ class CurateReport:
 def curate(
     config: CurateConfig, models: Sequence[ScoreColumn] = (), show_progress: bool = True, device: str = "cpu"
 ) -> CurateReport:
-    """Bring `config.place()` up to date. If interrupted, the next call continues. Do not run two calls at once.
+    """Bring `config.output_directory()` up to date. If interrupted, the next call continues. Do not run
+    two calls at once.
 
     `models`: columns named MAE_LOSS and EMBEDDING, or fewer. `device`: where to search for near-duplicates.
     Raises UserError if there are no shards, sidecars do not match, or workers failed.
@@ -80,7 +81,7 @@ def curate(
     if not config.data:
         raise UserError("data is empty; give a folder of frame shards, as written by `pixio-robot ingest`.")
     shards = FrameShards.open(config.data)
-    out = config.place()
+    out = config.output_directory()
     if out.resolve().is_relative_to(shards.path.resolve()):
         raise UserError(f"out={str(out)!r} lies within the shards, which are never changed; choose another.")
     workers = Workers(
@@ -129,12 +130,12 @@ def _update_sidecars(
     scores = {name: of for name, of in settings["scores"].items() if name != EMBEDDING}
     contain, note = {"data": data_digest(shards), "scores": scores}, out / "scores" / "sidecars.json"
     names = [(out / "sidecars" / name).with_suffix(".json") for name in shards.reader.shards]
-    ours = settings["sidecars"] is None  # others may change without notice
-    if ours and note.is_file() and read_json(note) == contain and all(name.is_file() for name in names):
+    own_scores = settings["sidecars"] is None  # others may change without notice
+    if own_scores and note.is_file() and read_json(note) == contain and all(name.is_file() for name in names):
         return
     note.unlink(missing_ok=True)
     write_sidecars(out / "sidecars", shards, pixels, losses)
-    if ours:
+    if own_scores:
         write_json(note, contain)
 
 

@@ -111,18 +111,18 @@ def near_duplicates(
                 pairs = (cosine >= limit).nonzero().cpu().numpy()
                 _drop_repeats(original, pairs[:, 0] + first, pairs[:, 1] + second)
 
-    found = NearDuplicates(
+    result = NearDuplicates(
         np.full(len(usable), np.nan, np.float32),
         np.full(len(usable), NO_FRAME, np.int64),
         np.full(len(usable), NO_FRAME, np.int64),
     )
     nearest = neighbour.cpu().numpy()
     compared = nearest != NO_FRAME
-    found.similarity[rows[compared]] = best.cpu().numpy()[compared]
-    found.neighbour[rows[compared]] = rows[nearest[compared]]
+    result.similarity[rows[compared]] = best.cpu().numpy()[compared]
+    result.neighbour[rows[compared]] = rows[nearest[compared]]
     repeats = original != NO_FRAME
-    found.original[rows[repeats]] = rows[original[repeats]]
-    return found
+    result.original[rows[repeats]] = rows[original[repeats]]
+    return result
 
 
 def _rows_held(device: torch.device, width: int) -> int:

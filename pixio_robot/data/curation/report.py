@@ -115,16 +115,16 @@ def _cut_section(
     if not len(readable):
         return None
     threshold, drops_below = getattr(thresholds, setting), setting.startswith("min_")
-    found = values[readable]
+    readable_values = values[readable]
     videos = shards.reader.records["video"]
     if threshold is None:
         sheets = [
-            _sheet(shards, "Lowest", values, select_closest(values, readable, float(found.min()), videos)),
-            _sheet(shards, "Highest", values, select_closest(values, readable, float(found.max()), videos)),
+            _sheet(shards, "Lowest", values, select_closest(values, readable, float(readable_values.min()), videos)),
+            _sheet(shards, "Highest", values, select_closest(values, readable, float(readable_values.max()), videos)),
         ]
         verdict = "This rule is disabled."
     else:
-        failing = found < threshold if drops_below else found > threshold
+        failing = readable_values < threshold if drops_below else readable_values > threshold
         out, kept = readable[failing], readable[~failing]
         sheets = [
             _sheet(shards, "Dropped, closest to the threshold", values, select_closest(values, out, threshold, videos)),
@@ -134,7 +134,7 @@ def _cut_section(
         ]
         side = "below" if drops_below else "above"
         verdict = f"{len(out):,} of {len(readable):,} frames lie {side} {threshold:g}."
-    return _section(setting, found, threshold, drops_below, verdict, sheets)
+    return _section(setting, readable_values, threshold, drops_below, verdict, sheets)
 
 
 def _still_section(shards: FrameShards, thresholds: Thresholds, verdict: Verdict) -> Section | None:
@@ -181,16 +181,16 @@ def _sampling_section(shards: FrameShards, losses: np.ndarray, reasons: np.ndarr
     known = np.flatnonzero(~np.isnan(losses) & (reasons == Reason.KEPT))
     if not len(known):
         return None
-    found, videos = losses[known], shards.reader.records["video"]
+    known_losses, videos = losses[known], shards.reader.records["video"]
     sheets = [
-        _sheet(shards, "Most sampled", losses, select_closest(losses, known, float(found.max()), videos)),
-        _sheet(shards, "Least sampled", losses, select_closest(losses, known, float(found.min()), videos)),
+        _sheet(shards, "Most sampled", losses, select_closest(losses, known, float(known_losses.max()), videos)),
+        _sheet(shards, "Least sampled", losses, select_closest(losses, known, float(known_losses.min()), videos)),
     ]
-    mean = float(np.minimum(found, 1).mean(dtype=np.float64))
+    mean = float(np.minimum(known_losses, 1).mean(dtype=np.float64))
     text = f"A kept frame is included in {100 * mean:.0f} % of the epochs on average."
-    if found.min() >= 1:
+    if known_losses.min() >= 1:
         text = "No loss is below 1, so every epoch includes every kept frame: this Pixio is not trained enough yet."
-    return _section("mae_loss", found, None, True, text, sheets)
+    return _section("mae_loss", known_losses, None, True, text, sheets)
 
 
 def _sheet(shards: FrameShards, title: str, values: np.ndarray, rows: np.ndarray) -> ContactSheet:

@@ -179,9 +179,9 @@ def _chunks(shards: FrameShards, known: list[_Known], work: Path) -> list[Chunk]
 
 def _compute_missing(column: ScoreColumn, chunks: list[Chunk], frames: int, workers: Workers) -> None:
     missing = [chunk for chunk in chunks if not Path(chunk.target).is_file()]
-    there = frames - sum(chunk.stop - chunk.start for chunk in missing)
+    done = frames - sum(chunk.stop - chunk.start for chunk in missing)
     shared = column.local_workers is not None and workers.executor is Executor.PROCESSES
-    with Progress(column.title, frames, there, workers.show_progress) as progress:
+    with Progress(column.title, frames, done, workers.show_progress) as progress:
         outcomes = run_tasks(
             column.job,
             [column.argument(chunk) for chunk in missing],

@@ -41,6 +41,6 @@ def iterate_batches(
             views = list(coming)
             if number + 1 < len(spans):
                 coming = pool.map(read, spans[number + 1])
-            found = [(row, view) for row, view in zip(span, views, strict=True) if view is not None]
-            if found:
-                yield np.array([row for row, _ in found]), np.stack([view for _, view in found])
+            readable = [(row, view) for row, view in zip(span, views, strict=True) if view is not None]
+            if readable:
+                yield np.array([row for row, _ in readable]), np.stack([view for _, view in readable])

@@ -82,11 +82,11 @@ def _check_metadata(directory: Path, shape: tuple[int, ...], dtype: str) -> None
     """Check that `zarr.json` describes an array of this shape and dtype. Raises CorruptArray."""
     try:
         metadata = json.loads((directory / "zarr.json").read_text())
-        found = metadata["data_type"], tuple(metadata["shape"])
+        stored = metadata["data_type"], tuple(metadata["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptArray(f"{directory} is not a readable Zarr array ({error!r}).") from error
-    if found != (dtype, shape):
-        raise CorruptArray(f"{directory} is damaged: its metadata say {found[0]} {found[1]}, not {dtype} {shape}.")
+    if stored != (dtype, shape):
+        raise CorruptArray(f"{directory} is damaged: its metadata say {stored[0]} {stored[1]}, not {dtype} {shape}.")
 
 
 def _chunk_file(directory: Path, dimensions: int) -> Path:

@@ -25,8 +25,8 @@ def add_checksum(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def verify_and_strip_checksum(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """`attributes` without their checksum. Raises ValueError if it does not match; earlier versions wrote none."""
     bare = dict(attributes)
-    found = bare.pop(CHECKSUM, None)
-    if found is not None and found != add_checksum(bare)[CHECKSUM]:
+    stored = bare.pop(CHECKSUM, None)
+    if stored is not None and stored != add_checksum(bare)[CHECKSUM]:
         raise ValueError("the checksum of its attributes does not match")
     return bare
 

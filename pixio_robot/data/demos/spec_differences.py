@@ -23,35 +23,35 @@ def compare_specs(one: DemoSpec, other: DemoSpec, a: str, b: str) -> dict[str, s
 
     Different image sizes are listed under `size`.
     """
-    found = {}
+    differences = {}
     for field in _TEXT_FIELDS:
         mine, theirs = getattr(one, field), getattr(other, field)
         if mine != theirs:
-            found[field] = f"{field}: {a} has {mine!r}, {b} has {theirs!r}"
+            differences[field] = f"{field}: {a} has {mine!r}, {b} has {theirs!r}"
     if one.control_hz != other.control_hz:
-        found["control_hz"] = f"control_hz: {a} has {one.control_hz:g}, {b} has {other.control_hz:g}"
+        differences["control_hz"] = f"control_hz: {a} has {one.control_hz:g}, {b} has {other.control_hz:g}"
     for field in _NAME_FIELDS:
         mine, theirs = list(getattr(one, field)), list(getattr(other, field))
         if mine != theirs:
-            found[field] = f"{field}: {_only(mine, theirs, a, b)}"
+            differences[field] = f"{field}: {_only(mine, theirs, a, b)}"
     if set(one.cameras) != set(other.cameras):
-        found["cameras"] = f"cameras: {_only(list(one.cameras), list(other.cameras), a, b)}"
+        differences["cameras"] = f"cameras: {_only(list(one.cameras), list(other.cameras), a, b)}"
     sizes = []
     for name, camera in one.cameras.items():
         theirs = other.cameras.get(name, camera)
         if (camera.height, camera.width) != (theirs.height, theirs.width):
             pixels = f"{a} has {camera.height}x{camera.width}, {b} has {theirs.height}x{theirs.width} pixels"
             sizes.append(f"camera {name!r}: {pixels}")
-    return found | ({"size": "; ".join(sizes)} if sizes else {})
+    return differences | ({"size": "; ".join(sizes)} if sizes else {})
 
 
 def describe_differences(one: DemoSpec, other: DemoSpec, a: str, b: str) -> str:
     """The same as text with hints on how to make the specs agree; empty if nothing differs."""
-    found = compare_specs(one, other, a, b)
-    ways = dict.fromkeys(_HINTS.get(field, _RENAME_HINT) for field in found)
-    if _HINTS["action_names"] in ways:
-        ways.pop(_RENAME_HINT, None)
-    return f"{'; '.join(found.values())}. {' '.join(ways)}" if found else ""
+    differences = compare_specs(one, other, a, b)
+    hints = dict.fromkeys(_HINTS.get(field, _RENAME_HINT) for field in differences)
+    if _HINTS["action_names"] in hints:
+        hints.pop(_RENAME_HINT, None)
+    return f"{'; '.join(differences.values())}. {' '.join(hints)}" if differences else ""
 
 
 def _only(mine: Sequence[str], theirs: Sequence[str], a: str, b: str) -> str:

@@ -177,8 +177,8 @@ class DemoStore:
     def images_into(self, episode: int, camera: str, start: int, frames: np.ndarray) -> None:
         """Read the frames from `start` on into `frames`, contiguous uint8 (n, h, w, 3): `images` without a copy."""
         self._check_frames(episode, start, start + len(frames))
-        if (found := self._in_ram(episode, camera)) is not None:
-            frames[...] = found[start : start + len(frames)]
+        if (cached := self._in_ram(episode, camera)) is not None:
+            frames[...] = cached[start : start + len(frames)]
         else:
             self._file(episode, camera).read_into(start, frames)
 

@@ -86,14 +86,14 @@ def check_episode(episode: Episode, spec: DemoSpec) -> EpisodeHeader:
 
 
 def _json_info(info: Mapping[str, object]) -> dict[str, object]:
-    found = dict(info)
+    values = dict(info)
     try:
-        same = json.loads(json.dumps(found, allow_nan=False)) == found
+        same = json.loads(json.dumps(values, allow_nan=False)) == values
     except (TypeError, ValueError):
         same = False
     if not same:
-        raise UserError(f"The episode's info must be plain JSON (finite numbers, text, lists, text keys): {found!r}.")
-    return found
+        raise UserError(f"The episode's info must be plain JSON (finite numbers, text, lists, text keys): {values!r}.")
+    return values
 
 
 def _check_is_array(what: str, values: object) -> None:

@@ -46,8 +46,8 @@ def verify_store(
 
 def _is_group(path: Path) -> bool:
     try:
-        found = json.loads((path / METADATA_FILE).read_text())
-        return (found["zarr_format"], found["node_type"]) == (3, "group")
+        metadata = json.loads((path / METADATA_FILE).read_text())
+        return (metadata["zarr_format"], metadata["node_type"]) == (3, "group")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -58,8 +58,8 @@ def _check_metadata_files(store: DemoStore, episode: int) -> Iterator[str]:
     if not _is_group(path):
         yield f"episode {episode}: {METADATA_FILE} does not describe a Zarr v3 group, so other tools cannot read it"
     written = store.nodes(episode)
-    found = metadata_checksums(path) if written else {}
-    for name in sorted(name for name, checksum in written.items() if found.get(name) != checksum):
+    current = metadata_checksums(path) if written else {}
+    for name in sorted(name for name, checksum in written.items() if current.get(name) != checksum):
         yield f"episode {episode}, {name}: its {METADATA_FILE} has changed since it was written"
 
 
@@ -106,8 +106,8 @@ def _check_timestamps(store: DemoStore, episode: int) -> Iterator[str]:
 
 def _check_images(store: DemoStore, episode: int) -> Iterator[str]:
     directory = store.episode_path(episode) / "images"
-    there = {entry.name for entry in directory.iterdir() if entry.is_dir()} if directory.is_dir() else set()
-    for camera in sorted(there - set(store.spec.cameras)):
+    stored = {entry.name for entry in directory.iterdir() if entry.is_dir()} if directory.is_dir() else set()
+    for camera in sorted(stored - set(store.spec.cameras)):
         yield f"episode {episode}, camera {camera}: it is not in the DemoSpec"
     for camera in store.spec.cameras:
         where = f"episode {episode}, camera {camera}"

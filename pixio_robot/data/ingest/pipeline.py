@@ -136,16 +136,16 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     previous = _read_previous_manifest(out)  # refuse a folder of something else before searching for footage
     others: Counter[str] = Counter()
     # Shards are tars of images: if `out` lies inside `source`, the next run must not ingest them.
-    found = find_footage(
+    all_footage = find_footage(
         config.source, leave_out=out, on_other=lambda name: others.update([Path(name).suffix.lower() or name])
     )
     if previous is not None and not config.drop_missing:
-        _check_no_footage_missing(previous, found, config.source, out)
+        _check_no_footage_missing(previous, all_footage, config.source, out)
     extraction = config.extraction()
-    keys = [extraction.key(footage) for footage in found]
+    keys = [extraction.key(footage) for footage in all_footage]
     work = ingest_work_directory(out)
     if not work.exists() and (manifest := _up_to_date_manifest(out, config, keys)) is not None:
-        return _report(out, manifest, found, others, changed=False)
+        return _report(out, manifest, all_footage, others, changed=False)
     work.mkdir(parents=True, exist_ok=True)
     with file_lock(
         work / "lock", f"Another ingest is running in {work}; wait for it to finish, or choose another `out`."
@@ -157,21 +157,21 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
             manifest := _up_to_date_manifest(out, config, keys)
         ) is not None:  # an earlier run was killed before it cleaned up
             shutil.rmtree(work)
-            return _report(out, manifest, found, others, changed=False)
+            return _report(out, manifest, all_footage, others, changed=False)
         kept = _reusable_footage(out, _read_previous_manifest(out))
-        accidents = _extract_all(config, found, keys, work, set(kept), show_progress)
+        accidents = _extract_all(config, all_footage, keys, work, set(kept), show_progress)
         packables = [
             kept[key] if key in kept else _packable(footage, key, work / key, accidents.get(key))
-            for footage, key in zip(found, keys, strict=True)
+            for footage, key in zip(all_footage, keys, strict=True)
         ]
         if not any(packable.result["frames"] for packable in packables):
             reasons = Counter(packable.result["failure"] for packable in packables)
             shutil.rmtree(work)
             shown = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
-            raise UserError(f"No usable frame in any of {len(found)} files below {config.source}: {shown}.")
-        manifest = pack_shards(out, packables, [footage.segment_s for footage in found], config.settings())
+            raise UserError(f"No usable frame in any of {len(all_footage)} files below {config.source}: {shown}.")
+        manifest = pack_shards(out, packables, [footage.segment_s for footage in all_footage], config.settings())
         shutil.rmtree(work)
-    return _report(out, manifest, found, others, changed=True)
+    return _report(out, manifest, all_footage, others, changed=True)
 
 
 def _read_previous_manifest(out: Path) -> dict[str, Any] | None:
@@ -183,9 +183,9 @@ def _read_previous_manifest(out: Path) -> dict[str, Any] | None:
     return read_manifest(out)
 
 
-def _check_no_footage_missing(previous: dict[str, Any], found: list[Footage], source: str, out: Path) -> None:
+def _check_no_footage_missing(previous: dict[str, Any], all_footage: list[Footage], source: str, out: Path) -> None:
     """Raise UserError if the source lacks footage of which the shards have frames: they could not be made again."""
-    there = {footage.id for footage in found if footage.bytes}  # links to nothing have none
+    there = {footage.id for footage in all_footage if footage.bytes}  # links to nothing have none
     gone = [video["id"] for video in previous["videos"] if video["frames"] and video["id"] not in there]
     if gone:
         raise UserError(

@@ -23,11 +23,11 @@ _STILL = 0.5
 
 def find_outliers(store: DemoStore) -> dict[int, list[str]]:
     """{episode: what is unusual}. Does not read images; for those, see `frozen_camera`."""
-    found: dict[int, list[str]] = {}
+    outliers: dict[int, list[str]] = {}
 
     def note(values: np.ndarray, unusual: np.ndarray, what: str) -> None:
         for episode in np.flatnonzero(unusual).tolist():
-            found.setdefault(episode, []).append(f"{what} {values[episode]:.3g} (usually {np.median(values):.3g})")
+            outliers.setdefault(episode, []).append(f"{what} {values[episode]:.3g} (usually {np.median(values):.3g})")
 
     lengths = store.lengths.astype(np.float64)
     note(lengths, np.abs(robust_scores(lengths)) > LIMIT, "steps:")
@@ -41,7 +41,7 @@ def find_outliers(store: DemoStore) -> dict[int, list[str]]:
             note(low, robust_scores(low, std[i]) < -LIMIT, f"{which} {name}, smallest value")
             note(high, robust_scores(high, std[i]) > LIMIT, f"{which} {name}, largest value")
             note(jump, robust_scores(jump, std[i]) > LIMIT, f"{which} {name}, largest jump")
-    return found
+    return outliers
 
 
 def _extremes(values: np.ndarray) -> np.ndarray:

@@ -119,15 +119,15 @@ def run_ray_jobs(
 @contextlib.contextmanager
 def connect_to_ray() -> Iterator[None]:
     """The cluster of RAY_ADDRESS, or the one running on this machine, or else a new one of this machine alone."""
-    ours = not ray.is_initialized()
-    if ours:
+    connected_here = not ray.is_initialized()
+    if connected_here:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
     nodes = sum(node["Alive"] for node in ray.nodes())
     log.info("Ray cluster of %d machines with %d cores", nodes, ray.cluster_resources().get("CPU", 0))
     try:
         yield
     finally:
-        if ours:
+        if connected_here:
             ray.shutdown()
 
 

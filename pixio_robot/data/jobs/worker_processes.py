@@ -126,12 +126,12 @@ def hide_main_module() -> Iterator[None]:
 
 def _start_worker(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_worker_main, args=(job, theirs), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_worker_main, args=(job, child_end), daemon=True)
     with hide_main_module():
         process.start()
-    theirs.close()
-    return _Worker(process, ours)
+    child_end.close()
+    return _Worker(process, parent_end)
 
 
 def _replace_worker(pool: list[_Worker], worker: _Worker, job: Job) -> None:

@@ -203,11 +203,11 @@ def _make_titles_unique(
     """Make titles unique: add each detail to those titles that are shared and for which the detail differs."""
     titles: list[tuple[str, ...]] = [(evaluation.title,) for evaluation in evaluations]
     for detail in details:
-        found: dict[tuple[str, ...], set[str]] = {}
+        values: dict[tuple[str, ...], set[str]] = {}
         for title, evaluation in zip(titles, evaluations, strict=True):
-            found.setdefault(title, set()).add(detail(evaluation))
+            values.setdefault(title, set()).add(detail(evaluation))
         titles = [
-            (*title, detail(evaluation)) if len(found[title]) > 1 else title
+            (*title, detail(evaluation)) if len(values[title]) > 1 else title
             for title, evaluation in zip(titles, evaluations, strict=True)
         ]
     return [
@@ -258,12 +258,14 @@ def _read_curve(path: Path) -> Curve | None:
         raise UserError(f"{path} has a step, loss or seconds that is not a number ({error}).") from error
     if not points:
         return None
-    finite = {label: {step: x for step, x in found.items() if math.isfinite(x)} for label, found in measured.items()}
+    finite = {
+        label: {step: x for step, x in by_step.items() if math.isfinite(x)} for label, by_step in measured.items()
+    }
     return Curve(
         steps=list(points),
         losses=[loss if math.isfinite(loss) else math.nan for loss in points.values()],
         seconds=seconds,
-        held_out={label: found for label, found in finite.items() if found},
+        held_out={label: by_step for label, by_step in finite.items() if by_step},
         action_errors={
             name.removeprefix(ACTION_ERRORS): value
             for line in lines
@@ -276,8 +278,8 @@ def _read_curve(path: Path) -> Curve | None:
 def _by_step(lines: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
     """The values of `name` in the order of steps. A resumed run may log a step twice; the later line is the valid
     one."""
-    found = {int(line["step"]): float(line[name]) for line in lines if line.get(name) is not None}
-    return dict(sorted(found.items()))
+    values = {int(line["step"]): float(line[name]) for line in lines if line.get(name) is not None}
+    return dict(sorted(values.items()))
 
 
 def _parse_stage(line: Mapping[str, Any]) -> Stage:

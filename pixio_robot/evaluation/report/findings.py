@@ -191,7 +191,7 @@ def _find_reference(evaluation: Evaluation, evaluations: Sequence[Evaluation], e
 
 def caveats(inputs: ReportInputs) -> list[str]:
     """Limitations of the results, derived from the data."""
-    found = []
+    sentences = []
     summaries = [evaluation.summary for evaluation in inputs.evaluations]
     trained = [summary for summary in summaries if summary.policy != "random"]
     seeds: dict[tuple[str, str, str, str], set[int | None]] = {}
@@ -201,23 +201,23 @@ def caveats(inputs: ReportInputs) -> list[str]:
     once = [key for key, values in seeds.items() if len(values) == 1]
     if once:
         who = "Every policy was" if len(once) == len(seeds) else f"{len(once)} of {len(seeds)} kinds of policy were"
-        found.append(
+        sentences.append(
             f"{who} trained once. The intervals cover the choice of evaluation episodes only; "
             "the variation between training seeds was not measured."
         )
     if summaries:
         margin, episodes = max((_interval_width(summary) / 2, summary.episodes) for summary in summaries)
-        found.append(
+        sentences.append(
             f"With {episodes} episodes, a success rate is known to within ±{100 * margin:.0f} points in the worst case "
             "(a rate near 50 %); differences of a few points cannot be detected."
         )
-        found += _simulation_caveats(summaries)
+        sentences += _simulation_caveats(summaries)
     if any(summary.render_quality == "fast" for summary in summaries):
-        found.append("Images were rendered at fast quality (no shadows, no antialiasing), unlike real images.")
+        sentences.append("Images were rendered at fast quality (no shadows, no antialiasing), unlike real images.")
     if not all(same_environment(summary, summaries[0]) for summary in summaries):
-        found.append("Not all evaluations used the same environment; different environments are not compared.")
+        sentences.append("Not all evaluations used the same environment; different environments are not compared.")
     if len({tuple(summary.seeds) for summary in summaries}) > 1:
-        found.append("Not all evaluations used the same seeds; comparisons use the seeds that both sides share.")
+        sentences.append("Not all evaluations used the same seeds; comparisons use the seeds that both sides share.")
     # The same two policies may be compared in several tables, in either direction.
     tests = len(
         {
@@ -228,30 +228,32 @@ def caveats(inputs: ReportInputs) -> list[str]:
         }
     )
     if tests > 1:
-        found.append(
+        sentences.append(
             f"The p-values of the {tests} paired comparisons are not corrected for multiple testing; "
             f"the Bonferroni threshold would be p < {SIGNIFICANCE / tests:.2g}."
         )
     if len(summaries) > 2:
-        found.append("The “best” policy was selected on these same episodes, so its rate is biased upwards.")
+        sentences.append("The “best” policy was selected on these same episodes, so its rate is biased upwards.")
     restarts = sum(summary.restarts for summary in summaries)
     if restarts:
-        found.append(f"{restarts} episodes were restarted from their seed because a simulator worker died.")
+        sentences.append(f"{restarts} episodes were restarted from their seed because a simulator worker died.")
     if inputs.pretraining is not None and any(summary.encoder == "pixio" for summary in summaries):
-        found.append(
+        sentences.append(
             f"The Pixio encoder here was pretrained in this run for {inputs.pretraining.steps[-1]:,} steps; "
             "this says nothing about the published Pixio weights, which were trained on vastly more data."
         )
     if inputs.series:
-        found.append(
+        sentences.append(
             "The best of several checkpoints was selected on the same episodes that its rate is reported on, so the "
             "rate is biased upwards; the last checkpoint and the mean of the last ten are not selected."
         )
     for name, played in inputs.unfinished.items():
-        found.append(f"The evaluation {name} is unfinished ({played} episodes so far) and not included.")
+        sentences.append(f"The evaluation {name} is unfinished ({played} episodes so far) and not included.")
     for name in inputs.outdated:
-        found.append(f"The evaluation {name} is not included: its policy was trained anew since. Evaluate it again.")
-    return found
+        sentences.append(
+            f"The evaluation {name} is not included: its policy was trained anew since. Evaluate it again."
+        )
+    return sentences
 
 
 def _interval_width(summary: EvaluationSummary) -> float:
@@ -264,15 +266,15 @@ def _interval_width(summary: EvaluationSummary) -> float:
 def _simulation_caveats(summaries: Sequence[EvaluationSummary]) -> list[str]:
     """Which evaluations were simulated; unknown for third-party environments."""
     unknown = [summary for summary in summaries if summary.scene and not summary.scene.startswith(SIMULATED)]
-    found = []
+    sentences = []
     if places := sorted({_environment_name(summary) for summary in summaries if summary not in unknown}):
-        found.append(f"All evaluations ran in simulation: {', '.join(places)}. Nothing was tested on a real robot.")
+        sentences.append(f"All evaluations ran in simulation: {', '.join(places)}. Nothing was tested on a real robot.")
         if unknown:
-            found[0] = f"Simulation: {', '.join(places)}."
+            sentences[0] = f"Simulation: {', '.join(places)}."
     if unknown:
         places = sorted({_environment_name(summary) for summary in unknown})
-        found.append(f"Third-party environments, which may be simulations or real robots: {', '.join(places)}.")
-    return found
+        sentences.append(f"Third-party environments, which may be simulations or real robots: {', '.join(places)}.")
+    return sentences
 
 
 def _environment_name(summary: EvaluationSummary) -> str:

@@ -62,7 +62,7 @@ def load_panels(paths: Sequence[Path]) -> list[Panel]:
     if len(paths) > _PANELS:
         picked = np.linspace(0, len(paths) - 1, _PANELS).round().astype(int)
         paths = [paths[index] for index in picked]
-    found = []
+    panels = []
     for path in paths:
         image = cv2.imread(str(path))
         if image is None:
@@ -71,8 +71,8 @@ def load_panels(paths: Sequence[Path]) -> list[Panel]:
             height = round(image.shape[0] * _WIDEST_PANEL / image.shape[1])
             image = cv2.resize(image, (_WIDEST_PANEL, height), interpolation=cv2.INTER_AREA)
         step = path.stem.removeprefix("step_").lstrip("0") or "0"
-        found.append(Panel(step, _jpeg(image)))
-    return found
+        panels.append(Panel(step, _jpeg(image)))
+    return panels
 
 
 def load_clips(evaluations: Sequence[Evaluation], budget_bytes: int) -> list[Clips]:

@@ -27,14 +27,14 @@ def find_rows(rows: Sequence[SweepRow], name: str) -> list[SweepRow]:
 
     Raises UserError listing the names if there is none, or if several rows of one task match.
     """
-    found = [row for row in rows if row.name == name] or [row for row in rows if row.label == name]
-    if not found:
+    matching = [row for row in rows if row.name == name] or [row for row in rows if row.label == name]
+    if not matching:
         raise unknown_name("row of the sweep", name, sorted({row.name for row in rows}))
-    for row in found:
-        alike = sorted(other.name for other in found if other.task == row.task)
-        if len(alike) > 1:
-            raise UserError(f"{name!r} matches several rows of {row.task}; use one of: {'; '.join(alike)}.")
-    return found
+    for row in matching:
+        names = sorted(other.name for other in matching if other.task == row.task)
+        if len(names) > 1:
+            raise UserError(f"{name!r} matches several rows of {row.task}; use one of: {'; '.join(names)}.")
+    return matching
 
 
 def welch_contrast(row: SweepRow, reference: SweepRow, confidence: float = 0.95) -> Contrast | None:

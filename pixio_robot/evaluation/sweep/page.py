@@ -61,8 +61,8 @@ def write_sweep(rows: Sequence[SweepRow], title: str, page: Path, against: str |
 def _json(rows: Sequence[SweepRow], contrasts: Sequence[Contrast | None], against: str | None) -> str:
     values = [
         dataclasses.asdict(row)
-        | {"name": row.name, "against": against, "contrast": None if found is None else dataclasses.asdict(found)}
-        for row, found in zip(rows, contrasts, strict=True)
+        | {"name": row.name, "against": against, "contrast": None if contrast is None else dataclasses.asdict(contrast)}
+        for row, contrast in zip(rows, contrasts, strict=True)
     ]
     return json.dumps(values, indent=2) + "\n"
 
@@ -73,9 +73,9 @@ def _csv(rows: Sequence[SweepRow], contrasts: Sequence[Contrast | None], against
     varied = list(rows[0].settings)
     fields = [field.name for field in dataclasses.fields(Contrast)] if against is not None else []
     writer.writerow([*_COLUMNS, "training_seeds", *varied, *(f"{name} against {against}" for name in fields)])
-    for row, found in zip(rows, contrasts, strict=True):
+    for row, contrast in zip(rows, contrasts, strict=True):
         values = [len(row.runs) if column == "runs" else getattr(row, column) for column in _COLUMNS]
         seeds = " ".join(str(seed) for seed in row.training_seeds)
-        compared = [getattr(found, name, "") for name in fields]
+        compared = [getattr(contrast, name, "") for name in fields]
         writer.writerow([*values, seeds, *(row.settings[key] for key in varied), *compared])
     return text.getvalue()

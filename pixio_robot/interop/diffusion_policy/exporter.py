@@ -98,13 +98,13 @@ def _append(
 
 
 def _write_meta(sink: Sink, store: DemoStore) -> None:
-    for key, found in (
+    for key, values in (
         (EPISODE_ENDS, np.cumsum(store.lengths)),
         ("meta/success", np.array(store.successes, np.bool_)),
         ("meta/seed", np.array(store.seeds, np.int64)),
     ):
-        writer = ArrayWriter(sink, key, found.shape, found.dtype, len(found), BLOSC)
-        writer.append(found)
+        writer = ArrayWriter(sink, key, values.shape, values.dtype, len(values), BLOSC)
+        writer.append(values)
         writer.close()
 
 

@@ -57,23 +57,23 @@ class _Reader:
         numbers = {self._columns(name)[0] for name in (*self._state, *self._actions)}
         used = {*self._cameras, *numbers, self._rewards}
         left_out = sorted(set(self._buffer.arrays) - used)
-        found = [f"left out of data: {', '.join(left_out)}"] if left_out else []
+        notes = [f"left out of data: {', '.join(left_out)}"] if left_out else []
         if not self._cameras and not self._written:
-            found.append(
+            notes.append(
                 "no array contains images, (n, height, width, 3) or uint8 (n, 3, height, width), so the store has no "
                 "cameras"
             )
         if turned := [key for key in self._cameras if _channels_first(self._buffer.array(key).shape)]:
-            found.append(f"images stored as (n, 3, height, width), transposed: {', '.join(turned)}")
-        found += self._rounding.notes()
+            notes.append(f"images stored as (n, 3, height, width), transposed: {', '.join(turned)}")
+        notes += self._rounding.notes()
         if self._rounded_images:
-            found.append(f"rounded to uint8: {', '.join(sorted(self._rounded_images))}")
+            notes.append(f"rounded to uint8: {', '.join(sorted(self._rounded_images))}")
         if not self._rewards:
-            found.append("no rewards found: all of them are 0 (set rewards= to the key of an array)")
+            notes.append("no rewards found: all of them are 0 (set rewards= to the key of an array)")
         if self._success is None:
-            said = str(self._config.success).lower()
-            found.append(f"the format does not store which episodes succeeded: assuming success={said} for all")
-        return found
+            success = str(self._config.success).lower()
+            notes.append(f"the format does not store which episodes succeeded: assuming success={success} for all")
+        return notes
 
     def episode(self, number: int) -> Episode:
         start, stop = self._buffer.steps(number)
@@ -118,23 +118,23 @@ class _Reader:
         """Names for the columns of an array."""
         return column_names(key, self._buffer.array(key).shape[1:] or (1,))
 
-    def _images(self, key: str, found: np.ndarray) -> np.ndarray:
+    def _images(self, key: str, images: np.ndarray) -> np.ndarray:
         """uint8 (n, h, w, 3) from uint8, or from floats in which `white` is the maximum; also from (n, 3, h, w)."""
-        if _channels_first(found.shape):
-            found = np.ascontiguousarray(np.moveaxis(found, 1, 3))
-        if found.dtype == np.uint8:
-            return found
+        if _channels_first(images.shape):
+            images = np.ascontiguousarray(np.moveaxis(images, 1, 3))
+        if images.dtype == np.uint8:
+            return images
         white, where = self._config.white, f"data/{key} in {self._buffer.path}"
-        if not np.isfinite(found).all() or found.min() < 0 or found.max() > (white or 255):
+        if not np.isfinite(images).all() or images.min() < 0 or images.max() > (white or 255):
             raise UserError(
-                f"{where} has pixel values from {found.min():g} to {found.max():g}, outside the range 0 to "
+                f"{where} has pixel values from {images.min():g} to {images.max():g}, outside the range 0 to "
                 f"{white or 255:g}" + ("; set white=255." if white == 1 else ".")
             )
-        if not white and 0 < found.max() <= 1:
+        if not white and 0 < images.max() <= 1:
             raise UserError(
                 f"{where} has no pixel value above 1: set white=1, or white=255 if the images really are that dark."
             )
-        scaled = found * (255 / (white or 255))
+        scaled = images * (255 / (white or 255))
         pixels = np.rint(scaled).astype(np.uint8)
         if not np.array_equal(pixels, scaled):
             self._rounded_images.add(key)
@@ -152,12 +152,12 @@ class _Reader:
         return wanted or [key for key, array in self._buffer.arrays.items() if _are_images(array)]
 
     def _state_keys(self, written: DemoSpec | None) -> list[str]:
-        there = self._buffer.arrays
-        if STATE in there:
+        arrays = self._buffer.arrays
+        if STATE in arrays:
             return [STATE]
         if written is not None:
             return list(group_columns_by_key(written.state_names))
-        low = [key for key, array in there.items() if not _are_images(array) and key != ACTION]
+        low = [key for key, array in arrays.items() if not _are_images(array) and key != ACTION]
         robot = [key for key in low if key.startswith(_ROBOT) and not key.endswith(_OF_THE_EPISODE)]
         if not robot:
             raise UserError(f"{self._buffer.path} has no data/{STATE}: set state= to keys from {', '.join(low)}.")
@@ -214,11 +214,11 @@ class _Reader:
             render_quality=UNKNOWN,
             source=f"diffusion_policy: {path.name}",
         )
-        said = {key: getattr(config, key) for key in ("task", "source", "licence") if getattr(config, key)}
-        said |= {key: getattr(config, key) for key in ("robot", "controller") if getattr(config, key) != UNKNOWN}
+        overrides = {key: getattr(config, key) for key in ("task", "source", "licence") if getattr(config, key)}
+        overrides |= {key: getattr(config, key) for key in ("robot", "controller") if getattr(config, key) != UNKNOWN}
         own_state = list(old.state_names) if not config.state else []
         own_actions = list(old.action_names) if not config.actions else []
-        fields: dict[str, Any] = old.to_json() | said
+        fields: dict[str, Any] = old.to_json() | overrides
         return DemoSpec.from_json(
             fields
             | {
@@ -253,11 +253,11 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
 
 def _written_spec(buffer: ReplayBuffer, attributes: dict[str, Any]) -> DemoSpec | None:
     """The DemoSpec that our own export stores in the attributes; None if there is none."""
-    found = attributes.get(SPEC)
-    if found is None:
+    text = attributes.get(SPEC)
+    if text is None:
         return None
     try:
-        spec = DemoSpec.from_json(found)
+        spec = DemoSpec.from_json(text)
         infos = attributes[INFOS]
         if not isinstance(infos, list) or len(infos) != len(buffer):
             raise ValueError(f"{len(infos)} infos for {len(buffer)} episodes")

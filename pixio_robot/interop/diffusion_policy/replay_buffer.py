@@ -68,10 +68,10 @@ class ReplayBuffer:
         """Attributes of the store."""
         content = self._container.read(".zattrs")
         try:
-            found = {} if content is None else json.loads(content)
+            attributes = {} if content is None else json.loads(content)
         except ValueError as error:
             raise UserError(f".zattrs in {self.path} is damaged ({error}).") from error
-        return found if isinstance(found, dict) else {}
+        return attributes if isinstance(attributes, dict) else {}
 
     def _array(self, key: str) -> ArrayReader:
         return ArrayReader(self._container, key, str(self.path), fill_missing=self._fill_missing)

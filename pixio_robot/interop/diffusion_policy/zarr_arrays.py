@@ -81,13 +81,13 @@ class ArrayReader:
                 )
             return np.full(self._chunks, 0 if self._fill is None else self._fill, self.dtype)
         try:
-            found = decode(self._compressor, content)
+            decoded = decode(self._compressor, content)
             for config in reversed(self._filters):
-                found = decode(config, found)
-            if isinstance(found, np.ndarray) and found.dtype == self.dtype:
-                flat = found.reshape(-1)
+                decoded = decode(config, decoded)
+            if isinstance(decoded, np.ndarray) and decoded.dtype == self.dtype:
+                flat = decoded.reshape(-1)
             else:
-                flat = np.frombuffer(found, self.dtype)
+                flat = np.frombuffer(decoded, self.dtype)
             return flat.reshape(self._chunks, order=self._order)
         except UserError:
             raise

@@ -33,11 +33,11 @@ def _compression_errors(store: DemoStore, root: Path, config: ExportConfig) -> l
     files = LeRobotFiles(root)
     columns = choose_columns(files.features, cameras=[], state=[], action=ACTION, reward=REWARD, success=SUCCESS)
     record = next(files.records(columns, 1e-4))
-    found = []
+    notes = []
     for camera, frames in record.images.items():
         error = np.abs(frames.astype(np.int16) - store.images(0, camera))
-        found.append(
+        notes.append(
             f"{IMAGES}{camera}: {config.codec}, crf {config.crf}, {config.pix_fmt} changes pixels by "
             f"{error.mean():.1f} of 255 on average, {error.max()} at most (in episode 0)"
         )
-    return found
+    return notes

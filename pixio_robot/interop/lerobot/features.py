@@ -168,15 +168,15 @@ def find_mismatch(
     spec: DemoSpec, features: Mapping[str, Mapping[str, Any]], columns: Columns, fps: float
 ) -> str | None:
     """How `spec`, stored beside the dataset, differs from the dataset's current features; None if it does not."""
-    mine = spec_from_features(features, columns, fps=fps, task="", robot="", source="")
-    for what, noted, found in (
-        ("control_hz", spec.control_hz, mine.control_hz),
-        ("state_names", list(spec.state_names), list(mine.state_names)),
-        ("action_names", list(spec.action_names), list(mine.action_names)),
-        ("cameras", _sizes(spec), _sizes(mine)),
+    current = spec_from_features(features, columns, fps=fps, task="", robot="", source="")
+    for what, stored, now in (
+        ("control_hz", spec.control_hz, current.control_hz),
+        ("state_names", list(spec.state_names), list(current.state_names)),
+        ("action_names", list(spec.action_names), list(current.action_names)),
+        ("cameras", _sizes(spec), _sizes(current)),
     ):
-        if noted != found:
-            return f"{what} is {found} now, and was {noted}"
+        if stored != now:
+            return f"{what} is {now} now, and was {stored}"
     return None
 
 

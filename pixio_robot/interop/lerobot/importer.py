@@ -31,11 +31,11 @@ def import_dataset(source: Path, out: Path, config: ImportConfig) -> Conversion:
         success=config.success,
     )
     notes = [f"left out: {', '.join(columns.left_out)}"] if columns.left_out else []
-    ours = read_extra_metadata(source, columns.cameras)
-    if ours is not None and (why := find_mismatch(ours.spec, files.features, columns, files.meta.fps)):
+    extra = read_extra_metadata(source, columns.cameras)
+    if extra is not None and (why := find_mismatch(extra.spec, files.features, columns, files.meta.fps)):
         notes.append(f"{FILE} no longer matches the dataset and is ignored: {why}")
-        ours = None
-    reader = _Reader(files, columns, config, ours)
+        extra = None
+    reader = _Reader(files, columns, config, extra)
     write_stores(out, {"": NewStore(spec=reader.spec, count=len(files), episodes=reader.episodes())})
     store = DemoStore.open(out, ram_bytes=0)
     return Conversion(len(store), int(store.lengths.sum()), notes + reader.notes())
@@ -77,37 +77,37 @@ class _Reader:
 
         actions = rows(columns.action)
         reward, success = columns.reward, columns.success
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "success": self._config.without_success if success is None else bool(record.values[success].any()),
             "seed": record.number,
             "info": {TASK: record.tasks[0]} if len(self._files.tasks) > 1 else {},
         }
         self._mixed += len(set(record.tasks)) > 1
         if self._ours is not None:
-            noted = self._ours.of(record.number, actions)
-            self._forgotten += noted is None
-            found = noted or found
+            stored = self._ours.of(record.number, actions)
+            self._forgotten += stored is None
+            fields = stored or fields
         return Episode(
             images=record.images,
             state=np.concatenate([rows(key) for key in columns.state], 1),
             actions=actions,
             rewards=np.zeros(count, np.float32) if reward is None else rows(reward)[:, 0],
-            **found,
+            **fields,
         )
 
     def notes(self) -> list[str]:
         columns = self._columns
-        found = self._rounding.notes()
+        notes = self._rounding.notes()
         if columns.reward is None:
-            found.append("no reward column: all rewards are 0")
+            notes.append("no reward column: all rewards are 0")
         if columns.success is None and self._ours is None:
-            found.append(f"no success column: assuming success={self._config.without_success} for every episode")
+            notes.append(f"no success column: assuming success={self._config.without_success} for every episode")
         if self._ours is None and (count := len(self._files.tasks)) > 1:
-            found.append(multi_task_note(count))
+            notes.append(multi_task_note(count))
         if self._mixed:
-            found.append(f"{self._mixed} episodes have several tasks; only the first is kept")
+            notes.append(f"{self._mixed} episodes have several tasks; only the first is kept")
         if self._forgotten:
-            found.append(f"{self._forgotten} episodes have changed since {FILE} was written, so it is ignored for them")
+            notes.append(f"{self._forgotten} episodes have changed since {FILE} was written, so it is ignored for them")
         if self._ours is None:
-            found.append("simulator, controller and camera poses are unknown")
-        return found
+            notes.append("simulator, controller and camera poses are unknown")
+        return notes

@@ -29,17 +29,17 @@ def write_lerobot(store: DemoStore, root: Path, *, repo_id: str, encoder: dict[s
     """
     with _quiet():
         dataset = _create(store, root, repo_id, encoder)
-        notes = [json.dumps({"spec": store.spec.to_json()})]
+        metadata_lines = [json.dumps({"spec": store.spec.to_json()})]
         try:
             for number in track_progress(range(len(store)), f"write {root.name}"):
-                notes.append(json.dumps(_add(dataset, store, number, encoder is not None)))
+                metadata_lines.append(json.dumps(_add(dataset, store, number, encoder is not None)))
             dataset.finalize()
         except BaseException:
             _abort(dataset)
             raise
     # lerobot's PNG files, which are now stored in the rows.
     shutil.rmtree(root / "images", ignore_errors=True)
-    (root / FILE).write_text("\n".join(notes) + "\n", encoding="utf-8")
+    (root / FILE).write_text("\n".join(metadata_lines) + "\n", encoding="utf-8")
 
 
 def _create(store: DemoStore, root: Path, repo_id: str, encoder: dict[str, Any] | None) -> Any:
@@ -110,14 +110,14 @@ def _abort(dataset: Any) -> None:
 
 def _check_videos(dataset: Any, store: DemoStore, number: int) -> None:
     """Check the video lengths: lerobot only logs it when its encoder was too slow or died."""
-    wanted = store.lengths[number] / store.spec.control_hz
-    noted = dataset.meta.latest_episode
+    expected = store.lengths[number] / store.spec.control_hz
+    metadata = dataset.meta.latest_episode
     for camera in store.spec.cameras:
-        ends = [noted[f"videos/{IMAGES}{camera}/{end}_timestamp"][0] for end in ("from", "to")]
-        if abs(ends[1] - ends[0] - wanted) > 0.5 / store.spec.control_hz:
+        ends = [metadata[f"videos/{IMAGES}{camera}/{end}_timestamp"][0] for end in ("from", "to")]
+        if abs(ends[1] - ends[0] - expected) > 0.5 / store.spec.control_hz:
             raise UserError(
                 f"The video of camera {camera} in episode {number} is {ends[1] - ends[0]:.2f} s long instead of "
-                f"{wanted:.2f} s; try another codec=, or images=image."
+                f"{expected:.2f} s; try another codec=, or images=image."
             )
 
 

@@ -331,4 +331,4 @@ def test_mistakes_are_one_sentence(shards: Path, tmp_path: Path) -> None:
     for settings in ({"min_entropy": 10.0}, {"max_dark": -0.1}, {"max_hash_distance": 64}, {"workers": -1}):
         with pytest.raises(UserError, match=next(iter(settings))):
             CurateConfig(**settings)
-    assert CurateConfig(data="a/frames/").place().name == "frames.curation"
+    assert CurateConfig(data="a/frames/").output_directory().name == "frames.curation"
