@@ -16,7 +16,7 @@ from envs.rendering.views import MujocoRendering
 from envs.seeding import global_seed
 from envs.spec import make_env_spec
 from envs.tasks import TASKS
-from envs.validation import check_finite_vector
+from envs.validation import check_finite_vector, check_step
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
@@ -106,9 +106,7 @@ class MetaworldEnv(MujocoRendering):
         return self._begin(render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        if self._done:
-            raise ValueError("This episode is over (or none was started): call reset first.")
-        action = check_finite_vector(action, self.spec.action_dim, "The action")
+        action = check_step(self._done, action, self.spec.action_dim)
         self._observation, _, _, _, info = self._env.step(np.clip(action, -1, 1).astype(np.float32))
         self._steps += 1
         success = bool(info["success"])

@@ -5,6 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 
+def check_step(over: bool, action: np.ndarray, size: int) -> np.ndarray:
+    """The action as float64 (size,). Raises ValueError if the episode is `over`, and for another shape or non-finite
+    numbers."""
+    if over:
+        raise ValueError("This episode is over (or none was started): call reset first.")
+    return check_finite_vector(action, size, "The action")
+
+
 def check_finite_vector(
     numbers: np.ndarray, size: int, what: str, parts: str = "", error: type[Exception] = ValueError
 ) -> np.ndarray:

@@ -19,7 +19,7 @@ from envs.robomimic.task import clip_limits, load_recorded_env
 from envs.robosuite.controller import reset_controllers
 from envs.seeding import global_seed
 from envs.spec import make_env_spec
-from envs.validation import check_finite_vector
+from envs.validation import check_finite_vector, check_step
 from pixio_robot.data.actions.named_columns import group_columns_by_key
 from pixio_robot.data.demos.editing.convert_actions import is_in_world_frame
 from pixio_robot.errors import UserError, unknown_name
@@ -127,9 +127,7 @@ class RobomimicEnv(MujocoRendering):
         return self._frame(observations, render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        if self._done:
-            raise ValueError("This episode is over (or none was started): call reset first.")
-        action = self._to_controller(check_finite_vector(action, self.spec.action_dim, "The action"))
+        action = self._to_controller(check_step(self._done, action, self.spec.action_dim))
         observations, reward, _, _ = self._env.step(np.clip(action, -self._high, self._high))
         self._steps += 1
         success = bool(self._env._check_success())

@@ -18,7 +18,7 @@ from envs.seeding import global_seed
 from envs.simulator_imports import load_robosuite
 from envs.spec import action_bounds, make_env_spec
 from envs.tasks import TASKS
-from envs.validation import check_finite_vector
+from envs.validation import check_finite_vector, check_step
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
@@ -150,9 +150,7 @@ class RobosuiteEnv(MujocoRendering):
         return self._begin(render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        if self._done:
-            raise ValueError("This episode is over (or none was started): call reset first.")
-        action = check_finite_vector(action, self.spec.action_dim, "The action")
+        action = check_step(self._done, action, self.spec.action_dim)
         action = np.clip(action, self._low, self._high)
         absolute = self.config.controller is Controller.OSC_POSE_ABSOLUTE
         self._control.step(self._control.to_base_frame(action) if absolute else action)

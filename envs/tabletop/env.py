@@ -16,7 +16,7 @@ from envs.rendering.scene import SceneRandomiser, add_camera, add_distractors, a
 from envs.rendering.views import MujocoRendering
 from envs.spec import make_env_spec
 from envs.tasks import TASKS, Simulator
-from envs.validation import check_finite_vector
+from envs.validation import check_finite_vector, check_step
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
@@ -140,9 +140,7 @@ class TabletopEnv(MujocoRendering):
         return self._begin(render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        if self._done:
-            raise ValueError("This episode is over (or none was started): call reset first.")
-        action = check_finite_vector(action, self.spec.action_dim, "The action")
+        action = check_step(self._done, action, self.spec.action_dim)
         action = np.clip(action, -1, 1)
         data = self._data
         goal = data.site_xpos[self._grip] + DELTA_POS * action[:3]

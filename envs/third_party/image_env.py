@@ -11,7 +11,7 @@ from envs.config import EnvConfig
 from envs.seeding import IsolatedGenerators
 from envs.third_party.base import ThirdPartyImageEnv
 from envs.third_party.spec import third_party_spec
-from envs.validation import check_finite_vector
+from envs.validation import check_step
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
 
@@ -44,10 +44,8 @@ class ImageEnvAdapter:
         return self._select_cameras(frame)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        if self._done:
-            raise ValueError("This episode is over (or none was started): call reset first.")
         metadata = self._env.metadata
-        action = np.clip(check_finite_vector(action, self.spec.action_dim, "The action"), metadata.low, metadata.high)
+        action = np.clip(check_step(self._done, action, self.spec.action_dim), metadata.low, metadata.high)
         with self._generators.activated():
             frame, reward, success, over = self._env.step(action, self._should_render(render))
         self._steps += 1

@@ -14,7 +14,7 @@ from envs.rendering.views import MujocoRendering
 from envs.seeding import IsolatedGenerators
 from envs.third_party.base import FRONT_CAMERA, ThirdPartyMujocoEnv
 from envs.third_party.spec import third_party_spec
-from envs.validation import check_finite_vector
+from envs.validation import check_finite_vector, check_step
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame, StepResult
 
@@ -83,9 +83,7 @@ class MujocoEnvAdapter(MujocoRendering):
         return self._begin(render)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        if self._done:
-            raise ValueError("This episode is over (or none was started): call reset first.")
-        action = check_finite_vector(action, self.spec.action_dim, "The action")
+        action = check_step(self._done, action, self.spec.action_dim)
         metadata = self._env.metadata
         with self._generators.activated():
             self._state, reward, success, over = self._env.step(np.clip(action, metadata.low, metadata.high))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from pixio_robot.vision.preprocessing import Preprocess
+
 
 class ConvolutionalEncoder(nn.Module):
     """Keeps kernels and images channels_last on a CPU, and contiguous on any other device.
@@ -14,6 +16,14 @@ class ConvolutionalEncoder(nn.Module):
     Only on a CPU does GroupNorm have a kernel for channels_last (torch 2.11). Elsewhere it returns contiguous maps, so
     that every norm and every convolution after it would copy its input.
     """
+
+    preprocess: Preprocess
+    stride: int
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the feature map for images of this size [px], rounded up."""
+        height, width = self.preprocess.size(height, width)
+        return -(-height // self.stride), -(-width // self.stride)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvolutionalEncoder:
         super()._apply(fn, recurse)  # every move to a device, of this module or of one around it

@@ -19,7 +19,6 @@ from pixio_robot.vision.encoders.memory_format import ConvolutionalEncoder, to_n
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 GROUP_CHANNELS = 16
-STRIDE = 8
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -60,6 +59,8 @@ class ResidualBlock(nn.Module):
 class ResNetEncoder(ConvolutionalEncoder):
     """The class token is the mean of the feature map. Uses GroupNorm, so that outputs do not depend on the batch."""
 
+    stride = 8
+
     def __init__(self, config: ResNetConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
@@ -77,11 +78,6 @@ class ResNetEncoder(ConvolutionalEncoder):
                 for i in range(3)
             )
         self.convert_kernels()
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the feature map for images of this size [px], rounded up."""
-        height, width = self.preprocess.size(height, width)
-        return -(-height // STRIDE), -(-width // STRIDE)
 
     def forward(self, images_bhw3: Tensor) -> Features:
         """Features of images uint8 (b, h, w, 3): class token (b, 1, d), map (b, r, c, d)."""

@@ -20,7 +20,6 @@ from pixio_robot.vision.encoders.memory_format import ConvolutionalEncoder, to_n
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 GROUP_CHANNELS = 16
-STRIDE = 32
 PIXELS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "unit": ((0.0,) * 3, (1.0,) * 3),
@@ -45,6 +44,7 @@ class ResNet18Encoder(ConvolutionalEncoder):
     """torchvision's ResNet18 up to its last feature map; the class token is the mean of the map."""
 
     feature_dim = 512
+    stride = 32
 
     def __init__(self, config: ResNet18Config, seed: int = 0) -> None:
         from torchvision.models import resnet18
@@ -58,11 +58,6 @@ class ResNet18Encoder(ConvolutionalEncoder):
         # Everything except global average pooling and the classifier.
         self.layers = nn.Sequential(*list(whole.children())[:-2])
         self.convert_kernels()
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the feature map for images of this size [px], rounded up."""
-        height, width = self.preprocess.size(height, width)
-        return -(-height // STRIDE), -(-width // STRIDE)
 
     def forward(self, images_bhw3: Tensor) -> Features:
         """Features of images uint8 (b, h, w, 3): class token (b, 1, d), map (b, r, c, d)."""
