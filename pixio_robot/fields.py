@@ -99,7 +99,7 @@ def check_fields(settings: Any, prefix: str = "") -> None:
         if isinstance(field.default, Choice):
             setattr(settings, field.name, parse_choice(type(field.default), value, key))
         if isinstance(value, list | tuple) and "[" in kind:
-            values = {f"{key}[{place}]": item for place, item in enumerate(value)}
+            values = {f"{key}[{index}]": item for index, item in enumerate(value)}
         else:
             values = {} if value is None else {key: value}
         metadata = field_metadata(type(settings), field.name)

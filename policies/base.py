@@ -128,15 +128,15 @@ class ChunkPolicy(nn.Module, abc.ABC):
             if seeds is not None and len(seeds) != len(seen):
                 raise UserError(f"There are {len(seeds)} seeds for {len(seen)} observations.")
             chunk_bna = self.sample(seen, seeds)
-            if chunk_bna.shape != (wanted := (len(seen), self.chunk, self.spec.action_dim)):
-                raise self._shape_error("sample", chunk_bna, str(wanted))
+            if chunk_bna.shape != (expected := (len(seen), self.chunk, self.spec.action_dim)):
+                raise self._shape_error("sample", chunk_bna, str(expected))
             actions_bna = self.actions.bounded_inverse(chunk_bna)[:, self.past_actions :]
             if self.relative_actions is None:
                 return actions_bna
             return self.relative_actions.from_frame(actions_bna, observation.state[:, -1].float())
 
-    def _shape_error(self, method: str, given: Tensor, wanted: str) -> UserError:
+    def _shape_error(self, method: str, actual: Tensor, expected: str) -> UserError:
         return UserError(
-            f"`{method}` of {type(self).__name__} returned shape {tuple(given.shape)}, but it must be {wanted}: "
+            f"`{method}` of {type(self).__name__} returned shape {tuple(actual.shape)}, but it must be {expected}: "
             "windows, steps, dimensions."
         )

@@ -42,9 +42,9 @@ def motion_to_action(env: PrivilegedEnv, motion: np.ndarray) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
     poses = env.privileged()
-    place = poses["eef_pos"] + DELTA_POS * motion[:3]
+    position = poses["eef_pos"] + DELTA_POS * motion[:3]
     turn = Rotation.from_rotvec(DELTA_ROT * motion[3:6]) * Rotation.from_matrix(poses["eef_mat"])
-    return np.concatenate([place, _canonical_rotation_vector(turn.as_rotvec()), motion[6:]]).astype(np.float32)
+    return np.concatenate([position, _canonical_rotation_vector(turn.as_rotvec()), motion[6:]]).astype(np.float32)
 
 
 def _canonical_rotation_vector(turn: np.ndarray) -> np.ndarray:

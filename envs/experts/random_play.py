@@ -44,8 +44,8 @@ class RandomPlay:
         x = np.array((-np.sin(self._yaw), np.cos(self._yaw), 0.0))
         x -= self._down * (x @ self._down)
         x /= np.linalg.norm(x)
-        wanted = np.stack([x, np.cross(self._down, x), self._down], axis=1)
-        turn = np.clip(rotation_vector(wanted @ poses["eef_mat"].T), -0.15, 0.15) / DELTA_ROT
+        rotation = np.stack([x, np.cross(self._down, x), self._down], axis=1)
+        turn = np.clip(rotation_vector(rotation @ poses["eef_mat"].T), -0.15, 0.15) / DELTA_ROT
         pull = np.clip(6.0 * (self._goal - poses["eef_pos"]), -0.75, 0.75)
         self._speed += 0.35 * (pull - self._speed)
         parts = [self._speed, *([turn] if self._turns else []), [self._gripper]]

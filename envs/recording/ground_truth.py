@@ -58,8 +58,8 @@ def gather_ground_truth(
                 depth.append(env.render_depth(config.camera))
                 classes.append(env.render_segmentation(config.camera))
                 known = {name.removesuffix("_pos"): at for name, at in env.privileged().items() if "_pos" in name}
-                place, rotation = env.camera_pose(config.camera)
-                positions.append(known | {"camera": place})
+                camera_position, rotation = env.camera_pose(config.camera)
+                positions.append(known | {"camera": camera_position})
                 axes.append(rotation)
                 contact.append(robot_touches_object(env))
                 episode.append(seed)

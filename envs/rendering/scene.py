@@ -208,18 +208,18 @@ class SceneRandomiser:
         occupied: list[np.ndarray] = []
         for name, half in self._half.items():
             for _ in range(1000):
-                place = centre + rng.uniform(-spread, spread, 2)
+                position = centre + rng.uniform(-spread, spread, 2)
                 # Leave room for fingers between two cubes in any orientation.
-                if all(np.linalg.norm(place - other) > 0.1 * self._config.object_scale for other in occupied):
+                if all(np.linalg.norm(position - other) > 0.1 * self._config.object_scale for other in occupied):
                     break
             else:
                 # The spread is too small for that: place them side by side along y.
-                place = occupied[-1] + (0.0, 0.1 * self._config.object_scale)
-            occupied.append(place)
+                position = occupied[-1] + (0.0, 0.1 * self._config.object_scale)
+            occupied.append(position)
             turn = rng.uniform(0, 2 * np.pi)
             quaternion = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
             start = self._model.joint(f"{name}_joint0").qposadr[0]
-            self._data.qpos[start : start + 7] = [*place, TABLE_TOP + half + 0.002, *quaternion]
+            self._data.qpos[start : start + 7] = [*position, TABLE_TOP + half + 0.002, *quaternion]
 
     def _randomise_distractors(self, rng: np.random.Generator, places: np.random.Generator) -> None:
         """Draw kinds and positions; positions have their own stream, as free space depends on the task's objects."""

@@ -80,10 +80,10 @@ def localise_model(xml: str) -> LocalModel:
     substitutes = []
     for part in root.iter():
         if "file" in part.attrib:
-            wanted = Path(part.attrib["file"])
-            asset = _find_asset(wanted, package)
-            if asset.name != wanted.name:
-                substitutes.append(wanted.name)
+            recorded_path = Path(part.attrib["file"])
+            asset = _find_asset(recorded_path, package)
+            if asset.name != recorded_path.name:
+                substitutes.append(recorded_path.name)
             part.set("file", str(asset))
         for attribute in _REMOVED_ATTRIBUTES.get(part.tag, ()):
             part.attrib.pop(attribute, None)

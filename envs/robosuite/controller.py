@@ -90,8 +90,8 @@ class FastOscController:
 
         origin = self._arm.origin_ori
         turn = origin.T @ Rotation.from_rotvec(action[3:6]).as_matrix()
-        place = origin.T @ (action[:3] - self._arm.origin_pos)
-        return np.concatenate([place, Rotation.from_matrix(turn).as_rotvec(), action[6:]])
+        position = origin.T @ (action[:3] - self._arm.origin_pos)
+        return np.concatenate([position, Rotation.from_matrix(turn).as_rotvec(), action[6:]])
 
 
 def reset_controllers(env: Any, hold_current_pose: bool = True) -> None:

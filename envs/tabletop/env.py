@@ -58,20 +58,20 @@ def sample_start_poses(config: EnvConfig, seed: int) -> dict[str, np.ndarray]:
     """Initial poses of the task's bodies for the seed: body -> position (m) and, for the cube, its quaternion."""
     rng = np.random.default_rng([seed, 0])
     spread = config.start_spread
-    places = {}
+    positions = {}
     if config.task != "TabletopReach":
         turn = rng.uniform(-np.pi / 4, np.pi / 4) if config.task == "TabletopPush" else rng.uniform(-0.35, 0.35)
         quaternion = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
-        places["cube"] = np.array((*rng.uniform(-spread, spread, 2), CUBE_HALF, *quaternion))
+        positions["cube"] = np.array((*rng.uniform(-spread, spread, 2), CUBE_HALF, *quaternion))
     if config.task == "TabletopReach":
-        places["target"] = np.array((*rng.uniform(-spread, spread, 2), rng.uniform(0.03, 0.22)))
+        positions["target"] = np.array((*rng.uniform(-spread, spread, 2), rng.uniform(0.03, 0.22)))
     elif config.task == "TabletopPush":
         for _ in range(1000):
             target = rng.uniform(-spread, spread, 2)
-            if np.linalg.norm(target - places["cube"][:2]) > min(0.07, spread):
+            if np.linalg.norm(target - positions["cube"][:2]) > min(0.07, spread):
                 break
-        places["target"] = np.array((*target, 0.001))
-    return places
+        positions["target"] = np.array((*target, 0.001))
+    return positions
 
 
 def set_start_state(config: EnvConfig, seed: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:

@@ -43,7 +43,7 @@ def _convert(words: list[str]) -> int:
     from pixio_robot.vision.weights.formats import WeightFormat, open_pixio_weights, save_encoder_as
 
     # An encoder cannot be saved as a policy.
-    wanted = _parse_choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
+    target_format = _parse_choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
     if not options["format"] and target.suffix.lower() in _FILE_SUFFIXES:
         raise UserError(
             f"{target} looks like a file, but our format is a directory: set format=official for a .pth file, or "
@@ -51,10 +51,10 @@ def _convert(words: list[str]) -> int:
         )
     _refuse_existing(target, options)
     encoder, format_name = _load_encoder(source)
-    save_encoder_as(encoder, target, wanted)
+    save_encoder_as(encoder, target, target_format)
     if open_pixio_weights(target).build().state_dict().keys() != encoder.state_dict().keys():
         raise AssertionError(f"{target} does not contain all weights after writing")
-    print(f"{source} ({format_name}) -> {target} ({wanted.value})")
+    print(f"{source} ({format_name}) -> {target} ({target_format.value})")
     return 0
 
 
@@ -64,13 +64,13 @@ def _export(words: list[str]) -> int:
     )
     from pixio_robot.interop.encoder_export import ExportFormat, export_encoder
 
-    wanted = _parse_choice(ExportFormat, options["format"])
+    target_format = _parse_choice(ExportFormat, options["format"])
     _refuse_existing(target, options)
     encoder, _ = _load_encoder(source)
     height, width = _parse_size(options["size"], encoder.config.resize or encoder.config.image_size)
     encoder.grid(height, width)  # rejects an unsuitable size before tracing
-    difference = export_encoder(encoder, target, wanted, height, width)
-    print(f"{source} -> {target} ({wanted.value}, images {height}x{width}); largest difference {difference:.1g}")
+    difference = export_encoder(encoder, target, target_format, height, width)
+    print(f"{source} -> {target} ({target_format.value}, images {height}x{width}); largest difference {difference:.1g}")
     return 0
 
 

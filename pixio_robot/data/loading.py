@@ -109,11 +109,11 @@ class DemoBatches(PrefetchingIterator):
         return {"seed": self._seed, "batch_size": self._batch_size, "windows": len(self._windows)}
 
     def _batch(self, number: int) -> Batch:
-        epoch, place = divmod(number, self.batches_per_epoch)
+        epoch, position = divmod(number, self.batches_per_epoch)
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(len(self._windows))
-        indices = self._order[1][place * self._batch_size : (place + 1) * self._batch_size]
-        random = np.random.default_rng([self._seed, epoch, place])
+        indices = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
+        random = np.random.default_rng([self._seed, epoch, position])
         views = self.draw_views(random, len(indices))
         return self.gather(indices[self._mine], None if views is None else views[:, self._mine])
 

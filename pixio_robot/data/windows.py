@@ -69,10 +69,10 @@ class Windows:
         """The windows with the given numbers (b,). Raises IndexError unless all are in [0, len)."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"There are windows 0..{len(self) - 1}; {indices.min()}..{indices.max()} were requested.")
-        place = np.searchsorted(self._ends, indices, side="right")
-        episode = self.episodes[place]
+        index = np.searchsorted(self._ends, indices, side="right")
+        episode = self.episodes[index]
         length = self._lengths[episode]
-        step = indices - self._starts[place]
+        step = indices - self._starts[index]
         frames = step[:, None] + np.arange(1 - self.observation_steps, 1)
         actions = step[:, None] + np.arange(self.horizon) - self.past_actions
         last = length[:, None] - 1
@@ -110,9 +110,9 @@ def split_episodes(
     if not 0 <= validation_share < 1:
         raise UserError(f"validation_share={validation_share} must lie in [0, 1).")
     order = np.random.default_rng(seed).permutation(count).tolist()
-    wanted = round(count * validation_share)
+    size = round(count * validation_share)
     if validation_share > 0:
-        wanted = max(wanted, 1)
-    wanted = max(min(wanted, count - 1), 0)
-    held_out = [episode for episode in order if episode not in learned][:wanted]
+        size = max(size, 1)
+    size = max(min(size, count - 1), 0)
+    held_out = [episode for episode in order if episode not in learned][:size]
     return sorted(set(order) - set(held_out)), sorted(held_out)

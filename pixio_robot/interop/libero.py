@@ -132,7 +132,7 @@ def task_name(bddl_file: str) -> str:
     """LIBERO's name of a task, from the name of the file that defines it: words, without the scene of LIBERO-90 and
     LIBERO-10 (`KITCHEN_SCENE10_close_the_top_drawer.bddl` is `close the top drawer`)."""
     words = bddl_file.replace("\\", "/").rpartition("/")[2].removesuffix(".bddl").split("_")
-    scene = next((place for place, word in enumerate(words) if word.startswith("SCENE")), -1)
+    scene = next((index for index, word in enumerate(words) if word.startswith("SCENE")), -1)
     return " ".join(words[scene + 1 :])
 
 

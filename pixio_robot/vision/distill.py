@@ -142,15 +142,15 @@ class Distillation(nn.Module):
         """Raise UserError unless images of this size [px] give teacher and students the same grid, which masks fit."""
         grids = {name: student.encoder.grid(image_size, image_size) for name, student in self.students.items()}  # type: ignore[union-attr]
         teacher_grid = self.teacher.grid(image_size, image_size)
-        for name, own in grids.items():
-            if own != teacher_grid:
+        for name, grid in grids.items():
+            if grid != teacher_grid:
                 raise UserError(
-                    f"Student {name} has a {own[0]}x{own[1]} patch grid for {image_size} px images, the teacher "
+                    f"Student {name} has a {grid[0]}x{grid[1]} patch grid for {image_size} px images, the teacher "
                     f"{teacher_grid[0]}x{teacher_grid[1]}; set the student's patch or resize to match."
                 )
             if (mask := self.students[name].mask_config) is not None:
                 try:
-                    count_visible_patches(mask, own)  # pyright: ignore[reportArgumentType]
+                    count_visible_patches(mask, grid)  # pyright: ignore[reportArgumentType]
                 except UserError as error:
                     raise UserError(f"Student {name}: {error}") from error
 

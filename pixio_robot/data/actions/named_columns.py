@@ -47,11 +47,11 @@ def column_names(key: str, shape: Sequence[int], gripper_unit: str = "") -> list
         unit = gripper_unit
     elif key.endswith("gripper_qvel") and gripper_unit:
         unit = f"{gripper_unit}/s"
-    places = [".".join(map(str, place)) for place in np.ndindex(*shape)]
+    suffixes = [".".join(map(str, suffix)) for suffix in np.ndindex(*shape)]
     if letters and len(letters) == width:
-        places = list(letters)
+        suffixes = list(letters)
     end = f" [{unit}]" if unit else ""
-    return [f"{key}.{place}{end}" if place else f"{key}{end}" for place in places]
+    return [f"{key}.{suffix}{end}" if suffix else f"{key}{end}" for suffix in suffixes]
 
 
 def _known_components(key: str) -> tuple[str, str]:

@@ -62,5 +62,5 @@ def _only(mine: Sequence[str], theirs: Sequence[str], a: str, b: str) -> str:
     ]
     if parts:
         return ", ".join(parts)
-    place = next(i for i, (left, right) in enumerate(zip(mine, theirs, strict=False)) if left != right)
-    return f"different order: number {place} is {mine[place]} in {a} and {theirs[place]} in {b}"
+    index = next(i for i, (left, right) in enumerate(zip(mine, theirs, strict=False)) if left != right)
+    return f"different order: number {index} is {mine[index]} in {a} and {theirs[index]} in {b}"

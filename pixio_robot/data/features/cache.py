@@ -98,14 +98,14 @@ class FeatureCache:
         views (b,): the view of each window, drawn from 1..`views` in training; None uses the view of inference (0) for
         all. All frames of a window share a view, which preserves the motion between them.
         """
-        shown = np.zeros_like(episode) if views is None else views
+        view = np.zeros_like(episode) if views is None else views
         if len(episode):
-            self._check(camera, int(episode.max()), int(shown.max()))
-        place = shown * self._count + episode
+            self._check(camera, int(episode.max()), int(view.max()))
+        index = view * self._count + episode
         if (flat := self._flat.get(camera)) is not None:
-            rows = torch.from_numpy((self._starts[place][:, None] + frames).ravel())
+            rows = torch.from_numpy((self._starts[index][:, None] + frames).ravel())
             return flat.map(lambda tensor: tensor.index_select(0, rows).unflatten(0, frames.shape))
-        parts = [self._episodes[camera][number] for number in place.tolist()]
+        parts = [self._episodes[camera][number] for number in index.tolist()]
         steps = torch.from_numpy(frames)
         return Features(
             torch.stack([part.cls[step] for part, step in zip(parts, steps, strict=True)]),
@@ -132,11 +132,11 @@ def _load_into_memory(
         ]
 
     def fill(memory: Tensor) -> None:
-        for whole, tensors in zip(rows(memory), parts, strict=True):
-            torch.cat(tensors, out=whole)
+        for tensors_in_memory, tensors in zip(rows(memory), parts, strict=True):
+            torch.cat(tensors, out=tensors_in_memory)
 
-    whole = rows(allocate(ends[-1], fill))
-    pairs = zip(whole[::2], whole[1::2], strict=True)
+    tensors_in_memory = rows(allocate(ends[-1], fill))
+    pairs = zip(tensors_in_memory[::2], tensors_in_memory[1::2], strict=True)
     return {camera: Features(*pair, crop) for camera, pair in zip(episodes, pairs, strict=True)}
 
 
@@ -152,7 +152,7 @@ def open_features(
     encoded: FeatureFiles, *, ram_bytes: int = DEFAULT_RAM_BYTES, allocate: Allocator = allocate_private
 ) -> FeatureCache:
     """Open the files that `encode_features` found or made. Raises UserError if one has been removed since."""
-    episodes = {camera: [_load_existing(one) for one in wanted] for camera, wanted in encoded.files.items()}
+    episodes = {camera: [_load_existing(one) for one in files] for camera, files in encoded.files.items()}
     return FeatureCache(episodes, ram_bytes, encoded.views.count, encoded.views.crop, allocate)
 
 
@@ -179,26 +179,28 @@ def encode_features(
     # Each frame is read once, so the store's images need not stay in RAM.
     reader = DemoStore.open(store.path, ram_bytes=0)
 
-    def wanted(camera: str, view: int, episode: int) -> _FeatureFile:
+    def feature_file(camera: str, view: int, episode: int) -> _FeatureFile:
         folder = ".".join(part for part in (fingerprint, views.name(view)) if part)
         path = home / folder / camera / f"{episode:06d}.safetensors"
         length = reader.images_shape(episode, camera)[0]
         return _FeatureFile(camera, view, episode, path, length, f"{reader.images_fingerprint(episode, camera):08x}")
 
-    everything = {
-        camera: [wanted(camera, view, episode) for view in range(views.count + 1) for episode in range(len(store))]
+    files = {
+        camera: [
+            feature_file(camera, view, episode) for view in range(views.count + 1) for episode in range(len(store))
+        ]
         for camera in cameras
     }
-    missing = [one for parts in everything.values() for one in parts if _load(one) is None]
+    missing = [one for parts in files.values() for one in parts if _load(one) is None]
     if missing:
         _encode_missing(missing, home, reader, encoder, views, batch_size, device, progress)
-    return FeatureFiles(everything, views)
+    return FeatureFiles(files, views)
 
 
 def _unique_folder_name(store: Path) -> str:
     """A name that no other store of this machine has."""
-    place = store.resolve()
-    return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
+    resolved = store.resolve()
+    return f"{resolved.name}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,8 +212,8 @@ class _FeatureFile:
     episode: int
     path: Path
     length: int
-    mark: str
-    """The checksum of the images."""
+    checksum: str
+    """Of the images."""
 
 
 def _encode_missing(
@@ -240,11 +242,11 @@ def _encode_missing(
         images = store.images(one.episode, one.camera, start, min(start + batch_size, one.length))
         return pin_memory(torch.from_numpy(views.apply(images, one.camera, one.episode, one.view).copy()))
 
-    places = [(one, range(0, one.length, batch_size)) for one in missing]
-    reads = (functools.partial(read, one, start) for one, starts in places for start in starts)
+    starts_by_file = [(one, range(0, one.length, batch_size)) for one in missing]
+    reads = (functools.partial(read, one, start) for one, starts in starts_by_file for start in starts)
 
     def saves(batches: Iterator[Tensor]) -> Iterator[Callable[[], None]]:
-        for one, starts in track_progress(places, "encode demonstrations", shown=progress):
+        for one, starts in track_progress(starts_by_file, "encode demonstrations", shown=progress):
             parts = _encode(encoder, itertools.islice(batches, len(starts)), device)
             yield functools.partial(_save, one, parts, temporary)
 
@@ -280,7 +282,7 @@ def _load(one: _FeatureFile) -> Features | None:
     """The features, or None if there is no complete file for these images, which is then computed again."""
     try:
         with safe_open(one.path, "pt") as file:
-            if (file.metadata() or {}).get(CHECKSUM_KEY) != one.mark:
+            if (file.metadata() or {}).get(CHECKSUM_KEY) != one.checksum:
                 return None
         tensors = load_file(one.path)
         features = Features(tensors["cls"], tensors["patches"])
@@ -295,11 +297,11 @@ def _save(one: _FeatureFile, parts: Sequence[Features], temporary: Path) -> None
     for tensor in (features.cls, features.patches):
         if not tensor.isfinite().all():
             raise UserError(f"The encoder computed features that are not finite in float16 (for {one.path}).")
-    whole = temporary / one.path.name
-    with atomic_file(whole) as file:
-        file.write_bytes(save({"cls": features.cls, "patches": features.patches}, {CHECKSUM_KEY: one.mark}))
+    temporary_path = temporary / one.path.name
+    with atomic_file(temporary_path) as file:
+        file.write_bytes(save({"cls": features.cls, "patches": features.patches}, {CHECKSUM_KEY: one.checksum}))
     one.path.parent.mkdir(parents=True, exist_ok=True)
-    whole.replace(one.path)
+    temporary_path.replace(one.path)
     fsync_parent(one.path)
 
 

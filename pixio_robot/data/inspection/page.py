@@ -66,8 +66,8 @@ def _choose(count: int, first: list[int], wanted: int) -> list[int]:
     """Choose `wanted` episodes: the ones in `first` for at most half of them, the others evenly spaced."""
     chosen = first[: max(1, wanted // 2)]
     rest = [number for number in range(count) if number not in set(chosen)]
-    places = np.linspace(0, len(rest) - 1, min(wanted - len(chosen), len(rest))).round().astype(int)
-    return sorted(chosen + [rest[place] for place in places.tolist()])
+    positions = np.linspace(0, len(rest) - 1, min(wanted - len(chosen), len(rest))).round().astype(int)
+    return sorted(chosen + [rest[place] for place in positions.tolist()])
 
 
 def _usual(values: Range) -> np.ndarray | None:

@@ -143,9 +143,9 @@ def rate_text(evaluation: Evaluation) -> str:
 def interval_text(low: float, high: float) -> str:
     """`62–79 %`, with a no-break space; with a decimal where whole numbers would say that both ends are the same, or
     that a rate is certain."""
-    whole = [f"{100 * end:.0f}" for end in (low, high)]
-    certain = any(text in ("0", "100") and end not in (0, 1) for text, end in zip(whole, (low, high), strict=True))
-    ends = [f"{100 * end:.1f}" for end in (low, high)] if certain or whole[0] == whole[1] else whole
+    rounded = [f"{100 * end:.0f}" for end in (low, high)]
+    certain = any(text in ("0", "100") and end not in (0, 1) for text, end in zip(rounded, (low, high), strict=True))
+    ends = [f"{100 * end:.1f}" for end in (low, high)] if certain or rounded[0] == rounded[1] else rounded
     return f"{'–'.join(ends)}\N{NO-BREAK SPACE}%"
 
 
@@ -267,13 +267,13 @@ def _simulation_caveats(summaries: Sequence[EvaluationSummary]) -> list[str]:
     """Which evaluations were simulated; unknown for third-party environments."""
     unknown = [summary for summary in summaries if summary.scene and not summary.scene.startswith(SIMULATED)]
     sentences = []
-    if places := sorted({_environment_name(summary) for summary in summaries if summary not in unknown}):
-        sentences.append(f"All evaluations ran in simulation: {', '.join(places)}. Nothing was tested on a real robot.")
+    if names := sorted({_environment_name(summary) for summary in summaries if summary not in unknown}):
+        sentences.append(f"All evaluations ran in simulation: {', '.join(names)}. Nothing was tested on a real robot.")
         if unknown:
-            sentences[0] = f"Simulation: {', '.join(places)}."
+            sentences[0] = f"Simulation: {', '.join(names)}."
     if unknown:
-        places = sorted({_environment_name(summary) for summary in unknown})
-        sentences.append(f"Third-party environments, which may be simulations or real robots: {', '.join(places)}.")
+        names = sorted({_environment_name(summary) for summary in unknown})
+        sentences.append(f"Third-party environments, which may be simulations or real robots: {', '.join(names)}.")
     return sentences
 
 

@@ -106,9 +106,9 @@ def collect_sweep(
     rows = []
     for group in _group_repetitions(summaries, settings, varied):
         first = summaries[group[0]]
-        alike = [settings[i] for i, each in enumerate(summaries) if _display_key(each) == _display_key(first)]
+        same_label = [settings[i] for i, each in enumerate(summaries) if _display_key(each) == _display_key(first)]
         values = {key: settings[group[0]].get(key) for key in varied}
-        rows.append(_make_row([evaluated[i] for i in group], values, _varying_settings(alike)))
+        rows.append(_make_row([evaluated[i] for i in group], values, _varying_settings(same_label)))
     return sorted(rows, key=lambda row: (row.task, -row.rate, row.label))
 
 

@@ -141,15 +141,15 @@ class _Reader:
         return pixels
 
     def _camera_keys(self, written: DemoSpec | None) -> list[str]:
-        wanted = self._config.cameras or (list(written.cameras) if written else [])
-        for key in wanted:
+        keys = self._config.cameras or (list(written.cameras) if written else [])
+        for key in keys:
             shape = self._buffer.array(key).shape
             if not (_channels_last(shape) or _channels_first(shape)):
                 raise UserError(
                     f"data/{key} in {self._buffer.path} has shape {shape}, but images must be (n, height, width, 3) or "
                     "(n, 3, height, width)."
                 )
-        return wanted or [key for key, array in self._buffer.arrays.items() if _are_images(array)]
+        return keys or [key for key, array in self._buffer.arrays.items() if _are_images(array)]
 
     def _state_keys(self, written: DemoSpec | None) -> list[str]:
         arrays = self._buffer.arrays

@@ -62,16 +62,18 @@ class ArrayReader:
         if self._kept is None or self._kept[0] != number:
             block = np.empty((self._chunks[0], *self.shape[1:]), self.dtype)
             counts = [-(-size // chunk) for size, chunk in zip(self.shape[1:], self._chunks[1:], strict=True)]
-            for place in itertools.product(*map(range, counts)):
-                chunk = self._chunk((number, *place))
-                corner = [slice(i * size, (i + 1) * size) for i, size in zip(place, self._chunks[1:], strict=True)]
+            for chunk_index in itertools.product(*map(range, counts)):
+                chunk = self._chunk((number, *chunk_index))
+                corner = [
+                    slice(i * size, (i + 1) * size) for i, size in zip(chunk_index, self._chunks[1:], strict=True)
+                ]
                 target = block[(slice(None), *corner)]
                 target[...] = chunk[tuple(slice(size) for size in target.shape)]
             self._kept = (number, block)
         return self._kept[1]
 
-    def _chunk(self, place: tuple[int, ...]) -> np.ndarray:
-        name = self._separator.join(map(str, place))
+    def _chunk(self, chunk_index: tuple[int, ...]) -> np.ndarray:
+        name = self._separator.join(map(str, chunk_index))
         content = self._container.read(f"{self._key}/{name}")
         if content is None:
             if not self._fill_missing:

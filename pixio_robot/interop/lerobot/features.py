@@ -155,7 +155,7 @@ def _names(feature: Mapping[str, Any], stem: str) -> list[str]:
     """The dimension names: a list, lists in a mapping, or name -> position, as lerobot's gamepads and keyboards have
     them; numbered if there is not exactly one name per dimension."""
     names, count = feature.get("names"), feature["shape"][0]
-    if isinstance(names, Mapping) and all(isinstance(place, int) for place in names.values()):
+    if isinstance(names, Mapping) and all(isinstance(position, int) for position in names.values()):
         names = sorted(names, key=names.__getitem__)
     elif isinstance(names, Mapping):
         names = [str(name) for part in names.values() for name in (part if isinstance(part, list) else [part])]

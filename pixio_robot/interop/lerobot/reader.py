@@ -77,8 +77,8 @@ class LeRobotFiles:
         """All episodes, in order. Raises UserError naming the file and episode that do not match the metadata."""
         pictures = {key: self.features[key]["dtype"] for key in columns.cameras.values()}
         stored = [key for key, dtype in pictures.items() if dtype == "image"]
-        wanted = dict.fromkeys([*columns.numbers(), *stored, "timestamp", "task_index", "episode_index"])
-        for number, table in enumerate(self._tables(list(wanted))):
+        keys = dict.fromkeys([*columns.numbers(), *stored, "timestamp", "task_index", "episode_index"])
+        for number, table in enumerate(self._tables(list(keys))):
             values = {
                 key: np.array(table.column(key).to_pylist()) for key in (*columns.numbers(), "timestamp", "task_index")
             }
@@ -91,21 +91,23 @@ class LeRobotFiles:
             tasks = [self._tasks[int(index)] for index in values["task_index"].ravel()]
             yield Record(number, values, images, tasks)
 
-    def _tables(self, wanted: list[str]) -> Iterator[Any]:
+    def _tables(self, keys: list[str]) -> Iterator[Any]:
         """The rows of each episode in turn. Each file is read once, in small batches."""
         import pyarrow as pa
 
         parts: list[Any] = []
         number = 0
-        for path, batch in self._batches(wanted):
-            here = batch.column("episode_index").to_numpy()
-            edges = [0, *(np.flatnonzero(np.diff(here)) + 1).tolist(), len(here)]
+        for path, batch in self._batches(keys):
+            episode_index = batch.column("episode_index").to_numpy()
+            edges = [0, *(np.flatnonzero(np.diff(episode_index)) + 1).tolist(), len(episode_index)]
             for start, stop in itertools.pairwise(edges):
-                if parts and int(here[start]) != number:
+                if parts and int(episode_index[start]) != number:
                     yield self._whole(pa.concat_tables(parts), number, path)
                     parts, number = [], number + 1
-                if int(here[start]) != number:
-                    raise UserError(f"{path} has rows of episode {here[start]} where episode {number} was expected.")
+                if int(episode_index[start]) != number:
+                    raise UserError(
+                        f"{path} has rows of episode {episode_index[start]} where episode {number} was expected."
+                    )
                 parts.append(pa.Table.from_batches([batch.slice(start, stop - start)]))
         if parts:
             yield self._whole(pa.concat_tables(parts), number, self.root / "data")
@@ -119,7 +121,7 @@ class LeRobotFiles:
             raise UserError(f"{path}: episode {number} has {len(table)} rows, but {length} according to the metadata.")
         return table
 
-    def _batches(self, wanted: list[str]) -> Iterator[tuple[Path, Any]]:
+    def _batches(self, keys: list[str]) -> Iterator[tuple[Path, Any]]:
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -127,7 +129,7 @@ class LeRobotFiles:
             path = self.root / relative
             try:
                 with parquet.ParquetFile(path) as file:
-                    for batch in file.iter_batches(_ROWS, columns=wanted):
+                    for batch in file.iter_batches(_ROWS, columns=keys):
                         yield path, batch
             except (OSError, pa.ArrowException) as error:
                 raise UserError(f"{path} cannot be read: {error}") from error

@@ -61,13 +61,13 @@ def choose_cameras(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """(cameras whose images are in the file -> their keys, cameras to render)."""
     available = {key.removesuffix(IMAGE): key for key, value in observations.items() if _is_images(value)}
-    wanted = config.cameras or list(available)
+    names = config.cameras or list(available)
     if config.render and not config.cameras:
         raise UserError("render=true needs cameras=, the names of the model's cameras to render.")
-    if len(set(wanted)) < len(wanted):
-        raise UserError(f"cameras={','.join(wanted)} contains duplicates.")
-    stored = {name: available[name] for name in wanted if name in available and not config.render}
-    missing = tuple(name for name in wanted if name not in stored)
+    if len(set(names)) < len(names):
+        raise UserError(f"cameras={','.join(names)} contains duplicates.")
+    stored = {name: available[name] for name in names if name in available and not config.render}
+    missing = tuple(name for name in names if name not in stored)
     for name in missing:
         if f"{name}{IMAGE}" in observations and not config.render:
             shape = observations[f"{name}{IMAGE}"].shape
@@ -115,9 +115,9 @@ def choose_state(
         shapes |= {key: value.shape[1:] for key, value in first_rows.items()}
     columns, names = {}, []
     for key in keys:
-        own = env_metadata.state_names(file.env_args, key, shapes[key])
-        columns[key] = list(range(len(names), len(names) + len(own)))
-        names += own
+        column_names = env_metadata.state_names(file.env_args, key, shapes[key])
+        columns[key] = list(range(len(names), len(names) + len(column_names)))
+        names += column_names
     return StateLayout(columns, tuple(computed), _override_names(config, keys, names))
 
 

@@ -54,9 +54,9 @@ class ResNet18Encoder(ConvolutionalEncoder):
         self.preprocess = Preprocess(config.resize, *PIXELS[config.pixels])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            whole = resnet18(weights=None, norm_layer=lambda width: nn.GroupNorm(width // GROUP_CHANNELS, width))
+            classifier = resnet18(weights=None, norm_layer=lambda width: nn.GroupNorm(width // GROUP_CHANNELS, width))
         # Everything except global average pooling and the classifier.
-        self.layers = nn.Sequential(*list(whole.children())[:-2])
+        self.layers = nn.Sequential(*list(classifier.children())[:-2])
         self.convert_kernels()
 
     def forward(self, images_bhw3: Tensor) -> Features:

@@ -193,9 +193,9 @@ def _target_columns(
     what = block.what if block.is_position or rotation in ("", block.form) else rotation
     if (what, delta) == (block.what, block.delta):
         return block
-    wanted = dataclasses.replace(block, what=what, delta=delta)
-    scale = {POSITION: scale_position, AXIS_ANGLE: scale_rotation}.get(wanted.form, 1.0) if delta else 1.0
-    return dataclasses.replace(wanted, scale=(scale,) * ROTATION_SIZES.get(wanted.form, 3))
+    target = dataclasses.replace(block, what=what, delta=delta)
+    scale = {POSITION: scale_position, AXIS_ANGLE: scale_rotation}.get(target.form, 1.0) if delta else 1.0
+    return dataclasses.replace(target, scale=(scale,) * ROTATION_SIZES.get(target.form, 3))
 
 
 def _convert_pose(values: np.ndarray, before: PoseColumns, after: PoseColumns, start: np.ndarray | None) -> np.ndarray:
@@ -250,8 +250,8 @@ def state_keys_for_conversion(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
         return []
     if any(block.what != QUATERNION for block in _absolute_rotations(spec.state_names)):
         return []
-    wanted = [f"{key}_site" if key.endswith(f"eef_{QUATERNION}") else key for key in keys]
-    return wanted if wanted != list(keys) else []
+    needed = [f"{key}_site" if key.endswith(f"eef_{QUATERNION}") else key for key in keys]
+    return needed if needed != list(keys) else []
 
 
 def _controller_name(name: str, actions: Sequence[PoseColumns]) -> str:

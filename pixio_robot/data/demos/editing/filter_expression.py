@@ -93,15 +93,15 @@ class _Parser:
         self._text = text
         self._tokens: list[tuple[str, str]] = []
         self.info_keys: set[str] = set()
-        place = 0
-        while text[place:].strip():
-            match = _TOKEN.match(text, place)
+        position = 0
+        while text[position:].strip():
+            match = _TOKEN.match(text, position)
             if match is None:
                 raise UserError(
-                    f"where={text!r} cannot be parsed from {text[place:].strip()!r} on. For example: {EXAMPLE}."
+                    f"where={text!r} cannot be parsed from {text[position:].strip()!r} on. For example: {EXAMPLE}."
                 )
             self._tokens.append((match.lastgroup or "", match.group(match.lastgroup or 0)))
-            place = match.end()
+            position = match.end()
 
     def whole(self) -> Predicate:
         predicate = self._choice()
