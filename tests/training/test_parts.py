@@ -194,6 +194,14 @@ def test_latest_checkpoint_is_found_without_the_pointer(tmp_path):
     assert latest_checkpoint(tmp_path) == tmp_path / "step_00000002"
 
 
+def test_a_run_goes_on_from_where_latest_points_though_later_checkpoints_are_there(tmp_path):
+    for step in (1, 2, 10):
+        write(tmp_path, step)
+    (tmp_path / "latest").write_text("step_00000002\n")
+    assert latest_checkpoint(tmp_path) == tmp_path / "step_00000002"
+    assert write(tmp_path, 5, keep=1) == latest_checkpoint(tmp_path)
+
+
 def test_damaged_checkpoints_are_refused_with_a_remedy(tmp_path):
     path = write(tmp_path, 3)
     (weights,) = (path / "model").iterdir()

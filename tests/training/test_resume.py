@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pixio_robot.errors import UserError
+from pixio_robot.training import state
 from pixio_robot.training.checkpoint import latest_checkpoint
 from pixio_robot.training.distributed.processes import Processes
 from pixio_robot.training.loop import fit
@@ -30,11 +31,20 @@ def test_interrupted_and_resumed_equals_uninterrupted(lab, whole, tmp_path, stop
     for stop in stops:
         torch.manual_seed(random.randrange(1000))  # another process begins with other random numbers
         result = fit(lab.regression(at_step=lab.interrupt_at(stop)), lab.loop_config(), tmp_path)
-        assert result.interrupted
+        assert (result.interrupted, result.preempted) == (True, False), "by Ctrl-C, not by a scheduler"
         assert not (tmp_path / "model").exists()
     assert result.steps == sum(stop + 1 for stop in stops)
     assert fit(lab.regression(), lab.loop_config(), tmp_path).steps == 60
     lab.assert_same_run(whole, tmp_path)
+
+
+def test_the_time_limit_counts_earlier_sessions(lab, tmp_path):
+    fit(lab.regression(at_step=lab.interrupt_at(9)), lab.loop_config(), tmp_path)
+    trainer = latest_checkpoint(tmp_path / "checkpoints") / "trainer.json"
+    trainer.write_text(json.dumps(json.loads(trainer.read_text()) | {"seconds": 1000.0}))
+    result = fit(lab.regression(), lab.loop_config(seconds=1000.0), tmp_path)
+    assert (result.steps, result.out_of_time) == (10, True)
+    assert result.seconds >= 1000
 
 
 def test_a_crash_between_checkpoints_equals_uninterrupted(lab, whole, tmp_path):
@@ -71,6 +81,26 @@ def test_a_checkpoint_knows_the_unreadable_images_of_all_processes(lab, tmp_path
     job = lab.regression(Stream())
     TrainingState(job, seed=0).load(latest_checkpoint(tmp_path))
     assert job.batches.corrupt == ["a", "b"]
+
+
+def test_processes_draw_other_numbers_each_but_the_same_for_the_whole_batch(lab, tmp_path, monkeypatch):
+    """From the start, and after a run of one process goes on with two."""
+
+    def drawn(rank, saved=None):
+        monkeypatch.setattr(state, "current_processes", lambda: Processes(rank, 2))
+        job = lab.regression()
+        own = TrainingState(job, 3)
+        if saved is not None:
+            own.load(saved)
+        return torch.rand(1).item(), torch.rand(1, generator=job.generators["noise"]).item()
+
+    alone = TrainingState(lab.regression(), 3)
+    torch.rand(5)
+    alone.save(tmp_path, keep=1)
+    for saved in (None, latest_checkpoint(tmp_path)):
+        (first, noise), (second, same) = drawn(0, saved), drawn(1, saved)
+        assert first != second
+        assert noise == same
 
 
 def test_killed_before_the_model_was_written(lab, whole, tmp_path):

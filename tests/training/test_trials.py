@@ -97,7 +97,8 @@ def test_failed_evaluation_is_reported_and_training_continues(tmp_path, capsys):
         done = trials.finish(lambda numbers: None)
     assert [trial.outcome is None for trial in done] == [True, False]
     assert "at step 100 failed: the arm fell off" in capsys.readouterr().err
-    assert json.loads((tmp_path / "trials/ranking.json").read_text())["failed_at"] == [100]
+    record = json.loads((tmp_path / "trials/ranking.json").read_text())
+    assert (record["failed_at"], record["best_of"]) == ([100], 1)
 
 
 def test_interrupted_run_terminates_its_evaluation_and_repeats_it_when_resumed(tmp_path):
