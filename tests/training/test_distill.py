@@ -92,6 +92,29 @@ def test_a_perfect_student_has_no_loss(teacher):
     assert student(images).loss.item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_parts_of_a_batch_have_the_loss_of_the_whole(teacher):
+    masked = StudentConfig(name="one", encoder=SHAPE, mask=MaskConfig(ratio=0.5, block=2))
+    model = Distillation(teacher, [masked]).eval()
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    whole = model(images, torch.Generator().manual_seed(0)).loss
+    parts = [model(images[2 * i : 2 * i + 2], torch.Generator().manual_seed(0), 2, i).loss for i in range(2)]
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, whole)
+
+
+def test_a_masked_student_is_held_against_the_patches_that_it_sees(teacher):
+    """As the perfect student above, of which each token depends on its own patch alone."""
+    for block in teacher.vit.blocks:
+        torch.nn.init.zeros_(block.attn.proj.weight)
+        torch.nn.init.zeros_(block.attn.proj.bias)
+    model = Distillation(teacher, [StudentConfig(name="same", encoder=teacher.config, mask=MaskConfig(block=2))])
+    own = model.students["same"]
+    own.encoder.load_state_dict(teacher.state_dict())
+    own.encoder.vit.norm = torch.nn.Identity()
+    own.projection = torch.nn.Identity()
+    images = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
+    assert model(images).loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_the_teacher_drops_no_paths(teacher):
     """Whatever mode it comes in: it was pretrained with some."""
     dropping = PixioEncoder(dataclasses.replace(teacher.config, drop_path=0.9), seed=3).train()

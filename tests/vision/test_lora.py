@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.vision.adapt import Adaptation, AdaptConfig, adapt
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.encoders.resnet import ResNetConfig, ResNetEncoder
+from pixio_robot.vision.lora import merged_state_dict
 from pixio_robot.vision.pixio import PixioEncoder
 
 CONFIG = EncoderConfig(size="micro", patch=8, image_size=32)
@@ -51,6 +54,18 @@ def test_a_checkpoint_holds_merged_weights_and_opens_without_adapters(tmp_path):
     assert merged.state_dict().keys() == PixioEncoder(CONFIG).state_dict().keys()
     assert merged.fingerprint() == encoder.fingerprint() != PixioEncoder(CONFIG, seed=1).fingerprint()
     torch.testing.assert_close(merged(images()).patches, encoder(images()).patches, atol=1e-5, rtol=1e-5)
+
+
+def test_what_adapters_add_is_scaled_by_alpha_over_rank():
+    for alpha in (3.0, 6.0):
+        encoder = PixioEncoder(CONFIG, seed=1)
+        before = encoder.state_dict()["vit.blocks.0.mlp.fc1.weight"].clone()
+        adapt(encoder, dataclasses.replace(LORA, lora_alpha=alpha))
+        state = encoder.state_dict()
+        up, down = (state[f"vit.blocks.0.mlp.fc1.lora_{name}.default.weight"] for name in "BA")
+        torch.nn.init.ones_(up)
+        added = merged_state_dict(encoder)["vit.blocks.0.mlp.fc1.weight"] - before
+        torch.testing.assert_close(added, alpha / LORA.lora_rank * up @ down, atol=1e-5, rtol=1e-4)
 
 
 def test_adapters_follow_their_seed_and_leave_the_global_generator_alone():

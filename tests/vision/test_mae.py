@@ -84,6 +84,13 @@ def test_the_same_generator_state_gives_the_same_loss():
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_parts_of_a_batch_are_masked_as_in_the_whole():
+    model, batch = make().eval(), images(4)
+    whole = model(batch, torch.Generator().manual_seed(3)).mask
+    parts = [model(batch[i : i + 2], torch.Generator().manual_seed(3), shares=2, share=i // 2).mask for i in (0, 2)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
 def test_other_resolutions_and_a_grid_blocks_do_not_fit():
     model = make()
     assert model(images(side=96)).prediction.shape == (3, 144, 192)

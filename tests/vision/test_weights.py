@@ -1,5 +1,6 @@
 """Official files and Hugging Face directories; against transformers itself where it is installed."""
 
+import dataclasses
 import pickle
 
 import pytest
@@ -164,7 +165,11 @@ def test_huggingface_directories_that_do_not_fit(encoder, tmp_path):
     with pytest.raises(UserError, match=r"missing: layers\.0\.attention\.k_proj\.bias; unexpected: head\.weight"):
         read_huggingface(path)
     config = read_json(path / "config.json")
-    for change, words in [({"model_type": "vit"}, "'vit'"), ({"mlp_ratio": 2}, "mlp_ratio=2")]:
+    for change, words in (
+        ({"model_type": "vit"}, "'vit'"),
+        ({"mlp_ratio": 2}, "mlp_ratio=2"),
+        ({"layer_norm_eps": 1e-12}, "layer_norm_eps=1e-12"),
+    ):
         write_json(path / "config.json", config | change)
         with pytest.raises(UserError, match=words):
             read_huggingface(path)
@@ -172,8 +177,19 @@ def test_huggingface_directories_that_do_not_fit(encoder, tmp_path):
     write_json(path / "config.json", config | {"num_attention_heads": 6})
     with pytest.raises(UserError, match="num_attention_heads=6"):
         read_huggingface(path)
+    del config["num_attention_heads"]
+    write_json(path / "config.json", config)
+    with pytest.raises(UserError, match="num_attention_heads=16"):  # the default of transformers
+        read_huggingface(path)
     with pytest.raises(UserError, match="no model directory"):
         read_huggingface(tmp_path / "nowhere")
+
+
+def test_the_image_processor_resizes_as_the_encoder_does(tmp_path):
+    for resize, side in ((None, 256), (128, 128)):
+        path = tmp_path / str(resize)
+        save_huggingface(PixioEncoder(dataclasses.replace(CONFIG, resize=resize), seed=1), path)
+        assert read_json(path / "preprocessor_config.json")["size"] == {"height": side, "width": side}
 
 
 def assert_same_outputs(encoder, theirs):
