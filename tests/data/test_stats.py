@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from demo_data import make_episode, make_store
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pixio_robot.data import stats
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.stats import (
     DIRECTORY,
@@ -17,6 +19,7 @@ from pixio_robot.data.stats import (
     Statistics,
     cached_statistics,
     compute_range,
+    compute_range_with_quantiles,
     compute_statistics,
     hash_episodes,
 )
@@ -86,6 +89,25 @@ def test_they_are_kept_for_the_very_episodes(tmp_path: Path) -> None:
         other.append(make_episode(seed, length=int(store.lengths[number])))
         shutil.copytree(other.episode_path(0), store.episode_path(number))
     assert cached_statistics(DemoStore.open(store.path), [0, 1]).state.mean[0] != 123.5
+
+
+@pytest.mark.parametrize("changed", ["state", "actions"])
+def test_an_episode_that_differs_in_one_of_both_is_another(tmp_path: Path, changed: str) -> None:
+    store, other, same = (
+        make_store(tmp_path / name, episodes=number) for name, number in (("a", 1), ("b", 0), ("c", 1))
+    )
+    episode = store.episode(0)
+    other.append(dataclasses.replace(episode, **{changed: getattr(episode, changed) + 1}))
+    assert hash_episodes(store, [0]) == hash_episodes(same, [0]) != hash_episodes(other, [0])
+
+
+def test_quantiles_of_very_many_rows_are_those_of_rows_from_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "MAX_QUANTILE_ROWS", 4000)
+    rows = np.linspace(0, 1, 40_000)[:, None]
+    found = compute_range_with_quantiles(np.split(rows, 4), len(rows))
+    for name, level in QUANTILE_LEVELS.items():
+        np.testing.assert_allclose(getattr(found, name), level, atol=0.03)
+    assert (found.minimum, found.maximum) == (0, 1)
 
 
 def test_of_nothing() -> None:

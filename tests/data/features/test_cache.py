@@ -23,6 +23,7 @@ from pixio_robot.data.features import cache as feature_cache
 from pixio_robot.data.features.cache import DEFAULT_RAM_BYTES, FeatureCache, encode_features, open_features
 from pixio_robot.data.features.views import Views
 from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.mixture import MixedBatches
 from pixio_robot.data.windows import Windows
 from pixio_robot.errors import UserError
 from pixio_robot.types import Features
@@ -369,6 +370,35 @@ def test_each_camera_is_shown_in_views_of_its_own_drawn_anew_in_every_epoch(tmp_
     assert set(first[0].tolist()) == set(first[1].tolist()) == {1, 2, 3}
     assert not np.array_equal(first[0], first[1])
     assert not np.array_equal(first, second)
+
+
+def test_processes_together_see_the_views_that_one_sees_of_several_stores(tmp_path: Path) -> None:
+    stores = [make_store(tmp_path / name) for name in "ab"]
+    caches = [cache_features(store, Encoder(0), ["front"], views=VIEWS, progress=False) for store in stores]
+
+    def seen(rank: int, world_size: int) -> torch.Tensor:
+        settings: dict[str, Any] = {"horizon": 1, "cameras": ["front"], "batch_size": 16, "random_views": True}
+        parts = [DemoBatches(store, **settings, features=cache) for store, cache in zip(stores, caches, strict=True)]
+        settings = {"batch_size": 16, "seed": 0, "weights": [3, 1], "rank": rank, "world_size": world_size}
+        with MixedBatches(parts, **settings) as batches:
+            return next(batches).observation.features["front"].patches
+
+    assert torch.equal(torch.cat([seen(0, 2), seen(1, 2)]), seen(0, 1))
+
+
+def test_features_of_other_crops_are_not_mixed(tmp_path: Path) -> None:
+    stores = [make_store(tmp_path / name) for name in "ab"]
+    views = (VIEWS, dataclasses.replace(VIEWS, crop=(8, 4)))
+    caches = [
+        cache_features(store, Encoder(0), ["front"], views=each, progress=False)
+        for store, each in zip(stores, views, strict=True)
+    ]
+    parts = [
+        DemoBatches(store, horizon=1, cameras=["front"], batch_size=16, features=cache)
+        for store, cache in zip(stores, caches, strict=True)
+    ]
+    with MixedBatches(parts, batch_size=16, seed=0) as batches, pytest.raises(UserError, match="different crops"):
+        next(batches)
 
 
 def test_a_view_that_was_not_cached(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def test_shapes_and_every_image_once_an_epoch(folder: Path) -> None:
     assert all(images.shape == (10, 32, 32, 3) and images.dtype == torch.uint8 for _, images in taken)
 
 
+def test_an_image_is_cropped_anew_in_every_epoch(folder: Path) -> None:
+    with PixelBatches(FrameShards.open(folder), batch_size=37, image_size=32, seed=0) as batches:
+        first, second = (dict(zip(ids, images, strict=True)) for ids, images in take(batches, 2))
+    assert first.keys() == second.keys()
+    assert not any(torch.equal(first[identity], second[identity]) for identity in first)
+
+
 def test_threads_do_not_matter_and_seeds_do(folder: Path) -> None:
     source = FrameShards.open(folder)
     taken = []

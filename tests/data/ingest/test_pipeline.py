@@ -27,9 +27,10 @@ from ingest_failures import read_failures
 from pixio_robot.data.footage.frames import _images_in
 from pixio_robot.data.footage.search import find_footage
 from pixio_robot.data.images.shards import FrameShards, ingest_work_directory
+from pixio_robot.data.ingest import extract
 from pixio_robot.data.ingest.extract import ExtractJob, extract_frames
 from pixio_robot.data.ingest.packing import assign_splits, group_identical_content
-from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
+from pixio_robot.data.ingest.pipeline import IngestConfig, _check_no_footage_missing, ingest
 from pixio_robot.data.jobs import worker_processes
 from pixio_robot.errors import UserError
 from pixio_robot.files import RETIRED_PREFIX, TEMPORARY_PREFIX
@@ -145,6 +146,28 @@ def test_finished_and_unchanged_starts_no_worker(source: Path, finished: Path, m
     assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
 
 
+def test_shards_that_lost_something_since_are_not_called_up_to_date(
+    source: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "frames")
+    (out / "train-000000.tar").unlink()
+    with pytest.raises(UserError, match=r"train-000000\.tar: it is missing"):
+        ingest(config(source, out), show_progress=False)
+
+
+def test_a_frame_stands_still_if_it_shows_what_the_last_kept_one_did(
+    tmp_path: Path, make_video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video(tmp_path / "in" / "a.mp4", seconds=0.5)
+    (footage,) = find_footage(str(tmp_path / "in"))
+    images = [np.full((64, 64, 3), level, np.uint8) for level in (10, 10, 200, 200, 10, 10, 11, 11)]
+    monkeypatch.setattr(extract, "read_frames", lambda *_: enumerate(images))
+    job = ExtractJob(footage, config(tmp_path / "in", tmp_path / "out").extraction(), tmp_path / "target")
+    extract_frames(job, lambda amount: None)
+    result = json.loads((tmp_path / "target" / "result.json").read_text())
+    assert (result["frames"], result["static"]) == (4, 4)
+
+
 def test_changes_are_noticed_and_only_they_are_decoded(tmp_path: Path, make_video) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     for name in ("a.mp4", "b.mp4", "c.mp4"):
@@ -152,7 +175,7 @@ def test_changes_are_noticed_and_only_they_are_decoded(tmp_path: Path, make_vide
     ingest(config(source, out), show_progress=False)
     make_video(source / "b.mp4", seconds=1.5, seed=3)
     (source / "c.mp4").unlink()
-    make_video(source / "d.mp4", seconds=1)
+    make_video(source / "d.mp4", seconds=1, seed=4)
     before = contents(out)
     with pytest.raises(UserError, match=r"1 of the 3 pieces of footage in .* are gone .*: c.mp4. .*drop_missing=true"):
         ingest(config(source, out), show_progress=False)
@@ -172,7 +195,7 @@ def test_changes_are_noticed_and_only_they_are_decoded(tmp_path: Path, make_vide
 
 RUN = """
 import sys
-from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
+from pixio_robot.data.ingest.pipeline import IngestConfig, _check_no_footage_missing, ingest
 places = {"source": sys.argv[1], "out": sys.argv[2]}
 ingest(IngestConfig(**places, workers=2, short_side=48, shard_bytes=60_000, min_change=0.7), False)
 """
@@ -361,6 +384,14 @@ def test_frames_of_a_disk_that_is_not_mounted_are_not_given_up(tmp_path: Path, m
     fresh = ingest(config(source, tmp_path / "fresh"), show_progress=False)
     assert fresh.failed == 1
     assert read_failures(str(tmp_path / "fresh")) == [{"id": "p03", "reason": "dangling link"}]
+
+
+def test_a_link_to_nothing_is_no_footage_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"are gone from in: a\.mp4"):
+        _check_no_footage_missing(
+            {"videos": [{"id": "a.mp4", "frames": 3}]}, find_footage(str(tmp_path)), "in", tmp_path / "out"
+        )
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, make_video, monkeypatch: pytest.MonkeyPatch) -> None:

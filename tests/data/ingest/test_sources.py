@@ -20,6 +20,7 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.footage.search import find_footage
 from pixio_robot.data.images.codec import CorruptImage, decode_photo, encode_jpeg
 from pixio_robot.data.images.shards import FrameShards
+from pixio_robot.data.ingest.extract import ExtractJob, extract_frames
 from pixio_robot.data.ingest.pipeline import IngestConfig, IngestReport, ingest
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
@@ -319,6 +320,9 @@ def fail_on_second(image):
 
 def wrong(image):
     return image[:10], 1
+
+def blank(image):
+    return np.zeros_like(image), 1
 """
 
 
@@ -351,6 +355,16 @@ def test_privacy_hooks_see_every_frame_and_are_counted(hooks, tmp_path: Path, ma
     assert not ingest(config, show_progress=False).changed
     (tmp_path / "hooks_of_this_test.py").write_text(HOOK + "\n")
     assert ingest(config, show_progress=False).changed
+
+
+def test_what_is_recorded_of_a_frame_tells_nothing_of_what_is_hidden(hooks, tmp_path: Path, make_video) -> None:
+    make_video(tmp_path / "in" / "a.mp4", seconds=1)
+    (footage,) = find_footage(str(tmp_path / "in"))
+    config = IngestConfig(source="in", out="out", privacy="hooks_of_this_test:blank")
+    extract_frames(ExtractJob(footage, config.extraction(), tmp_path / "target"), lambda amount: None)
+    hashes = np.load(tmp_path / "target" / "frames.npy")["phash"]
+    assert len(hashes) == 4
+    assert len(set(hashes.tolist())) == 1
 
 
 def test_a_failing_privacy_hook_lets_nothing_through(hooks, tmp_path: Path, make_video) -> None:
