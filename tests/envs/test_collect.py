@@ -1,22 +1,31 @@
+import dataclasses
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from envs.config import EnvConfig
+from envs.experts.disturbance import Disturbance
+from envs.recording import collect as collecting
 from envs.recording.collect import JOURNAL_FILE, CollectConfig, collect
+from envs.recording.episodes import ExpertEpisodeRecorder, record_expert_episode
+from envs.registry import make_env, make_env_spec
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
+from pixio_robot.types import Episode
 
 pytestmark = pytest.mark.sim
 # A horizon that about half of the seeds miss.
 ENV = EnvConfig(image_size=32, cameras=["hand"], horizon=27)
+BLIND = EnvConfig(task="TabletopReach", cameras=[])
 
 
 def config(out, **changes):
@@ -50,6 +59,27 @@ def test_the_store_is_the_same_however_it_came_about(tmp_path):
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+def test_each_action_is_recorded_beside_what_was_seen_before_it():
+    env = make_env(BLIND)
+    episode = record_expert_episode(env, 3)
+    frame = env.reset(3)
+    for state, action in zip(episode.state, episode.actions, strict=True):
+        np.testing.assert_array_equal(state, frame.state)
+        result = env.step(action)
+        frame = result.frame
+    assert result.done
+    env.close()
+
+
+def test_a_success_that_was_undone_is_recorded_as_none():
+    env = make_env(BLIND)
+    recorder = ExpertEpisodeRecorder(env, 3, env.reset(3), Disturbance())
+    for success in (True, False):
+        recorder.add(dataclasses.replace(env.step(recorder.act()), success=success))
+    assert not recorder.episode().success
+    env.close()
+
+
 def test_expert_failures_end_in_an_error_that_says_what_to_change(tmp_path):
     impossible = EnvConfig(cameras=[], horizon=2)
     with pytest.raises(UserError, match=r"failed 3 episodes in a row.*horizon"):
@@ -68,6 +98,59 @@ def test_other_stores_are_left_alone(tmp_path):
         collect(EnvConfig(cameras=[], horizon=1), config(tmp_path / "mine", max_failures=1))
     with pytest.raises(UserError, match=r"env\.horizon=1, not 2"):
         collect(EnvConfig(cameras=[], horizon=2), config(tmp_path / "mine"))
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Episodes without a simulator: `played.failures` are the seeds that fail, `played.first` where each call began,
+    and `played.end` a seed at which the session is interrupted."""
+    made = SimpleNamespace(failures=set(), first=[], end=None)
+
+    def episodes(env_config, settings, first):
+        spec = make_env_spec(env_config)
+        made.first.append(first)
+        for seed in itertools.count(first):
+            if seed == made.end:
+                raise KeyboardInterrupt
+            state, actions = (np.zeros((2, size), np.float32) for size in (spec.state_dim, spec.action_dim))
+            yield (
+                seed,
+                Episode(
+                    images={},
+                    state=state,
+                    actions=actions,
+                    rewards=np.zeros(2, np.float32),
+                    success=seed not in made.failures,
+                    seed=seed,
+                ),
+            )
+
+    monkeypatch.setattr(collecting, "_episodes", episodes)
+    return made
+
+
+def test_the_first_seeds_that_succeed_are_kept_and_none_is_played_again(played, tmp_path):
+    played.failures, played.end = {1, 2, 4, 6}, 3
+    settings = config(tmp_path / "demos", episodes=3, max_failures=3)
+    with pytest.raises(KeyboardInterrupt):
+        collect(BLIND, settings)
+    played.end = None
+    report = collect(BLIND, settings)
+    assert (report.seeds, report.failed_seeds, played.first) == ([0, 3, 5], [1, 2, 4], [0, 3])
+    assert collect(BLIND, config(tmp_path / "all", success_only=False)).seeds == [0, 1, 2, 3]
+
+
+def test_only_failures_in_a_row_end_a_collection(played, tmp_path):
+    played.failures = {1, 3, 5}
+    assert collect(BLIND, config(tmp_path / "demos", max_failures=2)).seeds == [0, 2, 4, 6]
+
+
+def test_a_store_is_not_continued_with_other_settings(played, tmp_path):
+    collect(BLIND, config(tmp_path))
+    for name, value in (("first_seed", 7), ("noise", 0.2), ("mistakes", 0.2), ("success_only", False)):
+        with pytest.raises(UserError, match=f"was collected with {name}=.*, not {value}"):
+            collect(BLIND, config(tmp_path, **{name: value}))
+    assert config(tmp_path, noise=0.1, mistakes=0.2).disturbance == Disturbance(noise=0.1, mistakes=0.2)
 
 
 def test_wrong_numbers_are_named():

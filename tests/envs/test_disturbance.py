@@ -26,6 +26,7 @@ def test_noise_is_as_large_as_asked_and_spares_the_gripper():
     actions = executed(Disturbance(noise=0.1), 0)
     assert np.allclose((actions - ACTION)[:, :3].std(0), 0.1, atol=0.02)
     assert (actions[:, 3] == 1).all()
+    assert np.abs(executed(Disturbance(noise=1.0), 0)).max() == 1, "no action is out of range"
 
 
 def test_mistakes_last_some_steps_and_half_of_them_let_go():
@@ -39,6 +40,11 @@ def test_mistakes_last_some_steps_and_half_of_them_let_go():
     # What goes wrong beside a mistake is what goes wrong without mistakes.
     noisy, plain = (executed(Disturbance(noise=0.1, mistakes=m), 1) for m in (0.02, 0.0))
     assert np.array_equal(noisy[~wrong[:400]], plain[~wrong[:400]])
+
+
+def test_mistakes_do_not_depend_on_the_noise():
+    disturb = Disturbance(noise=0.1, mistakes=0.1).begin(3)
+    assert disturb.rng.random() != disturb._mistakes.random()
 
 
 def test_the_expert_comes_back_from_mistakes():

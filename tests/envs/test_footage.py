@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig, Variation
+from envs.recording import footage
 from envs.recording.footage import FootageConfig, record_footage
+from envs.registry import make_env
 from pixio_robot.errors import UserError
 
 pytestmark = pytest.mark.sim
@@ -41,6 +43,31 @@ def test_other_footage_is_not_overwritten(tmp_path):
     (tmp_path / "holiday.mp4").touch()
     with pytest.raises(UserError, match="choose another"):
         record_footage(ENV, config(tmp_path))
+
+
+def test_footage_of_other_settings_is_not_continued(tmp_path, monkeypatch):
+    monkeypatch.setattr(footage, "ordered_map", lambda *_: ())
+    record_footage(ENV, config(tmp_path))
+    record_footage(ENV, config(tmp_path, videos=5, workers=2))
+    for other in ({"steps_per_video": 13}, {"image_size": 32}, {"fps": 10}, {"cameras": ["hand"]}, {"play_share": 0.0}):
+        with pytest.raises(UserError, match="footage of another configuration"):
+            record_footage(ENV, config(tmp_path, **other))
+    for env, other in ((ENV, {"noise": 0.2}), (EnvConfig(), {})):
+        with pytest.raises(UserError, match="footage of another configuration"):
+            record_footage(env, config(tmp_path, **other))
+
+
+def test_no_two_videos_show_the_same_episode(monkeypatch):
+    blind = EnvConfig(task="TabletopReach", cameras=[])
+    env, seeds = make_env(blind), []
+    reset = env.reset
+    monkeypatch.setattr(env, "reset", lambda seed: seeds.append(seed) or reset(seed))
+    monkeypatch.setattr(footage, "cached_env", lambda _: env)
+    for number in range(3):
+        frames = footage._frames(blind, config("x", steps_per_video=100, play_share=0.0), number)
+        assert len(list(frames)) == 100
+    assert len(set(seeds)) == len(seeds) > 3
+    env.close()
 
 
 def test_wrong_settings_are_named():
