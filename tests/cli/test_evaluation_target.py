@@ -9,8 +9,9 @@ import pytest
 import torch
 from demo_data import SPEC, make_store
 
-from pixio_robot.cli.evaluation_target import finished_policy
+from pixio_robot.cli.evaluation_target import checkpoint_fingerprint, finished_policy
 from pixio_robot.data.stats import compute_statistics
+from pixio_robot.files import read_json, write_json
 from pixio_robot.types import Frame
 from policies.acting import ActingConfig
 from policies.bc import BCConfig
@@ -28,3 +29,26 @@ def test_states_in_other_units_are_told_of_once(tmp_path: Path, capsys: pytest.C
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 1
     assert told[0].startswith("evaluate: The state is far outside the range of the training demonstrations: y [m]")
+
+
+def test_a_checkpoint_is_known_by_its_weights_and_their_averages(tmp_path: Path) -> None:
+    seen = set()
+    for number, part in enumerate(("model", "ema", "optimizer")):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "one.safetensors").write_text(part)
+        seen.add(checkpoint_fingerprint(tmp_path))
+        assert len(seen) == min(number + 1, 2)
+
+
+def test_a_policy_of_relative_poses_needs_the_state_though_it_is_not_shown_it(tmp_path: Path) -> None:
+    statistics = compute_statistics(make_store(tmp_path / "demos"), range(4))
+    save_policy(tmp_path / "policy", build_policy("bc", BCConfig(), SPEC, statistics, None))
+    path = tmp_path / "policy" / "config.json"
+    description = read_json(path)
+    description["config"]["conditioning"]["use_state"] = False
+    for poses, names in (("absolute", ()), ("relative", SPEC.state_names)):
+        description["config"]["action_pose_repr"] = poses
+        write_json(path, description)
+        spec = finished_policy(str(tmp_path / "policy"), "x").spec
+        assert spec is not None
+        assert spec.state_names == names

@@ -12,6 +12,8 @@ import pytest
 from demo_data import make_store
 from hydra.core.global_hydra import GlobalHydra
 
+from pixio_robot.cli.collect import CollectCommand
+from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.main import dispatch, main
 from pixio_robot.cli.report import main as report
 from pixio_robot.cli.stages.stage import stamp_path
@@ -112,6 +114,13 @@ def test_training_settings_are_found_where_a_run_was_moved(
     printed = capsys.readouterr().out
     assert "the training settings of 2 policies are unknown" in printed
     assert "left out laptop/run/evaluations/late, which have not finished" in printed
+
+
+def test_a_sweep_ends_with_the_highest_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = {1: 0, 2: 3, 3: 1}
+    words = ["-m", "run=.", "episodes=1,2,3"]
+    assert run_command_line("collect", CollectCommand, lambda command: codes[command.episodes], words) == 3
 
 
 def test_a_run_that_fails_fails_the_sweep(

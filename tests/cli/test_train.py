@@ -353,6 +353,16 @@ def test_rollouts_beside_a_training_are_of_its_settings_in_any_directory() -> No
     assert (command.episodes, command.first_seed, command.videos) == (7, settings.first_seed, 0)
 
 
+def test_the_last_checkpoint_acts_as_the_policy_with_the_averaged_weights(demos: Path, tmp_path: Path) -> None:
+    out = str(run(demos, tmp_path / "bc", "use_ema=true", encoder="encoder=none"))
+    frame, actions = Frame({}, np.zeros(3, np.float32)), []
+    for target in (finished_policy(out, "x"), training_checkpoints(out, "x")[-1]):
+        actor, _ = target.make_actor("Test", ActingConfig(), 1, torch.device("cpu"))
+        actor.reset(0, 1)
+        actions.append(actor.act({0: frame})[0])
+    np.testing.assert_array_equal(*actions)
+
+
 def test_the_sampler_of_a_trained_policy_may_take_other_steps(demos: Path, tmp_path: Path) -> None:
     flow = finished_policy(str(run(demos, tmp_path / "flow", policy="flow", encoder="encoder=none")), "x")
     bc = finished_policy(str(run(demos, tmp_path / "bc", encoder="encoder=none")), "x")

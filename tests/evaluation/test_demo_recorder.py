@@ -21,9 +21,10 @@ class Killed(Exception):
 
 
 def test_the_store_holds_what_was_played(line_pool, seeking_actor, tmp_path):
-    summary = evaluate(line_pool(4), seeking_actor(3), POLICY, CONFIG, tmp_path / "out", record=tmp_path / "demos")
-    unrecorded = evaluate(line_pool(4), seeking_actor(3), POLICY, CONFIG, tmp_path / "other")
-    assert summary.successes == unrecorded.successes
+    places = {"directory": tmp_path / "out", "record": tmp_path / "demos"}
+    summary = evaluate(line_pool(4), seeking_actor(3, noise=3.0), POLICY, CONFIG, **places)
+    unrecorded = evaluate(line_pool(4), seeking_actor(3, noise=3.0), POLICY, CONFIG, tmp_path / "other")
+    assert 0 < summary.successes == unrecorded.successes < summary.episodes
     assert read_episodes(tmp_path / "out") == read_episodes(tmp_path / "other")
     store = DemoStore.open(tmp_path / "demos")
     assert verify_store(store) == []

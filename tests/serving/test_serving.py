@@ -228,7 +228,7 @@ def test_a_policy_of_several_tasks_must_be_told_one() -> None:
     told: list = []
 
     def plan(images: dict, state: np.ndarray, seed: int, step: int, task: str | None) -> np.ndarray:
-        told.append(task)
+        told.append((seed, step, task))
         return np.zeros((1, 2), np.float32)
 
     served = ServedPolicy(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan, tasks=["push", "pick"])
@@ -243,6 +243,8 @@ def test_a_policy_of_several_tasks_must_be_told_one() -> None:
         def act() -> None:
             with PolicyClient(address, TOKEN, task="pick") as client:
                 assert client.tasks == ["push", "pick"]
+                client.reset(7)
+                client.act(frame)
                 client.act(frame)
                 with pytest.raises(UserError, match="Did you mean 'push'"):
                     client.task = "pus"
@@ -255,7 +257,19 @@ def test_a_policy_of_several_tasks_must_be_told_one() -> None:
         running.cancel()
 
     asyncio.run(talk())
-    assert told == ["push", "pick"]  # the warm-up, then the client's
+    assert told == [(0, 0, "push"), (7, 0, "pick"), (7, 1, "pick")]  # the warm-up, then the client's
+    message = {"images": {}, "state": np.zeros((1, 3), np.float32), "seed": 0, "step": 0}
+    with pytest.raises(UserError, match="needs a task"):
+        served.check(message)
+
+
+def test_actions_that_are_not_finite_are_not_sent() -> None:
+    served = ServedPolicy(
+        spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=lambda *_: np.full((1, 2), np.nan, np.float32)
+    )
+    message = {"images": {}, "state": np.zeros((1, 3), np.float32), "seed": 0, "step": 0, "task": None}
+    with pytest.raises(UserError, match="returned a non-finite action"):
+        asyncio.run(PolicyServer(served, ServeConfig(), TOKEN)._handle_request(pack(message)))
 
 
 def test_a_task_is_a_text() -> None:

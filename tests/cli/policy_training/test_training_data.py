@@ -174,6 +174,7 @@ def test_another_store_is_held_out_whole_and_what_is_in_both_not_trained_on(weig
     settings = ANY | {"weights": weights}
     data = open_demonstrations(paths, **settings, selection=EpisodeSelection(stores=(str(other.path),)))
     assert parts(data) == ([[0, 1, 3, 4], [0, 1, 2, 3, 4], []], [[], [], [0, 1]])
+    assert data.seeds == [*range(5), *range(50, 55), 99], "evaluations are on others than those of all stores"
     training, validation = data.streams(Chunks(), None, batch_size=4, seed=0, random_views=False)
     with training, validation:
         assert len(next(training).actions) == len(next(validation).actions) == 4

@@ -9,6 +9,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
 from pixio_robot.evaluation.results import EvaluatedPolicy
+from pixio_robot.evaluation.sequential import StopConfig, StopRule
 from pixio_robot.evaluation.statistics import wilson_interval
 from pixio_robot.evaluation.sweep.collect import collect_sweep, student_interval
 from pixio_robot.evaluation.sweep.page import write_sweep
@@ -126,16 +127,26 @@ def test_episodes_played_in_two_evaluations_are_no_second_training(line_pool, se
             who = EvaluatedPolicy(
                 name="s", label="Seeker", policy="bc", encoder="none", training_seed=seed, fingerprint=f"weights {seed}"
             )
-            config = EvaluateConfig(episodes=8, videos=0, first_seed=100 * part)
+            config = EvaluateConfig(episodes=8 - 4 * seed, videos=0, first_seed=100 * part)
             evaluate(line_pool(4), seeking_actor(noise=0.5 + 2 * seed), who, config, tmp_path / f"{seed}_{part}")
     (row,) = collect_sweep(tmp_path, lambda path: {})
     assert len(row.runs) == 4
     assert len(row.rates) == 2
     assert row.rates[0] != row.rates[1]
+    assert row.rate == sum(row.rates) / 2 != row.successes / row.episodes, "of policies, not of episodes"
     assert (row.low, row.high) == student_interval(row.rates)
     assert "2 training seeds" in row.interval
     (alone,) = collect_sweep(tmp_path, lambda path: {}, leave_out=["1_0", "1_1"])
     assert (alone.low, alone.high) == wilson_interval(alone.successes, 16)
+
+
+def test_what_an_interval_over_several_runs_does_not_account_for_is_said(line_pool, seeking_actor, tmp_path) -> None:
+    for part, stop in enumerate((StopConfig(), StopConfig(rule=StopRule.RATE, rate=0.2))):
+        who = EvaluatedPolicy(name="s", label="Seeker", policy="bc", encoder="none", fingerprint="one")
+        config = EvaluateConfig(episodes=30, videos=0, first_seed=100 * part, stop=stop)
+        evaluate(line_pool(4), seeking_actor(), who, config, tmp_path / str(part))
+    (row,) = collect_sweep(tmp_path, lambda path: {})
+    assert row.interval.endswith("; some runs may have stopped early, which it does not account for")
 
 
 def test_files(sweep) -> None:
