@@ -372,18 +372,24 @@ def test_each_camera_is_shown_in_views_of_its_own_drawn_anew_in_every_epoch(tmp_
     assert not np.array_equal(first, second)
 
 
-def test_processes_together_see_the_views_that_one_sees_of_several_stores(tmp_path: Path) -> None:
+def test_processes_together_see_the_views_that_one_sees(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / name) for name in "ab"]
     caches = [cache_features(store, Encoder(0), ["front"], views=VIEWS, progress=False) for store in stores]
+    settings: dict[str, Any] = {"horizon": 1, "cameras": ["front"], "batch_size": 16, "random_views": True}
 
-    def seen(rank: int, world_size: int) -> torch.Tensor:
-        settings: dict[str, Any] = {"horizon": 1, "cameras": ["front"], "batch_size": 16, "random_views": True}
+    def of_one(**share: int) -> DemoBatches:
+        return DemoBatches(stores[0], **settings, features=caches[0], **share)
+
+    def of_both(**share: int) -> MixedBatches:
         parts = [DemoBatches(store, **settings, features=cache) for store, cache in zip(stores, caches, strict=True)]
-        settings = {"batch_size": 16, "seed": 0, "weights": [3, 1], "rank": rank, "world_size": world_size}
-        with MixedBatches(parts, **settings) as batches:
-            return next(batches).observation.features["front"].patches
+        return MixedBatches(parts, batch_size=16, seed=0, weights=[3, 1], **share)
 
-    assert torch.equal(torch.cat([seen(0, 2), seen(1, 2)]), seen(0, 1))
+    for stream in (of_one, of_both):
+        seen = []
+        for share in ({}, {"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2}):
+            with stream(**share) as batches:
+                seen.append(next(batches).observation.features["front"].patches)
+        assert torch.equal(torch.cat(seen[1:]), seen[0])
 
 
 def test_features_of_other_crops_are_not_mixed(tmp_path: Path) -> None:
