@@ -52,7 +52,7 @@ def test_lowest_values_are_kept_and_ties_go_to_the_later_step(tmp_path: Path) ->
 
 
 def test_resumed_run_keeps_the_same_best_checkpoints(tmp_path: Path) -> None:
-    run = Run(tmp_path, {10: 2.0, 20: 3.0, 30: 1.0, 40: 0.5})
+    run = Run(tmp_path, {10: 2.0, 20: 2.5, 30: 1.0, 40: 0.5})
     run.go(10, 20, 30)
     # Its last checkpoint was of before step 20, and this time 20 and 30 fare worse.
     again = Run(tmp_path, {20: 4.0, 30: 5.0, 40: 3.0})
