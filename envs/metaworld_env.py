@@ -69,6 +69,7 @@ class MetaworldEnv(MujocoRendering):
         with global_seed(0):
             self._env = _make_metaworld_env(config)
         super().__init__(config, self._env.model, self._env.data)
+        self._renderer.show_sites_and_sky((0, 1, 2))  # the fingers' marks and drawer-open's goal, as CortexBench shows
         self._policy = ENV_POLICY_MAP[config.task]()
         self._observation = np.zeros(39)
         self._steps, self._done = 0, True

@@ -24,7 +24,7 @@ from pixio_robot.state_range import StateRangeMonitor
 from pixio_robot.types import DemoSpec, Observation
 from pixio_robot.vision.weights.formats import MODEL
 from policies.acting import ActingConfig, apply_acting_config
-from policies.chunking import ChunkedActor, make_chunked_actor
+from policies.chunking import ChunkedActor, get_call_seed, make_chunked_actor
 from policies.persistence import load_policy, read_policy_config, save_policy
 
 NOT_TRAINABLE = "Policies of type pixio_robot are trained by `pixio-robot train`; lerobot's commands can only run them."
@@ -181,7 +181,8 @@ class PixioRobotPolicy(PreTrainedPolicy):
                 "requests one action per step (--inference.type=sync)."
             )
         images, state = self._features.to_arrays(batch, True)
-        seeds = range(self._episodes, self._episodes + len(state))
+        numbers = range(self._episodes, self._episodes + len(state))
+        seeds = [get_call_seed(number, 0, self.config.noise_seed) for number in numbers]
         self._episodes += len(state)
         goals = [self.policy.goals[task] for task in self._row_tasks(batch, len(state)) if task is not None]
         observation = Observation(
@@ -190,7 +191,7 @@ class PixioRobotPolicy(PreTrainedPolicy):
             goal=torch.tensor(goals) if goals else None,
         )
         with torch.inference_mode():
-            return self.policy.act(observation.to(torch.device(self.config.device or "cpu")), list(seeds))
+            return self.policy.act(observation.to(torch.device(self.config.device or "cpu")), seeds)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any] | None]:
         raise UserError(NOT_TRAINABLE)

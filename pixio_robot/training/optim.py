@@ -99,7 +99,10 @@ def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: t
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
-    """Learning rate at update `step` (from 0) of `steps`: linear warm-up, then cosine decay."""
+    """Learning rate at update `step` (from 0) of `steps`: linear warm-up, then cosine decay.
+
+    As diffusers' get_scheduler, except that the warm-up is one update ahead, so that the first update has an effect.
+    """
     warmup = min(DEFAULT_WARMUP_STEPS, steps // 10) if config.warmup_steps is None else config.warmup_steps
     if step < warmup:
         return config.lr * (step + 1) / warmup

@@ -57,14 +57,13 @@ def parameter_depths(module: nn.Module) -> dict[str, int]:
 
     Derived from the usual parameter names of vision models; a module without numbered blocks counts as one layer.
     """
+    blocks = {name: _BLOCK_PATTERN.search(name) for name, _ in module.named_parameters()}
+    numbers = sorted({int(match[1]) for match in blocks.values() if match})  # those of ResNets begin with 1
     depths: dict[str, int] = {}
     deepest = 0
-    for name, _ in module.named_parameters():
-        if (match := _BLOCK_PATTERN.search(name)) is not None:
-            depths[name] = int(match[1]) + 1
-            deepest = max(deepest, depths[name])
-        else:
-            depths[name] = deepest + 1 if deepest else 0
+    for name, match in blocks.items():
+        depths[name] = numbers.index(int(match[1])) + 1 if match else deepest + 1 if deepest else 0
+        deepest = max(deepest, depths[name] if match else 0)
     return depths
 
 

@@ -49,7 +49,8 @@ def centre_crop(images: Tensor, height: int, width: int) -> Tensor:
 def color_jitter(images: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:
     """Brightness, contrast and saturation factors uniform in 1 +- the given range; hue shift uniform in +-`hue` turns.
 
-    The ranges are those of torchvision's `ColorJitter`. The hue is rotated in YIQ with one matrix per window, whereas
+    The ranges are those of torchvision's `ColorJitter`, which draws the order of the four; here it is this one. The
+    contrast is taken from the window's mean grey. The hue is rotated in YIQ with one matrix per window, whereas
     torchvision converts each pixel to HSV: either is a rotation about the grey axis.
     """
     batch, device = len(images), images.device
@@ -60,11 +61,11 @@ def color_jitter(images: Tensor, brightness: float, contrast: float, saturation:
 
     luma_3, to_yiq_33, to_rgb_33 = _colour_constants(device)
     with torch.autocast(device.type, enabled=False):  # half precision cannot represent 255 levels accurately
-        x = images.float() * factor(brightness)
+        x = (images.float() * factor(brightness)).clamp(0, 255)
         grey_b1111 = (x @ luma_3).mean(dim=(1, 2, 3))[:, None, None, None, None]
-        x = grey_b1111 + (x - grey_b1111) * factor(contrast)
+        x = (grey_b1111 + (x - grey_b1111) * factor(contrast)).clamp(0, 255)
         grey_bthw1 = (x @ luma_3)[..., None]
-        x = grey_bthw1 + (x - grey_bthw1) * factor(saturation)
+        x = (grey_bthw1 + (x - grey_bthw1) * factor(saturation)).clamp(0, 255)
         turn_b = torch.empty(batch, device=device).uniform_(-hue, hue) * (2 * torch.pi)
         x = torch.einsum("bij,bthwj->bthwi", to_rgb_33 @ _hue_rotation(turn_b) @ to_yiq_33, x)
     return x.round().clamp(0, 255).to(torch.uint8)

@@ -114,6 +114,14 @@ def test_an_episode_of_metaworld_may_be_longer_than_its_own():
     env.close()
 
 
+def test_metaworlds_marks_are_drawn_as_cortexbench_draws_them():
+    env = make_env(EnvConfig(task="drawer-open-v3", cameras=["front"], image_size=128))
+    red, green, blue = np.moveaxis(env.reset(0).images["front"], -1, 0)
+    assert ((green > 150) & (red < 60) & (blue < 60)).sum() > 10, "the goal, a green ball"
+    assert ((red > 200) & (green < 60) & (blue < 60)).sum() > 5, "the tip of a finger"
+    env.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [name for name, known in TASKS.items() if known.simulator is Simulator.METAWORLD])
 def test_metaworlds_policies_hold_success_at_the_last_step(task):

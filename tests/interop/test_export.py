@@ -1,5 +1,7 @@
 """Exported encoders say what the encoder says, for any number of images."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from pixio_robot.errors import UserError
 from pixio_robot.interop.encoder_export import ExportFormat, export_encoder
 from pixio_robot.vision.config import EncoderConfig
+from pixio_robot.vision.encoders.transformers_encoder import TransformersConfig, TransformersEncoder
 from pixio_robot.vision.pixio import PixioEncoder
 
 CONFIG = EncoderConfig(size="micro", patch=8, image_size=32)
@@ -35,6 +38,16 @@ def test_torch_export(tmp_path):
     program = torch.export.load(tmp_path / "encoder.pt2").module()
     cls, patches = program(images(7))
     torch.testing.assert_close(cls, encoder(images(7)).cls, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(patches, encoder(images(7)).patches, atol=1e-4, rtol=1e-4)
+
+
+def test_an_exported_vit_mae_takes_any_number_of_images(tmp_path):
+    shape = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape |= {"model_type": "vit_mae", "patch_size": 8, "image_size": 32, "mask_ratio": 0.0}
+    settings = {"resize": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+    encoder = TransformersEncoder(TransformersConfig(architecture=json.dumps(shape), **settings)).eval()
+    assert export_encoder(encoder, tmp_path / "encoder.pt2", ExportFormat.TORCH_EXPORT, 24, 40) < 1e-4
+    _, patches = torch.export.load(tmp_path / "encoder.pt2").module()(images(7))
     torch.testing.assert_close(patches, encoder(images(7)).patches, atol=1e-4, rtol=1e-4)
 
 

@@ -117,6 +117,11 @@ MODELS = {
         0,
     ),
     "siglip": (transformers.SiglipVisionModel, transformers.SiglipVisionConfig(**SMALL, **SQUARE), 0),
+    "dinov3_convnext": (
+        transformers.DINOv3ConvNextModel,
+        transformers.DINOv3ConvNextConfig(hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
+        1,
+    ),
     "resnet": (
         transformers.ResNetModel,
         transformers.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic"),
@@ -172,6 +177,17 @@ def test_transformers(name, tmp_path):
     assert larger(frames).patches.shape[1] == encoder.grid(48, 90)[0] * 96 // 64
 
 
+def test_a_transformers_model_that_takes_patches_in_place_of_images_is_refused(tmp_path):
+    config = transformers.Siglip2VisionConfig(**SMALL, patch_size=16, num_patches=16)
+    transformers.Siglip2VisionModel(config).save_pretrained(tmp_path)
+    transformers.Siglip2ImageProcessor().save_pretrained(tmp_path)
+    source = EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path))
+    with pytest.raises(UserError, match=r"has no square size \(\{\}\); set encoder.resize"):
+        build_encoder(source)
+    with pytest.raises(UserError, match="siglip2_vision_model takes more than images .*pixel_attention_mask"):
+        build_encoder(dataclasses.replace(source, resize=64))
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
@@ -203,7 +219,12 @@ def test_layers_of_foreign_encoders_are_told_from_their_names(tmp_path):
     adapt(encoder, AdaptConfig(mode=Adaptation.LORA))
     encoder(images(64, 64)).patches.sum().backward()
     random = build_encoder(EncoderSource(kind=EncoderKind.TIMM, name="resnet18", pretrained=False, seed=2))
-    assert set(parameter_depths(random).values()) == {0, 2, 3, 4, 5}
+    depths = parameter_depths(random)  # its layers are numbered from 1
+    assert {name.split(".")[1]: depth for name, depth in depths.items()} == {
+        "conv1": 0,
+        "bn1": 0,
+        **{f"layer{n}": n for n in (1, 2, 3, 4)},
+    }
 
 
 @pytest.mark.parametrize("mode", [Adaptation.FULL, Adaptation.LAST_K])

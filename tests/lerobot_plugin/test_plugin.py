@@ -26,6 +26,7 @@ from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
 from policies.bc import BCConfig
 from policies.chunking import ChunkedActor
 from policies.config import ConditioningConfig
+from policies.flow import FlowConfig
 from policies.persistence import load_policy, read_policy_config, save_policy
 from policies.registry import build_policy
 
@@ -168,6 +169,18 @@ def test_chunks_for_those_who_ask_for_them(checkpoint: Path, tmp_path: Path) -> 
     chunk = policy.predict_action_chunk(seen)
     assert chunk.shape == (1, 6, 4)
     assert torch.equal(chunk[:, 0], policy.select_action(seen))
+
+
+def test_chunks_begin_with_the_action_of_the_same_noise_seed(checkpoint: Path, tmp_path: Path) -> None:
+    seen, other = observation(checkpoint), load_policy(checkpoint / "model")
+    blind = FlowConfig(conditioning=ConditioningConfig(cameras=[]), observation_steps=1, horizon=6)
+    save_policy(tmp_path / "flow", build_policy("flow", blind, other.spec, other.statistics, None))
+    chunks = []
+    for seed in (0, 1):
+        chunking, stepping = (_load_pretrained_policy(config(tmp_path / "flow", noise_seed=seed)) for _ in range(2))
+        chunks.append(chunking.predict_action_chunk(seen))
+        assert torch.equal(chunks[-1][:, 0], stepping.select_action(seen))
+    assert not torch.allclose(*chunks)
 
 
 RED, BLUE = "push the red block", "push the blue block"

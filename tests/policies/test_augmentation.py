@@ -55,6 +55,15 @@ def test_each_part_of_the_jitter_changes_its_own_and_every_window_differently(pa
         torch.testing.assert_close(after, before, atol=1.5, rtol=0)
 
 
+def test_the_parts_of_the_jitter_clip_colours_one_after_the_other():
+    """As torchvision's do: what brightness has made white does not come back with a lower contrast."""
+    torch.manual_seed(0)
+    images = torch.tensor([200, 250], dtype=torch.uint8).reshape(1, 1, 1, 2, 1).expand(64, 1, 1, 2, 3)
+    changed = color_jitter(images, brightness=0.9, contrast=0.9, saturation=0.0, hue=0.0).float()
+    white = (changed[..., 0, :] == changed[..., 1, :]).flatten(1).all(1)
+    assert 5 < white.sum() < 40
+
+
 def test_a_random_crop_cuts_a_window_as_one_at_every_place_it_fits():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (200, 2, 6, 7, 3), dtype=torch.uint8)

@@ -24,6 +24,7 @@ from pixio_robot.data.actions.rotations import (
     ROTATION_SIZES,
     matrices_from_rotations,
     rotations_from_matrices,
+    rotations_from_trajectory,
 )
 from pixio_robot.errors import UserError
 
@@ -86,8 +87,11 @@ class PoseColumns:
         return values if self.is_position else matrices_from_rotations(values, self.form)
 
     def write(self, values: np.ndarray) -> np.ndarray:
-        """The inverse of `read`, for these columns only."""
-        return (values if self.is_position else rotations_from_matrices(values, self.form)) / self.scale
+        """The inverse of `read`, for these columns only. Absolute rotations are those of one trajectory, step by step."""
+        if self.is_position:
+            return values / self.scale
+        represent = rotations_from_matrices if self.delta else rotations_from_trajectory
+        return represent(values, self.form) / self.scale
 
     def names(self) -> list[str]:
         return [

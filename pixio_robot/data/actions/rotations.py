@@ -14,11 +14,15 @@ AXIS_ANGLE, QUATERNION, ROT6D, ROT6D_ROWS, MATRIX = "axis_angle", "quat", "rot6d
 ROTATION_SIZES = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
 """Number of values in each form.
 
-axis_angle: in rad, with norm at most pi. quat: x, y, z, w as in robosuite and scipy, w >= 0. matrix: row by row.
+axis_angle: in rad. quat: x, y, z, w as in robosuite and scipy. matrix: row by row. axis_angle and quat have two values for
+each rotation: those of single rotations have a norm of at most pi and w >= 0, those of a trajectory are continuous.
 rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as in our environments' states.
 rot6d_rows: its first two rows, as in pytorch3d and therefore in diffusion_policy and UMI.
 """
 _MIN_NORM = 1e-6
+_HALF_TURN = 0.7 * np.pi
+"""A trajectory that begins farther from no rotation than this (rad) counts as one around half a turn. Between the 120 and
+135 degrees of grippers that are mounted askew or tilted, where noise would decide."""
 
 
 def matrices_from_rotations(rotations: np.ndarray, form: str) -> np.ndarray:
@@ -60,6 +64,33 @@ def rotations_from_matrices(matrices: np.ndarray, form: str) -> np.ndarray:
         return matrices.reshape(shape)
     rotation = Rotation.from_matrix(matrices.reshape(-1, 3, 3))
     return (rotation.as_quat(canonical=True) if form == QUATERNION else rotation.as_rotvec()).reshape(shape)
+
+
+def rotations_from_trajectory(matrices_n33: np.ndarray, form: str) -> np.ndarray:
+    """Rotation matrices of successive steps, (n, 3, 3) -> (n, k) in `form`, without jumps between two values of the same
+    rotation.
+
+    A gripper that points down is rotated by nearly half a turn, where the shorter rotation vector and the quaternion with
+    w >= 0 flip with the slightest movement: a policy would learn their mean. Here each step takes the value that is
+    nearer to the step before. The first has the shorter one, or, around half a turn, the one with its axis on the side
+    of x + y >= 0, so that trajectories that begin at nearly the same pose agree.
+    """
+    from scipy.spatial.transform import Rotation
+
+    if form not in (AXIS_ANGLE, QUATERNION) or not len(matrices_n33):
+        return rotations_from_matrices(matrices_n33, form)
+    quats_n4 = Rotation.from_matrix(matrices_n33).as_quat()
+    flips_n = np.where((quats_n4[1:] * quats_n4[:-1]).sum(-1) < 0, -1.0, 1.0).cumprod()
+    quats_n4[1:] *= flips_n[:, None]
+    x, y, _, w = quats_n4[0]
+    if x + y < 0 if 2 * np.arccos(min(abs(w), 1.0)) > _HALF_TURN else w < 0:
+        quats_n4 = -quats_n4
+    if form == QUATERNION:
+        return quats_n4
+    axes_n3, w_n1 = quats_n4[:, :3], quats_n4[:, 3:]
+    lengths_n1 = np.linalg.norm(axes_n3, axis=-1, keepdims=True)
+    angles_n1 = 2 * np.arctan2(lengths_n1, w_n1)  # from 0 to a full turn
+    return axes_n3 * np.divide(angles_n1, lengths_n1, out=np.full_like(w_n1, 2.0), where=lengths_n1 > 0)
 
 
 def _check(rotations: np.ndarray, form: str) -> None:

@@ -67,6 +67,11 @@ class TransformersEncoder(ForeignEncoder):
             )
         self.feature_dim = width
         arguments = inspect.signature(model.forward).parameters
+        needed = [name for name, a in arguments.items() if a.default is a.empty and a.kind is a.POSITIONAL_OR_KEYWORD]
+        if len(needed) > 1:
+            raise UserError(
+                f"transformers' {architecture.model_type} takes more than images ({', '.join(needed)}): use timm's."
+            )
         self._arguments = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in arguments else {}
         self._patch = _patch_size(model.config)
 
@@ -78,7 +83,7 @@ class TransformersEncoder(ForeignEncoder):
             # It shuffles patches by this noise even if none is masked.
             patches = (height // self._patch) * (width // self._patch)
             order_n = torch.arange(patches, device=pixels_b3hw.device, dtype=torch.float32)
-            arguments["noise"] = order_n.expand(len(pixels_b3hw), -1)
+            arguments["noise"] = order_n.expand(pixels_b3hw.shape[0], -1)
         out = self.model(pixels_b3hw, **arguments).last_hidden_state
         if self._unnormed:
             out = self.model.post_layernorm(out)
@@ -86,9 +91,9 @@ class TransformersEncoder(ForeignEncoder):
             return features_from_map(out.permute(0, 2, 3, 1))
         rows, columns = height // self._patch, width // self._patch
         if out.shape[1] < rows * columns:
-            # Swin merges patches from stage to stage; the images are square.
+            # Swin merges patches from stage to stage, DINOv3's ConvNeXt has none; the images are square.
             rows = columns = math.isqrt(out.shape[1])
-            if rows * columns != out.shape[1]:
+            if out.shape[1] - rows * columns not in (0, 1):  # without or with a class token
                 raise no_patch_map_error(f"transformers' {config.model_type}", "vit, dinov2, siglip")
         return split_tokens(out, (rows, columns), registers=getattr(config, "num_register_tokens", 0))
 
@@ -132,7 +137,7 @@ def _patch_size(architecture: Any) -> int:
 
 
 def _image_side(processor: Any, source: str) -> int:
-    size = dict(processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size)
+    size = dict((processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size) or {})
     sides = {size[key] for key in ("height", "width", "shortest_edge") if size.get(key)}
     if len(sides) != 1:
         raise UserError(f"The image processor of {source} has no square size ({size}); set encoder.resize.")

@@ -17,6 +17,7 @@ from pixio_robot.data.actions.rotations import (
     deltas_between,
     matrices_from_rotations,
     rotations_from_matrices,
+    rotations_from_trajectory,
 )
 from pixio_robot.errors import UserError
 
@@ -41,6 +42,17 @@ def test_every_form_leads_to_every_other_and_back(seed: int, one: str, other: st
     there = rotations_from_matrices(matrices_from_rotations(rotations_from_matrices(turn, one), one), other)
     assert there.shape == (len(turn), ROTATION_SIZES[other])
     np.testing.assert_allclose(matrices_from_rotations(there, other), turn, atol=1e-7)
+
+
+@few
+@given(SEEDS, FORMS)
+def test_a_trajectory_keeps_its_rotations_and_takes_the_nearer_of_two_values(seed: int, form: str) -> None:
+    path = Rotation.random(random_state=seed % 2**31) * Rotation.from_rotvec(np.outer(np.arange(9), [0.3, -0.2, 0.1]))
+    values = rotations_from_trajectory(path.as_matrix(), form)
+    np.testing.assert_allclose(matrices_from_rotations(values, form), path.as_matrix(), atol=1e-7)
+    if form == QUATERNION:
+        assert (values[1:] * values[:-1]).sum(-1).min() > 0
+    assert rotations_from_trajectory(path.as_matrix()[:0], form).shape == (0, ROTATION_SIZES[form])
 
 
 @few

@@ -20,6 +20,7 @@ from pixio_robot.types import Episode
 
 POSE = (*(f"eef_pos.{axis} [m]" for axis in "xyz"), *(f"eef_rot6d.{c}{a} [1]" for c in "xy" for a in "xyz"))
 SPEC = spec_of_deltas("Lift", (*POSE, "gripper.finger1 [m]"))
+MUJOCO = dataclasses.replace(SPEC, simulator="mujoco")  # whose states are where the controller starts
 
 
 def episode(seed: int = 0, n: int = 7) -> Episode:
@@ -37,7 +38,7 @@ def episode(seed: int = 0, n: int = 7) -> Episode:
 
 
 def test_absolute_targets_are_where_the_controller_goes() -> None:
-    edit = convert_actions(SPEC, "absolute")
+    edit = convert_actions(MUJOCO, "absolute")
     assert edit.spec.action_names == (
         *(f"eef_pos.{axis} [m]" for axis in "xyz"),
         *(f"eef_axis_angle.{axis} [rad]" for axis in "xyz"),
@@ -52,6 +53,32 @@ def test_absolute_targets_are_where_the_controller_goes() -> None:
     expected = Rotation.from_rotvec(0.5 * before.actions[:, 3:6]) * start
     np.testing.assert_allclose((Rotation.from_rotvec(after.actions[:, 3:6]) * expected.inv()).magnitude(), 0, atol=1e-5)
     np.testing.assert_array_equal(after.actions[:, 6], before.actions[:, 6])
+
+
+def test_robosuites_controller_starts_a_physics_step_after_the_recorded_pose() -> None:
+    # Moving steadily, 10 mm and 0.05 rad per control step of 1/20 s, of which a physics step of 2 ms is a 25th.
+    steps = np.arange(5)
+    turns = Rotation.from_rotvec(np.outer(0.05 * steps, [0, 0, 1])).as_matrix()
+    state = np.concatenate([0.01 * steps[:, None] * [1, 0, 0], turns[:, :, 0], turns[:, :, 1], np.zeros((5, 1))], 1)
+    before = dataclasses.replace(episode(n=5), state=state.astype(np.float32), actions=np.zeros((5, 7), np.float32))
+    assert (SPEC.simulator, SPEC.control_hz) == ("robosuite", 20)
+    after = convert_actions(SPEC, "absolute").change(before).actions
+    lead = np.array([0, 1, 1, 1, 1]) / 25
+    np.testing.assert_allclose(after[:, 0], 0.01 * (steps + lead), atol=1e-7)
+    np.testing.assert_allclose(after[:, 5], 0.05 * (steps + lead), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["axis_angle", "quat"])
+def test_rotations_around_half_a_turn_do_not_jump(form: str) -> None:
+    # A gripper that points down and trembles.
+    down = Rotation.from_rotvec([np.pi, 0, 0])
+    tremble = Rotation.from_rotvec(np.random.default_rng(0).normal(0, 0.02, (50, 3)))
+    turns = (tremble * down).as_matrix()
+    state = np.concatenate([np.zeros((50, 3)), turns[:, :, 0], turns[:, :, 1], np.zeros((50, 1))], 1)
+    before = dataclasses.replace(episode(n=50), state=state.astype(np.float32), actions=np.zeros((50, 7), np.float32))
+    values = convert_actions(MUJOCO, "absolute", form).change(before).actions[:, 3:-1]
+    assert np.abs(np.diff(values, axis=0)).max() < 0.2
+    assert values[0, 0] > 0.9  # the axis on the side of x + y >= 0
 
 
 @pytest.mark.parametrize("form", sorted(ROTATION_SIZES))
@@ -73,7 +100,7 @@ def test_there_and_back_is_the_identity(form: str) -> None:
 def test_two_arms_start_from_their_own_poses() -> None:
     names = [name.replace("eef", f"arm{arm}_eef") for arm in (0, 1) for name in DELTAS[:3]]
     state = [name.replace("eef", f"robot{arm}_eef") for arm in (1, 0) for name in POSE[:3]]
-    edit = convert_actions(dataclasses.replace(SPEC, action_names=names, state_names=state), "absolute")
+    edit = convert_actions(dataclasses.replace(MUJOCO, action_names=names, state_names=state), "absolute")
     before = dataclasses.replace(episode(), actions=np.zeros((7, 6), np.float32), state=episode().state[:, :6])
     np.testing.assert_allclose(edit.change(before).actions, before.state[:, [3, 4, 5, 0, 1, 2]])
 
@@ -108,7 +135,7 @@ UMI = (*(f"robot0_eef_pos.{axis} [m]" for axis in "xyz"), *(f"robot0_eef_rot_axi
 
 def test_umis_rotations_are_converted_and_keep_their_name() -> None:
     spec = dataclasses.replace(
-        SPEC, controller="unknown", action_names=(*UMI, "robot0_gripper_width.0 [m]"), state_names=UMI
+        MUJOCO, controller="unknown", action_names=(*UMI, "robot0_gripper_width.0 [m]"), state_names=UMI
     )
     edit = convert_actions(spec, "delta")
     assert [name.split(".")[0] for name in edit.spec.action_names[2:6]] == [
@@ -217,7 +244,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_deltas_that_lead_nowhere_are_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = DemoStore.create(tmp_path / "s", dataclasses.replace(SPEC, action_names=UMI, state_names=UMI))
+    store = DemoStore.create(tmp_path / "s", dataclasses.replace(MUJOCO, action_names=UMI, state_names=UMI))
     pose = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
     store.append(dataclasses.replace(episode(n=5), state=pose, actions=pose))
     monkeypatch.chdir(tmp_path)
@@ -229,7 +256,7 @@ def test_deltas_that_lead_nowhere_are_warned_of(
 def test_deltas_that_a_controller_would_clip_are_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = dataclasses.replace(SPEC, action_names=(*POSE, "gripper"), controller="OSC_POSE absolute")
+    spec = dataclasses.replace(MUJOCO, action_names=(*POSE, "gripper"), controller="OSC_POSE absolute")
     before = episode(n=8)
     # 3 cm per step, but 20 cm in two of eight; the rotations stay.
     actions = np.concatenate([before.state[:, :9], 5 * np.ones((8, 1), np.float32)], 1)

@@ -1,7 +1,7 @@
 """Converting a store's actions: between deltas and absolute poses, and between representations of rotations.
 
 The meaning of the columns is read from their names (`pose_columns`). A delta starts from the pose in the state of the
-same step, whose columns are named in the same way.
+same step, whose columns are named in the same way; in robosuite's data, from where the gripper is a physics step later.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pixio_robot.data.actions.rotations import (
     ROTATION_SIZES,
     apply_deltas,
     deltas_between,
+    matrices_from_rotations,
     rotations_from_matrices,
 )
 from pixio_robot.data.demos.editing.rewrite import Edit
@@ -40,6 +41,8 @@ from pixio_robot.types import UNKNOWN, DemoSpec, Episode
 
 DELTA, ABSOLUTE = "delta", "absolute"
 ROBOSUITE = "robosuite"
+_LATE_SIMULATORS, _LATE_BY_S = (ROBOSUITE, "libero"), 0.002
+"""robosuite's controllers start one physics step later than the observations that it returns."""
 _MOTION_TOLERANCE = 1e-5
 """In m, rad or 1: above the float32 rounding error of a difference of equal poses, below any deliberate motion."""
 
@@ -80,11 +83,17 @@ def convert_actions(
         for one, other in zip(before, after, strict=True)
     ]
 
+    lead = _LATE_BY_S * spec.control_hz if spec.simulator in _LATE_SIMULATORS else 0.0
+
     def change(episode: Episode) -> Episode:
         parts = [
             episode.actions[:, one.first : one.stop]
             if one == other
-            else other.write(_convert_pose(one.read(episode.actions), one, other, start and start.read(episode.state)))
+            else other.write(
+                _convert_pose(
+                    one.read(episode.actions), one, other, start and _extrapolate(start.read(episode.state), lead)
+                )
+            )
             for one, other, start in zip(before, after, starts, strict=True)
         ]
         columns = replace_columns(list(episode.actions.T), before, [list(part.T) for part in parts])
@@ -196,6 +205,19 @@ def _target_columns(
     target = dataclasses.replace(block, what=what, delta=delta)
     scale = {POSITION: scale_position, AXIS_ANGLE: scale_rotation}.get(target.form, 1.0) if delta else 1.0
     return dataclasses.replace(target, scale=(scale,) * ROTATION_SIZES.get(target.form, 3))
+
+
+def _extrapolate(poses: np.ndarray, lead: float) -> np.ndarray:
+    """Poses of successive steps, each moved on by `lead` times the motion of the step before it; the first rests."""
+    if not lead or len(poses) < 2:
+        return poses
+    motion = deltas_between(poses[:-1], poses[1:])
+    if poses.ndim == 2:
+        motion = lead * motion
+    else:
+        turns_n3 = rotations_from_matrices(motion, AXIS_ANGLE)
+        motion = matrices_from_rotations(lead * turns_n3, AXIS_ANGLE)
+    return np.concatenate([poses[:1], apply_deltas(poses[1:], motion)])
 
 
 def _convert_pose(values: np.ndarray, before: PoseColumns, after: PoseColumns, start: np.ndarray | None) -> np.ndarray:
