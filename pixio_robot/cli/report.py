@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,9 @@ from pixio_robot.cli.stages.stage import STAMP_SUFFIX, stamp_path
 from pixio_robot.cli.stale_evaluations import candidate_policy_paths, find_stale_evaluations
 from pixio_robot.errors import UserError, format_names
 from pixio_robot.evaluation.checkpoint_series import SERIES
-from pixio_robot.evaluation.report.data import EVALUATIONS
+from pixio_robot.evaluation.report.data import EVALUATIONS, RunMetadata
 from pixio_robot.evaluation.results import SUMMARY
-from pixio_robot.files import atomic_file, read_json, write_json
+from pixio_robot.files import read_json
 
 
 @dataclass(kw_only=True)
@@ -38,14 +37,12 @@ class ReportCommand(RunSettings):
     interval over training seeds."""
 
 
-def _write_run_metadata(directory: Path) -> None:
-    """Collect what the report needs about the run as a whole from the stamps of its stages."""
+def _collect_metadata(directory: Path) -> RunMetadata:
+    """What the report says about the run as a whole, from the stamps of its stages."""
     stamps = [read_json(path) for path in directory.rglob(f"*{STAMP_SUFFIX}")]
     stamps.sort(key=lambda stamp: stamp["finished_at"])
-    lines = [{key: stamp[key] for key in ("stage", "out", "command", "seconds", "finished_at")} for stamp in stamps]
-    with atomic_file(directory / "stages.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_json(directory / "environment.json", describe_environment())
+    stages = [{key: stamp[key] for key in ("stage", "out", "command", "seconds", "finished_at")} for stamp in stamps]
+    return RunMetadata(stages=stages, environment=describe_environment())
 
 
 def _training_settings(evaluation: Path) -> dict[str, Any] | None:
@@ -143,8 +140,8 @@ def _run(command: ReportCommand) -> int:
         raise UserError(
             f"There is no run directory {directory}: give run=DIR, the directory the other commands wrote to."
         )
-    _write_run_metadata(directory)
-    path = build_report(directory, directory / "report.html", _find_stale([directory / EVALUATIONS]))
+    stale = _find_stale([directory / EVALUATIONS])
+    path = build_report(directory, directory / "report.html", stale, _collect_metadata(directory))
     missing = find_unshown_evaluations(directory)
     if missing:
         print(

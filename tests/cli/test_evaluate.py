@@ -233,6 +233,23 @@ def test_runs_are_compared_on_one_page(run: Path, tmp_path: Path) -> None:
         dispatch(["report", f"compare=[{run},{tmp_path}]", f"out={tmp_path}/page"])
 
 
+def test_a_report_replaces_only_an_earlier_report(tmp_path: Path) -> None:
+    own = ("results.csv", "results.json", "report.md", "report.html", "environment.json", "stages.jsonl")
+    for name in own:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match="nothing to report"):
+        dispatch(["report", f"run={tmp_path}"])
+    run_stage("evaluate", str(tmp_path / "evaluations" / "begun"), {}, lambda: True)
+    for name in own:
+        with pytest.raises(UserError, match=rf"holds .*{name}.*, not made by pixio-robot"):
+            dispatch(["report", f"run={tmp_path}"])
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    for _ in range(2):
+        assert dispatch(["report", f"run={tmp_path}"]) == 0
+    assert all((tmp_path / name).is_file() for name in own)
+
+
 def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> None:
     for place in ("evaluations/shown", "policies/bc/trials/step_00000001/evaluation", "mine"):
         run_stage("evaluate", str(tmp_path / "run" / place), {}, lambda: True)

@@ -13,7 +13,15 @@ from typing import Any
 from markupsafe import Markup
 
 from pixio_robot.evaluation.checkpoint_series import series_text
-from pixio_robot.evaluation.report.data import ReportInputs, collect_comparison, collect_inputs, run_name
+from pixio_robot.evaluation.report.data import (
+    ENVIRONMENT,
+    STAGES,
+    ReportInputs,
+    RunMetadata,
+    collect_comparison,
+    collect_inputs,
+    run_name,
+)
 from pixio_robot.evaluation.report.figures import interval_svg, loss_svg, series_svg
 from pixio_robot.evaluation.report.findings import (
     caveats,
@@ -24,9 +32,8 @@ from pixio_robot.evaluation.report.findings import (
     p_text,
 )
 from pixio_robot.evaluation.report.media import load_clips, load_panels
-from pixio_robot.evaluation.report.templating import render
+from pixio_robot.evaluation.report.templating import render, write_page
 from pixio_robot.evaluation.results import EvaluationSummary
-from pixio_robot.files import atomic_file
 
 MEDIA_BYTES = 6_000_000
 """Limit on the total size of embedded videos, so that the report stays small enough to email."""
@@ -35,35 +42,44 @@ _CSV_COLUMNS = [
 ]
 
 
-def build_report(run_dir: Path, out: Path, outdated: Collection[Path] = ()) -> Path:
+def build_report(
+    run_dir: Path, out: Path, outdated: Collection[Path] = (), metadata: RunMetadata | None = None
+) -> Path:
     """Write `out` (an .html file), and `report.md`, `results.csv` and `results.json` beside it; returns `out`.
 
-    `outdated`: evaluations to leave out, because their policy was trained anew since.
+    `outdated`: evaluations to leave out, because their policy was trained anew since. `metadata`: written to
+    `stages.jsonl` and `environment.json` beside `out`; None takes it from there in `run_dir`.
 
-    The page is one self-contained file that needs no network access. Raises UserError as `collect_inputs` does.
+    The page is one self-contained file that needs no network access. Raises UserError as `collect_inputs` and
+    `write_page` do.
     """
-    return _write(collect_inputs(run_dir, outdated), out, out.with_name("report.md"), out.with_name("results"))
+    beside = {}
+    if metadata is not None:
+        beside[out.with_name(STAGES)] = "".join(json.dumps(stage) + "\n" for stage in metadata.stages)
+        beside[out.with_name(ENVIRONMENT)] = json.dumps(metadata.environment, indent=2) + "\n"
+    inputs = collect_inputs(run_dir, outdated, metadata)
+    return _write(inputs, out, out.with_name("report.md"), out.with_name("results"), beside)
 
 
 def build_comparison(run_dirs: Sequence[Path], out: Path, outdated: Collection[Path] = ()) -> Path:
     """Compare several runs on one page, `out` (.html), with .md, .csv and .json of the same name; returns `out`.
 
     `outdated`: as in `build_report`.
-    Raises UserError as `collect_comparison` does.
+    Raises UserError as `collect_comparison` and `write_page` do.
     """
     return _write(collect_comparison(run_dirs, outdated), out, out.with_suffix(".md"), out.with_suffix(""))
 
 
-def _write(inputs: ReportInputs, out: Path, markdown: Path, results: Path) -> Path:
-    texts = {
+def _write(
+    inputs: ReportInputs, out: Path, markdown: Path, results: Path, further: Mapping[Path, str] | None = None
+) -> Path:
+    beside = {
         markdown: render_markdown(inputs),
         results.with_name(f"{results.name}.csv"): render_csv(inputs),
         results.with_name(f"{results.name}.json"): render_json(inputs),
-        out: render_html(inputs),
+        **(further or {}),
     }
-    for path, text in texts.items():
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_page(out, render_html(inputs), beside)
     return out
 
 

@@ -28,6 +28,8 @@ from pixio_robot.files import read_json
 from pixio_robot.types import EpisodeResult
 
 EVALUATIONS = "evaluations"
+STAGES = "stages.jsonl"
+ENVIRONMENT = "environment.json"
 
 
 HELD_OUT = {"validation_loss": "loss", "validation_action_error": "action error"}
@@ -97,8 +99,20 @@ class ReportInputs:
     """Evaluations left out because their policy was trained anew since."""
 
 
-def collect_inputs(run_dir: Path, outdated: Collection[Path] = ()) -> ReportInputs:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunMetadata:
+    """What the report says about the run as a whole."""
+
+    stages: Sequence[Mapping[str, Any]]
+    """What a line of stages.jsonl holds, for each."""
+    environment: Mapping[str, Any] | None
+    """What environment.json holds."""
+
+
+def collect_inputs(run_dir: Path, outdated: Collection[Path] = (), metadata: RunMetadata | None = None) -> ReportInputs:
     """Read a run directory, but not the evaluations that are `outdated`.
+
+    `metadata`: None reads it from stages.jsonl and environment.json in the directory.
 
     Raises UserError if it does not exist or contains none of the known parts, and for anything malformed, naming the
     file and line. An incomplete last line (of a killed run) is ignored.
@@ -106,11 +120,18 @@ def collect_inputs(run_dir: Path, outdated: Collection[Path] = ()) -> ReportInpu
     if not run_dir.is_dir():
         raise UserError(f"There is no run directory {run_dir}.")
     evaluations, unfinished = _read_evaluations([run_dir], outdated)
+    # What the caller says of this machine is no part of the run.
+    elsewhere = {"run_dir"} if metadata is None else {"run_dir", "environment"}
+    if metadata is None:
+        metadata = RunMetadata(
+            stages=_read_json_lines(run_dir / STAGES, required="stage"),
+            environment=_read_mapping(run_dir / ENVIRONMENT),
+        )
     curves = {path.parent.name: _read_curve(path) for path in sorted(run_dir.glob("policies/*/metrics.jsonl"))}
     inputs = ReportInputs(
         run_dir=run_dir,
-        stages=[_parse_stage(line) for line in _read_json_lines(run_dir / "stages.jsonl", required="stage")],
-        environment=_read_mapping(run_dir / "environment.json"),
+        stages=[_parse_stage(line) for line in metadata.stages],
+        environment=metadata.environment,
         frames=_read_mapping(run_dir / "frames" / "manifest.json"),
         demos=_describe_demonstrations(run_dir / "demos"),
         pretraining=_read_curve(run_dir / "pretrain" / "metrics.jsonl"),
@@ -121,7 +142,7 @@ def collect_inputs(run_dir: Path, outdated: Collection[Path] = ()) -> ReportInpu
         unfinished=unfinished,
         outdated=_evaluation_names([run_dir], outdated),
     )
-    if not any(getattr(inputs, field.name) for field in dataclasses.fields(inputs) if field.name != "run_dir"):
+    if not any(getattr(inputs, field.name) for field in dataclasses.fields(inputs) if field.name not in elsewhere):
         raise UserError(
             f"{run_dir} holds nothing to report: none of stages.jsonl, pretrain/metrics.jsonl, "
             "policies/*/metrics.jsonl, evaluations/*, frames/manifest.json, demos, environment.json."

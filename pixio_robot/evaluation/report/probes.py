@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.report.templating import render
+from pixio_robot.evaluation.report.templating import render, write_page
 from pixio_robot.files import atomic_file, read_json
 from pixio_robot.html_pages import data_uri
 
@@ -90,9 +90,7 @@ def write_probe_page(directory: Path) -> Path:
         objects_cm=objects_cm,
     )
     page = directory / "probes.html"
-    for path, text in ((page, html), (directory / "probes.csv", _csv(cards))):
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_page(page, html, {directory / "probes.csv": _csv(cards)})
     return page
 
 

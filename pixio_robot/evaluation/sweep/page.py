@@ -13,11 +13,10 @@ from markupsafe import Markup
 
 from pixio_robot.evaluation.report.figures import interval_svg
 from pixio_robot.evaluation.report.findings import interval_text, p_text
-from pixio_robot.evaluation.report.templating import render
+from pixio_robot.evaluation.report.templating import render, write_page
 from pixio_robot.evaluation.sweep.collect import SweepRow, format_setting
 from pixio_robot.evaluation.sweep.contrast import Contrast, find_rows, welch_contrast
 from pixio_robot.evaluation.sweep.figure import sweep_figure
-from pixio_robot.files import atomic_file
 
 _COLUMNS = ("task", "label", "policy", "runs", "successes", "episodes", "rate", "low", "high", "interval")
 
@@ -46,15 +45,14 @@ def write_sweep(rows: Sequence[SweepRow], title: str, page: Path, against: str |
             interval_svg(row.low, row.rate, row.high, row.rates if len(row.rates) > 1 else ())
         ),
     }
-    for path, text in (
-        (page.with_suffix(".svg"), sweep_figure(rows)),
-        (page.with_suffix(".md"), render("sweep.md.j2", autoescape=False, **context)),
-        (page.with_suffix(".csv"), _csv(rows, [contrasts.get(id(row)) for row in rows], against)),
-        (page.with_suffix(".json"), _json(rows, [contrasts.get(id(row)) for row in rows], against)),
-        (page, render("sweep.html.j2", autoescape=True, **context)),
-    ):
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    beside = {
+        ".svg": sweep_figure(rows),
+        ".md": render("sweep.md.j2", autoescape=False, **context),
+        ".csv": _csv(rows, [contrasts.get(id(row)) for row in rows], against),
+        ".json": _json(rows, [contrasts.get(id(row)) for row in rows], against),
+    }
+    html = render("sweep.html.j2", autoescape=True, **context)
+    write_page(page, html, {page.with_suffix(suffix): text for suffix, text in beside.items()})
     return page
 
 

@@ -168,7 +168,7 @@ def test_any_part_alone_is_reported(run_dir, tmp_path, part):
     (run_dir / part).rename(alone / part)
     page = parse(build_report(alone, tmp_path / "report.html").read_text())
     assert "Not run" in page.text
-    build_report(run_dir, tmp_path / "without.html")
+    build_report(run_dir, tmp_path / "without" / "report.html")
 
 
 def test_nothing_to_report(tmp_path):
