@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, format_names
 from pixio_robot.evaluation.statistics import Interval
 from pixio_robot.files import atomic_file, read_json, write_json
 from pixio_robot.types import DemoSpec, EpisodeResult
@@ -110,7 +110,8 @@ def _identity(policy: EvaluatedPolicy, spec: DemoSpec) -> dict[str, Any]:
 def load_previous_episodes(directory: Path, policy: EvaluatedPolicy, spec: DemoSpec) -> list[EpisodeResult]:
     """The episodes already in a results directory, which need not exist.
 
-    Raises UserError naming the differing fields if the directory belongs to another policy or environment.
+    Raises UserError naming the differing fields if the directory belongs to another policy or environment, and if it
+    holds files that no evaluation made and this one would replace.
     """
     identity = _identity(policy, spec)
     path = directory / IDENTITY
@@ -124,8 +125,11 @@ def load_previous_episodes(directory: Path, policy: EvaluatedPolicy, spec: DemoS
                 f"{directory} holds the results of another evaluation (differs in {', '.join(differing)}). "
                 "Choose another output directory, or delete that one to start over."
             )
-    elif (directory / EPISODES).exists():
-        raise UserError(f"{directory} has {EPISODES} but no {IDENTITY}, so it is unknown which policy was evaluated.")
+    elif foreign := [name for name in (EPISODES, SUMMARY, VIDEOS) if (directory / name).exists()]:
+        raise UserError(
+            f"{directory} has {format_names(foreign)} but no {IDENTITY}, so it is unknown which policy was evaluated: "
+            "choose another output directory."
+        )
     return read_episodes(directory) if (directory / EPISODES).exists() else []
 
 

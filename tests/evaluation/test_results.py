@@ -167,6 +167,18 @@ def test_reading_what_is_not_there_or_broken(line_pool, seeking_actor, tmp_path)
         read_episodes(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["summary.json", "episodes.jsonl"])
+def test_files_of_the_same_name_that_no_evaluation_made_are_kept(line_pool, seeking_actor, tmp_path, name):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"has {name} but no identity"):
+        evaluate(line_pool(2), seeking_actor(), POLICY, CONFIG, tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    evaluate(line_pool(2), seeking_actor(), POLICY, CONFIG, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_spec_hash_ignores_where_the_data_came_from(make_spec):
     assert spec_hash(make_spec()) == spec_hash(make_spec(source="elsewhere", licence="MIT"))
     assert spec_hash(make_spec()) != spec_hash(make_spec(task="Other"))

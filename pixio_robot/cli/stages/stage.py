@@ -113,7 +113,7 @@ def run_stage(
         if replaces and not overwrite and not stamp.is_file():
             _check_nothing_foreign(command, target)
         if overwrite and target.exists():
-            if not stamp.is_file():
+            if not (stamp.is_file() and _holds_what_was_made(target, read_json(stamp))):
                 raise UserError(
                     f"{target} was not made by pixio-robot, so overwrite=true does not replace it. Choose another out=."
                 )
@@ -142,6 +142,18 @@ def _check_no_nested_results(target: Path) -> None:
             f"{target} holds other results ({format_names(others)}), which overwrite=true would delete: "
             f"give out={target}/NAME."
         )
+
+
+def _names_in(target: Path) -> list[str]:
+    """A few names that show whose directory this is."""
+    return sorted(path.name for path in target.iterdir())[:20] if target.is_dir() else []
+
+
+def _holds_what_was_made(target: Path, stamp: Mapping[str, Any]) -> bool:
+    """Whether something at `target` was there when its stamp was written: the result may have been removed, and
+    other files put in its place. True also if the stamp does not say, as after a kill."""
+    made = stamp.get("holds")
+    return not made or any((target / name).exists() for name in made)
 
 
 def _check_nothing_foreign(command: str, target: Path) -> None:
@@ -241,7 +253,12 @@ def _run_and_stamp(request: _StageRequest, work: Callable[[], bool], always: boo
     def save(finished: bool) -> None:
         seconds = spent + time.monotonic() - started
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_json(stamp, record | {"seconds": round(seconds, 2), "finished": finished, "finished_at": now})
+        write_json(
+            stamp,
+            record
+            | {"seconds": round(seconds, 2), "finished": finished, "finished_at": now}
+            | {"holds": _names_in(target)},
+        )
 
     started = time.monotonic()
     if not larger:

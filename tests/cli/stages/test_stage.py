@@ -213,6 +213,17 @@ def test_overwrite_leaves_foreign_directories_alone(tmp_path: Path) -> None:
     assert foreign.is_dir()
 
 
+def test_overwrite_leaves_files_alone_that_lie_where_a_result_was(tmp_path: Path) -> None:
+    out = tmp_path / "evaluation"
+    run_stage("evaluate", str(out), Settings(), write(out / "summary.json", "{}"))
+    run_stage("evaluate", str(out), Settings(steps=2), write(out / "summary.json", "{}"), overwrite=True)
+    shutil.rmtree(out)
+    write(out / "thesis.tex", "mine")()
+    with pytest.raises(UserError, match="not made by pixio-robot"):
+        run_stage("evaluate", str(out), Settings(), write(out / "summary.json", "{}"), overwrite=True)
+    assert (out / "thesis.tex").read_text() == "mine"
+
+
 def test_what_no_stage_made_is_not_replaced(tmp_path: Path) -> None:
     out, log = tmp_path / "probe", []
     out.mkdir()
