@@ -184,7 +184,7 @@ def test_a_transformers_model_that_takes_patches_in_place_of_images_is_refused(t
     source = EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path))
     with pytest.raises(UserError, match=r"has no square size \(\{\}\); set encoder.resize"):
         build_encoder(source)
-    with pytest.raises(UserError, match="siglip2_vision_model takes more than images .*pixel_attention_mask"):
+    with pytest.raises(UserError, match=r"siglip2_vision_model takes more than images .*pixel_attention_mask"):
         build_encoder(dataclasses.replace(source, resize=64))
 
 

@@ -87,7 +87,7 @@ class PoseColumns:
         return values if self.is_position else matrices_from_rotations(values, self.form)
 
     def write(self, values: np.ndarray) -> np.ndarray:
-        """The inverse of `read`, for these columns only. Absolute rotations are those of one trajectory, step by step."""
+        """The inverse of `read`, for these columns only. Absolute rotations are those of a trajectory, step by step."""
         if self.is_position:
             return values / self.scale
         represent = rotations_from_matrices if self.delta else rotations_from_trajectory

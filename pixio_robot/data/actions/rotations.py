@@ -14,14 +14,14 @@ AXIS_ANGLE, QUATERNION, ROT6D, ROT6D_ROWS, MATRIX = "axis_angle", "quat", "rot6d
 ROTATION_SIZES = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
 """Number of values in each form.
 
-axis_angle: in rad. quat: x, y, z, w as in robosuite and scipy. matrix: row by row. axis_angle and quat have two values for
-each rotation: those of single rotations have a norm of at most pi and w >= 0, those of a trajectory are continuous.
+axis_angle: in rad. quat: x, y, z, w as in robosuite and scipy. matrix: row by row. axis_angle and quat have two values
+for each rotation: those of single rotations have a norm of at most pi and w >= 0, those of a trajectory are continuous.
 rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as in our environments' states.
 rot6d_rows: its first two rows, as in pytorch3d and therefore in diffusion_policy and UMI.
 """
 _MIN_NORM = 1e-6
 _HALF_TURN = 0.7 * np.pi
-"""A trajectory that begins farther from no rotation than this (rad) counts as one around half a turn. Between the 120 and
+"""A trajectory that begins with a larger rotation than this (rad) counts as one around half a turn. Between the 120 and
 135 degrees of grippers that are mounted askew or tilted, where noise would decide."""
 
 
@@ -67,13 +67,13 @@ def rotations_from_matrices(matrices: np.ndarray, form: str) -> np.ndarray:
 
 
 def rotations_from_trajectory(matrices_n33: np.ndarray, form: str) -> np.ndarray:
-    """Rotation matrices of successive steps, (n, 3, 3) -> (n, k) in `form`, without jumps between two values of the same
+    """Rotation matrices of successive steps, (n, 3, 3) -> (n, k) in `form`, without jumps between the two values of a
     rotation.
 
-    A gripper that points down is rotated by nearly half a turn, where the shorter rotation vector and the quaternion with
-    w >= 0 flip with the slightest movement: a policy would learn their mean. Here each step takes the value that is
-    nearer to the step before. The first has the shorter one, or, around half a turn, the one with its axis on the side
-    of x + y >= 0, so that trajectories that begin at nearly the same pose agree.
+    A gripper that points down is rotated by nearly half a turn, where the shorter rotation vector and the quaternion
+    with w >= 0 flip with the slightest movement: a policy would learn their mean. Here each step takes the value that
+    is nearer to the step before. The first has the shorter one, or, around half a turn, the one with its axis on the
+    side of x + y >= 0, so that trajectories that begin at nearly the same pose agree.
     """
     from scipy.spatial.transform import Rotation
 
