@@ -246,6 +246,79 @@ def test_whatever_is_trained_gets_a_gradient(name, mode, tmp_path):
     assert [name for name, gradient in trained.items() if gradient is None] == []
 
 
+EVIL = """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+class Config: pass
+class Model: pass
+"""
+
+
+@pytest.fixture
+def careless_user(monkeypatch):
+    """Agrees to run a repository's code, if asked, and has no network."""
+
+    def fail(*arguments, **_):
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    monkeypatch.setattr("socket.getaddrinfo", fail)
+
+
+@pytest.mark.parametrize("entry", ["auto_map", "attn_implementation", "_attn_implementation"])
+def test_code_that_a_description_names_is_never_used(entry, tmp_path, monkeypatch, careless_user):
+    """`auto_map` is common in honest directories, which transformers opens with its own class."""
+    monkeypatch.chdir(tmp_path)
+    directory_of("vit", tmp_path / "model")
+    (tmp_path / "model" / "code.py").write_text(EVIL)
+    added = {"auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}.get(entry, "someones/kernel")
+    config_file = tmp_path / "model" / "config.json"
+    config_file.write_text(json.dumps(json.loads(config_file.read_text()) | {entry: added}))
+    encoder = build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS, path="model"))
+    architecture = json.dumps(json.loads(encoder.config.architecture) | {entry: added})
+    rebuilt = TransformersEncoder(dataclasses.replace(encoder.config, architecture=architecture))
+    rebuilt.load_state_dict(encoder.state_dict())
+    assert rebuilt.fingerprint() == encoder.fingerprint()
+
+    unknown = {"model_type": "someones", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    config_file.write_text(json.dumps(unknown))
+    with pytest.raises(UserError, match="transformers cannot open model as a vision model"):
+        build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS, path="model"))
+    assert not (tmp_path / "model" / "ran").exists()
+
+
+SMALL_VIT = {"model_type": "vit", **SMALL, **SQUARE}
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        ({"model_type": "timm_wrapper", "architecture": "hf-hub:someones/model"}, r"repository's model \(timm_wrapper"),
+        ({"model_type": "timm_backbone", "backbone": "hf-hub:someones/model"}, "someones/model"),
+        ({"model_type": "detr", "backbone": "someones/model", "use_timm_backbone": False}, "someones/model"),
+        ({"model_type": "dpt", "backbone_config": {"model_type": "timm_backbone"}}, "use timm's"),
+        (
+            {
+                "model_type": "vision-encoder-decoder",
+                "auto_map": {"AutoModel": "model--code.Model"},
+                "encoder": SMALL_VIT,
+                "decoder": {"model_type": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2},
+            },
+            "cannot build an encoder from .*vision-encoder-decoder.*Unrecognized configuration class",
+        ),
+        ({"model_type": "nothing"}, "Unrecognized model identifier"),
+        (SMALL_VIT | {"num_hidden_layers": "x"}, "cannot build an encoder"),
+        (SMALL_VIT | {"num_attention_heads": 0}, "cannot build an encoder"),
+        ([1], "cannot build an encoder"),
+    ],
+)
+def test_a_description_that_is_not_of_a_model_of_transformers(description, words, careless_user):
+    with pytest.raises(UserError, match=words):
+        TransformersEncoder(TransformersConfig(architecture=json.dumps(description)))
+    with pytest.raises(UserError, match=r"cannot build an encoder from \{:"):
+        TransformersEncoder(TransformersConfig(architecture="{"))
+
+
 def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(UserError, match="resnet18"):
         build_encoder(EncoderSource(kind=EncoderKind.TIMM, name="resnet_18"))

@@ -33,6 +33,10 @@ POOLED_ONLY = ("clip_vision_model", "chinese_clip_vision_model", "metaclip_2_vis
 """Models that apply their last normalisation, `post_layernorm`, to the pooled class token but not to the tokens that
 they return. Here it is part of the features, as in timm."""
 
+_NO_FOREIGN_CODE: Any = {"trust_remote_code": False, "attn_implementation": None}
+"""Otherwise transformers asks whether to run the code that `auto_map` names, and downloads a compiled kernel if the
+implementation of attention is the name of a repository."""
+
 
 @dataclasses.dataclass(kw_only=True)
 class TransformersConfig(ForeignConfig):
@@ -48,10 +52,18 @@ class TransformersEncoder(ForeignEncoder):
         super().__init__(config)
         if model is None:
             transformers = _import_transformers()
-            description = json.loads(config.architecture)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**description))
+            try:
+                architecture = _checked_config(transformers, json.loads(config.architecture))
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(seed)
+                    model = transformers.AutoModel.from_config(architecture, **_NO_FOREIGN_CODE)
+            except UserError:
+                raise
+            except Exception as error:  # transformers raises errors of many kinds for a damaged description
+                raise UserError(
+                    f"transformers cannot build an encoder from {config.architecture[:200]}: "
+                    f"{next(iter(str(error).splitlines()), repr(error))}"
+                ) from error
         assert model is not None
         pooler, self._unnormed = getattr(model, "pooler", None), model.config.model_type in POOLED_ONLY  # type: ignore
         if isinstance(norm := getattr(pooler, "layernorm", None), nn.LayerNorm):  # BEiT, Data2Vec
@@ -105,14 +117,17 @@ def open_transformers(source: str, resize: int | None, pretrained: bool, seed: i
     """
     transformers = _import_transformers()
     try:
-        architecture = transformers.AutoConfig.from_pretrained(source)
+        architecture = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         architecture = getattr(architecture, "vision_config", architecture)
-        processor = transformers.AutoImageProcessor.from_pretrained(source)
+        processor = transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
         if architecture.model_type == "vit_mae":
             architecture.mask_ratio = 0.0
+        architecture = _checked_config(transformers, _describe(architecture))
         model = None
         if pretrained:
-            model, info = transformers.AutoModel.from_pretrained(source, config=architecture, output_loading_info=True)
+            model, info = transformers.AutoModel.from_pretrained(
+                source, config=architecture, output_loading_info=True, **_NO_FOREIGN_CODE
+            )
             missing = [key for key in info["missing_keys"] if "pooler." not in key]
             if missing:
                 raise UserError(f"The weights of {source} lack {', '.join(sorted(missing))}.")
@@ -122,13 +137,37 @@ def open_transformers(source: str, resize: int | None, pretrained: bool, seed: i
             f"transformers cannot open {source} as a vision model{where}: {str(error).splitlines()[0]}"
         ) from error
     config = TransformersConfig(
-        architecture=json.dumps(architecture.to_diff_dict() | {"model_type": architecture.model_type}),
+        architecture=json.dumps(_describe(architecture)),
         resize=resize or _image_side(processor, source),
         mean=list(processor.image_mean if processor.do_normalize else (0.0, 0.0, 0.0)),
         std=list(processor.image_std if processor.do_normalize else (1.0, 1.0, 1.0)),
         interpolation=_interpolation(processor, source),
     )
     return TransformersEncoder(config, seed, model)
+
+
+def _describe(architecture: Any) -> dict[str, Any]:
+    return architecture.to_diff_dict() | {"model_type": architecture.model_type}
+
+
+def _checked_config(transformers: ModuleType, description: Any) -> Any:
+    """The configuration that `description` (JSON) states. Raises UserError if building it could look up a repository
+    that the description names."""
+    return transformers.AutoConfig.for_model(**_without_foreign_names(description))
+
+
+def _without_foreign_names(item: Any) -> Any:
+    if isinstance(item, list):
+        return [_without_foreign_names(each) for each in item]
+    if not isinstance(item, dict):
+        return item
+    if item.get("backbone") or str(item.get("model_type")).startswith("timm_"):
+        raise UserError(
+            f"This encoder of transformers is built from another library's or repository's model "
+            f"({item.get('backbone') or item['model_type']}), which may be downloaded: use timm's."
+        )
+    # Models that transformers knows need no `auto_map`; parts of a model would ask about theirs.
+    return {key: _without_foreign_names(value) for key, value in item.items() if key != "auto_map"}
 
 
 def _patch_size(architecture: Any) -> int:
