@@ -21,6 +21,7 @@ from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import detect_format
 from pixio_robot.interop.diffusion_policy import ExportConfig, ImportConfig, export_demos, import_demos, recognises
+from pixio_robot.interop.diffusion_policy.container import FolderSink
 from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
 
 ENDS = [4, 6, 11]
@@ -369,3 +370,12 @@ def test_stores_that_are_no_buffers(tmp_path: Path) -> None:
         export_demos(tmp_path / "s", tmp_path / "b.zarr", ExportConfig())
     with pytest.raises(UserError, match="Did you mean 'jpeg2k'"):
         export_demos(tmp_path / "s", tmp_path / "c.zarr", ExportConfig(codec="jpeg2"))
+
+
+@pytest.mark.parametrize("key", ["data/../../victim/0", "/tmp/victim/0"])
+def test_no_key_leads_out_of_the_folder_that_is_written(tmp_path: Path, key: str) -> None:
+    sink = FolderSink(tmp_path / "out")
+    with pytest.raises(UserError, match="would be written outside"):
+        sink.write(key, b"")
+    sink.write("data/..img/0", b"fine")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "data", "..img", "0"]

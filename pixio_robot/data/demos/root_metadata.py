@@ -10,6 +10,7 @@ from typing import Any
 from pixio_robot.data.demos.codecs import check_codec
 from pixio_robot.data.demos.metadata_checksums import METADATA_FILE, add_checksum, verify_and_strip_checksum
 from pixio_robot.data.demos.migrations import FORMAT_VERSION, upgrade_attributes
+from pixio_robot.data.demos.validation import check_spec
 from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
 from pixio_robot.types import DemoSpec
@@ -44,9 +45,14 @@ def read_root_metadata(path: Path) -> RootMetadata:
     """
     _, attributes = _attributes(path)
     try:
-        return RootMetadata(DemoSpec.from_json(attributes["spec"]), check_codec(attributes["image_codec"]))
+        root = RootMetadata(DemoSpec.from_json(attributes["spec"]), check_codec(attributes["image_codec"]))
+        try:
+            check_spec(root.spec)  # a stranger's camera names become parts of paths
+        except UserError as error:
+            raise UserError(f"{path / METADATA_FILE} has no usable DemoSpec: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path / METADATA_FILE} has no usable DemoSpec ({error!r}).") from error
+    return root
 
 
 def migrate_store(path: Path) -> tuple[int, int]:

@@ -115,6 +115,8 @@ class FolderSink:
         self._made: set[Path] = set()
 
     def write(self, key: str, content: bytes) -> None:
+        if key.startswith("/") or ".." in key.split("/"):
+            raise UserError(f"{key!r} would be written outside {self._path}: rename the camera or array.")
         file = self._path / key
         if file.parent not in self._made:
             file.parent.mkdir(parents=True, exist_ok=True)

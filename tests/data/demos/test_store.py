@@ -15,6 +15,7 @@ import zarr
 from demo_data import SPEC, make_episode, make_store, same
 
 from pixio_robot.data.demos import arrays
+from pixio_robot.data.demos.metadata_checksums import add_checksum
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
@@ -338,6 +339,27 @@ def test_other_things_are_told_by_name(tmp_path: Path, make, name: str, message:
     make(tmp_path / "s")
     with pytest.raises(UserError, match=message):
         DemoStore.open(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cameras": {"../../victim": {"height": 12, "width": 10}}}, r"'\.\./\.\./victim' cannot be used as a folder"),
+        ({"cameras": {"front": {"height": 0, "width": 10}}}, "0 x 10 pixels"),
+        ({"state_names": []}, "state_names is empty"),
+        ({"control_hz": "ten"}, "TypeError"),
+    ],
+)
+def test_a_spec_that_no_store_is_created_with_is_refused_when_opening(tmp_path: Path, changes, message: str) -> None:
+    """Anybody can make the checksum of a name that leads out of the store, or out of an export."""
+    make_store(tmp_path / "s", episodes=1)
+    header = tmp_path / "s" / "zarr.json"
+    metadata = json.loads(header.read_text())
+    metadata["attributes"]["spec"] |= changes
+    metadata["attributes"] = add_checksum(metadata["attributes"])
+    header.write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=rf"zarr\.json has no usable DemoSpec.*{message}"):
+        DemoStore.open(tmp_path / "s")
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
