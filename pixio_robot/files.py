@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,55 +49,139 @@ def disk_full_as_user_error(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` to fill; on success it is fsynced and renamed to `path`.
+    """Yield a temporary sibling of `path` to fill; on success it is fsynced and takes the place of `path`.
 
-    An existing `path` is replaced. On any exception the temporary directory is removed.
+    An existing `path` is replaced; of a symbolic link, what it points to. On any exception the temporary directory is
+    removed; after a kill, the next writer of `path` removes it.
     """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
-    try:
+    _remove_abandoned(path.with_name(f"{RETIRED_PREFIX}{path.name}{_FIRST}"), restore=path)
+    with _temporary_sibling(path, f"{TEMPORARY_PREFIX}{path.name}", is_directory=True) as temporary:
         with disk_full_as_user_error(path):
             temporary.chmod(0o755)
             yield temporary
             fsync_tree(temporary)
-        if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f"{RETIRED_PREFIX}{path.name}-", dir=path.parent)) / "old"
-            path.rename(retired)
-            try:
-                temporary.rename(path)
-            except BaseException:
-                retired.rename(path)
-                retired.parent.rmdir()
-                raise
-            shutil.rmtree(retired.parent)
-        else:
+        if not path.exists():
             temporary.rename(path)
+        elif _exchange(temporary, path):
+            _remove_abandoned(temporary)
+        else:
+            with _temporary_sibling(path, f"{RETIRED_PREFIX}{path.name}", is_directory=True) as retired:
+                path.rename(retired / "old")
+                try:
+                    temporary.rename(path)
+                except BaseException:
+                    (retired / "old").rename(path)
+                    raise
+                _remove(retired)
         fsync_parent(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling file to write; on success it is fsynced and renamed to `path`.
 
-    The sibling keeps the suffix of `path`, because many writers infer the format from it.
+    The sibling keeps the suffix of `path`, because many writers infer the format from it. On any exception it is
+    removed; after a kill, the next writer of `path` removes it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+    # Shortened, because the name of `path` may be as long as names can be.
+    name = f"{TEMPORARY_PREFIX}{path.stem[:40]}"
+    with _temporary_sibling(path, name, is_directory=False) as temporary:
         with disk_full_as_user_error(path):
             yield temporary
             fsync_tree(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
         fsync_parent(path)
+
+
+_FIRST = "-0"
+"""End of the name of a temporary, unless another process is writing to the same path."""
+
+
+@contextlib.contextmanager
+def _temporary_sibling(path: Path, name: str, *, is_directory: bool) -> Iterator[Path]:
+    """Yield a new file or directory beside `path`, which the caller renames or removes; on any exception it is removed.
+
+    It is locked meanwhile, and the kernel releases the lock however the process ends: an unlocked one of the same name
+    was left by a kill, and is removed first.
+    """
+    suffix = "" if is_directory else path.suffix
+    _remove_abandoned(path.with_name(f"{name}{_FIRST}{suffix}"))
+    temporary, lock = _create_locked(path, name, suffix, is_directory)
+    try:
+        yield temporary
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
+    finally:
+        os.close(lock)
+
+
+def _create_locked(path: Path, name: str, suffix: str, is_directory: bool) -> tuple[Path, int]:
+    while True:
+        temporary = path.with_name(f"{name}{_FIRST}{suffix}")
+        try:
+            temporary.mkdir(0o700) if is_directory else temporary.touch(0o600, exist_ok=False)
+        except FileExistsError:
+            if is_directory:
+                temporary = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=path.parent))
+            else:
+                descriptor, random = tempfile.mkstemp(prefix=f"{name}-", suffix=suffix, dir=path.parent)
+                os.close(descriptor)
+                temporary = Path(random)
+        if (lock := _lock(temporary, needed=False)) is not None:
+            return temporary, lock
+        # Another writer removed it as abandoned before it was locked.
+
+
+def _lock(path: Path, *, needed: bool) -> int | None:
+    """Lock what is at `path`; None if it is gone, or another process holds the lock. Unless `needed`, a file system
+    without locks is accepted too; what a kill leaves there stays."""
+    with contextlib.ExitStack() as stack, contextlib.suppress(FileNotFoundError, BlockingIOError):
+        descriptor = os.open(path, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if needed or isinstance(error, BlockingIOError):
+                raise
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            stack.pop_all()
+            return descriptor
+    return None
+
+
+def _remove_abandoned(temporary: Path, restore: Path | None = None) -> None:
+    """Remove a temporary that a killed process left; one of a replaced directory is moved back to `restore` if nothing
+    is there."""
+    with contextlib.ExitStack() as stack, contextlib.suppress(OSError):  # it may be another user's
+        if (lock := _lock(temporary, needed=True)) is None:
+            return
+        stack.callback(os.close, lock)
+        if restore is not None and not restore.exists() and (temporary / "old").exists():
+            (temporary / "old").rename(restore)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths in one step; False where the system or the file system cannot. Python offers no call."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if not sys.platform.startswith("linux") or rename is None:
+        return False
+    return rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
 
 
 @contextlib.contextmanager
@@ -132,10 +218,7 @@ def remove_temporaries(directory: Path, name: str = "") -> None:
         replaced = directory / target
         if leftover.name.startswith(RETIRED_PREFIX) and (leftover / "old").is_dir() and not replaced.exists():
             (leftover / "old").rename(replaced)
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        _remove(leftover)
 
 
 def write_json(path: Path, value: Any) -> None:

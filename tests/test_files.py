@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from pixio_robot import files
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_directory, atomic_file, read_json, remove_temporaries, write_json
 
@@ -35,13 +37,16 @@ def test_an_existing_directory_is_replaced_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["result"]
 
 
-def test_killed_between_the_two_renames_the_old_directory_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_the_next_writer", [False, True])
+def test_killed_between_the_two_renames_the_old_directory_comes_back(tmp_path: Path, by_the_next_writer: bool) -> None:
     """The swept directory of a process that died after it had moved the old one away."""
     target = tmp_path / "a-result"
     killed = """
         import os, sys
         from pathlib import Path
+        from pixio_robot import files
         from pixio_robot.files import atomic_directory
+        files._exchange = lambda first, second: False
         target = Path(sys.argv[1])
         with atomic_directory(target) as temporary:
             (temporary / "value").write_text("old")
@@ -55,9 +60,61 @@ def test_killed_between_the_two_renames_the_old_directory_comes_back(tmp_path: P
     """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(killed), str(target)]).returncode == 9
     assert not target.exists()
-    remove_temporaries(tmp_path)
+    if by_the_next_writer:
+        with pytest.raises(KeyError), atomic_directory(target):
+            raise KeyError
+    else:
+        remove_temporaries(tmp_path)
     assert (target / "value").read_text() == "old"
     assert names(tmp_path) == ["a-result"]
+
+
+def test_a_directory_is_there_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not files._exchange(*(Path(tempfile.mkdtemp(dir=tmp_path)) for _ in range(2))):
+        pytest.skip("this file system cannot exchange two directories")
+    target = tmp_path / "result"
+    with atomic_directory(target) as temporary:
+        (temporary / "first").touch()
+    monkeypatch.setattr(Path, "rename", None)
+    with atomic_directory(target) as temporary:
+        (temporary / "second").touch()
+    assert names(target) == ["second"]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_the_next_writer_removes_what_a_killed_one_left_but_not_of_a_living_one(tmp_path: Path, kind: str) -> None:
+    script = textwrap.dedent(f"""
+        import os, sys
+        from pathlib import Path
+        from pixio_robot.files import atomic_{kind}
+        with atomic_{kind}(Path(sys.argv[1])) as temporary:
+            print(temporary, flush=True)
+            input()
+            os._exit(9)
+    """)
+    target, write = tmp_path / f"{'long' * 60}.json", {"file": atomic_file, "directory": atomic_directory}[kind]
+    target = target if kind == "file" else tmp_path / "result"
+    words = [sys.executable, "-c", script, str(target)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living:
+        assert living.stdout is not None
+        left = Path(living.stdout.readline().strip())
+        with write(target):
+            assert left.exists()
+        assert left.exists()
+        living.communicate("\n")
+    assert left.exists()
+    with write(target):
+        pass
+    assert names(tmp_path) == [target.name]
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("disk/result")
+    for name in ("first", "second"):
+        with atomic_directory(tmp_path / "link") as temporary:
+            (temporary / name).touch()
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "disk" / "result") == ["second"]
 
 
 def test_a_failed_file_leaves_the_old_one(tmp_path: Path) -> None:

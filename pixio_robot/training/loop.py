@@ -152,7 +152,8 @@ class _TrainingRun:
             lambda: DistinctItemCounter(self.processes)
         )
         if self.processes.is_main:
-            for directory in (run_dir, run_dir / CHECKPOINTS, run_dir / MODEL):
+            checkpoints = run_dir / CHECKPOINTS
+            for directory in (run_dir, run_dir / MODEL, checkpoints, *checkpoints.glob("step_*")):
                 remove_temporaries(directory)
             (run_dir / RESULT_FILE).unlink(missing_ok=True)
         self.state = TrainingState(job, config.seed)
