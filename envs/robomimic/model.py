@@ -31,6 +31,9 @@ _REMOVED_ATTRIBUTES = {
 }
 """Attributes that MuJoCo wrote before version 3 and now rejects; robosuite's models leave them at their defaults."""
 
+_REFUSED_ELEMENTS = frozenset({"include", "model", "attach", "replicate"})
+"""Elements that stand for a part of another file, or for many copies; a saved model has their content instead."""
+
 _RENAMED_PARTS = (
     (re.compile(r"^gripper(\d+)_(?!right_|left_)"), r"gripper\1_right_"),
     (re.compile(r"^mount(\d+)_"), r"fixed_mount\1_"),
@@ -73,21 +76,25 @@ def load_model(env: Any, xml: str) -> None:
 def localise_model(xml: str) -> LocalModel:
     """The model with local file paths and without attributes that MuJoCo no longer supports.
 
-    Raises UserError if a mesh or texture is not part of the installed robosuite.
+    Raises UserError if a mesh or texture is not part of the installed robosuite or another package, or if the model
+    includes other models.
     """
     root = _parse(xml)
     package = Path(str(load_robosuite().__file__)).parent
     substitutes = []
     for part in root.iter():
-        if "file" in part.attrib:
-            recorded_path = Path(part.attrib["file"])
+        if part.tag in _REFUSED_ELEMENTS:
+            raise UserError(f"A demonstration's model_file has an element <{part.tag}>, which MuJoCo never saves.")
+        # The faces of a cube have a file each: fileright, fileup, ...
+        for attribute in [name for name in part.attrib if name.startswith("file")]:
+            recorded_path = Path(part.attrib[attribute])
             asset = _find_asset(recorded_path, package)
             if asset.name != recorded_path.name:
                 substitutes.append(recorded_path.name)
-            part.set("file", str(asset))
+            part.set(attribute, str(asset))
         for attribute in _REMOVED_ATTRIBUTES.get(part.tag, ()):
             part.attrib.pop(attribute, None)
-    return LocalModel(ElementTree.tostring(root, encoding="unicode"), tuple(substitutes))
+    return LocalModel(_text(root), tuple(substitutes))
 
 
 def upgrade_names(xml: str) -> str:
@@ -104,7 +111,7 @@ def upgrade_names(xml: str) -> str:
         # 1.5 marks an arm's base with a site; it does not collide and is invisible.
         if match and f"{match[1]}_right_center" not in sites:
             ElementTree.SubElement(base, "site", {"name": f"{match[1]}_right_center", "rgba": "0 0 0 0"})
-    return ElementTree.tostring(root, encoding="unicode")
+    return _text(root)
 
 
 def _parse(xml: str) -> ElementTree.Element:
@@ -114,11 +121,20 @@ def _parse(xml: str) -> ElementTree.Element:
         raise UserError(f"A demonstration's model_file is not valid XML ({error}).") from error
 
 
+def _text(root: ElementTree.Element) -> str:
+    try:
+        return ElementTree.tostring(root, encoding="unicode")
+    except RecursionError:
+        raise UserError(
+            "A demonstration's model_file is nested too deeply; robots have some dozens of levels."
+        ) from None
+
+
 def _find_asset(path: Path, package: Path) -> Path:
     """The local path of a file of robosuite's package, or of its substitute; `path` may be from another machine."""
     if ROBOSUITE_PACKAGE not in path.parts:
         if path.is_file():
-            return path
+            return _check_in_package(path)
         raise UserError(
             f"A demonstration's model_file needs {path}, which does not exist here and is not part of robosuite."
         )
@@ -128,5 +144,16 @@ def _find_asset(path: Path, package: Path) -> Path:
     collides = here.with_stem(here.stem.removesuffix(_VISUAL))
     for candidate in (here, moved, collides):
         if candidate.is_file():
-            return candidate
+            return _check_in_package(candidate)
     raise UserError(f"A demonstration's model_file needs {here}, which this version of robosuite does not have.")
+
+
+def _check_in_package(path: Path) -> Path:
+    """Raise UserError unless the file is in a Python package, as the assets of simulators are: a stranger's model could
+    show any other file of this machine as a texture."""
+    if any((folder / "__init__.py").is_file() for folder in path.resolve().parents):
+        return path
+    raise UserError(
+        f"A demonstration's model_file needs {path}, which is not in a Python package: only robosuite's own assets, or "
+        "those of another simulator's package, are loaded."
+    )

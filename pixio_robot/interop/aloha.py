@@ -138,8 +138,10 @@ class _Reader:
         self.spec = self._spec(source)
 
     def episodes(self) -> Iterator[Episode]:
+        from pixio_robot.interop.hdf5 import open_hdf5
+
         for number, path in enumerate(self._paths):
-            with _open_file(path) as file:
+            with open_hdf5(path) as file:
                 yield self._episode(number, path, file)
 
     def _episode(self, number: int, path: Path, file: h5py.File) -> Episode:
@@ -201,8 +203,10 @@ class _Reader:
         return frame if self._config.jpeg is Jpeg.ACT else frame[..., ::-1]
 
     def _spec(self, source: Path) -> DemoSpec:
+        from pixio_robot.interop.hdf5 import open_hdf5
+
         config, path = self._config, self._paths[0]
-        with _open_file(path) as file:
+        with open_hdf5(path) as file:
             stored = _cameras(file)
             for camera in config.cameras:
                 if camera not in stored:
@@ -277,15 +281,6 @@ def column_names(key: str, width: int) -> list[str]:
         for arm in ("left", "right")
         for joint in (*_JOINTS, _GRIPPER)
     ]
-
-
-def _open_file(path: Path) -> h5py.File:
-    import h5py
-
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path} cannot be opened as HDF5: {error}.") from error
 
 
 def _array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:

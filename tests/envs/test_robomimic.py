@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from envs.config import Controller, EnvConfig
@@ -280,6 +282,33 @@ def test_exports_describe_our_controllers_as_robosuite_builds_them(controller: C
     kind, way = spec.controller.split()
     assert (arm.name, arm.input_type) == (kind, way)
     replay.close()
+
+
+def test_a_strangers_model_reaches_no_files_but_the_assets_of_simulators(recording: Recording, tmp_path: Path) -> None:
+    picture, up = tmp_path / "secret.png", "/.." * 12
+    Image.new("RGB", (8, 8)).save(picture)
+    package = tmp_path / "simulator"
+    (package / "assets").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    shutil.copy(picture, package / "assets" / "wood.png")
+
+    def with_texture(attributes: str) -> str:
+        return (
+            f"<mujoco><asset><texture name='t' {attributes}/></asset><worldbody><geom size='1'/></worldbody></mujoco>"
+        )
+
+    for hostile, message in (
+        (with_texture(f"type='2d' file='{picture}'"), "secret.png, which is not in a Python package"),
+        (with_texture(f"type='cube' fileup='{picture}'"), "secret.png, which is not in a Python package"),
+        (with_texture(f"type='2d' file='/x/robosuite{up}{picture}'"), "secret.png, which is not in a Python package"),
+        (f"<mujoco><include file='{picture}'/></mujoco>", "an element <include>"),
+        ("<mujoco><worldbody><replicate count='9'><geom size='1'/></replicate></worldbody></mujoco>", "<replicate>"),
+        (f"<mujoco><worldbody>{'<body>' * 5000}{'</body>' * 5000}</worldbody></mujoco>", "nested too deeply"),
+    ):
+        with pytest.raises(UserError, match=message):
+            localise_model(hostile)
+    compile_model(localise_model(with_texture(f"type='2d' file='{package}/assets/wood.png'")))
+    compile_model(localise_model(recording.model_file))
 
 
 def test_what_the_model_lacks_is_named(recording: Recording) -> None:

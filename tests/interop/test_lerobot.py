@@ -226,6 +226,10 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
         "half the rows": lambda root: _halve(root / "data/chunk-000/file-000.parquet"),
         "no rows": lambda root: (root / "data/chunk-000/file-000.parquet").unlink(),
         "another image": lambda root: _replace_image(root / "data/chunk-000/file-000.parquet", 1),
+        "an image elsewhere": lambda root: _replace_image(root / "data/chunk-000/file-000.parquet", 1, "/etc/hostname"),
+        "an image above": lambda root: _replace_image(root / "data/chunk-000/file-000.parquet", 1, "a/../../x.png"),
+        "a video above": lambda root: _edit_info(root, video_path="../no tasks/" + str(video)),
+        "rows above": lambda root: _edit_info(root, data_path="../no tasks/data/chunk-000/file-000.parquet"),
     }
     messages = (
         "v2.1",
@@ -235,6 +239,10 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
         "file-000.parquet",
         "file-000.parquet",
         "of episode 0 has 5 x 4 px at step 1, but",
+        "refers to /etc/hostname, which is not below it",
+        r"refers to a/\.\./\.\./x\.png, which is not below it",
+        r"refers to \.\./no tasks/videos.*, which is not below it",
+        r"refers to \.\./no tasks/data.*, which is not below it",
     )
     for (name, damage), message in zip(damages.items(), messages, strict=True):
         root = tmp_path / name
@@ -251,15 +259,15 @@ def _edit_info(root: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def _replace_image(path: Path, row: int) -> None:
-    """By one of another size."""
+def _replace_image(path: Path, row: int, elsewhere: str = "") -> None:
+    """By one of another size, or by a reference to a file."""
     from PIL import Image
     from pyarrow import Table, parquet
 
     (key,) = (key for key in SIZES if key != "observation.images.top")
     rows, content = parquet.read_table(path).to_pylist(), io.BytesIO()
     Image.new("RGB", (4, 5)).save(content, format="png")
-    rows[row][key] = {"bytes": content.getvalue(), "path": "other.png"}
+    rows[row][key] = {"bytes": None if elsewhere else content.getvalue(), "path": elsewhere or "other.png"}
     parquet.write_table(Table.from_pylist(rows, parquet.read_schema(path)), path)
 
 

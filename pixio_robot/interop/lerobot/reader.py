@@ -126,7 +126,7 @@ class LeRobotFiles:
         from pyarrow import parquet
 
         for relative in dict.fromkeys(self.meta.get_data_file_path(number) for number in range(len(self))):
-            path = self.root / relative
+            path = self._file(relative)
             try:
                 with parquet.ParquetFile(path) as file:
                     for batch in file.iter_batches(_ROWS, columns=keys):
@@ -134,13 +134,22 @@ class LeRobotFiles:
             except (OSError, pa.ArrowException) as error:
                 raise UserError(f"{path} cannot be read: {error}") from error
 
+    def _file(self, relative: str | Path) -> Path:
+        """A file of the dataset. Raises UserError if the dataset names one outside it: the frames would show whatever is
+        there. Links are followed, because the cache of the Hub consists of them."""
+        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+            raise UserError(
+                f"{self.root} refers to {relative}, which is not below it: copy that file into the dataset."
+            )
+        return self.root / relative
+
     def _decode(self, number: int, key: str, cells: list[Any]) -> np.ndarray:
         from PIL import Image, UnidentifiedImageError
 
         frames: list[np.ndarray] = []
         for step, cell in enumerate(cells):
             try:
-                content = cell["bytes"] or (self.root / cell["path"]).read_bytes()
+                content = cell["bytes"] or self._file(cell["path"]).read_bytes()
                 with Image.open(io.BytesIO(content)) as image:
                     frames.append(np.asarray(image.convert("RGB")))
             except (OSError, UnidentifiedImageError, TypeError, KeyError) as error:
@@ -157,7 +166,7 @@ class LeRobotFiles:
     def _film(self, number: int, key: str, times: np.ndarray, tolerance_s: float) -> np.ndarray:
         from lerobot.datasets.video_utils import decode_video_frames
 
-        path = self.root / self.meta.get_video_file_path(number, key)
+        path = self._file(self.meta.get_video_file_path(number, key))
         if not path.is_file():
             raise UserError(f"{path}, the video of episode {number}, is missing.")
         shown = (times + self._episodes[number][f"videos/{key}/from_timestamp"]).tolist()

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.interop.hdf5 import open_hdf5
 
 ROBOSUITE = 1
 """robomimic's number for robosuite environments; 2 is Gym, which Isaac Lab uses too."""
@@ -26,7 +27,8 @@ _RECORDER = ("env", "env_info", "repository_version")
 
 
 class RobomimicFile:
-    """A robomimic file opened for reading; a context manager. Raises UserError for a file of another format.
+    """A robomimic file opened for reading; a context manager. Raises UserError for a file of another format,
+    and as `open_hdf5` does.
 
     `masks`: mask -> its demonstrations in the file. `absent`: mask -> how many it names that the file does not contain,
     as in files that robomimic's dataset_states_to_obs.py wrote with `--n`.
@@ -36,10 +38,7 @@ class RobomimicFile:
         self.path = path
         if not path.is_file():
             raise UserError(f"{path} is not a file.")
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise UserError(f"{path} cannot be opened as HDF5: {error}.") from error
+        self._file = open_hdf5(path)
         try:
             self._data = self._group(self._file, "data")
             self.demos = self._numeric_order()

@@ -1,0 +1,59 @@
+"""HDF5 files whose data are in other files of this machine are refused, whatever way they say so."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pixio_robot.errors import UserError
+from pixio_robot.interop import aloha, libero, robomimic
+from pixio_robot.interop.hdf5 import open_hdf5
+
+SHAPE = (4, 16, 24, 3)
+
+
+def hide(group: h5py.Group, name: str, way: str, secret: Path) -> None:
+    """Put images at `name` that are kept in the file `secret`."""
+    if way == "raw":
+        group.create_dataset(name, SHAPE, "u1", external=[(str(secret), 0, int(np.prod(SHAPE)))])
+        return
+    with h5py.File(secret, "w") as file:
+        file["x"] = np.full(SHAPE, 7, np.uint8)
+    if way == "link":
+        group[name] = h5py.ExternalLink(str(secret), "/x")
+    else:
+        layout = h5py.VirtualLayout(SHAPE, "u1")
+        layout[:] = h5py.VirtualSource(str(secret), "x", SHAPE)
+        group.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize("way", ["raw", "link", "virtual"])
+def test_data_of_another_file_are_refused_in_every_format(tmp_path: Path, way: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"PRIVATE KEY" * 10_000)
+    for reader, name in ((robomimic, "data/demo_0/obs"), (libero, "data/demo_0/obs"), (aloha, "observations/images")):
+        folder = tmp_path / reader.NAME
+        folder.mkdir()
+        with h5py.File(folder / "episode_0.hdf5", "w") as file:
+            hide(file.create_group(name), "agentview", way, secret)
+        source = folder if reader is aloha else folder / "episode_0.hdf5"
+        with pytest.raises(UserError, match=rf"refused: its {name}/agentview is .* in.* .*secret, and would be read"):
+            reader.import_demos(source, tmp_path / "out", reader.ImportConfig())
+        assert not (tmp_path / "out").exists()
+
+
+def test_links_and_virtual_data_within_the_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        file["data/x"] = np.arange(6)
+        file["soft"], file["hard"], file["nowhere"] = h5py.SoftLink("/data/x"), file["data/x"], h5py.SoftLink("/none")
+        layout = h5py.VirtualLayout((6,), file["hard"].dtype)
+        layout[:] = h5py.VirtualSource(file["hard"])
+        file.create_virtual_dataset("virtual", layout)
+    with open_hdf5(path) as file:
+        for name in ("soft", "hard", "virtual"):
+            np.testing.assert_array_equal(file[name][()], np.arange(6))
+    (tmp_path / "text.hdf5").write_text("no")
+    with pytest.raises(UserError, match=r"text\.hdf5 cannot be opened as HDF5"):
+        open_hdf5(tmp_path / "text.hdf5")
