@@ -297,7 +297,7 @@ def _array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
 def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
     try:
         return dataset[()]
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise UserError(f"{path}: {dataset.name} cannot be read ({error}).") from error
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import detect_format
-from pixio_robot.interop.diffusion_policy import ExportConfig, ImportConfig, export_demos, import_demos, recognises
+from pixio_robot.interop.diffusion_policy import (
+    ExportConfig,
+    ImportConfig,
+    container,
+    export_demos,
+    import_demos,
+    recognises,
+)
 from pixio_robot.interop.diffusion_policy.container import FolderSink
 from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
 
@@ -288,6 +296,24 @@ def test_archives_with_a_folder_inside_are_opened(tmp_path: Path) -> None:
     assert imported(packed, tmp_path / "s").lengths.tolist() == [4, 2, 5]
 
 
+def test_a_file_that_unpacks_to_far_more_than_it_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "_MAX_UNPACKED", 1000)
+    pushed(tmp_path / "inner", compressors=None)
+    honest = Path(shutil.make_archive(str(tmp_path / "honest.zarr"), "zip", tmp_path / "inner"))
+    with zipfile.ZipFile(honest) as archive:
+        assert max(entry.file_size for entry in archive.infolist()) < 1000
+    bomb = tmp_path / "bomb.zarr.zip"
+    with zipfile.ZipFile(honest) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, bytes(10**6) if name.endswith("episode_ends/0") else old.read(name))
+    with pytest.raises(UserError, match=r"episode_ends/0 in .* unpacks from \d+ bytes to 1000000"):
+        imported(bomb, tmp_path / "t")
+    monkeypatch.setattr(container, "_MAX_UNPACKED", 10)
+    assert imported(honest, tmp_path / "s").lengths.tolist() == [4, 2, 5]
+
+
 def _remove(name: str) -> Callable[[Path], None]:
     return lambda source: (source / name).unlink()
 
@@ -315,6 +341,12 @@ def _edit(name: str, **changed: Any) -> Callable[[Path], None]:
             {},
             "data/state in .* has 10 rows, but meta/episode_ends ends at 11",
         ),
+        (
+            _edit("meta/episode_ends/.zarray", shape=[10**13], chunks=[10**13]),
+            {},
+            "meta/episode_ends in .* do not fit into memory",
+        ),
+        (_edit("data/state/.zarray", chunks=[10**30, 5]), {}, "data/state in .* do not fit into memory"),
         (_edit("data/state/.zarray", dtype="|O"), {}, "not a numeric array"),
         (_edit("data/img/.zarray", compressor={"id": "imagecodecs_jpek2k"}), {}, "Did you mean 'imagecodecs_jpeg2k'"),
         (_edit("data/img/.zarray", compressor={"id": "lz9"}), {}, "numcodecs does not support"),

@@ -4,7 +4,9 @@ import dataclasses
 import io
 import json
 import shutil
+import struct
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,7 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
         "an image above": lambda root: _replace_image(root / "data/chunk-000/file-000.parquet", 1, "a/../../x.png"),
         "a video above": lambda root: _edit_info(root, video_path="../no tasks/" + str(video)),
         "rows above": lambda root: _edit_info(root, data_path="../no tasks/data/chunk-000/file-000.parquet"),
+        "a bomb": lambda root: _replace_image(root / "data/chunk-000/file-000.parquet", 1, size=(40_000, 40_000)),
     }
     messages = (
         "v2.1",
@@ -243,6 +246,7 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
         r"refers to a/\.\./\.\./x\.png, which is not below it",
         r"refers to \.\./no tasks/videos.*, which is not below it",
         r"refers to \.\./no tasks/data.*, which is not below it",
+        "of episode 0, step 1, is not an image .*decompression bomb",
     )
     for (name, damage), message in zip(damages.items(), messages, strict=True):
         root = tmp_path / name
@@ -259,15 +263,17 @@ def _edit_info(root: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def _replace_image(path: Path, row: int, elsewhere: str = "") -> None:
-    """By one of another size, or by a reference to a file."""
+def _replace_image(path: Path, row: int, elsewhere: str = "", size: tuple[int, int] = (4, 5)) -> None:
+    """By one of another size, which is only claimed if it is very large, or by a reference to a file."""
     from PIL import Image
     from pyarrow import Table, parquet
 
     (key,) = (key for key in SIZES if key != "observation.images.top")
     rows, content = parquet.read_table(path).to_pylist(), io.BytesIO()
     Image.new("RGB", (4, 5)).save(content, format="png")
-    rows[row][key] = {"bytes": None if elsewhere else content.getvalue(), "path": elsewhere or "other.png"}
+    header = b"IHDR" + struct.pack(">II", *size) + content.getvalue()[24:29]
+    png = content.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content.getvalue()[33:]
+    rows[row][key] = {"bytes": None if elsewhere else png, "path": elsewhere or "other.png"}
     parquet.write_table(Table.from_pylist(rows, parquet.read_schema(path)), path)
 
 

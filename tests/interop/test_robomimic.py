@@ -18,7 +18,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import detect_format
 from pixio_robot.interop.robomimic import ExportConfig, ImportConfig, export_demos, import_demos, recognises
 from pixio_robot.interop.robomimic.env_metadata import action_names, controller_name
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, read_dataset
 from pixio_robot.types import CameraSpec
 
 ARM = {"type": "OSC_POSE", "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5], "control_delta": True}
@@ -459,6 +459,13 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(
     with pytest.raises(UserError, match=message):
         import_demos(source, tmp_path / "s", ImportConfig(**settings))
     assert [path.name for path in tmp_path.iterdir()] == ["f.hdf5"]
+
+
+def test_a_dataset_that_claims_terabytes_is_an_error(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.hdf5", "w") as file:
+        file.create_dataset("actions", (2**40, 7), np.float64, chunks=(1, 7))  # takes no space
+        with pytest.raises(UserError, match=r"f\.hdf5: /actions cannot be read .*allocate"):
+            read_dataset(file["/"], "actions", tmp_path / "f.hdf5")
 
 
 def test_exports_that_would_mislead_are_refused(tmp_path: Path) -> None:

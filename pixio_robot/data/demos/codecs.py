@@ -24,6 +24,8 @@ JPEGXL_EFFORT = 1
 """Takes 70 % of zstd's bytes on 96 px simulator images; effort 7 takes 62 % but is 4 times as slow to read."""
 JPEG_QUALITY = 95
 
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
 
 def check_codec(name: str) -> str:
     if name not in CODECS:
@@ -52,23 +54,38 @@ def _require_imagecodecs(name: str) -> None:
 
 
 def decode_frame(name: str, payload: bytes, shape: Sequence[int]) -> np.ndarray:
-    """Decode one frame, uint8 (h, w, 3). Raises ValueError or RuntimeError if it cannot be decoded to this shape."""
+    """Decode one frame, uint8 (h, w, 3). Raises ValueError or RuntimeError if it cannot be decoded to this shape.
+
+    The size that the payload states is compared first: a few bytes may claim to be many gigabytes.
+    """
     if name == JPEG:
         import simplejpeg
 
-        frame = simplejpeg.decode_jpeg(payload)
-    elif name == JPEGXL:
+        stated = simplejpeg.decode_jpeg_header(payload)[:2]
+        if stated != tuple(shape[:2]):
+            raise ValueError(f"an image of {stated} instead of {tuple(shape[:2])}")
+        return simplejpeg.decode_jpeg(payload)
+    if name == JPEGXL:
         _require_imagecodecs(name)
         import imagecodecs
 
-        frame = imagecodecs.jpegxl_decode(payload, numthreads=1)
-    else:
-        from numcodecs.zstd import Zstd
+        return imagecodecs.jpegxl_decode(payload, numthreads=1, out=np.empty(tuple(shape), np.uint8))
+    from numcodecs.zstd import Zstd
 
-        raw = Zstd().decode(payload)
-        if len(raw) != math.prod(shape):
-            raise ValueError(f"{len(raw)} bytes instead of {math.prod(shape)}")
-        frame = np.frombuffer(raw, np.uint8).reshape(shape)
-    if frame.shape != tuple(shape):
-        raise ValueError(f"a frame of {frame.shape} instead of {tuple(shape)}")
+    if (size := zstd_content_size(payload)) != math.prod(shape):
+        raise ValueError(f"{size} bytes instead of {math.prod(shape)}")
+    frame = np.empty(tuple(shape), np.uint8)
+    Zstd().decode(payload, out=frame)
     return frame
+
+
+def zstd_content_size(frame: bytes) -> int | None:
+    """The number of bytes that a Zstandard frame says it decodes to (RFC 8878, 3.1.1.1); None if it does not say.
+    Raises ValueError if it is no such frame."""
+    if len(frame) < 6 or frame[:4] != _ZSTD_MAGIC:
+        raise ValueError("not a Zstandard frame")
+    size_flag, single_segment, dictionary_flag = frame[4] >> 6, frame[4] >> 5 & 1, frame[4] & 3
+    start = 5 + (not single_segment) + (0, 1, 2, 4)[dictionary_flag]
+    size_bytes = (single_segment, 2, 4, 8)[size_flag]
+    content_size = int.from_bytes(frame[start : start + size_bytes], "little")
+    return content_size + 256 * (size_flag == 1) if size_bytes else None

@@ -40,7 +40,12 @@ def decode_jpeg(data: bytes, name: str, at_least: tuple[int, int] = (0, 0)) -> n
     """
     height, width = at_least
     try:
+        full_height, full_width = map(int, simplejpeg.decode_jpeg_header(data)[:2])
+        if is_absurd_size(full_height, full_width):
+            raise CorruptImage(f"{name}: absurd dimensions {full_width}x{full_height}")
         return simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=height, min_width=width)
+    except CorruptImage:
+        raise
     except ValueError as error:
         raise CorruptImage(f"{name}: {error}") from error
 

@@ -11,6 +11,8 @@ from pixio_robot.errors import UserError
 
 EPISODE_ENDS = "meta/episode_ends"
 _MARKS = tuple(f"{EPISODE_ENDS}/{name}" for name in (".zarray", "zarr.json"))
+_MAX_UNPACKED, _MAX_RATIO = 1 << 30, 100
+"""A file of an archive larger than this many bytes is read if it unpacks to at most this multiple of its size."""
 
 
 class Container(Protocol):
@@ -61,6 +63,12 @@ class Archive:
         name = self._prefix + key
         if name not in self._names:
             return None
+        entry = self._zip.getinfo(name)
+        if entry.file_size > max(_MAX_UNPACKED, _MAX_RATIO * entry.compress_size):
+            raise UserError(
+                f"{name} in {self._path} unpacks from {entry.compress_size} bytes to {entry.file_size}, which would "
+                "only exhaust memory: if it is meant so, unpack the archive and open the folder."
+            )
         try:
             return self._zip.read(name)
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted

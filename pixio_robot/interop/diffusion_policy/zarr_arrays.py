@@ -51,11 +51,16 @@ class ArrayReader:
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop, (stop - start, ...). Raises UserError naming a chunk that is missing or damaged."""
         length = self._chunks[0]
-        parts = [
-            self._block(number)[max(start - number * length, 0) : stop - number * length]
-            for number in range(start // length, -(-stop // length))
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
+        try:
+            parts = [
+                self._block(number)[max(start - number * length, 0) : stop - number * length]
+                for number in range(start // length, -(-stop // length))
+            ]
+            return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
+        except (MemoryError, OverflowError, ValueError) as error:  # ValueError: beyond what NumPy can address
+            raise UserError(
+                f"{self._name} has shape {self.shape} and chunks {self._chunks}, which do not fit into memory: {error}."
+            ) from error
 
     def _block(self, number: int) -> np.ndarray:
         """All columns of one row of chunks; the last one is cached, because episodes are read in order."""

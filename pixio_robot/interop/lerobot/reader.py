@@ -152,7 +152,7 @@ class LeRobotFiles:
                 content = cell["bytes"] or self._file(cell["path"]).read_bytes()
                 with Image.open(io.BytesIO(content)) as image:
                     frames.append(np.asarray(image.convert("RGB")))
-            except (OSError, UnidentifiedImageError, TypeError, KeyError) as error:
+            except (OSError, UnidentifiedImageError, Image.DecompressionBombError, TypeError, KeyError) as error:
                 raise UserError(
                     f"{self.root}: {key} of episode {number}, step {step}, is not an image ({error})."
                 ) from error

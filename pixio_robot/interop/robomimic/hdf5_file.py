@@ -180,7 +180,7 @@ def read_dataset(group: h5py.Group, key: str, path: Path) -> np.ndarray:
     dataset = get_dataset(group, key, path)
     try:
         return dataset[()]
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise UserError(f"{path}: {dataset.name} cannot be read ({error}).") from error
 
 

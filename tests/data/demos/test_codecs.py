@@ -1,14 +1,19 @@
 """Archives hold the same episodes in less space, and older stores are read and migrated."""
 
+import dataclasses
 import json
+import struct
 from pathlib import Path
 
+import google_crc32c
+import imagecodecs
 import numpy as np
 import pytest
 import zarr
 from demo_data import SPEC, make_episode, make_store, same
+from numcodecs.zstd import Zstd
 
-from pixio_robot.data.demos.codecs import CODECS, RAW, ZSTD
+from pixio_robot.data.demos.codecs import CODECS, JPEG, JPEGXL, RAW, ZSTD, zstd_content_size
 from pixio_robot.data.demos.metadata_checksums import CHECKSUM
 from pixio_robot.data.demos.migrations import FORMAT_VERSION
 from pixio_robot.data.demos.root_metadata import migrate_store
@@ -82,6 +87,65 @@ def test_any_flipped_bit_of_a_frame_is_found(tmp_path: Path, codec: str) -> None
         assert verify_store(DemoStore.open(tmp_path / "s", ram_bytes=0))
     file.write_bytes(whole)
     assert verify_store(DemoStore.open(tmp_path / "s")) == []
+
+
+def stored_payload(file: Path) -> bytes:
+    """The one frame of a shard, without its checksum and the index."""
+    return file.read_bytes()[: -(16 + 4) - 4]
+
+
+def write_shard(file: Path, payload: bytes) -> None:
+    """A shard of one frame whose checksums are right."""
+
+    def checksum(content: bytes) -> bytes:
+        return google_crc32c.value(content).to_bytes(4, "little")
+
+    frame = payload + checksum(payload)
+    index = struct.pack("<QQ", 0, len(frame))
+    file.write_bytes(frame + index + checksum(index))
+
+
+def claim_65500_pixels(jpeg: bytes) -> bytes:
+    start_of_frame = jpeg.index(b"\xff\xc0")
+    return jpeg[: start_of_frame + 5] + struct.pack(">HH", 65500, 65500) + jpeg[start_of_frame + 9 :]
+
+
+def claim_a_terabyte(_: bytes) -> bytes:
+    return b"\x28\xb5\x2f\xfd\xe0" + (2**40).to_bytes(8, "little") + b"\x01\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("codec", "hostile", "message"),
+    [
+        (JPEG, claim_65500_pixels, r"\(65500, 65500\) instead of \(12, 10\)"),
+        (ZSTD, claim_a_terabyte, "1099511627776 bytes instead of 360"),
+        (ZSTD, lambda _: bytes(Zstd().encode(bytes(10**6))), "1000000 bytes instead of 360"),
+        (ZSTD, lambda payload: payload + claim_a_terabyte(b""), "buffer too small"),
+        (ZSTD, lambda _: b"\x28\xb5\x2f\xfd\x00", "not a Zstandard frame"),
+        (JPEGXL, lambda _: imagecodecs.jpegxl_encode(np.zeros((40, 50, 3), np.uint8)), r"shape=\(40, 50, 3\)"),
+    ],
+)
+def test_what_a_frame_claims_to_decode_to_is_checked_before_memory_is_taken(
+    tmp_path: Path, codec: str, hostile, message: str
+) -> None:
+    spec = dataclasses.replace(SPEC, cameras={"front": SPEC.cameras["front"]})
+    store = DemoStore.create(tmp_path / "s", spec, image_codec=codec)
+    episode = make_episode(0, length=1)
+    store.append(dataclasses.replace(episode, images={"front": episode.images["front"]}))
+    file = store.episode_path(0).joinpath("images", "front", "c", "0", "0", "0", "0")
+    honest = store.images(0, "front")
+    payload = stored_payload(file)
+    write_shard(file, payload)
+    assert np.array_equal(DemoStore.open(tmp_path / "s").images(0, "front"), honest)
+    write_shard(file, hostile(payload))
+    with pytest.raises(UserError, match=rf"frame 0 cannot be decoded.*{message}"):
+        DemoStore.open(tmp_path / "s").images(0, "front")
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65791, 65792, 10**6])
+@pytest.mark.parametrize("level", [1, 9, 22])
+def test_the_size_in_a_zstandard_header(size: int, level: int) -> None:
+    assert zstd_content_size(bytes(Zstd(level=level).encode(bytes(size)))) == size
 
 
 def test_an_unknown_codec(tmp_path: Path) -> None:

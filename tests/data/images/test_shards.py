@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pixio_robot.data.images import shards as shards_module
-from pixio_robot.data.images.codec import CorruptImage, encode_jpeg
+from pixio_robot.data.images.codec import CorruptImage, decode_jpeg, encode_jpeg
 from pixio_robot.data.images.shards import FrameShards, ShardReader, ShardWriter
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 from pixio_robot.errors import UserError
@@ -139,3 +139,11 @@ def test_overwritten_bytes_are_a_corrupt_image_with_its_name(folder: Path) -> No
         shards.image(4)
     assert shards.image(5).ndim == 3
     shards.close()
+
+
+def test_a_jpeg_that_claims_to_be_enormous_is_refused_before_it_is_decoded() -> None:
+    jpeg = encode_jpeg(pictures(1)[0], 90)
+    size = jpeg.index(b"\xff\xc0") + 5
+    with pytest.raises(CorruptImage, match="a@0: absurd dimensions 65500x40"):
+        decode_jpeg(jpeg[: size + 2] + (65500).to_bytes(2, "big") + jpeg[size + 4 :], "a@0")
+    assert decode_jpeg(jpeg, "a@0").shape[0] == 40
