@@ -125,9 +125,7 @@ def _text(root: ElementTree.Element) -> str:
     try:
         return ElementTree.tostring(root, encoding="unicode")
     except RecursionError:
-        raise UserError(
-            "A demonstration's model_file is nested too deeply; robots have some dozens of levels."
-        ) from None
+        raise UserError("A demonstration's model_file is nested too deeply; robots have dozens of levels.") from None
 
 
 def _find_asset(path: Path, package: Path) -> Path:

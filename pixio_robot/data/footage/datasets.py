@@ -41,6 +41,8 @@ def lerobot_footage(root: Path, prefix: str) -> Iterator[Footage]:
         places = (
             _episodes_v2(info, cameras) if "episode_index" in info["video_path"] else _episodes_v3(root, info, cameras)
         )
+        if outside := [path for _, _, path, _ in places if Path(path).is_absolute() or ".." in Path(path).parts]:
+            raise UserError(f"a LeRobot data set that refers to {outside[0]}, which is not below it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         # Leave out the path of an OSError: the result must not depend on where the source is.
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -19,7 +20,8 @@ def find_footage(
     """All footage in `source`, searched recursively and sorted by id. Raises UserError if there is none, and for a
     folder that cannot be read.
 
-    The folder `leave_out` is skipped. `on_other` is called with the name of every file that is not footage.
+    The folder `leave_out` is skipped. `on_other` is called with the name of every file that is not footage. Links to
+    other folders are followed.
     """
     root = Path(source)
     expected = (
@@ -63,8 +65,13 @@ def _search(root: Path, leave_out: Path | None, on_other: Callable[[str], None])
             folders[:] = [name for name in visible if name not in linked]
             # Hidden files are not footage: macOS creates a `._clip.mp4` beside every clip.
             plain.append((prefix, real, [here / name for name in sorted(names) if not name.startswith(".")]))
-    for prefix, paths in _without_duplicate_links(plain):
-        for path in paths:
+    for prefix, candidates in _without_duplicate_links(plain):
+        paths = []
+        for path in candidates:
+            if _is_device(path):
+                on_other(f"{path.name} (no regular file)")
+                continue
+            paths.append(path)
             if path.suffix.lower() in VIDEO_SUFFIXES or _is_dangling_folder_link(path):
                 yield describe_footage(prefix + path.name, FootageKind.VIDEO, [path])
             elif is_tar(path):
@@ -87,6 +94,14 @@ def _is_dangling_folder_link(path: Path) -> bool:
     """Whether it is a link to nothing with a folder's name, such as that of a disk which is not mounted: it is reported
     as footage that cannot be read."""
     return not path.suffix and path.is_symlink() and not path.exists()
+
+
+def _is_device(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device, or a link to one: reading it may never end."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a dangling link, which is reported as footage that cannot be read
+        return False
 
 
 def _is_footage(path: Path) -> bool:

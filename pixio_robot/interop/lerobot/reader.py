@@ -135,8 +135,8 @@ class LeRobotFiles:
                 raise UserError(f"{path} cannot be read: {error}") from error
 
     def _file(self, relative: str | Path) -> Path:
-        """A file of the dataset. Raises UserError if the dataset names one outside it: the frames would show whatever is
-        there. Links are followed, because the cache of the Hub consists of them."""
+        """A file of the dataset. Raises UserError if the dataset names one outside it: the frames would show whatever
+        is there. Links are followed, because the cache of the Hub consists of them."""
         if Path(relative).is_absolute() or ".." in Path(relative).parts:
             raise UserError(
                 f"{self.root} refers to {relative}, which is not below it: copy that file into the dataset."

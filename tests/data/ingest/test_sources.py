@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import tarfile
 import zlib
@@ -54,6 +55,19 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
+
+
+def test_pipes_and_devices_are_skipped(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, image in enumerate(colours(3)):
+        (source / f"{number}.jpg").write_bytes(encode_jpeg(image, 95))
+    os.mkfifo(source / "m.jpg")
+    os.mkfifo(source / "m.mp4")
+    (source / "n.jpg").symlink_to("/dev/zero")
+    report, _ = take_in(source, tmp_path / "out")
+    assert sum(report.frames.values()) == 3
+    assert report.others == {".jpg (no regular file)": 2, ".mp4 (no regular file)": 1}
 
 
 def test_tars_of_images(tmp_path: Path) -> None:
@@ -225,6 +239,7 @@ def test_lerobot_v2_and_damaged_ones(tmp_path: Path, make_video) -> None:
         ("old", json.dumps(info)),
         ("bare", json.dumps(info | {"features": {"action": {"dtype": "float32"}}})),
         ("broken", "{"),
+        ("above", json.dumps(info | {"video_path": "../{video_key}/{episode_index}.mp4"})),
         ("empty", json.dumps(info | {"video_path": "{video_key}/{chunk_index}/{file_index}.mp4"})),
     ]:
         (tmp_path / "in" / name / "meta").mkdir(parents=True)
@@ -234,6 +249,7 @@ def test_lerobot_v2_and_damaged_ones(tmp_path: Path, make_video) -> None:
     reasons = {line["id"]: line["reason"] for line in read_failures(str(tmp_path / "out"))}
     assert reasons["bare/"].startswith("a LeRobot data set without videos (use `data import`")
     assert reasons["empty/"] == "a LeRobot data set without episodes"
+    assert "refers to ../observation.images." in reasons["above/"]
     assert reasons["broken/"].startswith("a LeRobot data set that cannot be read")
 
 
