@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 from pixio_robot.cli.collect import CollectCommand
 from pixio_robot.cli.config.compose import run_command_line
+from pixio_robot.cli.config.overrides import config_directory
 from pixio_robot.cli.main import dispatch, main
 from pixio_robot.cli.report import main as report
 from pixio_robot.cli.stages.stage import stamp_path
+from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
 from pixio_robot.training.run_record import FitResult
 from pixio_robot.types import EpisodeResult
@@ -140,3 +143,41 @@ def test_a_run_that_fails_fails_the_sweep(
     monkeypatch.setattr(sys, "argv", ["pixio-robot", *words])
     assert main() == 2
     assert "demos" in capsys.readouterr().err
+
+
+CALLBACK = "{hydra: {callbacks: {x: {_target_: builtins.print}}}}"
+HANDLER = "{version: 1, handlers: {x: {(): subprocess.getoutput, cmd: touch ran}}, root: {handlers: [x]}}"
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "part"),
+    [
+        ("experiment=hostile", CALLBACK, "callbacks"),
+        ("+experiment=fine,hostile", CALLBACK, "callbacks"),
+        ("experiment=hostile", f"{{hydra: {{job_logging: {HANDLER}}}}}", "job_logging"),
+        ("+experiment=fine,hostile", f"{{hydra: {{hydra_logging: {HANDLER}}}}}", "hydra_logging"),
+        ("experiment=hostile", "{hydra: {sweeper: {params: {+experiment/more: 'fine,further'}}}}", "callbacks"),
+        ("experiment=hostile", "{hydra: {sweeper: {params: {+hydra.job_logging.root.class: x}}}}", "job_logging"),
+    ],
+)
+def test_no_configuration_file_names_code_for_hydra_to_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, text: str, part: str
+) -> None:
+    shutil.copytree(config_directory(), tmp_path / "configs")
+    (tmp_path / "configs/experiment/more").mkdir()
+    fine = "{loop: {steps: 2}}"
+    for name, content in (("hostile", text), ("more/further", CALLBACK), ("fine", fine), ("more/fine", fine)):
+        (tmp_path / f"configs/experiment/{name}.yaml").write_text(f"# @package _global_\n{content}\n")
+    for module in ("compose", "overrides", "hydra_code"):
+        monkeypatch.setattr(f"pixio_robot.cli.config.{module}.config_directory", lambda: tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "demos")
+    words = ["train", "-m", "run=.", "data=demos", "encoder=none", "policy=bc", "batch_size=2,3", "device=cpu"]
+    words += ["out=out/${batch_size}"]
+    with pytest.raises(UserError, match=rf"hydra\.{part} is set in a configuration file"):
+        dispatch([*words, word])
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "ran").exists()
+    if word.startswith("+"):
+        assert dispatch([*words, "experiment=fine", "hydra.job_logging.root.level=WARNING"]) == 0
+        assert (tmp_path / "out/3/result.json").is_file()

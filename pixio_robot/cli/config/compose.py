@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pixio_robot.cli.config.expand_home import expand_home
 from pixio_robot.cli.config.help import help_text
+from pixio_robot.cli.config.hydra_code import refuse_code_in_files
 from pixio_robot.cli.config.hydra_errors import to_user_error, unknown_setting
 from pixio_robot.cli.config.hydra_state import isolated_hydra, patched_command_line
 from pixio_robot.cli.config.overrides import config_directory, to_hydra_overrides
@@ -159,6 +160,8 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
     for word in words:
         if word.startswith("-"):
             raise UserError(f"`{command} -m` has no option {word}; settings are written key=value, without dashes.")
+    with _hydra_with_readable_errors(command, schema, words):
+        refuse_code_in_files(command, to_hydra_overrides(command, words))
     # Hydra's parser accepts its flag only before the overrides. Hydra's own files go next to the results.
     line = [f"pixio-robot {command}", "-m", *to_hydra_overrides(command, [*SWEEP_FILES, *words])]
     try:
