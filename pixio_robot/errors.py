@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 MAX_LISTED = 4
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
+"""All but tabs and ends of lines."""
 
 
 class UserError(Exception):
@@ -24,3 +27,8 @@ def format_names(names: Sequence[object]) -> str:
     """The first few names, and the number of further ones."""
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(map(str, names[:MAX_LISTED])) + more
+
+
+def printable(text: str) -> str:
+    """`text` with a ? for each control character: those in a stranger's file could rewrite the terminal."""
+    return _CONTROL.sub("?", text)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pixio_robot.cli.signals import INTERRUPTED, SignalInterrupt, signals_raise_interrupt
 from pixio_robot.cli.stages.stage import remember_command
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import UserError, printable, unknown_name
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def main() -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"pixio-robot: {error}", file=sys.stderr)
+        print(printable(f"pixio-robot: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt as end:
         if debug:

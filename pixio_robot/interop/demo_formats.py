@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from pixio_robot.data.demos.atomic_commit import commit_by_rename, staging_directory
+from pixio_robot.data.demos.atomic_commit import check_new, commit_by_rename, staging_directory
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import disk_full_as_user_error
 
@@ -138,10 +138,9 @@ def missing_path_error(path: Path) -> UserError:
 def write_atomically(out: Path) -> Iterator[Path]:
     """Yield a temporary path at which to write the file or folder `out`; on success it is renamed to `out`.
 
-    Leftovers of killed writers beside it are removed. Raises UserError if `out` exists or the disk is full.
+    Leftovers of killed writers beside it are removed. Raises UserError as `check_new` does, or if the disk is full.
     """
-    if out.exists():
-        raise UserError(f"{out} already exists; choose another out=.")
+    check_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with disk_full_as_user_error(out), staging_directory(out.parent) as temporary:
         built = temporary / out.name

@@ -96,6 +96,13 @@ def test_inspect_tells_the_numbers(run) -> None:
     )
 
 
+def test_a_strangers_task_cannot_rewrite_the_terminal(run) -> None:
+    DemoStore.open("s").append(dataclasses.replace(make_episode(10, length=4), info={"task": "\x1b]0;title\x07hide"}))
+    text = run("inspect s")[1]
+    assert "?]0;title?hide" in text
+    assert not {"\x1b", "\x07"} & set(text)
+
+
 def test_a_store_of_several_tasks_is_told_and_taken_apart(run) -> None:
     store = DemoStore.open("s")
     for number, task in enumerate(("pick [red]", "pull", "pull")):
@@ -155,7 +162,7 @@ def test_migrate_tells_the_version(run) -> None:
         ("resize s out=x", "needs size=PIXELS"),
         ("resize s out=x size=4 height=3", "needs size=PIXELS"),
         ("pack s out=x codec=zst", "Did you mean 'zstd'?"),
-        ("pack s out=s", "exists already"),
+        ("pack s out=s", "already exists"),
         ("verify s actions=1", "must be LOW..HIGH"),
         ("migrate s now=1", "now"),
         ("inspect s htm=x", "Did you mean 'html'?"),

@@ -295,7 +295,7 @@ def test_the_command_guesses_the_format_and_refuses_what_exists(
     code, text = run("import", str(foreign), f"out={tmp_path / 's'}", "cameras=image")
     assert code == 0, text
     assert "3 episodes, 12 steps" in text
-    assert "exists already" in run("import", str(foreign), f"out={tmp_path / 's'}")[1]
+    assert "already exists" in run("import", str(foreign), f"out={tmp_path / 's'}")[1]
     code, text = run("export", str(tmp_path / "s"), f"out={tmp_path / 'le'}", "format=lerobot", "images=image")
     assert code == 0, text
     assert "already exists" in run("export", str(tmp_path / "s"), f"out={tmp_path / 'le'}", "format=lerobot")[1]

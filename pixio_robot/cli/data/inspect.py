@@ -114,9 +114,11 @@ def _empty_table(name: str, numbers: Sequence[str]) -> Table:
 def _task_table(shares: Mapping[str, TaskEpisodes]) -> Table:
     from rich.markup import escape
 
+    from pixio_robot.errors import printable
+
     table = _empty_table("task", ("episodes", "successful", "steps"))
     for task, share in shares.items():
-        table.add_row(escape(task), str(len(share.episodes)), str(share.successes), str(share.steps))
+        table.add_row(escape(printable(task)), str(len(share.episodes)), str(share.successes), str(share.steps))
     return table
 
 

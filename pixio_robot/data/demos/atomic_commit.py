@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pixio_robot.errors import UserError
 from pixio_robot.files import TEMPORARY_PREFIX, fsync_parent, fsync_tree
 
 PREFIX = f"{TEMPORARY_PREFIX}demos-"
@@ -30,6 +31,18 @@ def staging_directory(directory: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(lock)
+
+
+def check_new(out: Path) -> None:
+    """Raise UserError unless something new can be made at `out`: nothing is there, and it is not within a Zarr store,
+    which could not be read any more."""
+    if out.exists():
+        raise UserError(f"{out} already exists; choose another out=.")
+    if out.is_symlink():
+        raise UserError(f"{out} is a symbolic link to {out.readlink()}, which does not exist: choose another out=.")
+    for parent in reversed(out.resolve().parents):
+        if (parent / "zarr.json").is_file():
+            raise UserError(f"{out} is inside the store {parent}, which it would damage: choose another out=.")
 
 
 def commit_by_rename(built: Path, target: Path) -> bool:

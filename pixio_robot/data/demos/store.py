@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 
 from pixio_robot.data.demos.arrays import FrameFile, open_frames, read_values, write_frames, write_values
-from pixio_robot.data.demos.atomic_commit import commit_by_rename, staging_directory
+from pixio_robot.data.demos.atomic_commit import check_new, commit_by_rename, staging_directory
 from pixio_robot.data.demos.codecs import RAW
 from pixio_robot.data.demos.episode_header import EpisodeHeader, read_header, write_header
 from pixio_robot.data.demos.root_metadata import RootMetadata, read_root_metadata, root_attributes
@@ -75,6 +75,7 @@ class DemoStore:
         path = Path(path)
         check_spec(spec)
         if not path.exists():
+            check_new(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with staging_directory(path.parent) as temporary:

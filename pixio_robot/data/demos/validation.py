@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pixio_robot.data.demos.episode_header import EpisodeHeader
-from pixio_robot.errors import UserError
+from pixio_robot.errors import UserError, printable
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
 
 VALUES = ("state", "actions", "rewards")
@@ -29,6 +29,10 @@ def check_spec(spec: DemoSpec) -> None:
     """Raise UserError for a spec that could not be stored or would be meaningless when read back."""
     if not (math.isfinite(spec.control_hz) and spec.control_hz > 0):
         raise UserError(f"The DemoSpec's control_hz is {spec.control_hz}; it must be above 0.")
+    texts = [value for value in vars(spec).values() if isinstance(value, str)]
+    for text in (*texts, *spec.cameras, *spec.state_names, *spec.action_names):
+        if printable(text) != text:
+            raise UserError(f"The DemoSpec's {text!r} has control characters, which could rewrite a terminal.")
     for name, camera in spec.cameras.items():
         if not name or name.startswith((".", "__")) or "/" in name:
             raise UserError(

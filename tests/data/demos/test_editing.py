@@ -33,6 +33,7 @@ from pixio_robot.data.demos.spec_differences import describe_differences
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import TIMESTAMPS, verify_store
 from pixio_robot.errors import UserError
+from pixio_robot.interop.demo_formats import write_atomically
 from pixio_robot.types import CameraSpec
 
 
@@ -41,6 +42,24 @@ def apply(store: DemoStore, edit: Edit, out: Path) -> DemoStore:
     result = DemoStore.open(out)
     assert verify_store(result) == []
     return result
+
+
+def test_nothing_is_written_into_a_store(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=1)
+    (tmp_path / "link").symlink_to("gone")
+    (tmp_path / "inside").symlink_to("s/episodes")
+    for out, message in (
+        (tmp_path / "s" / "episodes" / "000001", "is inside the store .*/s, which it would damage"),
+        (tmp_path / "inside" / "new", "is inside the store .*/s, which it would damage"),
+        (tmp_path / "link", "is a symbolic link to gone, which does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_stores(out, {"": select_episodes(store)}, progress=False)
+        with pytest.raises(UserError, match=message), write_atomically(out):
+            pass
+        with pytest.raises(UserError, match=message):
+            DemoStore.create(out, SPEC, exist_ok=True)
+    assert verify_store(DemoStore.open(tmp_path / "s")) == []
 
 
 def test_a_merge_of_a_split_is_the_whole(tmp_path: Path) -> None:
@@ -160,7 +179,7 @@ def test_nothing_is_left_behind_when_an_edit_fails(tmp_path: Path) -> None:
 
 def test_an_existing_place_is_not_written_to(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=1)
-    with pytest.raises(UserError, match="exists already; choose another out="):
+    with pytest.raises(UserError, match="already exists; choose another out="):
         write_stores(tmp_path / "s", {"": select_episodes(store, [0])}, progress=False)
 
 

@@ -146,6 +146,7 @@ def test_an_episode_that_does_not_fit_is_refused(tmp_path: Path, field: str, val
         ({"cameras": {"..": CameraSpec(height=4, width=4)}}, r"camera name '\.\.'"),
         ({"cameras": {"a": CameraSpec(height=0, width=4)}}, "0 x 4 pixels"),
         ({"state_names": ()}, "state_names is empty"),
+        ({"robot": "\rPanda"}, "has control characters"),
     ],
 )
 def test_a_spec_that_cannot_be_stored_is_refused(tmp_path: Path, change: dict, message: str) -> None:
@@ -348,6 +349,8 @@ def test_other_things_are_told_by_name(tmp_path: Path, make, name: str, message:
         ({"cameras": {"front": {"height": 0, "width": 10}}}, "0 x 10 pixels"),
         ({"state_names": []}, "state_names is empty"),
         ({"control_hz": "ten"}, "TypeError"),
+        ({"task": "\x1b]0;title\x07"}, r"x1b\]0;title\\x07' has control characters"),
+        ({"action_names": ["x", "\x9b2J"]}, "x9b2J' has control characters"),
     ],
 )
 def test_a_spec_that_no_store_is_created_with_is_refused_when_opening(tmp_path: Path, changes, message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.demos.atomic_commit import commit_by_rename, staging_directory
+from pixio_robot.data.demos.atomic_commit import check_new, commit_by_rename, staging_directory
 from pixio_robot.data.demos.codecs import LOSSY, RAW
 from pixio_robot.data.demos.editing.filter_expression import NAMES, EpisodeProperties, parse_filter
 from pixio_robot.data.demos.episode_hash import hash_episode
@@ -49,10 +49,9 @@ class Edit:
 def write_stores(out: Path, new_stores: Mapping[str, NewStore], *, progress: bool = True) -> None:
     """Write one store at each `out / name` (the name "" means `out` itself); all of them appear at once.
 
-    Raises UserError if `out` exists or the disk is full; nothing is left behind in that case.
+    Raises UserError as `check_new` does, or if the disk is full; nothing is left behind in that case.
     """
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another out=.")
+    check_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with staging_directory(out.parent) as temporary:
         for name, new in new_stores.items():
