@@ -38,8 +38,10 @@ def disk_full_as_user_error(path: Path) -> Iterator[None]:
     """Turn a full disk into a UserError while `path` is written; the caller must discard the partial output."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        # torch.save raises an error of its own while it handles the system's.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)):
             raise
         raise UserError(
             f"No space left on the disk while writing {path}. The incomplete output was removed; "

@@ -1,5 +1,7 @@
 """Nothing half-written stays where a whole file is expected."""
 
+import errno
+import io
 import subprocess
 import sys
 import tempfile
@@ -7,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 from pixio_robot import files
 from pixio_robot.errors import UserError
@@ -160,4 +163,16 @@ def test_a_full_disk_is_explained(tmp_path: Path) -> None:
         full.open("wb", buffering=0) as stream,
     ):
         stream.write(b"x")
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_explained_when_torch_meets_it(tmp_path: Path) -> None:
+    class FullDisk(io.RawIOBase):
+        def write(self, content: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left on the disk"), atomic_file(tmp_path / "m.pth"):
+        torch.save({"a": torch.zeros(1000)}, FullDisk())  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="another"), atomic_file(tmp_path / "m.pth"):
+        raise RuntimeError("another")
     assert names(tmp_path) == []
