@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import json
 
@@ -112,6 +113,43 @@ def edit(directory, **changes) -> None:
 def test_a_wrong_config_is_named(saved, changes, message):
     edit(saved, **changes)
     with pytest.raises(UserError, match=message):
+        load_policy(saved)
+
+
+@pytest.mark.parametrize("value", [None, "x", -1, 1e400, [], {}, [1, 2], True])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("policy",),
+        ("config", "width"),
+        ("config", "activation"),
+        ("config", "conditioning", "cameras"),
+        ("spec", "state_names"),
+        ("spec", "cameras"),
+        ("statistics", "state"),
+        ("statistics", "actions", "minimum"),
+        ("encoder",),
+        ("goals",),
+    ],
+)
+def test_any_damage_of_a_config_is_a_user_error(saved, keys, value):
+    path = saved / "config.json"
+    description = json.loads(path.read_text())
+    parent = description
+    for key in keys[:-1]:
+        parent = parent[key]
+    parent[keys[-1]] = value
+    path.write_text(json.dumps(description))
+    is_empty = keys[-1] in ("cameras", "goals") and (value == {} or (value == [] and keys[0] != "spec"))
+    with contextlib.nullcontext() if is_empty or (keys, value) == (("encoder",), None) else pytest.raises(UserError):
+        load_policy(saved)
+
+
+@pytest.mark.parametrize("key", ["depth", "width"])
+def test_a_network_far_larger_than_its_weights_is_not_built(saved, key):
+    config = json.loads((saved / "config.json").read_text())["config"]
+    edit(saved, config=config | {key: 2**40 if key == "depth" else 20_000})
+    with pytest.raises(UserError, match=r"config\.json describes a far larger network than model\.safetensors holds"):
         load_policy(saved)
 
 
