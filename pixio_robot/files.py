@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,8 +64,6 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             fsync_tree(temporary)
         if not path.exists():
             temporary.rename(path)
-        elif _exchange(temporary, path):
-            _remove_abandoned(temporary)
         else:
             with _temporary_sibling(path, f"{RETIRED_PREFIX}{path.name}", is_directory=True) as retired:
                 path.rename(retired / "old")
@@ -173,17 +169,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two paths in one step; False where the system or the file system cannot. Python offers no call."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    if not sys.platform.startswith("linux") or rename is None:
-        return False
-    return rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
 
 
 @contextlib.contextmanager

@@ -4,14 +4,12 @@ import errno
 import io
 import subprocess
 import sys
-import tempfile
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 
-from pixio_robot import files
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_directory, atomic_file, read_json, remove_temporaries, write_json
 
@@ -47,9 +45,7 @@ def test_killed_between_the_two_renames_the_old_directory_comes_back(tmp_path: P
     killed = """
         import os, sys
         from pathlib import Path
-        from pixio_robot import files
         from pixio_robot.files import atomic_directory
-        files._exchange = lambda first, second: False
         target = Path(sys.argv[1])
         with atomic_directory(target) as temporary:
             (temporary / "value").write_text("old")
@@ -70,18 +66,6 @@ def test_killed_between_the_two_renames_the_old_directory_comes_back(tmp_path: P
         remove_temporaries(tmp_path)
     assert (target / "value").read_text() == "old"
     assert names(tmp_path) == ["a-result"]
-
-
-def test_a_directory_is_there_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not files._exchange(*(Path(tempfile.mkdtemp(dir=tmp_path)) for _ in range(2))):
-        pytest.skip("this file system cannot exchange two directories")
-    target = tmp_path / "result"
-    with atomic_directory(target) as temporary:
-        (temporary / "first").touch()
-    monkeypatch.setattr(Path, "rename", None)
-    with atomic_directory(target) as temporary:
-        (temporary / "second").touch()
-    assert names(target) == ["second"]
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
