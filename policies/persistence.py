@@ -6,19 +6,16 @@ The directory is self-contained, and opening it executes no code: weights are pl
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
-import threading
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
@@ -103,9 +100,8 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
         config = config_from_json(entry.config, description["config"])
         spec = DemoSpec.from_json(description["spec"])
         statistics = Statistics.from_json(description["statistics"])
-        with _no_larger_than(weights, directory):
-            encoder = None if description["encoder"] is None else rebuild_encoder(description["encoder"]["description"])
-            policy = build_policy(description["policy"], config, spec, statistics, encoder)
+        encoder = None if description["encoder"] is None else rebuild_encoder(description["encoder"]["description"])
+        policy = build_policy(description["policy"], config, spec, statistics, encoder)
         policy.goals = dict(description.get("goals", {}))
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
@@ -120,34 +116,6 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
         raise
     policy.conditioning.freeze_encoder()
     return policy.eval().to(device)
-
-
-@contextlib.contextmanager
-def _no_larger_than(weights: Mapping[str, torch.Tensor], directory: Path) -> Iterator[None]:
-    """Raise UserError as soon as a network gets far larger than its weights: a damaged size would exhaust memory.
-
-    Heads that are dropped, and weights that are shared, make a network larger for a moment.
-    """
-    thread = threading.get_ident()
-    most_tensors = 4 * len(weights) + 1000
-    most_numbers = 4 * sum(tensor.numel() for tensor in weights.values()) + 10**8
-    tensors = numbers = 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal tensors, numbers
-        if parameter is None or threading.get_ident() != thread:
-            return
-        tensors, numbers = tensors + 1, numbers + parameter.numel()
-        if tensors > most_tensors or numbers > most_numbers:
-            raise UserError(
-                f"{directory / checkpointing.CONFIG} describes a far larger network than {checkpointing.WEIGHTS} holds."
-            )
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _get_policy_entry(description: Mapping[str, Any], directory: Path) -> PolicyEntry:
