@@ -6,7 +6,6 @@ names.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,10 +23,10 @@ def refuse_code_in_files(command: str, overrides: list[str]) -> None:
     """Raise UserError if a file that these overrides choose names code for Hydra to call; words that begin with `hydra`
     may. Requires an initialised Hydra."""
     allowed = _settings(command, [word for word in overrides if word.lstrip("+~").startswith("hydra")])
-    for words in _combinations(overrides):
+    for words in _file_choices(overrides):
         # A file may sweep, too, and choose further files.
         sweeper = OmegaConf.select(_settings(command, words), "sweeper.params") or {}
-        for further in _combinations([f"{key}={value}" for key, value in sweeper.items()]):
+        for further in _file_choices([f"{key}={value}" for key, value in sweeper.items()]):
             settings = _settings(command, [*words, *further])
             for part in _CODE:
                 if OmegaConf.select(settings, part) != OmegaConf.select(allowed, part):
@@ -43,8 +42,8 @@ def _settings(command: str, overrides: list[str]) -> Any:
     return OmegaConf.create(OmegaConf.to_container(composed.hydra, resolve=False))  # type: ignore[arg-type]
 
 
-def _combinations(overrides: list[str]) -> Iterator[list[str]]:
-    """The overrides of every run, as far as they choose files; sweeps over values are left out."""
+def _file_choices(overrides: list[str]) -> Iterator[list[str]]:
+    """Overrides of single runs that together choose every file of the sweep; sweeps over values are left out."""
     choices = []
     for override in OverridesParser.create().parse_overrides(overrides):
         if not override.is_sweep_override():
@@ -52,4 +51,8 @@ def _combinations(overrides: list[str]) -> Iterator[list[str]]:
         elif (config_directory() / override.key_or_group).is_dir():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    yield from map(list, itertools.product(*choices))
+    first = [options[0] for options in choices]
+    yield first
+    for index, options in enumerate(choices):
+        for option in options[1:]:
+            yield [*first[:index], option, *first[index + 1 :]]
