@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ def test_a_hundred_million_frames_cost_no_memory() -> None:
     assert np.abs(shares - np.linspace(0, 1, len(shares))).max() < 1.95 / np.sqrt(len(shares))
 
 
+@pytest.mark.slow
 def test_fair_over_seeds() -> None:
     """Every index is equally likely at every position, and so is every pair of neighbours."""
     count, draws = 7, 4000

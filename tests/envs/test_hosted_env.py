@@ -74,6 +74,7 @@ def test_episodes_and_spec_are_those_of_our_own_python(made, task, make) -> None
     assert np.array_equal(there.render(camera), here.render(camera))
 
 
+@pytest.mark.slow
 def test_evaluations_on_it_are_the_same_and_repeat() -> None:
     class Still:
         def reset(self, slot, seed): ...
@@ -226,6 +227,7 @@ DYING = """
 """
 
 
+@pytest.mark.slow
 def test_an_episode_is_played_again_if_its_python_dies(module, tmp_path) -> None:
     class Still:
         def reset(self, slot, seed): ...
@@ -271,6 +273,7 @@ def test_what_cannot_be_made_is_said(module, tmp_path) -> None:
         make_env_spec(EnvConfig(task=DOT, python=str(ended)))
 
 
+@pytest.mark.slow
 def test_it_dies_with_us(module, tmp_path) -> None:
     """Also if we are killed while it simulates and does not listen."""
     module(

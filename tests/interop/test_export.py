@@ -19,6 +19,7 @@ def images(batch):
     return torch.randint(0, 256, (batch, 24, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(batch))
 
 
+@pytest.mark.slow
 def test_onnx(tmp_path):
     import onnxruntime
 

@@ -134,6 +134,7 @@ def test_every_row_learns_at_a_noise_level_of_its_own_and_none_is_left_out(make,
         assert (found.min() < 1, found.max() > 99, found.max() <= 100) == (True, True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STEPS))
 def test_finds_both_ways_and_keeps_to_one(make, world, name):
     policy = make(name, cameras=[])

@@ -42,6 +42,7 @@ def config(shards, teacher, tmp_path) -> DistillConfig:
     )
 
 
+@pytest.mark.slow
 def test_distillation_reduces_the_student_losses(config, tmp_path, lab):
     distill(config)
     lines = lab.metric_lines(tmp_path / "run")
@@ -62,6 +63,7 @@ def test_validation_masks_are_fixed(config, tmp_path, lab):
     assert first == pytest.approx(second, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_equals_uninterrupted(config, tmp_path, lab, monkeypatch):
     short = dataclasses.replace(config, loop=LoopConfig(steps=8, log_every=2, save_every=3), validation_every=4)
     distill(dataclasses.replace(short, out=str(tmp_path / "whole")))
@@ -124,6 +126,7 @@ def test_the_teacher_drops_no_paths(teacher):
     assert losses[0] == losses[1] == losses[2]
 
 
+@pytest.mark.slow
 def test_the_compiled_step_is_one_graph_with_the_same_loss_and_gradients(teacher, config):
     results = []
     images = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

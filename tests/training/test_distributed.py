@@ -579,6 +579,7 @@ def test_more_processes_than_gpus_are_refused_before_the_group_exists(monkeypatc
         pass
 
 
+@pytest.mark.slow
 def test_processes_that_see_the_same_single_gpu_are_refused(tmp_path):
     """As under torchrun on a machine with one; under Slurm, each may see only its own."""
     assert both_say(GPUS, tmp_path, free_port(), "ab") == [["2", "False"]] * 2

@@ -152,7 +152,8 @@ def gradients(model, loss):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_the_compiled_step_is_one_graph_with_the_same_loss_and_gradients(backend):
     model, batch = make(), images()
     eager = model(batch, torch.Generator().manual_seed(0)).loss

@@ -61,6 +61,7 @@ def test_options_with_dashes_are_answered_with_settings(command, word, ours):
     assert f"without dashes: {ours}=..." in told(command, word)
 
 
+@pytest.mark.slow
 def test_every_name_of_ours_is_a_setting():
     for names in EQUIVALENT_SETTINGS.values():
         for name in names:

@@ -249,7 +249,7 @@ def test_lerobot_v2_and_damaged_ones(tmp_path: Path, make_video) -> None:
     reasons = {line["id"]: line["reason"] for line in read_failures(str(tmp_path / "out"))}
     assert reasons["bare/"].startswith("a LeRobot data set without videos (use `data import`")
     assert reasons["empty/"] == "a LeRobot data set without episodes"
-    assert "refers to ../observation.images." in reasons["above/"]
+    assert "refers to ../cam/0.mp4" in reasons["above/"]
     assert reasons["broken/"].startswith("a LeRobot data set that cannot be read")
 
 
