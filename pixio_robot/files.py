@@ -164,6 +164,11 @@ def _remove_abandoned(temporary: Path, restore: Path | None = None) -> None:
         _remove(temporary)
 
 
+def stays_below(relative: Path | str) -> bool:
+    """Whether a path that a stranger's data name is one below their folder; links there are not looked at."""
+    return not Path(relative).is_absolute() and ".." not in Path(relative).parts
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

@@ -17,6 +17,7 @@ from pixio_robot.data.demos.root_metadata import FORMAT
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.footage.kinds import EpisodeCamera, Footage, FootageKind, describe_footage
 from pixio_robot.errors import UserError
+from pixio_robot.files import stays_below
 
 
 def lerobot_info_path(root: Path) -> Path:
@@ -41,7 +42,7 @@ def lerobot_footage(root: Path, prefix: str) -> Iterator[Footage]:
         places = (
             _episodes_v2(info, cameras) if "episode_index" in info["video_path"] else _episodes_v3(root, info, cameras)
         )
-        if outside := [path for _, _, path, _ in places if Path(path).is_absolute() or ".." in Path(path).parts]:
+        if outside := [path for _, _, path, _ in places if not stays_below(path)]:
             raise UserError(f"a LeRobot data set that refers to {outside[0]}, which is not below it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         # Leave out the path of an OSError: the result must not depend on where the source is.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pixio_robot.errors import UserError
+from pixio_robot.files import stays_below
 
 EPISODE_ENDS = "meta/episode_ends"
 _MARKS = tuple(f"{EPISODE_ENDS}/{name}" for name in (".zarray", "zarr.json"))
@@ -123,7 +124,7 @@ class FolderSink:
         self._made: set[Path] = set()
 
     def write(self, key: str, content: bytes) -> None:
-        if key.startswith("/") or ".." in key.split("/"):
+        if not stays_below(key):
             raise UserError(f"{key!r} would be written outside {self._path}: rename the camera or array.")
         file = self._path / key
         if file.parent not in self._made:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import read_json
+from pixio_robot.files import read_json, stays_below
 from pixio_robot.interop.lerobot.features import INFO, Columns
 
 _ROWS = 64
@@ -137,7 +137,7 @@ class LeRobotFiles:
     def _file(self, relative: str | Path) -> Path:
         """A file of the dataset. Raises UserError if the dataset names one outside it: the frames would show whatever
         is there. Links are followed, because the cache of the Hub consists of them."""
-        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        if not stays_below(relative):
             raise UserError(
                 f"{self.root} refers to {relative}, which is not below it: copy that file into the dataset."
             )
