@@ -24,7 +24,6 @@ from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.monitoring.metrics import MetricBuffer, average_metrics
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.run_record import FitResult
-from pixio_robot.training.settings import flatten_defaults
 from pixio_robot.types import Batch, Observation, Policy
 from pixio_robot.vision.adapt import lr_scales
 from pixio_robot.vision.weight_init import Weights, add_prefix
@@ -133,7 +132,6 @@ def imitate(
         optim=config.optim,
         save_model=save,
         settings={**dataclasses.asdict(config), **(settings or {})},
-        default_settings=flatten_defaults(config),
         hooks=hooks,
         use_ema=config.use_ema,
         distributed_model=distributed_model,

@@ -65,8 +65,6 @@ class Job:
     """Save the deployable model to a directory that may already exist. Called on every process."""
     settings: Mapping[str, Any]
     """Everything that determines the result, as JSON values: a run is only resumed with equal settings."""
-    default_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Default values of flat settings (`flatten_defaults`), so that older runs without a setting can be resumed."""
     generators: Mapping[str, torch.Generator] = dataclasses.field(default_factory=dict)
     """Generators that `step` uses besides the global ones; the loop seeds and checkpoints them. They are identical on
     all processes, each of which draws for the whole batch; the global generators differ."""

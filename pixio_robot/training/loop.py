@@ -32,7 +32,7 @@ from pixio_robot.training.monitoring.throughput import GpuWaitTimer, HostWaitTim
 from pixio_robot.training.optim import OptimConfig, freeze_by_schedule, learning_rate, set_learning_rate
 from pixio_robot.training.run_record import RESULT as RESULT_FILE
 from pixio_robot.training.run_record import FitResult, lock_run, read_result, write_result
-from pixio_robot.training.settings import EXTENDABLE, flatten_defaults
+from pixio_robot.training.settings import EXTENDABLE
 from pixio_robot.training.state import TrainingState
 
 CHECKPOINTS = "checkpoints"
@@ -105,12 +105,11 @@ def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
     """
     run_dir = Path(run_dir)
     settings = {**job.settings, "loop": config, "optim": job.optim, "use_ema": job.use_ema}
-    default_settings = {**job.default_settings, **flatten_defaults({"loop": config, "optim": job.optim})}
     try:
         result = read_result(run_dir)
         started = result is not None or latest_checkpoint(run_dir / CHECKPOINTS) is not None
         run_lock = (
-            lock_run(run_dir, settings, default_settings, started, extendable_settings(config))
+            lock_run(run_dir, settings, started, extendable_settings(config))
             if current_processes().is_main
             else contextlib.nullcontext()
         )

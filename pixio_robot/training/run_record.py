@@ -59,13 +59,11 @@ class FitResult:
 def lock_run(
     run_dir: Path,
     settings: Mapping[str, Any],
-    default_settings: Mapping[str, Any],
     started: bool,
     extendable: Collection[str] = (),
 ) -> Iterator[None]:
     """Lock `run_dir` and compare its recorded settings with these; `started`: it already holds training progress.
 
-    `default_settings`: values of flat settings that older runs have not recorded, because the settings did not exist.
     Settings in `extendable` may be larger than before; the increase is recorded. Raises UserError if another process is
     training there, or if the settings differ and `started`.
     """
@@ -79,11 +77,7 @@ def lock_run(
             if started:
                 grew = config.get(EXTENDED, [])
                 grew += _check_settings(
-                    run_dir,
-                    flatten_settings(config["settings"]),
-                    flatten_settings(values),
-                    default_settings,
-                    extendable,
+                    run_dir, flatten_settings(config["settings"]), flatten_settings(values), extendable
                 )
         record = {"kind": KIND, "format_version": FORMAT_VERSION, "settings": values}
         write_json(path, record | ({EXTENDED: grew} if grew else {}))
@@ -100,14 +94,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_settings(
-    run_dir: Path,
-    earlier: Mapping[str, Any],
-    now: Mapping[str, Any],
-    default_settings: Mapping[str, Any],
-    extendable: Collection[str],
+    run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], extendable: Collection[str]
 ) -> list[dict[str, Any]]:
     """Settings that were increased, with their old values. Raises UserError for other differences."""
-    changes = diff_settings(earlier, now, default_settings)
+    changes = diff_settings(earlier, now)
     increased = increased_settings(changes, extendable)
     changed = [
         f"{name}: {recorded!r} there, {current!r} now"

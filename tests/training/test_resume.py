@@ -159,15 +159,6 @@ def test_other_settings_are_refused_by_name(lab, whole):
     fit(lab.regression(), lab.loop_config(log_every=9, save_every=20, keep_checkpoints=1), whole)
 
 
-def test_run_from_before_a_setting_existed_resumes_with_its_default(lab, whole):
-    config = json.loads((whole / "config.json").read_text())
-    del config["settings"]["optim"]["betas"], config["settings"]["loop"]["grad_clip"]
-    (whole / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"loop\.grad_clip: .* there, 7\.0 now"):
-        fit(lab.regression(), lab.loop_config(grad_clip=7.0), whole)
-    assert fit(lab.regression(), lab.loop_config(), whole).steps == 60
-
-
 def test_finished_run_is_extended_with_loop_extend(lab, tmp_path):
     fit(lab.regression(), lab.loop_config(steps=20), tmp_path)
     with pytest.raises(UserError, match=r"loop\.steps: 20 there, 30 now"):

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pixio_robot.cli.policy_training.trials import TrialsCommand
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import single_process_environment
 from pixio_robot.training.run_record import lock_run
-from pixio_robot.training.settings import flatten_defaults
 from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, rank_trials
 
 EVALUATE = """
@@ -173,24 +171,12 @@ def test_ties_are_ranked_by_the_later_step():
 
 def test_trial_interval_may_change_on_resume_but_not_the_episodes(tmp_path):
     first = {"trials": {"every": 100, "keep_best": 2, "episodes": 20}}
-    with lock_run(tmp_path, first, {}, started=False):
+    with lock_run(tmp_path, first, started=False):
         pass
-    with lock_run(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 20}}, {}, started=True):
+    with lock_run(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 20}}, started=True):
         pass
-    other = lock_run(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 5}}, {}, started=True)
+    other = lock_run(tmp_path, {"trials": {"every": 0, "keep_best": 1, "episodes": 5}}, started=True)
     with pytest.raises(UserError, match=r"\(trials\.episodes: 20 there, 5 now\)"), other:
-        pass
-
-
-def test_run_from_before_a_trials_setting_existed_resumes_with_its_default(tmp_path):
-    before, new = {"trials": {"episodes": 20}}, flatten_defaults({"trials": TrialsCommand()})
-    with lock_run(tmp_path, before, {}, started=False):
-        pass
-    said = lock_run(tmp_path, {"trials": {"episodes": 20, "by_position": True}}, new, started=True)
-    with pytest.raises(UserError, match=r"\(trials\.by_position: False there, True now\)"), said:
-        pass
-    unsaid = {"trials": {"episodes": 20, "by_position": False, "state": [], "task": "", "cameras": {}}}
-    with lock_run(tmp_path, unsaid, new, started=True):
         pass
 
 

@@ -29,7 +29,6 @@ from pixio_robot.training.settings import (
     EXTENDABLE,
     WITHOUT_EFFECT,
     diff_settings,
-    flatten_defaults,
     flatten_settings,
     increased_settings,
 )
@@ -126,7 +125,6 @@ def run_stage(
             settings={
                 name: item for name, item in flatten_settings(to_json_value(settings)).items() if _affects_result(name)
             },
-            defaults={name: item for name, item in flatten_defaults(settings).items() if _affects_result(name)},
             input_fingerprints=_input_fingerprints(inputs),
         )
         return _run_and_stamp(request, work, always, may_grow)
@@ -219,15 +217,13 @@ class _StageRequest:
     target: Path
     settings: Mapping[str, Any]
     """The settings that determine the result."""
-    defaults: Mapping[str, Any]
-    """The defaults of those settings, used for settings missing from the stamp of an earlier release."""
     input_fingerprints: Mapping[str, Any]
     """What the inputs contain, by the setting that names them."""
 
     def changed_since(self, earlier: Mapping[str, Any]) -> dict[str, tuple]:
         """Settings that differ from those in a stamp, and inputs whose content does: name -> (earlier, now)."""
         before = {**earlier["settings"], **earlier["inputs"]}
-        return diff_settings(before, {**self.settings, **self.input_fingerprints}, self.defaults)
+        return diff_settings(before, {**self.settings, **self.input_fingerprints})
 
 
 def _run_and_stamp(request: _StageRequest, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:

@@ -22,7 +22,6 @@ from pixio_robot.training.job import Hook, Job
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.run_record import FitResult
-from pixio_robot.training.settings import flatten_defaults
 from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.weight_init import Weights
 
@@ -161,7 +160,6 @@ def _build_job(
         optim=model.optim,
         save_model=save_model,
         settings=dataclasses.asdict(config),
-        default_settings=flatten_defaults(config),
         generators={"masks": generator},
         hooks=hooks,
         distributed_model=distributed_model,

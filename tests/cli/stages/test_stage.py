@@ -46,29 +46,6 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     assert log == ["worked", "worked"]
 
 
-def test_a_setting_that_has_come_since_and_is_not_said_is_no_other_setting(tmp_path: Path) -> None:
-    @dataclasses.dataclass
-    class Inner:
-        views: int = 4
-        names: list[str] = dataclasses.field(default_factory=lambda: ["a"])
-
-    @dataclasses.dataclass
-    class Later(Settings):
-        mode: str = "old"
-        inner: Inner = dataclasses.field(default_factory=Inner)
-
-    out, log = tmp_path / "demos", []
-    run_stage("collect", str(out), Settings(), make(out, log, finished=False))
-    assert run_stage("collect", str(out), Later(), make(out, log)) == 0
-    assert run_stage("collect", str(out), Later(inner=Inner(views=4)), make(out, log)) == 0
-    assert log == ["worked", "worked"]
-    for other, words in ((Later(mode="new"), "mode: 'old' then, 'new' now"), (Later(inner=Inner(views=5)), "views: 4")):
-        with pytest.raises(UserError, match=words):
-            run_stage("collect", str(out), other, make(out, log))
-    with pytest.raises(UserError, match=r"inner\.views: 4 then, 'unset' now"):
-        run_stage("collect", str(out), Settings(), make(out, log))
-
-
 def test_a_result_goes_on_where_all_that_differs_may_grow_and_did(tmp_path: Path) -> None:
     out, log = tmp_path / "policy", []
 
