@@ -269,14 +269,13 @@ class EpisodeResult:
     success: bool
     steps: int
     episode_return: float
+    highest_reward: float
+    """Maximum reward over all steps, the Push-T score of diffusion_policy."""
     first_success: int | None = None
-    """Steps until the task was first solved; an episode that continues may still fail. None: never solved, or a result
-    that predates this field."""
+    """Steps until the task was first solved; an episode that continues may still fail. None: never solved."""
     restarts: int = 0
     """How often the episode was restarted from its seed because its worker died."""
     video: str | None = None
-    highest_reward: float | None = None
-    """Maximum reward over all steps, the Push-T score of diffusion_policy. None in results that predate this field."""
 
 
 @runtime_checkable

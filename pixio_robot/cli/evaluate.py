@@ -186,9 +186,10 @@ def _evaluate_target(
 
 def _reward_text(summary: EvaluationSummary) -> str:
     """Rewards, for environments that may not report success."""
-    mean = "" if summary.mean_return is None else f"; mean return {summary.mean_return:.4g}"
-    highest = summary.mean_highest_reward
-    return mean + ("" if highest is None else f", mean of each episode's highest reward {highest:.4g}")
+    return (
+        f"; mean return {summary.mean_return:.4g}, "
+        f"mean of each episode's highest reward {summary.mean_highest_reward:.4g}"
+    )
 
 
 def _run(command: EvaluateCommand) -> int:

@@ -167,7 +167,6 @@ def summarise(
     """
     steps = [result.first_success or result.steps for result in results if result.success]
     low, high = (interval or confidence_sequence)(len(steps), len(results))
-    highest = [result.highest_reward for result in results if result.highest_reward is not None]
     return EvaluationSummary(
         **dataclasses.asdict(policy),
         task=spec.task,
@@ -185,7 +184,7 @@ def summarise(
         mean_steps_to_success=sum(steps) / len(steps) if steps else None,
         mean_seconds_to_success=sum(steps) / len(steps) / spec.control_hz if steps else None,
         mean_return=sum(result.episode_return for result in results) / len(results),
-        mean_highest_reward=sum(highest) / len(highest) if len(highest) == len(results) else None,
+        mean_highest_reward=sum(result.highest_reward for result in results) / len(results),
         restarts=sum(result.restarts for result in results),
         wall_seconds=0.0,
         resumed_episodes=0,

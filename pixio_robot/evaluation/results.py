@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.errors import UserError, format_names
-from pixio_robot.evaluation.statistics import Interval
 from pixio_robot.files import atomic_file, read_json, write_json
 from pixio_robot.types import DemoSpec, EpisodeResult
 
@@ -75,14 +74,14 @@ class EvaluationSummary(EvaluatedPolicy):
     versions: dict[str, str]
     finished_at: str
     """UTC, ISO 8601."""
-    interval: str = Interval.WILSON.value
+    interval: str
     """Type of the interval `low` to `high`: an `Interval`, or a confidence sequence with early stopping."""
-    mean_seconds_to_success: float | None = None
+    mean_seconds_to_success: float | None
     """Simulated seconds, mean over the successful episodes."""
-    mean_return: float | None = None
-    mean_highest_reward: float | None = None
+    mean_return: float
+    mean_highest_reward: float
     """Means over all episodes of the sum of rewards (`mean_return`) and of the highest reward."""
-    scene: str = ""
+    scene: str
     """Details of the scene (`DemoSpec.source`: visual variation, spread of the objects' initial positions). A
     policy may be evaluated in another scene than it was trained in, but results of two scenes are not compared."""
     repeats: bool = True
@@ -188,7 +187,7 @@ def write_summary(directory: Path, summary: EvaluationSummary) -> None:
 def read_summary(directory: Path) -> EvaluationSummary:
     """The summary of a finished evaluation.
 
-    Raises UserError if the evaluation is missing or unfinished, or if its summary lacks a field.
+    Raises UserError if the evaluation is missing or unfinished, or if its summary is not one.
     """
     path = directory / SUMMARY
     if not path.exists():
@@ -198,7 +197,10 @@ def read_summary(directory: Path) -> EvaluationSummary:
         raise UserError(
             f"The evaluation in {directory} is unfinished ({played} episodes so far); run the same command again."
         )
-    return _from_json(path, read_json(path))
+    try:
+        return EvaluationSummary(**read_json(path))
+    except TypeError as error:
+        raise UserError(f"{path} is not an evaluation summary ({error}).") from error
 
 
 def read_outcomes(directory: Path, seeds: Sequence[int]) -> list[EpisodeResult]:
@@ -208,16 +210,6 @@ def read_outcomes(directory: Path, seeds: Sequence[int]) -> list[EpisodeResult]:
     if missing:
         raise UserError(f"{directory / EPISODES} lacks {len(missing)} of its summary's seeds, such as {missing[0]}.")
     return [by_seed[seed] for seed in seeds]
-
-
-def _from_json(path: Path, value: Any) -> EvaluationSummary:
-    fields = dataclasses.fields(EvaluationSummary)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not an evaluation summary.")
-    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in value]
-    if missing:
-        raise UserError(f"{path} is not an evaluation summary: it lacks {', '.join(missing)}.")
-    return EvaluationSummary(**{field.name: value[field.name] for field in fields if field.name in value})
 
 
 def _truncate_incomplete_line(path: Path) -> None:

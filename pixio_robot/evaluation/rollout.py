@@ -42,7 +42,7 @@ class _Running:
     seed: int
     steps: int = 0
     episode_return: float = 0.0
-    highest_reward: float | None = None
+    highest_reward: float = -math.inf
     success: bool = False
     first_success: int | None = None
     restarts: int = 0
@@ -115,7 +115,7 @@ class _Rollout:
                 f"{episode.seed}, so the episode has no return: mend its reward, or leave this seed out with seeds=."
             )
         episode.episode_return += reward
-        episode.highest_reward = reward if episode.highest_reward is None else max(reward, episode.highest_reward)
+        episode.highest_reward = max(reward, episode.highest_reward)
         # Judged at the last step, as in `collect`: MetaWorld continues after a success, which may be undone.
         episode.success = bool(result.success)
         if episode.success and episode.first_success is None:

@@ -134,8 +134,6 @@ def read_checkpoint(
         raise UserError(
             f"{path} has format_version {trainer.get('format_version')!r}; this release reads {FORMAT_VERSION}."
         )
-    if not isinstance(trainer.get("files"), list):
-        raise UserError(f"{path / TRAINER} does not say which files belong to it; {remedy}.")
     sizes, parts = {}, {}
     try:
         for file in map(Path, trainer["files"]):
@@ -149,7 +147,7 @@ def read_checkpoint(
         raise UserError(f"{error}; {remedy}.") from error
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path / file} cannot be read ({error}); {remedy}.") from error
-    if trainer.get("frozen"):
+    if trainer["frozen"]:
         if not (frozen := read_sharded_sizes(path.parent / FROZEN)):
             raise UserError(f"{path.parent / FROZEN} is missing, which holds the frozen weights of all checkpoints.")
         sizes[MODEL] = frozen | sizes.get(MODEL, {})

@@ -101,7 +101,7 @@ class TrainingState:
         self.metric_buffer.load(parts["window"], job.device)
         job.batches.load_state_dict(trainer["data"])
         self.step, self.seconds = trainer["step"], trainer["seconds"]
-        self.saved_step, self.hooks_done = self.step, trainer.get("looked", True)
+        self.saved_step, self.hooks_done = self.step, trainer["looked"]
         self._restore_randomness(parts["random"], trainer["random"])
 
     def _restore_randomness(self, tensors: dict[str, Tensor], values: list[Any]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,30 +12,6 @@ from pixio_robot.cli.report import main as report
 from pixio_robot.cli.stages.stage import stamp_path
 from pixio_robot.cli.stale_evaluations import find_stale_evaluations
 from pixio_robot.files import write_json
-
-SUMMARY = {
-    "label": "BC",
-    "policy": "bc",
-    "encoder": "none",
-    "training_seed": 0,
-    "task": "Line",
-    "robot": "Point",
-    "render_quality": "fast",
-    "spec_hash": "x",
-    "seeds": [1],
-    "episodes": 1,
-    "successes": 1,
-    "rate": 1.0,
-    "low": 0.1,
-    "high": 1.0,
-    "restarts": 0,
-    "mean_steps_to_success": 3.0,
-    "mean_seconds_to_success": 0.15,
-    "wall_seconds": 1.0,
-    "resumed_episodes": 0,
-    "versions": {},
-    "finished_at": "",
-}
 
 
 def policy_at(path: Path, weights: str) -> str:
@@ -46,16 +23,14 @@ def policy_at(path: Path, weights: str) -> str:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_evaluation: Callable[..., None]) -> Path:
     """A run with two policies and their evaluations, its paths relative to the working directory."""
     monkeypatch.chdir(tmp_path)
     run = Path("mine")
     for name in ("kept", "anew"):
         fingerprint = policy_at(run / "policies" / name / "model", name)
         out, checkpoint = run / "evaluations" / name, run / "policies" / name
-        write_json(out / "summary.json", SUMMARY | {"name": name, "label": name, "fingerprint": fingerprint})
-        end = {"seed": 1, "success": True, "steps": 3, "episode_return": 1.0}
-        (out / "episodes.jsonl").write_text(json.dumps(end) + "\n")
+        write_evaluation(out, label=name, fingerprint=fingerprint)
         stamp = {"stage": "evaluate", "out": str(out), "settings": {"checkpoint": str(checkpoint)}}
         stamp |= {"command": "", "seconds": 1.0, "finished": True, "finished_at": ""}
         write_json(stamp_path(out), stamp)
@@ -81,11 +56,12 @@ def test_a_copy_without_its_policy_is_not_held_against_another_at_that_path(run:
     assert find_stale_evaluations(Path("results").glob("*/")) == []
 
 
-def test_checkpoints_in_a_series_are_compared_with_those_of_their_step(run: Path) -> None:
+def test_checkpoints_in_a_series_are_compared_with_those_of_their_step(
+    run: Path, write_evaluation: Callable[..., None]
+) -> None:
     series, checkpoint = run / "evaluations" / "kept", run / "policies" / "kept" / "checkpoints" / "step_00000002"
     (series / "summary.json").unlink()
-    summary = SUMMARY | {"name": "kept", "training_step": 2, "fingerprint": "of other weights"}
-    write_json(series / "step_00000002" / "summary.json", summary)
+    write_evaluation(series / "step_00000002", training_step=2, fingerprint="of other weights")
     assert find_stale_evaluations([series]) == []
     checkpoint.mkdir(parents=True)
     assert find_stale_evaluations([series]) == [series]

@@ -1,11 +1,11 @@
 """`-m` runs a command once for each combination of values."""
 
-import dataclasses
 import json
 import logging
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -22,7 +22,6 @@ from pixio_robot.cli.stages.stage import stamp_path
 from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
 from pixio_robot.training.run_record import FitResult
-from pixio_robot.types import EpisodeResult
 
 
 def test_one_run_for_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,26 +72,16 @@ def test_ctrl_c_ends_the_sweep_and_a_script(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_training_settings_are_found_where_a_run_was_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    write_evaluation: Callable[..., None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     old = tmp_path / "cluster" / "mine"
     for name, rate in (("slow", 0.1), ("fast", 0.2)):
         evaluation, policy = old / "evaluations" / name, old / "policies" / name
-        summary = {"name": name, "label": "BC", "policy": "bc", "encoder": "none", "training_seed": 0}
-        summary |= {"task": "Line", "robot": "Point", "render_quality": "fast", "spec_hash": "x", "seeds": [1, 2]}
-        summary |= {"episodes": 2, "successes": 1, "rate": 0.5, "low": 0.1, "high": 0.9, "restarts": 0}
-        summary |= {
-            "mean_steps_to_success": 3.0,
-            "mean_seconds_to_success": 0.15,
-            "wall_seconds": 1.0,
-            "resumed_episodes": 0,
-            "versions": {},
-        }
-        write_json(evaluation / "summary.json", summary | {"finished_at": "", "fingerprint": name})
-        ends = [EpisodeResult(seed=seed, success=seed == 1, steps=3, episode_return=1.0) for seed in (1, 2)]
-        lines = [json.dumps(dataclasses.asdict(end)) + "\n" for end in ends]
-        (evaluation / "episodes.jsonl").write_text("".join(lines))
+        write_evaluation(evaluation, fingerprint=name)
         settings = {"checkpoint": f"cluster/mine/policies/{name}"}
         write_json(
             stamp_path(evaluation),

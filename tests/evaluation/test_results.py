@@ -156,7 +156,7 @@ def test_reading_what_is_not_there_or_broken(line_pool, seeking_actor, tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     del summary["rate"]
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(UserError, match="lacks rate"):
+    with pytest.raises(UserError, match=r"is not an evaluation summary.*'rate'"):
         read_summary(tmp_path)
     lines = (tmp_path / "episodes.jsonl").read_text().splitlines()
     (tmp_path / "episodes.jsonl").write_text("\n".join([*lines, lines[0], ""]))

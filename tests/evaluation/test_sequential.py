@@ -13,7 +13,8 @@ from pixio_robot.types import EpisodeResult
 
 
 def episodes(outcomes: list[bool]) -> list[EpisodeResult]:
-    return [EpisodeResult(seed=i, success=bool(s), steps=1, episode_return=0.0) for i, s in enumerate(outcomes)]
+    end = {"steps": 1, "episode_return": 0.0, "highest_reward": 0.0}
+    return [EpisodeResult(seed=i, success=bool(s), **end) for i, s in enumerate(outcomes)]
 
 
 def ever_missed(interval, rate: float, runs: int, episodes: int) -> float:

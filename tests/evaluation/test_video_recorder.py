@@ -64,7 +64,8 @@ def test_no_videos_asked_means_none_and_no_camera_needed(line_pool, seeking_acto
 
 
 def test_videos_of_an_interrupted_evaluation_count(make_spec, tmp_path):
-    done = [EpisodeResult(seed=1, success=True, steps=3, episode_return=0.0, video="videos/seed_1.mp4")]
+    end = {"steps": 3, "episode_return": 0.0, "highest_reward": 0.0}
+    done = [EpisodeResult(seed=1, success=True, video="videos/seed_1.mp4", **end)]
     recorder = VideoRecorder(tmp_path / "videos", make_spec(), videos=1, camera="front", done=done)
     assert not recorder.begin(2)
 

@@ -48,7 +48,11 @@ def write_evaluation(run_dir, spec, encoder, successes, *, n=100, policy="bc", f
     begin_results(directory, who, spec)
     results = [
         EpisodeResult(
-            seed=first_seed + i, success=(i - shift) % n < successes, steps=20 + i % 30, episode_return=-float(i)
+            seed=first_seed + i,
+            success=(i - shift) % n < successes,
+            steps=20 + i % 30,
+            episode_return=-float(i),
+            highest_reward=0.0,
         )
         for i in range(n)
     ]
