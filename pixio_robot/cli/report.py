@@ -15,7 +15,7 @@ from pixio_robot.cli.stages.stage import STAMP_SUFFIX, stamp_path
 from pixio_robot.cli.stale_evaluations import candidate_policy_paths, find_stale_evaluations
 from pixio_robot.errors import UserError, format_names
 from pixio_robot.evaluation.checkpoint_series import SERIES
-from pixio_robot.evaluation.report.data import EVALUATIONS, RunMetadata
+from pixio_robot.evaluation.report.data import EVALUATIONS, Stage
 from pixio_robot.evaluation.results import SUMMARY
 from pixio_robot.files import read_json
 
@@ -37,12 +37,11 @@ class ReportCommand(RunSettings):
     interval over training seeds."""
 
 
-def _collect_metadata(directory: Path) -> RunMetadata:
-    """What the report says about the run as a whole, from the stamps of its stages."""
+def _read_stages(directory: Path) -> list[Stage]:
+    """The commands that made the run, from their stamps."""
     stamps = [read_json(path) for path in directory.rglob(f"*{STAMP_SUFFIX}")]
     stamps.sort(key=lambda stamp: stamp["finished_at"])
-    stages = [{key: stamp[key] for key in ("stage", "out", "command", "seconds", "finished_at")} for stamp in stamps]
-    return RunMetadata(stages=stages, environment=describe_environment())
+    return [Stage(stage=stamp["stage"], command=stamp["command"], seconds=stamp["seconds"]) for stamp in stamps]
 
 
 def _training_settings(evaluation: Path) -> dict[str, Any] | None:
@@ -89,7 +88,7 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
         return drop_unused_settings(settings or {})
 
     # Trials during training are not repetitions of the evaluation after it.
-    rows = collect_sweep(directory, settings_of, leave_out=[TRIALS], outdated=_find_stale([directory]))
+    rows = collect_sweep(directory, settings_of, leave_out=[TRIALS], stale=_find_stale([directory]))
     page = write_sweep(rows, directory.resolve().name, out, against)
     for row in rows:
         print(f"{row.task}: {row.name}: {row.rate:.1%}, 95 % {row.low:.0%} to {row.high:.0%}, {row.interval}")
@@ -141,7 +140,7 @@ def _run(command: ReportCommand) -> int:
             f"There is no run directory {directory}: give run=DIR, the directory the other commands wrote to."
         )
     stale = _find_stale([directory / EVALUATIONS])
-    path = build_report(directory, directory / "report.html", stale, _collect_metadata(directory))
+    path = build_report(directory, directory / "report.html", stale, _read_stages(directory), describe_environment())
     missing = find_unshown_evaluations(directory)
     if missing:
         print(

@@ -234,7 +234,7 @@ def test_runs_are_compared_on_one_page(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_report_replaces_only_an_earlier_report(tmp_path: Path) -> None:
-    own = ("results.csv", "results.json", "report.md", "report.html", "environment.json", "stages.jsonl")
+    own = ("results.csv", "results.json", "report.md", "report.html")
     for name in own:
         (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match="nothing to report"):

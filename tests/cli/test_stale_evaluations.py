@@ -37,7 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_evaluation: Calla
     return run
 
 
-def test_an_evaluation_is_outdated_when_its_policy_has_other_weights(run: Path) -> None:
+def test_an_evaluation_is_stale_when_its_policy_has_other_weights(run: Path) -> None:
     evaluations = sorted((run / "evaluations").glob("*/"))
     assert find_stale_evaluations(evaluations) == []
     policy_at(run / "policies" / "anew" / "model", "other")

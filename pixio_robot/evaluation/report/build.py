@@ -13,15 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pixio_robot.evaluation.checkpoint_series import series_text
-from pixio_robot.evaluation.report.data import (
-    ENVIRONMENT,
-    STAGES,
-    ReportInputs,
-    RunMetadata,
-    collect_comparison,
-    collect_inputs,
-    run_name,
-)
+from pixio_robot.evaluation.report.data import ReportInputs, Stage, collect_comparison, collect_inputs, run_name
 from pixio_robot.evaluation.report.figures import interval_svg, loss_svg, series_svg
 from pixio_robot.evaluation.report.findings import (
     caveats,
@@ -43,41 +35,35 @@ _CSV_COLUMNS = [
 
 
 def build_report(
-    run_dir: Path, out: Path, outdated: Collection[Path] = (), metadata: RunMetadata | None = None
+    run_dir: Path,
+    out: Path,
+    stale: Collection[Path] = (),
+    stages: Sequence[Stage] = (),
+    environment: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `out` (an .html file), and `report.md`, `results.csv` and `results.json` beside it; returns `out`.
 
-    `outdated`: evaluations to leave out, because their policy was trained anew since. `metadata`: written to
-    `stages.jsonl` and `environment.json` beside `out`; None takes it from there in `run_dir`.
+    `stale`, `stages`, `environment`: as in `collect_inputs`.
 
     The page is one self-contained file that needs no network access. Raises UserError as `collect_inputs` and
     `write_page` do.
     """
-    beside = {}
-    if metadata is not None:
-        beside[out.with_name(STAGES)] = "".join(json.dumps(stage) + "\n" for stage in metadata.stages)
-        beside[out.with_name(ENVIRONMENT)] = json.dumps(metadata.environment, indent=2) + "\n"
-    inputs = collect_inputs(run_dir, outdated, metadata)
-    return _write(inputs, out, out.with_name("report.md"), out.with_name("results"), beside)
+    return _write(collect_inputs(run_dir, stale, stages, environment), out, "report", "results")
 
 
-def build_comparison(run_dirs: Sequence[Path], out: Path, outdated: Collection[Path] = ()) -> Path:
+def build_comparison(run_dirs: Sequence[Path], out: Path, stale: Collection[Path] = ()) -> Path:
     """Compare several runs on one page, `out` (.html), with .md, .csv and .json of the same name; returns `out`.
 
-    `outdated`: as in `build_report`.
     Raises UserError as `collect_comparison` and `write_page` do.
     """
-    return _write(collect_comparison(run_dirs, outdated), out, out.with_suffix(".md"), out.with_suffix(""))
+    return _write(collect_comparison(run_dirs, stale), out, out.stem, out.stem)
 
 
-def _write(
-    inputs: ReportInputs, out: Path, markdown: Path, results: Path, further: Mapping[Path, str] | None = None
-) -> Path:
+def _write(inputs: ReportInputs, out: Path, markdown: str, results: str) -> Path:
     beside = {
-        markdown: render_markdown(inputs),
-        results.with_name(f"{results.name}.csv"): render_csv(inputs),
-        results.with_name(f"{results.name}.json"): render_json(inputs),
-        **(further or {}),
+        out.with_name(f"{markdown}.md"): render_markdown(inputs),
+        out.with_name(f"{results}.csv"): render_csv(inputs),
+        out.with_name(f"{results}.json"): render_json(inputs),
     }
     write_page(out, render_html(inputs), beside)
     return out
@@ -151,7 +137,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
                 ("Where this report was made", inputs.environment),
             )
         },
-        "total_seconds": sum(stage.seconds or 0.0 for stage in inputs.stages),
+        "total_seconds": sum(stage.seconds for stage in inputs.stages),
         "versions": inputs.evaluations[0].summary.versions if inputs.evaluations else {},
         "intervals": ", ".join(sorted({evaluation.summary.interval for evaluation in inputs.evaluations})),
         "series_text": series_text,

@@ -1,7 +1,5 @@
 """Read a run directory into `ReportInputs`; any part may be missing.
 
-stages.jsonl                        {"stage", "command", "seconds", "finished_at"} per line
-environment.json                    {"versions", "device", "cpu", "commit", "seeds"}
 frames/manifest.json                frame counts of the ingest
 demos                               demonstration store
 pretrain/metrics.jsonl              {"step", "loss", "lr", ..., "seconds"} per line
@@ -28,10 +26,6 @@ from pixio_robot.files import read_json
 from pixio_robot.types import EpisodeResult
 
 EVALUATIONS = "evaluations"
-STAGES = "stages.jsonl"
-ENVIRONMENT = "environment.json"
-
-
 HELD_OUT = {"validation_loss": "loss", "validation_action_error": "action error"}
 """Measurements on held-out data in metrics.jsonl, and what the report calls them."""
 ACTION_ERRORS = "validation_action_error/"
@@ -43,9 +37,8 @@ class Stage:
     """One command of the pipeline."""
 
     stage: str
-    command: str = ""
-    seconds: float | None = None
-    finished_at: str = ""
+    command: str
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,57 +88,45 @@ class ReportInputs:
     """The run directories being compared; empty for a report on one run."""
     unfinished: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Number of episodes so far of each evaluation without a summary."""
-    outdated: Sequence[str] = ()
+    stale: Sequence[str] = ()
     """Evaluations left out because their policy was trained anew since."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunMetadata:
-    """What the report says about the run as a whole."""
-
-    stages: Sequence[Mapping[str, Any]]
-    """What a line of stages.jsonl holds, for each."""
-    environment: Mapping[str, Any] | None
-    """What environment.json holds."""
-
-
-def collect_inputs(run_dir: Path, outdated: Collection[Path] = (), metadata: RunMetadata | None = None) -> ReportInputs:
-    """Read a run directory, but not the evaluations that are `outdated`.
-
-    `metadata`: None reads it from stages.jsonl and environment.json in the directory.
+def collect_inputs(
+    run_dir: Path,
+    stale: Collection[Path] = (),
+    stages: Sequence[Stage] = (),
+    environment: Mapping[str, Any] | None = None,
+) -> ReportInputs:
+    """Read a run directory, but not the evaluations that are `stale`. `stages`: the commands that made it.
+    `environment`: what to say about this machine.
 
     Raises UserError if it does not exist or contains none of the known parts, and for anything malformed, naming the
     file and line. An incomplete last line (of a killed run) is ignored.
     """
     if not run_dir.is_dir():
         raise UserError(f"There is no run directory {run_dir}.")
-    evaluations, unfinished = _read_evaluations([run_dir], outdated)
-    # What the caller says of this machine is no part of the run.
-    elsewhere = {"run_dir"} if metadata is None else {"run_dir", "environment"}
-    if metadata is None:
-        metadata = RunMetadata(
-            stages=_read_json_lines(run_dir / STAGES, required="stage"),
-            environment=_read_mapping(run_dir / ENVIRONMENT),
-        )
+    evaluations, unfinished = _read_evaluations([run_dir], stale)
     curves = {path.parent.name: _read_curve(path) for path in sorted(run_dir.glob("policies/*/metrics.jsonl"))}
     inputs = ReportInputs(
         run_dir=run_dir,
-        stages=[_parse_stage(line) for line in metadata.stages],
-        environment=metadata.environment,
-        frames=_read_mapping(run_dir / "frames" / "manifest.json"),
+        stages=stages,
+        environment=environment,
+        frames=read_json(manifest) if (manifest := run_dir / "frames" / "manifest.json").is_file() else None,
         demos=_describe_demonstrations(run_dir / "demos"),
         pretraining=_read_curve(run_dir / "pretrain" / "metrics.jsonl"),
         panels=sorted(run_dir.glob("pretrain/panels/step_*.png"), key=_step_of),
         policies={name: curve for name, curve in curves.items() if curve is not None},
         evaluations=evaluations,
-        series=_read_checkpoint_series([run_dir], outdated),
+        series=_read_checkpoint_series([run_dir], stale),
         unfinished=unfinished,
-        outdated=_evaluation_names([run_dir], outdated),
+        stale=_evaluation_names([run_dir], stale),
     )
-    if not any(getattr(inputs, field.name) for field in dataclasses.fields(inputs) if field.name not in elsewhere):
+    parts = {field.name for field in dataclasses.fields(inputs)} - {"run_dir", "environment"}
+    if not any(getattr(inputs, part) for part in parts):
         raise UserError(
-            f"{run_dir} holds nothing to report: none of stages.jsonl, pretrain/metrics.jsonl, "
-            "policies/*/metrics.jsonl, evaluations/*, frames/manifest.json, demos, environment.json."
+            f"{run_dir} holds nothing to report: none of pretrain/metrics.jsonl, policies/*/metrics.jsonl, "
+            "evaluations/*, frames/manifest.json, demos."
         )
     return inputs
 
@@ -171,8 +152,8 @@ def _describe_demonstrations(path: Path) -> dict[str, Any] | None:
     }
 
 
-def collect_comparison(run_dirs: Sequence[Path], outdated: Collection[Path] = ()) -> ReportInputs:
-    """Read the evaluations of several run directories for comparison, but not those that are `outdated`.
+def collect_comparison(run_dirs: Sequence[Path], stale: Collection[Path] = ()) -> ReportInputs:
+    """Read the evaluations of several run directories for comparison, but not those that are `stale`.
 
     Raises UserError if a directory does not exist, is given twice, or contains no evaluation.
     """
@@ -183,23 +164,23 @@ def collect_comparison(run_dirs: Sequence[Path], outdated: Collection[Path] = ()
             raise UserError(f"{run_dir} holds no evaluation to compare ({run_dir / EVALUATIONS}/*).")
     if len({run_dir.resolve() for run_dir in run_dirs}) < len(run_dirs):
         raise UserError("compare= contains the same run directory twice.")
-    evaluations, unfinished = _read_evaluations(run_dirs, outdated)
+    evaluations, unfinished = _read_evaluations(run_dirs, stale)
     return ReportInputs(
         run_dir=run_dirs[0],
         compared=run_dirs,
         evaluations=evaluations,
-        series=_read_checkpoint_series(run_dirs, outdated),
+        series=_read_checkpoint_series(run_dirs, stale),
         unfinished=unfinished,
-        outdated=_evaluation_names(run_dirs, outdated),
+        stale=_evaluation_names(run_dirs, stale),
     )
 
 
-def _read_evaluations(run_dirs: Sequence[Path], outdated: Collection[Path]) -> tuple[list[Evaluation], dict[str, int]]:
+def _read_evaluations(run_dirs: Sequence[Path], stale: Collection[Path]) -> tuple[list[Evaluation], dict[str, int]]:
     """All finished evaluations, best first, and the number of episodes of each unfinished one."""
     finished: list[Evaluation] = []
     unfinished: dict[str, int] = {}
     for run_dir, path in _results_directories(run_dirs):
-        if (path / SERIES).exists() or path in outdated:
+        if (path / SERIES).exists() or path in stale:
             continue
         if (path / SUMMARY).exists():
             summary = read_evaluation_summary(path)
@@ -237,11 +218,11 @@ def _make_titles_unique(
     ]
 
 
-def _read_checkpoint_series(run_dirs: Sequence[Path], outdated: Collection[Path]) -> dict[str, CheckpointSeries]:
+def _read_checkpoint_series(run_dirs: Sequence[Path], stale: Collection[Path]) -> dict[str, CheckpointSeries]:
     return {
         _evaluation_name(run_dirs, run_dir, path): read_series(path)
         for run_dir, path in _results_directories(run_dirs)
-        if (path / SERIES).exists() and path not in outdated
+        if (path / SERIES).exists() and path not in stale
     }
 
 
@@ -269,7 +250,7 @@ def run_name(run_dirs: Sequence[Path], run_dir: Path) -> str:
 
 
 def _read_curve(path: Path) -> Curve | None:
-    lines = _read_json_lines(path, required="step")
+    lines = _read_metrics(path)
     try:
         points = _by_step(lines, "loss")
         times = [line.get("seconds") for line in lines if line.get("loss") is not None]
@@ -303,11 +284,7 @@ def _by_step(lines: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
     return dict(sorted(values.items()))
 
 
-def _parse_stage(line: Mapping[str, Any]) -> Stage:
-    return Stage(**{field.name: line[field.name] for field in dataclasses.fields(Stage) if field.name in line})
-
-
-def _read_json_lines(path: Path, *, required: str) -> list[dict[str, Any]]:
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     values = []
@@ -321,19 +298,10 @@ def _read_json_lines(path: Path, *, required: str) -> list[dict[str, Any]]:
             if number == len(lines) and not line.endswith("\n"):
                 break
             raise UserError(f"Line {number} of {path} is not JSON ({error}).") from error
-        if not isinstance(value, dict) or required not in value:
-            raise UserError(f"Line {number} of {path} lacks the key {required!r}.")
+        if not isinstance(value, dict) or "step" not in value:
+            raise UserError(f"Line {number} of {path} lacks the key 'step'.")
         values.append(value)
     return values
-
-
-def _read_mapping(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, it holds a {type(value).__name__}.")
-    return value
 
 
 def _step_of(path: Path) -> tuple[int, str]:

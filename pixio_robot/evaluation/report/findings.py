@@ -249,7 +249,7 @@ def caveats(inputs: ReportInputs) -> list[str]:
         )
     for name, played in inputs.unfinished.items():
         sentences.append(f"The evaluation {name} is unfinished ({played} episodes so far) and not included.")
-    for name in inputs.outdated:
+    for name in inputs.stale:
         sentences.append(
             f"The evaluation {name} is not included: its policy was trained anew since. Evaluate it again."
         )

@@ -76,12 +76,12 @@ def collect_sweep(
     directory: Path,
     settings_of: Callable[[Path], Mapping[str, Any]],
     leave_out: Collection[str] = (),
-    outdated: Collection[Path] = (),
+    stale: Collection[Path] = (),
 ) -> list[SweepRow]:
     """Every finished evaluation below `directory`, grouped, best first.
 
     `settings_of(evaluation directory)` returns the training settings of the policy evaluated there, empty if unknown.
-    `leave_out`: names of directories to skip. `outdated`: evaluations to skip.
+    `leave_out`: names of directories to skip. `stale`: evaluations to skip.
     Raises UserError if the directory does not exist or contains no finished evaluation.
     """
     if not directory.is_dir():
@@ -89,7 +89,7 @@ def collect_sweep(
     summaries_below = [
         path for path in directory.rglob(SUMMARY) if not {*leave_out} & {*path.relative_to(directory).parts}
     ]
-    paths = sorted(path.parent for path in summaries_below if path.parent not in outdated and _is_evaluation(path))
+    paths = sorted(path.parent for path in summaries_below if path.parent not in stale and _is_evaluation(path))
     if not paths:
         raise UserError(f"{directory} holds no finished evaluation (`pixio-robot evaluate ... out={directory}/...`).")
     # Checkpoints of one training run are not repetitions; `report run=` shows them as a series.

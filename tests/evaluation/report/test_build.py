@@ -14,7 +14,7 @@ from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate, summarise
 from pixio_robot.evaluation.report.build import build_comparison, build_report, render_csv, render_html, render_markdown
-from pixio_robot.evaluation.report.data import Curve, collect_comparison, collect_inputs
+from pixio_robot.evaluation.report.data import Curve, Stage, collect_comparison, collect_inputs
 from pixio_robot.evaluation.report.figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report.findings import (
     caveats,
@@ -72,11 +72,6 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
         actor = RandomActor(1) if kind == "random" else seeking_actor(noise=0.3 if encoder == "pixio" else 3.0)
         config = EvaluateConfig(episodes=30, num_slots=4, videos=2)
         evaluate(line_pool(4), actor, who, config, root / "evaluations" / name)
-    stages = [
-        {"stage": "collect", "command": "pixio-robot collect env.task=Lift", "seconds": 100.5},
-        {"stage": "pretrain", "command": "pixio-robot pretrain", "seconds": 3725.0, "finished_at": "2026-11-23"},
-    ]
-    (root / "stages.jsonl").write_text("".join(json.dumps(stage) + "\n" for stage in stages))
     for part in ("pretrain", "policies/bc_pixio", "policies/bc_random"):
         (root / part).mkdir(parents=True)
         lines = [{"step": i, "loss": 1 / i, "lr": 1e-3, "seconds": i * 0.1} for i in range(1, 200)]
@@ -89,7 +84,6 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
     for step in range(0, 1000, 100):
         image = np.random.default_rng(step).integers(0, 255, (96, 288, 3), dtype=np.uint8)
         cv2.imwrite(str(root / "pretrain" / "panels" / f"step_{step}.png"), image)
-    (root / "environment.json").write_text('{"versions": {"torch": "2.11.0"}, "device": "cpu", "seeds": [0, 1]}')
     (root / "frames").mkdir()
     (root / "frames" / "manifest.json").write_text(
         '{"frames": 12345, "dropped": {"too_dark": 3}, "odd": [1, 2], "shards": [{"a": 1}]}'
@@ -138,7 +132,12 @@ def parse(html):
 
 
 def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
-    out = build_report(run_dir, tmp_path / "public" / "report.html")
+    stages = [
+        Stage(stage="collect", command="pixio-robot collect env.task=Lift", seconds=100.5),
+        Stage(stage="pretrain", command="pixio-robot pretrain", seconds=3725.0),
+    ]
+    machine = {"versions": {"torch": "2.11.0"}, "device": "cpu"}
+    out = build_report(run_dir, tmp_path / "public" / "report.html", stages=stages, environment=machine)
     html = out.read_text()
     page = parse(html)
     assert page.links
@@ -163,9 +162,7 @@ def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
     assert "| frames" not in (out.parent / "report.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "part", ["stages.jsonl", "pretrain", "policies", "evaluations", "environment.json", "frames", "demos"]
-)
+@pytest.mark.parametrize("part", ["pretrain", "policies", "evaluations", "frames", "demos"])
 def test_any_part_alone_is_reported(run_dir, tmp_path, part):
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -357,17 +354,15 @@ def test_unfinished_and_empty_evaluations_are_named_not_counted(tmp_path, make_s
 
 
 def test_broken_files_are_named(tmp_path):
-    (tmp_path / "stages.jsonl").write_text('{"stage": "a"}\n{"stage": "b", "sec')
-    assert [stage.stage for stage in collect_inputs(tmp_path).stages] == ["a"]
-    (tmp_path / "stages.jsonl").write_text('{"stage": "a"}\nnonsense\n{"stage": "b"}\n')
-    with pytest.raises(UserError, match=r"Line 2 of .*stages.jsonl is not JSON"):
+    metrics = tmp_path / "pretrain" / "metrics.jsonl"
+    metrics.parent.mkdir()
+    metrics.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert collect_inputs(tmp_path).pretraining.steps == [1]
+    metrics.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(UserError, match=r"Line 2 of .*metrics.jsonl is not JSON"):
         collect_inputs(tmp_path)
-    (tmp_path / "stages.jsonl").write_text('{"command": "a"}\n')
-    with pytest.raises(UserError, match="lacks the key 'stage'"):
-        collect_inputs(tmp_path)
-    (tmp_path / "stages.jsonl").unlink()
-    (tmp_path / "environment.json").write_text("[1]")
-    with pytest.raises(UserError, match="must hold a JSON object"):
+    metrics.write_text('{"loss": 1.0}\n')
+    with pytest.raises(UserError, match="lacks the key 'step'"):
         collect_inputs(tmp_path)
 
 

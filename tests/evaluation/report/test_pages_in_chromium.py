@@ -15,6 +15,7 @@ from pixio_robot.evaluation.checkpoint_series import checkpoint_directory, write
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
 from pixio_robot.evaluation.report.build import build_comparison, build_report
+from pixio_robot.evaluation.report.data import Stage
 from pixio_robot.evaluation.report.probes import picture_name, write_picture_strip, write_probe_page
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.evaluation.sweep.collect import collect_sweep
@@ -105,13 +106,13 @@ def pages(line_pool, seeking_actor, tmp_path_factory):
         cv2.imwrite(str(root / run / "pretrain" / "panels" / "step_10.png"), image)
         lines = [f'{{"step": {step}, "loss": {1 / step}, "seconds": {step}}}\n' for step in range(1, 120)]
         (root / run / "pretrain" / "metrics.jsonl").write_text("".join(lines))
-        command = "pixio-robot train encoder=pixio out=runs/quickstart/policies/a-long-name-that-does-not-break"
-        (root / run / "stages.jsonl").write_text(f'{{"stage": "train", "command": "{command}", "seconds": 100.5}}\n')
+    command = "pixio-robot train encoder=pixio out=runs/quickstart/policies/a-long-name-that-does-not-break"
+    stage = Stage(stage="train", command=command, seconds=100.5)
     for encoder in ("pixio-with-a-name", "random"):
         write_card(root / "probes" / encoder)
     return {
         "probes": write_probe_page(root / "probes"),
-        "report": build_report(root / "first", root / "report.html"),
+        "report": build_report(root / "first", root / "report.html", stages=[stage]),
         "comparison": build_comparison([root / "first", root / "second"], root / "comparison.html"),
         "sweep": write_sweep(collect_sweep(root, lambda path: {"optim.lr": 1e-4}), "All", root / "sweep.html"),
     }
