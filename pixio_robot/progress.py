@@ -58,6 +58,13 @@ class Progress:
         parts = (f"{done:,.0f}/{self._total:,.0f}", remark, self._left(done))
         self.show(done, ", ".join(filter(None, parts)))
 
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(f"{self._title}: {text}", highlight=False, markup=False)
+        elif self._shown:
+            print(f"{self._title}: {text}", flush=True)
+
     def show(self, done: float, text: str) -> None:
         """Report that `done` of the total are done, with a text of the caller's own."""
         self._done = done

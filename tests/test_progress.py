@@ -19,9 +19,10 @@ def test_progress_prints_occasional_lines_without_a_terminal(capsys: pytest.Capt
         now[0] += SECONDS_BETWEEN_LINES
         progress.advance(100, "3 failed")
         progress.show(700, "700 already")
+        progress.say("half of it")
     shown = capsys.readouterr()
     assert shown.err == "encode: 700/1,200, 3 failed, 0:01:00 left\n"
-    assert shown.out == ""
+    assert shown.out == "encode: half of it\n"
 
 
 def test_work_found_done_after_the_start_counts_as_done_but_not_for_the_time_left(

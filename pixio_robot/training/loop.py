@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import remove_temporaries
+from pixio_robot.progress import Progress
 from pixio_robot.training import rng
 from pixio_robot.training.checkpoint import latest_checkpoint
 from pixio_robot.training.device import autocast_dtype
@@ -26,8 +27,7 @@ from pixio_robot.training.interrupt import Interrupt
 from pixio_robot.training.job import Job
 from pixio_robot.training.monitoring.finite import check_finite
 from pixio_robot.training.monitoring.loggers import MetricLoggers
-from pixio_robot.training.monitoring.metrics import average_metrics
-from pixio_robot.training.monitoring.progress import TrainingProgress
+from pixio_robot.training.monitoring.metrics import average_metrics, format_main_numbers, format_rate
 from pixio_robot.training.monitoring.throughput import GpuWaitTimer, HostWaitTimer, ThroughputMeter, peak_tflops
 from pixio_robot.training.optim import OptimConfig, freeze_by_schedule, learning_rate, set_learning_rate
 from pixio_robot.training.run_record import RESULT as RESULT_FILE
@@ -174,8 +174,9 @@ class _TrainingRun:
         with (
             Interrupt() as interrupt,
             MetricLoggers(self.run_dir, state.step, config.wandb, self.processes.is_main) as log,
-            TrainingProgress(job.title, config.steps, state.step, self.processes.is_main) as progress,
+            Progress(job.title, config.steps, state.step, self.processes.is_main) as progress,
         ):
+            remark = ""
             last, stopping = self._should_stop(interrupt)
             while not stopping:
                 if not state.hooks_done:
@@ -188,11 +189,11 @@ class _TrainingRun:
                     break
                 self._optimizer_step()
                 last, stopping = self._should_stop(interrupt)
-                progress.step(state.step)
                 if last or state.step % config.log_every == 0:
                     line = self._collect_metrics()
                     log.write(state.step, line)
-                    progress.report(state.step, line)
+                    remark = format_rate(line)
+                progress.advance(remark=remark)
                 # Before the hooks, which may take longer than whoever stops the run will wait.
                 if last or stopping:
                     self._save(log)
@@ -207,7 +208,7 @@ class _TrainingRun:
             write_result(self.run_dir, result)
         return result
 
-    def _run_hooks(self, last: bool, log: MetricLoggers, progress: TrainingProgress) -> None:
+    def _run_hooks(self, last: bool, log: MetricLoggers, progress: Progress) -> None:
         """Call the hooks that are due after this step. A run that was stopped before them calls them when it is
         resumed."""
         step = self.state.step
@@ -217,7 +218,8 @@ class _TrainingRun:
                 values = {name: value for hook in due for name, value in hook.call(step).items()}
             if values:
                 log.write(step, values)
-                progress.report_hooks(step, values)
+                if numbers := format_main_numbers(values):
+                    progress.say(f"step {step}/{self.config.steps}, {numbers}")
         self.state.hooks_done = True
 
     def _save(self, log: MetricLoggers) -> None:

@@ -1,1 +1,1 @@
-"""What is watched during training: metrics, loggers, progress, throughput, non-finite values."""
+"""What is watched during training: metrics, loggers, throughput, non-finite values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,3 +52,18 @@ class MetricBuffer:
 
 def average_metrics(values: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: math.fsum(of_name) / len(of_name) for name, of_name in values.items()}
+
+
+def format_rate(metrics: Mapping[str, float]) -> str:
+    """`loss 0.1234, 850 examples/s, MFU 31%, 2% waiting for data`."""
+    mfu = f", MFU {metrics['mfu']:.0%}" if "mfu" in metrics else ""
+    return (
+        f"loss {metrics['loss']:.4f}, {metrics['examples_per_second']:.0f} examples/s{mfu}, "
+        f"{metrics['data_wait_share']:.0%} waiting for data"
+    )
+
+
+def format_main_numbers(values: Mapping[str, Any]) -> str:
+    """`validation_loss 0.1234`: the numbers, without images and components (`validation_action_error/gripper`)."""
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float) and "/" not in name}
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
