@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from pixio_robot.errors import UserError
 
 TEMPORARY_PREFIX = ".tmp-"
-RETIRED_PREFIX = f"{TEMPORARY_PREFIX}retired-"
+_REPLACED = ".replaced"
 
 
 def fsync_tree(path: Path) -> None:
@@ -48,120 +48,100 @@ def disk_full_as_user_error(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` to fill; on success it is fsynced and takes the place of `path`.
+def staging_directory(directory: Path, name: str) -> Iterator[Path]:
+    """Yield an empty, hidden directory inside `directory` in which to build `name`; it is removed afterwards.
 
-    An existing `path` is replaced; of a symbolic link, what it points to. On any exception the temporary directory is
-    removed; after a kill, the next writer of `path` removes it.
+    It is locked meanwhile, which, unlike a process id, means something between containers too, and the kernel releases
+    the lock however the process ends: what is in an unlocked directory was left by a kill, and the next one to build
+    `name` clears it.
+    """
+    staging, lock = _lock_staging_directory(directory, f"{TEMPORARY_PREFIX}{name[:40]}")
+    try:
+        _restore_replaced(staging)
+        for leftover in staging.iterdir():
+            _remove(leftover)
+        yield staging
+    finally:
+        _restore_replaced(staging)
+        _remove(staging)
+        os.close(lock)
+
+
+def _lock_staging_directory(directory: Path, name: str) -> tuple[Path, int]:
+    """Lock a new `name-0` in `directory`, or one that nobody has locked; `name-1` and so on while others hold those."""
+    numbers = itertools.count()
+    while True:
+        staging = directory / f"{name}-{next(numbers)}"
+        try:
+            staging.mkdir(0o700)
+            is_new = True
+        except FileExistsError:
+            is_new = False
+        # Another process has just removed it, or it is a stranger's.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            if _lock(lock, staging, without_locks=is_new):
+                return staging, lock
+            os.close(lock)
+
+
+def _lock(descriptor: int, path: Path, without_locks: bool) -> bool:
+    """Lock an open directory: whether this process holds the lock, and the directory is still there. On a file system
+    without locks, the answer is `without_locks`."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:
+        return without_locks
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary directory to fill; on success it is fsynced and takes the place of `path`.
+
+    An existing `path` is replaced; of a symbolic link, what it points to. If a kill comes between the two renames that
+    this takes, the next writer of `path` brings it back.
     """
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path.with_name(f"{RETIRED_PREFIX}{path.name}{_FIRST}"), restore=path)
-    with _temporary_sibling(path, f"{TEMPORARY_PREFIX}{path.name}", is_directory=True) as temporary:
-        with disk_full_as_user_error(path):
-            temporary.chmod(0o755)
-            yield temporary
-            fsync_tree(temporary)
-        if not path.exists():
-            temporary.rename(path)
-        else:
-            with _temporary_sibling(path, f"{RETIRED_PREFIX}{path.name}", is_directory=True) as retired:
-                path.rename(retired / "old")
-                try:
-                    temporary.rename(path)
-                except BaseException:
-                    (retired / "old").rename(path)
-                    raise
-                _remove(retired)
+    with staging_directory(path.parent, path.name) as staging, disk_full_as_user_error(path):
+        built, replaced = staging / path.name, staging / _REPLACED / path.name
+        built.mkdir()
+        yield built
+        fsync_tree(built)
+        if path.exists():
+            replaced.parent.mkdir()
+            path.rename(replaced)
+        built.rename(path)
         fsync_parent(path)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling file to write; on success it is fsynced and renamed to `path`.
-
-    The sibling keeps the suffix of `path`, because many writers infer the format from it. On any exception it is
-    removed; after a kill, the next writer of `path` removes it.
-    """
+    """Yield a temporary path of the same name, from which many writers infer the format; on success, the file that was
+    written there is fsynced and takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Shortened, because the name of `path` may be as long as names can be.
-    name = f"{TEMPORARY_PREFIX}{path.stem[:40]}"
-    with _temporary_sibling(path, name, is_directory=False) as temporary:
-        with disk_full_as_user_error(path):
-            yield temporary
-            fsync_tree(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+    with staging_directory(path.parent, path.name) as staging, disk_full_as_user_error(path):
+        yield staging / path.name
+        fsync_tree(staging / path.name)
+        (staging / path.name).replace(path)
         fsync_parent(path)
 
 
-_FIRST = "-0"
-"""End of the name of a temporary, unless another process is writing to the same path."""
+def _restore_replaced(staging: Path) -> None:
+    """Move back what `atomic_directory` had moved away and not replaced yet."""
+    for replaced in (staging / _REPLACED).glob("*"):
+        if not (staging.parent / replaced.name).exists():
+            replaced.rename(staging.parent / replaced.name)
 
 
-@contextlib.contextmanager
-def _temporary_sibling(path: Path, name: str, *, is_directory: bool) -> Iterator[Path]:
-    """Yield a new file or directory beside `path`, which the caller renames or removes; on any exception it is removed.
-
-    It is locked meanwhile, and the kernel releases the lock however the process ends: an unlocked one of the same name
-    was left by a kill, and is removed first.
-    """
-    suffix = "" if is_directory else path.suffix
-    _remove_abandoned(path.with_name(f"{name}{_FIRST}{suffix}"))
-    temporary, lock = _create_locked(path, name, suffix, is_directory)
-    try:
-        yield temporary
-    except BaseException:
-        _remove(temporary)
-        raise
-    finally:
-        os.close(lock)
-
-
-def _create_locked(path: Path, name: str, suffix: str, is_directory: bool) -> tuple[Path, int]:
-    while True:
-        temporary = path.with_name(f"{name}{_FIRST}{suffix}")
-        try:
-            temporary.mkdir(0o700) if is_directory else temporary.touch(0o600, exist_ok=False)
-        except FileExistsError:
-            if is_directory:
-                temporary = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=path.parent))
-            else:
-                descriptor, random = tempfile.mkstemp(prefix=f"{name}-", suffix=suffix, dir=path.parent)
-                os.close(descriptor)
-                temporary = Path(random)
-        if (lock := _lock(temporary, needed=False)) is not None:
-            return temporary, lock
-        # Another writer removed it as abandoned before it was locked.
-
-
-def _lock(path: Path, *, needed: bool) -> int | None:
-    """Lock what is at `path`; None if it is gone, or another process holds the lock. Unless `needed`, a file system
-    without locks is accepted too; what a kill leaves there stays."""
-    with contextlib.ExitStack() as stack, contextlib.suppress(FileNotFoundError, BlockingIOError):
-        descriptor = os.open(path, os.O_RDONLY)
-        stack.callback(os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if needed or isinstance(error, BlockingIOError):
-                raise
-        if os.path.samestat(os.fstat(descriptor), path.stat()):
-            stack.pop_all()
-            return descriptor
-    return None
-
-
-def _remove_abandoned(temporary: Path, restore: Path | None = None) -> None:
-    """Remove a temporary that a killed process left; one of a replaced directory is moved back to `restore` if nothing
-    is there."""
-    with contextlib.ExitStack() as stack, contextlib.suppress(OSError):  # it may be another user's
-        if (lock := _lock(temporary, needed=True)) is None:
-            return
-        stack.callback(os.close, lock)
-        if restore is not None and not restore.exists() and (temporary / "old").exists():
-            (temporary / "old").rename(restore)
-        _remove(temporary)
+def remove_temporaries(directory: Path) -> None:
+    """Remove what interrupted writers left in `directory`. Only safe while no other process writes there."""
+    for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        _restore_replaced(leftover)
+        _remove(leftover)
 
 
 def stays_below(relative: Path | str) -> bool:
@@ -195,22 +175,6 @@ def fsync_parent(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_temporaries(directory: Path, name: str = "") -> None:
-    """Remove the temporary files that an interrupted `atomic_directory` or `atomic_file` left in `directory`.
-
-    With `name`, remove only leftovers of the directory with that name. A directory that `atomic_directory` had moved
-    away but not yet replaced is restored. Only safe while no other process writes there.
-    """
-    for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
-        target = leftover.name.removeprefix(RETIRED_PREFIX).removeprefix(TEMPORARY_PREFIX).rpartition("-")[0]
-        if name and target != name:
-            continue
-        replaced = directory / target
-        if leftover.name.startswith(RETIRED_PREFIX) and (leftover / "old").is_dir() and not replaced.exists():
-            (leftover / "old").rename(replaced)
-        _remove(leftover)
 
 
 def write_json(path: Path, value: Any) -> None:

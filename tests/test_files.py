@@ -84,14 +84,15 @@ def test_the_next_writer_removes_what_a_killed_one_left_but_not_of_a_living_one(
     words = [sys.executable, "-c", script, str(target)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living:
         assert living.stdout is not None
-        left = Path(living.stdout.readline().strip())
-        with write(target):
+        left = Path(living.stdout.readline().strip()).parent
+        with write(target) as temporary:
+            temporary.touch()
             assert left.exists()
         assert left.exists()
         living.communicate("\n")
     assert left.exists()
-    with write(target):
-        pass
+    with write(target) as temporary:
+        temporary.touch()
     assert names(tmp_path) == [target.name]
 
 

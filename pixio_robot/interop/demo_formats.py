@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from pixio_robot.data.demos.atomic_commit import check_new, commit_by_rename, staging_directory
+from pixio_robot.data.demos.atomic_commit import STAGING, check_new, commit_by_rename
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.files import disk_full_as_user_error
+from pixio_robot.files import disk_full_as_user_error, staging_directory
 
 MODULES = {
     "lerobot": "pixio_robot.interop.lerobot",
@@ -142,7 +142,7 @@ def write_atomically(out: Path) -> Iterator[Path]:
     """
     check_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with disk_full_as_user_error(out), staging_directory(out.parent) as temporary:
+    with disk_full_as_user_error(out), staging_directory(out.parent, STAGING) as temporary:
         built = temporary / out.name
         yield built
         # Renaming a file would overwrite one that another process created in the meantime.

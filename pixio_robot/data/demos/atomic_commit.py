@@ -1,36 +1,15 @@
-"""Atomic commits by building in a temporary directory and renaming, with many writers in one directory."""
+"""Committing what was built in a staging directory by renaming it; nothing is ever replaced."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import TEMPORARY_PREFIX, fsync_parent, fsync_tree
+from pixio_robot.files import fsync_parent, fsync_tree
 
-PREFIX = f"{TEMPORARY_PREFIX}demos-"
-
-
-@contextlib.contextmanager
-def staging_directory(directory: Path) -> Iterator[Path]:
-    """Yield a temporary directory inside `directory` that no other writer removes; it is deleted afterwards.
-
-    First removes what crashed writers left in `directory`. A running writer holds a lock on its workplace: unlike a
-    process id, this also works between containers, and the kernel releases it however the process ends.
-    """
-    _remove_abandoned_directories(directory)
-    temporary, lock = _create_locked_directory(directory)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        os.close(lock)
+STAGING = "demos"
+"""The name of staging directories, the same for all: any writer beside a killed one clears what it left."""
 
 
 def check_new(out: Path) -> None:
@@ -57,34 +36,3 @@ def commit_by_rename(built: Path, target: Path) -> bool:
         raise
     fsync_parent(target)
     return True
-
-
-def _create_locked_directory(directory: Path) -> tuple[Path, int]:
-    while True:
-        temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
-        try:
-            descriptor = os.open(temporary, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        # File systems without locks are supported too, but what crashed writers leave there is never removed.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if temporary.exists():
-            return temporary, descriptor
-        # Another writer removed it as abandoned before it was locked.
-        os.close(descriptor)
-
-
-def _remove_abandoned_directories(directory: Path) -> None:
-    for leftover in directory.glob(f"{PREFIX}*"):
-        try:
-            descriptor = os.open(leftover, os.O_RDONLY)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(leftover, ignore_errors=True)
-        except OSError:
-            pass
-        finally:
-            os.close(descriptor)

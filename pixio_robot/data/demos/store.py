@@ -20,13 +20,14 @@ import numpy as np
 import zarr
 
 from pixio_robot.data.demos.arrays import FrameFile, open_frames, read_values, write_frames, write_values
-from pixio_robot.data.demos.atomic_commit import check_new, commit_by_rename, staging_directory
+from pixio_robot.data.demos.atomic_commit import STAGING, check_new, commit_by_rename
 from pixio_robot.data.demos.codecs import RAW
 from pixio_robot.data.demos.episode_header import EpisodeHeader, read_header, write_header
 from pixio_robot.data.demos.root_metadata import RootMetadata, read_root_metadata, root_attributes
 from pixio_robot.data.demos.spec_differences import compare_specs
 from pixio_robot.data.demos.validation import VALUES, check_episode, check_spec, images_shape, values_shapes
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.files import staging_directory
 from pixio_robot.types import DemoSpec, Episode
 
 EPISODES = "episodes"
@@ -78,7 +79,7 @@ class DemoStore:
             check_new(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with staging_directory(path.parent) as temporary:
+                with staging_directory(path.parent, STAGING) as temporary:
                     attributes = root_attributes(spec, image_codec)
                     root = zarr.create_group(temporary / "store", zarr_format=3, attributes=attributes)
                     root.create_group(EPISODES)
@@ -239,7 +240,7 @@ class DemoStore:
         """Commit one episode and return its number. Raises UserError if it does not match the spec, and DiskFull."""
         header = check_episode(episode, self.spec)
         try:
-            with staging_directory(self.path / EPISODES) as temporary:
+            with staging_directory(self.path / EPISODES, STAGING) as temporary:
                 _write(temporary / "episode", header, episode, self.image_codec)
                 number = len(self)
                 while not commit_by_rename(temporary / "episode", self.episode_path(number)):

@@ -27,12 +27,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pixio_robot.data.demos.atomic_commit import staging_directory
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.features.views import Views
 from pixio_robot.data.shared_memory import Allocator, allocate_private
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_file, fsync_parent
+from pixio_robot.files import atomic_file
 from pixio_robot.machine import pin_memory, to_device
 from pixio_robot.progress import track_progress
 from pixio_robot.types import Features
@@ -248,10 +247,10 @@ def _encode_missing(
     def saves(batches: Iterator[Tensor]) -> Iterator[Callable[[], None]]:
         for one, starts in track_progress(starts_by_file, "encode demonstrations", shown=progress):
             parts = _encode(encoder, itertools.islice(batches, len(starts)), device)
-            yield functools.partial(_save, one, parts, temporary)
+            yield functools.partial(_save, one, parts)
 
     try:
-        with staging_directory(home) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             for _ in _run_ahead(writer, saves(_run_ahead(reader, reads))):
                 pass
     finally:
@@ -291,18 +290,13 @@ def _load(one: _FeatureFile) -> Features | None:
     return features if len(features.cls) == len(features.patches) == one.length else None
 
 
-def _save(one: _FeatureFile, parts: Sequence[Features], temporary: Path) -> None:
-    """Write by way of `temporary`, which the next run removes if this one is killed."""
+def _save(one: _FeatureFile, parts: Sequence[Features]) -> None:
     features = Features(torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts]))
     for tensor in (features.cls, features.patches):
         if not tensor.isfinite().all():
             raise UserError(f"The encoder computed features that are not finite in float16 (for {one.path}).")
-    temporary_path = temporary / one.path.name
-    with atomic_file(temporary_path) as file:
-        file.write_bytes(save({"cls": features.cls, "patches": features.patches}, {CHECKSUM_KEY: one.checksum}))
-    one.path.parent.mkdir(parents=True, exist_ok=True)
-    temporary_path.replace(one.path)
-    fsync_parent(one.path)
+    with atomic_file(one.path) as temporary:
+        temporary.write_bytes(save({"cls": features.cls, "patches": features.patches}, {CHECKSUM_KEY: one.checksum}))
 
 
 @torch.inference_mode()

@@ -32,7 +32,7 @@ from pixio_robot.data.ingest.progress import IngestProgress
 from pixio_robot.data.jobs.executor import Executor, run_tasks
 from pixio_robot.errors import UserError, format_names
 from pixio_robot.fields import check_fields, number
-from pixio_robot.files import file_lock, read_json, remove_temporaries
+from pixio_robot.files import file_lock, read_json, remove_temporaries, staging_directory
 
 NOT_RECORDED = ("source", "out", "workers", "executor", "timeout_s", "drop_missing")
 """Settings that do not change what the shards contain."""
@@ -152,7 +152,8 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
     ):
         # Only the lock's holder writes here; an orphaned worker of a killed run loses nothing that matters.
         remove_temporaries(work)
-        remove_temporaries(out.parent, name=out.name)
+        with staging_directory(out.parent, out.name):
+            pass  # brings back what a killed run was replacing
         if (
             manifest := _up_to_date_manifest(out, config, keys)
         ) is not None:  # an earlier run was killed before it cleaned up

@@ -131,8 +131,7 @@ def save_encoder_as(encoder: PixioEncoder, path: Path, weight_format: WeightForm
         case WeightFormat.HUGGINGFACE:
             save_huggingface(encoder, path)
         case WeightFormat.OFFICIAL:
-            # Given a path, torch rejects files that start with a dot and have no suffix.
-            with atomic_file(path) as temporary, temporary.open("wb") as file:
-                torch.save(to_official(encoder), file)
+            with atomic_file(path) as temporary:
+                torch.save(to_official(encoder), temporary)
         case WeightFormat.POLICY:
             raise UserError("An encoder cannot be written as a policy; choose another format.")

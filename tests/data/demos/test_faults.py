@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from demo_data import SPEC, make_episode, make_store, same
 
-from pixio_robot.data.demos.atomic_commit import PREFIX, staging_directory
+from pixio_robot.data.demos.atomic_commit import STAGING
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import verify_store
+from pixio_robot.files import staging_directory
 
 HERE = Path(__file__).parents[1]
 
@@ -92,16 +93,16 @@ def test_a_killed_writer_is_swept_by_the_next_and_a_living_one_stays(tmp_path: P
     store = make_store(path, episodes=1)
     process = writer(path, first=1000)
     # Until it is in the middle of an episode.
-    while not (dead := list((path / "episodes").glob(f"{PREFIX}*"))):
+    while not (dead := list((path / "episodes").glob(".tmp-*/episode"))):
         time.sleep(0.001)
     process.kill()
     process.wait()
-    with staging_directory(path / "episodes") as living:
+    with staging_directory(path / "episodes", STAGING) as living:
         (living / "half").touch()
         store.append(make_episode(1))
         assert (living / "half").exists()
         assert not any(leftover.exists() for leftover in dead)
-    assert not list((path / "episodes").glob(f"{PREFIX}*"))
+    assert not list((path / "episodes").glob(".tmp-*"))
     check_whole(path)
 
 
@@ -188,5 +189,5 @@ def test_a_full_disk_is_explained_and_costs_one_episode(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)]).returncode == 7
     store = check_whole(path)
     assert len(store) == 2
-    assert not list((path / "episodes").glob(f"{PREFIX}*"))
+    assert not list((path / "episodes").glob(".tmp-*"))
     assert store.append(make_episode(7)) == 2

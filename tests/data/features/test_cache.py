@@ -268,7 +268,7 @@ def test_other_images_never_meet_old_features(tmp_path: Path) -> None:
 def test_a_whole_cache_is_read_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path / "s")
     cache_features(store, Encoder(0), CAMERAS, progress=False)
-    monkeypatch.setattr(feature_cache, "staging_directory", None)
+    monkeypatch.setattr(feature_cache, "atomic_file", None)
     encoder = Encoder(0)
     cache_features(store, encoder, CAMERAS, progress=False)
     assert encoder.seen == 0

@@ -33,7 +33,6 @@ from pixio_robot.data.ingest.packing import assign_splits, group_identical_conte
 from pixio_robot.data.ingest.pipeline import IngestConfig, _check_no_footage_missing, ingest
 from pixio_robot.data.jobs import worker_processes
 from pixio_robot.errors import UserError
-from pixio_robot.files import RETIRED_PREFIX, TEMPORARY_PREFIX
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -257,14 +256,13 @@ def test_killed_before_clearing_up(source: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
     # Between the two renames that replace a folder.
-    retired = tmp_path / f"{RETIRED_PREFIX}frames-abc"
-    retired.mkdir()
-    out.rename(retired / "old")
-    (tmp_path / f"{TEMPORARY_PREFIX}frames-abc").mkdir()
-    (tmp_path / f"{TEMPORARY_PREFIX}others-abc").mkdir()
+    replaced = tmp_path / ".tmp-frames-0" / ".replaced"
+    replaced.mkdir(parents=True)
+    out.rename(replaced / "frames")
+    (tmp_path / ".tmp-others-0").mkdir()
     ingest_work_directory(out).mkdir()
     assert not ingest(config(source, out), show_progress=False).changed
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{TEMPORARY_PREFIX}others-abc", "frames"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-others-0", "frames"]
     assert contents(out) == before
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixio_robot.data.demos.atomic_commit import check_new, commit_by_rename, staging_directory
+from pixio_robot.data.demos.atomic_commit import STAGING, check_new, commit_by_rename
 from pixio_robot.data.demos.codecs import LOSSY, RAW
 from pixio_robot.data.demos.editing.filter_expression import NAMES, EpisodeProperties, parse_filter
 from pixio_robot.data.demos.episode_hash import hash_episode
@@ -19,6 +19,7 @@ from pixio_robot.data.demos.store import DemoStore, DiskFull
 from pixio_robot.data.demos.validation import check_episode
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.files import staging_directory
 from pixio_robot.progress import track_progress
 from pixio_robot.types import DemoSpec, Episode
 
@@ -53,7 +54,7 @@ def write_stores(out: Path, new_stores: Mapping[str, NewStore], *, progress: boo
     """
     check_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with staging_directory(out.parent) as temporary:
+    with staging_directory(out.parent, STAGING) as temporary:
         for name, new in new_stores.items():
             store = DemoStore.create(temporary / "out" / name, new.spec, image_codec=new.image_codec)
             title = f"write {out / name}"
