@@ -7,14 +7,13 @@ zarr-python, which takes 2-5 ms per read (docs/design.md).
 
 from __future__ import annotations
 
-import bisect
 import collections
 import contextlib
 import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import google_crc32c
@@ -27,7 +26,6 @@ from pixio_robot.errors import UserError
 
 CRC_BYTES = 4
 _MAX_BUFFERS_PER_READ = 1024  # buffers per preadv: Linux's IOV_MAX
-_MAX_BYTES_PER_READ = 1 << 30  # per call: Linux reads at most 2**31 - 4096, whatever it is asked for
 _INDEX_ENTRY = 16  # offset and length of one inner chunk, two little-endian uint64 (Zarr v3 sharding spec)
 
 
@@ -175,54 +173,38 @@ class FrameFile:
         rows = frames.reshape(len(frames), self._frame_bytes)
         checksums = np.empty((len(frames), CRC_BYTES), np.uint8)
         places = [part for pair in zip(rows, checksums, strict=True) for part in pair]
-        wanted = rows.nbytes + checksums.nbytes
-        if (done := self._fill(places, wanted, int(self._offsets[start]))) != wanted:
+        if (done := self._fill(places, int(self._offsets[start]))) != rows.nbytes + checksums.nbytes:
             raise self._damaged(f"it ends before the end of frame {start + done // (self._frame_bytes + CRC_BYTES)}.")
         for number, (row, checksum) in enumerate(zip(rows, checksums.view("<u4")[:, 0].tolist(), strict=True), start):
             # The extension takes any contiguous buffer, though it is annotated as bytes.
             if google_crc32c.value(row) != checksum:  # pyright: ignore[reportArgumentType]
                 raise self._damaged(f"the checksum of frame {number} does not match.")
 
-    def _fill(self, places: list[np.ndarray], wanted: int, offset: int) -> int:
-        """Fill the buffers uint8 (k,), `wanted` bytes in all, with the bytes from `offset` on. Returns how many there
-        were."""
+    def _fill(self, places: Sequence[np.ndarray], offset: int) -> int:
+        """Fill the buffers uint8 (k,) with the bytes from `offset` on. Returns how many there were."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY)
             try:
-                fits = wanted <= _MAX_BYTES_PER_READ and len(places) <= _MAX_BUFFERS_PER_READ
-                done = os.preadv(descriptor, places, offset) if fits else 0
-                return done if done == wanted else _fill_remaining(descriptor, places, done, offset)
+                return _fill_buffers(descriptor, places, offset)
             finally:
                 os.close(descriptor)
         except OSError as error:  # `_os_errors_as_corrupt_array` would cost a tenth of the time
             raise _unreadable(self.directory, error) from error
 
 
-def _fill_remaining(descriptor: int, places: list[np.ndarray], done: int, offset: int) -> int:
-    """Fill the buffers, of which `done` bytes are filled, by as many calls as it takes -> how many bytes there were.
-
-    A call may return fewer bytes than asked for without the file having ended; only 0 bytes say that it has.
-    """
-    left, filled = collections.deque(places), done
-    while True:
+def _fill_buffers(descriptor: int, places: Sequence[np.ndarray], offset: int) -> int:
+    """A call may return fewer bytes than asked for, on Linux always less than 2 GiB, without the file having ended; only
+    0 bytes say that it has."""
+    left, done = collections.deque(places), 0
+    while left and (
+        filled := os.preadv(descriptor, list(itertools.islice(left, _MAX_BUFFERS_PER_READ)), offset + done)
+    ):
+        done += filled
         while left and filled >= len(left[0]):
             filled -= len(left.popleft())
         if filled:
             left[0] = left[0][filled:]
-        if not left or not (filled := os.preadv(descriptor, _buffers_for_one_read(left), offset + done)):
-            return done
-        done += filled
-
-
-def _buffers_for_one_read(places: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """The first of these buffers, as many and as much of the last as one call may fill."""
-    some = list(itertools.islice(places, _MAX_BUFFERS_PER_READ))
-    ends = list(itertools.accumulate(map(len, some)))
-    if ends[-1] <= _MAX_BYTES_PER_READ:
-        return some
-    fitting = bisect.bisect_right(ends, _MAX_BYTES_PER_READ)
-    room = _MAX_BYTES_PER_READ - (ends[fitting - 1] if fitting else 0)
-    return [*some[:fitting], some[fitting][:room]] if room else some[:fitting]
+    return done
 
 
 class EncodedFrameFile(FrameFile):
@@ -252,6 +234,6 @@ class EncodedFrameFile(FrameFile):
     def _bytes(self, start: int, stop: int) -> memoryview:
         """Frames start..stop with their checksums, as stored on disk."""
         raw = np.empty(int(self._offsets[stop] - self._offsets[start]), np.uint8)
-        if self._fill([raw], len(raw), int(self._offsets[start])) != len(raw):
+        if self._fill([raw], int(self._offsets[start])) != len(raw):
             raise self._damaged(f"it ends before the end of frame {stop - 1}.")
         return raw.data
