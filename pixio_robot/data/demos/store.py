@@ -27,7 +27,7 @@ from pixio_robot.data.demos.root_metadata import RootMetadata, read_root_metadat
 from pixio_robot.data.demos.spec_differences import compare_specs
 from pixio_robot.data.demos.validation import VALUES, check_episode, check_spec, images_shape, values_shapes
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.files import staging_directory
+from pixio_robot.files import disk_full_as_user_error, staging_directory
 from pixio_robot.types import DemoSpec, Episode
 
 EPISODES = "episodes"
@@ -78,17 +78,12 @@ class DemoStore:
         if not path.exists():
             check_new(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with staging_directory(path.parent, STAGING) as temporary:
-                    attributes = root_attributes(spec, image_codec)
-                    root = zarr.create_group(temporary / "store", zarr_format=3, attributes=attributes)
-                    root.create_group(EPISODES)
-                    if commit_by_rename(temporary / "store", path):
-                        return cls.open(path)
-            except OSError as error:
-                if error.errno not in _DISK_FULL:
-                    raise
-                raise UserError(f"No space left on the disk to create {path}; nothing was written.") from error
+            with disk_full_as_user_error(path), staging_directory(path.parent, STAGING) as temporary:
+                attributes = root_attributes(spec, image_codec)
+                root = zarr.create_group(temporary / "store", zarr_format=3, attributes=attributes)
+                root.create_group(EPISODES)
+                if commit_by_rename(temporary / "store", path):
+                    return cls.open(path)
         if not exist_ok:
             raise UserError(f"{path} exists already; choose another path for the demonstrations.")
         store = cls.open(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +28,6 @@ def verify_store(
     `action_range`: the range that the controller accepts, if all actions must lie within it.
     """
     problems = []
-    if not (math.isfinite(store.spec.control_hz) and store.spec.control_hz > 0):
-        problems.append(f"the DemoSpec: control_hz is {store.spec.control_hz}, which is not a valid rate")
     for group in (store.path, store.path / EPISODES):
         if not _is_group(group):
             problems.append(
