@@ -104,11 +104,6 @@ def _offset_and_scale(
         case "mean_std":
             return centre, spread
         case "quantile":
-            if statistics.q01 is None or statistics.q99 is None:
-                raise UserError(
-                    "Normalisation by `quantile` needs q01 and q99, which these statistics lack: recompute them from "
-                    "the demonstrations, or use min_max or mean_std."
-                )
             low_percentile, high_percentile = _to_tensor(statistics.q01), _to_tensor(statistics.q99)
             # A dimension that hardly ever moves has equal percentiles: use its whole range instead.
             narrow = high_percentile - low_percentile < CONSTANT_RANGE

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.stats import Statistics, compute_range_with_quantiles
+from pixio_robot.data.stats import Statistics, compute_range
 from pixio_robot.data.windows import Windows
 from pixio_robot.types import DemoSpec
 from policies.config import PolicyConfig
@@ -39,9 +39,7 @@ def with_relative_poses(
             actions.to_frame(actions_bna, state_bts[:, -1])[~is_pad_bn | config.learn_padding].numpy()
             for state_bts, actions_bna, is_pad_bn in _windows(config, chosen)
         )
-        statistics = dataclasses.replace(
-            statistics, relative_actions=compute_range_with_quantiles(rows, steps * config.horizon)
-        )
+        statistics = dataclasses.replace(statistics, relative_actions=compute_range(rows, steps * config.horizon))
     if config.conditioning.obs_pose_repr == RELATIVE:
         state = RelativePoses.of_state(spec)
         rows = (
@@ -49,7 +47,7 @@ def with_relative_poses(
             for state_bts, _, _ in _windows(config, chosen)
         )
         most = steps * config.observation_steps
-        statistics = dataclasses.replace(statistics, relative_state=compute_range_with_quantiles(rows, most))
+        statistics = dataclasses.replace(statistics, relative_state=compute_range(rows, most))
     return statistics
 
 

@@ -48,7 +48,7 @@ def build_ours(side: int, crop: int, widths: list[int], frozen: bool = False, vi
 
     def unit(count: int) -> Range:
         ones = np.ones(count)
-        return Range(-ones, ones, 0 * ones, ones)
+        return Range(-ones, ones, 0 * ones, ones, *[ones] * 5)
 
     config = DiffusionConfig(
         conditioning=ConditioningConfig(

@@ -14,7 +14,6 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches, rank_slice
 from pixio_robot.data.mixture_weights import normalize_weights
 from pixio_robot.data.prefetch import PrefetchingIterator
-from pixio_robot.data.stats import Statistics, compute_statistics_from
 from pixio_robot.errors import UserError
 from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
 
@@ -107,13 +106,3 @@ def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
                 f"One policy cannot learn from both {stores[0].path} (A) and {store.path} (B). {differences}"
             )
     return dataclasses.replace(first, task=SEVERAL.join(dict.fromkeys(store.spec.task for store in stores)))
-
-
-def compute_mixture_statistics(chosen: Sequence[tuple[DemoStore, Sequence[int]]]) -> Statistics:
-    """Statistics over these episodes of these stores, each step counted once."""
-    pairs = [(store, episode) for store, episodes in chosen for episode in episodes]
-    return compute_statistics_from(
-        lambda number: pairs[number][0].state(pairs[number][1]),
-        lambda number: pairs[number][0].actions(pairs[number][1]),
-        list(range(len(pairs))),
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,25 +24,23 @@ from pixio_robot.files import read_json, write_json
 DIRECTORY = ".statistics"
 QUANTILE_LEVELS = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 MAX_QUANTILE_ROWS = 4_000_000
-"""Rows of windows that are kept in RAM for quantiles, 16 MB per dimension; of more, a random sample."""
+"""Rows from which quantiles are computed, 16 MB per dimension; of more, a random sample of about that size."""
 
 
 @dataclasses.dataclass
 class Range:
-    """Each (dimensions,), float64; `std` is the population standard deviation.
-
-    Quantiles are interpolated linearly, as in numpy; None in statistics saved by versions without them.
-    """
+    """Each (dimensions,), float64; `std` is the population standard deviation, and quantiles are interpolated linearly,
+    as in numpy."""
 
     minimum: np.ndarray
     maximum: np.ndarray
     mean: np.ndarray
     std: np.ndarray
-    q01: np.ndarray | None = None
-    q10: np.ndarray | None = None
-    q50: np.ndarray | None = None
-    q90: np.ndarray | None = None
-    q99: np.ndarray | None = None
+    q01: np.ndarray
+    q10: np.ndarray
+    q50: np.ndarray
+    q90: np.ndarray
+    q99: np.ndarray
 
 
 @dataclasses.dataclass
@@ -73,66 +71,44 @@ class Statistics:
         )
 
 
-def compute_range(parts: Iterable[np.ndarray]) -> Range:
-    """Statistics over the rows of all parts (n, dimensions), merged pairwise (Chan et al. 1983) in one pass."""
-    count, mean, squares = 0, np.zeros(()), np.zeros(())
+def compute_range(parts: Iterable[np.ndarray], count: int) -> Range:
+    """Statistics over the rows of all parts (n, dimensions), at most `count` rows, merged pairwise in one pass (Chan et
+    al. 1983)."""
+    random, share, sample = np.random.default_rng(0), MAX_QUANTILE_ROWS / max(count, 1), []
+    seen, mean, squares = 0, np.zeros(()), np.zeros(())
     minimum, maximum = np.array(np.inf), np.array(-np.inf)
     for part in parts:
         if not len(part):
             continue
+        sample.append(part if share >= 1 else part[random.random(len(part)) < share])
         rows = part.astype(np.float64)
         n, part_mean = len(rows), rows.mean(0)
         difference = part_mean - mean
-        squares = squares + ((rows - part_mean) ** 2).sum(0) + difference**2 * count * n / (count + n)
-        mean = mean + difference * n / (count + n)
-        count += n
+        squares = squares + ((rows - part_mean) ** 2).sum(0) + difference**2 * seen * n / (seen + n)
+        mean = mean + difference * n / (seen + n)
+        seen += n
         minimum, maximum = np.minimum(minimum, rows.min(0)), np.maximum(maximum, rows.max(0))
-    if not count:
+    if not seen:
         raise UserError("There are no episodes to compute statistics from: record or select at least one.")
-    return Range(minimum, maximum, mean, np.sqrt(squares / count))
-
-
-def compute_range_with_quantiles(parts: Iterable[np.ndarray], count: int) -> Range:
-    """`compute_range` of `count` rows at most, with quantiles. Of more than `MAX_QUANTILE_ROWS`, they are those
-    of a random sample of about that size, so that memory is bounded."""
-    random, share, kept = np.random.default_rng(0), MAX_QUANTILE_ROWS / max(count, 1), []
-
-    def seen() -> Iterator[np.ndarray]:
-        for part in parts:
-            kept.append(part if share >= 1 else part[random.random(len(part)) < share])
-            yield part
-
-    statistics = compute_range(seen())
-    return _with_quantiles(
-        statistics, (np.concatenate([part[:, i] for part in kept]) for i in range(len(statistics.mean)))
-    )
+    columns = (np.concatenate([part[:, i] for part in sample]).astype(np.float64) for i in range(len(mean)))
+    quantiles = np.stack([np.quantile(column, list(QUANTILE_LEVELS.values())) for column in columns], -1)
+    return Range(minimum, maximum, mean, np.sqrt(squares / seen), *quantiles)
 
 
 def compute_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:
     """Statistics of the given episodes only, which should be the training episodes. Raises UserError unless they are
     different episodes of the store."""
-    return compute_statistics_from(store.state, store.actions, check_episode_numbers(episodes, len(store)).tolist())
+    return compute_mixture_statistics([(store, check_episode_numbers(episodes, len(store)).tolist())])
 
 
-def compute_statistics_from(
-    state: Callable[[int], np.ndarray], actions: Callable[[int], np.ndarray], episodes: list[int]
-) -> Statistics:
-    """Statistics over `episodes`, where `state` and `actions` return an episode's rows (n, dimensions)."""
-    return Statistics(_compute_exact_range(state, episodes), _compute_exact_range(actions, episodes))
-
-
-def _compute_exact_range(values: Callable[[int], np.ndarray], episodes: list[int]) -> Range:
-    """Statistics with exact quantiles: holds one dimension at a time in RAM, at 4 bytes per step."""
-    statistics = compute_range(map(values, episodes))
-    columns = (np.concatenate([values(episode)[:, i] for episode in episodes]) for i in range(len(statistics.mean)))
-    return _with_quantiles(statistics, columns)
-
-
-def _with_quantiles(statistics: Range, columns: Iterable[np.ndarray]) -> Range:
-    quantiles = np.stack(
-        [np.quantile(column.astype(np.float64), list(QUANTILE_LEVELS.values())) for column in columns], -1
+def compute_mixture_statistics(chosen: Sequence[tuple[DemoStore, Sequence[int]]]) -> Statistics:
+    """Statistics over these episodes of these stores, each step counted once."""
+    pairs = [(store, episode) for store, episodes in chosen for episode in episodes]
+    steps = sum(len(store.actions(episode)) for store, episode in pairs)
+    return Statistics(
+        compute_range((store.state(episode) for store, episode in pairs), steps),
+        compute_range((store.actions(episode) for store, episode in pairs), steps),
     )
-    return dataclasses.replace(statistics, **dict(zip(QUANTILE_LEVELS, quantiles, strict=True)))
 
 
 def cached_statistics(store: DemoStore, episodes: Iterable[int]) -> Statistics:

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixio_robot import types
-from pixio_robot.data.stats import Statistics
+from pixio_robot.data.stats import Range, Statistics
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Observation
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -87,10 +87,10 @@ def policy(request, name, sight):
 
 def make_statistics(state_low, state_high, action_low, action_high) -> Statistics:
     def span(low, high):
-        values = {"minimum": low, "maximum": high, "mean": (low + high) / 2, "std": (high - low) / 4}
-        return {name: value.tolist() for name, value in values.items()}
+        middle = (low + high) / 2
+        return Range(low, high, middle, (high - low) / 4, low, low, middle, high, high)
 
-    return Statistics.from_json({"state": span(state_low, state_high), "actions": span(action_low, action_high)})
+    return Statistics(span(state_low, state_high), span(action_low, action_high))
 
 
 @pytest.mark.parametrize("policy", [2], indirect=True, ids=["2 frames"])

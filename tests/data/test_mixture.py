@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.goals import one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches
-from pixio_robot.data.mixture import MixedBatches, common_spec, compute_mixture_statistics
-from pixio_robot.data.stats import compute_statistics
+from pixio_robot.data.mixture import MixedBatches, common_spec
+from pixio_robot.data.stats import compute_mixture_statistics, compute_statistics
 from pixio_robot.errors import UserError
 
 

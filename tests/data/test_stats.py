@@ -19,7 +19,6 @@ from pixio_robot.data.stats import (
     Statistics,
     cached_statistics,
     compute_range,
-    compute_range_with_quantiles,
     compute_statistics,
     hash_episodes,
 )
@@ -40,13 +39,13 @@ def test_streaming_equals_numpy_on_the_chosen_episodes(tmp_path: Path) -> None:
 
 def test_a_large_offset_does_not_cost_the_spread() -> None:
     rows = np.random.default_rng(0).normal(size=(1000, 2)) + 1e8
-    np.testing.assert_allclose(compute_range(np.split(rows, 10)).std, rows.std(0), rtol=1e-6)
+    np.testing.assert_allclose(compute_range(np.split(rows, 10), len(rows)).std, rows.std(0), rtol=1e-6)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6).filter(any), st.integers(0, 99))
 def test_how_rows_are_cut_into_parts_does_not_matter(sizes: list[int], seed: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(sum(sizes), 3)) * [1e-3, 1.0, 1e3]
-    found = compute_range(np.split(rows, np.cumsum(sizes)[:-1]))
+    found = compute_range(np.split(rows, np.cumsum(sizes)[:-1]), len(rows))
     for name, value in (
         ("mean", rows.mean(0)),
         ("std", rows.std(0)),
@@ -62,15 +61,6 @@ def test_json_round_trip(tmp_path: Path) -> None:
     for which in ("state", "actions"):
         for name, value in vars(getattr(statistics, which)).items():
             assert np.array_equal(getattr(getattr(again, which), name), value)
-
-
-def test_what_was_saved_without_quantiles_is_still_read(tmp_path: Path) -> None:
-    statistics = compute_statistics(make_store(tmp_path / "s"), [0])
-    value = statistics.to_json()
-    old = {which: {k: v for k, v in value[which].items() if not k.startswith("q")} for which in value}
-    again = Statistics.from_json(old)
-    assert again.state.q50 is None
-    assert again.to_json() == old
 
 
 def test_they_are_kept_for_the_very_episodes(tmp_path: Path) -> None:
@@ -104,7 +94,7 @@ def test_an_episode_that_differs_in_one_of_both_is_another(tmp_path: Path, chang
 def test_quantiles_of_very_many_rows_are_those_of_rows_from_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "MAX_QUANTILE_ROWS", 4000)
     rows = np.linspace(0, 1, 40_000)[:, None]
-    found = compute_range_with_quantiles(np.split(rows, 4), len(rows))
+    found = compute_range(np.split(rows, 4), len(rows))
     for name, level in QUANTILE_LEVELS.items():
         np.testing.assert_allclose(getattr(found, name), level, atol=0.03)
     assert (found.minimum, found.maximum) == (0, 1)
@@ -112,7 +102,7 @@ def test_quantiles_of_very_many_rows_are_those_of_rows_from_everywhere(monkeypat
 
 def test_of_nothing() -> None:
     with pytest.raises(UserError, match="no episode"):
-        compute_range([])
+        compute_range([], 0)
 
 
 @pytest.mark.parametrize("statistics", [compute_statistics, cached_statistics])

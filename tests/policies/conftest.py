@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixio_robot.data.stats import Statistics
+from pixio_robot.data.stats import Range, Statistics
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Observation
 from pixio_robot.vision.config import EncoderConfig, PoolingConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -75,11 +75,11 @@ def world() -> World:
 
 def make_statistics(*values: np.ndarray) -> Statistics:
     """Minimum, maximum, mean and std of the state, then of the actions."""
-    names = ("minimum", "maximum", "mean", "std")
-    lists = [value.tolist() for value in values]
-    return Statistics.from_json(
-        {"state": dict(zip(names, lists[:4], strict=True)), "actions": dict(zip(names, lists[4:], strict=True))}
-    )
+
+    def span(low: np.ndarray, high: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Range:
+        return Range(low, high, mean, std, low, low, mean, high, high)
+
+    return Statistics(span(*values[:4]), span(*values[4:]))
 
 
 @pytest.fixture(scope="session")

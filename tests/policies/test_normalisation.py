@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -5,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pixio_robot.data.stats import Range
+from pixio_robot.data.stats import QUANTILE_LEVELS, Range, compute_range
 from pixio_robot.errors import UserError
 from policies.normalisation import NORMALISATIONS, Normaliser
 
 
 def fitted(how: str, data: np.ndarray, names: tuple[str, ...] = ()) -> Normaliser:
-    q01, q99 = np.quantile(data.astype(np.float64), [0.01, 0.99], axis=0)
-    return Normaliser(how, Range(data.min(0), data.max(0), data.mean(0), data.std(0), q01=q01, q99=q99), names)
+    quantiles = np.quantile(data.astype(np.float64), list(QUANTILE_LEVELS.values()), axis=0)
+    return Normaliser(how, Range(data.min(0), data.max(0), data.mean(0), data.std(0), *quantiles), names)
 
 
 @pytest.mark.parametrize("how", NORMALISATIONS)
@@ -114,7 +116,7 @@ def test_a_saved_normaliser_keeps_its_numbers():
 
 def test_a_smallest_standard_deviation():
     data = np.random.default_rng(0).normal(0.0, [0.001, 0.1], (500, 2))
-    statistics = Range(data.min(0), data.max(0), mean=np.zeros(2), std=np.array([0.001, 0.1]))
+    statistics = dataclasses.replace(compute_range([data], len(data)), mean=np.zeros(2), std=np.array([0.001, 0.1]))
     normaliser = Normaliser("mean_std", statistics, min_std=0.01)
     assert normaliser(torch.tensor([0.001, 0.1])).tolist() == pytest.approx([0.1, 1.0])
     assert Normaliser("mean_std", statistics)(torch.tensor([0.001, 0.1])).tolist() == pytest.approx([1.0, 1.0])
@@ -123,6 +125,6 @@ def test_a_smallest_standard_deviation():
 def test_bad_statistics_and_names():
     ones = np.ones(2)
     with pytest.raises(UserError, match="min_max"):
-        Normaliser("minmax", Range(ones, ones, ones, ones))
+        Normaliser("minmax", Range(*[ones] * 9))
     with pytest.raises(UserError, match="NaN"):
-        Normaliser("min_max", Range(ones * np.nan, ones, ones, ones))
+        Normaliser("min_max", Range(ones * np.nan, *[ones] * 8))

@@ -13,8 +13,7 @@ from pixio_robot.data.actions.pose_columns import find_pose_columns
 from pixio_robot.data.actions.rotations import ROTATION_SIZES, matrices_from_rotations, rotations_from_matrices
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches
-from pixio_robot.data.mixture import compute_mixture_statistics
-from pixio_robot.data.stats import Statistics
+from pixio_robot.data.stats import Range, Statistics, compute_mixture_statistics, compute_range
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, DemoSpec, Episode, Frame, Observation
 from policies.chunking import ChunkedActor
@@ -106,20 +105,12 @@ def of_actions(spec: DemoSpec, absolute: np.ndarray) -> RelativePoses:
 
 
 def statistics_of(state: np.ndarray, actions: np.ndarray, mean: np.ndarray | None = None) -> Statistics:
-    def span(values: np.ndarray, mean: np.ndarray | None) -> dict[str, list[float]]:
+    def span(values: np.ndarray) -> Range:
         rows = values.reshape(-1, values.shape[-1])
-        middle = rows.mean(0) if mean is None else mean
-        return {
-            name: value.tolist()
-            for name, value in {
-                "minimum": rows.min(0),
-                "maximum": rows.max(0),
-                "mean": middle,
-                "std": rows.std(0),
-            }.items()
-        }
+        return compute_range([rows], len(rows))
 
-    return Statistics.from_json({"state": span(state, None), "actions": span(actions, mean)})
+    of_actions = span(actions)
+    return Statistics(span(state), of_actions if mean is None else dataclasses.replace(of_actions, mean=mean))
 
 
 @pytest.mark.parametrize("of_state", ["rot6d", "quat", "quat_site", "rot_axis_angle", "matrix", "rot6d_rows"])

@@ -135,8 +135,6 @@ def _statistics_table(store: DemoStore) -> Table:
         table.add_row(heading, style="bold")  # imported data sets may use the same names for both
         columns = (values.minimum, values.q01, values.q50, values.q99, values.maximum, values.std)
         for i, name in enumerate(names):
-            table.add_row(
-                name.replace("[", "\\["), *("" if column is None else f"{column[i]:.3f}" for column in columns)
-            )
+            table.add_row(name.replace("[", "\\["), *(f"{column[i]:.3f}" for column in columns))
         table.add_section()
     return table

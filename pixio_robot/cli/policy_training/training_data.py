@@ -16,8 +16,8 @@ from pixio_robot.data.demos.tasks import tasks_of
 from pixio_robot.data.features.cache import FeatureCache
 from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches
-from pixio_robot.data.mixture import MixedBatches, common_spec, compute_mixture_statistics
-from pixio_robot.data.stats import Statistics
+from pixio_robot.data.mixture import MixedBatches, common_spec
+from pixio_robot.data.stats import Statistics, compute_mixture_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes, current_processes
 from pixio_robot.types import SEVERAL, DemoSpec, Observation

@@ -193,8 +193,8 @@ class FrameFile:
 
 
 def _fill_buffers(descriptor: int, places: Sequence[np.ndarray], offset: int) -> int:
-    """A call may return fewer bytes than asked for, on Linux always less than 2 GiB, without the file having ended; only
-    0 bytes say that it has."""
+    """A call may return fewer bytes than asked for, on Linux always less than 2 GiB; only 0 bytes say that the file has
+    ended."""
     left, done = collections.deque(places), 0
     while left and (
         filled := os.preadv(descriptor, list(itertools.islice(left, _MAX_BUFFERS_PER_READ)), offset + done)

@@ -47,8 +47,8 @@ def write_page(store: DemoStore, path: Path, *, episodes: int = 6) -> None:
         "successes": sum(store.successes),
         "codec": store.image_codec,
         "histogram": Markup(length_histogram(store.lengths)),
-        "state": Markup(curves(spec.state_names, state, labels, _usual(statistics.state), rate)),
-        "actions": Markup(curves(spec.action_names, actions, labels, _usual(statistics.actions), rate)),
+        "state": Markup(curves(spec.state_names, state, labels, statistics.state, rate)),
+        "actions": Markup(curves(spec.action_names, actions, labels, statistics.actions, rate)),
         "ranges": {
             "state": _rows(spec.state_names, statistics.state),
             "actions": _rows(spec.action_names, statistics.actions),
@@ -70,13 +70,9 @@ def _choose(count: int, first: list[int], wanted: int) -> list[int]:
     return sorted(chosen + [rest[place] for place in positions.tolist()])
 
 
-def _usual(values: Range) -> np.ndarray | None:
-    return None if values.q01 is None or values.q99 is None else np.stack([values.q01, values.q99])
-
-
 def _rows(names: Any, values: Range) -> list[tuple[str, list[float]]]:
     columns = (values.minimum, values.q01, values.q50, values.q99, values.maximum, values.mean, values.std)
-    return [(name, [float(column[i]) for column in columns if column is not None]) for i, name in enumerate(names)]
+    return [(name, [float(column[i]) for column in columns]) for i, name in enumerate(names)]
 
 
 def _seed(store: DemoStore, number: int) -> int | None:

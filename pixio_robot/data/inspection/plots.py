@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pixio_robot.data.stats import Range
+
 BINS = 30
 PANEL = (3.6, 1.6)
 """Size of the plot of one dimension in inches; the page places as many side by side as fit."""
@@ -36,11 +38,10 @@ def curves(
     names: Sequence[str],
     episodes: Sequence[np.ndarray],
     labels: Sequence[str],
-    usual: np.ndarray | None,
+    usual: Range,
     rate_hz: float,
 ) -> str:
-    """HTML with one plot per dimension and one line per episode (n, dimensions). The range `usual` (2, dimensions), the
-    1st to 99th percentile, is shaded."""
+    """HTML with one plot per dimension and one line per episode (n, dimensions). Shaded: the 1st to 99th percentile."""
     from matplotlib.figure import Figure
 
     colours = [LINES[number % len(LINES)] for number in range(len(episodes))]
@@ -49,8 +50,7 @@ def curves(
     for i, name in enumerate(names):
         figure = Figure(figsize=PANEL)
         panel = figure.subplots()
-        if usual is not None:
-            panel.axhspan(usual[0, i], usual[1, i], color="#4878a8", alpha=0.12, linewidth=0)
+        panel.axhspan(usual.q01[i], usual.q99[i], color="#4878a8", alpha=0.12, linewidth=0)
         for values, colour in zip(episodes, colours, strict=True):
             panel.plot(np.arange(len(values)) / rate_hz, values[:, i], linewidth=0.9, color=colour)
         panel.set_xlim(-0.04 * longest, 1.04 * longest or None)
