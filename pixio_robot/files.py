@@ -86,8 +86,8 @@ def _lock_staging_directory(directory: Path, name: str) -> tuple[Path, int]:
 
 
 def _lock(descriptor: int, path: Path, without_locks: bool) -> bool:
-    """Lock an open directory: whether this process holds the lock, and the directory is still there. On a file system
-    without locks, the answer is `without_locks`."""
+    """Lock an open file or directory: whether this process holds the lock, and what is open is still there. On a file
+    system without locks, the answer is `without_locks`."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(descriptor), path.lstat())
@@ -158,14 +158,16 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: Path, message: str) -> Iterator[None]:
-    """Context in which this process alone holds the lock on the file `path`. Raises UserError with the text `message`
-    if another process holds it. The file stays; the kernel releases the lock however the process ends."""
+    """Context in which this process alone holds the lock on the file `path`, which is removed at the end. Raises
+    UserError with the text `message` if another process holds it. The kernel releases the lock however the process
+    ends."""
     with path.open("w") as lock:
+        if not _lock(lock.fileno(), path, without_locks=True):
+            raise UserError(message)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(message) from None
-        yield
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def fsync_parent(path: Path) -> None:

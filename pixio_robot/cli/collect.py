@@ -9,7 +9,7 @@ from envs.config import EnvConfig
 from envs.recording.collect import CollectConfig, collect
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages.stage import run_stage
+from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.data.demos.store import EPISODES
 from pixio_robot.files import write_json
 
@@ -47,14 +47,8 @@ def _holds_an_episode(out: Path) -> bool:
 
 
 def _run(command: CollectCommand) -> int:
-    return run_stage(
-        "collect",
-        command.out,
-        command,
-        lambda: _collect(command),
-        overwrite=command.overwrite,
-        has_begun=_holds_an_episode,
-    )
+    stage = Stage("collect", command.out, command, overwrite=command.overwrite, has_begun=_holds_an_episode)
+    return run_stage(stage, lambda: _collect(command))
 
 
 def main(arguments: list[str]) -> int:

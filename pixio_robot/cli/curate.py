@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages.stage import run_stage
+from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.data.curation.curate import REPORT, CurateConfig, curate
 from pixio_robot.data.curation.score_columns import ScoreColumn
 from pixio_robot.data.curation.score_texts import REASON_TEXTS
@@ -89,15 +89,10 @@ def _run(command: CurateCommand) -> int:
     # Computed scores stay valid when a threshold changes, so `curate` itself decides what is left to do.
     named = {"data": command.data, "pixio": command.pixio, "sidecars": command.sidecars}
     named["encoder.path"] = command.encoder.path
-    return run_stage(
-        "curate",
-        str(command.output_directory()),
-        command,
-        lambda: _curate(command),
-        inputs={name: path for name, path in named.items() if path},
-        overwrite=command.overwrite,
-        always=True,
-    )
+    inputs = {name: path for name, path in named.items() if path}
+    out = str(command.output_directory())
+    stage = Stage("curate", out, command, inputs, overwrite=command.overwrite, always=True)
+    return run_stage(stage, lambda: _curate(command))
 
 
 def main(arguments: list[str]) -> int:

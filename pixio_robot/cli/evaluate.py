@@ -23,7 +23,7 @@ from pixio_robot.cli.evaluation_target import (
 )
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
 from pixio_robot.cli.settings import StageSettings
-from pixio_robot.cli.stages.stage import run_stage
+from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
@@ -198,14 +198,8 @@ def _run(command: EvaluateCommand) -> int:
         inputs["env.task"] = command.env.task.removeprefix(ROBOMIMIC_PREFIX)
     if command.stop.rule is StopRule.VERSUS:
         inputs["stop.versus"] = str(Path(command.stop.versus or "") / EPISODES)
-    return run_stage(
-        "evaluate",
-        command.out,
-        command,
-        lambda: _evaluate(command),
-        inputs=inputs,
-        overwrite=command.overwrite,
-    )
+    stage = Stage("evaluate", command.out, command, inputs, overwrite=command.overwrite)
+    return run_stage(stage, lambda: _evaluate(command))
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,7 @@ from envs.config import EnvConfig
 from envs.recording.footage import FootageConfig, record_footage
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages.stage import run_stage
+from pixio_robot.cli.stages.stage import Stage, run_stage
 
 
 @dataclass(kw_only=True)
@@ -25,7 +25,8 @@ def _footage(command: FootageCommand) -> bool:
 
 
 def _run(command: FootageCommand) -> int:
-    return run_stage("footage", command.out, command, lambda: _footage(command), overwrite=command.overwrite)
+    stage = Stage("footage", command.out, command, overwrite=command.overwrite)
+    return run_stage(stage, lambda: _footage(command))
 
 
 def main(arguments: list[str]) -> int:

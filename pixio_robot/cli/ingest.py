@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages.stage import run_stage
+from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 
 DROPPED = {
@@ -60,15 +60,9 @@ def _ingest(command: IngestCommand) -> bool:
 
 def _run(command: IngestCommand) -> int:
     # `ingest` detects changed footage file by file, so it always runs.
-    return run_stage(
-        "ingest",
-        command.out,
-        command,
-        lambda: _ingest(command),
-        inputs={"source": command.source},
-        overwrite=command.overwrite,
-        always=True,
-    )
+    inputs = {"source": command.source}
+    stage = Stage("ingest", command.out, command, inputs, overwrite=command.overwrite, always=True)
+    return run_stage(stage, lambda: _ingest(command))
 
 
 def main(arguments: list[str]) -> int:

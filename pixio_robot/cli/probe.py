@@ -14,7 +14,7 @@ from envs.config import EnvConfig, Variation
 from envs.recording.ground_truth import GroundTruthConfig
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.settings import StageSettings
-from pixio_robot.cli.stages.stage import run_stage
+from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.errors import UserError
 from pixio_robot.types import GroundTruth
 from pixio_robot.vision.build import EncoderSource, build_encoder
@@ -126,15 +126,8 @@ def _print_result(label: str, level: Variation, result: ProbeResult) -> None:
 
 def _run(command: ProbeCommand) -> int:
     inputs = {"encoder.path": command.encoder.path} if command.encoder.path else {}
-    return run_stage(
-        "probe",
-        command.out,
-        command,
-        lambda: _probe(command),
-        inputs=inputs,
-        overwrite=command.overwrite,
-        replaces=True,
-    )
+    stage = Stage("probe", command.out, command, inputs, overwrite=command.overwrite, replaces=True)
+    return run_stage(stage, lambda: _probe(command))
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from pixio_robot.cli.evaluation_target import finished_policy
 from pixio_robot.cli.main import dispatch
 from pixio_robot.cli.policy_training.trials import TrialsCommand, open_trials
 from pixio_robot.cli.report import find_unshown_evaluations
-from pixio_robot.cli.stages.stage import run_stage
+from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import read_episodes, read_summary
@@ -239,7 +239,7 @@ def test_a_report_replaces_only_an_earlier_report(tmp_path: Path) -> None:
         (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match="nothing to report"):
         dispatch(["report", f"run={tmp_path}"])
-    run_stage("evaluate", str(tmp_path / "evaluations" / "begun"), {}, lambda: True)
+    run_stage(Stage("evaluate", str(tmp_path / "evaluations" / "begun"), {}), lambda: True)
     for name in own:
         with pytest.raises(UserError, match=rf"holds .*{name}.*, not made by pixio-robot"):
             dispatch(["report", f"run={tmp_path}"])
@@ -252,7 +252,7 @@ def test_a_report_replaces_only_an_earlier_report(tmp_path: Path) -> None:
 
 def test_a_report_names_the_evaluations_that_lie_elsewhere(tmp_path: Path) -> None:
     for place in ("evaluations/shown", "policies/bc/trials/step_00000001/evaluation", "mine"):
-        run_stage("evaluate", str(tmp_path / "run" / place), {}, lambda: True)
+        run_stage(Stage("evaluate", str(tmp_path / "run" / place), {}), lambda: True)
     assert find_unshown_evaluations(tmp_path / "run") == [str(tmp_path / "run" / "mine")]
     assert find_unshown_evaluations(tmp_path) == [
         str(tmp_path / "run" / place) for place in ("evaluations/shown", "mine")

@@ -9,21 +9,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import fcntl
-import os
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.signals import INTERRUPTED
 from pixio_robot.cli.stages.fingerprint import fingerprint_content
 from pixio_robot.cli.stages.replacement import finish_replacement, replacing_result
 from pixio_robot.errors import UserError, format_names
-from pixio_robot.files import read_json, write_json
+from pixio_robot.files import file_lock, read_json, write_json
 from pixio_robot.json_values import to_json_value
 from pixio_robot.training.settings import (
     EXTENDABLE,
@@ -60,74 +58,83 @@ Inputs = Mapping[str, str | Sequence[str]]
 """Setting -> the path that it names, or several."""
 
 
-def _paths(inputs: Inputs) -> list[str]:
-    return [path for named in inputs.values() for path in ([named] if isinstance(named, str) else named)]
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A command, what it makes, and from what."""
+
+    command: str
+    out: str
+    settings: Any
+    inputs: Inputs = dataclasses.field(default_factory=dict)
+    """Compared by what they contain, in place of the settings that name them."""
+    overwrite: bool = False
+    """Delete an earlier result, whatever its settings, once a new one has begun at `out`; if the work fails or is
+    interrupted before that, the earlier result is left unchanged."""
+    has_begun: Callable[[Path], bool] = Path.exists
+    """Whether the new result at a path is worth more than the earlier one."""
+    always: bool = False
+    """Whether the work updates an existing result itself: it is done in any case."""
+    replaces: bool = False
+    """Whether the work replaces all of `out`, which must then be missing, empty or made by a stage."""
+    may_grow: Collection[str] = ()
+    """Flat settings: a result that differs only in these, and only by larger values, is continued."""
+
+    @property
+    def target(self) -> Path:
+        return Path(self.out)
+
+    @property
+    def stamp(self) -> Path:
+        return stamp_path(self.target)
+
+    @property
+    def input_paths(self) -> list[str]:
+        return [path for named in self.inputs.values() for path in _as_list(named)]
+
+    def record(self) -> dict[str, Any]:
+        """What determines the result, as in its stamp."""
+        settings = flatten_settings(to_json_value(self.settings))
+        inputs = {name: [fingerprint_content(path) for path in _as_list(named)] for name, named in self.inputs.items()}
+        return {
+            "stage": self.command,
+            "out": str(self.target),
+            "command": shlex.join(["pixio-robot", *_command_words.get()]),
+            "settings": {name: value for name, value in settings.items() if _affects_result(name)},
+            "inputs": {name: contents[0] if len(contents) == 1 else contents for name, contents in inputs.items()},
+        }
 
 
-def _input_fingerprints(inputs: Inputs) -> dict[str, Any]:
-    """Setting -> what is at its path, or a list for several paths."""
-    fingerprints = {
-        name: [fingerprint_content(path) for path in _paths({name: named})] for name, named in inputs.items()
-    }
-    return {name: contents[0] if len(contents) == 1 else contents for name, contents in fingerprints.items()}
+def _as_list(named: str | Sequence[str]) -> Sequence[str]:
+    return [named] if isinstance(named, str) else named
 
 
-def run_stage(
-    command: str,
-    out: str,
-    settings: Any,
-    work: Callable[[], bool],
-    *,
-    inputs: Inputs | None = None,
-    overwrite: bool = False,
-    always: bool = False,
-    replaces: bool = False,
-    may_grow: Collection[str] = (),
-    has_begun: Callable[[Path], bool] = Path.exists,
-) -> int:
-    """Run `work` unless `out` was already made with equal settings from equal inputs. Returns an exit code.
-
-    Inputs are compared by what they contain, in place of the settings that name them.
+def run_stage(stage: Stage, work: Callable[[], bool]) -> int:
+    """Run `work` unless its result was already made with equal settings from equal inputs. Returns an exit code.
 
     `work` returns False if it was interrupted and saved a state to continue from; it resumes from such a state by
-    itself. With `always` it is called in any case, because it updates an existing result itself. With `replaces` it
-    replaces all of `out`, which must then be missing, empty or made by a stage. A result that differs only in flat
-    settings listed in `may_grow`, and only by larger values, is continued. Raises UserError if `out` contains a result
-    of other settings, or would contain results of other commands.
-
-    With `overwrite` an earlier result, whatever its settings, is deleted once `work` has begun a new one at `out`
-    that is worth keeping; if `work` fails or is interrupted before that, the earlier result is left unchanged.
+    itself. Raises UserError if `out` contains a result of other settings, or would contain results of other commands.
     """
-    target = Path(out)
+    target, stamp = stage.target, stage.stamp
     if not target.name:
         raise UserError(
-            f"out={out!r} cannot hold the result of `{command}`; choose a directory such as runs/mine/{command}."
+            f"out={stage.out!r} cannot hold the result of `{stage.command}`; choose a directory such as "
+            f"runs/mine/{stage.command}."
         )
-    stamp = stamp_path(target)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_output_lock(target))
-        finish_replacement(target, stamp, has_begun)
-        if overwrite or not stamp.is_file():
+        finish_replacement(target, stamp, stage.has_begun)
+        if stage.overwrite or not stamp.is_file():
             _check_no_nested_results(target)
-        if replaces and not overwrite and not stamp.is_file():
-            _check_nothing_foreign(command, target)
-        if overwrite and target.exists():
+        if stage.replaces and not stage.overwrite and not stamp.is_file():
+            _check_nothing_foreign(stage.command, target)
+        if stage.overwrite and target.exists():
             if not (stamp.is_file() and _holds_what_was_made(target, read_json(stamp))):
                 raise UserError(
                     f"{target} was not made by pixio-robot, so overwrite=true does not replace it. Choose another out=."
                 )
-            stack.enter_context(replacing_result(target, stamp, has_begun))
-        inputs = inputs or {}
-        _print_unfinished_inputs(command, _paths(inputs))
-        request = _StageRequest(
-            command,
-            target,
-            settings={
-                name: item for name, item in flatten_settings(to_json_value(settings)).items() if _affects_result(name)
-            },
-            input_fingerprints=_input_fingerprints(inputs),
-        )
-        return _run_and_stamp(request, work, always, may_grow)
+            stack.enter_context(replacing_result(target, stamp, stage.has_begun))
+        _print_unfinished_inputs(stage)
+        return _run_and_stamp(stage, work)
 
 
 def _check_no_nested_results(target: Path) -> None:
@@ -164,15 +171,16 @@ def _check_nothing_foreign(command: str, target: Path) -> None:
         )
 
 
-def _print_unfinished_inputs(command: str, inputs: Sequence[str]) -> None:
+def _print_unfinished_inputs(stage: Stage) -> None:
     """Say which inputs were interrupted and can be used all the same, such as demonstrations."""
-    for path in map(Path, inputs):
+    for path in map(Path, stage.input_paths):
         if not (path.name and path.exists() and stamp_path(path).is_file()):
             continue
-        stamp = read_json(stamp_path(path))
-        if not stamp["finished"]:
+        earlier = read_json(stamp_path(path))
+        if not earlier["finished"]:
             print(
-                f"{command}: {path} is unfinished and used as it is now; `{stamp['command']}` continues it", flush=True
+                f"{stage.command}: {path} is unfinished and used as it is now; `{earlier['command']}` continues it",
+                flush=True,
             )
 
 
@@ -180,81 +188,45 @@ def _print_unfinished_inputs(command: str, inputs: Sequence[str]) -> None:
 def _output_lock(target: Path) -> Iterator[None]:
     """Lock an output against other commands; raises UserError if another process is writing to it."""
     new_parents = [parent for parent in target.parents if not parent.exists()]
-    path = target.with_name(f".{target.name}.lock")
-    lock = _acquire_lock(path)
-    if lock is None:
-        raise UserError(f"Another process is writing to {target}; wait for it, or choose another out=.")
-    with lock:
-        try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file_lock(
+            target.with_name(f".{target.name}.lock"),
+            f"Another process is writing to {target}; wait for it, or choose another out=.",
+        ):
             yield
-        finally:
-            path.unlink()
-            # Remove directories that were created only for the lock.
-            for parent in new_parents:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
+    finally:
+        # Remove directories that were created only for the lock.
+        for parent in new_parents:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
-def _acquire_lock(path: Path) -> TextIO | None:
-    """Lock the file `path` and return it; None if another process holds the lock. The holder may unlink it."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack, contextlib.suppress(FileNotFoundError):
-            lock = stack.enter_context(path.open("w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return None
-            # If the previous holder unlinked the file after it was opened here, this lock is void.
-            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                stack.pop_all()
-                return lock
-
-
-@dataclasses.dataclass(frozen=True)
-class _StageRequest:
-    command: str
-    target: Path
-    settings: Mapping[str, Any]
-    """The settings that determine the result."""
-    input_fingerprints: Mapping[str, Any]
-    """What the inputs contain, by the setting that names them."""
-
-    def changed_since(self, earlier: Mapping[str, Any]) -> dict[str, tuple]:
-        """Settings that differ from those in a stamp, and inputs whose content does: name -> (earlier, now)."""
-        before = {**earlier["settings"], **earlier["inputs"]}
-        return diff_settings(before, {**self.settings, **self.input_fingerprints})
-
-
-def _run_and_stamp(request: _StageRequest, work: Callable[[], bool], always: bool, may_grow: Collection[str]) -> int:
+def _run_and_stamp(stage: Stage, work: Callable[[], bool]) -> int:
     """Run `work` unless the result is up to date, and keep its stamp true before, after and if it fails."""
-    command, target = request.command, request.target
-    stamp = stamp_path(target)
+    command, target, stamp, record = stage.command, stage.target, stage.stamp, stage.record()
     earlier = read_json(stamp) if stamp.is_file() and target.exists() else None
-    changed = {} if earlier is None else request.changed_since(earlier)
-    larger = increased_settings(changed, may_grow)
-    if changed.keys() - larger and not always:
+    changed = {}
+    if earlier is not None:
+        before, now = ({**each["settings"], **each["inputs"]} for each in (earlier, record))
+        changed = diff_settings(before, now)
+    larger = increased_settings(changed, stage.may_grow)
+    if changed.keys() - larger and not stage.always:
         raise UserError(_conflict_message(target, changed))
     spent, was_finished = 0.0, earlier is not None and earlier["finished"]
     if earlier is not None:
-        if was_finished and not always and not larger:
+        if was_finished and not stage.always and not larger:
             print(f"{command}: {target} is up to date (took {earlier['seconds']:.0f} s)")
             return 0
         if not was_finished or larger:
             print(f"{command}: continuing {target}")
         spent = earlier["seconds"] if not changed or larger else 0.0
-    record = {"stage": command, "out": str(target), "command": _command_text()}
-    record |= {"settings": request.settings, "inputs": request.input_fingerprints}
 
     def save(finished: bool) -> None:
         seconds = spent + time.monotonic() - started
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_json(
-            stamp,
-            record
-            | {"seconds": round(seconds, 2), "finished": finished, "finished_at": now}
-            | {"holds": _names_in(target)},
-        )
+        state = {"seconds": round(seconds, 2), "finished": finished, "finished_at": now, "holds": _names_in(target)}
+        write_json(stamp, record | state)
 
     started = time.monotonic()
     if not larger:
@@ -264,7 +236,7 @@ def _run_and_stamp(request: _StageRequest, work: Callable[[], bool], always: boo
     except BaseException as error:
         # A failed first attempt leaves no stamp, so that the settings can be corrected freely. A finished result keeps
         # its stamp if the settings for an update were rejected.
-        if always and was_finished and isinstance(error, UserError):
+        if stage.always and was_finished and isinstance(error, UserError):
             write_json(stamp, earlier)
         elif not target.exists():
             stamp.unlink()
@@ -286,10 +258,6 @@ _command_words: ContextVar[tuple[str, ...]] = ContextVar("words of the command b
 def remember_command(words: Sequence[str]) -> None:
     """Remember the arguments of the running command, which go into the stamps and from there into the report."""
     _command_words.set(tuple(words))
-
-
-def _command_text() -> str:
-    return shlex.join(["pixio-robot", *_command_words.get()])
 
 
 def _conflict_message(target: Path, changed: Mapping[str, tuple[Any, Any]]) -> str:

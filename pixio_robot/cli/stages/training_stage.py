@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pixio_robot.cli.stages.stage import Inputs, run_stage
+from pixio_robot.cli.stages.stage import Inputs, Stage, run_stage
 from pixio_robot.training.distributed.processes import current_processes, join_process_group, run_stage_collectively
 from pixio_robot.training.loop import extendable_settings
 from pixio_robot.training.run_record import FitResult, ignore_settings
@@ -37,19 +37,10 @@ def run_training(
             print(describe_result(result))
         return not result.interrupted
 
-    def stage(work: Callable[[], bool]) -> int:
-        return run_stage(
-            command,
-            settings.out,
-            settings,
-            work,
-            inputs=inputs,
-            overwrite=settings.overwrite,
-            may_grow=extendable_settings(settings.loop),
-        )
-
+    may_grow = extendable_settings(settings.loop)
+    stage = Stage(command, settings.out, settings, inputs, overwrite=settings.overwrite, may_grow=may_grow)
     with join_process_group(settings.device):
-        code = run_stage_collectively(stage, work)
+        code = run_stage_collectively(lambda work: run_stage(stage, work), work)
     if preempted:
         raise SystemExit(0)
     return code

@@ -9,7 +9,7 @@ import pytest
 
 from pixio_robot.cli.collect import _holds_an_episode
 from pixio_robot.cli.stages import replacement
-from pixio_robot.cli.stages.stage import run_stage, stamp_path
+from pixio_robot.cli.stages.stage import Stage, run_stage, stamp_path
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
 
@@ -22,7 +22,7 @@ def made(tmp_path: Path) -> Path:
 
 
 def run(out: Path, setting: int, work: Callable[[], bool], overwrite: bool = False) -> int:
-    return run_stage("collect", str(out), {"setting": setting}, work, overwrite=overwrite)
+    return run_stage(Stage("collect", str(out), {"setting": setting}, overwrite=overwrite), work)
 
 
 def write(out: Path, text: str) -> bool:
@@ -85,7 +85,7 @@ def test_a_result_is_kept_for_as_long_as_nothing_new_has_begun(made: Path, monke
         raise UserError("the simulator failed")
 
     with pytest.raises(UserError, match="simulator failed"):
-        run_stage("collect", str(made), {"setting": 2}, work, overwrite=True, has_begun=begun)
+        run_stage(Stage("collect", str(made), {"setting": 2}, overwrite=True, has_begun=begun), work)
     assert (made / "text").read_text() == "old"
 
 
@@ -127,7 +127,7 @@ def test_a_result_comes_back_when_nothing_of_the_new_one_is_worth_keeping(
     if killed:
         monkeypatch.setattr(replacement, "finish_replacement", lambda *_: None)
     with pytest.raises(RuntimeError):
-        run_stage("collect", str(made), {"setting": 2}, work, overwrite=True, has_begun=begun)
+        run_stage(Stage("collect", str(made), {"setting": 2}, overwrite=True, has_begun=begun), work)
     monkeypatch.undo()
     if killed:
         replacement.finish_replacement(made, stamp_path(made), begun)
