@@ -6,11 +6,10 @@ The directory is self-contained, and opening it executes no code: weights are pl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import enum
-import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import nn
 from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import read_json
-from pixio_robot.json_values import to_json_value
+from pixio_robot.json_values import config_from_json, to_json_value
 from pixio_robot.plugins import Package
 from pixio_robot.types import DemoSpec, Encoder
 from pixio_robot.vision import checkpointing
@@ -93,20 +92,21 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
         directory = directory / MODEL
     if not directory.is_dir():
         raise UserError(f"There is no policy directory {directory}; `pixio-robot train out={directory}` creates it.")
-    description = read_policy_config(directory)
+    description, path = read_policy_config(directory), directory / checkpointing.CONFIG
     weights = checkpointing.read_weights(directory / checkpointing.WEIGHTS)
-    try:
+    with _damage_as_user_error(path):
         entry = _get_policy_entry(description, directory)
-        config = config_from_json(entry.config, description["config"])
+        config = config_from_json(entry.config, description["config"], str(path))
         spec = DemoSpec.from_json(description["spec"])
         statistics = Statistics.from_json(description["statistics"])
-        encoder = None if description["encoder"] is None else rebuild_encoder(description["encoder"]["description"])
+        goals = dict(description["goals"])
+        about_encoder = None if description["encoder"] is None else description["encoder"]["description"]
+        is_own = entry.package is None and (about_encoder is None or about_encoder["kind"] != "installed")
+    # What fails in a package may be its own mistake, which its traceback shows.
+    with _damage_as_user_error(path) if is_own else contextlib.nullcontext():
+        encoder = None if about_encoder is None else rebuild_encoder(about_encoder, str(path))
         policy = build_policy(description["policy"], config, spec, statistics, encoder)
-        policy.goals = dict(description.get("goals", {}))
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{directory / checkpointing.CONFIG} is not a complete policy description ({error!r})."
-        ) from error
+        policy.goals = goals
     try:
         checkpointing.load_weights(policy, weights, directory)
     except UserError as error:
@@ -116,6 +116,15 @@ def load_policy(directory: Path | str, device: torch.device | str = "cpu") -> Ch
         raise
     policy.conditioning.freeze_encoder()
     return policy.eval().to(device)
+
+
+@contextlib.contextmanager
+def _damage_as_user_error(path: Path) -> Iterator[None]:
+    """A damaged value may fail anywhere where it is read, or where a policy is built from it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a complete policy description ({error!r}).") from error
 
 
 def _get_policy_entry(description: Mapping[str, Any], directory: Path) -> PolicyEntry:
@@ -163,38 +172,10 @@ def describe_encoder(encoder: nn.Module) -> dict[str, Any]:
     )
 
 
-def rebuild_encoder(description: Mapping[str, Any]) -> nn.Module:
-    """The encoder described by `describe_encoder`, with newly initialised weights."""
+def rebuild_encoder(description: Mapping[str, Any], where: str) -> nn.Module:
+    """The encoder described by `describe_encoder`, with new random weights. `where` it is described, for errors."""
     kind = description["kind"]
     if kind not in ENCODERS:
         raise unknown_name("encoder kind", kind, ENCODERS)
     config, cls = ENCODERS[kind]
-    return cls(config_from_json(config, description["config"]))
-
-
-def config_from_json(kind: type[Any], value: Mapping[str, Any]) -> Any:
-    """The inverse of `to_json_value`; unknown keys are errors."""
-    hints = typing.get_type_hints(kind)
-    names = {field.name for field in dataclasses.fields(kind)}
-    for key in value:
-        if key not in names:
-            raise unknown_name(f"key of {kind.__name__}", key, names)
-    return kind(**{key: _value_from_json(hints[key], item) for key, item in value.items()})
-
-
-def _value_from_json(hint: Any, item: Any) -> Any:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
-    if dataclasses.is_dataclass(hint) and isinstance(item, Mapping):
-        return config_from_json(typing.cast(type, hint), item)
-    if typing.get_origin(hint) is list and isinstance(item, list):
-        return [_value_from_json(typing.get_args(hint)[0], each) for each in item]
-    if isinstance(hint, type) and item is not None:
-        if issubclass(hint, enum.Enum):
-            members = {to_json_value(member): member for member in typing.cast(type[enum.Enum], hint)}
-            if item not in members:
-                raise unknown_name(hint.__name__, str(item), members)
-            return members[item]
-        if issubclass(hint, Path):
-            return Path(item)
-    return item
+    return cls(config_from_json(config, description["config"], where))

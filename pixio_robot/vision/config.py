@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 
 
@@ -133,19 +133,3 @@ class PoolingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "pooling.")
-
-
-def config_from_json[T](cls: type[T], value: Any, where: str) -> T:
-    """Build a flat config dataclass from a checkpoint's JSON. Raises UserError for unknown keys and wrong types."""
-    if not isinstance(value, dict):
-        raise UserError(f"{where} holds no {cls.__name__}.")
-    valid = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in value:
-        if key not in valid:
-            raise UserError(f"{where}: {unknown_name(f'{cls.__name__} key', key, valid)}")
-    try:
-        return cls(**value)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    except TypeError as error:
-        raise UserError(f"{where}: a value of {cls.__name__} has the wrong type ({error}).") from error

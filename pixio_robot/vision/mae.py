@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.files import read_json
+from pixio_robot.json_values import config_from_json
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, config_from_json
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.layers import LAYER_NORM_EPS, Block, run_blocks
 from pixio_robot.vision.masking import Mask, sample_mask
 from pixio_robot.vision.pixio import MODEL_KIND, PixioEncoder

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
+from pixio_robot.json_values import config_from_json
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.config import EncoderConfig, config_from_json
+from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from pixio_robot.vision.vit import VisionTransformer, patchify
 from pixio_robot.vision.weight_init import add_prefix, materialise

@@ -15,9 +15,9 @@ from pixio_robot.cli.config.compose import load_settings, run_command_line
 from pixio_robot.cli.config.policy_group import policy_origin, register_policies
 from pixio_robot.cli.train import TrainCommand
 from pixio_robot.errors import UserError
-from pixio_robot.json_values import to_json_value
+from pixio_robot.json_values import config_from_json, to_json_value
 from policies.config import ConditioningConfig, PolicyConfig
-from policies.persistence import config_from_json, load_policy, save_policy
+from policies.persistence import load_policy, save_policy
 from policies.registry import (
     POLICIES,
     PolicyEntry,
@@ -210,6 +210,18 @@ def test_its_checkpoint_names_the_package_it_needs(install, world, tmp_path, mon
         load_policy(saved)
 
 
+def test_what_fails_in_a_package_when_its_checkpoint_is_loaded_is_not_called_a_damaged_checkpoint(
+    install, world, tmp_path
+):
+    source = LINEAR.replace("self.plane =", "LAYERS[0]\n        self.plane =")
+    install("lab", ["linear"], source.replace("class Linear", "LAYERS = [1]\nclass Linear"))
+    config = get_policy_entry("linear").config(conditioning=ConditioningConfig(), horizon=4)
+    save_policy(tmp_path / "model", build_policy("linear", config, world.spec, world.statistics, None))
+    sys.modules["lab_policy"].LAYERS.clear()
+    with pytest.raises(IndexError):
+        load_policy(tmp_path / "model")
+
+
 def test_what_lies_in_the_working_directory_is_not_installed(install, tmp_path, monkeypatch):
     """`python -m` and torchrun look there first, and it may have come with a checkpoint."""
     install("lab", ["linear"])
@@ -264,5 +276,5 @@ class Rich(PolicyConfig):
 
 def test_configs_with_enumerations_paths_and_lists_survive_json():
     config = Rich(where=Path("a/b"), shape=Shape.FLAT, parts=[Part(shape=Shape.FLAT), Part()])
-    assert config_from_json(Rich, json.loads(json.dumps(to_json_value(config)))) == config
-    assert config_from_json(Rich, json.loads(json.dumps(to_json_value(Rich())))) == Rich()
+    assert config_from_json(Rich, json.loads(json.dumps(to_json_value(config))), "here") == config
+    assert config_from_json(Rich, json.loads(json.dumps(to_json_value(Rich()))), "here") == Rich()

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, PoolingConfig, config_from_json
+from pixio_robot.json_values import config_from_json
+from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig, PoolingConfig
 from pixio_robot.vision.vit import VisionTransformer
 
 

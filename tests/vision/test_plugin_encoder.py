@@ -71,7 +71,7 @@ def test_it_is_built_adapted_saved_and_rebuilt(site: Path) -> None:
         "kind": "installed",
         "config": {"name": "stripes", "options": {"width": 16}, "package": "lab-encoders"},
     }
-    rebuilt = rebuild_encoder(description)
+    rebuilt = rebuild_encoder(description, "here")
     rebuilt.load_state_dict(other.state_dict())
     assert torch.equal(rebuilt(images).cls, other(images).cls)
     adapt(first, AdaptConfig(mode=Adaptation.FROZEN))

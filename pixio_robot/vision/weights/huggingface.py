@@ -18,7 +18,13 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.vision.checkpointing import CONFIG, WEIGHTS, atomic_checkpoint_directory, read_weights
+from pixio_robot.vision.checkpointing import (
+    CONFIG,
+    WEIGHTS,
+    atomic_checkpoint_directory,
+    check_state_dict,
+    read_weights,
+)
 from pixio_robot.vision.config import SIZES
 from pixio_robot.vision.layers import LAYER_NORM_EPS
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder
@@ -76,16 +82,8 @@ def read_huggingface(directory: str | Path) -> TrainedEncoder:
     _check_config(config, path / CONFIG)
     weights = {_rename(key, _TO_MEMORY): value for key, value in _read_shards(path).items()}
     expected = _keys_in_memory(config["num_hidden_layers"])
-    problems = [
-        f"{name}: {', '.join(keys)}"
-        for name, keys in (
-            ("missing", sorted(expected - weights.keys())),
-            ("unexpected", sorted(weights.keys() - expected)),
-        )
-        if keys
-    ]
-    if problems:
-        raise UserError(f"The weights of {path} are not those of a PixioModel. {'; '.join(problems)}.")
+    # Their shapes are checked under our own names.
+    check_state_dict(dict.fromkeys(expected, torch.Size()), dict.fromkeys(weights, torch.Size()), path)
     encoder = from_official(_to_official(weights), path)
     heads = config["num_attention_heads"]
     if heads != encoder.config.heads:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
+from pixio_robot.json_values import config_from_json
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.config import EncoderConfig, config_from_json
+from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import TrainedEncoder
 
 POLICY = "policy"
