@@ -80,8 +80,6 @@ def _probe(command: ProbeCommand) -> bool:
     from pixio_robot.vision.probing.probes import VERSION, Probes, extract_features
 
     encoder = build_encoder(command.encoder)
-    if encoder is None:
-        raise UserError("There is nothing to probe with encoder=none; choose an encoder.")
     device, out = pick_device(command.device), Path(command.out)
     card: dict[str, Any] = {
         "version": VERSION,

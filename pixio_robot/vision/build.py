@@ -69,13 +69,13 @@ class EncoderSource:
         self.kind = parse_choice(EncoderKind, self.kind, "kind of encoder")
 
 
-def build_encoder(source: EncoderSource) -> nn.Module | None:
-    """Build the encoder, an `nn.Module` that is a `types.Encoder`, in evaluation mode; None for kind `none`."""
-    encoder = _instantiate(source)
-    return None if encoder is None else encoder.eval()
+def build_encoder(source: EncoderSource) -> nn.Module:
+    """Build the encoder, an `nn.Module` that is a `types.Encoder`, in evaluation mode. Raises UserError for kind `none`
+    too."""
+    return _instantiate(source).eval()
 
 
-def _instantiate(source: EncoderSource) -> nn.Module | None:
+def _instantiate(source: EncoderSource) -> nn.Module:
     match source.kind:
         case EncoderKind.PIXIO:
             return read_trained_pixio(source).build()
@@ -97,7 +97,7 @@ def _instantiate(source: EncoderSource) -> nn.Module | None:
         case EncoderKind.INSTALLED:
             return _build_plugin_encoder(source)
         case EncoderKind.NONE:
-            return None
+            raise UserError("There is no encoder with encoder=none; choose one.")
         case _:
             assert_never(source.kind)
 

@@ -53,5 +53,5 @@ def test_no_encoder_is_nothing_to_probe(tmp_path: Path) -> None:
     command = [PROGRAM, "probe", "encoder=none", f"out={tmp_path}/x"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
-    assert "nothing to probe" in result.stderr
+    assert "There is no encoder with encoder=none" in result.stderr
     assert not (tmp_path / "x").exists()

@@ -176,7 +176,8 @@ def test_build_encoder(tmp_path):
     resnet = build_encoder(EncoderSource(kind=EncoderKind.RESNET, resize=64))
     assert isinstance(resnet, ResNetEncoder)
     assert resnet.config.resize == 64
-    assert build_encoder(EncoderSource(kind=EncoderKind.NONE)) is None
+    with pytest.raises(UserError, match="no encoder with encoder=none"):
+        build_encoder(EncoderSource(kind=EncoderKind.NONE))
     with pytest.raises(UserError, match="needs `path`"):
         build_encoder(EncoderSource())
     assert EncoderSource(kind="Random").kind is EncoderKind.RANDOM  # type: ignore[arg-type]

@@ -57,7 +57,9 @@ def build_new_policy(command: TrainCommand, data: Demonstrations, device: torch.
     deferred = None
     if command.loop.parallel == "fsdp" and current_processes().world_size > 1 and views is None:
         deferred = build_deferred_encoder(command.encoder)
-    encoder = build_encoder(command.encoder) if deferred is None else deferred.encoder
+    encoder = None
+    if command.encoder.kind is not EncoderKind.NONE:
+        encoder = build_encoder(command.encoder) if deferred is None else deferred.encoder
     if encoder is None:
         conditioning.cameras = []
     elif not conditioning.cameras:

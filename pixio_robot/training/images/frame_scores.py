@@ -27,7 +27,7 @@ from pixio_robot.machine import to_device, usable_cores
 from pixio_robot.training.device import DEVICES, autocast_dtype, pick_device
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
-from pixio_robot.vision.build import EncoderSource, build_encoder
+from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
 from pixio_robot.vision.mae import Pixio
 from pixio_robot.vision.masking import sample_mask
 
@@ -106,9 +106,9 @@ def embedding_column(
     """The mean class token of an encoder at `size` pixels, scaled to unit length: float16 (n, d). None for kind
     none. `executor` will run the job, on Ray with `gpus` per worker. Raises UserError if the requested GPU is not
     available."""
-    encoder: Any = build_encoder(source)
-    if encoder is None:
+    if source.kind is EncoderKind.NONE:
         return None
+    encoder: Any = build_encoder(source)
     compute = _compute_settings(device, executor, gpus)
     encoder.grid(size, size)  # raises for an unsuitable size before data is read
     return ScoreColumn(
@@ -177,9 +177,7 @@ _encoders: dict[str, Any] = {}
 def _cached_encoder(source: EncoderSource, device: torch.device) -> Any:
     key = f"{source} {device}"
     if key not in _encoders:
-        built = build_encoder(source)
-        assert built is not None
-        _encoders[key] = built.eval().requires_grad_(False).to(device)
+        _encoders[key] = build_encoder(source).requires_grad_(False).to(device)
     return _encoders[key]
 
 
