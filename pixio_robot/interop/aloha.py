@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixio_robot.choice import Choice
+from pixio_robot.data.actions.named_columns import override_names
 from pixio_robot.data.demos.editing.rewrite import NewStore, write_stores
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion
@@ -167,9 +168,11 @@ class _Reader:
 
     def _joined(self, path: Path, file: h5py.File, group: str, keys: Sequence[str]) -> np.ndarray:
         """The arrays concatenated along their columns: float32 (t, columns)."""
+        from pixio_robot.interop.hdf5 import read_dataset
+
         parts = []
         for key in keys:
-            values = _read(path, _array(path, file, f"{group}{key}"))
+            values = read_dataset(file, f"{group}{key}", path)
             if values.ndim != 2 or values.dtype.kind not in "fiu":
                 raise UserError(
                     f"{path}: {group}{key} is {values.dtype} {values.shape}, but must be a numeric array (t, width)."
@@ -182,7 +185,9 @@ class _Reader:
 
     def _images(self, path: Path, file: h5py.File, camera: str) -> np.ndarray:
         """uint8 (t, h, w, 3), RGB."""
-        images = _read(path, _array(path, file, f"{_IMAGES}/{camera}"))
+        from pixio_robot.interop.hdf5 import read_dataset
+
+        images = read_dataset(file, f"{_IMAGES}/{camera}", path)
         if images.ndim == 4:
             return images
         self._jpeg = True
@@ -203,7 +208,7 @@ class _Reader:
         return frame if self._config.jpeg is Jpeg.ACT else frame[..., ::-1]
 
     def _spec(self, source: Path) -> DemoSpec:
-        from pixio_robot.interop.hdf5 import open_hdf5
+        from pixio_robot.interop.hdf5 import get_dataset, open_hdf5
 
         config, path = self._config, self._paths[0]
         with open_hdf5(path) as file:
@@ -213,7 +218,7 @@ class _Reader:
                     raise unknown_name(f"camera in {path}", camera, stored)
             sizes = {}
             for camera in config.cameras or stored:
-                dataset = _array(path, file, f"{_IMAGES}/{camera}")
+                dataset = get_dataset(file, f"{_IMAGES}/{camera}", path)
                 if dataset.ndim == 4:
                     sizes[camera] = dataset.shape[1:3]
                 elif not len(dataset):
@@ -240,11 +245,11 @@ class _Reader:
     def _names(
         self, path: Path, file: h5py.File, group: str, keys: Sequence[str], names: Sequence[str], setting: str
     ) -> tuple[str, ...]:
-        widths = {key: int(np.prod(_array(path, file, f"{group}{key}").shape[1:])) for key in keys}
+        from pixio_robot.interop.hdf5 import get_dataset
+
+        widths = {key: int(np.prod(get_dataset(file, f"{group}{key}", path).shape[1:])) for key in keys}
         defaults = [name for key, width in widths.items() for name in column_names(key, width)]
-        if names and len(names) != len(defaults):
-            raise UserError(f"{setting}= has {len(names)} names, but {', '.join(keys)} has {len(defaults)} columns.")
-        return tuple(names or defaults)
+        return override_names(setting, names, keys, defaults)
 
     def notes(self) -> list[str]:
         config = self._config
@@ -281,24 +286,6 @@ def column_names(key: str, width: int) -> list[str]:
         for arm in ("left", "right")
         for joint in (*_JOINTS, _GRIPPER)
     ]
-
-
-def _array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
-    import h5py
-
-    item = file.get(key)
-    if not isinstance(item, h5py.Dataset):
-        group = file.get(key.rpartition("/")[0] or "/")
-        siblings = sorted(group) if isinstance(group, h5py.Group) else []
-        raise UserError(f"{path} has no array {key}; its group contains {', '.join(siblings) or 'nothing'}.")
-    return item
-
-
-def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
-    try:
-        return dataset[()]
-    except (OSError, MemoryError) as error:
-        raise UserError(f"{path}: {dataset.name} cannot be read ({error}).") from error
 
 
 def _cameras(file: h5py.File) -> list[str]:

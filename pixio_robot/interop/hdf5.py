@@ -1,4 +1,4 @@
-"""Opens HDF5 files of strangers."""
+"""Opens HDF5 files of strangers, and reads their datasets."""
 
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 # h5py's low-level modules are compiled, and pyright cannot read them.
@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from pixio_robot.errors import UserError
 
@@ -39,6 +40,25 @@ def open_hdf5(path: Path) -> h5py.File:
         file.close()
         raise
     return file
+
+
+def get_dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
+    """A dataset of the group or below it. Raises UserError naming the file and what its group contains instead."""
+    dataset = group.get(key)
+    if not isinstance(dataset, h5py.Dataset):
+        parent = group.get(key.rpartition("/")[0] or ".")
+        there = sorted(parent) if isinstance(parent, h5py.Group) else []
+        raise UserError(f"{path}: {group.name} has no dataset {key}, only {', '.join(there) or 'nothing'}.")
+    return dataset
+
+
+def read_dataset(group: h5py.Group, key: str, path: Path) -> np.ndarray:
+    """A whole dataset. Raises UserError if it cannot be read."""
+    dataset = get_dataset(group, key, path)
+    try:
+        return dataset[()]
+    except (OSError, MemoryError) as error:
+        raise UserError(f"{path}: {dataset.name} cannot be read ({error}).") from error
 
 
 def _other_file(file: h5py.File, name: bytes, kind: int) -> str | None:

@@ -178,8 +178,8 @@ def _open_file(path: Path) -> RobomimicFile:
 
 
 def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Layout:
+    from pixio_robot.interop.hdf5 import get_dataset
     from pixio_robot.interop.robomimic import env_metadata
-    from pixio_robot.interop.robomimic.hdf5_file import get_dataset
 
     pictures = _pictures(demo)
     for camera in config.cameras:
@@ -260,7 +260,7 @@ class _Reader:
                     seed += 1
 
     def _episode(self, file: RobomimicFile, demo: str, task_file: _TaskFile, seed: int) -> Episode:
-        from pixio_robot.interop.robomimic.hdf5_file import read_dataset
+        from pixio_robot.interop.hdf5 import read_dataset
 
         group, length = file.demo(demo), file.length(demo)
         late = int(self._config.pairing is Pairing.NEXT)

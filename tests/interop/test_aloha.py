@@ -166,7 +166,7 @@ def test_other_widths_are_numbered(tmp_path: Path) -> None:
     ("change", "settings", "message"),
     [
         ("", {"cameras": ["tip"]}, "Did you mean 'top'"),
-        ("", {"state": ["qpso"]}, r"no array observations/qpso; its group contains images, qpos, qvel"),
+        ("", {"state": ["qpso"]}, r"no dataset observations/qpso, only images, qpos, qvel"),
         ("", {"action_names": ["a"]}, "action_names= has 1 names, but action has 14 columns"),
         ("", {"control_hz": 0.0}, "must be positive"),
         ("short", {}, r"episode_1.hdf5 has 2 rows of observations and 3 of action"),

@@ -16,9 +16,10 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import detect_format
+from pixio_robot.interop.hdf5 import read_dataset
 from pixio_robot.interop.robomimic import ExportConfig, ImportConfig, export_demos, import_demos, recognises
 from pixio_robot.interop.robomimic.env_metadata import action_names, controller_name
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, read_dataset
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile
 from pixio_robot.types import CameraSpec
 
 ARM = {"type": "OSC_POSE", "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5], "control_delta": True}

@@ -28,8 +28,9 @@ class ReplaySettings:
 def replay(arguments: list[str]) -> int:
     """Replay demonstrations; returns exit code 1 if one deviates by more than the tolerance."""
     from envs.robomimic.replay import Replay
+    from pixio_robot.interop.hdf5 import read_dataset
     from pixio_robot.interop.robomimic.env_metadata import ABSOLUTE_ACTIONS
-    from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, read_dataset
+    from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile
     from pixio_robot.interop.robomimic.observations import get_model_file
 
     path, config = parse_one_path("replay", arguments, ReplaySettings)

@@ -54,6 +54,13 @@ def column_names(key: str, shape: Sequence[int], gripper_unit: str = "") -> list
     return [f"{key}.{suffix}{end}" if suffix else f"{key}{end}" for suffix in suffixes]
 
 
+def override_names(setting: str, names: Sequence[str], keys: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """The `names` that the user set for the columns of the arrays `keys`, or their `own` if none are set."""
+    if names and len(names) != len(own):
+        raise UserError(f"{setting}= has {len(names)} names, but {', '.join(keys)} has {len(own)} columns.")
+    return tuple(names or own)
+
+
 def _known_components(key: str) -> tuple[str, str]:
     for ending in sorted(COMPONENTS, key=len, reverse=True):
         if key == ending or key.endswith(f"_{ending}"):

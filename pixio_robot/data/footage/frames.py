@@ -8,7 +8,6 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -42,19 +41,15 @@ class SkippedContent:
         self.images.append({"file": file, "reason": reason})
 
 
-class ReadSettings(Protocol):
-    """The settings that decide which frames are read and at what size."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadSettings:
+    """The settings that decide which frames are read and at what size; see `IngestConfig` for the units."""
 
-    @property
-    def sampling(self) -> Sampling: ...
-    @property
-    def frames_per_second(self) -> float: ...
-    @property
-    def every(self) -> int: ...
-    @property
-    def max_frames_per_video(self) -> int: ...
-    @property
-    def short_side(self) -> int: ...
+    sampling: Sampling
+    frames_per_second: float
+    every: int
+    max_frames_per_video: int
+    short_side: int
 
 
 def read_frames(footage: Footage, settings: ReadSettings, skipped: SkippedContent) -> Frames:

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pixio_robot.data.footage.frames import SkippedContent, read_frames
+from pixio_robot.data.footage.frames import ReadSettings, SkippedContent, read_frames
 from pixio_robot.data.footage.kinds import Footage, FootageKind
 from pixio_robot.data.images.codec import encode_jpeg
 from pixio_robot.data.images.perceptual_hash import perceptual_hash
@@ -36,14 +36,9 @@ RULES, RULES_OF_KEYFRAMES, RULES_OF_STILLS = 5, 6, 7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Extraction:
-    """All settings that affect the frames of a piece of footage; see `IngestConfig` for the units."""
+class Extraction(ReadSettings):
+    """All settings that affect the frames of a piece of footage."""
 
-    sampling: Sampling
-    frames_per_second: float
-    every: int
-    max_frames_per_video: int
-    short_side: int
     jpeg_quality: int
     min_change: float
     privacy: str

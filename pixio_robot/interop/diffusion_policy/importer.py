@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.actions.named_columns import column_names, group_columns_by_key
+from pixio_robot.data.actions.named_columns import column_names, group_columns_by_key, override_names
 from pixio_robot.data.demos.editing.rewrite import NewStore, write_stores
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion
@@ -189,12 +189,7 @@ class _Reader:
         """Names of the columns: the user's, else those stored by our export, else generated from the keys."""
         chosen = [self._columns(name) for name in keys]
         made = [self._made(key)[column] for key, columns in chosen for column in columns]
-        for names in (said, written, made):
-            if names and len(names) == len(made):
-                return tuple(names)
-            if names is said and said:
-                raise UserError(f"{which}= has {len(said)} names, but {', '.join(keys)} has {len(made)} columns.")
-        return tuple(made)
+        return override_names(which, said, keys, written if len(written) == len(made) else made)
 
     def _spec(self, written: DemoSpec | None) -> DemoSpec:
         config, path = self._config, self._buffer.path

@@ -17,6 +17,7 @@ from pixio_robot.data.demos.editing.rewrite import open_for_streaming
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Conversion, write_atomically
+from pixio_robot.interop.hdf5 import read_dataset
 from pixio_robot.interop.robomimic.env_args import env_args_from_spec
 from pixio_robot.interop.robomimic.env_metadata import takes_delta_poses
 from pixio_robot.interop.robomimic.hdf5_file import (
@@ -24,7 +25,6 @@ from pixio_robot.interop.robomimic.hdf5_file import (
     RobomimicFile,
     demo_number,
     is_demo_name,
-    read_dataset,
 )
 from pixio_robot.interop.robomimic.observations import IMAGE
 from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, SPEC, ExportConfig

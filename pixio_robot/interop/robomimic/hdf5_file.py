@@ -12,10 +12,9 @@ from types import TracebackType
 from typing import Any
 
 import h5py
-import numpy as np
 
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.hdf5 import open_hdf5
+from pixio_robot.interop.hdf5 import get_dataset, open_hdf5
 
 ROBOSUITE = 1
 """robomimic's number for robosuite environments; 2 is Gym, which Isaac Lab uses too."""
@@ -165,23 +164,6 @@ def is_demo_name(name: str) -> bool:
 
 def demo_number(name: str) -> int:
     return int(name.removeprefix(DEMO_PREFIX))
-
-
-def get_dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
-    """A dataset of the group. Raises UserError naming the file and what the group contains instead."""
-    dataset = group.get(key)
-    if not isinstance(dataset, h5py.Dataset):
-        raise UserError(f"{path}: {group.name} has no dataset {key}, only {', '.join(sorted(group)) or 'nothing'}.")
-    return dataset
-
-
-def read_dataset(group: h5py.Group, key: str, path: Path) -> np.ndarray:
-    """A whole dataset. Raises UserError if it cannot be read."""
-    dataset = get_dataset(group, key, path)
-    try:
-        return dataset[()]
-    except (OSError, MemoryError) as error:
-        raise UserError(f"{path}: {dataset.name} cannot be read ({error}).") from error
 
 
 def is_robomimic(path: Path) -> bool:

@@ -15,9 +15,10 @@ import h5py
 from pixio_robot.data.demos.editing.convert_actions import ABSOLUTE, DELTA, state_keys_for_conversion
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import join_task_names, multi_task_note
+from pixio_robot.interop.hdf5 import get_dataset, read_dataset
 from pixio_robot.interop.robomimic import env_metadata
 from pixio_robot.interop.robomimic.absolute_actions import check_delta_range, resolve_action_key
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, get_dataset, has_states, read_dataset
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, has_states
 from pixio_robot.interop.robomimic.observations import (
     StateLayout,
     choose_cameras,

@@ -13,8 +13,9 @@ import numpy as np
 from pixio_robot.data.demos.editing.rewrite import TASK, NewStore, write_stores
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Conversion
+from pixio_robot.interop.hdf5 import read_dataset
 from pixio_robot.interop.robomimic.absolute_actions import check_delta_range
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number, read_dataset
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number
 from pixio_robot.interop.robomimic.import_plan import LANGUAGE, ImportPlan, make_import_plan
 from pixio_robot.interop.robomimic.observations import get_model_file
 from pixio_robot.interop.robomimic.renderer import OpenRenderer, StateRenderer

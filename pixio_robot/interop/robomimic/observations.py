@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import h5py
 import numpy as np
 
-from pixio_robot.data.actions.named_columns import group_columns_by_key
+from pixio_robot.data.actions.named_columns import group_columns_by_key, override_names
 from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.interop.hdf5 import get_dataset
 from pixio_robot.interop.robomimic import env_metadata
-from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, get_dataset, has_states
+from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, has_states
 from pixio_robot.interop.robomimic.renderer import StateRenderer
 from pixio_robot.interop.robomimic.settings import ImportConfig
 from pixio_robot.types import CameraSpec, DemoSpec
@@ -101,7 +102,8 @@ def choose_state(
         for key in columns:
             if key not in observations:
                 raise UserError(f"{file.path}: {group.name} has no obs/{key}, which its own DemoSpec names.")
-        return StateLayout(columns, (), _override_names(config, list(columns), list(exported.state_names)))
+        names = override_names("state_names", config.state_names, list(columns), exported.state_names)
+        return StateLayout(columns, (), names)
     keys = list(dict.fromkeys(config.state)) or _default_state(file, observations)
     computed = [key for key in keys if key not in observations]
     if computed and not has_states(group):
@@ -118,15 +120,7 @@ def choose_state(
         column_names = env_metadata.state_names(file.env_args, key, shapes[key])
         columns[key] = list(range(len(names), len(names) + len(column_names)))
         names += column_names
-    return StateLayout(columns, tuple(computed), _override_names(config, keys, names))
-
-
-def _override_names(config: ImportConfig, keys: Sequence[str], names: list[str]) -> tuple[str, ...]:
-    if config.state_names and len(config.state_names) != len(names):
-        raise UserError(
-            f"state_names= has {len(config.state_names)} names, but {', '.join(keys)} has {len(names)} columns."
-        )
-    return tuple(config.state_names or names)
+    return StateLayout(columns, tuple(computed), override_names("state_names", config.state_names, keys, names))
 
 
 def _default_state(file: RobomimicFile, observations: Mapping[str, h5py.Dataset]) -> list[str]:
