@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PICTURES = 4
 _ARRAYS = ("images", "depth", "classes", "camera_axes", "contact", "episode")
-_TRUTH_VERSION = 2
 
 
 @dataclass(kw_only=True)
@@ -56,7 +55,7 @@ def _load_or_gather_truth(command: ProbeCommand, env: EnvConfig) -> tuple[Ground
     from envs.recording.ground_truth import gather_ground_truth
     from pixio_robot.files import atomic_file
 
-    identity = hashlib.sha256(repr((_TRUTH_VERSION, env, command.truth)).encode()).hexdigest()[:16]
+    identity = hashlib.sha256(repr((env, command.truth)).encode()).hexdigest()[:16]
     path = Path(command.out).parent / ".truth" / f"{identity}.npz"
     if path.is_file():
         with np.load(path) as stored:

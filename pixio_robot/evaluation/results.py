@@ -116,8 +116,6 @@ def load_previous_episodes(directory: Path, policy: EvaluatedPolicy, spec: DemoS
     path = directory / IDENTITY
     if path.exists():
         known = read_json(path)
-        if not isinstance(known, dict):
-            raise UserError(f"{path} does not say which policy was evaluated; delete {directory} to start over.")
         differing = sorted(key for key in identity if known.get(key) != identity[key])
         if differing:
             raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -170,12 +171,6 @@ class _Rollout:
             raise UserError(f"The policy returned a non-finite action {where}: its training has probably diverged.")
 
 
-def _check_seed(seed: object) -> int:
-    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise UserError(f"seeds holds {seed!r}; every seed must be a whole number from 0 on.")
-    return int(seed)
-
-
 def run_episodes(
     pool: EnvPool,
     actor: Actor,
@@ -194,10 +189,10 @@ def run_episodes(
     of `seeds`. An episode counts as a success if its last step is one. Once `should_stop()` returns True, no further
     steps are taken and only the episodes that have ended are returned.
 
-    Raises UserError for seeds that are not different whole numbers from 0 on, for actions of the wrong shape, for
-    actions and rewards that are not finite, and if the worker of an episode dies more than `max_restarts` times.
+    Raises UserError for seeds that are not distinct, for actions of the wrong shape, for actions and rewards that are
+    not finite, and if the worker of an episode dies more than `max_restarts` times.
     """
-    seeds = [_check_seed(seed) for seed in seeds]
+    seeds = [operator.index(seed) for seed in seeds]
     check_distinct(seeds)
     rollout = _Rollout(pool, actor, watchers, max_restarts)
     waiting = deque(seeds)

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, remove_temporaries, write_json
 from pixio_robot.training.distributed.processes import current_processes
 
@@ -48,7 +47,9 @@ class BestCheckpoints:
     ) -> None:
         self._directory = Path(run_dir) / DIRECTORY
         self._keep, self._metric, self._validate, self._save = keep, metric, validate, save
-        self._validations = _read_ranking(self._directory / RANKING, metric)
+        ranking = self._directory / RANKING
+        earlier = read_json(ranking)["looks"] if ranking.is_file() else []
+        self._validations = [_Validation(**validation) for validation in earlier]
 
     def __call__(self, step: int) -> Mapping[str, float]:
         values = self._validate(step)
@@ -93,14 +94,3 @@ class BestCheckpoints:
         for path in self._directory.glob("step_*"):
             if path not in kept_paths:
                 shutil.rmtree(path)
-
-
-def _read_ranking(path: Path, metric: str) -> list[_Validation]:
-    if not path.is_file():
-        return []
-    ranking = read_json(path)
-    if not isinstance(ranking, dict) or ranking.get("kind") != KIND or ranking.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path} is no ranking of format_version {FORMAT_VERSION}; remove {path.parent} to start over.")
-    if ranking["measure"] != metric:
-        raise UserError(f"{path} ranks by {ranking['measure']}, not by {metric}; remove {path.parent} to start over.")
-    return [_Validation(**validation) for validation in ranking["looks"]]

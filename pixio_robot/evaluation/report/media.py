@@ -90,15 +90,16 @@ def load_clips(evaluations: Sequence[Evaluation], budget_bytes: int) -> list[Cli
         else:
             grids.append(None)
     queues = [
-        [episode for episode in evaluation.episodes if _video_path(evaluation, episode)] for evaluation in evaluations
+        [(path, episode) for episode in evaluation.episodes if (path := _video_path(evaluation, episode))]
+        for evaluation in evaluations
     ]
     # Failures and successes alternate, so that a small budget shows both; failures come first, as more informative.
     queues = [_alternate(queue) for queue in queues]
     shown: list[list[Clip]] = [[] for _ in evaluations]
     for turn in range(max(map(len, queues), default=0)):
-        for evaluation, queue, chosen in zip(evaluations, queues, shown, strict=True):
+        for queue, chosen in zip(queues, shown, strict=True):
             if turn < len(queue):
-                clip = _load_clip(evaluation, queue[turn])
+                clip = _read_clip(*queue[turn])
                 if clip.cost <= budget_bytes:
                     budget_bytes -= clip.cost
                     chosen.append(clip)
@@ -113,13 +114,13 @@ def _failures_first(clips: Sequence[Clip]) -> list[Clip]:
     return sorted(clips, key=lambda clip: clip.episode is not None and clip.episode.success)
 
 
-def _alternate(episodes: Sequence[EpisodeResult]) -> list[EpisodeResult]:
+def _alternate(recorded: Sequence[tuple[Path, EpisodeResult]]) -> list[tuple[Path, EpisodeResult]]:
     ranks = {True: 0, False: 0}
     keyed = []
-    for episode in episodes:
-        keyed.append((ranks[episode.success], episode.success, episode))
+    for path, episode in recorded:
+        keyed.append((ranks[episode.success], episode.success, (path, episode)))
         ranks[episode.success] += 1
-    return [episode for _, _, episode in sorted(keyed, key=lambda item: item[:2])]
+    return [pair for _, _, pair in sorted(keyed, key=lambda item: item[:2])]
 
 
 def _video_path(evaluation: Evaluation, episode: EpisodeResult) -> Path | None:
@@ -128,13 +129,6 @@ def _video_path(evaluation: Evaluation, episode: EpisodeResult) -> Path | None:
         return None
     path = (evaluation.directory / episode.video).resolve()
     return path if path.is_relative_to(evaluation.directory.resolve()) and path.is_file() else None
-
-
-def _load_clip(evaluation: Evaluation, episode: EpisodeResult) -> Clip:
-    path = _video_path(evaluation, episode)
-    if path is None:
-        raise UserError(f"The video {episode.video} of {evaluation.directory} disappeared while it was read.")
-    return _read_clip(path, episode)
 
 
 def _read_clip(path: Path, episode: EpisodeResult | None) -> Clip:
