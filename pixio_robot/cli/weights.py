@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pixio_robot.cli.arguments import NoSettings, parse_arguments, parse_one_path
 from pixio_robot.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -25,8 +27,21 @@ SRC is a pixio-robot directory (an encoder, or a policy with one), a Hugging Fac
 hub name."""
 
 
+@dataclass(kw_only=True)
+class ConvertSettings:
+    format: str = ""
+    overwrite: bool = False
+
+
+@dataclass(kw_only=True)
+class ExportSettings:
+    format: str = "onnx"
+    size: str = ""
+    overwrite: bool = False
+
+
 def _info(words: list[str]) -> int:
-    (source,) = _split_arguments("info", words, 1, {})[0]
+    source, _ = parse_one_path("weights info", words, NoSettings)
     encoder, format_name = _load_encoder(source)
     config = encoder.config
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
@@ -39,17 +54,17 @@ def _info(words: list[str]) -> int:
 
 
 def _convert(words: list[str]) -> int:
-    (source, target), options = _split_arguments("convert", words, 2, {"format": "", "overwrite": "false"})
+    (source, target), settings = parse_arguments("weights convert", words, ConvertSettings, count=2)
     from pixio_robot.vision.weights.formats import WeightFormat, open_pixio_weights, save_encoder_as
 
     # An encoder cannot be saved as a policy.
-    target_format = _parse_choice(WeightFormat, options["format"] or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
-    if not options["format"] and target.suffix.lower() in _FILE_SUFFIXES:
+    target_format = _parse_choice(WeightFormat, settings.format or WeightFormat.OURS.value, but=[WeightFormat.POLICY])
+    if not settings.format and target.suffix.lower() in _FILE_SUFFIXES:
         raise UserError(
             f"{target} looks like a file, but our format is a directory: set format=official for a .pth file, or "
             "format=ours for a directory of that name."
         )
-    _refuse_existing(target, options)
+    _refuse_existing(target, settings.overwrite)
     encoder, format_name = _load_encoder(source)
     save_encoder_as(encoder, target, target_format)
     if open_pixio_weights(target).build().state_dict().keys() != encoder.state_dict().keys():
@@ -59,15 +74,13 @@ def _convert(words: list[str]) -> int:
 
 
 def _export(words: list[str]) -> int:
-    (source, target), options = _split_arguments(
-        "export", words, 2, {"format": "onnx", "size": "", "overwrite": "false"}
-    )
+    (source, target), settings = parse_arguments("weights export", words, ExportSettings, count=2)
     from pixio_robot.interop.encoder_export import ExportFormat, export_encoder
 
-    target_format = _parse_choice(ExportFormat, options["format"])
-    _refuse_existing(target, options)
+    target_format = _parse_choice(ExportFormat, settings.format)
+    _refuse_existing(target, settings.overwrite)
     encoder, _ = _load_encoder(source)
-    height, width = _parse_size(options["size"], encoder.config.resize or encoder.config.image_size)
+    height, width = _parse_size(settings.size, encoder.config.resize or encoder.config.image_size)
     encoder.grid(height, width)  # rejects an unsuitable size before tracing
     difference = export_encoder(encoder, target, target_format, height, width)
     print(f"{source} -> {target} ({target_format.value}, images {height}x{width}); largest difference {difference:.1g}")
@@ -82,25 +95,6 @@ def _load_encoder(source: Path) -> tuple[PixioEncoder, str]:
     return open_pixio_weights(path).build(), detect_format(path).value
 
 
-def _split_arguments(
-    action: str, words: list[str], count: int, defaults: dict[str, str]
-) -> tuple[list[Path], dict[str, str]]:
-    """Split the arguments of an action into paths and `key=value` options; `defaults` lists the valid options."""
-    options = dict(defaults)
-    paths = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals and key.isidentifier():
-            if key not in options:
-                raise unknown_name(f"option of `weights {action}`", key, options)
-            options[key] = value
-        else:
-            paths.append(Path(word))
-    if len(paths) != count:
-        raise UserError(f"`weights {action}` takes {count} path{'s' * (count > 1)}, not {len(paths)}.\n{HELP}")
-    return paths, options
-
-
 def _parse_choice[E: enum.Enum](kind: type[E], value: str, but: Sequence[E] = ()) -> E:
     names = [member.value for member in kind if member not in but]
     if value not in names:
@@ -108,10 +102,8 @@ def _parse_choice[E: enum.Enum](kind: type[E], value: str, but: Sequence[E] = ()
     return kind(value)
 
 
-def _refuse_existing(target: Path, options: dict[str, str]) -> None:
-    if options["overwrite"] not in ("true", "false"):
-        raise UserError(f"overwrite={options['overwrite']} must be true or false.")
-    if target.exists() and options["overwrite"] == "false":
+def _refuse_existing(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
         raise UserError(f"{target} exists already; overwrite=true replaces it.")
     if target.is_dir():
         from pixio_robot.vision.checkpointing import check_replaceable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from demo_data import make_episode, make_store, same
 
-from pixio_robot.cli.data.arguments import split_arguments
+from pixio_robot.cli.arguments import split_arguments
 from pixio_robot.cli.data.main import ACTIONS, usage
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos.store import DemoStore

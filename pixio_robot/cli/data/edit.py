@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from pixio_robot.choice import Choice
-from pixio_robot.cli.data.arguments import (
+from pixio_robot.cli.arguments import (
     check_path_count,
     parse_one_path,
     parse_settings,
@@ -115,8 +115,9 @@ def merge(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.rewrite import open_for_streaming
 
     paths, pairs = split_arguments(arguments)
-    check_path_count("merge", paths, many=True)
-    config = parse_settings("merge", pairs, MergeSettings)
+    if len(paths) < 2:
+        raise UserError(f"`data merge` takes at least two paths, not {len(paths)}.")
+    config = parse_settings("data merge", pairs, MergeSettings)
     stores = [open_for_streaming(path) for path in paths]
     # Report incompatible stores before reading all data to find duplicates.
     merged = merge_stores(stores)
@@ -134,7 +135,7 @@ def split(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.rewrite import open_for_streaming, split_store, write_stores
     from pixio_robot.data.demos.tasks import split_by_task
 
-    path, config = parse_one_path("split", arguments, SplitSettings)
+    path, config = parse_one_path("data split", arguments, SplitSettings)
     if config.by not in ("", "task"):
         raise UserError(
             f"`data split` by={config.by} is not valid: use by=task for one store per task, or leave by= out."
@@ -155,7 +156,7 @@ def split(arguments: list[str]) -> int:
 def filter(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.rewrite import filter_episodes, open_for_streaming
 
-    path, config = parse_one_path("filter", arguments, FilterSettings)
+    path, config = parse_one_path("data filter", arguments, FilterSettings)
     return _write(config.out, filter_episodes(open_for_streaming(path), config.where))
 
 
@@ -163,7 +164,7 @@ def subsample(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.resample import subsample
     from pixio_robot.data.demos.editing.rewrite import Edit, open_for_streaming, sample_episodes, select_episodes
 
-    path, config = parse_one_path("subsample", arguments, SubsampleSettings)
+    path, config = parse_one_path("data subsample", arguments, SubsampleSettings)
     if config.episodes == 0 and config.stride == 1:
         raise UserError("`data subsample` needs episodes=N, stride=K, or both.")
     store = open_for_streaming(path)
@@ -177,10 +178,10 @@ def rename(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes
 
     paths, pairs = split_arguments(arguments)
-    check_path_count("rename", paths)
+    check_path_count("data rename", paths)
     store = open_for_streaming(paths[0])
     own = {field.name for field in dataclasses.fields(RenameSettings)} - set(store.spec.cameras) | {"out"}
-    config = parse_settings("rename", {key: pairs.pop(key) for key in list(pairs) if key in own}, RenameSettings)
+    config = parse_settings("data rename", {key: pairs.pop(key) for key in list(pairs) if key in own}, RenameSettings)
     overrides = {field.name: getattr(config, field.name) for field in dataclasses.fields(SpecOverrides)}
     if not pairs and not any(overrides.values()):
         raise UserError(
@@ -198,7 +199,7 @@ def resize(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.resample import resize_images
     from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes
 
-    path, config = parse_one_path("resize", arguments, ResizeSettings)
+    path, config = parse_one_path("data resize", arguments, ResizeSettings)
     if bool(config.size) == bool(config.height or config.width):
         raise UserError("`data resize` needs size=PIXELS, or height=PIXELS and width=PIXELS.")
     store = open_for_streaming(path)
@@ -216,7 +217,7 @@ def actions(arguments: list[str]) -> int:
     from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
     from pixio_robot.data.demos.store import DemoStore
 
-    path, config = parse_one_path("actions", arguments, ActionsSettings)
+    path, config = parse_one_path("data actions", arguments, ActionsSettings)
     if not config.to and not config.rotation:
         raise UserError("`data actions` needs to=delta|absolute, rotation=FORM, or both.")
     store = open_for_streaming(path)
@@ -237,7 +238,7 @@ def pack(arguments: list[str]) -> int:
     from pixio_robot.data.demos.codecs import LOSSY, check_codec
     from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
 
-    path, config = parse_one_path("pack", arguments, PackSettings)
+    path, config = parse_one_path("data pack", arguments, PackSettings)
     codec, store = check_codec(config.codec), open_for_streaming(path)
     if store.image_codec in LOSSY and codec in LOSSY:
         raise UserError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from pixio_robot.cli.data.arguments import check_path_count, parse_settings, print_result, split_arguments
+from pixio_robot.cli.arguments import check_path_count, parse_settings, print_result, split_arguments
 from pixio_robot.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ def import_demos(arguments: list[str]) -> int:
     if _wants_help(arguments):
         return _print_help("import", "SRC out=STORE [format=NAME]", "ImportConfig")
     paths, pairs = split_arguments(arguments)
-    check_path_count("import", paths)
+    check_path_count("data import", paths)
     out, name = _pop_out_path("import", pairs), pairs.pop("format", "")
     if not paths[0].exists():
         raise missing_path_error(paths[0])
     form = load_import_format(name) if name else detect_format(paths[0])
-    config = parse_settings("import", pairs, form.ImportConfig)
+    config = parse_settings("data import", pairs, form.ImportConfig)
     outcome = form.import_demos(paths[0], out, config, **SIMULATORS.get(form.NAME, {}))
     return print_result(f"{paths[0]} ({form.NAME}) -> {out}", outcome.episodes, outcome.frames, outcome.notes)
 
@@ -39,12 +39,12 @@ def export_demos(arguments: list[str]) -> int:
     if _wants_help(arguments):
         return _print_help("export", "STORE out=PATH format=NAME", "ExportConfig")
     paths, pairs = split_arguments(arguments)
-    check_path_count("export", paths)
+    check_path_count("data export", paths)
     out, name = _pop_out_path("export", pairs), pairs.pop("format", "")
     if not name:
         raise UserError(f"`data export` needs format={'|'.join(EXPORTS)}.")
     form = load_export_format(name)
-    outcome = form.export_demos(paths[0], out, parse_settings("export", pairs, form.ExportConfig))
+    outcome = form.export_demos(paths[0], out, parse_settings("data export", pairs, form.ExportConfig))
     return print_result(f"{paths[0]} -> {out} ({form.NAME})", outcome.episodes, outcome.frames, outcome.notes)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixio_robot.cli.data.arguments import parse_one_path
+from pixio_robot.cli.arguments import parse_one_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def inspect(arguments: list[str]) -> int:
 
     from pixio_robot.data.demos.store import DemoStore
 
-    path, config = parse_one_path("inspect", arguments, InspectSettings)
+    path, config = parse_one_path("data inspect", arguments, InspectSettings)
     store = DemoStore.open(path, ram_bytes=0)
     _print_summary(store, Console())
     if config.html:
@@ -57,7 +57,7 @@ def view(arguments: list[str]) -> int:
     from pixio_robot.data.demos.store import DemoStore
     from pixio_robot.data.inspection.stream import stream
 
-    path, config = parse_one_path("view", arguments, ViewSettings)
+    path, config = parse_one_path("data view", arguments, ViewSettings)
     stream(DemoStore.open(path, ram_bytes=0), config.episode, Path(config.save) if config.save else None)
     if config.save:
         print(f"wrote {config.save}; open it with: rerun {config.save}")

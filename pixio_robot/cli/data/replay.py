@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixio_robot.cli.data.arguments import parse_one_path
+from pixio_robot.cli.arguments import parse_one_path
 from pixio_robot.fields import check_fields, number
 
 
@@ -33,7 +33,7 @@ def replay(arguments: list[str]) -> int:
     from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile
     from pixio_robot.interop.robomimic.observations import get_model_file
 
-    path, config = parse_one_path("replay", arguments, ReplaySettings)
+    path, config = parse_one_path("data replay", arguments, ReplaySettings)
     with RobomimicFile(path) as file:
         demos = file.chosen(config.mask)[: config.demos or None]
         models = [get_model_file(file, demo) for demo in demos]

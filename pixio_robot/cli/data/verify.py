@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixio_robot.cli.data.arguments import parse_one_path
+from pixio_robot.cli.arguments import NoSettings, parse_one_path
 from pixio_robot.errors import UserError
 
 
@@ -19,7 +19,7 @@ def verify(arguments: list[str]) -> int:
     from pixio_robot.data.demos.store import DemoStore
     from pixio_robot.data.demos.verify import verify_store
 
-    path, config = parse_one_path("verify", arguments, VerifySettings)
+    path, config = parse_one_path("data verify", arguments, VerifySettings)
     action_range = _parse_range(config.actions) if config.actions else None
     store = DemoStore.open(path)
     problems = verify_store(store, action_range=action_range, progress=True)
@@ -40,12 +40,7 @@ def _parse_range(text: str) -> tuple[float, float]:
 def migrate(arguments: list[str]) -> int:
     from pixio_robot.data.demos.root_metadata import migrate_store
 
-    path, _ = parse_one_path("migrate", arguments, NoSettings)
+    path, _ = parse_one_path("data migrate", arguments, NoSettings)
     before, after = migrate_store(path)
     print(f"{path}: version {after}" + (" already" if before == after else f", was {before}"))
     return 0
-
-
-@dataclass(kw_only=True)
-class NoSettings:
-    """An action without settings."""

@@ -1,4 +1,4 @@
-"""Argument parsing and output of the `data` actions: `PATH ... key=value ...`, with a dataclass of settings."""
+"""Arguments of `data` and `weights`, `PATH ... key=value ...` with a dataclass of settings for each action; output."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ _COMMA = re.compile(r",(?![^\[\]]*\])")
 """Separates list items; commas inside brackets, as in `gripper [-1 opens, 1 closes]`, do not."""
 
 
+@dataclasses.dataclass(kw_only=True)
+class NoSettings:
+    """An action without settings."""
+
+
 def split_arguments(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
     """Split arguments into paths and `key=value` pairs; write `./key=value` for a path that looks like a pair."""
     paths: list[Path] = []
@@ -36,18 +41,24 @@ def split_arguments(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
     return paths, pairs
 
 
-def check_path_count(action: str, paths: list[Path], many: bool = False) -> None:
-    if many and len(paths) < 2:
-        raise UserError(f"`data {action}` takes at least two paths, not {len(paths)}.")
-    if not many and len(paths) != 1:
-        raise UserError(f"`data {action}` takes one path, not {len(paths)}.")
+def parse_arguments[Settings](
+    action: str, arguments: list[str], schema: type[Settings], count: int = 1
+) -> tuple[list[Path], Settings]:
+    """The `count` paths and the settings of an action, such as `data verify`."""
+    paths, pairs = split_arguments(arguments)
+    check_path_count(action, paths, count)
+    return paths, parse_settings(action, pairs, schema)
 
 
 def parse_one_path[Settings](action: str, arguments: list[str], schema: type[Settings]) -> tuple[Path, Settings]:
     """The path and the settings of an action that takes exactly one path."""
-    paths, pairs = split_arguments(arguments)
-    check_path_count(action, paths)
-    return paths[0], parse_settings(action, pairs, schema)
+    (path,), settings = parse_arguments(action, arguments, schema)
+    return path, settings
+
+
+def check_path_count(action: str, paths: list[Path], count: int = 1) -> None:
+    if len(paths) != count:
+        raise UserError(f"`{action}` takes {'one path' if count == 1 else f'{count} paths'}, not {len(paths)}.")
 
 
 def parse_settings[Settings](action: str, pairs: dict[str, str], schema: type[Settings]) -> Settings:
@@ -55,24 +66,24 @@ def parse_settings[Settings](action: str, pairs: dict[str, str], schema: type[Se
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     for key in pairs:
         if key not in fields:
-            raise unknown_name(f"setting of `data {action}`", key, fields)
+            raise unknown_name(f"setting of `{action}`", key, fields)
     values: dict[str, Any] = dict(pairs)
     for key, field in fields.items():
         if key in pairs and "list" in str(field.type):
             values[key] = [item for item in _COMMA.split(pairs[key]) if item]
         elif key not in pairs and field.default is MISSING:
-            raise UserError(f"`data {action}` needs {key}=...")
+            raise UserError(f"`{action}` needs {key}=...")
     # Values are assigned one by one, so that OmegaConf converts them without parsing them as YAML.
     config = OmegaConf.structured(schema)
     for key, value in values.items():
         try:
             config[key] = value
         except OmegaConfBaseException as error:
-            raise UserError(f"`data {action}` {key}={pairs[key]}: {str(error).splitlines()[0]}.") from error
+            raise UserError(f"`{action}` {key}={pairs[key]}: {str(error).splitlines()[0]}.") from error
     try:
         return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise UserError(f"`data {action}`: {str(error).splitlines()[0]}") from error
+        raise UserError(f"`{action}`: {str(error).splitlines()[0]}") from error
 
 
 def print_result(what: str, episodes: int, steps: int, notes: Iterable[str] = ()) -> int:
