@@ -21,10 +21,11 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ShardingCodec
 
-from pixio_robot.data.demos.codecs import RAW, decode_frame, zarr_codecs
+from pixio_robot.data.demos.codecs import RAW, decode_frame, encode_frame, zarr_codecs
 from pixio_robot.errors import UserError
 
 CRC_BYTES = 4
+_WRITE_BUFFER = 1 << 18
 _MAX_BUFFERS_PER_READ = 1024  # buffers per preadv: Linux's IOV_MAX
 _INDEX_ENTRY = 16  # offset and length of one inner chunk, two little-endian uint64 (Zarr v3 sharding spec)
 
@@ -46,10 +47,9 @@ def _unreadable(directory: Path, error: OSError) -> CorruptArray:
     return CorruptArray(f"The data of {directory} cannot be read ({error}).")
 
 
-def write_frames(group: zarr.Group, name: str, frames: np.ndarray, codec: str = RAW) -> None:
-    """Add uint8 (n, h, w, 3) as one shard of n checksummed frames."""
-    # Chunks that hold only the fill value are written too, so that a missing chunk always means damage.
-    array = group.create_array(
+def write_frames(group: zarr.Group, path: Path, name: str, frames: np.ndarray, codec: str = RAW) -> None:
+    """Add uint8 (n, h, w, 3) to the group at `path` as one shard of n checksummed frames."""
+    group.create_array(
         name,
         shape=frames.shape,
         dtype=frames.dtype,
@@ -57,9 +57,24 @@ def write_frames(group: zarr.Group, name: str, frames: np.ndarray, codec: str = 
         serializer=ShardingCodec(chunk_shape=(1, *frames.shape[1:]), codecs=[*zarr_codecs(codec), Crc32cCodec()]),
         filters=None,
         compressors=None,
-        config={"write_empty_chunks": True},
     )
-    array[...] = frames
+    shard = _chunk_file(path / name, frames.ndim)
+    shard.parent.mkdir(parents=True)
+    offset, index = 0, np.empty((len(frames), 2), "<u8")
+    # Written here because zarr-python takes 0.1 ms per frame beyond the work itself.
+    with shard.open("xb", _WRITE_BUFFER) as file:
+        for number, frame in enumerate(frames):
+            payload = encode_frame(codec, np.ascontiguousarray(frame))
+            file.write(payload)
+            file.write(_crc(payload))
+            index[number] = offset, len(payload) + CRC_BYTES
+            offset += len(payload) + CRC_BYTES
+        file.write(index.tobytes())
+        file.write(_crc(index.tobytes()))
+
+
+def _crc(payload: bytes) -> bytes:
+    return google_crc32c.value(payload).to_bytes(CRC_BYTES, "little")
 
 
 def write_values(group: zarr.Group, name: str, values: np.ndarray) -> None:

@@ -261,7 +261,7 @@ def _write(path: Path, header: EpisodeHeader, episode: Episode, image_codec: str
     group = zarr.create_group(path, zarr_format=3)
     images = group.create_group("images")
     for camera, frames in episode.images.items():
-        write_frames(images, camera, frames, image_codec)
+        write_frames(images, path / "images", camera, frames, image_codec)
     for name in VALUES:
         write_values(group, name, getattr(episode, name))
     write_header(group, path, header)

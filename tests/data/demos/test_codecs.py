@@ -64,6 +64,28 @@ def test_zarr_itself_reads_archives(tmp_path: Path) -> None:
         assert np.array_equal(theirs, store.images(0, "front"))
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_frames_are_written_as_zarr_itself_writes_them(tmp_path: Path, codec: str) -> None:
+    from imagecodecs.zarr import register_codecs
+
+    register_codecs(verbose=False)
+    store = DemoStore.create(tmp_path / "s", SPEC, image_codec=codec)
+    store.append(make_episode(0, length=5))
+    ours = zarr.open_array(store.episode_path(0) / "images" / "front")
+    zarr.create_array(
+        tmp_path / "theirs",
+        data=make_episode(0, length=5).images["front"],
+        chunks="auto",
+        shards=None,
+        serializer=ours.metadata.codecs[0],  # type: ignore[union-attr]
+        filters=None,
+        compressors=None,
+        config={"write_empty_chunks": True},
+    )
+    written = [path / "c/0/0/0/0" for path in (store.episode_path(0) / "images" / "front", tmp_path / "theirs")]
+    assert written[0].read_bytes() == written[1].read_bytes()
+
+
 def test_archives_of_what_compresses_are_smaller(tmp_path: Path) -> None:
     sizes = {}
     for codec in (RAW, ZSTD):
