@@ -28,8 +28,8 @@ def data_warnings(sources: Sequence[DemoSource], policy: PolicyConfig) -> list[s
 
 def _failure_warning(store: DemoStore, episodes: Iterable[int]) -> str:
     """Note on failed episodes; empty if all failed, as with formats that do not record success (`success=none`)."""
-    episodes = list(episodes)
-    failed = [episode for episode in episodes if not store.successes[episode]]
+    episodes, successes = list(episodes), store.successes
+    failed = [episode for episode in episodes if not successes[episode]]
     if not 0 < len(failed) < len(episodes):
         return ""
     share = store.lengths[failed].sum() / store.lengths[episodes].sum()

@@ -24,9 +24,11 @@ def check_new(out: Path) -> None:
             raise UserError(f"{out} is inside the store {parent}, which it would damage: choose another out=.")
 
 
-def commit_by_rename(built: Path, target: Path) -> bool:
-    """Flush `built` and rename it to `target`. If `target` already exists, do nothing and return False."""
-    fsync_tree(built)
+def commit_by_rename(built: Path, target: Path, *, flush: bool = True) -> bool:
+    """Rename `built` to `target`, flushed to the disk unless `flush` is False. If `target` already exists, do nothing
+    and return False."""
+    if flush:
+        fsync_tree(built)
     try:
         # Renaming a directory onto a non-empty one fails, so nothing is ever replaced.
         built.rename(target)
@@ -34,5 +36,6 @@ def commit_by_rename(built: Path, target: Path) -> bool:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
         raise
-    fsync_parent(target)
+    if flush:
+        fsync_parent(target)
     return True

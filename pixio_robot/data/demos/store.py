@@ -231,14 +231,17 @@ class DemoStore:
     def episode_path(self, episode: int) -> Path:
         return self.path / EPISODES / f"{episode:06d}"
 
-    def append(self, episode: Episode) -> int:
-        """Commit one episode and return its number. Raises UserError if it does not match the spec, and DiskFull."""
+    def append(self, episode: Episode, *, flush: bool = True) -> int:
+        """Commit one episode and return its number. Raises UserError if it does not match the spec, and DiskFull.
+
+        `flush`: on return, the disk has it; False for a caller who flushes the whole store.
+        """
         header = check_episode(episode, self.spec)
         try:
             with staging_directory(self.path / EPISODES, STAGING) as temporary:
                 _write(temporary / "episode", header, episode, self.image_codec)
                 number = len(self)
-                while not commit_by_rename(temporary / "episode", self.episode_path(number)):
+                while not commit_by_rename(temporary / "episode", self.episode_path(number), flush=flush):
                     number += 1
         except OSError as error:
             if error.errno not in _DISK_FULL:

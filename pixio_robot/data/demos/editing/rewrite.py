@@ -64,7 +64,7 @@ def write_stores(out: Path, new_stores: Mapping[str, NewStore], *, progress: boo
                 except UserError as error:
                     raise UserError(f"Episode {len(store)} cannot be written to {out / name}: {error}") from error
                 try:
-                    store.append(episode)
+                    store.append(episode, flush=False)
                 except DiskFull as error:
                     raise UserError(
                         f"No space left on the disk after {len(store)} of {new.count} episodes of {out / name}. "
@@ -120,10 +120,7 @@ def find_matching_episodes(stores: Sequence[DemoStore], where: str) -> list[list
     Raises UserError if no episode matches, and for an `info.KEY` that no episode of any store has.
     """
     condition = parse_filter(where)
-    episodes = [
-        [_episode_properties(store, number, length) for number, length in enumerate(store.lengths.tolist())]
-        for store in stores
-    ]
+    episodes = [list(_episode_properties(store)) for store in stores]
     info_keys = {key for of_store in episodes for episode in of_store for key in episode.info}
     for key in sorted(condition.info_keys - info_keys):
         raise unknown_name("property of an episode", f"info.{key}", [*NAMES, *(f"info.{known}" for known in info_keys)])
@@ -134,16 +131,18 @@ def find_matching_episodes(stores: Sequence[DemoStore], where: str) -> list[list
     return matching
 
 
-def _episode_properties(store: DemoStore, number: int, length: int) -> EpisodeProperties:
-    return EpisodeProperties(
-        episode=number,
-        length=length,
-        seed=store.seeds[number],
-        success=store.successes[number],
-        task=episode_task(store, number),
-        reward=float(store.rewards(number).sum()),
-        info=store.info(number),
-    )
+def _episode_properties(store: DemoStore) -> Iterator[EpisodeProperties]:
+    outcomes = zip(store.lengths.tolist(), store.seeds, store.successes, strict=True)
+    for number, (length, seed, success) in enumerate(outcomes):
+        yield EpisodeProperties(
+            episode=number,
+            length=length,
+            seed=seed,
+            success=success,
+            task=episode_task(store, number),
+            reward=float(store.rewards(number).sum()),
+            info=store.info(number),
+        )
 
 
 def split_store(store: DemoStore, validation_share: float, seed: int) -> dict[str, NewStore]:
