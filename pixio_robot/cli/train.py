@@ -13,7 +13,8 @@ from omegaconf import MISSING
 
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.config.policy_group import policy_origin, register_policies
-from pixio_robot.cli.policy_training.data_split import DemoSource, EpisodeSelection
+from pixio_robot.cli.policy_training.data_settings import DataSettings
+from pixio_robot.cli.policy_training.data_split import DemoSource
 from pixio_robot.cli.policy_training.labels import policy_label
 from pixio_robot.cli.policy_training.new_policy import build_new_policy
 from pixio_robot.cli.policy_training.training_history import SEEDS, TrainingHistory, read_training_history
@@ -49,28 +50,9 @@ PREPARE_BATCH = 64
 
 
 @dataclass(kw_only=True)
-class TrainCommand(ImitateConfig, StageSettings):
+class TrainCommand(DataSettings, ImitateConfig, StageSettings):
     """Train a policy by imitation on one demonstration store, or on a weighted mixture of several."""
 
-    data: Any = MISSING
-    """Demonstration store, or a list of stores to train one policy on all of their tasks. A store may contain several
-    tasks."""
-    data_weights: list[float] | None = None
-    """Sampling weight of each store in `data`; normalised to sum to 1. null: proportional to its number of windows."""
-    goals: str | None = None
-    """File with a goal vector for each task (.json or .safetensors, task -> numbers), such as embeddings of language
-    instructions. null: with several tasks, the policy learns an embedding of each."""
-    tell_task: bool = True
-    """Condition a multi-task policy on the task. false: treat all tasks as one, for example when they are different
-    wordings of the same task."""
-    train_where: str = ""
-    """Condition that selects the training episodes in `data`, such as 'info.mask.train == true' for a filter key of a
-    robomimic file; same syntax as `data filter where=`. Empty: all episodes."""
-    validation_where: str = ""
-    """Condition that selects the episodes of `data` to hold out, such as 'info.mask.valid == true', instead of a random
-    share."""
-    validation_data: list[str] = field(default_factory=list)
-    """Additional stores whose episodes are all held out, instead of a random share of `data`."""
     out: str = MISSING
     """Output directory: `model/` (the policy), metrics, checkpoints."""
     label: str = ""
@@ -97,19 +79,6 @@ class TrainCommand(ImitateConfig, StageSettings):
         if self.goals is not None and not self.tell_task:
             raise UserError("goals= conditions the policy on the task: leave it out with tell_task=false.")
 
-    @property
-    def episode_selection(self) -> EpisodeSelection:
-        return EpisodeSelection(
-            train_where=self.train_where, validation_where=self.validation_where, stores=tuple(self.validation_data)
-        )
-
-    @property
-    def stores(self) -> list[str]:
-        stores = [self.data] if isinstance(self.data, str) else list(self.data)
-        if not stores or not all(isinstance(store, str) for store in stores):
-            raise UserError(f"data={self.data} must be a demonstration store or a list of stores.")
-        return stores
-
 
 def _label(command: TrainCommand) -> str:
     return command.label or policy_label(command.encoder, command.adapt.mode)
@@ -125,16 +94,7 @@ def _train(command: TrainCommand) -> FitResult:
 
     device, processes, seed = pick_device(command.device), current_processes(), command.loop.seed
     history = read_training_history(command.initial_policy)
-    data = open_demonstrations(
-        command.stores,
-        weights=command.data_weights,
-        goals=command.goals,
-        tell_task=command.tell_task,
-        validation_share=command.validation_share,
-        seed=seed,
-        learned=history.episodes or (),
-        selection=command.episode_selection,
-    )
+    data = open_demonstrations(command, command.validation_share, seed, history.episodes or ())
     for note in _data_warnings(command, data, history) if processes.is_main else ():
         print(f"train: {note}", flush=True)
     learned = history.extra(data.learned, data.seeds)
@@ -191,13 +151,12 @@ def _data_warnings(command: TrainCommand, data: Demonstrations, history: Trainin
     """What to know before training."""
     from pixio_robot.cli.policy_training.data_warnings import data_warnings
 
-    selection = command.episode_selection
-    if history.episodes is None and (command.validation_share or selection.selects_validation):
+    if history.episodes is None and (command.validation_share or command.selects_validation):
         yield (
             f"initial_policy={command.initial_policy} does not record its training episodes; if some of them are held "
             "out now, validation_loss is too optimistic"
         )
-    if selection:
+    if command.selects_episodes:
         kept = sum(len(source.training) for source in data.sources)
         held_out = sum(len(source.held_out) for source in data.sources)
         yield f"{kept} episodes to train on, {held_out} held out"

@@ -1,36 +1,15 @@
-"""Split episodes into training and held-out ones: by a random share, or by explicit selection."""
+"""Split episodes into training and held-out ones: by a random share, or by explicit settings."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
 
+from pixio_robot.cli.policy_training.data_settings import DataSettings
 from pixio_robot.data.demos.editing.rewrite import find_matching_episodes
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.windows import split_episodes
 from pixio_robot.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EpisodeSelection:
-    """train_where: which episodes of the training stores to train on; "" for all. validation_where: which episodes of
-    the same stores to hold out. stores: additional stores, held out completely. Conditions as in
-    `data.demos.editing.filter_expression`."""
-
-    train_where: str = ""
-    validation_where: str = ""
-    stores: Sequence[str] = ()
-
-    @property
-    def selects_validation(self) -> bool:
-        return bool(self.validation_where or self.stores)
-
-    def __bool__(self) -> bool:
-        return self.selects_validation or bool(self.train_where)
-
-
-RANDOM_SPLIT = EpisodeSelection()
-"""Use all episodes, and hold out a random share of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +22,7 @@ class DemoSource:
     tasks: Sequence[str]
     """Task of every episode."""
     trainable: bool
-    """False for the stores of a selection, which are held out completely."""
+    """False for the stores of `validation_data`, which are held out completely."""
     training: Sequence[int] = ()
     """Episodes to train on."""
     held_out: Sequence[int] = ()
@@ -54,8 +33,7 @@ class DemoSource:
 
 def split_sources(
     sources: Sequence[DemoSource],
-    selection: EpisodeSelection,
-    *,
+    settings: DataSettings,
     validation_share: float,
     seed: int,
     learned: Collection[str],
@@ -65,9 +43,9 @@ def split_sources(
     Duplicates of episodes that are held out are not trained on either. Raises UserError if nothing is left to
     train on or to hold out, and if an episode selected for holding out is in `learned`.
     """
-    candidates = _select_episodes(sources, selection.train_where, "train_where")
-    if selection.selects_validation:
-        splits = _split_by_selection(sources, candidates, selection, learned)
+    candidates = _select_episodes(sources, settings.train_where, "train_where")
+    if settings.selects_validation:
+        splits = _split_by_selection(sources, candidates, settings, learned)
     else:
         splits = _split_by_share(sources, candidates, validation_share, seed, learned)
     return [
@@ -93,12 +71,12 @@ def _select_episodes(sources: Sequence[DemoSource], where: str, setting: str) ->
 def _split_by_selection(
     sources: Sequence[DemoSource],
     candidates: Sequence[Sequence[int]],
-    selection: EpisodeSelection,
+    settings: DataSettings,
     learned: Collection[str],
 ) -> list[tuple[list[int], list[int]]]:
     held_out = [[] if source.trainable else list(range(len(source.store))) for source in sources]
-    if selection.validation_where:
-        selected = _select_episodes(sources, selection.validation_where, "validation_where")
+    if settings.validation_where:
+        selected = _select_episodes(sources, settings.validation_where, "validation_where")
         held_out = [whole_store + episodes for whole_store, episodes in zip(held_out, selected, strict=True)]
     hashes = [source.hashes[number] for source, numbers in zip(sources, held_out, strict=True) for number in numbers]
     if known := sum(content in learned for content in hashes):

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.cli.policy_training.data_split import RANDOM_SPLIT, DemoSource, EpisodeSelection, split_sources
+from pixio_robot.cli.policy_training.data_settings import DataSettings
+from pixio_robot.cli.policy_training.data_split import DemoSource, split_sources
 from pixio_robot.data.demos.episode_hash import hash_episode
 from pixio_robot.data.demos.store import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.demos.tasks import tasks_of
@@ -99,25 +100,16 @@ class Demonstrations:
 
 
 def open_demonstrations(
-    paths: Sequence[str],
-    *,
-    weights: list[float] | None,
-    goals: str | None,
-    tell_task: bool = True,
-    validation_share: float,
-    seed: int,
-    learned: Collection[str] = (),
-    selection: EpisodeSelection = RANDOM_SPLIT,
+    settings: DataSettings, validation_share: float, seed: int, learned: Collection[str] = ()
 ) -> Demonstrations:
-    """`goals`: file with a goal vector for each task. `tell_task`: whether the policy is conditioned on the task.
-    `learned`: content hashes of episodes (`pixio_robot.data.demos.episode_hash`) that must not be held out, because the
-    initial policy was trained on them. `selection`: explicit choice of training and held-out episodes, instead of
-    `validation_share`.
+    """`learned`: content hashes of episodes (`pixio_robot.data.demos.episode_hash`) that must not be held out, because
+    the initial policy was trained on them.
 
     Raises UserError for empty or incompatible stores, for goals that do not match the tasks, if episodes are to be
-    held out but all are in `learned`, and for a selection that leaves none.
+    held out but all are in `learned`, and for settings that leave none to train on.
     """
-    stores = _open_stores([*paths, *selection.stores])
+    paths, weights, tell_task = settings.stores, settings.data_weights, settings.tell_task
+    stores = _open_stores([*paths, *settings.validation_data])
     if weights is not None and len(weights) != len(paths):
         raise UserError(f"data_weights={weights} must have one number for each of the {len(paths)} stores in data.")
     sources = [
@@ -129,16 +121,16 @@ def open_demonstrations(
         )
         for index, store in enumerate(stores)
     ]
-    sources = split_sources(sources, selection, validation_share=validation_share, seed=seed, learned=learned)
+    sources = split_sources(sources, settings, validation_share, seed, learned)
     spec = common_spec(stores)
-    tasks = _policy_tasks(sources, selection, tell_task)
-    if tell_task and (len(tasks) > 1 or selection):
+    tasks = _policy_tasks(sources, settings)
+    if tell_task and (len(tasks) > 1 or settings.selects_episodes):
         spec = dataclasses.replace(spec, task=SEVERAL.join(tasks))
-    elif not tell_task and selection.stores:
+    elif not tell_task and settings.validation_data:
         spec = dataclasses.replace(spec, task=common_spec(stores[: len(paths)]).task)
     goal_vectors: Goals = {}
-    if goals is not None:
-        goal_vectors = read_goals(goals, tasks)
+    if settings.goals is not None:
+        goal_vectors = read_goals(settings.goals, tasks)
     elif tell_task and len(tasks) > 1:
         goal_vectors = one_hot_goals(tasks)
     return Demonstrations(
@@ -159,15 +151,15 @@ def _open_stores(paths: Sequence[str]) -> list[DemoStore]:
     return stores
 
 
-def _policy_tasks(sources: Sequence[DemoSource], selection: EpisodeSelection, tell_task: bool) -> list[str]:
+def _policy_tasks(sources: Sequence[DemoSource], settings: DataSettings) -> list[str]:
     """The tasks that the policy learns. Raises UserError if it is told the task and held-out episodes have others."""
     # A random share of few episodes may hold out all of a task, which still counts as a task of the policy.
-    only_training = selection.selects_validation
+    only_training = settings.selects_validation
     tasks = _distinct_tasks(
         sources, lambda source: source.training if only_training else sorted([*source.training, *source.held_out])
     )
     held_out = _distinct_tasks(sources, lambda source: source.held_out)
-    if tell_task and (untrained := [task for task in held_out if task not in tasks]):
+    if settings.tell_task and (untrained := [task for task in held_out if task not in tasks]):
         raise UserError(
             f"The held-out episodes contain {', '.join(untrained)}, which is not among the training tasks: "
             f"{', '.join(tasks)}. Hold out others, or set tell_task=false."
