@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixio_robot.data.curation.entropy import BINS, colour_entropy
-from pixio_robot.data.curation.exposure import exposure
-from pixio_robot.data.curation.sharpness import sharpness
+from pixio_robot.data.curation.pixel_scores import ENTROPY_BINS, colour_entropy, exposure, sharpness
 
 
 @given(colour=st.tuples(*[st.integers(0, 255)] * 3), height=st.integers(1, 40), width=st.integers(1, 40))
@@ -23,7 +21,7 @@ def test_one_colour_has_no_entropy(colour: tuple[int, int, int], height: int, wi
 
 
 def test_all_bins_alike_have_the_highest_entropy() -> None:
-    levels = [256 // BINS * number for number in range(BINS)]
+    levels = [256 // ENTROPY_BINS * number for number in range(ENTROPY_BINS)]
     image = np.array(list(itertools.product(levels, repeat=3)), np.uint8).reshape(16, 32, 3)
     assert colour_entropy(image) == pytest.approx(9)  # log2(8 ** 3) bits
 
