@@ -10,9 +10,7 @@ from pixio_robot.training.images.data import open_image_data
 
 def shown(shards, batch_size):
     """The images of the first two batches of validation."""
-    data = open_image_data(
-        [shards], [], batch_size=batch_size, image_size=16, seed=0, workers=1, device=torch.device("cpu")
-    )
+    data = open_image_data([shards], [], batch_size=batch_size, image_size=16, seed=0, workers=1)
     data.batches.close()
     with data.validation as batches:
         return [next(batches).images for _ in range(2)]

@@ -5,7 +5,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 
 from pixio_robot.data.curation.selection import write_selection
 from pixio_robot.data.images import mixture
@@ -16,16 +15,7 @@ from pixio_robot.training.images.data import open_image_data
 
 
 def shown(paths, selection=(), weights=None, workers=1) -> list[str]:
-    data = open_image_data(
-        paths,
-        selection,
-        weights,
-        batch_size=8,
-        image_size=16,
-        seed=0,
-        workers=workers,
-        device=torch.device("cpu"),
-    )
+    data = open_image_data(paths, selection, weights, batch_size=8, image_size=16, seed=0, workers=workers)
     data.validation.close()
     with data.batches as batches:
         return [identity for _, batch in zip(range(40), batches, strict=False) for identity in batch.ids]

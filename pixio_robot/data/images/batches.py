@@ -41,8 +41,8 @@ class PixelBatches:
     Sample number p of an epoch depends only on (seed, epoch, p) and the selection, not on the number of threads or on
     interruptions. Each rank takes its share of a step's `world_size` x `batch_size` samples; together the ranks see the
     same samples as one rank with a batch of that size. `selection` chooses the images of each epoch (None: all).
-    `order` replaces this order by another, such as `mixture.MixedOrder`, and must not be shared. `pinned` batches
-    are in page-locked memory for fast transfer to a GPU.
+    `order` replaces this order by another, such as `mixture.MixedOrder`, and must not be shared. If this
+    process uses a GPU, batches are in pinned memory.
 
     A corrupt image is replaced by the next readable one in the epoch's order; `corrupt` collects the ids. Only one
     thread may consume the batches. Use it as a context manager, or call `close`.
@@ -62,7 +62,6 @@ class PixelBatches:
         world_size: int = 1,
         selection: EpochSelection | None = None,
         order: EpochOrder | None = None,
-        pinned: bool = False,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("image_size", image_size), ("workers", workers)):
             if value < 1:
@@ -78,7 +77,7 @@ class PixelBatches:
         cv2.setNumThreads(1)  # these threads already use all cores
         self.source, self.batch_size, self.image_size, self.seed = source, batch_size, image_size, seed
         self.scale, self.ratio = scale, ratio
-        self.rank, self.world_size, self.pinned = rank, world_size, pinned
+        self.rank, self.world_size = rank, world_size
         self.corrupt: set[str] = set()
         """Ids of unreadable images encountered in the batches returned so far."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pixels")
@@ -155,7 +154,7 @@ class PixelBatches:
     def _submit(self) -> None:
         # Always a new buffer: consumers may keep batches, and decoding costs far more than the allocation.
         shape = (self.batch_size, self.image_size, self.image_size, 3)
-        if self.pinned:
+        if torch.cuda.is_initialized():
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         else:
             images = torch.from_numpy(np.empty(shape, np.uint8))  # NumPy requests huge pages

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from pixio_robot.data.curation.multi_source_selection import MultiSourceSelection, open_selections
 from pixio_robot.data.images.batches import PixelBatches
 from pixio_robot.data.images.mixture import MixedOrder
@@ -43,7 +41,6 @@ def open_image_data(
     image_size: int,
     seed: int,
     workers: int,
-    device: torch.device,
 ) -> ImageData:
     """Open shards and demonstrations; `batch_size` counts the images of all processes.
 
@@ -65,7 +62,6 @@ def open_image_data(
         world_size=processes.world_size,
         selection=selected,
         order=None if weights is None else _mixture_order(train, selected, weights, seed),
-        pinned=device.type == "cuda",
     )
     held_out = _open_validation_split(data)
     validation = None

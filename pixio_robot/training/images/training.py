@@ -105,7 +105,6 @@ def train_on_images(
         image_size=model.image_size,
         seed=loop.seed,
         workers=config.workers,
-        device=device,
     )
     try:
         return fit(_build_job(config, model, validation_every, make_hooks, images, device), loop, config.out)
