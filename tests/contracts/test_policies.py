@@ -4,6 +4,9 @@ A new policy is tested by being registered, or by being installed as a package w
 `pytest tests/contracts/test_policies.py -k NAME` runs what concerns it alone.
 """
 
+import dataclasses
+
+import demo_data
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixio_robot import types
 from pixio_robot.data.stats import Range, Statistics
-from pixio_robot.types import Batch, CameraSpec, DemoSpec, Observation
+from pixio_robot.types import Batch, CameraSpec, Observation
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
 from policies.chunking import ChunkedActor
@@ -20,12 +23,8 @@ from policies.persistence import load_policy, save_policy
 from policies.registry import build_policy, get_policy_entry, list_policy_names
 
 SIGHTS = ("blind", "frozen", "cached", "adapted")
-SPEC = DemoSpec(
-    task="any",
-    robot="any",
-    simulator="any",
-    simulator_version="1",
-    controller="any",
+SPEC = dataclasses.replace(
+    demo_data.SPEC,
     control_hz=20.0,
     cameras={"front": CameraSpec(height=16, width=24), "hand": CameraSpec(height=16, width=16)},
     state_names=("a [m]", "b [rad]", "c [m]"),

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from demo_data import SPEC
 
 from pixio_robot.data.stats import Range, Statistics
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Observation
@@ -53,12 +54,8 @@ class World:
 
 @pytest.fixture(scope="session")
 def world() -> World:
-    spec = DemoSpec(
-        task="squares",
-        robot="none",
-        simulator="none",
-        simulator_version="0",
-        controller="position",
+    spec = dataclasses.replace(
+        SPEC,
         control_hz=20.0,
         cameras={name: CameraSpec(height=SIDE, width=SIDE) for name in ("front", "hand.top")},
         state_names=("x [m]", "y [m]"),

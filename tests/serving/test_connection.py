@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import socket
 import threading
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 import websockets.asyncio.server
 import websockets.sync.client
+from demo_data import SPEC
 
 from pixio_robot.errors import UserError
 from pixio_robot.serving.client import PolicyClient
 from pixio_robot.serving.server import PolicyServer, ServeConfig, ServedPolicy
-from pixio_robot.types import CameraSpec, DemoSpec, Frame
+from pixio_robot.types import CameraSpec, Frame
 
 TOKEN = "a-token-for-tests"
 LONG_S = 60
@@ -37,13 +39,8 @@ def seed_of(images: dict, state: np.ndarray, seed: int, step: int, task: str | N
 
 def served(plan: Callable = echo, side: int = 0, observation_steps: int = 1) -> ServedPolicy:
     """A policy with one camera of `side` pixels, or none, whose action has the state's one dimension."""
-    spec = DemoSpec(
-        task="Test",
-        robot="none",
-        simulator="none",
-        simulator_version="0",
-        controller="none",
-        control_hz=10,
+    spec = dataclasses.replace(
+        SPEC,
         cameras={"front": CameraSpec(height=side, width=side, fov_y_degrees=45)} if side else {},
         state_names=("x [m]",),
         action_names=("x [m]",),

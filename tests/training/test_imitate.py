@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from demo_data import SPEC
 from torch import nn
 
 from pixio_robot.data.demos.store import DemoStore
@@ -65,13 +66,8 @@ class ClassTokenPolicy(nn.Module):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> DemoStore:
-    spec = DemoSpec(
-        task="point",
-        robot="none",
-        simulator="none",
-        simulator_version="0",
-        controller="position",
-        control_hz=10.0,
+    spec = dataclasses.replace(
+        SPEC,
         cameras={"front": CameraSpec(height=16, width=16)},
         state_names=("x [m]", "y [m]"),
         action_names=("dx [m]",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from demo_data import SPEC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +24,7 @@ from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.images.sources import DemoFrames, ImageSource, open_image_source
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 from pixio_robot.errors import UserError
-from pixio_robot.types import CameraSpec, DemoSpec, Episode
+from pixio_robot.types import CameraSpec, Episode
 
 
 @pytest.fixture(scope="module")
@@ -290,13 +292,9 @@ def test_sources_are_told_apart_and_joined(folder: Path, tmp_path: Path) -> None
 @pytest.fixture
 def demos(tmp_path: Path) -> tuple[Path, list[Episode]]:
     """Three episodes of different lengths with two cameras of different sizes."""
-    spec = DemoSpec(
-        task="t",
-        robot="r",
-        simulator="s",
-        simulator_version="1",
-        controller="c",
-        control_hz=20,
+    spec = dataclasses.replace(
+        SPEC,
+        control_hz=20.0,
         cameras={"front": CameraSpec(height=24, width=32), "hand": CameraSpec(height=16, width=16)},
         state_names=("x [m]",),
         action_names=("x [m]",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from demo_data import SPEC
 from ingest_failures import read_failures
 from PIL import Image
 
@@ -25,7 +27,7 @@ from pixio_robot.data.ingest.extract import ExtractJob, extract_frames
 from pixio_robot.data.ingest.pipeline import IngestConfig, IngestReport, ingest
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
-from pixio_robot.types import CameraSpec, DemoSpec, Episode
+from pixio_robot.types import CameraSpec, Episode
 
 
 def take_in(source: Path, out: Path, **settings) -> tuple[IngestReport, dict]:
@@ -114,13 +116,9 @@ def test_webdataset_reads_our_shards(tmp_path: Path) -> None:
 
 def make_demonstrations(path: Path, episodes: int = 3) -> dict[str, np.ndarray]:
     """Two cameras at 20 Hz; returns the frames by the id that ingest gives them."""
-    spec = DemoSpec(
-        task="t",
-        robot="r",
-        simulator="s",
-        simulator_version="1",
-        controller="c",
-        control_hz=20,
+    spec = dataclasses.replace(
+        SPEC,
+        control_hz=20.0,
         cameras={"front": CameraSpec(height=32, width=48), "hand": CameraSpec(height=32, width=32)},
         state_names=("x [m]",),
         action_names=("x [m]",),
