@@ -33,7 +33,7 @@ from common.timing import medians
 from envs.config import EnvConfig, Variation
 from envs.gymnasium_env import GymnasiumEnv
 from envs.pool.process_worker import single_threaded_children
-from envs.pool.worker_pool import ProcessPool
+from envs.pool.worker_pool import make_pool
 from envs.recording.collect import CollectConfig, collect
 from envs.registry import make_env
 from pixio_robot.data.demos.store import DemoStore
@@ -140,7 +140,7 @@ def asynchronous(config: EnvConfig, policy: Any, count: int) -> Iterator[Contest
 
 @contextlib.contextmanager
 def ours(config: EnvConfig, policy: Any, workers: int) -> Iterator[Contestant]:
-    with ProcessPool(config, workers, SLOTS) as pool:
+    with make_pool(config, workers, SLOTS) as pool:
         actor = ChunkedActor(policy, EXECUTE, batch_size=choose_batch_size(torch.device("cpu"), SLOTS))
 
         def play(episodes: int) -> int:

@@ -8,12 +8,9 @@ import numpy as np
 
 from envs.config import Engine, EnvConfig
 from envs.simulator_imports import load_mujoco
-from envs.spec import make_env_spec
 from envs.tasks import THIRD_PARTY, Simulator
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec, Frame, StepResult
-
-__all__ = ["Environment", "PrivilegedEnv", "cached_env", "make_env", "make_env_spec"]
 
 
 class PrivilegedEnv(Protocol):

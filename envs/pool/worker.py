@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.registry import Environment, make_env, make_env_spec
+from envs.registry import Environment, make_env
 from envs.rendering.egl_devices import assign_render_device
+from envs.spec import make_env_spec
 from envs.tasks import THIRD_PARTY
 from envs.third_party.base import SimulatorProcessDied
 from pixio_robot.errors import UserError

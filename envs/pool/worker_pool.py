@@ -12,8 +12,8 @@ import numpy as np
 from envs.config import Engine, EnvConfig
 from envs.pool.process_worker import ProcessWorker, StartMethod
 from envs.pool.worker import Answer, get_frame
-from envs.registry import make_env_spec
 from envs.simulator_imports import load_mujoco
+from envs.spec import make_env_spec
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
@@ -56,8 +56,8 @@ class WorkerPool:
     Slot i always belongs to worker i % workers, and each worker steps its slots in order, so a slot's frames depend
     only on its seed and actions. `step_timeout_s`: a worker that takes longer for one call is killed and replaced; it
     gets the same time again for each environment that it builds in the call. `lost` contains the slots of a replaced
-    worker that were part of the call or in an episode. `restarts` counts replacements. Use it as a context manager, or
-    close it.
+    worker that were part of the call or in an episode. `restarts` counts replacements. `on_close` is closed after the
+    workers. Use the pool as a context manager, or close it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class WorkerPool:
         self._awaiting_reply: list[Worker] = []
         """Workers whose answer is still to come."""
         self._workers: list[Worker] = []
-        self._on_close = contextlib.ExitStack()
+        self.on_close = contextlib.ExitStack()
         count = min(num_workers, num_slots)
         try:
             for first in range(count):
@@ -168,7 +168,7 @@ class WorkerPool:
         deadline = time.monotonic() + 2.0
         for worker in workers:
             worker.close(deadline)
-        self._on_close.close()
+        self.on_close.close()
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -177,74 +177,25 @@ class WorkerPool:
         self.close()
 
 
-class ProcessPool(WorkerPool):
-    """A pool of processes on this machine. Works in a plain script: no `if __name__ == "__main__":` is needed."""
-
-    def __init__(
-        self,
-        config: EnvConfig,
-        num_workers: int = 0,
-        num_slots: int = 1,
-        step_timeout_s: float = 60.0,
-        *,
-        start_method: StartMethod = StartMethod.SPAWN,
-        egl_devices: Sequence[int] = (),
-    ) -> None:
-        """num_workers: 0 for one per core. egl_devices: GPUs to render on, assigned round-robin; empty for all that can
-        render (see `envs.rendering.egl_devices`)."""
-
-        def make(index: int, slots: list[int]) -> Worker:
-            return ProcessWorker(config, slots, index, start_method, list(egl_devices))
-
-        super().__init__(config, num_workers or usable_cores(), num_slots, step_timeout_s, make)
-
-
-class RayPool(WorkerPool):
-    """A pool of actors on the Ray cluster at RAY_ADDRESS, else a local running one, else a new one on this machine.
-
-    num_workers: 0 for one per core of the cluster. Raises UserError if Ray is not installed.
-    """
-
-    def __init__(
-        self,
-        config: EnvConfig,
-        num_workers: int = 0,
-        num_slots: int = 1,
-        step_timeout_s: float = 60.0,
-        *,
-        egl_devices: Sequence[int] = (),
-    ) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise UserError("executor=ray needs Ray: pip install 'pixio-robot[ray]'.") from error
-        from envs.pool.ray_worker import RayWorker
-        from pixio_robot.data.jobs.ray_cluster import connect_to_ray
-
-        def make(index: int, slots: list[int]) -> Worker:
-            return RayWorker(config, slots, index, list(egl_devices))
-
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(connect_to_ray())
-            cores = int(ray.cluster_resources().get("CPU", 0))
-            super().__init__(config, num_workers or max(1, cores), num_slots, step_timeout_s, make)
-            self._on_close = stack.pop_all()
-
-
 def make_pool(
     config: EnvConfig,
-    num_workers: int,
-    num_slots: int,
+    num_workers: int = 0,
+    num_slots: int = 1,
     step_timeout_s: float = 60.0,
     *,
     executor: Executor = Executor.PROCESSES,
     start_method: StartMethod = StartMethod.SPAWN,
     egl_devices: Sequence[int] = (),
 ) -> WorkerPool | WarpPool:
-    """Create the pool for the configuration's engine and the executor.
+    """Create the pool for the configuration's engine and the executor: of processes on this machine (which works in a
+    plain script: no `if __name__ == "__main__":` is needed), or of actors on the Ray cluster at RAY_ADDRESS, else a
+    local running one, else a new one on this machine.
 
-    With engine=warp, all slots are worlds of one simulation in this process, on its first GPU.
+    num_workers: 0 for one per core. egl_devices: GPUs to render on, assigned round-robin; empty for all that can render
+    (see `envs.rendering.egl_devices`). With engine=warp, all slots are worlds of one simulation in this process, on its
+    first GPU. Raises UserError if Ray is needed but not installed.
     """
+    devices = list(egl_devices)
     if config.engine is Engine.WARP:
         if executor is Executor.RAY:
             raise UserError("engine=warp runs on one machine only: leave out executor=ray.")
@@ -252,8 +203,25 @@ def make_pool(
         from envs.warp.pool import WarpPool
 
         return WarpPool(config, num_slots)
-    if executor is Executor.RAY:
-        return RayPool(config, num_workers, num_slots, step_timeout_s, egl_devices=egl_devices)
-    return ProcessPool(
-        config, num_workers, num_slots, step_timeout_s, start_method=start_method, egl_devices=egl_devices
-    )
+    if executor is Executor.PROCESSES:
+
+        def start_process(index: int, slots: list[int]) -> Worker:
+            return ProcessWorker(config, slots, index, start_method, devices)
+
+        return WorkerPool(config, num_workers or usable_cores(), num_slots, step_timeout_s, start_process)
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("executor=ray needs Ray: pip install 'pixio-robot[ray]'.") from error
+    from envs.pool.ray_worker import RayWorker
+    from pixio_robot.data.jobs.ray_cluster import connect_to_ray
+
+    def start_actor(index: int, slots: list[int]) -> Worker:
+        return RayWorker(config, slots, index, devices)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(connect_to_ray())
+        num_workers = num_workers or max(1, int(ray.cluster_resources().get("CPU", 0)))
+        pool = WorkerPool(config, num_workers, num_slots, step_timeout_s, start_actor)
+        pool.on_close = stack.pop_all()
+    return pool

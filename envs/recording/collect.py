@@ -16,8 +16,8 @@ from envs.experts.disturbance import Disturbance
 from envs.experts.registry import make_expert
 from envs.pool.parallel_map import ordered_map
 from envs.recording.episodes import record_seed
-from envs.registry import make_env_spec
 from envs.simulator_imports import load_mujoco
+from envs.spec import make_env_spec
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number

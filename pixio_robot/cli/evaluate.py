@@ -9,9 +9,8 @@ from omegaconf import MISSING
 
 from envs.config import EnvConfig
 from envs.pool.process_worker import StartMethod
-from envs.registry import make_env_spec
 from envs.robomimic.task import ROBOMIMIC_PREFIX
-from envs.spec import action_bounds
+from envs.spec import action_bounds, make_env_spec
 from envs.tasks import THIRD_PARTY
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.evaluation_target import (

@@ -14,7 +14,7 @@ from lerobot.envs.utils import freeze_after_episode_end
 
 from envs.config import EnvConfig
 from envs.gymnasium_env import GymnasiumEnv
-from envs.registry import make_env_spec
+from envs.spec import make_env_spec
 from pixio_robot.interop.lerobot.features import ACTION, IMAGES, STATE
 
 

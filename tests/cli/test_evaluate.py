@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.config import EnvConfig
-from envs.registry import make_env_spec
+from envs.spec import make_env_spec
 from pixio_robot.cli.config.compose import load_settings
 from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluation_target import finished_policy

@@ -17,7 +17,7 @@ from demo_data import SPEC, make_episode, make_store
 from safetensors.torch import load_file
 
 from envs.config import EnvConfig, Variation
-from envs.registry import make_env_spec
+from envs.spec import make_env_spec
 from pixio_robot.cli import train
 from pixio_robot.cli.config.compose import config_directory, load_settings
 from pixio_robot.cli.config.policy_group import register_policies

@@ -16,7 +16,8 @@ from envs.experts.disturbance import Disturbance
 from envs.recording import collect as collecting
 from envs.recording.collect import JOURNAL_FILE, CollectConfig, collect
 from envs.recording.episodes import ExpertEpisodeRecorder, record_expert_episode
-from envs.registry import make_env, make_env_spec
+from envs.registry import make_env
+from envs.spec import make_env_spec
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json

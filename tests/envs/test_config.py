@@ -7,7 +7,7 @@ import pytest
 from envs.config import Controller, EnvConfig, Variation
 from envs.experts.random_play import RandomPlay
 from envs.experts.registry import make_expert
-from envs.registry import make_env_spec
+from envs.spec import make_env_spec
 from pixio_robot.errors import UserError
 
 

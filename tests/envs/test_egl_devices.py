@@ -8,7 +8,7 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.pool.parallel_map import ordered_map
-from envs.pool.worker_pool import ProcessPool
+from envs.pool.worker_pool import make_pool
 from envs.rendering.egl_devices import (
     EGL_DEVICE_VARIABLE,
     EglDevice,
@@ -80,7 +80,7 @@ def test_gpus_that_egl_does_not_have_are_not_asked_for(visible, monkeypatch):
     monkeypatch.delenv(EGL_DEVICE_VARIABLE, raising=False)
     if not all(device.software for device in list_devices()):
         pytest.fail("This test is for machines without GPUs.")
-    with ProcessPool(EnvConfig(task="TabletopReach", image_size=16, cameras=["front"]), 2, 2) as pool:
+    with make_pool(EnvConfig(task="TabletopReach", image_size=16, cameras=["front"]), 2, 2) as pool:
         frames, lost = pool.reset({0: 1, 1: 2}, {0: True, 1: True})
     assert not lost
     assert all(frame.images["front"].any() for frame in frames.values())

@@ -14,8 +14,9 @@ import pytest
 
 import envs.hosted
 from envs.config import EnvConfig
-from envs.pool.worker_pool import ProcessPool
-from envs.registry import make_env, make_env_spec
+from envs.pool.worker_pool import make_pool
+from envs.registry import make_env
+from envs.spec import make_env_spec
 from envs.third_party.base import SimulatorProcessDied
 from envs.third_party.reproducibility import is_reproducible
 from pixio_robot.errors import UserError
@@ -87,7 +88,7 @@ def test_evaluations_on_it_are_the_same_and_repeat() -> None:
 
     results = []
     for config in (hosted(horizon=8), EnvConfig(task=DOT, horizon=8)):
-        with ProcessPool(config, 1, 2) as pool:
+        with make_pool(config, 1, 2) as pool:
             results.append(run_episodes(pool, Still(), [5, 6, 7]))
     there, here = ([(result.seed, result.steps, result.episode_return) for result in each] for each in results)
     assert there == here
@@ -246,7 +247,7 @@ def test_an_episode_is_played_again_if_its_python_dies(module, tmp_path) -> None
         env.step(np.zeros(1), False)
     env.close()
     (tmp_path / "mark").unlink()
-    with ProcessPool(config, 1, 1) as pool:
+    with make_pool(config, 1, 1) as pool:
         results = run_episodes(pool, Still(), [1, 2, 3])
     assert [(result.seed, result.steps) for result in results] == [(1, 3), (2, 3), (3, 3)]
     assert sum(result.restarts for result in results) == 1

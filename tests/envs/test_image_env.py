@@ -8,8 +8,9 @@ import painted
 import pytest
 
 from envs.config import EnvConfig, RenderQuality
-from envs.pool.worker_pool import ProcessPool
-from envs.registry import make_env, make_env_spec
+from envs.pool.worker_pool import make_pool
+from envs.registry import make_env
+from envs.spec import make_env_spec
 from envs.third_party.reproducibility import check_distinct_initial_states, is_reproducible, limitations
 from pixio_robot.errors import UserError
 
@@ -190,7 +191,7 @@ def test_episodes_do_not_depend_on_the_number_of_workers():
     config = EnvConfig(task=DOT, make={"wind": "global"})
 
     def play(workers):
-        with ProcessPool(config, workers, 3) as pool:
+        with make_pool(config, workers, 3) as pool:
             pool.reset({slot: 10 + slot for slot in range(3)}, {})
             for action in actions(2, steps=3):
                 results, lost = pool.step(dict.fromkeys(range(3), action / 2), {})

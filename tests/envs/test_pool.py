@@ -11,7 +11,7 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.pool.process_worker import THREAD_LIMIT_VARIABLES
-from envs.pool.worker_pool import ProcessPool, WorkerPool
+from envs.pool.worker_pool import WorkerPool, make_pool
 from envs.registry import make_env
 from pixio_robot.errors import UserError
 from pixio_robot.types import EnvPool, Frame
@@ -26,7 +26,7 @@ def action(seed, step):
 
 @pytest.fixture(scope="module")
 def pool():
-    made = ProcessPool(CONFIG, num_workers=2, num_slots=3, step_timeout_s=30)
+    made = make_pool(CONFIG, num_workers=2, num_slots=3, step_timeout_s=30)
     yield made
     pids = made.worker_pids
     made.close()
@@ -42,7 +42,7 @@ def test_two_threads_that_start_pools_leave_the_process_as_it_was():
     script, limits = sys.modules["__main__"], {name: os.environ.get(name) for name in THREAD_LIMIT_VARIABLES}
 
     def start(_):
-        with ProcessPool(EnvConfig(task="TabletopReach", cameras=[]), 1, 1) as pool:
+        with make_pool(EnvConfig(task="TabletopReach", cameras=[]), 1, 1) as pool:
             return pool.worker_pids
 
     with ThreadPoolExecutor(3) as threads:
@@ -162,22 +162,22 @@ def test_exceptions_come_out_with_their_traceback(pool):
 def test_wrong_numbers_are_named():
     for wrong in ({"num_slots": 0}, {"num_workers": -1}, {"step_timeout_s": 0.0}):
         with pytest.raises(UserError, match=next(iter(wrong))):
-            ProcessPool(CONFIG, **wrong)
+            make_pool(CONFIG, **wrong)
 
 
 def test_a_worker_that_cannot_start_is_a_user_error(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "nonsense")
     with pytest.raises(UserError, match="libegl1"):
-        ProcessPool(CONFIG, num_slots=1)
+        make_pool(CONFIG, num_slots=1)
 
 
 @pytest.mark.slow
 def test_workers_end_when_the_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import time\nfrom envs.config import EnvConfig\nfrom envs.pool.worker_pool import ProcessPool\n"
+        "import time\nfrom envs.config import EnvConfig\nfrom envs.pool.worker_pool import make_pool\n"
         "if __name__ == '__main__':\n"
-        "    pool = ProcessPool(EnvConfig(image_size=32), 1, 1)\n"
+        "    pool = make_pool(EnvConfig(image_size=32), 1, 1)\n"
         "    print(pool.worker_pids[0], flush=True)\n    time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())

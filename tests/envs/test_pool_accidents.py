@@ -14,8 +14,9 @@ import pytest
 from envs.config import EnvConfig
 from envs.pool.process_worker import StartMethod
 from envs.pool.startup import MAX_FAILED_STARTS, wait_for_start
-from envs.pool.worker_pool import ProcessPool, RayPool
+from envs.pool.worker_pool import make_pool
 from envs.rendering.egl_devices import EGL_DEVICE_VARIABLE
+from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
 
@@ -55,7 +56,7 @@ def play(pool, at=lambda step: None):
 
 @pytest.fixture(scope="module")
 def expected():
-    with ProcessPool(CONFIG, 1, 4) as pool:
+    with make_pool(CONFIG, 1, 4) as pool:
         results, seen = play(pool)
     assert len({result.steps for result in results}) >= 1
     assert all(result.restarts == 0 for result in results)
@@ -64,18 +65,18 @@ def expected():
 
 @pytest.mark.parametrize("workers", [2, 4])
 def test_more_workers_give_the_same_episodes(expected, workers):
-    with ProcessPool(CONFIG, workers, 4) as pool:
+    with make_pool(CONFIG, workers, 4) as pool:
         assert play(pool) == expected
 
 
 def test_forked_workers_give_the_same_episodes(expected):
-    with ProcessPool(CONFIG, 2, 4, start_method=StartMethod.FORKSERVER) as pool:
+    with make_pool(CONFIG, 2, 4, start_method=StartMethod.FORKSERVER) as pool:
         assert play(pool) == expected
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_costs_a_restart_and_changes_nothing(expected, how):
-    with ProcessPool(CONFIG, 2, 4, step_timeout_s=5.0) as pool:
+    with make_pool(CONFIG, 2, 4, step_timeout_s=5.0) as pool:
         found, seen = play(pool, lambda step: os.kill(pool.worker_pids[1], how) if step == 5 else None)
         assert pool.restarts == 1
     # Slots 1 and 3 were the worker's, each with an episode under way.
@@ -89,7 +90,7 @@ def test_a_call_that_ctrl_c_ended_does_not_answer_the_next_one(expected):
         del worker.receive  # type: ignore[attr-defined]
         raise KeyboardInterrupt
 
-    with ProcessPool(CONFIG, 2, 4) as pool:
+    with make_pool(CONFIG, 2, 4) as pool:
         pool.reset(dict.fromkeys(range(4), 1), {})
         worker = pool._workers[0]
         worker.receive = interrupted
@@ -118,7 +119,7 @@ def test_a_worker_that_does_not_start_is_tried_again_a_few_times_unless_that_is_
 
 def test_a_policy_that_never_looks_needs_no_graphics():
     # No such device exists: whoever makes an OpenGL context fails.
-    with ProcessPool(CONFIG, 1, 1, egl_devices=[99]) as pool:
+    with make_pool(CONFIG, 1, 1, egl_devices=[99]) as pool:
         frames, _ = pool.reset({0: 1}, {0: False})
         assert frames[0].images == {}
         with pytest.raises(UserError, match=EGL_DEVICE_VARIABLE):
@@ -128,9 +129,9 @@ def test_a_policy_that_never_looks_needs_no_graphics():
 def test_a_plain_script_needs_no_main_guard(tmp_path):
     script = tmp_path / "plain.py"
     script.write_text(
-        "from envs.config import EnvConfig\nfrom envs.pool.worker_pool import ProcessPool\n"
+        "from envs.config import EnvConfig\nfrom envs.pool.worker_pool import make_pool\n"
         "print('the script runs')\n"
-        "pool = ProcessPool(EnvConfig(task='TabletopReach', cameras=[]), 1, 1)\n"
+        "pool = make_pool(EnvConfig(task='TabletopReach', cameras=[]), 1, 1)\n"
         "print(pool.reset({0: 3}, {})[0][0].state.shape)\npool.close()\n"
     )
     found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=Path.cwd(), timeout=250)
@@ -147,7 +148,7 @@ def test_a_ray_cluster_gives_the_same_episodes_and_survives_a_death(expected, mo
     cluster.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     try:
-        with RayPool(CONFIG, 2, 4, step_timeout_s=20.0) as pool:
+        with make_pool(CONFIG, 2, 4, executor=Executor.RAY, step_timeout_s=20.0) as pool:
             nodes = {worker._actor._actor_id.hex() for worker in pool._workers}
             assert len(nodes) == 2
             pids = pool.worker_pids

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from envs.config import EnvConfig
 from envs.experts.random_play import RandomPlay
 from envs.experts.registry import make_expert
-from envs.pool.worker_pool import ProcessPool
+from envs.pool.worker_pool import make_pool
 from envs.registry import make_env
 from envs.robomimic.env import RobomimicEnv
 from envs.robomimic.task import clip_limits, load_recorded_env
@@ -178,7 +178,7 @@ def test_workers_play_it_from_any_directory(
     monkeypatch.chdir(store.path.parent)
     config = EnvConfig(task="robomimic:store", cameras=["robot0_eye_in_hand"], horizon=2)
     monkeypatch.chdir("/")
-    with ProcessPool(config, 1, 1) as pool:
+    with make_pool(config, 1, 1) as pool:
         frames, lost = pool.reset({0: 5}, {0: True})
         assert not lost
         np.testing.assert_array_equal(frames[0].state, env.reset(5, render=False).state)

@@ -5,7 +5,7 @@ import pytest
 
 from envs.config import EnvConfig, Variation
 from envs.experts.disturbance import Disturbance
-from envs.pool.worker_pool import ProcessPool
+from envs.pool.worker_pool import make_pool
 from envs.recording.collect import CollectConfig, collect
 from envs.recording.episodes import record_expert_episode
 from envs.recording.footage import FootageConfig, record_footage
@@ -118,7 +118,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers():
     actions = rng.uniform(-1, 1, (4, 4, 4))
     outcomes = []
     for workers in (1, 2, 4):
-        with ProcessPool(config, workers, 4) as pool:
+        with make_pool(config, workers, 4) as pool:
             frames, _ = pool.reset({slot: 20 + slot for slot in range(4)}, {})
             shown = [frames[slot] for slot in range(4)]
             for step in actions:

@@ -9,10 +9,10 @@ from gymnasium.envs.mujoco.pusher_v5 import PusherEnv
 from envs.config import EnvConfig, RenderQuality, Variation
 from envs.experts.random_play import RandomPlay
 from envs.experts.registry import make_expert
-from envs.pool.worker_pool import ProcessPool
-from envs.registry import make_env, make_env_spec
+from envs.pool.worker_pool import make_pool
+from envs.registry import make_env
 from envs.rendering.renderer import Renderer
-from envs.spec import action_bounds
+from envs.spec import action_bounds, make_env_spec
 from pixio_robot.errors import UserError
 
 PUSHER = "gymnasium:Pusher-v5"
@@ -143,7 +143,7 @@ def test_an_environment_of_ones_own_needs_no_package():
 
 
 def test_a_pool_runs_it():
-    with ProcessPool(config(image_size=32), 1, 2) as pool:
+    with make_pool(config(image_size=32), 1, 2) as pool:
         frames, _ = pool.reset({0: 5, 1: 6}, {})
         results, lost = pool.step({slot: np.zeros(pool.spec.action_dim) for slot in frames}, {})
     assert not lost

@@ -8,7 +8,8 @@ from envs.experts.disturbance import Disturbance
 from envs.pool.worker_pool import make_pool
 from envs.recording.collect import CollectConfig, collect
 from envs.recording.episodes import record_expert_episode
-from envs.registry import make_env, make_env_spec
+from envs.registry import make_env
+from envs.spec import make_env_spec
 from envs.warp.episodes import warp_episodes
 from envs.warp.pool import WarpPool
 from envs.warp.worlds import load_warp

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.config import EnvConfig
-from envs.registry import make_env_spec
+from envs.spec import make_env_spec
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.name_mapping import NameMappingConfig, map_names, suggest_name_mapping
 from pixio_robot.evaluation.results import SUMMARY, read_summary
