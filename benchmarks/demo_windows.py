@@ -1,4 +1,4 @@
-"""Training windows a second per core: DemoBatches against numpy in RAM, robomimic's way and LeRobotDataset, in one run.
+"""Training windows a second per core: DemoWindows against numpy in RAM, robomimic's way and LeRobotDataset, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/demo_windows.py [--episodes 20] [--batch 64] [--out result.json]
 
@@ -28,7 +28,7 @@ from torch.utils.data import default_collate
 from pixio_robot.data.demos.codecs import JPEG, JPEGXL, ZSTD
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.features.cache import FeatureCache
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoWindows
 from pixio_robot.types import Features
 
 OBSERVATION_STEPS, HORIZON = 2, 16
@@ -40,16 +40,8 @@ Reader = Callable[[np.ndarray], Any]
 """Window numbers (b,) -> a batch."""
 
 
-def batches(store: DemoStore, features: FeatureCache | None = None) -> DemoBatches:
-    return DemoBatches(
-        store,
-        observation_steps=OBSERVATION_STEPS,
-        horizon=HORIZON,
-        cameras=CAMERAS,
-        batch_size=64,
-        seed=0,
-        features=features,
-    )
+def demo_windows(store: DemoStore, features: FeatureCache | None = None) -> DemoWindows:
+    return DemoWindows(store, observation_steps=OBSERVATION_STEPS, horizon=HORIZON, cameras=CAMERAS, features=features)
 
 
 def pack(store: DemoStore, path: Path, codec: str) -> DemoStore:
@@ -149,12 +141,12 @@ def measure(folder: Path, episodes: int, batch: int, with_lerobot: bool) -> dict
     cache = FeatureCache({camera: [cached] * episodes for camera in CAMERAS})
     readers: dict[str, Reader] = {
         "numpy_in_ram": slices(in_memory(store)),
-        "demo_batches": batches(store).gather,
-        "demo_batches_beyond_ram": batches(DemoStore.open(store.path, ram_bytes=0)).gather,
-        "cached_features": batches(store, cache).gather,
+        "demo_batches": demo_windows(store).gather,
+        "demo_batches_beyond_ram": demo_windows(DemoStore.open(store.path, ram_bytes=0)).gather,
+        "cached_features": demo_windows(store, cache).gather,
     }
     archives = {codec: pack(store, folder / codec, codec) for codec in (ZSTD, JPEGXL, JPEG)}
-    readers |= {f"archive_{codec}": batches(archive).gather for codec, archive in archives.items()}
+    readers |= {f"archive_{codec}": demo_windows(archive).gather for codec, archive in archives.items()}
     readers["h5py"] = slices(in_hdf5(store, folder / "demos.hdf5"))
     if with_lerobot:
         readers["lerobot_png"] = lerobot(store, folder / "png", videos=False)

@@ -39,7 +39,7 @@ from common.training_loop import Step, make_training_step, repeat_step
 
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.features.cache import FeatureCache, encode_features, open_features
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.types import Batch
@@ -53,16 +53,8 @@ imitating = functools.partial(make_training_step, betas=(0.95, 0.999), weight_de
 
 
 def our_batches(store: DemoStore, batch: int, device: torch.device, cache: FeatureCache | None) -> Iterator[Batch]:
-    stream = DemoBatches(
-        store,
-        observation_steps=FRAMES,
-        horizon=HORIZON,
-        cameras=["front"],
-        batch_size=batch,
-        seed=0,
-        features=cache,
-    )
-    return (one.to(device) for one in stream)
+    windows = DemoWindows(store, observation_steps=FRAMES, horizon=HORIZON, cameras=["front"], features=cache)
+    return (one.to(device) for one in DemoBatches(windows, batch_size=batch))
 
 
 def their_batches(dataset: Any, batch: int, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:

@@ -24,7 +24,7 @@ from common.synthetic_demos import demo_spec, make_store
 from common.timing import measure_seconds
 
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoWindows
 
 SIZE, STEPS, DIFFERENT, BATCH = 16, 100, 10, 64
 LIMIT = 2.0
@@ -48,13 +48,13 @@ def measure(path: Path, batches: int) -> dict[str, float]:
     began = time.process_time()
     store = DemoStore.open(path, ram_bytes=0)
     opened = time.process_time()
-    loader = DemoBatches(store, observation_steps=2, horizon=16, cameras=["front"], batch_size=BATCH, seed=0)
+    windows = DemoWindows(store, observation_steps=2, horizon=16, cameras=["front"])
     prepared = time.process_time()
     random = np.random.default_rng(0)
 
     def read() -> None:
         for _ in range(batches):
-            loader.gather(random.integers(0, loader.windows, BATCH))
+            windows.gather(random.integers(0, len(windows), BATCH))
 
     passes = [batches * BATCH / measure_seconds(read) for _ in range(2)]  # the first one opens each episode's index
     return {

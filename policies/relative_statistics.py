@@ -9,12 +9,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.loading import DemoWindows
 from pixio_robot.data.stats import Statistics, compute_range
-from pixio_robot.data.windows import Windows
 from pixio_robot.types import DemoSpec
 from policies.config import PolicyConfig
 from policies.relative_poses import RELATIVE, RelativePoses
@@ -56,16 +55,15 @@ def _windows(config: PolicyConfig, chosen: StoreEpisodes) -> Iterator[tuple[Tens
     for store, episodes in chosen:
         if not episodes:
             continue
-        lengths = store.lengths
-        windows = Windows(
-            lengths, config.observation_steps, config.horizon, episodes, config.past_actions, config.max_padding
+        windows = DemoWindows(
+            store,
+            horizon=config.horizon,
+            observation_steps=config.observation_steps,
+            past_actions=config.past_actions,
+            max_padding=config.max_padding,
+            cameras=[],
+            episodes=episodes,
         )
-        firsts = np.cumsum(lengths) - lengths
-        state = np.concatenate([store.state(episode) for episode in range(len(lengths))])
-        actions = np.concatenate([store.actions(episode) for episode in range(len(lengths))])
         for start in range(0, len(windows), _WINDOWS_PER_BATCH):
-            located = windows.locate(np.arange(start, min(start + _WINDOWS_PER_BATCH, len(windows))))
-            first_b1 = firsts[located.episode][:, None]
-            parts = (state[first_b1 + located.frames], actions[first_b1 + located.actions], located.is_pad)
-            state_bts, actions_bna, is_pad_bn = map(torch.from_numpy, parts)
-            yield state_bts.float(), actions_bna.float(), is_pad_bn
+            batch = windows.gather(np.arange(start, min(start + _WINDOWS_PER_BATCH, len(windows))))
+            yield batch.observation.state, batch.actions, batch.is_pad

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pixio_robot.data.demos.store import DemoStore as DemoStore
     from pixio_robot.data.demos.tasks import tasks_of as tasks_of
     from pixio_robot.data.loading import DemoBatches as DemoBatches
+    from pixio_robot.data.loading import DemoWindows as DemoWindows
     from pixio_robot.data.stats import Statistics as Statistics
     from pixio_robot.data.stats import compute_statistics as compute_statistics
     from pixio_robot.data.windows import split_episodes as split_episodes
@@ -17,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "demos.store": ["DemoStore"],
         "demos.tasks": ["tasks_of"],
-        "loading": ["DemoBatches"],
+        "loading": ["DemoBatches", "DemoWindows"],
         "stats": ["Statistics", "compute_statistics"],
         "windows": ["split_episodes"],
     },

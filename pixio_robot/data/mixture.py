@@ -11,7 +11,7 @@ import torch
 
 from pixio_robot.data.demos.spec_differences import describe_differences
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.loading import DemoBatches, rank_slice
+from pixio_robot.data.loading import DemoWindows, rank_slice
 from pixio_robot.data.mixture_weights import normalize_weights
 from pixio_robot.data.prefetch import PrefetchingIterator
 from pixio_robot.errors import UserError
@@ -21,34 +21,33 @@ from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
 class MixedBatches(PrefetchingIterator):
     """An infinite iterator of `Batch`. Every row is drawn independently, with replacement: first a store, by `weights`
     (None: by its number of windows, so that every window is equally likely), then one of its windows. Either all parts
-    have goals (`DemoBatches(goals=)`), or none.
+    have goals (`DemoWindows(goals=)`), or none.
     """
 
     def __init__(
         self,
-        parts: Sequence[DemoBatches],
+        parts: Sequence[DemoWindows],
         *,
         batch_size: int,
         seed: int,
         weights: Sequence[float] | None = None,
-        prefetch: int = 2,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         """Raises UserError for weights that do not match the stores, and for a batch that cannot be divided among the
         processes."""
-        super().__init__(prefetch)
+        super().__init__()
         self._parts = list(parts)
-        self._weights = normalize_weights(weights, [part.windows for part in parts], "stores")
+        self._weights = normalize_weights(weights, [len(part) for part in parts], "stores")
         self._batch_size, self._seed = batch_size, seed
         self._mine = rank_slice(batch_size, rank, world_size)
 
     @property
     def windows(self) -> int:
-        return sum(part.windows for part in self._parts)
+        return sum(len(part) for part in self._parts)
 
     def _identity(self) -> dict[str, Any]:
-        sizes = [part.windows for part in self._parts]
+        sizes = [len(part) for part in self._parts]
         return {"seed": self._seed, "batch_size": self._batch_size, "windows": sizes, "weights": self._weights.tolist()}
 
     def _batch(self, number: int) -> Batch:
@@ -61,7 +60,7 @@ class MixedBatches(PrefetchingIterator):
         before = np.cumsum(counts) - counts
         first, stop, _ = rows.indices(count)
         for part, size, start in zip(self._parts, counts.tolist(), before.tolist(), strict=True):
-            windows, views = random.integers(0, part.windows, size), part.draw_views(random, size)
+            windows, views = random.integers(0, len(part), size), part.draw_views(random, size)
             chosen = slice(max(first - start, 0), max(min(stop - start, size), 0))
             if len(windows[chosen]):
                 batches.append(part.gather(windows[chosen], None if views is None else views[:, chosen]))

@@ -16,16 +16,15 @@ from pixio_robot.errors import UserError
 from pixio_robot.machine import pin_memory
 from pixio_robot.types import Batch
 
+BATCHES_AHEAD = 2
+
 
 class PrefetchingIterator(abc.ABC):
     """An infinite iterator. `state_dict` counts the batches handed out, so that a restored iterator continues with
     exactly the next one. A subclass makes batch number n (`_batch`) and identifies its data (`_identity`, JSON values);
     a restored state must match that identity."""
 
-    def __init__(self, prefetch: int) -> None:
-        if prefetch < 1:
-            raise UserError(f"prefetch={prefetch} must be at least 1.")
-        self._prefetch = prefetch
+    def __init__(self) -> None:
         self._consumed = 0
         self._producer: _Producer | None = None
 
@@ -42,7 +41,7 @@ class PrefetchingIterator(abc.ABC):
     def __next__(self) -> Batch:
         # Threads do not survive a fork: the child starts its own.
         if self._producer is None or self._producer.pid != os.getpid():
-            self._producer = _Producer(self, self._consumed, self._prefetch)
+            self._producer = _Producer(self, self._consumed)
         item = self._producer.take()
         if isinstance(item, BaseException):
             self.close()
@@ -79,11 +78,11 @@ class PrefetchingIterator(abc.ABC):
 
 
 class _Producer:
-    """A thread that keeps `ahead` batches ready."""
+    """A thread that keeps some batches ready."""
 
-    def __init__(self, batches: PrefetchingIterator, first: int, ahead: int) -> None:
+    def __init__(self, batches: PrefetchingIterator, first: int) -> None:
         self.pid = os.getpid()
-        self._free = threading.Semaphore(ahead)
+        self._free = threading.Semaphore(BATCHES_AHEAD)
         self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
         self._stopped = False
         # The thread does not keep its batches alive: a stream that nobody holds any longer ends it.

@@ -14,14 +14,18 @@ import torch
 from demo_data import make_episode, make_store, take_and_send
 
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch
 
 
-def batches(store: DemoStore, **settings) -> DemoBatches:
-    defaults = {"observation_steps": 2, "horizon": 3, "cameras": ["front", "hand"], "batch_size": 4, "seed": 0}
-    return DemoBatches(store, **(defaults | settings))
+def windows(store: DemoStore, **settings) -> DemoWindows:
+    defaults = {"observation_steps": 2, "horizon": 3, "cameras": ["front", "hand"]}
+    return DemoWindows(store, **(defaults | settings))
+
+
+def batches(store: DemoStore, *, batch_size: int = 4, seed: int = 0, world_size: int = 1, **settings) -> DemoBatches:
+    return DemoBatches(windows(store, **settings), batch_size=batch_size, seed=seed, world_size=world_size)
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -36,7 +40,7 @@ def equal(one: Batch, other: Batch) -> bool:
 def test_a_window_holds_what_the_episode_holds(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=1)
     episode = make_episode(0)
-    batch = batches(store).gather(np.array([0, 2, len(episode) - 1]))
+    batch = windows(store).gather(np.array([0, 2, len(episode) - 1]))
     assert batch.observation.images["front"].shape == (3, 2, 12, 10, 3)
     assert np.array_equal(batch.observation.images["hand"][1].numpy(), episode.images["hand"][1:3])
     assert np.array_equal(batch.observation.state[0].numpy(), episode.state[[0, 0]])
@@ -47,7 +51,7 @@ def test_a_window_holds_what_the_episode_holds(tmp_path: Path) -> None:
 def test_fewer_windows_than_processes_are_refused(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=1)
     with pytest.raises(UserError, match="too few for 64 processes"):
-        batches(store, batch_size=64, rank=0, world_size=64)
+        batches(store, batch_size=64, world_size=64)
 
 
 def test_only_where_a_gpu_is_used_the_thread_that_gathers_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +66,7 @@ def test_only_where_a_gpu_is_used_the_thread_that_gathers_pins(tmp_path: Path, m
         expected = next(loader).to(torch.device("cpu"))
     assert not by
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    with batches(store, prefetch=1) as loader:
+    with batches(store) as loader:
         assert equal(next(loader), expected)
     tensors = 2 + 3  # two cameras; state, actions, padding
     assert len(by) >= tensors
@@ -180,7 +184,6 @@ def test_a_store_smaller_than_a_batch_still_trains(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size=0"),
-        ({"prefetch": 0}, "prefetch=0"),
         ({"cameras": ["side"]}, "Unknown camera 'side'"),
         ({"episodes": [9]}, r"episodes 0\.\.3"),
     ],

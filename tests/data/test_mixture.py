@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.goals import one_hot_goals, read_goals
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.data.mixture import MixedBatches, common_spec
 from pixio_robot.data.stats import compute_mixture_statistics, compute_statistics
 from pixio_robot.errors import UserError
@@ -35,13 +35,11 @@ def stores(tmp_path_factory) -> list[DemoStore]:
 def mixed(stores, goals=None, **settings) -> MixedBatches:
     """goals: of each store, the same in all of its episodes."""
     parts = [
-        DemoBatches(
+        DemoWindows(
             store,
             observation_steps=2,
             horizon=3,
             cameras=["hand"],
-            batch_size=4,
-            seed=0,
             goals=None if goals is None else [goals[number]] * len(store),
         )
         for number, store in enumerate(stores)
@@ -104,9 +102,9 @@ def test_the_parts_of_two_processes_are_the_batch(stores):
     parts = [next(mixed(stores, weights=[1, 1, 1], rank=rank, world_size=2)) for rank in range(2)]
     assert torch.equal(torch.cat([part.observation.state for part in parts]), whole.observation.state)
     assert torch.equal(torch.cat([part.actions for part in parts]), whole.actions)
-    alone = {"observation_steps": 1, "horizon": 2, "cameras": ["front"], "batch_size": 4, "seed": 0}
-    single = next(DemoBatches(stores[0], **alone))
-    shared = [next(DemoBatches(stores[0], **alone, rank=rank, world_size=2)) for rank in range(2)]
+    windows = DemoWindows(stores[0], horizon=2, cameras=["front"])
+    single = next(DemoBatches(windows, batch_size=4))
+    shared = [next(DemoBatches(windows, batch_size=4, rank=rank, world_size=2)) for rank in range(2)]
     assert torch.equal(torch.cat([part.actions for part in shared]), single.actions)
     assert torch.equal(
         torch.cat([part.observation.images["front"] for part in shared]), single.observation.images["front"]
@@ -178,13 +176,13 @@ def test_files_that_hold_no_goals_are_named(tmp_path: Path):
 def test_actions_before_the_newest_frame(tmp_path):
     """As diffusion policy cuts its windows: the chunk begins `past_actions` earlier, the first action repeated."""
     store = make_store(tmp_path / "store", 2)
-    settings = {"observation_steps": 2, "cameras": [], "batch_size": 2, "seed": 0}
-    later = DemoBatches(store, horizon=3, **settings).gather(np.arange(store.lengths.sum()))
-    earlier = DemoBatches(store, horizon=4, past_actions=1, **settings).gather(np.arange(store.lengths.sum()))
+    settings = {"observation_steps": 2, "cameras": []}
+    later = DemoWindows(store, horizon=3, **settings).gather(np.arange(store.lengths.sum()))
+    earlier = DemoWindows(store, horizon=4, past_actions=1, **settings).gather(np.arange(store.lengths.sum()))
     assert torch.equal(earlier.actions[:, 1:], later.actions)
     assert torch.equal(earlier.is_pad[:, 1:], later.is_pad)
     first = [0, int(store.lengths[0])]
     assert earlier.is_pad[:, 0].nonzero().flatten().tolist() == first
     assert torch.equal(earlier.actions[first, 0], earlier.actions[first, 1])
     with pytest.raises(UserError, match="past_actions=3"):
-        DemoBatches(store, horizon=3, past_actions=3, **settings)
+        DemoWindows(store, horizon=3, past_actions=3, **settings)

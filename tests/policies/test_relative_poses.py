@@ -12,7 +12,7 @@ from pixio_robot.cli.evaluation_target import finished_policy
 from pixio_robot.data.actions.pose_columns import find_pose_columns
 from pixio_robot.data.actions.rotations import ROTATION_SIZES, matrices_from_rotations, rotations_from_matrices
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoWindows
 from pixio_robot.data.stats import Range, Statistics, compute_mixture_statistics, compute_range
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, DemoSpec, Episode, Frame, Observation
@@ -262,8 +262,8 @@ def made(store: DemoStore, small_config, name: str = "bc", frames: str = "absolu
 
 
 def windows_of(policy, store: DemoStore) -> Batch:
-    with DemoBatches.of_policy(policy, store, batch_size=4, episodes=CHOSEN) as batches:
-        return batches.gather(np.arange(batches.windows))
+    windows = DemoWindows.of_policy(policy, store, episodes=CHOSEN)
+    return windows.gather(np.arange(len(windows)))
 
 
 @pytest.mark.parametrize("learn_padding", [False, True])

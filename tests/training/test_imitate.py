@@ -11,7 +11,7 @@ from demo_data import SPEC
 from torch import nn
 
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes
 from pixio_robot.training.imitate import (
@@ -90,9 +90,8 @@ def store(tmp_path_factory) -> DemoStore:
 
 
 def batches(store: DemoStore, episodes: list[int], batch_size: int = 8) -> DemoBatches:
-    return DemoBatches(
-        store, observation_steps=2, horizon=HORIZON, cameras=["front"], batch_size=batch_size, episodes=episodes
-    )
+    windows = DemoWindows(store, observation_steps=2, horizon=HORIZON, cameras=["front"], episodes=episodes)
+    return DemoBatches(windows, batch_size=batch_size)
 
 
 CONFIG = ImitateConfig(

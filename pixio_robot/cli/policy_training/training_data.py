@@ -16,7 +16,7 @@ from pixio_robot.data.demos.store import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.demos.tasks import tasks_of
 from pixio_robot.data.features.cache import FeatureCache
 from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.data.mixture import MixedBatches, common_spec
 from pixio_robot.data.stats import Statistics, compute_mixture_statistics
 from pixio_robot.errors import UserError
@@ -55,39 +55,31 @@ class Demonstrations:
 
         some_goal = next(iter(self.goals.values()), [])
 
-        def open_batches(index: int, episodes: Sequence[int], views: bool, processes: Processes) -> DemoBatches:
+        def windows(index: int, episodes: Sequence[int], views: bool) -> DemoWindows:
             source = self.sources[index]
-            return DemoBatches.of_policy(
+            return DemoWindows.of_policy(
                 policy,
                 source.store,
-                batch_size=batch_size,
-                seed=seed,
                 episodes=episodes,
                 features=None if features is None else features[index],
                 # Episodes that are neither trained on nor held out may have an unknown task.
                 goals=[self.goals.get(task, some_goal) for task in source.tasks] if self.goals else None,
                 random_views=views,
-                rank=processes.rank,
-                world_size=processes.world_size,
             )
 
         def stream(episodes: list[Sequence[int]], views: bool, processes: Processes) -> DemoBatches | MixedBatches:
             """Batches of these episodes of every source: of one store in shuffled epochs, of several by weight."""
+            share = {"rank": processes.rank, "world_size": processes.world_size}
             used = [index for index, of_source in enumerate(episodes) if of_source]
             one_store = 1 in (len(self.sources), sum(source.trainable for source in self.sources))
             if len(used) == 1 and not self.goals and one_store:
-                return open_batches(used[0], episodes[used[0]], views, processes)
+                of_store = windows(used[0], episodes[used[0]], views)
+                return DemoBatches(of_store, batch_size=batch_size, seed=seed, **share)
             weights = None
             if self.weights is not None and used[-1] < len(self.weights):  # stores that are all held out have no weight
                 weights = [self.weights[index] for index in used]
-            return MixedBatches(
-                [open_batches(index, episodes[index], views, Processes()) for index in used],
-                batch_size=batch_size,
-                seed=seed,
-                weights=weights,
-                rank=processes.rank,
-                world_size=processes.world_size,
-            )
+            parts = [windows(index, episodes[index], views) for index in used]
+            return MixedBatches(parts, batch_size=batch_size, seed=seed, weights=weights, **share)
 
         validation = None
         held_out = [source.held_out for source in self.sources]
@@ -175,7 +167,4 @@ def _distinct_tasks(sources: Sequence[DemoSource], episodes: Callable[[DemoSourc
 def sample_windows(stream: DemoBatches | MixedBatches, count: int, batch_size: int, seed: int) -> list[Observation]:
     """Observations of `count` training windows, in batches."""
     random = np.random.default_rng(seed)
-    if isinstance(stream, MixedBatches):
-        return [stream.draw(random, batch_size).observation for _ in range(count // batch_size)]
-    chosen = random.integers(0, stream.windows, count).reshape(-1, batch_size)
-    return [stream.gather(part).observation for part in chosen]
+    return [stream.draw(random, batch_size).observation for _ in range(count // batch_size)]

@@ -19,7 +19,7 @@ from pixio_robot.data.demos.migrations import FORMAT_VERSION
 from pixio_robot.data.demos.root_metadata import migrate_store
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import verify_store
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoWindows
 from pixio_robot.errors import UserError
 
 
@@ -47,10 +47,8 @@ def test_an_archive_reads_like_a_store(tmp_path: Path, codec: str, ram_bytes: in
             error = np.abs(found.astype(int) - frames).mean()
             assert error <= (2 if codec == "jpeg" else 0)
             assert np.array_equal(store.images(number, camera, 1, 3), found[1:3])
-    batches = DemoBatches(
-        store, observation_steps=2, horizon=2, cameras=["front"], batch_size=4, seed=0, episodes=[0, 1]
-    )
-    assert batches.gather(np.arange(4)).observation.images["front"].shape == (4, 2, 12, 10, 3)
+    windows = DemoWindows(store, observation_steps=2, horizon=2, cameras=["front"], episodes=[0, 1])
+    assert windows.gather(np.arange(4)).observation.images["front"].shape == (4, 2, 12, 10, 3)
 
 
 def test_zarr_itself_reads_archives(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.features import cache as feature_cache
 from pixio_robot.data.features.cache import DEFAULT_RAM_BYTES, FeatureCache, encode_features, open_features
 from pixio_robot.data.features.views import Views
-from pixio_robot.data.loading import DemoBatches
+from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.data.mixture import MixedBatches
 from pixio_robot.data.windows import Windows
 from pixio_robot.errors import UserError
@@ -60,8 +60,8 @@ def cache_features(
     return open_features(encode_features(store, encoder, cameras, **settings), ram_bytes=ram_bytes)
 
 
-def batches(store: DemoStore, cache: FeatureCache | None) -> DemoBatches:
-    return DemoBatches(store, observation_steps=2, horizon=3, cameras=CAMERAS, batch_size=4, seed=0, features=cache)
+def windows(store: DemoStore, cache: FeatureCache | None, **settings: Any) -> DemoWindows:
+    return DemoWindows(store, observation_steps=2, horizon=3, cameras=CAMERAS, features=cache, **settings)
 
 
 @pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
@@ -69,8 +69,8 @@ def test_cached_features_are_those_of_the_images(tmp_path: Path, ram_bytes: int)
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
     cache = cache_features(store, encoder, CAMERAS, batch_size=3, progress=False, ram_bytes=ram_bytes)
     index = np.arange(int(store.lengths.sum()))[::-1].copy()
-    with_images = batches(store, None).gather(index).observation
-    with_features = batches(store, cache).gather(index).observation
+    with_images = windows(store, None).gather(index).observation
+    with_features = windows(store, cache).gather(index).observation
     assert not with_features.images
     for camera, images in with_images.images.items():
         with torch.no_grad():
@@ -176,7 +176,10 @@ def test_they_are_the_encoders_output_rounded_to_float16(tmp_path: Path, batch_s
 def test_mapped_and_held_features_are_the_same(tmp_path: Path) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
     held, mapped = (
-        batches(store, cache_features(store, encoder, CAMERAS, progress=False, ram_bytes=size)) for size in (1 << 30, 0)
+        DemoBatches(
+            windows(store, cache_features(store, encoder, CAMERAS, progress=False, ram_bytes=size)), batch_size=4
+        )
+        for size in (1 << 30, 0)
     )
     with held, mapped:
         for _ in range(held.batches_per_epoch):
@@ -328,19 +331,8 @@ def test_training_draws_views_and_a_restored_loader_the_same_ones(tmp_path: Path
     store = make_store(tmp_path / "s")
     cache = cache_features(store, Encoder(0), CAMERAS, views=VIEWS, progress=False)
 
-    def loader() -> DemoBatches:
-        return DemoBatches(
-            store,
-            observation_steps=2,
-            horizon=3,
-            cameras=CAMERAS,
-            batch_size=4,
-            seed=0,
-            features=cache,
-            random_views=True,
-        )
-
-    first, again = loader(), loader()
+    source = windows(store, cache, random_views=True)
+    first, again = DemoBatches(source, batch_size=4), DemoBatches(source, batch_size=4)
     with first, again:
         for _ in range(3):
             next(first)
@@ -349,22 +341,21 @@ def test_training_draws_views_and_a_restored_loader_the_same_ones(tmp_path: Path
             one, other = next(first).observation.features, next(again).observation.features
             assert all(torch.equal(one[camera].patches, other[camera].patches) for camera in CAMERAS)
     indices = np.arange(4)
-    acting = first.gather(indices).observation.features["front"].patches
+    acting = source.gather(indices).observation.features["front"].patches
     assert torch.equal(
         acting, cache.gather("front", np.zeros(4, int), np.array([[0, 0], [0, 1], [1, 2], [2, 3]])).patches
     )
     with pytest.raises(UserError, match="random_views"):
-        DemoBatches(store, observation_steps=1, horizon=1, cameras=[], batch_size=1, seed=0, random_views=True)
+        DemoWindows(store, horizon=1, cameras=[], random_views=True)
 
 
 def test_each_camera_is_shown_in_views_of_its_own_drawn_anew_in_every_epoch(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s")
     cache = cache_features(store, Encoder(0), CAMERAS, views=VIEWS, progress=False)
-    settings: dict[str, Any] = {"horizon": 1, "cameras": CAMERAS, "batch_size": int(store.lengths.sum())}
-    loader = DemoBatches(store, **settings, features=cache, random_views=True)
-    drawn, gather = [], loader.gather
-    loader.gather = lambda indices, views=None: drawn.append(views) or gather(indices, views)
-    with loader:
+    source = DemoWindows(store, horizon=1, cameras=CAMERAS, features=cache, random_views=True)
+    drawn, gather = [], source.gather
+    source.gather = lambda indices, views=None: drawn.append(views) or gather(indices, views)
+    with DemoBatches(source, batch_size=len(source)) as loader:
         next(loader), next(loader)
     first, second = drawn[:2]
     assert set(first[0].tolist()) == set(first[1].tolist()) == {1, 2, 3}
@@ -375,13 +366,15 @@ def test_each_camera_is_shown_in_views_of_its_own_drawn_anew_in_every_epoch(tmp_
 def test_processes_together_see_the_views_that_one_sees(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / name) for name in "ab"]
     caches = [cache_features(store, Encoder(0), ["front"], views=VIEWS, progress=False) for store in stores]
-    settings: dict[str, Any] = {"horizon": 1, "cameras": ["front"], "batch_size": 16, "random_views": True}
+    parts = [
+        DemoWindows(store, horizon=1, cameras=["front"], random_views=True, features=cache)
+        for store, cache in zip(stores, caches, strict=True)
+    ]
 
     def of_one(**share: int) -> DemoBatches:
-        return DemoBatches(stores[0], **settings, features=caches[0], **share)
+        return DemoBatches(parts[0], batch_size=16, **share)
 
     def of_both(**share: int) -> MixedBatches:
-        parts = [DemoBatches(store, **settings, features=cache) for store, cache in zip(stores, caches, strict=True)]
         return MixedBatches(parts, batch_size=16, seed=0, weights=[3, 1], **share)
 
     for stream in (of_one, of_both):
@@ -400,7 +393,7 @@ def test_features_of_other_crops_are_not_mixed(tmp_path: Path) -> None:
         for store, each in zip(stores, views, strict=True)
     ]
     parts = [
-        DemoBatches(store, horizon=1, cameras=["front"], batch_size=16, features=cache)
+        DemoWindows(store, horizon=1, cameras=["front"], features=cache)
         for store, cache in zip(stores, caches, strict=True)
     ]
     with MixedBatches(parts, batch_size=16, seed=0) as batches, pytest.raises(UserError, match="different crops"):
