@@ -16,7 +16,7 @@ from pixio_robot.cli.config.policy_group import policy_origin, register_policies
 from pixio_robot.cli.policy_training.data_settings import DataSettings
 from pixio_robot.cli.policy_training.data_split import DemoSource
 from pixio_robot.cli.policy_training.labels import policy_label
-from pixio_robot.cli.policy_training.new_policy import build_new_policy
+from pixio_robot.cli.policy_training.new_policy import NewPolicy, build_new_policy
 from pixio_robot.cli.policy_training.training_history import SEEDS, TrainingHistory, read_training_history
 from pixio_robot.cli.policy_training.trials import TrialsCommand, open_trials, trials_summary
 from pixio_robot.cli.settings import StageSettings
@@ -35,11 +35,9 @@ from policies.registry import get_policy_name_from_config
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from pixio_robot.cli.policy_training.training_data import Demonstrations
     from pixio_robot.data.features.cache import FeatureCache
-    from pixio_robot.data.features.views import Views
     from pixio_robot.training.trials import Trials
     from pixio_robot.types import DemoSpec
     from policies.base import ChunkPolicy
@@ -102,29 +100,18 @@ def _train(command: TrainCommand) -> FitResult:
     new = build_new_policy(command, data, device)
     # Created before features are cached and training starts, so that invalid rollout settings fail at once.
     trials = _open_trials(command, new.policy, data.spec, learned[SEEDS]) if command.trials.every else None
-    features = None
-    if new.views is not None and new.encoder is not None:
-        features = _cache_features(command, data.sources, new.encoder, new.views, device)
+    features = _cache_features(command, data.sources, new, device)
+    random_views = new.views is not None and new.views.count > 0
     train_batches, validation_batches = data.streams(
-        new.policy,
-        features,
-        batch_size=command.batch_size,
-        seed=seed,
-        random_views=new.views is not None and new.views.count > 0,
+        new.policy, features, batch_size=command.batch_size, seed=seed, random_views=random_views
     )
     windows = []
     if command.initial_policy is None:
         windows = sample_windows(train_batches, PREPARE_WINDOWS, PREPARE_BATCH, seed)
-    source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
-    extra = {
-        "label": _label(command),
-        "encoder": command.encoder.kind.value,
-        "adaptation": command.adapt.mode.value if new.encoder is not None else "",
-        "seed": seed,
-        SEEDS: learned[SEEDS],
-    }
+    extra = _describe_policy(command)
 
     def save(directory: Path, trained: Any) -> None:
+        source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
         trained.goals = data.goals
         save_policy(directory, trained, encoder_source=source, extra=extra | learned)
 
@@ -136,7 +123,7 @@ def _train(command: TrainCommand) -> FitResult:
             command,
             command.out,
             save,
-            settings=_recorded_settings(command, data) | {"extra": extra},
+            settings=_recorded_settings(command, data) | {"extra": extra | {SEEDS: learned[SEEDS]}},
             layer_decay=command.adapt.layer_decay,
             hook_factories=[] if trials is None else [lambda save: trials.make_hook(save, processes.is_main)],
             weights=new.weights,
@@ -161,6 +148,17 @@ def _data_warnings(command: TrainCommand, data: Demonstrations, history: Trainin
         held_out = sum(len(source.held_out) for source in data.sources)
         yield f"{kept} episodes to train on, {held_out} held out"
     yield from data_warnings(data.sources, command.policy)
+
+
+def _describe_policy(command: TrainCommand) -> dict[str, Any]:
+    """What an evaluation says about the policy."""
+    has_encoder = command.encoder.kind is not EncoderKind.NONE
+    return {
+        "label": _label(command),
+        "encoder": command.encoder.kind.value,
+        "adaptation": command.adapt.mode.value if has_encoder else "",
+        "seed": command.loop.seed,
+    }
 
 
 def _recorded_settings(command: TrainCommand, data: Demonstrations) -> dict[str, Any]:
@@ -194,13 +192,17 @@ def _open_trials(command: TrainCommand, policy: ChunkPolicy, spec: DemoSpec, tra
 
 
 def _cache_features(
-    command: TrainCommand, sources: Sequence[DemoSource], encoder: nn.Module, views: Views, device: torch.device
-) -> list[FeatureCache]:
+    command: TrainCommand, sources: Sequence[DemoSource], new: NewPolicy, device: torch.device
+) -> list[FeatureCache] | None:
     """Features of every source, encoded by the first process, kept in `features_dir` or in the stores, and held in
-    memory once per machine. Random views are needed only to train on."""
+    memory once per machine; None if the encoder runs in every step. Random views are needed only to train on."""
     from pixio_robot.data.features.cache import DEFAULT_RAM_BYTES, FeatureFiles, encode_features, open_features
     from pixio_robot.data.shared_memory import make_shared_allocator
     from pixio_robot.training.distributed.processes import current_processes
+
+    encoder, views = new.encoder, new.views
+    if encoder is None or views is None:
+        return None
 
     def encoded() -> list[FeatureFiles]:
         return [

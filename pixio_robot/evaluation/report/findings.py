@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pixio_robot.evaluation.report.data import Curve, Evaluation, ReportInputs
 from pixio_robot.evaluation.results import SEQUENTIAL, EvaluationSummary, same_environment
@@ -191,69 +191,81 @@ def _find_reference(evaluation: Evaluation, evaluations: Sequence[Evaluation], e
 
 def caveats(inputs: ReportInputs) -> list[str]:
     """Limitations of the results, derived from the data."""
-    sentences = []
     summaries = [evaluation.summary for evaluation in inputs.evaluations]
-    trained = [summary for summary in summaries if summary.policy != "random"]
+    return [
+        *_training_seed_caveats(summaries),
+        *_interval_caveats(summaries),
+        *_environment_caveats(summaries),
+        *_selection_caveats(inputs),
+        *_run_caveats(inputs),
+    ]
+
+
+def _training_seed_caveats(summaries: Sequence[EvaluationSummary]) -> Iterator[str]:
     seeds: dict[tuple[str, str, str, str], set[int | None]] = {}
-    for summary in trained:
-        kind = (summary.task, summary.policy, summary.encoder, summary.adaptation)
-        seeds.setdefault(kind, set()).add(summary.training_seed)
-    once = [key for key, values in seeds.items() if len(values) == 1]
-    if once:
-        who = "Every policy was" if len(once) == len(seeds) else f"{len(once)} of {len(seeds)} kinds of policy were"
-        sentences.append(
+    for summary in summaries:
+        if summary.policy != "random":
+            kind = (summary.task, summary.policy, summary.encoder, summary.adaptation)
+            seeds.setdefault(kind, set()).add(summary.training_seed)
+    if once := sum(len(values) == 1 for values in seeds.values()):
+        who = "Every policy was" if once == len(seeds) else f"{once} of {len(seeds)} kinds of policy were"
+        yield (
             f"{who} trained once. The intervals cover the choice of evaluation episodes only; "
             "the variation between training seeds was not measured."
         )
+
+
+def _interval_caveats(summaries: Sequence[EvaluationSummary]) -> Iterator[str]:
     if summaries:
         margin, episodes = max((_interval_width(summary) / 2, summary.episodes) for summary in summaries)
-        sentences.append(
+        yield (
             f"With {episodes} episodes, a success rate is known to within ±{100 * margin:.0f} points in the worst case "
             "(a rate near 50 %); differences of a few points cannot be detected."
         )
-        sentences += _simulation_caveats(summaries)
+
+
+def _environment_caveats(summaries: Sequence[EvaluationSummary]) -> Iterator[str]:
+    yield from _simulation_caveats(summaries)
     if any(summary.render_quality == "fast" for summary in summaries):
-        sentences.append("Images were rendered at fast quality (no shadows, no antialiasing), unlike real images.")
+        yield "Images were rendered at fast quality (no shadows, no antialiasing), unlike real images."
     if not all(same_environment(summary, summaries[0]) for summary in summaries):
-        sentences.append("Not all evaluations used the same environment; different environments are not compared.")
+        yield "Not all evaluations used the same environment; different environments are not compared."
     if len({tuple(summary.seeds) for summary in summaries}) > 1:
-        sentences.append("Not all evaluations used the same seeds; comparisons use the seeds that both sides share.")
+        yield "Not all evaluations used the same seeds; comparisons use the seeds that both sides share."
+
+
+def _selection_caveats(inputs: ReportInputs) -> Iterator[str]:
+    """About many comparisons, and the best of many."""
+    rows = [row for table in comparison_tables(inputs) for row in table.rows if row.paired is not None]
     # The same two policies may be compared in several tables, in either direction.
-    tests = len(
-        {
-            frozenset((id(row.first), id(row.second)))
-            for table in comparison_tables(inputs)
-            for row in table.rows
-            if row.paired is not None
-        }
-    )
+    tests = len({frozenset((id(row.first), id(row.second))) for row in rows})
     if tests > 1:
-        sentences.append(
+        yield (
             f"The p-values of the {tests} paired comparisons are not corrected for multiple testing; "
             f"the Bonferroni threshold would be p < {SIGNIFICANCE / tests:.2g}."
         )
-    if len(summaries) > 2:
-        sentences.append("The “best” policy was selected on these same episodes, so its rate is biased upwards.")
-    restarts = sum(summary.restarts for summary in summaries)
-    if restarts:
-        sentences.append(f"{restarts} episodes were restarted from their seed because a simulator worker died.")
-    if inputs.pretraining is not None and any(summary.encoder == "pixio" for summary in summaries):
-        sentences.append(
-            f"The Pixio encoder here was pretrained in this run for {inputs.pretraining.steps[-1]:,} steps; "
-            "this says nothing about the published Pixio weights, which were trained on vastly more data."
-        )
+    if len(inputs.evaluations) > 2:
+        yield "The “best” policy was selected on these same episodes, so its rate is biased upwards."
     if inputs.series:
-        sentences.append(
+        yield (
             "The best of several checkpoints was selected on the same episodes that its rate is reported on, so the "
             "rate is biased upwards; the last checkpoint and the mean of the last ten are not selected."
         )
-    for name, played in inputs.unfinished.items():
-        sentences.append(f"The evaluation {name} is unfinished ({played} episodes so far) and not included.")
-    for name in inputs.stale:
-        sentences.append(
-            f"The evaluation {name} is not included: its policy was trained anew since. Evaluate it again."
+
+
+def _run_caveats(inputs: ReportInputs) -> Iterator[str]:
+    summaries = [evaluation.summary for evaluation in inputs.evaluations]
+    if restarts := sum(summary.restarts for summary in summaries):
+        yield f"{restarts} episodes were restarted from their seed because a simulator worker died."
+    if inputs.pretraining is not None and any(summary.encoder == "pixio" for summary in summaries):
+        yield (
+            f"The Pixio encoder here was pretrained in this run for {inputs.pretraining.steps[-1]:,} steps; "
+            "this says nothing about the published Pixio weights, which were trained on vastly more data."
         )
-    return sentences
+    for name, played in inputs.unfinished.items():
+        yield f"The evaluation {name} is unfinished ({played} episodes so far) and not included."
+    for name in inputs.stale:
+        yield f"The evaluation {name} is not included: its policy was trained anew since. Evaluate it again."
 
 
 def _interval_width(summary: EvaluationSummary) -> float:
