@@ -53,7 +53,8 @@ def loss_svg(curve: Curve, label: str) -> str:
     parts, x = _step_chart(label, float(steps[-1]), [(y(tick), _format_number(tick)) for tick in ticks])
     if finite.sum() > _SMOOTH_ABOVE:
         parts.append(_polyline(steps, losses, x, y, "raw"))
-        losses = _running_median(losses)
+        drawn = _drawn_points(len(steps))
+        steps, losses = steps[drawn], _running_median(losses, drawn)
     parts.append(_polyline(steps, losses, x, y, "line"))
     if held_out:
         parts.append(_polyline(np.array(list(held_out), float), np.array(list(held_out.values())), x, y, "held-out"))
@@ -107,7 +108,7 @@ def _y_pixel(share: float) -> float:
 
 def _polyline(steps: np.ndarray, losses: np.ndarray, x, y, css_class: str) -> str:
     """A polyline with at most `_MOST_POINTS` points, interrupted where the loss is not finite."""
-    keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_POINTS)).round().astype(int))
+    keep = _drawn_points(len(steps))
     commands, pen_down = [], False
     for step, loss in zip(steps[keep], losses[keep], strict=True):
         if math.isfinite(loss):
@@ -119,13 +120,17 @@ def _polyline(steps: np.ndarray, losses: np.ndarray, x, y, css_class: str) -> st
     return f'<path class="{css_class}" d="{"".join(commands)}"/>'
 
 
-def _running_median(losses: np.ndarray) -> np.ndarray:
-    """Running median over a window of a twentieth of the curve; gaps are preserved."""
+def _drawn_points(count: int) -> np.ndarray:
+    """The numbers of at most `_MOST_POINTS` of `count` points, from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(int))
+
+
+def _running_median(losses: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Running median at some points, over a window of a twentieth of the curve; gaps are preserved."""
     half = max(1, len(losses) // 40)
-    smooth = np.full(len(losses), np.nan)
-    for index in np.flatnonzero(np.isfinite(losses)):
-        smooth[index] = np.nanmedian(losses[max(0, index - half) : index + half + 1])
-    return smooth
+    windows = (losses[max(0, index - half) : index + half + 1] for index in at.tolist())
+    gaps = ~np.isfinite(losses[at])
+    return np.array([np.nan if gap else np.nanmedian(window) for gap, window in zip(gaps, windows, strict=True)])
 
 
 def _linear_ticks(low: float, high: float) -> tuple[float, float, list[float]]:

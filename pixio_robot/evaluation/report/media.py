@@ -98,7 +98,8 @@ def load_clips(evaluations: Sequence[Evaluation], budget_bytes: int) -> list[Cli
     shown: list[list[Clip]] = [[] for _ in evaluations]
     for turn in range(max(map(len, queues), default=0)):
         for queue, chosen in zip(queues, shown, strict=True):
-            if turn < len(queue):
+            # The size alone says of most videos of many evaluations that they do not fit: they are not decoded.
+            if turn < len(queue) and _base64_bytes(queue[turn][0]) <= budget_bytes:
                 clip = _read_clip(*queue[turn])
                 if clip.cost <= budget_bytes:
                     budget_bytes -= clip.cost
@@ -108,6 +109,10 @@ def load_clips(evaluations: Sequence[Evaluation], budget_bytes: int) -> list[Cli
         for evaluation, grid, queue, chosen in zip(evaluations, grids, queues, shown, strict=True)
         if queue
     ]
+
+
+def _base64_bytes(path: Path) -> int:
+    return path.stat().st_size * 4 // 3
 
 
 def _failures_first(clips: Sequence[Clip]) -> list[Clip]:
