@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_directory, atomic_file, read_json, remove_temporaries, write_json
+from pixio_robot.files import atomic_directory, atomic_file, find_files, read_json, remove_temporaries, write_json
 
 
 def names(directory: Path) -> list[str]:
@@ -161,3 +161,20 @@ def test_a_full_disk_is_explained_when_torch_meets_it(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="another"), atomic_file(tmp_path / "m.pth"):
         raise RuntimeError("another")
     assert names(tmp_path) == []
+
+
+def test_files_are_found_below_folders_but_not_in_stores(tmp_path: Path) -> None:
+    for name in (
+        "a.stage.json",
+        "deep/er/b.stage.json",
+        ".hidden/c.stage.json",
+        "store/zarr.json",
+        "store/d.stage.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "store" / "episodes").mkdir()
+    (tmp_path / "store" / "episodes" / "e.stage.json").touch()
+    found = [str(path.relative_to(tmp_path)) for path in find_files(tmp_path, "*.stage.json")]
+    assert found == [".hidden/c.stage.json", "a.stage.json", "deep/er/b.stage.json", "store/d.stage.json"]
+    assert find_files(tmp_path / "nothing", "*") == []

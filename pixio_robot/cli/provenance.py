@@ -13,6 +13,9 @@ from pixio_robot.machine import usable_cores
 
 PACKAGES = ("pixio-robot", "torch", "numpy", "mujoco", "robosuite", "gymnasium", "zarr", "lerobot", "hydra-core", "av")
 
+GPU_DEVICE_NODES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
+"""At least one of these exists where torch finds a GPU: of NVIDIA's driver, Jetson's, WSL's, AMD's."""
+
 
 def _commit() -> str:
     """The commit of the checkout, with `+changes` if tracked files are modified; `unknown` outside a checkout."""
@@ -37,14 +40,21 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_environment() -> dict[str, Any]:
-    import torch
+def _device() -> str:
+    # Importing torch takes two seconds, which are saved where the kernel has no GPU.
+    if any(Path(node).exists() for node in GPU_DEVICE_NODES):
+        import torch
 
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        if torch.cuda.device_count():
+            return torch.cuda.get_device_name(0)
+    return "CPU"
+
+
+def describe_environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": devices[0] if devices else "CPU",
+        "device": _device(),
         "cpu": f"{_processor()}, {usable_cores()} cores",
         "platform": platform.platform(),
         "mujoco_gl": os.environ.get("MUJOCO_GL", ""),

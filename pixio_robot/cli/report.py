@@ -9,6 +9,7 @@ from typing import Any
 
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.evaluation_target import RANDOM
+from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.provenance import describe_environment
 from pixio_robot.cli.settings import RunSettings
 from pixio_robot.cli.stages.stage import STAMP_SUFFIX, stamp_path
@@ -17,7 +18,7 @@ from pixio_robot.errors import UserError, format_names
 from pixio_robot.evaluation.checkpoint_series import SERIES
 from pixio_robot.evaluation.report.data import EVALUATIONS, Stage
 from pixio_robot.evaluation.results import SUMMARY
-from pixio_robot.files import read_json
+from pixio_robot.files import find_files, read_json
 
 
 @dataclass(kw_only=True)
@@ -39,7 +40,7 @@ class ReportCommand(RunSettings):
 
 def _read_stages(directory: Path) -> list[Stage]:
     """The commands that made the run, from their stamps."""
-    stamps = [read_json(path) for path in directory.rglob(f"*{STAMP_SUFFIX}")]
+    stamps = [read_json(path) for path in find_files(directory, f"*{STAMP_SUFFIX}")]
     stamps.sort(key=lambda stamp: stamp["finished_at"])
     return [Stage(stage=stamp["stage"], command=stamp["command"], seconds=stamp["seconds"]) for stamp in stamps]
 
@@ -62,11 +63,11 @@ def _training_settings(evaluation: Path) -> dict[str, Any] | None:
 def _find_stale(directories: Sequence[Path]) -> list[Path]:
     """The evaluations below whose policy was trained anew, which are said to be left out."""
     stale = find_stale_evaluations(
-        sorted({path.parent for directory in directories for path in directory.rglob(SUMMARY)})
+        sorted({path.parent for directory in directories for path in find_files(directory, SUMMARY)})
     )
     # In a series of checkpoints, every one is an evaluation of its own.
     stale += find_stale_evaluations(
-        sorted({path.parent for directory in directories for path in directory.rglob(SERIES)})
+        sorted({path.parent for directory in directories for path in find_files(directory, SERIES)})
     )
     if stale:
         print(f"report: left out {format_names(stale)}, whose policy was trained anew since: evaluate it again")
@@ -77,7 +78,6 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
     from pixio_robot.cli.relevant_settings import drop_unused_settings
     from pixio_robot.evaluation.sweep.collect import collect_sweep, find_unfinished
     from pixio_robot.evaluation.sweep.page import write_sweep
-    from pixio_robot.training.trials import DIRECTORY as TRIALS
 
     unknown: list[Path] = []
 
@@ -153,10 +153,9 @@ def _run(command: ReportCommand) -> int:
 
 def find_unshown_evaluations(directory: Path) -> list[str]:
     """Evaluations below the directory that are outside the folder that the report shows."""
-    from pixio_robot.training.trials import DIRECTORY as TRIALS
 
     unshown = []
-    for path in sorted(directory.rglob(f"*{STAMP_SUFFIX}")):
+    for path in find_files(directory, f"*{STAMP_SUFFIX}"):
         parts = path.relative_to(directory).parts
         if parts[0] != EVALUATIONS and TRIALS not in parts and read_json(path)["stage"] == "evaluate":
             unshown.append(str(path).removesuffix(STAMP_SUFFIX))

@@ -10,7 +10,7 @@ from typing import Any
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EPISODES, SEQUENTIAL, SUMMARY, EvaluationSummary, read_outcomes, read_summary
 from pixio_robot.evaluation.statistics import clustered_wilson_interval, wilson_interval
-from pixio_robot.files import read_json
+from pixio_robot.files import find_files, read_json
 from pixio_robot.student_t import t_half_width
 
 SEED_SETTINGS = frozenset({"loop.seed", "seed"})
@@ -87,7 +87,7 @@ def collect_sweep(
     if not directory.is_dir():
         raise UserError(f"There is no directory {directory}; set sweep= to the one that contains the evaluations.")
     summaries_below = [
-        path for path in directory.rglob(SUMMARY) if not {*leave_out} & {*path.relative_to(directory).parts}
+        path for path in find_files(directory, SUMMARY) if not {*leave_out} & {*path.relative_to(directory).parts}
     ]
     paths = sorted(path.parent for path in summaries_below if path.parent not in stale and _is_evaluation(path))
     if not paths:
@@ -114,7 +114,7 @@ def collect_sweep(
 
 def find_unfinished(directory: Path, leave_out: Collection[str] = ()) -> list[Path]:
     """Evaluations that were started but have no summary, which `collect_sweep` skips."""
-    begun = (path.parent for path in directory.rglob(EPISODES))
+    begun = (path.parent for path in find_files(directory, EPISODES))
     return sorted(
         path
         for path in begun
