@@ -67,10 +67,13 @@ class GymnasiumMujoco:
 
     @property
     def view(self) -> Mapping[str, Any]:
-        """That of Gymnasium's `render`: the free camera as its viewer begins, with the task's changes."""
+        """That of Gymnasium's `render`: the model's camera if it renders from one (before Gymnasium 1.4 by default),
+        otherwise the free camera as its viewer begins, with the task's changes."""
         drawn = getattr(self._env, "mujoco_renderer", None)
         if drawn is None:
             return {}
+        if (camera := getattr(drawn, "camera_id", None)) not in (None, -1):
+            return {"type": mujoco.mjtCamera.mjCAMERA_FIXED, "fixedcamid": camera}
         begins = mujoco.MjvCamera()
         view = {"azimuth": begins.azimuth, "elevation": begins.elevation, "distance": self.model.stat.extent}
         view["lookat"] = np.median(self.data.geom_xpos, axis=0)
