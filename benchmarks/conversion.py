@@ -84,9 +84,7 @@ def measure(folder: Path, episodes: int, formats: list[str]) -> dict[str, Any]:
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         return {"frames_per_cpu_second": frames / cpu, "frames_per_second": frames / wall}
 
-    results: dict[str, Any] = {
-        "rewrite": rate(lambda: write_stores(folder / "copy", {"": select_episodes(store)}, progress=False))
-    }
+    results: dict[str, Any] = {"rewrite": rate(lambda: write_stores(folder / "copy", {"": select_episodes(store)}))}
     print("rewrite", {name: round(value) for name, value in results["rewrite"].items()}, flush=True)
     for case, (name, settings) in CASES.items():
         if name not in formats:

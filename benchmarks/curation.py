@@ -51,7 +51,7 @@ def make_shards(folder: Path, frames: int) -> FrameShards:
     names = (f"{number // 50:04d}/{number % 50:02d}.jpg" for number in range(frames))
     make_frames(folder / "in", names, np.random.default_rng(0), squares=0)
     config = IngestConfig(source=str(folder / "in"), out=str(folder / "out"), validation_share=0.0)
-    ingest(config, show_progress=False)
+    ingest(config)
     return FrameShards.open(folder / "out")
 
 
@@ -175,9 +175,9 @@ def growth(shards: FrameShards, folder: Path) -> dict[str, Any]:
         for path in sorted((shards.path.parent / "in").iterdir())[: round(share * len(shards) / 50)]:
             (part / path.name).symlink_to(path)
         out = folder / f"out-{share}"
-        ingest(IngestConfig(source=str(part), out=str(out), validation_share=0.0), show_progress=False)
+        ingest(IngestConfig(source=str(part), out=str(out), validation_share=0.0))
         began = cpu_seconds()
-        report = curate(CurateConfig(data=str(out), workers=1), show_progress=False)
+        report = curate(CurateConfig(data=str(out), workers=1))
         points.append({"frames": report.frames, "cpu_s": cpu_seconds() - began})
     slope, start, r_squared = fit_line(points, "frames", "cpu_s")
     return {"points": points, "fit": {"ms_per_frame": 1e3 * slope, "s_to_start": start, "r_squared": r_squared}}

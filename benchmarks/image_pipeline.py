@@ -41,7 +41,7 @@ BATCH = 64
 def make_shards(folder: Path, count: int, size: tuple[int, int]) -> Path:
     make_frames(folder / "in", (f"{number:04d}.png" for number in range(count)), np.random.default_rng(0), size)
     config = IngestConfig(source=str(folder / "in"), out=str(folder / "shards"), short_side=0, workers=1)
-    ingest(config, show_progress=False)
+    ingest(config)
     return folder / "shards"
 
 

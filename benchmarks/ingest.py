@@ -58,7 +58,7 @@ def make_clip(path: Path, seconds: float, codec: str, width: int, height: int) -
 
 def by_ingest(source: Path, out: Path) -> None:
     config = IngestConfig(source=str(source), out=str(out), frames_per_second=RATE, workers=1, min_change=0.0)
-    ingest(config, show_progress=False)
+    ingest(config)
 
 
 def by_pyav(source: Path, out: Path) -> None:
@@ -141,7 +141,7 @@ import resource, sys
 from pixio_robot.data.ingest.pipeline import IngestConfig, ingest
 if __name__ == "__main__":
     limits = {"workers": 1, "min_change": 0.0, "max_frames_per_video": 10**6}
-    ingest(IngestConfig(source=sys.argv[1], out=sys.argv[2], **limits), show_progress=False)
+    ingest(IngestConfig(source=sys.argv[1], out=sys.argv[2], **limits))
     print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 

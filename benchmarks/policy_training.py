@@ -82,7 +82,7 @@ def contestants(arguments: argparse.Namespace, folder: Path, device: torch.devic
     store = make_demonstrations(folder / "demos", side, arguments.episodes)
     dataset = make_lerobot_dataset(store, folder / "lerobot", FRAMES, range(1 - FRAMES, 1 - FRAMES + HORIZON))
     encoder = cached.conditioning.encoder
-    cache = open_features(encode_features(store, encoder, ["front"], device=device, progress=False))
+    cache = open_features(encode_features(store, encoder, ["front"], device=device))
     from_disk, from_cache = our_batches(store, rows, device, None), our_batches(store, rows, device, cache)
     from_video = their_batches(dataset, rows, device)
     batch, theirs_batch = make_batch(rows, side, device)

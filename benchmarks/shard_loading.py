@@ -39,7 +39,7 @@ def make_shards(folder: Path) -> Path:
     random = np.random.default_rng(0)
     make_frames(folder / "in", (f"{number:05d}.jpg" for number in range(FRAMES)), random)
     config = IngestConfig(source=str(folder / "in"), out=str(folder / "shards"), shard_bytes=4_000_000)
-    ingest(config, show_progress=False)
+    ingest(config)
     shards = FrameShards.open(folder / "shards")
     losses = random.uniform(0.1, 1.2, len(shards)).astype(np.float32)
     (folder / "selection").mkdir()

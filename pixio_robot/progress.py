@@ -81,13 +81,13 @@ class Progress:
         return f"{datetime.timedelta(seconds=round(max(seconds, 0)))} left"
 
 
-def track_progress[T](items: Iterable[T], title: str, total: int | None = None, shown: bool = True) -> Iterator[T]:
+def track_progress[T](items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
     """Yield the items and show how many the caller is done with. `total`: their number, for items without a length."""
     if total is None:
         if not isinstance(items, Sized):
             raise TypeError("track_progress needs the number of items that have no length: total=.")
         total = len(items)
-    with Progress(title, total, shown=shown) as progress:
+    with Progress(title, total) as progress:
         for item in items:
             yield item
             progress.advance()

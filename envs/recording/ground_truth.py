@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -38,9 +37,7 @@ class GroundTruthConfig:
         check_fields(self, "truth.")
 
 
-def gather_ground_truth(
-    env_config: EnvConfig, config: GroundTruthConfig, on_episode: Callable[[], None] = lambda: None
-) -> GroundTruth:
+def gather_ground_truth(env_config: EnvConfig, config: GroundTruthConfig) -> GroundTruth:
     """Play at random and record images, depth, classes, positions (of gripper, objects and camera), and contact."""
     env = make_env(env_config)
     images, depth, classes, positions, axes, contact, episode = [], [], [], [], [], [], []
@@ -63,7 +60,6 @@ def gather_ground_truth(
                 axes.append(rotation)
                 contact.append(robot_touches_object(env))
                 episode.append(seed)
-            on_episode()
         names = env.segmentation_names()
     finally:
         env.close()

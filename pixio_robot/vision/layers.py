@@ -95,10 +95,10 @@ def run_blocks(blocks: Iterable[nn.Module], x_bnd: Tensor, recompute: bool) -> T
     return x_bnd
 
 
-def raise_recompile_limit(count: int = 64) -> None:
-    """Let PyTorch compile a function at least this many times: it counts all modules that share the function."""
+def raise_recompile_limit() -> None:
+    """Let PyTorch compile a function at least 64 times: it counts all modules that share the function."""
     dynamo = torch._dynamo.config  # pyright: ignore[reportPrivateImportUsage]
-    dynamo.recompile_limit = max(dynamo.recompile_limit, count)
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
 
 
 def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:

@@ -26,7 +26,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         coarse = random.integers(0, 255, (8, 8, 3), np.uint8)
         image = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC) * (number < 6)
         cv2.imwrite(str(root / "in" / f"{number}.png"), image)
-    ingest(IngestConfig(source=str(root / "in"), out=str(root / "frames"), workers=1), show_progress=False)
+    ingest(IngestConfig(source=str(root / "in"), out=str(root / "frames"), workers=1))
     return root / "frames"
 
 

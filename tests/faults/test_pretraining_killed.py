@@ -40,7 +40,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = cv2.resize(random.integers(0, 255, (4, 4, 3), np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
         (root / "in" / str(number % 8)).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / "in" / str(number % 8) / f"{number:02d}.png"), image)
-    ingest(IngestConfig(source=str(root / "in"), out=str(root / "out"), validation_share=0.25, workers=1), False)
+    ingest(IngestConfig(source=str(root / "in"), out=str(root / "out"), validation_share=0.25, workers=1))
     (tar,) = sorted((root / "out").rglob("*train*.tar"))[:1] or sorted((root / "out").rglob("*.tar"))[:1]
     content = tar.read_bytes()
     start = content.index(b"\xff\xd8\xff")

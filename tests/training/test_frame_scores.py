@@ -49,7 +49,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> FrameShards:
         (root / "in" / "ab"[number // 5]).mkdir(parents=True, exist_ok=True)
         large = cv2.resize(image, (100, 80), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(root / "in" / "ab"[number // 5] / f"{number}.png"), large)
-    ingest(IngestConfig(source=str(root / "in"), out=str(root / "out"), workers=1, validation_share=0.0), False)
+    ingest(IngestConfig(source=str(root / "in"), out=str(root / "out"), workers=1, validation_share=0.0))
     return FrameShards.open(root / "out")
 
 
@@ -97,7 +97,7 @@ def test_curate_uses_embeddings_for_duplicates_and_losses_for_weights(shards, ch
         max_similarity=0.99999,
         workers=1,
     )
-    report = curate(settings, [mae_loss_column(str(checkpoint), 2, "cpu"), column], show_progress=False)
+    report = curate(settings, [mae_loss_column(str(checkpoint), 2, "cpu"), column])
     assert report.dropped["near_duplicate"] == 1
     selection = Selection.open(tmp_path / "out")
     losses = np.load(tmp_path / "out" / "scores" / "mae_loss.npy")
@@ -114,7 +114,7 @@ def test_scores_of_models_do_not_depend_on_the_workers(shards, checkpoint: Path,
     monkeypatch.setattr(score_columns, "LARGEST_CHUNK", 3)
     column = mae_loss_column(str(checkpoint), 2, "cpu")
     for workers in (1, 2):
-        compute_column(column, shards, tmp_path / str(workers), Workers(workers=workers, show_progress=False))
+        compute_column(column, shards, tmp_path / str(workers), Workers(workers=workers))
     files = [(tmp_path / str(workers) / "mae_loss.npy").read_bytes() for workers in (1, 2)]
     assert files[0] == files[1]
 

@@ -22,7 +22,7 @@ def verify(arguments: list[str]) -> int:
     path, config = parse_one_path("data verify", arguments, VerifySettings)
     action_range = _parse_range(config.actions) if config.actions else None
     store = DemoStore.open(path)
-    problems = verify_store(store, action_range=action_range, progress=True)
+    problems = verify_store(store, action_range=action_range)
     for problem in problems:
         print(problem)
     print(f"{path}: {len(store)} episodes, {len(problems)} problems")

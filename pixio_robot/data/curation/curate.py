@@ -69,9 +69,7 @@ class CurateReport:
     dropped: dict[str, int]
 
 
-def curate(
-    config: CurateConfig, models: Sequence[ScoreColumn] = (), show_progress: bool = True, device: str = "cpu"
-) -> CurateReport:
+def curate(config: CurateConfig, models: Sequence[ScoreColumn] = (), *, device: str = "cpu") -> CurateReport:
     """Bring `config.output_directory()` up to date. If interrupted, the next call continues. Do not run
     two calls at once.
 
@@ -84,9 +82,7 @@ def curate(
     out = config.output_directory()
     if out.resolve().is_relative_to(shards.path.resolve()):
         raise UserError(f"out={str(out)!r} lies within the shards, which are never changed; choose another.")
-    workers = Workers(
-        executor=config.executor, workers=config.workers, timeout_s=config.timeout_s, show_progress=show_progress
-    )
+    workers = Workers(executor=config.executor, workers=config.workers, timeout_s=config.timeout_s)
     by_name = {column.name: column for column in models}
     if config.sidecars is not None and MAE_LOSS in by_name:
         raise UserError("Both the Pixio checkpoint and the sidecars provide mae_loss; give only one of them.")

@@ -76,7 +76,6 @@ class Workers:
     executor: Executor = Executor.PROCESSES
     workers: int = 0
     timeout_s: float = 300.0
-    show_progress: bool = True
 
 
 def data_digest(shards: FrameShards) -> str:
@@ -181,7 +180,7 @@ def _compute_missing(column: ScoreColumn, chunks: list[Chunk], frames: int, work
     missing = [chunk for chunk in chunks if not Path(chunk.target).is_file()]
     done = frames - sum(chunk.stop - chunk.start for chunk in missing)
     shared = column.local_workers is not None and workers.executor is Executor.PROCESSES
-    with Progress(column.title, frames, done, workers.show_progress) as progress:
+    with Progress(column.title, frames, done) as progress:
         outcomes = run_tasks(
             column.job,
             [column.argument(chunk) for chunk in missing],

@@ -20,9 +20,7 @@ MAX_JITTER = 0.5
 """How early or late a step may come, as a fraction of the control period."""
 
 
-def verify_store(
-    store: DemoStore, *, action_range: tuple[float, float] | None = None, progress: bool = False
-) -> list[str]:
+def verify_store(store: DemoStore, *, action_range: tuple[float, float] | None = None) -> list[str]:
     """Return one sentence per problem; empty if the store is intact. Reads every byte from disk.
 
     `action_range`: the range that the controller accepts, if all actions must lie within it.
@@ -33,7 +31,7 @@ def verify_store(
             problems.append(
                 f"{group / METADATA_FILE}: does not describe a Zarr v3 group, so other tools cannot read the store"
             )
-    for episode in track_progress(range(len(store)), f"verify {store.path}", shown=progress):
+    for episode in track_progress(range(len(store)), f"verify {store.path}"):
         problems += _check_metadata_files(store, episode)
         problems += _check_values(store, episode, action_range)
         problems += _check_timestamps(store, episode)

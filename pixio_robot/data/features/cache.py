@@ -163,7 +163,6 @@ def encode_features(
     views: Views = ONE_VIEW,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
-    progress: bool = True,
     directory: Path | None = None,
 ) -> FeatureFiles:
     """Encode what is not cached yet. `encoder` is a frozen `types.Encoder`.
@@ -192,7 +191,7 @@ def encode_features(
     }
     missing = [one for parts in files.values() for one in parts if _load(one) is None]
     if missing:
-        _encode_missing(missing, home, reader, encoder, views, batch_size, device, progress)
+        _encode_missing(missing, home, reader, encoder, views, batch_size, device)
     return FeatureFiles(files, views)
 
 
@@ -223,7 +222,6 @@ def _encode_missing(
     views: Views,
     batch_size: int,
     device: torch.device | str,
-    progress: bool,
 ) -> None:
     """While the device encodes, one thread reads the next frames, and another writes the previous file."""
     device = torch.device(device)
@@ -245,7 +243,7 @@ def _encode_missing(
     reads = (functools.partial(read, one, start) for one, starts in starts_by_file for start in starts)
 
     def saves(batches: Iterator[Tensor]) -> Iterator[Callable[[], None]]:
-        for one, starts in track_progress(starts_by_file, "encode demonstrations", shown=progress):
+        for one, starts in track_progress(starts_by_file, "encode demonstrations"):
             parts = _encode(encoder, itertools.islice(batches, len(starts)), device)
             yield functools.partial(_save, one, parts)
 

@@ -12,7 +12,7 @@ from pixio_robot.data.demos.arrays import CorruptArray
 from pixio_robot.data.demos.store import DEFAULT_RAM_BYTES, DemoStore
 from pixio_robot.data.images.codec import CorruptImage
 from pixio_robot.data.images.shards import KIND, MANIFEST, FrameShards, ingest_work_directory
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import UserError
 from pixio_robot.files import read_json
 
 
@@ -45,17 +45,12 @@ class ReducibleSource(ImageSource, Protocol):
 
 
 class DemoFrames:
-    """All frames of a demonstration store from all or the given cameras. For `ram_bytes`, see `DemoStore.open`."""
+    """All frames of all cameras of a demonstration store. For `ram_bytes`, see `DemoStore.open`."""
 
-    def __init__(
-        self, path: str | Path, cameras: Sequence[str] | None = None, *, ram_bytes: int = DEFAULT_RAM_BYTES
-    ) -> None:
+    def __init__(self, path: str | Path, *, ram_bytes: int = DEFAULT_RAM_BYTES) -> None:
         self.path = Path(path)
         self._store = DemoStore.open(self.path, ram_bytes=ram_bytes)
-        self._cameras = list(self._store.spec.cameras) if cameras is None else list(cameras)
-        for camera in self._cameras:
-            if camera not in self._store.spec.cameras:
-                raise unknown_name("camera", camera, self._store.spec.cameras)
+        self._cameras = list(self._store.spec.cameras)
         # Frames are ordered by episode, camera, step. Episodes appended later are not included.
         self._lengths = np.array(self._store.lengths, np.int64)
         self._ends = np.cumsum(self._lengths * len(self._cameras))

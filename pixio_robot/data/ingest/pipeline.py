@@ -119,7 +119,7 @@ class IngestReport:
     """Number of pieces of footage that are byte-for-byte copies of another; they are included."""
 
 
-def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHook | None = None) -> IngestReport:
+def ingest(config: IngestConfig, *, privacy: PrivacyHook | None = None) -> IngestReport:
     """Extract the frames of `config.source` into `config.out`; return at once if that is already done.
 
     `privacy` may be passed as a function, from the top level of an importable module, instead of `config.privacy`.
@@ -160,7 +160,7 @@ def ingest(config: IngestConfig, show_progress: bool = True, privacy: PrivacyHoo
             shutil.rmtree(work)
             return _report(out, manifest, all_footage, others, changed=False)
         kept = _reusable_footage(out, _read_previous_manifest(out))
-        accidents = _extract_all(config, all_footage, keys, work, set(kept), show_progress)
+        accidents = _extract_all(config, all_footage, keys, work, set(kept))
         packables = [
             kept[key] if key in kept else _packable(footage, key, work / key, accidents.get(key))
             for footage, key in zip(all_footage, keys, strict=True)
@@ -237,7 +237,7 @@ def _packable(footage: Footage, key: str, directory: Path, accident: str | None)
 
 
 def _extract_all(
-    config: IngestConfig, found: list[Footage], keys: list[str], work: Path, kept: set[str], show_progress: bool
+    config: IngestConfig, found: list[Footage], keys: list[str], work: Path, kept: set[str]
 ) -> dict[str, str]:
     """Decode what neither an interrupted run nor the existing shards contain. Returns failures: key -> reason."""
     extraction = config.extraction()
@@ -247,7 +247,7 @@ def _extract_all(
         if key not in kept and not (work / key / RESULT).is_file()
     ]
     accidents = {}
-    with IngestProgress(found, [job.footage for job in jobs], show_progress) as progress:
+    with IngestProgress(found, [job.footage for job in jobs]) as progress:
         for outcome in run_tasks(
             extract_frames,
             jobs,

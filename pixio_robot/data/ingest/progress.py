@@ -22,7 +22,6 @@ class IngestProgress:
         self,
         found: Sequence[Footage],
         to_do: Sequence[Footage],
-        show: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files, self._files_done = len(found), len(found) - len(to_do)
@@ -30,7 +29,7 @@ class IngestProgress:
         self._bytes_done = self._timed_bytes_done = 0
         self._seconds = self._seconds_done = 0.0
         self._clock, self._began = clock, clock()
-        self._progress = Progress("decoding", self._bytes, shown=show)
+        self._progress = Progress("decoding", self._bytes)
 
     def __enter__(self) -> IngestProgress:
         self._progress.__enter__()

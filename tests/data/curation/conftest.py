@@ -41,7 +41,7 @@ def make_shards() -> Callable[[Path, Folders], Path]:
         settings = IngestConfig(
             source=str(root / "in"), out=str(root / "shards"), workers=1, shard_bytes=60_000, validation_share=0.0
         )
-        ingest(settings, show_progress=False)
+        ingest(settings)
         return root / "shards"
 
     return make

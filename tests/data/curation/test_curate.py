@@ -72,7 +72,7 @@ def config(shards: Path, out: Path, **more) -> CurateConfig:
 
 def test_every_frame_gets_the_right_reason(shards: Path, tmp_path: Path) -> None:
     before = tree(shards)
-    report = curate(config(shards, tmp_path / "out"), show_progress=False)
+    report = curate(config(shards, tmp_path / "out"))
     assert report.dropped == {
         "unreadable": 0,
         "small": 2,
@@ -93,27 +93,27 @@ def test_every_frame_gets_the_right_reason(shards: Path, tmp_path: Path) -> None
 
 def test_a_second_call_does_nothing_and_a_moved_threshold_scores_nothing(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert curate(config(shards, out), show_progress=False).changed
+    assert curate(config(shards, out)).changed
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    assert not curate(config(shards, out), show_progress=False).changed
+    assert not curate(config(shards, out)).changed
     assert times == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    assert curate(config(shards, out, min_sharpness=None), show_progress=False).changed
+    assert curate(config(shards, out, min_sharpness=None)).changed
     assert (out / "scores" / "pixels.npy").stat().st_mtime_ns == times[out / "scores" / "pixels.npy"]
     (out / "curation.html").unlink()
-    assert curate(config(shards, out, min_sharpness=None), show_progress=False).changed
+    assert curate(config(shards, out, min_sharpness=None)).changed
 
 
 def test_only_frames_of_new_footage_are_scored(make_shards, draw, tmp_path: Path, monkeypatch) -> None:
     frames = {name: [draw(10 * place + number) for number in range(4)] for place, name in enumerate("bdf")}
     shards = make_shards(tmp_path, frames)
-    curate(config(shards, tmp_path / "out"), show_progress=False)
+    curate(config(shards, tmp_path / "out"))
     for name, seed in (("a", 50), ("e", 60), ("g", 70)):  # before, between and after the others
         (tmp_path / "in" / name).mkdir()
         cv2.imwrite(str(tmp_path / "in" / name / "0000.png"), draw(seed))
     cv2.imwrite(str(tmp_path / "in" / "d" / "0004.png"), draw(80))
     (tmp_path / "in" / "f" / "0000.png").unlink()
     again = IngestConfig(source=str(tmp_path / "in"), out=str(shards), workers=1, shard_bytes=60_000)
-    ingest(dataclasses.replace(again, validation_share=0.0), show_progress=False)
+    ingest(dataclasses.replace(again, validation_share=0.0))
     scored: list[score_columns.Chunk] = []
     real = score_columns.run_tasks
 
@@ -122,23 +122,23 @@ def test_only_frames_of_new_footage_are_scored(make_shards, draw, tmp_path: Path
         return real(job, arguments, **more)
 
     monkeypatch.setattr(score_columns, "run_tasks", spy)
-    curate(config(shards, tmp_path / "out"), show_progress=False)
+    curate(config(shards, tmp_path / "out"))
     assert [(chunk.start, chunk.stop) for chunk in scored] == [(0, 1), (5, 15)]  # a; d, e, f and g; not b
     monkeypatch.undo()
-    curate(config(shards, tmp_path / "fresh"), show_progress=False)
+    curate(config(shards, tmp_path / "fresh"))
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
 
 def test_another_threshold_does_not_write_the_sidecars_again(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    curate(config(shards, out), show_progress=False)
+    curate(config(shards, out))
     (sidecar,) = sorted((out / "sidecars").iterdir())[:1]
     before = sidecar.stat().st_mtime_ns
     sidecar.write_text("{}")
-    curate(config(shards, out, min_sharpness=None), show_progress=False)
+    curate(config(shards, out, min_sharpness=None))
     assert sidecar.read_text() == "{}"
     sidecar.unlink()
-    curate(config(shards, out, min_sharpness=3.0), show_progress=False)
+    curate(config(shards, out, min_sharpness=3.0))
     assert read_sidecar(sidecar)
     assert sidecar.stat().st_mtime_ns > before
 
@@ -147,14 +147,14 @@ def test_the_result_does_not_depend_on_the_workers(shards: Path, tmp_path: Path,
     monkeypatch.setattr(score_columns, "SMALLEST_CHUNK", 5)
     monkeypatch.setattr(score_columns, "LARGEST_CHUNK", 5)
     for workers in (1, 3):
-        curate(config(shards, tmp_path / str(workers), workers=workers), show_progress=False)
+        curate(config(shards, tmp_path / str(workers), workers=workers))
     assert tree(tmp_path / "1") == tree(tmp_path / "3")
 
 
 def test_stopped_between_any_two_chunks_equals_uninterrupted(shards: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(score_columns, "SMALLEST_CHUNK", 10)
     monkeypatch.setattr(score_columns, "LARGEST_CHUNK", 10)
-    curate(config(shards, tmp_path / "whole"), show_progress=False)
+    curate(config(shards, tmp_path / "whole"))
     real = score_columns.run_tasks
 
     def stops_after_one(job, arguments, **more):
@@ -166,7 +166,7 @@ def test_stopped_between_any_two_chunks_equals_uninterrupted(shards: Path, tmp_p
     stops = 0
     while True:
         try:
-            curate(config(shards, tmp_path / "cut"), show_progress=False)
+            curate(config(shards, tmp_path / "cut"))
             break
         except KeyboardInterrupt:
             stops += 1
@@ -179,7 +179,7 @@ import sys, time
 from pixio_robot.data.curation import curate as module, score_columns
 score_columns.SMALLEST_CHUNK = score_columns.LARGEST_CHUNK = 2
 config = module.CurateConfig(data=sys.argv[1], out=sys.argv[2], min_side=64, max_similarity=None, workers=1)
-module.curate(config, show_progress=False)
+module.curate(config)
 """
 
 
@@ -208,13 +208,13 @@ def test_killed_at_any_moment_equals_uninterrupted(shards: Path, tmp_path: Path)
 def test_a_ray_cluster_gives_the_same_bytes(shards: Path, tmp_path: Path, monkeypatch, ray_cluster) -> None:
     monkeypatch.setattr(score_columns, "SMALLEST_CHUNK", 5)
     monkeypatch.setattr(score_columns, "LARGEST_CHUNK", 5)
-    curate(config(shards, tmp_path / "processes"), show_progress=False)
-    curate(config(shards, tmp_path / "ray", executor=Executor.RAY, workers=2), show_progress=False)
+    curate(config(shards, tmp_path / "processes"))
+    curate(config(shards, tmp_path / "ray", executor=Executor.RAY, workers=2))
     assert tree(tmp_path / "processes") == tree(tmp_path / "ray")
 
 
 def test_sidecars_name_the_members_of_their_tar(shards: Path, tmp_path: Path) -> None:
-    curate(config(shards, tmp_path / "out"), show_progress=False)
+    curate(config(shards, tmp_path / "out"))
     sidecars = sorted((tmp_path / "out" / "sidecars").iterdir())
     assert [path.stem for path in sidecars] == [path.stem for path in sorted(shards.glob("train-*.tar"))]
     assert len(sidecars) > 1
@@ -231,7 +231,7 @@ def test_sidecars_name_the_members_of_their_tar(shards: Path, tmp_path: Path) ->
 
 
 def test_losses_of_sidecars_decide_the_sampling(shards: Path, tmp_path: Path) -> None:
-    curate(config(shards, tmp_path / "out"), show_progress=False)
+    curate(config(shards, tmp_path / "out"))
     given, number = tmp_path / "given", 0
     given.mkdir()
     for path in sorted((tmp_path / "out" / "sidecars").iterdir()):
@@ -244,7 +244,7 @@ def test_losses_of_sidecars_decide_the_sampling(shards: Path, tmp_path: Path) ->
         read_losses(tmp_path / "out" / "sidecars", FrameShards.open(shards))
     losses = read_losses(given, FrameShards.open(shards))
     np.testing.assert_allclose(losses, np.arange(number) / 100, rtol=1e-6)
-    report = curate(config(shards, tmp_path / "soft", sidecars=str(given)), show_progress=False)
+    report = curate(config(shards, tmp_path / "soft", sidecars=str(given)))
     selection = Selection.open(tmp_path / "soft")
     kept = np.load(tmp_path / "soft" / "reasons.npy") == Reason.KEPT
     np.testing.assert_allclose(selection.acceptance[kept], losses[kept])
@@ -255,7 +255,7 @@ def test_losses_of_sidecars_decide_the_sampling(shards: Path, tmp_path: Path) ->
     for path in given.iterdir():
         untrained = {member: values | {"mae_loss": 1.1} for member, values in read_sidecar(path).items()}
         path.write_text(json.dumps(untrained))
-    curate(config(shards, tmp_path / "soft", sidecars=str(given)), show_progress=False)
+    curate(config(shards, tmp_path / "soft", sidecars=str(given)))
     assert "is not trained enough yet" in (tmp_path / "soft" / "curation.html").read_text()
 
 
@@ -282,7 +282,7 @@ def test_a_damaged_frame_is_a_reason_and_not_the_end(tmp_path: Path, make_shards
     with (shards / "train-000000.tar").open("r+b") as file:
         file.seek(int(record["offset"]))
         file.write(bytes(int(record["size"])))
-    report = curate(config(shards, tmp_path / "out"), show_progress=False)
+    report = curate(config(shards, tmp_path / "out"))
     assert report.dropped["unreadable"] == 1
     assert 2 not in Selection.open(tmp_path / "out").epoch(0, 0).numbers()
     assert sum(len(read_sidecar(path)) for path in (tmp_path / "out" / "sidecars").iterdir()) == 4
@@ -291,22 +291,22 @@ def test_a_damaged_frame_is_a_reason_and_not_the_end(tmp_path: Path, make_shards
 def test_other_frames_are_scored_anew(tmp_path: Path, make_shards, draw) -> None:
     first = make_shards(tmp_path / "1", {"a": [draw(seed) for seed in range(5)]})
     second = make_shards(tmp_path / "2", {"a": [draw(seed) for seed in range(10, 15)]})
-    curate(config(first, tmp_path / "out"), show_progress=False)
-    curate(config(second, tmp_path / "out"), show_progress=False)
-    curate(config(second, tmp_path / "fresh"), show_progress=False)
+    curate(config(first, tmp_path / "out"))
+    curate(config(second, tmp_path / "out"))
+    curate(config(second, tmp_path / "fresh"))
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
 
 def test_names_of_files_that_are_no_text_are_shown_as_far_as_they_are(tmp_path: Path, make_shards, draw) -> None:
     folder = os.fsdecode(b"old\xff")
     shards = make_shards(tmp_path, {folder: [draw(0), draw(0), draw(1)]})
-    report = curate(config(shards, tmp_path / "out"), show_progress=False)
+    report = curate(config(shards, tmp_path / "out"))
     assert report.dropped["still"] == 1
     assert "old?" in (tmp_path / "out" / "curation.html").read_text(encoding="utf-8")
 
 
 def test_the_page_is_one_file_with_every_rule(shards: Path, tmp_path: Path) -> None:
-    curate(config(shards, tmp_path / "out"), show_progress=False)
+    curate(config(shards, tmp_path / "out"))
     page = (tmp_path / "out" / "curation.html").read_text()
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
     for name, value in CurateConfig(**SMALL).values().items():
@@ -315,7 +315,7 @@ def test_the_page_is_one_file_with_every_rule(shards: Path, tmp_path: Path) -> N
     assert page.count("<svg") == 6
     assert page.count("data:image/jpeg;base64,") > 30
     everything_off = config(shards, tmp_path / "off", **dict.fromkeys(CurateConfig().values()))
-    assert curate(everything_off, show_progress=False).kept == 28
+    assert curate(everything_off).kept == 28
     assert "rule is disabled" in (tmp_path / "off" / "curation.html").read_text()
 
 
@@ -327,7 +327,7 @@ def test_mistakes_are_one_sentence(shards: Path, tmp_path: Path) -> None:
         ({"data": str(shards), "out": str(tmp_path / "o"), "sidecars": str(tmp_path)}, "There is no file"),
     ]:
         with pytest.raises(UserError, match=message):
-            curate(CurateConfig(**SMALL, workers=1, **settings), show_progress=False)
+            curate(CurateConfig(**SMALL, workers=1, **settings))
     for settings in ({"min_entropy": 10.0}, {"max_dark": -0.1}, {"max_hash_distance": 64}, {"workers": -1}):
         with pytest.raises(UserError, match=next(iter(settings))):
             CurateConfig(**settings)

@@ -38,7 +38,7 @@ from pixio_robot.types import CameraSpec
 
 
 def apply(store: DemoStore, edit: Edit, out: Path) -> DemoStore:
-    write_stores(out, {"": select_episodes(store, edit=edit)}, progress=False)
+    write_stores(out, {"": select_episodes(store, edit=edit)})
     result = DemoStore.open(out)
     assert verify_store(result) == []
     return result
@@ -54,7 +54,7 @@ def test_nothing_is_written_into_a_store(tmp_path: Path) -> None:
         (tmp_path / "link", "is a symbolic link to gone, which does not exist"),
     ):
         with pytest.raises(UserError, match=message):
-            write_stores(out, {"": select_episodes(store)}, progress=False)
+            write_stores(out, {"": select_episodes(store)})
         with pytest.raises(UserError, match=message), write_atomically(out):
             pass
         with pytest.raises(UserError, match=message):
@@ -64,10 +64,10 @@ def test_nothing_is_written_into_a_store(tmp_path: Path) -> None:
 
 def test_a_merge_of_a_split_is_the_whole(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=7)
-    write_stores(tmp_path / "parts", split_store(store, 0.3, seed=1), progress=False)
+    write_stores(tmp_path / "parts", split_store(store, 0.3, seed=1))
     parts = [DemoStore.open(tmp_path / "parts" / name) for name in ("train", "validation")]
     assert [len(part) for part in parts] == [5, 2]
-    write_stores(tmp_path / "again", {"": merge_stores(parts)}, progress=False)
+    write_stores(tmp_path / "again", {"": merge_stores(parts)})
     again = DemoStore.open(tmp_path / "again")
     assert sorted(again.seeds) == store.seeds
     assert again.spec == store.spec
@@ -76,8 +76,8 @@ def test_a_merge_of_a_split_is_the_whole(tmp_path: Path) -> None:
 
 def test_what_is_held_out_is_in_no_other_copy_in_the_training_part(tmp_path: Path) -> None:
     store, again = (make_store(tmp_path / name, episodes=6) for name in ("s", "again"))
-    write_stores(tmp_path / "twice", {"": merge_stores([store, again])}, progress=False)
-    write_stores(tmp_path / "parts", split_store(DemoStore.open(tmp_path / "twice"), 0.3, seed=0), progress=False)
+    write_stores(tmp_path / "twice", {"": merge_stores([store, again])})
+    write_stores(tmp_path / "parts", split_store(DemoStore.open(tmp_path / "twice"), 0.3, seed=0))
     train, validation = (DemoStore.open(tmp_path / "parts" / name) for name in ("train", "validation"))
     assert len(validation) == 4
     assert not set(train.seeds) & set(validation.seeds)
@@ -93,13 +93,13 @@ def test_a_merge_of_two_tasks_says_which_is_which(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / "a", episodes=2)]
     other = DemoStore.create(tmp_path / "b", dataclasses.replace(SPEC, task="Other", licence="CC0"))
     other.append(make_episode(5))
-    write_stores(tmp_path / "both", {"": merge_stores([*stores, other])}, progress=False)
+    write_stores(tmp_path / "both", {"": merge_stores([*stores, other])})
     both = DemoStore.open(tmp_path / "both")
     assert both.spec.task == "Other + Test"
     assert both.spec.licence == "CC0"
     assert [episode_task(both, number) for number in range(3)] == ["Test", "Test", "Other"]
     # Each task's own store says so, as training on several stores wants it.
-    write_stores(tmp_path / "one", {"": filter_episodes(both, "task == Other")}, progress=False)
+    write_stores(tmp_path / "one", {"": filter_episodes(both, "task == Other")})
     one = DemoStore.open(tmp_path / "one")
     assert (one.seeds, one.spec.task) == ([5], "Other")
 
@@ -109,19 +109,16 @@ def test_edits_of_lossy_archives_lose_no_more(tmp_path: Path) -> None:
     write_stores(
         tmp_path / "packed",
         {"": dataclasses.replace(select_episodes(store, range(2)), image_codec="jpeg")},
-        progress=False,
     )
     packed = DemoStore.open(tmp_path / "packed")
     assert not same(packed.episode(0), store.episode(0))
     # Neither the frames that lost already, nor those of the other store that a merge brings in.
     for name, new in (("one", filter_episodes(packed, "episode == 0")), ("both", merge_stores([packed, store]))):
-        write_stores(tmp_path / name, {"": new}, progress=False)
+        write_stores(tmp_path / name, {"": new})
         assert same(DemoStore.open(tmp_path / name).episode(0), packed.episode(0))
     assert same(DemoStore.open(tmp_path / "both").episode(2), store.episode(0))
     # What loses nothing stays as small as it is.
-    write_stores(
-        tmp_path / "z", {"": dataclasses.replace(select_episodes(store, [0]), image_codec="zstd")}, progress=False
-    )
+    write_stores(tmp_path / "z", {"": dataclasses.replace(select_episodes(store, [0]), image_codec="zstd")})
     assert filter_episodes(DemoStore.open(tmp_path / "z"), "episode == 0").image_codec == "zstd"
 
 
@@ -164,7 +161,7 @@ def test_episodes_that_are_there_twice_are_found(tmp_path: Path) -> None:
     for seed in (7, 1):
         again.append(make_episode(seed))
     assert find_duplicates([store, again]) == {(1, 1)}
-    write_stores(tmp_path / "both", {"": merge_stores([store, again], {(1, 1)})}, progress=False)
+    write_stores(tmp_path / "both", {"": merge_stores([store, again], {(1, 1)})})
     assert DemoStore.open(tmp_path / "both").seeds == [0, 1, 2, 7]
 
 
@@ -173,14 +170,14 @@ def test_nothing_is_left_behind_when_an_edit_fails(tmp_path: Path) -> None:
     file = store.episode_path(2) / "actions" / "c" / "0" / "0"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match="000002/actions is damaged"):
-        write_stores(tmp_path / "out", {"": select_episodes(DemoStore.open(tmp_path / "s"), range(3))}, progress=False)
+        write_stores(tmp_path / "out", {"": select_episodes(DemoStore.open(tmp_path / "s"), range(3))})
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
 def test_an_existing_place_is_not_written_to(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=1)
     with pytest.raises(UserError, match="already exists; choose another out="):
-        write_stores(tmp_path / "s", {"": select_episodes(store, [0])}, progress=False)
+        write_stores(tmp_path / "s", {"": select_episodes(store, [0])})
 
 
 @given(stride=st.integers(1, 9), length=st.integers(1, 12), joined=st.sampled_from(sorted(MERGE_METHODS)))
@@ -436,7 +433,7 @@ def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
         try:
             contents = {{"": select_episodes(store, range(len(store)))}}
-            write_stores(Path({str(tmp_path / "out")!r}), contents, progress=False)
+            write_stores(Path({str(tmp_path / "out")!r}), contents)
         except UserError as error:
             assert "Nothing was kept" in str(error), error
             sys.exit(7)
@@ -450,5 +447,5 @@ def test_an_episode_that_does_not_fit_is_named(tmp_path: Path) -> None:
     wrong = dataclasses.replace(store.episode(2), rewards=np.full(1, np.nan, np.float32))
     episodes = iter([store.episode(0), store.episode(1), wrong])
     with pytest.raises(UserError, match=r"Episode 2 cannot be written to .*rewards"):
-        write_stores(tmp_path / "out", {"": NewStore(spec=store.spec, count=3, episodes=episodes)}, progress=False)
+        write_stores(tmp_path / "out", {"": NewStore(spec=store.spec, count=3, episodes=episodes)})
     assert not (tmp_path / "out").exists()

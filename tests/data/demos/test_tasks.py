@@ -32,7 +32,7 @@ def test_every_episode_is_of_its_task(store: DemoStore, tmp_path: Path) -> None:
 
 
 def test_a_store_of_each_task(store: DemoStore, tmp_path: Path) -> None:
-    write_stores(tmp_path / "apart", split_by_task(store), progress=False)
+    write_stores(tmp_path / "apart", split_by_task(store))
     assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == ["open-the-drawer", "pick-the-red-cube"]
     picked = DemoStore.open(tmp_path / "apart" / "pick-the-red-cube")
     assert picked.spec.task == "Pick the red cube."

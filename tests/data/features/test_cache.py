@@ -67,7 +67,7 @@ def windows(store: DemoStore, cache: FeatureCache | None, **settings: Any) -> De
 @pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
 def test_cached_features_are_those_of_the_images(tmp_path: Path, ram_bytes: int) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
-    cache = cache_features(store, encoder, CAMERAS, batch_size=3, progress=False, ram_bytes=ram_bytes)
+    cache = cache_features(store, encoder, CAMERAS, batch_size=3, ram_bytes=ram_bytes)
     index = np.arange(int(store.lengths.sum()))[::-1].copy()
     with_images = windows(store, None).gather(index).observation
     with_features = windows(store, cache).gather(index).observation
@@ -82,11 +82,11 @@ def test_cached_features_are_those_of_the_images(tmp_path: Path, ram_bytes: int)
 
 def test_features_are_computed_once_and_grow_with_the_store(tmp_path: Path) -> None:
     store, encoder = make_store(tmp_path / "s", episodes=2), Encoder(0)
-    cache_features(store, encoder, ["front"], progress=False)
+    cache_features(store, encoder, ["front"])
     assert encoder.seen == store.lengths.sum()
     store.append(make_episode(9, length=6))
     encoder.seen = 0
-    cache_features(store, encoder, ["front"], progress=False)
+    cache_features(store, encoder, ["front"])
     assert encoder.seen == 6
 
 
@@ -105,11 +105,11 @@ def test_the_next_frames_are_read_while_these_are_encoded(tmp_path: Path, monkey
             return super().forward(images)
 
     monkeypatch.setattr(DemoStore, "images", counted)
-    cache_features(store, Waiting(0), CAMERAS, progress=False)
+    cache_features(store, Waiting(0), CAMERAS)
 
 
 def test_a_file_is_written_while_the_next_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = cache_features(make_store(tmp_path / "t", episodes=2), Encoder(0), ["front"], progress=False)
+    expected = cache_features(make_store(tmp_path / "t", episodes=2), Encoder(0), ["front"])
     store, encoded, save = make_store(tmp_path / "s", episodes=2), threading.Semaphore(0), feature_cache._save
 
     class Told(Encoder):
@@ -123,7 +123,7 @@ def test_a_file_is_written_while_the_next_is_encoded(tmp_path: Path, monkeypatch
         save(*arguments)
 
     monkeypatch.setattr(feature_cache, "_save", waiting)
-    cache = cache_features(store, Told(0), ["front"], progress=False)
+    cache = cache_features(store, Told(0), ["front"])
     for episode in range(2):
         assert torch.equal(cache.features(episode, "front").patches, expected.features(episode, "front").patches)
 
@@ -132,7 +132,7 @@ def test_a_file_is_written_while_the_next_is_encoded(tmp_path: Path, monkeypatch
 def test_a_gpu_gives_what_a_cpu_does(tmp_path: Path) -> None:
     stores = make_store(tmp_path / "s", episodes=6), make_store(tmp_path / "t", episodes=6)
     found, expected = (
-        cache_features(store, Encoder(0), CAMERAS, batch_size=2, device=device, progress=False)
+        cache_features(store, Encoder(0), CAMERAS, batch_size=2, device=device)
         for store, device in zip(stores, ("cuda", "cpu"), strict=True)
     )
     for episode in range(6):
@@ -145,24 +145,24 @@ def test_a_gpu_gives_what_a_cpu_does(tmp_path: Path) -> None:
 def test_what_stops_the_reading_is_told_and_leaves_no_thread(tmp_path: Path) -> None:
     store, before = make_store(tmp_path / "s"), threading.active_count()
     with pytest.raises(UserError, match="does not fit"):
-        cache_features(store, Encoder(0), CAMERAS, views=Views(crop=(100, 100)), progress=False)
+        cache_features(store, Encoder(0), CAMERAS, views=Views(crop=(100, 100)))
     assert threading.active_count() == before
 
 
 def test_other_weights_never_meet_old_features(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", episodes=1)
-    one = cache_features(store, Encoder(0), ["front"], progress=False).features(0, "front")
-    two = cache_features(store, Encoder(1), ["front"], progress=False).features(0, "front")
+    one = cache_features(store, Encoder(0), ["front"]).features(0, "front")
+    two = cache_features(store, Encoder(1), ["front"]).features(0, "front")
     assert not torch.equal(one.patches, two.patches)
     with pytest.raises(UserError, match="not cached"):
-        cache_features(store, Encoder(0), ["front"], progress=False).features(0, "hand")
+        cache_features(store, Encoder(0), ["front"]).features(0, "hand")
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_they_are_the_encoders_output_rounded_to_float16(tmp_path: Path, batch_size: int) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
-    cache = cache_features(store, encoder, CAMERAS, batch_size=batch_size, progress=False)
+    cache = cache_features(store, encoder, CAMERAS, batch_size=batch_size)
     for episode in range(len(store)):
         for camera in CAMERAS:
             found = cache.features(episode, camera)
@@ -176,9 +176,7 @@ def test_they_are_the_encoders_output_rounded_to_float16(tmp_path: Path, batch_s
 def test_mapped_and_held_features_are_the_same(tmp_path: Path) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
     held, mapped = (
-        DemoBatches(
-            windows(store, cache_features(store, encoder, CAMERAS, progress=False, ram_bytes=size)), batch_size=4
-        )
+        DemoBatches(windows(store, cache_features(store, encoder, CAMERAS, ram_bytes=size)), batch_size=4)
         for size in (1 << 30, 0)
     )
     with held, mapped:
@@ -191,7 +189,7 @@ def test_mapped_and_held_features_are_the_same(tmp_path: Path) -> None:
 
 def test_the_encoder_is_left_in_its_mode_and_the_store_without_frames(tmp_path: Path) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0).train()
-    cache_features(store, encoder, CAMERAS, progress=False)
+    cache_features(store, encoder, CAMERAS)
     assert encoder.training
     assert not store._frames
 
@@ -199,12 +197,12 @@ def test_the_encoder_is_left_in_its_mode_and_the_store_without_frames(tmp_path: 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "other length"])
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
-    expected = cache_features(store, encoder, ["front"], progress=False).features(1, "front").patches
+    expected = cache_features(store, encoder, ["front"]).features(1, "front").patches
     files = sorted((tmp_path / "s" / ".features").rglob("*.safetensors"))
     content = {"truncate": files[1].read_bytes()[:-5], "empty": b"", "other length": files[2].read_bytes()}[damage]
     files[1].write_bytes(content)
     encoder.seen = 0
-    again = cache_features(store, encoder, ["front"], progress=False).features(1, "front").patches
+    again = cache_features(store, encoder, ["front"]).features(1, "front").patches
     assert encoder.seen == store.lengths[1]
     assert torch.equal(again, expected)
 
@@ -214,13 +212,13 @@ def test_features_beyond_float16_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         encoder.patch.weight.mul_(1e6)
     with pytest.raises(UserError, match="not finite in float16"):
-        cache_features(make_store(tmp_path / "s"), encoder, ["front"], progress=False)
+        cache_features(make_store(tmp_path / "s"), encoder, ["front"])
     assert not list((tmp_path / "s" / ".features").rglob("*.safetensors"))
 
 
 def test_an_unknown_camera(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Unknown camera 'side'"):
-        cache_features(make_store(tmp_path / "s"), Encoder(0), ["side"], progress=False)
+        cache_features(make_store(tmp_path / "s"), Encoder(0), ["side"])
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
@@ -233,7 +231,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
             def forward(self, images):
                 time.sleep(0.1)
                 return super().forward(images)
-        cache_features(DemoStore.open({str(tmp_path / "s")!r}), Slow(0), ["front", "hand"], progress=False)
+        cache_features(DemoStore.open({str(tmp_path / "s")!r}), Slow(0), ["front", "hand"])
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
     features = tmp_path / "s" / ".features"
@@ -243,9 +241,9 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     encoder = Encoder(0)
-    cache = cache_features(store, encoder, CAMERAS, progress=False)
+    cache = cache_features(store, encoder, CAMERAS)
     assert 0 < encoder.seen < 2 * store.lengths.sum()
-    fresh = cache_features(make_store(tmp_path / "t", episodes=6), Encoder(0), CAMERAS, progress=False)
+    fresh = cache_features(make_store(tmp_path / "t", episodes=6), Encoder(0), CAMERAS)
     for episode in range(6):
         assert torch.equal(cache.features(episode, "front").patches, fresh.features(episode, "front").patches)
 
@@ -260,20 +258,20 @@ def test_other_images_never_meet_old_features(tmp_path: Path) -> None:
     store = DemoStore.create(path, SPEC)
     for seed in range(3):
         store.append(make_episode(seed, length=5))
-    cache_features(store, Encoder(0), ["front"], progress=False)
+    cache_features(store, Encoder(0), ["front"])
     replace_images(store, episode=1, by=2)
     encoder = Encoder(0)
-    cache = cache_features(DemoStore.open(path), encoder, ["front"], progress=False)
+    cache = cache_features(DemoStore.open(path), encoder, ["front"])
     assert encoder.seen == 5
     assert torch.equal(cache.features(1, "front").patches, cache.features(2, "front").patches)
 
 
 def test_a_whole_cache_is_read_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path / "s")
-    cache_features(store, Encoder(0), CAMERAS, progress=False)
+    cache_features(store, Encoder(0), CAMERAS)
     monkeypatch.setattr(feature_cache, "atomic_file", None)
     encoder = Encoder(0)
-    cache_features(store, encoder, CAMERAS, progress=False)
+    cache_features(store, encoder, CAMERAS)
     assert encoder.seen == 0
 
 
@@ -287,10 +285,10 @@ def test_features_of_stores_that_cannot_be_written_are_kept_elsewhere(
     writable = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: "demos/" not in str(path) and writable(path, mode))
     with pytest.raises(UserError, match="cannot be written; with features_dir="):
-        cache_features(stores[0], Encoder(0), ["front"], progress=False)
+        cache_features(stores[0], Encoder(0), ["front"])
     place = tmp_path / "elsewhere" / "features"
     for store in stores:
-        cached = cache_features(store, Encoder(0), ["front"], progress=False, directory=place)
+        cached = cache_features(store, Encoder(0), ["front"], directory=place)
         assert len(cached.features(0, "front").cls) == store.lengths[0]
     assert len(list(place.iterdir())) == 2  # one for each, though their names are the same
 
@@ -298,7 +296,7 @@ def test_features_of_stores_that_cannot_be_written_are_kept_elsewhere(
 @pytest.mark.parametrize("ram_bytes", [0, 1 << 30])
 def test_each_view_is_what_the_encoder_says_of_its_pixels(tmp_path: Path, ram_bytes: int) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
-    cache = cache_features(store, encoder, CAMERAS, views=VIEWS, progress=False, ram_bytes=ram_bytes)
+    cache = cache_features(store, encoder, CAMERAS, views=VIEWS, ram_bytes=ram_bytes)
     windows = np.arange(int(store.lengths.sum()))
     located = Windows(store.lengths, 2, 1).locate(windows)
     shown = windows % (VIEWS.count + 1)
@@ -317,19 +315,19 @@ def test_each_view_is_what_the_encoder_says_of_its_pixels(tmp_path: Path, ram_by
 
 def test_more_views_of_the_same_kind_only_add(tmp_path: Path) -> None:
     store, encoder = make_store(tmp_path / "s"), Encoder(0)
-    cache_features(store, encoder, ["front"], views=dataclasses.replace(VIEWS, count=1), progress=False)
+    cache_features(store, encoder, ["front"], views=dataclasses.replace(VIEWS, count=1))
     encoder.seen = 0
-    cache_features(store, encoder, ["front"], views=VIEWS, progress=False)
+    cache_features(store, encoder, ["front"], views=VIEWS)
     assert encoder.seen == 2 * store.lengths.sum()
     for other in ({"crop": (8, 4)}, {"shift": 0}, {"seed": 6}):
         encoder.seen = 0
-        cache_features(store, encoder, ["front"], views=dataclasses.replace(VIEWS, **other), progress=False)
+        cache_features(store, encoder, ["front"], views=dataclasses.replace(VIEWS, **other))
         assert encoder.seen >= 3 * store.lengths.sum()
 
 
 def test_training_draws_views_and_a_restored_loader_the_same_ones(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s")
-    cache = cache_features(store, Encoder(0), CAMERAS, views=VIEWS, progress=False)
+    cache = cache_features(store, Encoder(0), CAMERAS, views=VIEWS)
 
     source = windows(store, cache, random_views=True)
     first, again = DemoBatches(source, batch_size=4), DemoBatches(source, batch_size=4)
@@ -351,7 +349,7 @@ def test_training_draws_views_and_a_restored_loader_the_same_ones(tmp_path: Path
 
 def test_each_camera_is_shown_in_views_of_its_own_drawn_anew_in_every_epoch(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s")
-    cache = cache_features(store, Encoder(0), CAMERAS, views=VIEWS, progress=False)
+    cache = cache_features(store, Encoder(0), CAMERAS, views=VIEWS)
     source = DemoWindows(store, horizon=1, cameras=CAMERAS, features=cache, random_views=True)
     drawn, gather = [], source.gather
     source.gather = lambda indices, views=None: drawn.append(views) or gather(indices, views)
@@ -365,7 +363,7 @@ def test_each_camera_is_shown_in_views_of_its_own_drawn_anew_in_every_epoch(tmp_
 
 def test_processes_together_see_the_views_that_one_sees(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / name) for name in "ab"]
-    caches = [cache_features(store, Encoder(0), ["front"], views=VIEWS, progress=False) for store in stores]
+    caches = [cache_features(store, Encoder(0), ["front"], views=VIEWS) for store in stores]
     parts = [
         DemoWindows(store, horizon=1, cameras=["front"], random_views=True, features=cache)
         for store, cache in zip(stores, caches, strict=True)
@@ -389,8 +387,7 @@ def test_features_of_other_crops_are_not_mixed(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / name) for name in "ab"]
     views = (VIEWS, dataclasses.replace(VIEWS, crop=(8, 4)))
     caches = [
-        cache_features(store, Encoder(0), ["front"], views=each, progress=False)
-        for store, each in zip(stores, views, strict=True)
+        cache_features(store, Encoder(0), ["front"], views=each) for store, each in zip(stores, views, strict=True)
     ]
     parts = [
         DemoWindows(store, horizon=1, cameras=["front"], features=cache)
@@ -401,6 +398,6 @@ def test_features_of_other_crops_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_a_view_that_was_not_cached(tmp_path: Path) -> None:
-    cache = cache_features(make_store(tmp_path / "s"), Encoder(0), ["front"], progress=False)
+    cache = cache_features(make_store(tmp_path / "s"), Encoder(0), ["front"])
     with pytest.raises(UserError, match=r"views 0 to 0; there is no view 1"):
         cache.gather("front", np.array([0]), np.array([[0]]), np.array([1]))

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
             cv2.imwrite(str(tmp_path / "in" / name / f"{number:03d}.png"), picture)
     out = tmp_path / "shards"
     config = IngestConfig(source=str(tmp_path / "in"), out=str(out), workers=1, short_side=0, shard_bytes=50_000)
-    ingest(config, show_progress=False)
+    ingest(config)
     return out
 
 
@@ -75,7 +75,7 @@ def test_shards_that_are_replaced_under_a_reader_are_not_taken_for_its_own(folde
     for number, picture in enumerate(pictures(60, 3)):
         cv2.imwrite(str(tmp_path / "in" / "a" / f"{number:03d}.png"), picture)
     config = IngestConfig(source=str(tmp_path / "in"), out=str(folder), workers=1, short_side=0, shard_bytes=50_000)
-    assert ingest(config, show_progress=False).changed
+    assert ingest(config).changed
     assert np.array_equal(shards.image(0), first)  # its shard is open
     with pytest.raises(UserError, match=r"train-\d+.tar was replaced or removed while it was being read"):
         shards.image(len(shards) - 1)
@@ -124,7 +124,7 @@ def test_unfit_folders_are_explained(folder: Path, tmp_path: Path) -> None:
 def test_an_empty_split_is_explained(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "a.png"), pictures(1)[0])
-    ingest(IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"), workers=1), show_progress=False)
+    ingest(IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"), workers=1))
     with pytest.raises(UserError, match="no validation frames"):
         FrameShards.open(tmp_path / "out", "validation")
 

@@ -70,7 +70,7 @@ def test_every_kind_of_bad_file_is_told_apart(tmp_path: Path, make_video) -> Non
     make_video(source / "tiny.avi", codec="mpeg4", size=(8, 8), seconds=0.2)
     sound(source / "sound.mp4")
     frame_bomb(source / "bomb.mkv")
-    ingest(IngestConfig(source=str(source), out=str(tmp_path / "out"), workers=2, min_change=0), show_progress=False)
+    ingest(IngestConfig(source=str(source), out=str(tmp_path / "out"), workers=2, min_change=0))
     assert frames_by_file(tmp_path / "out") == {"good.mp4": 32, "named_wrongly.avi": 32}
     reasons = {line["id"]: line["reason"] for line in read_failures(str(tmp_path / "out"))}
     begin = {
@@ -109,7 +109,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file(
         timeout_s=5.0,
         privacy="hook_of_the_accidents_test:accident",
     )
-    report = ingest(config, show_progress=False)
+    report = ingest(config)
     assert report.failed == 2
     assert frames_by_file(tmp_path / "out") == {"a.mp4": 4, "d.mp4": 4}
     assert {line["id"]: line["reason"] for line in read_failures(str(tmp_path / "out"))} == {
@@ -118,7 +118,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file(
     }
     # They are tried again when there is a reason to: here, that a file came in.
     make_video(source / "e.mp4", seconds=1)
-    again = ingest(config, show_progress=False)
+    again = ingest(config)
     assert again.failed == 2
     assert sum(again.frames.values()) == 12
     assert len(FrameShards.open(tmp_path / "out")) + len(FrameShards.open(tmp_path / "out", "validation")) == 12

@@ -71,7 +71,7 @@ def source(tmp_path_factory, make_video) -> Path:
 @pytest.fixture(scope="module")
 def finished(source: Path, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("out") / "frames"
-    ingest(config(source, out), show_progress=False)
+    ingest(config(source, out))
     return out
 
 
@@ -132,14 +132,14 @@ def test_frames_are_the_pictures(source: Path, finished: Path, picture) -> None:
 
 
 def test_workers_do_not_change_a_byte(source: Path, finished: Path, tmp_path: Path) -> None:
-    ingest(config(source, tmp_path / "frames", workers=2), show_progress=False)
+    ingest(config(source, tmp_path / "frames", workers=2))
     assert contents(tmp_path / "frames") == contents(finished)
 
 
 def test_finished_and_unchanged_starts_no_worker(source: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
     monkeypatch.setattr(worker_processes, "_start_worker", None)
-    report = ingest(config(source, finished, workers=2), show_progress=False)
+    report = ingest(config(source, finished, workers=2))
     assert not report.changed
     assert report.failed == 3
     assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
@@ -151,7 +151,7 @@ def test_shards_that_lost_something_since_are_not_called_up_to_date(
     out = shutil.copytree(finished, tmp_path / "frames")
     (out / "train-000000.tar").unlink()
     with pytest.raises(UserError, match=r"train-000000\.tar: it is missing"):
-        ingest(config(source, out), show_progress=False)
+        ingest(config(source, out))
 
 
 def test_a_frame_stands_still_if_it_shows_what_the_last_kept_one_did(
@@ -171,32 +171,32 @@ def test_changes_are_noticed_and_only_they_are_decoded(tmp_path: Path, make_vide
     source, out = tmp_path / "in", tmp_path / "out"
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         make_video(source / name, seconds=1)
-    ingest(config(source, out), show_progress=False)
+    ingest(config(source, out))
     make_video(source / "b.mp4", seconds=1.5, seed=3)
     (source / "c.mp4").unlink()
     make_video(source / "d.mp4", seconds=1, seed=4)
     before = contents(out)
     with pytest.raises(UserError, match=r"1 of the 3 pieces of footage in .* are gone .*: c.mp4. .*drop_missing=true"):
-        ingest(config(source, out), show_progress=False)
+        ingest(config(source, out))
     assert contents(out) == before
-    report = ingest(config(source, out, drop_missing=True), show_progress=False)
+    report = ingest(config(source, out, drop_missing=True))
     assert report.changed
     assert sum(report.frames.values()) == 4 + 6 + 4
     fresh = tmp_path / "fresh"
-    ingest(config(source, fresh), show_progress=False)
+    ingest(config(source, fresh))
     assert contents(out) == contents(fresh)
     # Repacking takes over every frame: it works without the decoder being able to read the source.
-    ingest(config(source, out, validation_share=0.5, shard_bytes=90_000), show_progress=False)
-    ingest(config(source, fresh := tmp_path / "fresh2", validation_share=0.5, shard_bytes=90_000), show_progress=False)
+    ingest(config(source, out, validation_share=0.5, shard_bytes=90_000))
+    ingest(config(source, fresh := tmp_path / "fresh2", validation_share=0.5, shard_bytes=90_000))
     assert contents(out) == contents(fresh)
-    assert ingest(config(source, out, jpeg_quality=60), show_progress=False).changed
+    assert ingest(config(source, out, jpeg_quality=60)).changed
 
 
 RUN = """
 import sys
 from pixio_robot.data.ingest.pipeline import IngestConfig, _check_no_footage_missing, ingest
 places = {"source": sys.argv[1], "out": sys.argv[2]}
-ingest(IngestConfig(**places, workers=2, short_side=48, shard_bytes=60_000, min_change=0.7), False)
+ingest(IngestConfig(**places, workers=2, short_side=48, shard_bytes=60_000, min_change=0.7))
 """
 """A plain script, without `if __name__ == "__main__":`."""
 
@@ -232,7 +232,7 @@ def test_killed_and_restarted_equals_uninterrupted(source: Path, finished: Path,
     assert not out.exists()
     with pytest.raises(UserError, match="has not finished"):
         FrameShards.open(out)
-    ingest(config(source, out), show_progress=False)
+    ingest(config(source, out))
     assert contents(out) == contents(finished)
 
 
@@ -242,17 +242,17 @@ def test_killed_many_times_equals_uninterrupted(source: Path, finished: Path, tm
         out = tmp_path / str(seed) / "frames"
         out.parent.mkdir()
         kill_runs(source, out, kills=4, seed=seed)
-        ingest(config(source, out), show_progress=False)
+        ingest(config(source, out))
         assert contents(out) == contents(finished)
         assert not ingest_work_directory(out).exists()
 
 
 def test_killed_before_clearing_up(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "frames"
-    ingest(config(source, out), show_progress=False)
+    ingest(config(source, out))
     before = contents(out)
     (ingest_work_directory(out) / "some-key").mkdir(parents=True)
-    assert not ingest(config(source, out), show_progress=False).changed
+    assert not ingest(config(source, out)).changed
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
     # Between the two renames that replace a folder.
@@ -261,7 +261,7 @@ def test_killed_before_clearing_up(source: Path, tmp_path: Path) -> None:
     out.rename(replaced / "frames")
     (tmp_path / ".tmp-others-0").mkdir()
     ingest_work_directory(out).mkdir()
-    assert not ingest(config(source, out), show_progress=False).changed
+    assert not ingest(config(source, out)).changed
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-others-0", "frames"]
     assert contents(out) == before
 
@@ -280,7 +280,7 @@ def test_a_second_ingest_into_the_same_place_is_refused(source: Path, tmp_path: 
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="Another ingest"):
-            ingest(config(source, tmp_path / "frames"), show_progress=False)
+            ingest(config(source, tmp_path / "frames"))
 
 
 def test_mistakes_in_source_and_out(source: Path, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_mistakes_in_source_and_out(source: Path, tmp_path: Path) -> None:
         ({"source": tmp_path / "bad"}, "No usable frame in any of 1 files .*zero bytes"),
     ]:
         with pytest.raises(UserError, match=message):
-            ingest(config(**{"source": source, "out": tmp_path / "o"} | settings), show_progress=False)
+            ingest(config(**{"source": source, "out": tmp_path / "o"} | settings))
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
     for setting in ({"jpeg_quality": 0}, {"frames_per_second": 0.0}, {"short_side": 3}, {"validation_share": 1.0}):
         with pytest.raises(UserError, match=next(iter(setting))):
@@ -306,7 +306,7 @@ def test_mistakes_in_source_and_out(source: Path, tmp_path: Path) -> None:
 
 def test_long_videos_are_sampled_over_their_whole_length(tmp_path: Path, make_video) -> None:
     make_video(tmp_path / "in" / "a.mp4", seconds=5)
-    ingest(config(tmp_path / "in", tmp_path / "out", max_frames_per_video=5), show_progress=False)
+    ingest(config(tmp_path / "in", tmp_path / "out", max_frames_per_video=5))
     shards = FrameShards.open(tmp_path / "out")
     assert [shards.id(i) for i in range(len(shards))] == [f"a.mp4@{i}.000" for i in range(5)]
 
@@ -322,7 +322,7 @@ def test_more_images_than_are_wanted_are_taken_from_all_over_their_folder_or_tar
         for path in sorted(photos.iterdir()):
             tar.add(path, path.name)
     settings = {"max_frames_per_video": 4, "validation_share": 0.0}
-    report = ingest(config(tmp_path / "in", tmp_path / "out", **settings), show_progress=False)
+    report = ingest(config(tmp_path / "in", tmp_path / "out", **settings))
     shards = FrameShards.open(tmp_path / "out")
     found = [shards.id(i) for i in range(len(shards))]
     assert found == [f"{of}@{number}.000" for of in ("films.tar", "photos/") for number in (0, 3, 5, 8)]
@@ -375,11 +375,11 @@ def test_frames_of_a_disk_that_is_not_mounted_are_not_given_up(tmp_path: Path, m
     for path in (source / "a.mp4", disk / "far.mp4"):
         make_video(path, seconds=1)
     (source / "p03").symlink_to(disk)
-    ingest(config(source, tmp_path / "out"), show_progress=False)
+    ingest(config(source, tmp_path / "out"))
     disk.rename(tmp_path / "away")
     with pytest.raises(UserError, match=r"1 of the 2 pieces of footage .* are gone .*: p03/far.mp4"):
-        ingest(config(source, tmp_path / "out"), show_progress=False)
-    fresh = ingest(config(source, tmp_path / "fresh"), show_progress=False)
+        ingest(config(source, tmp_path / "out"))
+    fresh = ingest(config(source, tmp_path / "fresh"))
     assert fresh.failed == 1
     assert read_failures(str(tmp_path / "fresh")) == [{"id": "p03", "reason": "dangling link"}]
 
@@ -445,9 +445,9 @@ def test_copies_are_counted_and_dangling_links_said_to_be_such(tmp_path: Path, m
     cv2.imwrite(str(source / "photos" / "a.png"), np.zeros((20, 20, 3), np.uint8))
     (source / "photos" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     settings = config(source, tmp_path / "out")
-    report = ingest(settings, show_progress=False)
+    report = ingest(settings)
     assert (report.copies, report.failed, report.dropped["unreadable_images"]) == (2, 1, 1)
-    assert ingest(settings, show_progress=False).copies == 2
+    assert ingest(settings).copies == 2
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
     assert counts["failed_by_reason"] == {"dangling link": 1}
     assert read_failures(str(tmp_path / "out")) == [
@@ -461,12 +461,12 @@ def test_shards_inside_of_their_source_are_not_taken_for_footage(tmp_path: Path,
     for name in ("IMG_1.HEIC", "IMG_2.heic", "notes", ".hidden.heic"):
         (tmp_path / "in" / name).write_text("no footage")
     inside = config(tmp_path / "in", tmp_path / "in" / "frames")
-    first = ingest(inside, show_progress=False)
-    again = ingest(inside, show_progress=False)
+    first = ingest(inside)
+    again = ingest(inside)
     assert (again.changed, again.footage, again.frames) == (False, 1, first.frames)
     assert first.others == again.others == {".heic": 2, "notes": 1}
     # Under another name they are a source like any other.
-    other = ingest(config(tmp_path / "in", tmp_path / "out"), show_progress=False)
+    other = ingest(config(tmp_path / "in", tmp_path / "out"))
     assert other.footage > 1
 
 
@@ -479,10 +479,10 @@ def test_equal_files_go_to_the_same_split(tmp_path: Path, make_video) -> None:
     shown = make_video(tmp_path / "in" / first, seconds=1)
     make_video(tmp_path / "in" / "other.mp4", seconds=1, seed=1)
     settings = config(tmp_path / "in", tmp_path / "out", validation_share=0.5)
-    ingest(settings, show_progress=False)
+    ingest(settings)
     for name in copies:
         shutil.copyfile(shown, shown.with_name(name))
-    ingest(settings, show_progress=False)
+    ingest(settings)
     videos = json.loads((tmp_path / "out" / "manifest.json").read_text())["videos"]
     assert len({video["split"] for video in videos if video["id"] in (first, *copies)}) == 1
     assert {video["split"] for video in videos} == {"train", "validation"}

@@ -15,7 +15,7 @@ def footage(name: str, size: int, kind: FootageKind = FootageKind.VIDEO) -> Foot
 def test_hours_speed_and_time_to_go() -> None:
     now = [100.0]
     files = [footage("a.mp4", 600), footage("b.mp4", 600), footage("c.mp4", 600), footage("there.mp4", 10_000)]
-    progress = IngestProgress(files, files[:3], show=False, clock=lambda: now[0])
+    progress = IngestProgress(files, files[:3], clock=lambda: now[0])
     assert progress.state().startswith("1/4 files, 0.00 h of video")
     assert "to go" not in progress.state()
     now[0] += 20
@@ -36,7 +36,7 @@ def test_hours_speed_and_time_to_go() -> None:
 def test_photographs_have_no_seconds_and_still_foretell() -> None:
     now = [0.0]
     files = [footage("a/", 100, FootageKind.IMAGES), footage("b.mp4", 300)]
-    progress = IngestProgress(files, files, show=False, clock=lambda: now[0])
+    progress = IngestProgress(files, files, clock=lambda: now[0])
     now[0] = 5.0
     progress.done(files[0], 0.0)
     assert progress.state() == "1/2 files, 0.00 h of video, 0.0 x real time, 0:00:15 to go"

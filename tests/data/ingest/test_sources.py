@@ -32,7 +32,7 @@ from pixio_robot.types import CameraSpec, Episode
 
 def take_in(source: Path, out: Path, **settings) -> tuple[IngestReport, dict]:
     config = IngestConfig(source=str(source), out=str(out), **{"workers": 1, "short_side": 0} | settings)
-    report = ingest(config, show_progress=False)
+    report = ingest(config)
     return report, json.loads((out / "manifest.json").read_text())
 
 
@@ -354,7 +354,7 @@ def test_privacy_hooks_see_every_frame_and_are_counted(hooks, tmp_path: Path, ma
     make_video(tmp_path / "in" / "a.mp4", seconds=2)
     make_video(tmp_path / "in" / "b.mp4", seconds=1, seed=4)
     config = IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"), workers=1, short_side=0)
-    report = ingest(config, show_progress=False, privacy=hooks.hide_left)
+    report = ingest(config, privacy=hooks.hide_left)
     assert report.hidden_regions == 2 * 12
     frames = frames_of(tmp_path / "out")
     assert len(frames) == 12
@@ -366,9 +366,9 @@ def test_privacy_hooks_see_every_frame_and_are_counted(hooks, tmp_path: Path, ma
     assert manifest["settings"]["privacy"] == "hooks_of_this_test:hide_left"
     # The command line's spelling is the same setting; a hook whose code changed is noticed.
     config.privacy = "hooks_of_this_test:hide_left"
-    assert not ingest(config, show_progress=False).changed
+    assert not ingest(config).changed
     (tmp_path / "hooks_of_this_test.py").write_text(HOOK + "\n")
-    assert ingest(config, show_progress=False).changed
+    assert ingest(config).changed
 
 
 def test_what_is_recorded_of_a_frame_tells_nothing_of_what_is_hidden(hooks, tmp_path: Path, make_video) -> None:
@@ -387,7 +387,7 @@ def test_a_failing_privacy_hook_lets_nothing_through(hooks, tmp_path: Path, make
     for name in ("fail_on_second", "wrong"):
         config.privacy = f"hooks_of_this_test:{name}"
         with pytest.raises(UserError, match=r"No usable frame in any of 1 files .*privacy hook failed"):
-            ingest(config, show_progress=False)
+            ingest(config)
     assert not (tmp_path / "out").exists()
     for name, message in [
         ("hooks_of_this_test", "should read module:function"),
@@ -396,9 +396,9 @@ def test_a_failing_privacy_hook_lets_nothing_through(hooks, tmp_path: Path, make
     ]:
         config.privacy = name
         with pytest.raises(UserError, match=message):
-            ingest(config, show_progress=False)
+            ingest(config)
     with pytest.raises(UserError, match="top-level function of an importable module"):
-        ingest(config, show_progress=False, privacy=lambda image: (image, 0))
+        ingest(config, privacy=lambda image: (image, 0))
 
 
 @pytest.mark.slow

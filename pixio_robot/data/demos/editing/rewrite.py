@@ -47,7 +47,7 @@ class Edit:
     """What was changed and what was not, one line each, to show to the user."""
 
 
-def write_stores(out: Path, new_stores: Mapping[str, NewStore], *, progress: bool = True) -> None:
+def write_stores(out: Path, new_stores: Mapping[str, NewStore]) -> None:
     """Write one store at each `out / name` (the name "" means `out` itself); all of them appear at once.
 
     Raises UserError as `check_new` does, or if the disk is full; nothing is left behind in that case.
@@ -58,7 +58,7 @@ def write_stores(out: Path, new_stores: Mapping[str, NewStore], *, progress: boo
         for name, new in new_stores.items():
             store = DemoStore.create(temporary / "out" / name, new.spec, image_codec=new.image_codec)
             title = f"write {out / name}"
-            for episode in track_progress(new.episodes, title, total=new.count, shown=progress):
+            for episode in track_progress(new.episodes, title, total=new.count):
                 try:
                     check_episode(episode, new.spec)
                 except UserError as error:
