@@ -62,13 +62,11 @@ def _training_settings(evaluation: Path) -> dict[str, Any] | None:
 
 def _find_stale(directories: Sequence[Path]) -> list[Path]:
     """The evaluations below whose policy was trained anew, which are said to be left out."""
-    stale = find_stale_evaluations(
-        sorted({path.parent for directory in directories for path in find_files(directory, SUMMARY)})
-    )
     # In a series of checkpoints, every one is an evaluation of its own.
-    stale += find_stale_evaluations(
-        sorted({path.parent for directory in directories for path in find_files(directory, SERIES)})
-    )
+    found = {
+        path.parent for directory in directories for name in (SUMMARY, SERIES) for path in find_files(directory, name)
+    }
+    stale = find_stale_evaluations(sorted(found))
     if stale:
         print(f"report: left out {format_names(stale)}, whose policy was trained anew since: evaluate it again")
     return stale

@@ -125,7 +125,7 @@ def _train(command: TrainCommand) -> FitResult:
             save,
             settings=_recorded_settings(command, data) | {"extra": extra | {SEEDS: learned[SEEDS]}},
             layer_decay=command.adapt.layer_decay,
-            hook_factories=[] if trials is None else [lambda save: trials.make_hook(save, processes.is_main)],
+            hook_factories=[] if trials is None else [trials.make_hook],
             weights=new.weights,
             prepare_on=windows,
         )

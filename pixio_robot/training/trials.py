@@ -24,7 +24,7 @@ from typing import Any
 
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import write_json
-from pixio_robot.training.distributed.processes import single_process_environment
+from pixio_robot.training.distributed.processes import current_processes, single_process_environment
 from pixio_robot.training.job import Hook
 from pixio_robot.training.parent_death_signal import with_parent_death_signal
 
@@ -89,9 +89,11 @@ class Trials:
         self._done: dict[int, TrialResult | None] = {}
         self._loaded = False
 
-    def make_hook(self, save: Callable[[Path], None], is_main: bool = True) -> Hook:
+    def make_hook(self, save: Callable[[Path], None]) -> Hook:
         """The hook that saves the policy with `save`, starts its evaluation and logs the results of earlier ones. In
         distributed training all processes call `save`, and only the main process evaluates."""
+
+        is_main = current_processes().is_main
 
         def call(step: int) -> Mapping[str, float]:
             if is_main:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pixio_robot.cli.signals import INTERRUPTED
 from pixio_robot.cli.stages.stage import Inputs, Stage, run_stage
-from pixio_robot.training.distributed.processes import current_processes, join_process_group, run_stage_collectively
+from pixio_robot.training.distributed.processes import current_processes, join_process_group
 from pixio_robot.training.loop import extendable_settings
 from pixio_robot.training.run_record import FitResult, ignore_settings
 
@@ -40,7 +41,31 @@ def run_training(
     may_grow = extendable_settings(settings.loop)
     stage = Stage(command, settings.out, settings, inputs, overwrite=settings.overwrite, may_grow=may_grow)
     with join_process_group(settings.device):
-        code = run_stage_collectively(lambda work: run_stage(stage, work), work)
+        code = _run_collectively(stage, work)
     if preempted:
         raise SystemExit(0)
     return code
+
+
+def _run_collectively(stage: Stage, work: Callable[[], bool]) -> int:
+    """Run the stage on the main process; the others run `work` if and when the main process does. Returns an exit code.
+
+    Locks, stage records and messages thus come from one process only.
+    """
+    processes = current_processes()
+    if not processes.is_main:
+        starts = processes.all_reduce_max(0.0)[0] > 0
+        return 0 if not starts or work() else INTERRUPTED
+    started = False
+
+    def announce_and_work() -> bool:
+        nonlocal started
+        started = True
+        processes.all_reduce_max(1.0)
+        return work()
+
+    try:
+        return run_stage(stage, announce_and_work)
+    finally:
+        if not started:
+            processes.all_reduce_max(0.0)

@@ -266,28 +266,3 @@ def single_process_environment(environment: Mapping[str, str]) -> dict[str, str]
     if "TORCHELASTIC_RUN_ID" in environment and kept.get("OMP_NUM_THREADS") == "1":
         del kept["OMP_NUM_THREADS"]
     return kept
-
-
-def run_stage_collectively(stage: Callable[[Callable[[], bool]], int], work: Callable[[], bool]) -> int:
-    """Run `stage(work)` on the main process; the others run `work` if and when the main process does. Returns an exit
-    code.
-
-    Locks, stage records and messages thus come from one process only.
-    """
-    processes = current_processes()
-    if not processes.is_main:
-        starts = processes.all_reduce_max(0.0)[0] > 0
-        return 0 if not starts or work() else 130
-    started = False
-
-    def announce_and_work() -> bool:
-        nonlocal started
-        started = True
-        processes.all_reduce_max(1.0)
-        return work()
-
-    try:
-        return stage(announce_and_work)
-    finally:
-        if not started:
-            processes.all_reduce_max(0.0)
