@@ -114,12 +114,13 @@ def run_stage(stage: Stage, work: Callable[[], bool]) -> int:
     `work` returns False if it was interrupted and saved a state to continue from; it resumes from such a state by
     itself. Raises UserError if `out` contains a result of other settings, or would contain results of other commands.
     """
-    target, stamp = stage.target, stage.stamp
+    target = stage.target
     if not target.name:
         raise UserError(
             f"out={stage.out!r} cannot hold the result of `{stage.command}`; choose a directory such as "
             f"runs/mine/{stage.command}."
         )
+    stamp = stage.stamp
     with contextlib.ExitStack() as stack:
         stack.enter_context(_output_lock(target))
         finish_replacement(target, stamp, stage.has_begun)
