@@ -58,7 +58,8 @@ def fingerprint_file_stats(path: Path) -> str:
         with contextlib.suppress(FileNotFoundError):  # a dangling symbolic link
             state = file.stat()
             total += state.st_size
-            digest.update(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}\n".encode(errors="replace"))
+            name = os.path.relpath(file, path)  # Path.relative_to takes half of the time of everything here
+            digest.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode(errors="replace"))
     return f"{len(files)} files of {total} bytes, {digest.hexdigest()[:16]}"
 
 
@@ -69,7 +70,7 @@ def _fingerprint_files(what: str, root: Path, files: list[Path]) -> str:
             size = file.stat().st_size
             total += size
             # The name of a single file, like the path of a folder, is not part of what it contains.
-            name = file.relative_to(root) if len(files) > 1 else ""
+            name = os.path.relpath(file, root) if len(files) > 1 else ""
             digest.update(f"{name} {size} ".encode(errors="replace") + _digest_file(file, size))
     return f"{what}, {total} bytes, {digest.hexdigest()[:16]}"
 
