@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_file
+from pixio_robot.files import atomic_file, fsync_tree
 from pixio_robot.types import Features
 
 OUTPUTS = ("cls", "patches")
@@ -59,6 +59,10 @@ def export_encoder(encoder: nn.Module, path: Path, wanted: ExportFormat, height:
                 f"{path} was not written: the exported encoder differs from the original by {difference:.2g} "
                 f"(allowed: {TOLERANCE})."
             )
+        # Weights above 1.5 GB are in a file of their own, which the ONNX file names.
+        if (weights := temporary.with_name(f"{path.name}.data")).exists():
+            fsync_tree(weights)
+            weights.replace(path.with_name(weights.name))
     return difference
 
 

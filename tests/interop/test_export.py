@@ -33,6 +33,17 @@ def test_onnx(tmp_path):
         np.testing.assert_allclose(patches, wanted.patches.detach().numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
+def test_an_onnx_file_keeps_the_weights_that_are_beside_it(tmp_path, monkeypatch):
+    import onnxruntime
+    from torch.onnx._internal.exporter import _onnx_program
+
+    monkeypatch.setattr(_onnx_program, "_LARGE_MODEL_THRESHOLD", 0)
+    export_encoder(PixioEncoder(CONFIG, seed=1), tmp_path / "encoder.onnx", ExportFormat.ONNX, 24, 40)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.onnx", "encoder.onnx.data"]
+    onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
+
+
 def test_torch_export(tmp_path):
     encoder = PixioEncoder(CONFIG, seed=1)
     assert export_encoder(encoder, tmp_path / "encoder.pt2", ExportFormat.TORCH_EXPORT, 24, 40) < 1e-4
