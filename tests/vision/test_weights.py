@@ -66,6 +66,12 @@ def test_huggingface_directories_come_back_the_same(encoder, tmp_path):
     assert read_huggingface(tmp_path / "hf").build().fingerprint() == encoder.fingerprint()
 
 
+def test_an_official_file_is_the_same_whatever_its_name(encoder, tmp_path):
+    for name in ("a.pth", ".hidden"):
+        save_encoder_as(encoder, tmp_path / name, WeightFormat.OFFICIAL)
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / ".hidden").read_bytes()
+
+
 @pytest.mark.parametrize("kind", ["ours", "huggingface", "official"])
 def test_from_pretrained_opens_every_format(kind, encoder, tmp_path):
     save_encoder_as(encoder, tmp_path / "weights", WeightFormat(kind))

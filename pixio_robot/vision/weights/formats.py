@@ -131,7 +131,8 @@ def save_encoder_as(encoder: PixioEncoder, path: Path, weight_format: WeightForm
         case WeightFormat.HUGGINGFACE:
             save_huggingface(encoder, path)
         case WeightFormat.OFFICIAL:
-            with atomic_file(path) as temporary:
-                torch.save(to_official(encoder), temporary)
+            # Given a path, torch puts its name into the file, rejects some, and tells of a full disk in its own words.
+            with atomic_file(path) as temporary, temporary.open("wb") as file:
+                torch.save(to_official(encoder), file)
         case WeightFormat.POLICY:
             raise UserError("An encoder cannot be written as a policy; choose another format.")
