@@ -45,13 +45,13 @@ def read_root_metadata(path: Path) -> RootMetadata:
     """
     _, attributes = _attributes(path)
     try:
-        spec, codec = DemoSpec.from_json(attributes["spec"]), attributes["image_codec"]
-        check_spec(spec)  # a stranger's camera names become parts of paths
+        root = RootMetadata(DemoSpec.from_json(attributes["spec"]), check_codec(attributes["image_codec"]))
+        check_spec(root.spec)  # a stranger's camera names become parts of paths
     except UserError as error:
         raise UserError(f"{path / METADATA_FILE} has no usable DemoSpec: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path / METADATA_FILE} has no usable DemoSpec ({error!r}).") from error
-    return RootMetadata(spec, check_codec(codec))
+    return root
 
 
 def migrate_store(path: Path) -> tuple[int, int]:

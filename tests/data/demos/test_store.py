@@ -365,6 +365,19 @@ def test_a_spec_that_no_store_is_created_with_is_refused_when_opening(tmp_path: 
         DemoStore.open(tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("codec", "message"), [("jpg", "Unknown image codec 'jpg'. Did you mean"), (None, "TypeError")]
+)
+def test_a_codec_that_there_is_not_is_refused_when_opening(tmp_path: Path, codec, message: str) -> None:
+    make_store(tmp_path / "s", episodes=1)
+    header = tmp_path / "s" / "zarr.json"
+    metadata = json.loads(header.read_text())
+    metadata["attributes"] = add_checksum(metadata["attributes"] | {"image_codec": codec})
+    header.write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=rf"zarr\.json.*{message}"):
+        DemoStore.open(tmp_path / "s")
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     make_store(tmp_path / "s", episodes=0)
     path = tmp_path / "s" / "zarr.json"
