@@ -173,12 +173,13 @@ def file_lock(path: Path, message: str) -> Iterator[None]:
 
 def find_files(directory: Path, pattern: str) -> list[Path]:
     """The files below `directory` whose name matches, sorted. Zarr stores are passed over: one of demonstrations has
-    tens of thousands of files, none of them the result of a command."""
+    tens of thousands of files, none of them the result of a command. So are staging directories, whose files may be
+    half written."""
     found = []
     for folder, folders, names in os.walk(directory):
         found += [Path(folder, name) for name in fnmatch.filter(names, pattern)]
-        if "zarr.json" in names:
-            folders.clear()
+        is_store = "zarr.json" in names
+        folders[:] = [name for name in folders if not (is_store or name.startswith(TEMPORARY_PREFIX))]
     return sorted(found)
 
 

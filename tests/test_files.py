@@ -178,3 +178,6 @@ def test_files_are_found_below_folders_but_not_in_stores(tmp_path: Path) -> None
     found = [str(path.relative_to(tmp_path)) for path in find_files(tmp_path, "*.stage.json")]
     assert found == [".hidden/c.stage.json", "a.stage.json", "deep/er/b.stage.json", "store/d.stage.json"]
     assert find_files(tmp_path / "nothing", "*") == []
+    with atomic_file(tmp_path / "deep" / "f.stage.json") as temporary:
+        temporary.write_text("{")
+        assert find_files(tmp_path / "deep", "*.stage.json") == [tmp_path / "deep" / "er" / "b.stage.json"]
