@@ -58,7 +58,8 @@ def parse_one_path[Settings](action: str, arguments: list[str], schema: type[Set
 
 def check_path_count(action: str, paths: list[Path], count: int = 1) -> None:
     if len(paths) != count:
-        raise UserError(f"`{action}` takes {'one path' if count == 1 else f'{count} paths'}, not {len(paths)}.")
+        wanted = "one path" if count == 1 else f"{count} paths"
+        raise UserError(f"`{action}` takes {wanted}, not {len(paths)}: see `pixio-robot {action} --help`.")
 
 
 def parse_settings[Settings](action: str, pairs: dict[str, str], schema: type[Settings]) -> Settings:

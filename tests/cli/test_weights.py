@@ -66,7 +66,7 @@ def test_export(model, tmp_path, capsys):
     ("words", "message"),
     [
         (["convert", "mae", "x", "format=pth"], "Unknown format 'pth'.*: huggingface, official, ours\\.$"),
-        (["convert", "mae"], "takes 2 paths, not 1"),
+        (["convert", "mae"], "takes 2 paths, not 1: see `pixio-robot weights convert --help`"),
         (["convert", "mae", "x", "frmat=ours"], "'format'"),
         (["convert", "nowhere", "x"], "There is no encoder at nowhere"),
         (["convert", "other", "x"], "neither an encoder"),
