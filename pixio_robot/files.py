@@ -107,7 +107,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with staging_directory(path.parent, path.name) as staging, disk_full_as_user_error(path):
+    with disk_full_as_user_error(path), staging_directory(path.parent, path.name) as staging:
         built, replaced = staging / path.name, staging / _REPLACED / path.name
         built.mkdir()
         yield built
@@ -124,7 +124,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path of the same name, from which many writers infer the format; on success, the file that was
     written there is fsynced and takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with staging_directory(path.parent, path.name) as staging, disk_full_as_user_error(path):
+    with disk_full_as_user_error(path), staging_directory(path.parent, path.name) as staging:
         yield staging / path.name
         fsync_tree(staging / path.name)
         (staging / path.name).replace(path)

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import subprocess
 import sys
 import textwrap
@@ -149,6 +150,19 @@ def test_a_full_disk_is_explained(tmp_path: Path) -> None:
     ):
         stream.write(b"x")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_directory])
+def test_a_disk_too_full_for_a_staging_directory_is_explained(tmp_path: Path, monkeypatch, atomic) -> None:
+    def mkdir(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with (
+        pytest.raises(UserError, match=f"No space left on the disk while writing {tmp_path / 'm'}"),
+        atomic(tmp_path / "m"),
+    ):
+        pass
 
 
 def test_a_full_disk_is_explained_when_torch_meets_it(tmp_path: Path) -> None:
