@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.files import atomic_directory, atomic_file, find_files, read_json, remove_temporaries, write_json
+from pixio_robot.files import (
+    atomic_directory,
+    atomic_file,
+    find_files,
+    fsync_tree,
+    read_json,
+    remove_temporaries,
+    write_json,
+)
 
 
 def names(directory: Path) -> list[str]:
@@ -195,3 +203,26 @@ def test_files_are_found_below_folders_but_not_in_stores(tmp_path: Path) -> None
     with atomic_file(tmp_path / "deep" / "f.stage.json") as temporary:
         temporary.write_text("{")
         assert find_files(tmp_path / "deep", "*.stage.json") == [tmp_path / "deep" / "er" / "b.stage.json"]
+
+
+def test_every_file_and_folder_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        (tmp_path / "tree" / f"{number % 7}" / "deep").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / f"{number % 7}" / "deep" / f"{number}").touch()
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    fsync_tree(tmp_path / "tree")
+    assert sorted(flushed) == sorted([tmp_path / "tree", *(tmp_path / "tree").rglob("*")])
+    flushed.clear()
+    fsync_tree(tmp_path / "tree" / "0" / "deep" / "0")
+    assert flushed == [tmp_path / "tree" / "0" / "deep" / "0"]
+
+
+def test_a_failed_flush_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        fsync_tree(tmp_path)
