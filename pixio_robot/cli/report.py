@@ -151,7 +151,6 @@ def _run(command: ReportCommand) -> int:
 
 def find_unshown_evaluations(directory: Path) -> list[str]:
     """Evaluations below the directory that are outside the folder that the report shows."""
-
     unshown = []
     for path in find_files(directory, f"*{STAMP_SUFFIX}"):
         parts = path.relative_to(directory).parts

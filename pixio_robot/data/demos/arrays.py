@@ -112,7 +112,7 @@ def read_values(directory: Path, shape: tuple[int, ...]) -> np.ndarray:
     with _os_errors_as_corrupt_array(directory):
         raw = _chunk_file(directory, len(shape)).read_bytes()
     payload, checksum = raw[:-CRC_BYTES], raw[-CRC_BYTES:]
-    if len(payload) != 4 * math.prod(shape) or google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
+    if len(payload) != 4 * math.prod(shape) or _crc(payload) != checksum:
         raise CorruptArray(f"{directory} is damaged: its checksum does not match.")
     return np.frombuffer(payload, "<f4").reshape(shape)
 
@@ -152,7 +152,7 @@ class FrameFile:
                 raise self._damaged(f"its file has {size} bytes, too few for {count} frames.")
             file.seek(end)
             raw = file.read(index_bytes + CRC_BYTES)
-        if google_crc32c.value(raw[:index_bytes]) != int.from_bytes(raw[index_bytes:], "little"):
+        if _crc(raw[:index_bytes]) != raw[index_bytes:]:
             raise self._damaged("the checksum of its index does not match.")
         # A missing chunk, which Zarr would read as zeros, has the offset 2**64 - 1 and so matches no layout.
         index = np.frombuffer(raw[:index_bytes], "<u8").reshape(count, 2).astype(np.int64)
@@ -239,7 +239,7 @@ class EncodedFrameFile(FrameFile):
         places = (self._offsets[start : stop + 1] - self._offsets[start]).tolist()
         for number, (first, end) in enumerate(itertools.pairwise(places)):
             payload, checksum = bytes(raw[first : end - CRC_BYTES]), raw[end - CRC_BYTES : end]
-            if google_crc32c.value(payload) != int.from_bytes(checksum, "little"):
+            if _crc(payload) != checksum:
                 raise self._damaged(f"the checksum of frame {start + number} does not match.")
             try:
                 frames[number] = decode_frame(self._codec, payload, self.shape[1:])
