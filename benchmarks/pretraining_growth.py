@@ -28,7 +28,8 @@ from common.training_loop import make_training_step
 
 from pixio_robot.machine import usable_cores
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.distributed.processes import current_processes, join_process_group
+from pixio_robot.training.distributed.launch import join_process_group
+from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.distributed.strategy import STRATEGIES, distribute_model
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.vision.flops import pretraining_flop

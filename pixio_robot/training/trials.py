@@ -24,7 +24,8 @@ from typing import Any
 
 from pixio_robot.fields import check_fields, number
 from pixio_robot.files import write_json
-from pixio_robot.training.distributed.processes import current_processes, single_process_environment
+from pixio_robot.training.distributed.launch import single_process_environment
+from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.job import Hook
 from pixio_robot.training.parent_death_signal import with_parent_death_signal
 

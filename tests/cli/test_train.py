@@ -412,7 +412,7 @@ import torch.distributed as dist
 from pixio_robot.cli import train
 from pixio_robot.cli.config.compose import load_settings
 from pixio_robot.cli.config.policy_group import register_policies
-from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.launch import destroy_process_group
 from pixio_robot.vision.encoders.deferred import DeferredEncoder
 
 rank, where, runs = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])

@@ -20,13 +20,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import (
-    DelayedMax,
-    DistinctItemCounter,
-    Processes,
-    _local_gpu_index,
-    join_process_group,
-)
+from pixio_robot.training.distributed.launch import _local_gpu_index, join_process_group
+from pixio_robot.training.distributed.processes import DelayedMax, DistinctItemCounter, Processes
 from pixio_robot.training.distributed.sharded_files import _clone_shared_tensors
 
 COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
@@ -209,7 +204,8 @@ FIRST_WORKS = """
 import datetime, sys, time
 import torch.distributed as dist
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import current_processes, destroy_process_group
+from pixio_robot.training.distributed.launch import destroy_process_group
+from pixio_robot.training.distributed.processes import current_processes
 
 rank, where, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "fails"
 dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
@@ -237,9 +233,8 @@ DELAYED_MAX = """
 import sys, time
 from pathlib import Path
 import torch.distributed as dist
-from pixio_robot.training.distributed.processes import (
-    DelayedMax, DistinctItemCounter, current_processes, destroy_process_group
-)
+from pixio_robot.training.distributed.launch import destroy_process_group
+from pixio_robot.training.distributed.processes import DelayedMax, DistinctItemCounter, current_processes
 
 rank, where = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group("gloo", f"file://{where}/meet", world_size=2, rank=rank)
@@ -282,7 +277,7 @@ HALVES = """
 import sys, torch
 from pathlib import Path
 import torch.distributed as dist
-from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.launch import destroy_process_group
 from pixio_robot.training.distributed.strategy import distribute_model
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
@@ -321,7 +316,7 @@ GPUS = """
 import os, sys, torch, types
 import torch.distributed as dist
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import join_process_group
+from pixio_robot.training.distributed.launch import join_process_group
 
 rank = sys.argv[1]
 os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -348,7 +343,8 @@ FAILS = """
 import os, sys, torch
 from pathlib import Path
 from torch import nn
-from pixio_robot.training.distributed.processes import DelayedMax, current_processes, join_process_group
+from pixio_robot.training.distributed.launch import join_process_group
+from pixio_robot.training.distributed.processes import DelayedMax, current_processes
 from pixio_robot.training.distributed.strategy import distribute_model
 
 os.environ |= {"RANK": sys.argv[1], "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
@@ -378,7 +374,7 @@ except ValueError as error:
 SHARES = """
 import sys, torch, weakref
 import torch.distributed as dist
-from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.launch import destroy_process_group
 from pixio_robot.training.distributed.strategy import distribute_model, gather_full_tensor
 from pixio_robot.vision.config import DecoderConfig, EncoderConfig, MaskConfig
 from pixio_robot.vision.mae import Pixio
@@ -432,7 +428,7 @@ import sys, torch
 import torch.distributed as dist
 import torch.distributed.fsdp
 from torch.distributed.fsdp import FSDPModule
-from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.launch import destroy_process_group
 from pixio_robot.training.distributed.strategy import distribute_model, gather_full_tensor
 
 torch.set_num_threads(1)
@@ -477,7 +473,7 @@ TEACHER = """
 import sys, torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
-from pixio_robot.training.distributed.processes import destroy_process_group
+from pixio_robot.training.distributed.launch import destroy_process_group
 from pixio_robot.training.distributed.strategy import distribute_model, distribute_frozen_model
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.distill import Distillation, StudentConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.processes import single_process_environment
+from pixio_robot.training.distributed.launch import single_process_environment
 from pixio_robot.training.run_record import lock_run
 from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, rank_trials
 

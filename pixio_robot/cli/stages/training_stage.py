@@ -7,7 +7,8 @@ from typing import Any
 
 from pixio_robot.cli.signals import INTERRUPTED
 from pixio_robot.cli.stages.stage import Inputs, Stage, run_stage
-from pixio_robot.training.distributed.processes import current_processes, join_process_group
+from pixio_robot.training.distributed.launch import join_process_group
+from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.loop import extendable_settings
 from pixio_robot.training.run_record import FitResult, ignore_settings
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pixio_robot.training.distributed.processes import build_device_mesh, current_processes
+from pixio_robot.training.distributed.launch import build_device_mesh
+from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.distributed.sync_batch_norm import convert_sync_batch_norms
 from pixio_robot.vision.layers import compile_blocks
 from pixio_robot.vision.weight_init import Weights, keep_full_tensor, materialise
