@@ -113,10 +113,11 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
             write_json(out / JOURNAL_FILE, _content_settings(env_config, config) | {"failed_seeds": failed})
             consecutive_failures += 1
             if consecutive_failures >= config.max_failures:
+                mistakes = f", mistakes ({config.mistakes})" if config.mistakes else ""
                 raise UserError(
                     f"The expert failed {consecutive_failures} episodes in a row (seeds up to {seed}) with "
-                    f"{kept} of {config.episodes} kept in {out}. Lower noise "
-                    f"({config.noise}) or env.start_spread ({env_config.start_spread}), or raise env.horizon."
+                    f"{kept} of {config.episodes} kept in {out}. Lower noise ({config.noise}){mistakes} or "
+                    f"env.start_spread ({env_config.start_spread}), or raise env.horizon."
                 )
     return CollectReport(
         out=str(out), kept=len(store), failed=len(failed), seeds=store.seeds, failed_seeds=failed, spec=store.spec

@@ -83,8 +83,8 @@ def test_a_success_that_was_undone_is_recorded_as_none():
 
 def test_expert_failures_end_in_an_error_that_says_what_to_change(tmp_path):
     impossible = EnvConfig(cameras=[], horizon=2)
-    with pytest.raises(UserError, match=r"failed 3 episodes in a row.*horizon"):
-        collect(impossible, config(tmp_path / "none", max_failures=3))
+    with pytest.raises(UserError, match=r"failed 3 episodes in a row.*mistakes \(0\.3\).*horizon"):
+        collect(impossible, config(tmp_path / "none", max_failures=3, mistakes=0.3))
     assert read_json(tmp_path / "none" / JOURNAL_FILE)["failed_seeds"] == [0, 1, 2]
 
 
