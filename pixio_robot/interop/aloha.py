@@ -15,21 +15,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import cv2
+import h5py
 import numpy as np
 
 from pixio_robot.choice import Choice
 from pixio_robot.data.actions.named_columns import override_names
-from pixio_robot.data.demos.editing.rewrite import NewStore, write_stores
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.demo_formats import Conversion
+from pixio_robot.interop.demo_formats import Conversion, import_episodes
+from pixio_robot.interop.hdf5 import get_dataset, list_hdf5_files, open_hdf5, read_dataset
 from pixio_robot.interop.plain_folder import numeric_sort_key
 from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
-
-if TYPE_CHECKING:
-    import h5py
 
 NAME = "aloha"
 SUMMARY = "a folder of ALOHA's episode_0.hdf5, episode_1.hdf5, ..., as ACT and Mobile ALOHA record them"
@@ -49,7 +48,6 @@ _UNITS = {
 """Array -> (suffix of its column names, unit of the joints, unit of the grippers)."""
 _BASE = ("base_linear_vel [m/s]", "base_angular_vel [rad/s]")
 _IMAGES = "observations/images"
-_SUFFIXES = (".hdf5", ".h5")
 
 
 class Jpeg(Choice):
@@ -94,8 +92,6 @@ def recognises(path: Path) -> bool:
     files = list_episode_files(path)
     if not files:
         return False
-    import h5py
-
     try:
         with h5py.File(files[0], "r") as file:
             return "action" in file and "observations/qpos" in file
@@ -104,15 +100,8 @@ def recognises(path: Path) -> bool:
 
 
 def list_episode_files(path: Path) -> list[Path]:
-    """The file itself, or the files of a folder in numeric order, without hidden ones (macOS leaves some)."""
-    if path.is_file():
-        return [path] if path.suffix in _SUFFIXES else []
-    if not path.is_dir():
-        return []
-    return sorted(
-        (entry for entry in path.iterdir() if entry.suffix in _SUFFIXES and not entry.name.startswith(".")),
-        key=numeric_sort_key,
-    )
+    """The file itself, or the files of a folder in numeric order."""
+    return sorted(list_hdf5_files(path, "*"), key=numeric_sort_key)
 
 
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
@@ -122,9 +111,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
         raise UserError(f"{source} contains no .hdf5 file; expected one per episode.")
     if config.control_hz <= 0:
         raise UserError(f"control_hz={config.control_hz:g} must be positive.")
-    reader = _Reader(source, paths, config)
-    write_stores(out, {"": NewStore(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
-    return Conversion(episodes=len(paths), frames=reader.frames, notes=reader.notes())
+    return import_episodes(_Reader(source, paths, config), len(paths), out)
 
 
 class _Reader:
@@ -135,12 +122,9 @@ class _Reader:
         self._left_out: dict[str, None] = {}
         self._rounding = RoundingTracker()
         self._jpeg = False
-        self.frames = 0
         self.spec = self._spec(source)
 
     def episodes(self) -> Iterator[Episode]:
-        from pixio_robot.interop.hdf5 import open_hdf5
-
         for number, path in enumerate(self._paths):
             with open_hdf5(path) as file:
                 yield self._episode(number, path, file)
@@ -154,7 +138,6 @@ class _Reader:
                 raise UserError(
                     f"{path} has {len(rows)} rows of {what} and {len(actions)} of {self._config.actions[0]}."
                 )
-        self.frames += len(actions)
         self._left_out |= dict.fromkeys(_left_out(file, self._config, self.spec))
         return Episode(
             images=images,
@@ -168,8 +151,6 @@ class _Reader:
 
     def _joined(self, path: Path, file: h5py.File, group: str, keys: Sequence[str]) -> np.ndarray:
         """The arrays concatenated along their columns: float32 (t, columns)."""
-        from pixio_robot.interop.hdf5 import read_dataset
-
         parts = []
         for key in keys:
             values = read_dataset(file, f"{group}{key}", path)
@@ -185,8 +166,6 @@ class _Reader:
 
     def _images(self, path: Path, file: h5py.File, camera: str) -> np.ndarray:
         """uint8 (t, h, w, 3), RGB."""
-        from pixio_robot.interop.hdf5 import read_dataset
-
         images = read_dataset(file, f"{_IMAGES}/{camera}", path)
         if images.ndim == 4:
             return images
@@ -198,8 +177,6 @@ class _Reader:
 
     def _decoded(self, path: Path, camera: str, number: int, row: Any) -> np.ndarray:
         """Decode one JPEG, which marks its own end: `compress_len` is not needed (its camera order is not recorded)."""
-        import cv2
-
         coded = row if isinstance(row, np.ndarray) else np.frombuffer(bytes(row), np.uint8)
         frame = cv2.imdecode(coded.astype(np.uint8, copy=False), cv2.IMREAD_COLOR) if len(coded) else None
         if frame is None:
@@ -208,8 +185,6 @@ class _Reader:
         return frame if self._config.jpeg is Jpeg.ACT else frame[..., ::-1]
 
     def _spec(self, source: Path) -> DemoSpec:
-        from pixio_robot.interop.hdf5 import get_dataset, open_hdf5
-
         config, path = self._config, self._paths[0]
         with open_hdf5(path) as file:
             stored = _cameras(file)
@@ -245,8 +220,6 @@ class _Reader:
     def _names(
         self, path: Path, file: h5py.File, group: str, keys: Sequence[str], names: Sequence[str], setting: str
     ) -> tuple[str, ...]:
-        from pixio_robot.interop.hdf5 import get_dataset
-
         widths = {key: int(np.prod(get_dataset(file, f"{group}{key}", path).shape[1:])) for key in keys}
         defaults = [name for key, width in widths.items() for name in column_names(key, width)]
         return override_names(setting, names, keys, defaults)
@@ -290,8 +263,6 @@ def column_names(key: str, width: int) -> list[str]:
 
 def _cameras(file: h5py.File) -> list[str]:
     """The colour cameras, in alphabetical order (HDF5's own). Depth images are not counted."""
-    import h5py
-
     group = file.get(_IMAGES)
     items = dict(group.items()) if isinstance(group, h5py.Group) else {}
     return [name for name, item in items.items() if isinstance(item, h5py.Dataset) and _in_colour(item)]
@@ -303,8 +274,6 @@ def _in_colour(images: h5py.Dataset) -> bool:
 
 
 def _left_out(file: h5py.File, config: ImportConfig, spec: DemoSpec) -> list[str]:
-    import h5py
-
     used = {*(f"observations/{key}" for key in config.state), *config.actions, "compress_len"}
     used |= {f"{_IMAGES}/{camera}" for camera in spec.cameras}
     names: list[str] = []

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pixio_robot.data.demos.atomic_commit import STAGING, check_new, commit_by_rename
+from pixio_robot.data.demos.editing.rewrite import NewStore, write_stores
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import disk_full_as_user_error, staging_directory
+from pixio_robot.types import DemoSpec, Episode
 
 MODULES = {
     "lerobot": "pixio_robot.interop.lerobot",
@@ -132,6 +135,25 @@ def missing_path_error(path: Path) -> UserError:
         )
     more = f" and {len(siblings) - _SHOWN} more" if len(siblings) > _SHOWN else ""
     return UserError(f"{path} does not exist. {folder} contains {', '.join(siblings[:_SHOWN]) or 'nothing'}{more}.")
+
+
+class EpisodeReader(Protocol):
+    """Reads the episodes of one dataset, and keeps track of what is lost in conversion."""
+
+    spec: DemoSpec
+
+    def episodes(self) -> Iterator[Episode]: ...
+
+    def notes(self) -> list[str]:
+        """What was lost, once all episodes have been read."""
+        ...
+
+
+def import_episodes(reader: EpisodeReader, count: int, out: Path) -> Conversion:
+    """Write the reader's `count` episodes to a new store at `out`, or nothing if one of them cannot be read."""
+    write_stores(out, {"": NewStore(spec=reader.spec, count=count, episodes=reader.episodes())})
+    frames = int(DemoStore.open(out, ram_bytes=0).lengths.sum())
+    return Conversion(episodes=count, frames=frames, notes=reader.notes())
 
 
 @contextlib.contextmanager

@@ -13,8 +13,16 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 
+_SUFFIXES = (".hdf5", ".h5")
 _THIS_FILE = "."
 """How a virtual data set names the file that it is in."""
+
+
+def list_hdf5_files(path: Path, pattern: str) -> list[Path]:
+    """The file itself, or the HDF5 files of a folder that match, without hidden ones (macOS leaves some)."""
+    if path.is_file():
+        return [path] if path.suffix in _SUFFIXES else []
+    return [file for file in path.glob(pattern) if file.suffix in _SUFFIXES and not file.name.startswith(".")]
 
 
 def open_hdf5(path: Path) -> h5py.File:

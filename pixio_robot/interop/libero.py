@@ -15,21 +15,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.demos.editing.rewrite import TASK, NewStore, write_stores
+from pixio_robot.data.demos.editing.rewrite import TASK
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.demo_formats import Conversion, join_task_names, multi_task_note
+from pixio_robot.interop.demo_formats import Conversion, import_episodes, join_task_names, multi_task_note
+from pixio_robot.interop.hdf5 import get_dataset, list_hdf5_files, read_dataset
+from pixio_robot.interop.robomimic import env_metadata
+from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK, RobomimicFile
+from pixio_robot.interop.robomimic.observations import get_observations
 from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
-
-if TYPE_CHECKING:
-    import h5py
-
-    from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile
 
 NAME = "libero"
 SUMMARY = "HDF5 files of LIBERO, one per task: a file, or a folder with a whole suite"
@@ -40,7 +39,6 @@ UPSIDE_DOWN = "opengl"
 IMAGE_CONVENTION = "macros_image_convention"
 _RGB = "_rgb"
 _KEPT = ("actions", "rewards", "obs")
-_SUFFIXES = (".hdf5", ".h5")
 _COLUMNS = {
     "ee_pos": [f"eef_pos.{axis} [m]" for axis in "xyz"],
     "ee_ori": [f"eef_axis_angle.{axis} [rad]" for axis in "xyz"],
@@ -88,19 +86,12 @@ def recognises(path: Path) -> bool:
 
 
 def list_task_files(path: Path) -> list[Path]:
-    """The file itself, or the HDF5 files below a folder in alphabetical order, without hidden ones."""
-    if path.is_file():
-        return [path] if path.suffix in _SUFFIXES else []
-    paths = path.rglob("*") if path.is_dir() else ()
-    return sorted(entry for entry in paths if entry.suffix in _SUFFIXES and not entry.name.startswith("."))
+    """The file itself, or the HDF5 files below a folder in alphabetical order."""
+    return sorted(list_hdf5_files(path, "**/*"))
 
 
 def is_libero(path: Path) -> bool:
     """Whether this is an HDF5 file whose group `data` names a task of LIBERO; nothing else is checked."""
-    import h5py
-
-    from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK
-
     try:
         with h5py.File(path, "r") as file:
             data = file.get("data")
@@ -121,11 +112,8 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
                 f"{file.path} differs from {files[0].path} in its cameras, state, actions, robot or control rate: "
                 f"{file.layout} instead of {files[0].layout}. Import them one by one."
             )
-    reader = _Reader(files, config)
-    spec = _spec(files, source, config)
-    count = sum(len(file.demos) for file in files)
-    write_stores(out, {"": NewStore(spec=spec, count=count, episodes=reader.episodes())})
-    return Conversion(episodes=count, frames=reader.frames, notes=reader.notes())
+    reader = _Reader(files, _spec(files, source, config), config)
+    return import_episodes(reader, sum(len(file.demos) for file in files), out)
 
 
 def task_name(bddl_file: str) -> str:
@@ -159,8 +147,6 @@ class _TaskFile:
 
 def _task_file(path: Path, config: ImportConfig) -> _TaskFile:
     """Raises UserError if the file is not one of LIBERO, or does not match the settings."""
-    from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK
-
     with _open_file(path) as file:
         demos = file.chosen(config.mask)
         task = config.task or task_name(str(file.attributes[LIBERO_TASK]))
@@ -168,8 +154,6 @@ def _task_file(path: Path, config: ImportConfig) -> _TaskFile:
 
 
 def _open_file(path: Path) -> RobomimicFile:
-    from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK, RobomimicFile
-
     file = RobomimicFile(path)
     if LIBERO_TASK not in file.attributes:
         file.close()
@@ -178,9 +162,6 @@ def _open_file(path: Path) -> RobomimicFile:
 
 
 def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Layout:
-    from pixio_robot.interop.hdf5 import get_dataset
-    from pixio_robot.interop.robomimic import env_metadata
-
     pictures = _pictures(demo)
     for camera in config.cameras:
         if camera not in pictures:
@@ -213,8 +194,6 @@ def _layout(file: RobomimicFile, demo: h5py.Group, config: ImportConfig) -> _Lay
 
 def _pictures(demo: h5py.Group) -> dict[str, tuple[int, int]]:
     """Camera -> height and width of its colour images."""
-    from pixio_robot.interop.robomimic.observations import get_observations
-
     return {
         key.removesuffix(_RGB): (value.shape[1], value.shape[2])
         for key, value in get_observations(demo).items()
@@ -243,13 +222,13 @@ def _spec(files: Sequence[_TaskFile], source: Path, config: ImportConfig) -> Dem
 class _Reader:
     """Reads the episodes of all files, and keeps track of what is lost in conversion."""
 
-    def __init__(self, files: Sequence[_TaskFile], config: ImportConfig) -> None:
+    def __init__(self, files: Sequence[_TaskFile], spec: DemoSpec, config: ImportConfig) -> None:
+        self.spec = spec
         self._files, self._config = files, config
         self._tasks = list(dict.fromkeys(file.task for file in files))
         self._left_out: dict[str, None] = {}
         self._rounding = RoundingTracker()
         self._turned = False
-        self.frames = 0
 
     def episodes(self) -> Iterator[Episode]:
         seed = 0
@@ -260,8 +239,6 @@ class _Reader:
                     seed += 1
 
     def _episode(self, file: RobomimicFile, demo: str, task_file: _TaskFile, seed: int) -> Episode:
-        from pixio_robot.interop.hdf5 import read_dataset
-
         group, length = file.demo(demo), file.length(demo)
         late = int(self._config.pairing is Pairing.NEXT)
         if length <= late:
@@ -280,7 +257,6 @@ class _Reader:
         rewards = read_dataset(group, "rewards", file.path)[late:].astype(np.float32)
         actions = self._rounding.float32("actions", read_dataset(group, "actions", file.path)[late:])
         self._left_out |= dict.fromkeys(_left_out(group, task_file.layout.cameras, self._config.state))
-        self.frames += length - late
         task = {TASK: task_file.task} if len(self._tasks) > 1 else {}
         return Episode(
             images={name: rows[:, ::-1] if turned else rows for name, rows in images.items()},
@@ -310,8 +286,6 @@ class _Reader:
 
 def _left_out(demo: h5py.Group, cameras: Iterable[str], state: Sequence[str]) -> list[str]:
     """What the group contains beyond that; `ee_states` is `ee_pos` and `ee_ori` side by side."""
-    from pixio_robot.interop.robomimic.observations import get_observations
-
     used = {*(f"{camera}{_RGB}" for camera in cameras), *state}
     used |= {"ee_states"} if {"ee_pos", "ee_ori"} <= used else set()
     return [

@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 
 from pixio_robot.choice import Choice
-from pixio_robot.data.demos.editing.rewrite import NewStore, open_for_streaming, write_stores
-from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.editing.rewrite import open_for_streaming
 from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
-from pixio_robot.interop.demo_formats import Conversion, write_atomically
+from pixio_robot.interop.demo_formats import Conversion, import_episodes, write_atomically
 from pixio_robot.interop.plain_folder_videos import find_video, read_video, write_video
 from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.progress import track_progress
@@ -80,10 +79,7 @@ def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     paths = sorted(source.glob("*.npz"), key=numeric_sort_key)
     if not paths:
         raise UserError(f"{source} contains no .npz file; expected one per episode.")
-    reader = _Reader(source, paths, config)
-    write_stores(out, {"": NewStore(spec=reader.spec, count=len(paths), episodes=reader.episodes())})
-    store = DemoStore.open(out, ram_bytes=0)
-    return Conversion(len(store), int(store.lengths.sum()), reader.notes())
+    return import_episodes(_Reader(source, paths, config), len(paths), out)
 
 
 def numeric_sort_key(path: Path) -> list[Any]:
@@ -129,8 +125,7 @@ class _Reader:
             raise UserError(f"{path} is not a valid DemoSpec ({error}); a camera has {known}.") from error
 
     def episodes(self) -> Iterator[Episode]:
-        for number in range(len(self._paths)):
-            yield self._episode(number)
+        return map(self._episode, range(len(self._paths)))
 
     def _episode(self, number: int) -> Episode:
         path = self._paths[number]

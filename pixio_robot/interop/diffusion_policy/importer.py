@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pixio_robot.data.actions.named_columns import column_names, group_columns_by_key, override_names
-from pixio_robot.data.demos.editing.rewrite import NewStore, write_stores
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.demo_formats import Conversion
+from pixio_robot.interop.demo_formats import Conversion, import_episodes
 from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy.settings import INFOS, SPEC, ImportConfig
 from pixio_robot.interop.diffusion_policy.zarr_arrays import ArrayReader
@@ -27,10 +27,7 @@ _OF_THE_EPISODE = ("_demo_start_pose", "_demo_end_pose")
 def import_buffer(source: Path, out: Path, config: ImportConfig) -> Conversion:
     """Import the buffer. Raises UserError for an invalid store or settings, and then writes nothing."""
     with ReplayBuffer(source, fill_missing=config.fill_missing) as buffer:
-        reader = _Reader(buffer, config)
-        count = len(buffer)
-        write_stores(out, {"": NewStore(spec=reader.spec, count=count, episodes=map(reader.episode, range(count)))})
-        return Conversion(episodes=count, frames=int(buffer.ends[-1]), notes=reader.notes())
+        return import_episodes(_Reader(buffer, config), len(buffer), out)
 
 
 class _Reader:
@@ -75,7 +72,10 @@ class _Reader:
             notes.append(f"the format does not store which episodes succeeded: assuming success={success} for all")
         return notes
 
-    def episode(self, number: int) -> Episode:
+    def episodes(self) -> Iterator[Episode]:
+        return map(self._episode, range(len(self._buffer)))
+
+    def _episode(self, number: int) -> Episode:
         start, stop = self._buffer.steps(number)
         rewards = (
             self._rounding.float32(self._rewards, self._rows(self._rewards, start, stop).reshape(stop - start))

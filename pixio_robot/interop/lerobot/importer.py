@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.demos.editing.rewrite import TASK, NewStore, write_stores
-from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.interop.demo_formats import Conversion, join_task_names, multi_task_note
-from pixio_robot.interop.lerobot.extra_metadata import FILE, ExtraMetadata, read_extra_metadata
+from pixio_robot.data.demos.editing.rewrite import TASK
+from pixio_robot.interop.demo_formats import Conversion, import_episodes, join_task_names, multi_task_note
+from pixio_robot.interop.lerobot.extra_metadata import FILE, read_extra_metadata
 from pixio_robot.interop.lerobot.features import Columns, choose_columns, find_mismatch, spec_from_features
 from pixio_robot.interop.lerobot.reader import LeRobotFiles, Record
 from pixio_robot.interop.lerobot.settings import ImportConfig
@@ -30,22 +29,18 @@ def import_dataset(source: Path, out: Path, config: ImportConfig) -> Conversion:
         reward=config.reward,
         success=config.success,
     )
-    notes = [f"left out: {', '.join(columns.left_out)}"] if columns.left_out else []
-    extra = read_extra_metadata(source, columns.cameras)
-    if extra is not None and (why := find_mismatch(extra.spec, files.features, columns, files.meta.fps)):
-        notes.append(f"{FILE} no longer matches the dataset and is ignored: {why}")
-        extra = None
-    reader = _Reader(files, columns, config, extra)
-    write_stores(out, {"": NewStore(spec=reader.spec, count=len(files), episodes=reader.episodes())})
-    store = DemoStore.open(out, ram_bytes=0)
-    return Conversion(len(store), int(store.lengths.sum()), notes + reader.notes())
+    return import_episodes(_Reader(files, columns, config), len(files), out)
 
 
 class _Reader:
     """Converts the dataset's episodes to ours and keeps track of what is lost."""
 
-    def __init__(self, files: LeRobotFiles, columns: Columns, config: ImportConfig, ours: ExtraMetadata | None) -> None:
-        self._files, self._columns, self._config, self._ours = files, columns, config, ours
+    def __init__(self, files: LeRobotFiles, columns: Columns, config: ImportConfig) -> None:
+        self._files, self._columns, self._config = files, columns, config
+        self._ours = read_extra_metadata(files.root, columns.cameras)
+        self._mismatch = self._ours and find_mismatch(self._ours.spec, files.features, columns, files.meta.fps)
+        if self._mismatch:
+            self._ours = None
         self._forgotten, self._mixed = 0, 0
         self._rounding = RoundingTracker()
         self.spec = self._spec()
@@ -66,8 +61,7 @@ class _Reader:
         )
 
     def episodes(self) -> Iterator[Episode]:
-        for record in self._files.records(self._columns, self._config.tolerance_s):
-            yield self._episode(record)
+        return map(self._episode, self._files.records(self._columns, self._config.tolerance_s))
 
     def _episode(self, record: Record) -> Episode:
         columns, count = self._columns, len(record.tasks)
@@ -97,7 +91,10 @@ class _Reader:
 
     def notes(self) -> list[str]:
         columns = self._columns
-        notes = self._rounding.notes()
+        notes = [f"left out: {', '.join(columns.left_out)}"] if columns.left_out else []
+        if self._mismatch:
+            notes.append(f"{FILE} no longer matches the dataset and is ignored: {self._mismatch}")
+        notes += self._rounding.notes()
         if columns.reward is None:
             notes.append("no reward column: all rewards are 0")
         if columns.success is None and self._ours is None:
