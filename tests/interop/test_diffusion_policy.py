@@ -29,7 +29,7 @@ from pixio_robot.interop.diffusion_policy import (
     import_demos,
     recognises,
 )
-from pixio_robot.interop.diffusion_policy.container import FolderSink
+from pixio_robot.interop.diffusion_policy.container import create_container
 from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
 
 ENDS = [4, 6, 11]
@@ -406,8 +406,8 @@ def test_stores_that_are_no_buffers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["data/../../victim/0", "/tmp/victim/0"])
 def test_no_key_leads_out_of_the_folder_that_is_written(tmp_path: Path, key: str) -> None:
-    sink = FolderSink(tmp_path / "out")
-    with pytest.raises(UserError, match="would be written outside"):
-        sink.write(key, b"")
-    sink.write("data/..img/0", b"fine")
+    with create_container(tmp_path / "out", zipped=False) as write:
+        with pytest.raises(UserError, match="would be written outside"):
+            write(key, b"")
+        write("data/..img/0", b"fine")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "data", "..img", "0"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -112,35 +114,26 @@ def open_container(path: Path) -> Container:
     return Archive(path)
 
 
-class Sink(Protocol):
-    """A store to write to; each key is written once."""
-
-    def write(self, key: str, content: bytes) -> None: ...
+Write = Callable[[str, bytes], None]
+"""Writes the content of a key; each is written once."""
 
 
-class FolderSink:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._made: set[Path] = set()
+@contextlib.contextmanager
+def create_container(path: Path, zipped: bool) -> Iterator[Write]:
+    """Create a folder, or an uncompressed zip archive, like zarr's own ZipStore: the chunks are already compressed."""
+    if zipped:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            yield archive.writestr
+        return
+    made: set[Path] = set()
 
-    def write(self, key: str, content: bytes) -> None:
+    def write(key: str, content: bytes) -> None:
         if not stays_below(key):
-            raise UserError(f"{key!r} would be written outside {self._path}: rename the camera or array.")
-        file = self._path / key
-        if file.parent not in self._made:
+            raise UserError(f"{key!r} would be written outside {path}: rename the camera or array.")
+        file = path / key
+        if file.parent not in made:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._made.add(file.parent)
+            made.add(file.parent)
         file.write_bytes(content)
 
-
-class ArchiveSink:
-    """An uncompressed zip archive, like zarr's own ZipStore: the chunks are already compressed. Close it after use."""
-
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
-
-    def write(self, key: str, content: bytes) -> None:
-        self._zip.writestr(key, content)
-
-    def close(self) -> None:
-        self._zip.close()
+    yield write

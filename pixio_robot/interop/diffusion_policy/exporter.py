@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Conversion, write_atomically
 from pixio_robot.interop.diffusion_policy.codecs import BLOSC, LOSSY, WRITABLE, check_writable, decode, encode
-from pixio_robot.interop.diffusion_policy.container import EPISODE_ENDS, ArchiveSink, FolderSink, Sink
+from pixio_robot.interop.diffusion_policy.container import EPISODE_ENDS, Write, create_container
 from pixio_robot.interop.diffusion_policy.importer import ACTION, REWARD, STATE
 from pixio_robot.interop.diffusion_policy.settings import INFOS, SPEC, ExportConfig
 from pixio_robot.interop.diffusion_policy.zarr_arrays import ArrayWriter, write_json
@@ -36,19 +34,20 @@ def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Conversi
         else {STATE: list(range(store.spec.state_dim))}
     )
     _check_keys(store, parts)
-    with write_atomically(out) as temporary, _sink(temporary, config.zip or out.suffix == ".zip") as sink:
+    zipped = config.zip or out.suffix == ".zip"
+    with write_atomically(out) as temporary, create_container(temporary, zipped) as write:
         for group in ("", "data/", "meta/"):
-            write_json(sink, f"{group}.zgroup", _GROUP)
+            write_json(write, f"{group}.zgroup", _GROUP)
         infos = [dict(store.info(number)) for number in range(len(store))]
-        write_json(sink, ".zattrs", {SPEC: store.spec.to_json(), INFOS: infos})
-        _write_meta(sink, store)
+        write_json(write, ".zattrs", {SPEC: store.spec.to_json(), INFOS: infos})
+        _write_meta(write, store)
         steps = int(store.lengths.sum())
         cameras = {
-            name: ArrayWriter(sink, f"data/{name}", (steps, *shape), np.uint8, 1, compressor)
+            name: ArrayWriter(write, f"data/{name}", (steps, *shape), np.uint8, 1, compressor)
             for name, shape in ((name, store.images_shape(0, name)[1:]) for name in store.spec.cameras)
         }
         values = {
-            key: ArrayWriter(sink, f"data/{key}", (steps, *shape), np.float32, _rows(shape, steps), BLOSC)
+            key: ArrayWriter(write, f"data/{key}", (steps, *shape), np.float32, _rows(shape, steps), BLOSC)
             for key, shape in (
                 *((key, (len(columns),)) for key, columns in parts.items()),
                 (ACTION, (store.spec.action_dim,)),
@@ -97,24 +96,12 @@ def _append(
     values[REWARD].append(episode.rewards)
 
 
-def _write_meta(sink: Sink, store: DemoStore) -> None:
+def _write_meta(write: Write, store: DemoStore) -> None:
     for key, values in (
         (EPISODE_ENDS, np.cumsum(store.lengths)),
         ("meta/success", np.array(store.successes, np.bool_)),
         ("meta/seed", np.array(store.seeds, np.int64)),
     ):
-        writer = ArrayWriter(sink, key, values.shape, values.dtype, len(values), BLOSC)
+        writer = ArrayWriter(write, key, values.shape, values.dtype, len(values), BLOSC)
         writer.append(values)
         writer.close()
-
-
-@contextlib.contextmanager
-def _sink(path: Path, zipped: bool) -> Iterator[Sink]:
-    if not zipped:
-        yield FolderSink(path)
-        return
-    sink = ArchiveSink(path)
-    try:
-        yield sink
-    finally:
-        sink.close()

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 from pixio_robot.interop.diffusion_policy.codecs import decode, encode
-from pixio_robot.interop.diffusion_policy.container import Container, Sink
+from pixio_robot.interop.diffusion_policy.container import Container, Write
 
 NODE = ".zarray"
 _SEPARATORS = (".", "/")
@@ -106,9 +106,9 @@ class ArrayWriter:
     """Writes one array of `shape`: append until it is full, then `close`. Chunks are `chunk_rows` whole rows."""
 
     def __init__(
-        self, sink: Sink, key: str, shape: tuple[int, ...], dtype: Any, chunk_rows: int, compressor: dict[str, Any]
+        self, write: Write, key: str, shape: tuple[int, ...], dtype: Any, chunk_rows: int, compressor: dict[str, Any]
     ) -> None:
-        self._sink, self._key, self._shape = sink, key, shape
+        self._write, self._key, self._shape = write, key, shape
         self._compressor = compressor
         # Little-endian on every machine, as declared in the array's metadata.
         self._dtype = np.dtype(dtype).newbyteorder("<")
@@ -124,7 +124,7 @@ class ArrayWriter:
             "compressor": compressor,
             "filters": None,
         }
-        write_json(sink, f"{key}/{NODE}", node)
+        write_json(write, f"{key}/{NODE}", node)
 
     def append(self, rows: np.ndarray) -> None:
         """Append rows (n, ...)."""
@@ -147,10 +147,10 @@ class ArrayWriter:
 
     def _flush(self) -> None:
         name = ".".join(map(str, (self._written, *([0] * (self._chunk.ndim - 1)))))
-        self._sink.write(f"{self._key}/{name}", encode(self._compressor, self._chunk))
+        self._write(f"{self._key}/{name}", encode(self._compressor, self._chunk))
         self._written += 1
         self._filled = 0
 
 
-def write_json(sink: Sink, key: str, value: Any) -> None:
-    sink.write(key, json.dumps(value, indent=4, allow_nan=False).encode())
+def write_json(write: Write, key: str, value: Any) -> None:
+    write(key, json.dumps(value, indent=4, allow_nan=False).encode())
