@@ -28,7 +28,7 @@ from pixio_robot.interop.robomimic.observations import (
     nested_groups,
     read_camera_spec,
 )
-from pixio_robot.interop.robomimic.renderer import StateRenderer
+from pixio_robot.interop.robomimic.renderer import GetRenderer
 from pixio_robot.interop.robomimic.settings import SPEC, ImportConfig
 from pixio_robot.types import UNKNOWN, DemoSpec
 
@@ -50,9 +50,14 @@ class ImportPlan:
     tasks: Mapping[str, str]
     notes: tuple[str, ...]
 
+    @property
+    def is_computed(self) -> bool:
+        """Whether a simulator computes anything."""
+        return bool(self.rendered or self.state.computed)
+
 
 def make_import_plan(
-    file: RobomimicFile, demos: Sequence[str], config: ImportConfig, scene: StateRenderer
+    file: RobomimicFile, demos: Sequence[str], config: ImportConfig, get_scene: GetRenderer
 ) -> ImportPlan:
     """Raises UserError for settings that do not match the file, or if neither specifies something required."""
     demo = demos[0]
@@ -60,13 +65,13 @@ def make_import_plan(
     observations = get_observations(group)
     exported = _exported_spec(file)
     stored, rendered = choose_cameras(file, observations, config)
-    state = choose_state(file, group, observations, config, exported, scene)
+    state = choose_state(file, group, observations, config, exported, get_scene)
     width = _action_width(file, group, config.actions)
     action_key = resolve_action_key(file, config, exported)
     action_names, deltas, notes = _plan_actions(file, demo, config, exported, action_key, width)
     cameras = {name: read_camera_spec(file, group, name, key) for name, key in stored.items()}
     if rendered:
-        cameras |= scene.cameras(get_model_file(file, demo), rendered)
+        cameras |= get_scene().cameras(get_model_file(file, demo), rendered)
         notes.append(f"rendered from the recorded states: {', '.join(rendered)}")
     if not cameras and exported is None:
         renders = "; set cameras= to render some" if file.model_file(demo) and has_states(group) else ""

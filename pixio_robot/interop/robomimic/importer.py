@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from pixio_robot.data.demos.editing.rewrite import TASK, NewStore, write_stores
+from pixio_robot.data.demos.editing.rewrite import TASK
 from pixio_robot.errors import UserError
-from pixio_robot.interop.demo_formats import Conversion
+from pixio_robot.interop.demo_formats import Conversion, import_episodes
 from pixio_robot.interop.hdf5 import read_dataset
 from pixio_robot.interop.robomimic.absolute_actions import check_delta_range
 from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number
 from pixio_robot.interop.robomimic.import_plan import LANGUAGE, ImportPlan, make_import_plan
 from pixio_robot.interop.robomimic.observations import get_model_file
-from pixio_robot.interop.robomimic.renderer import OpenRenderer, StateRenderer
+from pixio_robot.interop.robomimic.renderer import GetRenderer, OpenRenderer, StateRenderer
 from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, ImportConfig
 from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import Episode
@@ -30,69 +32,51 @@ _ROUNDING = 1e-6
 
 def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenRenderer) -> Conversion:
     """Import the file. Raises UserError for an invalid file or settings, and then writes nothing."""
-    with RobomimicFile(source) as file:
-        scene = _LazyRenderer(open_scene, config)
-        try:
-            demos = file.chosen(config.mask)
-            plan = make_import_plan(file, demos, config, scene)
-            reader = _Reader(file, plan, config, scene)
-            lengths = [file.length(demo) for demo in demos]
-            write_stores(out, {"": NewStore(spec=plan.spec, count=len(demos), episodes=map(reader.episode, demos))})
-        finally:
-            scene.close()
-    return Conversion(episodes=len(demos), frames=sum(lengths), notes=[*plan.notes, *scene.notes(), *reader.notes()])
+    with RobomimicFile(source) as file, contextlib.ExitStack() as stack:
 
+        @functools.cache
+        def get_scene() -> StateRenderer:
+            """Starts the simulator, which a file that contains everything does not need."""
+            return stack.enter_context(contextlib.closing(open_scene(config.image_size, config.render_quality)))
 
-class _LazyRenderer:
-    """Starts the simulator only when something has to be computed, not for a file that contains everything."""
-
-    def __init__(self, open_scene: OpenRenderer, config: ImportConfig) -> None:
-        self._open, self._config = open_scene, config
-        self._scene: StateRenderer | None = None
-
-    def _get(self) -> StateRenderer:
-        if self._scene is None:
-            self._scene = self._open(self._config.image_size, self._config.render_quality)
-        return self._scene
-
-    def cameras(self, model_file: str, names: Any) -> Any:
-        return self._get().cameras(model_file, names)
-
-    def observe(self, model_file: str, states: np.ndarray, keys: Any, cameras: Any) -> Mapping[str, np.ndarray]:
-        return self._get().observe(model_file, states, keys, cameras)
-
-    def notes(self) -> list[str]:
-        return [] if self._scene is None else self._scene.notes()
-
-    def close(self) -> None:
-        if self._scene is not None:
-            self._scene.close()
+        demos = file.chosen(config.mask)
+        plan = make_import_plan(file, demos, config, get_scene)
+        for demo in demos:
+            file.length(demo)  # raises before hours of rendering
+        return import_episodes(_Reader(file, demos, plan, config, get_scene), len(demos), out)
 
 
 class _Reader:
     """Reads the episodes of one file according to the plan, and keeps track of what is lost in conversion."""
 
-    def __init__(self, file: RobomimicFile, plan: ImportPlan, config: ImportConfig, scene: StateRenderer) -> None:
-        self._file, self._plan, self._config, self._scene = file, plan, config, scene
+    def __init__(
+        self, file: RobomimicFile, demos: Sequence[str], plan: ImportPlan, config: ImportConfig, get_scene: GetRenderer
+    ) -> None:
+        self.spec = plan.spec
+        self._file, self._demos, self._plan, self._config, self._get_scene = file, demos, plan, config, get_scene
         self._rounding = RoundingTracker()
         self._dropped: set[str] = set()
         self._without_rewards = False
 
     def notes(self) -> list[str]:
-        notes = self._rounding.notes()
+        notes = [*self._plan.notes, *(self._get_scene().notes() if self._plan.is_computed else ())]
+        notes += self._rounding.notes()
         if self._dropped:
             notes.append(f"not kept in the store: {', '.join(sorted(self._dropped))}")
         if self._without_rewards:
             notes.append("the file has no rewards: all of them are 0")
         return notes
 
-    def episode(self, demo: str) -> Episode:
+    def episodes(self) -> Iterator[Episode]:
+        return map(self._episode, self._demos)
+
+    def _episode(self, demo: str) -> Episode:
         group, plan = self._file.demo(demo), self._plan
         length = self._file.length(demo)
         computed: Mapping[str, np.ndarray] = {}
-        if plan.rendered or plan.state.computed:
-            states = read_dataset(group, "states", self._file.path)
-            computed = self._scene.observe(get_model_file(self._file, demo), states, plan.state.computed, plan.rendered)
+        if plan.is_computed:
+            states, model = read_dataset(group, "states", self._file.path), get_model_file(self._file, demo)
+            computed = self._get_scene().observe(model, states, plan.state.computed, plan.rendered)
         images = {name: self._observation(group, key, length) for name, key in plan.stored.items()}
         images |= {name: computed[f"{name}_image"] for name in plan.rendered}
         state = np.empty((length, plan.spec.state_dim), np.float32)

@@ -14,7 +14,7 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.hdf5 import get_dataset
 from pixio_robot.interop.robomimic import env_metadata
 from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, has_states
-from pixio_robot.interop.robomimic.renderer import StateRenderer
+from pixio_robot.interop.robomimic.renderer import GetRenderer
 from pixio_robot.interop.robomimic.settings import ImportConfig
 from pixio_robot.types import CameraSpec, DemoSpec
 
@@ -94,7 +94,7 @@ def choose_state(
     observations: Mapping[str, h5py.Dataset],
     config: ImportConfig,
     exported: DemoSpec | None,
-    scene: StateRenderer,
+    get_scene: GetRenderer,
 ) -> StateLayout:
     """The keys in `state=`, else those stored by our own export, else the usual ones."""
     if exported is not None and not config.state:
@@ -111,7 +111,7 @@ def choose_state(
     shapes = {key: observations[key].shape[1:] for key in keys if key in observations}
     if computed:
         demo = str(group.name).rsplit("/", 1)[-1]
-        first_rows = scene.observe(
+        first_rows = get_scene().observe(
             get_model_file(file, demo), get_dataset(group, "states", file.path)[:1], computed, []
         )
         shapes |= {key: value.shape[1:] for key, value in first_rows.items()}

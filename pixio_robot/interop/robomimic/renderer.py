@@ -32,3 +32,6 @@ class StateRenderer(Protocol):
 
 OpenRenderer = Callable[[int, str], StateRenderer]
 """(image size in pixels, name of the render quality) -> a scene."""
+
+GetRenderer = Callable[[], StateRenderer]
+"""The scene of this import, opened at the first call."""
