@@ -95,7 +95,7 @@ def archive_prefix(names: set[str]) -> str | None:
     return None
 
 
-def is_store(path: Path) -> bool:
+def recognises(path: Path) -> bool:
     """Whether a folder or an archive contains `meta/episode_ends`."""
     if path.is_dir():
         return any((path / mark).is_file() for mark in _MARKS)

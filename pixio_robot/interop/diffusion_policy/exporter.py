@@ -24,7 +24,7 @@ CHUNK_BYTES = 2_000_000
 _GROUP = {"zarr_format": 2}
 
 
-def export_buffer(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
+def export_demos(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
     """Export the store. Raises UserError for an unsuitable store or a missing codec, and then writes nothing."""
     store = open_for_streaming(store_path)
     compressor = check_writable(config.codec)

@@ -24,7 +24,7 @@ _OF_THE_EPISODE = ("_demo_start_pose", "_demo_end_pose")
 """UMI repeats both at every step. A policy cannot know in advance where an episode will end."""
 
 
-def import_buffer(source: Path, out: Path, config: ImportConfig) -> Conversion:
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     """Import the buffer. Raises UserError for an invalid store or settings, and then writes nothing."""
     with ReplayBuffer(source, fill_missing=config.fill_missing) as buffer:
         return import_episodes(_Reader(buffer, config), len(buffer), out)

@@ -16,7 +16,7 @@ from pixio_robot.interop.lerobot.settings import ExportConfig, Images
 from pixio_robot.interop.lerobot.writer import write_lerobot
 
 
-def export_dataset(store: Path, out: Path, config: ExportConfig) -> Conversion:
+def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
     demos = open_for_streaming(store)
     video = config.images is Images.VIDEO and bool(demos.spec.cameras)
     encoder = {"vcodec": config.codec, "crf": config.crf, "pix_fmt": config.pix_fmt, "g": config.gop}

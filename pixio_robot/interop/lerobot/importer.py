@@ -19,7 +19,7 @@ from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import DemoSpec, Episode
 
 
-def import_dataset(source: Path, out: Path, config: ImportConfig) -> Conversion:
+def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     files = LeRobotFiles(source)
     columns = choose_columns(
         files.features,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ from pixio_robot.interop.lerobot.features import INFO, Columns
 _ROWS = 64
 _DECODED = 128
 """Frames per batch: rows read, and video frames decoded."""
+
+
+def recognises(path: Path) -> bool:
+    try:
+        info = json.loads((path / INFO).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(info, dict) and {"codebase_version", "features"} <= set(info)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ from pixio_robot.types import DemoSpec, Episode
 _FROM_ORIGINAL = ("model_file", "ep_meta", "camera_info")
 
 
-def export_file(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
+def export_demos(store_path: Path, out: Path, config: ExportConfig) -> Conversion:
     """Export the store. Raises UserError for an unsuitable store or original, and then writes nothing."""
     store = open_for_streaming(store_path)
     names = _demo_names(store)

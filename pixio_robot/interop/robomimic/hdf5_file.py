@@ -166,7 +166,7 @@ def demo_number(name: str) -> int:
     return int(name.removeprefix(DEMO_PREFIX))
 
 
-def is_robomimic(path: Path) -> bool:
+def recognises(path: Path) -> bool:
     """Whether this is an HDF5 file with a group `data` that contains a `demo_...`, and none of LIBERO."""
     if not path.is_file() or not h5py.is_hdf5(path):
         return False

@@ -30,8 +30,15 @@ SUCCESS_REWARD = 1.0
 _ROUNDING = 1e-6
 
 
-def import_file(source: Path, out: Path, config: ImportConfig, open_scene: OpenRenderer) -> Conversion:
-    """Import the file. Raises UserError for an invalid file or settings, and then writes nothing."""
+def _no_renderer(image_size: int, render_quality: str) -> StateRenderer:
+    raise UserError("The file lacks observations that only a simulator can compute, and no simulator was provided.")
+
+
+def import_demos(source: Path, out: Path, config: ImportConfig, open_scene: OpenRenderer = _no_renderer) -> Conversion:
+    """Import the file. Raises UserError for an invalid file or settings, and then writes nothing.
+
+    `open_scene` renders recorded states; without it, only what the file contains can be imported.
+    """
     with RobomimicFile(source) as file, contextlib.ExitStack() as stack:
 
         @functools.cache
