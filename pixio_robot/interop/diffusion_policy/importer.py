@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ class _Reader:
             )
         return [ACTION]
 
-    def _names(self, which: str, keys: list[str], said: list[str], written: list[str]) -> tuple[str, ...]:
+    def _names(self, which: str, keys: list[str], said: list[str], written: Sequence[str]) -> tuple[str, ...]:
         """Names of the columns: the user's, else those stored by our export, else generated from the keys."""
         chosen = [self._columns(name) for name in keys]
         made = [self._made(key)[column] for key, columns in chosen for column in columns]
@@ -193,43 +194,38 @@ class _Reader:
 
     def _spec(self, written: DemoSpec | None) -> DemoSpec:
         config, path = self._config, self._buffer.path
-        hz = config.control_hz or (written.control_hz if written else 0.0)
-        if not hz:
-            raise UserError(f"{path} does not store the control rate: set control_hz= (Push-T: 10).")
-        old = written or DemoSpec(
-            task=config.task or path.name.split(".")[0],
-            robot=config.robot,
+        spec = written or DemoSpec(
+            task=path.name.split(".")[0],
+            robot=UNKNOWN,
             simulator=UNKNOWN,
             simulator_version=UNKNOWN,
-            controller=config.controller,
-            control_hz=hz,
+            controller=UNKNOWN,
+            control_hz=0.0,
             cameras={},
             state_names=(),
             action_names=(),
             render_quality=UNKNOWN,
             source=f"diffusion_policy: {path.name}",
         )
-        overrides = {key: getattr(config, key) for key in ("task", "source", "licence") if getattr(config, key)}
-        overrides |= {key: getattr(config, key) for key in ("robot", "controller") if getattr(config, key) != UNKNOWN}
-        own_state = list(old.state_names) if not config.state else []
-        own_actions = list(old.action_names) if not config.actions else []
-        fields: dict[str, Any] = old.to_json() | overrides
-        return DemoSpec.from_json(
-            fields
-            | {
-                "control_hz": hz,
-                "cameras": {key: self._camera(key, old) for key in self._cameras},
-                "state_names": self._names("state_names", self._state, config.state_names, own_state),
-                "action_names": self._names("action_names", self._actions, config.action_names, own_actions),
-            }
+        settings = ("task", "robot", "controller", "control_hz", "source", "licence")
+        overrides: dict[str, Any] = {key: getattr(config, key) for key in settings}
+        overrides = {key: value for key, value in overrides.items() if value not in ("", UNKNOWN, 0.0)}
+        spec = dataclasses.replace(spec, **overrides)
+        if not spec.control_hz:
+            raise UserError(f"{path} does not store the control rate: set control_hz= (Push-T: 10).")
+        own_state = () if config.state else spec.state_names
+        own_actions = () if config.actions else spec.action_names
+        return dataclasses.replace(
+            spec,
+            cameras={key: spec.cameras.get(key) or self._camera(key) for key in self._cameras},
+            state_names=self._names("state_names", self._state, config.state_names, own_state),
+            action_names=self._names("action_names", self._actions, config.action_names, own_actions),
         )
 
-    def _camera(self, key: str, old: DemoSpec) -> dict[str, Any]:
-        if key in old.cameras:
-            return old.to_json()["cameras"][key]
+    def _camera(self, key: str) -> CameraSpec:
         shape = self._buffer.array(key).shape
         height, width = shape[2:] if _channels_first(shape) else shape[1:3]
-        return vars(CameraSpec(height=height, width=width))
+        return CameraSpec(height=height, width=width)
 
 
 def _are_images(array: ArrayReader) -> bool:
