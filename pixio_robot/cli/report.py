@@ -102,13 +102,15 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
 
 
 def _compare(command: ReportCommand) -> int:
-    from pixio_robot.evaluation.report.build import build_comparison
+    from pixio_robot.evaluation.report.build import write_report
+    from pixio_robot.evaluation.report.data import collect_comparison
 
     runs = [Path(run) for run in command.compare]
     if len(runs) < 2:
         raise UserError(f"compare={command.compare} needs at least two runs: compare=[runs/a,runs/b].")
     page = _page(command, runs[0].resolve().parent / "comparison.html")
-    print(f"report: {build_comparison(runs, page, _find_stale([run / EVALUATIONS for run in runs])).resolve()}")
+    inputs = collect_comparison(runs, _find_stale([run / EVALUATIONS for run in runs]))
+    print(f"report: {write_report(inputs, page).resolve()}")
     return 0
 
 
@@ -120,7 +122,8 @@ def _page(command: ReportCommand, otherwise: Path) -> Path:
 
 
 def _run(command: ReportCommand) -> int:
-    from pixio_robot.evaluation.report.build import build_report
+    from pixio_robot.evaluation.report.build import write_report
+    from pixio_robot.evaluation.report.data import collect_inputs
 
     if command.compare and command.sweep is not None:
         raise UserError("report writes one page at a time: give compare= or sweep=, not both.")
@@ -138,7 +141,8 @@ def _run(command: ReportCommand) -> int:
             f"There is no run directory {directory}: give run=DIR, the directory the other commands wrote to."
         )
     stale = _find_stale([directory / EVALUATIONS])
-    path = build_report(directory, directory / "report.html", stale, _read_stages(directory), describe_environment())
+    inputs = collect_inputs(directory, stale, _read_stages(directory), describe_environment())
+    path = write_report(inputs, directory / "report.html")
     missing = find_unshown_evaluations(directory)
     if missing:
         print(

@@ -41,10 +41,8 @@ class CheckpointSeries:
     best: float
     best_step: int
     """Step of the best checkpoint; the earliest in case of a tie."""
-
-    @property
-    def best_of(self) -> int:
-        return len(self.steps)
+    best_of: int
+    """Number of checkpoints."""
 
 
 def checkpoint_directory(step: int) -> str:
@@ -82,6 +80,7 @@ def summarise_series(summaries: Sequence[EvaluationSummary]) -> CheckpointSeries
         averaged=len(tail),
         best=rates[best],
         best_step=ordered[best].training_step or 0,
+        best_of=len(ordered),
     )
 
 
@@ -94,7 +93,7 @@ def read_series(directory: Path) -> CheckpointSeries:
 def write_series(directory: Path) -> CheckpointSeries:
     """Write `checkpoints.json` beside the evaluations of checkpoints in `directory`."""
     series = read_series(directory)
-    write_json(directory / SERIES, dataclasses.asdict(series) | {"best_of": series.best_of})
+    write_json(directory / SERIES, dataclasses.asdict(series))
     return series
 
 

@@ -9,7 +9,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.checkpoint_series import checkpoint_directory, read_series, series_text, write_series
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
-from pixio_robot.evaluation.report.build import build_report
+from pixio_robot.evaluation.report.build import write_report
 from pixio_robot.evaluation.report.data import collect_inputs
 from pixio_robot.evaluation.results import EvaluatedPolicy
 
@@ -46,7 +46,7 @@ def test_the_best_is_always_labelled(run_dir, tmp_path):
     text = series_text(read_series(run_dir / "evaluations" / "bc"))
     assert "best of 12 checkpoints" in text
     assert "biased upwards" in text
-    page = build_report(run_dir, tmp_path / "report.html")
+    page = write_report(collect_inputs(run_dir), tmp_path / "report.html")
     assert "Best of 12" in page.read_text()
     assert "Mean of the last 10" in page.read_text()
     assert "biased upwards" in (tmp_path / "report.md").read_text()

@@ -1,4 +1,4 @@
-"""Write `report.html`, `report.md`, `results.csv` and `results.json` for a run directory, or compare several."""
+"""Write the page about a run directory, or about several, with its numbers beside it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from pixio_robot.evaluation.checkpoint_series import series_text
-from pixio_robot.evaluation.report.data import ReportInputs, Stage, collect_comparison, collect_inputs, run_name
+from pixio_robot.evaluation.report.data import ReportInputs, run_name
 from pixio_robot.evaluation.report.figures import interval_svg, loss_svg, series_svg
 from pixio_robot.evaluation.report.findings import (
     caveats,
@@ -34,36 +34,17 @@ _CSV_COLUMNS = [
 ]
 
 
-def build_report(
-    run_dir: Path,
-    out: Path,
-    stale: Collection[Path] = (),
-    stages: Sequence[Stage] = (),
-    environment: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write `out` (an .html file), and `report.md`, `results.csv` and `results.json` beside it; returns `out`.
+def write_report(inputs: ReportInputs, out: Path) -> Path:
+    """Write `out` (an .html file) and a .md of the same name; returns `out`. Also a .csv and .json, which are called
+    `results` or, for a comparison of several runs, like the page.
 
-    `stale`, `stages`, `environment`: as in `collect_inputs`.
-
-    The page is one self-contained file that needs no network access. Raises UserError as `collect_inputs` and
-    `write_page` do.
+    The page is one self-contained file that needs no network access. Raises UserError as `write_page` does.
     """
-    return _write(collect_inputs(run_dir, stale, stages, environment), out, "report", "results")
-
-
-def build_comparison(run_dirs: Sequence[Path], out: Path, stale: Collection[Path] = ()) -> Path:
-    """Compare several runs on one page, `out` (.html), with .md, .csv and .json of the same name; returns `out`.
-
-    Raises UserError as `collect_comparison` and `write_page` do.
-    """
-    return _write(collect_comparison(run_dirs, stale), out, out.stem, out.stem)
-
-
-def _write(inputs: ReportInputs, out: Path, markdown: str, results: str) -> Path:
+    results = out.with_name(out.name if inputs.compared else "results.html")
     beside = {
-        out.with_name(f"{markdown}.md"): render_markdown(inputs),
-        out.with_name(f"{results}.csv"): render_csv(inputs),
-        out.with_name(f"{results}.json"): render_json(inputs),
+        out.with_suffix(".md"): render_markdown(inputs),
+        results.with_suffix(".csv"): render_csv(inputs),
+        results.with_suffix(".json"): render_json(inputs),
     }
     write_page(out, render_html(inputs), beside)
     return out
@@ -114,9 +95,7 @@ def render_json(inputs: ReportInputs) -> str:
             for table in comparison_tables(inputs)
             for row in table.rows
         ],
-        "checkpoints": {
-            name: dataclasses.asdict(series) | {"best_of": series.best_of} for name, series in inputs.series.items()
-        },
+        "checkpoints": {name: dataclasses.asdict(series) for name, series in inputs.series.items()},
     }
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 

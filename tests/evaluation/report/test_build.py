@@ -13,7 +13,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate, summarise
-from pixio_robot.evaluation.report.build import build_comparison, build_report, render_csv, render_html, render_markdown
+from pixio_robot.evaluation.report.build import render_csv, render_html, render_markdown, write_report
 from pixio_robot.evaluation.report.data import Curve, Stage, collect_comparison, collect_inputs
 from pixio_robot.evaluation.report.figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report.findings import (
@@ -137,7 +137,7 @@ def test_the_page_is_whole_and_reaches_nowhere(run_dir, tmp_path):
         Stage(stage="pretrain", command="pixio-robot pretrain", seconds=3725.0),
     ]
     machine = {"versions": {"torch": "2.11.0"}, "device": "cpu"}
-    out = build_report(run_dir, tmp_path / "public" / "report.html", stages=stages, environment=machine)
+    out = write_report(collect_inputs(run_dir, (), stages, machine), tmp_path / "public" / "report.html")
     html = out.read_text()
     page = parse(html)
     assert page.links
@@ -167,9 +167,9 @@ def test_any_part_alone_is_reported(run_dir, tmp_path, part):
     alone = tmp_path / "alone"
     alone.mkdir()
     (run_dir / part).rename(alone / part)
-    page = parse(build_report(alone, tmp_path / "report.html").read_text())
+    page = parse(write_report(collect_inputs(alone), tmp_path / "report.html").read_text())
     assert "Not run" in page.text
-    build_report(run_dir, tmp_path / "without" / "report.html")
+    write_report(collect_inputs(run_dir), tmp_path / "without" / "report.html")
 
 
 def test_nothing_to_report(tmp_path):
@@ -461,7 +461,8 @@ def test_failures_come_first(run_dir):
 def test_several_runs_on_one_page(tmp_path, make_spec):
     for name, successes in (("first", 70), ("second", 40)):
         write_evaluation(tmp_path / name, make_spec(), "pixio", successes)
-    out = build_comparison([tmp_path / "first", tmp_path / "second"], tmp_path / "both" / "page.html")
+    inputs = collect_comparison([tmp_path / "first", tmp_path / "second"])
+    out = write_report(inputs, tmp_path / "both" / "page.html")
     page = parse(out.read_text())
     assert "Frozen Pixio (first)" in page.text
     assert "Frozen Pixio (second)" in page.text
@@ -474,13 +475,13 @@ def test_several_runs_on_one_page(tmp_path, make_spec):
     (row,) = json.loads((out.parent / "page.json").read_text())["comparisons"]
     assert row["verdict"] == "worse"
     assert row["paired"]["difference"] == pytest.approx(-0.3)
-    build_comparison([tmp_path / "first", tmp_path / "second"], tmp_path / "dots" / "page.2.html")
+    write_report(inputs, tmp_path / "dots" / "page.2.html")
     names = sorted(path.name for path in (tmp_path / "dots").iterdir())
     assert names == ["page.2.csv", "page.2.html", "page.2.json", "page.2.md"]
     with pytest.raises(UserError, match="holds no evaluation to compare"):
-        build_comparison([tmp_path / "first", tmp_path], tmp_path / "x.html")
+        collect_comparison([tmp_path / "first", tmp_path])
     with pytest.raises(UserError, match="the same run directory twice"):
-        build_comparison([tmp_path / "first", tmp_path / "first"], tmp_path / "x.html")
+        collect_comparison([tmp_path / "first", tmp_path / "first"])
 
 
 def test_runs_whose_folders_are_called_the_same_are_told_apart(tmp_path, make_spec):

@@ -14,8 +14,8 @@ from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.checkpoint_series import checkpoint_directory, write_series
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate
-from pixio_robot.evaluation.report.build import build_comparison, build_report
-from pixio_robot.evaluation.report.data import Stage
+from pixio_robot.evaluation.report.build import write_report
+from pixio_robot.evaluation.report.data import Stage, collect_comparison, collect_inputs
 from pixio_robot.evaluation.report.probes import picture_name, write_picture_strip, write_probe_page
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.evaluation.sweep.collect import collect_sweep
@@ -112,8 +112,8 @@ def pages(line_pool, seeking_actor, tmp_path_factory):
         write_card(root / "probes" / encoder)
     return {
         "probes": write_probe_page(root / "probes"),
-        "report": build_report(root / "first", root / "report.html", stages=[stage]),
-        "comparison": build_comparison([root / "first", root / "second"], root / "comparison.html"),
+        "report": write_report(collect_inputs(root / "first", stages=[stage]), root / "report.html"),
+        "comparison": write_report(collect_comparison([root / "first", root / "second"]), root / "comparison.html"),
         "sweep": write_sweep(collect_sweep(root, lambda path: {"optim.lr": 1e-4}), "All", root / "sweep.html"),
     }
 
