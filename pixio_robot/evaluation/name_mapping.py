@@ -60,20 +60,14 @@ class NameMapping:
         """Wrap the actor so that it receives frames and returns actions in its own names and units."""
         if not self.cameras and self.columns is None and self.actions is None:
             return actor
-        return _NameMappedActor(actor, self.cameras, self.columns, self.actions)
+        return _NameMappedActor(actor, self)
 
 
 class _NameMappedActor:
     """An `Actor` wrapper that renames what the actor observes and converts the actions it returns."""
 
-    def __init__(
-        self,
-        actor: Actor,
-        cameras: Mapping[str, str],
-        columns: Sequence[int] | None,
-        actions: ActionConverter | None,
-    ) -> None:
-        self._actor, self._cameras, self._columns, self._actions = actor, cameras, columns, actions
+    def __init__(self, actor: Actor, mapping: NameMapping) -> None:
+        self._actor, self._mapping = actor, mapping
 
     def reset(self, slot: int, seed: int) -> None:
         self._actor.reset(slot, seed)
@@ -83,15 +77,15 @@ class _NameMappedActor:
 
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
         actions = self._actor.act({slot: self._rename_frame(frame) for slot, frame in frames.items()})
-        if self._actions is None:
+        convert = self._mapping.actions
+        if convert is None:
             return actions
-        return {slot: self._actions(action).astype(np.float32) for slot, action in actions.items()}
+        return {slot: convert(action).astype(np.float32) for slot, action in actions.items()}
 
     def _rename_frame(self, frame: Frame) -> Frame:
-        renamed = {
-            policy_name: frame.images[env_name] for policy_name, env_name in self._cameras.items() if frame.images
-        }
-        state = frame.state if self._columns is None else frame.state[list(self._columns)]
+        cameras, columns = self._mapping.cameras, self._mapping.columns
+        renamed = {policy_name: frame.images[env_name] for policy_name, env_name in cameras.items() if frame.images}
+        state = frame.state if columns is None else frame.state[list(columns)]
         return Frame({**frame.images, **renamed}, state)
 
 

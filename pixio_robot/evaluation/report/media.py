@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,12 +121,8 @@ def _failures_first(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def _alternate(recorded: Sequence[tuple[Path, EpisodeResult]]) -> list[tuple[Path, EpisodeResult]]:
-    ranks = {True: 0, False: 0}
-    keyed = []
-    for path, episode in recorded:
-        keyed.append((ranks[episode.success], episode.success, (path, episode)))
-        ranks[episode.success] += 1
-    return [pair for _, _, pair in sorted(keyed, key=lambda item: item[:2])]
+    failures, successes = ([each for each in recorded if each[1].success == success] for success in (False, True))
+    return [each for pair in itertools.zip_longest(failures, successes) for each in pair if each is not None]
 
 
 def _video_path(evaluation: Evaluation, episode: EpisodeResult) -> Path | None:
