@@ -18,7 +18,7 @@ from pixio_robot.fields import number, one_of
 from pixio_robot.types import DemoSpec
 from policies.base import ChunkPolicy
 from policies.config import PolicyConfig
-from policies.networks.position_embeddings import sinusoidal_embedding
+from policies.networks.embeddings import sinusoidal_embedding
 from policies.normalisation import NORMALISATIONS
 from policies.observation_encoder.base import ObservationEncoder
 from policies.observation_encoder.tokens import TokenObservationEncoder

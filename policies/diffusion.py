@@ -70,7 +70,7 @@ class DiffusionPolicy(GenerativePolicy):
             beta_start=config.beta_start,
             beta_end=config.beta_end,
             prediction=config.prediction,
-            clip_sample=1.0 if config.clip_sample else None,
+            clip_sample=config.clip_sample,
         )
 
     def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pixio_robot.fields import number
 from pixio_robot.types import DemoSpec
 from policies.flow import TIME_SCALE
 from policies.generative import GenerativeConfig, GenerativePolicy
-from policies.networks.step_embedding import StepEmbeddingMLP
+from policies.networks.embeddings import StepEmbeddingMLP
 from policies.noise import RowNoise
 
 

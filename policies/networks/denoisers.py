@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from policies.config import DenoiserConfig
-from policies.networks.step_embedding import StepEmbeddingMLP
+from policies.networks.embeddings import StepEmbeddingMLP
 from policies.networks.transformer_denoiser import TransformerDenoiser
 
 

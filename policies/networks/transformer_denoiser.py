@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.config import DenoiserConfig
-from policies.networks.position_embeddings import sinusoidal_embedding
-from policies.networks.step_embedding import SinusoidalStepEmbedding
+from policies.networks.embeddings import SinusoidalStepEmbedding, sinusoidal_embedding
 
 
 class TransformerDenoiser(nn.Module):

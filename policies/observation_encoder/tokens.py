@@ -15,7 +15,7 @@ from torch.nn import functional
 from pixio_robot.data.stats import Statistics
 from pixio_robot.types import DemoSpec, Features, Observation
 from policies.config import ConditioningConfig
-from policies.networks.position_embeddings import grid_embedding, sinusoidal_embedding
+from policies.networks.embeddings import grid_embedding, sinusoidal_embedding
 from policies.observation_encoder.base import FeatureShape, ObservationEncoder
 
 
