@@ -37,13 +37,9 @@ class Disturbance:
         mistakes = f", mistakes {self.mistakes}" if self.mistakes else ""
         return f"noise {self.noise}{mistakes}"
 
-    def begin(self, seed: int) -> Disturber:
-        """The disturbances of the episode with that seed."""
-        return Disturber(self, seed)
-
 
 class Disturber:
-    """Disturbs the actions of one episode, in order. `rng` is the episode's generator."""
+    """Disturbs the actions of the episode with that seed, in order. `rng` is the episode's generator."""
 
     def __init__(self, settings: Disturbance, seed: int) -> None:
         self._settings = settings

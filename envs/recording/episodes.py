@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.experts.disturbance import Disturbance
+from envs.experts.disturbance import Disturbance, Disturber
 from envs.experts.motions import motion_to_action
 from envs.experts.registry import make_expert
 from envs.registry import Environment, PrivilegedEnv, cached_env
@@ -20,7 +20,7 @@ class ExpertEpisodeRecorder:
     def __init__(self, env: PrivilegedEnv, seed: int, frame: Frame, disturbance: Disturbance) -> None:
         """env: at the start of the episode with that seed; `frame`: its first frame."""
         self._env, self._seed, self._disturbance = env, seed, disturbance
-        self._disturb = disturbance.begin(seed)
+        self._disturb = Disturber(disturbance, seed)
         self._expert = make_expert(env.config)
         self._expert.reset(env, self._disturb.rng)
         self._frames, self._actions, self._results = [frame], [], []

@@ -9,13 +9,17 @@ import numpy as np
 from envs.config import CAMERAS, EnvConfig
 from envs.experts.motions import motion_to_action
 from envs.experts.random_play import PLAY_STREAM, RandomPlay
-from envs.recording.contacts import robot_touches_object
-from envs.registry import make_env
+from envs.registry import Environment, make_env
+from envs.rendering.views import MujocoRendering
+from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.types import GroundTruth
 
 MIN_MOTION_M = 1e-3
 """Positions that vary by less than this (standard deviation) over all frames are not probed."""
+
+_ROBOT, _FIRST_OBJECT = 2, 3
+"""Indices into `segmentation_names()`."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -75,3 +79,15 @@ def gather_ground_truth(env_config: EnvConfig, config: GroundTruthConfig) -> Gro
         contact=np.array(contact),
         episode=np.array(episode),
     )
+
+
+def robot_touches_object(env: Environment) -> bool:
+    """Whether a part of the robot touches one of the task's objects.
+
+    Raises UserError for an environment without a MuJoCo model of known parts.
+    """
+    if not isinstance(env, MujocoRendering):
+        raise UserError(f"Contacts of the robot are not available in {env.config.task}; probe another task.")
+    classes = env._class_of_geom[np.asarray(env._data.contact.geom)]
+    robot = (classes == _ROBOT).any(1)
+    return bool((robot & (classes >= _FIRST_OBJECT).any(1)).any())

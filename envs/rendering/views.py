@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mujoco
 import numpy as np
 
@@ -91,8 +93,11 @@ class MujocoRendering:
         return [object_columns(self._data.xpos[bodies], self._data.xmat[bodies].reshape(-1, 3, 3))]
 
     def _body_poses(self) -> dict[str, np.ndarray]:
+        return self._poses(self._body_ids)
+
+    def _poses(self, bodies: Mapping[str, int]) -> dict[str, np.ndarray]:
         poses = {}
-        for name, body in self._body_ids.items():
+        for name, body in bodies.items():
             poses[f"{name}_pos"] = self._data.xpos[body].copy()
             poses[f"{name}_mat"] = self._data.xmat[body].reshape(3, 3).copy()
         return poses

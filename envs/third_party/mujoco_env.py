@@ -115,11 +115,7 @@ class MujocoEnvAdapter(MujocoRendering):
 
     def privileged(self) -> dict[str, np.ndarray]:
         """The poses of all named bodies."""
-        poses = {}
-        for name, body in self._bodies_by_name.items():
-            poses[f"{name}_pos"] = self._data.xpos[body].copy()
-            poses[f"{name}_mat"] = self._data.xmat[body].reshape(3, 3).copy()
-        return poses
+        return self._poses(self._bodies_by_name)
 
     def camera_pose(self, camera: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         name = self._model_camera(camera)

@@ -65,21 +65,17 @@ def _image_cameras(config: EnvConfig, metadata: EnvMetadata) -> dict[str, Camera
         raise UserError(
             f"{config.task} cannot be rendered ({metadata.render_error}): use it without images, with cameras=[]."
         )
+    if config.render_quality is not _DEFAULTS.render_quality:
+        raise UserError(f"{config.task} renders images itself: leave out render_quality={config.render_quality.name}.")
+    cameras = {}
     for name in names:
         if name not in metadata.image_sizes:
             raise unknown_name(f"camera of {config.task}", name, metadata.image_sizes)
-    if config.render_quality is not _DEFAULTS.render_quality:
-        raise UserError(f"{config.task} renders images itself: leave out render_quality={config.render_quality.name}.")
-    for name in names:
         height, width = metadata.image_sizes[name]
-        if config.image_size not in (_DEFAULTS.image_size, height) or config.image_size not in (
-            _DEFAULTS.image_size,
-            width,
-        ):
+        if config.image_size != _DEFAULTS.image_size and (height, width) != (config.image_size, config.image_size):
             raise UserError(
                 f"{config.task} renders {name!r} at {height} x {width} pixels: leave out "
                 f"image_size={config.image_size}; if the environment has a setting for another size, use make."
             )
-    return {
-        name: CameraSpec(height=metadata.image_sizes[name][0], width=metadata.image_sizes[name][1]) for name in names
-    }
+        cameras[name] = CameraSpec(height=height, width=width)
+    return cameras

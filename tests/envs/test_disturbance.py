@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from envs.config import EnvConfig
-from envs.experts.disturbance import Disturbance
+from envs.experts.disturbance import Disturbance, Disturber
 from envs.recording.episodes import record_expert_episode
 from envs.registry import make_env
 from pixio_robot.errors import UserError
@@ -11,7 +11,7 @@ ACTION = np.array((0.5, -0.5, 0.0, 1.0), np.float32)
 
 
 def executed(disturbance, seed, steps=400):
-    disturb = disturbance.begin(seed)
+    disturb = Disturber(disturbance, seed)
     return np.stack([disturb(ACTION) for _ in range(steps)])
 
 
@@ -43,7 +43,7 @@ def test_mistakes_last_some_steps_and_half_of_them_let_go():
 
 
 def test_mistakes_do_not_depend_on_the_noise():
-    disturb = Disturbance(noise=0.1, mistakes=0.1).begin(3)
+    disturb = Disturber(Disturbance(noise=0.1, mistakes=0.1), 3)
     assert disturb.rng.random() != disturb._mistakes.random()
 
 

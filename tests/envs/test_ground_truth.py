@@ -5,8 +5,7 @@ import pytest
 
 from envs.config import EnvConfig, Variation
 from envs.experts.registry import make_expert
-from envs.recording.contacts import robot_touches_object
-from envs.recording.ground_truth import GroundTruthConfig, gather_ground_truth
+from envs.recording.ground_truth import GroundTruthConfig, gather_ground_truth, robot_touches_object
 from envs.registry import make_env
 
 pytestmark = pytest.mark.sim
