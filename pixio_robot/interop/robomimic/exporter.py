@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,7 @@ from pixio_robot.interop.demo_formats import Conversion, write_atomically
 from pixio_robot.interop.hdf5 import read_dataset
 from pixio_robot.interop.robomimic.env_args import env_args_from_spec
 from pixio_robot.interop.robomimic.env_metadata import takes_delta_poses
-from pixio_robot.interop.robomimic.hdf5_file import (
-    DEMO_PREFIX,
-    RobomimicFile,
-    demo_number,
-    is_demo_name,
-)
+from pixio_robot.interop.robomimic.hdf5_file import DEMO_PREFIX, RobomimicFile, demo_number, is_demo_name
 from pixio_robot.interop.robomimic.observations import IMAGE
 from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, SPEC, ExportConfig
 from pixio_robot.progress import track_progress
@@ -129,11 +123,8 @@ def _copy_from_original(group: h5py.Group, episode: Episode, original: Robomimic
     actions = read_dataset(source, "actions", original.path)
     if actions.shape != episode.actions.shape or not np.array_equal(actions.astype(np.float32), episode.actions):
         raise UserError(f"{original.path}: the actions of {name} differ from those of the episode imported as {name}.")
-    for key in _attributes_to_copy(source):
-        group.attrs[key] = source.attrs[key]
+    for key in _FROM_ORIGINAL:
+        if key in source.attrs:
+            group.attrs[key] = source.attrs[key]
     if "states" in source:
         group["states"] = read_dataset(source, "states", original.path)
-
-
-def _attributes_to_copy(group: h5py.Group) -> Iterator[str]:
-    return (key for key in _FROM_ORIGINAL if key in group.attrs)

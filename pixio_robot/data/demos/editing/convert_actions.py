@@ -23,6 +23,7 @@ from pixio_robot.data.actions.pose_columns import (
     replace_columns,
     suggest_names,
 )
+from pixio_robot.data.actions.representations import ActionConverter
 from pixio_robot.data.actions.rotations import (
     AXIS_ANGLE,
     MATRIX,
@@ -99,9 +100,7 @@ def convert_actions(
         columns = replace_columns(list(episode.actions.T), before, [list(part.T) for part in parts])
         return dataclasses.replace(episode, actions=np.stack(columns, 1).astype(np.float32))
 
-    kept = [list(spec.action_names[block.first : block.stop]) for block in before]
-    parts = [old if one == other else other.names() for old, one, other in zip(kept, before, after, strict=True)]
-    names = replace_columns(list(spec.action_names), before, parts)
+    names = ActionConverter(list(zip(before, after, strict=True))).names(spec.action_names)
     controller = _controller_name(spec.controller, after) if to else spec.controller
     spec = dataclasses.replace(spec, action_names=tuple(names), controller=controller)
     return Edit(spec, change, _describe_conversion(before, after, rest))
@@ -260,17 +259,14 @@ def find_state_pose(spec: DemoSpec, of_arm: str, position: bool) -> PoseColumns:
     )
 
 
-def _absolute_rotations(names: Sequence[str]) -> list[PoseColumns]:
-    return [block for block in find_pose_columns(names) if not block.is_position and not block.delta]
-
-
 def state_keys_for_conversion(spec: DemoSpec, keys: Sequence[str]) -> list[str]:
     """The robosuite observation keys to import as the state so that `convert_actions` works: `keys`, with the
-    orientation of the controlled point in place of the hand's. Empty if the actions
-    are not poses or the state suffices."""
-    if spec.simulator != ROBOSUITE or not any(not block.is_position for block in find_pose_columns(spec.action_names)):
+    orientation of the controlled point in place of the hand's. Empty if the actions are not poses or the state
+    suffices."""
+    if spec.simulator != ROBOSUITE or all(block.is_position for block in find_pose_columns(spec.action_names)):
         return []
-    if any(block.what != QUATERNION for block in _absolute_rotations(spec.state_names)):
+    rotations = [block for block in find_pose_columns(spec.state_names) if not (block.is_position or block.delta)]
+    if any(block.what != QUATERNION for block in rotations):
         return []
     needed = [f"{key}_site" if key.endswith(f"eef_{QUATERNION}") else key for key in keys]
     return needed if needed != list(keys) else []

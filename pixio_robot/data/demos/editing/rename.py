@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pixio_robot.data.demos.editing.rewrite import TASK, Edit
 from pixio_robot.errors import UserError, unknown_name
@@ -45,8 +45,8 @@ def rename_columns(spec: DemoSpec, names: Mapping[str, str], overrides: SpecOver
                     f"{field}= has {len(new_names)} names for {len(before[field])}: {', '.join(before[field])}."
                 )
             after[field] = new_names
-    camera = _namer({old: new for old, new in names.items() if old in spec.cameras})
-    _check_unique("cameras", [camera(name) for name in spec.cameras])
+    cameras = {old: names.get(old, old) for old in spec.cameras}
+    _check_unique("cameras", list(cameras.values()))
     for field in fields:
         _check_unique(f"columns of {field}", after[field])
     texts = {key: text for key in ("task", "robot", "controller") if (text := getattr(overrides, key))}
@@ -58,17 +58,17 @@ def rename_columns(spec: DemoSpec, names: Mapping[str, str], overrides: SpecOver
 
     def change(episode: Episode) -> Episode:
         info = {**episode.info, TASK: texts["task"]} if "task" in texts and TASK in episode.info else episode.info
-        images = {camera(name): frames for name, frames in episode.images.items()}
+        images = {cameras[name]: frames for name, frames in episode.images.items()}
         return dataclasses.replace(episode, images=images, info=info)
 
     new = dataclasses.replace(
         spec,
-        cameras={camera(name): seen for name, seen in spec.cameras.items()},
+        cameras={cameras[name]: camera for name, camera in spec.cameras.items()},
         state_names=tuple(after["state_names"]),
         action_names=tuple(after["action_names"]),
         **texts,
     )
-    notes = [f"camera {name} -> {camera(name)}" for name in spec.cameras if camera(name) != name]
+    notes = [f"camera {old} -> {new}" for old, new in cameras.items() if old != new]
     notes += [
         f"{field}: {old} -> {now}"
         for field in fields
@@ -77,10 +77,6 @@ def rename_columns(spec: DemoSpec, names: Mapping[str, str], overrides: SpecOver
     ]
     notes += [f"{key}: {getattr(spec, key)} -> {text}" for key, text in texts.items()]
     return Edit(new, change, tuple(notes))
-
-
-def _namer(names: Mapping[str, str]) -> Callable[[str], str]:
-    return lambda name: names.get(name, name)
 
 
 def _prefixes(name: str) -> list[str]:
