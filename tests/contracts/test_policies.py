@@ -73,7 +73,7 @@ def name(request) -> str:
 
 @pytest.fixture(params=[1, 2], ids=["1 frame", "2 frames"])
 def policy(request, name, sight):
-    encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=16), seed=0)
+    encoder = PixioEncoder(EncoderConfig(size="micro", patch=8, image_size=16), seed=0)
     encoder.requires_grad_(sight == "adapted")
     conditioning = ConditioningConfig(cameras=[] if sight == "blind" else ["hand", "front"])
     config = get_policy_entry(name).config(

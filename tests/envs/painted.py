@@ -15,7 +15,8 @@ SPEED, NEAR = 0.05, 0.1
 
 
 class Dot(gymnasium.Env):
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    # `packages`, because finding the version of what no package holds takes each process most of a second.
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "packages": ["numpy"]}  # noqa: RUF012
 
     def __init__(self, render_mode=None, seen=True, width=32, wind=""):
         self.render_mode, self._seen, self._width, self._wind, self._left = render_mode, seen, width, wind, 0.0
