@@ -60,6 +60,13 @@ def test_the_store_is_the_same_however_it_came_about(tmp_path):
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+def test_a_worker_collects_successes(tmp_path):
+    collect(EnvConfig(task="TabletopPick", image_size=32), config(tmp_path / "demos", episodes=2))
+    store = DemoStore.open(tmp_path / "demos")
+    assert store.spec.action_dim == 4
+    assert list(store.successes) == [True, True]
+
+
 def test_each_action_is_recorded_beside_what_was_seen_before_it():
     env = make_env(BLIND)
     episode = record_expert_episode(env, 3)
@@ -96,9 +103,9 @@ def test_other_stores_are_left_alone(tmp_path):
             collect(ENV, config(tmp_path / "precious", overwrite=overwrite))
     assert (tmp_path / "precious" / "data").exists()
     with pytest.raises(UserError, match="failed 1"):
-        collect(EnvConfig(cameras=[], horizon=1), config(tmp_path / "mine", max_failures=1))
+        collect(dataclasses.replace(BLIND, horizon=1), config(tmp_path / "mine", max_failures=1))
     with pytest.raises(UserError, match=r"env\.horizon=1, not 2"):
-        collect(EnvConfig(cameras=[], horizon=2), config(tmp_path / "mine"))
+        collect(dataclasses.replace(BLIND, horizon=2), config(tmp_path / "mine"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from envs.registry import make_env
 from pixio_robot.errors import UserError
 
 pytestmark = pytest.mark.sim
-ENV = EnvConfig(variation=Variation.CLUTTERED)
+ENV = EnvConfig(task="TabletopPick", variation=Variation.CLUTTERED)
 
 
 def config(out, **changes):
@@ -52,7 +52,7 @@ def test_footage_of_other_settings_is_not_continued(tmp_path, monkeypatch):
     for other in ({"steps_per_video": 13}, {"image_size": 32}, {"fps": 10}, {"cameras": ["hand"]}, {"play_share": 0.0}):
         with pytest.raises(UserError, match="footage of another configuration"):
             record_footage(ENV, config(tmp_path, **other))
-    for env, other in ((ENV, {"noise": 0.2}), (EnvConfig(), {})):
+    for env, other in ((ENV, {"noise": 0.2}), (EnvConfig(task="TabletopPick"), {})):
         with pytest.raises(UserError, match="footage of another configuration"):
             record_footage(env, config(tmp_path, **other))
 

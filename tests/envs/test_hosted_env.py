@@ -161,7 +161,8 @@ OLD = """
     from gymnasium import spaces
 
     class Old:  # the interface of gym before 0.22: a seed by itself, one end, and no information on reset
-        observation_space, action_space, metadata = spaces.Box(-1, 1, (1,)), spaces.Box(-1, 1, (1,)), {"packages": ["numpy"]}
+        observation_space = action_space = spaces.Box(-1, 1, (1,))
+        metadata = {"packages": ["numpy"]}
         def seed(self, seed): self.start = seed / 100
         def reset(self): self.at = self.start; return np.array([self.at])
         def step(self, action): self.at += action[0]; return np.array([self.at]), 1.0, self.at > 1, {}

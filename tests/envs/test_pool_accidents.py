@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.config import EnvConfig
+from envs.config import EnvConfig, Variation
 from envs.pool.process_worker import StartMethod
 from envs.pool.startup import MAX_FAILED_STARTS, wait_for_start
 from envs.pool.worker_pool import make_pool
@@ -20,7 +20,7 @@ from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
 
-CONFIG = EnvConfig(task="TabletopReach", image_size=32, cameras=["front"], horizon=12)
+CONFIG = EnvConfig(task="TabletopPush", image_size=32, cameras=["front"], horizon=12, variation=Variation.ALL)
 SEEDS = list(range(300, 310))
 
 
@@ -63,9 +63,8 @@ def expected():
     return results, seen
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_more_workers_give_the_same_episodes(expected, workers):
-    with make_pool(CONFIG, workers, 4) as pool:
+def test_more_workers_give_the_same_episodes(expected):
+    with make_pool(CONFIG, 4, 4) as pool:
         assert play(pool) == expected
 
 
@@ -74,7 +73,7 @@ def test_forked_workers_give_the_same_episodes(expected):
         assert play(pool) == expected
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_costs_a_restart_and_changes_nothing(expected, how):
     with make_pool(CONFIG, 2, 4, step_timeout_s=5.0) as pool:
         found, seen = play(pool, lambda step: os.kill(pool.worker_pids[1], how) if step == 5 else None)

@@ -5,13 +5,9 @@ import pytest
 
 from envs.config import EnvConfig, Variation
 from envs.experts.disturbance import Disturbance
-from envs.pool.worker_pool import make_pool
-from envs.recording.collect import CollectConfig, collect
 from envs.recording.episodes import record_expert_episode
-from envs.recording.footage import FootageConfig, record_footage
 from envs.registry import make_env
 from envs.tabletop.env import is_success, sample_start_poses
-from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 
 TASKS = ("TabletopReach", "TabletopPush", "TabletopPick")
@@ -110,33 +106,6 @@ def test_one_look_seed_is_one_look_in_every_episode():
         assert np.array_equal(env.privileged()["cube_pos"], own.privileged()["cube_pos"])
     env.close()
     own.close()
-
-
-def test_the_result_does_not_depend_on_the_number_of_workers():
-    config = EnvConfig(task="TabletopPush", image_size=32, variation=Variation.ALL)
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1, 1, (4, 4, 4))
-    outcomes = []
-    for workers in (1, 2, 4):
-        with make_pool(config, workers, 4) as pool:
-            frames, _ = pool.reset({slot: 20 + slot for slot in range(4)}, {})
-            shown = [frames[slot] for slot in range(4)]
-            for step in actions:
-                results, lost = pool.step(dict(enumerate(step)), {})
-                assert not lost
-                shown += [results[slot].frame for slot in range(4)]
-        outcomes.append([(f.state.tobytes(), *(f.images[name].tobytes() for name in sorted(f.images))) for f in shown])
-    assert outcomes[0] == outcomes[1] == outcomes[2]
-
-
-def test_collect_and_footage_work_unchanged(tmp_path):
-    env = EnvConfig(task="TabletopPick", image_size=32)
-    report = collect(env, CollectConfig(out=str(tmp_path / "demos"), episodes=2, workers=1))
-    store = DemoStore.open(report.out)
-    assert store.spec.action_dim == 4
-    assert all(store.successes)
-    footage = FootageConfig(out=str(tmp_path / "film"), videos=1, steps_per_video=20, image_size=32, workers=1)
-    assert record_footage(env, footage).frames == 20
 
 
 def test_another_thread_is_told_that_it_cannot_render():
