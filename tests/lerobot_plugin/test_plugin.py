@@ -20,6 +20,7 @@ from lerobot.scripts.lerobot_eval import rollout
 
 from envs.config import EnvConfig
 from envs.registry import make_env
+from pixio_robot.cli.main import dispatch
 from pixio_robot.errors import UserError
 from pixio_robot.lerobot_plugin.environment import PixioRobotEnv, _LeRobotEnv
 from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
@@ -45,10 +46,10 @@ def run(program: str, *words: str) -> str:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("reach")
-    run("pixio-robot", "collect", *WORDS, "episodes=3", "workers=1", f"out={root}/demos")
+    assert dispatch(["collect", *WORDS, "episodes=3", "workers=1", f"out={root}/demos"]) == 0
     words = ["encoder=random", "encoder.encoder.size=micro", "encoder.encoder.patch=8", "encoder.encoder.image_size=32"]
     words += ["policy=flow", "policy.observation_steps=2", "policy.inference_steps=2", "loop.steps=3", "batch_size=4"]
-    run("pixio-robot", "train", f"data={root}/demos", f"out={root}/policy", "device=cpu", *words)
+    assert dispatch(["train", f"data={root}/demos", f"out={root}/policy", "device=cpu", *words]) == 0
     return root / "policy"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from demo_data import SPEC, make_store
 
+from pixio_robot.cli.main import dispatch
 from pixio_robot.errors import UserError
 from pixio_robot.serving.client import PolicyClient
 from pixio_robot.serving.messages import pack, unpack
@@ -34,9 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_store(directory / "demos")
     words = ["encoder=random", "encoder.encoder.size=micro", "encoder.encoder.patch=8", "encoder.encoder.resize=16"]
     words += ["policy=bc", "policy.observation_steps=2", "loop.steps=2", "batch_size=2", "device=cpu"]
-    command = [PROGRAM, "train", f"data={directory}/demos", f"out={directory}/policy", *words]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    assert dispatch(["train", f"data={directory}/demos", f"out={directory}/policy", *words]) == 0
     return directory / "policy"
 
 
