@@ -82,7 +82,7 @@ def make_statistics(*values: np.ndarray) -> Statistics:
 @pytest.fixture(scope="session")
 def encoder() -> PixioEncoder:
     """Frozen and random."""
-    encoder = PixioEncoder(EncoderConfig(size="tiny", patch=8, image_size=SIDE, class_tokens=4), seed=0)
+    encoder = PixioEncoder(EncoderConfig(size="micro", patch=8, image_size=SIDE, class_tokens=4), seed=0)
     return encoder.requires_grad_(False).eval()
 
 
