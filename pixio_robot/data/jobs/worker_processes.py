@@ -57,7 +57,7 @@ def run_jobs(
     *,
     workers: int,
     timeout_s: float,
-    on_progress: Callable[[float], None] = lambda amount: None,
+    on_progress: Callable[[float], None],
 ) -> Iterator[JobResult]:
     """Run `job` on every argument in `workers` spawned processes; yield outcomes as they come.
 

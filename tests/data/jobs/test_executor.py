@@ -1,7 +1,8 @@
-"""Ray gives the outcomes that processes give, on several machines at once."""
+"""Jobs that die, hang or raise cost one job each, in processes and, with the same outcomes, on a Ray cluster."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pixio_robot.data.jobs.executor import Executor, run_tasks
 from pixio_robot.errors import UserError
 
 JOBS = """
-import os, signal, time
+import os, signal, threading, time
 from pathlib import Path
 from pixio_robot.errors import UserError
 
@@ -20,6 +21,10 @@ def job(argument, report):
         os.kill(os.getpid(), signal.SIGSEGV)
     if word == "die_once" and not Path(rest).exists():
         Path(rest).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == "die_later":
+        threading.Timer(0.1, os._exit, [1]).start()
+    if word == "exit":
         os._exit(3)
     if word == "hang":
         time.sleep(60)
@@ -28,7 +33,7 @@ def job(argument, report):
     if word == "full":
         raise UserError("disk full")
     if word == "slow":
-        for _ in range(70):
+        for _ in range(int(rest)):
             time.sleep(0.1)
             report(0.1)
     if word == "node":
@@ -55,12 +60,47 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(__import__("sys").modules, "jobs_of_the_executor_test")
 
 
-def test_processes_by_default(job) -> None:
-    arguments = ["a", "die", "b"]
-    outcomes = {arguments[outcome.index]: outcome for outcome in run_tasks(job, arguments, workers=2, timeout_s=20)}
-    assert outcomes["a"].result == "A"
-    assert outcomes["b"].result == "B"
-    assert outcomes["die"].failure == "decoder process died (SIGSEGV)"
+def outcomes(job, arguments: list[str], **settings) -> dict[str, list]:
+    """What came of the jobs, by the first word of their arguments."""
+    found: dict[str, list] = {}
+    for outcome in run_tasks(job, arguments, **settings):
+        found.setdefault(arguments[outcome.index].split()[0], []).append(outcome.result or outcome.failure)
+    return found
+
+
+def test_accidents_cost_one_job_each(job, tmp_path: Path) -> None:
+    accidents = ["die", "b", "hang", "raise", "c", "exit", f"die_once {tmp_path / 'died'}"]
+    progress: list[float] = []
+    found = outcomes(job, ["a", *accidents, "slow 35"], workers=2, timeout_s=3.0, on_progress=progress.append)
+    assert found == {
+        "a": ["A"],
+        "b": ["B"],
+        "c": ["C"],
+        "slow": ["SLOW"],  # longer than the limit, but it kept reporting
+        "die_once": ["DIE_ONCE"],
+        "die": ["decoder process died (SIGSEGV)"],
+        "exit": ["decoder process died (exit code 3)"],
+        "hang": ["gave up after 3 s without progress"],
+        "raise": ["ZeroDivisionError: no"],
+    }
+    assert sum(progress) == pytest.approx(3.5)
+
+
+def test_a_worker_that_dies_between_two_jobs_costs_none(job) -> None:
+    found = []
+    for outcome in run_tasks(job, ["a", "die_later", "b", "c"], workers=1, timeout_s=5):
+        found.append(outcome.result or outcome.failure)
+        time.sleep(0.3)
+    assert found == ["A", "DIE_LATER", "B", "C"]
+
+
+def test_a_user_error_ends_the_run(job) -> None:
+    with pytest.raises(UserError, match="disk full"):
+        list(run_tasks(job, ["a", "full", "b"], workers=1, timeout_s=5))
+
+
+def test_no_jobs(job) -> None:
+    assert list(run_tasks(job, [], workers=2)) == []
 
 
 @pytest.mark.slow
@@ -68,12 +108,9 @@ def test_accidents_on_a_cluster_of_two_machines_cost_one_job_each(job, ray_clust
     met = tmp_path / "met"
     met.mkdir()
     accidents = ["die", "hang", "raise", f"die_once {tmp_path / 'died'}"]
-    arguments = ["a", *accidents, "b", "slow", *([f"node {met}"] * 6)]
+    arguments = ["a", *accidents, "b", "slow 70", *([f"node {met}"] * 6)]
     progress: list[float] = []
-    outcomes = run_tasks(job, arguments, executor=Executor.RAY, timeout_s=6.0, on_progress=progress.append)
-    found: dict[str, list] = {}
-    for outcome in outcomes:
-        found.setdefault(arguments[outcome.index].split()[0], []).append(outcome.result or outcome.failure)
+    found = outcomes(job, arguments, executor=Executor.RAY, timeout_s=6.0, on_progress=progress.append)
     nodes = found.pop("node")
     assert len(nodes) == 6
     assert set(nodes) == {node["NodeID"] for node in ray_cluster}
@@ -81,7 +118,7 @@ def test_accidents_on_a_cluster_of_two_machines_cost_one_job_each(job, ray_clust
     assert found == {
         "a": ["A"],
         "b": ["B"],
-        "slow": ["SLOW"],  # longer than the limit, but it kept reporting
+        "slow": ["SLOW"],
         "die_once": ["DIE_ONCE"],
         "hang": ["gave up after 6 s without progress"],
         "raise": ["ZeroDivisionError: no"],
