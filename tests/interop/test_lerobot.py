@@ -195,7 +195,7 @@ def test_notes_beside_the_data_set_are_dropped_when_others_changed_it(tmp_path: 
 
 def test_a_spec_is_its_features() -> None:
     found = features_from_spec(SPEC, "image")
-    columns = choose_columns(found, cameras=[], state=[], action="action", reward="next.reward", success="next.success")
+    columns = choose_columns(found, ImportConfig())
     assert columns.left_out == []
     spec = spec_from_features(found, columns, fps=10, task="Test", robot="none", source="")
     for name in ("task", "robot", "control_hz", "cameras", "state_names", "action_names"):
@@ -369,7 +369,5 @@ def test_writing_says_nothing_of_a_decoder_that_it_does_not_need(
 def test_names_of_dimensions(names: dict[str, Any], expected: list[str]) -> None:
     action = {"dtype": "float32", "shape": (4,), "names": names}
     described = {"observation.state": {"dtype": "float32", "shape": (1,), "names": None}, "action": action}
-    columns = choose_columns(
-        described, cameras=[], state=[], action="action", reward="next.reward", success="next.success"
-    )
+    columns = choose_columns(described, ImportConfig())
     assert list(spec_from_features(described, columns, fps=10, task="", robot="", source="").action_names) == expected

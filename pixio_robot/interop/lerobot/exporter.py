@@ -10,9 +10,9 @@ from pixio_robot.data.demos.editing.rewrite import open_for_streaming
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.interop.demo_formats import Conversion, write_atomically
 from pixio_robot.interop.lerobot.extra_metadata import FILE
-from pixio_robot.interop.lerobot.features import ACTION, IMAGES, REWARD, SUCCESS, choose_columns
+from pixio_robot.interop.lerobot.features import IMAGES, choose_columns
 from pixio_robot.interop.lerobot.reader import LeRobotFiles
-from pixio_robot.interop.lerobot.settings import ExportConfig, Images
+from pixio_robot.interop.lerobot.settings import ExportConfig, Images, ImportConfig
 from pixio_robot.interop.lerobot.writer import write_lerobot
 
 
@@ -31,8 +31,8 @@ def export_demos(store: Path, out: Path, config: ExportConfig) -> Conversion:
 def _compression_errors(store: DemoStore, root: Path, config: ExportConfig) -> list[str]:
     """Notes on how much the codec changed the first episode."""
     files = LeRobotFiles(root)
-    columns = choose_columns(files.features, cameras=[], state=[], action=ACTION, reward=REWARD, success=SUCCESS)
-    record = next(files.records(columns, 1e-4))
+    settings = ImportConfig()
+    record = next(files.records(choose_columns(files.features, settings), settings.tolerance_s))
     notes = []
     for camera, frames in record.images.items():
         error = np.abs(frames.astype(np.int16) - store.images(0, camera))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixio_robot.data.footage.datasets import is_depth
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec
+
+if TYPE_CHECKING:
+    from pixio_robot.interop.lerobot.settings import ImportConfig
 
 INFO = Path("meta", "info.json")
 STATE, ACTION = "observation.state", "action"
@@ -54,19 +57,12 @@ class Columns:
         return [*self.state, self.action, *(key for key in (self.reward, self.success) if key is not None)]
 
 
-def choose_columns(
-    features: Mapping[str, Mapping[str, Any]],
-    *,
-    cameras: Sequence[str],
-    state: Sequence[str],
-    action: str,
-    reward: str,
-    success: str,
-) -> Columns:
+def choose_columns(features: Mapping[str, Mapping[str, Any]], config: ImportConfig) -> Columns:
     """Select features. Empty `cameras`: all colour cameras. Empty `state`: observation.state, else all observations.
 
     Raises UserError naming what is missing.
     """
+    cameras, state, action = config.cameras, config.state, config.action
     pictures = {camera_name(key): key for key, feature in features.items() if _is_color(feature)}
     if len(pictures) < sum(map(_is_color, features.values())):
         raise UserError(f"Two cameras of the dataset would get the same name: {', '.join(features)}.")
@@ -81,17 +77,17 @@ def choose_columns(
     chosen = list(state) or observed
     if not chosen:
         raise UserError(f"The dataset has no observation.state; set state=KEY,KEY to the keys of the state: {vectors}.")
-    for key, usual in ((reward, REWARD), (success, SUCCESS)):
+    for key, usual in ((config.reward, REWARD), (config.success, SUCCESS)):
         if key not in features and key != usual:
             raise unknown_name("feature of the dataset", key, features)
     kept = {name: key for name, key in pictures.items() if not cameras or name in cameras}
-    used = {*kept.values(), *chosen, action, reward, success, DONE, *BOOKKEEPING}
+    used = {*kept.values(), *chosen, action, config.reward, config.success, DONE, *BOOKKEEPING}
     return Columns(
         cameras=kept,
         state=chosen,
         action=action,
-        reward=reward if reward in features else None,
-        success=success if success in features else None,
+        reward=config.reward if config.reward in features else None,
+        success=config.success if config.success in features else None,
         left_out=[key for key in features if key not in used],
     )
 

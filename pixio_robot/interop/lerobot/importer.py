@@ -21,14 +21,7 @@ from pixio_robot.types import DemoSpec, Episode
 
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     files = LeRobotFiles(source)
-    columns = choose_columns(
-        files.features,
-        cameras=config.cameras,
-        state=config.state,
-        action=config.action,
-        reward=config.reward,
-        success=config.success,
-    )
+    columns = choose_columns(files.features, config)
     return import_episodes(_Reader(files, columns, config), len(files), out)
 
 
