@@ -43,15 +43,13 @@ def _build_observable(model: mujoco.MjModel, key: str) -> Observable:
             "observation to compute from the simulator's state", key, [f"robot0_{name}" for name in QUANTITIES]
         )
     robot, arm, quantity = match[1], match[2] or "right", match[3]
-    if quantity.startswith("joint"):
-        return _joint_observable(quantity, *_joint_addresses(model, key, f"robot{robot}_"))
-    if quantity.startswith("gripper"):
-        places, velocities = _joint_addresses(model, key, *_gripper_prefixes(robot, arm))
-        return (
-            (lambda data: data.qpos[places].copy())
-            if quantity.endswith("qpos")
-            else (lambda data: data.qvel[velocities].copy())
-        )
+    if quantity.startswith(("joint", "gripper")):
+        prefixes = [f"robot{robot}_"] if quantity.startswith("joint") else _gripper_prefixes(robot, arm)
+        places, velocities = _joint_addresses(model, key, *prefixes)
+        if quantity in ("joint_vel", "gripper_qvel"):
+            return lambda data: data.qvel[velocities].copy()
+        wave = {"joint_pos_cos": np.cos, "joint_pos_sin": np.sin}.get(quantity, np.copy)
+        return lambda data: wave(data.qpos[places])
     if quantity == "eef_quat":
         hand = _find_index(key, {model.body(i).name: i for i in range(model.nbody)}, [f"robot{robot}_{arm}_hand"])
         return lambda data: data.xquat[hand][[1, 2, 3, 0]]
@@ -81,15 +79,6 @@ def _joint_addresses(model: mujoco.MjModel, key: str, *prefixes: str) -> tuple[n
         if joints:
             return model.jnt_qposadr[joints], model.jnt_dofadr[joints]
     raise UserError(f"{key} cannot be computed: the demonstration's model_file has no joint {prefixes[0]}*.")
-
-
-def _joint_observable(quantity: str, places: np.ndarray, velocities: np.ndarray) -> Observable:
-    if quantity == "joint_vel":
-        return lambda data: data.qvel[velocities].copy()
-    if quantity == "joint_pos":
-        return lambda data: data.qpos[places].copy()
-    wave = np.cos if quantity == "joint_pos_cos" else np.sin
-    return lambda data: wave(data.qpos[places])
 
 
 def _quaternion_from_matrix(rotation: np.ndarray) -> np.ndarray:
