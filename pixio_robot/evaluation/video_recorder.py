@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pixio_robot.data.images.codec import decode_jpeg, encode_jpeg
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import unknown_name
 from pixio_robot.evaluation.video import caption_frames, write_grid, write_video
 from pixio_robot.types import DemoSpec, EpisodeResult, Frame
 
@@ -75,11 +75,6 @@ class VideoRecorder:
         return True
 
     def on_frame(self, seed: int, frame: Frame) -> None:
-        if self._camera not in frame.images:
-            raise UserError(
-                f"The environment rendered no image of camera {self._camera!r} for the video of seed {seed}; "
-                f"it rendered {sorted(frame.images)}."
-            )
         self._recordings[seed].frames.append(encode_jpeg(frame.images[self._camera], FRAME_QUALITY))
 
     def act(self, seed: int, action: np.ndarray, reward: float) -> None:

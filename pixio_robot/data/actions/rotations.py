@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pixio_robot.errors import UserError, unknown_name
+from pixio_robot.errors import UserError
 
 AXIS_ANGLE, QUATERNION, ROT6D, ROT6D_ROWS, MATRIX = "axis_angle", "quat", "rot6d", "rot6d_rows", "matrix"
 ROTATION_SIZES = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
@@ -28,11 +28,10 @@ _HALF_TURN = 0.7 * np.pi
 def matrices_from_rotations(rotations: np.ndarray, form: str) -> np.ndarray:
     """Rotations (..., k) in `form` -> matrices (..., 3, 3). Six or nine values (from a network) are orthonormalised.
 
-    Raises UserError for an unknown form, a wrong width, and values that are not a rotation (a zero quaternion).
+    Raises UserError for values that are not a rotation (a zero quaternion).
     """
     from scipy.spatial.transform import Rotation  # slow to import and not needed for reading settings
 
-    _check(rotations, form)
     values = rotations.astype(np.float64)
     if form in (ROT6D, ROT6D_ROWS, MATRIX):
         if form == MATRIX:
@@ -53,8 +52,6 @@ def rotations_from_matrices(matrices: np.ndarray, form: str) -> np.ndarray:
     """Rotation matrices (..., 3, 3) -> (..., k) in `form`."""
     from scipy.spatial.transform import Rotation
 
-    if form not in ROTATION_SIZES:
-        raise unknown_name("form of rotations", form, ROTATION_SIZES)
     shape = (*matrices.shape[:-2], ROTATION_SIZES[form])
     if form == ROT6D:
         return np.swapaxes(matrices, -1, -2)[..., :2, :].reshape(shape)
@@ -93,15 +90,6 @@ def rotations_from_trajectory(matrices_n33: np.ndarray, form: str) -> np.ndarray
     return axes_n3 * np.divide(angles_n1, lengths_n1, out=np.full_like(w_n1, 2.0), where=lengths_n1 > 0)
 
 
-def _check(rotations: np.ndarray, form: str) -> None:
-    if form not in ROTATION_SIZES:
-        raise unknown_name("form of rotations", form, ROTATION_SIZES)
-    if rotations.ndim == 0 or rotations.shape[-1] != ROTATION_SIZES[form]:
-        raise UserError(
-            f"Rotations as {form} have {ROTATION_SIZES[form]} values each; these have shape {rotations.shape}."
-        )
-
-
 def _orthonormalize(pairs: np.ndarray) -> np.ndarray:
     """(..., 2, 3) vectors -> (..., 3, 3) rows of a rotation, by Gram-Schmidt."""
     first, second = pairs[..., 0, :], pairs[..., 1, :]
@@ -123,5 +111,5 @@ def apply_deltas(start: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def deltas_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The deltas from `start` to `end`: `moved(start, between(start, end))` equals `end`."""
+    """The deltas from `start` to `end`: `apply_deltas(start, deltas_between(start, end))` equals `end`."""
     return end - start if start.ndim == 2 else end @ np.swapaxes(start, -1, -2)

@@ -122,10 +122,8 @@ def test_deltas_are_a_group(a: int, b: int, c: int, draw) -> None:
         (np.zeros((2, 4)), QUATERNION, "length 0"),
         (np.zeros((2, 6)), ROT6D, "zero or parallel"),
         (np.ones((2, 6)), ROT6D, "zero or parallel"),
-        (np.zeros((2, 4)), ROT6D, "have 6 values each"),
-        (np.zeros((2, 4)), "rot_6d", "Did you mean 'rot6d'?"),
     ],
 )
 def test_what_is_no_rotation_is_refused(values: np.ndarray, form: str, message: str) -> None:
-    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+    with pytest.raises(UserError, match=message):
         matrices_from_rotations(values, form)
