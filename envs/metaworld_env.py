@@ -12,13 +12,13 @@ import mujoco
 import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
-from envs.rendering.views import MujocoRendering
+from envs.mujoco_env import MujocoEnv
 from envs.seeding import global_seed
 from envs.spec import make_env_spec
 from envs.tasks import TASKS
-from envs.validation import check_finite_vector, check_step
+from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError
-from pixio_robot.types import Frame, StepResult
+from pixio_robot.types import Frame
 
 _VISIBLE_GROUPS = (0, 1, 2)
 """The geom groups MuJoCo draws by default; the model's collision geoms are in others."""
@@ -55,7 +55,7 @@ def _make_metaworld_env(config: EnvConfig) -> Any:
     return env
 
 
-class MetaworldEnv(MujocoRendering):
+class MetaworldEnv(MujocoEnv):
     """See `Environment` for the interface. An episode always lasts the whole horizon; `success` is that of each step.
 
     The state begins with the first four numbers of MetaWorld's observation: position and opening of the gripper.
@@ -72,18 +72,12 @@ class MetaworldEnv(MujocoRendering):
         self._renderer.show_sites_and_sky((0, 1, 2))  # the fingers' marks and drawer-open's goal, as CortexBench shows
         self._policy = ENV_POLICY_MAP[config.task]()
         self._observation = np.zeros(39)
-        self._steps, self._done = 0, True
 
-    def reset(self, seed: int, render: bool = True) -> Frame:
+    def _start(self, seed: int) -> None:
         # `reset` uses the environment's generator, and in some tasks also numpy's global one.
         self._env._np_random = np.random.default_rng(seed)
         with global_seed(seed):
             self._observation, _ = self._env.reset()
-        return self._begin(render)
-
-    def _begin(self, render: bool) -> Frame:
-        self._steps, self._done = 0, False
-        return self._frame(render)
 
     def get_state(self) -> np.ndarray:
         data = self._data
@@ -106,13 +100,10 @@ class MetaworldEnv(MujocoRendering):
         self._observation = self._env._get_obs().astype(np.float64)
         return self._begin(render)
 
-    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        action = check_step(self._done, action, self.spec.action_dim)
+    def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
         self._observation, _, _, _, info = self._env.step(np.clip(action, -1, 1).astype(np.float32))
-        self._steps += 1
         success = bool(info["success"])
-        self._done = self._steps >= self.config.steps
-        return StepResult(self._frame(render), float(success), success, self._done)
+        return float(success), success, False
 
     def scripted_action(self) -> np.ndarray:
         """The action of MetaWorld's own policy: float32 (4,)."""
@@ -122,9 +113,8 @@ class MetaworldEnv(MujocoRendering):
             action = self._policy.get_action(self._observation)
         return np.clip(action, -1, 1).astype(np.float32)
 
-    def _frame(self, render: bool) -> Frame:
-        images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
-        return Frame(images, np.concatenate([self._observation[:4], *self._object_state()]).astype(np.float32))
+    def _state(self) -> np.ndarray:
+        return np.concatenate([self._observation[:4], *self._object_state()])
 
     def privileged(self) -> dict[str, np.ndarray]:
         return {"eef_pos": self._env.get_endeff_pos().copy(), "eef_mat": np.eye(3)} | self._body_poses()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.rendering.views import MujocoRendering
+from envs.mujoco_env import MujocoEnv
 from envs.robomimic.actions import controller_conversion, get_arm_inputs
 from envs.robomimic.env_args import RobosuiteTask, make_robosuite_env, translate_env_args, with_absolute_actions
 from envs.robomimic.model import load_model
@@ -19,11 +19,11 @@ from envs.robomimic.task import clip_limits, load_recorded_env
 from envs.robosuite.controller import reset_controllers
 from envs.seeding import global_seed
 from envs.spec import make_env_spec
-from envs.validation import check_finite_vector, check_step
+from envs.validation import check_finite_vector
 from pixio_robot.data.actions.named_columns import group_columns_by_key
 from pixio_robot.data.demos.editing.convert_actions import is_in_world_frame
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.types import Frame, StepResult
+from pixio_robot.types import Frame
 
 _ROBOSUITE_NAMES = {"object": "object-state"}
 """robomimic's observation names that differ from robosuite's."""
@@ -38,7 +38,7 @@ def _robosuite_task(config: EnvConfig) -> RobosuiteTask:
     return dataclasses.replace(task, arguments=task.arguments | {"use_object_obs": True})
 
 
-class RobomimicEnv(MujocoRendering):
+class RobomimicEnv(MujocoEnv):
     """See `Environment` for the interface. Cameras, state and actions are those of the demonstrations' DemoSpec.
 
     Physics, rewards and robot observations are robosuite's own. The model is rebuilt in every episode, because some
@@ -64,10 +64,10 @@ class RobomimicEnv(MujocoRendering):
             if camera not in cameras:
                 raise unknown_name("camera", camera, cameras)
         self._columns = group_columns_by_key(self.spec.state_names)
-        self._check_columns(self._env._get_observations(force_update=True))
+        self._observations: Mapping[str, np.ndarray] = self._env._get_observations(force_update=True)
+        self._check_columns(self._observations)
         self._loaded = False
         """Whether a model was loaded and nothing restored since."""
-        self._steps, self._done = 0, True
 
     def _attach_model(self) -> None:
         """Attach to robosuite's current model."""
@@ -87,13 +87,12 @@ class RobomimicEnv(MujocoRendering):
     def _model_camera(self, camera: str | None) -> str:
         return camera or self.config.cameras[0]
 
-    def reset(self, seed: int, render: bool = True) -> Frame:
+    def _start(self, seed: int) -> None:
         self._renderer.close()
         with global_seed(seed):
-            observations = self._env.reset()
+            self._observations = self._env.reset()
         self._attach_model()
         self._loaded = False
-        return self._begin(observations, render)
 
     def load_model(self, model_file: str) -> None:
         """Use a demonstration's own model until the next `reset`, so that `reset_to` can restore its states.
@@ -120,26 +119,20 @@ class RobomimicEnv(MujocoRendering):
         env.sim.forward()
         reset_controllers(env, hold_current_pose=not self._loaded)
         self._loaded = False
-        return self._begin(env._get_observations(force_update=True), render)
+        self._observations = env._get_observations(force_update=True)
+        return self._begin(render)
 
-    def _begin(self, observations: Mapping[str, np.ndarray], render: bool) -> Frame:
-        self._steps, self._done = 0, False
-        return self._frame(observations, render)
-
-    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        action = self._to_controller(check_step(self._done, action, self.spec.action_dim))
-        observations, reward, _, _ = self._env.step(np.clip(action, -self._high, self._high))
-        self._steps += 1
+    def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
+        action = np.clip(self._to_controller(action), -self._high, self._high)
+        self._observations, reward, _, _ = self._env.step(action)
         success = bool(self._env._check_success())
-        self._done = success or self._steps >= self.config.steps
-        return StepResult(self._frame(observations, render), float(reward), success, self._done)
+        return float(reward), success, success
 
-    def _frame(self, observations: Mapping[str, np.ndarray], render: bool) -> Frame:
-        state = np.empty(self.spec.state_dim, np.float32)
+    def _state(self) -> np.ndarray:
+        state = np.empty(self.spec.state_dim)
         for key, columns in self._columns.items():
-            state[columns] = np.ravel(observations[_ROBOSUITE_NAMES.get(key, key)])
-        images = {name: self._renderer.render(name) for name in self.config.cameras} if render else {}
-        return Frame(images, state)
+            state[columns] = np.ravel(self._observations[_ROBOSUITE_NAMES.get(key, key)])
+        return state
 
     def privileged(self) -> dict[str, np.ndarray]:
         robot = self._env.robots[0]

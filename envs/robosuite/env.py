@@ -10,17 +10,17 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs.config import CAMERAS, DEFAULT_SPREAD_M, MIN_PICK_PLACE_SPREAD_M, Controller, EnvConfig
+from envs.config import DEFAULT_SPREAD_M, MIN_PICK_PLACE_SPREAD_M, Controller, EnvConfig
+from envs.mujoco_env import MujocoEnv
 from envs.rendering.scene import SceneRandomiser, apply_appearance
-from envs.rendering.views import MujocoRendering
 from envs.robosuite.controller import DefaultController, FastOscController, reset_controllers
 from envs.seeding import global_seed
 from envs.simulator_imports import load_robosuite
 from envs.spec import action_bounds, make_env_spec
 from envs.tasks import TASKS
-from envs.validation import check_finite_vector, check_step
+from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError
-from pixio_robot.types import Frame, StepResult
+from pixio_robot.types import Frame
 
 
 def _make_robosuite_env(config: EnvConfig) -> Any:
@@ -87,7 +87,7 @@ def _scale_placement_ranges(sampler: Any, share: float) -> None:
             setattr(sampler, name, [middle - half, middle + half])
 
 
-class RobosuiteEnv(MujocoRendering):
+class RobosuiteEnv(MujocoEnv):
     """One task with one arm; see `Environment` for the interface.
 
     As in robosuite, positions and images are from the start of the last physics substep, 2 ms before the end of the
@@ -107,10 +107,8 @@ class RobosuiteEnv(MujocoRendering):
         self._fingers = np.asarray(robot._ref_gripper_joint_pos_indexes["right"], int)
         self._low, self._high = action_bounds(config)
         self._control: Any = None
-        self._steps = 0
-        self._done = True
 
-    def reset(self, seed: int, render: bool = True) -> Frame:
+    def _start(self, seed: int) -> None:
         from robosuite.utils.errors import RandomizationError
 
         try:
@@ -122,14 +120,11 @@ class RobosuiteEnv(MujocoRendering):
                 f"start_spread={self.config.start_spread}: raise it, to at most {DEFAULT_SPREAD_M}."
             ) from error
         self._renderer.mark_textures_changed(self._scene.randomise(seed))
-        return self._begin(render)
 
     def _begin(self, render: bool) -> Frame:
         joints = self.config.controller is Controller.JOINT_POSITION
         self._control = DefaultController(self._env) if joints else FastOscController(self._env)
-        self._steps = 0
-        self._done = False
-        return self._frame(render)
+        return super()._begin(render)
 
     def get_state(self) -> np.ndarray:
         return np.concatenate([[self._data.time], self._data.qpos, self._data.qvel])
@@ -149,27 +144,20 @@ class RobosuiteEnv(MujocoRendering):
         reset_controllers(self._env)
         return self._begin(render)
 
-    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        action = check_step(self._done, action, self.spec.action_dim)
+    def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
         action = np.clip(action, self._low, self._high)
         absolute = self.config.controller is Controller.OSC_POSE_ABSOLUTE
         self._control.step(self._control.to_base_frame(action) if absolute else action)
-        self._steps += 1
         if self.config.task == "Wipe":
             # robosuite takes away the dirt, and counts it, while it computes the reward.
             self._env.reward()
         success = bool(self._env._check_success())
-        self._done = success or self._steps >= self.config.steps
-        return StepResult(self._frame(render), float(success), success, self._done)
-
-    def _frame(self, render: bool) -> Frame:
-        images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
-        return Frame(images, self._state())
+        return float(success), success, success
 
     def _state(self) -> np.ndarray:
         rotation = self._data.site_xmat[self._grip_site].reshape(3, 3)
         pose = (self._data.site_xpos[self._grip_site], rotation[:, 0], rotation[:, 1])
-        return np.concatenate([*pose, self._data.qpos[self._fingers], *self._object_state()]).astype(np.float32)
+        return np.concatenate([*pose, self._data.qpos[self._fingers], *self._object_state()])
 
     def privileged(self) -> dict[str, np.ndarray]:
         return self._eef_pose(self._grip_site) | self._body_poses() | self._handles()

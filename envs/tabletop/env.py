@@ -11,14 +11,14 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from envs.config import CAMERAS, PHYSICS_HZ, EnvConfig, Variation
+from envs.config import PHYSICS_HZ, EnvConfig, Variation
+from envs.mujoco_env import MujocoEnv
 from envs.rendering.scene import SceneRandomiser, add_camera, add_distractors, add_table_texture
-from envs.rendering.views import MujocoRendering
 from envs.spec import make_env_spec
 from envs.tasks import TASKS, Simulator
-from envs.validation import check_finite_vector, check_step
+from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError
-from pixio_robot.types import Frame, StepResult
+from pixio_robot.types import Frame
 
 MODELS = Path(__file__).parent / "models"
 DELTA_POS = 0.02
@@ -97,7 +97,7 @@ def is_success(task: str, eef: np.ndarray, cube: np.ndarray, target: np.ndarray)
     return cube[..., 2] > LIFTED + CUBE_HALF
 
 
-class TabletopEnv(MujocoRendering):
+class TabletopEnv(MujocoEnv):
     """See `Environment` for the interface. The gripper points down and does not rotate; its fingers close along x."""
 
     def __init__(self, config: EnvConfig) -> None:
@@ -110,17 +110,10 @@ class TabletopEnv(MujocoRendering):
         self._mocap = model.body_mocapid[model.body("hand_target").id]
         self._fingers = np.array([model.joint(f"finger{i}").qposadr[0] for i in (1, 2)])
         self._substeps = PHYSICS_HZ[Simulator.TABLETOP] // config.control_hz
-        self._steps = 0
-        self._done = True
 
-    def reset(self, seed: int, render: bool = True) -> Frame:
+    def _start(self, seed: int) -> None:
         set_start_state(self.config, seed, self._model, self._data)
         self._renderer.mark_textures_changed(self._scene.randomise(seed))
-        return self._begin(render)
-
-    def _begin(self, render: bool) -> Frame:
-        self._steps, self._done = 0, False
-        return self._frame(render)
 
     def get_state(self) -> np.ndarray:
         return np.concatenate([[self._data.time], self._data.qpos, self._data.qvel, self._data.mocap_pos.reshape(-1)])
@@ -139,8 +132,7 @@ class TabletopEnv(MujocoRendering):
         mujoco.mj_forward(model, data)
         return self._begin(render)
 
-    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        action = check_step(self._done, action, self.spec.action_dim)
+    def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
         action = np.clip(action, -1, 1)
         data = self._data
         goal = data.site_xpos[self._grip] + DELTA_POS * action[:3]
@@ -150,22 +142,15 @@ class TabletopEnv(MujocoRendering):
         # The observation shows the positions after the last substep.
         mujoco.mj_kinematics(self._model, data)
         mujoco.mj_camlight(self._model, data)
-        self._steps += 1
-        success = bool(self._success())
-        self._done = success or self._steps >= self.config.steps
-        return StepResult(self._frame(render), float(success), success, self._done)
-
-    def _success(self) -> np.ndarray:
         zeros = np.zeros(3)
-        where = {name: self._data.xpos[body] for name, body in self._body_ids.items()}
-        eef = self._data.site_xpos[self._grip]
-        return is_success(self.config.task, eef, where.get("cube", zeros), where.get("target", zeros))
+        where = {name: data.xpos[body] for name, body in self._body_ids.items()}
+        cube, target = where.get("cube", zeros), where.get("target", zeros)
+        success = bool(is_success(self.config.task, data.site_xpos[self._grip], cube, target))
+        return float(success), success, success
 
-    def _frame(self, render: bool) -> Frame:
-        images = {name: self._renderer.render(CAMERAS[name]) for name in self.config.cameras} if render else {}
+    def _state(self) -> np.ndarray:
         gripper = (self._data.site_xpos[self._grip], self._data.qpos[self._fingers])
-        state = np.concatenate([*gripper, *self._object_state()])
-        return Frame(images, state.astype(np.float32))
+        return np.concatenate([*gripper, *self._object_state()])
 
     def privileged(self) -> dict[str, np.ndarray]:
         return self._eef_pose(self._grip) | self._body_poses()

@@ -9,14 +9,14 @@ import mujoco
 import numpy as np
 
 from envs.config import EnvConfig
+from envs.mujoco_env import MujocoEnv
 from envs.rendering.renderer import FREE_CAMERA
-from envs.rendering.views import MujocoRendering
 from envs.seeding import IsolatedGenerators
 from envs.third_party.base import FRONT_CAMERA, ThirdPartyMujocoEnv
 from envs.third_party.spec import third_party_spec
-from envs.validation import check_finite_vector, check_step
+from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.types import Frame, StepResult
+from pixio_robot.types import Frame
 
 _VISIBLE_GROUPS = (0, 1, 2)
 """The geom groups MuJoCo draws by default."""
@@ -25,7 +25,7 @@ _SAVED_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 """Everything that determines the further course of a simulation."""
 
 
-class MujocoEnvAdapter(MujocoRendering):
+class MujocoEnvAdapter(MujocoEnv):
     """See `Environment` for the interface. `front` is MuJoCo's free camera; other cameras are those of the model.
 
     An episode ends when the environment reports it, or at the horizon. After `reset_to`, goals that are not part of the
@@ -51,22 +51,15 @@ class MujocoEnvAdapter(MujocoRendering):
         self._bodies_by_name = {
             model.body(index).name: index for index in range(1, model.nbody) if model.body(index).name
         }
-        self._state = np.zeros(self.spec.state_dim)
-        self._horizon = config.steps
-        self._steps, self._done = 0, True
+        self._observed = np.zeros(self.spec.state_dim)
 
     def _model_camera(self, camera: str | None) -> str:
         name = camera or next(iter(self.spec.cameras), FRONT_CAMERA)
         return FREE_CAMERA if name == FRONT_CAMERA else name
 
-    def reset(self, seed: int, render: bool = True) -> Frame:
+    def _start(self, seed: int) -> None:
         with self._generators.reset(seed):
-            self._state = self._env.reset(seed)
-        return self._begin(render)
-
-    def _begin(self, render: bool) -> Frame:
-        self._steps, self._done = 0, False
-        return self._frame(render)
+            self._observed = self._env.reset(seed)
 
     def get_state(self) -> np.ndarray:
         state = np.empty(mujoco.mj_stateSize(self._model, _SAVED_STATE))
@@ -79,17 +72,17 @@ class MujocoEnvAdapter(MujocoRendering):
         mujoco.mj_setState(self._model, self._data, state, _SAVED_STATE)
         mujoco.mj_forward(self._model, self._data)
         mujoco.mj_rnePostConstraint(self._model, self._data)  # contact forces, which Ant and Humanoid observe
-        self._state = self._env.on_state_restored()
+        self._observed = self._env.on_state_restored()
         return self._begin(render)
 
-    def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        action = check_step(self._done, action, self.spec.action_dim)
+    def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
         metadata = self._env.metadata
         with self._generators.activated():
-            self._state, reward, success, over = self._env.step(np.clip(action, metadata.low, metadata.high))
-        self._steps += 1
-        self._done = over or self._steps >= self._horizon
-        return StepResult(self._frame(render), reward, success, self._done)
+            self._observed, reward, success, over = self._env.step(np.clip(action, metadata.low, metadata.high))
+        return reward, success, over
+
+    def _state(self) -> np.ndarray:
+        return self._observed
 
     def render(self, camera: str | None = None) -> np.ndarray:
         self._show_goal()
@@ -108,10 +101,6 @@ class MujocoEnvAdapter(MujocoRendering):
         state = self.get_state()
         self._env.show_goal()
         mujoco.mj_setState(self._model, self._data, state, _SAVED_STATE)
-
-    def _frame(self, render: bool) -> Frame:
-        images = {name: self.render(name) for name in self.spec.cameras} if render else {}
-        return Frame(images, self._state.astype(np.float32))
 
     def privileged(self) -> dict[str, np.ndarray]:
         """The poses of all named bodies."""

@@ -161,7 +161,7 @@ def test_a_worker_has_time_to_build_its_environments():
 
 def test_exceptions_come_out_with_their_traceback(pool):
     pool.reset({0: 0, 1: 1}, {})
-    with pytest.raises(RuntimeError, match=r"robosuite/env\.py(.|\n)*shape"):
+    with pytest.raises(RuntimeError, match=r"envs/mujoco_env\.py(.|\n)*shape"):
         pool.step({0: np.zeros(3), 1: np.zeros(7)}, {})
     results, lost = pool.step({0: np.zeros(7), 1: np.zeros(7)}, {})
     assert set(results) == {0, 1}
