@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from envs.seeding import global_seed
-from envs.tasks import Simulator, get_task, name_in_simulator, split_module_and_id
+from envs.tasks import Simulator, name_in_simulator
 from pixio_robot.errors import UserError
 from pixio_robot.types import OF_THE_TASK, Frame
 
 if TYPE_CHECKING:
     from envs.config import EnvConfig
 
-
-LIBERO_TASKS = "libero_tasks"
-"""The module, in `envs/hosted`, that registers LIBERO's tasks."""
 
 FRONT_CAMERA = "front"
 """The default camera: MuJoCo's free camera, or the output of `render()`."""
@@ -123,29 +120,21 @@ class ThirdPartyImageEnv(Protocol):
 
 def open_third_party_env(config: EnvConfig) -> ThirdPartyMujocoEnv | ThirdPartyImageEnv:
     """Build the environment. Raises UserError if its package is missing or does not know it."""
-    # Random draws during construction must be the same in every process.
-    with global_seed(0):
-        return _open(config)
-
-
-def _open(config: EnvConfig) -> ThirdPartyMujocoEnv | ThirdPartyImageEnv:
-    task, name = config.task, name_in_simulator(config.task)
-    simulator = get_task(task).simulator
     try:
-        if config.python:
-            from envs.third_party.hosted import open_hosted_env
+        with global_seed(0):  # random draws during construction must be the same in every process
+            if config.python:
+                from envs.third_party.hosted import open_hosted_env
 
-            module, name = (LIBERO_TASKS, name) if simulator is Simulator.LIBERO else split_module_and_id(name)
-            return open_hosted_env(task, config.python, module, name, config.make, config.horizon)
-        if simulator is Simulator.GYMNASIUM:
-            from envs.third_party.gymnasium import open_gymnasium_env
+                return open_hosted_env(config)
+            if config.simulator is Simulator.GYMNASIUM:
+                from envs.third_party.gymnasium import open_gymnasium_env
 
-            return open_gymnasium_env(name, config.make)
-        from envs.third_party.dm_control import DmControl
+                return open_gymnasium_env(name_in_simulator(config.task), config.make)
+            from envs.third_party.dm_control import DmControl
 
-        return DmControl(name)
+            return DmControl(name_in_simulator(config.task))
     except ImportError as error:
-        raise UserError(f"task={task} needs a package that cannot be imported ({error}): install it.") from error
+        raise UserError(f"task={config.task} needs a package that cannot be imported ({error}): install it.") from error
 
 
 _metadata_cache: dict[str, EnvMetadata] = {}

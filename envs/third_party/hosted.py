@@ -19,12 +19,16 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.config import EnvConfig
 from envs.hosted import wire
+from envs.tasks import Simulator, name_in_simulator, split_module_and_id
 from envs.third_party.base import SimulatorProcessDied, ThirdPartyImageEnv, ThirdPartyMujocoEnv
 from envs.third_party.gymnasium import wrap_gymnasium_env
 from pixio_robot.errors import UserError
 
 _SERVER_DIRECTORY = Path(__file__).parents[1] / "hosted"
+_LIBERO_TASKS = "libero_tasks"
+"""The module there that registers LIBERO's tasks."""
 _CLOSE_TIMEOUT_S = 10.0
 """Time for the other Python to end by itself."""
 _ERROR_LINES = 12
@@ -44,9 +48,7 @@ class HostedEnv(gymnasium.Env):
     Raises UserError if that Python does not start or cannot make it, and SimulatorProcessDied if it ends later.
     """
 
-    def __init__(
-        self, python: str, module: str, name: str, settings: Mapping[str, Any], horizon: int | None = None
-    ) -> None:
+    def __init__(self, python: str, module: str, name: str, settings: Mapping[str, Any], horizon: int | None) -> None:
         self._python = python
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         self._process = self._start()
@@ -130,17 +132,18 @@ class HostedEnv(gymnasium.Env):
                 stream.close()
 
 
-def open_hosted_env(
-    task: str, python: str, module: str, name: str, settings: Mapping[str, Any], horizon: int | None
-) -> ThirdPartyMujocoEnv | ThirdPartyImageEnv:
+def open_hosted_env(config: EnvConfig) -> ThirdPartyMujocoEnv | ThirdPartyImageEnv:
     """Raises UserError if the other Python cannot make it, or if its actions are not a numeric vector."""
+    module, name = _LIBERO_TASKS, name_in_simulator(config.task)
+    if config.simulator is not Simulator.LIBERO:
+        module, name = split_module_and_id(name)
     hosted: list[HostedEnv] = []
 
     def make(settings: Mapping[str, Any]) -> HostedEnv:
-        hosted.append(HostedEnv(python, module, name, settings, horizon))
+        hosted.append(HostedEnv(config.python, module, name, settings, config.horizon))
         return hosted[-1]
 
-    wrapped = wrap_gymnasium_env(task, make, settings)
+    wrapped = wrap_gymnasium_env(config.task, make, config.make)
     env = hosted[-1]
     wrapped.metadata = dataclasses.replace(wrapped.metadata, versions=env.versions, horizon=env.spec.max_episode_steps)
     return wrapped

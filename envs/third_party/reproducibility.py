@@ -27,11 +27,10 @@ def is_reproducible(config: EnvConfig) -> bool:
     An environment that declares itself nondeterministic is not tested. One whose initial frames differ is not stepped:
     a real robot never reproduces its camera images to the last bit, and must not be moved by random actions.
     """
-    if not get_env_metadata(config).deterministic:
+    metadata = get_env_metadata(config)
+    if not metadata.deterministic:
         return False
-    render = (
-        get_env_metadata(config).image_sizes is not None
-    )  # our own rendering needs no test, but would need a graphics context
+    render = metadata.image_sizes is not None  # our own rendering needs no test, but would need a graphics context
     with contextlib.closing(make_env(config)) as env:
         first, again = env.reset(_SEED, render), env.reset(_SEED, render)
         if not _frames_equal(first, again):

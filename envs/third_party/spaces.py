@@ -91,17 +91,10 @@ def is_success(info: Mapping[str, Any]) -> bool:
 
 
 def _iterate_parts(space: Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    inside = (
-        space.items()
-        if isinstance(space, spaces.Dict)
-        else enumerate(space.spaces)
-        if isinstance(space, spaces.Tuple)
-        else None
-    )
-    if inside is None:
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
         yield path, space
         return
-    for key, part in inside:
+    for key, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
         yield from _iterate_parts(part, (*path, key))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable
 
@@ -51,8 +52,7 @@ class EvaluateConfig:
 
 def check_distinct(seeds: Iterable[int]) -> None:
     """Raise UserError for duplicate seeds: the second episode would only repeat the first."""
-    seen: set[int] = set()
-    repeated = sorted({seed for seed in seeds if seed in seen or seen.add(seed)})
+    repeated = sorted(seed for seed, count in collections.Counter(seeds).items() if count > 1)
     if repeated:
         raise UserError(f"Evaluation seeds must be distinct; given more than once: {repeated[:5]}.")
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,9 +186,6 @@ class _Reader:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    import zipfile
-    import zlib
-
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
