@@ -64,7 +64,6 @@ class MetaworldEnv(MujocoEnv):
     def __init__(self, config: EnvConfig) -> None:
         from metaworld.policies import ENV_POLICY_MAP
 
-        self.config = config
         self.spec = make_env_spec(config)
         with global_seed(0):
             self._env = _make_metaworld_env(config)

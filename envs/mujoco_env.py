@@ -20,7 +20,6 @@ class MujocoEnv(MujocoRendering, abc.ABC):
     """See `Environment` for the interface. A subclass starts the episode of a seed, takes a step, and says what the
     state is; its `reset_to` ends with `_begin`."""
 
-    config: EnvConfig
     spec: DemoSpec
     _steps, _done = 0, True
 

@@ -29,16 +29,15 @@ class MujocoRendering:
     """The rendering part of an `Environment`, for a compiled model and its live data."""
 
     def __init__(self, config: EnvConfig, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        self._config, self._model, self._data = config, model, data
+        self.config, self._model, self._data = config, model, data
         self._renderer = Renderer(model, data, config.image_size, config.render_quality)
         self._body_ids = {name: model.body(body).id for name, body in get_task(config.task).bodies.items()}
-        self._site_ids = {model.site(index).name: index for index in range(model.nsite)}
         self._class_of_geom = self._segmentation_classes()
 
     def _segmentation_classes(self) -> np.ndarray:
         """The segmentation class of every geom, int32 (ngeom + 1,); the last entry is for no geom."""
         model, object_classes = self._model, {body: 3 + i for i, body in enumerate(self._body_ids.values())}
-        robot = find_robot_bodies(model, get_task(self._config.task).simulator)
+        robot = find_robot_bodies(model, get_task(self.config.task).simulator)
         classes = np.zeros(model.ngeom + 1, np.int32)
         for geom in range(model.ngeom):
             body = model.geom_bodyid[geom]
@@ -57,7 +56,7 @@ class MujocoRendering:
         return classes
 
     def _model_camera(self, camera: str | None) -> str:
-        name = camera or (self._config.cameras or list(CAMERAS))[0]
+        name = camera or (self.config.cameras or list(CAMERAS))[0]
         if name not in CAMERAS:
             raise unknown_name("camera", name, CAMERAS)
         return CAMERAS[name]
@@ -87,7 +86,7 @@ class MujocoRendering:
 
     def _object_state(self) -> list[np.ndarray]:
         """What `object_state` adds to the state, in the order of `spec.object_names`."""
-        if not self._config.object_state:
+        if not self.config.object_state:
             return []
         bodies = list(self._body_ids.values())
         return [object_columns(self._data.xpos[bodies], self._data.xmat[bodies].reshape(-1, 3, 3))]

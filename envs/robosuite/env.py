@@ -87,6 +87,10 @@ def _scale_placement_ranges(sampler: Any, share: float) -> None:
             setattr(sampler, name, [middle - half, middle + half])
 
 
+_HANDLES = {"square_nut_handle": "SquareNut_handle_site", "door_handle": "Door_handle"}
+"""Our names of the handles of nut and door -> their sites."""
+
+
 class RobosuiteEnv(MujocoEnv):
     """One task with one arm; see `Environment` for the interface.
 
@@ -95,7 +99,6 @@ class RobosuiteEnv(MujocoEnv):
     """
 
     def __init__(self, config: EnvConfig) -> None:
-        self.config = config
         self.spec = make_env_spec(config)
         load_robosuite()
         self._env = _make_robosuite_env(config)
@@ -105,6 +108,8 @@ class RobosuiteEnv(MujocoEnv):
         robot = self._env.robots[0]
         self._grip_site = robot.eef_site_id["right"]
         self._fingers = np.asarray(robot._ref_gripper_joint_pos_indexes["right"], int)
+        sites = {model.site(index).name: index for index in range(model.nsite)}
+        self._handles = {name: sites[site] for name, site in _HANDLES.items() if site in sites}
         self._low, self._high = action_bounds(config)
         self._control: Any = None
 
@@ -160,16 +165,8 @@ class RobosuiteEnv(MujocoEnv):
         return np.concatenate([*pose, self._data.qpos[self._fingers], *self._object_state()])
 
     def privileged(self) -> dict[str, np.ndarray]:
-        return self._eef_pose(self._grip_site) | self._body_poses() | self._handles()
-
-    def _handles(self) -> dict[str, np.ndarray]:
-        """Positions of the handles of nut and door."""
-        sites = {"square_nut_handle": "SquareNut_handle_site", "door_handle": "Door_handle"}
-        handles = {}
-        for name, site in sites.items():
-            if self._site_ids.get(site) is not None:
-                handles[f"{name}_pos"] = self._data.site_xpos[self._site_ids[site]].copy()
-        return handles
+        handles = {f"{name}_pos": self._data.site_xpos[site].copy() for name, site in self._handles.items()}
+        return self._eef_pose(self._grip_site) | self._body_poses() | handles
 
     def close(self) -> None:
         self._renderer.close()

@@ -101,7 +101,6 @@ class TabletopEnv(MujocoEnv):
     """See `Environment` for the interface. The gripper points down and does not rotate; its fingers close along x."""
 
     def __init__(self, config: EnvConfig) -> None:
-        self.config = config
         self.spec = make_env_spec(config)
         model = tabletop_model(config)
         super().__init__(config, model, mujoco.MjData(model))

@@ -33,7 +33,7 @@ class MujocoEnvAdapter(MujocoEnv):
     """
 
     def __init__(self, config: EnvConfig, env: ThirdPartyMujocoEnv) -> None:
-        self.config, self._env = config, env
+        self._env = env
         self.spec = third_party_spec(config, env.metadata)
         self._generators = IsolatedGenerators()
         with self._generators.reset(0):
