@@ -13,15 +13,13 @@ import numpy as np
 
 from envs.config import CAMERAS, EnvConfig
 from envs.mujoco_env import MujocoEnv
+from envs.rendering.renderer import DEFAULT_GROUPS
 from envs.seeding import global_seed
 from envs.spec import make_env_spec
 from envs.tasks import TASKS
 from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame
-
-_VISIBLE_GROUPS = (0, 1, 2)
-"""The geom groups MuJoCo draws by default; the model's collision geoms are in others."""
 
 
 def _make_metaworld_env(config: EnvConfig) -> Any:
@@ -43,7 +41,8 @@ def _make_metaworld_env(config: EnvConfig) -> Any:
             targetbody="tablelink",
         )
         model = spec.compile()
-        model.geom_group[np.isin(model.geom_group, _VISIBLE_GROUPS)] = 1
+        # The model's collision geoms are in other groups.
+        model.geom_group[np.isin(model.geom_group, DEFAULT_GROUPS)] = 1
         return model, mujoco.MjData(model)
 
     env = type(f"PixioRobot{task_class.__name__}", (task_class,), {"_initialize_simulation": initialize})()
@@ -68,7 +67,7 @@ class MetaworldEnv(MujocoEnv):
         with global_seed(0):
             self._env = _make_metaworld_env(config)
         super().__init__(config, self._env.model, self._env.data)
-        self._renderer.show_sites_and_sky((0, 1, 2))  # the fingers' marks and drawer-open's goal, as CortexBench shows
+        self._renderer.show_sites_and_sky()  # the fingers' marks and drawer-open's goal, as CortexBench shows
         self._policy = ENV_POLICY_MAP[config.task]()
         self._observation = np.zeros(39)
 

@@ -73,7 +73,7 @@ def hover_above(world: World, object_name: str, grip: np.ndarray, heights: tuple
 
 
 def descend(
-    world: World, object_name: str, grip: np.ndarray, within: float, patience: float = np.inf
+    world: World, object_name: str, grip: np.ndarray, within: float, patience: float
 ) -> Generator[np.ndarray, None, bool]:
     """Lower the open hand onto the object until it is `within` metres above its centre, or for `patience` steps.
 

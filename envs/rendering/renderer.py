@@ -11,7 +11,7 @@ import importlib
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -28,6 +28,9 @@ _MESH_CELL_M = 0.008
 _MIN_SIMPLIFIED_FACES = 1000
 _SHADOW_REACH_M = 0.7
 """Half side (m) of the square around the light's axis in which FULL quality renders shadows."""
+
+DEFAULT_GROUPS = (0, 1, 2)
+"""The groups of geoms and sites that MuJoCo draws by default."""
 
 _VISUAL_GROUP = 1
 _CULLED_GROUP = 5
@@ -142,9 +145,9 @@ class Renderer:
             else:
                 setattr(self._free, name, value)
 
-    def show_sites_and_sky(self, site_groups: Iterable[int]) -> None:
-        """Also render the sites of these groups and the sky."""
-        self._option.sitegroup[list(site_groups)] = 1
+    def show_sites_and_sky(self) -> None:
+        """Also render the sites that MuJoCo draws by default, and the sky."""
+        self._option.sitegroup[list(DEFAULT_GROUPS)] = 1
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 1
 
     def free_camera_pose(self) -> tuple[np.ndarray, np.ndarray]:

@@ -10,16 +10,13 @@ import numpy as np
 
 from envs.config import EnvConfig
 from envs.mujoco_env import MujocoEnv
-from envs.rendering.renderer import FREE_CAMERA
+from envs.rendering.renderer import DEFAULT_GROUPS, FREE_CAMERA
 from envs.seeding import IsolatedGenerators
 from envs.third_party.base import FRONT_CAMERA, ThirdPartyMujocoEnv
 from envs.third_party.spec import third_party_spec
 from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame
-
-_VISIBLE_GROUPS = (0, 1, 2)
-"""The geom groups MuJoCo draws by default."""
 
 _SAVED_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 """Everything that determines the further course of a simulation."""
@@ -43,11 +40,11 @@ class MujocoEnvAdapter(MujocoEnv):
         for camera in self.spec.cameras:
             if camera not in known:
                 raise unknown_name("camera", camera, known)
-        model.geom_group[np.isin(model.geom_group, _VISIBLE_GROUPS)] = 1
+        model.geom_group[np.isin(model.geom_group, DEFAULT_GROUPS)] = 1
         super().__init__(config, model, data)
         self._renderer.set_free_camera(self._env.view)
         # Goals are often shown as sites.
-        self._renderer.show_sites_and_sky(_VISIBLE_GROUPS)
+        self._renderer.show_sites_and_sky()
         self._bodies_by_name = {
             model.body(index).name: index for index in range(1, model.nbody) if model.body(index).name
         }

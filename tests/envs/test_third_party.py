@@ -84,7 +84,7 @@ def test_a_model_of_many_sites_is_drawn_whole():
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     renderer = Renderer(model, data, 48, RenderQuality.FULL)
-    renderer.show_sites_and_sky([0])
+    renderer.show_sites_and_sky()
     assert (renderer.render("above")[..., 0] > 100).sum() > 50
     renderer.close()
 
