@@ -100,14 +100,14 @@ def run_ray_jobs(
                     if worker.started in ready:
                         _raise_start_failure(worker)
                 for worker in busy:
-                    outcome, died = _check_worker(worker, ready, timeout_s, on_progress)
+                    outcome, lost = _check_worker(worker, ready, timeout_s, on_progress, attempts)
                     if outcome is None:
                         continue
-                    if died:
+                    if lost:
                         ray.kill(worker.actor)
                         pool[pool.index(worker)] = _start_worker(make)
                     worker.index = None
-                    if died == "again" and attempts[outcome.index] < ATTEMPTS:
+                    if lost and attempts[outcome.index] < ATTEMPTS:
                         waiting.append(outcome.index)
                     else:
                         yield outcome
@@ -170,10 +170,9 @@ def _assign_jobs(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequen
 
 
 def _check_worker(
-    worker: _Worker, ready: Sequence[Any], timeout_s: float, on_progress: Callable[[float], None]
-) -> tuple[JobResult | None, str]:
-    """Return (outcome or None while the job runs, state of the actor): "" alive, "hung" abandoned, "again" died and the
-    job may be retried."""
+    worker: _Worker, ready: Sequence[Any], timeout_s: float, on_progress: Callable[[float], None], attempts: list[int]
+) -> tuple[JobResult | None, bool]:
+    """Return (outcome or None while the job runs, whether the actor died or hangs)."""
     assert worker.index is not None
     try:
         if worker.answer in ready:
@@ -185,17 +184,18 @@ def _check_worker(
             if kind == "user error":
                 raise UserError(value)
             if kind == "failure":
-                return JobResult(worker.index, failure=value), ""
-            return JobResult(worker.index, result=value), ""
+                return JobResult(worker.index, failure=value), False
+            return JobResult(worker.index, result=value), False
         _poll_progress(worker, on_progress)
     except RayActorError as error:
         worker.answer = None
         reason = str(error).strip().splitlines()[0]
-        return JobResult(worker.index, failure=f"decoder process died ({reason})"), "again"
+        return JobResult(worker.index, failure=f"decoder process died ({reason})"), True
     if time.monotonic() - worker.last_sign_of_life > timeout_s:
         worker.answer = None
-        return JobResult(worker.index, failure=f"gave up after {timeout_s:g} s without progress"), "hung"
-    return None, ""
+        attempts[worker.index] = ATTEMPTS  # it would hang again
+        return JobResult(worker.index, failure=f"gave up after {timeout_s:g} s without progress"), True
+    return None, False
 
 
 def _poll_progress(worker: _Worker, on_progress: Callable[[float], None]) -> None:

@@ -81,23 +81,21 @@ def run_jobs(
             busy = [worker for worker in pool if worker.index is not None]
             ready = set(wait([worker.connection for worker in busy], timeout=min(1.0, timeout_s / 4)))
             for worker in busy:
-                outcome, hung = None, False
+                outcome = None
                 if worker.connection in ready:
                     outcome = _receive_message(worker, on_progress)
-                elif _seconds_since_progress(worker) > (
-                    timeout_s if worker.begun else max(timeout_s, MIN_START_TIMEOUT_S)
-                ):
+                elif _is_hung(worker, timeout_s):
                     worker.process.kill()
                     worker.process.join()
-                    hung = True
                     outcome = JobResult(_job_index(worker), failure=f"gave up after {timeout_s:g} s without progress")
+                    attempts[outcome.index] = ATTEMPTS  # it would hang again
                 if outcome is None:
                     continue
                 worker.index = None
                 died = outcome.failure is not None and not worker.process.is_alive()
                 if died:
                     _replace_worker(pool, worker, job)
-                if died and not hung and attempts[outcome.index] < ATTEMPTS:
+                if died and attempts[outcome.index] < ATTEMPTS:
                     waiting.append(outcome.index)
                 else:
                     yield outcome
@@ -146,8 +144,9 @@ def _stop_worker(worker: _Worker) -> None:
     worker.connection.close()
 
 
-def _seconds_since_progress(worker: _Worker) -> float:
-    return time.monotonic() - worker.last_sign_of_life
+def _is_hung(worker: _Worker, timeout_s: float) -> bool:
+    limit = timeout_s if worker.begun else max(timeout_s, MIN_START_TIMEOUT_S)
+    return time.monotonic() - worker.last_sign_of_life > limit
 
 
 def _job_index(worker: _Worker) -> int:
