@@ -56,7 +56,7 @@ def test_settings_of_a_training_are_composed_without_what_only_some_need() -> No
 
 def test_settings_of_what_does_not_train_are_composed_without_torch() -> None:
     modules = imported_by("evaluate --help", "collect --help", "report --help", "data inspect --help")
-    assert not (SLOW | {"torch"}) & modules
+    assert not (SLOW | {"torch", "zarr"}) & modules
 
 
 def test_the_check_above_can_fail() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
-
-import zarr
+from typing import TYPE_CHECKING, Any
 
 from pixio_robot.data.demos.metadata_checksums import (
     METADATA_FILE,
@@ -16,6 +14,9 @@ from pixio_robot.data.demos.metadata_checksums import (
     verify_and_strip_checksum,
 )
 from pixio_robot.errors import UserError
+
+if TYPE_CHECKING:
+    import zarr
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
