@@ -80,12 +80,15 @@ def test_threads_do_not_matter_and_seeds_do(folder: Path) -> None:
     assert not same(taken[0], taken[2])
 
 
-@pytest.mark.parametrize("batch_size", [4, 50])  # also more than the images there are
-def test_resume_is_exact(folder: Path, batch_size: int) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "count", "stops"),
+    [(4, 15, (0, 1, 7, 9)), (50, 4, (0, 1, 3))],  # also more than the images there are
+)
+def test_resume_is_exact(folder: Path, batch_size: int, count: int, stops: tuple[int, ...]) -> None:
     source = FrameShards.open(folder)
     with PixelBatches(source, batch_size, 24, seed=1) as batches:
-        whole = take(batches, 15)
-    for stop in (0, 1, 7, 9):
+        whole = take(batches, count)
+    for stop in stops:
         with PixelBatches(source, batch_size, 24, seed=1) as batches:
             for _ in range(stop):
                 next(batches)
@@ -93,7 +96,7 @@ def test_resume_is_exact(folder: Path, batch_size: int) -> None:
         with PixelBatches(source, batch_size, 24, seed=1, workers=3) as batches:
             next(batches)
             batches.load_state_dict(state)
-            assert same(take(batches, 15 - stop), whole[stop:])
+            assert same(take(batches, count - stop), whole[stop:])
     with PixelBatches(source, batch_size, 24, seed=2) as batches, pytest.raises(UserError, match="seed was 1"):
         batches.load_state_dict(state)
 
@@ -187,11 +190,13 @@ class SomeOf:
         return np.flatnonzero(np.random.default_rng((seed, epoch)).random(self.count) < 0.6)
 
 
-@pytest.mark.parametrize("batch_size", [4, 40])
-def test_a_selection_decides_what_an_epoch_shows(folder: Path, batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "count", "stops"), [(4, 30, (1, 6, 17)), (40, 3, (1, 2))])
+def test_a_selection_decides_what_an_epoch_shows(
+    folder: Path, batch_size: int, count: int, stops: tuple[int, ...]
+) -> None:
     source, selection = FrameShards.open(folder), SomeOf(37)
     with PixelBatches(source, batch_size, 16, seed=5, selection=selection) as batches:
-        whole = take(batches, 30)
+        whole = take(batches, count)
         assert batches.state_dict()["epoch"] > 0
     ids = [identity for batch, _ in whole for identity in batch]
     for epoch in range(3):
@@ -199,14 +204,14 @@ def test_a_selection_decides_what_an_epoch_shows(folder: Path, batch_size: int) 
         shown, ids = ids[: len(expected)], ids[len(expected) :]
         assert sorted(shown) == sorted(expected)
         assert shown != expected
-    for stop in (1, 6, 17):
+    for stop in stops:
         with PixelBatches(source, batch_size, 16, seed=5, selection=selection) as batches:
             for _ in range(stop):
                 next(batches)
             state = batches.state_dict()
         with PixelBatches(source, batch_size, 16, seed=5, selection=selection, workers=3) as batches:
             batches.load_state_dict(state)
-            assert same(take(batches, 30 - stop), whole[stop:])
+            assert same(take(batches, count - stop), whole[stop:])
 
 
 def test_a_selection_of_nothing_is_explained(folder: Path) -> None:

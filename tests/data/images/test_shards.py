@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,17 +27,25 @@ def pictures(count: int, seed: int = 0) -> list[np.ndarray]:
     ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished ingest of two folders of photographs."""
+    root = tmp_path_factory.mktemp("finished")
     for name, seed in (("a", 0), ("b", 1)):
-        (tmp_path / "in" / name).mkdir(parents=True)
+        (root / "in" / name).mkdir(parents=True)
         for number, picture in enumerate(pictures(30, seed)):
-            cv2.imwrite(str(tmp_path / "in" / name / f"{number:03d}.png"), picture)
-    out = tmp_path / "shards"
-    config = IngestConfig(source=str(tmp_path / "in"), out=str(out), workers=1, short_side=0, shard_bytes=50_000)
+            cv2.imwrite(str(root / "in" / name / f"{number:03d}.png"), picture)
+    out = root / "shards"
+    config = IngestConfig(source=str(root / "in"), out=str(out), workers=1, short_side=0, shard_bytes=50_000)
     ingest(config)
     return out
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged, beside its photographs in `in`."""
+    shutil.copytree(finished.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "shards"
 
 
 def test_writer_and_reader_agree_and_shards_are_bounded(tmp_path: Path) -> None:
