@@ -25,7 +25,7 @@ from pixio_robot.choice import Choice
 from pixio_robot.data.actions.named_columns import override_names
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion, import_episodes
-from pixio_robot.interop.hdf5 import get_dataset, list_hdf5_files, open_hdf5, read_dataset
+from pixio_robot.interop.hdf5 import get_dataset, holds_images, list_hdf5_files, open_hdf5, read_dataset
 from pixio_robot.interop.plain_folder import numeric_sort_key
 from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
@@ -269,8 +269,8 @@ def _cameras(file: h5py.File) -> list[str]:
 
 
 def _in_colour(images: h5py.Dataset) -> bool:
-    raw = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
-    return raw or (images.ndim == 2 and images.dtype == np.uint8) or (images.ndim == 1 and images.dtype.kind in "OS")
+    coded = (images.ndim == 2 and images.dtype == np.uint8) or (images.ndim == 1 and images.dtype.kind in "OS")
+    return coded or holds_images(images)
 
 
 def _left_out(file: h5py.File, config: ImportConfig, spec: DemoSpec) -> list[str]:

@@ -69,6 +69,11 @@ def read_dataset(group: h5py.Group, key: str, path: Path) -> np.ndarray:
         raise UserError(f"{path}: {dataset.name} cannot be read ({error}).") from error
 
 
+def holds_images(dataset: h5py.Dataset) -> bool:
+    """Whether these are images in colour: uint8 (n, h, w, 3)."""
+    return dataset.dtype == np.uint8 and dataset.ndim == 4 and dataset.shape[3] == 3
+
+
 def _other_file(file: h5py.File, name: bytes, kind: int) -> str | None:
     """Which other file a part of this one is kept in, as the end of a sentence; None if in none."""
     text = name.decode(errors="replace")

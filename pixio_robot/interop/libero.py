@@ -23,7 +23,7 @@ from pixio_robot.choice import Choice
 from pixio_robot.data.demos.editing.rewrite import TASK
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion, import_episodes, join_task_names, multi_task_note
-from pixio_robot.interop.hdf5 import get_dataset, list_hdf5_files, read_dataset
+from pixio_robot.interop.hdf5 import get_dataset, holds_images, list_hdf5_files, read_dataset
 from pixio_robot.interop.robomimic import env_metadata
 from pixio_robot.interop.robomimic.hdf5_file import LIBERO_TASK, RobomimicFile
 from pixio_robot.interop.robomimic.observations import get_observations
@@ -197,7 +197,7 @@ def _pictures(demo: h5py.Group) -> dict[str, tuple[int, int]]:
     return {
         key.removesuffix(_RGB): (value.shape[1], value.shape[2])
         for key, value in get_observations(demo).items()
-        if key.endswith(_RGB) and value.dtype == np.uint8 and value.ndim == 4 and value.shape[3] == 3
+        if key.endswith(_RGB) and holds_images(value)
     }
 
 

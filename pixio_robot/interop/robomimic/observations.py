@@ -11,7 +11,7 @@ import numpy as np
 
 from pixio_robot.data.actions.named_columns import group_columns_by_key, override_names
 from pixio_robot.errors import UserError, unknown_name
-from pixio_robot.interop.hdf5 import get_dataset
+from pixio_robot.interop.hdf5 import get_dataset, holds_images
 from pixio_robot.interop.robomimic import env_metadata
 from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, has_states
 from pixio_robot.interop.robomimic.renderer import GetRenderer
@@ -61,7 +61,7 @@ def choose_cameras(
     file: RobomimicFile, observations: Mapping[str, h5py.Dataset], config: ImportConfig
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """(cameras whose images are in the file -> their keys, cameras to render)."""
-    available = {key.removesuffix(IMAGE): key for key, value in observations.items() if _is_images(value)}
+    available = {key.removesuffix(IMAGE): key for key, value in observations.items() if holds_images(value)}
     names = config.cameras or list(available)
     if config.render and not config.cameras:
         raise UserError("render=true needs cameras=, the names of the model's cameras to render.")
@@ -82,10 +82,6 @@ def choose_cameras(
             "render all cameras= alike."
         )
     return stored, missing
-
-
-def _is_images(value: h5py.Dataset) -> bool:
-    return value.dtype == np.uint8 and value.ndim == 4 and value.shape[3] == 3
 
 
 def choose_state(
@@ -127,7 +123,7 @@ def _default_state(file: RobomimicFile, observations: Mapping[str, h5py.Dataset]
     count = max(1, len(env_metadata.robot_names(file.env_args)))
     usual = [f"robot{robot}_{quantity}" for robot in range(count) for quantity in DEFAULT_STATE]
     if observations and not set(usual) <= set(observations):
-        low = sorted(key for key, value in observations.items() if not _is_images(value))
+        low = sorted(key for key, value in observations.items() if not holds_images(value))
         raise UserError(f"{file.path} lacks {usual[0]} or the like: set state= to keys from {', '.join(low)}.")
     return usual
 
