@@ -19,9 +19,14 @@ _THIS_FILE = "."
 
 
 def list_hdf5_files(path: Path, pattern: str) -> list[Path]:
-    """The file itself, or the HDF5 files of a folder that match, without hidden ones (macOS leaves some)."""
+    """The file itself, or the HDF5 files of a folder that match, without hidden ones (macOS leaves some).
+
+    Raises PermissionError for a folder that may not be read.
+    """
     if path.is_file():
         return [path] if path.suffix in _SUFFIXES else []
+    if path.is_dir():
+        next(path.iterdir(), None)  # raises where glob would find nothing
     return [file for file in path.glob(pattern) if file.suffix in _SUFFIXES and not file.name.startswith(".")]
 
 

@@ -1,6 +1,9 @@
-"""HDF5 files whose data are in other files of this machine are refused, whatever way they say so."""
+"""HDF5 files whose data are in other files of this machine are refused, whatever way they say so; folders of files."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -57,3 +60,18 @@ def test_links_and_virtual_data_within_the_file_are_read(tmp_path: Path) -> None
     (tmp_path / "text.hdf5").write_text("no")
     with pytest.raises(UserError, match=r"text\.hdf5 cannot be opened as HDF5"):
         open_hdf5(tmp_path / "text.hdf5")
+
+
+@pytest.mark.parametrize("reader", [aloha, libero])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Any
+) -> None:
+    def refuse(path: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    # As root, who runs the tests in a container, every folder may be read.
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(PermissionError) as raised:
+        reader.import_demos(tmp_path, tmp_path / "out", reader.ImportConfig())
+    assert raised.value.filename == str(tmp_path)
