@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import h5py
 import numpy as np
 
@@ -177,6 +176,8 @@ class _Reader:
 
     def _decoded(self, path: Path, camera: str, number: int, row: Any) -> np.ndarray:
         """Decode one JPEG, which marks its own end: `compress_len` is not needed (its camera order is not recorded)."""
+        import cv2  # one of its builds needs libGL, which must not keep a machine from the other formats
+
         coded = row if isinstance(row, np.ndarray) else np.frombuffer(bytes(row), np.uint8)
         frame = cv2.imdecode(coded.astype(np.uint8, copy=False), cv2.IMREAD_COLOR) if len(coded) else None
         if frame is None:
