@@ -194,6 +194,14 @@ def test_a_store_survives_the_round_trip_and_zarr_reads_it(tmp_path: Path, out: 
         assert array.shape[0] == root["meta"]["episode_ends"][-1], key
 
 
+def test_what_is_said_of_a_buffer_stands_above_what_it_says(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", episodes=1)
+    export_demos(tmp_path / "s", tmp_path / "b.zarr", ExportConfig())
+    said: dict[str, Any] = {"task": "unknown", "robot": "", "controller": "c", "control_hz": 3.0, "source": "unknown"}
+    import_demos(tmp_path / "b.zarr", tmp_path / "t", ImportConfig(**said))
+    assert DemoStore.open(tmp_path / "t").spec == dataclasses.replace(SPEC, **said)
+
+
 def test_parts_that_a_state_mixes_come_back_in_its_order(tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, state_names=("arm.x [m]", "gripper [m]", "arm.y [m]"))
     store = DemoStore.create(tmp_path / "s", spec)

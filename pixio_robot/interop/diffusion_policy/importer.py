@@ -208,9 +208,10 @@ class _Reader:
             source=f"diffusion_policy: {path.name}",
         )
         settings = ("task", "robot", "controller", "control_hz", "source", "licence")
-        overrides: dict[str, Any] = {key: getattr(config, key) for key in settings}
-        overrides = {key: value for key, value in overrides.items() if value not in ("", UNKNOWN, 0.0)}
-        spec = dataclasses.replace(spec, **overrides)
+        given: dict[str, Any] = {
+            key: value for key in settings if (value := getattr(config, key)) != getattr(ImportConfig, key)
+        }
+        spec = dataclasses.replace(spec, **given)
         if not spec.control_hz:
             raise UserError(f"{path} does not store the control rate: set control_hz= (Push-T: 10).")
         own_state = () if config.state else spec.state_names
