@@ -60,7 +60,7 @@ def test_settings_of_what_does_not_train_are_composed_without_torch() -> None:
     modules = imported_by(*helps, f"data import {Path(__file__).name} out=x")  # asks every format
     assert "pixio_robot.interop.aloha" in modules
     # cv2: not every machine has the libGL that one of its builds needs.
-    assert not (SLOW | {"torch", "zarr", "cv2"}) & modules
+    assert not (SLOW | {"torch", "cv2"}) & modules
 
 
 def test_the_check_above_can_fail() -> None:

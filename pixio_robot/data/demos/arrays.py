@@ -15,16 +15,14 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import google_crc32c
 import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ShardingCodec
 
 from pixio_robot.data.demos.codecs import RAW, decode_frame, encode_frame, zarr_codecs
 from pixio_robot.errors import UserError
-
-if TYPE_CHECKING:
-    import zarr
 
 CRC_BYTES = 4
 _WRITE_BUFFER = 1 << 18
@@ -51,8 +49,6 @@ def _unreadable(directory: Path, error: OSError) -> CorruptArray:
 
 def write_frames(group: zarr.Group, path: Path, name: str, frames: np.ndarray, codec: str = RAW) -> None:
     """Add uint8 (n, h, w, 3) to the group at `path` as one shard of n checksummed frames."""
-    from zarr.codecs import Crc32cCodec, ShardingCodec
-
     group.create_array(
         name,
         shape=frames.shape,
@@ -83,8 +79,6 @@ def _crc(payload: bytes) -> bytes:
 
 def write_values(group: zarr.Group, name: str, values: np.ndarray) -> None:
     """Add a low-dimensional array as one checksummed chunk."""
-    from zarr.codecs import Crc32cCodec
-
     array = group.create_array(
         name,
         shape=values.shape,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from zarr.codecs import BytesCodec, ZstdCodec
 
 from pixio_robot.errors import UserError, unknown_name
 
@@ -43,8 +44,6 @@ def zarr_codecs(name: str) -> list[Any]:
         if name == JPEGXL:
             return [imagecodecs.zarr.Jpegxl(lossless=True, effort=JPEGXL_EFFORT, numthreads=1)]
         return [imagecodecs.zarr.Jpeg(level=JPEG_QUALITY, subsampling=JPEG_SUBSAMPLING)]
-    from zarr.codecs import BytesCodec, ZstdCodec
-
     return [BytesCodec()] if name == RAW else [BytesCodec(), ZstdCodec(level=ZSTD_LEVEL)]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import zarr
 
 from pixio_robot.data.demos.metadata_checksums import (
     METADATA_FILE,
@@ -14,9 +16,6 @@ from pixio_robot.data.demos.metadata_checksums import (
     verify_and_strip_checksum,
 )
 from pixio_robot.errors import UserError
-
-if TYPE_CHECKING:
-    import zarr
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

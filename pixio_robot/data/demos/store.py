@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from pixio_robot.data.demos.arrays import FrameFile, open_frames, read_values, write_frames, write_values
 from pixio_robot.data.demos.atomic_commit import STAGING, check_new, commit_by_rename
@@ -75,8 +76,6 @@ class DemoStore:
         path = Path(path)
         check_spec(spec)
         if not path.exists():
-            import zarr  # a third of a second, which reading does not need
-
             check_new(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             with disk_full_as_user_error(path), staging_directory(path.parent, STAGING) as temporary:
@@ -262,8 +261,6 @@ class DemoStore:
 
 
 def _write(path: Path, header: EpisodeHeader, episode: Episode, image_codec: str) -> None:
-    import zarr
-
     group = zarr.create_group(path, zarr_format=3)
     images = group.create_group("images")
     for camera, frames in episode.images.items():
