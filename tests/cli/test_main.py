@@ -1,6 +1,7 @@
 """The console command: help is instant, bad input is one sentence and exit code 2."""
 
 import errno
+import json
 import signal
 import subprocess
 import sys
@@ -201,3 +202,5 @@ def test_ctrl_c_ends_a_command_that_a_script_put_into_the_background(tmp_path: P
     _, said = command.communicate(timeout=200)
     assert command.returncode == 128 + signal.SIGINT
     assert said.endswith("Run the same command again to continue where it stopped.\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chance", "chance.stage.json"]
+    assert not json.loads((tmp_path / "chance.stage.json").read_text())["finished"]

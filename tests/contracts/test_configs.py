@@ -75,7 +75,7 @@ def test_a_choice_may_be_written_in_any_case(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("command", "group"),
-    [("train", "policy"), ("train", "encoder"), ("collect", "env")],
+    [("train", "policy"), ("train", "encoder"), ("collect", "env"), ("footage", "env"), ("evaluate", "env")],
 )
 def test_every_choice_of_a_group_composes(command: str, group: str) -> None:
     names = sorted(path.stem for path in (ROOT / group).glob("*.yaml"))

@@ -73,7 +73,7 @@ def test_workers_take_the_gpus_in_turns_and_the_environment_stays_as_it_was(no_d
     assert chosen() == "7"
 
 
-@pytest.mark.parametrize("visible", ["0,1", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"])
+@pytest.mark.parametrize("visible", ["0,1", "-1", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", ""])
 def test_gpus_that_egl_does_not_have_are_not_asked_for(visible, monkeypatch):
     """CUDA numbers of a machine whose container draws on the CPU: the second worker would open a second device."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -63,8 +63,9 @@ def expected():
     return results, seen
 
 
-def test_more_workers_give_the_same_episodes(expected):
-    with make_pool(CONFIG, 4, 4) as pool:
+@pytest.mark.parametrize("workers", [2, 4])
+def test_more_workers_give_the_same_episodes(expected, workers):
+    with make_pool(CONFIG, workers, 4) as pool:
         assert play(pool) == expected
 
 
@@ -73,7 +74,7 @@ def test_forked_workers_give_the_same_episodes(expected):
         assert play(pool) == expected
 
 
-@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_costs_a_restart_and_changes_nothing(expected, how):
     with make_pool(CONFIG, 2, 4, step_timeout_s=5.0) as pool:
         found, seen = play(pool, lambda step: os.kill(pool.worker_pids[1], how) if step == 5 else None)

@@ -32,7 +32,7 @@ def ever_missed(interval, rate: float, runs: int, episodes: int) -> float:
     return float(np.mean([any(misses(int(run[n - 1]), n) for n in range(10, episodes + 1)) for run in counts]))
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.5])
+@pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
 def test_error_rate_over_all_looks(rate: float) -> None:
     assert ever_missed(confidence_sequence, rate, runs=1000, episodes=100) <= 0.05
 

@@ -426,7 +426,6 @@ def test_a_full_disk_keeps_nothing_of_an_edit(tmp_path: Path) -> None:
     code = f"""
         import resource, signal, sys
         from pathlib import Path
-        import zarr.codecs  # under the limit, Python would cache its compiled files cut short
         from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes, write_stores
         from pixio_robot.errors import UserError
         store = open_for_streaming(Path({str(tmp_path / "s")!r}))
