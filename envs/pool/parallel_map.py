@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
+import queue
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent import futures
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from envs.pool.process_worker import single_threaded_children
@@ -24,106 +25,163 @@ from pixio_robot.machine import usable_cores
 _MAX_CRASHES = 3
 
 
-def _initialise_worker(started: Any) -> None:
-    """Set up a worker process. started: shared counter of the processes started before this one."""
-    with started.get_lock():
-        assign_render_device(started.value)
-        started.value += 1
-    # Ctrl-C is handled by the parent. If the parent is killed, its workers must not outlive it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def exit_with_parent() -> None:
-            wait([parent.sentinel])
-            os._exit(1)
-
-        threading.Thread(target=exit_with_parent, daemon=True).start()
-
-
-def _executor(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_initialise_worker, initargs=(context.Value("i", 0),))
-
-
 def ordered_map[Item, Result](
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, timeout_s: float
 ) -> Generator[tuple[Item, Result], None, None]:
     """Yield (item, function(item)) in the order of `items`, which may be endless; close it to stop.
 
     workers: number of processes, 0 for one per core. A process that takes longer than `timeout_s` for an item counts as
-    dead. Items of a process that died are run again; UserError is raised after three deaths without a result in
-    between. Exceptions of `function` are raised here.
+    dead. An item whose process died is run again; UserError is raised when that happens three times in a row.
+    Exceptions of `function` are raised here.
     """
-    workers = workers or usable_cores()
+    processes = [_WorkerProcess(function, index) for index in range(workers or usable_cores())]
+    idle: queue.SimpleQueue[_WorkerProcess] = queue.SimpleQueue()
+    for process in processes:
+        idle.put(process)
+
+    def run(item: Item) -> Result:
+        process = idle.get()
+        try:
+            return process.run(item, timeout_s)
+        finally:
+            idle.put(process)
+
+    # One thread per process: it receives results while the caller deals with an earlier one.
+    threads = ThreadPoolExecutor(len(processes))
     source = iter(items)
-    pending: deque[tuple[Item, Future[Any]]] = deque()
-    executor = _executor(workers)
-    crashes = 0
+    pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
         while True:
             # Twice as many as run at once, so that a slow item does not leave the other workers idle.
-            while len(pending) < 2 * workers:
+            while len(pending) < 2 * len(processes):
                 try:
                     item = next(source)
                 except StopIteration:
                     break
-                pending.append((item, _submit(executor, function, item)))
+                pending.append((item, threads.submit(run, item)))
             if not pending:
                 return
-            item, future = pending[0]
-            try:
-                result = _result(future, timeout_s)
-            except _WorkerDied as error:
-                crashes += 1
-                if crashes >= _MAX_CRASHES:
-                    raise UserError(
-                        f"A simulator process died {crashes} times in a row ({error}). Use fewer workers if memory is "
-                        "short."
-                    ) from error
-                _stop(executor)
-                executor = _executor(workers)
-                pending = deque((item, _submit(executor, function, item)) for item, _ in pending)
-                continue
-            crashes = 0
-            pending.popleft()
-            yield item, result
+            item, future = pending.popleft()
+            yield item, future.result()
     finally:
-        _stop(executor)
+        threads.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.stop()
+        threads.shutdown()
+        for process in processes:
+            process.close()
 
 
 class _WorkerDied(Exception):
     """A process ended, or hangs."""
 
 
-def _result(future: Future[Any], timeout_s: float) -> Any:
-    # Not as the time-out of `result`, which the function's own TimeoutError would be mistaken for.
-    done, _ = futures.wait([future], timeout_s)
-    if not done:
-        raise _WorkerDied(f"no result in {timeout_s:g} seconds")
+class _WorkerProcess:
+    """A process that runs the function on one item at a time, started when it is first needed.
+
+    Each has a pipe of its own. The processes of `concurrent.futures` share one: there, a process that is killed in the
+    middle of a result leaves its reader waiting for the rest, and the program does not end.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], index: int) -> None:
+        self._function, self._index = function, index
+        self._process: Any = None
+        self._connection: Any = None
+        self._lock = threading.Lock()
+        """Held while the process is started or killed."""
+        self._stopped = False
+
+    def run(self, item: Any, timeout_s: float) -> Any:
+        """function(item), as `ordered_map` does it."""
+        crashes = 0
+        while True:
+            try:
+                return self._run_once(item, timeout_s)
+            except _WorkerDied as error:
+                self.close()
+                crashes += 1
+                if crashes == _MAX_CRASHES or self._stopped:
+                    raise UserError(
+                        f"A simulator process died {crashes} times in a row ({error}). Use fewer workers if memory is "
+                        "short."
+                    ) from error
+
+    def stop(self) -> None:
+        """Kill the process, which ends `run` in another thread; no other process is started."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+
+    def close(self) -> None:
+        """Kill the process and release what it used. `run` starts another one."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._process.join()
+                self._process.close()
+                self._connection.close()
+                self._process = None
+
+    def _run_once(self, item: Any, timeout_s: float) -> Any:
+        self._start()
+        try:
+            self._connection.send(item)
+            if not self._connection.poll(timeout_s):
+                raise _WorkerDied(f"no result in {timeout_s:g} seconds")
+            succeeded, result = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise _WorkerDied("it ended by itself") from error
+        if not succeeded:
+            raise result
+        return result
+
+    def _start(self) -> None:
+        """Start the process unless it is running."""
+        with self._lock:
+            if self._stopped:
+                raise _WorkerDied("it was stopped")
+            if self._process is not None:
+                return
+            context = multiprocessing.get_context("spawn")
+            self._connection, child_connection = context.Pipe()
+            arguments = (self._function, self._index, child_connection)
+            process = context.Process(target=_worker_main, args=arguments, daemon=True)
+            # Only a function defined in the script itself needs the script in the new processes.
+            defined_in_main = getattr(getattr(self._function, "func", self._function), "__module__", "") == "__main__"
+            with single_threaded_children(), contextlib.nullcontext() if defined_in_main else hide_main_module():
+                process.start()
+            child_connection.close()
+            self._process = process
+
+
+def _worker_main(function: Callable[[Any], Any], index: int, connection: Connection) -> None:
+    """The process's side: exits when the parent does, however that happens."""
+    assign_render_device(index)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError):
+        while True:
+            item = connection.recv()
+            try:
+                answer = pickle.dumps((True, function(item)))
+            except Exception as error:
+                answer = pickle.dumps((False, _as_message(error)))
+            connection.send_bytes(answer)
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _as_message(error: Exception) -> Exception:
+    """The exception with its traceback as a note, as tracebacks do not travel between processes."""
+    error.add_note("".join(traceback.format_exception(error)))
     try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise _WorkerDied("it ended by itself") from error
-
-
-def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item: Any) -> Future[Any]:
-    # Only a function defined in the script itself needs the script in the new processes.
-    defined_in_main = getattr(getattr(function, "func", function), "__module__", "") == "__main__"
-    try:
-        with single_threaded_children(), contextlib.nullcontext() if defined_in_main else hide_main_module():
-            return executor.submit(function, item)
-    except BrokenProcessPool as error:
-        # Reported where this item's result is awaited, like any other death.
-        future: Future[Any] = Future()
-        future.set_exception(error)
-        return future
-
-
-def _stop(executor: ProcessPoolExecutor) -> None:
-    processes = list((executor._processes or {}).values())
-    executor.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception_only(error)))
+    return error

@@ -1,17 +1,20 @@
 """Processes that die or hang while they work through a list."""
 
 import pathlib
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+import subprocess
+import sys
 
 import pytest
 
-from envs.pool import parallel_map
 from envs.pool.parallel_map import ordered_map
 from pixio_robot.errors import UserError
 
 WORK = """
 import os, pathlib, time
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
 
 def work(item):
     folder, number = item
@@ -20,8 +23,12 @@ def work(item):
     mark.touch()
     if number == "hangs" or (number == "hangs once" and first):
         time.sleep(1000)
-    if number == "dies once" and first:
+    if "dies once" in number and first:
         os._exit(9)
+    if number == "returns a lambda":
+        return lambda: None
+    if number == "raises oddly":
+        raise Odd(1, 2)
     if number == "raises":
         raise TimeoutError("of its own")
     return number
@@ -56,32 +63,39 @@ def test_errors_of_the_work_are_its_own(work, tmp_path):
         list(ordered_map(work, items(tmp_path, "raises"), 1, 30))
 
 
-class Inline:
-    """An executor that works in this process, in which a process may die all the same."""
-
-    _processes = None
-
-    def submit(self, function, item):
-        future = Future()
-        try:
-            future.set_result(function(item))
-        except BrokenProcessPool as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, **how): ...
+def test_only_deaths_in_a_row_end_the_work(work, tmp_path):
+    given = items(tmp_path, "dies once", "a", "dies once too", "b", "and again dies once", "c")
+    assert [result for _, result in ordered_map(work, given, 1, 30)] == [name for _, name in given]
 
 
-def test_only_deaths_in_a_row_end_the_work(monkeypatch):
-    monkeypatch.setattr(parallel_map, "_executor", lambda workers: Inline())
-    deaths = []
+def test_a_result_that_cannot_be_sent_is_an_error(work, tmp_path):
+    with pytest.raises(Exception, match="pickle"):
+        list(ordered_map(work, items(tmp_path, "returns a lambda"), 1, 30))
 
-    def dies_at_first(item):
-        if item not in deaths:
-            deaths.append(item)
-            raise BrokenProcessPool
-        return -item
 
-    assert list(ordered_map(dies_at_first, range(12), 1, 1.0)) == [(item, -item) for item in range(12)]
-    with pytest.raises(UserError, match="died 3 times in a row"):
-        next(ordered_map(lambda item: deaths.clear() or dies_at_first(item), range(3), 1, 1.0))
+def test_an_error_that_cannot_be_sent_is_told(work, tmp_path):
+    with pytest.raises(RuntimeError, match="Odd: 1 and 2"):
+        list(ordered_map(work, items(tmp_path, "raises oddly"), 1, 30))
+
+
+STOPS = """
+import itertools, sys
+
+from envs.pool.parallel_map import ordered_map
+
+def work(item):
+    return bytes(64 << 20)
+
+if __name__ == "__main__":
+    results = ordered_map(work, itertools.count(), 2, 60)
+    next(results)
+    results.close()
+"""
+
+
+def test_stopped_in_the_middle_of_a_result_the_program_ends(tmp_path):
+    """With one pipe for all processes it did not: the reader waited for the rest of a killed process's result."""
+    script = tmp_path / "stops.py"
+    script.write_text(STOPS)
+    for _ in range(3):
+        subprocess.run([sys.executable, script], check=True, timeout=60)
