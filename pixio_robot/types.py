@@ -228,14 +228,15 @@ class Observation:
 
 @dataclasses.dataclass
 class Batch:
-    """Training windows: observations, actions (b, horizon, a), and a mask of the padded actions (b, horizon)."""
+    """Training windows: observations, actions (b, horizon, a), and which actions the loss ignores, bool (b, horizon):
+    padding past an episode's end, unless it is learned, and reactions to what cannot be foreseen (`data.windows`)."""
 
     observation: Observation
     actions: Tensor
-    is_pad: Tensor
+    ignored: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(self.observation.map(function), function(self.actions), function(self.is_pad))
+        return Batch(self.observation.map(function), function(self.actions), function(self.ignored))
 
     def to(self, device: torch.device | str) -> Batch:
         return self.map(lambda tensor: to_device(tensor, device))

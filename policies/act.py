@@ -97,16 +97,16 @@ class ACTPolicy(ChunkPolicy):
             config.conditioning, config.observation_steps, self.spec, self.statistics, encoder, config.dim_model
         )
 
-    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
         divergence_b11 = actions_bna.new_zeros(())
         latent_bz = None
         if self.posterior is not None:
             state_be = seen[:, 0] if self.config.conditioning.use_state else None
-            mean_bz, log_variance_bz = self.posterior(actions_bna, is_pad_bn, state_be)
+            mean_bz, log_variance_bz = self.posterior(actions_bna, ignored_bn, state_be)
             latent_bz = mean_bz + (0.5 * log_variance_bz).exp() * torch.randn_like(mean_bz)
             divergence_bz = 0.5 * (mean_bz**2 + log_variance_bz.exp() - 1 - log_variance_bz)
             # The loss averages over the real steps of all windows; the divergence must count once per window.
-            real_b = (~is_pad_bn).sum(dim=1).clamp(min=1)
+            real_b = (~ignored_bn).sum(dim=1).clamp(min=1)
             divergence_b11 = (divergence_bz.sum(dim=1) * real_b.float().mean() / real_b)[:, None, None]
         errors_bna = (self._decode(seen, latent_bz) - actions_bna).abs()
         return errors_bna + self.config.kl_weight * divergence_b11.to(errors_bna)
@@ -137,13 +137,13 @@ class LatentEncoder(nn.Module):
             "positions", sinusoidal_embedding(torch.arange(2 + config.horizon).float(), width), persistent=False
         )
 
-    def forward(self, actions_bna: Tensor, is_pad_bn: Tensor, state_be: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, actions_bna: Tensor, ignored_bn: Tensor, state_be: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent, each (b, z); padded actions are masked."""
         batch = len(actions_bna)
         first = [self.summary.expand(batch, 1, -1)] + ([] if state_be is None else [state_be[:, None]])
         tokens_bme = torch.cat([*first, self.action(actions_bna)], dim=1)
         tokens_bme = tokens_bme + self.get_buffer("positions")[: tokens_bme.shape[1]]
-        hidden = torch.cat([is_pad_bn.new_zeros(batch, len(first)), is_pad_bn], dim=1)
+        hidden = torch.cat([ignored_bn.new_zeros(batch, len(first)), ignored_bn], dim=1)
         summary_be = self.layers(tokens_bme, src_key_padding_mask=hidden)[:, 0]
         mean_bz, log_variance_bz = self.out(summary_be).chunk(2, dim=1)
         return mean_bz, log_variance_bz

@@ -1,4 +1,4 @@
-"""The base class of all chunk policies: conditioning, normalisation both ways, and masking of padded actions.
+"""The base class of all chunk policies: conditioning, normalisation both ways, and the mean of the loss.
 
 Shapes: b batch, n steps of the chunk, a action, c condition. `seen` is the encoded observation: a vector (b, c), or
 for some policies frames (b, t, p) or tokens (b, m, e).
@@ -27,7 +27,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
     """Predicts the next `horizon` actions at once; action 0 belongs to the step of the newest frame.
 
     It learns chunks of `chunk` actions. The first `past_actions` of them lie before that step and are not executed; at
-    most the last `max_padding` may be padding (None: any number).
+    most the last `max_padding` may be padding, which then is learned (None: any number, which the loss ignores).
     `goals` maps each task's name to its goal vector, for a goal-conditioned policy (`Observation.goal`).
 
     `draws`: whether the policy samples its actions with random noise instead of being deterministic.
@@ -71,9 +71,9 @@ class ChunkPolicy(nn.Module, abc.ABC):
         return Conditioning(config.conditioning, config.observation_steps, self.spec, self.statistics, encoder)
 
     @abc.abstractmethod
-    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
         """The error of every action step and dimension, (b, n, a), or of every step, (b, n, 1); `loss` averages it over
-        the steps that are not padding."""
+        the steps that are not ignored, bool (b, n)."""
 
     @abc.abstractmethod
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
@@ -88,31 +88,29 @@ class ChunkPolicy(nn.Module, abc.ABC):
         self.conditioning.prepare(observations)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean error over the real action steps. Padded steps (`is_pad`), past the end of an episode, are masked,
-        because the demonstrator's actions there are unknown. (A denoiser still sees them, noised, as part of the
-        chunk.) With `learn_padding` all steps count."""
+        """Mean error over the action steps that are not `ignored`. (A denoiser still sees the others, noised, as part
+        of the chunk.)"""
         if batch.actions.shape[1:] != (self.chunk, self.spec.action_dim):
             raise UserError(
                 f"The batch holds actions of shape {tuple(batch.actions.shape[1:])} (steps, dimensions), but the "
                 f"policy was built for {(self.chunk, self.spec.action_dim)}."
             )
         seen = self.encode_observation(batch.observation, augment=self.training)
-        is_pad_bn = torch.zeros_like(batch.is_pad) if self.config.learn_padding else batch.is_pad
         actions_bna = batch.actions.float()
         if self.relative_actions is not None:
             actions_bna = self.relative_actions.to_frame(actions_bna, batch.observation.state[:, -1].float())
-        errors_bna = self.errors(seen, self.actions(actions_bna), is_pad_bn)
-        of_steps = (*is_pad_bn.shape, 1)
+        errors_bna = self.errors(seen, self.actions(actions_bna), batch.ignored)
+        of_steps = (*batch.ignored.shape, 1)
         if errors_bna.shape not in (of_steps, batch.actions.shape):
             raise self._shape_error("errors", errors_bna, f"{of_steps} or {tuple(batch.actions.shape)}")
-        real_bn1 = (~is_pad_bn)[:, :, None].to(errors_bna.dtype)
+        real_bn1 = (~batch.ignored)[:, :, None].to(errors_bna.dtype)
         count = (real_bn1.sum() * errors_bna.shape[2]).clamp(min=1)
         loss = (errors_bna * real_bn1).sum() / count
         return loss, {"loss": loss.detach(), "real_share": real_bn1.detach().mean()}
 
     def real_share(self, batch: Batch) -> Tensor:
         """The share of the batch's action steps over which `loss` averages; training weights batches by it."""
-        return torch.ones(()) if self.config.learn_padding else (~batch.is_pad).float().mean()
+        return (~batch.ignored).float().mean()
 
     def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
         """Actions (b, n, a) in physical units; with `min_max` normalisation, clamped to the demonstrations' range, and

@@ -37,7 +37,7 @@ class BCPolicy(ChunkPolicy):
         self._loss = LOSSES[config.loss]
         self.trunk = build_mlp(config, self.conditioning.out_dim, config.horizon * spec.action_dim)
 
-    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
         return self._loss(self.sample(seen, None), actions_bna, reduction="none")
 
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:

@@ -48,8 +48,8 @@ class BCGMMPolicy(ChunkPolicy):
         self.trunk = build_mlp(config, self.conditioning.out_dim, config.width)
         self.head = MixtureHead(config.mixture, config.width, config.horizon, spec.action_dim)
 
-    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
-        return self.head.negative_log_likelihood(self.head(self.trunk(seen)), actions_bna, is_pad_bn)
+    def errors(self, seen: Tensor, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
+        return self.head.negative_log_likelihood(self.head(self.trunk(seen)), actions_bna, ignored_bn)
 
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         return self.head.sample(self.head(self.trunk(seen)), RowNoise(seeds, seen))

@@ -64,8 +64,8 @@ class BCRNNPolicy(ChunkPolicy):
     def encode_observation(self, observation: Observation, augment: bool) -> Tensor:
         return self.conditioning.frames(observation, augment)
 
-    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
-        return self.head.negative_log_likelihood(self.head(self._run_lstm(seen)), actions_bna, is_pad_bn)
+    def errors(self, seen: Tensor, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
+        return self.head.negative_log_likelihood(self.head(self._run_lstm(seen)), actions_bna, ignored_bn)
 
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
         return self.head.sample(self.head(self._run_lstm(seen)), RowNoise(seeds, seen))

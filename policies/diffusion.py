@@ -73,7 +73,7 @@ class DiffusionPolicy(GenerativePolicy):
             clip_sample=config.clip_sample,
         )
 
-    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
         steps_b = torch.randint(self.schedule.num_steps, (len(actions_bna),), device=actions_bna.device)
         noise_bna = torch.randn_like(actions_bna)
         noisy_bna = self.schedule.add_noise(actions_bna, noise_bna, steps_b)

@@ -36,7 +36,7 @@ class FlowPolicy(GenerativePolicy):
     config_class = FlowConfig
     config: FlowConfig
 
-    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
         noise_bna = torch.randn_like(actions_bna)
         time_b = torch.rand(len(actions_bna), device=actions_bna.device)
         point_bna = noise_bna.lerp(actions_bna, time_b[:, None, None])

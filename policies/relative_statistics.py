@@ -28,15 +28,15 @@ def with_relative_poses(
 ) -> Statistics:
     """`statistics`, together with those of the relative poses that a policy with this config is trained on, if any.
 
-    They are over all windows of the chosen episodes, each counted once; padded actions count only if they are learned.
+    They are over all windows of the chosen episodes, each counted once, without the actions that the loss ignores.
     Raises UserError for demonstrations without the columns that this takes.
     """
     steps = sum(int(store.lengths[list(episodes)].sum()) for store, episodes in chosen)
     if config.action_pose_repr == RELATIVE:
         actions = RelativePoses.of_actions(spec, statistics.actions)
         rows = (
-            actions.to_frame(actions_bna, state_bts[:, -1])[~is_pad_bn | config.learn_padding].numpy()
-            for state_bts, actions_bna, is_pad_bn in _windows(config, chosen)
+            actions.to_frame(actions_bna, state_bts[:, -1])[~ignored_bn].numpy()
+            for state_bts, actions_bna, ignored_bn in _windows(config, chosen)
         )
         statistics = dataclasses.replace(statistics, relative_actions=compute_range(rows, steps * config.horizon))
     if config.conditioning.obs_pose_repr == RELATIVE:
@@ -51,7 +51,7 @@ def with_relative_poses(
 
 
 def _windows(config: PolicyConfig, chosen: StoreEpisodes) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The states (b, t, s), actions (b, n, a) and padding (b, n) of all windows, some thousands at a time."""
+    """The states (b, t, s), actions (b, n, a) and ignored actions (b, n) of all windows, some thousands at a time."""
     for store, episodes in chosen:
         if not episodes:
             continue
@@ -66,4 +66,4 @@ def _windows(config: PolicyConfig, chosen: StoreEpisodes) -> Iterator[tuple[Tens
         )
         for start in range(0, len(windows), _WINDOWS_PER_BATCH):
             batch = windows.gather(np.arange(start, min(start + _WINDOWS_PER_BATCH, len(windows))))
-            yield batch.observation.state, batch.actions, batch.is_pad
+            yield batch.observation.state, batch.actions, batch.ignored

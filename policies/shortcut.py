@@ -58,7 +58,7 @@ class ShortcutPolicy(GenerativePolicy):
         super().__init__(config, spec, statistics, encoder, extra_dim=width)
         self.stride_embedding = StepEmbeddingMLP(width)
 
-    def errors(self, seen: Tensor, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def errors(self, seen: Tensor, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
         batch, device = len(actions_bna), actions_bna.device
         noise_bna = torch.randn_like(actions_bna)
         time_b, stride_b = torch.rand(batch, device=device), torch.zeros(batch, device=device)

@@ -97,13 +97,13 @@ def make_batch(rows: int, side: int, device: torch.device) -> tuple[Batch, dict[
     images = torch.randint(0, 256, (rows, FRAMES, side, side, 3), dtype=torch.uint8, generator=generator)
     state = torch.rand(rows, FRAMES, STATE, generator=generator) * 2 - 1
     actions = torch.rand(rows, HORIZON, ACTION, generator=generator) * 2 - 1
-    is_pad = torch.zeros(rows, HORIZON, dtype=torch.bool)
-    ours = Batch(Observation({"front": images}, state), actions, is_pad).to(device)
+    ignored = torch.zeros(rows, HORIZON, dtype=torch.bool)
+    ours = Batch(Observation({"front": images}, state), actions, ignored).to(device)
     theirs = {
         "observation.images.front": images.permute(0, 1, 4, 2, 3).float() / 255,
         "observation.state": state,
         "action": actions,
-        "action_is_pad": is_pad,
+        "action_is_pad": ignored,
     }
     return ours, {name: value.to(device) for name, value in theirs.items()}
 

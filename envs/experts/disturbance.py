@@ -39,12 +39,14 @@ class Disturbance:
 
 
 class Disturber:
-    """Disturbs the actions of the episode with that seed, in order. `rng` is the episode's generator."""
+    """Disturbs the actions of the episode with that seed, in order. `rng` is the episode's generator; `errs` tells
+    whether the latest action was replaced by a mistake."""
 
     def __init__(self, settings: Disturbance, seed: int) -> None:
         self._settings = settings
         self.rng = np.random.default_rng([seed, _NOISE_STREAM])
         self._mistakes = np.random.default_rng([seed, _MISTAKE_STREAM])
+        self.errs = False
         self._left = 0
         self._drift = np.zeros(0)
         self._opens_gripper = False
@@ -58,7 +60,8 @@ class Disturber:
             self._left = int(self._mistakes.integers(*_MISTAKE_STEPS))
             self._drift = self._mistakes.uniform(-1, 1, motion)
             self._opens_gripper = bool(self._mistakes.random() < _GRIPPER_OPENS_SHARE)
-        if self._left:
+        self.errs = self._left > 0
+        if self.errs:
             self._left -= 1
             executed[:motion] = self._drift
             if self._opens_gripper:

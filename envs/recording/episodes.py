@@ -11,6 +11,7 @@ from envs.experts.disturbance import Disturbance, Disturber
 from envs.experts.motions import motion_to_action
 from envs.experts.registry import make_expert
 from envs.registry import Environment, PrivilegedEnv, cached_env
+from pixio_robot.data.demos.overridden_steps import OVERRIDDEN_STEPS
 from pixio_robot.types import Episode, Frame, StepResult
 
 
@@ -24,12 +25,16 @@ class ExpertEpisodeRecorder:
         self._expert = make_expert(env.config)
         self._expert.reset(env, self._disturb.rng)
         self._frames, self._actions, self._results = [frame], [], []
+        self._mistakes: list[int] = []
 
     def act(self) -> np.ndarray:
         """The action to execute: the expert's, with disturbances."""
         motion = self._expert.act(self._env)
         self._actions.append(motion_to_action(self._env, motion))
-        return motion_to_action(self._env, self._disturb(motion))
+        executed = self._disturb(motion)
+        if self._disturb.errs:
+            self._mistakes.append(len(self._actions) - 1)
+        return motion_to_action(self._env, executed)
 
     def add(self, result: StepResult) -> None:
         """Record the result of the action."""
@@ -39,6 +44,9 @@ class ExpertEpisodeRecorder:
     def episode(self) -> Episode:
         """The recorded episode: the frame before each action, and the expert's undisturbed actions."""
         seen = self._frames[:-1]
+        info = dataclasses.asdict(self._disturbance) | {"variation": self._env.config.variation.value}
+        if self._disturbance.mistakes:
+            info[OVERRIDDEN_STEPS] = self._mistakes
         return Episode(
             images={camera: np.stack([frame.images[camera] for frame in seen]) for camera in self._env.spec.cameras},
             state=np.stack([frame.state for frame in seen]),
@@ -46,7 +54,7 @@ class ExpertEpisodeRecorder:
             rewards=np.array([result.reward for result in self._results], np.float32),
             success=self._results[-1].success,
             seed=self._seed,
-            info=dataclasses.asdict(self._disturbance) | {"variation": self._env.config.variation.value},
+            info=info,
         )
 
 

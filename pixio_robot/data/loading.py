@@ -53,7 +53,8 @@ class DemoWindows:
         if goals is not None and len(goals) != len(lengths):
             raise UserError(f"There are {len(goals)} goals for the {len(lengths)} episodes of {store.path}.")
         self.store = store
-        self._windows = Windows(lengths, observation_steps, horizon, episodes, past_actions, max_padding)
+        overridden = np.concatenate([store.overridden(episode) for episode in range(len(lengths))])
+        self._windows = Windows(lengths, observation_steps, horizon, episodes, past_actions, max_padding, overridden)
         self._cameras = list(cameras)
         self._features = features
         self._random_views = random_views
@@ -101,7 +102,7 @@ class DemoWindows:
         state = torch.from_numpy(self._state[starts_b1 + located.frames])
         actions = torch.from_numpy(self._actions[starts_b1 + located.actions])
         goal = None if self._goals is None else self._goals[torch.from_numpy(located.episode)]
-        return Batch(Observation(images, state, features, goal), actions, torch.from_numpy(located.is_pad))
+        return Batch(Observation(images, state, features, goal), actions, torch.from_numpy(located.ignored))
 
     def _images(self, camera: str, located: WindowIndices) -> np.ndarray:
         """uint8 (b, t, h, w, 3). The frames of a window are contiguous, except for repeats of the first one."""

@@ -88,7 +88,7 @@ def _concatenate_batches(batches: Sequence[Batch]) -> Batch:
             None if first.goal is None else torch.cat([one.goal for one in observations if one.goal is not None]),
         ),
         torch.cat([batch.actions for batch in batches]),
-        torch.cat([batch.is_pad for batch in batches]),
+        torch.cat([batch.ignored for batch in batches]),
     )
 
 

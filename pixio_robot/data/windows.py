@@ -1,9 +1,12 @@
 """Which frames and actions make up training sample number i: pure arithmetic on episode lengths.
 
 A window belongs to one step t of one episode. It consists of frames t-observation_steps+1 .. t (before the start, the
-first frame is repeated) and actions t .. t+horizon-1 (past the end, the last one is repeated and marked as padding), as
-in diffusion policy (Chi et al., IJRR). With `past_actions` = p, the actions start at t-p. `max_padding` excludes the
-steps t near an episode's end whose chunk would contain more repeated actions than that.
+first frame is repeated) and actions t .. t+horizon-1 (past the end, the last one is repeated: padding), as in diffusion
+policy (Chi et al., IJRR). With `past_actions` = p, the actions start at t-p.
+
+The loss ignores the padding, unless it is to be learned: then `max_padding` excludes the steps t near an episode's end
+whose chunk would contain more of it than that. It also ignores the actions after an overridden step from t on
+(`demos.overridden_steps`), which react to what nothing foretold.
 """
 
 from __future__ import annotations
@@ -18,16 +21,20 @@ from pixio_robot.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class WindowIndices:
-    """b windows: episode (b,), frames (b, t), actions (b, horizon), is_pad (b, horizon)."""
+    """b windows: episode (b,), frames (b, t), actions (b, horizon), ignored by the loss (b, horizon)."""
 
     episode: np.ndarray
     frames: np.ndarray
     actions: np.ndarray
-    is_pad: np.ndarray
+    ignored: np.ndarray
 
 
 class Windows:
-    """One window for every step of the chosen episodes, except those that `max_padding` excludes."""
+    """One window for every step of the chosen episodes, except those that `max_padding` excludes.
+
+    max_padding: None ignores the padding, of which there may be any number then. overridden bool (steps of all
+    episodes of `lengths`): which steps were overridden; None: none.
+    """
 
     def __init__(
         self,
@@ -37,6 +44,7 @@ class Windows:
         episodes: Sequence[int] | None = None,
         past_actions: int = 0,
         max_padding: int | None = None,
+        overridden: np.ndarray | None = None,
     ):
         if max_padding is not None and max_padding < 0:
             raise UserError(f"max_padding={max_padding} must not be negative.")
@@ -51,6 +59,11 @@ class Windows:
         self.horizon = horizon
         self.past_actions = past_actions
         self._lengths = np.asarray(lengths, np.int64)
+        self._learns_padding = max_padding is not None
+        self._first_rows = np.cumsum(self._lengths) - self._lengths
+        overridden = np.zeros(self._lengths.sum(), bool) if overridden is None else overridden
+        # Overridden steps before each row of all episodes concatenated.
+        self._overridden_before = np.cumsum(overridden) - overridden
         counts = chosen = self._lengths[self.episodes]
         if max_padding is not None:
             counts = np.clip(chosen - (horizon - 1 - past_actions) + max_padding, 0, chosen)
@@ -75,10 +88,11 @@ class Windows:
         step = indices - self._starts[index]
         frames = step[:, None] + np.arange(1 - self.observation_steps, 1)
         actions = step[:, None] + np.arange(self.horizon) - self.past_actions
-        last = length[:, None] - 1
-        return WindowIndices(
-            episode, np.maximum(frames, 0), np.clip(actions, 0, last), (actions < 0) | (actions > last)
-        )
+        known = np.clip(actions, 0, length[:, None] - 1)
+        ignored = np.zeros(actions.shape, bool) if self._learns_padding else known != actions
+        rows = self._first_rows[episode][:, None]
+        ignored |= self._overridden_before[rows + known] > self._overridden_before[rows + step[:, None]]
+        return WindowIndices(episode, np.maximum(frames, 0), known, ignored)
 
 
 def check_episode_numbers(episodes: Iterable[int], count: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from pixio_robot.vision.weight_init import Weights, add_prefix
 
 VALIDATION_SEED = 0
 LEAST_SHARE = 1e-9
-"""Avoids division by zero where all action steps are padding."""
+"""Avoids division by zero where the loss ignores all action steps."""
 
 SaveModel = Callable[[Path, nn.Module], None]
 """Save this policy, which is on the CPU or the training device, to a directory that may already exist."""
@@ -294,17 +294,17 @@ class _Validation:
         # Blocks that are gathered in half precision need autocast.
         with self._config.loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
             actions_bna = self._model.module(batch, seeds=list(seeds)).float()
-        real_steps = (~batch.is_pad[:, -actions_bna.shape[1] :]).float().sum()
+        real_steps = (~batch.ignored[:, -actions_bna.shape[1] :]).float().sum()
         return action_errors(actions_bna, batch) * _relative_weight(real_steps, processes)
 
 
 def action_errors(actions_bna: Tensor, batch: Batch) -> Tensor:
-    """Mean absolute error of every dimension of the actions (a,), in its own unit, over all steps that are not padding.
+    """Mean absolute error of every dimension of the actions (a,), in its own unit, over the steps that are not ignored.
 
     The policy returns the last n steps of the chunk that it is trained on.
     """
     n = actions_bna.shape[1]
-    real_bn1 = (~batch.is_pad[:, -n:])[:, :, None]
+    real_bn1 = (~batch.ignored[:, -n:])[:, :, None]
     distance_bna = (actions_bna - batch.actions[:, -n:]).abs() * real_bn1
     return distance_bna.sum(dim=(0, 1)) / real_bn1.sum().clamp(min=1)
 

@@ -68,9 +68,9 @@ class MixtureHead(nn.Module):
             logits = self.logits(features_bf)
         return Mixture(logits, means if self._config.use_tanh else means.tanh(), stds + self._config.min_std)
 
-    def negative_log_likelihood(self, mixture: Mixture, actions_bna: Tensor, is_pad_bn: Tensor) -> Tensor:
+    def negative_log_likelihood(self, mixture: Mixture, actions_bna: Tensor, ignored_bn: Tensor) -> Tensor:
         """(b, n, 1), in nats: the joint value for a row's real steps, divided equally among them."""
-        real_bn = (~is_pad_bn).float()
+        real_bn = (~ignored_bn).float()
         log_jacobian_bn = torch.zeros_like(real_bn)
         if self._config.use_tanh:
             squashed = actions_bna.clamp(-1 + TANH_EDGE, 1 - TANH_EDGE)

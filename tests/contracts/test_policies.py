@@ -56,9 +56,9 @@ def make_batch(count: int, policy, sight: str) -> Batch:
         }
         observation = Observation({}, observation.state, features)
     actions = LOW + (HIGH - LOW) * torch.rand(count, policy.horizon, 3, generator=generator)
-    is_pad = torch.zeros(count, policy.horizon, dtype=torch.bool)
-    is_pad[0, -2:] = True
-    return Batch(observation, actions, is_pad)
+    ignored = torch.zeros(count, policy.horizon, dtype=torch.bool)
+    ignored[0, -2:] = True
+    return Batch(observation, actions, ignored)
 
 
 @pytest.fixture(params=SIGHTS)
@@ -233,7 +233,7 @@ def test_everything_it_computes_lies_on_its_device(policy, sight, monkeypatch):
             {name: features.map(fake) for name, features in seen.features.items()},
         )
         policy.train()
-        loss, _ = policy.loss(Batch(observation, fake(batch.actions), fake(batch.is_pad)))
+        loss, _ = policy.loss(Batch(observation, fake(batch.actions), fake(batch.ignored)))
         policy.eval()
         actions = policy.act(observation, [1, 2, 3, 4])
     assert loss.device.type == "cuda"

@@ -1,19 +1,23 @@
 """Batches hold what the store holds, each window once an epoch, and a restored loader goes on exactly."""
 
 import copy
+import dataclasses
 import multiprocessing
 import shutil
 import threading
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from demo_data import make_episode, make_store, take_and_send
 
+from pixio_robot.data.demos.overridden_steps import OVERRIDDEN_STEPS
 from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch
@@ -32,7 +36,7 @@ def equal(one: Batch, other: Batch) -> bool:
     return (
         torch.equal(one.actions, other.actions)
         and torch.equal(one.observation.state, other.observation.state)
-        and torch.equal(one.is_pad, other.is_pad)
+        and torch.equal(one.ignored, other.ignored)
         and all(torch.equal(one.observation.images[n], other.observation.images[n]) for n in one.observation.images)
     )
 
@@ -45,7 +49,24 @@ def test_a_window_holds_what_the_episode_holds(tmp_path: Path) -> None:
     assert np.array_equal(batch.observation.images["hand"][1].numpy(), episode.images["hand"][1:3])
     assert np.array_equal(batch.observation.state[0].numpy(), episode.state[[0, 0]])
     assert np.array_equal(batch.actions[2].numpy(), episode.actions[[-1, -1, -1]])
-    assert batch.is_pad[2].tolist() == [False, True, True]
+    assert batch.ignored[2].tolist() == [False, True, True]
+
+
+def test_reactions_to_an_overridden_step_are_ignored(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", episodes=1)
+    store.append(dataclasses.replace(make_episode(1, length=5), info={OVERRIDDEN_STEPS: [1]}))
+    batch = windows(store).gather(np.arange(store.lengths[0], store.lengths.sum()))
+    assert batch.ignored[:3].tolist() == [[False, False, True], [False, True, True], [False, False, False]]
+
+
+@pytest.mark.parametrize("steps", [[5], [-1], [1.0], [True], "12", {"1": 2}])
+def test_overridden_steps_that_are_none_are_named(tmp_path: Path, steps: Any) -> None:
+    store = make_store(tmp_path / "s", episodes=1)
+    store.append(dataclasses.replace(make_episode(1, length=5), info={OVERRIDDEN_STEPS: steps}))
+    message = "000001: info.overridden_steps must list numbers of its steps, 0..4: "
+    with pytest.raises(UserError, match=message):
+        windows(store)
+    assert [message in problem for problem in verify_store(store)] == [True]
 
 
 def test_fewer_windows_than_processes_are_refused(tmp_path: Path) -> None:

@@ -180,9 +180,9 @@ def test_actions_before_the_newest_frame(tmp_path):
     later = DemoWindows(store, horizon=3, **settings).gather(np.arange(store.lengths.sum()))
     earlier = DemoWindows(store, horizon=4, past_actions=1, **settings).gather(np.arange(store.lengths.sum()))
     assert torch.equal(earlier.actions[:, 1:], later.actions)
-    assert torch.equal(earlier.is_pad[:, 1:], later.is_pad)
+    assert torch.equal(earlier.ignored[:, 1:], later.ignored)
     first = [0, int(store.lengths[0])]
-    assert earlier.is_pad[:, 0].nonzero().flatten().tolist() == first
+    assert earlier.ignored[:, 0].nonzero().flatten().tolist() == first
     assert torch.equal(earlier.actions[first, 0], earlier.actions[first, 1])
     with pytest.raises(UserError, match="past_actions=3"):
         DemoWindows(store, horizon=3, past_actions=3, **settings)

@@ -24,7 +24,7 @@ def test_laws(lengths: list[int], observation_steps: int, horizon: int) -> None:
     step = located.frames[:, -1:]
     assert np.array_equal(located.actions[:, :1], step)
     assert np.array_equal(located.frames, np.maximum(step + np.arange(1 - observation_steps, 1), 0))
-    assert np.array_equal(located.is_pad, step + np.arange(horizon) >= length)
+    assert np.array_equal(located.ignored, step + np.arange(horizon) >= length)
     # Every step of every episode is looked at exactly once.
     assert sorted(zip(located.episode.tolist(), step[:, 0].tolist(), strict=True)) == [
         (e, t) for e, n in enumerate(lengths) for t in range(n)
@@ -46,6 +46,24 @@ def test_the_longest_padding_at_an_end(lengths: list[int], horizon: int, past_ac
     fewer = Windows(np.array(lengths), 1, horizon, past_actions=past_actions, max_padding=most)
     found = fewer.locate(np.arange(len(fewer)))
     assert list(zip(found.episode.tolist(), found.frames[:, 0].tolist(), strict=True)) == expected
+    assert not found.ignored.any()
+
+
+@given(LENGTHS, st.integers(0, 3), st.sampled_from([None, 100]), st.data())
+def test_actions_after_an_overridden_step_are_ignored(
+    lengths: list[int], past_actions: int, max_padding: int | None, data: st.DataObject
+) -> None:
+    overridden = [data.draw(st.lists(st.booleans(), min_size=length, max_size=length)) for length in lengths]
+    rows = np.array([step for episode in overridden for step in episode])
+    settings: dict[str, Any] = {"past_actions": past_actions, "max_padding": max_padding}
+    windows = Windows(np.array(lengths), 1, 6, **settings, overridden=rows)
+    located = windows.locate(np.arange(len(windows)))
+    before = Windows(np.array(lengths), 1, 6, **settings).locate(np.arange(len(windows)))
+    assert np.array_equal(located.actions, before.actions)
+    for number, episode in enumerate(located.episode):
+        step = located.frames[number, 0]
+        reacts = [any(overridden[episode][step:action]) for action in located.actions[number]]
+        assert located.ignored[number].tolist() == (before.ignored[number] | reacts).tolist()
 
 
 def test_only_chosen_episodes() -> None:
@@ -88,7 +106,7 @@ def test_a_batch_is_its_windows_one_by_one(lengths: list[int], data: st.DataObje
     together = windows.locate(indices)
     for row, index in enumerate(indices):
         alone = windows.locate(np.array([index]))
-        for name in ("episode", "frames", "actions", "is_pad"):
+        for name in ("episode", "frames", "actions", "ignored"):
             assert np.array_equal(getattr(together, name)[row], getattr(alone, name)[0])
 
 

@@ -3,8 +3,9 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.experts.disturbance import Disturbance, Disturber
-from envs.recording.episodes import record_expert_episode
+from envs.recording.episodes import ExpertEpisodeRecorder, record_expert_episode
 from envs.registry import make_env
+from pixio_robot.data.demos.overridden_steps import OVERRIDDEN_STEPS
 from pixio_robot.errors import UserError
 
 ACTION = np.array((0.5, -0.5, 0.0, 1.0), np.float32)
@@ -47,6 +48,21 @@ def test_mistakes_do_not_depend_on_the_noise():
     assert disturb.rng.random() != disturb._mistakes.random()
 
 
+def test_an_episode_tells_its_mistakes():
+    env = make_env(EnvConfig(task="TabletopPick", cameras=[]))
+    disturbance = Disturbance(mistakes=0.1)
+    recorder = ExpertEpisodeRecorder(env, 0, env.reset(0), disturbance)
+    replaced, done = [], False
+    while not done:
+        action = recorder.act()
+        replaced.append(not np.array_equal(action, recorder._actions[-1]))
+        result = env.step(action)
+        recorder.add(result)
+        done = result.done
+    assert recorder.episode().info[OVERRIDDEN_STEPS] == np.flatnonzero(replaced).tolist() != []
+    env.close()
+
+
 def test_the_expert_comes_back_from_mistakes():
     env = make_env(EnvConfig(task="TabletopPick", cameras=[]))
     clean = [record_expert_episode(env, seed) for seed in range(30)]
@@ -54,6 +70,7 @@ def test_the_expert_comes_back_from_mistakes():
     assert sum(episode.success for episode in shaken) >= 29
     assert sum(map(len, shaken)) > 1.2 * sum(map(len, clean))
     assert dict(shaken[0].info)["mistakes"] == 0.04
+    assert OVERRIDDEN_STEPS not in clean[0].info
     env.close()
 
 

@@ -46,10 +46,10 @@ class World:
         goal = np.concatenate([place / (SIDE - 8) * 2 - 1, state[:, -1, :1]], axis=1)
         ramp = np.linspace(0.3, 1.0, HORIZON)[None, :, None]
         actions = torch.from_numpy(goal[:, None] * ramp * [1.0, 0.5, 2.0]).float()
-        is_pad = torch.zeros(count, HORIZON, dtype=torch.bool)
+        ignored = torch.zeros(count, HORIZON, dtype=torch.bool)
         pixels = torch.from_numpy(images)
         both = {"front": pixels, "hand.top": pixels.flip(2)}
-        return Batch(Observation(both, torch.from_numpy(state).float()), actions, is_pad)
+        return Batch(Observation(both, torch.from_numpy(state).float()), actions, ignored)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def told(world, small_config, name: str, **options):
 
 def batch_of(world, count: int, goal) -> Batch:
     batch = world.windows(count, 0)
-    return Batch(Observation({}, batch.observation.state, goal=goal), batch.actions, batch.is_pad)
+    return Batch(Observation({}, batch.observation.state, goal=goal), batch.actions, batch.ignored)
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
@@ -86,7 +86,7 @@ def test_actions_of_the_past_are_learned_and_not_carried_out(world, small_config
     assert (policy.chunk, policy.horizon) == (8, 7)
     batch = world.windows(3, 0)
     observation = Observation({}, batch.observation.state)
-    policy.loss(Batch(observation, batch.actions, batch.is_pad))[0].backward()
+    policy.loss(Batch(observation, batch.actions, batch.ignored))[0].backward()
     policy.eval()
     acted = policy.act(observation, [1, 2, 3])
     assert acted.shape == (3, 7, 3)
@@ -97,21 +97,6 @@ def test_actions_of_the_past_are_learned_and_not_carried_out(world, small_config
     torch.testing.assert_close(acted, whole[:, 1:])
     with pytest.raises(UserError, match="past_actions = 8"):
         small_config(name, ConditioningConfig(), past_actions=8)
-
-
-def test_padding_can_be_learned(world, small_config):
-    losses = []
-    for learn in (False, True):
-        torch.manual_seed(0)
-        policy = build_policy(
-            "bc", small_config("bc", ConditioningConfig(), learn_padding=learn), world.spec, world.statistics, None
-        ).eval()
-        batch = world.windows(3, 0)
-        batch.is_pad[:, 5:] = True
-        batch.actions[:, 5:] = 100.0
-        losses.append(policy.loss(Batch(Observation({}, batch.observation.state), batch.actions, batch.is_pad))[0])
-    assert losses[0] < 2
-    assert losses[1] > 10
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

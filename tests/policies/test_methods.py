@@ -168,7 +168,7 @@ def test_act_learns_the_part_with_one_answer(make, world):
 
 def test_the_divergence_of_acts_latent_counts_once_a_window(make, world, monkeypatch):
     policy, batch = make("act", cameras=[]), two_ways(world, 3, 0)
-    batch.is_pad[0, 2:] = True
+    batch.ignored[0, 2:] = True
     mean, log_variance = torch.randn(3, 32), torch.randn(3, 32)
     latents = []
     monkeypatch.setattr(policy.posterior, "forward", lambda *_: (mean, log_variance))
@@ -179,7 +179,7 @@ def test_the_divergence_of_acts_latent_counts_once_a_window(make, world, monkeyp
     torch.testing.assert_close(loss, policy.config.kl_weight * divergence)
     torch.manual_seed(0)
     for _ in range(2000):
-        policy.errors(torch.zeros(3, 1, 32), right, batch.is_pad)
+        policy.errors(torch.zeros(3, 1, 32), right, batch.ignored)
     drawn = torch.stack(latents)
     torch.testing.assert_close(drawn.mean(0), mean, atol=0.2, rtol=0)
     torch.testing.assert_close(drawn.std(0), (log_variance / 2).exp(), atol=0.05, rtol=0.1)
@@ -240,8 +240,8 @@ def test_mixture_draws_modes_by_weight_and_row_by_row():
 def test_a_chunks_likelihood_is_divided_among_its_real_steps():
     head = MixtureHead(MixtureConfig(num_modes=1), 4, steps=4, action_dim=2)
     mixture, actions = head(torch.randn(3, 4)), torch.rand(3, 4, 2) - 0.5
-    is_pad = torch.tensor([[False] * 4, [False, False, True, True], [True] * 4])
-    found = head.negative_log_likelihood(mixture, actions, is_pad)[:, :, 0]
+    ignored = torch.tensor([[False] * 4, [False, False, True, True], [True] * 4])
+    found = head.negative_log_likelihood(mixture, actions, ignored)[:, :, 0]
     each_step = -Normal(mixture.means[:, 0], mixture.stds[:, 0]).log_prob(actions).sum(-1)
     expected = torch.stack([each_step[0].sum() / 4, each_step[1, :2].sum() / 2, torch.zeros(())])
     torch.testing.assert_close(found, expected[:, None].expand(-1, 4), rtol=1e-4, atol=1e-5)
@@ -257,7 +257,7 @@ def test_padding_is_hidden_from_act_and_mixtures(make, world):
     for name in ("act", "bc_gmm", "bc_rnn"):
         policy = make(name, cameras=[]).eval()
         batch = two_ways(world, 4, 0)
-        batch.is_pad[:, 5:] = True
+        batch.ignored[:, 5:] = True
         torch.manual_seed(1)
         before, _ = policy.loss(batch)
         batch.actions[:, 5:] = 1e3

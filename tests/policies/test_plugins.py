@@ -49,7 +49,7 @@ BODY = """
         super().__init__(config, spec, statistics, encoder)
         self.plane = nn.Linear(self.conditioning.out_dim, self.chunk * spec.action_dim)
 
-    def errors(self, seen, actions, is_pad):
+    def errors(self, seen, actions, ignored):
         return (self.sample(seen) - actions).abs()
 
     def sample(self, seen, seeds=None):

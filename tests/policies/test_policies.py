@@ -1,7 +1,5 @@
 """Loss, learning and noise of every registered policy."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -71,30 +69,23 @@ def test_sees_where_the_square_is(make, world):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_padded_actions_do_not_count(make, world, name):
+def test_ignored_actions_do_not_count(make, world, name):
     policy = make(name, cameras=[])
     batch = world.windows(6, seed=0)
-    batch.is_pad[:, 5:] = True
+    batch.ignored[:, 5:] = True
     torch.manual_seed(1)
     loss, metrics = policy.loss(batch)
     assert metrics["real_share"].item() == policy.real_share(batch).item() == pytest.approx(5 / 8)
-    if name == "bc":  # a denoiser sees the whole noisy chunk, its padded part too
+    if name == "bc":  # a denoiser sees the whole noisy chunk, its ignored part too
         batch.actions[:, 5:] = 1e3
         assert torch.equal(policy.loss(batch)[0], loss)
-        alone, _ = make(name, cameras=[]).loss(Batch(batch.observation, batch.actions, batch.is_pad & False))
+        alone, _ = make(name, cameras=[]).loss(Batch(batch.observation, batch.actions, batch.ignored & False))
         assert alone > loss
-    batch.is_pad[:] = True
+    batch.ignored[:] = True
     loss, _ = policy.loss(batch)
     assert loss.item() == 0
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in policy.parameters() if p.grad is not None)
-
-
-def test_padding_that_is_learned_counts(make, world):
-    policy, batch = make("bc", cameras=[]), world.windows(6, seed=0)
-    policy.config = dataclasses.replace(policy.config, learn_padding=True)
-    batch.is_pad[:, 5:] = True
-    assert policy.real_share(batch).item() == policy.loss(batch)[1]["real_share"].item() == 1
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
@@ -155,10 +146,10 @@ def test_config_and_inputs_are_checked(make, world, encoder):
 def test_a_method_that_gives_another_shape_is_named(make, world, monkeypatch):
     """Sums of errors and chunks that are too short would broadcast, or come out later."""
     policy, batch = make("bc", cameras=[]), world.windows(3, seed=0)
-    monkeypatch.setattr(policy, "errors", lambda seen, actions, is_pad: actions.abs().mean(2))
+    monkeypatch.setattr(policy, "errors", lambda seen, actions, ignored: actions.abs().mean(2))
     with pytest.raises(UserError, match=r"`errors` of BCPolicy returned shape \(3, 8\), .* \(3, 8, 1\) or \(3, 8, 3\)"):
         policy.loss(batch)
-    monkeypatch.setattr(policy, "errors", lambda seen, actions, is_pad: actions.abs().mean(1, keepdim=True))
+    monkeypatch.setattr(policy, "errors", lambda seen, actions, ignored: actions.abs().mean(1, keepdim=True))
     with pytest.raises(UserError, match=r"returned shape \(3, 1, 3\)"):
         policy.loss(batch)
     monkeypatch.setattr(policy, "sample", lambda seen, seeds: torch.zeros(3, 2, 3))

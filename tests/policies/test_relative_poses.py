@@ -273,8 +273,8 @@ def test_statistics_are_over_what_the_windows_hold(store, small_config, learn_pa
     batch = windows_of(policy, store)
     newest_bs = batch.observation.state[:, -1]
     relative_bna = policy.relative_actions.to_frame(batch.actions, newest_bs)
-    rows = relative_bna[~batch.is_pad | learn_padding].double().numpy()
-    assert learn_padding or batch.is_pad.any()
+    rows = relative_bna[~batch.ignored].double().numpy()
+    assert batch.ignored.any() != learn_padding
     of = policy.statistics.relative_actions
     for found, expected in [
         (of.minimum, rows.min(0)),

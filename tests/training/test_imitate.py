@@ -57,11 +57,11 @@ class ClassTokenPolicy(nn.Module):
         return self.head(condition).unflatten(1, (HORIZON, self.spec.action_dim))
 
     def loss(self, batch: Batch):
-        error = (self.act(batch.observation) - batch.actions).square()[~batch.is_pad].mean()
+        error = (self.act(batch.observation) - batch.actions).square()[~batch.ignored].mean()
         return error, {"loss": error.detach(), "real_share": self.real_share(batch)}
 
     def real_share(self, batch: Batch):
-        return (~batch.is_pad).float().mean()
+        return (~batch.ignored).float().mean()
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_batches_of_several_processes_are_weighted_by_the_mean_of_all_of_them(st
     policy = ClassTokenPolicy(store.spec, frozen=True)
     observation = Observation({}, torch.zeros(2, 2, 2))
     paddings = torch.tensor([[[False] * 3, [False] * 3], [[False, True, True], [False] * 3]])
-    found = [Batch(observation, torch.zeros(2, 3, 1), is_pad) for is_pad in paddings]
+    found = [Batch(observation, torch.zeros(2, 3, 1), ignored) for ignored in paddings]
     weights = _batch_weights(policy, found, Two(0, 2), torch.device("cpu"))
     mean = ((1 + 4 / 6) / 2 + 0.6) / 2
     assert [float(weight) for weight in weights] == pytest.approx([1 / mean, 4 / 6 / mean])
@@ -254,8 +254,8 @@ def test_encoders_of_every_camera_are_found():
 
 def test_action_error_ignores_padding():
     actions = torch.arange(8.0).reshape(1, 4, 2)
-    is_pad = torch.tensor([[False, False, False, True]])
-    batch = Batch(Observation({}, torch.zeros(1, 1, 1)), actions, is_pad)
+    ignored = torch.tensor([[False, False, False, True]])
+    batch = Batch(Observation({}, torch.zeros(1, 1, 1)), actions, ignored)
     later = actions[:, 1:] + torch.tensor([1.0, 3.0])
     later[:, 2] = 100.0  # padded
     assert action_errors(later, batch).tolist() == pytest.approx([1.0, 3.0])

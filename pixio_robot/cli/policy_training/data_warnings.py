@@ -54,9 +54,9 @@ def _padding_warning(lengths: np.ndarray, policy: PolicyConfig) -> str:
     if policy.horizon <= median:
         return ""
     steps = (policy.observation_steps, policy.horizon)
-    windows = Windows(lengths, *steps, past_actions=policy.past_actions, max_padding=policy.max_padding)
+    windows = Windows(lengths, *steps, past_actions=policy.past_actions)
     sampled = np.unique(np.linspace(0, len(windows) - 1, SAMPLED_WINDOWS).astype(np.int64))
-    padding = windows.locate(sampled).is_pad.mean()
+    padding = windows.locate(sampled).ignored.mean()
     horizon = median // 2 // HORIZON_MULTIPLE * HORIZON_MULTIPLE or median // 2
     horizon = max(horizon, policy.past_actions + 1)
     suggestion = f"policy.horizon={horizon}"

@@ -23,6 +23,7 @@ from pixio_robot.data.demos.arrays import FrameFile, open_frames, read_values, w
 from pixio_robot.data.demos.atomic_commit import STAGING, check_new, commit_by_rename
 from pixio_robot.data.demos.codecs import RAW
 from pixio_robot.data.demos.episode_header import EpisodeHeader, read_header, write_header
+from pixio_robot.data.demos.overridden_steps import parse_overridden_steps
 from pixio_robot.data.demos.root_metadata import RootMetadata, read_root_metadata, root_attributes
 from pixio_robot.data.demos.spec_differences import compare_specs
 from pixio_robot.data.demos.validation import VALUES, check_episode, check_spec, images_shape, values_shapes
@@ -150,6 +151,11 @@ class DemoStore:
 
     def info(self, episode: int) -> Mapping[str, Any]:
         return self._header(episode).info
+
+    def overridden(self, episode: int) -> np.ndarray:
+        """Which steps were overridden (`overridden_steps`), bool (n,)."""
+        header = self._header(episode)
+        return parse_overridden_steps(header.info, header.length, str(self.episode_path(episode)))
 
     def state(self, episode: int) -> np.ndarray:
         """float32 (n, s)."""

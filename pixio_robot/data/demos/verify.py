@@ -12,6 +12,7 @@ from pixio_robot.data.demos.arrays import CorruptArray, open_frames, read_values
 from pixio_robot.data.demos.metadata_checksums import METADATA_FILE, metadata_checksums
 from pixio_robot.data.demos.store import EPISODES, DemoStore
 from pixio_robot.data.demos.validation import VALUES
+from pixio_robot.errors import UserError
 from pixio_robot.progress import track_progress
 
 TIMESTAMPS = "timestamps_s"
@@ -35,6 +36,7 @@ def verify_store(store: DemoStore, *, action_range: tuple[float, float] | None =
         problems += _check_metadata_files(store, episode)
         problems += _check_values(store, episode, action_range)
         problems += _check_timestamps(store, episode)
+        problems += _check_overridden_steps(store, episode)
         problems += _check_images(store, episode)
     return problems
 
@@ -97,6 +99,13 @@ def _check_timestamps(store: DemoStore, episode: int) -> Iterator[str]:
             f"{where}: {1000 * (seconds[step + 1] - seconds[step]):.0f} ms pass between step {step} and {step + 1}, "
             f"but control_hz={store.spec.control_hz:g} implies {1000 / store.spec.control_hz:.0f} ms"
         )
+
+
+def _check_overridden_steps(store: DemoStore, episode: int) -> Iterator[str]:
+    try:
+        store.overridden(episode)
+    except UserError as error:
+        yield str(error)
 
 
 def _check_images(store: DemoStore, episode: int) -> Iterator[str]:

@@ -29,6 +29,7 @@ from pixio_robot.data.demos.editing.rewrite import (
     split_store,
     write_stores,
 )
+from pixio_robot.data.demos.overridden_steps import OVERRIDDEN_STEPS
 from pixio_robot.data.demos.spec_differences import describe_differences
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import TIMESTAMPS, verify_store
@@ -197,15 +198,16 @@ def test_a_stride_keeps_every_kth_frame_and_the_return(stride: int, length: int,
 
 
 @pytest.mark.parametrize("joined", ["sum", "mean"])
-def test_a_stride_leaves_a_gripper_its_command_and_a_step_its_time(tmp_path: Path, joined: str) -> None:
+def test_a_stride_leaves_a_gripper_its_command_and_a_step_its_time_and_fate(tmp_path: Path, joined: str) -> None:
     spec = dataclasses.replace(SPEC, action_names=("eef_delta_pos.x [0.05 m]", "gripper [-1 opens, 1 closes]"))
     store = DemoStore.create(tmp_path / "s", spec)
     episode = make_episode(0, 7)
     episode.actions[:, 1] = [-1, -1, -1, -1, 1, 1, 1]
-    store.append(dataclasses.replace(episode, info={TIMESTAMPS: [step / spec.control_hz for step in range(7)]}))
+    times = [step / spec.control_hz for step in range(7)]
+    store.append(dataclasses.replace(episode, info={TIMESTAMPS: times, OVERRIDDEN_STEPS: [4, 5, 6]}))
     thinned = apply(store, subsample(spec, 3, joined), tmp_path / "thinned")  # verified: the times fit the new rate
     assert thinned.actions(0)[:, 1].tolist() == [-1, 1, 1]
-    assert thinned.info(0)[TIMESTAMPS] == [0.0, 0.3, 0.6]
+    assert thinned.info(0) == {TIMESTAMPS: [0.0, 0.3, 0.6], OVERRIDDEN_STEPS: [1, 2]}
     np.testing.assert_allclose(thinned.actions(0)[0, 0], getattr(episode.actions[:3, 0], joined)(), rtol=1e-6)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from pixio_robot.data.actions.merge_steps import plan_merge
 from pixio_robot.data.demos.editing.rewrite import Edit
+from pixio_robot.data.demos.overridden_steps import subsample_overridden_steps
 from pixio_robot.data.demos.verify import TIMESTAMPS
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import CameraSpec, DemoSpec, Episode
@@ -27,14 +28,16 @@ def subsample(spec: DemoSpec, stride: int, actions: str) -> Edit:
 
     def change(episode: Episode) -> Episode:
         starts = range(0, len(episode), stride)
-        times = episode.info.get(TIMESTAMPS)
+        info = {**episode.info, **subsample_overridden_steps(episode.info, stride)}
+        if isinstance(times := info.get(TIMESTAMPS), list):
+            info[TIMESTAMPS] = times[::stride]
         return dataclasses.replace(
             episode,
             images={camera: frames[::stride] for camera, frames in episode.images.items()},
             state=episode.state[::stride],
             actions=merged.merge(episode.actions).astype(np.float32),
             rewards=np.array([episode.rewards[i : i + stride].sum() for i in starts], np.float32),
-            info={**episode.info, TIMESTAMPS: times[::stride]} if isinstance(times, list) else episode.info,
+            info=info,
         )
 
     slower = dataclasses.replace(spec, action_names=merged.names, control_hz=spec.control_hz / stride)
