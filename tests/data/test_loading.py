@@ -134,8 +134,8 @@ def test_a_state_of_other_data_is_refused(tmp_path: Path) -> None:
 
 
 def test_closing_ends_the_thread(tmp_path: Path) -> None:
+    loader = batches(make_store(tmp_path / "s"))  # writing starts zarr's threads, which stay
     before = threading.active_count()
-    loader = batches(make_store(tmp_path / "s"))
     next(loader)
     loader.close()
     loader.close()
@@ -147,8 +147,8 @@ def test_closing_ends_the_thread(tmp_path: Path) -> None:
 
 
 def test_a_loader_that_nobody_holds_any_longer_ends_its_thread(tmp_path: Path) -> None:
+    loader = batches(make_store(tmp_path / "s"))  # writing starts zarr's threads, which stay
     before = threading.active_count()
-    loader = batches(make_store(tmp_path / "s"))
     next(loader)
     there = weakref.ref(loader)
     del loader
