@@ -12,6 +12,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _LIBERO_TASKS = "libero_tasks"
 """The module there that registers LIBERO's tasks."""
 _CLOSE_TIMEOUT_S = 10.0
 """Time for the other Python to end by itself."""
+_CHECK_INTERVAL_S = 1.0
+"""Time between looks at whether the other Python still runs."""
 _ERROR_LINES = 12
 
 
@@ -90,16 +93,37 @@ class HostedEnv(gymnasium.Env):
     def _request(self, command: str, **arguments: Any) -> Any:
         try:
             wire.send(self._requests, [command, arguments])
+            self._wait_for_answer()
             answer = wire.receive(self._answers)
         except (EOFError, BrokenPipeError) as error:
-            code = self._process.wait(_CLOSE_TIMEOUT_S)
+            code = self._wait_or_kill()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise SimulatorProcessDied(f"{self._python} ended with {how}. {self._format_last_output()}") from error
+        except KeyboardInterrupt:
+            self._kill()  # its answer would be taken for that of the next request
+            raise
         if "error" in answer:
             if command == "open":
                 raise UserError(f"{self._python} cannot make the environment: {answer['error']}")
             raise RuntimeError(f"{self._python} raised in {command}:\n{answer['traceback']}")
         return answer["value"]
+
+    def _wait_for_answer(self) -> None:
+        """Raise EOFError if the other Python ends first: what it has started may keep the pipe open."""
+        while not wait([self._answers.fileno()], _CHECK_INTERVAL_S):
+            if self._process.poll() is not None:
+                raise EOFError
+
+    def _wait_or_kill(self) -> int:
+        """The exit code of the other Python; it is killed if it does not end by itself."""
+        try:
+            return self._process.wait(_CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return self._kill()
+
+    def _kill(self) -> int:
+        self._process.kill()
+        return self._process.wait()
 
     def _format_last_output(self) -> str:
         self._output.seek(0)
@@ -122,11 +146,10 @@ class HostedEnv(gymnasium.Env):
 
     def close(self) -> None:
         if self._process.poll() is None:
-            with contextlib.suppress(SimulatorProcessDied, RuntimeError, subprocess.TimeoutExpired):
-                self._request("close")
-                self._process.wait(_CLOSE_TIMEOUT_S)
-            self._process.kill()
-            self._process.wait()
+            # The answer is not waited for: an environment may hang when it is closed, or still be busy.
+            with contextlib.suppress(BrokenPipeError):
+                wire.send(self._requests, ["close", {}])
+            self._wait_or_kill()
         for stream in (self._requests, self._answers, self._output):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()

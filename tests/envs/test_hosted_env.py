@@ -17,6 +17,7 @@ from envs.config import EnvConfig
 from envs.pool.worker_pool import make_pool
 from envs.registry import make_env
 from envs.spec import make_env_spec
+from envs.third_party import hosted as hosted_module
 from envs.third_party.base import SimulatorProcessDied
 from envs.third_party.reproducibility import is_reproducible
 from pixio_robot.errors import UserError
@@ -252,6 +253,53 @@ def test_an_episode_is_played_again_if_its_python_dies(module, tmp_path) -> None
         results = run_episodes(pool, Still(), [1, 2, 3])
     assert [(result.seed, result.steps) for result in results] == [(1, 3), (2, 3), (3, 3)]
     assert sum(result.restarts for result in results) == 1
+
+
+WAITING = """
+    import gymnasium, numpy as np, os, signal, time
+
+    class Waiting(gymnasium.Env):
+        observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))
+        metadata = {"render_fps": 5, "packages": ["numpy"]}
+
+        def reset(self, *, seed=None, options=None): return np.zeros(1), {}
+
+        def step(self, action):
+            if action[0] > 0:
+                os.system("sleep 100 &")  # has our pipes
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(1000)
+
+        def close(self): time.sleep(1000)
+
+    gymnasium.register("Waiting-v0", Waiting, max_episode_steps=3)
+"""
+
+
+@pytest.fixture
+def waiting(made, module, monkeypatch):
+    monkeypatch.setattr(hosted_module, "_CLOSE_TIMEOUT_S", 0.1)
+    module(WAITING)
+    env = made(hosted("gymnasium:mine:Waiting-v0", cameras=[]))
+    env.reset(0, False)
+    return env
+
+
+def test_a_call_that_ctrl_c_ends_does_not_answer_the_next_one(waiting) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        waiting.step(np.array([-1.0]), False)
+    with pytest.raises(SimulatorProcessDied):
+        waiting.reset(0, False)
+
+
+def test_its_death_is_noticed_though_what_it_started_lives_on(waiting) -> None:
+    with pytest.raises(SimulatorProcessDied, match="signal 9"):
+        waiting.step(np.array([1.0]), False)
+
+
+def test_an_environment_that_hangs_when_it_is_closed_is_killed(waiting) -> None:
+    waiting.close()
 
 
 def test_what_cannot_be_made_is_said(module, tmp_path) -> None:
