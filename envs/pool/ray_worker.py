@@ -13,6 +13,7 @@ from envs.pool.process_worker import THREAD_LIMIT_VARIABLES
 from envs.pool.startup import wait_for_start
 from envs.pool.worker import Answer, SlotServer, call_and_report
 from envs.rendering.egl_devices import assign_render_device
+from envs.third_party.base import SimulatorProcessDied
 from pixio_robot.types import Frame
 
 
@@ -31,7 +32,13 @@ class _SlotActor:
         return call_and_report(self._server.warm_up)
 
     def serve(self, command: str, payload: Any) -> Answer:
-        return call_and_report(lambda: self._server.serve(command, payload))
+        try:
+            return call_and_report(lambda: self._server.serve(command, payload))
+        except SimulatorProcessDied as error:  # an exception does not end an actor
+            return "died", str(error)
+
+    def close(self) -> None:
+        self._server.close()
 
     def pid(self) -> int:
         return os.getpid()
@@ -68,17 +75,19 @@ class RayWorker:
             self._ready = True
 
     def send(self, command: str, payload: Any) -> None:
-        self._pending = self._actor.serve.remote(command, payload) if command != "close" else None
+        self._pending = self._actor.close.remote() if command == "close" else self._actor.serve.remote(command, payload)
 
     def receive(self, deadline: float) -> Answer:
         import ray
-        from ray.exceptions import GetTimeoutError, RayActorError
+        from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
         try:
             return ray.get(self._pending, timeout=max(0.0, deadline - time.monotonic()))
         except GetTimeoutError:
             return "hung", "it did not answer in time; does the cluster have as many free cores as workers= requests?"
-        except RayActorError as error:
+        except RayTaskError:
+            raise
+        except RayError as error:  # the actor is gone, or its machine with the answer
             return "died", str(error).strip().splitlines()[0]
 
     def attach_images(self, slot: int, frame: Frame) -> None:
@@ -92,4 +101,5 @@ class RayWorker:
         import ray
 
         with contextlib.suppress(Exception):  # already gone
+            ray.wait([self._pending], timeout=max(0.0, deadline - time.monotonic()))
             ray.kill(self._actor)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from envs.pool.process_worker import StartMethod
 from envs.pool.startup import MAX_FAILED_STARTS, wait_for_start
 from envs.pool.worker_pool import make_pool
 from envs.rendering.egl_devices import EGL_DEVICE_VARIABLE
+from envs.third_party.base import SimulatorProcessDied
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
@@ -166,3 +168,27 @@ def test_a_ray_cluster_gives_the_same_episodes_and_survives_a_death(expected, mo
         assert not ray.is_initialized()
     finally:
         cluster.shutdown()
+
+
+def test_an_answer_that_ray_has_lost_is_that_of_a_dead_worker(monkeypatch):
+    """It is in the memory of a machine that has gone away, or the actor was killed for memory: no RayActorError."""
+    ray = pytest.importorskip("ray")
+    from envs.pool.ray_worker import RayWorker, _SlotActor
+
+    worker = object.__new__(RayWorker)
+    worker._pending = None
+    for error in (
+        ray.exceptions.ObjectReconstructionFailedError("aa", None, ""),
+        ray.exceptions.OutOfMemoryError("killed"),
+        ray.exceptions.RayActorError(),
+    ):
+        monkeypatch.setattr(ray, "get", Mock(side_effect=error))
+        assert worker.receive(0.0)[0] == "died"
+
+    class DeadSimulator:
+        def serve(self, command, payload):
+            raise SimulatorProcessDied("ended with signal 11")
+
+    actor = object.__new__(_SlotActor)
+    actor._server = DeadSimulator()
+    assert actor.serve("step", {}) == ("died", "ended with signal 11")

@@ -2,7 +2,8 @@
 
 Each actor answers from a second thread. An actor that does not answer (a decoder that hangs while it holds the GIL) or
 makes no progress for `timeout_s` is killed. An actor that dies is replaced and its job tried once more, because the
-machine may have gone away; a file that crashes its decoder does so again.
+machine may have gone away; a file that crashes its decoder does so again. An actor that dies as it starts is replaced
+twice.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 
 from pixio_robot.data.jobs.worker_processes import Job, JobResult
 from pixio_robot.errors import UserError
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 1.0
 ATTEMPTS = 2
+STARTS = 3
 
 
 class _RayActor:
@@ -72,6 +74,8 @@ class _Worker:
     question: Any = None
     reports: int = -1
     last_sign_of_life: float = 0.0
+    failed_starts: int = 0
+    """Of this actor and of those that it replaced."""
 
 
 def run_ray_jobs(
@@ -96,9 +100,13 @@ def run_ray_jobs(
                 busy = [worker for worker in pool if worker.index is not None]
                 references = [worker.answer or worker.started for worker in pool if worker.answer or worker.started]
                 ready, _ = ray.wait(references, num_returns=1, timeout=min(POLL_INTERVAL_S, timeout_s / 4))
-                for worker in pool:
-                    if worker.started in ready:
-                        _raise_start_failure(worker)
+                for worker in list(pool):
+                    if worker.started in ready and (error := _start_failure(worker)) is not None:
+                        if worker.failed_starts + 1 == STARTS:
+                            raise error
+                        replacement = _start_worker(make)
+                        replacement.failed_starts = worker.failed_starts + 1
+                        pool[pool.index(worker)] = replacement
                 for worker in busy:
                     outcome, lost = _check_worker(worker, ready, timeout_s, on_progress, attempts)
                     if outcome is None:
@@ -147,16 +155,21 @@ def _start_worker(make: Callable[[], Any]) -> _Worker:
     return _Worker(actor, actor.progress.remote())
 
 
-def _raise_start_failure(worker: _Worker) -> None:
-    """Raise UserError if the actor could not start, e.g. for a failed import: every job there would fail as well."""
+def _start_failure(worker: _Worker) -> UserError | None:
+    """The error if the actor could not start, e.g. for a failed import: every job there would fail as well."""
     try:
         ray.get(worker.started)
-    except RayActorError as error:
-        raise UserError(
+    except RayTaskError:
+        raise
+    except RayError as error:
+        failure = UserError(
             "A Ray worker could not start; the same version of pixio-robot must be installed on every machine of the "
             f"cluster. {str(error).strip()}"
-        ) from error
+        )
+        failure.__cause__ = error
+        return failure
     worker.started = None
+    return None
 
 
 def _assign_jobs(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequence[Any], attempts: list[int]) -> None:
@@ -178,16 +191,19 @@ def _check_worker(
         if worker.answer in ready:
             kind, value = ray.get(worker.answer)
             worker.answer = None
-            for question in (worker.question, worker.actor.progress.remote()):
-                if question is not None:
-                    on_progress(ray.get(question)[1])
+            with contextlib.suppress(RayError):  # it has died since: the result counts
+                for question in (worker.question, worker.actor.progress.remote()):
+                    if question is not None:
+                        on_progress(ray.get(question, timeout=timeout_s)[1])
             if kind == "user error":
                 raise UserError(value)
             if kind == "failure":
                 return JobResult(worker.index, failure=value), False
             return JobResult(worker.index, result=value), False
         _poll_progress(worker, on_progress)
-    except RayActorError as error:
+    except RayTaskError:
+        raise
+    except RayError as error:
         worker.answer = None
         reason = str(error).strip().splitlines()[0]
         return JobResult(worker.index, failure=f"decoder process died ({reason})"), True
