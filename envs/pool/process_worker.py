@@ -14,7 +14,7 @@ from envs.config import EnvConfig
 from envs.pool.startup import wait_for_start
 from envs.pool.worker import Answer, SharedImageLayout, run_worker
 from pixio_robot.choice import Choice
-from pixio_robot.data.jobs.worker_processes import hide_main_module
+from pixio_robot.data.jobs.worker_processes import ctrl_c_blocked, hide_main_module
 from pixio_robot.machine import temporary_environment
 from pixio_robot.types import Frame
 
@@ -64,7 +64,7 @@ class ProcessWorker:
 
     def _start(self) -> None:
         self._connection, child_connection = self._context.Pipe()
-        with single_threaded_children(), hide_main_module():
+        with single_threaded_children(), hide_main_module(), ctrl_c_blocked():
             arguments = (
                 child_connection,
                 self._memory,

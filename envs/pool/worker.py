@@ -18,8 +18,12 @@ from envs.rendering.egl_devices import assign_render_device
 from envs.spec import make_env_spec
 from envs.tasks import THIRD_PARTY
 from envs.third_party.base import SimulatorProcessDied
+from pixio_robot.data.jobs.worker_processes import end_with_parent
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
+
+CLOSING_S = 2.0
+"""Time for a worker to close its environments before it is killed."""
 
 Answer = tuple[str, Any]
 """("ok", value), ("user_error", message) or ("error", traceback)."""
@@ -120,6 +124,7 @@ def run_worker(
     """
     # Ctrl-C reaches the whole process group; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(CLOSING_S)
     assign_render_device(worker, egl_devices)
     server = SlotServer(config, slots)
 

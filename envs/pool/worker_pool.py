@@ -11,7 +11,7 @@ import numpy as np
 
 from envs.config import Engine, EnvConfig
 from envs.pool.process_worker import ProcessWorker, StartMethod
-from envs.pool.worker import Answer, get_frame
+from envs.pool.worker import CLOSING_S, Answer, get_frame
 from envs.simulator_imports import load_mujoco
 from envs.spec import make_env_spec
 from pixio_robot.data.jobs.executor import Executor
@@ -165,7 +165,7 @@ class WorkerPool:
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.send("close", None)
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + CLOSING_S
         for worker in workers:
             worker.close(deadline)
         self.on_close.close()

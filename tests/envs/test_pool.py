@@ -189,12 +189,35 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
         "    pool = make_pool(EnvConfig(image_size=32), 1, 1)\n"
         "    print(pool.worker_pids[0], flush=True)\n    time.sleep(60)\n"
     )
+    expect_worker_to_end(script)
+
+
+def test_a_worker_that_hangs_ends_when_the_parent_is_killed(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import gymnasium, numpy, os, time\n\nclass Hanging(gymnasium.Env):\n"
+        "    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))\n"
+        "    metadata = {'render_fps': 5}\n\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        print(os.getpid(), flush=True)\n        time.sleep(1000)\n\n"
+        "gymnasium.register('Hanging-v0', Hanging, max_episode_steps=3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from envs.config import EnvConfig\nfrom envs.pool.worker_pool import make_pool\n"
+        "make_pool(EnvConfig(task='gymnasium:mine:Hanging-v0', cameras=[]), 1, 1).reset({0: 0}, {})\n"
+    )
+    expect_worker_to_end(script)
+
+
+def expect_worker_to_end(script: Path) -> None:
+    """`script` prints the process id of a worker, which must end when the script is killed."""
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    for _ in range(100):
+    for _ in range(300):
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

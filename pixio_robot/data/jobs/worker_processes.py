@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
@@ -77,7 +79,8 @@ def run_jobs(
                     worker.index = waiting.popleft()
                     attempts[worker.index] += 1
                     worker.last_sign_of_life = time.monotonic()
-                    worker.connection.send(arguments[worker.index])
+                    with contextlib.suppress(OSError):  # it has just died, which `_receive_message` finds
+                        worker.connection.send(arguments[worker.index])
             busy = [worker for worker in pool if worker.index is not None]
             ready = set(wait([worker.connection for worker in busy], timeout=min(1.0, timeout_s / 4)))
             for worker in busy:
@@ -122,11 +125,37 @@ def hide_main_module() -> Iterator[None]:
             sys.modules["__main__"] = script
 
 
+@contextlib.contextmanager
+def ctrl_c_blocked() -> Iterator[None]:
+    """Keep Ctrl-C, which reaches the whole process group and which the parent handles, from processes started inside:
+    until they can ignore it themselves, it would end their imports with a traceback."""
+    resource_tracker.ensure_running()  # the first process starts it, which unblocks the signal
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def end_with_parent(grace_s: float = 0.0) -> None:
+    """End this process when its parent has ended, however that happened, even if it is busy or hangs; `grace_s` seconds
+    later, which are for ending by itself."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        wait([parent.sentinel])
+        time.sleep(grace_s)
+        os._exit(1)
+
+    threading.Thread(target=end, name="end with parent", daemon=True).start()
+
+
 def _start_worker(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")
     parent_end, child_end = context.Pipe()
     process = context.Process(target=_worker_main, args=(job, child_end), daemon=True)
-    with hide_main_module():
+    with hide_main_module(), ctrl_c_blocked():
         process.start()
     child_end.close()
     return _Worker(process, parent_end)
@@ -183,6 +212,7 @@ def _describe_exit(exit_code: int | None) -> str:
 def _worker_main(job: Job, connection: Connection) -> None:
     """The worker's side. It exits when the parent does, however that happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    end_with_parent()
     try:
         while True:
             argument = connection.recv()

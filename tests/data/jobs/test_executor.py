@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+from pixio_robot.data.jobs import worker_processes
 from pixio_robot.data.jobs.executor import Executor, run_tasks
 from pixio_robot.errors import UserError
 
@@ -19,6 +23,7 @@ def job(argument, report):
     word, _, rest = argument.partition(" ")
     if word == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(60)  # on Ray, another thread dies of it
     if word == "die_once" and not Path(rest).exists():
         Path(rest).touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -28,6 +33,9 @@ def job(argument, report):
         os._exit(3)
     if word == "hang":
         time.sleep(60)
+    if word == "hang_there":
+        Path(rest).write_text(str(os.getpid()))
+        time.sleep(600)
     if word == "raise":
         raise ZeroDivisionError("no")
     if word == "full":
@@ -58,6 +66,14 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     yield jobs_of_the_executor_test.job
     monkeypatch.delitem(__import__("sys").modules, "jobs_of_the_executor_test")
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is not a zombie: an orphan's new parent may never wait for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def outcomes(job, arguments: list[str], **settings) -> dict[str, list]:
@@ -94,6 +110,42 @@ def test_a_worker_that_dies_between_two_jobs_costs_none(job) -> None:
     assert found == ["A", "DIE_LATER", "B", "C"]
 
 
+def test_a_worker_that_dies_just_before_it_gets_a_job_costs_none(job, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, send, start = [], Connection.send, worker_processes._start_worker
+
+    def start_worker(job):
+        started.append(start(job))
+        return started[-1]
+
+    def send_job(connection, argument) -> None:
+        if argument == "b" and len(started) == 1:
+            started[0].process.kill()
+            started[0].process.join()
+        send(connection, argument)
+
+    monkeypatch.setattr(worker_processes, "_start_worker", start_worker)
+    monkeypatch.setattr(Connection, "send", send_job)
+    assert outcomes(job, ["a", "b", "c"], workers=1, timeout_s=5) == {"a": ["A"], "b": ["B"], "c": ["C"]}
+    assert len(started) == 2
+
+
+def test_a_job_that_hangs_ends_with_a_parent_that_is_killed(job, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from jobs_of_the_executor_test import job; "
+    code += "from pixio_robot.data.jobs.executor import run_tasks; "
+    code += f"list(run_tasks(job, ['hang_there {mark}'], workers=1))"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
+    while not (mark.exists() and mark.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while is_running(int(mark.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_user_error_ends_the_run(job) -> None:
     with pytest.raises(UserError, match="disk full"):
         list(run_tasks(job, ["a", "full", "b"], workers=1, timeout_s=5))
@@ -104,7 +156,13 @@ def test_no_jobs(job) -> None:
 
 
 @pytest.mark.slow
-def test_accidents_on_a_cluster_of_two_machines_cost_one_job_each(job, ray_cluster, tmp_path: Path) -> None:
+def test_accidents_on_a_cluster_of_two_machines_cost_one_job_each(
+    job, ray_cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from pixio_robot.data.jobs import ray_cluster as ray_cluster_jobs
+
     met = tmp_path / "met"
     met.mkdir()
     accidents = ["die", "hang", "raise", f"die_once {tmp_path / 'died'}"]
@@ -126,4 +184,19 @@ def test_accidents_on_a_cluster_of_two_machines_cost_one_job_each(job, ray_clust
     assert sum(progress) == pytest.approx(7.0)
     with pytest.raises(UserError, match="disk full"):
         list(run_tasks(job, ["a", "full"], executor=Executor.RAY, timeout_s=5))
+
+    started, start = [], ray_cluster_jobs._start_worker
+
+    def start_and_kill(make):
+        started.append(start(make))
+        if len(started) < ray_cluster_jobs.STARTS or deadly:
+            ray.kill(started[-1].actor)
+        return started[-1]
+
+    monkeypatch.setattr(ray_cluster_jobs, "_start_worker", start_and_kill)
+    deadly = False
+    assert outcomes(job, ["a"], executor=Executor.RAY, timeout_s=5) == {"a": ["A"]}
+    deadly = True
+    with pytest.raises(UserError, match="could not start"):
+        list(run_tasks(job, ["a"], executor=Executor.RAY, timeout_s=5))
     assert list(run_tasks(job, [], executor=Executor.RAY)) == []
