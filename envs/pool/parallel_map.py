@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
-import os
 import pickle
 import queue
 import signal
@@ -12,13 +12,18 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection, wait
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
 from typing import Any
 
 from envs.pool.process_worker import single_threaded_children
 from envs.rendering.egl_devices import assign_render_device
-from pixio_robot.data.jobs.worker_processes import hide_main_module
+from pixio_robot.data.jobs.worker_processes import (
+    MIN_START_TIMEOUT_S,
+    ctrl_c_blocked,
+    end_with_parent,
+    hide_main_module,
+)
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 
@@ -31,26 +36,29 @@ def ordered_map[Item, Result](
     """Yield (item, function(item)) in the order of `items`, which may be endless; close it to stop.
 
     workers: number of processes, 0 for one per core. A process that takes longer than `timeout_s` for an item counts as
-    dead. An item whose process died is run again; UserError is raised when that happens three times in a row.
-    Exceptions of `function` are raised here.
+    dead; imports do not count. An item whose process died is run again; UserError is raised when that happens three
+    times in a row. Exceptions of `function` are raised here.
     """
     processes = [_WorkerProcess(function, index) for index in range(workers or usable_cores())]
-    idle: queue.SimpleQueue[_WorkerProcess] = queue.SimpleQueue()
-    for process in processes:
-        idle.put(process)
+    tasks: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
 
-    def run(item: Item) -> Result:
-        process = idle.get()
-        try:
-            return process.run(item, timeout_s)
-        finally:
-            idle.put(process)
+    def serve(process: _WorkerProcess) -> None:
+        while (task := tasks.get()) is not None:
+            item, future = task
+            try:
+                future.set_result(process.run(item, timeout_s))
+            except BaseException as error:
+                future.set_exception(error)
 
-    # One thread per process: it receives results while the caller deals with an earlier one.
-    threads = ThreadPoolExecutor(len(processes))
+    # One thread per process: it receives results while the caller deals with an earlier one. The program does not wait
+    # for daemons, so that it also ends if nobody closes the generator, or a second Ctrl-C interrupts its closing.
+    threads = [threading.Thread(target=serve, args=[process], daemon=True) for process in processes]
     source = iter(items)
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
+        for process, thread in zip(processes, threads, strict=True):
+            atexit.register(process.stop)
+            thread.start()
         while True:
             # Twice as many as run at once, so that a slow item does not leave the other workers idle.
             while len(pending) < 2 * len(processes):
@@ -58,18 +66,21 @@ def ordered_map[Item, Result](
                     item = next(source)
                 except StopIteration:
                     break
-                pending.append((item, threads.submit(run, item)))
+                pending.append((item, Future()))
+                tasks.put(pending[-1])
             if not pending:
                 return
             item, future = pending.popleft()
             yield item, future.result()
     finally:
-        threads.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.stop()
-        threads.shutdown()
-        for process in processes:
+            tasks.put(None)
+        for process, thread in zip(processes, threads, strict=True):
+            if thread.ident is not None:
+                thread.join()
             process.close()
+            atexit.unregister(process.stop)
 
 
 class _WorkerDied(Exception):
@@ -89,6 +100,8 @@ class _WorkerProcess:
         self._connection: Any = None
         self._lock = threading.Lock()
         """Held while the process is started or killed."""
+        self._ready = False
+        """Whether the process has imported the function."""
         self._stopped = False
 
     def run(self, item: Any, timeout_s: float) -> Any:
@@ -98,8 +111,9 @@ class _WorkerProcess:
             try:
                 return self._run_once(item, timeout_s)
             except _WorkerDied as error:
-                self.close()
                 crashes += 1
+                if not self._stopped:  # otherwise, whoever stopped it closes it
+                    self.close()
                 if crashes == _MAX_CRASHES or self._stopped:
                     raise UserError(
                         f"A simulator process died {crashes} times in a row ({error}). Use fewer workers if memory is "
@@ -126,15 +140,21 @@ class _WorkerProcess:
     def _run_once(self, item: Any, timeout_s: float) -> Any:
         self._start()
         try:
+            if not self._ready:
+                self._receive(max(timeout_s, MIN_START_TIMEOUT_S))
+                self._ready = True
             self._connection.send(item)
-            if not self._connection.poll(timeout_s):
-                raise _WorkerDied(f"no result in {timeout_s:g} seconds")
-            succeeded, result = self._connection.recv()
+            succeeded, result = self._receive(timeout_s)
         except (EOFError, OSError) as error:
             raise _WorkerDied("it ended by itself") from error
         if not succeeded:
             raise result
         return result
+
+    def _receive(self, timeout_s: float) -> Any:
+        if not self._connection.poll(timeout_s):
+            raise _WorkerDied(f"no result in {timeout_s:g} seconds")
+        return self._connection.recv()
 
     def _start(self) -> None:
         """Start the process unless it is running."""
@@ -149,18 +169,20 @@ class _WorkerProcess:
             process = context.Process(target=_worker_main, args=arguments, daemon=True)
             # Only a function defined in the script itself needs the script in the new processes.
             defined_in_main = getattr(getattr(self._function, "func", self._function), "__module__", "") == "__main__"
-            with single_threaded_children(), contextlib.nullcontext() if defined_in_main else hide_main_module():
+            hidden = contextlib.nullcontext() if defined_in_main else hide_main_module()
+            with single_threaded_children(), hidden, ctrl_c_blocked():
                 process.start()
             child_connection.close()
-            self._process = process
+            self._process, self._ready = process, False
 
 
 def _worker_main(function: Callable[[Any], Any], index: int, connection: Connection) -> None:
     """The process's side: exits when the parent does, however that happens."""
     assign_render_device(index)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    end_with_parent()
     with contextlib.suppress(EOFError):
+        connection.send(None)
         while True:
             item = connection.recv()
             try:
@@ -168,13 +190,6 @@ def _worker_main(function: Callable[[Any], Any], index: int, connection: Connect
             except Exception as error:
                 answer = pickle.dumps((False, _as_message(error)))
             connection.send_bytes(answer)
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _as_message(error: Exception) -> Exception:

@@ -78,6 +78,20 @@ def test_an_error_that_cannot_be_sent_is_told(work, tmp_path):
         list(ordered_map(work, items(tmp_path, "raises oddly"), 1, 30))
 
 
+def test_neither_the_time_for_imports_nor_ctrl_c_in_them_counts(tmp_path, monkeypatch):
+    (tmp_path / "slow_import_of_the_fanout_test.py").write_text(
+        "import multiprocessing, os, signal, time\n"
+        "if multiprocessing.parent_process():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(3)\n"
+        "def work(item): return abs(item)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from slow_import_of_the_fanout_test import work  # type: ignore[import-not-found]
+
+    assert list(ordered_map(work, [-1], 1, 2)) == [(-1, 1)]
+
+
 STOPS = """
 import itertools, sys
 
@@ -99,3 +113,24 @@ def test_stopped_in_the_middle_of_a_result_the_program_ends(tmp_path):
     script.write_text(STOPS)
     for _ in range(3):
         subprocess.run([sys.executable, script], check=True, timeout=60)
+
+
+NEVER_CLOSES = """
+import itertools, time
+
+from envs.pool.parallel_map import ordered_map
+
+def work(item):
+    time.sleep(1000 * item)
+
+if __name__ == "__main__":
+    results = ordered_map(work, itertools.count(), 2, 2000)
+    next(results)
+"""
+
+
+def test_the_program_ends_though_nobody_closed_the_results(tmp_path):
+    script = tmp_path / "never_closes.py"
+    script.write_text(NEVER_CLOSES)
+    done = subprocess.run([sys.executable, script], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stderr == ""
