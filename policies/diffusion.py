@@ -34,8 +34,10 @@ class DiffusionConfig(GenerativeConfig):
     """First beta of the `linear` schedule; squaredcos_cap_v2 ignores it."""
     beta_end: float = number(0.02, above=0, below=1)
     """Last beta of the `linear` schedule."""
-    prediction: str = one_of("epsilon", PREDICTIONS)
-    """What the network predicts: the noise (epsilon), the clean chunk (sample), or the velocity (v_prediction)."""
+    prediction: str = one_of("sample", PREDICTIONS)
+    """What the network predicts: the clean chunk (sample), the noise (epsilon), or the velocity (v_prediction).
+    Diffusion policy was published with epsilon; sample takes far fewer updates (docs/policies.md, and Ze et al., RSS
+    2024, 3D Diffusion Policy)."""
     clip_sample: bool = True
     """Clip the predicted clean chunk to [-1, 1] in every sampling step; needs action_normalisation=min_max."""
 
