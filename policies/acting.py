@@ -24,6 +24,8 @@ class ActingConfig:
     """Temporal ensembling, see policy.ensemble_weight of `train`; -1 turns it off; null: as trained."""
     inference_steps: int | None = None
     """Sampling steps, for policies that sample their actions; null: as trained."""
+    noise_scale: float | None = None
+    """Standard deviation of the sampling noise, 0 to 1, see policy.noise_scale of `train`; null: as trained."""
     noise_seed: int = 0
     """Seed of the sampling noise: a different value replays the same initial states with different noise. No effect on
     deterministic policies."""
@@ -33,6 +35,8 @@ def apply_acting_config(policy: ChunkPolicy, acting: ActingConfig) -> None:
     """Apply the overrides to the policy's configuration. Raises UserError if the policy does not support them."""
     if acting.inference_steps is not None:
         set_inference_steps(policy, acting.inference_steps)
+    if acting.noise_scale is not None:
+        _set_sampling(policy, "noise_scale", acting.noise_scale)
     config = policy.config
     if acting.execute is not None:
         config = dataclasses.replace(config, execute=acting.execute)
@@ -47,13 +51,17 @@ def set_inference_steps(policy: ChunkPolicy, steps: int) -> None:
 
     Raises UserError if the policy does not sample, if its number of steps is fixed, or if the number is invalid.
     """
-    config = policy.config
-    if not (policy.draws and hasattr(config, "inference_steps")):
-        raise UserError(f"inference_steps={steps} applies only to policies that sample actions from noise.")
-    if getattr(config, "sampler", "") == "ddpm":
+    if getattr(policy.config, "sampler", "") == "ddpm":
         raise UserError("ddpm always takes as many steps as in training; for fewer, train with policy.sampler=ddim.")
-    changed: Any = {"inference_steps": steps}  # a field that not every policy's config has
-    policy.config = dataclasses.replace(config, **changed)
+    _set_sampling(policy, "inference_steps", steps)
+
+
+def _set_sampling(policy: ChunkPolicy, name: str, value: float) -> None:
+    """Change a setting that only the configs of policies have that sample."""
+    if not (policy.draws and hasattr(policy.config, name)):
+        raise UserError(f"{name}={value} applies only to policies that sample actions from noise.")
+    changed: Any = {name: value}
+    policy.config = dataclasses.replace(policy.config, **changed)
 
 
 def explain_unused_noise_seed(policy: ChunkPolicy, acting: ActingConfig) -> str:
@@ -65,9 +73,10 @@ def explain_unused_noise_seed(policy: ChunkPolicy, acting: ActingConfig) -> str:
 
 
 def describe_acting(policy: ChunkPolicy, acting: ActingConfig) -> str:
-    """Description for results of how the policy acted, with the sampling steps and the noise seed if they were set."""
+    """Description for results of how the policy acted, with what was set of its sampling."""
     config = policy.config
     ensemble = "" if config.ensemble_weight is None else f", ensemble_weight {config.ensemble_weight}"
     steps = "" if acting.inference_steps is None else f", inference_steps {acting.inference_steps}"
+    scale = "" if acting.noise_scale is None else f", noise_scale {acting.noise_scale:g}"
     noise = f", noise_seed {acting.noise_seed}" if acting.noise_seed and policy.draws else ""
-    return f"{config.executed} actions of each chunk{ensemble}{steps}{noise}"
+    return f"{config.executed} actions of each chunk{ensemble}{steps}{scale}{noise}"

@@ -13,7 +13,6 @@ from pixio_robot.fields import number, one_of
 from pixio_robot.types import DemoSpec
 from policies.config import check_setting
 from policies.generative import GenerativeConfig, GenerativePolicy
-from policies.noise import RowNoise
 from policies.noise_schedules import BETAS, PREDICTIONS, SAMPLERS, NoiseSchedule
 from policies.samplers import run_sampler
 
@@ -87,7 +86,7 @@ class DiffusionPolicy(GenerativePolicy):
             self.config.sampler,
             self.schedule,
             lambda noisy_bna, steps_b: self.denoiser(noisy_bna, steps_b, seen),
-            RowNoise(seeds, seen),
+            self.draw_noise(seen, seeds),
             (self.chunk, self.spec.action_dim),
             self.config.inference_steps,
         )

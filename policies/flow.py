@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pixio_robot.fields import number, one_of
 from policies.generative import GenerativeConfig, GenerativePolicy
-from policies.noise import RowNoise
 
 SOLVERS = ("euler", "heun")
 TIME_SCALE = 100.0
@@ -43,7 +42,7 @@ class FlowPolicy(GenerativePolicy):
         return (self._velocity(point_bna, time_b, seen) - (actions_bna - noise_bna)) ** 2
 
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        point_bna = RowNoise(seeds, seen).normal(self.chunk, self.spec.action_dim)
+        point_bna = self.draw_noise(seen, seeds).normal(self.chunk, self.spec.action_dim)
         count = self.config.inference_steps
         for index in range(count):
             time_b = torch.full((len(seen),), index / count, device=seen.device)

@@ -14,18 +14,19 @@ class RowNoise:
     """Noise in which row i depends only on seeds[i] and on the previous draws.
 
     `like` (b, ...) determines the number of rows, the device and the dtype. With seeds=None, torch's global generator
-    is used. Drawn on the CPU, so that a policy acts the same on every device.
+    is used. Drawn on the CPU, so that a policy acts the same on every device. `scale`: standard deviation of `normal`.
     """
 
-    def __init__(self, seeds: Sequence[int] | None, like: Tensor):
-        self._like = like
+    def __init__(self, seeds: Sequence[int] | None, like: Tensor, scale: float = 1.0):
+        self._like, self._scale = like, scale
         self._generators: list[torch.Generator | None] = (
             [None] * len(like) if seeds is None else [torch.Generator().manual_seed(seed) for seed in seeds]
         )
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, (b, *shape)."""
-        return self._to_device(torch.stack([torch.randn(shape, generator=row) for row in self._generators]))
+        """Normal with mean 0, (b, *shape)."""
+        drawn = torch.stack([torch.randn(shape, generator=row) for row in self._generators])
+        return self._to_device(drawn if self._scale == 1 else self._scale * drawn)
 
     def uniform(self, *shape: int) -> Tensor:
         """In [0, 1), (b, *shape)."""

@@ -20,7 +20,6 @@ from pixio_robot.types import DemoSpec
 from policies.flow import TIME_SCALE
 from policies.generative import GenerativeConfig, GenerativePolicy
 from policies.networks.embeddings import StepEmbeddingMLP
-from policies.noise import RowNoise
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -85,7 +84,7 @@ class ShortcutPolicy(GenerativePolicy):
         return (first_bna + self._velocity(middle_bna, time_b + half_b, conditioned_stride_b, seen)) / 2
 
     def sample(self, seen: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        point_bna = RowNoise(seeds, seen).normal(self.chunk, self.spec.action_dim)
+        point_bna = self.draw_noise(seen, seeds).normal(self.chunk, self.spec.action_dim)
         count = self.config.inference_steps
         conditioned_stride = 0.0 if count == self.config.finest_steps else 1 / count
         stride_b = torch.full((len(seen),), conditioned_stride, device=seen.device)

@@ -46,6 +46,7 @@ class PixioRobotConfig(PreTrainedConfig):
     execute: int | None = None
     ensemble_weight: float | None = None
     inference_steps: int | None = None
+    noise_scale: float | None = None
     noise_seed: int = 0
 
     normalization_mapping: dict[str, NormalizationMode] = dataclasses.field(

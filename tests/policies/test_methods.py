@@ -1,10 +1,13 @@
 """Every method on a task with two right answers: whoever can have several modes must find both, and mean it."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, Observation
+from policies.acting import ActingConfig, apply_acting_config, describe_acting
 from policies.config import ConditioningConfig, DenoiserConfig
 from policies.diffusion import DiffusionConfig
 from policies.flow import FlowConfig
@@ -116,6 +119,21 @@ def test_a_shortcut_is_told_how_long_its_steps_are(make, world, monkeypatch, cou
     policy.sample(torch.zeros(2, policy.conditioning.out_dim), [0, 1])
     assert [float(time) for time, _ in told] == pytest.approx([step / count for step in range(count)])
     assert {float(stride) for _, stride in told} == {0.0 if count == policy.config.finest_steps else 1 / count}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("diffusion", {}), ("diffusion", {"sampler": "ddpm"}), ("flow", {}), ("shortcut", {})]
+)
+def test_less_noise_brings_samples_closer_together(make, world, name, settings):
+    policy, observation = make(name, cameras=[]), world.windows(1, 0).observation
+    policy.config = dataclasses.replace(policy.config, **settings)
+    spreads = []
+    for scale in (1.0, 0.5, 0.0):
+        apply_acting_config(policy, ActingConfig(noise_scale=scale))
+        chunks = torch.stack([policy.act(observation, [seed])[0] for seed in range(20)])
+        spreads.append(chunks.std(0).mean())
+    assert spreads[0] > spreads[1] > spreads[2] == 0
+    assert describe_acting(policy, ActingConfig(noise_scale=0.5)).endswith("of each chunk, noise_scale 0.5")
 
 
 @pytest.mark.parametrize("name", ["diffusion", "flow"])

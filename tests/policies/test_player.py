@@ -60,6 +60,10 @@ def test_it_acts_as_it_is_told(make, frames):
     assert not as_trained.needs_images
     with pytest.raises(UserError, match="inference_steps=3 applies only to policies that sample"):
         PolicyPlayer(make("bc"), ActingConfig(inference_steps=3))
+    with pytest.raises(UserError, match=r"noise_scale=0\.5 applies only to policies that sample"):
+        PolicyPlayer(make("bc"), ActingConfig(noise_scale=0.5))
+    with pytest.raises(UserError, match=r"policy\.noise_scale=1\.5 must be from 0 to 1"):
+        PolicyPlayer(make("flow"), ActingConfig(noise_scale=1.5))
     apply_acting_config(policy, ActingConfig(ensemble_weight=0.25))
     assert policy.config.ensemble_weight == 0.25
     apply_acting_config(policy, ActingConfig(execute=2))
