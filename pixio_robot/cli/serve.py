@@ -20,6 +20,9 @@ from pixio_robot.cli.settings import RunSettings
 from pixio_robot.serving.server import PolicyServer, ServeConfig, ServedPolicy
 from policies.acting import ActingConfig, apply_acting_config, explain_unused_noise_seed
 
+STOP_TIMEOUT_S = 10.0
+"""Time for the calls under way when the server is stopped: a policy may hang."""
+
 
 @dataclass(kw_only=True)
 class ServeCommand(ServeConfig, ActingConfig, RunSettings):
@@ -93,10 +96,16 @@ def _run(command: ServeCommand) -> int:
 
 
 async def _serve_until_signal(server: PolicyServer, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then close the connections properly."""
+    """Serve until SIGINT or SIGTERM, then close the connections properly, after the calls under way."""
     serving = asyncio.create_task(server.run(ready))
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        serving.cancel()
+        loop.call_later(STOP_TIMEOUT_S, serving.cancel)  # this ends its wait for them
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        loop.add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
         await serving
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from demo_data import SPEC, make_store
 
+from pixio_robot.cli import serve
 from pixio_robot.cli.main import dispatch
 from pixio_robot.errors import UserError
 from pixio_robot.serving.client import PolicyClient
@@ -375,6 +377,32 @@ def test_sigterm_ends_it_well_too(checkpoint: Path) -> None:
         client.reset(0)
         with pytest.raises(UserError, match="connection to the policy server is closed"):
             client.act(frames(1)[0])
+
+
+def test_sigterm_ends_it_though_a_call_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "STOP_TIMEOUT_S", 0.1)
+    stopped, waited_for, clients = threading.Event(), [], []
+
+    def plan(images: dict, state: np.ndarray, seed: int, step: int, task: str | None) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGTERM)
+        waited_for.append(stopped.wait(60))
+        return np.zeros((1, 2), np.float32)
+
+    def act(address: str) -> None:
+        with PolicyClient(address, TOKEN) as client, pytest.raises(UserError, match=r"connection .* is closed"):
+            client.act(Frame({}, np.zeros(3, np.float32)))
+
+    def ready(address: str) -> None:
+        clients.append(threading.Thread(target=act, args=[address]))
+        clients[0].start()
+
+    served = ServedPolicy(spec=SPEC, cameras=[], observation_steps=1, execute=1, plan=plan)
+    try:
+        asyncio.run(serve._serve_until_signal(PolicyServer(served, ServeConfig(port=0, warmup=0), TOKEN), ready))
+        assert not waited_for
+    finally:
+        stopped.set()
+        clients[0].join()
 
 
 def test_refuses_strangers(address: str) -> None:
