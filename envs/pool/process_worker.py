@@ -63,7 +63,8 @@ class ProcessWorker:
         self._start()
 
     def _start(self) -> None:
-        self._connection, child_connection = self._context.Pipe()
+        self._ready = False
+        connection, child_connection = self._context.Pipe()
         with single_threaded_children(), hide_main_module(), ctrl_c_blocked():
             arguments = (
                 child_connection,
@@ -74,10 +75,11 @@ class ProcessWorker:
                 self._index,
                 self._egl_devices,
             )
-            self.process = self._context.Process(target=run_worker, args=arguments, daemon=True)
-            self.process.start()
+            process = self._context.Process(target=run_worker, args=arguments, daemon=True)
+            process.start()
         child_connection.close()
-        self._ready = False
+        # Only now: Ctrl-C before this leaves the previous process, which has ended.
+        self.process, self._connection = process, connection
 
     @property
     def pid(self) -> int:
@@ -94,11 +96,11 @@ class ProcessWorker:
             self._connection.send((command, payload))
 
     def receive(self, deadline: float) -> Answer:
-        if not wait([self._connection], timeout=max(0.0, deadline - time.monotonic())):
-            return "hung", "it did not answer in time"
         try:
+            if not wait([self._connection], timeout=max(0.0, deadline - time.monotonic())):
+                return "hung", "it did not answer in time"
             return self._connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             self.process.join(1.0)  # the exit code is only available afterwards
             return "died", f"it ended unexpectedly (exit code {self.process.exitcode})"
 

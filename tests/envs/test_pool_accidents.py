@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -99,6 +100,18 @@ def test_a_call_that_ctrl_c_ended_does_not_answer_the_next_one(expected):
         with pytest.raises(KeyboardInterrupt):
             pool.step(dict.fromkeys(range(4), np.zeros(4, np.float32)), {})
         assert play(pool) == expected
+
+
+def test_after_ctrl_c_while_a_worker_is_started_again_the_pool_goes_on_and_can_be_closed(monkeypatch):
+    def interrupt(pool):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(SpawnProcess, "start", Mock(side_effect=KeyboardInterrupt))
+            pool._workers[0].restart()
+
+    with make_pool(CONFIG, 1, 1) as pool:
+        interrupt(pool)
+        assert set(pool.reset({0: 0}, {0: False})[0]) == {0}
+        interrupt(pool)
 
 
 def test_a_worker_that_does_not_start_is_tried_again_a_few_times_unless_that_is_hopeless():
