@@ -162,10 +162,12 @@ def test_a_ray_cluster_gives_the_same_episodes_and_survives_a_death(expected, mo
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         with make_pool(CONFIG, 2, 4, executor=Executor.RAY, step_timeout_s=20.0) as pool:
             nodes = {worker._actor._actor_id.hex() for worker in pool._workers}
             assert len(nodes) == 2
+            assert signal.getsignal(signal.SIGTERM) is handler  # not Ray's
             pids = pool.worker_pids
 
             def kill(step):

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import logging
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -129,7 +130,8 @@ def connect_to_ray() -> Iterator[None]:
     """The cluster of RAY_ADDRESS, or the one running on this machine, or else a new one of this machine alone."""
     connected_here = not ray.is_initialized()
     if connected_here:
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+        with _sigterm_kept():
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
     nodes = sum(node["Alive"] for node in ray.nodes())
     log.info("Ray cluster of %d machines with %d cores", nodes, ray.cluster_resources().get("CPU", 0))
     try:
@@ -137,6 +139,24 @@ def connect_to_ray() -> Iterator[None]:
     finally:
         if connected_here:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM. Ray's exits with code 15, and below it is one that aborts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL  # None: not one of Python's
+    try:
+        yield
+    except SystemExit as end:
+        signal.signal(signal.SIGTERM, handler)
+        if end.code == signal.SIGTERM:  # Ray's has handled one
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _worker_capacity(gpus: float) -> int:
