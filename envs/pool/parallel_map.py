@@ -7,7 +7,6 @@ import contextlib
 import multiprocessing
 import pickle
 import queue
-import signal
 import threading
 import traceback
 from collections import deque
@@ -23,6 +22,7 @@ from pixio_robot.data.jobs.worker_processes import (
     ctrl_c_blocked,
     end_with_parent,
     hide_main_module,
+    ignore_ctrl_c,
 )
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
@@ -179,7 +179,7 @@ class _WorkerProcess:
 def _worker_main(function: Callable[[Any], Any], index: int, connection: Connection) -> None:
     """The process's side: exits when the parent does, however that happens."""
     assign_render_device(index)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    ignore_ctrl_c()
     end_with_parent()
     with contextlib.suppress(EOFError):
         connection.send(None)

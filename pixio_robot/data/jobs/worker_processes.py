@@ -127,14 +127,20 @@ def hide_main_module() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ctrl_c_blocked() -> Iterator[None]:
-    """Keep Ctrl-C, which reaches the whole process group and which the parent handles, from processes started inside:
-    until they can ignore it themselves, it would end their imports with a traceback."""
+    """Keep Ctrl-C, which reaches the whole process group and which the parent handles, from processes started inside
+    until they call `ignore_ctrl_c`: it would end their imports with a traceback."""
     resource_tracker.ensure_running()  # the first process starts it, which unblocks the signal
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What this process starts, such as a robot's driver, inherits the mask, and may want to be ended by the signal.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def end_with_parent(grace_s: float = 0.0) -> None:
@@ -211,7 +217,7 @@ def _describe_exit(exit_code: int | None) -> str:
 
 def _worker_main(job: Job, connection: Connection) -> None:
     """The worker's side. It exits when the parent does, however that happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    ignore_ctrl_c()
     end_with_parent()
     try:
         while True:
