@@ -287,8 +287,13 @@ def waiting(made, module, monkeypatch):
 
 
 def test_a_call_that_ctrl_c_ends_does_not_answer_the_next_one(waiting) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        waiting.step(np.array([-1.0]), False)
+    # A shell without job control starts background commands, such as these tests, with the signal ignored.
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            waiting.step(np.array([-1.0]), False)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     with pytest.raises(SimulatorProcessDied):
         waiting.reset(0, False)
 
