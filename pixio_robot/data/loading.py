@@ -59,8 +59,7 @@ class DemoWindows:
         self._features = features
         self._random_views = random_views
         self._goals = None if goals is None else torch.tensor(goals, dtype=torch.float32)
-        # All episodes concatenated, so that a batch is one look-up; episode e starts at row starts[e].
-        self._starts = np.cumsum(lengths) - lengths
+        # All episodes concatenated, so that a batch is one look-up.
         self._state = np.concatenate([store.state(episode) for episode in range(len(lengths))])
         self._actions = np.concatenate([store.actions(episode) for episode in range(len(lengths))])
 
@@ -90,7 +89,6 @@ class DemoWindows:
     def gather(self, indices: np.ndarray, views: np.ndarray | None = None) -> Batch:
         """The windows with these numbers (b,). views (cameras, b): which view of cached features to use; default 0."""
         located = self._windows.locate(indices)
-        starts_b1 = self._starts[located.episode][:, None]
         images: dict[str, torch.Tensor] = {}
         features: dict[str, Features] = {}
         for number, camera in enumerate(self._cameras):
@@ -99,8 +97,8 @@ class DemoWindows:
             else:
                 shown = None if views is None else views[number]
                 features[camera] = self._features.gather(camera, located.episode, located.frames, shown)
-        state = torch.from_numpy(self._state[starts_b1 + located.frames])
-        actions = torch.from_numpy(self._actions[starts_b1 + located.actions])
+        state = torch.from_numpy(self._state[located.first_row + located.frames])
+        actions = torch.from_numpy(self._actions[located.first_row + located.actions])
         goal = None if self._goals is None else self._goals[torch.from_numpy(located.episode)]
         return Batch(Observation(images, state, features, goal), actions, torch.from_numpy(located.ignored))
 

@@ -21,9 +21,13 @@ from pixio_robot.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class WindowIndices:
-    """b windows: episode (b,), frames (b, t), actions (b, horizon), ignored by the loss (b, horizon)."""
+    """b windows: episode (b,), frames (b, t), actions (b, horizon), ignored by the loss (b, horizon).
+
+    first_row (b, 1): the row of the episode's first step, all episodes concatenated.
+    """
 
     episode: np.ndarray
+    first_row: np.ndarray
     frames: np.ndarray
     actions: np.ndarray
     ignored: np.ndarray
@@ -90,9 +94,9 @@ class Windows:
         actions = step[:, None] + np.arange(self.horizon) - self.past_actions
         known = np.clip(actions, 0, length[:, None] - 1)
         ignored = np.zeros(actions.shape, bool) if self._learns_padding else known != actions
-        rows = self._first_rows[episode][:, None]
-        ignored |= self._overridden_before[rows + known] > self._overridden_before[rows + step[:, None]]
-        return WindowIndices(episode, np.maximum(frames, 0), known, ignored)
+        first_row = self._first_rows[episode][:, None]
+        ignored |= self._overridden_before[first_row + known] > self._overridden_before[first_row + step[:, None]]
+        return WindowIndices(episode, first_row, np.maximum(frames, 0), known, ignored)
 
 
 def check_episode_numbers(episodes: Iterable[int], count: int) -> np.ndarray:
