@@ -29,7 +29,10 @@ def parse_overridden_steps(info: Mapping[str, Any], length: int, where: str) -> 
     return overridden
 
 
-def subsample_overridden_steps(info: Mapping[str, Any], stride: int) -> dict[str, Any]:
-    """The entry for an episode of which every `stride`-th step is kept, which stands for the steps up to the next."""
-    steps = info.get(OVERRIDDEN_STEPS)
-    return {OVERRIDDEN_STEPS: sorted({step // stride for step in steps})} if isinstance(steps, list) else {}
+def subsample_overridden_steps(info: Mapping[str, Any], length: int, stride: int) -> dict[str, Any]:
+    """The entry for an episode of which every `stride`-th step is kept, which stands for the steps up to the next;
+    empty if there is none. Raises UserError as `parse_overridden_steps`."""
+    if OVERRIDDEN_STEPS not in info:
+        return {}
+    steps = np.flatnonzero(parse_overridden_steps(info, length, "An episode"))
+    return {OVERRIDDEN_STEPS: np.unique(steps // stride).tolist()}

@@ -208,6 +208,8 @@ def test_a_stride_leaves_a_gripper_its_command_and_a_step_its_time_and_fate(tmp_
     thinned = apply(store, subsample(spec, 3, joined), tmp_path / "thinned")  # verified: the times fit the new rate
     assert thinned.actions(0)[:, 1].tolist() == [-1, 1, 1]
     assert thinned.info(0) == {TIMESTAMPS: [0.0, 0.3, 0.6], OVERRIDDEN_STEPS: [1, 2]}
+    with pytest.raises(UserError, match=r"info\.overridden_steps must list numbers of its steps, 0\.\.6"):
+        subsample(spec, 3, joined).change(dataclasses.replace(episode, info={OVERRIDDEN_STEPS: ["4"]}))
     np.testing.assert_allclose(thinned.actions(0)[0, 0], getattr(episode.actions[:3, 0], joined)(), rtol=1e-6)
 
 

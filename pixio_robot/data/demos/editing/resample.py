@@ -28,7 +28,7 @@ def subsample(spec: DemoSpec, stride: int, actions: str) -> Edit:
 
     def change(episode: Episode) -> Episode:
         starts = range(0, len(episode), stride)
-        info = {**episode.info, **subsample_overridden_steps(episode.info, stride)}
+        info = {**episode.info, **subsample_overridden_steps(episode.info, len(episode), stride)}
         if isinstance(times := info.get(TIMESTAMPS), list):
             info[TIMESTAMPS] = times[::stride]
         return dataclasses.replace(
