@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.cli.config.compose import run_command_line
-from pixio_robot.cli.evaluation_target import RANDOM
 from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.provenance import describe_environment
 from pixio_robot.cli.settings import RunSettings
-from pixio_robot.cli.stages.stage import STAMP_SUFFIX, stamp_path
-from pixio_robot.cli.stale_evaluations import candidate_policy_paths, find_stale_evaluations
+from pixio_robot.cli.stages.stage import STAMP_SUFFIX
+from pixio_robot.cli.stale_evaluations import find_stale_evaluations
 from pixio_robot.errors import UserError, format_names
 from pixio_robot.evaluation.checkpoint_series import SERIES
 from pixio_robot.evaluation.report.data import EVALUATIONS, Stage
@@ -45,21 +44,6 @@ def _read_stages(directory: Path) -> list[Stage]:
     return [Stage(stage=stamp["stage"], command=stamp["command"], seconds=stamp["seconds"]) for stamp in stamps]
 
 
-def _training_settings(evaluation: Path) -> dict[str, Any] | None:
-    """Training settings of the evaluated policy; empty for random actions, None if no stamp records them."""
-    stamp = stamp_path(evaluation)
-    if not stamp.is_file():
-        return None
-    if read_json(stamp)["settings"]["checkpoint"] == RANDOM:
-        return {}
-    for policy_path in candidate_policy_paths(evaluation):
-        for candidate in (policy_path, *policy_path.parents):
-            trained = stamp_path(candidate) if candidate.name else None
-            if trained is not None and trained.is_file() and (stage := read_json(trained))["stage"] == "train":
-                return stage["settings"]
-    return None
-
-
 def _find_stale(directories: Sequence[Path]) -> list[Path]:
     """The evaluations below whose policy was trained anew, which are said to be left out."""
     # In a series of checkpoints, every one is an evaluation of its own.
@@ -73,17 +57,17 @@ def _find_stale(directories: Sequence[Path]) -> list[Path]:
 
 
 def _sweep(directory: Path, out: Path, against: str | None) -> int:
-    from pixio_robot.cli.relevant_settings import drop_unused_settings
+    from pixio_robot.cli.trained_with import training_settings
     from pixio_robot.evaluation.sweep.collect import collect_sweep, find_unfinished
     from pixio_robot.evaluation.sweep.page import write_sweep
 
     unknown: list[Path] = []
 
     def settings_of(evaluation: Path) -> dict[str, Any]:
-        settings = _training_settings(evaluation)
+        settings = training_settings(evaluation)
         if settings is None:
             unknown.append(evaluation)
-        return drop_unused_settings(settings or {})
+        return settings or {}
 
     # Trials during training are not repetitions of the evaluation after it.
     rows = collect_sweep(directory, settings_of, leave_out=[TRIALS], stale=_find_stale([directory]))

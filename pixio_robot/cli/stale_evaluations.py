@@ -32,11 +32,11 @@ def candidate_policy_paths(evaluation: Path) -> list[Path]:
     checkpoint = Path(record["settings"]["checkpoint"])
     if checkpoint == Path(RANDOM):
         return []
-    moved = _relocated(checkpoint, Path(record["out"]), evaluation)
+    moved = relocated(checkpoint, Path(record["out"]), evaluation)
     return [checkpoint] if moved is None else [moved, checkpoint]
 
 
-def _relocated(path: Path, before: Path, now: Path) -> Path | None:
+def relocated(path: Path, before: Path, now: Path) -> Path | None:
     """Where `path` is now, if it was moved along with what was at `before` and is at `now`; None if it was not."""
     old, new = list(before.parts), list(now.resolve().parts)
     while old and new and old[-1] == new[-1]:

@@ -18,6 +18,7 @@ from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.config.overrides import config_directory
 from pixio_robot.cli.main import dispatch, main
 from pixio_robot.cli.report import main as report
+from pixio_robot.cli.stages.fingerprint import fingerprint_content
 from pixio_robot.cli.stages.stage import stamp_path
 from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
@@ -106,6 +107,42 @@ def test_training_settings_are_found_where_a_run_was_moved(
     printed = capsys.readouterr().out
     assert "the training settings of 2 policies are unknown" in printed
     assert "left out laptop/run/evaluations/late, which have not finished" in printed
+
+
+def test_policies_that_started_from_others_are_told_apart_but_not_by_their_seeds(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    write_evaluation: Callable[..., None],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def train(name: str, **settings: object) -> None:
+        start = settings.get("initial_policy")
+        write_json(Path("old", name, "model", "config.json"), {"weights": name})
+        inputs = {"data": "demos"} | ({"initial_policy": fingerprint_content(str(start))} if start else {})
+        stamp = {"stage": "train", "out": f"old/{name}", "inputs": inputs, "settings": {"optim.lr": 1, **settings}}
+        write_json(stamp_path(Path("old", name)), stamp)
+
+    for seed in (0, 1):
+        for rate in (0.1, 0.2):
+            train(f"head-{rate}-{seed}", **{"seed": seed, "optim.lr": rate, "initial_policy": None})
+        for name, start in (("scratch", None), ("tuned", f"old/head-0.1-{seed}"), ("other", f"old/head-0.2-{seed}")):
+            train(f"{name}-{seed}", seed=seed, initial_policy=start)
+            evaluation = Path("old/evaluations", f"{name}-{seed}")
+            write_evaluation(evaluation, fingerprint=str(evaluation), training_seed=seed)
+            settings = {"checkpoint": f"old/{name}-{seed}"}
+            write_json(stamp_path(evaluation), {"stage": "evaluate", "out": str(evaluation), "settings": settings})
+    monkeypatch.setattr("pixio_robot.cli.report.find_stale_evaluations", lambda _: [])
+    Path("old").rename("new")
+    assert report(["sweep=new"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split(": ")[1] for line in printed.splitlines() if "training seeds" in line]
+    assert sorted(rows) == [
+        "BC (bc, initial_policy=given, initial_policy.optim.lr=0.1)",
+        "BC (bc, initial_policy=given, initial_policy.optim.lr=0.2)",
+        "BC (bc, initial_policy=–, initial_policy.optim.lr=–)",
+    ]
 
 
 def test_a_sweep_ends_with_the_highest_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,11 @@ from pixio_robot.student_t import t_half_width
 
 SEED_SETTINGS = frozenset({"loop.seed", "seed"})
 """Settings of `train` whose values are repetitions, not variants."""
-NAMING_SETTINGS = frozenset({"label", "initial_policy"})
+NAMING_SETTINGS = frozenset({"label"})
+INITIAL_POLICY = "initial_policy"
+"""Prefix of the settings of the policy that another one started from."""
+CONTENTS = "contents"
+"""Key of what was at the paths that settings name, {setting: fingerprint}, in the training settings of a policy."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +58,13 @@ class SweepRow:
     @property
     def name(self) -> str:
         """Unique within its task: `Frozen Pixio (diffusion, policy.inference_steps=4)`."""
-        values = [f"{'.'.join(key.split('.')[-2:])}={format_setting(self.settings[key])}" for key in self.telling]
+        values = [f"{_short_name(key)}={format_setting(self.settings[key])}" for key in self.telling]
         return f"{self.label} ({', '.join([self.policy, *values])})"
+
+
+def _short_name(key: str) -> str:
+    """`encoder.size` of `encoder.encoder.size`; the whole of a setting that is not the policy's own."""
+    return key if key.startswith(f"{INITIAL_POLICY}.") else ".".join(key.split(".")[-2:])
 
 
 def format_setting(value: Any) -> str:
@@ -80,7 +89,8 @@ def collect_sweep(
 ) -> list[SweepRow]:
     """Every finished evaluation below `directory`, grouped, best first.
 
-    `settings_of(evaluation directory)` returns the training settings of the policy evaluated there, empty if unknown.
+    `settings_of(evaluation directory)` returns the training settings of the policy evaluated there, empty if unknown;
+    with `CONTENTS` among them, policies are not repetitions if these differ, such as those of a store that has grown.
     `leave_out`: names of directories to skip. `stale`: evaluations to skip.
     Raises UserError if the directory does not exist or contains no finished evaluation.
     """
@@ -100,8 +110,13 @@ def collect_sweep(
         )
     evaluated = _drop_repeated_episodes(evaluated)
     summaries = [summary for _, summary in evaluated]
-    settings = [_distinguishing_settings(summary, settings_of(path)) for path, summary in evaluated]
-    settings = _name_environments(summaries, settings)
+    trained = [dict(settings_of(path)) for path, _ in evaluated]
+    contents = [each.pop(CONTENTS, {}) for each in trained]
+    settings = [_distinguishing_settings(summary, each) for summary, each in zip(summaries, trained, strict=True)]
+    # Another controller, or cameras of another size.
+    settings = _tell_apart(summaries, settings, "environment", [summary.spec_hash for summary in summaries])
+    for name in sorted({name for each in contents for name in each}):
+        settings = _tell_apart(summaries, settings, f"contents of {name}", [each.get(name) for each in contents])
     varied = _varying_settings(settings)
     rows = []
     for group in _group_repetitions(summaries, settings, varied):
@@ -129,17 +144,19 @@ def _distinguishing_settings(summary: EvaluationSummary, training: Mapping[str, 
     return {**training, **acting, **where}
 
 
-def _name_environments(summaries: Sequence[EvaluationSummary], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The settings, with the environment among them if nothing else would distinguish some rows: another controller, or
-    cameras of another size."""
+def _tell_apart(
+    summaries: Sequence[EvaluationSummary], settings: list[dict[str, Any]], name: str, values: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """The settings, with these values (None: unknown) among them if nothing else would distinguish some rows."""
     varied = _varying_settings(settings)
-    environments: dict[tuple, set[str]] = {}
-    for summary, values in zip(summaries, settings, strict=True):
-        row = (*_display_key(summary), *(repr(values.get(key)) for key in varied))
-        environments.setdefault(row, set()).add(summary.spec_hash)
-    if all(len(hashes) == 1 for hashes in environments.values()):
+    rows: dict[tuple, set[str]] = {}
+    for summary, each, value in zip(summaries, settings, values, strict=True):
+        if value is not None:
+            row = (*_display_key(summary), *(repr(each.get(key)) for key in varied))
+            rows.setdefault(row, set()).add(repr(value))
+    if all(len(distinct) == 1 for distinct in rows.values()):
         return settings
-    return [{**values, "environment": summary.spec_hash} for summary, values in zip(summaries, settings, strict=True)]
+    return [{**each, name: value} for each, value in zip(settings, values, strict=True)]
 
 
 def _group_repetitions(

@@ -1,6 +1,8 @@
 """Runs that differ in their seed only are one row, whatever else was varied is a column."""
 
 import csv
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -109,6 +111,24 @@ def test_rows_of_other_environments_have_names_of_their_own(line_pool, make_spec
     assert name == "Seeker (bc)"
     names = {row.name for row in collect_sweep(tmp_path, lambda path: {}, leave_out=["b"])}
     assert names == {"Seeker (bc, robot=Dot)", "Seeker (bc, robot=Point)"}
+
+
+def test_policies_of_a_store_that_has_grown_are_no_repetitions(line_pool, seeking_actor, tmp_path) -> None:
+    contents = {"a": "60 episodes", "b": "240 episodes", "c": "240 episodes"}
+    for seed, name in enumerate(contents):
+        who = EvaluatedPolicy(name=name, label="Seeker", policy="bc", encoder="none", training_seed=seed)
+        evaluate(line_pool(4), seeking_actor(), who, EvaluateConfig(episodes=3, videos=0), tmp_path / name)
+
+    def settings_of(path: Path) -> dict[str, Any]:
+        return {"data": "demos", "loop.seed": path.name, "contents": {"data": contents[path.name], "encoder.path": "e"}}
+
+    rows = {row.name: len(row.runs) for row in collect_sweep(tmp_path, settings_of)}
+    column = "contents of data"
+    assert rows == {f"Seeker (bc, {column}=60 episodes)": 1, f"Seeker (bc, {column}=240 episodes)": 2}
+    (row,) = collect_sweep(tmp_path, settings_of, leave_out=["a"])
+    assert row.name == "Seeker (bc)"
+    (row,) = collect_sweep(tmp_path, lambda path: {} if path.name == "b" else settings_of(path), leave_out=["a"])
+    assert len(row.runs) == 2, "unknown contents are not other ones"
 
 
 @pytest.mark.parametrize(("key", "value"), [("sight", "by_position=true"), ("acting", "4 actions of each chunk")])
