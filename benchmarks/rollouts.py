@@ -36,8 +36,8 @@ from envs.pool.process_worker import single_threaded_children
 from envs.pool.worker_pool import make_pool
 from envs.recording.collect import CollectConfig, collect
 from envs.registry import make_env
+from pixio_robot.child_processes import hide_main_module
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.jobs.worker_processes import hide_main_module
 from pixio_robot.data.stats import compute_statistics
 from pixio_robot.evaluation.rollout import run_episodes
 from pixio_robot.machine import usable_cores

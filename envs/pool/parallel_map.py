@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import multiprocessing
 import pickle
 import queue
 import threading
@@ -17,13 +16,7 @@ from typing import Any
 
 from envs.pool.process_worker import single_threaded_children
 from envs.rendering.egl_devices import assign_render_device
-from pixio_robot.data.jobs.worker_processes import (
-    MIN_START_TIMEOUT_S,
-    ctrl_c_blocked,
-    end_with_parent,
-    hide_main_module,
-    ignore_ctrl_c,
-)
+from pixio_robot.child_processes import MIN_START_TIMEOUT_S, start_child
 from pixio_robot.errors import UserError
 from pixio_robot.machine import usable_cores
 
@@ -163,24 +156,17 @@ class _WorkerProcess:
                 raise _WorkerDied("it was stopped")
             if self._process is not None:
                 return
-            context = multiprocessing.get_context("spawn")
-            self._connection, child_connection = context.Pipe()
-            arguments = (self._function, self._index, child_connection)
-            process = context.Process(target=_worker_main, args=arguments, daemon=True)
-            # Only a function defined in the script itself needs the script in the new processes.
             defined_in_main = getattr(getattr(self._function, "func", self._function), "__module__", "") == "__main__"
-            hidden = contextlib.nullcontext() if defined_in_main else hide_main_module()
-            with single_threaded_children(), hidden, ctrl_c_blocked():
-                process.start()
-            child_connection.close()
-            self._process, self._ready = process, False
+            with single_threaded_children():
+                self._process, self._connection = start_child(
+                    _worker_main, self._function, self._index, needs_main=defined_in_main
+                )
+            self._ready = False
 
 
-def _worker_main(function: Callable[[Any], Any], index: int, connection: Connection) -> None:
-    """The process's side: exits when the parent does, however that happens."""
+def _worker_main(connection: Connection, function: Callable[[Any], Any], index: int) -> None:
+    """The process's side."""
     assign_render_device(index)
-    ignore_ctrl_c()
-    end_with_parent()
     with contextlib.suppress(EOFError):
         connection.send(None)
         while True:

@@ -12,9 +12,9 @@ from typing import Any
 
 from envs.config import EnvConfig
 from envs.pool.startup import wait_for_start
-from envs.pool.worker import Answer, SharedImageLayout, run_worker
+from envs.pool.worker import CLOSING_S, Answer, SharedImageLayout, run_worker
+from pixio_robot.child_processes import start_child
 from pixio_robot.choice import Choice
-from pixio_robot.data.jobs.worker_processes import ctrl_c_blocked, hide_main_module
 from pixio_robot.machine import temporary_environment
 from pixio_robot.types import Frame
 
@@ -64,22 +64,12 @@ class ProcessWorker:
 
     def _start(self) -> None:
         self._ready = False
-        connection, child_connection = self._context.Pipe()
-        with single_threaded_children(), hide_main_module(), ctrl_c_blocked():
-            arguments = (
-                child_connection,
-                self._memory,
-                self._blocks,
-                self._config,
-                self.slots,
-                self._index,
-                self._egl_devices,
+        arguments = (self._memory, self._blocks, self._config, self.slots, self._index, self._egl_devices)
+        with single_threaded_children():
+            # Ctrl-C before both are set leaves the previous process, which has ended.
+            self.process, self._connection = start_child(
+                run_worker, *arguments, context=self._context, grace_s=CLOSING_S
             )
-            process = self._context.Process(target=run_worker, args=arguments, daemon=True)
-            process.start()
-        child_connection.close()
-        # Only now: Ctrl-C before this leaves the previous process, which has ended.
-        self.process, self._connection = process, connection
 
     @property
     def pid(self) -> int:

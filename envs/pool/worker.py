@@ -17,7 +17,6 @@ from envs.rendering.egl_devices import assign_render_device
 from envs.spec import make_env_spec
 from envs.tasks import THIRD_PARTY
 from envs.third_party.base import SimulatorProcessDied
-from pixio_robot.data.jobs.worker_processes import end_with_parent, ignore_ctrl_c
 from pixio_robot.errors import UserError
 from pixio_robot.types import Frame, StepResult
 
@@ -121,8 +120,6 @@ def run_worker(
 
     memory: a shared byte array with the layout `blocks`; None if there are no images.
     """
-    ignore_ctrl_c()
-    end_with_parent(CLOSING_S)
     assign_render_device(worker, egl_devices)
     server = SlotServer(config, slots)
 

@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
-import os
 import signal
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from types import ModuleType
 from typing import Any
 
+from pixio_robot.child_processes import MIN_START_TIMEOUT_S, start_child
 from pixio_robot.errors import UserError
 
 Job = Callable[[Any, Callable[[float], None]], Any]
@@ -38,10 +33,6 @@ class JobResult:
 ATTEMPTS = 2
 """A process may have been killed for running out of memory that others used up, so its job gets a second attempt; a
 file that crashes its decoder does so again."""
-_MAIN_MODULE_LOCK = threading.Lock()
-"""Held while the parent's script is hidden: another thread would take the stand-in for the script."""
-MIN_START_TIMEOUT_S = 120.0
-"""Minimum time limit until a worker has started: on a busy machine the imports alone may exceed a short timeout."""
 
 
 @dataclasses.dataclass
@@ -109,62 +100,8 @@ def run_jobs(
             _stop_worker(worker)
 
 
-@contextlib.contextmanager
-def hide_main_module() -> Iterator[None]:
-    """Keep processes started inside from importing the parent's script.
-
-    multiprocessing runs the script again in each child, which starts processes endlessly if the script has no
-    `if __name__ == "__main__":`. The code of our workers is imported by name and does not need the script.
-    """
-    with _MAIN_MODULE_LOCK:
-        script = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = script
-
-
-@contextlib.contextmanager
-def ctrl_c_blocked() -> Iterator[None]:
-    """Keep Ctrl-C, which reaches the whole process group and which the parent handles, from processes started inside
-    until they call `ignore_ctrl_c`: it would end their imports with a traceback."""
-    resource_tracker.ensure_running()  # the first process starts it, which unblocks the signal
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
-
-
-def ignore_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What this process starts, such as a robot's driver, inherits the mask, and may want to be ended by the signal.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-
-
-def end_with_parent(grace_s: float = 0.0) -> None:
-    """End this process when its parent has ended, however that happened, even if it is busy or hangs; `grace_s` seconds
-    later, which are for ending by itself."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end() -> None:
-        wait([parent.sentinel])
-        time.sleep(grace_s)
-        os._exit(1)
-
-    threading.Thread(target=end, name="end with parent", daemon=True).start()
-
-
 def _start_worker(job: Job) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    parent_end, child_end = context.Pipe()
-    process = context.Process(target=_worker_main, args=(job, child_end), daemon=True)
-    with hide_main_module(), ctrl_c_blocked():
-        process.start()
-    child_end.close()
-    return _Worker(process, parent_end)
+    return _Worker(*start_child(_worker_main, job))
 
 
 def _replace_worker(pool: list[_Worker], worker: _Worker, job: Job) -> None:
@@ -215,10 +152,8 @@ def _describe_exit(exit_code: int | None) -> str:
     return f"exit code {exit_code}"
 
 
-def _worker_main(job: Job, connection: Connection) -> None:
-    """The worker's side. It exits when the parent does, however that happens."""
-    ignore_ctrl_c()
-    end_with_parent()
+def _worker_main(connection: Connection, job: Job) -> None:
+    """The worker's side."""
     try:
         while True:
             argument = connection.recv()
