@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -51,8 +52,9 @@ class MetricLoggers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        for logger in self._loggers:
-            logger.close()
+        with contextlib.ExitStack() as stack:  # closes all of them, even if one fails
+            for logger in reversed(self._loggers):
+                stack.callback(logger.close)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Write immediately. Non-finite numbers become null, since JSON cannot represent them."""
