@@ -100,7 +100,7 @@ def recognises(path: Path) -> bool:
 
 def list_episode_files(path: Path) -> list[Path]:
     """The file itself, or the files of a folder in numeric order."""
-    return sorted(list_hdf5_files(path, "*"), key=numeric_sort_key)
+    return sorted(list_hdf5_files(path), key=numeric_sort_key)
 
 
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:

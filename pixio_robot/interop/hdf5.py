@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import h5py
 import numpy as np
@@ -18,16 +19,23 @@ _THIS_FILE = "."
 """How a virtual data set names the file that it is in."""
 
 
-def list_hdf5_files(path: Path, pattern: str) -> list[Path]:
-    """The file itself, or the HDF5 files of a folder that match, without hidden ones (macOS leaves some).
+def list_hdf5_files(path: Path, *, recursive: bool = False) -> list[Path]:
+    """The file itself, or the HDF5 files of a folder, without hidden ones (macOS leaves some).
 
-    Raises PermissionError for a folder that may not be read.
+    Raises PermissionError for a folder that may not be read: `glob` would pass over it, and its files would be missing.
     """
     if path.is_file():
         return [path] if path.suffix in _SUFFIXES else []
-    if path.is_dir():
-        next(path.iterdir(), None)  # raises where glob would find nothing
-    return [file for file in path.glob(pattern) if file.suffix in _SUFFIXES and not file.name.startswith(".")]
+    files: list[Path] = []
+    for folder, subfolders, names in path.walk(on_error=_raise) if path.is_dir() else ():
+        if not recursive:
+            subfolders.clear()
+        files += [folder / name for name in names if Path(name).suffix in _SUFFIXES and not name.startswith(".")]
+    return files
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def open_hdf5(path: Path) -> h5py.File:

@@ -87,7 +87,7 @@ def recognises(path: Path) -> bool:
 
 def list_task_files(path: Path) -> list[Path]:
     """The file itself, or the HDF5 files below a folder in alphabetical order."""
-    return sorted(list_hdf5_files(path, "**/*"))
+    return sorted(list_hdf5_files(path, recursive=True))
 
 
 def is_libero(path: Path) -> bool:

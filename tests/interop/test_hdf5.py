@@ -66,12 +66,33 @@ def test_links_and_virtual_data_within_the_file_are_read(tmp_path: Path) -> None
 def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Any
 ) -> None:
-    def refuse(path: Any) -> Any:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    # As root, who runs the tests in a container, every folder may be read.
-    for name in ("listdir", "scandir"):
-        monkeypatch.setattr(os, name, refuse)
+    refuse_to_read(tmp_path, monkeypatch)
     with pytest.raises(PermissionError) as raised:
         reader.import_demos(tmp_path, tmp_path / "out", reader.ImportConfig())
     assert raised.value.filename == str(tmp_path)
+
+
+def test_a_suite_is_not_imported_without_the_tasks_in_a_folder_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("spatial", "object"):
+        (tmp_path / name).mkdir()
+        with h5py.File(tmp_path / name / "a_demo.hdf5", "w") as file:
+            file.create_group("data")
+    assert [path.parent.name for path in libero.list_task_files(tmp_path)] == ["object", "spatial"]
+    refuse_to_read(tmp_path / "spatial", monkeypatch)
+    with pytest.raises(PermissionError) as raised:
+        libero.list_task_files(tmp_path)
+    assert raised.value.filename == str(tmp_path / "spatial")
+
+
+def refuse_to_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root, who runs the tests in a container, every folder may be read."""
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
