@@ -82,16 +82,16 @@ class ChunkedActor:
         horizon = RecedingHorizon(self._policy.observation_steps, self._execute, self._ensemble_weight)
         self._slots[slot] = _EpisodeState(seed, horizon, self._goal if goal is None else goal)
 
-    def looks_next(self, slot: int) -> bool:
+    def uses_next_frame(self, slot: int) -> bool:
         """Whether the policy will use the slot's next frame, if only its state."""
         return self._slots[slot].horizon.uses_next_frame
 
-    def keeps_next(self, slot: int) -> bool:
+    def retains_next_frame(self, slot: int) -> bool:
         """Whether the slot's next frame may also be used by a later policy call; `act` does not copy it."""
         return self._slots[slot].horizon.retains_next_frame
 
     def needs_images(self, slot: int) -> bool:
-        return bool(self._policy.cameras) and self.looks_next(slot)
+        return bool(self._policy.cameras) and self.uses_next_frame(slot)
 
     def act(self, frames: Mapping[int, Frame]) -> dict[int, np.ndarray]:
         running = {slot: self._slots[slot] for slot in frames}

@@ -92,8 +92,8 @@ class PolicyPlayer:
 
         Raises UserError if the frame does not match the policy; the frame is then discarded, and you may pass another.
         """
-        state = check_frame(self.spec, self.cameras, frame, images_needed=self._actor.looks_next(0))
+        state = check_frame(self.spec, self.cameras, frame, images_needed=self._actor.uses_next_frame(0))
         if self._watch is not None and (words := self._watch.check(state)):
             warnings.warn(words, stacklevel=2)
-        kept = copy_frame(frame, self.cameras) if self._actor.keeps_next(0) else frame
+        kept = copy_frame(frame, self.cameras) if self._actor.retains_next_frame(0) else frame
         return self._actor.act({0: kept})[0]
