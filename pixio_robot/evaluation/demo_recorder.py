@@ -73,7 +73,7 @@ class DemoRecorder:
     def on_frame(self, seed: int, frame: Frame) -> None:
         self._running[seed].frames.append(frame)
 
-    def act(self, seed: int, action: np.ndarray, reward: float) -> None:
+    def on_action(self, seed: int, action: np.ndarray, reward: float) -> None:
         steps = self._running[seed]
         steps.actions.append(np.asarray(action, np.float32))
         steps.rewards.append(reward)

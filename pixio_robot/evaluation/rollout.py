@@ -25,7 +25,7 @@ class Watcher(Protocol):
 
     def on_frame(self, seed: int, frame: Frame) -> None: ...
 
-    def act(self, seed: int, action: np.ndarray, reward: float) -> None: ...
+    def on_action(self, seed: int, action: np.ndarray, reward: float) -> None: ...
 
     def discard(self, seed: int) -> None:
         """Discard an episode whose worker died or that was abandoned; after a worker's death it starts again."""
@@ -122,7 +122,7 @@ class _Rollout:
         if episode.success and episode.first_success is None:
             episode.first_success = episode.steps
         for watcher in episode.watchers:
-            watcher.act(episode.seed, action, reward)
+            watcher.on_action(episode.seed, action, reward)
         self._observe(slot, result.frame, needs_images)
         if not result.done:
             return None

@@ -77,7 +77,7 @@ class VideoRecorder:
     def on_frame(self, seed: int, frame: Frame) -> None:
         self._recordings[seed].frames.append(encode_jpeg(frame.images[self._camera], FRAME_QUALITY))
 
-    def act(self, seed: int, action: np.ndarray, reward: float) -> None:
+    def on_action(self, seed: int, action: np.ndarray, reward: float) -> None:
         self._recordings[seed].actions.append(np.array(action))
 
     def discard(self, seed: int) -> None:
