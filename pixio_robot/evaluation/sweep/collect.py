@@ -31,7 +31,7 @@ class SweepRow:
     task: str
     settings: Mapping[str, Any]
     """The settings that vary within the sweep, with this variant's values; None if it has no such setting."""
-    telling: Sequence[str]
+    distinguishing: Sequence[str]
     """The settings that distinguish it from other rows with the same task, label and policy."""
     runs: Sequence[EvaluationSummary]
     rates: Sequence[float]
@@ -58,7 +58,7 @@ class SweepRow:
     @property
     def name(self) -> str:
         """Unique within its task: `Frozen Pixio (diffusion, policy.inference_steps=4)`."""
-        values = [f"{_short_name(key)}={format_setting(self.settings[key])}" for key in self.telling]
+        values = [f"{_short_name(key)}={format_setting(self.settings[key])}" for key in self.distinguishing]
         return f"{self.label} ({', '.join([self.policy, *values])})"
 
 
@@ -243,7 +243,7 @@ def _make_row(
         policy=first.policy,
         task=first.task,
         settings=settings,
-        telling=distinguishing,
+        distinguishing=distinguishing,
         runs=runs,
         rates=rates,
         rate=sum(rates) / len(rates),

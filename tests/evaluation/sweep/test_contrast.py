@@ -48,7 +48,7 @@ def row(label: str, *successes: int, episodes: int = 100, task: str = "Line", sp
         policy="bc",
         task=task,
         settings={},
-        telling=[],
+        distinguishing=[],
         runs=[dataclasses.replace(run, successes=count, rate=count / episodes) for count in successes],
         rates=rates,
         rate=float(np.mean(rates)),
