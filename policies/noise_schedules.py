@@ -44,12 +44,12 @@ class NoiseSchedule(nn.Module):
     def __init__(
         self,
         *,
-        num_steps: int = 100,
-        betas: str = "squaredcos_cap_v2",
-        beta_start: float = 1e-4,
-        beta_end: float = 0.02,
-        prediction: str = "epsilon",
-        clip_sample: bool = True,
+        num_steps: int,
+        betas: str,
+        beta_start: float,
+        beta_end: float,
+        prediction: str,
+        clip_sample: bool,
     ):
         """`prediction`: what the network predicts: the noise, the sample, or the velocity (Salimans & Ho 2022).
         `clip_sample`: clip x to [-1, 1] at every step."""

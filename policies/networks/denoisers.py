@@ -1,4 +1,5 @@
-"""Denoising networks: from a noisy action chunk, the diffusion step and the condition, they predict the noise.
+"""Denoising networks: from a noisy action chunk, the diffusion step and the condition, they predict the clean chunk,
+the noise or a velocity, as the policy trains them to.
 
 Shapes: b batch, n steps of the chunk, a action, c condition, w width of the network. All take and return (b, n, a).
 The condition is a vector (b, c), or a sequence of frames (b, t, c) for the transformer.

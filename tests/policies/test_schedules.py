@@ -12,9 +12,22 @@ from policies.samplers import run_sampler
 SHAPE = (3, 8, 7)
 
 
+def make_schedule(
+    num_steps: int = 100, betas: str = "squaredcos_cap_v2", prediction: str = "epsilon", clip_sample: bool = True
+) -> NoiseSchedule:
+    return NoiseSchedule(
+        num_steps=num_steps,
+        betas=betas,
+        beta_start=1e-4,
+        beta_end=0.02,
+        prediction=prediction,
+        clip_sample=clip_sample,
+    )
+
+
 @pytest.mark.parametrize("betas", BETAS)
 def test_noise_keeps_unit_variance_and_grows(betas):
-    schedule = NoiseSchedule(betas=betas)
+    schedule = make_schedule(betas=betas)
     x, noise = torch.randn(1, 1000, 8), torch.randn(1, 1000, 8)
     variances = [schedule.add_noise(x, noise, torch.tensor([step])).var().item() for step in (0, 30, 60, 99)]
     assert variances == pytest.approx([1.0] * 4, abs=0.08)
@@ -23,7 +36,7 @@ def test_noise_keeps_unit_variance_and_grows(betas):
 
 
 def test_squared_cosine_signal_is_the_cosine():
-    schedule = NoiseSchedule(num_steps=100)
+    schedule = make_schedule(num_steps=100)
     expected = [math.cos(((step + 1) / 100 + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(99)]
     expected = torch.tensor(expected) / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
     torch.testing.assert_close(schedule.signal[:99], expected, rtol=1e-4, atol=1e-7)
@@ -32,7 +45,7 @@ def test_squared_cosine_signal_is_the_cosine():
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("count", [1, 3, 10, 16, 100])
 def test_ddim_with_a_perfect_network_returns_the_sample(prediction, count):
-    schedule = NoiseSchedule(prediction=prediction, clip_sample=False)
+    schedule = make_schedule(prediction=prediction, clip_sample=False)
     x, noise = torch.rand(SHAPE) * 2 - 1, torch.randn(SHAPE)
     steps = schedule.inference_steps(count)
     assert len(steps) == count
@@ -48,7 +61,7 @@ def test_ddim_with_a_perfect_network_returns_the_sample(prediction, count):
 
 def test_ddpm_step_is_the_posterior():
     """Mean and variance of q(x_{t-1} | x_t, x_0) by Bayes' rule on the two Gaussians (Ho et al. 2020, eq. 7)."""
-    schedule = NoiseSchedule(betas="linear", prediction="sample", clip_sample=False)
+    schedule = make_schedule(betas="linear", prediction="sample", clip_sample=False)
     step, x, noisy = 40, torch.tensor(0.3), torch.tensor(-0.7)
     beta, signal_before = schedule.betas[step].double(), schedule.signal[step - 1].double()
     precision = 1 / (1 - signal_before) + (1 - beta) / beta
@@ -68,7 +81,7 @@ def test_agrees_with_diffusers(betas, prediction, clip):
     common = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": betas, "prediction_type": prediction}
     common |= {"num_train_timesteps": 100, "clip_sample": clip}
     ddim, ddpm = diffusers.DDIMScheduler(**common), diffusers.DDPMScheduler(**common)
-    ours = NoiseSchedule(betas=betas, prediction=prediction, clip_sample=clip)
+    ours = make_schedule(betas=betas, prediction=prediction, clip_sample=clip)
     ddim.set_timesteps(16)
     steps = ours.inference_steps(16)
     assert steps == ddim.timesteps.tolist()
@@ -103,7 +116,7 @@ def test_whole_samples_agree_with_diffusers(betas, prediction, train_steps, coun
         return torch.tanh(noisy @ weight + 0.01 * steps[:, None, None])
 
     rows = torch.zeros(2)
-    ours = NoiseSchedule(num_steps=train_steps, betas=betas, prediction=prediction, clip_sample=False)
+    ours = make_schedule(num_steps=train_steps, betas=betas, prediction=prediction, clip_sample=False)
     found = run_sampler(sampler, ours, denoise, RowNoise([5, 6], rows), (4, 3), count)
     theirs.set_timesteps(count)
     expected = RowNoise([5, 6], rows).normal(4, 3)
@@ -113,7 +126,7 @@ def test_whole_samples_agree_with_diffusers(betas, prediction, train_steps, coun
 
 
 def test_ddpm_draws_fresh_noise_in_every_step():
-    schedule, rows = NoiseSchedule(num_steps=20), torch.zeros(2)
+    schedule, rows = make_schedule(num_steps=20), torch.zeros(2)
 
     def denoise(noisy, steps):
         return 0.3 * noisy
@@ -140,7 +153,7 @@ GOLDEN = {
 @pytest.mark.parametrize(("case", "expected"), GOLDEN.items())
 def test_agrees_with_recorded_diffusers(case, expected):
     prediction, step = case
-    schedule = NoiseSchedule(prediction=prediction)
+    schedule = make_schedule(prediction=prediction)
     predicted, noisy = torch.tensor(0.25), torch.tensor(0.5)
     assert schedule.ddim(predicted, noisy, step, step - 10).item() == pytest.approx(expected[0], abs=2e-5)
     assert schedule.ddpm(predicted, noisy, step, torch.tensor(0.0)).item() == pytest.approx(expected[1], abs=2e-5)
