@@ -196,7 +196,7 @@ class Features:
     crop: tuple[int, int] | None = None
     """Cached features: height and width [px] of the image crop that was encoded; None: the whole image."""
 
-    def map(self, function: Any) -> Features:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Features:
         return Features(function(self.cls), function(self.patches), self.crop)
 
 
@@ -259,7 +259,7 @@ class StepResult:
     reward: float
     success: bool
     done: bool
-    """The episode is over: success or horizon reached."""
+    """The episode is over: the task ended it, as most do at a success, or the horizon is reached."""
 
 
 @dataclasses.dataclass(kw_only=True)

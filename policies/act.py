@@ -138,7 +138,7 @@ class LatentEncoder(nn.Module):
         )
 
     def forward(self, actions_bna: Tensor, ignored_bn: Tensor, state_be: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the latent, each (b, z); padded actions are masked."""
+        """Mean and log variance of the latent, each (b, z); ignored actions are masked."""
         batch = len(actions_bna)
         first = [self.summary.expand(batch, 1, -1)] + ([] if state_be is None else [state_be[:, None]])
         tokens_bme = torch.cat([*first, self.action(actions_bna)], dim=1)
